@@ -1,0 +1,374 @@
+"""The same functions from async code, on asyncio and on trio.
+
+Nothing is written twice: a table module's function runs as it is, in the worker thread of an `apsw.AsyncConnection`::
+
+    async with aio.Pool("sqlite:///orchestrator.db") as pool:
+        await pool.run(tasks.create, task)
+        page = await pool.run(tasks.find, status="pending")
+
+Several steps that belong together go into a function of your own, with `dao.transaction` in it. It runs without giving
+way to other tasks in the middle of the transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+
+import apsw
+import apsw.aio
+
+from dao import engine, sqlite, url
+from dao.engine import Connection
+from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
+from dao.pool import Health, PoolStats, check_bounds, is_broken, reset
+
+__all__ = ["Pool", "connect", "run"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
+    """Open a database as `dao.connect` does, with a worker thread of its own. Close it with `await connection.aclose()`.
+
+    Raises:
+        InvalidURL: The URL means nothing.
+        OperationalError: The database cannot be opened.
+    """
+    parsed = url.parse(database_url) if isinstance(database_url, str) else database_url
+    sqlite.check_version()
+    try:
+        connection = await apsw.Connection.as_async(*sqlite.connection_arguments(parsed))
+    except apsw.CantOpenError as error:
+        raise OperationalError(sqlite.why_not_opened(parsed)) from error
+    try:
+        await run(connection, sqlite.configure, parsed)
+    except BaseException:
+        await _shielded(connection.aclose)
+        raise
+    return connection
+
+
+async def run(
+    connection: apsw.AsyncConnection,
+    function: Callable[Concatenate[Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run `function(connection, …)` in the connection's thread and return its result.
+
+    When the task is cancelled, the statement that is running is interrupted and its transaction rolled back, and only
+    then does the cancellation go on. So the connection is free again, and nothing goes on behind the caller's back. A
+    function that was done before the interruption reached it keeps its effect.
+    """
+    try:
+        result: T = await connection.async_run(function, connection, *args, **kwargs)
+        return result
+    except Exception:
+        raise
+    except BaseException:
+        connection.interrupt()
+        # the worker takes its calls in order: this one comes back when the cancelled one has ended
+        await _shielded(lambda: connection.async_run(_nothing))
+        raise
+
+
+class _Waiter:
+    """A task in the queue, until it is served: with a connection, or with leave to open one."""
+
+    __slots__ = ("connection", "event", "served")
+
+    def __init__(self) -> None:
+        self.event = _event()
+        self.connection: apsw.AsyncConnection | None = None
+        self.served = False
+
+
+class Pool:
+    """Up to `size` connections to one database, each lent to one task at a time, for one event loop.
+
+    As `dao.Pool`: opened when needed, lent in the order of arrival, one connection for a database in memory.
+    """
+
+    def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
+        """Make a pool; opens nothing yet. `timeout` is how many seconds `acquire` waits for a connection.
+
+        Raises:
+            InvalidURL: The URL means nothing.
+            ValueError: The size is below 1 or the timeout below 0.
+        """
+        check_bounds(size, timeout)
+        self._url = url.parse(database_url) if isinstance(database_url, str) else database_url
+        self._size = 1 if self._url.is_memory else size
+        self._timeout = timeout
+        self._idle: list[apsw.AsyncConnection] = []
+        self._held: set[apsw.AsyncConnection] = set()
+        self._opening = 0
+        self._queue: deque[_Waiter] = deque()
+        self._closed = False
+        self._drained: _Event | None = None
+        self._acquired = self._timeouts = self._recycled = 0
+        self._waited = self._longest_wait = 0.0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def run(
+        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` on a connection of the pool: `await pool.run(tasks.get, id)`.
+
+        Raises:
+            PoolTimeout: All connections stayed in use.
+            PoolClosed: The pool was closed.
+            Error: What the function raises.
+        """
+        async with self.acquire() as connection:
+            return await run(connection, function, *args, **kwargs)
+
+    @contextlib.asynccontextmanager
+    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[apsw.AsyncConnection]:
+        """Lend a connection for a block: `async with pool.acquire() as connection: await aio.run(connection, …)`.
+
+        A transaction that the block leaves open is rolled back. After an error that may be the connection's own, the
+        connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
+
+        Raises:
+            PoolTimeout: All connections stayed in use.
+            PoolClosed: The pool was closed.
+            OperationalError: A connection could not be opened.
+        """
+        connection = await self._take(self._timeout if timeout is None else timeout)
+        error: BaseException | None = None
+        try:
+            yield connection
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            await _shielded(lambda: self._give_back(connection, error))
+
+    def stats(self) -> PoolStats:
+        """Return what the pool is doing now and has done so far."""
+        return PoolStats(
+            size=self._size,
+            idle=len(self._idle),
+            active=len(self._held) + self._opening,
+            waiting=len(self._queue),
+            acquired=self._acquired,
+            timeouts=self._timeouts,
+            recycled=self._recycled,
+            wait_seconds=self._waited,
+            longest_wait_seconds=self._longest_wait,
+        )
+
+    async def health(self, timeout: float = 5.0) -> Health:
+        """Return whether a connection can be had and the database answers, all within so many seconds. Never raises."""
+        begun = time.monotonic()
+        error = f"no answer within {timeout:g} s"
+        try:
+            if await _within(timeout, self._check):
+                return Health(ok=True, seconds=time.monotonic() - begun)
+        except (Error, apsw.Error) as raised:
+            error = str(raised)
+        return Health(ok=False, seconds=time.monotonic() - begun, error=error)
+
+    async def _check(self) -> None:
+        await self.run(engine.fetch, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
+
+    async def aclose(self, timeout: float = 30.0) -> bool:
+        """Shut the pool down and return whether all connections are closed.
+
+        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish;
+        then their statements are interrupted, and they have a second to clean up. Safe to repeat.
+        """
+        self._closed = True
+        for waiter in self._queue:
+            waiter.event.set()
+        self._queue.clear()
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await _shielded(connection.aclose)
+        if not self._held and not self._opening:
+            return True
+        if self._drained is None:
+            self._drained = _event()
+        if await _within(timeout, self._drained.wait):
+            return True
+        for connection in self._held:
+            connection.interrupt()
+        return await _within(1.0, self._drained.wait)
+
+    # ------------------------------------------------------------ lending
+
+    async def _take(self, timeout: float) -> apsw.AsyncConnection:
+        if self._closed:
+            raise PoolClosed("the pool is closed")
+        if self._idle:
+            connection = self._idle.pop()
+            self._lend(connection)
+            return connection
+        if len(self._held) + self._opening < self._size:
+            self._opening += 1
+        else:
+            waiter = _Waiter()
+            self._queue.append(waiter)
+            lent = await self._wait(waiter, timeout)
+            if lent is not None:
+                return lent
+        return await self._open()
+
+    async def _wait(self, waiter: _Waiter, timeout: float) -> apsw.AsyncConnection | None:
+        """Wait in the queue. Return the connection, or None with leave to open one."""
+        begun = time.monotonic()
+        try:
+            await _within(timeout, waiter.event.wait)
+        except BaseException:
+            if not waiter.served:
+                with contextlib.suppress(ValueError):
+                    self._queue.remove(waiter)
+            elif waiter.connection is not None:
+                connection = waiter.connection
+                await _shielded(lambda: self._give_back(connection, None))
+            else:
+                self._abandon_opening()
+            raise
+        waited = time.monotonic() - begun
+        self._waited += waited
+        self._longest_wait = max(self._longest_wait, waited)
+        if waiter.served:
+            return waiter.connection
+        if self._closed:
+            raise PoolClosed("the pool is closed")
+        self._queue.remove(waiter)
+        self._timeouts += 1
+        raise PoolTimeout(
+            f"no connection became free within {timeout:g} s: all {self._size} are in use and {len(self._queue)} others "
+            "wait; hold connections for less time or make the pool larger"
+        )
+
+    def _lend(self, connection: apsw.AsyncConnection) -> None:
+        self._held.add(connection)
+        self._acquired += 1
+
+    async def _open(self) -> apsw.AsyncConnection:
+        """Open a connection in the place that was reserved for it."""
+        try:
+            connection = await connect(self._url)
+        except BaseException:
+            self._abandon_opening()
+            raise
+        self._opening -= 1
+        self._lend(connection)
+        return connection
+
+    def _abandon_opening(self) -> None:
+        self._opening -= 1
+        self._pass_on(None)
+        self._note_drained()
+
+    async def _give_back(self, connection: apsw.AsyncConnection, error: BaseException | None) -> None:
+        usable = not (is_broken(error) and not self._url.is_memory)
+        if usable and connection.in_transaction:
+            usable = await connection.async_run(reset, connection)
+        if not usable or self._closed:
+            await connection.aclose()
+        self._held.discard(connection)
+        if not usable:
+            self._recycled += 1
+            self._pass_on(None)
+        elif not self._closed and not self._pass_on(connection):
+            self._idle.append(connection)
+        self._note_drained()
+
+    def _pass_on(self, connection: apsw.AsyncConnection | None) -> bool:
+        """Serve whoever waits longest: with the connection, or with leave to open one."""
+        if self._closed or not self._queue:
+            return False
+        waiter = self._queue.popleft()
+        waiter.connection = connection
+        waiter.served = True
+        if connection is None:
+            self._opening += 1
+        else:
+            self._lend(connection)
+        waiter.event.set()
+        return True
+
+    def _note_drained(self) -> None:
+        if self._drained is not None and not self._held and not self._opening:
+            self._drained.set()
+
+
+# ---------------------------------------------------------------- asyncio or trio
+
+
+class _Event(Protocol):
+    """What `asyncio.Event` and `trio.Event` have in common."""
+
+    def set(self) -> None: ...
+
+    async def wait(self) -> object: ...
+
+
+def _nothing() -> None:
+    pass
+
+
+def _trio() -> Any:
+    """Return the module trio if it is running this code, else None."""
+    trio = sys.modules.get("trio")
+    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+
+
+def _event() -> _Event:
+    if trio := _trio():
+        event: _Event = trio.Event()
+        return event
+    return asyncio.Event()
+
+
+async def _within(seconds: float, function: Callable[[], Awaitable[object]]) -> bool:
+    """Await a function for so many seconds at the most. Return whether it was done by then."""
+    if trio := _trio():
+        with trio.move_on_after(seconds) as scope:
+            await function()
+        return not scope.cancelled_caught
+    try:
+        async with asyncio.timeout(seconds):
+            await function()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _shielded(function: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    """Await a function to its end, whatever is cancelled meanwhile."""
+    if trio := _trio():
+        with trio.CancelScope(shield=True):
+            await function()
+        return
+    task = asyncio.ensure_future(function())
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -1,0 +1,132 @@
+"""Time, JSON and ids as both engines store them: the text on one side, the Python value on the other.
+
+Nothing here knows a table or a driver.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import uuid_utils
+
+__all__ = ["decode_json", "encode_json", "millisecond", "new_id", "now", "time_from_text", "time_to_text"]
+
+
+def new_id() -> str:
+    """Return a new UUIDv7 as text: ordered in time, so that inserts stay at the right edge of the B-tree."""
+    return str(uuid_utils.uuid7())
+
+
+def now() -> datetime:
+    """Return the current time, in UTC, cut to the whole millisecond."""
+    return datetime.fromtimestamp(time.time_ns() // 1_000_000 / 1000, UTC)
+
+
+def millisecond(moment: datetime) -> datetime:
+    """Return the aware datetime in UTC, cut to the whole millisecond, which is what the database stores.
+
+    Raises:
+        TypeError: It is no datetime.
+        ValueError: It is naive, or so close to year 1 or 9999 that it has no UTC equivalent.
+    """
+    if type(moment) is datetime and moment.tzinfo is UTC and not moment.microsecond % 1000:
+        return moment
+    if not isinstance(moment, datetime):
+        raise TypeError(f"expected a datetime, got {moment!r}")
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise ValueError(f"naive datetime {moment!r}: say which time zone it is in, such as datetime.now(UTC)")
+    try:
+        moment = moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{moment!r} cannot be expressed in UTC within the years 1 to 9999") from error
+    whole = moment.microsecond // 1000 * 1000
+    # a plain datetime, also from a subclass
+    return datetime(
+        moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, whole, tzinfo=UTC
+    )
+
+
+def time_to_text(moment: datetime) -> str:
+    """Return a UTC datetime of whole milliseconds as `YYYY-MM-DDTHH:MM:SS.mmmZ`."""
+    # msgspec writes a datetime in a tenth of the time that isoformat takes: "…SS.mmm000Z", or "…SSZ" for a whole second
+    text = _encode(moment)
+    return f"{text[1:24].decode()}Z" if len(text) == 29 else f"{text[1:20].decode()}.000Z"
+
+
+time_from_text: Callable[[str], datetime] = datetime.fromisoformat
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+def encode_json(value: object) -> str:
+    """Return the value as JSON text.
+
+    Raises:
+        TypeError: Something in it has no JSON form.
+        ValueError: A float in it is not finite, a text is not Unicode, or it is nested too deep.
+    """
+    try:
+        text = _encode(value)
+        # msgspec writes NaN and infinity as null, without a word
+        if b"null" in text:
+            _refuse_not_finite(value)
+        return text.decode()
+    except RecursionError as error:
+        raise ValueError("nested too deep for JSON") from error
+
+
+def decode_json(text: str) -> Any:
+    """Return the value of a JSON text. Integers of any size stay exact.
+
+    Raises:
+        ValueError: The text is not JSON.
+    """
+    try:
+        return _decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        # What SQLite calls valid and msgspec does not: numbers past the range of a float, lone surrogates.
+        return json.loads(text)
+
+
+def plain_json(value: object) -> Any:
+    """Return a copy of the value as it will be read back from the database.
+
+    Raises:
+        TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …).
+        ValueError: As `encode_json`.
+    """
+    try:
+        copy = _decode(_encode(value))
+        if copy == value:
+            return copy
+    except RecursionError as error:
+        raise ValueError("nested too deep for JSON") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(f"not valid Unicode: {error}") from error
+    except msgspec.DecodeError:
+        pass
+    _refuse_not_finite(value)
+    raise TypeError(
+        "not plain JSON: it would read back as a different value; "
+        "use dict with text keys, list, str, int, float, bool and None"
+    )
+
+
+def _refuse_not_finite(value: object) -> None:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"JSON has no {value!r}")
+    elif isinstance(value, dict):
+        for item in value.values():
+            _refuse_not_finite(item)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for item in value:
+            _refuse_not_finite(item)

@@ -1,0 +1,181 @@
+"""Configurations: settings by key. The table `configurations`, its SQL and the functions that run it.
+
+A value is stored as JSON text, so that it keeps its type. What JSON does not have goes as text: a datetime in ISO 8601,
+a timedelta as an ISO 8601 duration, a Decimal as its digits; an enum as its value, an attrs object as a dict.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar, overload
+
+import attrs
+import msgspec
+
+from dao import codec, crud
+from dao.engine import Connection, execute_many, fetch
+from dao.errors import ConfigurationTypeError
+from dao.records import Configuration
+from dao.rows import CONFIGURATIONS
+
+__all__ = ["delete", "exists", "get", "get_all", "get_record", "set", "set_many"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+_GET = f"SELECT {CONFIGURATIONS.columns} FROM configurations WHERE key = $1"
+_GET_VALUE = "SELECT value FROM configurations WHERE key = $1"
+_GET_ALL = "SELECT key, value FROM configurations ORDER BY key"
+_GET_PREFIX = "SELECT key, value FROM configurations WHERE key >= $1 AND key < $2 ORDER BY key"
+_EXISTS = "SELECT 1 FROM configurations WHERE key = $1"
+_SET = f"""
+INSERT INTO configurations ({CONFIGURATIONS.columns}) VALUES ({CONFIGURATIONS.parameters})
+ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+_DELETE = "DELETE FROM configurations WHERE key = $1 RETURNING key"
+
+_AS_TEXT = (datetime, timedelta, Decimal, enum.Enum)
+
+
+def set(connection: Connection, key: str, value: object) -> None:
+    """Store a value under a key, in the place of the one that was there.
+
+    Raises:
+        TypeError: The value would not read back as it is. Allowed: None, str, int, float, bool, list, dict with text
+            keys, datetime, timedelta, Decimal, enum members and attrs objects.
+        ValueError: The key is empty, a datetime is naive, or a float is not finite.
+    """
+    fetch(connection, _SET, _row(key, value))
+
+
+def set_many(connection: Connection, values: Mapping[str, object]) -> None:
+    """Store several values in one transaction: all of them or none. As `set`."""
+    execute_many(connection, _SET, [_row(key, value) for key, value in values.items()])
+
+
+@overload
+def get(connection: Connection, key: str) -> Any: ...
+@overload
+def get(connection: Connection, key: str, type: type[T]) -> T | None: ...
+@overload
+def get(connection: Connection, key: str, type: type[T], default: D) -> T | D: ...
+@overload
+def get(connection: Connection, key: str, *, default: D) -> Any | D: ...
+def get(connection: Connection, key: str, type: Any = Any, default: Any = None) -> Any:
+    """Return the value under a key as the given type, or the default if there is none.
+
+    `type` is str, int, float, bool, list, dict, datetime, timedelta, Decimal, an enum, an attrs class, or such a thing
+    as `list[int]`. Nothing is converted that is not the same value: the text "5" is no int, 5 is a float, true is
+    neither. Without a type the value comes as JSON has it.
+
+    Raises:
+        ConfigurationTypeError: The value is not of that type.
+    """
+    rows = fetch(connection, _GET_VALUE, (key,))
+    if not rows:
+        return default
+    (text,) = rows[0]
+    return codec.decode_json(text) if type is Any else _value(key, text, type)
+
+
+def get_record(connection: Connection, key: str) -> Configuration | None:
+    """Return the setting with its `updated_at`, or None."""
+    return crud.get(connection, CONFIGURATIONS, _GET, (key,))
+
+
+def get_all(connection: Connection, prefix: str = "") -> dict[str, Any]:
+    """Return all settings whose keys begin with the prefix, by key, with the values as JSON has them."""
+    end = _end_of_prefix(prefix)
+    rows = fetch(connection, _GET_ALL) if end is None else fetch(connection, _GET_PREFIX, (prefix, end))
+    return {key: codec.decode_json(text) for key, text in rows if key.startswith(prefix)}
+
+
+def exists(connection: Connection, key: str) -> bool:
+    """Return whether there is a value under this key."""
+    return bool(fetch(connection, _EXISTS, (key,)))
+
+
+def delete(connection: Connection, key: str) -> bool:
+    """Delete a setting. Return whether it was there. Safe to repeat."""
+    return bool(fetch(connection, _DELETE, (key,)))
+
+
+def _end_of_prefix(prefix: str) -> str | None:
+    """Return the first text, in code point order, that is after all that begin with the prefix; None if none is."""
+    trimmed = prefix.rstrip("\U0010ffff")
+    if not trimmed:
+        return None
+    after = ord(trimmed[-1]) + 1
+    return trimmed[:-1] + chr(0xE000 if after == 0xD800 else after)
+
+
+# ---------------------------------------------------------------- values
+
+
+def _row(key: str, value: object) -> tuple[Any, ...]:
+    return CONFIGURATIONS.to_row(Configuration(key=key, value=_json(value)))
+
+
+def _json(value: object) -> object:
+    """Return the value as plain JSON, sure to read back the same."""
+    if isinstance(value, datetime) and value.utcoffset() is None:
+        raise ValueError(f"naive datetime {value!r}: say which time zone it is in, such as datetime.now(UTC)")
+    if isinstance(value, _AS_TEXT):
+        kind: Any = type(value)
+        try:
+            text = msgspec.json.encode(value)
+            if msgspec.json.decode(text, type=kind) == value:
+                return msgspec.json.decode(text)
+        except (TypeError, msgspec.ValidationError):
+            pass
+        raise TypeError(f"{value!r} cannot be stored: it would not read back the same")
+    if attrs.has(type(value)):
+        converter = _converter()
+        plain = converter.unstructure(value)
+        if converter.structure(codec.plain_json(plain), type(value)) != value:
+            raise TypeError(f"{value!r} cannot be stored: it would not read back the same")
+        return plain
+    return value
+
+
+def _value(key: str, text: str, kind: Any) -> Any:
+    try:
+        if attrs.has(kind):
+            return _converter().structure(codec.decode_json(text), kind)
+        return msgspec.json.decode(text, type=kind)
+    except Exception as error:
+        # cattrs raises an ExceptionGroup of whatever the class raised
+        if not attrs.has(kind) and not isinstance(error, msgspec.ValidationError):
+            raise
+        found = codec.decode_json(text)
+        expected = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
+        raise ConfigurationTypeError(
+            f"configuration {key!r}: expected {expected}, found {type(found).__name__} ({_reason(error)})",
+            key=key,
+            expected=kind,
+            found=type(found).__name__,
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_reason(inner) for inner in error.exceptions)
+    return str(error)
+
+
+@functools.cache
+def _converter() -> Any:
+    """Return a cattrs converter that is as strict about plain values as msgspec is."""
+    # cattrs takes 27 ms to import: only who stores attrs objects pays for it
+    from cattrs.preconf.json import make_converter
+
+    converter = make_converter(forbid_extra_keys=True)
+    for plain in (str, int, float, bool, datetime, timedelta, Decimal):
+        converter.register_structure_hook(plain, lambda value, kind: msgspec.convert(value, kind))
+    for text in (datetime, timedelta, Decimal):
+        converter.register_unstructure_hook(text, _json)
+    return converter

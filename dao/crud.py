@@ -1,0 +1,82 @@
+"""The verbs that several tables share. Each table's module owns its SQL and hands it in."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from dao.engine import Connection, fetch, transaction
+from dao.errors import NotFound, StaleRecord
+from dao.records import _Stored
+from dao.rows import Table
+
+__all__ = ["choices", "found", "get", "not_found", "update"]
+
+R = TypeVar("R", bound=_Stored)
+E = TypeVar("E", bound=enum.StrEnum)
+
+
+def get(connection: Connection, table: Table[R], sql: str, key: Sequence[str]) -> R | None:
+    """Return the record that a statement finds by its key, or None."""
+    rows = fetch(connection, sql, key)
+    return table.from_row(*rows[0]) if rows else None
+
+
+def found(record: R | None, table: Table[R], key: object) -> R:
+    """Return the record, unless it is None.
+
+    Raises:
+        NotFound: It is.
+    """
+    if record is None:
+        raise not_found(table, key)
+    return record
+
+
+def not_found(table: Table[Any], key: object) -> NotFound:
+    """Return the error for a key that no row has."""
+    return NotFound(f"{table.name}: no row has the key {key!r}", table=table.name, key=key)
+
+
+def update(
+    connection: Connection,
+    table: Table[R],
+    sql: str,
+    parameters: Sequence[Any],
+    get_sql: str,
+    key: Sequence[str],
+    *,
+    stale: str = "has changed since it was read: read it again and repeat the change",
+) -> R:
+    """Run an UPDATE … RETURNING that touches one row or none, and return the row as it is then.
+
+    RETURNING alone would show the row before the trigger's `updated_at`, so the row is read again, in one transaction.
+
+    Raises:
+        NotFound: No row has the key.
+        StaleRecord: The row is there, and the UPDATE passed it by.
+    """
+    with transaction(connection):
+        changed = fetch(connection, sql, parameters)
+        rows = fetch(connection, get_sql, key)
+        name = key[0] if len(key) == 1 else key
+        if not rows:
+            raise not_found(table, name)
+        if not changed:
+            raise StaleRecord(
+                f"{table.name}: {name!r} {stale}", table=table.name, key=name
+            )
+        return table.from_row(*rows[0])
+
+
+def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return one or several members of an enum as texts, each once and sorted; None for None.
+
+    Raises:
+        ValueError: One is no member.
+    """
+    if value is None:
+        return None
+    values = [value] if isinstance(value, str) else value
+    return tuple(sorted({kind(item).value for item in values}))

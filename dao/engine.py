@@ -1,0 +1,185 @@
+"""What the table modules ask of a connection: run a statement, run several as one, translate what goes wrong.
+
+The one place that knows which engine a connection belongs to. Today that is SQLite.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, TypeVar
+
+import apsw
+
+from dao import sqlite
+from dao.errors import DatabaseBusy, Error, ForeignKeyViolation, OperationalError
+from dao.url import DatabaseURL, parse
+
+__all__ = ["Connection", "connect", "execute_many", "fetch", "missing_parent", "run_in_transaction", "transaction"]
+
+T = TypeVar("T")
+
+Connection = apsw.Connection
+Row = tuple[Any, ...]
+
+
+def connect(url: str | DatabaseURL) -> Connection:
+    """Open a database: WAL, synchronous NORMAL, foreign keys on, a busy timeout of 5 s, defensive.
+
+    The file is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`). Each thread or
+    task needs a connection of its own, since a connection is one transaction: `dao.Pool` hands them out.
+
+    Raises:
+        InvalidURL: The URL means nothing.
+        OperationalError: The database cannot be opened.
+        UnsupportedEngine: The URL is for PostgreSQL, or this SQLite can corrupt data.
+    """
+    return sqlite.open_connection(parse(url) if isinstance(url, str) else url)
+
+
+def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    """Run one statement to its end and return its rows.
+
+    Raises:
+        Error: What the caller can act on; anything else comes as the driver raised it.
+    """
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    except apsw.Error as error:
+        _raise(error, connection)
+
+
+def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
+    """Run one statement for each of the rows, all in one transaction.
+
+    Raises:
+        Error: As `fetch`; then none of the rows was written.
+    """
+    with transaction(connection):
+        try:
+            connection.executemany(sql, rows)
+        except apsw.Error as error:
+            _raise(error, connection)
+
+
+def _raise(error: apsw.Error, connection: Connection) -> NoReturn:
+    translated = sqlite.translate(error, connection)
+    if translated is None:
+        raise error
+    raise translated from error
+
+
+def missing_parent(
+    connection: Connection, error: ForeignKeyViolation, table: str, references: Iterable[tuple[str, str, Any]]
+) -> ForeignKeyViolation:
+    """Return the violation with its names: SQLite reports a foreign key by nothing but its kind.
+
+    `references` gives, for each foreign key of the row, its column, a statement that finds the parent, and the value.
+    """
+    for column, find, value in references:
+        if value is not None and not fetch(connection, find, (value,)):
+            return ForeignKeyViolation(
+                f"{table}: {column} refers to {value!r}, which does not exist",
+                table=table,
+                columns=[column],
+                constraint=f"{table}_{column}_fkey",
+            )
+    return error
+
+
+# ---------------------------------------------------------------- transactions
+
+
+class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
+    """Run a block as one transaction: `with dao.transaction(connection): …`.
+
+    Outermost it is BEGIN IMMEDIATE, which waits for the write lock at the start and not in the middle; inside another
+    transaction it is a savepoint. An exception undoes the block and goes on. Whoever nests and swallows the exception
+    keeps the outer transaction, unless SQLite itself gave it up (disk full, I/O error): then the outer one fails too.
+
+    Raises:
+        DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
+        OperationalError: The block cannot be committed.
+    """
+
+    # A slotted class: @contextmanager costs a microsecond more.
+    __slots__ = ("_connection", "_nested")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> Connection:
+        connection = self._connection
+        self._nested = connection.in_transaction
+        try:
+            connection.execute("SAVEPOINT dao" if self._nested else "BEGIN IMMEDIATE")
+        except apsw.Error as error:
+            _raise(error, connection)
+        return connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection = self._connection
+        if kind is not None:
+            self._undo()
+            return
+        if not connection.in_transaction:
+            raise OperationalError("SQLite rolled this transaction back after an error in it: nothing was committed")
+        try:
+            connection.execute("RELEASE dao" if self._nested else "COMMIT")
+        except BaseException as error:
+            self._undo()
+            if isinstance(error, apsw.Error):
+                _raise(error, connection)
+            raise
+
+    def _undo(self) -> None:
+        # SQLite may have rolled back by itself: sqlite.org/lang_transaction.html, section 3
+        if self._connection.in_transaction:
+            if self._nested:
+                self._connection.execute("ROLLBACK TO dao")
+                self._connection.execute("RELEASE dao")
+            else:
+                self._connection.execute("ROLLBACK")
+
+
+class _Pool(Protocol):
+    def acquire(self) -> AbstractContextManager[Connection]: ...
+
+
+def run_in_transaction(
+    where: Connection | _Pool, function: Callable[..., T], *args: Any, deadline: float = 30.0, **kwargs: Any
+) -> T:
+    """Call `function(connection, *args, **kwargs)` in a transaction and return its result; replay all of it while busy.
+
+    A replay begins anew, so what the function read is read again; what it did outside of the database is done again.
+    Waits between the attempts grow from 1 to 250 ms, with full jitter, and end `deadline` seconds after the first. Inside
+    a transaction that is open already nothing is replayed: that is for whoever opened it.
+
+    `where` is a connection, or a pool to take one from.
+
+    Raises:
+        DatabaseBusy: It was busy until the deadline.
+    """
+    if not isinstance(where, Connection):
+        with where.acquire() as connection:
+            return run_in_transaction(connection, function, *args, deadline=deadline, **kwargs)
+    if where.in_transaction:
+        with transaction(where):
+            return function(where, *args, **kwargs)
+    end = time.monotonic() + deadline
+    wait = 0.001
+    while True:
+        try:
+            with transaction(where):
+                return function(where, *args, **kwargs)
+        except DatabaseBusy:
+            pause = random.uniform(0, wait)  # noqa: S311 - jitter, no secret
+            if time.monotonic() + pause >= end:
+                raise
+            time.sleep(pause)
+            wait = min(wait * 2, 0.25)

@@ -1,0 +1,245 @@
+"""Every exception that this package raises on purpose; the tree is drawn in `Error`.
+
+A caller's mistake in Python (a naive datetime, a limit of 5,000) is a plain `ValueError` or `TypeError`.
+A bug in our own SQL surfaces as the driver raised it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "CheckFailed",
+    "CheckViolation",
+    "ConfigurationTypeError",
+    "DatabaseBusy",
+    "DatabaseCorrupt",
+    "DiskFull",
+    "Error",
+    "ForeignKeyViolation",
+    "IntegrityError",
+    "InvalidCursor",
+    "InvalidURL",
+    "Irreversible",
+    "LedgerMismatch",
+    "MigrationError",
+    "MigrationFailed",
+    "MigrationFileError",
+    "NotFound",
+    "NotNullViolation",
+    "OperationalError",
+    "PoolClosed",
+    "PoolTimeout",
+    "ReadOnlyDatabase",
+    "SchemaOutOfDate",
+    "SchemaTooNew",
+    "StaleRecord",
+    "UniqueViolation",
+    "UnsupportedEngine",
+]
+
+
+class Error(Exception):
+    """Base of everything below: `except dao.Error` catches all that this package raises on purpose."""
+
+
+# ---------------------------------------------------------------- records
+
+
+class NotFound(Error, LookupError):
+    """No row has this key. `.table` and `.key` say where and what was looked for."""
+
+    def __init__(self, message: str, *, table: str, key: object) -> None:
+        super().__init__(message)
+        self.table = table
+        self.key = key
+
+
+class StaleRecord(Error):
+    """The row moved on since the record was read: read it again, then decide."""
+
+    def __init__(self, message: str, *, table: str, key: object) -> None:
+        super().__init__(message)
+        self.table = table
+        self.key = key
+
+
+class InvalidCursor(Error, ValueError):
+    """A page cursor that this query did not hand out."""
+
+
+class ConfigurationTypeError(Error, TypeError):
+    """A configuration value is not of the type that was asked for."""
+
+    def __init__(self, message: str, *, key: str, expected: object, found: str) -> None:
+        super().__init__(message)
+        self.key = key
+        self.expected = expected
+        self.found = found
+
+
+class IntegrityError(Error):
+    """The database refused a row.
+
+    `.table`, `.columns` and `.constraint` name what refused it, as far as the engine tells
+    (SQLite gives primary keys and NOT NULL no name: `.constraint` is None there).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        table: str | None = None,
+        columns: Sequence[str] = (),
+        constraint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.table = table
+        self.columns = tuple(columns)
+        self.constraint = constraint
+
+
+class UniqueViolation(IntegrityError):
+    """Another row has this key."""
+
+
+class ForeignKeyViolation(IntegrityError):
+    """The row refers to one that does not exist."""
+
+
+class CheckViolation(IntegrityError):
+    """A CHECK constraint refused the row; `.constraint` is its name."""
+
+
+class NotNullViolation(IntegrityError):
+    """A column that must have a value has none."""
+
+
+# ---------------------------------------------------------------- database
+
+
+class OperationalError(Error):
+    """The database could not do it, whatever the data was."""
+
+
+class DatabaseBusy(OperationalError):
+    """Another connection held the lock for longer than the busy timeout. Safe to repeat as a whole."""
+
+
+class DiskFull(OperationalError):
+    """No room to write. The transaction was undone."""
+
+
+class DatabaseCorrupt(OperationalError):
+    """The file is damaged, or it is no database at all."""
+
+
+class ReadOnlyDatabase(OperationalError):
+    """The database cannot be written to: opened read-only, or by its permissions."""
+
+
+class UnsupportedEngine(OperationalError):
+    """The engine, or this version of it, is not one to trust data to."""
+
+
+class PoolTimeout(Error):
+    """No connection became free in time."""
+
+
+class PoolClosed(Error):
+    """The pool was closed, or belongs to the parent of this forked process."""
+
+
+class InvalidURL(Error, ValueError):
+    """A database URL that means nothing here. The message says what is allowed; a password is never in it."""
+
+
+# ---------------------------------------------------------------- migrations
+
+
+class MigrationError(Error):
+    """Base of what migrations raise."""
+
+
+class MigrationFileError(MigrationError):
+    """A migration file is malformed, unreadable, orphaned or there twice."""
+
+    def __init__(self, message: str, *, path: Path, line: int | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.line = line
+
+
+class MigrationFailed(MigrationError):
+    """A script failed. `.statement` is the SQL that did, at `.path`, line `.line`.
+
+    Unless the message says otherwise (a script that asked to run outside a transaction), nothing was changed.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        migration: str,
+        path: Path | None = None,
+        line: int | None = None,
+        statement: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.migration = migration
+        self.path = path
+        self.line = line
+        self.statement = statement
+
+
+class LedgerMismatch(MigrationError):
+    """What the ledger says was applied is not what the files say. Each attribute is a tuple of migration ids."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        changed: Sequence[str] = (),
+        missing: Sequence[str] = (),
+        out_of_order: Sequence[str] = (),
+        unfinished: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message)
+        self.changed = tuple(changed)
+        self.missing = tuple(missing)
+        self.out_of_order = tuple(out_of_order)
+        self.unfinished = tuple(unfinished)
+
+
+class Irreversible(MigrationError):
+    """A migration without a rollback script was to be rolled back. Nothing was changed."""
+
+    def __init__(self, message: str, *, migration: str) -> None:
+        super().__init__(message)
+        self.migration = migration
+
+
+class CheckFailed(MigrationError):
+    """The checks after the scripts found damage, so nothing was committed. `.violations` lists it."""
+
+    def __init__(self, message: str, *, violations: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.violations = tuple(violations)
+
+
+class SchemaOutOfDate(MigrationError):
+    """The database lacks migrations that this program needs; `.pending` lists their ids."""
+
+    def __init__(self, message: str, *, pending: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.pending = tuple(pending)
+
+
+class SchemaTooNew(MigrationError):
+    """The database has migrations that this program does not know; `.unknown` lists their ids."""
+
+    def __init__(self, message: str, *, unknown: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.unknown = tuple(unknown)

@@ -1,0 +1,385 @@
+"""Connection pool for threads: bounds, timeouts, metrics, health, shutdown. The one for async code is in `dao.aio`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import apsw
+import attrs
+
+from dao import engine, url
+from dao.engine import Connection
+from dao.errors import DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout, ReadOnlyDatabase
+
+__all__ = ["Health", "Lease", "Pool", "PoolStats", "check_bounds", "is_broken", "reset"]
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class PoolStats:
+    """What a pool is doing. `size` bounds `idle` + `active`; the others count since the pool was made.
+
+    `wait_seconds` is the sum over all that had to wait for a connection, `longest_wait_seconds` the longest.
+    """
+
+    size: int
+    idle: int
+    active: int
+    waiting: int
+    acquired: int
+    timeouts: int
+    recycled: int
+    wait_seconds: float
+    longest_wait_seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """Whether the database answered, in how many seconds, and if not, why."""
+
+    ok: bool
+    seconds: float
+    error: str | None = None
+
+
+class _Waiter:
+    """A thread in the queue. `lock` is held until it is served: with a connection, or with leave to open one."""
+
+    __slots__ = ("connection", "lock", "served")
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.connection: Connection | None = None
+        self.served = False
+
+
+class Lease:
+    """What `Pool.acquire` returns: `with pool.acquire() as connection`. The connection goes back at the block's end."""
+
+    __slots__ = ("_connection", "_pool", "_timeout")
+
+    def __init__(self, pool: Pool, timeout: float) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    def __enter__(self) -> Connection:
+        self._connection = self._pool._take(self._timeout)
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._pool._give_back(self._connection, value)
+
+
+class Pool:
+    """Up to `size` connections to one database, each lent to one thread at a time.
+
+    Connections are opened when first needed. Who waits is served in the order of arrival. A database in memory has one
+    connection, so its pool has size 1.
+
+    Usage::
+
+        with dao.Pool("sqlite:///orchestrator.db") as pool:
+            with pool.acquire() as connection:
+                tasks.create(connection, task)
+
+    A pool does not survive a fork: in the child it refuses to lend, and the child makes its own.
+    """
+
+    def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
+        """Make a pool; opens nothing yet. `timeout` is how many seconds `acquire` waits for a connection.
+
+        Raises:
+            InvalidURL: The URL means nothing.
+            ValueError: The size is below 1 or the timeout below 0.
+        """
+        check_bounds(size, timeout)
+        self._url = url.parse(database_url) if isinstance(database_url, str) else database_url
+        self._size = 1 if self._url.is_memory else size
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []  # the last one back is the first to go: its cache is warm
+        self._held: set[Connection] = set()
+        self._opening = 0
+        self._queue: deque[_Waiter] = deque()
+        self._closed: str | None = None
+        self._drained = threading.Event()
+        self._acquired = self._timeouts = self._recycled = 0
+        self._waited = self._longest_wait = 0.0
+        _POOLS.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def acquire(self, *, timeout: float | None = None) -> Lease:
+        """Return a context manager that lends a connection for its block.
+
+        A transaction that the block leaves open is rolled back. After an error that may be the connection's own, the
+        connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
+
+        Raises (when the block is entered):
+            PoolTimeout: All connections stayed in use.
+            PoolClosed: The pool was closed, or belongs to the parent of this process.
+            OperationalError: A connection could not be opened.
+        """
+        return Lease(self, self._timeout if timeout is None else timeout)
+
+    def stats(self) -> PoolStats:
+        """Return what the pool is doing now and has done so far."""
+        with self._lock:
+            return PoolStats(
+                size=self._size,
+                idle=len(self._idle),
+                active=len(self._held) + self._opening,
+                waiting=len(self._queue),
+                acquired=self._acquired,
+                timeouts=self._timeouts,
+                recycled=self._recycled,
+                wait_seconds=self._waited,
+                longest_wait_seconds=self._longest_wait,
+            )
+
+    def health(self, timeout: float = 5.0) -> Health:
+        """Return whether a connection can be had and the database answers, all within so many seconds. Never raises.
+
+        The query reads the file, so that a database that is damaged, gone or locked does not pass for healthy.
+        """
+        begun = time.monotonic()
+        try:
+            with self.acquire(timeout=timeout) as connection:
+                remaining = max(0.0, timeout - (time.monotonic() - begun))
+                timer = threading.Timer(remaining, connection.interrupt)
+                timer.daemon = True
+                timer.start()
+                try:
+                    engine.fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
+                finally:
+                    timer.cancel()
+                    timer.join()
+        except (Error, apsw.Error) as error:
+            return Health(ok=False, seconds=time.monotonic() - begun, error=str(error))
+        return Health(ok=True, seconds=time.monotonic() - begun)
+
+    def close(self, timeout: float = 30.0) -> bool:
+        """Shut the pool down and return whether all connections are closed.
+
+        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish;
+        then their statements are interrupted, and they have a second to clean up. A connection that is held even after
+        that is closed when it comes back. Safe to repeat.
+        """
+        with self._lock:
+            if self._closed is None:
+                self._closed = "the pool is closed"
+            waiters, idle = list(self._queue), self._idle
+            self._queue.clear()
+            self._idle = []
+            if not self._held and not self._opening:
+                self._drained.set()
+        for waiter in waiters:
+            waiter.lock.release()
+        for connection in idle:
+            connection.close()
+        if self._drained.wait(timeout):
+            return True
+        with self._lock:
+            held = list(self._held)
+        log.warning("pool: %d connections still in use after %.1f s; interrupting them", len(held), timeout)
+        for connection in held:
+            # a holder may close its connection itself
+            with contextlib.suppress(apsw.ConnectionClosedError):
+                connection.interrupt()
+        return self._drained.wait(1.0)
+
+    # ------------------------------------------------------------ lending
+
+    def _take(self, timeout: float) -> Connection:
+        with self._lock:
+            self._refuse_if_closed()
+            if self._idle:
+                connection = self._idle.pop()
+                self._held.add(connection)
+                self._acquired += 1
+                return connection
+            if len(self._held) + self._opening < self._size:
+                self._opening += 1
+                waiter = None
+            else:
+                waiter = _Waiter()
+                self._queue.append(waiter)
+        if waiter is not None:
+            lent = self._wait(waiter, timeout)
+            if lent is not None:
+                return lent
+        return self._open()
+
+    def _wait(self, waiter: _Waiter, timeout: float) -> Connection | None:
+        """Wait in the queue. Return the connection, or None with leave to open one."""
+        begun = time.monotonic()
+        try:
+            waiter.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
+        except BaseException:
+            # Ctrl-C in the queue: what was handed over meanwhile must not be lost
+            with self._lock:
+                if not waiter.served:
+                    self._queue.remove(waiter)
+                    raise
+            if waiter.connection is not None:
+                self._give_back(waiter.connection, None)
+            else:
+                self._abandon_opening()
+            raise
+        waited = time.monotonic() - begun
+        with self._lock:
+            self._waited += waited
+            self._longest_wait = max(self._longest_wait, waited)
+            if not waiter.served:
+                self._refuse_if_closed()
+                self._queue.remove(waiter)
+                self._timeouts += 1
+                raise PoolTimeout(
+                    f"no connection became free within {timeout:g} s: all {self._size} are in use and "
+                    f"{len(self._queue)} others wait; hold connections for less time or make the pool larger"
+                )
+            if waiter.connection is not None:
+                self._acquired += 1
+            return waiter.connection
+
+    def _open(self) -> Connection:
+        """Open a connection in the place that was reserved for it."""
+        try:
+            connection = engine.connect(self._url)
+        except BaseException:
+            self._abandon_opening()
+            raise
+        with self._lock:
+            self._opening -= 1
+            if self._closed is None:
+                self._held.add(connection)
+                self._acquired += 1
+                return connection
+            self._note_drained()
+        connection.close()
+        raise PoolClosed(self._closed)
+
+    def _abandon_opening(self) -> None:
+        with self._lock:
+            self._opening -= 1
+            self._pass_on(None)
+            self._note_drained()
+
+    def _give_back(self, connection: Connection, error: BaseException | None) -> None:
+        if self._closed is _FORKED:
+            return
+        usable = reset(connection) and not (is_broken(error) and not self._url.is_memory)
+        if not usable:
+            _close(connection)
+        with self._lock:
+            if connection not in self._held:
+                return  # a fork came in between
+            self._held.discard(connection)
+            if not usable:
+                self._recycled += 1
+                self._pass_on(None)
+            elif self._closed is None:
+                if not self._pass_on(connection):
+                    self._idle.append(connection)
+                return
+            self._note_drained()
+        if usable:
+            _close(connection)
+
+    def _pass_on(self, connection: Connection | None) -> bool:
+        """Serve whoever waits longest: with the connection, or with leave to open one."""
+        if self._closed is not None or not self._queue:
+            return False
+        waiter = self._queue.popleft()
+        waiter.connection = connection
+        waiter.served = True
+        if connection is None:
+            self._opening += 1
+        else:
+            self._held.add(connection)
+        waiter.lock.release()
+        return True
+
+    def _note_drained(self) -> None:
+        if self._closed is not None and not self._held and not self._opening:
+            self._drained.set()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed is not None:
+            raise PoolClosed(self._closed)
+
+    def _abandon(self) -> None:
+        """In a forked child: never use nor close what the parent opened (sqlite.org/howtocorrupt.html, 2.6)."""
+        _ABANDONED.extend([*self._idle, *self._held])
+        self._lock = threading.Lock()  # another thread of the parent may have held it
+        self._idle, self._held, self._opening = [], set(), 0
+        self._queue.clear()
+        self._closed = _FORKED
+        self._drained.set()
+
+
+def check_bounds(size: int, timeout: float) -> None:
+    """Refuse a pool size below 1, or a timeout that is no number of seconds.
+
+    Raises:
+        ValueError: It is.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"a pool's size must be a whole number from 1, got {size!r}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"a pool's timeout must be a number of seconds from 0, got {timeout!r}")
+
+
+def is_broken(error: BaseException | None) -> bool:
+    """Return whether an error that left a block may be the connection's own, rather than the statement's or the row's."""
+    if isinstance(error, DatabaseBusy | ReadOnlyDatabase):
+        return False
+    return isinstance(error, OperationalError | apsw.Error)
+
+
+def reset(connection: Connection) -> bool:
+    """Roll back what was left open, and return whether the connection can be lent again."""
+    try:
+        if connection.in_transaction:
+            log.warning("pool: a connection came back in a transaction; it was rolled back")
+            connection.execute("ROLLBACK")
+    except apsw.Error:
+        return False
+    return True
+
+
+def _close(connection: Connection) -> None:
+    try:
+        connection.close()
+    except apsw.Error as error:
+        log.warning("pool: a connection could not be closed: %s", error)
+
+
+_FORKED = "this pool belongs to the parent of this process: a connection does not survive a fork; make a new pool"
+_POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
+_ABANDONED: list[Connection] = []
+
+
+def _after_fork() -> None:
+    for pool in list(_POOLS):
+        pool._abandon()
+
+
+os.register_at_fork(after_in_child=_after_fork)

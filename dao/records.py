@@ -1,0 +1,374 @@
+"""One frozen attrs record per table, and their enums. No driver, no SQL.
+
+A record is complete when it is made: id and timestamps included, so that storing it changes nothing. The validators
+repeat the constraints of `sql/`, under the same names; a property test holds the two together.
+
+JSON columns are decoded when they are first read. A record that came from a row holds the row's JSON texts in `_texts`
+and leaves the attribute unset, which makes Python call `__getattr__`; from then on it is a plain attribute.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, ClassVar, Self
+
+import attrs
+
+from dao import codec
+
+__all__ = [
+    "FINISHED",
+    "MAX_INTEGER",
+    "Configuration",
+    "Session",
+    "Task",
+    "TaskStatus",
+    "ToolExecution",
+    "ToolStatus",
+    "Workflow",
+    "WorkflowStatus",
+    "WorkflowTask",
+]
+
+#: The largest INTEGER that SQLite and PostgreSQL (bigint) store.
+MAX_INTEGER = 2**63 - 1
+
+
+class TaskStatus(enum.StrEnum):
+    """Where a task is in its life: pending, then running, then one of the other three."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class WorkflowStatus(enum.StrEnum):
+    """Whether a workflow may be started: only an active one."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    ARCHIVED = "archived"
+
+
+class ToolStatus(enum.StrEnum):
+    """Where a tool call is in its life: pending, then running, then one of the other three."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+
+
+#: The statuses in which a tool execution has its `completed_at`.
+FINISHED = frozenset({ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMEOUT})
+
+
+# ---------------------------------------------------------------- JSON columns
+
+
+class _Stored:
+    """Base of the records: JSON columns decoded on first access, and the plain-dict forms."""
+
+    __slots__ = ("_texts",)
+
+    #: The JSON columns, in the order in which `_texts` holds their texts.
+    _JSON: ClassVar[tuple[str, ...]] = ()
+
+    _texts: tuple[str | None, ...]
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here only for an attribute that is unset
+        if name not in type(self)._JSON:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        text = self._texts[type(self)._JSON.index(name)]
+        value = None if text is None else codec.decode_json(text)
+        object.__setattr__(self, name, value)
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dict that any JSON encoder takes: statuses, times and ids as text, JSON decoded."""
+        return attrs.asdict(self, recurse=False, value_serializer=_plain)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return the record of which `to_dict` made this dict. Fields that are absent get their defaults.
+
+        Raises:
+            ValueError: A field is unknown, or its value breaks a rule.
+            TypeError: A field that has no default is absent, or a value is of another type.
+        """
+        fields = attrs.fields_dict(cls)  # type: ignore[arg-type]
+        unknown = sorted(data.keys() - fields.keys())
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
+        times = {name for name, field in fields.items() if field.metadata.get("column") == "time"}
+        return cls(
+            **{
+                name: _time_from_json(name, value) if name in times and value is not None else value
+                for name, value in data.items()
+            }
+        )
+
+
+def _plain(_record: object, _field: object, value: object) -> object:
+    if isinstance(value, datetime):
+        return codec.time_to_text(value)
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _time_from_json(name: str, value: object) -> object:
+    try:
+        return codec.time_from_text(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{name}: {value!r} is no ISO 8601 time") from error
+
+
+# ---------------------------------------------------------------- fields
+
+# str.isspace() is the definition of a blank; the CHECK constraints spell the same characters out.
+
+
+def _text(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{type(record).__name__}.{attribute.name} must be text, got {value!r}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{type(record).__name__}.{attribute.name} is not valid Unicode: {error}") from error
+
+
+def _not_blank(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    _text(record, attribute, value)
+    if not value or value.isspace():
+        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be blank, got {value!r}")
+
+
+def _not_empty(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    _text(record, attribute, value)
+    if not value:
+        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be empty")
+
+
+def _natural(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not int:
+        raise TypeError(f"{type(record).__name__}.{attribute.name} must be an int, got {value!r}")
+    if not 0 <= value <= MAX_INTEGER:
+        raise ValueError(f"{type(record).__name__}.{attribute.name} must be from 0 to {MAX_INTEGER}, got {value!r}")
+
+
+def _boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if type(value) is not bool:
+        raise TypeError(f"{type(record).__name__}.{attribute.name} must be a bool, got {value!r}")
+
+
+def _json(value: object, field: attrs.Attribute[Any]) -> Any:
+    try:
+        return codec.plain_json(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{field.name}: {error}") from error
+
+
+def _json_object(value: object, field: attrs.Attribute[Any]) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{field.name} must be a dict, got {value!r}")
+    plain: dict[str, Any] = _json(value, field)
+    return plain
+
+
+def _moment(value: datetime, field: attrs.Attribute[Any]) -> datetime:
+    try:
+        return codec.millisecond(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{field.name}: {error}") from error
+
+
+def _moment_or_none(value: datetime | None, field: attrs.Attribute[Any]) -> datetime | None:
+    return None if value is None else _moment(value, field)
+
+
+_MOMENT = attrs.Converter(_moment, takes_field=True)
+
+
+def _required(validator: Callable[[object, attrs.Attribute[Any], Any], None]) -> Any:
+    return attrs.field(validator=validator)
+
+
+def _optional_text() -> Any:
+    return attrs.field(default=None, validator=attrs.validators.optional(_text))
+
+
+def _key() -> Any:
+    return attrs.field(factory=codec.new_id, validator=_not_empty)
+
+
+def _time() -> Any:
+    return attrs.field(factory=codec.now, converter=_MOMENT, metadata={"column": "time"})
+
+
+def _updated_at() -> Any:
+    # A record that was never stored was last changed when it was made.
+    return attrs.field(
+        default=attrs.Factory(lambda record: record.created_at, takes_self=True),
+        converter=_MOMENT,
+        metadata={"column": "time"},
+    )
+
+
+def _time_or_none() -> Any:
+    return attrs.field(default=None, converter=attrs.Converter(_moment_or_none, takes_field=True), metadata={"column": "time"})
+
+
+def _json_config() -> Any:
+    return attrs.field(factory=dict, converter=attrs.Converter(_json_object, takes_field=True))
+
+
+def _json_value(**options: Any) -> Any:
+    return attrs.field(converter=attrs.Converter(_json, takes_field=True), **options)
+
+
+# weakref_slot=False: what `dao.rows` does needs it. The hash is that of the key: equal records have equal keys.
+_record = attrs.frozen(kw_only=True, weakref_slot=False)
+
+
+# ---------------------------------------------------------------- records
+
+
+@_record
+class Task(_Stored):
+    """A unit of work for an agent. `config` is a JSON object, `metadata` any JSON value."""
+
+    _JSON: ClassVar[tuple[str, ...]] = ("config", "metadata")
+
+    id: str = _key()
+    title: str = _required(_not_blank)
+    description: str | None = _optional_text()
+    task_type: str = _required(_not_blank)
+    status: TaskStatus = attrs.field(default=TaskStatus.PENDING, converter=TaskStatus)
+    config: dict[str, Any] = _json_config()
+    metadata: Any = _json_value(default=None)
+    workspace_path: str | None = _optional_text()
+    error: str | None = _optional_text()
+    created_at: datetime = _time()
+    updated_at: datetime = _updated_at()
+    started_at: datetime | None = _time_or_none()
+    completed_at: datetime | None = _time_or_none()
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@_record
+class Workflow(_Stored):
+    """A named, ordered set of tasks (its `WorkflowTask` links). `config` is a JSON object, `metadata` any JSON value."""
+
+    _JSON: ClassVar[tuple[str, ...]] = ("config", "metadata")
+
+    id: str = _key()
+    name: str = _required(_not_blank)
+    description: str | None = _optional_text()
+    status: WorkflowStatus = attrs.field(default=WorkflowStatus.DRAFT, converter=WorkflowStatus)
+    config: dict[str, Any] = _json_config()
+    metadata: Any = _json_value(default=None)
+    created_at: datetime = _time()
+    updated_at: datetime = _updated_at()
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@_record
+class WorkflowTask(_Stored):
+    """A task's place in a workflow: lower sequences come first. `config` is a JSON object."""
+
+    _JSON: ClassVar[tuple[str, ...]] = ("config",)
+
+    workflow_id: str = _required(_text)
+    task_id: str = _required(_text)
+    sequence: int = _required(_natural)
+    config: dict[str, Any] = _json_config()
+    created_at: datetime = _time()
+    updated_at: datetime = _updated_at()
+
+    def __hash__(self) -> int:
+        return hash((self.workflow_id, self.task_id))
+
+
+class _Timed(_Stored):
+    """Adds the reading of the monotonic clock at the start of a call, for the process that started it."""
+
+    __slots__ = ("_monotonic",)
+
+    _monotonic: float
+
+
+@_record
+class ToolExecution(_Timed):
+    """One call of a tool. `input` and `output` are any JSON value; `duration_ms` counts whole milliseconds.
+
+    `completed_at` is there exactly when the status is completed, failed or timeout.
+    """
+
+    _JSON: ClassVar[tuple[str, ...]] = ("input", "output")
+
+    id: str = _key()
+    task_id: str | None = _optional_text()
+    tool_name: str = _required(_not_blank)
+    input: Any = _json_value()
+    output: Any = _json_value(default=None)
+    status: ToolStatus = attrs.field(default=ToolStatus.PENDING, converter=ToolStatus)
+    error: str | None = _optional_text()
+    duration_ms: int | None = attrs.field(default=None, validator=attrs.validators.optional(_natural))
+    created_at: datetime = _time()
+    updated_at: datetime = _updated_at()
+    started_at: datetime | None = _time_or_none()
+    completed_at: datetime | None = _time_or_none()
+
+    def __attrs_post_init__(self) -> None:
+        if (self.status in FINISHED) != (self.completed_at is not None):
+            raise ValueError(
+                f"ToolExecution.completed_at must be set when the status is completed, failed or timeout, and only "
+                f"then; the status is {self.status.value}, completed_at is {self.completed_at}"
+            )
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@_record
+class Session(_Stored):
+    """A client's WebSocket session, alive as long as its heartbeats come. `metadata` is any JSON value."""
+
+    _JSON: ClassVar[tuple[str, ...]] = ("metadata",)
+
+    id: str = _key()
+    client_id: str = _required(_not_blank)
+    is_active: bool = attrs.field(default=True, validator=_boolean, metadata={"column": "boolean"})
+    metadata: Any = _json_value(default=None)
+    created_at: datetime = _time()
+    # a session that was never heard of again was last heard of when it was opened
+    last_heartbeat: datetime = _updated_at()
+    updated_at: datetime = _updated_at()
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@_record
+class Configuration(_Stored):
+    """A setting: any JSON value under a key."""
+
+    _JSON: ClassVar[tuple[str, ...]] = ("value",)
+
+    key: str = _required(_not_empty)
+    value: Any = _json_value()
+    updated_at: datetime = _time()
+
+    def __hash__(self) -> int:
+        return hash(self.key)

@@ -1,0 +1,143 @@
+"""Sessions: clients' WebSocket sessions. The table `sessions`, its SQL and the functions that run it.
+
+A session is stale when no heartbeat came for longer than a given time.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from dao import codec, crud
+from dao.engine import Connection, fetch
+from dao.errors import NotFound
+from dao.records import Session
+from dao.rows import SESSIONS
+
+__all__ = [
+    "close",
+    "close_stale",
+    "count_active",
+    "delete_stale",
+    "find_stale",
+    "get",
+    "get_one",
+    "heartbeat",
+    "list_active",
+    "open",
+]
+
+_CREATE = f"INSERT INTO sessions ({SESSIONS.columns}) VALUES ({SESSIONS.parameters})"
+_GET = f"SELECT {SESSIONS.columns} FROM sessions WHERE id = $1"
+# a heartbeat that arrives late does not turn the clock back
+_HEARTBEAT = """
+UPDATE sessions
+SET    last_heartbeat = CASE WHEN last_heartbeat < $1 THEN $1 ELSE last_heartbeat END
+WHERE  id = $2 AND is_active = 1
+RETURNING id
+"""
+_CLOSE = "UPDATE sessions SET is_active = 0 WHERE id = $1 AND is_active = 1 RETURNING id"
+_LIST_ACTIVE = f"SELECT {SESSIONS.columns} FROM sessions WHERE is_active = 1 ORDER BY created_at, id"
+_LIST_ACTIVE_OF_CLIENT = (
+    f"SELECT {SESSIONS.columns} FROM sessions WHERE client_id = $1 AND is_active = 1 ORDER BY created_at, id"
+)
+_FIND_STALE = f"""
+SELECT {SESSIONS.columns}
+FROM   sessions
+WHERE  is_active = 1 AND last_heartbeat < $1
+ORDER  BY last_heartbeat, id
+"""
+_CLOSE_STALE = "UPDATE sessions SET is_active = 0 WHERE is_active = 1 AND last_heartbeat < $1 RETURNING id"
+# closed ones too; naming both values lets the index find them
+_DELETE_STALE = "DELETE FROM sessions WHERE is_active IN (0, 1) AND last_heartbeat < $1 RETURNING id"
+_COUNT_ACTIVE = "SELECT count(*) FROM sessions WHERE is_active = 1"
+_COUNT_ACTIVE_OF_CLIENT = "SELECT count(*) FROM sessions WHERE client_id = $1 AND is_active = 1"
+
+
+def open(connection: Connection, *, client_id: str, metadata: Any = None, now: datetime | None = None) -> Session:
+    """Store a new session of a client and return it.
+
+    Raises:
+        ValueError: The client's id is blank, or the metadata is no JSON value (TypeError).
+    """
+    moment = codec.now() if now is None else now
+    session = Session(client_id=client_id, metadata=metadata, created_at=moment)
+    fetch(connection, _CREATE, SESSIONS.to_row(session))
+    return session
+
+
+def heartbeat(connection: Connection, id: str, *, now: datetime | None = None) -> None:
+    """Note that an open session is alive.
+
+    Raises:
+        NotFound: No open session has this id. It may have been closed as stale: let the client open another.
+    """
+    moment = codec.time_to_text(codec.now() if now is None else codec.millisecond(now))
+    if not fetch(connection, _HEARTBEAT, (moment, id)):
+        raise NotFound(f"sessions: no open session has the id {id!r}; open a new one", table="sessions", key=id)
+
+
+def close(connection: Connection, id: str) -> bool:
+    """Close a session. Return whether it was open. Safe to repeat."""
+    return bool(fetch(connection, _CLOSE, (id,)))
+
+
+def get(connection: Connection, id: str) -> Session | None:
+    """Return the session with this id, open or closed, or None."""
+    return crud.get(connection, SESSIONS, _GET, (id,))
+
+
+def get_one(connection: Connection, id: str) -> Session:
+    """Return the session with this id, open or closed.
+
+    Raises:
+        NotFound: There is none.
+    """
+    return crud.found(get(connection, id), SESSIONS, id)
+
+
+def list_active(connection: Connection, *, client_id: str | None = None) -> list[Session]:
+    """Return all open sessions, of one client or of all, in the order in which they were opened."""
+    if client_id is None:
+        rows = fetch(connection, _LIST_ACTIVE)
+    else:
+        rows = fetch(connection, _LIST_ACTIVE_OF_CLIENT, (client_id,))
+    return [SESSIONS.from_row(*row) for row in rows]
+
+
+def find_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[Session]:
+    """Return all open sessions whose last heartbeat is older than that, the longest silent first."""
+    return [SESSIONS.from_row(*row) for row in fetch(connection, _FIND_STALE, (_cutoff(older_than, now),))]
+
+
+def close_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[str]:
+    """Close the sessions that `find_stale` would return, and return their ids, sorted.
+
+    One statement: a session whose heartbeat comes at the same time is either closed or spared, and of two callers only
+    one gets its id.
+    """
+    return sorted(id for (id,) in fetch(connection, _CLOSE_STALE, (_cutoff(older_than, now),)))
+
+
+def delete_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[str]:
+    """Delete all sessions, open or closed, whose last heartbeat is older than that, and return their ids, sorted."""
+    return sorted(id for (id,) in fetch(connection, _DELETE_STALE, (_cutoff(older_than, now),)))
+
+
+def count_active(connection: Connection, *, client_id: str | None = None) -> int:
+    """Return how many sessions are open, of one client or of all."""
+    if client_id is None:
+        rows = fetch(connection, _COUNT_ACTIVE)
+    else:
+        rows = fetch(connection, _COUNT_ACTIVE_OF_CLIENT, (client_id,))
+    number: int = rows[0][0]
+    return number
+
+
+def _cutoff(older_than: timedelta, now: datetime | None) -> str:
+    moment = codec.now() if now is None else codec.millisecond(now)
+    try:
+        return codec.time_to_text(codec.millisecond(moment - older_than))
+    except OverflowError:
+        # before year 1: no session is as old as that
+        return ""

@@ -1,0 +1,249 @@
+"""The SQLite engine: open, settings, error translation. Nothing here knows a table.
+
+apsw brings its own SQLite. A second SQLite library on the same file in this process (Python's `sqlite3`, or even a
+plain `open()` of the file) would drop this one's locks and lose commits: sqlite.org/howtocorrupt.html, 2.2 and 2.2.1.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+import weakref
+from collections.abc import Callable
+
+import apsw
+
+from dao import errors
+from dao.url import DatabaseURL
+
+__all__ = ["BUSY_TIMEOUT", "check_version", "configure", "connection_arguments", "file_of", "open_connection", "set_busy_timeout", "translate", "why_not_opened"]
+
+#: How long a connection waits for a lock, in milliseconds, unless its URL says otherwise.
+BUSY_TIMEOUT = 5_000
+
+# 3.7.0 to 3.51.2 can corrupt a WAL database: sqlite.org/wal.html#walresetbug
+_FIRST_TRUSTED = (3, 51, 3)
+
+_JOURNAL_SIZE_LIMIT = 64 * 1024 * 1024
+_STATEMENT_CACHE = 256
+_OPEN_FLAGS = {
+    "ro": apsw.SQLITE_OPEN_READONLY,
+    "rw": apsw.SQLITE_OPEN_READWRITE,
+    "rwc": apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE,
+}
+
+
+# ---------------------------------------------------------------- open
+
+
+def open_connection(url: DatabaseURL) -> apsw.Connection:
+    """Open the database that the URL names and set the connection up.
+
+    Raises:
+        OperationalError: It cannot be opened; the message says why, and `DatabaseCorrupt`, `DatabaseBusy` and
+            `ReadOnlyDatabase` are the kinds that a program may act on.
+        UnsupportedEngine: This SQLite has the WAL-reset bug.
+    """
+    check_version()
+    try:
+        connection = apsw.Connection(*connection_arguments(url), statementcachesize=_STATEMENT_CACHE)
+    except apsw.CantOpenError as error:
+        raise errors.OperationalError(why_not_opened(url)) from error
+    try:
+        configure(connection, url)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_version() -> None:
+    """Refuse a SQLite that can corrupt a database in WAL mode.
+
+    Raises:
+        UnsupportedEngine: This one can.
+    """
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")[:3]) < _FIRST_TRUSTED:
+        raise errors.UnsupportedEngine(
+            f"apsw was built against SQLite {version}, which can corrupt a database in WAL mode "
+            "(sqlite.org/wal.html#walresetbug): install apsw's own wheel (pip install --only-binary apsw apsw)"
+        )
+
+
+def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
+    """Return what `apsw.Connection` takes: the file's absolute path and the open flags."""
+    # absolute, so that no name reads as a URI, and a later chdir changes nothing
+    path = url.path if url.is_memory else os.path.abspath(url.path)
+    return path, _OPEN_FLAGS[url.mode or "rwc"]
+
+
+def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
+    """Set a new connection up: busy timeout, WAL, synchronous NORMAL, foreign keys, defensive.
+
+    Raises:
+        OperationalError: As `open_connection`.
+    """
+    set_busy_timeout(connection, BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout)
+    for option, value in (
+        (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
+        (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
+        (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+        (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
+        (apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0 if url.foreign_keys is False else 1),
+    ):
+        connection.config(option, value)
+    try:
+        if not connection.readonly("main"):
+            _use_wal(connection, url)
+        connection.pragma("synchronous", url.synchronous or "normal")
+        connection.pragma("journal_size_limit", _JOURNAL_SIZE_LIMIT)
+        if url.cache_size is not None:
+            connection.pragma("cache_size", url.cache_size)
+    except apsw.Error as error:
+        translated = translate(error, connection)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
+    # The switch needs the file to itself and ignores the busy handler: look first, and retry.
+    if url.is_memory or connection.pragma("journal_mode") == "wal":
+        return
+    deadline = time.monotonic() + (BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout) / 1000
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+            return
+        except apsw.BusyError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter, no secret
+
+
+def why_not_opened(url: DatabaseURL) -> str:
+    """Return a message for a file that SQLite could not open: it says only "unable to open database file"."""
+    path = os.path.abspath(url.path)
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        return f"cannot open {path}: it is a folder, not a database file"
+    if not os.path.isdir(folder):
+        return f"cannot open {path}: the folder {folder} does not exist; create it first"
+    if not os.path.exists(path) and url.mode in {"ro", "rw"}:
+        return f"cannot open {path}: it does not exist, and mode={url.mode} creates nothing"
+    return f"cannot open {path}: check the permissions of the file and of its folder"
+
+
+def set_busy_timeout(
+    connection: apsw.Connection, milliseconds: int, waiting: Callable[[float], object] | None = None
+) -> None:
+    """Make the connection wait up to so many milliseconds for another's lock.
+
+    SQLite's own handler sleeps in fixed steps of up to 100 ms. Random waits of about a millisecond, which grow as the
+    wait lasts, gave four writing processes the same throughput and a worst wait of 25-35 ms instead of 105-110.
+
+    `waiting` is called now and then with the seconds waited so far.
+    """
+    ours = weakref.ref(connection)
+    started = 0.0
+
+    def handler(count: int) -> bool:
+        nonlocal started
+        moment = time.monotonic()
+        if count == 0:
+            started = moment
+        waited = moment - started
+        connection = ours()
+        if waited * 1000 >= milliseconds or connection is None or connection.is_interrupted:
+            return False
+        if waiting is not None:
+            waiting(waited)
+        time.sleep(random.uniform(0.0002, 0.0012) * min(1 + count / 100, 10))  # noqa: S311 - jitter, no secret
+        return True
+
+    connection.set_busy_handler(handler)
+
+
+def file_of(connection: apsw.Connection) -> str:
+    """Return the absolute path of the connection's database, "" for one in memory."""
+    return connection.filename or ""
+
+
+# ---------------------------------------------------------------- errors
+
+_BUSY = (apsw.BusyError, apsw.LockedError)
+_CORRUPT = (apsw.CorruptError, apsw.NotADBError)
+_OPERATIONAL = (apsw.CantOpenError, apsw.IOError, apsw.InterruptError, apsw.PermissionsError, apsw.TooBigError)
+
+
+def translate(error: BaseException, connection: apsw.Connection) -> errors.Error | None:
+    """Return the `dao.Error` for what SQLite raised, or None if the caller could do nothing about it."""
+    if isinstance(error, apsw.ConstraintError):
+        return _constraint(error, connection)
+    if not isinstance(error, apsw.Error):
+        return None
+    name = file_of(connection) or "the database"
+    if isinstance(error, _BUSY):
+        return errors.DatabaseBusy(f"{name} is locked by another connection ({error}): try again")
+    if isinstance(error, apsw.FullError):
+        return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
+    if isinstance(error, _CORRUPT):
+        return errors.DatabaseCorrupt(f"{name} is damaged or no SQLite database ({error}): restore it from a backup")
+    if isinstance(error, apsw.ReadOnlyError):
+        return errors.ReadOnlyDatabase(_why_read_only(error, name))
+    if isinstance(error, _OPERATIONAL):
+        return errors.OperationalError(f"{name}: {error}")
+    return None
+
+
+def _why_read_only(error: apsw.ReadOnlyError, name: str) -> str:
+    if error.extendedresult in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
+        return f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw"
+    return f"{name} is read-only: open it without mode=ro, and check the permissions of the file and its folder"
+
+
+def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> errors.IntegrityError | None:
+    message = str(error)
+    code = error.extendedresult
+    detail = message.partition(": ")[2]
+    if code == apsw.SQLITE_CONSTRAINT_CHECK:
+        table, columns = _checked_columns(connection, detail)
+        where = f"{table}: " if table else ""
+        return errors.CheckViolation(
+            f"{where}the row breaks the constraint {detail}", table=table, columns=columns, constraint=detail
+        )
+    if code == apsw.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return errors.ForeignKeyViolation("the row refers to one that does not exist (foreign key)")
+    columns = [name.rpartition(".")[2] for name in detail.split(", ")]
+    table = detail.partition(".")[0] or None
+    if code in {apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_ROWID}:
+        return errors.UniqueViolation(
+            f"{table}: another row has this {' and '.join(columns)}", table=table, columns=columns
+        )
+    if code == apsw.SQLITE_CONSTRAINT_NOTNULL:
+        return errors.NotNullViolation(f"{table}: {columns[0]} must have a value", table=table, columns=columns)
+    if code == apsw.SQLITE_CONSTRAINT_DATATYPE:
+        # "cannot store TEXT value in INTEGER column tasks.x"
+        table, _, column = message.rpartition(" ")[2].partition(".")
+        return errors.IntegrityError(message, table=table, columns=[column])
+    # RAISE in somebody's trigger
+    return errors.IntegrityError(message)
+
+
+def _checked_columns(connection: apsw.Connection, constraint: str) -> tuple[str | None, list[str]]:
+    """Return the table that has the named CHECK, and the columns it looks at."""
+    declared = re.compile(rf"\bCONSTRAINT\s+[\"\[`]?{re.escape(constraint)}[\"\]`]?\s+CHECK\b", re.IGNORECASE)
+    try:
+        tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
+        for table, sql in tables:
+            if found := declared.search(sql or ""):
+                body = re.split(r"\bCONSTRAINT\b", sql[found.end() :], maxsplit=1, flags=re.IGNORECASE)[0]
+                words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", body)))
+                names = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+                return table, [name for (name,) in names if name in words]
+    except apsw.Error:
+        pass  # the violation is what the caller needs to know
+    return None, []

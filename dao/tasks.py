@@ -1,0 +1,232 @@
+"""Tasks: the table `tasks`, its SQL and the functions that run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from dao import codec, crud
+from dao.engine import Connection, execute_many, fetch
+from dao.paging import Page, count_rows, find_page, walk
+from dao.records import Task, TaskStatus
+from dao.rows import TASKS
+
+__all__ = [
+    "count",
+    "count_by_status",
+    "create",
+    "create_many",
+    "delete",
+    "exists",
+    "find",
+    "get",
+    "get_one",
+    "iter_all",
+    "set_status",
+    "update",
+]
+
+_CREATE = f"INSERT INTO tasks ({TASKS.columns}) VALUES ({TASKS.parameters})"
+_GET = f"SELECT {TASKS.columns} FROM tasks WHERE id = $1"
+_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
+_DELETE = "DELETE FROM tasks WHERE id = $1 RETURNING id"
+_UPDATE = """
+UPDATE tasks
+SET    title = $1, description = $2, task_type = $3, status = $4, config = $5, metadata = $6, workspace_path = $7,
+       error = $8, started_at = $9, completed_at = $10
+WHERE  id = $11 AND updated_at = $12
+RETURNING id
+"""
+# A task that waits again starts with a clean slate.
+_SET_PENDING = """
+UPDATE tasks
+SET    status = $1, error = $2, started_at = NULL, completed_at = NULL
+WHERE  id = $3
+RETURNING id
+"""
+# One that is running already keeps its start, one that runs again gets a new one.
+_SET_RUNNING = """
+UPDATE tasks
+SET    started_at = CASE WHEN status = $1 AND started_at IS NOT NULL THEN started_at ELSE $2 END,
+       status = $1, error = $3, completed_at = NULL
+WHERE  id = $4
+RETURNING id
+"""
+# Finishing twice in the same way changes nothing about when.
+_SET_FINISHED = """
+UPDATE tasks
+SET    completed_at = CASE WHEN status = $1 AND completed_at IS NOT NULL THEN completed_at ELSE $2 END,
+       status = $1, error = $3
+WHERE  id = $4
+RETURNING id
+"""
+_COUNT_BY_STATUS = "SELECT status, count(*) FROM tasks GROUP BY status"
+
+
+def create(connection: Connection, task: Task) -> None:
+    """Store a new task. The record is complete as it is: nothing needs to be read back.
+
+    Raises:
+        UniqueViolation: A task has this id.
+    """
+    fetch(connection, _CREATE, TASKS.to_row(task))
+
+
+def create_many(connection: Connection, tasks: Iterable[Task]) -> None:
+    """Store new tasks in one transaction: all of them or none.
+
+    Raises:
+        UniqueViolation: A task has one of these ids.
+    """
+    execute_many(connection, _CREATE, map(TASKS.to_row, tasks))
+
+
+def get(connection: Connection, id: str) -> Task | None:
+    """Return the task with this id, or None."""
+    rows = fetch(connection, _GET, (id,))
+    return TASKS.from_row(*rows[0]) if rows else None
+
+
+def get_one(connection: Connection, id: str) -> Task:
+    """Return the task with this id.
+
+    Raises:
+        NotFound: There is none.
+    """
+    return crud.found(get(connection, id), TASKS, id)
+
+
+def exists(connection: Connection, id: str) -> bool:
+    """Return whether there is a task with this id."""
+    return bool(fetch(connection, _EXISTS, (id,)))
+
+
+def update(connection: Connection, task: Task) -> Task:
+    """Store a changed task, provided that nobody changed it meanwhile, and return it with its new `updated_at`.
+
+    `id` and `created_at` stay as they were. Optimistic: `task.updated_at` must be what it was when the task was read.
+    `attrs.evolve(task, title="…")` makes the changed record.
+
+    Raises:
+        NotFound: There is no such task.
+        StaleRecord: It was changed since: read it again and repeat the change.
+    """
+    (id, title, description, task_type, status, config, metadata, workspace_path, error, _, version, started, completed) = (
+        TASKS.to_row(task)
+    )
+    values = (title, description, task_type, status, config, metadata, workspace_path, error, started, completed)
+    return crud.update(connection, TASKS, _UPDATE, (*values, id, version), _GET, (id,))
+
+
+def set_status(
+    connection: Connection, id: str, status: TaskStatus | str, *, error: str | None = None, now: datetime | None = None
+) -> Task:
+    """Move a task to a status, whatever its present one, and return it as it is then.
+
+    Keeps the times and the error in step: running sets `started_at`; completed, failed and cancelled set
+    `completed_at`; pending clears both; each stores `error`, or clears it. Repeating a call keeps the times.
+
+    Raises:
+        NotFound: There is no such task.
+    """
+    status = TaskStatus(status)
+    moment = codec.time_to_text(codec.now() if now is None else codec.millisecond(now))
+    if status is TaskStatus.PENDING:
+        return crud.update(connection, TASKS, _SET_PENDING, (status.value, error, id), _GET, (id,))
+    sql = _SET_RUNNING if status is TaskStatus.RUNNING else _SET_FINISHED
+    return crud.update(connection, TASKS, sql, (status.value, moment, error, id), _GET, (id,))
+
+
+def delete(connection: Connection, id: str) -> bool:
+    """Delete a task, its places in workflows and its tool executions. Return whether it was there. Safe to repeat."""
+    return bool(fetch(connection, _DELETE, (id,)))
+
+
+def find(
+    connection: Connection,
+    *,
+    status: TaskStatus | str | Iterable[TaskStatus | str] | None = None,
+    task_type: str | None = None,
+    workspace_path: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    oldest_first: bool = False,
+    limit: int = 50,
+    after: str | None = None,
+) -> Page[Task]:
+    """Return a page of tasks by creation time, newest first unless `oldest_first`.
+
+    `status` is one or several. `since` is the earliest `created_at`, `until` the first that is too late. `after` is the
+    `next` of the page before, from a call with the same filters and order. Tasks that are created meanwhile neither
+    hide one nor show one twice.
+
+    Raises:
+        ValueError: The limit is not from 1 to 1000, or the status is unknown.
+        InvalidCursor: `after` is not from a page of this query.
+    """
+    return find_page(
+        connection,
+        TASKS,
+        equal={"task_type": task_type, "workspace_path": workspace_path},
+        column="status",
+        choices=crud.choices(TaskStatus, status),
+        since=since,
+        until=until,
+        oldest_first=oldest_first,
+        limit=limit,
+        after=after,
+    )
+
+
+def iter_all(
+    connection: Connection,
+    *,
+    status: TaskStatus | str | Iterable[TaskStatus | str] | None = None,
+    task_type: str | None = None,
+    workspace_path: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    oldest_first: bool = False,
+) -> Iterator[Task]:
+    """Yield all tasks that `find` would, fetched a few hundred at a time: others may write in between."""
+    statuses = crud.choices(TaskStatus, status)
+    return walk(
+        lambda after: find(
+            connection,
+            status=statuses,
+            task_type=task_type,
+            workspace_path=workspace_path,
+            since=since,
+            until=until,
+            oldest_first=oldest_first,
+            limit=500,
+            after=after,
+        )
+    )
+
+
+def count(
+    connection: Connection,
+    *,
+    status: TaskStatus | str | Iterable[TaskStatus | str] | None = None,
+    task_type: str | None = None,
+    workspace_path: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> int:
+    """Return how many tasks `find` would list. Goes through all of them in an index: 0.3 s for a million."""
+    return count_rows(
+        connection,
+        TASKS,
+        equal={"task_type": task_type, "workspace_path": workspace_path},
+        column="status",
+        choices=crud.choices(TaskStatus, status),
+        since=since,
+        until=until,
+    )
+
+
+def count_by_status(connection: Connection) -> dict[TaskStatus, int]:
+    """Return how many tasks each status has; every status is there, with zero if need be."""
+    counts = dict(fetch(connection, _COUNT_BY_STATUS))
+    return {status: counts.get(status.value, 0) for status in TaskStatus}

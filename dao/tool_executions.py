@@ -1,0 +1,329 @@
+"""Tool executions: one row for each call of a tool. The table `tool_executions`, its SQL and functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import attrs
+
+from dao import codec, crud
+from dao.engine import Connection, fetch, missing_parent, transaction
+from dao.errors import ForeignKeyViolation
+from dao.paging import Page, bounds, count_rows, find_page, walk
+from dao.records import ToolExecution, ToolStatus
+from dao.rows import TOOL_EXECUTIONS
+
+__all__ = [
+    "ToolStatistics",
+    "count",
+    "delete_before",
+    "fail",
+    "find",
+    "finish",
+    "get",
+    "get_one",
+    "iter_all",
+    "recent_errors",
+    "record",
+    "start",
+    "statistics",
+    "timeout",
+]
+
+_CREATE = f"INSERT INTO tool_executions ({TOOL_EXECUTIONS.columns}) VALUES ({TOOL_EXECUTIONS.parameters})"
+_GET = f"SELECT {TOOL_EXECUTIONS.columns} FROM tool_executions WHERE id = $1"
+_TASK_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
+_END = """
+UPDATE tool_executions
+SET    status = $1, output = $2, error = $3, completed_at = $4, duration_ms = $5
+WHERE  id = $6 AND status IN ('pending', 'running')
+RETURNING id
+"""
+# Percentiles by the nearest rank: the smallest duration that at least that share of the calls did not exceed.
+_STATISTICS = """
+SELECT tool_name,
+       count(*),
+       sum(CASE WHEN status IN ('failed', 'timeout') THEN 1 ELSE 0 END),
+       avg(duration_ms),
+       min(CASE WHEN place * 100 >= timed * 50 THEN duration_ms END),
+       min(CASE WHEN place * 100 >= timed * 95 THEN duration_ms END)
+FROM (
+    SELECT tool_name, status, duration_ms,
+           count(duration_ms) OVER (PARTITION BY tool_name) AS timed,
+           row_number() OVER (PARTITION BY tool_name, duration_ms IS NULL ORDER BY duration_ms) AS place
+    FROM   tool_executions
+    WHERE  created_at >= $1 AND created_at < $2
+) AS calls
+GROUP BY tool_name
+ORDER BY tool_name
+"""
+_COUNT_BEFORE = "SELECT count(*) FROM tool_executions WHERE created_at < $1"
+_DELETE_BEFORE = "DELETE FROM tool_executions WHERE created_at < $1"
+
+
+@attrs.frozen(kw_only=True)
+class ToolStatistics:
+    """What the calls of one tool came to. Durations are in milliseconds, None if no call has one.
+
+    `failures` counts the statuses failed and timeout. `p50_ms` and `p95_ms` are durations that occurred: the smallest
+    that half, or 95 %, of the calls did not exceed.
+    """
+
+    tool_name: str
+    count: int
+    failures: int
+    mean_ms: float | None
+    p50_ms: int | None
+    p95_ms: int | None
+
+
+def start(
+    connection: Connection, *, tool_name: str, input: Any, task_id: str | None = None, now: datetime | None = None
+) -> ToolExecution:
+    """Store a call that begins now, with the status running, and return it.
+
+    Hand the returned record to `finish`, `fail` or `timeout`: in this process it also carries the monotonic clock, by
+    which a duration is right even if the system's clock is set meanwhile.
+
+    Raises:
+        ForeignKeyViolation: There is no such task.
+        ValueError: The tool's name is blank, or the input is no JSON value (TypeError).
+    """
+    moment = codec.now() if now is None else codec.millisecond(now)
+    execution = ToolExecution(
+        tool_name=tool_name,
+        input=input,
+        task_id=task_id,
+        status=ToolStatus.RUNNING,
+        created_at=moment,
+        started_at=moment,
+    )
+    record(connection, execution)
+    if now is None:
+        object.__setattr__(execution, "_monotonic", time.monotonic())
+    return execution
+
+
+def record(connection: Connection, execution: ToolExecution) -> None:
+    """Store a tool execution as it is: a finished call in one insert, or one that is still pending.
+
+    Raises:
+        UniqueViolation: An execution has this id.
+        ForeignKeyViolation: There is no such task.
+    """
+    try:
+        fetch(connection, _CREATE, TOOL_EXECUTIONS.to_row(execution))
+    except ForeignKeyViolation as error:
+        parents = (("task_id", _TASK_EXISTS, execution.task_id),)
+        raise missing_parent(connection, error, "tool_executions", parents) from error.__cause__
+
+
+def finish(
+    connection: Connection, execution: ToolExecution | str, *, output: Any = None, now: datetime | None = None
+) -> ToolExecution:
+    """End a call as completed, with its output, and return it as it is then. `execution` is the record or its id.
+
+    The duration counts from `started_at`: by the monotonic clock for a record that `start` returned in this process,
+    else by the system's clock, and never below zero. A call that never started has none.
+
+    Raises:
+        NotFound: There is no such execution.
+        StaleRecord: It has ended already. The first end stands.
+    """
+    return _end(connection, execution, ToolStatus.COMPLETED, output, None, now)
+
+
+def fail(
+    connection: Connection,
+    execution: ToolExecution | str,
+    *,
+    error: str,
+    output: Any = None,
+    now: datetime | None = None,
+) -> ToolExecution:
+    """End a call as failed, with its error, and return it as it is then. Otherwise as `finish`."""
+    return _end(connection, execution, ToolStatus.FAILED, output, error, now)
+
+
+def timeout(
+    connection: Connection,
+    execution: ToolExecution | str,
+    *,
+    error: str | None = None,
+    output: Any = None,
+    now: datetime | None = None,
+) -> ToolExecution:
+    """End a call that took too long, and return it as it is then. Otherwise as `finish`."""
+    return _end(connection, execution, ToolStatus.TIMEOUT, output, error, now)
+
+
+def get(connection: Connection, id: str) -> ToolExecution | None:
+    """Return the tool execution with this id, or None."""
+    return crud.get(connection, TOOL_EXECUTIONS, _GET, (id,))
+
+
+def get_one(connection: Connection, id: str) -> ToolExecution:
+    """Return the tool execution with this id.
+
+    Raises:
+        NotFound: There is none.
+    """
+    return crud.found(get(connection, id), TOOL_EXECUTIONS, id)
+
+
+def find(
+    connection: Connection,
+    *,
+    tool_name: str | None = None,
+    status: ToolStatus | str | Iterable[ToolStatus | str] | None = None,
+    task_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    oldest_first: bool = False,
+    limit: int = 50,
+    after: str | None = None,
+) -> Page[ToolExecution]:
+    """Return a page of tool executions by creation time, newest first unless `oldest_first`.
+
+    `status` is one or several. `since` is the earliest `created_at`, `until` the first that is too late. `after` is the
+    `next` of the page before, from a call with the same filters and order.
+
+    Raises:
+        ValueError: The limit is not from 1 to 1000, or the status is unknown.
+        InvalidCursor: `after` is not from a page of this query.
+    """
+    return find_page(
+        connection,
+        TOOL_EXECUTIONS,
+        equal={"tool_name": tool_name, "task_id": task_id},
+        column="status",
+        choices=crud.choices(ToolStatus, status),
+        since=since,
+        until=until,
+        oldest_first=oldest_first,
+        limit=limit,
+        after=after,
+    )
+
+
+def iter_all(
+    connection: Connection,
+    *,
+    tool_name: str | None = None,
+    status: ToolStatus | str | Iterable[ToolStatus | str] | None = None,
+    task_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    oldest_first: bool = False,
+) -> Iterator[ToolExecution]:
+    """Yield all tool executions that `find` would, fetched a few hundred at a time: others may write in between."""
+    statuses = crud.choices(ToolStatus, status)
+    return walk(
+        lambda after: find(
+            connection,
+            tool_name=tool_name,
+            status=statuses,
+            task_id=task_id,
+            since=since,
+            until=until,
+            oldest_first=oldest_first,
+            limit=500,
+            after=after,
+        )
+    )
+
+
+def count(
+    connection: Connection,
+    *,
+    tool_name: str | None = None,
+    status: ToolStatus | str | Iterable[ToolStatus | str] | None = None,
+    task_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> int:
+    """Return how many tool executions `find` would list. Goes through all of them in an index."""
+    return count_rows(
+        connection,
+        TOOL_EXECUTIONS,
+        equal={"tool_name": tool_name, "task_id": task_id},
+        column="status",
+        choices=crud.choices(ToolStatus, status),
+        since=since,
+        until=until,
+    )
+
+
+def recent_errors(connection: Connection, *, tool_name: str | None = None, limit: int = 50) -> list[ToolExecution]:
+    """Return the latest calls that failed or timed out, newest first.
+
+    Raises:
+        ValueError: The limit is not from 1 to 1000.
+    """
+    statuses = (ToolStatus.FAILED, ToolStatus.TIMEOUT)
+    return find(connection, tool_name=tool_name, status=statuses, limit=limit).items
+
+
+def statistics(
+    connection: Connection, *, since: datetime | None = None, until: datetime | None = None
+) -> list[ToolStatistics]:
+    """Return what the calls of each tool came to, by tool name. Reads every call of the period."""
+    earliest, latest = bounds(since, until)
+    return [
+        ToolStatistics(
+            tool_name=name,
+            count=total,
+            failures=failures,
+            mean_ms=None if mean is None else float(mean),
+            p50_ms=median,
+            p95_ms=p95,
+        )
+        for name, total, failures, mean, median, p95 in fetch(connection, _STATISTICS, (earliest, latest))
+    ]
+
+
+def delete_before(connection: Connection, moment: datetime) -> int:
+    """Delete all executions created before a moment, whatever their status, and return how many there were."""
+    before = (codec.time_to_text(codec.millisecond(moment)),)
+    with transaction(connection):
+        number: int = fetch(connection, _COUNT_BEFORE, before)[0][0]
+        fetch(connection, _DELETE_BEFORE, before)
+    return number
+
+
+def _end(
+    connection: Connection,
+    execution: ToolExecution | str,
+    status: ToolStatus,
+    output: Any,
+    error: str | None,
+    now: datetime | None,
+) -> ToolExecution:
+    moment = codec.now() if now is None else codec.millisecond(now)
+    output_text = None if output is None else codec.encode_json(codec.plain_json(output))
+    with transaction(connection):
+        if isinstance(execution, str):
+            execution = get_one(connection, execution)
+        parameters = (
+            status.value,
+            output_text,
+            error,
+            codec.time_to_text(moment),
+            _duration(execution, moment, monotonic=now is None),
+            execution.id,
+        )
+        return crud.update(
+            connection, TOOL_EXECUTIONS, _END, parameters, _GET, (execution.id,), stale="has ended already"
+        )
+
+
+def _duration(execution: ToolExecution, moment: datetime, *, monotonic: bool) -> int | None:
+    if execution.started_at is None:
+        return None
+    begun = getattr(execution, "_monotonic", None)
+    if monotonic and begun is not None:
+        return max(0, round((time.monotonic() - begun) * 1000))
+    return max(0, (moment - execution.started_at) // timedelta(milliseconds=1))

@@ -1,0 +1,175 @@
+"""DATABASE_URL -> what to open. Text in, text out: nothing here touches a file.
+
+The messages name the part that is wrong, never the whole URL, so that a password cannot leak into a log.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, unquote
+
+import attrs
+
+from dao.errors import InvalidURL, UnsupportedEngine
+
+__all__ = ["MEMORY", "DatabaseURL", "parse"]
+
+#: The path of a database that lives in memory and ends with its connection.
+MEMORY = ":memory:"
+
+_FORMS = "sqlite:///relative.db, sqlite:////absolute.db, sqlite:///:memory: or file:path"
+_SQLITE_SCHEMES = {"sqlite", "sqlite+apsw", "file"}
+_POSTGRESQL_SCHEMES = {"postgresql", "postgres"}
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseURL:
+    """What a database URL means. `str()` of it is a URL that means the same.
+
+    `path` is a file's path, or `MEMORY`. A setting that the URL does not mention is None: the default applies.
+    `busy_timeout` counts milliseconds; `cache_size` counts pages, or KiB when negative, as the pragma does.
+    """
+
+    path: str
+    mode: str | None = None
+    busy_timeout: int | None = None
+    synchronous: str | None = None
+    cache_size: int | None = None
+    foreign_keys: bool | None = None
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether the database is in memory, private to one connection."""
+        return self.path == MEMORY
+
+    def __str__(self) -> str:
+        values = {
+            "mode": self.mode,
+            "busy_timeout": self.busy_timeout,
+            "synchronous": self.synchronous,
+            "cache_size": self.cache_size,
+            "foreign_keys": None if self.foreign_keys is None else "on" if self.foreign_keys else "off",
+        }
+        query = "&".join(f"{name}={value}" for name, value in values.items() if value is not None)
+        path = MEMORY if self.is_memory else quote(self.path, safe="/:@!$&'()*+,;=~-._")
+        if path == MEMORY and not self.is_memory:
+            path = "./" + path
+        return f"sqlite:///{path}" + (f"?{query}" if query else "")
+
+
+def parse(url: str) -> DatabaseURL:
+    """Return what the URL means.
+
+    Forms: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:relative.db`, `sqlite:/absolute.db`,
+    `file:relative.db`, `file:///absolute.db`, and for a database in memory `sqlite://` or `sqlite:///:memory:`.
+    In names `?`, `#` and `%` are written `%3F`, `%23` and `%25`; blanks and other characters may stand as they are.
+
+    Parameters: `mode=ro|rw|rwc`, `busy_timeout=` milliseconds, `synchronous=off|normal|full|extra`, `cache_size=` pages
+    (KiB if negative), `foreign_keys=on|off`.
+
+    Raises:
+        InvalidURL: It means nothing; the message says what is allowed.
+        UnsupportedEngine: It is for PostgreSQL.
+    """
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
+    if match is None:
+        raise InvalidURL(f"a database URL begins with its scheme: {_FORMS}")
+    scheme = match[1].lower()
+    if scheme in _POSTGRESQL_SCHEMES:
+        raise UnsupportedEngine(f"this version opens SQLite only, not {scheme}: use {_FORMS}")
+    if scheme not in _SQLITE_SCHEMES:
+        raise InvalidURL(f"unknown database scheme {scheme!r}: use {_FORMS}")
+    rest, _, query = url[match.end() :].partition("?")
+    if "#" in rest or "#" in query:
+        raise InvalidURL("a database URL has no fragment: write %23 for a # in a name")
+    return DatabaseURL(path=_path(scheme, rest), **_parameters(query))
+
+
+def _path(scheme: str, rest: str) -> str:
+    if rest.startswith("//"):
+        authority, slash, path = rest[2:].partition("/")
+        if authority and not (scheme == "file" and authority == "localhost"):
+            # the authority may hold a password: do not repeat it
+            raise InvalidURL(
+                "a SQLite URL names a file, not a host: write three slashes before a relative path, four before an "
+                f"absolute one ({_FORMS})"
+            )
+        # file:///x is absolute by RFC 8089; sqlite:///x is relative by the convention that SQLAlchemy set
+        raw = slash + path if scheme == "file" else path
+        if scheme != "file" and not path:
+            return MEMORY
+    else:
+        raw = rest
+    path = _unquoted(raw)
+    if not path:
+        raise InvalidURL(f"the database URL names no file: use {_FORMS}")
+    return path
+
+
+def _unquoted(text: str) -> str:
+    if re.search(r"%(?![0-9A-Fa-f]{2})", text):
+        raise InvalidURL("a % in a database URL must be followed by two hexadecimal digits: write %25 for a % in a name")
+    try:
+        path = unquote(text, errors="strict")
+    except UnicodeDecodeError as error:
+        raise InvalidURL("the file name in the database URL is not UTF-8 once its %xx are decoded") from error
+    if "\0" in path:
+        raise InvalidURL("a file name cannot hold a NUL (%00)")
+    return path
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def convert(value: str) -> str:
+        if value.lower() not in allowed:
+            raise ValueError(" or ".join(allowed))
+        return value.lower()
+
+    return convert
+
+
+def _whole_number(value: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", value):
+        raise ValueError("a whole number")
+    return int(value)
+
+
+def _milliseconds(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError("a whole number of milliseconds")
+    return int(value)
+
+
+def _switch(value: str) -> bool:
+    if value.lower() in {"on", "true", "yes", "1"}:
+        return True
+    if value.lower() in {"off", "false", "no", "0"}:
+        return False
+    raise ValueError("on or off")
+
+
+_PARAMETERS: dict[str, Callable[[str], Any]] = {
+    "mode": _choice("ro", "rw", "rwc"),
+    "busy_timeout": _milliseconds,
+    "synchronous": _choice("off", "normal", "full", "extra"),
+    "cache_size": _whole_number,
+    "foreign_keys": _switch,
+}
+
+
+def _parameters(query: str) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for item in filter(None, query.split("&")):
+        name, _, value = item.partition("=")
+        if name not in _PARAMETERS:
+            raise InvalidURL(f"unknown parameter {name!r} in the database URL: use {', '.join(_PARAMETERS)}")
+        if name in settings:
+            raise InvalidURL(f"the database URL has the parameter {name!r} twice")
+        try:
+            settings[name] = _PARAMETERS[name](_unquoted(value))
+        except InvalidURL:
+            raise
+        except ValueError as error:
+            raise InvalidURL(f"{name}={value} in the database URL: expected {error}") from error
+    return settings

@@ -1,0 +1,166 @@
+"""Workflow tasks: which tasks a workflow has, and in which order. The table `workflow_tasks`, its SQL and functions.
+
+A sequence is a place in the order: lower comes first, gaps mean nothing. These functions never put two tasks of a
+workflow on one sequence; rows that another program put there come in the order of their task ids.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dao import crud
+from dao.engine import Connection, execute_many, fetch, missing_parent, transaction
+from dao.errors import ForeignKeyViolation
+from dao.records import Task, Workflow, WorkflowTask
+from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
+
+__all__ = ["LinkedTask", "add", "count", "get", "list_tasks", "list_workflows", "move", "remove", "reorder"]
+
+
+class LinkedTask(NamedTuple):
+    """A task of a workflow and the link that puts it there."""
+
+    task: Task
+    link: WorkflowTask
+
+
+def _qualified(columns: str, table: str) -> str:
+    return ", ".join(f"{table}.{name}" for name in columns.split(", "))
+
+
+_ADD = f"INSERT INTO workflow_tasks ({WORKFLOW_TASKS.columns}) VALUES ({WORKFLOW_TASKS.parameters})"
+_GET = f"SELECT {WORKFLOW_TASKS.columns} FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
+_END = "SELECT coalesce(max(sequence) + 1, 0) FROM workflow_tasks WHERE workflow_id = $1"
+_OCCUPIED = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND sequence = $2 AND task_id <> $3"
+_MAKE_ROOM = """
+UPDATE workflow_tasks
+SET    sequence = sequence + 1
+WHERE  workflow_id = $1 AND sequence >= $2 AND task_id <> $3
+"""
+_MOVE = "UPDATE workflow_tasks SET sequence = $1 WHERE workflow_id = $2 AND task_id = $3 RETURNING task_id"
+# the same without RETURNING, for many rows at once
+_PLACE = "UPDATE workflow_tasks SET sequence = $1 WHERE workflow_id = $2 AND task_id = $3"
+_REMOVE = "DELETE FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2 RETURNING task_id"
+_TASK_IDS = "SELECT task_id FROM workflow_tasks WHERE workflow_id = $1"
+_COUNT = "SELECT count(*) FROM workflow_tasks WHERE workflow_id = $1"
+_LIST_TASKS = f"""
+SELECT {_qualified(TASKS.columns, "tasks")}, {_qualified(WORKFLOW_TASKS.columns, "workflow_tasks")}
+FROM   workflow_tasks
+JOIN   tasks ON tasks.id = workflow_tasks.task_id
+WHERE  workflow_tasks.workflow_id = $1
+ORDER  BY workflow_tasks.sequence, workflow_tasks.task_id
+"""
+_LIST_WORKFLOWS = f"""
+SELECT {_qualified(WORKFLOWS.columns, "workflows")}
+FROM   workflow_tasks
+JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
+WHERE  workflow_tasks.task_id = $1
+ORDER  BY workflow_tasks.workflow_id
+"""
+_WORKFLOW_EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
+_TASK_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
+
+_TASK_WIDTH = len(TASKS.columns.split(", "))
+
+
+def add(
+    connection: Connection,
+    *,
+    workflow_id: str,
+    task_id: str,
+    sequence: int | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> WorkflowTask:
+    """Put a task into a workflow, at the end or at a sequence, and return the link.
+
+    If another task has that sequence, it and all that come after it move on by one.
+
+    Raises:
+        ForeignKeyViolation: There is no such workflow or task; `.columns` says which.
+        UniqueViolation: The workflow has this task already.
+        ValueError: The sequence is negative.
+    """
+    with transaction(connection):
+        if sequence is None:
+            sequence = fetch(connection, _END, (workflow_id,))[0][0]
+        link = WorkflowTask(
+            workflow_id=workflow_id, task_id=task_id, sequence=sequence, config=dict(config) if config else {}
+        )
+        _make_room(connection, workflow_id, task_id, sequence)
+        try:
+            fetch(connection, _ADD, WORKFLOW_TASKS.to_row(link))
+        except ForeignKeyViolation as error:
+            parents = (("workflow_id", _WORKFLOW_EXISTS, workflow_id), ("task_id", _TASK_EXISTS, task_id))
+            raise missing_parent(connection, error, "workflow_tasks", parents) from error.__cause__
+        return link
+
+
+def get(connection: Connection, *, workflow_id: str, task_id: str) -> WorkflowTask | None:
+    """Return the link that puts the task into the workflow, or None."""
+    return crud.get(connection, WORKFLOW_TASKS, _GET, (workflow_id, task_id))
+
+
+def remove(connection: Connection, *, workflow_id: str, task_id: str) -> bool:
+    """Take a task out of a workflow; both stay. Return whether it was in. Safe to repeat."""
+    return bool(fetch(connection, _REMOVE, (workflow_id, task_id)))
+
+
+def move(connection: Connection, *, workflow_id: str, task_id: str, sequence: int) -> WorkflowTask:
+    """Move a task within its workflow to a sequence, and return the link as it is then.
+
+    If another task has that sequence, it and all that come after it move on by one.
+
+    Raises:
+        NotFound: The workflow does not have this task.
+        ValueError: The sequence is negative.
+    """
+    if type(sequence) is not int or sequence < 0:
+        raise ValueError(f"sequence must be a whole number from 0, got {sequence!r}")
+    with transaction(connection):
+        _make_room(connection, workflow_id, task_id, sequence)
+        key = (workflow_id, task_id)
+        return crud.update(connection, WORKFLOW_TASKS, _MOVE, (sequence, *key), _GET, key)
+
+
+def reorder(connection: Connection, workflow_id: str, task_ids: Sequence[str]) -> None:
+    """Put all tasks of a workflow into this order, as sequences 0, 1, 2 …, in one transaction.
+
+    Raises:
+        ValueError: The ids are not a permutation of the workflow's tasks; the message names those that are too many
+            or too few. Nothing is changed.
+    """
+    with transaction(connection):
+        present = Counter(id for (id,) in fetch(connection, _TASK_IDS, (workflow_id,)))
+        wanted = Counter(task_ids)
+        if present != wanted:
+            missing, extra = sorted((present - wanted).elements()), sorted((wanted - present).elements())
+            raise ValueError(
+                f"not a permutation of the tasks of workflow {workflow_id!r}: missing {missing}, too many {extra}"
+            )
+        execute_many(connection, _PLACE, ((place, workflow_id, id) for place, id in enumerate(task_ids)))
+
+
+def list_tasks(connection: Connection, workflow_id: str) -> list[LinkedTask]:
+    """Return all tasks of a workflow, each with its link, by sequence. Empty if it has none or does not exist."""
+    rows = fetch(connection, _LIST_TASKS, (workflow_id,))
+    return [
+        LinkedTask(TASKS.from_row(*row[:_TASK_WIDTH]), WORKFLOW_TASKS.from_row(*row[_TASK_WIDTH:])) for row in rows
+    ]
+
+
+def list_workflows(connection: Connection, task_id: str) -> list[Workflow]:
+    """Return all workflows that have this task, by id: the order in which they were made, for ids of `new_id`."""
+    return [WORKFLOWS.from_row(*row) for row in fetch(connection, _LIST_WORKFLOWS, (task_id,))]
+
+
+def count(connection: Connection, workflow_id: str) -> int:
+    """Return how many tasks a workflow has."""
+    number: int = fetch(connection, _COUNT, (workflow_id,))[0][0]
+    return number
+
+
+def _make_room(connection: Connection, workflow_id: str, task_id: str, sequence: int) -> None:
+    if fetch(connection, _OCCUPIED, (workflow_id, sequence, task_id)):
+        fetch(connection, _MAKE_ROOM, (workflow_id, sequence, task_id))

@@ -1,0 +1,180 @@
+"""Workflows: the table `workflows`, its SQL and the functions that run it. Their tasks: `dao.workflow_tasks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from dao import crud
+from dao.engine import Connection, execute_many, fetch
+from dao.paging import Page, count_rows, find_page, walk
+from dao.records import Workflow, WorkflowStatus
+from dao.rows import WORKFLOWS
+
+__all__ = [
+    "count",
+    "count_by_status",
+    "create",
+    "create_many",
+    "delete",
+    "exists",
+    "find",
+    "get",
+    "get_one",
+    "iter_all",
+    "set_status",
+    "update",
+]
+
+_CREATE = f"INSERT INTO workflows ({WORKFLOWS.columns}) VALUES ({WORKFLOWS.parameters})"
+_GET = f"SELECT {WORKFLOWS.columns} FROM workflows WHERE id = $1"
+_EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
+_DELETE = "DELETE FROM workflows WHERE id = $1 RETURNING id"
+_UPDATE = """
+UPDATE workflows
+SET    name = $1, description = $2, status = $3, config = $4, metadata = $5
+WHERE  id = $6 AND updated_at = $7
+RETURNING id
+"""
+_SET_STATUS = "UPDATE workflows SET status = $1 WHERE id = $2 RETURNING id"
+_COUNT_BY_STATUS = "SELECT status, count(*) FROM workflows GROUP BY status"
+
+
+def create(connection: Connection, workflow: Workflow) -> None:
+    """Store a new workflow. The record is complete as it is: nothing needs to be read back.
+
+    Raises:
+        UniqueViolation: A workflow has this id.
+    """
+    fetch(connection, _CREATE, WORKFLOWS.to_row(workflow))
+
+
+def create_many(connection: Connection, workflows: Iterable[Workflow]) -> None:
+    """Store new workflows in one transaction: all of them or none.
+
+    Raises:
+        UniqueViolation: A workflow has one of these ids.
+    """
+    execute_many(connection, _CREATE, map(WORKFLOWS.to_row, workflows))
+
+
+def get(connection: Connection, id: str) -> Workflow | None:
+    """Return the workflow with this id, or None."""
+    return crud.get(connection, WORKFLOWS, _GET, (id,))
+
+
+def get_one(connection: Connection, id: str) -> Workflow:
+    """Return the workflow with this id.
+
+    Raises:
+        NotFound: There is none.
+    """
+    return crud.found(get(connection, id), WORKFLOWS, id)
+
+
+def exists(connection: Connection, id: str) -> bool:
+    """Return whether there is a workflow with this id."""
+    return bool(fetch(connection, _EXISTS, (id,)))
+
+
+def update(connection: Connection, workflow: Workflow) -> Workflow:
+    """Store a changed workflow, provided that nobody changed it meanwhile, and return it with its new `updated_at`.
+
+    `id` and `created_at` stay as they were. Optimistic: `workflow.updated_at` must be what it was when it was read.
+
+    Raises:
+        NotFound: There is no such workflow.
+        StaleRecord: It was changed since: read it again and repeat the change.
+    """
+    id, name, description, status, config, metadata, _, version = WORKFLOWS.to_row(workflow)
+    values = (name, description, status, config, metadata, id, version)
+    return crud.update(connection, WORKFLOWS, _UPDATE, values, _GET, (id,))
+
+
+def set_status(connection: Connection, id: str, status: WorkflowStatus | str) -> Workflow:
+    """Move a workflow to a status, whatever its present one, and return it as it is then.
+
+    Raises:
+        NotFound: There is no such workflow.
+    """
+    return crud.update(connection, WORKFLOWS, _SET_STATUS, (WorkflowStatus(status).value, id), _GET, (id,))
+
+
+def delete(connection: Connection, id: str) -> bool:
+    """Delete a workflow and its links; its tasks stay. Return whether it was there. Safe to repeat."""
+    return bool(fetch(connection, _DELETE, (id,)))
+
+
+def find(
+    connection: Connection,
+    *,
+    status: WorkflowStatus | str | Iterable[WorkflowStatus | str] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    oldest_first: bool = False,
+    limit: int = 50,
+    after: str | None = None,
+) -> Page[Workflow]:
+    """Return a page of workflows by creation time, newest first unless `oldest_first`.
+
+    `status` is one or several. `since` is the earliest `created_at`, `until` the first that is too late. `after` is the
+    `next` of the page before, from a call with the same filters and order.
+
+    Raises:
+        ValueError: The limit is not from 1 to 1000, or the status is unknown.
+        InvalidCursor: `after` is not from a page of this query.
+    """
+    return find_page(
+        connection,
+        WORKFLOWS,
+        equal={},
+        column="status",
+        choices=crud.choices(WorkflowStatus, status),
+        since=since,
+        until=until,
+        oldest_first=oldest_first,
+        limit=limit,
+        after=after,
+    )
+
+
+def iter_all(
+    connection: Connection,
+    *,
+    status: WorkflowStatus | str | Iterable[WorkflowStatus | str] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    oldest_first: bool = False,
+) -> Iterator[Workflow]:
+    """Yield all workflows that `find` would, fetched a few hundred at a time: others may write in between."""
+    statuses = crud.choices(WorkflowStatus, status)
+    return walk(
+        lambda after: find(
+            connection, status=statuses, since=since, until=until, oldest_first=oldest_first, limit=500, after=after
+        )
+    )
+
+
+def count(
+    connection: Connection,
+    *,
+    status: WorkflowStatus | str | Iterable[WorkflowStatus | str] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> int:
+    """Return how many workflows `find` would list. Goes through all of them in an index."""
+    return count_rows(
+        connection,
+        WORKFLOWS,
+        equal={},
+        column="status",
+        choices=crud.choices(WorkflowStatus, status),
+        since=since,
+        until=until,
+    )
+
+
+def count_by_status(connection: Connection) -> dict[WorkflowStatus, int]:
+    """Return how many workflows each status has; every status is there, with zero if need be."""
+    counts = dict(fetch(connection, _COUNT_BY_STATUS))
+    return {status: counts.get(status.value, 0) for status in WorkflowStatus}
