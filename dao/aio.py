@@ -125,9 +125,7 @@ class Pool:
     ) -> None:
         await self.aclose()
 
-    async def run(
-        self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` on a connection of the pool: `await pool.run(tasks.get, id)`.
 
         Raises:
@@ -281,8 +279,7 @@ class Pool:
 
     async def _give_back(self, connection: apsw.AsyncConnection, error: BaseException | None) -> None:
         usable = not (is_broken(error) and not self._url.is_memory)
-        if usable and connection.in_transaction:
-            usable = await connection.async_run(reset, connection)
+        usable = usable and await connection.async_run(reset, connection)
         if not usable or self._closed:
             await connection.aclose()
         self._held.discard(connection)

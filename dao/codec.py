@@ -47,9 +47,7 @@ def millisecond(moment: datetime) -> datetime:
         raise ValueError(f"{moment!r} cannot be expressed in UTC within the years 1 to 9999") from error
     whole = moment.microsecond // 1000 * 1000
     # a plain datetime, also from a subclass
-    return datetime(
-        moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, whole, tzinfo=UTC
-    )
+    return datetime(moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, whole, tzinfo=UTC)
 
 
 def time_to_text(moment: datetime) -> str:

@@ -64,9 +64,7 @@ def update(
         if not rows:
             raise not_found(table, name)
         if not changed:
-            raise StaleRecord(
-                f"{table.name}: {name!r} {stale}", table=table.name, key=name
-            )
+            raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
         return table.from_row(*rows[0])
 
 

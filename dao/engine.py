@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import apsw
 
 from dao import sqlite
-from dao.errors import DatabaseBusy, Error, ForeignKeyViolation, OperationalError
+from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError
 from dao.url import DatabaseURL, parse
 
 __all__ = ["Connection", "connect", "execute_many", "fetch", "missing_parent", "run_in_transaction", "transaction"]

@@ -48,7 +48,7 @@ class Page(Generic[R]):
 
 @functools.cache
 def listing(
-    table: str, columns: str, equal: tuple[str, ...], column: str | None, choices: int, oldest_first: bool
+    table: str, columns: str, equal: tuple[str, ...], column: str | None, choices: int, *, oldest_first: bool
 ) -> str:
     """Return the SELECT of a page: one walk along an index, or a merge of several, without a sort.
 
@@ -67,10 +67,7 @@ def listing(
     ]
     select = f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"
     branches = [f"{select} AND {column} = ${number + 4 + choice}" for choice in range(choices)] or [select]
-    return (
-        " UNION ALL ".join(branches)
-        + f" ORDER BY created_at {order}, id {order} LIMIT ${number + 4 + choices}"
-    )
+    return " UNION ALL ".join(branches) + f" ORDER BY created_at {order}, id {order} LIMIT ${number + 4 + choices}"
 
 
 def find_page(
@@ -101,12 +98,9 @@ def find_page(
     earliest, latest = bounds(since, until)
     choices = choices or ()
     query = (table.name, filters, choices, earliest, latest, oldest_first)
-    if after is not None:
-        start = _position(after, query)
-    else:
-        # no id is empty: (time, "") is before every row of that time
-        start = (earliest if oldest_first else latest, "")
-    sql = listing(table.name, table.columns, tuple(filters), column, len(choices), oldest_first)
+    # no id is empty: (time, "") is before every row of that time
+    start = _position(after, query) if after is not None else (earliest if oldest_first else latest, "")
+    sql = listing(table.name, table.columns, tuple(filters), column, len(choices), oldest_first=oldest_first)
     end = latest if oldest_first else earliest
     rows = fetch(connection, sql, (*filters.values(), *start, end, *choices, limit + 1))
     from_row = table.from_row

@@ -10,7 +10,7 @@ and leaves the attribute unset, which makes Python call `__getattr__`; from then
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
@@ -78,15 +78,15 @@ class _Stored:
     __slots__ = ("_texts",)
 
     #: The JSON columns, in the order in which `_texts` holds their texts.
-    _JSON: ClassVar[tuple[str, ...]] = ()
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ()
 
     _texts: tuple[str | None, ...]
 
     def __getattr__(self, name: str) -> Any:
         # Python comes here only for an attribute that is unset
-        if name not in type(self)._JSON:
+        if name not in type(self)._JSON_COLUMNS:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
-        text = self._texts[type(self)._JSON.index(name)]
+        text = self._texts[type(self)._JSON_COLUMNS.index(name)]
         value = None if text is None else codec.decode_json(text)
         object.__setattr__(self, name, value)
         return value
@@ -168,133 +168,106 @@ def _boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> 
         raise TypeError(f"{type(record).__name__}.{attribute.name} must be a bool, got {value!r}")
 
 
-def _json(value: object, field: attrs.Attribute[Any]) -> Any:
-    try:
-        return codec.plain_json(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{field.name}: {error}") from error
-
-
-def _json_object(value: object, field: attrs.Attribute[Any]) -> dict[str, Any]:
+def _json_object(value: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"{field.name} must be a dict, got {value!r}")
-    plain: dict[str, Any] = _json(value, field)
+        raise TypeError(f"must be a dict, got {value!r}")
+    plain: dict[str, Any] = codec.plain_json(value)
     return plain
 
 
-def _moment(value: datetime, field: attrs.Attribute[Any]) -> datetime:
-    try:
-        return codec.millisecond(value)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{field.name}: {error}") from error
+def _moment_or_none(value: datetime | None) -> datetime | None:
+    return None if value is None else codec.millisecond(value)
 
 
-def _moment_or_none(value: datetime | None, field: attrs.Attribute[Any]) -> datetime | None:
-    return None if value is None else _moment(value, field)
+def _name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Make what the converters raise begin with the field's name, as what the validators raise does."""
+
+    def named(field: attrs.Attribute[Any]) -> attrs.Attribute[Any]:
+        convert: Any = field.converter
+        name = field.name
+        if convert is None or isinstance(convert, enum.EnumMeta):
+            return field  # an enum names itself
+
+        def converter(value: Any) -> Any:
+            try:
+                return convert(value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from error
+
+        return field.evolve(converter=converter)
+
+    return [named(field) for field in fields]
 
 
-_MOMENT = attrs.Converter(_moment, takes_field=True)
+# What `dao.rows` and `from_dict` need to know beyond the type.
+_TIME = {"column": "time"}
+_BOOLEAN = {"column": "boolean"}
+
+# A record that was never stored was last changed when it was made.
+_WHEN_CREATED = attrs.Factory(lambda record: record.created_at, takes_self=True)
 
 
-def _required(validator: Callable[[object, attrs.Attribute[Any], Any], None]) -> Any:
-    return attrs.field(validator=validator)
-
-
-def _optional_text() -> Any:
-    return attrs.field(default=None, validator=attrs.validators.optional(_text))
-
-
-def _key() -> Any:
-    return attrs.field(factory=codec.new_id, validator=_not_empty)
-
-
-def _time() -> Any:
-    return attrs.field(factory=codec.now, converter=_MOMENT, metadata={"column": "time"})
-
-
-def _updated_at() -> Any:
-    # A record that was never stored was last changed when it was made.
-    return attrs.field(
-        default=attrs.Factory(lambda record: record.created_at, takes_self=True),
-        converter=_MOMENT,
-        metadata={"column": "time"},
-    )
-
-
-def _time_or_none() -> Any:
-    return attrs.field(default=None, converter=attrs.Converter(_moment_or_none, takes_field=True), metadata={"column": "time"})
-
-
-def _json_config() -> Any:
-    return attrs.field(factory=dict, converter=attrs.Converter(_json_object, takes_field=True))
-
-
-def _json_value(**options: Any) -> Any:
-    return attrs.field(converter=attrs.Converter(_json, takes_field=True), **options)
-
-
+# The classes are spelled out, field by field, so that type checkers and editors see their signatures.
 # weakref_slot=False: what `dao.rows` does needs it. The hash is that of the key: equal records have equal keys.
-_record = attrs.frozen(kw_only=True, weakref_slot=False)
-
 
 # ---------------------------------------------------------------- records
 
 
-@_record
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
 class Task(_Stored):
     """A unit of work for an agent. `config` is a JSON object, `metadata` any JSON value."""
 
-    _JSON: ClassVar[tuple[str, ...]] = ("config", "metadata")
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config", "metadata")
 
-    id: str = _key()
-    title: str = _required(_not_blank)
-    description: str | None = _optional_text()
-    task_type: str = _required(_not_blank)
+    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
+    title: str = attrs.field(validator=_not_blank)
+    description: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
+    task_type: str = attrs.field(validator=_not_blank)
     status: TaskStatus = attrs.field(default=TaskStatus.PENDING, converter=TaskStatus)
-    config: dict[str, Any] = _json_config()
-    metadata: Any = _json_value(default=None)
-    workspace_path: str | None = _optional_text()
-    error: str | None = _optional_text()
-    created_at: datetime = _time()
-    updated_at: datetime = _updated_at()
-    started_at: datetime | None = _time_or_none()
-    completed_at: datetime | None = _time_or_none()
+    config: dict[str, Any] = attrs.field(factory=dict, converter=_json_object)
+    metadata: Any = attrs.field(default=None, converter=codec.plain_json)
+    workspace_path: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
+    error: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
+    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
+    started_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
+    completed_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
 
-@_record
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
 class Workflow(_Stored):
     """A named, ordered set of tasks (its `WorkflowTask` links). `config` is a JSON object, `metadata` any JSON value."""
 
-    _JSON: ClassVar[tuple[str, ...]] = ("config", "metadata")
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config", "metadata")
 
-    id: str = _key()
-    name: str = _required(_not_blank)
-    description: str | None = _optional_text()
+    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
+    name: str = attrs.field(validator=_not_blank)
+    description: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
     status: WorkflowStatus = attrs.field(default=WorkflowStatus.DRAFT, converter=WorkflowStatus)
-    config: dict[str, Any] = _json_config()
-    metadata: Any = _json_value(default=None)
-    created_at: datetime = _time()
-    updated_at: datetime = _updated_at()
+    config: dict[str, Any] = attrs.field(factory=dict, converter=_json_object)
+    metadata: Any = attrs.field(default=None, converter=codec.plain_json)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
+    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
 
-@_record
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
 class WorkflowTask(_Stored):
     """A task's place in a workflow: lower sequences come first. `config` is a JSON object."""
 
-    _JSON: ClassVar[tuple[str, ...]] = ("config",)
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config",)
 
-    workflow_id: str = _required(_text)
-    task_id: str = _required(_text)
-    sequence: int = _required(_natural)
-    config: dict[str, Any] = _json_config()
-    created_at: datetime = _time()
-    updated_at: datetime = _updated_at()
+    workflow_id: str = attrs.field(validator=_text)
+    task_id: str = attrs.field(validator=_text)
+    sequence: int = attrs.field(validator=_natural)
+    config: dict[str, Any] = attrs.field(factory=dict, converter=_json_object)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
+    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
 
     def __hash__(self) -> int:
         return hash((self.workflow_id, self.task_id))
@@ -308,27 +281,27 @@ class _Timed(_Stored):
     _monotonic: float
 
 
-@_record
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
 class ToolExecution(_Timed):
     """One call of a tool. `input` and `output` are any JSON value; `duration_ms` counts whole milliseconds.
 
     `completed_at` is there exactly when the status is completed, failed or timeout.
     """
 
-    _JSON: ClassVar[tuple[str, ...]] = ("input", "output")
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("input", "output")
 
-    id: str = _key()
-    task_id: str | None = _optional_text()
-    tool_name: str = _required(_not_blank)
-    input: Any = _json_value()
-    output: Any = _json_value(default=None)
+    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
+    task_id: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
+    tool_name: str = attrs.field(validator=_not_blank)
+    input: Any = attrs.field(converter=codec.plain_json)
+    output: Any = attrs.field(default=None, converter=codec.plain_json)
     status: ToolStatus = attrs.field(default=ToolStatus.PENDING, converter=ToolStatus)
-    error: str | None = _optional_text()
+    error: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
     duration_ms: int | None = attrs.field(default=None, validator=attrs.validators.optional(_natural))
-    created_at: datetime = _time()
-    updated_at: datetime = _updated_at()
-    started_at: datetime | None = _time_or_none()
-    completed_at: datetime | None = _time_or_none()
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
+    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
+    started_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
+    completed_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
 
     def __attrs_post_init__(self) -> None:
         if (self.status in FINISHED) != (self.completed_at is not None):
@@ -341,34 +314,34 @@ class ToolExecution(_Timed):
         return hash(self.id)
 
 
-@_record
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
 class Session(_Stored):
     """A client's WebSocket session, alive as long as its heartbeats come. `metadata` is any JSON value."""
 
-    _JSON: ClassVar[tuple[str, ...]] = ("metadata",)
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("metadata",)
 
-    id: str = _key()
-    client_id: str = _required(_not_blank)
-    is_active: bool = attrs.field(default=True, validator=_boolean, metadata={"column": "boolean"})
-    metadata: Any = _json_value(default=None)
-    created_at: datetime = _time()
+    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
+    client_id: str = attrs.field(validator=_not_blank)
+    is_active: bool = attrs.field(default=True, validator=_boolean, metadata=_BOOLEAN)
+    metadata: Any = attrs.field(default=None, converter=codec.plain_json)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
     # a session that was never heard of again was last heard of when it was opened
-    last_heartbeat: datetime = _updated_at()
-    updated_at: datetime = _updated_at()
+    last_heartbeat: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
+    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
 
-@_record
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
 class Configuration(_Stored):
     """A setting: any JSON value under a key."""
 
-    _JSON: ClassVar[tuple[str, ...]] = ("value",)
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("value",)
 
-    key: str = _required(_not_empty)
-    value: Any = _json_value()
-    updated_at: datetime = _time()
+    key: str = attrs.field(validator=_not_empty)
+    value: Any = attrs.field(converter=codec.plain_json)
+    updated_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
 
     def __hash__(self) -> int:
         return hash(self.key)

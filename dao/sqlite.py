@@ -12,13 +12,24 @@ import re
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import apsw
 
 from dao import errors
 from dao.url import DatabaseURL
 
-__all__ = ["BUSY_TIMEOUT", "check_version", "configure", "connection_arguments", "file_of", "open_connection", "set_busy_timeout", "translate", "why_not_opened"]
+__all__ = [
+    "BUSY_TIMEOUT",
+    "check_version",
+    "configure",
+    "connection_arguments",
+    "file_of",
+    "open_connection",
+    "set_busy_timeout",
+    "translate",
+    "why_not_opened",
+]
 
 #: How long a connection waits for a lock, in milliseconds, unless its URL says otherwise.
 BUSY_TIMEOUT = 5_000
@@ -199,15 +210,21 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
     return None
 
 
+def _extended(error: apsw.Error) -> int:
+    # apsw's stubs do not know the attribute
+    code: int = error.extendedresult  # type: ignore[attr-defined]
+    return code
+
+
 def _why_read_only(error: apsw.ReadOnlyError, name: str) -> str:
-    if error.extendedresult in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
+    if _extended(error) in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
         return f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw"
     return f"{name} is read-only: open it without mode=ro, and check the permissions of the file and its folder"
 
 
 def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> errors.IntegrityError | None:
     message = str(error)
-    code = error.extendedresult
+    code = _extended(error)
     detail = message.partition(": ")[2]
     if code == apsw.SQLITE_CONSTRAINT_CHECK:
         table, columns = _checked_columns(connection, detail)
@@ -237,12 +254,12 @@ def _checked_columns(connection: apsw.Connection, constraint: str) -> tuple[str 
     """Return the table that has the named CHECK, and the columns it looks at."""
     declared = re.compile(rf"\bCONSTRAINT\s+[\"\[`]?{re.escape(constraint)}[\"\]`]?\s+CHECK\b", re.IGNORECASE)
     try:
-        tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
+        tables: list[Any] = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
         for table, sql in tables:
             if found := declared.search(sql or ""):
                 body = re.split(r"\bCONSTRAINT\b", sql[found.end() :], maxsplit=1, flags=re.IGNORECASE)[0]
                 words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", body)))
-                names = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+                names: list[Any] = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
                 return table, [name for (name,) in names if name in words]
     except apsw.Error:
         pass  # the violation is what the caller needs to know

@@ -111,11 +111,8 @@ def update(connection: Connection, task: Task) -> Task:
         NotFound: There is no such task.
         StaleRecord: It was changed since: read it again and repeat the change.
     """
-    (id, title, description, task_type, status, config, metadata, workspace_path, error, _, version, started, completed) = (
-        TASKS.to_row(task)
-    )
-    values = (title, description, task_type, status, config, metadata, workspace_path, error, started, completed)
-    return crud.update(connection, TASKS, _UPDATE, (*values, id, version), _GET, (id,))
+    id, *values, _created_at, version, started_at, completed_at = TASKS.to_row(task)
+    return crud.update(connection, TASKS, _UPDATE, (*values, started_at, completed_at, id, version), _GET, (id,))
 
 
 def set_status(
@@ -228,5 +225,5 @@ def count(
 
 def count_by_status(connection: Connection) -> dict[TaskStatus, int]:
     """Return how many tasks each status has; every status is there, with zero if need be."""
-    counts = dict(fetch(connection, _COUNT_BY_STATUS))
+    counts: dict[str, int] = dict(fetch(connection, _COUNT_BY_STATUS))
     return {status: counts.get(status.value, 0) for status in TaskStatus}

@@ -323,7 +323,7 @@ def _end(
 def _duration(execution: ToolExecution, moment: datetime, *, monotonic: bool) -> int | None:
     if execution.started_at is None:
         return None
-    begun = getattr(execution, "_monotonic", None)
+    begun: float | None = getattr(execution, "_monotonic", None)
     if monotonic and begun is not None:
         return max(0, round((time.monotonic() - begun) * 1000))
     return max(0, (moment - execution.started_at) // timedelta(milliseconds=1))

@@ -110,7 +110,9 @@ def _path(scheme: str, rest: str) -> str:
 
 def _unquoted(text: str) -> str:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
-        raise InvalidURL("a % in a database URL must be followed by two hexadecimal digits: write %25 for a % in a name")
+        raise InvalidURL(
+            "a % in a database URL must be followed by two hexadecimal digits: write %25 for a % in a name"
+        )
     try:
         path = unquote(text, errors="strict")
     except UnicodeDecodeError as error:

@@ -86,9 +86,8 @@ def update(connection: Connection, workflow: Workflow) -> Workflow:
         NotFound: There is no such workflow.
         StaleRecord: It was changed since: read it again and repeat the change.
     """
-    id, name, description, status, config, metadata, _, version = WORKFLOWS.to_row(workflow)
-    values = (name, description, status, config, metadata, id, version)
-    return crud.update(connection, WORKFLOWS, _UPDATE, values, _GET, (id,))
+    id, *values, _created_at, version = WORKFLOWS.to_row(workflow)
+    return crud.update(connection, WORKFLOWS, _UPDATE, (*values, id, version), _GET, (id,))
 
 
 def set_status(connection: Connection, id: str, status: WorkflowStatus | str) -> Workflow:
@@ -176,5 +175,5 @@ def count(
 
 def count_by_status(connection: Connection) -> dict[WorkflowStatus, int]:
     """Return how many workflows each status has; every status is there, with zero if need be."""
-    counts = dict(fetch(connection, _COUNT_BY_STATUS))
+    counts: dict[str, int] = dict(fetch(connection, _COUNT_BY_STATUS))
     return {status: counts.get(status.value, 0) for status in WorkflowStatus}
