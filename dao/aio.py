@@ -44,16 +44,22 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
     """
     parsed = url.parse(database_url) if isinstance(database_url, str) else database_url
     sqlite.check_version()
+    opened: list[apsw.AsyncConnection] = []
+
+    async def open_connection() -> None:
+        opened.append(await apsw.Connection.as_async(*sqlite.connection_arguments(parsed)))
+
     try:
-        connection = await apsw.Connection.as_async(*sqlite.connection_arguments(parsed))
-    except apsw.CantOpenError as error:
-        raise OperationalError(sqlite.why_not_opened(parsed)) from error
-    try:
-        await run(connection, sqlite.configure, parsed)
-    except BaseException:
-        await _shielded(connection.aclose)
+        # whole, even if cancelled: half an opening leaves its thread behind, and the process never ends
+        await _shielded(open_connection)
+        await run(opened[0], sqlite.configure, parsed)
+    except BaseException as error:
+        for connection in opened:
+            await _shielded(connection.aclose)
+        if isinstance(error, apsw.CantOpenError):
+            raise OperationalError(sqlite.why_not_opened(parsed)) from error
         raise
-    return connection
+    return opened[0]
 
 
 async def run(
@@ -268,6 +274,10 @@ class Pool:
         except BaseException:
             self._abandon_opening()
             raise
+        if self._closed:
+            await _shielded(connection.aclose)
+            self._abandon_opening()
+            raise PoolClosed("the pool is closed")
         self._opening -= 1
         self._lend(connection)
         return connection

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import uuid_utils
@@ -85,13 +85,15 @@ def decode_json(text: str) -> Any:
     """Return the value of a JSON text. Integers of any size stay exact.
 
     Raises:
-        ValueError: The text is not JSON.
+        ValueError: The text is not JSON, or has an integer of more digits than Python reads
+            (`sys.set_int_max_str_digits`: 4,300 unless set).
     """
     try:
         return _decode(text)
     except (msgspec.DecodeError, RecursionError):
-        # What SQLite calls valid and msgspec does not: numbers past the range of a float, lone surrogates.
-        return json.loads(text)
+        # What SQLite calls valid and msgspec does not: numbers past the range of a float, lone surrogates, and whatever
+        # follows a NUL, where SQLite stops reading. Python would take NaN and Infinity as well.
+        return json.loads(text.partition("\0")[0], parse_constant=_refuse_constant)
 
 
 def plain_json(value: object) -> Any:
@@ -116,6 +118,10 @@ def plain_json(value: object) -> Any:
         "not plain JSON: it would read back as a different value; "
         "use dict with text keys, list, str, int, float, bool and None"
     )
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"JSON has no {name}")
 
 
 def _refuse_not_finite(value: object) -> None:

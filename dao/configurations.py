@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, TypeVar, overload
 
@@ -122,16 +122,20 @@ def _row(key: str, value: object) -> tuple[Any, ...]:
 
 def _json(value: object) -> object:
     """Return the value as plain JSON, sure to read back the same."""
-    if isinstance(value, datetime) and value.utcoffset() is None:
-        raise ValueError(f"naive datetime {value!r}: say which time zone it is in, such as datetime.now(UTC)")
+    if isinstance(value, datetime):
+        offset = value.utcoffset()
+        if offset is None:
+            raise ValueError(f"naive datetime {value!r}: say which time zone it is in, such as datetime.now(UTC)")
+        # an hour that the zone's clocks show twice equals none in another zone (PEP 495), but its offset says which
+        value = value.replace(tzinfo=timezone(offset), fold=0)
     if isinstance(value, _AS_TEXT):
         kind: Any = type(value)
         try:
             text = msgspec.json.encode(value)
             if msgspec.json.decode(text, type=kind) == value:
                 return msgspec.json.decode(text)
-        except (TypeError, msgspec.ValidationError):
-            pass
+        except (TypeError, ArithmeticError, msgspec.ValidationError):
+            pass  # ArithmeticError: a signalling NaN cannot even be compared
         raise TypeError(f"{value!r} cannot be stored: it would not read back the same")
     if attrs.has(type(value)):
         converter = _converter()

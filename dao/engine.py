@@ -66,6 +66,7 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
 
 
 def _raise(error: apsw.Error, connection: Connection) -> NoReturn:
+    _hold_if_lost(connection)
     translated = sqlite.translate(error, connection)
     if translated is None:
         raise error
@@ -91,6 +92,20 @@ def missing_parent(
 
 
 # ---------------------------------------------------------------- transactions
+
+# The connections whose outermost `transaction` is open, and those of them whose transaction SQLite has rolled back.
+_open: set[Connection] = set()
+_lost: set[Connection] = set()
+
+
+def _hold_if_lost(connection: Connection) -> None:
+    """If SQLite has rolled back our transaction, begin one that will be rolled back too.
+
+    Without it, whoever swallows the error would commit each statement that follows, one by one.
+    """
+    if connection in _open and not connection.in_transaction:
+        _lost.add(connection)
+        connection.execute("BEGIN")
 
 
 class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
@@ -118,6 +133,8 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
             connection.execute("SAVEPOINT dao" if self._nested else "BEGIN IMMEDIATE")
         except apsw.Error as error:
             _raise(error, connection)
+        if not self._nested:
+            _open.add(connection)
         return connection
 
     def __exit__(
@@ -127,8 +144,12 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         if kind is not None:
             self._undo()
             return
-        if not connection.in_transaction:
-            raise OperationalError("SQLite rolled this transaction back after an error in it: nothing was committed")
+        if connection in _lost or not connection.in_transaction:
+            self._undo()
+            raise OperationalError(
+                "SQLite rolled this transaction back after an error in it, and nothing of it was committed: let such an "
+                "error leave the block, then repeat all of it"
+            )
         try:
             connection.execute("RELEASE dao" if self._nested else "COMMIT")
         except BaseException as error:
@@ -136,15 +157,22 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
             if isinstance(error, apsw.Error):
                 _raise(error, connection)
             raise
+        if not self._nested:
+            _open.discard(connection)
 
     def _undo(self) -> None:
         # SQLite may have rolled back by itself: sqlite.org/lang_transaction.html, section 3
-        if self._connection.in_transaction:
-            if self._nested:
-                self._connection.execute("ROLLBACK TO dao")
-                self._connection.execute("RELEASE dao")
-            else:
-                self._connection.execute("ROLLBACK")
+        connection = self._connection
+        if self._nested:
+            _hold_if_lost(connection)
+            if connection not in _lost and connection.in_transaction:
+                connection.execute("ROLLBACK TO dao")
+                connection.execute("RELEASE dao")
+            return
+        _open.discard(connection)
+        _lost.discard(connection)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 class _Pool(Protocol):

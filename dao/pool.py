@@ -16,7 +16,7 @@ from typing import Self
 import apsw
 import attrs
 
-from dao import engine, url
+from dao import engine, sqlite, url
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout, ReadOnlyDatabase
 
@@ -67,14 +67,15 @@ class _Waiter:
 class Lease:
     """What `Pool.acquire` returns: `with pool.acquire() as connection`. The connection goes back at the block's end."""
 
-    __slots__ = ("_connection", "_pool", "_timeout")
+    __slots__ = ("_connection", "_deadline", "_pool", "_timeout")
 
-    def __init__(self, pool: Pool, timeout: float) -> None:
+    def __init__(self, pool: Pool, timeout: float, deadline: float = math.inf) -> None:
         self._pool = pool
         self._timeout = timeout
+        self._deadline = deadline
 
     def __enter__(self) -> Connection:
-        self._connection = self._pool._take(self._timeout)
+        self._connection = self._pool._take(self._timeout, self._deadline)
         return self._connection
 
     def __exit__(
@@ -160,17 +161,14 @@ class Pool:
         The query reads the file, so that a database that is damaged, gone or locked does not pass for healthy.
         """
         begun = time.monotonic()
+        deadline = begun + timeout
         try:
-            with self.acquire(timeout=timeout) as connection:
-                remaining = max(0.0, timeout - (time.monotonic() - begun))
-                timer = threading.Timer(remaining, connection.interrupt)
-                timer.daemon = True
-                timer.start()
+            with Lease(self, timeout, deadline) as connection:
+                sqlite.set_busy_timeout(connection, self._busy_timeout(deadline))
                 try:
                     engine.fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
                 finally:
-                    timer.cancel()
-                    timer.join()
+                    sqlite.set_busy_timeout(connection, self._busy_timeout())
         except (Error, apsw.Error) as error:
             return Health(ok=False, seconds=time.monotonic() - begun, error=str(error))
         return Health(ok=True, seconds=time.monotonic() - begun)
@@ -207,7 +205,13 @@ class Pool:
 
     # ------------------------------------------------------------ lending
 
-    def _take(self, timeout: float) -> Connection:
+    def _busy_timeout(self, deadline: float = math.inf) -> int:
+        """Return how many milliseconds to wait for a lock, at the most until the deadline."""
+        normal = sqlite.BUSY_TIMEOUT if self._url.busy_timeout is None else self._url.busy_timeout
+        return int(min(normal, max(0.0, (deadline - time.monotonic()) * 1000)))
+
+    def _take(self, timeout: float, deadline: float = math.inf) -> Connection:
+        """Return a connection: an idle one, a new one, or after waiting in the queue. A deadline limits the opening."""
         with self._lock:
             self._refuse_if_closed()
             if self._idle:
@@ -225,7 +229,7 @@ class Pool:
             lent = self._wait(waiter, timeout)
             if lent is not None:
                 return lent
-        return self._open()
+        return self._open(deadline)
 
     def _wait(self, waiter: _Waiter, timeout: float) -> Connection | None:
         """Wait in the queue. Return the connection, or None with leave to open one."""
@@ -236,7 +240,8 @@ class Pool:
             # Ctrl-C in the queue: what was handed over meanwhile must not be lost
             with self._lock:
                 if not waiter.served:
-                    self._queue.remove(waiter)
+                    if self._closed is None:
+                        self._queue.remove(waiter)
                     raise
             if waiter.connection is not None:
                 self._give_back(waiter.connection, None)
@@ -259,10 +264,10 @@ class Pool:
                 self._acquired += 1
             return waiter.connection
 
-    def _open(self) -> Connection:
+    def _open(self, deadline: float) -> Connection:
         """Open a connection in the place that was reserved for it."""
         try:
-            connection = engine.connect(self._url)
+            connection = engine.connect(attrs.evolve(self._url, busy_timeout=self._busy_timeout(deadline)))
         except BaseException:
             self._abandon_opening()
             raise

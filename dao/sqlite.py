@@ -130,9 +130,9 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
             connection.pragma("journal_mode", "wal")
             return
         except apsw.BusyError:
-            if time.monotonic() >= deadline:
-                raise
             time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter, no secret
+            if time.monotonic() >= deadline or connection.is_interrupted:
+                raise
 
 
 def why_not_opened(url: DatabaseURL) -> str:

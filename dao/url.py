@@ -54,8 +54,6 @@ class DatabaseURL:
         }
         query = "&".join(f"{name}={value}" for name, value in values.items() if value is not None)
         path = MEMORY if self.is_memory else quote(self.path, safe="/:@!$&'()*+,;=~-._")
-        if path == MEMORY and not self.is_memory:
-            path = "./" + path
         return f"sqlite:///{path}" + (f"?{query}" if query else "")
 
 
@@ -165,7 +163,9 @@ def _parameters(query: str) -> dict[str, Any]:
     for item in filter(None, query.split("&")):
         name, _, value = item.partition("=")
         if name not in _PARAMETERS:
-            raise InvalidURL(f"unknown parameter {name!r} in the database URL: use {', '.join(_PARAMETERS)}")
+            # what is no name may be the rest of a password with a ? in it
+            which = f" {name!r}" if name.isidentifier() else ""
+            raise InvalidURL(f"unknown parameter{which} in the database URL: use {', '.join(_PARAMETERS)}")
         if name in settings:
             raise InvalidURL(f"the database URL has the parameter {name!r} twice")
         try:
@@ -173,5 +173,5 @@ def _parameters(query: str) -> dict[str, Any]:
         except InvalidURL:
             raise
         except ValueError as error:
-            raise InvalidURL(f"{name}={value} in the database URL: expected {error}") from error
+            raise InvalidURL(f"{name} in the database URL: expected {error}") from error
     return settings

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dao import crud
 from dao.engine import Connection, execute_many, fetch, missing_parent, transaction
 from dao.errors import ForeignKeyViolation
-from dao.records import Task, Workflow, WorkflowTask
+from dao.records import MAX_INTEGER, Task, Workflow, WorkflowTask
 from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
 
 __all__ = ["LinkedTask", "add", "count", "get", "list_tasks", "list_workflows", "move", "remove", "reorder"]
@@ -32,7 +32,7 @@ def _qualified(columns: str, table: str) -> str:
 
 _ADD = f"INSERT INTO workflow_tasks ({WORKFLOW_TASKS.columns}) VALUES ({WORKFLOW_TASKS.parameters})"
 _GET = f"SELECT {WORKFLOW_TASKS.columns} FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
-_END = "SELECT coalesce(max(sequence) + 1, 0) FROM workflow_tasks WHERE workflow_id = $1"
+_LAST = "SELECT max(sequence) FROM workflow_tasks WHERE workflow_id = $1"
 _OCCUPIED = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND sequence = $2 AND task_id <> $3"
 _MAKE_ROOM = """
 UPDATE workflow_tasks
@@ -80,11 +80,13 @@ def add(
     Raises:
         ForeignKeyViolation: There is no such workflow or task; `.columns` says which.
         UniqueViolation: The workflow has this task already.
-        ValueError: The sequence is negative.
+        ValueError: The sequence is negative or larger than 2**63 - 1.
     """
     with transaction(connection):
         if sequence is None:
-            sequence = fetch(connection, _END, (workflow_id,))[0][0]
+            # not max(sequence) + 1 in SQL: past the largest integer that would be a float
+            last = fetch(connection, _LAST, (workflow_id,))[0][0]
+            sequence = 0 if last is None else last + 1
         link = WorkflowTask(
             workflow_id=workflow_id, task_id=task_id, sequence=sequence, config=dict(config) if config else {}
         )
@@ -114,10 +116,10 @@ def move(connection: Connection, *, workflow_id: str, task_id: str, sequence: in
 
     Raises:
         NotFound: The workflow does not have this task.
-        ValueError: The sequence is negative.
+        ValueError: The sequence is negative or larger than 2**63 - 1.
     """
-    if type(sequence) is not int or sequence < 0:
-        raise ValueError(f"sequence must be a whole number from 0, got {sequence!r}")
+    if type(sequence) is not int or not 0 <= sequence <= MAX_INTEGER:
+        raise ValueError(f"sequence must be a whole number from 0 to {MAX_INTEGER}, got {sequence!r}")
     with transaction(connection):
         _make_room(connection, workflow_id, task_id, sequence)
         key = (workflow_id, task_id)

@@ -1,0 +1,191 @@
+"""yoyo's DatabaseBackend, on apsw. For our runner it is the ledger's SQL; for the `yoyo` command it is a database.
+
+yoyo's own SQLite backend opens the file with Python's `sqlite3`, a second SQLite in the process, and commits a
+migration before it marks it. This one shares apsw's SQLite, and commits the script and its ledger row together. The
+entry point `sqlite+apsw` (setup.cfg) makes `yoyo … --database sqlite+apsw:///path` use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import apsw
+from yoyo import exceptions, internalmigrations
+from yoyo.backends.base import DatabaseBackend
+from yoyo.migrations import default_migration_table
+
+from dao import sqlite, url
+
+__all__ = ["ApswBackend"]
+
+
+class _Driver:
+    """What yoyo asks of a DB-API module."""
+
+    DatabaseError = apsw.Error
+    paramstyle = "named"
+
+
+exceptions.register(apsw.Error)
+
+
+class _Cursor:
+    """A DB-API cursor over apsw's: a statement without rows has no description instead of raising."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._cursor = connection.cursor()
+        self._rows: list[Any] = []
+        self.description: Sequence[Any] | None = None
+
+    def execute(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> None:
+        values: Any = parameters
+        if isinstance(parameters, Mapping):
+            values = {
+                name: value.isoformat() if isinstance(value, datetime) else value for name, value in parameters.items()
+            }
+        self._cursor.execute(sql, values)
+        try:
+            self.description = self._cursor.get_description()
+        except apsw.ExecutionCompleteError:
+            self.description = None
+        # drained at once: until then a statement that returns rows is not done, and those after it have not begun
+        self._rows = self._cursor.fetchall()
+
+    def fetchone(self) -> Any:
+        return self._rows.pop(0) if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        rows, self._rows = self._rows, []
+        return rows
+
+    def close(self) -> None:
+        self._cursor.close()
+
+
+class _Connection:
+    """A DB-API connection over apsw's."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.apsw = connection
+
+    def cursor(self) -> _Cursor:
+        return _Cursor(self.apsw)
+
+    def commit(self) -> None:
+        if self.apsw.in_transaction:
+            self.apsw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self.apsw.in_transaction:
+            self.apsw.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self.apsw.close()
+
+
+class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
+    """A yoyo backend whose migrations and ledger rows commit together."""
+
+    _driver = _Driver
+
+    def __init__(
+        self,
+        dburi: Any,
+        migration_table: str = default_migration_table,
+        connection: apsw.Connection | None = None,
+    ) -> None:
+        self._given = connection
+        super().__init__(dburi, migration_table)
+
+    @classmethod
+    def within(cls, connection: apsw.Connection) -> ApswBackend:
+        """Return a backend that takes part in the transaction which is open on the connection, and never ends it."""
+        backend = cls(None, connection=connection)
+        backend._in_transaction = True
+        return backend
+
+    def connect(self, dburi: Any) -> _Connection:
+        """Open the database that yoyo's parsed URI names; foreign keys are off, as SQLite has them."""
+        if self._given is not None:
+            return _Connection(self._given)
+        query = "&".join(f"{name}={value}" for name, value in dburi.args.items())
+        parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
+        connection = sqlite.open_connection(parsed)
+        connection.pragma("foreign_keys", False)
+        return _Connection(connection)
+
+    def list_tables(self, **_kwargs: Any) -> list[str]:
+        """Return the names of all tables."""
+        return [row[0] for row in self.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()]
+
+    def init_database(self) -> None:
+        """Create the lock table, which the stock command expects. DDL is known to be transactional: no try-out."""
+        if self.lock_table not in self.list_tables():
+            self.create_lock_table()
+
+    def ensure_ledger(self) -> None:
+        """Create or upgrade yoyo's tables inside the open transaction."""
+        if internalmigrations.needs_upgrading(self):
+            internalmigrations.upgrade(self)
+        self._internal_schema_updated = True
+
+    @contextlib.contextmanager
+    def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002 - yoyo's signature
+        """Do nothing: BEGIN IMMEDIATE is the lock. A row in a table would outlive a crash."""
+        yield
+
+    def begin(self) -> None:
+        """Begin a transaction by taking the write lock."""
+        self._in_transaction = True
+        self.execute("BEGIN IMMEDIATE")
+
+    def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+        """Apply a migration and mark it, in one transaction, unless another process was faster."""
+        self.ensure_internal_schema_updated()
+        migration.load()
+        if not migration.use_transactions:
+            super().apply_one(migration, force=force, mark=mark)
+            return
+        with self.transaction():
+            if mark and self.is_applied(migration):
+                return
+            migration.process_steps(self, "apply", force=force)
+            self.log_migration(migration, "apply")
+            if mark:
+                self.mark_one(migration, log=False)
+
+    def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+        """Roll a migration back and unmark it, in one transaction, unless another process was faster."""
+        self.ensure_internal_schema_updated()
+        migration.load()
+        if not migration.use_transactions:
+            super().rollback_one(migration, force=force)
+            return
+        with self.transaction():
+            if self.is_applied(migration):
+                migration.process_steps(self, "rollback", force=force)
+                self.log_migration(migration, "rollback")
+                self.unmark_one(migration, log=False)
+
+    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
+        """Return a row for yoyo's log. Its own version asks the DNS for the host, and fails for a user without a name."""
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):
+            user = str(os.getuid())
+        return {
+            "id": str(uuid.uuid1()),
+            "migration_id": migration.id if migration else None,
+            "migration_hash": migration.hash if migration else None,
+            "username": user,
+            "hostname": socket.gethostname(),
+            "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
+            "operation": operation,
+        }

@@ -1,0 +1,240 @@
+"""What has been applied: yoyo's tables, and beside them one of ours with the texts, so that an edit is noticed.
+
+yoyo's `_yoyo_migration` is the authority, so that the stock `yoyo` command can read and write it. Our row belongs to
+yoyo's by id and by the time of application: one left over from an earlier application counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from dao import _version
+from dao.engine import Connection
+from dao.errors import DatabaseBusy, MigrationError
+from dao.migrate import lock
+from dao.migrate.files import Migration, checksum, sort_key
+
+if TYPE_CHECKING:
+    from dao.migrate.backend import ApswBackend
+
+__all__ = ["TABLES", "Entry", "Ledger", "Writer", "read"]
+
+#: The tables that hold the ledger: yoyo's, and ours.
+TABLES = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_dao_migration")
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS _dao_migration (
+    migration_id      TEXT    NOT NULL PRIMARY KEY,
+    applied_at_utc    TEXT    NOT NULL,
+    state             TEXT    NOT NULL CHECK (state IN ('applied', 'applying', 'rolling back')),
+    checksum          TEXT    NOT NULL,
+    rollback_checksum TEXT,
+    apply_text        TEXT    NOT NULL,
+    rollback_text     TEXT,
+    duration_ms       INTEGER,
+    tool_version      TEXT    NOT NULL
+) STRICT
+"""
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+_COLUMNS = "SELECT name FROM pragma_table_info('_yoyo_migration')"
+_READ = """
+SELECT yoyo.migration_id, yoyo.applied_at_utc,
+       ours.checksum, ours.rollback_checksum, ours.apply_text, ours.rollback_text, ours.duration_ms
+FROM   _yoyo_migration AS yoyo
+LEFT   JOIN _dao_migration AS ours
+       ON ours.migration_id = yoyo.migration_id AND ours.applied_at_utc = yoyo.applied_at_utc
+"""
+_READ_YOYO_ONLY = "SELECT migration_id, applied_at_utc, NULL, NULL, NULL, NULL, NULL FROM _yoyo_migration"
+_UNFINISHED = "SELECT migration_id, state FROM _dao_migration WHERE state <> 'applied'"
+_WRITE = """
+INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
+                            rollback_text, duration_ms, tool_version)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (migration_id) DO UPDATE
+SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum = excluded.checksum,
+    rollback_checksum = excluded.rollback_checksum, apply_text = excluded.apply_text,
+    rollback_text = excluded.rollback_text, duration_ms = excluded.duration_ms, tool_version = excluded.tool_version
+"""
+_SET_STATE = "UPDATE _dao_migration SET state = ? WHERE migration_id = ?"
+_REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
+_YOYO_LOCK = "SELECT pid FROM yoyo_lock"
+
+
+@attrs.frozen(kw_only=True)
+class Entry:
+    """An applied migration. The texts and checksums are None if the stock `yoyo` command applied it."""
+
+    id: str
+    applied_at: str
+    checksum: str | None = None
+    rollback_checksum: str | None = None
+    text: str | None = attrs.field(default=None, repr=False)
+    rollback_text: str | None = attrs.field(default=None, repr=False)
+    duration_ms: int | None = None
+
+    def differs_from(self, migration: Migration) -> bool:
+        """Return whether a file was changed since it was applied, as far as the ledger knows."""
+        return self.checksum is not None and (
+            self.checksum != checksum(migration.text) or self.rollback_checksum != checksum(migration.rollback_text)
+        )
+
+
+@attrs.frozen
+class Ledger:
+    """All entries in the order of application, and the migrations in the middle of which a run ended.
+
+    Those could not run in a transaction; the value is what was being done: "applying" or "rolling back".
+    """
+
+    entries: tuple[Entry, ...] = ()
+    unfinished: dict[str, str] = attrs.Factory(dict)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the applied migrations, in the order of application."""
+        return [entry.id for entry in self.entries]
+
+    def get(self, id: str) -> Entry | None:
+        """Return the entry of a migration, or None."""
+        return next((entry for entry in self.entries if entry.id == id), None)
+
+
+def read(connection: Connection) -> Ledger:
+    """Return what the database's ledger says; an empty one if there is none. Writes nothing.
+
+    Raises:
+        MigrationError: The ledger is of a yoyo before 6.0.
+    """
+    tables = {name for (name,) in connection.execute(_TABLES)}
+    if "_yoyo_migration" not in tables:
+        entries: list[Any] = []
+    elif not any(name == "migration_id" for (name,) in connection.execute(_COLUMNS)):
+        raise MigrationError(
+            "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
+            "brings it up to date"
+        )
+    else:
+        entries = connection.execute(_READ if "_dao_migration" in tables else _READ_YOYO_ONLY).fetchall()
+    unfinished = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
+    # yoyo before 9 wrote a blank where there is a T now
+    entries.sort(key=lambda row: (str(row[1]).replace(" ", "T"), sort_key(row[0])))
+    return Ledger(
+        tuple(
+            Entry(
+                id=id,
+                applied_at=str(applied_at),
+                checksum=sum_,
+                rollback_checksum=rollback_sum,
+                text=text,
+                rollback_text=rollback_text,
+                duration_ms=duration,
+            )
+            for id, applied_at, sum_, rollback_sum, text, rollback_text, duration in entries
+        ),
+        {str(id): str(state) for id, state in unfinished},
+    )
+
+
+class Writer:
+    """Writes the ledger, inside the transaction that is open on the connection. Creates the tables if need be."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Begin to write.
+
+        Raises:
+            DatabaseBusy: A living `yoyo` process holds its own lock.
+        """
+        # yoyo takes 35 ms to import: only who changes something pays for it
+        from dao.migrate.backend import ApswBackend  # noqa: PLC0415 - see above
+
+        self._connection = connection
+        self._backend: ApswBackend = ApswBackend.within(connection)
+        _respect_yoyo_lock(connection)
+        self._backend.ensure_ledger()
+        connection.execute(_CREATE)
+
+    def applied(self, migration: Migration, *, duration_ms: int | None, operation: str = "apply") -> None:
+        """Note that a migration is applied, now, and log the operation: "apply" or "mark"."""
+        yoyo = self._backend
+        moment = self._later_than_all()
+        yoyo.execute(
+            yoyo.format_sql(yoyo.mark_migration_sql),
+            {"migration_hash": _hash(migration.id), "migration_id": migration.id, "when": moment},
+        )
+        self._log(migration.id, operation)
+        self._write(migration, moment.isoformat(), "applied", duration_ms)
+
+    def not_applied(self, id: str, *, operation: str = "rollback") -> None:
+        """Note that a migration is not applied any more, and log the operation: "rollback" or "unmark"."""
+        yoyo = self._backend
+        yoyo.execute(yoyo.format_sql(yoyo.unmark_migration_sql), {"migration_hash": _hash(id)})
+        self._log(id, operation)
+        self._connection.execute(_REMOVE, (id,))
+
+    def accept(self, migration: Migration, entry: Entry) -> None:
+        """Note the texts that the files have now as those that were applied."""
+        self._write(migration, entry.applied_at, "applied", entry.duration_ms)
+
+    def begun(self, migration: Migration, state: str, entry: Entry | None) -> None:
+        """Note that a script begins which cannot run in a transaction; `state` says which, as in `Ledger.unfinished`."""
+        applied_at = self._later_than_all().isoformat() if entry is None else entry.applied_at
+        self._write(migration, applied_at, state, None if entry is None else entry.duration_ms)
+
+    def _write(self, migration: Migration, applied_at: str, state: str, duration_ms: int | None) -> None:
+        self._connection.execute(
+            _WRITE,
+            (
+                migration.id,
+                applied_at,
+                state,
+                checksum(migration.text),
+                checksum(migration.rollback_text),
+                migration.text,
+                migration.rollback_text,
+                duration_ms,
+                _version.__version__,
+            ),
+        )
+
+    def _log(self, id: str, operation: str) -> None:
+        self._backend.log_migration(_Logged(id, _hash(id)), operation)
+
+    def _later_than_all(self) -> datetime:
+        """Return the time, or just after the latest entry: the order of application survives a clock set back."""
+        moment = datetime.now(UTC).replace(tzinfo=None)
+        latest: Any = self._connection.execute("SELECT max(applied_at_utc) FROM _yoyo_migration").get
+        if latest is not None:
+            moment = max(moment, datetime.fromisoformat(latest) + timedelta(microseconds=1))
+        return moment
+
+
+@attrs.frozen
+class _Logged:
+    """What yoyo's log wants to know of a migration."""
+
+    id: str
+    hash: str
+
+
+def _hash(id: str) -> str:
+    from yoyo.migrations import get_migration_hash  # noqa: PLC0415 - see Writer
+
+    digest: str = get_migration_hash(id)
+    return digest
+
+
+def _respect_yoyo_lock(connection: Connection) -> None:
+    tables: Sequence[Any] = connection.execute(_TABLES).fetchall()
+    if ("yoyo_lock",) not in tables:
+        return
+    holders: Sequence[Any] = connection.execute(_YOYO_LOCK).fetchall()
+    for (pid,) in holders:
+        if lock.is_alive(pid):
+            raise DatabaseBusy(
+                f"a yoyo command (process {pid}) holds its lock on this database: wait for it, or, if it is of another "
+                "machine and gone, run `yoyo break-lock`"
+            )

@@ -1,0 +1,50 @@
+"""Who holds the lock that a migration waits for."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import apsw.sqlite_extra
+
+__all__ = ["holder", "is_alive"]
+
+
+def holder(path: str) -> str | None:
+    """Return the process that holds the write lock of a database file, such as `process 4711 (python worker.py)`.
+
+    None if no process of this machine does, or it cannot be known.
+    """
+    # A process of its own: to open the file in this one, even to look, would drop our locks on it.
+    try:
+        tool = apsw.sqlite_extra.path("sqlite3_getlock")
+        found = subprocess.run([tool, path], capture_output=True, text=True, timeout=2, check=False).stdout
+    except (OSError, subprocess.SubprocessError, apsw.sqlite_extra.NotAvailable):
+        return None
+    match = re.search(r"^(?:WAL-WRITE|RESERVED|PENDING|EXCLUSIVE)\b.* held by ([0-9]+)", found, re.MULTILINE)
+    if match is None:
+        return None
+    pid = int(match[1])
+    name = "this one" if pid == os.getpid() else _command(pid)
+    return f"process {pid}" + (f" ({name})" if name else "")
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine has this id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _command(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return ""
+    return " ".join(word.decode(errors="replace") for word in words).strip()[:80]

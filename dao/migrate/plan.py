@@ -1,0 +1,213 @@
+"""What is there, what is to be done: files compared with the ledger. Nothing here runs anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from dao.errors import Irreversible, LedgerMismatch, MigrationError
+from dao.migrate.files import Migration, has_statement, sort_key
+from dao.migrate.ledger import Entry, Ledger
+
+__all__ = ["Comparison", "Direction", "Step", "compare", "refuse", "resolve", "to_apply", "to_roll_back"]
+
+Direction = Literal["apply", "rollback"]
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """A script to run. `path` is None for a rollback script that only the ledger has still."""
+
+    id: str
+    direction: Direction
+    migration: Migration
+    text: str = attrs.field(repr=False)
+    path: Path | None
+
+    @property
+    def transactional(self) -> bool:
+        """Whether the script runs in the transaction of its neighbours, and not alone, between transactions."""
+        return self.migration.transactional
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """Files and ledger side by side, as migration ids.
+
+    `pending` is in the order of application, the others in that of the ledger. `changed`: applied, and the file is
+    another one now. `missing`: applied, and the file has gone. `out_of_order`: pending, but sorts before an applied one.
+    `unfinished`: a script that cannot run in a transaction did not come to its end.
+    """
+
+    pending: tuple[str, ...]
+    changed: tuple[str, ...]
+    missing: tuple[str, ...]
+    out_of_order: tuple[str, ...]
+    unfinished: tuple[str, ...]
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the applied files are there, unchanged, and nothing was left unfinished."""
+        return not (self.changed or self.missing or self.unfinished)
+
+
+def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
+    """Compare the files with the ledger."""
+    files = {migration.id: migration for migration in migrations}
+    applied = set(ledger.ids)
+    pending = [migration.id for migration in migrations if migration.id not in applied]
+    # in the folder's order: a dependency may have moved a migration
+    place = {id: number for number, id in enumerate(files)}
+    last = max((place[id] for id in applied if id in place), default=-1)
+    return Comparison(
+        pending=tuple(pending),
+        changed=tuple(
+            entry.id for entry in ledger.entries if entry.id in files and entry.differs_from(files[entry.id])
+        ),
+        missing=tuple(entry.id for entry in ledger.entries if entry.id not in files),
+        out_of_order=tuple(id for id in pending if place[id] < last),
+        unfinished=tuple(sorted(ledger.unfinished, key=sort_key)),
+    )
+
+
+def resolve(id: str, known: Iterable[str]) -> str:
+    """Return the migration id that is meant: `id` itself, or the only one that begins with it.
+
+    Raises:
+        MigrationError: None does, or several do.
+    """
+    ids = list(known)
+    if id in ids:
+        return id
+    matches = [other for other in ids if id and other.startswith(id)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise MigrationError(f"{id!r} may be any of {', '.join(matches)}: give more of the id")
+    raise MigrationError(f"there is no migration {id!r}; there are {', '.join(ids) or 'none'}")
+
+
+def to_apply(
+    migrations: Sequence[Migration],
+    ledger: Ledger,
+    *,
+    to: str | None = None,
+    steps: int | None = None,
+    allow_out_of_order: bool = False,
+) -> list[Step]:
+    """Return the scripts to run so that the pending migrations are applied: all, up to and with `to`, or so many.
+
+    Raises:
+        LedgerMismatch: The ledger and the files do not agree.
+        MigrationError: `to` is no migration.
+        ValueError: `steps` is negative.
+    """
+    comparison = compare(migrations, ledger)
+    refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
+    pending = [migration for migration in migrations if migration.id in comparison.pending]
+    if to is not None:
+        ids = [migration.id for migration in migrations]
+        wanted = set(ids[: ids.index(resolve(to, ids)) + 1])
+        pending = [migration for migration in pending if migration.id in wanted]
+    return [
+        Step(id=migration.id, direction="apply", migration=migration, text=migration.text, path=migration.path)
+        for migration in pending[: _number(steps)]
+    ]
+
+
+def to_roll_back(
+    migrations: Sequence[Migration],
+    ledger: Ledger,
+    *,
+    to: str | None = None,
+    steps: int | None = 1,
+    allow_out_of_order: bool = False,
+) -> list[Step]:
+    """Return the scripts to run so that applied migrations are undone, the latest first: so many, or all after `to`.
+
+    `steps=None` without `to` means all.
+
+    Raises:
+        Irreversible: One of them has no rollback script.
+        LedgerMismatch: The ledger and the files do not agree.
+        MigrationError: `to` is not applied.
+        ValueError: `steps` is negative.
+    """
+    entries = list(ledger.entries)
+    if to is not None:
+        ids = [entry.id for entry in entries]
+        undone = entries[ids.index(resolve(to, ids)) + 1 :]
+    else:
+        number = _number(steps)
+        undone = entries if number is None else entries[len(entries) - min(number, len(entries)) :]
+    files = {migration.id: migration for migration in migrations}
+    comparison = compare(migrations, ledger)
+    # A file that has gone is no obstacle where the ledger has its text.
+    kept = {entry.id for entry in undone if entry.text is not None}
+    comparison = attrs.evolve(comparison, missing=tuple(id for id in comparison.missing if id not in kept))
+    refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
+    return [_undoing(entry, files.get(entry.id)) for entry in reversed(undone)]
+
+
+def _undoing(entry: Entry, file: Migration | None) -> Step:
+    text = entry.rollback_text if file is None else file.rollback_text
+    if text is None or not has_statement(text):
+        where = "it has no rollback script" if text is None else "its rollback script holds no statement"
+        raise Irreversible(
+            f"{entry.id} cannot be rolled back: {where}. Nothing was changed; write a new migration that undoes it, or "
+            "restore a backup",
+            migration=entry.id,
+        )
+    if file is None:
+        # only the ledger has it still
+        migration = Migration(id=entry.id, path=Path(entry.id), text=entry.text or "", rollback_text=text)
+        return Step(id=entry.id, direction="rollback", migration=migration, text=text, path=None)
+    return Step(id=entry.id, direction="rollback", migration=file, text=text, path=file.rollback_path)
+
+
+def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool = False) -> None:
+    """Refuse to go on where ledger and files do not agree.
+
+    Raises:
+        LedgerMismatch: They do not; the message says which and what to do.
+    """
+    problems = []
+    for id in comparison.unfinished:
+        problems.append(
+            f"{id}: {ledger.unfinished[id]} it did not come to its end, and it does not run in a transaction, so part of "
+            f"it may be done. Look at the database, finish or undo it by hand, then say which: `dao mark {id}` (applied) "
+            f"or `dao unmark {id}` (not applied)"
+        )
+    for id in comparison.changed:
+        problems.append(
+            f"{id}: its files have changed since it was applied. Put them back and write a new migration; or, if the "
+            f"edit is deliberate and the database needs nothing, `dao accept {id}`"
+        )
+    for id in comparison.missing:
+        problems.append(
+            f"{id}: it is applied, and its file has gone. Restore the file (another branch, an older checkout?); or "
+            f"forget it with `dao unmark {id}`"
+        )
+    out_of_order = () if allow_out_of_order else comparison.out_of_order
+    for id in out_of_order:
+        problems.append(
+            f"{id}: it is pending, but comes before migrations that are applied. Give it a later timestamp; or, if the "
+            "order does not matter, --allow-out-of-order"
+        )
+    if problems:
+        raise LedgerMismatch(
+            "the migrations and the database do not agree; nothing was changed\n  " + "\n  ".join(problems),
+            changed=comparison.changed,
+            missing=comparison.missing,
+            out_of_order=out_of_order,
+            unfinished=comparison.unfinished,
+        )
+
+
+def _number(steps: int | None) -> int | None:
+    if steps is not None and (isinstance(steps, bool) or steps < 0):
+        raise ValueError(f"steps must be a whole number from 0, got {steps!r}")
+    return steps

@@ -1,0 +1,324 @@
+"""The one transaction in which scripts, ledger and checks happen.
+
+BEGIN IMMEDIATE is also the lock between runs: it waits for the other, then reads the ledger that the other left. So
+neither an error nor kill -9 leaves a half-applied schema or a stale lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import apsw
+import attrs
+
+from dao import sqlite, url
+from dao.engine import Connection, connect, transaction
+from dao.errors import DatabaseBusy, MigrationError, MigrationFailed
+from dao.migrate import ledger, lock
+from dao.migrate.checks import Violation, check, foreign_key_violations
+from dao.migrate.ledger import Ledger
+from dao.migrate.plan import Direction, Step
+from dao.migrate.script import run_script
+
+__all__ = [
+    "Event",
+    "Finished",
+    "Notice",
+    "Report",
+    "Result",
+    "Started",
+    "Target",
+    "Waiting",
+    "exclusive",
+    "opened",
+    "run",
+]
+
+#: What the migration functions work on: a connection that the caller owns, or a database URL.
+Target = Connection | str | url.DatabaseURL
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """A migration that was applied or rolled back: how many statements, and in how many seconds."""
+
+    id: str
+    direction: Direction
+    statements: int
+    seconds: float
+    notices: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Started:
+    """A script begins."""
+
+    step: Step
+
+
+@attrs.frozen
+class Notice:
+    """Something in a script was not done as written."""
+
+    step: Step
+    text: str
+
+
+@attrs.frozen
+class Finished:
+    """A script is done. It counts once the run is committed."""
+
+    result: Result
+
+
+@attrs.frozen
+class Waiting:
+    """Another connection has the lock; waited so far, in seconds, and for whom, if that can be known."""
+
+    seconds: float
+    holder: str | None
+
+
+Event = Started | Notice | Finished | Waiting
+#: Is told what happens, while it happens.
+Report = Callable[[Event], object]
+
+
+@contextlib.contextmanager
+def opened(target: Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
+    """Open a database for migrations, or use the connection that the caller owns.
+
+    Raises:
+        OperationalError: It cannot be opened.
+        MigrationError: The caller's connection is in the middle of a transaction.
+    """
+    if isinstance(target, Connection):
+        if target.in_transaction and not read_only:
+            raise MigrationError(
+                "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
+                "a transaction of its own"
+            )
+        yield target
+        return
+    parsed = url.parse(target) if isinstance(target, str) else target
+    if read_only:
+        parsed = attrs.evolve(parsed, mode="ro")
+    connection = connect(parsed)
+    # Other people's scripts rely on what SQLite does by default.
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)
+    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement.
+    connection.set_progress_handler(lambda: False, 100_000)
+    if report is not None:
+        limit = sqlite.BUSY_TIMEOUT if parsed.busy_timeout is None else parsed.busy_timeout
+        sqlite.set_busy_timeout(connection, limit, _waiting(connection, report))
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
+    told = 0.0
+
+    def waiting(seconds: float) -> None:
+        # after half a second, then every two
+        nonlocal told
+        told = min(told, seconds)
+        if seconds >= (told + 2 if told else 0.5):
+            told = seconds
+            report(Waiting(seconds, lock.holder(sqlite.file_of(connection))))
+
+    return waiting
+
+
+@contextlib.contextmanager
+def exclusive(connection: Connection) -> Iterator[None]:
+    """Run a block in the write transaction that is the lock between runs.
+
+    Raises:
+        DatabaseBusy: Another connection kept the lock; the message says which process, if that can be known.
+    """
+    entered = False
+    try:
+        with transaction(connection):
+            entered = True
+            yield
+    except DatabaseBusy as error:
+        if entered:
+            raise
+        path = sqlite.file_of(connection)
+        holder = lock.holder(path)
+        who = f"held by {holder}" if holder else "held by another connection"
+        raise DatabaseBusy(
+            f"{path} is locked, {who}: nothing was changed. Repeat when it is done, or wait longer "
+            "(--busy-timeout, DATABASE_BUSY_TIMEOUT)"
+        ) from error.__cause__
+
+
+def run(
+    connection: Connection,
+    decide: Callable[[Ledger], Sequence[Step]],
+    *,
+    each: bool = False,
+    report: Report | None = None,
+) -> list[Result]:
+    """Run the scripts that `decide` names once the lock is held and the ledger read.
+
+    `decide` may itself change the database, in the run's transaction. All in one transaction, or with `each` every script in its own. A script that cannot run in a transaction runs alone;
+    what stands before it is committed first.
+
+    Raises:
+        MigrationFailed: A script failed.
+        CheckFailed: A foreign key was broken or the file damaged.
+        DatabaseBusy: Another connection kept the lock.
+    """
+    tell: Report = report or (lambda event: None)
+    results: list[Result] = []
+    todo: list[Step] | None = None
+    with _foreign_keys_off(connection):
+        while todo is None or todo:
+            alone: Step | None = None
+            with _nothing_changed_unless(results, todo), exclusive(connection):
+                writer = ledger.Writer(connection)
+                state = ledger.read(connection)
+                todo = list(decide(state)) if todo is None else _still_due(todo, state)
+                batch = _first_batch(todo, each=each)
+                before = foreign_key_violations(connection) if todo else Counter()
+                if batch:
+                    done = [_run_inside(connection, writer, step, tell) for step in batch]
+                    check(connection, before)
+                elif todo:
+                    alone = todo[0]
+                    writer.begun(
+                        alone.migration,
+                        "applying" if alone.direction == "apply" else "rolling back",
+                        state.get(alone.id),
+                    )
+            if alone is not None:
+                done = [_run_alone(connection, alone, before, tell)]
+                batch = [alone]
+            if todo:
+                results += done
+                todo = todo[len(batch) :]
+    return results
+
+
+def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:
+    """Return the steps from the first that share a transaction; none if the first cannot be in one."""
+    batch: list[Step] = []
+    for step in todo:
+        if not step.transactional or (each and batch):
+            break
+        batch.append(step)
+    return batch
+
+
+def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:
+    """Return the steps without those that another run did between two transactions of this one."""
+    applied = set(state.ids)
+    due = []
+    for step in steps:
+        if (step.id in applied) == (step.direction == "rollback"):
+            due.append(step)
+            applied ^= {step.id}
+    return due
+
+
+def _run_inside(connection: Connection, writer: ledger.Writer, step: Step, tell: Report) -> Result:
+    result = _run_script(connection, step, tell)
+    if not connection.in_transaction:
+        # a conflict clause or trigger with ROLLBACK that did not raise
+        raise MigrationFailed(
+            f"{step.path or step.id}: the script ended the run's transaction", migration=step.id, path=step.path
+        )
+    _record(writer, step, result)
+    tell(Finished(result))
+    return result
+
+
+def _run_alone(connection: Connection, step: Step, before: Counter[Violation], tell: Report) -> Result:
+    """Run a script outside of a transaction. The ledger knows already that it has begun."""
+    try:
+        result = _run_script(connection, step, tell)
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+            raise MigrationFailed(
+                f"{step.path or step.id}: the script left a transaction open, which was rolled back",
+                migration=step.id,
+                path=step.path,
+            )
+        with exclusive(connection):
+            check(connection, before)
+            _record(ledger.Writer(connection), step, result)
+    except MigrationError as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        error.args = (
+            f"{error}\n{step.id} does not run in a transaction: what it did before this stays done. Look at the database, "
+            f"finish or undo it by hand, then say which: `dao mark {step.id}` (applied) or `dao unmark {step.id}` (not "
+            "applied)",
+        )
+        raise
+    tell(Finished(result))
+    return result
+
+
+def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
+    notices: list[str] = []
+
+    def notice(text: str) -> None:
+        if text not in notices:
+            notices.append(text)
+            tell(Notice(step, text))
+
+    tell(Started(step))
+    begun = time.perf_counter()
+    statements = run_script(
+        connection,
+        step.text,
+        migration=step.id,
+        path=step.path,
+        transactional=step.transactional,
+        notice=notice,
+    )
+    return Result(
+        id=step.id,
+        direction=step.direction,
+        statements=statements,
+        seconds=time.perf_counter() - begun,
+        notices=tuple(notices),
+    )
+
+
+def _record(writer: ledger.Writer, step: Step, result: Result) -> None:
+    if step.direction == "apply":
+        writer.applied(step.migration, duration_ms=round(result.seconds * 1000))
+    else:
+        writer.not_applied(step.id)
+
+
+@contextlib.contextmanager
+def _nothing_changed_unless(results: Sequence[Result], todo: Sequence[Step] | None) -> Iterator[None]:
+    """Make a failure say what of the run is in the database: nothing, or what was committed before."""
+    try:
+        yield
+    except MigrationFailed as error:
+        committed = ", ".join(result.id for result in results)
+        ending = f"What was committed before it stays: {committed}." if committed else "Nothing was changed."
+        error.args = (f"{error}\n{ending}",)
+        raise
+
+
+@contextlib.contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """Turn foreign keys off for a block: a table cannot be rebuilt otherwise (sqlite.org/lang_altertable.html, 7)."""
+    enforced = connection.pragma("foreign_keys")
+    connection.pragma("foreign_keys", False)
+    try:
+        yield
+    finally:
+        connection.pragma("foreign_keys", bool(enforced))

@@ -1,0 +1,185 @@
+"""Runs one script: whole, under an authorizer, and knows at each moment which statement is running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import apsw
+
+from dao import sqlite
+from dao.engine import Connection
+from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
+from dao.migrate.ledger import TABLES
+
+__all__ = ["run_script"]
+
+_LEDGER = frozenset(name.lower() for name in TABLES)
+_WRITES = {
+    apsw.SQLITE_INSERT: "INSERT",
+    apsw.SQLITE_UPDATE: "UPDATE",
+    apsw.SQLITE_DELETE: "DELETE",
+    apsw.SQLITE_DROP_TABLE: "DROP TABLE",
+}
+_LONGEST_QUOTE = 400
+
+
+class _Script:
+    """A script that is running."""
+
+    def __init__(
+        self, text: str, *, migration: str, path: Path | None, transactional: bool, notice: Callable[[str], None]
+    ) -> None:
+        self.text = text
+        self.migration = migration
+        self.path = path
+        self.transactional = transactional
+        self.notice = notice
+        self.begin = self.end = 0  # where in the text the running statement stands
+        self.statements = 0
+        self.refusal: str | None = None
+
+    def trace(self, _cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+        # apsw hands out the script piece by piece, without a gap
+        self.begin, self.end = self.end, self.end + len(sql)
+        if _first_word(sql) < len(sql):
+            self.statements += 1
+        return True
+
+    def authorize(
+        self, action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None
+    ) -> int:
+        if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first:
+            # VACUUM attaches too, a database without a name
+            return self._refuse("ATTACH and DETACH: a migration changes one database")
+        # VACUUM writes everything too, into that other database
+        if action in _WRITES and database == "main" and (first or "").lower() in _LEDGER:
+            return self._refuse(f"{_WRITES[action]} {first}: the ledger is kept by the runner (dao mark, dao unmark)")
+        if not self.transactional:
+            return apsw.SQLITE_OK
+        if action == apsw.SQLITE_TRANSACTION:
+            if first == "ROLLBACK":
+                return self._refuse("ROLLBACK: it would undo the other migrations of this run too")
+            return self._ignore(f"{first}: the run is one transaction already")
+        if action == apsw.SQLITE_PRAGMA and (first or "").lower() == "foreign_keys" and second is not None:
+            return self._ignore(f"PRAGMA foreign_keys = {second}: enforcement is off during a run, checked at its end")
+        return apsw.SQLITE_OK
+
+    def _refuse(self, reason: str) -> int:
+        self.refusal = reason
+        return apsw.SQLITE_DENY
+
+    def _ignore(self, what: str) -> int:
+        self.notice(f"ignored {what}")
+        return apsw.SQLITE_IGNORE
+
+
+def run_script(
+    connection: Connection,
+    text: str,
+    *,
+    migration: str,
+    path: Path | None,
+    transactional: bool,
+    notice: Callable[[str], None],
+) -> int:
+    """Run a script and return how many statements it had.
+
+    In a transaction, the script's own BEGIN, COMMIT and PRAGMA foreign_keys are ignored, with a notice. ROLLBACK,
+    ATTACH and writing to the ledger are refused.
+
+    Raises:
+        MigrationFailed: A statement failed or was refused; it says where.
+        DatabaseBusy, DiskFull, DatabaseCorrupt, ReadOnlyDatabase: It was not the script's fault.
+    """
+    script = _Script(text, migration=migration, path=path, transactional=transactional, notice=notice)
+    cursor = connection.cursor()
+    cursor.exec_trace = script.trace
+    authorizer, connection.authorizer = connection.authorizer, script.authorize
+    try:
+        # drained: a statement that returns rows holds up those after it
+        for _ in cursor.execute(text, can_cache=False):
+            pass
+    except apsw.Error as error:
+        _fail(connection, script, error)
+    finally:
+        cursor.close(True)
+        connection.authorizer = authorizer
+    return script.statements
+
+
+def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoReturn:
+    translated = sqlite.translate(error, connection)
+    if isinstance(translated, DatabaseBusy | DiskFull | DatabaseCorrupt | ReadOnlyDatabase):
+        raise translated from error
+    begin, end = _culprit(connection, script, error)
+    start = begin + _first_word(script.text[begin:end])
+    offset = getattr(error, "error_offset", -1)
+    mark = begin + len(script.text[begin:].encode()[:offset].decode(errors="ignore")) if offset > 0 else start
+    line = script.text.count("\n", 0, max(mark, start)) + 1
+    statement = script.text[start:end].strip()
+    quoted = statement if len(statement) <= _LONGEST_QUOTE else statement[:_LONGEST_QUOTE] + " …"
+    where = f"{script.path or script.migration + ' (text from the ledger)'}:{line}"
+    what = f"refused {script.refusal}" if script.refusal else str(error)
+    hint = _HINTS.get(str(error).partition(" from within")[0], "")
+    raise MigrationFailed(
+        f"{where}: {what}{hint}\n" + "\n".join(f"    {row}" for row in quoted.splitlines()),
+        migration=script.migration,
+        path=script.path,
+        line=line,
+        statement=statement,
+    ) from error
+
+
+_HINTS = {
+    "cannot VACUUM": "; a script that begins with `-- transactional: false` runs outside of one",
+    "cannot change into wal mode": "; every connection of dao uses WAL already: leave the pragma out",
+}
+
+
+def _culprit(connection: Connection, script: _Script, error: apsw.Error) -> tuple[int, int]:
+    """Return where in the text the failed statement stands."""
+    if script.refusal is None and not _is_next(connection, script, error):
+        return script.begin, script.end
+    # It failed before it began: it is the one after the last that did.
+    return script.end, _end_of_statement(script.text, script.end)
+
+
+def _is_next(connection: Connection, script: _Script, error: apsw.Error) -> bool:
+    if getattr(error, "error_offset", -1) >= 0 or script.end == 0:
+        return True
+    if not isinstance(error, apsw.SQLError | apsw.AuthError):
+        return False
+    # A failure of the statement that ran, or of preparing the one after it? Prepare that again and see.
+    try:
+        connection.cursor().execute(script.text[script.end :], explain=1, can_cache=False).close(True)
+    except apsw.Error as again:
+        return str(again) == str(error)
+    return False
+
+
+def _end_of_statement(text: str, begin: int) -> int:
+    """Return where the statement that begins there ends, by SQLite's own notion of a complete statement."""
+    end = begin
+    while (end := text.find(";", end) + 1) > 0:
+        if apsw.complete(text[begin:end]):
+            return end
+    return len(text)
+
+
+def _first_word(text: str) -> int:
+    """Return where the first statement begins, after blanks, semicolons and comments."""
+    position = 0
+    while position < len(text):
+        if text[position].isspace() or text[position] == ";":
+            position += 1
+        elif text.startswith("--", position):
+            newline = text.find("\n", position)
+            position = len(text) if newline < 0 else newline + 1
+        elif text.startswith("/*", position):
+            close = text.find("*/", position + 2)
+            position = len(text) if close < 0 else close + 2
+        else:
+            break
+    return position
