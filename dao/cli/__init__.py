@@ -1,1 +1,1 @@
-"""CLI."""
+"""The command line: arguments in, text or JSON out. The only place that prints."""

@@ -168,35 +168,37 @@ def _undoing(entry: Entry, file: Migration | None) -> Step:
     return Step(id=entry.id, direction="rollback", migration=file, text=text, path=file.rollback_path)
 
 
+_UNFINISHED = (
+    "{doing} it did not come to its end, and it does not run in a transaction, so part of it may be done. Look at the "
+    "database, finish or undo it by hand, then say which: `dao mark {id}` (applied) or `dao unmark {id}` (not applied)"
+)
+_CHANGED = (
+    "its files have changed since it was applied. Put them back and write a new migration; or, if the edit is deliberate "
+    "and the database needs nothing, `dao accept {id}`"
+)
+_MISSING = (
+    "it is applied, and its file has gone. Restore the file (another branch, an older checkout?); or forget it with "
+    "`dao unmark {id}`"
+)
+_OUT_OF_ORDER = (
+    "it is pending, but comes before migrations that are applied. Give it a later timestamp; or, if the order does not "
+    "matter, --allow-out-of-order"
+)
+
+
 def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool = False) -> None:
     """Refuse to go on where ledger and files do not agree.
 
     Raises:
         LedgerMismatch: They do not; the message says which and what to do.
     """
-    problems = []
-    for id in comparison.unfinished:
-        problems.append(
-            f"{id}: {ledger.unfinished[id]} it did not come to its end, and it does not run in a transaction, so part of "
-            f"it may be done. Look at the database, finish or undo it by hand, then say which: `dao mark {id}` (applied) "
-            f"or `dao unmark {id}` (not applied)"
-        )
-    for id in comparison.changed:
-        problems.append(
-            f"{id}: its files have changed since it was applied. Put them back and write a new migration; or, if the "
-            f"edit is deliberate and the database needs nothing, `dao accept {id}`"
-        )
-    for id in comparison.missing:
-        problems.append(
-            f"{id}: it is applied, and its file has gone. Restore the file (another branch, an older checkout?); or "
-            f"forget it with `dao unmark {id}`"
-        )
     out_of_order = () if allow_out_of_order else comparison.out_of_order
-    for id in out_of_order:
-        problems.append(
-            f"{id}: it is pending, but comes before migrations that are applied. Give it a later timestamp; or, if the "
-            "order does not matter, --allow-out-of-order"
-        )
+    problems = [
+        *(f"{id}: {_UNFINISHED.format(id=id, doing=ledger.unfinished[id])}" for id in comparison.unfinished),
+        *(f"{id}: {_CHANGED.format(id=id)}" for id in comparison.changed),
+        *(f"{id}: {_MISSING.format(id=id)}" for id in comparison.missing),
+        *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order),
+    ]
     if problems:
         raise LedgerMismatch(
             "the migrations and the database do not agree; nothing was changed\n  " + "\n  ".join(problems),

@@ -52,7 +52,7 @@ def drop_all(connection: Connection) -> None:
     """
     kept = {name.lower() for name in TABLES}
     for kind in ("trigger", "view", "table"):
-        for _, name, sql in sorted(_objects(connection, kind), key=lambda row: not _is_virtual(row[2])):
+        for _, name, _sql in sorted(_objects(connection, kind), key=lambda row: not _is_virtual(row[2])):
             # a virtual table takes its shadow tables along
             if name.lower() not in kept and _exists(connection, name):
                 quoted = '"' + name.replace('"', '""') + '"'

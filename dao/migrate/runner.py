@@ -176,13 +176,13 @@ def run(
         CheckFailed: A foreign key was broken or the file damaged.
         DatabaseBusy: Another connection kept the lock.
     """
-    tell: Report = report or (lambda event: None)
+    tell: Report = report or (lambda _event: None)
     results: list[Result] = []
     todo: list[Step] | None = None
     with _foreign_keys_off(connection):
         while todo is None or todo:
             alone: Step | None = None
-            with _nothing_changed_unless(results, todo), exclusive(connection):
+            with _saying_what_stays(results), exclusive(connection):
                 writer = ledger.Writer(connection)
                 state = ledger.read(connection)
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
@@ -257,11 +257,11 @@ def _run_alone(connection: Connection, step: Step, before: Counter[Violation], t
     except MigrationError as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
-        error.args = (
-            f"{error}\n{step.id} does not run in a transaction: what it did before this stays done. Look at the database, "
-            f"finish or undo it by hand, then say which: `dao mark {step.id}` (applied) or `dao unmark {step.id}` (not "
-            "applied)",
+        advice = (
+            f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, finish or "
+            f"undo it by hand, then say which: `dao mark {step.id}` (applied) or `dao unmark {step.id}` (not applied)"
         )
+        error.args = (f"{error}\n{advice}",)
         raise
     tell(Finished(result))
     return result
@@ -302,7 +302,7 @@ def _record(writer: ledger.Writer, step: Step, result: Result) -> None:
 
 
 @contextlib.contextmanager
-def _nothing_changed_unless(results: Sequence[Result], todo: Sequence[Step] | None) -> Iterator[None]:
+def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
     """Make a failure say what of the run is in the database: nothing, or what was committed before."""
     try:
         yield

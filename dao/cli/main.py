@@ -1,0 +1,74 @@
+"""The command `dao`: its group, its way with errors, and the exit codes.
+
+Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 migrations are pending; 4 applied files have changed or
+gone; 130 interrupted. 3 and 4 are for `status --exit-code` and `health`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from dao import _version
+from dao.cli import commands
+from dao.cli.output import Output
+from dao.errors import Error
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(_version.__version__, prog_name="dao", message="%(prog)s %(version)s")
+def group() -> None:
+    """Migrate and look after the database of a task orchestrator.
+
+    The database is named by --database, else DATABASE_URL, else the DATABASE_URL in ./.env, else
+    sqlite:///orchestrator.db.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4 applied files changed or missing.
+    """
+
+
+for command in commands.ALL:
+    group.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    as_json = "--json" in sys.argv[1:]
+    output = Output(as_json=as_json)
+    try:
+        code = group(prog_name="dao", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        output.error("interrupted; what was not committed was rolled back")
+        code = 130
+    except BrokenPipeError:
+        # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except (Error, OSError) as error:
+        output.json({"error": _describe(error)})
+        output.error(str(error))
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _describe(error: Exception) -> dict[str, object]:
+    """Return an error as JSON: its type, its message and whatever else it knows."""
+    details = {
+        name: value
+        if isinstance(value, int | str | None)
+        else [str(item) for item in value]
+        if isinstance(value, tuple | list)
+        else str(value)
+        for name, value in vars(error).items()
+        if not name.startswith("_")
+    }
+    return {"type": type(error).__name__, "message": str(error), **details}

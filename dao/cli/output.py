@@ -1,0 +1,187 @@
+"""What the commands print: plain lines, colour for a person at a terminal, JSON for machines.
+
+Results go to standard output, everything else (waiting, notices, errors) to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import attrs
+
+from dao import migrate
+
+__all__ = ["Output", "milliseconds"]
+
+_COLOURS = {
+    "applied": "green",
+    "pending": "yellow",
+    "changed": "red",
+    "missing": "red",
+    "unfinished": "bold red",
+    "error": "bold red",
+}
+
+
+class Output:
+    """Prints for one command. `quiet` leaves nothing but errors, `as_json` one JSON document."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self._console: Any = None
+        self._status: Any = None
+
+    # ------------------------------------------------------------ lines
+
+    def line(self, text: str, *, style: str | None = None) -> None:
+        """Print a line of the result."""
+        if not self.quiet and not self.as_json:
+            self._print(sys.stdout, text, style)
+
+    def note(self, text: str) -> None:
+        """Print a line about what is going on."""
+        if not self.quiet:
+            self._print(sys.stderr, text, "dim")
+
+    def error(self, text: str) -> None:
+        """Print an error."""
+        self._print(sys.stderr, f"error: {text}", "red")
+
+    def json(self, document: object) -> None:
+        """Print the document, if JSON is wanted."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+    def _print(self, stream: IO[str], text: str, style: str | None) -> None:
+        if style and _is_terminal(stream):
+            self._rich(stream).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        else:
+            stream.write(text + "\n")
+
+    def _rich(self, stream: IO[str]) -> Any:
+        from rich.console import Console  # 26 ms: only for a person who looks
+
+        if stream is sys.stderr:
+            return Console(stderr=True)
+        if self._console is None:
+            self._console = Console()
+        return self._console
+
+    # ------------------------------------------------------------ migrations
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show what is running for the time of a block, on a terminal."""
+        if self.quiet or self.as_json or not _is_terminal(sys.stderr):
+            yield
+            return
+        with self._rich(sys.stderr).status("reading the migrations") as self._status:
+            yield
+        self._status = None
+
+    def report(self, event: migrate.Event) -> None:
+        """Show what a run reports while it runs."""
+        match event:
+            case migrate.Started(step):
+                if self._status is not None:
+                    doing = "applying" if step.direction == "apply" else "rolling back"
+                    self._status.update(f"{doing} {step.id}")
+            case migrate.Notice(step, text):
+                self.note(f"{step.id}: {text}")
+            case migrate.Waiting(seconds, holder):
+                who = f" held by {holder}" if holder else ""
+                self.note(f"waiting for the lock{who} ({seconds:.0f} s) …")
+            case _:
+                pass
+
+    def results(self, database: str, results: Sequence[migrate.Result], nothing: str) -> None:
+        """Print what a run did; `nothing` if it did nothing."""
+        for result in results:
+            done = "applied" if result.direction == "apply" else "rolled back"
+            plural = "" if result.statements == 1 else "s"
+            took = milliseconds(result.seconds)
+            self.line(f"{done} {result.id} ({result.statements} statement{plural}, {took})", style="green")
+        if not results:
+            self.line(nothing)
+        self.json(
+            {
+                "database": database,
+                "results": [
+                    {
+                        "id": result.id,
+                        "direction": result.direction,
+                        "statements": result.statements,
+                        "seconds": round(result.seconds, 6),
+                        "notices": list(result.notices),
+                    }
+                    for result in results
+                ],
+            }
+        )
+
+    def status(self, status: migrate.Status) -> None:
+        """Print where each migration stands."""
+        self.json(
+            {
+                "database": status.database,
+                "exists": status.exists,
+                "current": status.is_current,
+                "migrations": [attrs.asdict(migration) for migration in status.migrations],
+            }
+        )
+        width = max(len(migration.id) for migration in status.migrations)
+        for migration in status.migrations:
+            details = [f"{migration.applied_at[:19].replace('T', ' ')} UTC"] if migration.applied_at else []
+            details += [] if migration.duration_ms is None else [f"{migration.duration_ms} ms"]
+            details += [] if migration.reversible else ["irreversible"]
+            details += ["out of order"] if migration.out_of_order else []
+            text = f"{migration.state:<10}  {migration.id:<{width}}  {', '.join(details)}".rstrip()
+            self.line(text, style=_COLOURS[migration.state])
+        counts = {
+            state: len(status.ids(state))  # type: ignore[arg-type] # the keys are the states
+            for state in ("applied", "pending", "changed", "missing", "unfinished")
+        }
+        summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+        where = status.database if status.exists else f"{status.database} (does not exist yet)"
+        self.line(f"{where}: {summary}")
+
+    def plan(self, database: str, steps: Sequence[migrate.Step]) -> None:
+        """Print the steps that would run."""
+        for step in steps:
+            alone = "" if step.transactional else ", alone and outside of a transaction"
+            source = step.path or "the ledger"
+            verb = "apply" if step.direction == "apply" else "roll back"
+            self.line(f"{verb} {step.id} (from {source}{alone})")
+        if not steps:
+            self.line(f"{database}: nothing to do")
+        self.json(
+            {
+                "database": database,
+                "steps": [
+                    {
+                        "id": step.id,
+                        "direction": step.direction,
+                        "path": None if step.path is None else str(step.path),
+                        "transactional": step.transactional,
+                    }
+                    for step in steps
+                ],
+            }
+        )
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a duration as a person reads it."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _is_terminal(stream: IO[str]) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False

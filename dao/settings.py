@@ -1,0 +1,110 @@
+"""DATABASE_URL and its relatives: from `.env`, from the environment, from options, in rising precedence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+
+from dao import url
+from dao.pool import Pool, check_bounds
+
+__all__ = ["DEFAULT_URL", "Settings", "load"]
+
+#: What is opened if nothing says otherwise.
+DEFAULT_URL = "sqlite:///orchestrator.db"
+
+T = TypeVar("T")
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What to open and how. `pool_timeout` is in seconds; `url.busy_timeout` in milliseconds, as SQLite has it.
+
+    `migrations` is a folder, or None for the migrations of this package.
+    """
+
+    url: url.DatabaseURL
+    pool_size: int = 5
+    pool_timeout: float = 30.0
+    migrations: Path | None = None
+
+    def pool(self) -> Pool:
+        """Return a new connection pool with these settings."""
+        return Pool(self.url, size=self.pool_size, timeout=self.pool_timeout)
+
+
+def load(
+    *,
+    database: str | None = None,
+    migrations: str | os.PathLike[str] | None = None,
+    busy_timeout: int | None = None,
+    environ: Mapping[str, str] = os.environ,
+    folder: str | os.PathLike[str] = ".",
+) -> Settings:
+    """Return the settings: the arguments, else the environment's, else those of the `.env` in the folder, else defaults.
+
+    Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT` and
+    `DATABASE_MIGRATIONS`; an empty value counts as none. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+
+    Raises:
+        InvalidURL: The database URL means nothing.
+        ValueError: Another value means nothing; the message names its variable.
+    """
+    values = {name: value for name, value in _dotenv(Path(folder)).items() if value}
+    values.update({name: value for name, value in environ.items() if value})
+    parsed = url.parse(database or values.get("DATABASE_URL") or DEFAULT_URL)
+    fallback = _read(values, "DATABASE_BUSY_TIMEOUT", _milliseconds, None)
+    if busy_timeout is not None or parsed.busy_timeout is None:
+        parsed = attrs.evolve(parsed, busy_timeout=fallback if busy_timeout is None else busy_timeout)
+    size = _read(values, "DATABASE_POOL_SIZE", _size, 5)
+    timeout = _read(values, "DATABASE_POOL_TIMEOUT", _timeout, 30.0)
+    source = migrations or values.get("DATABASE_MIGRATIONS")
+    return Settings(url=parsed, pool_size=size, pool_timeout=timeout, migrations=Path(source) if source else None)
+
+
+def _dotenv(folder: Path) -> Mapping[str, str | None]:
+    path = folder / ".env"
+    if not path.is_file():
+        return {}
+    import dotenv  # noqa: PLC0415 - loaded by those only who have such a file
+
+    return dotenv.dotenv_values(path, interpolate=False)
+
+
+def _read(values: Mapping[str, str], name: str, convert: Callable[[str], T], default: T) -> T:
+    if name not in values:
+        return default
+    try:
+        return convert(values[name])
+    except ValueError as error:
+        raise ValueError(f"{name}={values[name]}: {error}") from error
+
+
+def _size(text: str) -> int:
+    size = _number(text, int, "a whole number")
+    check_bounds(size, 0)
+    return size
+
+
+def _timeout(text: str) -> float:
+    timeout = _number(text, float, "a number of seconds")
+    check_bounds(1, timeout)
+    return timeout
+
+
+def _milliseconds(text: str) -> int | None:
+    milliseconds = _number(text, int, "a whole number of milliseconds")
+    if milliseconds < 0:
+        raise ValueError("expected a whole number of milliseconds from 0")
+    return milliseconds
+
+
+def _number(text: str, kind: Callable[[str], T], what: str) -> T:
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise ValueError(f"expected {what}") from error
