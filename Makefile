@@ -1,4 +1,4 @@
-# Index of every task. `make` alone prints the targets. No activated environment is needed.
+# Index of every task; `make` alone prints it. No activated environment is needed.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -8,15 +8,91 @@ PYTHON ?= python3
 STEPS  ?= 1
 VENV   := .venv
 BIN    := $(VENV)/bin
-DAO    := $(BIN)/dao
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# What setup.cfg and pyproject.toml say is installed, once.
-STAMP  := $(VENV)/.installed-dev
+# The environment is made once, and again when what it holds changes.
+INSTALLED := $(VENV)/.installed
+TOOLS     := $(VENV)/.installed-dev
 
-$(STAMP): setup.cfg pyproject.toml
+$(INSTALLED): setup.cfg pyproject.toml
+	@echo "setting up $(VENV) …"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) --editable .
 	@touch $@
 
+$(TOOLS): $(INSTALLED)
+	@echo "installing the development tools …"
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
 .PHONY: setup
-setup: $(STAMP) ## create .venv and install the project into it
+setup: $(TOOLS) ## create .venv with the project and its development tools
+
+.PHONY: migrate
+migrate: $(INSTALLED) ## apply the pending migrations (TO=id)
+	@bin/migrate $(if $(TO),--to '$(TO)')
+
+.PHONY: rollback
+rollback: $(INSTALLED) ## undo the latest migration (STEPS=n, or TO=id: all after it)
+	@bin/rollback $(if $(TO),--to '$(TO)',--steps '$(STEPS)')
+
+.PHONY: redo
+redo: $(INSTALLED) ## undo and apply again (STEPS=n)
+	@bin/dao redo --steps '$(STEPS)'
+
+.PHONY: status
+status: $(INSTALLED) ## show where each migration stands
+	@bin/status
+
+.PHONY: plan
+plan: $(INSTALLED) ## show what migrate would run
+	@bin/plan
+
+.PHONY: new
+new: $(INSTALLED) ## create an empty migration (NAME=add_priority_to_tasks)
+	@bin/new-migration --migrations sql/sqlite -- '$(NAME)'
+
+.PHONY: init
+init: $(INSTALLED) ## create the database, migrate it, show the status
+	@bin/init-db
+
+.PHONY: reset
+reset: $(INSTALLED) ## drop everything and migrate again (asks; YES=1 does not)
+	@bin/reset-db $(if $(YES),--yes)
+
+.PHONY: test
+test: $(TOOLS) ## run the tests
+	$(BIN)/python -m pytest --numprocesses auto --quiet
+
+.PHONY: test-slow
+test-slow: $(TOOLS) ## run all tests, the slow ones too, with more examples
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses auto --quiet -m ''
+
+.PHONY: lint
+lint: $(TOOLS) ## check style (ruff), types (mypy) and import contracts (import-linter)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --config setup.cfg --no-cache
+
+.PHONY: wheel
+wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it there
+	@rm -rf dist build
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	@bin/check-wheel dist/*.whl
+
+.PHONY: check
+check: lint test wheel ## all of lint, test and wheel: what CI runs
+
+.PHONY: bench
+bench: $(TOOLS) ## measure against the bare drivers
+	$(BIN)/python -m bench
+
+.PHONY: clean
+clean: ## remove what the other targets made; databases stay
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -106,7 +106,10 @@ class Output:
             plural = "" if result.statements == 1 else "s"
             took = milliseconds(result.seconds)
             self.line(f"{done} {result.id} ({result.statements} statement{plural}, {took})", style="green")
-        if not results:
+        if results:
+            total = milliseconds(sum(result.seconds for result in results))
+            self.line(f"{database}: {len(results)} migration{'' if len(results) == 1 else 's'} in {total}")
+        else:
             self.line(nothing)
         self.json(
             {
@@ -142,10 +145,7 @@ class Output:
             details += ["out of order"] if migration.out_of_order else []
             text = f"{migration.state:<10}  {migration.id:<{width}}  {', '.join(details)}".rstrip()
             self.line(text, style=_COLOURS[migration.state])
-        counts = {
-            state: len(status.ids(state))  # type: ignore[arg-type] # the keys are the states
-            for state in ("applied", "pending", "changed", "missing", "unfinished")
-        }
+        counts = {state: len(status.ids(state)) for state in ("applied", "pending", "changed", "missing", "unfinished")}
         summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         where = status.database if status.exists else f"{status.database} (does not exist yet)"
         self.line(f"{where}: {summary}")
