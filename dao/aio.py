@@ -74,15 +74,32 @@ async def run(
     then does the cancellation go on. So the connection is free again, and nothing goes on behind the caller's back. A
     function that was done before the interruption reached it keeps its effect.
     """
+    given: Any = connection  # in its own thread it is a plain connection
+    running = False
+
+    def call() -> T:
+        nonlocal running
+        running = True
+        try:
+            return function(given, *args, **kwargs)
+        finally:
+            running = False
+
+    async def stop() -> None:
+        ended = False
+        while not ended:
+            if running:
+                connection.interrupt()  # again and again: one that comes between two statements is lost
+            # the worker takes its calls in order: this one comes back when the cancelled one has ended
+            ended = await _within(0.05, lambda: connection.async_run(lambda: None))
+
     try:
-        result: T = await connection.async_run(function, connection, *args, **kwargs)
+        result: T = await connection.async_run(call)
         return result
     except Exception:
         raise
     except BaseException:
-        connection.interrupt()
-        # the worker takes its calls in order: this one comes back when the cancelled one has ended
-        await _shielded(lambda: connection.async_run(_nothing))
+        await _shielded(stop)
         raise
 
 
@@ -111,7 +128,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         check_bounds(size, timeout)
-        self._url = url.parse(database_url) if isinstance(database_url, str) else database_url
+        self._url = sqlite.absolute(url.parse(database_url) if isinstance(database_url, str) else database_url)
         self._size = 1 if self._url.is_memory else size
         self._timeout = timeout
         self._idle: list[apsw.AsyncConnection] = []
@@ -190,7 +207,8 @@ class Pool:
         return Health(ok=False, seconds=time.monotonic() - begun, error=error)
 
     async def _check(self) -> None:
-        await self.run(engine.fetch, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
+        sqlite.check_exists(self._url)
+        await self.run(engine.probe)
 
     async def aclose(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed.
@@ -288,10 +306,13 @@ class Pool:
         self._note_drained()
 
     async def _give_back(self, connection: apsw.AsyncConnection, error: BaseException | None) -> None:
-        usable = not (is_broken(error) and not self._url.is_memory)
-        usable = usable and await connection.async_run(reset, connection)
-        if not usable or self._closed:
-            await connection.aclose()
+        usable = False
+        # the user may have closed it
+        with contextlib.suppress(apsw.ConnectionClosedError):
+            if self._url.is_memory or not is_broken(error):
+                usable = await connection.async_run(reset, connection)
+            if not usable or self._closed:
+                await connection.aclose()
         self._held.discard(connection)
         if not usable:
             self._recycled += 1
@@ -328,10 +349,6 @@ class _Event(Protocol):
     def set(self) -> None: ...
 
     async def wait(self) -> object: ...
-
-
-def _nothing() -> None:
-    pass
 
 
 def _trio() -> Any:

@@ -35,7 +35,7 @@ def millisecond(moment: datetime) -> datetime:
         TypeError: It is no datetime.
         ValueError: It is naive, or so close to year 1 or 9999 that it has no UTC equivalent.
     """
-    if type(moment) is datetime and moment.tzinfo is UTC and not moment.microsecond % 1000:
+    if type(moment) is datetime and moment.tzinfo is UTC and not moment.microsecond % 1000 and not moment.fold:
         return moment
     if not isinstance(moment, datetime):
         raise TypeError(f"expected a datetime, got {moment!r}")

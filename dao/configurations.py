@@ -166,9 +166,14 @@ def _value(key: str, text: str, kind: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_reason(inner) for inner in error.exceptions)
-    return str(error)
+    if not isinstance(error, BaseExceptionGroup):
+        return str(error)
+    from cattrs import transform_error  # noqa: PLC0415 - only cattrs raises groups: it is loaded already
+
+    def describe(inner: BaseException, _kind: object) -> str:
+        return "it is missing" if isinstance(inner, KeyError) else str(inner)
+
+    return "; ".join(transform_error(error, format_exception=describe))
 
 
 @functools.cache

@@ -18,7 +18,16 @@ from dao import sqlite
 from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError
 from dao.url import DatabaseURL, parse
 
-__all__ = ["Connection", "connect", "execute_many", "fetch", "missing_parent", "run_in_transaction", "transaction"]
+__all__ = [
+    "Connection",
+    "connect",
+    "execute_many",
+    "fetch",
+    "missing_parent",
+    "probe",
+    "run_in_transaction",
+    "transaction",
+]
 
 T = TypeVar("T")
 
@@ -63,6 +72,17 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
             connection.executemany(sql, rows)
         except apsw.Error as error:
             _raise(error, connection)
+
+
+def probe(connection: Connection) -> None:
+    """Read the database from its file, not from the cache.
+
+    Raises:
+        OperationalError: The file is damaged, or no longer the one that was opened.
+    """
+    sqlite.check_in_place(connection)
+    connection.release_memory()
+    fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
 
 
 def _raise(error: apsw.Error, connection: Connection) -> NoReturn:
@@ -186,7 +206,7 @@ def run_in_transaction(
 
     A replay begins anew, so what the function read is read again; what it did outside of the database is done again.
     Waits between the attempts grow from 1 to 250 ms, with full jitter, and end `deadline` seconds after the first. Inside
-    a transaction that is open already nothing is replayed: that is for whoever opened it.
+    a transaction that is open already nothing is replayed: that is for whoever opened it. An interruption ends it all.
 
     `where` is a connection, or a pool to take one from.
 
@@ -210,4 +230,6 @@ def run_in_transaction(
             if time.monotonic() + pause >= end:
                 raise
             time.sleep(pause)
+            if where.is_interrupted:
+                raise
             wait = min(wait * 2, 0.25)

@@ -107,7 +107,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         check_bounds(size, timeout)
-        self._url = url.parse(database_url) if isinstance(database_url, str) else database_url
+        self._url = sqlite.absolute(url.parse(database_url) if isinstance(database_url, str) else database_url)
         self._size = 1 if self._url.is_memory else size
         self._timeout = timeout
         self._lock = threading.Lock()
@@ -158,15 +158,17 @@ class Pool:
     def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, all within so many seconds. Never raises.
 
-        The query reads the file, so that a database that is damaged, gone or locked does not pass for healthy.
+        The file itself is read, so that a database that is damaged, gone or locked does not pass for healthy; one that
+        does not exist is not made.
         """
         begun = time.monotonic()
         deadline = begun + timeout
         try:
+            sqlite.check_exists(self._url)
             with Lease(self, timeout, deadline) as connection:
                 sqlite.set_busy_timeout(connection, self._busy_timeout(deadline))
                 try:
-                    engine.fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
+                    engine.probe(connection)
                 finally:
                     sqlite.set_busy_timeout(connection, self._busy_timeout())
         except (Error, apsw.Error) as error:

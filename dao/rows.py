@@ -1,10 +1,10 @@
 """Between records and rows: a table's columns in order, and the conversion in both directions.
 
 Rows that the table's constraints have accepted need no second validation, so a record is built from its row without
-the validators, on a mutable twin of its class that is then turned into the frozen class. A frozen attrs `__init__` of
-ten fields takes 457 ns, the twin and the swap 154. It works because both classes have the same base and the same
-slots. The two functions are generated, as attrs generates `__init__`: a call of straight-line code costs a third of a
-loop over the fields. Both tricks are here and nowhere else.
+the validators, on a mutable twin of its class that then turns into the frozen class. A frozen attrs `__init__` of ten
+fields takes 457 ns, the twin and the swap 154. It works because both classes have the same base and the same slots. The
+code of both directions is generated, as attrs generates `__init__`: straight-line code costs a third of a loop over the
+fields. Both tricks are here and nowhere else.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _table(name: str, record: type[R]) -> Table[R]:
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(record)  # type: ignore[arg-type] # mypy sees no bound of R
     columns = [field.name for field in fields]
     scope: dict[str, Any] = {
+        "base": record.__base__,
         "record_class": record,
-        "twin": _twin(record),
         "time_from_text": codec.time_from_text,
         "time_to_text": codec.time_to_text,
     }
@@ -55,31 +55,27 @@ def _table(name: str, record: type[R]) -> Table[R]:
             texts.append(column)
             write.append(f"{column}_text(record)")
             continue
+        value, text = column, f"record.{column}"
         if field.metadata.get("column") == "time":
+            value, text = f"time_from_text({column})", f"time_to_text(record.{column})"
             if field.default is None:
-                read.append(f"None if {column} is None else time_from_text({column})")
-                write.append(f"None if record.{column} is None else time_to_text(record.{column})")
-            else:
-                read.append(f"time_from_text({column})")
-                write.append(f"time_to_text(record.{column})")
+                value, text = f"None if {column} is None else {value}", f"None if record.{column} is None else {text}"
         elif field.metadata.get("column") == "boolean":
-            read.append(f"{column} == 1")
-            write.append(f"int(record.{column})")
+            value, text = f"{column} == 1", f"int(record.{column})"
         elif isinstance(kind := cast("object", field.converter), enum.EnumMeta):
-            # a dict finds a member in 30 ns, calling the enum in 227
+            # a dict finds a member in 30 ns, calling the enum in 227; `.value` is a Python property up to 3.11
             scope[f"{column}_members"] = dict(kind._value2member_map_)
-            read.append(f"{column}_members[{column}]")
-            # `.value` is a Python property up to 3.11
-            write.append(f"record.{column}._value_")
-        else:
-            read.append(column)
-            write.append(f"record.{column}")
+            value, text = f"{column}_members[{column}]", f"record.{column}._value_"
+        read.append(f"self.{column} = {value}")
+        write.append(text)
     source = f"""
-def from_row({", ".join(columns)}):
-    record = twin({", ".join(read)})
-    record._texts = ({", ".join(texts)},)
-    record.__class__ = record_class
-    return record
+class Twin(base):
+    __slots__ = {tuple(columns)!r}
+
+    def __init__(self, {", ".join(columns)}):
+        {"; ".join(read)}
+        self._texts = ({", ".join(texts)},)
+        self.__class__ = record_class
 
 def to_row(record):
     return ({", ".join(write)},)
@@ -89,21 +85,8 @@ def to_row(record):
         name=name,
         columns=", ".join(columns),
         parameters=", ".join(f"${number}" for number in range(1, len(columns) + 1)),
-        from_row=scope["from_row"],
+        from_row=scope["Twin"],
         to_row=scope["to_row"],
-    )
-
-
-def _twin(record: type[_Stored]) -> Callable[..., Any]:
-    """Return a mutable class laid out like the record's, whose `__init__` leaves the JSON attributes unset."""
-    return attrs.make_class(
-        record.__name__,
-        {field.name: attrs.field(init=field.name not in record._JSON_COLUMNS) for field in attrs.fields(record)},  # type: ignore[arg-type]
-        bases=record.__bases__,
-        slots=True,
-        weakref_slot=False,
-        eq=False,
-        repr=False,
     )
 
 

@@ -52,7 +52,7 @@ def load(
 
     Raises:
         InvalidURL: The database URL means nothing.
-        ValueError: Another value means nothing; the message names its variable.
+        ValueError: Another value means nothing; the message names its variable. Or the `.env` is not UTF-8.
     """
     values = {name: value for name, value in _dotenv(Path(folder)).items() if value}
     values.update({name: value for name, value in environ.items() if value})
@@ -72,7 +72,10 @@ def _dotenv(folder: Path) -> Mapping[str, str | None]:
         return {}
     import dotenv  # noqa: PLC0415 - loaded by those only who have such a file
 
-    return dotenv.dotenv_values(path, interpolate=False)
+    try:
+        return dotenv.dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8; save the file as UTF-8") from error
 
 
 def _read(values: Mapping[str, str], name: str, convert: Callable[[str], T], default: T) -> T:

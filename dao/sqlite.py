@@ -15,12 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 import apsw
+import attrs
 
 from dao import errors
 from dao.url import DatabaseURL
 
 __all__ = [
     "BUSY_TIMEOUT",
+    "absolute",
+    "check_exists",
+    "check_in_place",
     "check_version",
     "configure",
     "connection_arguments",
@@ -178,6 +182,38 @@ def set_busy_timeout(
     connection.set_busy_handler(handler)
 
 
+def absolute(url: DatabaseURL) -> DatabaseURL:
+    """Return a URL that means the same file after a change of the working folder."""
+    return url if url.is_memory else attrs.evolve(url, path=os.path.abspath(url.path))
+
+
+def check_exists(url: DatabaseURL) -> None:
+    """Refuse a database that is not there: to open it would make it.
+
+    Raises:
+        OperationalError: It is not.
+    """
+    if not url.is_memory and not os.path.exists(url.path):
+        raise errors.OperationalError(f"{url.path} does not exist: restore it, or make it with `dao migrate`")
+
+
+def check_in_place(connection: apsw.Connection) -> None:
+    """Refuse a database whose file was deleted, moved or replaced under the connection: what it writes is lost.
+
+    Raises:
+        OperationalError: It was.
+    """
+    import ctypes  # noqa: PLC0415 - takes 4 ms, and only health checks need it
+
+    moved = ctypes.c_int(0)
+    connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
+    if moved.value:
+        raise errors.OperationalError(
+            f"{file_of(connection)} was deleted, moved or replaced while it was open: what is written now is lost; "
+            "close all connections to it"
+        )
+
+
 def file_of(connection: apsw.Connection) -> str:
     """Return the absolute path of the connection's database, "" for one in memory."""
     return connection.filename or ""
@@ -185,9 +221,16 @@ def file_of(connection: apsw.Connection) -> str:
 
 # ---------------------------------------------------------------- errors
 
-_BUSY = (apsw.BusyError, apsw.LockedError)
+# a protocol error is a race for the WAL's locks that went on for too long: sqlite.org/rescode.html#protocol
+_BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
 _CORRUPT = (apsw.CorruptError, apsw.NotADBError)
-_OPERATIONAL = (apsw.CantOpenError, apsw.IOError, apsw.InterruptError, apsw.PermissionsError, apsw.TooBigError)
+_ADVICE = {
+    apsw.CantOpenError: "check that the file and its folder are there, and their permissions",
+    apsw.IOError: "check the disk and the file system, and the database with PRAGMA integrity_check",
+    apsw.InterruptError: "the statement was undone; repeat the transaction if it is still wanted",
+    apsw.PermissionsError: "check the permissions of the file and its folder",
+    apsw.TooBigError: "a text, a blob or a statement is larger than SQLite's limit (1 GB unless it was lowered)",
+}
 
 
 def translate(error: BaseException, connection: apsw.Connection) -> errors.Error | None:
@@ -205,8 +248,9 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
         return errors.DatabaseCorrupt(f"{name} is damaged or no SQLite database ({error}): restore it from a backup")
     if isinstance(error, apsw.ReadOnlyError):
         return errors.ReadOnlyDatabase(_why_read_only(error, name))
-    if isinstance(error, _OPERATIONAL):
-        return errors.OperationalError(f"{name}: {error}")
+    for kind, advice in _ADVICE.items():
+        if isinstance(error, kind):
+            return errors.OperationalError(f"{name}: {error}; {advice}")
     return None
 
 
@@ -219,6 +263,10 @@ def _extended(error: apsw.Error) -> int:
 def _why_read_only(error: apsw.ReadOnlyError, name: str) -> str:
     if _extended(error) in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
         return f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw"
+    if _extended(error) in {apsw.SQLITE_READONLY_DIRECTORY, apsw.SQLITE_READONLY_CANTINIT}:
+        return (
+            f"{name} needs files beside it (-wal, -shm, -journal), and its folder is read-only: check its permissions"
+        )
     return f"{name} is read-only: open it without mode=ro, and check the permissions of the file and its folder"
 
 
@@ -232,11 +280,17 @@ def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> err
         return errors.CheckViolation(
             f"{where}the row breaks the constraint {detail}", table=table, columns=columns, constraint=detail
         )
-    if code == apsw.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return errors.ForeignKeyViolation("the row refers to one that does not exist (foreign key)")
+    # ON DELETE RESTRICT is a trigger inside, and comes with the code of one
+    if code == apsw.SQLITE_CONSTRAINT_FOREIGNKEY or message == "FOREIGN KEY constraint failed":
+        return errors.ForeignKeyViolation(
+            "a foreign key would break: the row refers to one that does not exist, or others refer to the row"
+        )
     columns = [name.rpartition(".")[2] for name in detail.split(", ")]
     table = detail.partition(".")[0] or None
     if code in {apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_ROWID}:
+        if index := re.fullmatch(r"index '(.*)'", detail):  # one on expressions: they have no names
+            message = f"another row has the same value in the unique index {index[1]}"
+            return errors.UniqueViolation(message, constraint=index[1])
         return errors.UniqueViolation(
             f"{table}: another row has this {' and '.join(columns)}", table=table, columns=columns
         )
@@ -244,7 +298,7 @@ def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> err
         return errors.NotNullViolation(f"{table}: {columns[0]} must have a value", table=table, columns=columns)
     if code == apsw.SQLITE_CONSTRAINT_DATATYPE:
         # "cannot store TEXT value in INTEGER column tasks.x"
-        table, _, column = message.rpartition(" ")[2].partition(".")
+        table, _, column = message.partition(" column ")[2].partition(".")
         return errors.IntegrityError(message, table=table, columns=[column])
     # RAISE in somebody's trigger
     return errors.IntegrityError(message)

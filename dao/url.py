@@ -113,7 +113,8 @@ def _unquoted(text: str) -> str:
         )
     try:
         path = unquote(text, errors="strict")
-    except UnicodeDecodeError as error:
+        path.encode()
+    except UnicodeError as error:
         raise InvalidURL("the file name in the database URL is not UTF-8 once its %xx are decoded") from error
     if "\0" in path:
         raise InvalidURL("a file name cannot hold a NUL (%00)")

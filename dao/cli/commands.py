@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,10 @@ def _settings(
         raise click.UsageError(str(error)) from error
 
 
+_quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
 def _common(*, migrations: bool = True) -> Callable[[F], F]:
     """Add the options that every command has, and hand them over as `config` and `output`."""
 
@@ -56,8 +61,8 @@ def _common(*, migrations: bool = True) -> Callable[[F], F]:
                 metavar="MS",
                 help="Wait so many milliseconds for a lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000]",
             ),
-            click.option("-q", "--quiet", is_flag=True, help="Print errors only."),
-            click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+            _quiet,
+            _json,
         ]
         if migrations:
             options.insert(
@@ -83,6 +88,23 @@ _allow_out_of_order = click.option(
     "--allow-out-of-order", is_flag=True, help="Go on although a pending migration comes before an applied one."
 )
 _each = click.option("--each", is_flag=True, help="Commit after every migration instead of all together.")
+
+
+def _timeout(seconds: float) -> Callable[[F], F]:
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0),
+        callback=_no_nan,
+        default=seconds,
+        metavar="S",
+        help=f"Seconds. [default: {seconds:g}]",
+    )
+
+
+def _no_nan(_context: click.Context, _parameter: click.Parameter, seconds: float) -> float:
+    if math.isnan(seconds):  # neither above nor below any limit: waiting would never end
+        raise click.BadParameter("nan is no number of seconds.")
+    return seconds
 
 
 # ---------------------------------------------------------------- change the schema
@@ -179,7 +201,8 @@ def reset(config: settings.Settings, output: Output, yes: bool) -> None:
             raise MigrationError(
                 f"reset drops every row of {config.url.path}, and there is no terminal to ask on: add --yes to confirm"
             )
-        click.confirm(f"Drop every table and row of {config.url.path}, and migrate again?", abort=True, err=True)
+        if not click.confirm(f"Drop every table and row of {config.url.path}, and migrate again?", err=True):
+            raise MigrationError(f"{config.url.path} was not reset: you did not say yes. Nothing was changed")
     with output.progress():
         results = migrate.reset(config.url, config.migrations, report=output.report)
     output.results(config.url.path, results, f"{config.url.path}: nothing to apply")
@@ -219,6 +242,8 @@ def plan(
     allow_out_of_order: bool,
 ) -> None:
     """Print what migrate (or rollback) would run, in order. Reads only; creates no database."""
+    if undo:
+        _only_one_of(steps=steps, to=to)
     planned = migrate.plan(
         config.url,
         config.migrations,
@@ -232,7 +257,7 @@ def plan(
 
 @click.command("health")
 @_common()
-@click.option("--timeout", type=click.FloatRange(min=0), default=5.0, metavar="S", help="Seconds. [default: 5]")
+@_timeout(5)
 def health(config: settings.Settings, output: Output, timeout: float) -> int:
     """Check that the database answers and its schema is current: for probes. Creates no database."""
     problem, seconds, code = _health(config, timeout)
@@ -248,7 +273,7 @@ def health(config: settings.Settings, output: Output, timeout: float) -> int:
 
 @click.command("wait")
 @_common()
-@click.option("--timeout", type=click.FloatRange(min=0), default=30.0, metavar="S", help="Seconds. [default: 30]")
+@_timeout(30)
 def wait(config: settings.Settings, output: Output, timeout: float) -> int:
     """Wait until the database exists, answers and its schema is current: before a program starts."""
     end = time.monotonic() + timeout
@@ -293,10 +318,15 @@ def _health(config: settings.Settings, timeout: float) -> tuple[str | None, floa
 @click.command("new")
 @click.argument("name", nargs=-1, required=True)
 @click.option("-m", "--migrations", "folder", metavar="DIR", help="Folder of the migrations. [default: as for migrate]")
-def new(name: tuple[str, ...], folder: str | None) -> None:
+@_quiet
+@_json
+def new(name: tuple[str, ...], folder: str | None, quiet: bool, as_json: bool) -> None:
     """Create an empty pair for a new migration, and print its two paths."""
-    for path in migrate.new(" ".join(name), _settings(None, folder).migrations):
-        click.echo(path)
+    output = Output(quiet=quiet, as_json=as_json)
+    paths = [str(path) for path in migrate.new(" ".join(name), _settings(None, folder).migrations)]
+    for path in paths:
+        output.line(path)
+    output.json({"paths": paths})
 
 
 def _ledger_command(name: str, change: Callable[..., list[str]], done: str, description: str) -> click.Command:

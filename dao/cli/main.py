@@ -6,6 +6,8 @@ gone; 130 interrupted. 3 and 4 are for `status --exit-code` and `health`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from typing import NoReturn
@@ -38,13 +40,14 @@ for command in commands.ALL:
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
-    as_json = "--json" in sys.argv[1:]
-    output = Output(as_json=as_json)
+    _mend_streams()
+    output = Output(as_json="--json" in sys.argv[1:])
     try:
         code = group(prog_name="dao", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
+        _report(output, {"type": type(error).__name__, "message": error.format_message()})
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         output.error("interrupted; what was not committed was rolled back")
@@ -54,10 +57,25 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except (Error, OSError) as error:
-        output.json({"error": _describe(error)})
         output.error(str(error))
+        _report(output, _describe(error))
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _mend_streams() -> None:
+    """Make printing safe: a stream that was closed swallows what it gets, and a letter that it cannot hold is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - it stays open to the end
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _report(output: Output, error: dict[str, object]) -> None:
+    with contextlib.suppress(OSError):  # standard output itself may be what failed
+        output.json({"error": error})
 
 
 def _describe(error: Exception) -> dict[str, object]:

@@ -33,7 +33,7 @@ class Output:
     def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
-        self._console: Any = None
+        self._consoles: dict[int, Any] = {}
         self._status: Any = None
 
     # ------------------------------------------------------------ lines
@@ -66,11 +66,8 @@ class Output:
     def _rich(self, stream: IO[str]) -> Any:
         from rich.console import Console  # 26 ms: only for a person who looks
 
-        if stream is sys.stderr:
-            return Console(stderr=True)
-        if self._console is None:
-            self._console = Console()
-        return self._console
+        # one for each stream: lines that are printed while the progress is shown must go through the same
+        return self._consoles.setdefault(stream.fileno(), Console(file=stream))
 
     # ------------------------------------------------------------ migrations
 

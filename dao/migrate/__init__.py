@@ -102,6 +102,8 @@ def apply(
     def decide(state: Ledger) -> list[Step]:
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
+    if not _exists(target):
+        decide(Ledger())  # what it refuses creates no database
     with opened(target, report=report) as connection:
         return run(connection, decide, each=each, report=report) if decide(_ledger.read(connection)) else []
 
@@ -265,6 +267,13 @@ def status(target: Target, migrations: Source = None) -> Status:
         )
         for id in comparison.pending
     ]
+    listed = {row.id for row in rows}
+    rows += [
+        # begun, not applied, and its file has gone
+        MigrationStatus(id=id, state="unfinished", reversible=False)
+        for id in comparison.unfinished
+        if id not in listed
+    ]
     return Status(database=_name(target), exists=_exists(target), migrations=tuple(rows))
 
 
@@ -276,8 +285,8 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
         SchemaOutOfDate: Migrations are pending, or one was left unfinished.
     """
     files = _loaded(migrations)
-    state = _ledger.read(connection)
-    comparison = compare(files, state)
+    with opened(connection, read_only=True):
+        comparison = compare(files, _ledger.read(connection))
     name = _name(connection)
     if comparison.missing:
         raise SchemaTooNew(
@@ -347,6 +356,11 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
                 raise LedgerMismatch(
                     f"{id}: its file has gone, so there is no edit to accept; restore it, or `dao unmark {id}`",
                     missing=[id],
+                )
+            if id in state.unfinished:
+                raise LedgerMismatch(
+                    f"{id}: it was left unfinished; first say how it ended, `dao mark {id}` (applied) or `dao unmark {id}`",
+                    unfinished=[id],
                 )
             entry = state.get(id)
             if entry is not None:

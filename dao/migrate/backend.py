@@ -22,6 +22,7 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table
 
 from dao import sqlite, url
+from dao.migrate.script import use_defaults
 
 __all__ = ["ApswBackend"]
 
@@ -119,6 +120,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
         connection = sqlite.open_connection(parsed)
         connection.pragma("foreign_keys", False)
+        use_defaults(connection)
         return _Connection(connection)
 
     def list_tables(self, **_kwargs: Any) -> list[str]:
@@ -136,6 +138,12 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             internalmigrations.upgrade(self)
         self._internal_schema_updated = True
 
+    def ensure_internal_schema_updated(self) -> None:
+        """Create or upgrade yoyo's tables. Whether there is need is asked again under the lock: another may be faster."""
+        if not self._internal_schema_updated and internalmigrations.needs_upgrading(self):
+            with self.transaction():
+                self.ensure_ledger()
+
     @contextlib.contextmanager
     def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002 - yoyo's signature
         """Do nothing: BEGIN IMMEDIATE is the lock. A row in a table would outlive a crash."""
@@ -145,6 +153,11 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         """Begin a transaction by taking the write lock."""
         self._in_transaction = True
         self.execute("BEGIN IMMEDIATE")
+
+    def savepoint_rollback(self, id: str) -> None:
+        """Roll back to a savepoint, unless SQLite has given up the whole transaction, as it does when the disk is full."""
+        if self.connection.apsw.in_transaction:
+            super().savepoint_rollback(id)
 
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
         """Apply a migration and mark it, in one transaction, unless another process was faster."""

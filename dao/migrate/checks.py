@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import apsw
 import attrs
 
 from dao.engine import Connection
 from dao.errors import CheckFailed
 
-__all__ = ["Violation", "check", "foreign_key_violations"]
+__all__ = ["Broken", "Mismatch", "Violation", "check", "foreign_key_violations"]
 
 _SHOWN = 10
 
@@ -29,10 +30,34 @@ class Violation:
         return f"{self.table}: {pairs or 'a row'} refers to a row of {self.parent} that does not exist"
 
 
-def foreign_key_violations(connection: Connection) -> Counter[Violation]:
+@attrs.frozen
+class Mismatch:
+    """A foreign key of `table` that cannot be checked: what it refers to is no key of its parent."""
+
+    table: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.table}: {self.reason}; a foreign key refers to a PRIMARY KEY or to UNIQUE columns"
+
+
+#: How many of each there are.
+Broken = Counter[Violation | Mismatch]
+
+
+def foreign_key_violations(connection: Connection) -> Broken:
     """Return all broken foreign keys, by their values: those stay the same when a table is rebuilt."""
-    found: Counter[Violation] = Counter()
-    rows: list[Any] = connection.execute("PRAGMA foreign_key_check").fetchall()
+    found: Broken = Counter()
+    try:
+        rows: list[Any] = connection.execute("PRAGMA foreign_key_check").fetchall()
+    except apsw.SQLError:  # one mismatch, and it says nothing else
+        rows = []
+        tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            try:
+                rows += connection.execute(f"PRAGMA foreign_key_check({_quoted(table)})").fetchall()
+            except apsw.SQLError as error:
+                found[Mismatch(table, str(error))] += 1
     columns: dict[tuple[str, int], tuple[str, ...]] = {}
     for table, rowid, parent, key in rows:
         if (table, key) not in columns:
@@ -50,7 +75,7 @@ def foreign_key_violations(connection: Connection) -> Counter[Violation]:
     return found
 
 
-def check(connection: Connection, before: Counter[Violation]) -> None:
+def check(connection: Connection, before: Broken) -> None:
     """Check the database inside the run's transaction. `before` holds what was broken when the run began.
 
     Raises:
@@ -60,6 +85,9 @@ def check(connection: Connection, before: Counter[Violation]) -> None:
     if broken:
         shown = [f"{violation}" + (f" ({number} rows)" if number > 1 else "") for violation, number in broken.items()]
         raise CheckFailed(_message("these migrations leave foreign keys broken", shown), violations=tuple(broken))
+    connection.pragma(
+        "ignore_check_constraints", False
+    )  # a script may have set it; then integrity_check looks away too
     problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
     if problems != ["ok"]:
         raise CheckFailed(_message("the database is not intact after these migrations", problems), violations=problems)
@@ -68,7 +96,7 @@ def check(connection: Connection, before: Counter[Violation]) -> None:
 def _message(what: str, lines: list[str]) -> str:
     rest = len(lines) - _SHOWN
     shown = lines[:_SHOWN] + ([f"… and {rest} more"] if rest > 0 else [])
-    return f"{what}; nothing was changed\n  " + "\n  ".join(shown)
+    return f"{what}\n  " + "\n  ".join(shown)
 
 
 def _quoted(name: str) -> str:

@@ -18,10 +18,15 @@ import attrs
 
 from dao.errors import MigrationError, MigrationFileError
 
-__all__ = ["Migration", "checksum", "default_folder", "has_statement", "load", "new", "sort_key"]
+__all__ = ["Migration", "checksum", "default_folder", "has_statement", "load", "new", "sort_key", "start_of_statement"]
 
 _SCRIPT_SUFFIXES = (".up.sql", ".sql")
 _ROLLBACK_SUFFIXES = (".rollback.sql", ".down.sql")
+# What SQLite's tokenizer skips, byte for byte (sqlite3GetToken); possessive, so that no comment is matched past its end.
+_NO_STATEMENT = re.compile(
+    r"(?>[ \t\n\f\r][\t-\r ]*+|[;\ufeff]|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))*+",
+    re.DOTALL,
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -87,8 +92,15 @@ def checksum(text: str | None) -> str | None:
 
 def has_statement(text: str) -> bool:
     """Return whether a script holds anything but blanks, comments and semicolons."""
-    # Skipping from the start is safe: before the first statement there is no string a comment could stand in.
-    return re.fullmatch(r"(?:[\s;]|--[^\n]*|/\*.*?(?:\*/|\Z))*", text, re.DOTALL) is None
+    return start_of_statement(text) < len(text)
+
+
+def start_of_statement(text: str, begin: int = 0) -> int:
+    """Return where the next statement begins, after blanks, semicolons and comments; the text's length if none does.
+
+    `begin` is not inside of a statement, so there is no string that a comment could stand in.
+    """
+    return _NO_STATEMENT.match(text, begin).end()  # type: ignore[union-attr] # it matches nothing, too
 
 
 # ---------------------------------------------------------------- scan
@@ -136,7 +148,7 @@ def _is_script(entry: os.DirEntry[str]) -> bool:
         name.encode()
     except UnicodeEncodeError as error:
         raise MigrationFileError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it", path=path) from error
-    if entry.is_dir():
+    if _is_folder(entry):
         if suffix.lower() == ".sql" or re.match(r"[0-9]", name):
             raise MigrationFileError(
                 f"{path}: a folder where a migration file should be; put NAME.sql and NAME.rollback.sql themselves "
@@ -165,6 +177,13 @@ def _is_script(entry: os.DirEntry[str]) -> bool:
             f"{path}: yoyo's post-apply hooks are not run here; make it a migration of its own", path=path
         )
     return True
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _id(name: str, scripts: dict[str, Path], rollbacks: dict[str, Path]) -> tuple[str, dict[str, Path]]:

@@ -7,8 +7,8 @@ neither an error nor kill -9 leaves a half-applied schema or a stale lock.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 import apsw
@@ -16,12 +16,12 @@ import attrs
 
 from dao import sqlite, url
 from dao.engine import Connection, connect, transaction
-from dao.errors import DatabaseBusy, MigrationError, MigrationFailed
+from dao.errors import CheckFailed, DatabaseBusy, Error, MigrationError, MigrationFailed
 from dao.migrate import ledger, lock
-from dao.migrate.checks import Violation, check, foreign_key_violations
+from dao.migrate.checks import Broken, check, foreign_key_violations
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Direction, Step
-from dao.migrate.script import run_script
+from dao.migrate.script import run_script, use_defaults
 
 __all__ = [
     "Event",
@@ -101,24 +101,44 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
                 "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
                 "a transaction of its own"
             )
-        yield target
+        # The caller may have rows made into something else than tuples.
+        row_trace, target.row_trace = target.row_trace, None
+        try:
+            with _translated(target):
+                yield target
+        finally:
+            target.row_trace = row_trace
         return
     parsed = url.parse(target) if isinstance(target, str) else target
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
-    connection = connect(parsed)
-    # Other people's scripts rely on what SQLite does by default.
-    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
-    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)
+    try:
+        connection = connect(parsed)
+    except DatabaseBusy as error:
+        raise _held(os.path.abspath(parsed.path)) from error.__cause__
+    use_defaults(connection)
     # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement.
     connection.set_progress_handler(lambda: False, 100_000)
     if report is not None:
         limit = sqlite.BUSY_TIMEOUT if parsed.busy_timeout is None else parsed.busy_timeout
         sqlite.set_busy_timeout(connection, limit, _waiting(connection, report))
     try:
-        yield connection
+        with _translated(connection):
+            yield connection
     finally:
         connection.close()
+
+
+@contextlib.contextmanager
+def _translated(connection: Connection) -> Iterator[None]:
+    """Raise what the ledger's and the checks' own statements meet, such as a full disk, as what it is."""
+    try:
+        yield
+    except apsw.Error as error:
+        translated = sqlite.translate(error, connection)
+        if translated is None:
+            raise
+        raise translated from error
 
 
 def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
@@ -144,19 +164,21 @@ def exclusive(connection: Connection) -> Iterator[None]:
     """
     entered = False
     try:
-        with transaction(connection):
+        with _translated(connection), transaction(connection):
             entered = True
             yield
     except DatabaseBusy as error:
         if entered:
             raise
-        path = sqlite.file_of(connection)
-        holder = lock.holder(path)
-        who = f"held by {holder}" if holder else "held by another connection"
-        raise DatabaseBusy(
-            f"{path} is locked, {who}: nothing was changed. Repeat when it is done, or wait longer "
-            "(--busy-timeout, DATABASE_BUSY_TIMEOUT)"
-        ) from error.__cause__
+        raise _held(sqlite.file_of(connection)) from error.__cause__
+
+
+def _held(path: str) -> DatabaseBusy:
+    holder = lock.holder(path) or "another connection"
+    return DatabaseBusy(
+        f"{path} is locked, held by {holder}. Repeat when it is done, or wait longer (--busy-timeout, "
+        "DATABASE_BUSY_TIMEOUT)"
+    )
 
 
 def run(
@@ -187,7 +209,7 @@ def run(
                 state = ledger.read(connection)
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
                 batch = _first_batch(todo, each=each)
-                before = foreign_key_violations(connection) if todo else Counter()
+                before = foreign_key_violations(connection) if todo else Broken()
                 if batch:
                     done = [_run_inside(connection, writer, step, tell) for step in batch]
                     check(connection, before)
@@ -240,12 +262,11 @@ def _run_inside(connection: Connection, writer: ledger.Writer, step: Step, tell:
     return result
 
 
-def _run_alone(connection: Connection, step: Step, before: Counter[Violation], tell: Report) -> Result:
+def _run_alone(connection: Connection, step: Step, before: Broken, tell: Report) -> Result:
     """Run a script outside of a transaction. The ledger knows already that it has begun."""
     try:
         result = _run_script(connection, step, tell)
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
             raise MigrationFailed(
                 f"{step.path or step.id}: the script left a transaction open, which was rolled back",
                 migration=step.id,
@@ -254,15 +275,16 @@ def _run_alone(connection: Connection, step: Step, before: Counter[Violation], t
         with exclusive(connection):
             check(connection, before)
             _record(ledger.Writer(connection), step, result)
-    except MigrationError as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+    except Error as error:
         advice = (
             f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, finish or "
             f"undo it by hand, then say which: `dao mark {step.id}` (applied) or `dao unmark {step.id}` (not applied)"
         )
         error.args = (f"{error}\n{advice}",)
         raise
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
     tell(Finished(result))
     return result
 
@@ -306,19 +328,35 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
     """Make a failure say what of the run is in the database: nothing, or what was committed before."""
     try:
         yield
-    except MigrationFailed as error:
-        committed = ", ".join(result.id for result in results)
-        ending = f"What was committed before it stays: {committed}." if committed else "Nothing was changed."
-        error.args = (f"{error}\n{ending}",)
+    except Error as error:
+        if results:
+            committed = ", ".join(result.id for result in results)
+            error.args = (f"{error}\nWhat was committed before it stays: {committed}.",)
+        elif isinstance(error, MigrationFailed | CheckFailed | DatabaseBusy):
+            error.args = (f"{error}\nNothing was changed.",)
         raise
 
 
 @contextlib.contextmanager
 def _foreign_keys_off(connection: Connection) -> Iterator[None]:
-    """Turn foreign keys off for a block: a table cannot be rebuilt otherwise (sqlite.org/lang_altertable.html, 7)."""
-    enforced = connection.pragma("foreign_keys")
+    """Turn foreign keys off for a block: a table cannot be rebuilt otherwise (sqlite.org/lang_altertable.html, 7).
+
+    What a script sets for the connection ends with the block, too.
+    """
+    before = {name: connection.pragma(name) for name in _SETTINGS}
     connection.pragma("foreign_keys", False)
     try:
         yield
     finally:
-        connection.pragma("foreign_keys", bool(enforced))
+        for name, value in before.items():
+            connection.pragma(name, value)
+
+
+#: What other people's scripts set for their connection and leave set.
+_SETTINGS = (
+    "foreign_keys",
+    "ignore_check_constraints",
+    "legacy_alter_table",
+    "recursive_triggers",
+    "writable_schema",
+)

@@ -11,9 +11,10 @@ import apsw
 from dao import sqlite
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
+from dao.migrate.files import has_statement, start_of_statement
 from dao.migrate.ledger import TABLES
 
-__all__ = ["run_script"]
+__all__ = ["run_script", "use_defaults"]
 
 _LEDGER = frozenset(name.lower() for name in TABLES)
 _WRITES = {
@@ -43,15 +44,15 @@ class _Script:
     def trace(self, _cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
         # apsw hands out the script piece by piece, without a gap
         self.begin, self.end = self.end, self.end + len(sql)
-        if _first_word(sql) < len(sql):
+        if has_statement(sql):
             self.statements += 1
         return True
 
     def authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None
     ) -> int:
-        if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first:
-            # VACUUM attaches too, a database without a name
+        if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":
+            # VACUUM attaches too, a database without a name; None is a name that has to be computed
             return self._refuse("ATTACH and DETACH: a migration changes one database")
         # VACUUM writes everything too, into that other database
         if action in _WRITES and database == "main" and (first or "").lower() in _LEDGER:
@@ -73,6 +74,12 @@ class _Script:
     def _ignore(self, what: str) -> int:
         self.notice(f"ignored {what}")
         return apsw.SQLITE_IGNORE
+
+
+def use_defaults(connection: Connection) -> None:
+    """Set a connection of ours to SQLite's defaults where other people's scripts rely on them: "text" is a string too."""
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)
 
 
 def run_script(
@@ -113,15 +120,16 @@ def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoRetur
     translated = sqlite.translate(error, connection)
     if isinstance(translated, DatabaseBusy | DiskFull | DatabaseCorrupt | ReadOnlyDatabase):
         raise translated from error
+    refusal = script.refusal  # to look for the culprit may meet another
     begin, end = _culprit(connection, script, error)
-    start = begin + _first_word(script.text[begin:end])
+    start = min(start_of_statement(script.text, begin), end)
     offset = getattr(error, "error_offset", -1)
     mark = begin + len(script.text[begin:].encode()[:offset].decode(errors="ignore")) if offset > 0 else start
     line = script.text.count("\n", 0, max(mark, start)) + 1
     statement = script.text[start:end].strip()
     quoted = statement if len(statement) <= _LONGEST_QUOTE else statement[:_LONGEST_QUOTE] + " …"
     where = f"{script.path or script.migration + ' (text from the ledger)'}:{line}"
-    what = f"refused {script.refusal}" if script.refusal else str(error)
+    what = f"refused {refusal}" if refusal else str(error)
     hint = _HINTS.get(str(error).partition(" from within")[0], "")
     raise MigrationFailed(
         f"{where}: {what}{hint}\n" + "\n".join(f"    {row}" for row in quoted.splitlines()),
@@ -143,11 +151,11 @@ def _culprit(connection: Connection, script: _Script, error: apsw.Error) -> tupl
     if script.refusal is None and not _is_next(connection, script, error):
         return script.begin, script.end
     # It failed before it began: it is the one after the last that did.
-    return script.end, _end_of_statement(script.text, script.end)
+    return script.end, _end_of_statement(script.text, start_of_statement(script.text, script.end))
 
 
 def _is_next(connection: Connection, script: _Script, error: apsw.Error) -> bool:
-    if getattr(error, "error_offset", -1) >= 0 or script.end == 0:
+    if getattr(error, "error_offset", -1) >= 0 or script.end == 0 or isinstance(error, apsw.BindingsError):
         return True
     if not isinstance(error, apsw.SQLError | apsw.AuthError):
         return False
@@ -166,20 +174,3 @@ def _end_of_statement(text: str, begin: int) -> int:
         if apsw.complete(text[begin:end]):
             return end
     return len(text)
-
-
-def _first_word(text: str) -> int:
-    """Return where the first statement begins, after blanks, semicolons and comments."""
-    position = 0
-    while position < len(text):
-        if text[position].isspace() or text[position] == ";":
-            position += 1
-        elif text.startswith("--", position):
-            newline = text.find("\n", position)
-            position = len(text) if newline < 0 else newline + 1
-        elif text.startswith("/*", position):
-            close = text.find("*/", position + 2)
-            position = len(text) if close < 0 else close + 2
-        else:
-            break
-    return position

@@ -1,0 +1,108 @@
+"""What the tests of the commands share: a call of each command, and what a refusal looks like."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from tests.folders import ALONE, write
+
+
+@attrs.frozen
+class Outcome:
+    """What a call of the command line left: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """What it printed as JSON: one document and nothing else."""
+        return json.loads(self.out)
+
+
+#: A call of each command that succeeds, once two of three migrations are applied (`health` and `wait`: all of them).
+CALLS = {
+    "migrate": ["migrate"],
+    "rollback": ["rollback"],
+    "redo": ["redo"],
+    "init": ["init"],
+    "reset": ["reset", "--yes"],
+    "status": ["status"],
+    "plan": ["plan"],
+    "health": ["health"],
+    "wait": ["wait", "--timeout", "0"],
+    "new": ["new", "add", "priority"],
+    "mark": ["mark", "0003"],
+    "unmark": ["unmark", "0002"],
+    "accept": ["accept", "0002"],
+}
+#: The commands that change a database, those that open one, and those that load migrations.
+WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
+OPENERS = [name for name in CALLS if name != "new"]
+LOADERS = [name for name in OPENERS if name != "unmark"]
+
+
+def plain(text: str) -> str:
+    """Return the text with what differs from run to run replaced."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "WHEN", text)
+    return re.sub(r"\b\d+(\.\d+)? (ms|s)\b", "TIME", text)
+
+
+def refused(outcome: Outcome, *parts: str, code: int = 1) -> None:
+    """Assert that the call failed with one message that holds these parts, and printed nothing else."""
+    assert (outcome.code, outcome.out) == (code, ""), outcome
+    assert outcome.err.startswith("error: "), outcome
+    assert outcome.err.count("error:") == 1, outcome
+    assert_has(outcome, parts)
+
+
+def misused(outcome: Outcome, *parts: str) -> None:
+    """Assert that the call was refused as wrong usage, with a message that holds these parts."""
+    assert (outcome.code, outcome.out) == (2, ""), outcome
+    assert re.search(r"^Error: ", outcome.err, re.MULTILINE), outcome
+    assert_has(outcome, parts)
+
+
+def assert_has(outcome: Outcome, parts: Iterable[str]) -> None:
+    """Assert that the message holds all these parts."""
+    assert [part for part in parts if part not in outcome.err] == [], outcome
+
+
+# ---------------------------------------------------------------- files and database disagree
+
+
+def edited(folder: Path) -> None:
+    """Edit an applied file."""
+    write(folder, {"0001_a.sql": "CREATE TABLE a (id INTEGER PRIMARY KEY, x);"})
+
+
+def removed(folder: Path) -> None:
+    """Remove an applied pair."""
+    (folder / "0002_b.sql").unlink()
+    (folder / "0002_b.rollback.sql").unlink()
+
+
+def slipped_in(folder: Path) -> None:
+    """Add a migration before an applied one."""
+    write(folder, {"0000_z.sql": "CREATE TABLE z (id);"})
+
+
+def unfinished(folder: Path) -> None:
+    """Break a migration that runs outside of a transaction; the run of it comes later."""
+    write(folder, {"0003_c.sql": ALONE + "CREATE TABLE half (id);\nnonsense;"})
+
+
+#: Each kind of mismatch: how it comes about, which migration it is, and what is said of it and advised.
+KINDS = {
+    "changed": (edited, "0001_a", "its files have changed since it was applied", "dao accept 0001_a"),
+    "missing": (removed, "0002_b", "its file has gone", "dao unmark 0002_b"),
+    "out_of_order": (slipped_in, "0000_z", "comes before migrations that are applied", "--allow-out-of-order"),
+    "unfinished": (unfinished, "0003_c", "did not come to its end", "dao mark 0003_c"),
+}

@@ -1,0 +1,171 @@
+"""The command line, called in this process or at a terminal, in a working directory with migrations and no database."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from dao import migrate
+from dao.cli.main import main
+from tests.cli.calls import Outcome
+from tests.folders import THREE, write
+
+VARIABLES = (
+    "DATABASE_URL",
+    "DATABASE_POOL_SIZE",
+    "DATABASE_POOL_TIMEOUT",
+    "DATABASE_BUSY_TIMEOUT",
+    "DATABASE_MIGRATIONS",
+    "NO_COLOR",
+)
+#: How long a test waits for a process that should long be done.
+PATIENCE = 60
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of three migrations that make the tables a, b and c."""
+    return write(tmp_path / "three", THREE)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the database will be."""
+    return tmp_path / "orchestrator.db"
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory: the default database is to be there, and the three migrations are those in use."""
+    monkeypatch.chdir(tmp_path)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DATABASE_MIGRATIONS", folder.name)
+    return tmp_path
+
+
+@pytest.fixture
+def run(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Call `dao` in this process: `run("migrate", "--to", "0002")`."""
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["dao", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        assert "Traceback" not in out + err
+        return Outcome(end.value.code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def two_applied(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A database in which two of the three migrations are applied, made once."""
+    folder = tmp_path_factory.mktemp("partly")
+    migrate.apply(f"sqlite:///{folder}/partly.db", write(folder / "three", THREE), to="0002_b")
+    return (folder / "partly.db").read_bytes()
+
+
+@pytest.fixture
+def partly(path: Path, two_applied: bytes) -> Path:
+    """The path of a database in which two of the three migrations are applied."""
+    path.write_bytes(two_applied)
+    return path
+
+
+class Terminal:
+    """A process with a terminal of its own: what it showed so far, and keys to press."""
+
+    def __init__(self, arguments: Sequence[str], *, environ: Mapping[str, str], stdout: int | None = None) -> None:
+        """Start it; `stdout` is a file descriptor if the results go elsewhere."""
+        self.shown = ""
+        self._screen, theirs = pty.openpty()
+        command = [sys.executable, "-m", "dao", *arguments]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _AT_TERMINAL, *command],
+            stdin=theirs,
+            stdout=theirs if stdout is None else stdout,
+            stderr=theirs,
+            env=environ,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def press(self, keys: str) -> None:
+        """Type something."""
+        os.write(self._screen, keys.encode())
+
+    def until(self, text: str) -> None:
+        """Wait until the text is on the screen."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.shown:
+            assert time.monotonic() < end, self.shown
+            assert self._read(), self.shown
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C; once more if nothing comes of it: one just before a read begins goes unnoticed by Python."""
+        end = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self.shown
+            self.press("\x03")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+
+    def close(self) -> int:
+        """Wait for the end and return the exit code."""
+        end = time.monotonic() + PATIENCE
+        while self._read():
+            assert time.monotonic() < end, self.shown
+        os.close(self._screen)
+        return self.process.wait(PATIENCE)
+
+    def _read(self) -> bool:
+        """Read what is new on the screen and return whether anything more may come."""
+        if not select.select([self._screen], [], [], PATIENCE)[0]:
+            return False
+        try:
+            new = os.read(self._screen, 65536)
+        except OSError:  # what Linux says at the end
+            new = b""
+        self.shown += new.decode(errors="replace").replace("\r\n", "\n")
+        return bool(new)
+
+
+# Makes the terminal the process's own, so that Ctrl-C on it is a signal.
+_AT_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def terminal(workplace: Path) -> Iterator[Callable[..., Terminal]]:
+    """Start `dao` at a terminal: `terminal("reset")`; keyword arguments go into its environment."""
+    started: list[Terminal] = []
+
+    def start(*arguments: str, stdout: int | None = None, **environ: str) -> Terminal:
+        environ = {**os.environ, "TERM": "xterm-256color", **environ}
+        started.append(Terminal(arguments, environ=environ, stdout=stdout))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:  # the test failed
+            one.process.kill()
+            one.process.wait(PATIENCE)

@@ -1,0 +1,190 @@
+"""What all commands have in common, and those that write a migration or mend the ledger."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from dao import _version, migrate
+from dao.cli.main import group
+from tests.cli.calls import CALLS, OPENERS, edited, plain, refused, removed
+from tests.folders import dump, query, tables
+
+# what a command prints as JSON has these keys: they are part of its interface
+KEYS = {
+    "migrate": {"database", "results"},
+    "rollback": {"database", "results"},
+    "redo": {"database", "results"},
+    "init": {"database", "exists", "current", "migrations"},
+    "reset": {"database", "results"},
+    "status": {"database", "exists", "current", "migrations"},
+    "plan": {"database", "steps"},
+    "health": {"database", "healthy", "seconds", "error"},
+    "wait": {"database", "ready", "error"},
+    "new": {"paths"},
+    "mark": {"database", "ids"},
+    "unmark": {"database", "ids"},
+    "accept": {"database", "ids"},
+}
+
+
+# ---------------------------------------------------------------- what all have in common
+
+
+def test_calls_cover_every_command():
+    """The tables of these tests have all commands there are."""
+    assert set(CALLS) == set(KEYS) == set(group.commands)
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_command_help_explains_it_and_each_option(run, name):
+    """Each command prints its own help, and every option in it says what it is for."""
+    outcome = run(name, "--help")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"Usage: dao {name} ")
+    assert run(name, "-h") == outcome
+    command = group.commands[name]
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help
+            assert parameter.opts[-1] in outcome.out
+
+
+def test_help_of_the_group_lists_commands_and_exit_codes(run):
+    """`dao --help` has every command, and says what the exit codes mean."""
+    outcome = run("--help")
+    assert outcome.code == 0
+    assert re.findall(r"^  (\w+)  ", outcome.out.partition("Commands:")[2], re.MULTILINE) == sorted(CALLS)
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4" in outcome.out
+
+
+def test_group_without_a_command_prints_the_help_and_fails(run):
+    """`dao` alone does nothing: it shows what there is."""
+    outcome = run()
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.strip() == run("--help").out.strip()
+
+
+def test_version_is_that_of_the_package(run):
+    """`dao --version` names the version."""
+    assert run("--version").out == f"dao {_version.__version__}\n"
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_command_quiet_prints_nothing(run, partly, name):
+    """With --quiet a command that succeeds prints nothing."""
+    if name in {"health", "wait"}:
+        run("migrate")
+    outcome = run(*CALLS[name], "--quiet")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_command_json_is_one_document_with_these_keys(run, partly, name):
+    """With --json a command prints one document, whose keys are part of its interface."""
+    if name in {"health", "wait"}:
+        run("migrate")
+    outcome = run(*CALLS[name], "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert set(outcome.document) == KEYS[name]
+    assert run(name, "--json", "--quiet", "--help").code == 0
+
+
+@pytest.mark.parametrize("name", OPENERS)
+def test_command_failing_as_json_prints_the_error_in_both_ways(run, path, name):
+    """With --json an error is a document on standard output and a line on standard error."""
+    path.write_text("no database" * 1000)
+    outcome = run(*CALLS[name], "--json")
+    assert outcome.code == 1
+    assert "is damaged or no SQLite database" in outcome.err
+    error = outcome.document["error"]
+    if name in {"health", "wait"}:
+        assert error in outcome.err
+    else:
+        assert error["type"] == "DatabaseCorrupt"
+        assert outcome.err == f"error: {error['message']}\n"
+
+
+# ---------------------------------------------------------------- new, mark, unmark, accept
+
+
+def test_new_writes_an_empty_pair_and_prints_its_paths(run, folder):
+    """The pair is in the folder in use, named by the time and the words, and it can be loaded."""
+    paths = run("new", "Add", "a priority!").out.split()
+    assert [re.sub(r"\d{14}", "TIME", path) for path in paths] == [
+        "three/TIME_add_a_priority.sql",
+        "three/TIME_add_a_priority.rollback.sql",
+    ]
+    assert all(Path(path).read_text().startswith("-- ") for path in paths)
+    assert [migration.id for migration in migrate.load(folder)][-1] == Path(paths[0]).stem
+
+
+def test_new_twice_makes_two_pairs_in_order(run):
+    """A second pair within the same second comes after the first."""
+    first, second = (run("new", "same", "--json").document["paths"][0] for _ in range(2))
+    assert first < second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["///"], ["needs a letter or a digit", "'///'"]),
+        (["x", "--migrations", "nowhere"], ["nowhere: the migrations folder does not exist", "create it first"]),
+        (["x" * 300], ["cannot be written"]),
+    ],
+    ids=["no letter", "no folder", "too long"],
+)
+def test_new_that_cannot_be_written_is_refused(run, folder, arguments, parts):
+    """The message names what is wrong, and no half of a pair is left."""
+    before = sorted(folder.iterdir())
+    refused(run("new", *arguments), *parts)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_mark_notes_without_running(run, path):
+    """A marked migration counts as applied; its tables are not made. One that is applied is passed over."""
+    assert run("mark", "0002", "0001_a").out == "marked as applied: 0001_a\nmarked as applied: 0002_b\n"
+    assert tables(path) == []
+    assert plain(run("status").out).splitlines()[-1] == "orchestrator.db: 2 applied, 1 pending"
+    assert run("mark", "0001").out == "nothing to change\n"
+    assert run("mark", "0003", "0001", "--json").document == {"database": "orchestrator.db", "ids": ["0003_c"]}
+
+
+def test_unmark_forgets_without_undoing(run, partly, folder):
+    """The table stays, the migration is pending again. No file is needed for that."""
+    removed(folder)
+    assert run("unmark", "0002").out == "marked as not applied: 0002_b\n"
+    assert tables(partly) == ["a", "b"]
+    assert run("unmark", "0001", "--json").document == {"database": "orchestrator.db", "ids": ["0001_a"]}
+
+
+def test_accept_takes_the_file_as_it_is_now(run, partly, folder):
+    """After it, an edited file is no mismatch any more, and nothing of it was run."""
+    edited(folder)
+    assert run("status", "--exit-code").code == 4
+    assert run("accept", "0001").out == "accepted as it is now: 0001_a\n"
+    assert run("status", "--exit-code").code == 3
+    assert query(partly, "SELECT count(*) FROM pragma_table_info('a')") == [(1,)]
+
+
+def test_accept_of_a_removed_file_says_what_else_can_be_done(run, partly, folder):
+    """There is no text to accept; the message has the alternatives."""
+    removed(folder)
+    refused(run("accept", "0002"), "0002_b: its file has gone", "dao unmark 0002_b")
+
+
+@pytest.mark.parametrize("name", ["mark", "unmark", "accept"])
+@pytest.mark.parametrize(
+    ("ids", "part"),
+    [(["0009"], "there is no"), (["000"], "may be any of"), (["0001", "0009"], "there is no"), ([""], "''")],
+    ids=["unknown", "ambiguous", "one of them unknown", "empty"],
+)
+def test_mark_unmark_accept_bad_id_changes_nothing(run, partly, name, ids, part):
+    """An id that names none, or several, is refused with those there are; the others are not done either."""
+    before = dump(partly)
+    refused(run(name, *ids), part, repr(ids[-1]), "0001_a, 0002_b")
+    assert dump(partly) == before

@@ -1,0 +1,254 @@
+"""The commands that only look: status, plan, health, wait."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import pytest
+
+from dao import migrate
+from tests.cli.calls import KINDS, plain, refused, removed, slipped_in
+from tests.folders import ALONE, IDS, dump, tables, write
+
+# ---------------------------------------------------------------- status, plan
+
+
+def test_status_before_the_database_exists_is_all_pending(run, path):
+    """It says that there is no database yet, and makes none."""
+    assert run("status").out.splitlines() == [
+        "pending     0001_a",
+        "pending     0002_b",
+        "pending     0003_c",
+        "orchestrator.db (does not exist yet): 3 pending",
+    ]
+    assert run("status", "--json").document == {
+        "database": "orchestrator.db",
+        "exists": False,
+        "current": False,
+        "migrations": [
+            {
+                "id": id,
+                "state": "pending",
+                "reversible": True,
+                "out_of_order": False,
+                "applied_at": None,
+                "duration_ms": None,
+            }
+            for id in IDS
+        ],
+    }
+    assert not path.exists()
+
+
+def test_status_shows_when_each_was_applied_and_how_long_it_took(run, partly):
+    """An applied migration has its time in UTC and its duration, a pending one neither."""
+    assert plain(run("status").out).splitlines() == [
+        "applied     0001_a  WHEN, TIME",
+        "applied     0002_b  WHEN, TIME",
+        "pending     0003_c",
+        "orchestrator.db: 2 applied, 1 pending",
+    ]
+    first, _, last = run("status", "--json").document["migrations"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", first["applied_at"])
+    assert isinstance(first["duration_ms"], int)
+    assert (last["applied_at"], last["duration_ms"]) == (None, None)
+
+
+def test_status_marked_irreversible_and_out_of_order_are_said(run, folder):
+    """A migration that cannot be undone, or comes before an applied one, says so; a marked one took no time."""
+    run("migrate", "--to", "0002")
+    run("mark", "0003")
+    write(folder, {"0002.5_late.sql": "CREATE TABLE late (id);"})
+    lines = plain(run("status").out).splitlines()
+    assert lines[2:] == [
+        "applied     0003_c       WHEN",
+        "pending     0002.5_late  irreversible, out of order",
+        "orchestrator.db: 3 applied, 1 pending",
+    ]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_migrate_files_and_database_disagree_names_it_and_the_way_out(run, partly, folder, kind):
+    """Each kind of mismatch stops the run; the message names the migration and what to do, the JSON the kind."""
+    change, id, what, advice = KINDS[kind]
+    change(folder)
+    if kind == "unfinished":
+        refused(run("migrate"), "what it did before this stays done", advice)
+    before = dump(partly)
+    outcome = run("migrate")
+    refused(outcome, "nothing was changed", f"{id}: ", what, advice)
+    error = run("migrate", "--json").document["error"]
+    assert {name: error[name] for name in ("type", *KINDS)} == {
+        "type": "LedgerMismatch",
+        **{other: [id] if other == kind else [] for other in KINDS},
+    }
+    assert run("plan").err == outcome.err
+    assert dump(partly) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "code"),
+    [
+        ("changed", "changed", 4),
+        ("missing", "missing", 4),
+        ("unfinished", "unfinished", 4),
+        ("out_of_order", "pending", 3),
+    ],
+)
+def test_status_exit_code_tells_a_mismatch_from_what_is_pending(run, partly, folder, kind, state, code):
+    """4 when files and database disagree, 3 when migrations are only pending; without the option always 0."""
+    change, id, _, _ = KINDS[kind]
+    change(folder)
+    if kind == "unfinished":
+        run("migrate")
+    outcome = run("status", "--exit-code")
+    assert outcome.code == code
+    assert re.search(rf"^{state} +{id}", outcome.out, re.MULTILINE)
+    assert f"1 {state}" in outcome.out.splitlines()[-1] or state == "pending"
+    assert run("status", "--exit-code", "--quiet").code == code
+    assert run("status", "--exit-code", "--json").code == code
+    assert run("status").code == 0
+
+
+def test_status_exit_code_pending_is_three_and_current_is_zero(run):
+    """3 while something is pending, 0 once all is applied."""
+    assert run("status", "--exit-code").code == 3
+    run("migrate", "--steps", "1")
+    assert run("status", "--exit-code").code == 3
+    run("migrate")
+    assert run("status", "--exit-code").code == 0
+
+
+def test_migrate_out_of_order_allowed_applies_it(run, partly, folder):
+    """With --allow-out-of-order the late one is applied."""
+    slipped_in(folder)
+    assert run("plan", "--allow-out-of-order").code == run("migrate", "--allow-out-of-order").code == 0
+    assert tables(partly) == ["a", "b", "c", "z"]
+
+
+def test_plan_prints_the_scripts_in_order_and_runs_none(run, partly, folder):
+    """Each step has its file; one that runs outside of a transaction says so; nothing is changed."""
+    write(folder, {"0004_v.sql": ALONE + "VACUUM;"})
+    before = dump(partly)
+    assert run("plan").out.splitlines() == [
+        "apply 0003_c (from three/0003_c.sql)",
+        "apply 0004_v (from three/0004_v.sql, alone and outside of a transaction)",
+    ]
+    assert run("plan", "--json").document["steps"] == [
+        {"id": "0003_c", "direction": "apply", "path": "three/0003_c.sql", "transactional": True},
+        {"id": "0004_v", "direction": "apply", "path": "three/0004_v.sql", "transactional": False},
+    ]
+    assert dump(partly) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "planned"),
+    [
+        ([], ["0003_c"]),
+        (["--to", "0003"], ["0003_c"]),
+        (["--steps", "0"], []),
+        (["--rollback"], ["0002_b"]),
+        (["--rollback", "--steps", "2"], ["0002_b", "0001_a"]),
+        (["--rollback", "--to", "0001"], ["0002_b"]),
+    ],
+    ids=" ".join,
+)
+def test_plan_takes_the_limits_of_migrate_and_rollback(run, partly, options, planned):
+    """What is planned is what migrate or rollback would do with the same options."""
+    assert [step["id"] for step in run("plan", *options, "--json").document["steps"]] == planned
+
+
+def test_plan_rollback_of_a_removed_file_comes_from_the_ledger(run, partly, folder):
+    """A file that has gone is undone by the text that was applied, and the plan says so."""
+    removed(folder)
+    assert run("plan", "--rollback").out == "roll back 0002_b (from the ledger)\n"
+    assert run("plan", "--rollback", "--json").document["steps"][0]["path"] is None
+    assert run("rollback").code == 0
+    assert tables(partly) == ["a"]
+
+
+def test_plan_nothing_to_do_says_so(run):
+    """With all applied there is nothing to plan."""
+    run("migrate")
+    assert run("plan").out == "orchestrator.db: nothing to do\n"
+
+
+# ---------------------------------------------------------------- health, wait
+
+
+def test_health_current_schema_is_healthy(run):
+    """It prints how soon the database answered and exits with 0."""
+    run("migrate")
+    assert plain(run("health").out) == "orchestrator.db: healthy (answered in TIME)\n"
+    document = run("health", "--json").document
+    assert (document["healthy"], document["error"]) == (True, None)
+    assert document["seconds"] >= 0
+
+
+@pytest.mark.parametrize("command", [["health"], ["wait", "--timeout", "0"]], ids=["health", "wait"])
+def test_health_and_wait_say_what_is_wrong_by_code_and_message(run, path, folder, command):
+    """1: no database; 3: migrations pending; 4: migrations that this program does not know. The message says what to do."""
+    refused(run(*command), str(path), "does not exist")
+    run("migrate", "--to", "0002")
+    refused(run(*command), str(path), "0003_c", "run `dao migrate`", code=3)
+    document = run(*command, "--json").document
+    assert document.get("healthy", document.get("ready")) is False
+    assert "0003_c" in document["error"]
+    run("migrate")
+    removed(folder)
+    refused(run(*command), "does not know (0002_b)", "newer version", code=4)
+
+
+def test_wait_current_schema_is_ready_at_once(run):
+    """There is nothing to wait for, and even no time for it is enough."""
+    run("migrate")
+    assert run("wait", "--timeout", "0").out == "orchestrator.db: ready\n"
+    assert run("wait", "--json").document == {"database": "orchestrator.db", "ready": True, "error": None}
+
+
+def test_wait_migration_finishes_meanwhile_succeeds(run, path, folder):
+    """It goes on asking until another has created the database and migrated it."""
+
+    def deploy() -> None:
+        time.sleep(0.3)
+        migrate.apply(f"sqlite:///{path}", folder)
+
+    thread = threading.Thread(target=deploy)
+    thread.start()
+    outcome = run("wait", "--timeout", "60")
+    thread.join()
+    assert (outcome.code, outcome.out) == (0, "orchestrator.db: ready\n")
+
+
+def test_wait_in_vain_says_how_long_and_why(run):
+    """At the end of its patience it fails with the last reason."""
+    refused(run("wait", "--timeout", "0.3"), "not ready after 0.3 s: ", "does not exist")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["status", "--exit-code"],
+        ["plan"],
+        ["plan", "--rollback"],
+        ["health"],
+        ["wait", "--timeout", "0"],
+        ["rollback"],
+        ["redo"],
+        ["unmark", "0001"],
+        ["accept", "0001"],
+        ["reset"],
+        ["migrate", "--to", "nothing"],
+        ["migrate", "--migrations", "nowhere"],
+        ["new", "x"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("mode", ["", "?mode=rwc"])
+def test_command_that_has_nothing_to_create_leaves_no_file(run, workplace, command, mode):
+    """What only looks, or cannot go on without a database, does not make one."""
+    run(*command, "--database", f"sqlite:///other.db{mode}") if command[0] != "new" else run(*command)
+    assert [entry.name for entry in workplace.iterdir()] == ["three"]

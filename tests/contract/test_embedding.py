@@ -1,0 +1,259 @@
+"""Every function of the table modules on a connection that somebody else opened: the table of readers and writers.
+
+Whoever adds a public function adds a line here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import apsw
+import apsw.bestpractice
+import attrs
+import pytest
+
+import dao
+from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+
+NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
+MODULES = {
+    module.__name__.removeprefix("dao."): module
+    for module in (configurations, sessions, tasks, tool_executions, workflow_tasks, workflows)
+}
+TABLES = ["configurations", "sessions", "tasks", "tool_executions", "workflow_tasks", "workflows"]
+
+TASK = dao.Task(id="task", title="a", task_type="agent", created_at=NOON)
+WORKFLOW = dao.Workflow(id="workflow", name="a", created_at=NOON)
+CALL = dao.ToolExecution(
+    id="call", tool_name="grep", input={}, task_id="task", status="running", created_at=NOON, started_at=NOON
+)
+FAILURE = dao.ToolExecution(
+    id="failure", tool_name="grep", input={}, status="failed", duration_ms=7, created_at=NOON, completed_at=NOON
+)
+
+Call = Callable[[apsw.Connection], object]
+
+# Each writes something into the database that `filled` makes.
+WRITERS: dict[str, Call] = {
+    "configurations.delete": lambda c: configurations.delete(c, "key"),
+    "configurations.set": lambda c: configurations.set(c, "key", 6),
+    "configurations.set_many": lambda c: configurations.set_many(c, {"key": 6, "other": 7}),
+    "sessions.close": lambda c: sessions.close(c, "session"),
+    "sessions.close_stale": lambda c: sessions.close_stale(c, older_than=timedelta(0)),
+    "sessions.delete_stale": lambda c: sessions.delete_stale(c, older_than=timedelta(0)),
+    "sessions.heartbeat": lambda c: sessions.heartbeat(c, "session"),
+    "sessions.open": lambda c: sessions.open(c, client_id="web"),
+    "tasks.create": lambda c: tasks.create(c, attrs.evolve(TASK, id="new")),
+    "tasks.create_many": lambda c: tasks.create_many(c, [attrs.evolve(TASK, id="new"), attrs.evolve(TASK, id="newer")]),
+    "tasks.delete": lambda c: tasks.delete(c, "task"),
+    "tasks.set_status": lambda c: tasks.set_status(c, "task", "running"),
+    "tasks.update": lambda c: tasks.update(c, attrs.evolve(TASK, title="b")),
+    "tool_executions.delete_before": lambda c: tool_executions.delete_before(c, NOON + timedelta(1)),
+    "tool_executions.fail": lambda c: tool_executions.fail(c, CALL, error="e"),
+    "tool_executions.finish": lambda c: tool_executions.finish(c, "call"),
+    "tool_executions.record": lambda c: tool_executions.record(c, attrs.evolve(CALL, id="new")),
+    "tool_executions.start": lambda c: tool_executions.start(c, tool_name="grep", input=[]),
+    "tool_executions.timeout": lambda c: tool_executions.timeout(c, CALL),
+    "workflow_tasks.add": lambda c: workflow_tasks.add(c, workflow_id="workflow", task_id="second", sequence=0),
+    "workflow_tasks.move": lambda c: workflow_tasks.move(c, workflow_id="workflow", task_id="task", sequence=5),
+    "workflow_tasks.remove": lambda c: workflow_tasks.remove(c, workflow_id="workflow", task_id="task"),
+    "workflow_tasks.reorder": lambda c: workflow_tasks.reorder(c, "workflow", ["third", "task"]),
+    "workflows.create": lambda c: workflows.create(c, attrs.evolve(WORKFLOW, id="new")),
+    "workflows.create_many": lambda c: workflows.create_many(c, [attrs.evolve(WORKFLOW, id="new")]),
+    "workflows.delete": lambda c: workflows.delete(c, "workflow"),
+    "workflows.set_status": lambda c: workflows.set_status(c, "workflow", "active"),
+    "workflows.update": lambda c: workflows.update(c, attrs.evolve(WORKFLOW, name="b")),
+}
+
+# Each with what it finds in the database that `filled` makes.
+READERS: dict[str, tuple[Call, object]] = {
+    "configurations.exists": (lambda c: configurations.exists(c, "key"), True),
+    "configurations.get": (lambda c: configurations.get(c, "key", int), 5),
+    "configurations.get_all": (lambda c: configurations.get_all(c, "k"), {"key": 5}),
+    "configurations.get_record": (lambda c: configurations.get_record(c, "key").value, 5),
+    "sessions.count_active": (lambda c: sessions.count_active(c, client_id="cli"), 1),
+    "sessions.find_stale": (lambda c: len(sessions.find_stale(c, older_than=timedelta(0))), 1),
+    "sessions.get": (lambda c: sessions.get(c, "session").client_id, "cli"),
+    "sessions.get_one": (lambda c: sessions.get_one(c, "session").client_id, "cli"),
+    "sessions.list_active": (lambda c: len(sessions.list_active(c)), 1),
+    "tasks.count": (lambda c: tasks.count(c, status="pending"), 3),
+    "tasks.count_by_status": (lambda c: tasks.count_by_status(c)[dao.TaskStatus.PENDING], 3),
+    "tasks.exists": (lambda c: tasks.exists(c, "task"), True),
+    "tasks.find": (lambda c: [task.id for task in tasks.find(c).items], ["third", "task", "second"]),
+    "tasks.get": (lambda c: tasks.get(c, "task"), TASK),
+    "tasks.get_one": (lambda c: tasks.get_one(c, "task"), TASK),
+    "tasks.iter_all": (lambda c: [task.id for task in tasks.iter_all(c)], ["third", "task", "second"]),
+    "tool_executions.count": (lambda c: tool_executions.count(c, task_id="task"), 1),
+    "tool_executions.find": (lambda c: tool_executions.find(c).items, [FAILURE, CALL]),
+    "tool_executions.get": (lambda c: tool_executions.get(c, "call"), CALL),
+    "tool_executions.get_one": (lambda c: tool_executions.get_one(c, "call"), CALL),
+    "tool_executions.iter_all": (lambda c: list(tool_executions.iter_all(c)), [FAILURE, CALL]),
+    "tool_executions.recent_errors": (tool_executions.recent_errors, [FAILURE]),
+    "tool_executions.statistics": (lambda c: [row.p95_ms for row in tool_executions.statistics(c)], [7]),
+    "workflow_tasks.count": (lambda c: workflow_tasks.count(c, "workflow"), 2),
+    "workflow_tasks.get": (lambda c: workflow_tasks.get(c, workflow_id="workflow", task_id="task").sequence, 0),
+    "workflow_tasks.list_tasks": (lambda c: workflow_tasks.list_tasks(c, "workflow")[0].task, TASK),
+    "workflow_tasks.list_workflows": (lambda c: workflow_tasks.list_workflows(c, "task"), [WORKFLOW]),
+    "workflows.count": (workflows.count, 1),
+    "workflows.count_by_status": (lambda c: workflows.count_by_status(c)[dao.WorkflowStatus.DRAFT], 1),
+    "workflows.exists": (lambda c: workflows.exists(c, "workflow"), True),
+    "workflows.find": (lambda c: workflows.find(c, status="draft").items, [WORKFLOW]),
+    "workflows.get": (lambda c: workflows.get(c, "workflow"), WORKFLOW),
+    "workflows.get_one": (lambda c: workflows.get_one(c, "workflow"), WORKFLOW),
+    "workflows.iter_all": (lambda c: list(workflows.iter_all(c)), [WORKFLOW]),
+}
+
+every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+every_reader = pytest.mark.parametrize(("read", "expected"), READERS.values(), ids=READERS)
+
+
+@pytest.fixture(scope="module")
+def filled_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a row or two in each table, in SQLite's own journal mode, made once."""
+    path = tmp_path_factory.mktemp("filled") / "filled.db"
+    path.write_bytes(template.read_bytes())
+    connection = apsw.Connection(str(path))
+    tasks.create_many(connection, [attrs.evolve(TASK, id=id) for id in ("task", "second", "third")])
+    workflows.create(connection, WORKFLOW)
+    for task_id in ("task", "third"):
+        workflow_tasks.add(connection, workflow_id="workflow", task_id=task_id)
+    for execution in (CALL, FAILURE):
+        tool_executions.record(connection, execution)
+    connection.execute(
+        "INSERT INTO sessions (id, client_id, last_heartbeat) VALUES ('session', 'cli', ?)",
+        ("2025-01-15T12:00:00.000Z",),
+    )
+    configurations.set(connection, "key", 5)
+    connection.close()
+    return path
+
+
+@pytest.fixture
+def filled(filled_template: Path, tmp_path: Path) -> str:
+    """The path of a database of one's own with a row or two in each table."""
+    path = tmp_path / "strangers.db"
+    path.write_bytes(filled_template.read_bytes())
+    return str(path)
+
+
+def plain(connection: apsw.Connection) -> None:
+    """SQLite's own settings: foreign keys off, a rollback journal, no waiting."""
+
+
+def own(connection: apsw.Connection) -> None:
+    """Settings that differ from this package's wherever they can."""
+    connection.pragma("recursive_triggers", True)
+    connection.pragma("synchronous", "full")
+    connection.pragma("journal_mode", "truncate")
+    connection.pragma("reverse_unordered_selects", True)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
+    connection.transaction_mode = "EXCLUSIVE"
+    connection.exec_trace = lambda *_: True
+
+
+def best_practice(connection: apsw.Connection) -> None:
+    """What apsw recommends, on this connection only."""
+    for name in dir(apsw.bestpractice):
+        if name.startswith("connection_"):
+            getattr(apsw.bestpractice, name)(connection)
+
+
+@pytest.fixture(params=[plain, own, best_practice], ids=lambda settings: settings.__name__)
+def strangers(request: pytest.FixtureRequest, filled: str) -> Iterator[apsw.Connection]:
+    """A connection that was opened without this package, with settings of its own."""
+    connection = apsw.Connection(filled, statementcachesize=0 if request.param is own else 100)
+    request.param(connection)
+    yield connection
+    connection.close()
+
+
+def dump(connection: apsw.Connection) -> dict[str, list[tuple]]:
+    return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in TABLES}
+
+
+def test_table_modules_every_public_function_is_listed():
+    """Each public function of a table module is either a reader or a writer of the lists above."""
+    functions = {
+        f"{name}.{function}"
+        for name, module in MODULES.items()
+        for function in module.__all__
+        if inspect.isfunction(getattr(module, function))
+    }
+    assert functions == {*WRITERS, *READERS}
+    assert not {*WRITERS} & {*READERS}
+
+
+@every_reader
+def test_reader_on_a_strangers_connection_finds_and_writes_nothing(strangers, read, expected):
+    """A reading function answers on any connection, even where nothing may be written, and leaves no transaction."""
+    before = dump(strangers)
+    strangers.pragma("query_only", True)
+    assert read(strangers) == expected
+    assert not strangers.in_transaction
+    assert dump(strangers) == before
+
+
+@every_writer
+def test_writer_on_a_strangers_connection_commits(strangers, filled, write):
+    """A writing function alone is one transaction: when it returns, others see what it wrote."""
+    before = dump(strangers)
+    write(strangers)
+    assert not strangers.in_transaction
+    other = apsw.Connection(filled)
+    after = dump(other)
+    other.close()
+    assert after == dump(strangers) != before
+
+
+@every_writer
+@pytest.mark.parametrize(
+    ("strangers", "begin"),
+    [(plain, dao.transaction), (best_practice, dao.transaction), (own, lambda connection: connection)],
+    indirect=["strangers"],
+    ids=["plain, dao's", "best practice, dao's", "own, apsw's"],
+)
+def test_writer_in_a_transaction_rolls_back_with_it(strangers, begin, write):
+    """Inside somebody's transaction a writing function takes part: it commits nothing, and goes when that goes."""
+    before = dump(strangers)
+    with pytest.raises(LookupError, match="changed my mind"), begin(strangers):  # noqa: PT012 - the block is the test
+        write(strangers)
+        assert strangers.in_transaction
+        assert dump(strangers) != before
+        raise LookupError("changed my mind")
+    assert not strangers.in_transaction
+    assert dump(strangers) == before
+
+
+@every_writer
+@pytest.mark.parametrize("strangers", [plain, best_practice], indirect=True, ids=["plain", "best practice"])
+def test_writer_on_a_locked_database_raises_database_busy(strangers, filled, write):
+    """While another connection holds the write lock for too long, each writing function says so and changes nothing."""
+    strangers.set_busy_timeout(1)
+    blocker = apsw.Connection(filled)
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(dao.DatabaseBusy, match=r"strangers\.db is locked by another connection.*try again") as caught:
+        write(strangers)
+    assert isinstance(caught.value.__cause__, apsw.BusyError)
+    assert not strangers.in_transaction
+    before = dump(blocker)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert dump(strangers) == before
+    write(strangers)
+    assert dump(strangers) != before
+
+
+@every_reader
+def test_reader_on_a_database_locked_for_reading_raises_database_busy(filled, read, expected):
+    """Where even reading must wait (a rollback journal while another commits), each reading function says so."""
+    blocker, connection = apsw.Connection(filled), apsw.Connection(filled)
+    blocker.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(dao.DatabaseBusy):
+        read(connection)
+    blocker.execute("ROLLBACK")
+    assert read(connection) == expected
+    blocker.close()
+    connection.close()

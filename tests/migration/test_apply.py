@@ -1,0 +1,283 @@
+"""`apply`: all of it or nothing, and never a foreign key or a file left broken."""
+
+from __future__ import annotations
+
+import pytest
+
+from dao import migrate
+from dao.errors import (
+    CheckFailed,
+    MigrationError,
+    MigrationFailed,
+)
+from dao.migrate.files import checksum
+from tests.folders import IDS, dump, ids, query, tables, with_fourth, write
+
+# ---------------------------------------------------------------- what is done
+
+
+def test_apply_new_database_runs_all_in_order(path, url, three):
+    """All pending migrations are applied, in their order, and the result says so."""
+    results = migrate.apply(url, three)
+    assert [(result.id, result.direction, result.statements) for result in results] == [
+        ("0001_a", "apply", 1),
+        ("0002_b", "apply", 2),
+        ("0003_c", "apply", 1),
+    ]
+    assert tables(path) == ["a", "b", "c"]
+    assert query(path, "SELECT id FROM b") == [(2,)]
+
+
+def test_apply_ledger_row_holds_checksums_and_both_texts(path, url, three):
+    """The ledger keeps what was applied, so that it can be compared and undone without the files."""
+    migrate.apply(url, three)
+    rows = query(
+        path,
+        "SELECT migration_id, state, checksum, rollback_checksum, apply_text, rollback_text, applied_at_utc "
+        "FROM _dao_migration ORDER BY migration_id",
+    )
+    times = dict(query(path, "SELECT migration_id, applied_at_utc FROM _yoyo_migration"))
+    assert rows == [
+        (
+            migration.id,
+            "applied",
+            checksum(migration.text),
+            checksum(migration.rollback_text),
+            migration.text,
+            migration.rollback_text,
+            times[migration.id],
+        )
+        for migration in migrate.load(three)
+    ]
+    assert query(path, "SELECT migration_id, operation FROM _yoyo_log ORDER BY created_at_utc") == [
+        (id, "apply") for id in IDS
+    ]
+
+
+def test_apply_nothing_pending_writes_nothing(path, url, three):
+    """A second run finds nothing to do and changes nothing."""
+    migrate.apply(url, three)
+    before = dump(path)
+    events = []
+    assert migrate.apply(url, three, report=events.append) == []
+    assert (dump(path), events) == (before, [])
+
+
+def test_apply_new_migration_runs_only_that(path, url, three):
+    """What is applied is not run again."""
+    migrate.apply(url, three)
+    write(three, {"0004_d.sql": "CREATE TABLE d (id);"})
+    assert ids(migrate.apply(url, three)) == ["0004_d"]
+    assert tables(path) == ["a", "b", "c", "d"]
+
+
+def test_apply_loaded_migrations_are_taken_as_they_are(path, url, three):
+    """Instead of a folder, `load`'s migrations may be given."""
+    assert ids(migrate.apply(url, migrate.load(three)[:2])) == IDS[:2]
+    assert tables(path) == ["a", "b"]
+
+
+def test_apply_events_tell_what_happens_in_order(url, tmp_path):
+    """`report` hears of each script when it begins and when it is done, and of what was not done as written."""
+    folder = write(tmp_path / "sql", {"1_a.sql": "BEGIN; CREATE TABLE a (id); COMMIT;", "2_b.sql": "SELECT 1;"})
+    events = []
+    results = migrate.apply(url, folder, report=events.append)
+    assert [type(event).__name__ for event in events] == [
+        "Started",
+        "Notice",
+        "Notice",
+        "Finished",
+        "Started",
+        "Finished",
+    ]
+    assert [event.step.id for event in events if isinstance(event, migrate.Started)] == ["1_a", "2_b"]
+    assert [event.result for event in events if isinstance(event, migrate.Finished)] == results
+
+
+# ---------------------------------------------------------------- to, steps, each
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"to": "0002_b"}, IDS[:2]),
+        ({"to": "0002"}, IDS[:2]),
+        ({"to": "0003_c"}, IDS),
+        ({"steps": 0}, []),
+        ({"steps": 1}, IDS[:1]),
+        ({"steps": 99}, IDS),
+        ({"to": "0002_b", "steps": 1}, IDS[:1]),
+        ({"each": True}, IDS),
+        ({"each": True, "steps": 2}, IDS[:2]),
+    ],
+    ids=str,
+)
+def test_apply_to_and_steps_limit_what_runs(path, url, three, arguments, expected):
+    """`to` and `steps` end a run earlier, and a later run goes on where it ended."""
+    assert ids(migrate.apply(url, three, **arguments)) == expected
+    assert migrate.status(url, three).ids("applied") == expected
+    assert ids(migrate.apply(url, three)) == IDS[len(expected) :]
+    assert tables(path) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"to": "0009"}, MigrationError, "there is no migration '0009'; there are 0001_a, 0002_b, 0003_c"),
+        ({"to": "000"}, MigrationError, "'000' may be any of 0001_a, 0002_b, 0003_c"),
+        ({"to": ""}, MigrationError, "there is no migration ''"),
+        ({"steps": -1}, ValueError, "steps must be a whole number from 0, got -1"),
+        ({"steps": True}, ValueError, "steps must be a whole number from 0, got True"),
+    ],
+    ids=str,
+)
+def test_apply_impossible_limit_is_refused_and_creates_nothing(path, url, three, arguments, error, message):
+    """A wrong argument is refused before a database is created."""
+    with pytest.raises(error, match=message):
+        migrate.apply(url, three, **arguments)
+    assert not path.exists()
+
+
+def test_apply_each_failure_keeps_what_was_committed(path, url, tmp_path):
+    """With `each`, migrations before the failed one stay, and the message names them."""
+    with pytest.raises(
+        MigrationFailed, match=r"What was committed before it stays: 0001_a, 0002_b, 0003_c\."
+    ) as caught:
+        migrate.apply(url, with_fourth(tmp_path / "sql", "CREATE TABLE x (id); SELEC 1;"), each=True)
+    assert "Nothing was changed" not in str(caught.value)
+    assert tables(path) == ["a", "b", "c"]
+    assert migrate.status(url, tmp_path / "sql").ids("applied") == IDS
+
+
+def test_apply_each_failed_check_keeps_what_was_committed(path, url, tmp_path):
+    """With `each`, the checks are made for every migration, and one that fails undoes only its own."""
+    script = "CREATE TABLE x (id REFERENCES a (id)); INSERT INTO x VALUES (1);"
+    with pytest.raises(CheckFailed, match=r"What was committed before it stays: 0001_a, 0002_b, 0003_c\.") as caught:
+        migrate.apply(url, with_fourth(tmp_path / "sql", script), each=True)
+    assert "Nothing was changed" not in str(caught.value).replace("nothing", "Nothing")
+    assert tables(path) == ["a", "b", "c"]
+
+
+# ---------------------------------------------------------------- all or nothing
+
+FAILURES = {
+    "syntax": ("CREATE TABLE x (id); SELEC 1;", MigrationFailed),
+    "constraint": ("CREATE TABLE x (id NOT NULL); INSERT INTO x VALUES (NULL);", MigrationFailed),
+    "missing table": ("CREATE TABLE x (id); INSERT INTO y VALUES (1);", MigrationFailed),
+    "raise": (
+        "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT RAISE(ROLLBACK, 'no'); END; INSERT INTO a VALUES (9);",
+        MigrationFailed,
+    ),
+    "conflict": ("INSERT INTO a VALUES (9); INSERT OR ROLLBACK INTO a VALUES (9);", MigrationFailed),
+    "refusal": ("CREATE TABLE x (id); ROLLBACK;", MigrationFailed),
+    "own transaction": ("COMMIT; BEGIN; CREATE TABLE x (id); COMMIT; SELEC 1;", MigrationFailed),
+    "foreign key": ("CREATE TABLE x (id REFERENCES a (id)); INSERT INTO x VALUES (77);", CheckFailed),
+    "integrity": (
+        "CREATE TABLE x (id CHECK (id > 0)); PRAGMA ignore_check_constraints = ON; INSERT INTO x VALUES (-1);",
+        CheckFailed,
+    ),
+    "dropped rows": ("DELETE FROM b; DROP TABLE a; PRAGMA user_version = 7; SELEC 1;", MigrationFailed),
+}
+
+
+@pytest.mark.parametrize("applied", [0, 2])
+@pytest.mark.parametrize(("script", "error"), FAILURES.values(), ids=FAILURES)
+def test_apply_failure_in_the_last_leaves_everything_as_before(path, url, tmp_path, script, error, applied):
+    """Whatever fails, in the last of several migrations: schema, rows and ledger are what they were."""
+    folder = with_fourth(tmp_path / "sql", script)
+    migrate.apply(url, folder, steps=applied)
+    before = dump(path) if applied else {"schema": []}
+    with pytest.raises(error, match=r"\nNothing was changed\.$"):
+        migrate.apply(url, folder)
+    assert dump(path).items() >= before.items()
+    assert len(dump(path)["schema"]) == len(before["schema"])
+    assert migrate.status(url, folder).ids("applied") == IDS[:applied]
+
+
+def test_apply_report_that_raises_undoes_the_run(path, url, three):
+    """An exception of the caller's own, a Ctrl-C among them, undoes everything too."""
+
+    def interrupt(event):
+        if isinstance(event, migrate.Finished) and event.result.id == "0002_b":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        migrate.apply(url, three, report=interrupt)
+    assert dump(path)["schema"] == []
+    assert ids(migrate.apply(url, three)) == IDS
+
+
+def test_apply_after_the_script_was_mended_goes_through(path, url, tmp_path):
+    """A failure leaves nothing behind that would stop the next run."""
+    with pytest.raises(MigrationFailed):
+        migrate.apply(url, with_fourth(tmp_path / "sql", "SELEC 1;"))
+    assert ids(migrate.apply(url, with_fourth(tmp_path / "sql", "CREATE TABLE x (id);"))) == [*IDS, "0004_x"]
+    assert tables(path) == ["a", "b", "c", "x"]
+
+
+# ---------------------------------------------------------------- scripts go to SQLite whole
+
+
+def test_apply_rows_in_the_middle_do_not_stop_a_script(path, url, tmp_path):
+    """A statement that returns rows is drained, and those after it run."""
+    script = """
+        PRAGMA journal_mode; CREATE TABLE x (id);
+        SELECT * FROM sqlite_schema; INSERT INTO x VALUES (1), (2), (3) RETURNING id;
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT i FROM n;
+        EXPLAIN SELECT 1; VALUES (1), (2); PRAGMA table_info(x); CREATE TABLE y (id);
+    """
+    assert migrate.apply(url, with_fourth(tmp_path / "sql", script))[-1].statements == 9
+    assert tables(path) == ["a", "b", "c", "x", "y"]
+    assert query(path, "SELECT id FROM x") == [(1,), (2,), (3,)]
+
+
+@pytest.mark.parametrize(
+    ("script", "check", "rows"),
+    [
+        (
+            """CREATE TRIGGER t AFTER INSERT ON a BEGIN
+               INSERT INTO b VALUES (CASE WHEN new.id > 5 THEN CASE new.id WHEN 6 THEN 60 ELSE 70 END ELSE 0 END);
+               END; INSERT INTO a VALUES (6);""",
+            "SELECT id FROM b",
+            [(2,), (60,)],
+        ),
+        (
+            'CREATE TABLE t (begin, end, declare, "case"); INSERT INTO t VALUES (1, 2, 3, 4);',
+            "SELECT end FROM t",
+            [(2,)],
+        ),
+        ("CREATE TABLE t (x DEFAULT ';--'); INSERT INTO t DEFAULT VALUES;", "SELECT x FROM t", [(";--",)]),
+        (
+            "CREATE TABLE t (x); INSERT INTO t VALUES ('C:\\'); INSERT INTO t VALUES ('D:\\');",
+            "SELECT count(*) FROM t",
+            [(2,)],
+        ),
+        ("CREATE TABLE t (x); INSERT INTO t VALUES ('it''s; -- no comment\n/*');", "SELECT length(x) FROM t", [(22,)]),
+        ('CREATE TABLE "t;u" ([x;y], `z;`); INSERT INTO "t;u" VALUES (1, 2);', 'SELECT "z;" FROM "t;u"', [(2,)]),
+        ('CREATE TABLE t (x); INSERT INTO t VALUES ("double; quoted");', "SELECT x FROM t", [("double; quoted",)]),
+        (
+            "CREATE TABLE t (x); -- INSERT INTO t VALUES (1);\n/* ;; */ INSERT INTO t VALUES (2)",
+            "SELECT x FROM t",
+            [(2,)],
+        ),
+        ("CREATE TABLE t (x); INSERT INTO t VALUES ('a\r\nb');", "SELECT x FROM t", [("a\nb",)]),
+        (";;\n;CREATE TABLE t (x);;;INSERT INTO t VALUES (1);;", "SELECT x FROM t", [(1,)]),
+        (
+            "CREATE VIRTUAL TABLE t USING fts5(x); INSERT INTO t VALUES ('one; two');",
+            "SELECT x FROM t('two')",
+            [("one; two",)],
+        ),
+        (
+            "CREATE TABLE t (x); WITH n (i) AS (VALUES (1), (2)) INSERT INTO t SELECT i FROM n;",
+            "SELECT sum(x) FROM t",
+            [(3,)],
+        ),
+        ("-- Nothing to do here.\n/* ; */", "SELECT count(*) FROM a", [(0,)]),
+        ("", "SELECT count(*) FROM a", [(0,)]),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)
+def test_apply_any_script_means_what_it_means_to_sqlite(path, url, tmp_path, script, check, rows):
+    """SQLite's own parser finds the statements, whatever strings, comments and names hold."""
+    assert ids(migrate.apply(url, with_fourth(tmp_path / "sql", script))) == [*IDS, "0004_x"]
+    assert query(path, check) == rows

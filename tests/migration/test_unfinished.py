@@ -1,0 +1,223 @@
+"""Scripts that cannot run in a transaction: alone, between the others, and never half-way without a trace."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import apsw
+import pytest
+
+from dao import migrate
+from dao.errors import CheckFailed, LedgerMismatch, MigrationFailed, SchemaOutOfDate
+from tests.folders import ALONE, IDS, dump, ids, query, tables, with_fourth, write
+
+# ---------------------------------------------------------------- alone
+
+
+def test_apply_script_outside_of_a_transaction_runs_between_the_others(path, url, tmp_path):
+    """VACUUM works in a script that asks to run alone; those before it are committed first, those after it follow."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "VACUUM; CREATE TABLE x (id);", "0002_vacuum")
+    seen = []
+
+    def look(event):
+        if isinstance(event, migrate.Started):
+            seen.append((event.step.id, migrate.status(url, folder).ids("applied", "unfinished")))
+
+    assert ids(migrate.apply(url, folder, report=look)) == ["0001_a", "0002_b", "0002_vacuum", "0003_c"]
+    assert seen[2:] == [
+        ("0002_vacuum", ["0001_a", "0002_b", "0002_vacuum"]),
+        ("0003_c", ["0001_a", "0002_b", "0002_vacuum"]),
+    ]
+    assert tables(path) == ["a", "b", "c", "x"]
+    assert migrate.status(url, folder).is_current
+    assert query(path, "SELECT DISTINCT state FROM _dao_migration") == [("applied",)]
+
+
+def test_apply_all_outside_of_a_transaction_are_applied_and_rolled_back(path, url, tmp_path):
+    """Several such scripts run one after the other, in both directions."""
+    scripts = {f"{number}.sql": f"{ALONE}CREATE TABLE t{number} (id);" for number in (1, 2, 3)}
+    scripts |= {f"{number}.rollback.sql": f"DROP TABLE t{number}; VACUUM;" for number in (1, 2, 3)}
+    folder = write(tmp_path / "sql", scripts)
+    assert ids(migrate.apply(url, folder)) == ["1", "2", "3"]
+    assert tables(path) == ["t1", "t2", "t3"]
+    assert ids(migrate.redo(url, folder, steps=2)) == ["3", "2", "2", "3"]
+    assert tables(path) == ["t1", "t2", "t3"]
+    assert ids(migrate.rollback(url, folder, steps=None)) == ["3", "2", "1"]
+    assert tables(path) == []
+    assert migrate.status(url, folder).ids("pending") == ["1", "2", "3"]
+
+
+# ---------------------------------------------------------------- half-way
+
+ENDINGS = {
+    "syntax": ("SELEC 1;", MigrationFailed, 'near "SELEC"'),
+    "open transaction": ("BEGIN; CREATE TABLE y (id);", MigrationFailed, "left a transaction open"),
+    "failure in its own transaction": ("BEGIN; CREATE TABLE y (id); SELEC 1;", MigrationFailed, 'near "SELEC"'),
+    "foreign key": (
+        "CREATE TABLE z (id REFERENCES a (id)); INSERT INTO z VALUES (1);",
+        CheckFailed,
+        "z: id = 1 refers",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ending", "error", "message"), ENDINGS.values(), ids=ENDINGS)
+def test_apply_failure_outside_of_a_transaction_leaves_it_unfinished(path, url, tmp_path, ending, error, message):
+    """What a script did outside of a transaction stays, and is known to be unfinished; those before it stay applied."""
+    folder = with_fourth(tmp_path / "sql", f"{ALONE}CREATE TABLE x (id);\n{ending}", "0002_x")
+    with pytest.raises(error, match=message) as caught:
+        migrate.apply(url, folder)
+    assert "what it did before this stays done" in str(caught.value)
+    assert "`dao mark 0002_x` (applied) or `dao unmark 0002_x` (not applied)" in str(caught.value)
+    assert "othing was changed" not in str(caught.value)
+    assert {"x", "y"} & set(tables(path)) == {"x"}
+    status = migrate.status(url, folder)
+    assert {migration.id: migration.state for migration in status.migrations} == {
+        "0001_a": "applied",
+        "0002_b": "applied",
+        "0002_x": "unfinished",
+        "0003_c": "pending",
+    }
+    assert not status.is_current
+
+
+def test_apply_report_that_raises_outside_of_a_transaction_leaves_no_transaction_open(theirs, tmp_path):
+    """A Ctrl-C between such a script's BEGIN and COMMIT rolls that back and leaves the migration unfinished."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "BEGIN; CREATE TABLE x (id); SELECT interrupt(); COMMIT;")
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    theirs.create_scalar_function("interrupt", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        migrate.apply(theirs, folder)
+    assert not theirs.in_transaction
+    assert migrate.status(theirs, folder).ids("unfinished") == ["0004_x"]
+
+
+def unfinished(path: Path, folder: Path) -> Path:
+    """Apply migrations of which the third of four fails half-way, and return their folder."""
+    with_fourth(folder, ALONE + "CREATE TABLE x (id); SELEC 1;", "0002_x")
+    with pytest.raises(MigrationFailed):
+        migrate.apply(f"sqlite:///{path}", folder)
+    return folder
+
+
+def unfinished_rollback(path: Path, folder: Path) -> Path:
+    """Apply four migrations, of which the last fails half-way when it is rolled back, and return their folder."""
+    with_fourth(folder, ALONE + "CREATE TABLE x (id);", rollback="DROP TABLE x; SELEC 1;")
+    migrate.apply(f"sqlite:///{path}", folder)
+    with pytest.raises(MigrationFailed, match="what it did before this stays done"):
+        migrate.rollback(f"sqlite:///{path}", folder)
+    return folder
+
+
+def test_apply_killed_outside_of_a_transaction_leaves_it_unfinished(path, url, tmp_path):
+    """A kill -9 in the middle of such a script: it is known to be unfinished, and nothing holds a lock."""
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;"
+    folder = with_fourth(tmp_path / "sql", f"{ALONE}CREATE TABLE half (id);\n{endless}", "0002_x")
+    program = f"from dao import migrate; migrate.apply({url!r}, {str(folder)!r})"
+    process = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        wait_until(lambda: path.exists() and "half" in tables(path))
+    finally:
+        process.kill()
+        process.wait()
+    assert migrate.status(url, folder).ids("unfinished") == ["0002_x"]
+    assert migrate.status(url, folder).ids("applied") == IDS[:2]
+    with pytest.raises(LedgerMismatch, match="applying it did not come to its end"):
+        migrate.apply(url, folder)
+    assert migrate.mark(url, ["0002_x"], folder) == ["0002_x"]
+    assert ids(migrate.apply(url, folder)) == ["0003_c"]
+
+
+def wait_until(condition) -> None:
+    """Wait until a condition holds; a minute is for ever."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
+
+
+# ---------------------------------------------------------------- until somebody looked
+
+
+@pytest.mark.parametrize("verb", [migrate.apply, migrate.rollback, migrate.redo, migrate.plan])
+def test_apply_while_one_is_unfinished_is_refused_with_the_remedy(path, url, tmp_path, verb):
+    """Nothing runs until somebody has said how an unfinished migration ended."""
+    folder = unfinished(path, tmp_path / "sql")
+    before = dump(path)
+    with pytest.raises(LedgerMismatch, match="0002_x: applying it did not come to its end") as caught:
+        verb(url, folder)
+    assert caught.value.unfinished == ("0002_x",)
+    assert "`dao mark 0002_x` (applied) or `dao unmark 0002_x` (not applied)" in str(caught.value)
+    assert dump(path) == before
+
+
+def test_assert_current_while_one_is_unfinished_is_refused(path, tmp_path):
+    """A program does not start on a schema of which nobody knows how far it got."""
+    folder = unfinished(path, tmp_path / "sql")
+    connection = apsw.Connection(str(path))
+    with pytest.raises(SchemaOutOfDate) as caught:
+        migrate.assert_current(connection, folder)
+    connection.close()
+    assert caught.value.pending == ("0002_x", "0003_c")
+
+
+def test_mark_unfinished_migration_is_applied(path, url, tmp_path):
+    """Marked, an unfinished migration counts as applied, and the next run goes on behind it."""
+    folder = unfinished(path, tmp_path / "sql")
+    assert migrate.mark(url, ["0002_x"], folder) == ["0002_x"]
+    assert ids(migrate.apply(url, folder)) == ["0003_c"]
+    assert migrate.status(url, folder).is_current
+
+
+def test_unmark_unfinished_migration_is_pending_again(path, url, tmp_path):
+    """Unmarked, an unfinished migration runs again."""
+    folder = unfinished(path, tmp_path / "sql")
+    query(path, "DROP TABLE x")
+    write(folder, {"0002_x.sql": ALONE + "CREATE TABLE x (id);"})
+    assert migrate.unmark(url, ["0002_x"]) == ["0002_x"]
+    assert ids(migrate.apply(url, folder)) == ["0002_x", "0003_c"]
+    assert migrate.status(url, folder).is_current
+
+
+@pytest.mark.parametrize(
+    ("resolve", "applied"),
+    [
+        (lambda url, folder: migrate.mark(url, ["0004_x"], folder), [*IDS, "0004_x"]),
+        (lambda url, _folder: migrate.unmark(url, ["0004_x"]), IDS),
+    ],
+    ids=["mark", "unmark"],
+)
+def test_rollback_unfinished_outside_of_a_transaction_is_resolved_by_hand(path, url, tmp_path, resolve, applied):
+    """A rollback script that stops half-way leaves its migration unfinished, until marked or unmarked."""
+    folder = unfinished_rollback(path, tmp_path / "sql")
+    assert tables(path) == ["a", "b", "c"]
+    assert migrate.status(url, folder).ids("unfinished") == ["0004_x"]
+    with pytest.raises(LedgerMismatch, match="0004_x: rolling back it did not come to its end"):
+        migrate.rollback(url, folder)
+    assert resolve(url, folder) == ["0004_x"]
+    assert migrate.status(url, folder).ids("applied") == applied
+    assert migrate.status(url, folder).ids("unfinished") == []
+
+
+def test_accept_unfinished_migration_is_refused(path, url, tmp_path):
+    """To accept an edit does not say how a rollback ended."""
+    folder = unfinished_rollback(path, tmp_path / "sql")
+    with pytest.raises(LedgerMismatch, match="0004_x: it was left unfinished"):
+        migrate.accept(url, ["0004_x"], folder)
+    assert migrate.status(url, folder).ids("unfinished") == ["0004_x"]
+
+
+def test_status_unfinished_migration_whose_file_has_gone_is_shown(path, url, tmp_path):
+    """An unfinished migration does not vanish with its file, and can still be forgotten."""
+    folder = unfinished(path, tmp_path / "sql")
+    (folder / "0002_x.sql").unlink()
+    assert migrate.status(url, folder).ids("unfinished") == ["0002_x"]
+    assert not migrate.status(url, folder).is_current
+    assert migrate.unmark(url, ["0002_x"]) == ["0002_x"]
+    assert migrate.status(url, folder).ids("unfinished") == []

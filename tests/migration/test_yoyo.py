@@ -1,0 +1,254 @@
+"""The stock `yoyo` command on the same folder and ledger, through our backend and through its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+import pytest
+from yoyo.scripts.main import main
+
+from dao import migrate
+from dao.errors import DatabaseBusy
+from tests.folders import ALONE, IDS, THREE, dump, ids, query, schema, tables, write
+
+YOYO = str(Path(sys.executable).with_name("yoyo"))
+OWN = migrate.default_folder()
+OWN_IDS = ids(migrate.load())
+
+#: How the command is told to open the database: with our backend, and with its own.
+SCHEMES = {"our backend": "sqlite+apsw:///", "its own backend": "sqlite:///"}
+both_backends = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHEMES)
+OURS = SCHEMES["our backend"]
+
+
+def command(verb: str, database: str, folder: Path, *arguments: str) -> list[str]:
+    return [YOYO, verb, "--batch", "--no-config-file", "--database", database, *arguments, str(folder)]
+
+
+def yoyo(verb: str, database: str, folder: Path, *arguments: str) -> str:
+    """Run the stock command in a process of its own, which must succeed, and return what it prints."""
+    done = subprocess.run(command(verb, database, folder, *arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def yoyo_here(verb: str, path: Path, folder: Path, *arguments: str) -> None:
+    """Run the stock command with our backend in this process: there it shares our SQLite, and starts in no time."""
+    assert not main(command(verb, f"{OURS}{quote(str(path))}", folder, *arguments)[1:])
+
+
+def listed(database: str, folder: Path) -> dict[str, str]:
+    """Return what `yoyo list` says of each migration: A for applied, U for unapplied."""
+    lines = yoyo("list", database, folder).splitlines()
+    rows = [line.split() for line in lines]
+    return {row[1]: row[0] for row in rows if len(row) > 1 and row[0] in {"A", "U"}}
+
+
+# ---------------------------------------------------------------- both ways round
+
+
+@both_backends
+def test_yoyo_lists_and_rolls_back_what_dao_applied(path, url, scheme):
+    """What `apply` applied, `yoyo list` shows and `yoyo rollback` undoes; and then all is pending here, too."""
+    migrate.apply(url)
+    before = schema(path)
+    assert listed(f"{scheme}{path}", OWN) == dict.fromkeys(OWN_IDS, "A")
+    assert migrate.status(url).is_current
+    yoyo("rollback", f"{scheme}{path}", OWN, "--all")
+    assert schema(path) == []
+    assert migrate.status(url).ids("pending") == OWN_IDS
+    assert ids(migrate.apply(url)) == OWN_IDS
+    assert schema(path) == before
+    assert migrate.status(url).is_current
+
+
+@both_backends
+def test_dao_rolls_back_what_yoyo_applied(path, url, scheme):
+    """What `yoyo apply` applied, `rollback` undoes in yoyo's order; and then `yoyo list` shows all as unapplied."""
+    yoyo("apply", f"{scheme}{path}", OWN)
+    assert migrate.status(url).ids("applied") == OWN_IDS
+    assert migrate.status(url).is_current
+    assert migrate.apply(url) == []
+    assert ids(migrate.rollback(url)) == OWN_IDS[-1:]
+    assert ids(migrate.rollback(url, steps=None)) == OWN_IDS[-2::-1]
+    assert schema(path) == []
+    assert listed(f"{scheme}{path}", OWN) == dict.fromkeys(OWN_IDS, "U")
+
+
+def test_dao_and_yoyo_take_turns(path, url, three):
+    """Each goes on where the other left off, in both directions."""
+    database = f"{SCHEMES['its own backend']}{path}"
+    yoyo("apply", database, three, "--revision", "0001_a")
+    assert ids(migrate.apply(url, three, steps=1)) == ["0002_b"]
+    yoyo_here("apply", path, three)
+    assert migrate.status(url, three).ids("applied") == IDS
+    assert ids(migrate.rollback(url, three)) == ["0003_c"]
+    yoyo("rollback", database, three, "--revision", "0002_b")
+    assert ids(migrate.rollback(url, three)) == ["0001_a"]
+    assert tables(path) == []
+
+
+def test_ledger_is_the_one_that_yoyo_makes(path, url, tmp_path, three):
+    """Yoyo's tables are those that yoyo itself makes, to the letter."""
+    migrate.apply(url, three)
+    theirs = tmp_path / "theirs.db"
+    yoyo("apply", f"{SCHEMES['its own backend']}{theirs}", three)
+    sql = "SELECT name, sql FROM sqlite_schema WHERE name LIKE '_yoyo_%' AND tbl_name <> 'yoyo_lock' ORDER BY name"
+    assert query(path, sql) == query(theirs, sql)
+    rows = "SELECT migration_hash, migration_id FROM _yoyo_migration ORDER BY migration_id"
+    assert query(path, rows) == query(theirs, rows)
+    assert query(path, "SELECT version FROM _yoyo_version ORDER BY 1") == query(
+        theirs, "SELECT version FROM _yoyo_version ORDER BY 1"
+    )
+
+
+def test_status_after_yoyo_applied_an_edited_file_is_not_changed(path, url, three):
+    """A checksum of an earlier application says nothing about a later one, which yoyo made."""
+    migrate.apply(url, three)
+    database = f"{SCHEMES['its own backend']}{path}"
+    yoyo("rollback", database, three, "--revision", "0003_c")
+    assert query(path, "SELECT count(*) FROM _dao_migration") == [(3,)]
+    write(three, {"0003_c.sql": "CREATE TABLE cc (id);", "0003_c.rollback.sql": "DROP TABLE cc;"})
+    assert migrate.status(url, three).ids("pending") == ["0003_c"]
+    yoyo("apply", database, three)
+    assert migrate.status(url, three).is_current
+    assert ids(migrate.rollback(url, three)) == ["0003_c"]
+    assert tables(path) == ["a", "b"]
+
+
+def test_accept_what_yoyo_applied_is_watched_from_then_on(path, url, three):
+    """An edit of what yoyo applied goes unnoticed until its texts are accepted into the ledger."""
+    yoyo_here("apply", path, three)
+    write(three, {"0001_a.sql": "SELECT 1;"})
+    assert migrate.status(url, three).is_current
+    assert migrate.accept(url, IDS, three) == IDS
+    write(three, {"0001_a.sql": THREE["0001_a.sql"]})
+    assert migrate.status(url, three).ids("changed") == ["0001_a"]
+
+
+# ---------------------------------------------------------------- yoyo's lock
+
+
+def lock(path: Path, pid: int) -> None:
+    """Leave yoyo's lock row of a process in the database."""
+    query(
+        path, "CREATE TABLE yoyo_lock (locked INT DEFAULT 1, ctime TIMESTAMP, pid INT NOT NULL, PRIMARY KEY (locked))"
+    )
+    query(path, "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, '2025-01-15T01:00:00', ?)", pid)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        migrate.apply,
+        migrate.rollback,
+        migrate.redo,
+        migrate.reset,
+        lambda url, folder: migrate.mark(url, ["0003_c"], folder),
+        lambda url, _folder: migrate.unmark(url, ["0001_a"]),
+        lambda url, folder: migrate.accept(url, ["0001_a"], folder),
+    ],
+    ids=["apply", "rollback", "redo", "reset", "mark", "unmark", "accept"],
+)
+def test_apply_while_a_living_yoyo_holds_its_lock_is_refused(path, url, three, verb):
+    """The lock row of a process that lives is respected, and the process named."""
+    migrate.apply(url, three, steps=2)
+    lock(path, os.getppid())
+    before = dump(path)
+    with pytest.raises(
+        DatabaseBusy, match=rf"a yoyo command \(process {os.getppid()}\) holds its lock .* `yoyo break-lock`"
+    ):
+        verb(url, three)
+    assert dump(path) == before
+    assert migrate.status(url, three).ids("pending") == ["0003_c"]
+
+
+def test_apply_lock_of_a_dead_yoyo_is_ignored(path, url, three):
+    """The lock row that a killed command left behind stops nobody."""
+    migrate.apply(url, three, steps=2)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    lock(path, gone.pid)
+    assert ids(migrate.apply(url, three)) == ["0003_c"]
+
+
+def test_yoyo_through_our_backend_is_not_stopped_by_a_dead_lock(path, three):
+    """Through our backend the stock command takes no lock row, and waits for none."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    lock(path, gone.pid)
+    yoyo_here("apply", path, three)
+    assert tables(path) == ["a", "b", "c"]
+
+
+# ---------------------------------------------------------------- our backend
+
+
+def test_yoyo_apply_through_our_backend_fails_without_a_trace(path, url, three):
+    """A script that fails is not marked, and what it did before is undone."""
+    migrate.apply(url, three, steps=2)
+    write(three, {"0003_c.sql": "CREATE TABLE c (id);\nINSERT INTO c VALUES (1);\nINSERT INTO nope VALUES (1);"})
+    yoyo_here("list", path, three)  # creates the lock table
+    before = dump(path)
+    with pytest.raises(apsw.SQLError, match="no such table: nope"):
+        yoyo_here("apply", path, three)
+    assert dump(path) == before
+
+
+def test_yoyo_rollback_through_our_backend_fails_without_a_trace(path, url, three):
+    """A rollback that fails is not unmarked, and what it did before is undone."""
+    migrate.apply(url, three)
+    write(three, {"0003_c.rollback.sql": "DROP TABLE nope;\nDROP TABLE c;"})
+    yoyo_here("list", path, three)
+    before = dump(path)
+    with pytest.raises(apsw.SQLError, match="no such table: nope"):
+        yoyo_here("rollback", path, three, "--revision", "0003_c")
+    assert dump(path) == before
+
+
+def test_yoyo_through_our_backend_runs_other_peoples_scripts(path, url, tmp_path):
+    """Rows in the middle, double-quoted strings, triggers, and what cannot run in a transaction."""
+    folder = write(
+        tmp_path / "sql",
+        {
+            "1.sql": 'PRAGMA journal_mode; CREATE TABLE a (x DEFAULT "it; is"); INSERT INTO a DEFAULT VALUES; SELECT * FROM a;',
+            "1.rollback.sql": "DROP TABLE a;",
+            "2.sql": "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE a SET x = 2; SELECT 1; END; INSERT INTO a VALUES (1);",
+            "2.rollback.sql": "DROP TRIGGER t;",
+            "3.sql": ALONE + "VACUUM;\nCREATE TABLE b (id);",
+            "3.rollback.sql": "DROP TABLE b;",
+        },
+    )
+    yoyo_here("apply", path, folder)
+    assert query(path, "SELECT x FROM a") == [(2,), (2,)]
+    assert tables(path) == ["a", "b"]
+    assert migrate.status(url, folder).is_current
+    yoyo_here("rollback", path, folder, "--all")
+    assert schema(path) == []
+
+
+def test_yoyo_through_our_backend_opens_the_file_that_is_named(tmp_path, three):
+    """A name with blanks and characters that mean something in a URL is that file and no other."""
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "a b#c?d%20é.db"
+    yoyo_here("apply", path, three)
+    assert tables(path) == ["a", "b", "c"]
+    assert {entry.name.removesuffix("-wal").removesuffix("-shm") for entry in path.parent.iterdir()} == {path.name}
+
+
+def test_yoyo_apply_several_at_once_applies_once(path, url, three):
+    """Two commands through our backend and one run of ours on a new file: all succeed, and each script ran once."""
+    program = "import sys; from dao import migrate; migrate.apply(*sys.argv[1:])"
+    commands = [command("apply", f"{OURS}{path}", three)] * 2 + [[sys.executable, "-c", program, url, str(three)]]
+    processes = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for each in commands]
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], errors
+    assert tables(path) == ["a", "b", "c"]
+    log = query(path, "SELECT migration_id, count(*) FROM _yoyo_log WHERE operation = 'apply' GROUP BY 1")
+    assert log == [(id, 1) for id in IDS]
+    assert migrate.status(url, three).is_current

@@ -1,0 +1,17 @@
+"""Every verb of the six modules in any order, in transactions and out of them, against plain dicts."""
+
+from __future__ import annotations
+
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.property.rules_of_calls import ConfigurationRules, ExecutionRules, SessionRules
+from tests.property.rules_of_work import LinkRules, TaskRules, WorkflowRules
+
+
+class Verbs(TaskRules, WorkflowRules, LinkRules, ExecutionRules, SessionRules, ConfigurationRules):
+    """All verbs over one database."""
+
+
+def test_all_verbs_in_any_order_agree_with_plain_dicts(template, tmp_path):
+    """No sequence of verbs, transactions, rollbacks and reopenings makes the database differ from the model."""
+    run_state_machine_as_test(lambda: Verbs(template, tmp_path))

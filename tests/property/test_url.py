@@ -1,0 +1,218 @@
+"""Database URLs: every form that is accepted, what is refused and how, and that no message holds a password."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import traceback
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dao
+from dao.url import MEMORY, DatabaseURL, parse
+from tests import strategies
+
+# ---------------------------------------------------------------- round trip
+
+
+@given(url=strategies.database_urls())
+def test_parse_text_of_any_url_returns_it(url):
+    """`str` of a URL means the same, whatever is in the path and the settings."""
+    assert parse(str(url)) == url
+    assert str(parse(str(url))) == str(url)
+    assert str(url).isascii()
+    assert str(url).isprintable()
+
+
+@given(
+    text=st.text()
+    | st.text("sqlitefile:/?#%&=.@mode0 \n").map("sqlite:".__add__)
+    | strategies.paths().map("file:".__add__)
+)
+def test_parse_any_text_returns_a_url_or_raises_invalid_url(text):
+    """There is no text that breaks the parser, and what it accepts it can write."""
+    try:
+        url = parse(text)
+    except (dao.InvalidURL, dao.UnsupportedEngine):
+        return
+    assert parse(str(url)) == url
+
+
+@given(
+    name=st.text(
+        st.characters(codec="utf-8", exclude_characters="\0/") | st.sampled_from("?#%&=:; '\"\\\n"),
+        min_size=1,
+        max_size=40,
+    ).filter(lambda name: name not in {".", ".."})
+)
+def test_connect_file_of_any_name_opens_that_file(name):
+    """The database lies under the name that the URL was made for: nothing in it reads as a parameter or an escape."""
+    with tempfile.TemporaryDirectory() as folder:
+        connection = dao.connect(str(DatabaseURL(path=f"{folder}/{name}")))
+        connection.close()
+        assert os.listdir(folder) == [name]
+
+
+# ---------------------------------------------------------------- what is accepted
+
+ACCEPTED = {
+    "sqlite:///orchestrator.db": DatabaseURL(path="orchestrator.db"),
+    "sqlite:///data/orchestrator.db": DatabaseURL(path="data/orchestrator.db"),
+    "sqlite:///./orchestrator.db": DatabaseURL(path="./orchestrator.db"),
+    "sqlite:////var/lib/orchestrator.db": DatabaseURL(path="/var/lib/orchestrator.db"),
+    "sqlite:orchestrator.db": DatabaseURL(path="orchestrator.db"),
+    "sqlite:/var/lib/orchestrator.db": DatabaseURL(path="/var/lib/orchestrator.db"),
+    "sqlite+apsw:///orchestrator.db": DatabaseURL(path="orchestrator.db"),
+    "SQLite:///Orchestrator.db": DatabaseURL(path="Orchestrator.db"),
+    "file:orchestrator.db": DatabaseURL(path="orchestrator.db"),
+    "file:/var/lib/orchestrator.db": DatabaseURL(path="/var/lib/orchestrator.db"),
+    "file:///var/lib/orchestrator.db": DatabaseURL(path="/var/lib/orchestrator.db"),
+    "file://localhost/var/lib/orchestrator.db": DatabaseURL(path="/var/lib/orchestrator.db"),
+    "sqlite://": DatabaseURL(path=MEMORY),
+    "sqlite:///": DatabaseURL(path=MEMORY),
+    "sqlite:///:memory:": DatabaseURL(path=MEMORY),
+    "sqlite::memory:": DatabaseURL(path=MEMORY),
+    "file::memory:": DatabaseURL(path=MEMORY),
+    "sqlite:///./:memory:": DatabaseURL(path="./:memory:"),
+    "sqlite:///a%3Fb%23c%25d.db": DatabaseURL(path="a?b#c%d.db"),
+    "sqlite:///a b+c é.db": DatabaseURL(path="a b+c é.db"),
+    "sqlite:///%C3%A9.db": DatabaseURL(path="é.db"),
+    "sqlite:///x.db?": DatabaseURL(path="x.db"),
+    "sqlite:///x.db?mode=ro": DatabaseURL(path="x.db", mode="ro"),
+    "sqlite:///x.db?mode=RWC": DatabaseURL(path="x.db", mode="rwc"),
+    "sqlite:///x.db?busy_timeout=0": DatabaseURL(path="x.db", busy_timeout=0),
+    "sqlite:///x.db?synchronous=Full&mode=rw": DatabaseURL(path="x.db", mode="rw", synchronous="full"),
+    "sqlite:///x.db?cache_size=-65536": DatabaseURL(path="x.db", cache_size=-65536),
+    "sqlite:///x.db?cache_size=+100": DatabaseURL(path="x.db", cache_size=100),
+    "sqlite:///x.db?foreign_keys=off": DatabaseURL(path="x.db", foreign_keys=False),
+    "sqlite:///x.db?foreign_keys=1": DatabaseURL(path="x.db", foreign_keys=True),
+    "sqlite://?busy_timeout=10&&foreign_keys=no&": DatabaseURL(path=MEMORY, busy_timeout=10, foreign_keys=False),
+}
+
+
+@pytest.mark.parametrize("text", ACCEPTED)
+def test_parse_accepted_form_returns_what_it_means(text):
+    """Each documented form names the file, or memory, and the settings that it says."""
+    assert parse(text) == ACCEPTED[text]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_memory"), [(MEMORY, True), ("./:memory:", False), (":memory", False), ("x", False)]
+)
+def test_is_memory_is_true_of_the_one_name(path, is_memory):
+    """Only `:memory:` itself is no file."""
+    assert DatabaseURL(path=path).is_memory is is_memory
+
+
+# ---------------------------------------------------------------- what is refused
+
+_FORMS = r".*sqlite:///relative\.db, sqlite:////absolute\.db"
+REFUSED = {
+    "": "begins with its scheme:" + _FORMS,
+    "orchestrator.db": "begins with its scheme:" + _FORMS,
+    "/var/lib/orchestrator.db": "begins with its scheme:" + _FORMS,
+    "://x": "begins with its scheme:" + _FORMS,
+    "mysql://localhost/x": "unknown database scheme 'mysql': use" + _FORMS,
+    "sqlite3:///x.db": "unknown database scheme 'sqlite3': use" + _FORMS,
+    r"C:\data\x.db": "unknown database scheme 'c': use" + _FORMS,
+    "sqlite://x.db": "names a file, not a host: write three slashes before a relative path, four before an absolute one",
+    "sqlite://localhost/x.db": "names a file, not a host",
+    "file://server/x.db": "names a file, not a host",
+    "sqlite:": "names no file: use" + _FORMS,
+    "file:": "names no file",
+    "file://": "names no file",
+    "file://localhost": "names no file",
+    "sqlite:///x.db#part": "no fragment: write %23 for a # in a name",
+    "sqlite:///x.db?mode=ro#part": "no fragment",
+    "sqlite:///100%.db": "followed by two hexadecimal digits: write %25",
+    "sqlite:///%zz.db": "followed by two hexadecimal digits",
+    "sqlite:///%ff.db": "not UTF-8",
+    "sqlite:///\udcff.db": "not UTF-8",
+    "sqlite:///a%00b.db": r"cannot hold a NUL \(%00\)",
+    "sqlite:///x.db?timeout=5": "unknown parameter 'timeout'.*: use mode, busy_timeout, synchronous, cache_size, foreign_keys",
+    "sqlite:///x.db?Mode=ro": "unknown parameter 'Mode'",
+    "sqlite:///x.db?=ro": "unknown parameter in the database URL",
+    "sqlite:///x.db?mode=ro&mode=rw": "parameter 'mode' twice",
+    "sqlite:///x.db?mode": "mode .*expected ro or rw or rwc",
+    "sqlite:///x.db?mode=memory": "mode .*expected ro or rw or rwc",
+    "sqlite:///x.db?busy_timeout=5s": "busy_timeout .*expected a whole number of milliseconds",
+    "sqlite:///x.db?busy_timeout=-1": "busy_timeout .*expected a whole number of milliseconds",
+    "sqlite:///x.db?busy_timeout=٣": "busy_timeout .*expected a whole number of milliseconds",
+    "sqlite:///x.db?busy_timeout=1000000000": "busy_timeout .*expected a whole number of milliseconds",
+    "sqlite:///x.db?synchronous=2": "synchronous .*expected off or normal or full or extra",
+    "sqlite:///x.db?cache_size=1.5": "cache_size .*expected a whole number",
+    "sqlite:///x.db?foreign_keys=": "foreign_keys .*expected on or off",
+}
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=ascii)
+def test_parse_refused_form_says_what_is_allowed(text):
+    """The message names the part that is wrong and what to write instead."""
+    with pytest.raises(dao.InvalidURL, match=REFUSED[text]) as caught:
+        parse(text)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("text", ["postgresql://localhost/x", "postgres:///x", "PostgreSQL://localhost/x"])
+def test_parse_postgresql_is_refused_as_an_engine(text):
+    """A URL that is right, but not for this version, raises another error than one that is wrong."""
+    with pytest.raises(dao.UnsupportedEngine, match=r"opens SQLite only, not postgres.*: use sqlite:///relative"):
+        parse(text)
+
+
+# ---------------------------------------------------------------- passwords
+
+# not spelled out below: tracebacks quote the lines of this file
+HIDDEN = "hunter2"
+
+# every place in which somebody may write one
+_WITH_PASSWORD = [
+    "postgresql://user:{}@host:5432/db",
+    "postgres://user:{}@/db?sslmode=require",
+    "mysql+driver://user:{}@host/db",
+    "user:{}@host/db",
+    "//user:{}@host/db",
+    "sqlite://user:{}@host/x.db",
+    "sqlite://:{}@/x.db",
+    "sqlite+apsw://user:{}@host",
+    "file://user:{}@host/x.db?mode=ro",
+    "file://user:{}@localhost/x.db",
+    "sqlite://x.db?password={}",
+    "sqlite:///x.db?password={}",
+    "sqlite:///x.db?mode=ro&user=me&password={}",
+    "sqlite:///x.db?mode=ro;password={}",
+    "sqlite:///x.db?mode=ro password={}",
+    "sqlite:///x.db?busy_timeout={}",
+    "sqlite:///x.db?synchronous=user:{}@host",
+    "sqlite:///x.db#password={}",
+]
+_awkward = st.text("?#%&=:/@ +;%\0é\udcffx", max_size=4)
+
+
+@given(shape=st.sampled_from(_WITH_PASSWORD), before=_awkward, after=_awkward)
+def test_parse_url_with_a_password_never_repeats_it(shape, before, after):
+    """No message holds a password, nor does any error that it was raised from, whatever else is in the URL."""
+    with pytest.raises((dao.InvalidURL, dao.UnsupportedEngine)) as caught:
+        parse(shape.format(before + HIDDEN + after))
+    chain = "".join(traceback.format_exception(caught.value))
+    assert "InvalidURL" in chain or "UnsupportedEngine" in chain
+    assert HIDDEN not in chain
+
+
+@pytest.mark.parametrize("shape", _WITH_PASSWORD)
+def test_connect_url_with_a_password_never_repeats_it(shape):
+    """Nothing that opening adds to the messages holds it either."""
+    with pytest.raises(dao.Error) as caught:
+        dao.connect(shape.format(HIDDEN))
+    assert HIDDEN not in "".join(traceback.format_exception(caught.value))
+    assert not os.path.exists("x.db")
+
+
+def test_str_without_settings_has_no_query():
+    """Only what differs from the defaults is written."""
+    url = DatabaseURL(path="/x.db")
+    assert str(url) == "sqlite:////x.db"
+    assert str(attrs.evolve(url, foreign_keys=False, mode="ro")) == "sqlite:////x.db?mode=ro&foreign_keys=off"

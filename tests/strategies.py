@@ -1,0 +1,397 @@
+"""Every Hypothesis strategy of the suite: values, records, URLs, and raw texts that are nearly right."""
+
+from __future__ import annotations
+
+import enum
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hypothesis import strategies as st
+
+from dao.records import (
+    FINISHED,
+    MAX_INTEGER,
+    Configuration,
+    Session,
+    Task,
+    TaskStatus,
+    ToolExecution,
+    ToolStatus,
+    Workflow,
+    WorkflowStatus,
+    WorkflowTask,
+)
+from dao.url import MEMORY, DatabaseURL
+
+#: Every character that is blank, as `str.isspace` has it.
+BLANKS = "".join(chr(number) for number in range(0x110000) if chr(number).isspace())
+
+# ---------------------------------------------------------------- text
+
+# blanks, control characters, what is neither blank nor visible, quotes and comments of SQL, both ends of the planes
+_EDGES = (
+    BLANKS + "".join(map(chr, range(0x20))) + "\x7f\u180e\u200b\ufeff\ufffd\uffff\ue000\ud7ff\U0010ffff'\"`\\%_;-$?aA"
+)
+
+
+def texts(*, min_size: int = 0) -> st.SearchStrategy[str]:
+    """Any text that UTF-8 has: NUL, control characters, blanks, all planes."""
+    return st.text(st.characters(codec="utf-8"), min_size=min_size, max_size=20) | st.text(
+        _EDGES, min_size=min_size, max_size=20
+    )
+
+
+def blank_texts() -> st.SearchStrategy[str]:
+    """Nothing but blanks, or nothing."""
+    return st.text(BLANKS, max_size=5)
+
+
+def names() -> st.SearchStrategy[str]:
+    """Any text that is not blank, with blanks around it more often than not."""
+    return st.builds(
+        lambda before, text, after: before + text + after,
+        blank_texts(),
+        texts(min_size=1).filter(lambda text: not text.isspace()),
+        blank_texts(),
+    )
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def json_values(*, max_leaves: int = 8) -> st.SearchStrategy[Any]:
+    """Any JSON value: integers of any size, all finite floats, nested lists and objects."""
+    scalars = (
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.sampled_from([2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**40, -(10**400)])
+        | st.floats(allow_nan=False, allow_infinity=False)
+        | texts()
+    )
+    return st.recursive(scalars, _json_containers, max_leaves=max_leaves)
+
+
+def _json_containers(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(values, max_size=4) | st.dictionaries(texts(), values, max_size=4)
+
+
+def json_objects() -> st.SearchStrategy[dict[str, Any]]:
+    """Any JSON object."""
+    return st.dictionaries(texts(), json_values(max_leaves=4), max_size=4)
+
+
+def json_texts() -> st.SearchStrategy[str]:
+    """Text that is JSON, in any style, or nearly."""
+    values = json_values() | json_objects()
+    compact = values.map(lambda value: json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+    indented = values.map(lambda value: json.dumps(value, indent=1))
+    return st.one_of(compact, indented, _damaged(compact), st.sampled_from(JSON_EDGES), texts())
+
+
+# fmt: off
+#: JSON, and what is nearly JSON: each breaks another rule of its grammar.
+JSON_EDGES = [
+    "", " ", "null", "NULL", "nul", "true", "True", "undefined", "NaN", "Infinity", "-Infinity", "[NaN]",
+    "0", "-0", "-", "--1", "+1", "01", "-01", "1.", ".5", "1.5.5", "1e5", "1E+5", "1e", "1e+", "0x1F", "1e999",
+    "-1e999",
+    '""', '"', '"a', "'a'", '"a" "b"', '"\t"', '"\n"', '"\x00"', '"\x1f"', '"\x7f"', '"\u2028"', '"\\x41"', '"\\\'"',
+    '"\\ud800"', '"\\udc00\\ud800"', '"\\ud83d\\ude00"', '"\\u00"', '"\\u0000"', '"\\/"', '"\\a"', '"\\0"', '"\\u00e9"',
+    "[]", "[", "]", "[,]", "[1,]", "[,1]", "[1 2]", "[[]]", "[1]]", " [ 1 , 2 ] ", "\f[]", "\v[]", "\u00a0[]",
+    "\ufeff[]",
+    "{}", "{", "}", "{,}", '{"a"}', '{"a":}', '{"a":1,}', '{"a":1 "b":2}', '{"a":1,"a":2}', "{a:1}", "{'a':1}", "{1:1}",
+    "{}\x00", "{}\x00{", "\x00{}", "{\x00}", "{} // c", "/* c */ {}", "{}{}", "\r\n\t {}\r\n\t ", "{}\f", "[1]\x00",
+    "1\x002",
+]
+# fmt: on
+
+
+def _damaged(texts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """A text with one character left out, put in, or changed."""
+
+    def damage(text: str, where: float, how: str, character: str) -> str:
+        place = int(where * len(text))
+        if how == "insert":
+            return text[:place] + character + text[place:]
+        return text[:place] + (character if how == "replace" else "") + text[place + 1 :]
+
+    return st.builds(
+        damage,
+        texts,
+        st.floats(0, 1, exclude_max=True),
+        st.sampled_from(["insert", "replace", "delete"]),
+        st.sampled_from("\x00 \t\n0123456789-+.:TtZzeE[]{},\"'\\/a") | st.characters(codec="utf-8"),
+    )
+
+
+# ---------------------------------------------------------------- time
+
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
+
+
+def moments() -> st.SearchStrategy[datetime]:
+    """Aware datetimes of the years 1 to 9999 in any time zone, to the microsecond; each has an equivalent in UTC."""
+    offsets = st.timedeltas(timedelta(hours=-24, microseconds=1), timedelta(hours=24, microseconds=-1)).map(timezone)
+    zones = st.just(UTC) | offsets | st.timezones()
+    edges = st.sampled_from(
+        [
+            EARLIEST,
+            LATEST,
+            datetime(1, 1, 1, 23, 59, tzinfo=timezone(timedelta(hours=23, minutes=59))),
+            datetime(9999, 12, 31, 0, 0, 59, 999_999, tzinfo=timezone(-timedelta(hours=23, minutes=59))),
+        ]
+    )
+    return st.datetimes(timezones=zones).filter(_has_utc) | edges
+
+
+def _has_utc(moment: datetime) -> bool:
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
+def times(earliest: datetime = EARLIEST, latest: datetime = LATEST) -> st.SearchStrategy[datetime]:
+    """Timestamps as they are stored: UTC, whole milliseconds."""
+    moments = st.datetimes(earliest.replace(tzinfo=None), latest.replace(tzinfo=None))
+    return moments.map(lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC))
+
+
+def time_texts() -> st.SearchStrategy[str]:
+    """Text in the form of a timestamp, or nearly: wrong days and hours, other precision, other zones, and junk."""
+    pattern = "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z".format
+    right = st.builds(
+        pattern,
+        st.integers(1, 9999),
+        st.integers(1, 12),
+        st.integers(1, 28),
+        st.integers(0, 23),
+        st.integers(0, 59),
+        st.integers(0, 59),
+        st.integers(0, 999),
+    )
+    nearly = st.builds(
+        pattern,
+        st.sampled_from([0, 1, 4, 100, 400, 1900, 2000, 2023, 2024, 9999, 10000]) | st.integers(0, 10000),
+        st.integers(0, 13),
+        st.integers(0, 32) | st.integers(28, 31),
+        st.integers(0, 25),
+        st.integers(0, 61),
+        st.integers(0, 61),
+        st.integers(0, 1000),
+    )
+    return st.one_of(right, nearly, _damaged(right), st.sampled_from(TIME_EDGES))
+
+
+# fmt: off
+#: Timestamps, and what is nearly one.
+TIME_EDGES = [
+    "", "now", "0", "2460000.5", "subsec", "12:00", "2024-01-01", "2024-W01-1T00:00:00.000Z", "20240101T000000.000Z",
+    "2024-01-01T00:00:00Z", "2024-01-01T00:00:00.00Z", "2024-01-01T00:00:00.0000Z", "2024-01-01T00:00:00.000000Z",
+    "2024-01-01T00:00:00,000Z", "2024-01-01 00:00:00.000Z", "2024-01-01t00:00:00.000Z", "2024-01-01T00:00:00.000z",
+    "2024-01-01T00:00:00.000", "2024-01-01T00:00:00.000+00:00", "2024-01-01T00:00:00.000-00:00", "2024-01-01T00:00Z",
+    "2024-01-01T00:00:00.000Z ", " 2024-01-01T00:00:00.000Z", "2024-01-01T00:00:00.000 Z", "2024-01-01T00:00:00.000ZZ",
+    "2024-01-01T00:00:00.000Z\x00", "2024-01-01T00:00:00.000Z\x00junk", "\x002024-01-01T00:00:00.000Z",
+    "2024-01-01\x00",
+    "2024-13-01T00:00:00.000Z", "2024-00-01T00:00:00.000Z", "2024-01-00T00:00:00.000Z", "2024-04-31T00:00:00.000Z",
+    "2023-02-29T00:00:00.000Z", "2024-02-29T00:00:00.000Z", "2024-02-30T00:00:00.000Z", "1900-02-29T00:00:00.000Z",
+    "2024-01-01T24:00:00.000Z", "2024-01-01T23:60:00.000Z", "2024-01-01T23:59:60.000Z", "2016-12-31T23:59:60.000Z",
+    "0000-01-01T00:00:00.000Z", "0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z", "-2024-01-01T00:00:00.000Z",
+    "10000-01-01T00:00:00.000Z", "+2024-01-01T00:00:00.000Z", "24-01-01T00:00:00.000Z", "\uff12024-01-01T00:00:00.000Z",
+]
+# fmt: on
+
+
+# ---------------------------------------------------------------- records
+
+
+def _record_times(*names: str) -> dict[str, st.SearchStrategy[datetime]]:
+    return dict.fromkeys(("created_at", "updated_at", *names), moments())
+
+
+def _optional(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | values
+
+
+def tasks() -> st.SearchStrategy[Task]:
+    """Any task."""
+    return st.builds(
+        Task,
+        id=texts(min_size=1),
+        title=names(),
+        description=_optional(texts()),
+        task_type=names(),
+        status=st.sampled_from(TaskStatus),
+        config=json_objects(),
+        metadata=json_values(),
+        workspace_path=_optional(texts()),
+        error=_optional(texts()),
+        started_at=_optional(moments()),
+        completed_at=_optional(moments()),
+        **_record_times(),
+    )
+
+
+def workflows() -> st.SearchStrategy[Workflow]:
+    """Any workflow."""
+    return st.builds(
+        Workflow,
+        id=texts(min_size=1),
+        name=names(),
+        description=_optional(texts()),
+        status=st.sampled_from(WorkflowStatus),
+        config=json_objects(),
+        metadata=json_values(),
+        **_record_times(),
+    )
+
+
+def workflow_tasks() -> st.SearchStrategy[WorkflowTask]:
+    """Any link; its workflow and its task need not exist."""
+    return st.builds(
+        WorkflowTask,
+        workflow_id=texts(),
+        task_id=texts(),
+        sequence=sequences(),
+        config=json_objects(),
+        **_record_times(),
+    )
+
+
+def sequences() -> st.SearchStrategy[int]:
+    """Any sequence, also the largest."""
+    return st.integers(0, 9) | st.integers(0, MAX_INTEGER) | st.just(MAX_INTEGER)
+
+
+def tool_executions() -> st.SearchStrategy[ToolExecution]:
+    """Any tool execution; its task need not exist."""
+    return st.one_of(
+        _tool_executions(st.sampled_from(sorted(set(ToolStatus) - FINISHED)), st.none()),
+        _tool_executions(st.sampled_from(sorted(FINISHED)), moments()),
+    )
+
+
+def _tool_executions(
+    statuses: st.SearchStrategy[ToolStatus], ends: st.SearchStrategy[datetime | None]
+) -> st.SearchStrategy[ToolExecution]:
+    return st.builds(
+        ToolExecution,
+        id=texts(min_size=1),
+        task_id=_optional(texts()),
+        tool_name=names(),
+        input=json_values(),
+        output=json_values(),
+        status=statuses,
+        error=_optional(texts()),
+        duration_ms=_optional(sequences()),
+        started_at=_optional(moments()),
+        completed_at=ends,
+        **_record_times(),
+    )
+
+
+def sessions() -> st.SearchStrategy[Session]:
+    """Any session."""
+    return st.builds(
+        Session,
+        id=texts(min_size=1),
+        client_id=names(),
+        is_active=st.booleans(),
+        metadata=json_values(),
+        **_record_times("last_heartbeat"),
+    )
+
+
+def configurations() -> st.SearchStrategy[Configuration]:
+    """Any setting."""
+    return st.builds(Configuration, key=texts(min_size=1), value=json_values(), updated_at=moments())
+
+
+def records() -> st.SearchStrategy[Any]:
+    """Any record of the six kinds."""
+    return st.one_of(tasks(), workflows(), workflow_tasks(), tool_executions(), sessions(), configurations())
+
+
+# ---------------------------------------------------------------- configuration values
+
+
+class Colour(enum.Enum):
+    """An enum of texts."""
+
+    RED = "red"
+    GREEN = "green"
+
+
+class Level(enum.IntEnum):
+    """An enum of numbers."""
+
+    LOW = 1
+    HIGH = 2
+
+
+def configuration_values() -> st.SearchStrategy[tuple[object, Any]]:
+    """What `configurations.set` takes, each with the type as which `configurations.get` returns an equal value."""
+    return st.one_of(
+        _with_type(texts(), str),
+        _with_type(st.integers(), int),
+        _with_type(st.floats(allow_nan=False, allow_infinity=False), float),
+        _with_type(st.booleans(), bool),
+        _with_type(st.lists(json_values(max_leaves=3), max_size=3), list),
+        _with_type(json_objects(), dict),
+        _with_type(st.lists(st.integers(), max_size=3), list[int]),
+        _with_type(zoned_moments(), datetime),
+        _with_type(st.timedeltas(), timedelta),
+        _with_type(st.decimals(allow_nan=False, allow_infinity=False)),
+        _with_type(st.sampled_from(Colour)),
+        _with_type(st.sampled_from(Level)),
+    )
+
+
+def _with_type(values: st.SearchStrategy[Any], kind: Any = None) -> st.SearchStrategy[tuple[object, Any]]:
+    return values.map(lambda value: (value, type(value) if kind is None else kind))
+
+
+def zoned_moments() -> st.SearchStrategy[datetime]:
+    """Aware datetimes whose offset ISO 8601 can write, which is to the minute; hours that occur twice included."""
+    twice = st.builds(
+        lambda zone, fold, minute: datetime(2023, 10, 29, 2, minute, tzinfo=zone, fold=fold),
+        st.sampled_from([UTC, ZoneInfo("Europe/Berlin")]),
+        st.sampled_from([0, 1]),
+        st.integers(0, 59),
+    )
+    return (moments() | twice).filter(lambda moment: moment.utcoffset() % timedelta(minutes=1) == timedelta(0))
+
+
+# ---------------------------------------------------------------- URLs
+
+
+def paths() -> st.SearchStrategy[str]:
+    """Any file name that SQLite can be given, absolute or relative, or the one of a database in memory."""
+    character = st.characters(codec="utf-8", exclude_characters="\x00") | st.sampled_from("/?#%&=:+@ .~\\;\n'\"")
+    return st.just(MEMORY) | st.text(character, min_size=1, max_size=30) | st.sampled_from(_PATHS)
+
+
+# fmt: off
+_PATHS = [
+    "orchestrator.db", "/var/lib/orchestrator.db", "./:memory:", ":memory", ":memory:x", "/", "//", "//host/share", ".",
+    "a?mode=ro", "a#b", "100%", "%41", "a%2Fb", "a b", "~/x", "C:\\data\\x.db", "x.db?", "localhost/x", "//localhost/x",
+    "sqlite:///x.db", "file:x", "a&b=c", "user:secret@host/x", "\u00e9\u4e2d\U0001f600", "-wal", "a+b", "+", "\n",
+]
+# fmt: on
+
+
+def database_urls() -> st.SearchStrategy[DatabaseURL]:
+    """Any database URL, with any settings."""
+    return st.builds(
+        DatabaseURL,
+        path=paths(),
+        mode=_optional(st.sampled_from(["ro", "rw", "rwc"])),
+        busy_timeout=_optional(st.integers(0, 999_999_999)),
+        synchronous=_optional(st.sampled_from(["off", "normal", "full", "extra"])),
+        cache_size=_optional(st.integers(-999_999_999, 999_999_999)),
+        foreign_keys=_optional(st.booleans()),
+    )

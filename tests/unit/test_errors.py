@@ -1,0 +1,392 @@
+"""Errors: the tree, what SQLite's errors become, and what they say."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import re
+from collections.abc import Callable
+
+import apsw
+import pytest
+
+import dao
+from dao import engine, errors, sqlite
+
+TASK = "INSERT INTO tasks (id, title, task_type) VALUES ('1', 'a', 'b')"
+
+
+def raised(connection: apsw.Connection, sql: str, parameters: tuple = ()) -> dao.Error:
+    """Return the error of this package that a statement raises."""
+    with pytest.raises(dao.Error) as caught:
+        engine.fetch(connection, sql, parameters)
+    return caught.value
+
+
+# ---------------------------------------------------------------- the tree
+
+TREE = {
+    dao.Error: Exception,
+    dao.NotFound: (dao.Error, LookupError),
+    dao.StaleRecord: dao.Error,
+    dao.InvalidCursor: (dao.Error, ValueError),
+    dao.ConfigurationTypeError: (dao.Error, TypeError),
+    dao.IntegrityError: dao.Error,
+    dao.UniqueViolation: dao.IntegrityError,
+    dao.ForeignKeyViolation: dao.IntegrityError,
+    dao.CheckViolation: dao.IntegrityError,
+    dao.NotNullViolation: dao.IntegrityError,
+    dao.OperationalError: dao.Error,
+    dao.DatabaseBusy: dao.OperationalError,
+    dao.DiskFull: dao.OperationalError,
+    dao.DatabaseCorrupt: dao.OperationalError,
+    dao.ReadOnlyDatabase: dao.OperationalError,
+    dao.UnsupportedEngine: dao.OperationalError,
+    dao.PoolTimeout: dao.Error,
+    dao.PoolClosed: dao.Error,
+    dao.InvalidURL: (dao.Error, ValueError),
+    dao.MigrationError: dao.Error,
+    dao.MigrationFileError: dao.MigrationError,
+    dao.MigrationFailed: dao.MigrationError,
+    dao.LedgerMismatch: dao.MigrationError,
+    dao.Irreversible: dao.MigrationError,
+    dao.CheckFailed: dao.MigrationError,
+    dao.SchemaOutOfDate: dao.MigrationError,
+    dao.SchemaTooNew: dao.MigrationError,
+}
+
+
+@pytest.mark.parametrize(("error", "bases"), TREE.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_error_class_has_its_place_in_the_tree(error, bases):
+    """Each error is what its callers may catch it as, and says in its docstring what it means."""
+    assert error.__bases__ == (bases if isinstance(bases, tuple) else (bases,))
+    assert error.__doc__
+
+
+def test_errors_all_are_public_and_known():
+    """Every exception of the module is exported by the package, and is in the tree above."""
+    defined = {value for _, value in inspect.getmembers(errors, inspect.isclass) if value.__module__ == "dao.errors"}
+    assert defined == {*TREE}
+    assert {error.__name__ for error in defined} == {*errors.__all__}
+    assert {*errors.__all__} <= {*dao.__all__}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        dao.Error("a"),
+        dao.InvalidCursor("a"),
+        dao.CheckViolation("a", table="t", columns=["x", "y"], constraint="c"),
+        dao.UniqueViolation("a"),
+        dao.DatabaseBusy("a"),
+        dao.PoolTimeout("a"),
+        dao.InvalidURL("a"),
+        dao.LedgerMismatch("a", changed=["1"], unfinished=["2"]),
+        dao.CheckFailed("a", violations=[("t", 1)]),
+        dao.SchemaOutOfDate("a", pending=["1"]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_error_pickled_comes_back_with_its_attributes(error):
+    """An error crosses to another process whole."""
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert type(copy) is type(error)
+    assert (copy.args, vars(copy)) == (error.args, vars(error))
+
+
+# ---------------------------------------------------------------- constraints
+
+SETUP = """
+CREATE TABLE parents (id INTEGER PRIMARY KEY, code TEXT UNIQUE, a ANY, b ANY, UNIQUE (a, b)) STRICT;
+CREATE TABLE children (parent REFERENCES parents (id), strict_parent REFERENCES parents (id) ON DELETE RESTRICT);
+CREATE TABLE pairs (x, y, PRIMARY KEY (x, y)) WITHOUT ROWID;
+CREATE TABLE loose (x CHECK (x > 0));
+CREATE UNIQUE INDEX unique_double ON loose (x * 2);
+CREATE TABLE "odd name" ("odd column" TEXT NOT NULL, n INTEGER) STRICT;
+CREATE TABLE guarded (x);
+CREATE TRIGGER guard BEFORE INSERT ON guarded BEGIN SELECT raise(ABORT, 'guarded: index ''no'''); END;
+INSERT INTO parents VALUES (1, 'a', 1, 2), (2, 'b', 3, 4);
+INSERT INTO children VALUES (1, 2);
+INSERT INTO pairs VALUES (1, 2);
+INSERT INTO loose (rowid, x) VALUES (1, 1);
+"""
+
+VIOLATIONS = {
+    # a named CHECK: table, columns and name
+    "UPDATE tasks SET title = ' '": (
+        dao.CheckViolation, 275, "tasks", ("title",), "tasks_title_not_blank"
+    ),
+    "UPDATE tasks SET status = 'done'": (
+        dao.CheckViolation, 275, "tasks", ("status",), "tasks_status_known"
+    ),
+    "UPDATE tasks SET config = '[]'": (
+        dao.CheckViolation, 275, "tasks", ("config",), "tasks_config_json_object"
+    ),
+    "UPDATE tasks SET created_at = '2025-01-01'": (
+        dao.CheckViolation, 275, "tasks", ("created_at",), "tasks_created_at_utc_ms"
+    ),
+    "INSERT INTO tool_executions (id, tool_name, input, status) VALUES ('1', 'a', '1', 'failed')": (
+        dao.CheckViolation, 275, "tool_executions", ("status", "completed_at"),
+        "tool_executions_completed_at_when_finished",
+    ),
+    # a CHECK without a name: SQLite gives its text
+    "INSERT INTO loose VALUES (0)": (dao.CheckViolation, 275, None, (), "x > 0"),
+    # keys
+    TASK: (dao.UniqueViolation, 1555, "tasks", ("id",), None),
+    "INSERT INTO parents (id) VALUES (1)": (dao.UniqueViolation, 1555, "parents", ("id",), None),
+    "INSERT INTO pairs VALUES (1, 2)": (dao.UniqueViolation, 1555, "pairs", ("x", "y"), None),
+    "INSERT INTO parents (code) VALUES ('a')": (dao.UniqueViolation, 2067, "parents", ("code",), None),
+    "INSERT INTO parents (a, b) VALUES (1, 2)": (dao.UniqueViolation, 2067, "parents", ("a", "b"), None),
+    "INSERT INTO loose VALUES (1)": (dao.UniqueViolation, 2067, None, (), "unique_double"),
+    "INSERT INTO loose (rowid, x) VALUES (1, 5)": (dao.UniqueViolation, 2579, "loose", ("rowid",), None),
+    # values
+    "INSERT INTO tasks (id, task_type) VALUES ('2', 'b')": (dao.NotNullViolation, 1299, "tasks", ("title",), None),
+    "UPDATE tasks SET config = NULL": (dao.NotNullViolation, 1299, "tasks", ("config",), None),
+    "INSERT INTO pairs VALUES (1, NULL)": (dao.NotNullViolation, 1299, "pairs", ("y",), None),
+    "UPDATE tasks SET title = x'00'": (dao.IntegrityError, 3091, "tasks", ("title",), None),
+    "INSERT INTO \"odd name\" VALUES (x'00', 1)": (dao.IntegrityError, 3091, "odd name", ("odd column",), None),
+    # parents: SQLite names nothing
+    "INSERT INTO children VALUES (9, NULL)": (dao.ForeignKeyViolation, 787, None, (), None),
+    "DELETE FROM parents WHERE id = 1": (dao.ForeignKeyViolation, 787, None, (), None),
+    "DELETE FROM parents WHERE id = 2": (dao.ForeignKeyViolation, 1811, None, (), None),
+    "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ('9', '1', 0)": (
+        dao.ForeignKeyViolation, 787, None, (), None
+    ),
+    # somebody's trigger: its own words
+    "INSERT INTO guarded VALUES (1)": (dao.IntegrityError, 1811, None, (), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sql", "expected"), VIOLATIONS.items(), ids=lambda value: str(value)[:60])
+def test_translate_constraint_names_what_refused_the_row(connection, sql, expected):
+    """A refused row is an error of its kind that carries table, columns and constraint, as far as SQLite tells."""
+    kind, code, table, columns, constraint = expected
+    connection.execute(SETUP).fetchall()
+    connection.execute(TASK).fetchall()
+    error = raised(connection, sql)
+    assert type(error) is kind
+    assert (error.table, error.columns, error.constraint) == (table, columns, constraint)
+    assert isinstance(error.__cause__, apsw.ConstraintError)
+    assert error.__cause__.extendedresult == code
+    for name in filter(None, [table, *columns[:1], constraint]):
+        assert name in str(error) or kind is dao.CheckViolation
+
+
+def test_translate_message_of_a_trigger_is_kept(connection):
+    """What somebody's trigger says comes out as it is."""
+    connection.execute(SETUP).fetchall()
+    assert str(raised(connection, "INSERT INTO guarded VALUES (1)")) == "guarded: index 'no'"
+
+
+def test_translate_check_constraint_every_one_of_the_schema_has_its_table_and_columns(connection):
+    """Each named CHECK of the schema leads to its table and to the columns that it looks at."""
+    tables = connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql LIKE 'CREATE TABLE%'").fetchall()
+    found = [(table, name) for table, sql in tables for name in re.findall(r"CONSTRAINT (\w+)\s+CHECK", sql)]
+    assert len(found) > 40
+    for table, name in found:
+        owner, columns = sqlite._checked_columns(connection, name)
+        assert owner == table
+        assert name.startswith(f"{table}_{columns[0]}") or name == "tool_executions_completed_at_when_finished"
+        assert len(columns) == (2 if name == "tool_executions_completed_at_when_finished" else 1)
+
+
+# ---------------------------------------------------------------- the database
+
+
+def test_translate_damaged_page_raises_database_corrupt(tmp_path):
+    """A page that makes no sense is reported as damage, with the file's name."""
+    path = tmp_path / "a.db"
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE t (x)").fetchall()
+    connection.executemany("INSERT INTO t VALUES (zeroblob(?))", [(1000,)] * 50)
+    connection.close()
+    data = path.read_bytes()
+    path.write_bytes(data[: 2 * 4096] + b"\xff" * (len(data) - 2 * 4096))
+    connection = dao.connect(f"sqlite:///{path}")
+    error = raised(connection, "SELECT * FROM t")
+    connection.close()
+    assert type(error) is dao.DatabaseCorrupt
+    assert isinstance(error.__cause__, apsw.CorruptError)
+    assert re.search(r"a\.db is damaged.*restore it from a backup", str(error))
+
+
+def test_translate_file_that_becomes_no_database_raises_database_corrupt(connection, tmp_path):
+    """A file that is no database is named as one, also where it is only attached."""
+    (tmp_path / "letter").write_text("no database " * 100)
+    error = raised(connection, "ATTACH $1 AS other", (str(tmp_path / "letter"),))
+    assert type(error) is dao.DatabaseCorrupt
+    assert isinstance(error.__cause__, apsw.NotADBError)
+
+
+def hold_lock(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    other.execute("BEGIN IMMEDIATE")
+    return TASK
+
+
+def stale_snapshot(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    connection.execute("BEGIN; SELECT * FROM tasks").fetchall()
+    other.execute(TASK).fetchall()
+    return TASK
+
+
+def open_cursor(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    connection.execute("INSERT INTO tasks (id, title, task_type) VALUES ('8', 'a', 'b'), ('9', 'a', 'b')").fetchall()
+    keep.append(connection.execute("SELECT * FROM tasks"))  # it stands in the middle of the table
+    return "DROP TABLE tasks"
+
+
+def no_room(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    connection.pragma("max_page_count", connection.pragma("page_count"))
+    return "CREATE TABLE t AS SELECT zeroblob(100000)"
+
+
+def missing_folder(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    return "ATTACH '/no/such/folder/a.db' AS other"
+
+
+def query_only(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    connection.pragma("query_only", True)
+    return TASK
+
+
+def interrupted(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    connection.create_scalar_function("interrupt_me", connection.interrupt, 0)
+    return "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(interrupt_me()) FROM n"
+
+
+def too_big(connection: apsw.Connection, other: apsw.Connection, keep: list[object]) -> str:
+    connection.limit(apsw.SQLITE_LIMIT_LENGTH, 1000)
+    return "SELECT zeroblob(2000)"
+
+
+Provoke = Callable[[apsw.Connection, apsw.Connection, list[object]], str]
+FAILURES: dict[Provoke, tuple[type[dao.Error], int, str]] = {
+    hold_lock: (dao.DatabaseBusy, apsw.SQLITE_BUSY, "is locked by another connection.*try again"),
+    stale_snapshot: (dao.DatabaseBusy, apsw.SQLITE_BUSY_SNAPSHOT, "is locked by another connection.*try again"),
+    open_cursor: (dao.DatabaseBusy, apsw.SQLITE_LOCKED, "is locked.*try again"),
+    no_room: (dao.DiskFull, apsw.SQLITE_FULL, "no room left to write; nothing was changed. Free some space"),
+    missing_folder: (dao.OperationalError, apsw.SQLITE_CANTOPEN, "unable to open.*check that the file and its folder"),
+    query_only: (dao.ReadOnlyDatabase, apsw.SQLITE_READONLY, "is read-only: open it without mode=ro"),
+    interrupted: (dao.OperationalError, apsw.SQLITE_INTERRUPT, "interrupted; .*repeat the transaction"),
+    too_big: (dao.OperationalError, apsw.SQLITE_TOOBIG, "too big; .*limit"),
+}
+
+
+@pytest.mark.parametrize("provoke", FAILURES, ids=lambda provoke: provoke.__name__)
+def test_translate_failure_of_the_database_is_an_error_of_its_kind(connection, url, provoke):
+    """Each failure has its kind and keeps the driver's error; the message names the file and says what to do."""
+    kind, code, message = FAILURES[provoke]
+    sqlite.set_busy_timeout(connection, 0)
+    other = dao.connect(url)
+    keep: list[object] = []
+    error = raised(connection, provoke(connection, other, keep))
+    keep.clear()
+    other.close()
+    assert type(error) is kind
+    assert error.__cause__.extendedresult == code
+    assert re.search(rf"orchestrator\.db.*{message}", str(error))
+
+
+def test_translate_error_of_a_database_in_memory_names_none():
+    """Where there is no file the message says just what it is."""
+    connection = dao.connect("sqlite://")
+    connection.limit(apsw.SQLITE_LIMIT_LENGTH, 1000)
+    assert str(raised(connection, "SELECT zeroblob(2000)")).startswith("the database: ")
+    connection.close()
+
+
+# What each kind of SQLite's errors becomes; None is what a caller can do nothing about: a bug, or no memory.
+KINDS = {
+    "ABORT": None,
+    "AUTH": None,
+    "BUSY": dao.DatabaseBusy,
+    "CANTOPEN": dao.OperationalError,
+    "CONSTRAINT": dao.IntegrityError,
+    "CORRUPT": dao.DatabaseCorrupt,
+    "EMPTY": None,
+    "ERROR": None,
+    "FORMAT": None,
+    "FULL": dao.DiskFull,
+    "INTERNAL": None,
+    "INTERRUPT": dao.OperationalError,
+    "IOERR": dao.OperationalError,
+    "LOCKED": dao.DatabaseBusy,
+    "MISMATCH": None,
+    "MISUSE": None,
+    "NOLFS": None,
+    "NOMEM": None,
+    "NOTADB": dao.DatabaseCorrupt,
+    "NOTFOUND": None,
+    "PERM": dao.OperationalError,
+    "PROTOCOL": dao.DatabaseBusy,
+    "RANGE": None,
+    "READONLY": dao.ReadOnlyDatabase,
+    "SCHEMA": None,
+    "TOOBIG": dao.OperationalError,
+}
+NO_ERRORS = {"OK", "ROW", "DONE", "NOTICE", "WARNING"}
+CODES = {
+    name.removeprefix("SQLITE_"): code
+    for mapping in (apsw.mapping_result_codes, apsw.mapping_extended_result_codes)
+    for name, code in mapping.items()
+    if isinstance(name, str) and name.split("_")[1] not in NO_ERRORS
+}
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_translate_every_result_code_has_its_kind(connection, name):
+    """Every code that SQLite has, extended ones included, is an error of the kind above or surfaces as it is."""
+    error = sqlite.translate(apsw.exception_for(CODES[name]), connection)
+    expected = KINDS[name.partition("_")[0]]
+    assert isinstance(error, expected) if expected else error is None
+
+
+@pytest.mark.parametrize("code", [apsw.SQLITE_READONLY_RECOVERY, apsw.SQLITE_READONLY_ROLLBACK])
+def test_translate_read_only_after_a_crash_asks_for_recovery(connection, code):
+    """A database that only a writer can recover is not just called read-only."""
+    error = sqlite.translate(apsw.exception_for(code), connection)
+    assert re.search(r"orchestrator\.db needs recovery after a crash.*mode=rw", str(error))
+
+
+# ---------------------------------------------------------------- bugs
+
+
+@pytest.mark.parametrize(
+    ("sql", "parameters", "kind"),
+    [
+        ("SELECT * FROM nothing", (), apsw.SQLError),
+        ("SELEC 1", (), apsw.SQLError),
+        ("SELECT $1", (), apsw.BindingsError),
+        ("SELECT 1", (1,), apsw.BindingsError),
+    ],
+)
+def test_fetch_bug_in_a_statement_surfaces_as_the_driver_raised_it(connection, sql, parameters, kind):
+    """A mistake in our own SQL is not dressed up as something that a caller could handle."""
+    with pytest.raises(kind) as caught:
+        engine.fetch(connection, sql, parameters)
+    assert not isinstance(caught.value, dao.Error)
+    assert caught.value.__cause__ is None
+
+
+def test_fetch_closed_connection_surfaces_as_the_driver_raised_it(url):
+    """Using a connection after its end is a bug of the caller's."""
+    connection = dao.connect(url)
+    connection.close()
+    with pytest.raises(apsw.ConnectionClosedError):
+        dao.tasks.count(connection)
+
+
+def test_translate_other_exception_is_left_alone(connection):
+    """What is not SQLite's is nobody's to translate."""
+    assert sqlite.translate(ValueError("a"), connection) is None
+
+
+@pytest.mark.parametrize("function", [engine.fetch, engine.execute_many], ids=lambda function: function.__name__)
+def test_execute_any_way_translates_alike(connection, function):
+    """One row or many: the same mistake is the same error, and leaves no transaction open."""
+    connection.execute(TASK).fetchall()
+    rows = () if function is engine.fetch else [()]
+    with pytest.raises(dao.UniqueViolation) as caught:
+        function(connection, TASK, rows)
+    assert isinstance(caught.value.__cause__, apsw.ConstraintError)
+    assert not connection.in_transaction

@@ -1,0 +1,886 @@
+"""`dao.Pool`: bounds, order, timeouts, metrics, recycling, health, shutdown and forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+import attrs
+import pytest
+
+import dao
+from dao import Task, engine, pool, tasks
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+PATIENCE = 30  # seconds until a test gives up on another thread
+
+
+@pytest.fixture
+def make_pool(url: str) -> Iterator[Callable[..., dao.Pool]]:
+    """Return a function that makes pools on a migrated database; they are closed in the end."""
+    made: list[dao.Pool] = []
+
+    def make(database_url: str = url, **arguments) -> dao.Pool:
+        made.append(dao.Pool(database_url, **arguments))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close(timeout=0)
+
+
+def add(connection: apsw.Connection, title: str = "a") -> None:
+    tasks.create(connection, Task(title=title, task_type="agent"))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something has come about in another thread."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.0005)
+
+
+class Worker(threading.Thread):
+    """A thread that keeps what its function returned or raised."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        super().__init__()
+        self.work = lambda: function(*arguments)
+        self.result: object = None
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Run the function."""
+        try:
+            self.result = self.work()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+
+    def end(self) -> object:
+        """Wait for the end, and return the result or raise the error."""
+        self.join(PATIENCE)
+        assert not self.is_alive()
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def hold(one: dao.Pool, begun: threading.Event, end: threading.Event) -> None:
+    with one.acquire():
+        begun.set()
+        assert end.wait(PATIENCE)
+
+
+# ---------------------------------------------------------------- opening
+
+
+def test_pool_without_use_opens_nothing(tmp_path, make_pool):
+    """Making a pool touches no file; a connection is opened when it is first needed, and no more than are needed."""
+    path = tmp_path / "new.db"
+    made = make_pool(f"sqlite:///{path}")
+    assert not path.exists()
+    assert made.stats().idle == made.stats().active == 0
+    for _ in range(3):
+        with made.acquire():
+            assert (made.stats().idle, made.stats().active) == (0, 1)
+    assert (made.stats().idle, made.stats().active, made.stats().acquired) == (1, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"size": 0}, ValueError),
+        ({"size": -1}, ValueError),
+        ({"size": True}, ValueError),
+        ({"size": 2.0}, ValueError),
+        ({"timeout": -1}, ValueError),
+        ({"timeout": float("nan")}, ValueError),
+        ({"database_url": "mysql://localhost/a"}, dao.InvalidURL),
+    ],
+    ids=str,
+)
+def test_pool_argument_out_of_range_is_refused(make_pool, arguments, error):
+    """A size is a whole number from 1, a timeout a number from 0, and the URL must mean something."""
+    with pytest.raises(error):
+        make_pool(**arguments)
+
+
+def test_pool_connection_is_set_up_like_any_other(make_pool):
+    """A pool's connections are those of `dao.connect`, the URL's parameters included."""
+    with make_pool().acquire() as connection:
+        assert (connection.pragma("journal_mode"), connection.pragma("foreign_keys")) == ("wal", 1)
+
+
+def test_pool_url_with_parameters_passes_them_on(url, make_pool):
+    """The URL's settings hold for each connection."""
+    with make_pool(url + "?synchronous=full").acquire() as connection:
+        assert connection.pragma("synchronous") == 2
+
+
+def test_pool_relative_url_means_the_same_file_after_a_change_of_folder(monkeypatch, tmp_path, make_pool):
+    """Connections that are opened later are to the same database."""
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = make_pool("sqlite:///a.db")
+    monkeypatch.chdir(tmp_path / "there")
+    with made.acquire() as one, made.acquire() as other:
+        assert one.filename == other.filename == str(tmp_path / "a.db")
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_acquire_opening_fails_raises_and_frees_the_place(tmp_path, make_pool):
+    """A connection that cannot be opened is an error each time, and takes no place."""
+    made = make_pool(f"sqlite:///{tmp_path}/missing/a.db", size=1)
+    for _ in range(3):
+        with pytest.raises(dao.OperationalError, match="does not exist"), made.acquire():
+            pytest.fail("there is no such folder")
+    assert (made.stats().active, made.stats().acquired) == (0, 0)
+    (tmp_path / "missing").mkdir()
+    with made.acquire():
+        assert made.stats().active == 1
+
+
+# ---------------------------------------------------------------- lending
+
+
+def test_acquire_all_in_use_raises_pool_timeout(make_pool):
+    """No more than `size` are lent; who waits in vain is told how many are in use, and is counted."""
+    made = make_pool(size=2, timeout=0.01)
+    with made.acquire() as one, made.acquire() as other:
+        assert one is not other
+        for arguments in ({}, {"timeout": 0}, {"timeout": 0.001}):
+            with pytest.raises(dao.PoolTimeout, match=r"within [\d.]+ s: all 2 are in use"), made.acquire(**arguments):
+                pytest.fail("a third connection")
+        assert attrs.evolve(made.stats(), wait_seconds=0, longest_wait_seconds=0) == dao.PoolStats(
+            size=2,
+            idle=0,
+            active=2,
+            waiting=0,
+            acquired=2,
+            timeouts=3,
+            recycled=0,
+            wait_seconds=0,
+            longest_wait_seconds=0,
+        )
+        assert made.stats().wait_seconds >= made.stats().longest_wait_seconds >= 0.01
+    with made.acquire(timeout=0), made.acquire(timeout=0):
+        assert made.stats().acquired == 4
+
+
+def test_acquire_last_one_back_is_the_first_to_go(make_pool):
+    """The connection that was used last has the warmest cache."""
+    made = make_pool(size=3)
+    with made.acquire() as first, made.acquire():
+        pass
+    with made.acquire() as again:
+        assert again is first
+
+
+def test_acquire_threads_in_the_queue_are_served_in_order_of_arrival(make_pool):
+    """Who waits longest is next, whatever comes later."""
+    made = make_pool(size=1)
+    served: list[int] = []
+
+    def use(number: int) -> None:
+        with made.acquire():
+            served.append(number)
+
+    workers = []
+    with made.acquire():
+        for number in range(12):
+            workers.append(Worker(use, number))
+            wait_for(lambda: made.stats().waiting == len(workers))
+    for worker in workers:
+        worker.end()
+    assert served == list(range(12))
+    assert (made.stats().waiting, made.stats().acquired, made.stats().timeouts) == (0, 13, 0)
+    assert made.stats().longest_wait_seconds <= made.stats().wait_seconds
+
+
+def test_acquire_newcomer_does_not_overtake_the_queue(make_pool):
+    """A connection that comes back while others wait is theirs, even if somebody asks at that moment."""
+    made = make_pool(size=1)
+    order: list[str] = []
+
+    def use() -> None:
+        with made.acquire():
+            order.append("waited")
+
+    lease = made.acquire()
+    lease.__enter__()
+    worker = Worker(use)
+    wait_for(lambda: made.stats().waiting == 1)
+    lease.__exit__(None, None, None)
+    with made.acquire():
+        order.append("came later")
+    worker.end()
+    assert order == ["waited", "came later"]
+
+
+def test_acquire_timed_out_thread_leaves_the_queue(make_pool):
+    """Who gave up is not served later: the connection goes to the next."""
+    made = make_pool(size=1)
+
+    def use(timeout: float) -> apsw.Connection:
+        with made.acquire(timeout=timeout) as connection:
+            return connection
+
+    with made.acquire() as connection:
+        with pytest.raises(dao.PoolTimeout):
+            Worker(use, 0.01).end()
+        patient = Worker(use, PATIENCE)
+        wait_for(lambda: made.stats().waiting == 1)
+    assert patient.end() is connection
+
+
+# ---------------------------------------------------------------- coming back
+
+
+def test_release_open_transaction_is_rolled_back(caplog, make_pool):
+    """A transaction that the block left open is undone before the next one gets the connection, and is logged."""
+    made = make_pool(size=1)
+    with made.acquire() as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        add(connection)
+    assert "came back in a transaction" in caplog.text
+    with made.acquire() as again:
+        assert again is connection
+        assert not again.in_transaction
+        assert tasks.count(again) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (None, True),
+        (ValueError("a"), True),
+        (KeyboardInterrupt(), True),
+        (dao.NotFound("a", table="t", key="k"), True),
+        (dao.UniqueViolation("a"), True),
+        (dao.DatabaseBusy("a"), True),
+        (dao.ReadOnlyDatabase("a"), True),
+        (dao.OperationalError("a"), False),
+        (dao.DatabaseCorrupt("a"), False),
+        (dao.DiskFull("a"), False),
+        (apsw.IOError("a"), False),
+        (apsw.SQLError("a"), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, error, kept):
+    """An error of the row's or of the program's keeps the connection; one that may be its own has it replaced."""
+    made = make_pool(size=1)
+    raises = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with raises as caught, made.acquire() as connection:
+        if error is not None:
+            raise error
+    assert error is None or caught.value is error
+    assert made.stats().recycled == (0 if kept else 1)
+    with made.acquire() as again:
+        assert (again is connection) is kept
+        add(again)
+    if not kept:
+        with pytest.raises(apsw.ConnectionClosedError):
+            connection.execute("SELECT 1")
+
+
+def test_release_closed_connection_is_replaced(make_pool):
+    """A connection that its user closed is not lent again."""
+    made = make_pool(size=1)
+    with made.acquire() as connection:
+        connection.close()
+    assert (made.stats().recycled, made.stats().idle, made.stats().active) == (1, 0, 0)
+    with made.acquire() as again:
+        add(again)
+
+
+def test_release_broken_connection_lets_the_next_in_the_queue_open_one(make_pool):
+    """Who waits for a connection that breaks gets a new one, without waiting longer."""
+    made = make_pool(size=1)
+
+    def use() -> int:
+        with made.acquire() as connection:
+            add(connection)
+            return tasks.count(connection)
+
+    with made.acquire() as connection:
+        workers = []
+        for _ in range(3):
+            workers.append(Worker(use))
+            wait_for(lambda: made.stats().waiting == len(workers))
+        connection.close()
+    assert [worker.end() for worker in workers] == [1, 2, 3]
+    assert (made.stats().recycled, made.stats().acquired) == (1, 4)
+
+
+def test_release_broken_connection_and_no_new_one_fails_each_in_the_queue(tmp_path, make_pool):
+    """If no new connection can be opened everybody in the queue is told so, and no place is lost."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    made = make_pool(f"sqlite:///{folder}/a.db", size=1)
+    with made.acquire() as connection:
+        workers = []
+        for _ in range(3):
+            workers.append(Worker(made.acquire().__enter__))
+            wait_for(lambda: made.stats().waiting == len(workers))
+        connection.close()
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    for worker in workers:
+        with pytest.raises(dao.OperationalError, match="does not exist"):
+            worker.end()
+    assert (made.stats().active, made.stats().waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_pool_memory_is_one_connection_that_is_kept(make_pool, url):
+    """A database in memory ends with its connection: the pool has one, and keeps it whatever the error."""
+    made = make_pool(url, size=5)
+    assert made.stats().size == 1
+    with pytest.raises(dao.OperationalError), made.acquire() as connection:  # noqa: PT012 - the block is the test
+        connection.execute("CREATE TABLE t (x); INSERT INTO t VALUES (1)").fetchall()
+        raise dao.OperationalError("a")
+    with made.acquire() as again:
+        assert engine.fetch(again, "SELECT * FROM t") == [(1,)]
+        with pytest.raises(dao.PoolTimeout), made.acquire(timeout=0):
+            pytest.fail("a second connection")
+
+
+# ---------------------------------------------------------------- interrupted in the queue
+
+
+class Signalled(BaseException):
+    """What a signal raises in the main thread, as Ctrl-C does."""
+
+
+@pytest.fixture
+def signalled() -> Iterator[Callable[[], None]]:
+    """Return a function that interrupts the main thread."""
+
+    def handler(*_: object) -> None:
+        raise Signalled
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    main = threading.main_thread().ident
+    yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_acquire_interrupted_in_the_queue_leaves_it(make_pool, signalled):
+    """Ctrl-C in the queue comes out as it is; the connection goes to the next, and nobody's place is lost."""
+    made = make_pool(size=1)
+    begun, end = threading.Event(), threading.Event()
+    holder = Worker(hold, made, begun, end)
+    assert begun.wait(PATIENCE)
+
+    def interrupt() -> None:
+        wait_for(lambda: made.stats().waiting == 1)
+        signalled()
+
+    interrupter = Worker(interrupt)
+    with pytest.raises(Signalled), made.acquire():
+        pytest.fail("the connection is in use")
+    interrupter.end()
+    assert made.stats().waiting == 0
+    end.set()
+    holder.end()
+    with made.acquire(timeout=0):
+        assert made.stats().active == 1
+
+
+class InterruptedWhenServed(pool._Waiter):
+    """A place in the queue where the interruption comes at the moment of the hand-over."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = self
+
+    def acquire(self, timeout: float) -> None:
+        """Wait to be served, and be interrupted then."""
+        wait_for(lambda: self.served)
+        raise Signalled
+
+    def release(self) -> None:
+        """Do as a lock does."""
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["handed over", "to be opened"])
+def test_acquire_interrupted_as_it_is_served_gives_the_place_on(monkeypatch, make_pool, broken):
+    """If a connection, or leave to open one, was handed over already, it goes to the next in the queue."""
+    made = make_pool(size=1)
+
+    def use() -> str:
+        try:
+            with made.acquire() as connection:
+                add(connection)
+                return "served"
+        except Signalled:
+            return "interrupted"
+
+    with made.acquire() as connection:
+        with monkeypatch.context() as patched:
+            patched.setattr(pool, "_Waiter", InterruptedWhenServed)
+            first = Worker(use)
+            wait_for(lambda: made.stats().waiting == 1)
+        second = Worker(use)
+        wait_for(lambda: made.stats().waiting == 2)
+        if broken:
+            connection.close()
+    assert (first.end(), second.end()) == ("interrupted", "served")
+    assert (made.stats().active, made.stats().waiting) == (0, 0)
+    with made.acquire(timeout=0) as connection:
+        assert tasks.count(connection) == 1
+
+
+def test_acquire_interrupted_while_the_pool_closes_raises_the_interruption(monkeypatch, make_pool):
+    """A shutdown at the same time does not replace Ctrl-C by an error of its own."""
+    made = make_pool(size=1)
+
+    class InterruptedAtShutdown(InterruptedWhenServed):
+        def acquire(self, timeout: float) -> None:
+            wait_for(lambda: made._closed is not None)
+            raise Signalled
+
+    def use() -> None:
+        with pytest.raises(Signalled), made.acquire():
+            pytest.fail("the connection is in use")
+
+    with made.acquire():
+        monkeypatch.setattr(pool, "_Waiter", InterruptedAtShutdown)
+        worker = Worker(use)
+        wait_for(lambda: made.stats().waiting == 1)
+        closer = Worker(made.close, PATIENCE)
+        worker.end()
+    assert closer.end() is True
+
+
+# ---------------------------------------------------------------- health
+
+
+def test_health_of_a_good_database_is_true(make_pool):
+    """A database that answers is healthy; the probe gives its connection back, also to a busy pool."""
+    made = make_pool(size=1)
+    for _ in range(2):
+        health = made.health()
+        assert (health.ok, health.error) == (True, None)
+        assert health.seconds >= 0
+    assert (made.stats().active, made.stats().idle, made.stats().recycled) == (0, 1, 0)
+
+
+def test_health_in_memory_is_true(make_pool):
+    """A database in memory has no file to look at."""
+    assert make_pool("sqlite://").health().ok
+
+
+def test_health_while_another_writes_is_true(make_pool):
+    """A writer is in nobody's way: a probe reads."""
+    made = make_pool()
+    with made.acquire() as connection, dao.transaction(connection):
+        add(connection)
+        assert made.health(timeout=0.5).ok
+
+
+def test_health_all_in_use_is_false_in_time(make_pool):
+    """Where no connection is to be had the answer comes after the timeout, not after the pool's."""
+    made = make_pool(size=1, timeout=600)
+    with made.acquire():
+        health = made.health(timeout=0.01)
+    assert not health.ok
+    assert "all 1 are in use" in health.error
+    assert made.health().ok
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["to be opened", "idle"])
+def test_health_of_a_locked_database_is_false_in_time(database, make_pool, opened):
+    """A database that another keeps locked is not healthy: the probe waits as long as it is told, others as ever."""
+    made = make_pool(f"sqlite:///{database}?busy_timeout=600000", size=1)
+    blocker = apsw.Connection(str(database))
+    if opened:
+        with made.acquire() as connection:
+            connection.pragma("journal_mode", "delete")  # in WAL mode nobody can keep others from reading
+    blocker.execute("BEGIN EXCLUSIVE")
+    health = Worker(made.health, 0.02).end()
+    assert not health.ok
+    assert "locked by another connection" in health.error
+    assert (made.stats().active, made.stats().idle, made.stats().recycled) == (0, int(opened), 0)
+    timer = threading.Timer(0.05, blocker.execute, ["COMMIT"])
+    timer.start()
+    with made.acquire() as connection:
+        add(connection)
+    timer.join()
+    blocker.close()
+    assert made.health().ok
+
+
+@pytest.fixture(params=["idle", "to be opened"])
+def used(request: pytest.FixtureRequest, make_pool) -> dao.Pool:
+    """A pool whose database has a task; its connection waits for use, the cache full, or was closed."""
+    made = make_pool()
+    with made.acquire() as connection:
+        add(connection)
+        assert tasks.count(connection) == 1
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        if request.param == "to be opened":
+            connection.close()
+    return made
+
+
+def overwrite(path: Path) -> None:
+    with open(path, "r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+
+
+def replace(path: Path) -> None:
+    copy = path.with_name("copy.db")
+    copy.write_bytes(path.read_bytes())
+    copy.rename(path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (overwrite, "damaged"),
+        (Path.unlink, "does not exist"),
+        (lambda path: path.rename(f"{path}.old"), "does not exist"),
+    ],
+    ids=["damaged", "deleted", "renamed"],
+)
+def test_health_of_a_harmed_file_is_false(database, used, harm, message):
+    """A file that is damaged or gone is not healthy, full caches or not; and the probe makes no new one."""
+    assert used.stats().idle == 0 or used.health().ok
+    harm(database)
+    for _ in range(2):
+        health = used.health()
+        assert not health.ok
+        assert message in health.error
+    assert database.exists() is (harm is overwrite)
+    assert used.stats().active == 0
+
+
+def test_health_of_a_replaced_file_is_false_until_it_is_opened_again(database, make_pool):
+    """A connection to a file that was replaced writes to nowhere: the probe says so, and has it replaced too."""
+    made = make_pool()
+    with made.acquire() as connection:
+        add(connection)
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    assert made.health().ok
+    replace(database)
+    health = made.health()
+    assert not health.ok
+    assert "replaced while it was open" in health.error
+    assert made.stats().recycled == 1
+
+
+def test_health_of_a_closed_pool_is_false(make_pool):
+    """A pool that lends nothing is not healthy."""
+    made = make_pool()
+    made.close()
+    assert made.health().error == "the pool is closed"
+
+
+# ---------------------------------------------------------------- close
+
+
+def test_close_idle_pool_closes_its_connections(make_pool):
+    """All idle connections are closed; nothing is lent any more; safe to repeat."""
+    made = make_pool()
+    with made.acquire() as one, made.acquire() as other:
+        pass
+    assert made.close() is True
+    assert made.close() is True
+    assert (made.stats().idle, made.stats().active) == (0, 0)
+    for connection in (one, other):
+        with pytest.raises(apsw.ConnectionClosedError):
+            connection.execute("SELECT 1")
+    with pytest.raises(dao.PoolClosed, match="the pool is closed"), made.acquire():
+        pytest.fail("the pool is closed")
+
+
+def test_pool_as_context_manager_closes_at_the_end(url):
+    """The block of a pool ends with its shutdown."""
+    with dao.Pool(url) as made, made.acquire():
+        pass
+    with pytest.raises(dao.PoolClosed):
+        made.acquire().__enter__()
+
+
+def test_close_waits_for_holders(make_pool):
+    """Who holds a connection may finish: its work is committed, and then the connection is closed."""
+    made = make_pool()
+    begun, end = threading.Event(), threading.Event()
+
+    def use() -> apsw.Connection:
+        with made.acquire() as connection:
+            begun.set()
+            assert end.wait(PATIENCE)
+            add(connection)
+            return connection
+
+    holder = Worker(use)
+    assert begun.wait(PATIENCE)
+    closer = Worker(made.close, PATIENCE)
+    wait_for(lambda: made._closed is not None)
+    assert closer.is_alive()
+    end.set()
+    assert closer.end() is True
+    with pytest.raises(apsw.ConnectionClosedError):
+        holder.end().execute("SELECT 1")
+
+
+def test_close_interrupts_a_statement_that_does_not_end(caplog, url, make_pool):
+    """After the timeout a long statement is interrupted, and its transaction undone."""
+    made = make_pool()
+    begun = threading.Event()
+
+    def use() -> None:
+        with made.acquire() as connection, dao.transaction(connection):
+            add(connection)
+            begun.set()
+            engine.fetch(connection, ENDLESS)
+
+    holder = Worker(use)
+    assert begun.wait(PATIENCE)
+    wait_for(lambda: Worker(made.close, 0.01).end() is True)
+    with pytest.raises(dao.OperationalError, match="interrupted"):
+        holder.end()
+    assert "still in use" in caplog.text
+    assert made.stats().active == 0
+    with contextlib.closing(dao.connect(url)) as connection:
+        assert tasks.count(connection) == 0
+
+
+def test_close_holder_that_does_not_end_returns_false_and_closes_later(make_pool):
+    """A connection that nobody gives back is reported, and closed when it comes back after all."""
+    made = make_pool()
+    begun, end = threading.Event(), threading.Event()
+    holder = Worker(hold, made, begun, end)
+    assert begun.wait(PATIENCE)
+    assert made.close(timeout=0) is False
+    assert made.stats().active == 1
+    end.set()
+    holder.end()
+    assert (made.stats().active, made.stats().idle) == (0, 0)
+    assert made.close(timeout=0) is True
+
+
+def test_close_holder_that_closed_its_connection_is_no_obstacle(make_pool):
+    """A connection that its user closed has no statement to interrupt."""
+    made = make_pool()
+    begun, end = threading.Event(), threading.Event()
+
+    def use() -> None:
+        with made.acquire() as connection:
+            connection.close()
+            begun.set()
+            assert end.wait(PATIENCE)
+
+    holder = Worker(use)
+    assert begun.wait(PATIENCE)
+    closer = Worker(made.close, 0)
+    end.set()
+    holder.end()
+    assert closer.end() is True
+
+
+def test_close_threads_in_the_queue_get_pool_closed(make_pool):
+    """Who waits for a connection is told at once that there will be none."""
+    made = make_pool(size=1)
+    with made.acquire():
+        workers = []
+        for _ in range(3):
+            workers.append(Worker(made.acquire().__enter__))
+            wait_for(lambda: made.stats().waiting == len(workers))
+        closer = Worker(made.close, PATIENCE)
+        for worker in workers:
+            with pytest.raises(dao.PoolClosed):
+                worker.end()
+    assert closer.end() is True
+    assert (made.stats().waiting, made.stats().timeouts) == (0, 0)
+
+
+def test_close_while_a_connection_is_being_opened_closes_that_too(monkeypatch, make_pool):
+    """A connection that is ready only after the shutdown began is not lent, and the shutdown waits for it."""
+    made = make_pool()
+    begun, end, opened = threading.Event(), threading.Event(), []
+    connect = engine.connect
+
+    def slowly(database_url: object) -> apsw.Connection:
+        begun.set()
+        assert end.wait(PATIENCE)
+        opened.append(connect(database_url))
+        return opened[0]
+
+    monkeypatch.setattr(pool.engine, "connect", slowly)
+    worker = Worker(made.acquire().__enter__)
+    assert begun.wait(PATIENCE)
+    assert made.stats().active == 1
+    closer = Worker(made.close, PATIENCE)
+    wait_for(lambda: made._closed is not None)
+    end.set()
+    with pytest.raises(dao.PoolClosed):
+        worker.end()
+    assert closer.end() is True
+    with pytest.raises(apsw.ConnectionClosedError):
+        opened[0].execute("SELECT 1")
+
+
+# ---------------------------------------------------------------- fork
+
+
+def in_child(function: Callable[[], object]) -> None:
+    """Run a function in a forked child, and see that it raises nothing there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
+        child = os.fork()
+    if not child:
+        status = 1
+        with contextlib.suppress(BaseException):
+            function()
+            status = 0
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_pool_in_a_forked_child_refuses_to_lend(url, make_pool):
+    """A connection does not survive a fork: the child's copy of the pool says so, and closes nothing of the parent's."""
+    made = make_pool(size=2)
+    with made.acquire(), made.acquire() as idle:
+        pass
+
+    def child() -> None:
+        with pytest.raises(dao.PoolClosed, match="make a new pool"):
+            made.acquire().__enter__()
+        assert not made.health().ok
+        assert made.close(timeout=0) is True
+        assert idle in pool._ABANDONED
+        assert not idle.in_transaction  # it raises if the connection is closed
+
+    in_child(child)
+    with made.acquire() as connection:
+        add(connection)
+    with contextlib.closing(dao.connect(url)) as other:
+        assert tasks.count(other) == 1
+
+
+def test_pool_in_a_forked_child_can_be_made_anew(url, make_pool):
+    """A pool of the child's own works, beside the parent's."""
+    made = make_pool()
+    with made.acquire() as connection:
+        add(connection)
+
+    def child() -> None:
+        with dao.Pool(url) as own, own.acquire() as connection:
+            add(connection)
+
+    in_child(child)
+    with made.acquire() as connection:
+        assert tasks.count(connection) == 2
+
+
+def test_pool_forked_while_a_connection_is_held_leaves_the_parents_transaction(url, make_pool):
+    """In the child the block ends without touching the connection; in the parent the transaction goes on."""
+    made = make_pool(size=1)
+    lease = made.acquire()
+    connection = lease.__enter__()
+    connection.execute("BEGIN IMMEDIATE")
+    add(connection)
+    in_child(lambda: lease.__exit__(None, None, None))
+    assert connection.in_transaction
+    connection.execute("COMMIT")
+    lease.__exit__(None, None, None)
+    with contextlib.closing(dao.connect(url)) as other:
+        assert tasks.count(other) == 1
+
+
+def test_pool_child_that_ends_as_python_does_leaves_the_parents_commits(database):
+    """Also a child that runs its finalizers harms nothing: what the parent commits before and after is there."""
+    code = """
+import os, sys, dao
+pool = dao.Pool(f"sqlite:///{sys.argv[1]}")
+with pool.acquire() as connection:
+    dao.tasks.create(connection, dao.Task(title="before", task_type="agent"))
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+with pool.acquire() as connection:
+    dao.tasks.create(connection, dao.Task(title="after", task_type="agent"))
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, str(database)], check=True)
+    with contextlib.closing(dao.connect(f"sqlite:///{database}")) as connection:
+        assert {task.title for task in tasks.iter_all(connection)} == {"before", "after"}
+        assert connection.pragma("integrity_check") == "ok"
+
+
+# ---------------------------------------------------------------- many threads
+
+
+def test_pool_many_threads_no_connection_is_lost_or_lent_twice(make_pool):
+    """Whatever happens in the blocks, a connection has one user at a time, and in the end all places are free."""
+    made = make_pool(size=4, timeout=PATIENCE)
+    lock = threading.Lock()
+    using: set[apsw.Connection] = set()
+    most = acquired = timeouts = written = 0
+
+    def use(seed: int) -> None:
+        nonlocal most, acquired, timeouts, written
+        rng = random.Random(seed)
+        for _ in range(40):
+            chance = rng.random()
+            try:
+                with made.acquire(timeout=rng.choice([0.001, None, None])) as connection:
+                    with lock:
+                        assert connection not in using
+                        using.add(connection)
+                        most, acquired = max(most, len(using)), acquired + 1
+                    try:
+                        if chance < 0.3:
+                            add(connection)
+                            with lock:
+                                written += 1
+                        elif chance < 0.4:
+                            connection.execute("BEGIN")
+                        elif chance < 0.5:
+                            raise dao.OperationalError("a")
+                        elif chance < 0.6:
+                            raise ValueError("a")
+                        elif chance < 0.65:
+                            connection.close()
+                        time.sleep(rng.random() / 1000)
+                    finally:
+                        with lock:
+                            using.remove(connection)
+            except (dao.OperationalError, ValueError):
+                pass
+            except dao.PoolTimeout:
+                with lock:
+                    timeouts += 1
+
+    workers = [Worker(use, seed) for seed in range(16)]
+    for worker in workers:
+        worker.end()
+    stats = made.stats()
+    assert most == 4
+    assert (stats.active, stats.waiting, stats.acquired, stats.timeouts) == (0, 0, acquired, timeouts)
+    assert stats.idle <= 4
+    with contextlib.ExitStack() as all_places:
+        for _ in range(4):
+            connection = all_places.enter_context(made.acquire(timeout=0))
+        assert tasks.count(connection) == written
+    assert made.close(timeout=0) is True

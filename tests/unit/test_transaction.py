@@ -1,0 +1,471 @@
+"""`dao.transaction` and `dao.run_in_transaction`: what commits, what does not, and what is tried again."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+import apsw
+import pytest
+
+import dao
+from dao import Task, engine, tasks
+
+
+class Stop(Exception):
+    """Leaves a block."""
+
+
+def add(connection: apsw.Connection, title: str, **fields) -> None:
+    tasks.create(connection, Task(title=title, task_type="agent", **fields))
+
+
+def titles(connection: apsw.Connection) -> str:
+    return "".join(sorted(task.title for task in tasks.iter_all(connection)))
+
+
+@pytest.fixture
+def other(url: str) -> Iterator[apsw.Connection]:
+    """Another connection to the same database, which does not wait for locks."""
+    connection = dao.connect(url + "?busy_timeout=0")
+    yield connection
+    connection.close()
+
+
+# ---------------------------------------------------------------- one transaction
+
+
+def test_transaction_block_ends_commits_all_at_once(connection, other):
+    """Others see nothing of the block until its end, and then all of it."""
+    with dao.transaction(connection) as same:
+        assert same is connection
+        add(connection, "a")
+        add(connection, "b")
+        assert titles(other) == ""
+    assert titles(other) == "ab"
+    assert not connection.in_transaction
+
+
+@pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt, GeneratorExit, dao.NotFound])
+def test_transaction_exception_undoes_the_block_and_goes_on(connection, kind):
+    """Any exception, of whatever kind, undoes the block and comes out as it was."""
+    error = dao.NotFound("a", table="t", key="k") if kind is dao.NotFound else kind("enough")
+    with pytest.raises(kind) as caught, dao.transaction(connection):  # noqa: PT012 - the block is the test
+        add(connection, "a")
+        raise error
+    assert caught.value is error
+    assert titles(connection) == ""
+    assert not connection.in_transaction
+
+
+def test_transaction_failed_statement_that_is_swallowed_keeps_the_rest(connection):
+    """A statement that fails undoes itself alone: who goes on keeps the transaction."""
+    with dao.transaction(connection):
+        add(connection, "a", id="1")
+        with contextlib.suppress(dao.UniqueViolation):
+            add(connection, "b", id="1")
+        add(connection, "c")
+    assert titles(connection) == "ac"
+
+
+def test_transaction_connection_can_be_used_again(connection):
+    """After a rollback and after a commit the connection is as it was."""
+    with contextlib.suppress(Stop), dao.transaction(connection):
+        add(connection, "a")
+        raise Stop
+    with dao.transaction(connection):
+        add(connection, "b")
+    add(connection, "c")
+    assert titles(connection) == "bc"
+
+
+def test_transaction_return_out_of_the_block_commits(connection):
+    """Leaving the block by `return` is no exception."""
+
+    def write() -> str:
+        with dao.transaction(connection):
+            add(connection, "a")
+            return "done"
+
+    assert write() == "done"
+    assert titles(connection) == "a"
+
+
+def test_transaction_takes_the_write_lock_at_the_start(connection, other):
+    """The lock is taken before the first statement, so that nobody else writes meanwhile; reading goes on."""
+    with dao.transaction(connection):
+        assert titles(other) == ""
+        with pytest.raises(dao.DatabaseBusy), dao.transaction(other):
+            pytest.fail("two writers at once")
+        assert not other.in_transaction
+
+
+def test_transaction_read_then_write_never_sees_a_stale_snapshot(url, connection):
+    """Many threads that read a number and write the next lose none: no BUSY_SNAPSHOT, no lost update."""
+    engine.fetch(connection, "CREATE TABLE counter (value INTEGER)")
+    engine.fetch(connection, "INSERT INTO counter VALUES (0)")
+
+    def count() -> None:
+        own = dao.connect(url)
+        for _ in range(25):
+            with dao.transaction(own):
+                value = engine.fetch(own, "SELECT value FROM counter")[0][0]
+                engine.fetch(own, "UPDATE counter SET value = $1", (value + 1,))
+        own.close()
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert engine.fetch(connection, "SELECT value FROM counter") == [(100,)]
+
+
+# ---------------------------------------------------------------- nested
+
+
+def test_transaction_nested_blocks_commit_with_the_outermost(connection, other):
+    """An inner block that ends well is not committed yet."""
+    with dao.transaction(connection):
+        add(connection, "a")
+        with dao.transaction(connection):
+            add(connection, "b")
+            with dao.transaction(connection):
+                add(connection, "c")
+        assert titles(connection) == "abc"
+        assert titles(other) == ""
+    assert titles(other) == "abc"
+
+
+def test_transaction_nested_exception_undoes_the_inner_block_only(connection):
+    """Who swallows the exception keeps what came before the inner block and what comes after it."""
+    with dao.transaction(connection):
+        add(connection, "a")
+        with contextlib.suppress(Stop), dao.transaction(connection):
+            add(connection, "b")
+            with dao.transaction(connection):
+                add(connection, "c")
+            raise Stop
+        add(connection, "d")
+        with contextlib.suppress(Stop), dao.transaction(connection):
+            raise Stop
+        add(connection, "e")
+    assert titles(connection) == "ade"
+
+
+def test_transaction_nested_exception_that_goes_on_undoes_all(connection):
+    """An exception that nobody catches undoes every block that it leaves."""
+    with pytest.raises(Stop), dao.transaction(connection):  # noqa: PT012 - the block is the test
+        add(connection, "a")
+        with dao.transaction(connection):
+            add(connection, "b")
+            raise Stop
+    assert titles(connection) == ""
+    assert not connection.in_transaction
+
+
+def test_transaction_outer_exception_undoes_the_inner_block_too(connection):
+    """An inner block that ended well goes with the outer one."""
+    with contextlib.suppress(Stop), dao.transaction(connection):
+        with dao.transaction(connection):
+            add(connection, "a")
+        raise Stop
+    assert titles(connection) == ""
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "BEGIN IMMEDIATE", "SAVEPOINT dao", "SAVEPOINT mine"])
+def test_transaction_inside_somebodys_own_is_a_savepoint_of_it(connection, begin):
+    """Inside a transaction that was opened by hand the block takes part, whatever that one's savepoints are called."""
+    end = begin.replace("SAVEPOINT", "RELEASE") if "SAVEPOINT" in begin else "COMMIT"
+    connection.execute(begin)
+    with contextlib.suppress(Stop), dao.transaction(connection):
+        add(connection, "a")
+        raise Stop
+    with dao.transaction(connection):
+        add(connection, "b")
+    assert connection.in_transaction
+    connection.execute(end)
+    assert not connection.in_transaction
+    assert titles(connection) == "b"
+
+
+# ---------------------------------------------------------------- transactions that SQLite gives up
+
+FILL = "INSERT INTO blobs VALUES (zeroblob(1000000))"
+INTERRUPT = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000)
+INSERT INTO blobs SELECT interrupt_me() FROM numbers
+"""
+
+
+@pytest.fixture(params=["a trigger's RAISE(ROLLBACK)", "a full disk", "an interruption"])
+def give_up(request: pytest.FixtureRequest, connection: apsw.Connection) -> tuple[str, type[dao.Error]]:
+    """A statement after which SQLite rolls back the whole transaction, and the error that it raises."""
+    engine.fetch(connection, "CREATE TABLE blobs (x)")
+    if request.param == "a full disk":
+        connection.pragma("max_page_count", connection.pragma("page_count") + 5)
+        return FILL, dao.DiskFull
+    if request.param == "an interruption":
+        connection.create_scalar_function("interrupt_me", connection.interrupt, 0)
+        return INTERRUPT, dao.OperationalError
+    engine.fetch(
+        connection, "CREATE TRIGGER refuse BEFORE INSERT ON blobs BEGIN SELECT raise(ROLLBACK, 'no blobs'); END"
+    )
+    return FILL, dao.IntegrityError
+
+
+def test_transaction_given_up_by_sqlite_raises_the_cause(connection, give_up):
+    """The error that made SQLite roll back comes out of the block; nothing is committed, and no other error hides it."""
+    sql, kind = give_up
+    with pytest.raises(kind), dao.transaction(connection):  # noqa: PT012 - the block is the test
+        add(connection, "a")
+        with dao.transaction(connection):
+            add(connection, "b")
+            engine.fetch(connection, sql)
+    assert not connection.in_transaction
+    assert titles(connection) == ""
+    add(connection, "c")
+    assert titles(connection) == "c"
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("after", ["nothing", "a statement", "a nested block", "a failing nested block"])
+def test_transaction_given_up_by_sqlite_and_swallowed_fails_as_a_whole(connection, other, give_up, depth, after):
+    """Who swallows that error cannot commit: the block fails, and neither what came before nor what comes after is there."""
+    sql, kind = give_up
+    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):  # noqa: PT012
+        add(connection, "a")
+        with contextlib.suppress(kind), contextlib.ExitStack() as blocks:
+            for _ in range(depth):
+                blocks.enter_context(dao.transaction(connection))
+            engine.fetch(connection, sql)
+        if after == "a statement":
+            add(connection, "b")
+        elif after == "a nested block":
+            with contextlib.suppress(dao.OperationalError), dao.transaction(connection):
+                add(connection, "b")
+        elif after == "a failing nested block":
+            with contextlib.suppress(Stop), dao.transaction(connection):
+                add(connection, "b")
+                raise Stop
+        assert titles(other) == ""
+    assert titles(other) == ""
+    assert not connection.in_transaction
+    with dao.transaction(connection):
+        add(connection, "c")
+    assert titles(other) == "c"
+
+
+def test_transaction_given_up_inside_a_block_fails_at_each_level(connection, give_up):
+    """Each block around the swallowed error fails in its turn, from the inside out."""
+    sql, kind = give_up
+    failed = []
+    with pytest.raises(dao.OperationalError), dao.transaction(connection):  # noqa: PT012 - the block is the test
+        try:
+            with dao.transaction(connection):
+                add(connection, "a")
+                with contextlib.suppress(kind):
+                    engine.fetch(connection, sql)
+        except dao.OperationalError as error:
+            failed.append(error)
+        add(connection, "b")
+    assert len(failed) == 1
+    assert titles(connection) == ""
+
+
+def test_transaction_given_up_behind_our_back_fails_at_the_end(connection):
+    """Who rolls back by hand inside a block is told at its end that nothing of it is there."""
+    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):  # noqa: PT012
+        add(connection, "a")
+        connection.execute("ROLLBACK")
+    assert titles(connection) == ""
+
+
+def test_transaction_full_disk_raises_disk_full(connection):
+    """Where there is no room the error says so, names the file, and the batch is undone as a whole."""
+    add(connection, "a")
+    connection.pragma("max_page_count", connection.pragma("page_count") + 10)
+    many = [Task(title="b", task_type="agent", description="x" * 5000) for _ in range(50)]
+    with pytest.raises(dao.DiskFull, match=r"orchestrator\.db: no room left.*Free some space") as caught:
+        tasks.create_many(connection, many)
+    assert isinstance(caught.value.__cause__, apsw.FullError)
+    assert titles(connection) == "a"
+    connection.pragma("max_page_count", 2**30)
+    tasks.create_many(connection, many)
+    assert tasks.count(connection) == 51
+
+
+# ---------------------------------------------------------------- errors at the commit
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["outermost", "around a nested block"])
+def test_transaction_deferred_foreign_key_fails_at_commit_and_undoes_all(connection, nested):
+    """A key that is checked at the commit fails there: typed, undone, and the connection is free."""
+    engine.fetch(connection, "CREATE TABLE child (x REFERENCES tasks (id) DEFERRABLE INITIALLY DEFERRED)")
+    with pytest.raises(dao.ForeignKeyViolation) as caught, dao.transaction(connection):  # noqa: PT012 - the block is the test
+        with dao.transaction(connection) if nested else contextlib.nullcontext():
+            engine.fetch(connection, "INSERT INTO child VALUES ('nobody')")
+        add(connection, "a")
+    assert isinstance(caught.value.__cause__, apsw.ConstraintError)
+    assert not connection.in_transaction
+    assert titles(connection) == ""
+    assert engine.fetch(connection, "SELECT * FROM child") == []
+    with dao.transaction(connection):
+        engine.fetch(connection, "INSERT INTO child VALUES ('later')")
+        add(connection, "a", id="later")
+    assert titles(connection) == "a"
+
+
+def test_transaction_busy_at_commit_undoes_and_raises_database_busy(database):
+    """With a rollback journal a reader can keep the commit waiting: then all is undone, and may be repeated."""
+    writer, reader = apsw.Connection(str(database)), apsw.Connection(str(database))
+    reader.execute("BEGIN; SELECT * FROM tasks").fetchall()
+    with pytest.raises(dao.DatabaseBusy), dao.transaction(writer):
+        add(writer, "a")
+    assert not writer.in_transaction
+    reader.execute("COMMIT")
+    assert titles(writer) == ""
+    with dao.transaction(writer):
+        add(writer, "a")
+    assert titles(reader) == "a"
+    reader.close()
+    writer.close()
+
+
+# ---------------------------------------------------------------- run_in_transaction
+
+
+@pytest.fixture
+def impatient(url: str) -> Iterator[apsw.Connection]:
+    """A connection that does not wait for locks."""
+    connection = dao.connect(url + "?busy_timeout=0")
+    yield connection
+    connection.close()
+
+
+def test_run_in_transaction_returns_the_result_and_passes_arguments(connection):
+    """The function gets the connection first, then what was given, in a transaction."""
+
+    def function(given, *args, **kwargs):
+        assert given.in_transaction
+        return given, args, kwargs
+
+    assert dao.run_in_transaction(connection, function, 1, 2, a=3) == (connection, (1, 2), {"a": 3})
+    assert not connection.in_transaction
+
+
+def test_run_in_transaction_exception_undoes_and_is_not_replayed(connection):
+    """Whatever is not busy comes out at once."""
+    calls = []
+
+    def function(given):
+        calls.append(given)
+        add(given, "a")
+        raise Stop
+
+    with pytest.raises(Stop):
+        dao.run_in_transaction(connection, function)
+    assert len(calls) == 1
+    assert titles(connection) == ""
+
+
+def test_run_in_transaction_busy_at_begin_waits_for_the_lock(connection, impatient):
+    """While another writes the function does not begin; it runs once the lock is free."""
+    connection.execute("BEGIN IMMEDIATE")
+    add(connection, "a")
+    timer = threading.Timer(0.05, connection.execute, ["COMMIT"])
+    timer.start()
+    assert dao.run_in_transaction(impatient, titles) == "a"
+    timer.join()
+
+
+def test_run_in_transaction_busy_inside_replays_the_whole_function(connection):
+    """A replay begins anew: the earlier attempts are undone, and what was read is read again."""
+    read = []
+
+    def function(given):
+        read.append(titles(given))
+        add(given, "b")
+        if len(read) < 4:
+            raise dao.DatabaseBusy("another connection")
+        return len(read)
+
+    add(connection, "a")
+    assert dao.run_in_transaction(connection, function) == 4
+    assert read == ["a"] * 4
+    assert titles(connection) == "ab"
+
+
+@pytest.mark.parametrize("deadline", [0, 0.05])
+def test_run_in_transaction_busy_past_the_deadline_raises_database_busy(monkeypatch, connection, impatient, deadline):
+    """The waits between the attempts grow up to a quarter of a second, and end with the deadline."""
+    waits = []
+    real = engine.time.sleep
+    monkeypatch.setattr(engine.time, "sleep", lambda pause: (waits.append(pause), real(pause)))
+    connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(dao.DatabaseBusy):
+        dao.run_in_transaction(impatient, titles, deadline=deadline)
+    connection.execute("ROLLBACK")
+    assert sum(waits) <= deadline
+    assert bool(waits) is (deadline > 0)
+
+
+def test_run_in_transaction_waits_grow_with_jitter(monkeypatch, connection):
+    """Each pause is a random part of a bound that doubles from 1 to 250 ms."""
+    waits, bounds = [], []
+
+    def uniform(low, high):
+        bounds.append((low, high))
+        return high
+
+    monkeypatch.setattr(engine.random, "uniform", uniform)
+    monkeypatch.setattr(engine.time, "sleep", waits.append)
+
+    def function(_):
+        if len(waits) < 12:
+            raise dao.DatabaseBusy("another connection")
+
+    dao.run_in_transaction(connection, function)
+    assert bounds == [(0, pytest.approx(min(0.001 * 2**number, 0.25))) for number in range(12)]
+    assert waits == [high for _, high in bounds]
+
+
+def test_run_in_transaction_inside_a_transaction_is_not_replayed(connection):
+    """Inside an open transaction replaying is up to whoever opened it; the attempt alone is undone."""
+    calls = []
+
+    def function(given):
+        calls.append(given)
+        add(given, "b")
+        raise dao.DatabaseBusy("another connection")
+
+    with dao.transaction(connection):
+        add(connection, "a")
+        with pytest.raises(dao.DatabaseBusy):
+            dao.run_in_transaction(connection, function)
+        assert dao.run_in_transaction(connection, titles) == "a"
+    assert len(calls) == 1
+    assert titles(connection) == "a"
+
+
+def test_run_in_transaction_with_a_pool_takes_one_connection_for_all_attempts(url):
+    """A pool lends a connection for the call and has it back afterwards, also after an error."""
+    seen = []
+
+    def function(given, title):
+        seen.append(given)
+        add(given, title)
+        if len(seen) < 3:
+            raise dao.DatabaseBusy("another connection")
+        return titles(given)
+
+    with dao.Pool(url, size=2) as pool:
+        assert dao.run_in_transaction(pool, function, title="a") == "a"
+        assert len(seen) == 3
+        assert len(set(seen)) == 1
+        with pytest.raises(dao.UniqueViolation):
+            dao.run_in_transaction(pool, lambda given: [add(given, "b", id="1") for _ in range(2)])
+        assert (pool.stats().active, pool.stats().idle) == (0, 1)
+        with pool.acquire() as connection:
+            assert titles(connection) == "a"
