@@ -64,7 +64,7 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
     check_version()
     try:
         connection = apsw.Connection(*connection_arguments(url), statementcachesize=_STATEMENT_CACHE)
-    except apsw.CantOpenError as error:
+    except (apsw.CantOpenError, apsw.IOError) as error:
         raise errors.OperationalError(why_not_opened(url)) from error
     try:
         configure(connection, url)

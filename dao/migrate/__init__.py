@@ -13,33 +13,20 @@ others::
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable
 
 import attrs
 
-from dao import sqlite, url
-from dao.engine import Connection
-from dao.errors import LedgerMismatch, MigrationError, SchemaOutOfDate, SchemaTooNew
+from dao.errors import LedgerMismatch, MigrationError
 from dao.migrate import ledger as _ledger
-from dao.migrate.files import Migration, default_folder, has_statement, load, new
+from dao.migrate.events import Event, Finished, Notice, Report, Result, Started, Waiting
+from dao.migrate.files import Migration, Source, default_folder, load, loaded, new
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, resolve, to_apply, to_roll_back
 from dao.migrate.reset import drop_all, foreign_objects
-from dao.migrate.runner import (
-    Event,
-    Finished,
-    Notice,
-    Report,
-    Result,
-    Started,
-    Target,
-    Waiting,
-    exclusive,
-    opened,
-    run,
-)
+from dao.migrate.runner import run
+from dao.migrate.status import MigrationStatus, State, Status, assert_current, status
+from dao.migrate.target import Target, exclusive, existing, exists, ledger_of, name_of, opened
 
 __all__ = [
     "Comparison",
@@ -69,9 +56,6 @@ __all__ = [
     "unmark",
 ]
 
-#: Where migrations come from: a folder, migrations that `load` returned, or None for this package's own.
-Source = str | os.PathLike[str] | Sequence[Migration] | None
-
 
 def apply(
     target: Target,
@@ -97,12 +81,12 @@ def apply(
         CheckFailed: A foreign key was broken or the file damaged.
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
     """
-    files = _loaded(migrations)
+    files = loaded(migrations)
 
     def decide(state: Ledger) -> list[Step]:
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
-    if not _exists(target):
+    if not exists(target):
         decide(Ledger())  # what it refuses creates no database
     with opened(target, report=report) as connection:
         return run(connection, decide, each=each, report=report) if decide(_ledger.read(connection)) else []
@@ -127,12 +111,12 @@ def rollback(
         MigrationError: `to` is not applied, or the database does not exist.
         LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy: As `apply`.
     """
-    files = _loaded(migrations)
+    files = loaded(migrations)
 
     def decide(state: Ledger) -> list[Step]:
         return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
-    with opened(_existing(target), report=report) as connection:
+    with opened(existing(target), report=report) as connection:
         return run(connection, decide, each=each, report=report) if decide(_ledger.read(connection)) else []
 
 
@@ -144,7 +128,7 @@ def redo(target: Target, migrations: Source = None, *, steps: int = 1, report: R
     Raises:
         Irreversible, LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy: As `rollback`.
     """
-    files = _loaded(migrations)
+    files = loaded(migrations)
 
     def decide(state: Ledger) -> list[Step]:
         again = {entry.id for entry in state.entries[len(state.entries) - min(steps, len(state.entries)) :]}
@@ -161,7 +145,7 @@ def redo(target: Target, migrations: Source = None, *, steps: int = 1, report: R
         ]
         return [*back, *forth]
 
-    with opened(_existing(target), report=report) as connection:
+    with opened(existing(target), report=report) as connection:
         return run(connection, decide, report=report) if decide(_ledger.read(connection)) else []
 
 
@@ -186,120 +170,11 @@ def plan(
     Raises:
         MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
     """
-    files = _loaded(migrations)
-    state = _state(target)
+    files = loaded(migrations)
+    state = ledger_of(target)
     if direction == "apply":
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
     return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-
-
-State = Literal["applied", "pending", "changed", "missing", "unfinished"]
-
-
-@attrs.frozen(kw_only=True)
-class MigrationStatus:
-    """One migration: where it stands, when it was applied (UTC, ISO 8601) and in how many milliseconds."""
-
-    id: str
-    state: State
-    reversible: bool
-    out_of_order: bool = False
-    applied_at: str | None = None
-    duration_ms: int | None = None
-
-
-@attrs.frozen(kw_only=True)
-class Status:
-    """All migrations, applied ones first, in the order of application, then the pending ones in theirs."""
-
-    database: str
-    exists: bool
-    migrations: tuple[MigrationStatus, ...]
-
-    def ids(self, *states: State) -> list[str]:
-        """Return the ids of the migrations that are in one of these states."""
-        return [migration.id for migration in self.migrations if migration.state in states]
-
-    @property
-    def is_current(self) -> bool:
-        """Whether every migration is applied and as its file has it."""
-        return all(migration.state == "applied" for migration in self.migrations)
-
-
-def status(target: Target, migrations: Source = None) -> Status:
-    """Return where each migration stands. Reads only, and creates no database.
-
-    Raises:
-        MigrationFileError: A file is not what it should be.
-        OperationalError: The database cannot be read.
-    """
-    files = {migration.id: migration for migration in _loaded(migrations)}
-    state = _state(target)
-    comparison = compare(list(files.values()), state)
-    rows = []
-    for entry in state.entries:
-        file = files.get(entry.id)
-        rollback_text = entry.rollback_text if file is None else file.rollback_text
-        where: State = (
-            "unfinished"
-            if entry.id in comparison.unfinished
-            else "missing"
-            if file is None
-            else "changed"
-            if entry.id in comparison.changed
-            else "applied"
-        )
-        rows.append(
-            MigrationStatus(
-                id=entry.id,
-                state=where,
-                reversible=_has_rollback(rollback_text),
-                applied_at=entry.applied_at,
-                duration_ms=entry.duration_ms,
-            )
-        )
-    rows += [
-        MigrationStatus(
-            id=id,
-            state="unfinished" if id in comparison.unfinished else "pending",
-            reversible=files[id].reversible,
-            out_of_order=id in comparison.out_of_order,
-        )
-        for id in comparison.pending
-    ]
-    listed = {row.id for row in rows}
-    rows += [
-        # begun, not applied, and its file has gone
-        MigrationStatus(id=id, state="unfinished", reversible=False)
-        for id in comparison.unfinished
-        if id not in listed
-    ]
-    return Status(database=_name(target), exists=_exists(target), migrations=tuple(rows))
-
-
-def assert_current(connection: Connection, migrations: Source = None) -> None:
-    """Refuse to work on a schema that is not the one this program was written for. Reads only.
-
-    Raises:
-        SchemaTooNew: The database has migrations that are not known here.
-        SchemaOutOfDate: Migrations are pending, or one was left unfinished.
-    """
-    files = _loaded(migrations)
-    with opened(connection, read_only=True):
-        comparison = compare(files, _ledger.read(connection))
-    name = _name(connection)
-    if comparison.missing:
-        raise SchemaTooNew(
-            f"{name} has migrations that this program does not know ({', '.join(comparison.missing)}): use a newer "
-            "version of the program",
-            unknown=comparison.missing,
-        )
-    pending = tuple(dict.fromkeys([*comparison.unfinished, *comparison.pending]))
-    if pending:
-        raise SchemaOutOfDate(
-            f"{name} lacks migrations that this program needs ({', '.join(pending)}): run `dao migrate`",
-            pending=pending,
-        )
 
 
 def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
@@ -309,7 +184,7 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
         MigrationError: There is no such migration.
         DatabaseBusy: Another connection kept the lock.
     """
-    files = {migration.id: migration for migration in _loaded(migrations)}
+    files = {migration.id: migration for migration in loaded(migrations)}
     wanted = {resolve(id, files) for id in ids}
     with opened(target) as connection, exclusive(connection):
         writer = _ledger.Writer(connection)
@@ -329,7 +204,7 @@ def unmark(target: Target, ids: Iterable[str]) -> list[str]:
         MigrationError: One is not applied, or the database does not exist.
         DatabaseBusy: Another connection kept the lock.
     """
-    with opened(_existing(target)) as connection, exclusive(connection):
+    with opened(existing(target)) as connection, exclusive(connection):
         writer = _ledger.Writer(connection)
         state = _ledger.read(connection)
         known = dict.fromkeys([*state.ids, *state.unfinished])
@@ -346,8 +221,8 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
         MigrationError: One is not applied, its file has gone, or the database does not exist.
         DatabaseBusy: Another connection kept the lock.
     """
-    files = {migration.id: migration for migration in _loaded(migrations)}
-    with opened(_existing(target)) as connection, exclusive(connection):
+    files = {migration.id: migration for migration in loaded(migrations)}
+    with opened(existing(target)) as connection, exclusive(connection):
         writer = _ledger.Writer(connection)
         state = _ledger.read(connection)
         accepted = [resolve(id, state.ids) for id in ids]
@@ -375,58 +250,17 @@ def reset(target: Target, migrations: Source = None, *, report: Report | None = 
         MigrationError: The database holds tables or views that its migrations did not make. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
-    files = _loaded(migrations)
+    files = loaded(migrations)
     with opened(target, report=report) as connection:
 
         def decide(state: Ledger) -> list[Step]:
             foreign = foreign_objects(connection, files, state)
             if foreign:
                 raise MigrationError(
-                    f"{_name(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
+                    f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
                     "this command to drop. Nothing was changed"
                 )
             drop_all(connection)  # in the run's transaction
             return to_apply(files, Ledger())
 
         return run(connection, decide, report=report)
-
-
-def _loaded(migrations: Source) -> Sequence[Migration]:
-    if migrations is None or isinstance(migrations, str | os.PathLike):
-        return load(migrations)
-    return migrations
-
-
-def _has_rollback(text: str | None) -> bool:
-    return text is not None and has_statement(text)
-
-
-# ---------------------------------------------------------------- the database
-
-
-def _state(target: Target) -> Ledger:
-    """Return the ledger of a database that may not exist: then an empty one."""
-    if not _exists(target):
-        return Ledger()
-    with opened(target, read_only=True) as connection:
-        return _ledger.read(connection)
-
-
-def _existing(target: Target) -> Target:
-    if not _exists(target):
-        raise MigrationError(f"{_name(target)} does not exist: there is nothing to change. `dao migrate` creates it")
-    return target
-
-
-def _exists(target: Target) -> bool:
-    if isinstance(target, Connection):
-        return True
-    parsed = url.parse(target) if isinstance(target, str) else target
-    return not parsed.is_memory and os.path.exists(parsed.path)
-
-
-def _name(target: Target) -> str:
-    if isinstance(target, Connection):
-        return sqlite.file_of(target) or url.MEMORY
-    parsed = url.parse(target) if isinstance(target, str) else target
-    return parsed.path

@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +18,18 @@ import attrs
 
 from dao.errors import MigrationError, MigrationFileError
 
-__all__ = ["Migration", "checksum", "default_folder", "has_statement", "load", "new", "sort_key", "start_of_statement"]
+__all__ = [
+    "Migration",
+    "Source",
+    "checksum",
+    "default_folder",
+    "has_statement",
+    "load",
+    "loaded",
+    "new",
+    "sort_key",
+    "start_of_statement",
+]
 
 _SCRIPT_SUFFIXES = (".up.sql", ".sql")
 _ROLLBACK_SUFFIXES = (".rollback.sql", ".down.sql")
@@ -51,6 +62,10 @@ class Migration:
         return self.rollback_text is not None and has_statement(self.rollback_text)
 
 
+#: Where migrations come from: a folder, migrations that `load` returned, or None for this package's own.
+Source = str | os.PathLike[str] | Sequence[Migration] | None
+
+
 def default_folder() -> Path:
     """Return the folder of this package's own migrations, in a checkout as in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
@@ -77,6 +92,17 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
             )
     migrations = {id: _read(id, script, rollbacks.get(id)) for id, script in scripts.items()}
     return _in_order(migrations)
+
+
+def loaded(source: Source) -> Sequence[Migration]:
+    """Return the migrations of a source.
+
+    Raises:
+        MigrationFileError: As `load`.
+    """
+    if source is None or isinstance(source, str | os.PathLike):
+        return load(source)
+    return source
 
 
 def sort_key(id: str) -> tuple[bool, tuple[int, ...], str]:

@@ -7,178 +7,20 @@ neither an error nor kill -9 leaves a half-applied schema or a stale lock.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import apsw
-import attrs
-
-from dao import sqlite, url
-from dao.engine import Connection, connect, transaction
-from dao.errors import CheckFailed, DatabaseBusy, Error, MigrationError, MigrationFailed
-from dao.migrate import ledger, lock
+from dao.engine import Connection
+from dao.errors import CheckFailed, DatabaseBusy, Error, MigrationFailed
+from dao.migrate import ledger
 from dao.migrate.checks import Broken, check, foreign_key_violations
+from dao.migrate.events import Finished, Notice, Report, Result, Started
 from dao.migrate.ledger import Ledger
-from dao.migrate.plan import Direction, Step
-from dao.migrate.script import run_script, use_defaults
+from dao.migrate.plan import Step
+from dao.migrate.script import run_script
+from dao.migrate.target import exclusive
 
-__all__ = [
-    "Event",
-    "Finished",
-    "Notice",
-    "Report",
-    "Result",
-    "Started",
-    "Target",
-    "Waiting",
-    "exclusive",
-    "opened",
-    "run",
-]
-
-#: What the migration functions work on: a connection that the caller owns, or a database URL.
-Target = Connection | str | url.DatabaseURL
-
-
-@attrs.frozen(kw_only=True)
-class Result:
-    """A migration that was applied or rolled back: how many statements, and in how many seconds."""
-
-    id: str
-    direction: Direction
-    statements: int
-    seconds: float
-    notices: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class Started:
-    """A script begins."""
-
-    step: Step
-
-
-@attrs.frozen
-class Notice:
-    """Something in a script was not done as written."""
-
-    step: Step
-    text: str
-
-
-@attrs.frozen
-class Finished:
-    """A script is done. It counts once the run is committed."""
-
-    result: Result
-
-
-@attrs.frozen
-class Waiting:
-    """Another connection has the lock; waited so far, in seconds, and for whom, if that can be known."""
-
-    seconds: float
-    holder: str | None
-
-
-Event = Started | Notice | Finished | Waiting
-#: Is told what happens, while it happens.
-Report = Callable[[Event], object]
-
-
-@contextlib.contextmanager
-def opened(target: Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
-    """Open a database for migrations, or use the connection that the caller owns.
-
-    Raises:
-        OperationalError: It cannot be opened.
-        MigrationError: The caller's connection is in the middle of a transaction.
-    """
-    if isinstance(target, Connection):
-        if target.in_transaction and not read_only:
-            raise MigrationError(
-                "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
-                "a transaction of its own"
-            )
-        # The caller may have rows made into something else than tuples.
-        row_trace, target.row_trace = target.row_trace, None
-        try:
-            with _translated(target):
-                yield target
-        finally:
-            target.row_trace = row_trace
-        return
-    parsed = url.parse(target) if isinstance(target, str) else target
-    if read_only:
-        parsed = attrs.evolve(parsed, mode="ro")
-    try:
-        connection = connect(parsed)
-    except DatabaseBusy as error:
-        raise _held(os.path.abspath(parsed.path)) from error.__cause__
-    use_defaults(connection)
-    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement.
-    connection.set_progress_handler(lambda: False, 100_000)
-    if report is not None:
-        limit = sqlite.BUSY_TIMEOUT if parsed.busy_timeout is None else parsed.busy_timeout
-        sqlite.set_busy_timeout(connection, limit, _waiting(connection, report))
-    try:
-        with _translated(connection):
-            yield connection
-    finally:
-        connection.close()
-
-
-@contextlib.contextmanager
-def _translated(connection: Connection) -> Iterator[None]:
-    """Raise what the ledger's and the checks' own statements meet, such as a full disk, as what it is."""
-    try:
-        yield
-    except apsw.Error as error:
-        translated = sqlite.translate(error, connection)
-        if translated is None:
-            raise
-        raise translated from error
-
-
-def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
-    told = 0.0
-
-    def waiting(seconds: float) -> None:
-        # after half a second, then every two
-        nonlocal told
-        told = min(told, seconds)
-        if seconds >= (told + 2 if told else 0.5):
-            told = seconds
-            report(Waiting(seconds, lock.holder(sqlite.file_of(connection))))
-
-    return waiting
-
-
-@contextlib.contextmanager
-def exclusive(connection: Connection) -> Iterator[None]:
-    """Run a block in the write transaction that is the lock between runs.
-
-    Raises:
-        DatabaseBusy: Another connection kept the lock; the message says which process, if that can be known.
-    """
-    entered = False
-    try:
-        with _translated(connection), transaction(connection):
-            entered = True
-            yield
-    except DatabaseBusy as error:
-        if entered:
-            raise
-        raise _held(sqlite.file_of(connection)) from error.__cause__
-
-
-def _held(path: str) -> DatabaseBusy:
-    holder = lock.holder(path) or "another connection"
-    return DatabaseBusy(
-        f"{path} is locked, held by {holder}. Repeat when it is done, or wait longer (--busy-timeout, "
-        "DATABASE_BUSY_TIMEOUT)"
-    )
+__all__ = ["run"]
 
 
 def run(

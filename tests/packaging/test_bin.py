@@ -274,7 +274,7 @@ def test_make_test_installs_the_tools_once(checkout):
         (["reset"], ["reset"]),
         (["reset", "YES=1"], ["reset", "--yes"]),
     ],
-    ids=lambda value: " ".join(value),
+    ids=" ".join,
 )
 def test_make_target_runs_its_command_with_the_variables(checkout, arguments, command):
     """Variables become options, and the command runs in the checkout."""

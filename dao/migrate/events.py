@@ -1,0 +1,57 @@
+"""What a run does, as values: its results, and what it reports while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from dao.migrate.plan import Direction, Step
+
+__all__ = ["Event", "Finished", "Notice", "Report", "Result", "Started", "Waiting"]
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """A migration that was applied or rolled back: how many statements, and in how many seconds."""
+
+    id: str
+    direction: Direction
+    statements: int
+    seconds: float
+    notices: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Started:
+    """A script begins."""
+
+    step: Step
+
+
+@attrs.frozen
+class Notice:
+    """Something in a script was not done as written."""
+
+    step: Step
+    text: str
+
+
+@attrs.frozen
+class Finished:
+    """A script is done. It counts once the run is committed."""
+
+    result: Result
+
+
+@attrs.frozen
+class Waiting:
+    """Another connection has the lock; waited so far, in seconds, and for whom, if that can be known."""
+
+    seconds: float
+    holder: str | None
+
+
+Event = Started | Notice | Finished | Waiting
+#: Is told what happens, while it happens.
+Report = Callable[[Event], object]

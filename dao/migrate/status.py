@@ -1,0 +1,124 @@
+"""Where each migration stands, and whether the schema is the one that a program was written for. Reads only."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from dao.engine import Connection
+from dao.errors import SchemaOutOfDate, SchemaTooNew
+from dao.migrate import ledger
+from dao.migrate.files import Source, has_statement, loaded
+from dao.migrate.plan import compare
+from dao.migrate.target import Target, exists, ledger_of, name_of, opened
+
+__all__ = ["MigrationStatus", "State", "Status", "assert_current", "status"]
+
+State = Literal["applied", "pending", "changed", "missing", "unfinished"]
+
+
+@attrs.frozen(kw_only=True)
+class MigrationStatus:
+    """One migration: where it stands, when it was applied (UTC, ISO 8601) and in how many milliseconds."""
+
+    id: str
+    state: State
+    reversible: bool
+    out_of_order: bool = False
+    applied_at: str | None = None
+    duration_ms: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """All migrations, applied ones first, in the order of application, then the pending ones in theirs."""
+
+    database: str
+    exists: bool
+    migrations: tuple[MigrationStatus, ...]
+
+    def ids(self, *states: State) -> list[str]:
+        """Return the ids of the migrations that are in one of these states."""
+        return [migration.id for migration in self.migrations if migration.state in states]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether every migration is applied and as its file has it."""
+        return all(migration.state == "applied" for migration in self.migrations)
+
+
+def status(target: Target, migrations: Source = None) -> Status:
+    """Return where each migration stands. Reads only, and creates no database.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        OperationalError: The database cannot be read.
+    """
+    files = {migration.id: migration for migration in loaded(migrations)}
+    state = ledger_of(target)
+    comparison = compare(list(files.values()), state)
+    rows = []
+    for entry in state.entries:
+        file = files.get(entry.id)
+        rollback_text = entry.rollback_text if file is None else file.rollback_text
+        where: State = (
+            "unfinished"
+            if entry.id in comparison.unfinished
+            else "missing"
+            if file is None
+            else "changed"
+            if entry.id in comparison.changed
+            else "applied"
+        )
+        rows.append(
+            MigrationStatus(
+                id=entry.id,
+                state=where,
+                reversible=rollback_text is not None and has_statement(rollback_text),
+                applied_at=entry.applied_at,
+                duration_ms=entry.duration_ms,
+            )
+        )
+    rows += [
+        MigrationStatus(
+            id=id,
+            state="unfinished" if id in comparison.unfinished else "pending",
+            reversible=files[id].reversible,
+            out_of_order=id in comparison.out_of_order,
+        )
+        for id in comparison.pending
+    ]
+    listed = {row.id for row in rows}
+    rows += [
+        # begun, not applied, and its file has gone
+        MigrationStatus(id=id, state="unfinished", reversible=False)
+        for id in comparison.unfinished
+        if id not in listed
+    ]
+    return Status(database=name_of(target), exists=exists(target), migrations=tuple(rows))
+
+
+def assert_current(connection: Connection, migrations: Source = None) -> None:
+    """Refuse to work on a schema that is not the one this program was written for. Reads only.
+
+    Raises:
+        SchemaTooNew: The database has migrations that are not known here.
+        SchemaOutOfDate: Migrations are pending, or one was left unfinished.
+    """
+    files = loaded(migrations)
+    with opened(connection, read_only=True):
+        comparison = compare(files, ledger.read(connection))
+    name = name_of(connection)
+    if comparison.missing:
+        raise SchemaTooNew(
+            f"{name} has migrations that this program does not know ({', '.join(comparison.missing)}): use a newer "
+            "version of the program",
+            unknown=comparison.missing,
+        )
+    pending = tuple(dict.fromkeys([*comparison.unfinished, *comparison.pending]))
+    if pending:
+        raise SchemaOutOfDate(
+            f"{name} lacks migrations that this program needs ({', '.join(pending)}): run `dao migrate`",
+            pending=pending,
+        )

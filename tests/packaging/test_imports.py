@@ -1,0 +1,193 @@
+"""What importing costs, what the package offers, and that it is what its metadata says."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dao
+from dao import _version, errors, migrate
+from dao.migrate import default_folder
+
+PACKAGE = Path(dao.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+#: The second SQLite, the tools for migrations and the command line, and what only some programs need.
+HEAVY = ["asyncio", "cattrs", "click", "dotenv", "hypothesis", "psycopg", "rich", "sqlite3", "yoyo"]
+IDS = [
+    "20250115010000_create_tasks",
+    "20250115010100_create_workflows",
+    "20250115010200_create_workflow_tasks",
+    "20250115010300_create_tool_executions",
+    "20250115010400_create_sessions",
+    "20250115010500_create_configurations",
+    "20250115010600_create_triggers",
+]
+
+
+def loaded_by(script: str, *arguments: object, cwd: Path) -> list[str]:
+    """Run a script in a new Python, with warnings as errors, and return which of the heavy packages it loaded."""
+    ending = f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script + ending, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    found: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+# ---------------------------------------------------------------- what is loaded
+
+
+def test_import_dao_loads_nothing_heavy(tmp_path):
+    """`import dao` loads the driver and what the records need, and no more."""
+    assert loaded_by("import dao", cwd=tmp_path) == []
+
+
+def test_use_of_the_library_loads_nothing_heavy(tmp_path, url):
+    """Neither do a record written and read, a pool, and the check of the schema at start-up."""
+    script = """
+import sys
+import dao
+from dao import Task, migrate, tasks
+
+connection = dao.connect(sys.argv[1])
+task = Task(title="t", task_type="x", config={"a": 1})
+tasks.create(connection, task)
+assert tasks.get(connection, task.id) == task
+with dao.Pool(sys.argv[1]) as pool:
+    assert pool.health().ok
+try:
+    migrate.assert_current(connection)
+except dao.SchemaOutOfDate:
+    pass
+connection.close()
+"""
+    assert loaded_by(script, url, cwd=tmp_path) == []
+
+
+def test_apply_with_nothing_to_do_loads_no_yoyo(tmp_path):
+    """A program may call `apply` at every start: only the run that changes something pays for yoyo."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    script = "import sys; from dao import migrate; print(len(migrate.apply(sys.argv[1])), migrate.status(sys.argv[1]))"
+    assert "yoyo" in loaded_by(script, url, cwd=tmp_path)
+    assert loaded_by(script, url, cwd=tmp_path) == []
+
+
+def test_command_line_in_a_pipe_loads_no_rich_and_no_yoyo(tmp_path):
+    """`dao status` for a machine loads click and nothing that it does not use."""
+    script = """
+import sys
+from dao.cli.main import main
+
+sys.argv[1:] = ["status"]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0
+"""
+    assert loaded_by(script, cwd=tmp_path) == ["click"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_does_not_import_the_second_sqlite(path):
+    """No module imports `sqlite3`, at whatever depth: a second SQLite on one file loses the first one's locks."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Constant) and node.value == "sqlite3":
+            names.add("sqlite3")  # import_module("sqlite3")
+    assert not names & {"sqlite3", "_sqlite3", "pysqlite3", "aiosqlite"}
+
+
+# ---------------------------------------------------------------- what is offered
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_module_says_what_belongs_there(path):
+    """Every module has a docstring."""
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_all_names_exist_and_are_there_once():
+    """Every name in `dao.__all__` is there, and none twice."""
+    assert [name for name in dao.__all__ if not hasattr(dao, name)] == []
+    assert len(set(dao.__all__)) == len(dao.__all__)
+
+
+def test_all_has_every_public_name_of_the_package():
+    """What the package itself defines or re-exports without an underscore is public on purpose."""
+    script = "import dao, json, types; print(json.dumps(sorted(n for n in vars(dao) if not n.startswith('_'))))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    names = set(json.loads(done.stdout))
+    modules = {path.stem for path in MODULES} | {"migrate"}
+    assert names - set(dao.__all__) <= modules
+    assert set(dao.__all__) <= names
+
+
+def test_all_has_every_error():
+    """The whole hierarchy can be had from `dao`, and comes from one base."""
+    classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value) and name[0] != "_"}
+    raised = {name for name, value in classes.items() if value.__module__ == errors.__name__}
+    assert raised == set(errors.__all__)
+    assert raised <= set(dao.__all__)
+    assert all(getattr(dao, name) is classes[name] and issubclass(classes[name], dao.Error) for name in raised)
+
+
+@pytest.mark.parametrize(
+    "module", ["aio", "configurations", "migrate", "pool", "records", "sessions", "settings", "tasks", "testing", "url"]
+)
+def test_module_all_names_exist(module):
+    """Every name in a public module's `__all__` is there."""
+    imported = importlib.import_module(f"dao.{module}")
+    assert [name for name in imported.__all__ if not hasattr(imported, name)] == []
+
+
+# ---------------------------------------------------------------- what is shipped
+
+
+def test_version_is_that_of_the_metadata():
+    """The package and its metadata agree on the version, and so does `python -m dao`."""
+    assert importlib.metadata.version("orchestrator-dao") == _version.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", _version.__version__)
+    done = subprocess.run([sys.executable, "-m", "dao", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"dao {_version.__version__}\n"
+
+
+def test_entry_points_lead_to_what_they_name():
+    """The command and yoyo's backend can be loaded by the names that the metadata gives them."""
+    points = importlib.metadata.distribution("orchestrator-dao").entry_points
+    assert {(point.group, point.name): point.load().__name__ for point in points} == {
+        ("console_scripts", "dao"): "main",
+        ("yoyo.backends", "sqlite+apsw"): "ApswBackend",
+    }
+
+
+def test_package_is_marked_as_typed():
+    """`py.typed` is beside the modules: a type checker may trust their annotations."""
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_default_folder_holds_the_seven_pairs():
+    """The package brings its own migrations, each with its rollback, and a folder of its own finds them."""
+    migrations = migrate.load()
+    assert [migration.id for migration in migrations] == IDS
+    assert {migration.path.parent for migration in migrations} == {default_folder()}
+    assert all(migration.reversible and migration.transactional for migration in migrations)
+    assert sorted(path.name for path in default_folder().glob("*.sql")) == sorted(
+        f"{id}{suffix}" for id in IDS for suffix in (".sql", ".rollback.sql")
+    )
