@@ -372,11 +372,12 @@ def zoned_moments() -> st.SearchStrategy[datetime]:
 def paths() -> st.SearchStrategy[str]:
     """Any file name that SQLite can be given, absolute or relative, or the one of a database in memory."""
     character = st.characters(codec="utf-8", exclude_characters="\x00") | st.sampled_from("/?#%&=:+@ .~\\;\n'\"")
-    return st.just(MEMORY) | st.text(character, min_size=1, max_size=30) | st.sampled_from(_PATHS)
+    return st.just(MEMORY) | st.text(character, min_size=1, max_size=30) | st.sampled_from(PATHS)
 
 
 # fmt: off
-_PATHS = [
+#: File names with what means something in a URL.
+PATHS = [
     "orchestrator.db", "/var/lib/orchestrator.db", "./:memory:", ":memory", ":memory:x", "/", "//", "//host/share", ".",
     "a?mode=ro", "a#b", "100%", "%41", "a%2Fb", "a b", "~/x", "C:\\data\\x.db", "x.db?", "localhost/x", "//localhost/x",
     "sqlite:///x.db", "file:x", "a&b=c", "user:secret@host/x", "\u00e9\u4e2d\U0001f600", "-wal", "a+b", "+", "\n",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import select
@@ -97,7 +96,7 @@ class Terminal:
         self._screen, theirs = pty.openpty()
         command = [sys.executable, "-m", "dao", *arguments]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _AT_TERMINAL, *command],
+            [sys.executable, "-I", "-S", "-c", _AT_TERMINAL, *command],
             stdin=theirs,
             stdout=theirs if stdout is None else stdout,
             stderr=theirs,
@@ -118,13 +117,12 @@ class Terminal:
             assert self._read(), self.shown
 
     def interrupt(self) -> None:
-        """Press Ctrl-C; once more if nothing comes of it: one just before a read begins goes unnoticed by Python."""
+        """Press Ctrl-C until it is answered: one that comes just before a read begins goes unnoticed by Python."""
         end = time.monotonic() + PATIENCE
-        while self.process.poll() is None:
-            assert time.monotonic() < end, self.shown
+        while "interrupted" not in self.shown:
             self.press("\x03")
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(5)
+            while "interrupted" not in self.shown and self._ready(1) and self._read():
+                assert time.monotonic() < end, self.shown
 
     def close(self) -> int:
         """Wait for the end and return the exit code."""
@@ -134,9 +132,12 @@ class Terminal:
         os.close(self._screen)
         return self.process.wait(PATIENCE)
 
+    def _ready(self, timeout: float) -> bool:
+        return bool(select.select([self._screen], [], [], timeout)[0])
+
     def _read(self) -> bool:
         """Read what is new on the screen and return whether anything more may come."""
-        if not select.select([self._screen], [], [], PATIENCE)[0]:
+        if not self._ready(PATIENCE):
             return False
         try:
             new = os.read(self._screen, 65536)

@@ -16,6 +16,8 @@ import pytest
 import dao
 from dao import configurations
 
+NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose
+
 
 class Colour(enum.Enum):
     """An enum of texts."""
@@ -273,8 +275,8 @@ def forgetful() -> Forgetful:
         (date(2025, 1, 1), TypeError),
         (Decimal("NaN"), TypeError),
         (forgetful(), TypeError),
-        (datetime(2025, 1, 1), ValueError),  # noqa: DTZ001 - naive on purpose
-        (Agent("a", Limits(1), since=datetime(2025, 1, 1)), ValueError),  # noqa: DTZ001 - naive on purpose
+        (NAIVE, ValueError),
+        (Agent("a", Limits(1), since=NAIVE), ValueError),
         (math.nan, ValueError),
         ([math.inf], ValueError),
         ("\ud800", ValueError),
@@ -350,7 +352,7 @@ KEYS += [BEFORE_GAP, BEFORE_GAP + "x", AFTER_GAP]
 
 @pytest.mark.parametrize("prefix", ["", "A", "a_", "a%", "x", *KEYS], ids=ascii)
 def test_get_all_prefix_returns_what_begins_with_it_by_key(connection, prefix):
-    """Exactly the keys that begin with the prefix come, in the order of their code points; no character is a wildcard."""
+    """Exactly the keys that begin with the prefix come, by their code points; no character is a wildcard."""
     configurations.set_many(connection, {key: number for number, key in enumerate(KEYS)})
     found = configurations.get_all(connection, prefix)
     assert list(found.items()) == [(key, KEYS.index(key)) for key in sorted(KEYS) if key.startswith(prefix)]

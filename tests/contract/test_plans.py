@@ -160,7 +160,7 @@ def test_recent_errors_merges_two_walks(connection):
     ],
 )
 def test_foreign_key_child_lookup_uses_its_index(connection, table, column, index):
-    """The lookup that SQLite runs for a deleted parent has an index, partial or not (sqlite.org/foreignkeys.html, 3)."""
+    """The lookup that SQLite runs for a deleted parent has its index: sqlite.org/foreignkeys.html, section 3."""
     (line,) = plan(connection, f"SELECT 1 FROM {table} WHERE {column} = $1")
     assert re.match(rf"SEARCH {table} USING .*({index})", line)
 

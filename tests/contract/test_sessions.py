@@ -13,6 +13,7 @@ import dao
 from dao import Session, sessions
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
+NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose
 MINUTE, MILLISECOND = timedelta(minutes=1), timedelta(milliseconds=1)
 
 
@@ -65,7 +66,7 @@ def test_open_without_now_takes_the_clock(connection):
     [
         ({"client_id": "\t"}, ValueError),
         ({"client_id": "cli", "metadata": {1: 2}}, TypeError),
-        ({"client_id": "cli", "now": datetime(2025, 1, 1)}, ValueError),  # noqa: DTZ001 - naive on purpose
+        ({"client_id": "cli", "now": NAIVE}, ValueError),
     ],
     ids=["blank client", "no JSON", "naive time"],
 )
@@ -142,6 +143,7 @@ def test_list_active_open_sessions_in_order_of_opening(connection):
     last, first = opened(connection, 3), opened(connection, 1)
     opened(connection, 2, closed=True)
     foreign = opened(connection, 2, "web")
+    connection.pragma("reverse_unordered_selects", True)
     assert ids(sessions.list_active(connection)) == [first, foreign, last]
     assert ids(sessions.list_active(connection, client_id="cli")) == [first, last]
     assert ids(sessions.list_active(connection, client_id="web")) == [foreign]
@@ -163,12 +165,16 @@ def test_count_active_agrees_with_list_active(connection):
 
 
 @pytest.fixture
-def silent(connection) -> dict[str, str]:
-    """Sessions by how many minutes before noon they were last heard of, the closed ones marked; stored in no order."""
-    return {
-        name: opened(connection, -minutes, closed=name.startswith("closed"))
-        for name, minutes in [("5", 5), ("closed 30", 30), ("20", 20), ("10", 10), ("0", 0), ("closed 1", 1)]
-    }
+def silent(connection) -> apsw.Connection:
+    """A connection to sessions whose ids say how many minutes before noon they were last heard of, in no order."""
+    for id in ("5", "closed 30", "20", "10", "0", "closed 1"):
+        moment = dao.codec.time_to_text(at(-int(id.split()[-1])))
+        connection.execute(
+            "INSERT INTO sessions (id, client_id, is_active, last_heartbeat) VALUES (?, 'cli', ?, ?)",
+            (id, not id.startswith("closed"), moment),
+        )
+    connection.pragma("reverse_unordered_selects", True)
+    return connection
 
 
 @pytest.mark.parametrize(
@@ -185,16 +191,14 @@ def silent(connection) -> dict[str, str]:
     ],
     ids=str,
 )
-def test_find_stale_open_sessions_longest_silent_first(connection, silent, older_than, expected):
+def test_find_stale_open_sessions_longest_silent_first(silent, older_than, expected):
     """Open sessions whose silence is longer than that, and not as long; before the year 1 there was none."""
-    found = sessions.find_stale(connection, older_than=older_than, now=NOON)
-    assert ids(found) == [silent[name] for name in expected]
-    assert sessions.count_active(connection) == 4
-    closed = sessions.close_stale(connection, older_than=older_than, now=NOON)
-    assert closed == sorted(silent[name] for name in expected)
-    assert all(not sessions.get_one(connection, id).is_active for id in closed)
-    assert sessions.count_active(connection) == 4 - len(expected)
-    assert sessions.close_stale(connection, older_than=older_than, now=NOON) == []
+    assert ids(sessions.find_stale(silent, older_than=older_than, now=NOON)) == expected
+    assert sessions.count_active(silent) == 4
+    assert sessions.close_stale(silent, older_than=older_than, now=NOON) == sorted(expected)
+    assert all(not sessions.get_one(silent, id).is_active for id in expected)
+    assert sessions.count_active(silent) == 4 - len(expected)
+    assert sessions.close_stale(silent, older_than=older_than, now=NOON) == []
 
 
 @pytest.mark.parametrize(
@@ -207,12 +211,12 @@ def test_find_stale_open_sessions_longest_silent_first(connection, silent, older
     ],
     ids=str,
 )
-def test_delete_stale_open_and_closed_sessions_are_gone(connection, silent, older_than, expected):
+def test_delete_stale_open_and_closed_sessions_are_gone(silent, older_than, expected):
     """All sessions whose silence is longer than that go, closed ones too; a second call finds none."""
-    deleted = sessions.delete_stale(connection, older_than=older_than, now=NOON)
-    assert deleted == sorted(silent[name] for name in expected)
-    assert {name for name, id in silent.items() if sessions.get(connection, id) is None} == set(expected)
-    assert sessions.delete_stale(connection, older_than=older_than, now=NOON) == []
+    assert sessions.delete_stale(silent, older_than=older_than, now=NOON) == sorted(expected)
+    assert [id for id in expected if sessions.get(silent, id)] == []
+    assert silent.execute("SELECT count(*) FROM sessions").get == 6 - len(expected)
+    assert sessions.delete_stale(silent, older_than=older_than, now=NOON) == []
 
 
 def test_find_stale_after_a_heartbeat_is_no_longer_stale(connection):
@@ -247,4 +251,4 @@ def test_close_stale_several_callers_share_the_sessions(url, connection):
 def test_find_stale_naive_now_raises_value_error(connection, function):
     """A moment without a zone is none."""
     with pytest.raises(ValueError, match="naive"):
-        function(connection, older_than=MINUTE, now=datetime(2025, 1, 1))  # noqa: DTZ001 - naive on purpose
+        function(connection, older_than=MINUTE, now=NAIVE)

@@ -15,6 +15,7 @@ import dao
 from dao import ToolExecution, ToolStatus, tool_executions
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
+NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose
 MILLISECOND = timedelta(milliseconds=1)
 PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT = ToolStatus
 
@@ -94,7 +95,7 @@ def test_start_without_now_takes_the_clock(connection):
         ({"tool_name": " ", "input": {}}, ValueError),
         ({"tool_name": "grep", "input": {1, 2}}, TypeError),
         ({"tool_name": "grep", "input": math.nan}, ValueError),
-        ({"tool_name": "grep", "input": {}, "now": datetime(2025, 1, 1)}, ValueError),  # noqa: DTZ001 - naive on purpose
+        ({"tool_name": "grep", "input": {}, "now": NAIVE}, ValueError),
     ],
     ids=["blank name", "no JSON", "not finite", "naive time"],
 )
@@ -459,5 +460,5 @@ def test_delete_before_moment_deletes_what_is_older(shelf):
 def test_delete_before_naive_moment_raises_value_error(shelf):
     """A moment without a zone is none."""
     with pytest.raises(ValueError, match="naive"):
-        tool_executions.delete_before(shelf, datetime(2026, 1, 1))  # noqa: DTZ001 - naive on purpose
+        tool_executions.delete_before(shelf, NAIVE)
     assert tool_executions.count(shelf) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 
 import apsw
 import attrs
@@ -11,13 +12,21 @@ import pytest
 import dao
 from dao import Task, Workflow, workflow_tasks
 
-W, V = "workflow", "another workflow"
+W, V, U = "workflow", "another workflow", "yet another workflow"
+# not in the order of their ids, nor against it
+CREATED = {
+    W: datetime(2026, 1, 1, tzinfo=UTC),
+    V: datetime(2025, 1, 1, tzinfo=UTC),
+    U: datetime(2024, 1, 1, tzinfo=UTC),
+}
 
 
 @pytest.fixture
 def connection(connection):
-    """A connection to a database with two workflows and the tasks a to e."""
-    dao.workflows.create_many(connection, [Workflow(id=id, name=id) for id in (W, V)])
+    """A connection to a database with three workflows and the tasks a to e."""
+    dao.workflows.create_many(
+        connection, [Workflow(id=id, name=id, created_at=moment) for id, moment in CREATED.items()]
+    )
     dao.tasks.create_many(connection, [Task(id=id, title=id, task_type="agent") for id in "abcde"])
     return connection
 
@@ -227,6 +236,7 @@ def test_reorder_no_permutation_raises_value_error_and_changes_nothing(connectio
 def test_list_tasks_returns_tasks_with_links_in_order(connection):
     """Each task comes with its own link, by sequence, and by task id where another program gave two the same."""
     put(connection, ("d", 0), ("b", 2), ("a", 2), ("c", 1))
+    connection.pragma("reverse_unordered_selects", True)
     listed = workflow_tasks.list_tasks(connection, W)
     assert [item.task.id for item in listed] == ["d", "c", "a", "b"]
     for item in listed:
@@ -245,7 +255,9 @@ def test_list_workflows_returns_those_of_the_task_by_id(connection):
     """All workflows that have the task come by id; a task in none, or none at all, has no workflows."""
     put(connection, ("a", 5), ("b", 1))
     put(connection, ("a", 0), workflow_id=V)
-    assert workflow_tasks.list_workflows(connection, "a") == [dao.workflows.get(connection, id) for id in (V, W)]
+    put(connection, ("a", 1), workflow_id=U)
+    connection.pragma("reverse_unordered_selects", True)
+    assert workflow_tasks.list_workflows(connection, "a") == [dao.workflows.get(connection, id) for id in (V, W, U)]
     assert [workflow.id for workflow in workflow_tasks.list_workflows(connection, "b")] == [W]
     assert workflow_tasks.list_workflows(connection, "c") == []
     assert workflow_tasks.list_workflows(connection, "nobody") == []

@@ -117,12 +117,6 @@ def test_module_does_not_import_the_second_sqlite(path):
 # ---------------------------------------------------------------- what is offered
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_module_says_what_belongs_there(path):
-    """Every module has a docstring."""
-    assert ast.get_docstring(ast.parse(path.read_text()))
-
-
 def test_all_names_exist_and_are_there_once():
     """Every name in `dao.__all__` is there, and none twice."""
     assert [name for name in dao.__all__ if not hasattr(dao, name)] == []

@@ -27,6 +27,13 @@ def test_parse_text_of_any_url_returns_it(url):
     assert str(url).isprintable()
 
 
+@pytest.mark.parametrize("path", strategies.PATHS)
+def test_parse_text_of_an_awkward_path_returns_it(path):
+    """A name that looks like another part of a URL, or like another URL, stays a name."""
+    url = DatabaseURL(path=path, busy_timeout=1)
+    assert parse(str(url)) == url
+
+
 @given(
     text=st.text()
     | st.text("sqlitefile:/?#%&=.@mode0 \n").map("sqlite:".__add__)

@@ -757,7 +757,7 @@ def in_child(function: Callable[[], object]) -> None:
 
 
 def test_pool_in_a_forked_child_refuses_to_lend(url, make_pool):
-    """A connection does not survive a fork: the child's copy of the pool says so, and closes nothing of the parent's."""
+    """A connection does not survive a fork: the child's copy of the pool says so, and closes none of the parent's."""
     made = make_pool(size=2)
     with made.acquire(), made.acquire() as idle:
         pass

@@ -1,5 +1,8 @@
 """`dao.transaction` and `dao.run_in_transaction`: what commits, what does not, and what is tried again."""
 
+# A block in which something raises is what is tested here, so it has more than one statement.
+# ruff: noqa: PT012
+
 from __future__ import annotations
 
 import contextlib
@@ -51,7 +54,7 @@ def test_transaction_block_ends_commits_all_at_once(connection, other):
 def test_transaction_exception_undoes_the_block_and_goes_on(connection, kind):
     """Any exception, of whatever kind, undoes the block and comes out as it was."""
     error = dao.NotFound("a", table="t", key="k") if kind is dao.NotFound else kind("enough")
-    with pytest.raises(kind) as caught, dao.transaction(connection):  # noqa: PT012 - the block is the test
+    with pytest.raises(kind) as caught, dao.transaction(connection):
         add(connection, "a")
         raise error
     assert caught.value is error
@@ -156,7 +159,7 @@ def test_transaction_nested_exception_undoes_the_inner_block_only(connection):
 
 def test_transaction_nested_exception_that_goes_on_undoes_all(connection):
     """An exception that nobody catches undoes every block that it leaves."""
-    with pytest.raises(Stop), dao.transaction(connection):  # noqa: PT012 - the block is the test
+    with pytest.raises(Stop), dao.transaction(connection):
         add(connection, "a")
         with dao.transaction(connection):
             add(connection, "b")
@@ -216,9 +219,9 @@ def give_up(request: pytest.FixtureRequest, connection: apsw.Connection) -> tupl
 
 
 def test_transaction_given_up_by_sqlite_raises_the_cause(connection, give_up):
-    """The error that made SQLite roll back comes out of the block; nothing is committed, and no other error hides it."""
+    """The error that made SQLite roll back comes out, no other error hides it, and nothing is committed."""
     sql, kind = give_up
-    with pytest.raises(kind), dao.transaction(connection):  # noqa: PT012 - the block is the test
+    with pytest.raises(kind), dao.transaction(connection):
         add(connection, "a")
         with dao.transaction(connection):
             add(connection, "b")
@@ -232,9 +235,9 @@ def test_transaction_given_up_by_sqlite_raises_the_cause(connection, give_up):
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("after", ["nothing", "a statement", "a nested block", "a failing nested block"])
 def test_transaction_given_up_by_sqlite_and_swallowed_fails_as_a_whole(connection, other, give_up, depth, after):
-    """Who swallows that error cannot commit: the block fails, and neither what came before nor what comes after is there."""
+    """Who swallows that error cannot commit: the block fails, with what came before the error and what comes after."""
     sql, kind = give_up
-    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):  # noqa: PT012
+    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):
         add(connection, "a")
         with contextlib.suppress(kind), contextlib.ExitStack() as blocks:
             for _ in range(depth):
@@ -261,7 +264,7 @@ def test_transaction_given_up_inside_a_block_fails_at_each_level(connection, giv
     """Each block around the swallowed error fails in its turn, from the inside out."""
     sql, kind = give_up
     failed = []
-    with pytest.raises(dao.OperationalError), dao.transaction(connection):  # noqa: PT012 - the block is the test
+    with pytest.raises(dao.OperationalError), dao.transaction(connection):
         try:
             with dao.transaction(connection):
                 add(connection, "a")
@@ -276,7 +279,7 @@ def test_transaction_given_up_inside_a_block_fails_at_each_level(connection, giv
 
 def test_transaction_given_up_behind_our_back_fails_at_the_end(connection):
     """Who rolls back by hand inside a block is told at its end that nothing of it is there."""
-    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):  # noqa: PT012
+    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):
         add(connection, "a")
         connection.execute("ROLLBACK")
     assert titles(connection) == ""
@@ -303,7 +306,7 @@ def test_transaction_full_disk_raises_disk_full(connection):
 def test_transaction_deferred_foreign_key_fails_at_commit_and_undoes_all(connection, nested):
     """A key that is checked at the commit fails there: typed, undone, and the connection is free."""
     engine.fetch(connection, "CREATE TABLE child (x REFERENCES tasks (id) DEFERRABLE INITIALLY DEFERRED)")
-    with pytest.raises(dao.ForeignKeyViolation) as caught, dao.transaction(connection):  # noqa: PT012 - the block is the test
+    with pytest.raises(dao.ForeignKeyViolation) as caught, dao.transaction(connection):
         with dao.transaction(connection) if nested else contextlib.nullcontext():
             engine.fetch(connection, "INSERT INTO child VALUES ('nobody')")
         add(connection, "a")

@@ -1,0 +1,251 @@
+"""What the documents say: their Python runs, and every command, option, path, name and link in them exists."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+import click
+import pytest
+
+import dao
+from dao import migrate, settings
+from dao.cli.main import group
+from dao.migrate import default_folder
+from tests.packaging.test_bin import SCRIPTS, phony
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+DOCUMENTS = [path for folder in (".", "sql", "docs", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
+every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, and the line on which that begins."""
+
+    language: str
+    text: str
+    line: int
+
+
+def blocks(path: Path) -> list[Block]:
+    text = path.read_text()
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in found]
+
+
+def spans(path: Path) -> list[str]:
+    """Return the texts between backticks, outside of fenced blocks."""
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+
+
+def shown(block: Block) -> list[str]:
+    """Return the lines of a block for a shell, without comments."""
+    lines = [] if block.language == "python" else block.text.splitlines()
+    return [re.sub(r"^\$ |\s+#.*$", "", line).strip() for line in lines]
+
+
+def commands(path: Path) -> list[str]:
+    """Return what a reader may type: the spans, and the lines of the blocks."""
+    return [*spans(path), *(line for block in blocks(path) for line in shown(block))]
+
+
+def options(command: click.Command) -> set[str]:
+    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+
+
+# ---------------------------------------------------------------- the Python in the README
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The README's Python, run from top to bottom as one program beside a migrated database: the folder, and what came."""
+    folder = tmp_path_factory.mktemp("readme")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
+    subprocess.run([sys.executable, "-m", "dao", "migrate", "--quiet"], cwd=folder, env=environ, check=True)
+    # each block keeps its place, so that a traceback names the README's line
+    script = "".join(
+        f"exec(compile({chr(10) * (block.line - 1) + block.text!r}, {str(README)!r}, 'exec'))\n"
+        for block in blocks(README)
+        if block.language == "python"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return folder, done
+
+
+def stored(folder: Path) -> list[tuple[str, str]]:
+    connection = apsw.Connection(str(folder / "orchestrator.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return [(str(id), str(title)) for id, title in connection.execute("SELECT id, title FROM tasks ORDER BY id")]
+    finally:
+        connection.close()
+
+
+def test_readme_python_runs_as_it_stands(ran):
+    """Every Python block runs, in order, in one program, with warnings as errors."""
+    _, done = ran
+    assert any(block.language == "python" for block in blocks(README))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_readme_python_stores_tasks(ran):
+    """The README shows how a task is stored: afterwards there are some."""
+    folder, _ = ran
+    assert stored(folder)
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 shell is not installed")
+def test_readme_tasks_can_be_read_by_the_stock_shell(ran):
+    """What was stored is an ordinary SQLite file: the `sqlite3` shell reads the same rows and finds it intact."""
+    folder, _ = ran
+    query = "SELECT id, title FROM tasks ORDER BY id; PRAGMA integrity_check;"
+    done = subprocess.run(
+        ["sqlite3", "-readonly", "-separator", "\t", "orchestrator.db", query],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [*("\t".join(row) for row in stored(folder)), "ok"]
+
+
+def test_sql_readme_example_is_a_migration_that_applies(tmp_path):
+    """The script that shows how to write one applies on top of the package's own."""
+    examples = [block for block in blocks(ROOT / "sql" / "README.md") if block.language == "sql"]
+    assert examples
+    folder = shutil.copytree(default_folder(), tmp_path / "sql", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for number, example in enumerate(examples):
+        (folder / f"99990101{number:06}_example.sql").write_text(example.text)
+    results = migrate.apply(f"sqlite:///{tmp_path}/orchestrator.db", folder)
+    assert [result.id for result in results][-1].endswith("_example")
+
+
+# ---------------------------------------------------------------- what the documents name
+
+
+def test_documents_are_there():
+    """The documents that the others lead to are there, and none is empty."""
+    names = {str(path.relative_to(ROOT)) for path in DOCUMENTS}
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sql/README.md"} <= names
+    assert [path for path in DOCUMENTS if not path.read_text().strip()] == []
+
+
+def test_readme_names_the_scripts_and_the_commands_of_make():
+    """The README has every script for deployments, and the two commands with which everything begins."""
+    text = README.read_text()
+    assert [script for script in SCRIPTS if f"bin/{script}" not in text] == []
+    assert {"make migrate", "make test"} <= {command for block in blocks(README) for command in shown(block)}
+
+
+@every_document
+def test_document_make_targets_and_variables_exist(path):
+    """Every `make TARGET NAME=value` in a document is one of the Makefile's, and the target uses the variable."""
+    makefile = (ROOT / "Makefile").read_text()
+    wrong = []
+    for command in commands(path):
+        for target, rest in re.findall(r"(?:^|[;&|] *)make ([a-z][a-z-]*)((?: [A-Z]+=\S+)*)", command):
+            recipe = re.search(rf"^{target}:.*\n((?:\t.*\n?)*)", makefile, re.MULTILINE)
+            used = recipe[1] if recipe else ""
+            names = re.findall(r" ([A-Z]+)=", rest)
+            if target not in phony() or any(f"$({name})" not in used for name in names):
+                wrong.append(command)
+    assert wrong == []
+
+
+def invocations(path: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield every call of the command line in a document: as it is written, its command, and its options."""
+    for command in commands(path):
+        for tool, name, rest in re.findall(r"(?:^|[;&|] *)(dao |bin/)([a-z][a-z-]*)([^;&|]*)", command):
+            known = name if tool == "dao " else SCRIPTS.get(name, name if name in {"dao", "check-wheel"} else "?")
+            yield command, known, re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest)
+
+
+@every_document
+def test_document_commands_and_their_options_exist(path):
+    """Every `dao COMMAND --option` and `bin/SCRIPT --option` in a document can be typed as it stands."""
+    wrong = [
+        written
+        for written, name, given in invocations(path)
+        if name not in {"dao", "check-wheel"}
+        and (name not in group.commands or not set(given) <= options(group.commands[name]))
+    ]
+    assert wrong == []
+
+
+@every_document
+def test_document_options_alone_exist(path):
+    """An option that is named alone is one of some command."""
+    known = set().union(*map(options, group.commands.values()))
+    assert [span for span in spans(path) if re.fullmatch(r"--[a-z-]+", span) and span not in known] == []
+
+
+@every_document
+def test_document_variables_exist(path):
+    """Every DATABASE_… that is named is one that the settings read."""
+    source = Path(settings.__file__).read_text()
+    named = set(re.findall(r"\bDATABASE_[A-Z_]+\b", path.read_text()))
+    assert [name for name in named if f'"{name}"' not in source] == []
+
+
+@every_document
+def test_document_paths_exist(path):
+    """A path of this repository in a document leads somewhere."""
+    folders = "bin|bench|dao|docs|sql|tests"
+    named = [span for span in spans(path) if re.fullmatch(rf"(?:{folders})/[\w./-]*", span)]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@every_document
+def test_document_links_lead_to_files(path):
+    """Every relative link leads to a file."""
+    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+    relative = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:", link)]
+    assert [link for link in relative if link and not (path.parent / link).exists()] == []
+
+
+@every_document
+def test_document_names_of_the_package_exist(path):
+    """Every `dao.name`, and `module.name` of a table module or of `migrate`, is there."""
+    roots = {name: getattr(dao, name) for name in ("configurations", "sessions", "tasks", "tool_executions")}
+    roots |= {name: getattr(dao, name) for name in ("workflow_tasks", "workflows")} | {"dao": dao, "migrate": migrate}
+    wrong = []
+    for span in spans(path):
+        if match := re.match(rf"({'|'.join(roots)})((?:\.[A-Za-z_]\w*)+)", span):
+            found: object = roots[match[1]]
+            for name in match[2].split(".")[1:]:
+                found = getattr(found, name, None) or (found is dao and _submodule(name))
+            if not found:
+                wrong.append(span)
+    assert wrong == []
+
+
+def _submodule(name: str) -> bool:
+    return (Path(dao.__file__).parent / f"{name}.py").exists()
+
+
+def test_readme_table_of_functions_is_that_of_the_modules():
+    """Each module's row has all its public functions and no others; a module that has the same says so."""
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([a-z_, ]+) \|$", README.read_text(), re.MULTILINE))
+    assert set(listed) == {"tasks", "workflows", "workflow_tasks", "tool_executions", "sessions", "configurations"}
+    before: list[str] = []
+    for module, text in listed.items():
+        names = before if text == "the same" else text.split(", ")
+        functions = [name for name in getattr(dao, module).__all__ if name.islower()]
+        assert sorted(names) == sorted(functions), module
+        before = names
