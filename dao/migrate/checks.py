@@ -85,9 +85,8 @@ def check(connection: Connection, before: Broken) -> None:
     if broken:
         shown = [f"{violation}" + (f" ({number} rows)" if number > 1 else "") for violation, number in broken.items()]
         raise CheckFailed(_message("these migrations leave foreign keys broken", shown), violations=tuple(broken))
-    connection.pragma(
-        "ignore_check_constraints", False
-    )  # a script may have set it; then integrity_check looks away too
+    # a script may have set it: then integrity_check looks away, too
+    connection.pragma("ignore_check_constraints", False)
     problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
     if problems != ["ok"]:
         raise CheckFailed(_message("the database is not intact after these migrations", problems), violations=problems)

@@ -83,7 +83,7 @@ def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
     def waiting(seconds: float) -> None:
         # after half a second, then every two
         nonlocal told
-        told = min(told, seconds)
+        told = told if seconds >= told else 0.0  # another wait
         if seconds >= (told + 2 if told else 0.5):
             told = seconds
             report(Waiting(seconds, lock.holder(sqlite.file_of(connection))))

@@ -47,7 +47,7 @@ def lock(partly):
         (["migrate", "--busy-timeout", "-5"], ["'--busy-timeout'", "-5"]),
         (["migrate", "--busy-timeout", "soon"], ["'--busy-timeout'", "soon"]),
         (["health", "--timeout", "-1"], ["'--timeout'", "-1"]),
-        (["wait", "--timeout", "nan"], ["'--timeout'", "nan"]),
+        (["health", "--timeout", "nan"], ["'--timeout'", "nan"]),
         (["wait", "--timeout", "soon"], ["'--timeout'", "soon"]),
         (["new"], ["Missing argument 'NAME...'"]),
         (["mark"], ["Missing argument 'ID"]),

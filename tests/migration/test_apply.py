@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dao import migrate
-from dao.errors import (
-    CheckFailed,
-    MigrationError,
-    MigrationFailed,
-)
+from dao.errors import CheckFailed, MigrationError, MigrationFailed
 from dao.migrate.files import checksum
 from tests.folders import IDS, dump, ids, query, tables, with_fourth, write
 
@@ -213,71 +209,3 @@ def test_apply_after_the_script_was_mended_goes_through(path, url, tmp_path):
         migrate.apply(url, with_fourth(tmp_path / "sql", "SELEC 1;"))
     assert ids(migrate.apply(url, with_fourth(tmp_path / "sql", "CREATE TABLE x (id);"))) == [*IDS, "0004_x"]
     assert tables(path) == ["a", "b", "c", "x"]
-
-
-# ---------------------------------------------------------------- scripts go to SQLite whole
-
-
-def test_apply_rows_in_the_middle_do_not_stop_a_script(path, url, tmp_path):
-    """A statement that returns rows is drained, and those after it run."""
-    script = """
-        PRAGMA journal_mode; CREATE TABLE x (id);
-        SELECT * FROM sqlite_schema; INSERT INTO x VALUES (1), (2), (3) RETURNING id;
-        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) SELECT i FROM n;
-        EXPLAIN SELECT 1; VALUES (1), (2); PRAGMA table_info(x); CREATE TABLE y (id);
-    """
-    assert migrate.apply(url, with_fourth(tmp_path / "sql", script))[-1].statements == 9
-    assert tables(path) == ["a", "b", "c", "x", "y"]
-    assert query(path, "SELECT id FROM x") == [(1,), (2,), (3,)]
-
-
-@pytest.mark.parametrize(
-    ("script", "check", "rows"),
-    [
-        (
-            """CREATE TRIGGER t AFTER INSERT ON a BEGIN
-               INSERT INTO b VALUES (CASE WHEN new.id > 5 THEN CASE new.id WHEN 6 THEN 60 ELSE 70 END ELSE 0 END);
-               END; INSERT INTO a VALUES (6);""",
-            "SELECT id FROM b",
-            [(2,), (60,)],
-        ),
-        (
-            'CREATE TABLE t (begin, end, declare, "case"); INSERT INTO t VALUES (1, 2, 3, 4);',
-            "SELECT end FROM t",
-            [(2,)],
-        ),
-        ("CREATE TABLE t (x DEFAULT ';--'); INSERT INTO t DEFAULT VALUES;", "SELECT x FROM t", [(";--",)]),
-        (
-            "CREATE TABLE t (x); INSERT INTO t VALUES ('C:\\'); INSERT INTO t VALUES ('D:\\');",
-            "SELECT count(*) FROM t",
-            [(2,)],
-        ),
-        ("CREATE TABLE t (x); INSERT INTO t VALUES ('it''s; -- no comment\n/*');", "SELECT length(x) FROM t", [(22,)]),
-        ('CREATE TABLE "t;u" ([x;y], `z;`); INSERT INTO "t;u" VALUES (1, 2);', 'SELECT "z;" FROM "t;u"', [(2,)]),
-        ('CREATE TABLE t (x); INSERT INTO t VALUES ("double; quoted");', "SELECT x FROM t", [("double; quoted",)]),
-        (
-            "CREATE TABLE t (x); -- INSERT INTO t VALUES (1);\n/* ;; */ INSERT INTO t VALUES (2)",
-            "SELECT x FROM t",
-            [(2,)],
-        ),
-        ("CREATE TABLE t (x); INSERT INTO t VALUES ('a\r\nb');", "SELECT x FROM t", [("a\nb",)]),
-        (";;\n;CREATE TABLE t (x);;;INSERT INTO t VALUES (1);;", "SELECT x FROM t", [(1,)]),
-        (
-            "CREATE VIRTUAL TABLE t USING fts5(x); INSERT INTO t VALUES ('one; two');",
-            "SELECT x FROM t('two')",
-            [("one; two",)],
-        ),
-        (
-            "CREATE TABLE t (x); WITH n (i) AS (VALUES (1), (2)) INSERT INTO t SELECT i FROM n;",
-            "SELECT sum(x) FROM t",
-            [(3,)],
-        ),
-        ("-- Nothing to do here.\n/* ; */", "SELECT count(*) FROM a", [(0,)]),
-        ("", "SELECT count(*) FROM a", [(0,)]),
-    ],
-    ids=lambda value: value[:30] if isinstance(value, str) else "",
-)
-def test_apply_any_script_means_what_it_means_to_sqlite(path, url, tmp_path, script, check, rows):
-    """SQLite's own parser finds the statements, whatever strings, comments and names hold."""
-    assert ids(migrate.apply(url, with_fourth(tmp_path / "sql", script))) == [*IDS, "0004_x"]
-    assert query(path, check) == rows

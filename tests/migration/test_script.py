@@ -6,10 +6,7 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.errors import (
-    DatabaseCorrupt,
-    MigrationFailed,
-)
+from dao.errors import DatabaseCorrupt, MigrationFailed
 from tests.folders import ALONE, IDS, ids, query, tables, with_fourth
 
 # ---------------------------------------------------------------- where it failed
@@ -27,9 +24,9 @@ LOCATIONS = {
         "!",
     ),
     "syntax, after non-ASCII": (
-        "-- größer — 🐍\nSELECT 'größer — 🐍', '\n';\nSELECT 'ü',\n  'ö' , 1 1;\n",
+        "-- größer — 🐍\nSELECT 'größer — 🐍', '\n';\nSELECT 'ü 🐍🐍🐍🐍',\n  'ö' , 1 1,\n2\n,3\n,4\n,5\n,6;\n",
         5,
-        "SELECT 'ü',",
+        "SELECT 'ü 🐍🐍🐍🐍',",
         'near "1"',
     ),
     "syntax, in a trigger": (

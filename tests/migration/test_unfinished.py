@@ -50,6 +50,19 @@ def test_apply_all_outside_of_a_transaction_are_applied_and_rolled_back(path, ur
     assert migrate.status(url, folder).ids("pending") == ["1", "2", "3"]
 
 
+def test_apply_what_another_applied_between_two_transactions_is_left_alone(path, url, tmp_path):
+    """A run that ends its transaction for such a script goes on with what is pending then."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "SELECT 1;", "0002_x")
+
+    def report(event):
+        if isinstance(event, migrate.Started) and event.step.id == "0002_x":
+            migrate.mark(url, ["0003_c"], folder)
+
+    assert ids(migrate.apply(url, folder, report=report)) == ["0001_a", "0002_b", "0002_x"]
+    assert tables(path) == ["a", "b"]
+    assert migrate.status(url, folder).is_current
+
+
 # ---------------------------------------------------------------- half-way
 
 ENDINGS = {

@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def loaded_by(script: str, *arguments: object, cwd: Path) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script + ending, *map(str, arguments)],
         cwd=cwd,
+        env={name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")},
         capture_output=True,
         text=True,
         check=False,

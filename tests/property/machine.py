@@ -22,8 +22,9 @@ numbers = st.integers(0, 5)
 # few moments, so that many coincide
 moments = numbers.map(lambda seconds: BEGINNING + timedelta(seconds=seconds))
 periods = numbers.map(lambda seconds: timedelta(seconds=seconds))
-values = strategies.json_values(max_leaves=3)
-objects = st.dictionaries(strategies.texts(), values, max_size=2)
+# simple ones: that any value is kept is the business of other tests
+values = st.none() | numbers | st.sampled_from(["text", 0.5, True, [], {}, [None, "a"], {"a": {"b": [1]}}])
+objects = st.sampled_from([{}, {"a": 1}, {"a": {"b": None}}])
 keys = st.sampled_from(["a", "a.b", "a.\U0010ffff", "b", "é", "\0"])
 optional_texts = st.none() | strategies.texts()
 
@@ -64,9 +65,9 @@ class Machine(RuleBasedStateMachine):
         self.transactions = []
 
     def pick(self, table, number):
-        """Return the key of some row of the table, or one that no row has."""
+        """Return the key of some row of the table, or, less often, one that no row has."""
         present = sorted(getattr(self.model, table))
-        return [*present, UNKNOWN][number % (len(present) + 1)]
+        return present[number % len(present)] if present and number < 5 else UNKNOWN
 
     def change(self, table, key, **changes):
         """Note a change of a row by an UPDATE."""
@@ -144,8 +145,8 @@ class Machine(RuleBasedStateMachine):
                 assert record == expected[key]
         self.changed.clear()
 
-    @invariant()
-    def listings_and_counts_agree(self):
+    @rule()
+    def read_listings_and_counts(self):
         """What the other reading functions say follows from the model too."""
         connection, model = self.connection, self.model
         for id in [*model.workflows, UNKNOWN]:
@@ -181,6 +182,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self):
         """The file is intact at the end, indexes included."""
+        self.read_listings_and_counts()
         assert fetch(self.connection, "PRAGMA integrity_check") == [("ok",)]
         self.connection.close()
         self.path.unlink()
