@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 STEPS  ?= 1
+# what a person writes reaches the scripts by the environment: no quoting to get wrong
+export NAME STEPS TO
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -34,15 +36,15 @@ setup: $(TOOLS) ## create .venv with the project and its development tools
 
 .PHONY: migrate
 migrate: $(INSTALLED) ## apply the pending migrations (TO=id)
-	@bin/migrate $(if $(TO),--to '$(TO)')
+	@bin/migrate $(if $(TO),--to "$$TO")
 
 .PHONY: rollback
 rollback: $(INSTALLED) ## undo the latest migration (STEPS=n, or TO=id: all after it)
-	@bin/rollback $(if $(TO),--to '$(TO)',--steps '$(STEPS)')
+	@bin/rollback $(if $(TO),--to "$$TO",--steps "$$STEPS")
 
 .PHONY: redo
 redo: $(INSTALLED) ## undo and apply again (STEPS=n)
-	@bin/dao redo --steps '$(STEPS)'
+	@bin/dao redo --steps "$$STEPS"
 
 .PHONY: status
 status: $(INSTALLED) ## show where each migration stands
@@ -54,7 +56,7 @@ plan: $(INSTALLED) ## show what migrate would run
 
 .PHONY: new
 new: $(INSTALLED) ## create an empty migration (NAME=add_priority_to_tasks)
-	@bin/new-migration --migrations sql/sqlite -- '$(NAME)'
+	@bin/new-migration --migrations sql/sqlite -- "$$NAME"
 
 .PHONY: init
 init: $(INSTALLED) ## create the database, migrate it, show the status

@@ -230,11 +230,15 @@ class CheckFailed(MigrationError):
 
 
 class SchemaOutOfDate(MigrationError):
-    """The database lacks migrations that this program needs; `.pending` lists their ids."""
+    """The database lacks migrations that this program needs; `.pending` lists their ids.
 
-    def __init__(self, message: str, *, pending: Sequence[str] = ()) -> None:
+    `.unfinished` lists those in the middle of which a run ended: a person has to look first.
+    """
+
+    def __init__(self, message: str, *, pending: Sequence[str] = (), unfinished: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.pending = tuple(pending)
+        self.unfinished = tuple(unfinished)
 
 
 class SchemaTooNew(MigrationError):

@@ -14,7 +14,7 @@ import click
 
 from dao import migrate, settings
 from dao.cli.output import Output, milliseconds
-from dao.errors import Error, MigrationError, SchemaOutOfDate, SchemaTooNew
+from dao.errors import Error, MigrationError, SchemaOutOfDate, SchemaTooNew, UnsupportedEngine
 
 __all__ = ["ALL"]
 
@@ -26,10 +26,18 @@ PENDING, MISMATCH = 3, 4
 def _settings(
     database: str | None, migrations: str | None = None, busy_timeout: int | None = None
 ) -> settings.Settings:
+    if database == "":
+        # an unset variable in a script must not come to mean the default database
+        raise click.UsageError("--database is empty: name a database, or leave the option out")
     try:
-        return settings.load(database=database, migrations=migrations, busy_timeout=busy_timeout)
-    except ValueError as error:
+        config = settings.load(database=database, migrations=migrations, busy_timeout=busy_timeout)
+    except (ValueError, UnsupportedEngine) as error:
         raise click.UsageError(str(error)) from error
+    if config.url.is_memory:
+        raise click.UsageError(
+            "a database in memory ends with this command: name a file, such as sqlite:///orchestrator.db"
+        )
+    return config
 
 
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -154,7 +162,10 @@ def rollback(
     each: bool,
     allow_out_of_order: bool,
 ) -> None:
-    """Undo the latest migrations, all or none, in the reverse of the order in which they were applied."""
+    """Undo the latest migrations, all or none.
+
+    The order is the reverse of that in which they were applied.
+    """
     _only_one_of(steps=steps, to=to, all=everything or None)
     with output.progress():
         results = migrate.rollback(
@@ -173,7 +184,10 @@ def rollback(
 @_common()
 @click.option("--steps", type=click.IntRange(min=1), default=1, metavar="N", help="Redo the latest N. [default: 1]")
 def redo(config: settings.Settings, output: Output, steps: int) -> None:
-    """Undo the latest migrations and apply them again, in one transaction: while you write one."""
+    """Undo the latest and apply them again.
+
+    In one transaction, from the files as they are now: while you write one.
+    """
     with output.progress():
         results = migrate.redo(config.url, config.migrations, steps=steps, report=output.report)
     output.results(config.url.path, results, f"{config.url.path}: nothing to redo")
@@ -182,7 +196,7 @@ def redo(config: settings.Settings, output: Output, steps: int) -> None:
 @click.command("init")
 @_common()
 def init(config: settings.Settings, output: Output) -> None:
-    """Create the database, apply all migrations and print the status."""
+    """Create the database, migrate it, print the status."""
     with output.progress():
         migrate.apply(config.url, config.migrations, report=output.report)
     output.status(migrate.status(config.url, config.migrations))
@@ -192,8 +206,9 @@ def init(config: settings.Settings, output: Output) -> None:
 @_common()
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def reset(config: settings.Settings, output: Output, yes: bool) -> None:
-    """Drop everything that the migrations made, rows included, and apply them all again.
+    """Drop everything and migrate again.
 
+    Everything that the migrations made goes, rows included.
     Refuses a database with tables or views that the migrations did not make.
     """
     if not yes:
@@ -232,6 +247,7 @@ def status(config: settings.Settings, output: Output, exit_code: bool) -> int:
 @click.option("--rollback", "undo", is_flag=True, help="Plan a rollback instead.")
 @click.option("--to", metavar="ID", help="As for migrate and rollback.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="As for migrate and rollback.")
+@click.option("--all", "everything", is_flag=True, help="As for rollback.")
 @_allow_out_of_order
 def plan(
     config: settings.Settings,
@@ -239,17 +255,23 @@ def plan(
     undo: bool,
     to: str | None,
     steps: int | None,
+    everything: bool,
     allow_out_of_order: bool,
 ) -> None:
-    """Print what migrate (or rollback) would run, in order. Reads only; creates no database."""
+    """Print what migrate or rollback would run.
+
+    Reads only; creates no database.
+    """
     if undo:
-        _only_one_of(steps=steps, to=to)
+        _only_one_of(steps=steps, to=to, all=everything or None)
+    elif everything:
+        raise click.UsageError("--all goes with --rollback: migrate applies all anyway")
     planned = migrate.plan(
         config.url,
         config.migrations,
         direction="rollback" if undo else "apply",
         to=to,
-        steps=1 if undo and steps is None else steps,
+        steps=1 if undo and steps is None and not everything else steps,
         allow_out_of_order=allow_out_of_order,
     )
     output.plan(config.url.path, planned)
@@ -259,7 +281,10 @@ def plan(
 @_common()
 @_timeout(5)
 def health(config: settings.Settings, output: Output, timeout: float) -> int:
-    """Check that the database answers and its schema is current: for probes. Creates no database."""
+    """Check the database and its schema, for probes.
+
+    It is healthy if it answers in time and no migration is pending. Creates no database.
+    """
     problem, seconds, code = _health(config, timeout)
     output.json(
         {"database": config.url.path, "healthy": problem is None, "seconds": round(seconds, 6), "error": problem}
@@ -275,7 +300,10 @@ def health(config: settings.Settings, output: Output, timeout: float) -> int:
 @_common()
 @_timeout(30)
 def wait(config: settings.Settings, output: Output, timeout: float) -> int:
-    """Wait until the database exists, answers and its schema is current: before a program starts."""
+    """Wait until the database is ready.
+
+    It is when it exists, answers and no migration is pending: before a program starts.
+    """
     end = time.monotonic() + timeout
     while True:
         remaining = end - time.monotonic()
@@ -304,7 +332,7 @@ def _health(config: settings.Settings, timeout: float) -> tuple[str | None, floa
             with pool.acquire(timeout=timeout) as connection:
                 migrate.assert_current(connection, config.migrations)
         except SchemaOutOfDate as error:
-            return str(error), answer.seconds, PENDING
+            return str(error), answer.seconds, MISMATCH if error.unfinished else PENDING
         except SchemaTooNew as error:
             return str(error), answer.seconds, MISMATCH
         except Error as error:
@@ -321,7 +349,10 @@ def _health(config: settings.Settings, timeout: float) -> tuple[str | None, floa
 @_quiet
 @_json
 def new(name: tuple[str, ...], folder: str | None, quiet: bool, as_json: bool) -> None:
-    """Create an empty pair for a new migration, and print its two paths."""
+    """Create an empty pair for a new migration.
+
+    Prints its two paths.
+    """
     output = Output(quiet=quiet, as_json=as_json)
     paths = [str(path) for path in migrate.new(" ".join(name), _settings(None, folder).migrations)]
     for path in paths:
@@ -345,17 +376,15 @@ def _ledger_command(name: str, change: Callable[..., list[str]], done: str, desc
     return command
 
 
-mark = _ledger_command(
-    "mark", migrate.mark, "marked as applied:", "Note that migrations are applied, without running them."
-)
+mark = _ledger_command("mark", migrate.mark, "marked as applied:", "Note migrations as applied, running nothing.")
 unmark = _ledger_command(
-    "unmark", migrate.unmark, "marked as not applied:", "Note that migrations are not applied, without undoing them."
+    "unmark", migrate.unmark, "marked as not applied:", "Note migrations as not applied, undoing nothing."
 )
 accept = _ledger_command(
     "accept",
     migrate.accept,
     "accepted as it is now:",
-    "Note that the files of applied migrations were edited on purpose. Runs nothing.",
+    "Accept edits of applied files as deliberate.\n\nRuns nothing.",
 )
 
 
@@ -365,5 +394,5 @@ def _only_one_of(**options: object) -> None:
         raise click.UsageError(f"{' and '.join(given)} exclude each other")
 
 
-#: Every command, in the order in which the help would list them by hand.
+#: Every command.
 ALL = (migrate_, rollback, redo, status, plan, new, init, reset, wait, health, mark, unmark, accept)

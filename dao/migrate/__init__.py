@@ -208,7 +208,7 @@ def unmark(target: Target, ids: Iterable[str]) -> list[str]:
         writer = _ledger.Writer(connection)
         state = _ledger.read(connection)
         known = dict.fromkeys([*state.ids, *state.unfinished])
-        unmarked = [resolve(id, known) for id in ids]
+        unmarked = [resolve(id, known, kind="applied") for id in ids]
         for id in unmarked:
             writer.not_applied(id, operation="unmark")
     return unmarked
@@ -225,7 +225,8 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
     with opened(existing(target)) as connection, exclusive(connection):
         writer = _ledger.Writer(connection)
         state = _ledger.read(connection)
-        accepted = [resolve(id, state.ids) for id in ids]
+        known = dict.fromkeys([*state.ids, *state.unfinished])
+        accepted = [resolve(id, known, kind="applied") for id in ids]
         for id in accepted:
             if id not in files:
                 raise LedgerMismatch(
@@ -258,7 +259,7 @@ def reset(target: Target, migrations: Source = None, *, report: Report | None = 
             if foreign:
                 raise MigrationError(
                     f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
-                    "this command to drop. Nothing was changed"
+                    "this command to drop. Nothing was changed; drop that first, or the whole file, if that is what you want"
                 )
             drop_all(connection)  # in the run's transaction
             return to_apply(files, Ledger())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from dao import _version
+from dao import _version, sqlite
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, MigrationError
 from dao.migrate import lock
@@ -92,6 +92,8 @@ class Ledger:
 
     entries: tuple[Entry, ...] = ()
     unfinished: dict[str, str] = attrs.Factory(dict)
+    #: The database it is of, for messages.
+    database: str = "the database"
 
     @property
     def ids(self) -> list[str]:
@@ -136,6 +138,7 @@ def read(connection: Connection) -> Ledger:
             for id, applied_at, sum_, rollback_sum, text, rollback_text, duration in entries
         ),
         {str(id): str(state) for id, state in unfinished},
+        sqlite.file_of(connection) or "the database",
     )
 
 

@@ -73,8 +73,10 @@ def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
     )
 
 
-def resolve(id: str, known: Iterable[str]) -> str:
+def resolve(id: str, known: Iterable[str], *, kind: str = "in the folder") -> str:
     """Return the migration id that is meant: `id` itself, or the only one that begins with it.
+
+    `kind` says in a message what those are that are known: they are all "in the folder", or all "applied".
 
     Raises:
         MigrationError: None does, or several do.
@@ -87,7 +89,8 @@ def resolve(id: str, known: Iterable[str]) -> str:
         return matches[0]
     if matches:
         raise MigrationError(f"{id!r} may be any of {', '.join(matches)}: give more of the id")
-    raise MigrationError(f"there is no migration {id!r}; there are {', '.join(ids) or 'none'}")
+    listed = ", ".join(ids) or "none"
+    raise MigrationError(f"no migration {id!r} is {kind}; those that are: {listed}")
 
 
 def to_apply(
@@ -139,7 +142,7 @@ def to_roll_back(
     entries = list(ledger.entries)
     if to is not None:
         ids = [entry.id for entry in entries]
-        undone = entries[ids.index(resolve(to, ids)) + 1 :]
+        undone = entries[ids.index(resolve(to, ids, kind="applied")) + 1 :]
     else:
         number = _number(steps)
         undone = entries if number is None else entries[len(entries) - min(number, len(entries)) :]
@@ -201,7 +204,7 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     ]
     if problems:
         raise LedgerMismatch(
-            "the migrations and the database do not agree; nothing was changed\n  " + "\n  ".join(problems),
+            f"the migrations and {ledger.database} do not agree; nothing was changed\n  " + "\n  ".join(problems),
             changed=comparison.changed,
             missing=comparison.missing,
             out_of_order=out_of_order,

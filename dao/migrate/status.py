@@ -117,6 +117,14 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
             unknown=comparison.missing,
         )
     pending = tuple(dict.fromkeys([*comparison.unfinished, *comparison.pending]))
+    if comparison.unfinished:
+        ids = ", ".join(comparison.unfinished)
+        raise SchemaOutOfDate(
+            f"{name}: a run ended in the middle of {ids}, outside of a transaction: look at the database, then say how it "
+            "stands with `dao mark ID` (applied) or `dao unmark ID` (not applied)",
+            pending=pending,
+            unfinished=comparison.unfinished,
+        )
     if pending:
         raise SchemaOutOfDate(
             f"{name} lacks migrations that this program needs ({', '.join(pending)}): run `dao migrate`",

@@ -109,7 +109,9 @@ def test_migrate_broken_foreign_key_names_the_row_and_changes_nothing(run, partl
 
 def test_migrate_unknown_target_lists_what_there_is(run, path):
     """A --to that names nothing is refused with the ids that would do, and no database is made."""
-    refused(run("migrate", "--to", "0009"), "there is no migration '0009'; there are 0001_a, 0002_b, 0003_c")
+    refused(
+        run("migrate", "--to", "0009"), "no migration '0009' is in the folder; those that are: 0001_a, 0002_b, 0003_c"
+    )
     assert not path.exists()
 
 

@@ -180,7 +180,7 @@ def test_accept_of_a_removed_file_says_what_else_can_be_done(run, partly, folder
 @pytest.mark.parametrize("name", ["mark", "unmark", "accept"])
 @pytest.mark.parametrize(
     ("ids", "part"),
-    [(["0009"], "there is no"), (["000"], "may be any of"), (["0001", "0009"], "there is no"), ([""], "''")],
+    [(["0009"], "no migration"), (["000"], "may be any of"), (["0001", "0009"], "no migration"), ([""], "''")],
     ids=["unknown", "ambiguous", "one of them unknown", "empty"],
 )
 def test_mark_unmark_accept_bad_id_changes_nothing(run, partly, name, ids, part):

@@ -119,9 +119,13 @@ def test_apply_to_and_steps_limit_what_runs(path, url, three, arguments, expecte
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"to": "0009"}, MigrationError, "there is no migration '0009'; there are 0001_a, 0002_b, 0003_c"),
+        (
+            {"to": "0009"},
+            MigrationError,
+            "no migration '0009' is in the folder; those that are: 0001_a, 0002_b, 0003_c",
+        ),
         ({"to": "000"}, MigrationError, "'000' may be any of 0001_a, 0002_b, 0003_c"),
-        ({"to": ""}, MigrationError, "there is no migration ''"),
+        ({"to": ""}, MigrationError, "no migration '' is in the folder"),
         ({"steps": -1}, ValueError, "steps must be a whole number from 0, got -1"),
         ({"steps": True}, ValueError, "steps must be a whole number from 0, got True"),
     ],

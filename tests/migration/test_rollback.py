@@ -47,8 +47,8 @@ def test_rollback_undoes_the_latest_first(path, url, three, arguments, undone):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"to": "0003_c"}, MigrationError, "there is no migration '0003_c'; there are 0001_a, 0002_b"),
-        ({"to": "0009"}, MigrationError, "there is no migration '0009'"),
+        ({"to": "0003_c"}, MigrationError, "no migration '0003_c' is applied; those that are: 0001_a, 0002_b"),
+        ({"to": "0009"}, MigrationError, "no migration '0009' is applied"),
         ({"to": "000"}, MigrationError, "may be any of 0001_a, 0002_b"),
         ({"steps": -1}, ValueError, "steps must be a whole number from 0"),
     ],
@@ -361,7 +361,7 @@ def test_accept_edit_is_what_is_undone_later(path, url, three):
 @pytest.mark.parametrize(
     ("id", "error", "message"),
     [
-        ("0003_c", MigrationError, "there is no migration '0003_c'; there are 0001_a, 0002_b"),
+        ("0003_c", MigrationError, "no migration '0003_c' is applied; those that are: 0001_a, 0002_b"),
         ("0002_b", LedgerMismatch, "0002_b: its file has gone, so there is no edit to accept"),
     ],
 )

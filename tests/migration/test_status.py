@@ -90,6 +90,20 @@ def test_status_what_is_no_database_is_refused(path, url, three):
         migrate.status(url, three)
 
 
+@pytest.mark.parametrize("owner", ["ours", "the caller"])
+def test_status_damaged_ledger_is_told(path, url, three, theirs, owner):
+    """Damage that shows only when the ledger is read is an error of the file, whosever connection it is."""
+    theirs.pragma("page_size", 65536)  # all of the schema on the first page
+    migrate.apply(theirs, three)
+    theirs.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:65536] + b"\xff" * (len(content) - 65536))
+    theirs = apsw.Connection(str(path))
+    with pytest.raises(DatabaseCorrupt, match=r"new\.db is damaged"):
+        migrate.status(url if owner == "ours" else theirs, three)
+    theirs.close()
+
+
 def test_status_ledger_of_an_old_yoyo_is_refused(path, url, three):
     """A ledger that yoyo before 6.0 wrote is not guessed at."""
     query(path, "CREATE TABLE _yoyo_migration (id VARCHAR(191) NOT NULL PRIMARY KEY, ctime TIMESTAMP)")
@@ -202,7 +216,7 @@ def test_unmark_undoes_nothing_and_forgets(path, url, three):
 @pytest.mark.parametrize("verb", ["mark", "unmark"])
 @pytest.mark.parametrize(
     ("id", "message"),
-    [("0009", "there is no migration '0009'"), ("000", "may be any of"), ("", "there is no migration ''")],
+    [("0009", "no migration '0009' is"), ("000", "may be any of"), ("", "no migration '' is")],
 )
 def test_mark_and_unmark_unknown_id_changes_nothing(path, url, three, verb, id, message):
     """Of several ids all are noted, or none."""
@@ -265,3 +279,16 @@ def test_assert_current_on_a_read_only_connection_reads(url, path, three):
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     migrate.assert_current(connection, three)
     connection.close()
+
+
+def test_assert_current_unfinished_migration_asks_for_a_look(url, tmp_path):
+    """What began outside of a transaction and did not end needs a person, not another run."""
+    script = "-- transactional: false\nCREATE TABLE a (x);\nINSERT INTO nowhere VALUES (1);\n"
+    folder = write(tmp_path / "alone", {"0001_a.sql": script})
+    with pytest.raises(MigrationError):
+        migrate.apply(url, folder)
+    connection = dao.connect(url)
+    with pytest.raises(SchemaOutOfDate, match=r"dao mark ID.*dao unmark ID") as caught:
+        migrate.assert_current(connection, folder)
+    connection.close()
+    assert caught.value.unfinished == ("0001_a",)

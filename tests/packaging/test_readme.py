@@ -163,7 +163,7 @@ def test_document_make_targets_and_variables_exist(path):
             recipe = re.search(rf"^{target}:.*\n((?:\t.*\n?)*)", makefile, re.MULTILINE)
             used = recipe[1] if recipe else ""
             names = re.findall(r" ([A-Z]+)=", rest)
-            if target not in phony() or any(f"$({name})" not in used for name in names):
+            if target not in phony() or any(f"$({name})" not in used and f"$${name}" not in used for name in names):
                 wrong.append(command)
     assert wrong == []
 
