@@ -26,8 +26,8 @@ import apsw.aio
 
 from dao import engine, sqlite, url
 from dao.engine import Connection
-from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
-from dao.pool import Health, PoolStats, check_bounds, is_broken, reset
+from dao.errors import Error, OperationalError, PoolClosed
+from dao.pool import Health, PoolStats, check_bounds, is_broken, reset, timed_out
 
 __all__ = ["Pool", "connect", "run"]
 
@@ -42,12 +42,13 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
         InvalidURL: The URL means nothing.
         OperationalError: The database cannot be opened.
     """
-    parsed = url.parse(database_url) if isinstance(database_url, str) else database_url
+    parsed = database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
     sqlite.check_version()
     opened: list[apsw.AsyncConnection] = []
 
     async def open_connection() -> None:
-        opened.append(await apsw.Connection.as_async(*sqlite.connection_arguments(parsed)))
+        arguments = sqlite.connection_arguments(parsed)
+        opened.append(await apsw.Connection.as_async(*arguments, statementcachesize=sqlite.STATEMENT_CACHE))
 
     try:
         # whole, even if cancelled: half an opening leaves its thread behind, and the process never ends
@@ -56,7 +57,7 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
     except BaseException as error:
         for connection in opened:
             await _shielded(connection.aclose)
-        if isinstance(error, apsw.CantOpenError):
+        if isinstance(error, apsw.CantOpenError | apsw.IOError):
             raise OperationalError(sqlite.why_not_opened(parsed)) from error
         raise
     return opened[0]
@@ -128,7 +129,9 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         check_bounds(size, timeout)
-        self._url = sqlite.absolute(url.parse(database_url) if isinstance(database_url, str) else database_url)
+        self._url = sqlite.absolute(
+            database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
+        )
         self._size = 1 if self._url.is_memory else size
         self._timeout = timeout
         self._idle: list[apsw.AsyncConnection] = []
@@ -221,8 +224,13 @@ class Pool:
             waiter.event.set()
         self._queue.clear()
         idle, self._idle = self._idle, []
-        for connection in idle:
-            await _shielded(connection.aclose)
+
+        async def close_idle() -> None:
+            for connection in idle:
+                await connection.aclose()
+
+        # all of them, even if cancelled: each has a thread that would keep the process alive
+        await _shielded(close_idle)
         if not self._held and not self._opening:
             return True
         if self._drained is None:
@@ -230,7 +238,9 @@ class Pool:
         if await _within(timeout, self._drained.wait):
             return True
         for connection in self._held:
-            connection.interrupt()
+            # a holder may close its connection itself
+            with contextlib.suppress(apsw.ConnectionClosedError):
+                connection.interrupt()
         return await _within(1.0, self._drained.wait)
 
     # ------------------------------------------------------------ lending
@@ -276,10 +286,7 @@ class Pool:
             raise PoolClosed("the pool is closed")
         self._queue.remove(waiter)
         self._timeouts += 1
-        raise PoolTimeout(
-            f"no connection became free within {timeout:g} s: all {self._size} are in use and {len(self._queue)} others "
-            "wait; hold connections for less time or make the pool larger"
-        )
+        raise timed_out(self._url, timeout, self._size, len(self._queue))
 
     def _lend(self, connection: apsw.AsyncConnection) -> None:
         self._held.add(connection)
@@ -308,18 +315,20 @@ class Pool:
     async def _give_back(self, connection: apsw.AsyncConnection, error: BaseException | None) -> None:
         usable = False
         # the user may have closed it
-        with contextlib.suppress(apsw.ConnectionClosedError):
-            if self._url.is_memory or not is_broken(error):
-                usable = await connection.async_run(reset, connection)
-            if not usable or self._closed:
-                await connection.aclose()
-        self._held.discard(connection)
-        if not usable:
-            self._recycled += 1
-            self._pass_on(None)
-        elif not self._closed and not self._pass_on(connection):
-            self._idle.append(connection)
-        self._note_drained()
+        try:
+            with contextlib.suppress(apsw.ConnectionClosedError):
+                if self._url.is_memory or not is_broken(error):
+                    usable = await connection.async_run(reset, connection)
+                if not usable or self._closed:
+                    await connection.aclose()
+        finally:
+            self._held.discard(connection)
+            if not usable:
+                self._recycled += 1
+                self._pass_on(None)
+            elif not self._closed and not self._pass_on(connection):
+                self._idle.append(connection)
+            self._note_drained()
 
     def _pass_on(self, connection: apsw.AsyncConnection | None) -> bool:
         """Serve whoever waits longest: with the connection, or with leave to open one."""

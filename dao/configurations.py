@@ -153,7 +153,7 @@ def _value(key: str, text: str, kind: Any) -> Any:
         return msgspec.json.decode(text, type=kind)
     except Exception as error:
         # cattrs raises an ExceptionGroup of whatever the class raised
-        if not attrs.has(kind) and not isinstance(error, msgspec.ValidationError):
+        if not attrs.has(kind) and not isinstance(error, msgspec.DecodeError):
             raise
         found = codec.decode_json(text)
         expected = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import apsw
 
 from dao import sqlite
-from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError
+from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
 from dao.url import DatabaseURL, parse
 
 __all__ = [
@@ -46,7 +46,7 @@ def connect(url: str | DatabaseURL) -> Connection:
         OperationalError: The database cannot be opened.
         UnsupportedEngine: The URL is for PostgreSQL, or this SQLite can corrupt data.
     """
-    return sqlite.open_connection(parse(url) if isinstance(url, str) else url)
+    return sqlite.open_connection(url if isinstance(url, DatabaseURL) else parse(url))
 
 
 def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -88,6 +88,11 @@ def probe(connection: Connection) -> None:
 def _raise(error: apsw.Error, connection: Connection) -> NoReturn:
     _hold_if_lost(connection)
     translated = sqlite.translate(error, connection)
+    if translated is None and str(error).startswith(("no such table", "no such column")):
+        name = sqlite.file_of(connection) or "the database in memory"
+        translated = SchemaOutOfDate(
+            f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`"
+        )
     if translated is None:
         raise error
     raise translated from error
@@ -164,7 +169,13 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         if kind is not None:
             self._undo()
             return
-        if connection in _lost or not connection.in_transaction:
+        if connection not in _lost and not connection.in_transaction:
+            self._undo()
+            raise OperationalError(
+                "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
+                "both to dao.transaction"
+            )
+        if connection in _lost:
             self._undo()
             raise OperationalError(
                 "SQLite rolled this transaction back after an error in it, and nothing of it was committed: let such an "
@@ -181,18 +192,18 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
             _open.discard(connection)
 
     def _undo(self) -> None:
-        # SQLite may have rolled back by itself: sqlite.org/lang_transaction.html, section 3
         connection = self._connection
-        if self._nested:
-            _hold_if_lost(connection)
-            if connection not in _lost and connection.in_transaction:
-                connection.execute("ROLLBACK TO dao")
-                connection.execute("RELEASE dao")
+        if not self._nested:
+            _open.discard(connection)
+            _lost.discard(connection)
+            # SQLite may have rolled back by itself: sqlite.org/lang_transaction.html, section 3
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             return
-        _open.discard(connection)
-        _lost.discard(connection)
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        _hold_if_lost(connection)
+        if connection not in _lost and connection.in_transaction:
+            connection.execute("ROLLBACK TO dao")
+            connection.execute("RELEASE dao")
 
 
 class _Pool(Protocol):

@@ -206,6 +206,8 @@ def _position(cursor: str, query: object) -> tuple[str, str]:
     if _text(raw) != cursor:
         raise InvalidCursor(_NO_CURSOR)
     position = raw[_DIGEST:]
+    if not position:
+        raise InvalidCursor("not a page cursor: pass the `next` of a page, unchanged")
     if raw[:_DIGEST] != _digest(position, query):
         raise InvalidCursor("this page cursor belongs to another query: keep the filters and the order of its page")
     created_at, id = msgspec.json.decode(position)

@@ -20,7 +20,7 @@ from dao import engine, sqlite, url
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout, ReadOnlyDatabase
 
-__all__ = ["Health", "Lease", "Pool", "PoolStats", "check_bounds", "is_broken", "reset"]
+__all__ = ["Health", "Lease", "Pool", "PoolStats", "check_bounds", "is_broken", "reset", "timed_out"]
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,9 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         check_bounds(size, timeout)
-        self._url = sqlite.absolute(url.parse(database_url) if isinstance(database_url, str) else database_url)
+        self._url = sqlite.absolute(
+            database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
+        )
         self._size = 1 if self._url.is_memory else size
         self._timeout = timeout
         self._lock = threading.Lock()
@@ -133,12 +135,17 @@ class Pool:
         A transaction that the block leaves open is rolled back. After an error that may be the connection's own, the
         connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
 
-        Raises (when the block is entered):
+        Raises (the last three when the block is entered):
+            ValueError: The timeout is below 0.
             PoolTimeout: All connections stayed in use.
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             OperationalError: A connection could not be opened.
         """
-        return Lease(self, self._timeout if timeout is None else timeout)
+        if timeout is None:
+            timeout = self._timeout
+        else:
+            check_bounds(self._size, timeout)
+        return Lease(self, timeout)
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
@@ -188,12 +195,14 @@ class Pool:
             waiters, idle = list(self._queue), self._idle
             self._queue.clear()
             self._idle = []
-            if not self._held and not self._opening:
-                self._drained.set()
+            self._held.update(idle)  # until they are closed
         for waiter in waiters:
             waiter.lock.release()
         for connection in idle:
-            connection.close()
+            _close(connection)
+        with self._lock:
+            self._held.difference_update(idle)
+            self._note_drained()
         if self._drained.wait(timeout):
             return True
         with self._lock:
@@ -258,10 +267,7 @@ class Pool:
                 self._refuse_if_closed()
                 self._queue.remove(waiter)
                 self._timeouts += 1
-                raise PoolTimeout(
-                    f"no connection became free within {timeout:g} s: all {self._size} are in use and "
-                    f"{len(self._queue)} others wait; hold connections for less time or make the pool larger"
-                )
+                raise timed_out(self._url, timeout, self._size, len(self._queue))
             if waiter.connection is not None:
                 self._acquired += 1
             return waiter.connection
@@ -274,13 +280,13 @@ class Pool:
             self._abandon_opening()
             raise
         with self._lock:
-            self._opening -= 1
             if self._closed is None:
+                self._opening -= 1
                 self._held.add(connection)
                 self._acquired += 1
                 return connection
-            self._note_drained()
-        connection.close()
+        _close(connection)
+        self._abandon_opening()
         raise PoolClosed(self._closed)
 
     def _abandon_opening(self) -> None:
@@ -293,22 +299,22 @@ class Pool:
         if self._closed is _FORKED:
             return
         usable = reset(connection) and not (is_broken(error) and not self._url.is_memory)
-        if not usable:
-            _close(connection)
         with self._lock:
             if connection not in self._held:
                 return  # a fork came in between
+            if usable and self._closed is None:
+                self._held.discard(connection)
+                if not self._pass_on(connection):
+                    self._idle.append(connection)
+                return
+        # closed first, then counted as gone: when `close` returns, nothing is open any more
+        _close(connection)
+        with self._lock:
             self._held.discard(connection)
             if not usable:
                 self._recycled += 1
                 self._pass_on(None)
-            elif self._closed is None:
-                if not self._pass_on(connection):
-                    self._idle.append(connection)
-                return
             self._note_drained()
-        if usable:
-            _close(connection)
 
     def _pass_on(self, connection: Connection | None) -> bool:
         """Serve whoever waits longest: with the connection, or with leave to open one."""
@@ -354,6 +360,18 @@ def check_bounds(size: int, timeout: float) -> None:
         raise ValueError(f"a pool's timeout must be a number of seconds from 0, got {timeout!r}")
 
 
+def timed_out(database: url.DatabaseURL, timeout: float, size: int, waiting: int) -> PoolTimeout:
+    """Return the error for a pool from which no connection could be had in time."""
+    advice = (
+        "a database in memory has this one connection only: use a file"
+        if database.is_memory
+        else "hold connections for less time or make the pool larger"
+    )
+    return PoolTimeout(
+        f"no connection became free within {timeout:g} s: all {size} are in use and {waiting} others wait; {advice}"
+    )
+
+
 def is_broken(error: BaseException | None) -> bool:
     """Return whether an error that left a block may be the connection's own, rather than the statement's or the row's."""
     if isinstance(error, DatabaseBusy | ReadOnlyDatabase):
@@ -367,9 +385,11 @@ def reset(connection: Connection) -> bool:
         if connection.in_transaction:
             log.warning("pool: a connection came back in a transaction; it was rolled back")
             connection.execute("ROLLBACK")
+        # A cursor that was not read to its end holds a snapshot: the next user would see the past, and could not write.
+        # A database in memory is its connection, and cannot be replaced.
+        return connection.txn_state("main") == apsw.SQLITE_TXN_NONE or not connection.filename
     except apsw.Error:
         return False
-    return True
 
 
 def _close(connection: Connection) -> None:

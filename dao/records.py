@@ -36,7 +36,15 @@ __all__ = [
 MAX_INTEGER = 2**63 - 1
 
 
-class TaskStatus(enum.StrEnum):
+class _Status(enum.StrEnum):
+    """Base of the statuses: an unknown one is refused with those there are."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(f"{value!r} is not a valid {cls.__name__}: use {', '.join(member.value for member in cls)}")
+
+
+class TaskStatus(_Status):
     """Where a task is in its life: pending, then running, then one of the other three."""
 
     PENDING = "pending"
@@ -46,7 +54,7 @@ class TaskStatus(enum.StrEnum):
     CANCELLED = "cancelled"
 
 
-class WorkflowStatus(enum.StrEnum):
+class WorkflowStatus(_Status):
     """Whether a workflow may be started: only an active one."""
 
     DRAFT = "draft"
@@ -55,7 +63,7 @@ class WorkflowStatus(enum.StrEnum):
     ARCHIVED = "archived"
 
 
-class ToolStatus(enum.StrEnum):
+class ToolStatus(_Status):
     """Where a tool call is in its life: pending, then running, then one of the other three."""
 
     PENDING = "pending"

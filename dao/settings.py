@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -70,12 +71,17 @@ def _dotenv(folder: Path) -> Mapping[str, str | None]:
     path = folder / ".env"
     if not path.is_file():
         return {}
-    import dotenv  # noqa: PLC0415 - loaded by those only who have such a file
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - loaded by those only who have such a file
 
     try:
-        return dotenv.dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+        bindings = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8; save the file as UTF-8") from error
+    for binding in bindings:
+        # passed over, such a line would leave the default: another database
+        if binding.error:
+            raise ValueError(f"{path}:{binding.original.line}: not a line of the form NAME=value")
+    return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 
 def _read(values: Mapping[str, str], name: str, convert: Callable[[str], T], default: T) -> T:

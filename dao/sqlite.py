@@ -22,6 +22,7 @@ from dao.url import DatabaseURL
 
 __all__ = [
     "BUSY_TIMEOUT",
+    "STATEMENT_CACHE",
     "absolute",
     "check_exists",
     "check_in_place",
@@ -42,7 +43,8 @@ BUSY_TIMEOUT = 5_000
 _FIRST_TRUSTED = (3, 51, 3)
 
 _JOURNAL_SIZE_LIMIT = 64 * 1024 * 1024
-_STATEMENT_CACHE = 256
+#: How many prepared statements a connection keeps: apsw's own 100 are fewer than the shapes of `find`.
+STATEMENT_CACHE = 256
 _OPEN_FLAGS = {
     "ro": apsw.SQLITE_OPEN_READONLY,
     "rw": apsw.SQLITE_OPEN_READWRITE,
@@ -63,7 +65,7 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
     """
     check_version()
     try:
-        connection = apsw.Connection(*connection_arguments(url), statementcachesize=_STATEMENT_CACHE)
+        connection = apsw.Connection(*connection_arguments(url), statementcachesize=STATEMENT_CACHE)
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise errors.OperationalError(why_not_opened(url)) from error
     try:
@@ -225,7 +227,8 @@ def file_of(connection: apsw.Connection) -> str:
 _BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
 _CORRUPT = (apsw.CorruptError, apsw.NotADBError)
 _ADVICE = {
-    apsw.CantOpenError: "check that the file and its folder are there, and their permissions",
+    apsw.CantOpenError: "check that the file and its folder are there, and their permissions; to read a database in WAL "
+    "mode, too, SQLite makes a file beside it",
     apsw.IOError: "check the disk and the file system, and the database with PRAGMA integrity_check",
     apsw.InterruptError: "the statement was undone; repeat the transaction if it is still wanted",
     apsw.PermissionsError: "check the permissions of the file and its folder",
@@ -310,11 +313,20 @@ def _checked_columns(connection: apsw.Connection, constraint: str) -> tuple[str 
     try:
         tables: list[Any] = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
         for table, sql in tables:
-            if found := declared.search(sql or ""):
-                body = re.split(r"\bCONSTRAINT\b", sql[found.end() :], maxsplit=1, flags=re.IGNORECASE)[0]
-                words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", body)))
+            code = re.sub(r"'[^']*'", "''", sql or "")
+            if found := declared.search(code):
+                words = set(re.findall(r"\w+", _in_parentheses(code[found.end() :])))
                 names: list[Any] = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
                 return table, [name for (name,) in names if name in words]
     except apsw.Error:
         pass  # the violation is what the caller needs to know
     return None, []
+
+
+def _in_parentheses(code: str) -> str:
+    depth = 0
+    for position, character in enumerate(code):
+        depth += (character == "(") - (character == ")")
+        if character == ")" and not depth:
+            return code[:position]
+    return code

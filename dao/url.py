@@ -69,11 +69,16 @@ def parse(url: str) -> DatabaseURL:
 
     Raises:
         InvalidURL: It means nothing; the message says what is allowed.
+        TypeError: It is no text.
         UnsupportedEngine: It is for PostgreSQL.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"a database URL is text, such as 'sqlite:///orchestrator.db', got {type(url).__name__}")
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
     if match is None:
-        raise InvalidURL(f"a database URL begins with its scheme: {_FORMS}")
+        # what looks as if it held a password is not repeated
+        meant = f"; for the file {url} write sqlite:///{url}" if url and "@" not in url and url.isprintable() else ""
+        raise InvalidURL(f"a database URL begins with its scheme: {_FORMS}{meant}")
     scheme = match[1].lower()
     if scheme in _POSTGRESQL_SCHEMES:
         raise UnsupportedEngine(f"this version opens SQLite only, not {scheme}: use {_FORMS}")

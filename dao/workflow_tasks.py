@@ -163,4 +163,8 @@ def count(connection: Connection, workflow_id: str) -> int:
 
 def _make_room(connection: Connection, workflow_id: str, task_id: str, sequence: int) -> None:
     if fetch(connection, _OCCUPIED, (workflow_id, sequence, task_id)):
+        if fetch(connection, _OCCUPIED, (workflow_id, MAX_INTEGER, task_id)):
+            raise ValueError(
+                f"no room in workflow {workflow_id!r}: a task has the last sequence, {MAX_INTEGER}; reorder it"
+            )
         fetch(connection, _MAKE_ROOM, (workflow_id, sequence, task_id))

@@ -14,7 +14,7 @@ import click
 
 from dao import migrate, settings
 from dao.cli.output import Output, milliseconds
-from dao.errors import Error, MigrationError, SchemaOutOfDate, SchemaTooNew, UnsupportedEngine
+from dao.errors import Error, LedgerMismatch, MigrationError, SchemaOutOfDate, SchemaTooNew, UnsupportedEngine
 
 __all__ = ["ALL"]
 
@@ -333,7 +333,7 @@ def _health(config: settings.Settings, timeout: float) -> tuple[str | None, floa
                 migrate.assert_current(connection, config.migrations)
         except SchemaOutOfDate as error:
             return str(error), answer.seconds, MISMATCH if error.unfinished else PENDING
-        except SchemaTooNew as error:
+        except (SchemaTooNew, LedgerMismatch) as error:
             return str(error), answer.seconds, MISMATCH
         except Error as error:
             return str(error), answer.seconds, 1

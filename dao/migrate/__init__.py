@@ -14,13 +14,14 @@ others::
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import attrs
 
 from dao.errors import LedgerMismatch, MigrationError
 from dao.migrate import ledger as _ledger
 from dao.migrate.events import Event, Finished, Notice, Report, Result, Started, Waiting
-from dao.migrate.files import Migration, Source, default_folder, load, loaded, new
+from dao.migrate.files import Migration, Source, default_folder, has_statement, is_transactional, load, loaded, new
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, resolve, to_apply, to_roll_back
 from dao.migrate.reset import drop_all, foreign_objects
@@ -123,7 +124,8 @@ def rollback(
 def redo(target: Target, migrations: Source = None, *, steps: int = 1, report: Report | None = None) -> list[Result]:
     """Undo the latest migrations and apply them again, in one transaction: for one that is being written.
 
-    The rollback comes from the ledger's text, as it was applied; so the files may have changed since.
+    The rollback comes from the ledger's text, as it was applied, so the files may have changed since; if there was none
+    then, from the file.
 
     Raises:
         Irreversible, LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy: As `rollback`.
@@ -134,7 +136,7 @@ def redo(target: Target, migrations: Source = None, *, steps: int = 1, report: R
         again = {entry.id for entry in state.entries[len(state.entries) - min(steps, len(state.entries)) :]}
         # what is about to be replaced may have been edited: that is what redo is for
         applied = [_as_applied(migration, state) if migration.id in again else migration for migration in files]
-        back = to_roll_back(applied, state, steps=steps)
+        back = to_roll_back(applied, state, steps=steps, redoing=True)
         missing = again - {migration.id for migration in files}
         if missing:
             refuse(attrs.evolve(compare(files, state), missing=tuple(sorted(missing)), changed=()), state)
@@ -153,7 +155,15 @@ def _as_applied(migration: Migration, state: Ledger) -> Migration:
     entry = state.get(migration.id)
     if entry is None or entry.text is None:
         return migration
-    return attrs.evolve(migration, text=entry.text, rollback_text=entry.rollback_text)
+    if entry.rollback_text is None or not has_statement(entry.rollback_text):
+        return migration  # its rollback was written since
+    return attrs.evolve(
+        migration,
+        text=entry.text,
+        rollback_path=None,
+        rollback_text=entry.rollback_text,
+        transactional=is_transactional(entry.text),
+    )
 
 
 def plan(
@@ -162,7 +172,7 @@ def plan(
     *,
     direction: Direction = "apply",
     to: str | None = None,
-    steps: int | None = None,
+    steps: int | Literal["default"] | None = "default",
     allow_out_of_order: bool = False,
 ) -> list[Step]:
     """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only, creates nothing.
@@ -172,6 +182,8 @@ def plan(
     """
     files = loaded(migrations)
     state = ledger_of(target)
+    if steps == "default":
+        steps = None if direction == "apply" else 1
     if direction == "apply":
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
     return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
@@ -181,19 +193,22 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
     """Note that migrations are applied, without running them, and return their ids. One that is, is passed over.
 
     Raises:
-        MigrationError: There is no such migration.
+        MigrationError: There is no such migration, or the database does not exist.
         DatabaseBusy: Another connection kept the lock.
     """
     files = {migration.id: migration for migration in loaded(migrations)}
     wanted = {resolve(id, files) for id in ids}
-    with opened(target) as connection, exclusive(connection):
+    place = {id: number for number, id in enumerate(files)}
+    with opened(existing(target)) as connection, exclusive(connection):
         writer = _ledger.Writer(connection)
         state = _ledger.read(connection)
         marked = [id for id in files if id in wanted and (id not in state.ids or id in state.unfinished)]
         for id in marked:
             if id in state.ids:
                 writer.not_applied(id, operation="unmark")
-            writer.applied(files[id], duration_ms=None, operation="mark")
+            # its place among the applied ones is that in the folder, so that a rollback does not begin with it
+            later = [entry.applied_at for entry in state.entries if place.get(entry.id, -1) > place[id]]
+            writer.applied(files[id], duration_ms=None, operation="mark", before=min(later, default=None))
     return marked
 
 
@@ -248,7 +263,8 @@ def reset(target: Target, migrations: Source = None, *, report: Report | None = 
     """Drop everything, rows included, and apply all migrations again, all in one transaction.
 
     Raises:
-        MigrationError: The database holds tables or views that its migrations did not make. Nothing was changed.
+        MigrationError: The database holds tables or views that its migrations did not make, or a migration does not run
+            in a transaction. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
     files = loaded(migrations)
@@ -260,6 +276,12 @@ def reset(target: Target, migrations: Source = None, *, report: Report | None = 
                 raise MigrationError(
                     f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
                     "this command to drop. Nothing was changed; drop that first, or the whole file, if that is what you want"
+                )
+            alone = [migration.id for migration in files if not migration.transactional]
+            if alone:
+                raise MigrationError(
+                    f"these do not run in a transaction ({', '.join(alone)}), so a reset could fail after everything was "
+                    f"dropped. Nothing was changed; delete {name_of(connection)} and migrate instead"
                 )
             drop_all(connection)  # in the run's transaction
             return to_apply(files, Ledger())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
 import apsw
 import attrs
 
+from dao import sqlite
 from dao.engine import Connection
-from dao.errors import CheckFailed
+from dao.errors import CheckFailed, DatabaseCorrupt
 
-__all__ = ["Broken", "Mismatch", "Violation", "check", "foreign_key_violations"]
+__all__ = ["Broken", "Mismatch", "Violation", "check", "foreign_key_violations", "integrity_problems"]
 
 _SHOWN = 10
+# What integrity_check says of rows, not of the file (sqlite.org/pragma.html).
+_IN_ROWS = re.compile(r"CHECK constraint failed in |(?:non-)?[A-Z]+ value in ")
 
 
 @attrs.frozen
@@ -75,11 +79,30 @@ def foreign_key_violations(connection: Connection) -> Broken:
     return found
 
 
-def check(connection: Connection, before: Broken) -> None:
-    """Check the database inside the run's transaction. `before` holds what was broken when the run began.
+def integrity_problems(connection: Connection) -> frozenset[str]:
+    """Return what `PRAGMA integrity_check` finds in the rows: values that their constraints would refuse today.
 
     Raises:
-        CheckFailed: A foreign key is broken now that was not, or `PRAGMA integrity_check` found damage.
+        DatabaseCorrupt: It finds damage to the file.
+    """
+    problems = _integrity(connection)
+    damage = [problem for problem in problems if not _IN_ROWS.match(problem)]
+    if damage:
+        name = sqlite.file_of(connection) or "the database"
+        raise DatabaseCorrupt(_message(f"{name} is damaged, before any migration: restore it from a backup", damage))
+    return frozenset(problems)
+
+
+def _integrity(connection: Connection) -> list[str]:
+    problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+    return [] if problems == ["ok"] else problems
+
+
+def check(connection: Connection, before: Broken, problems_before: frozenset[str]) -> None:
+    """Check the database inside the run's transaction, against what was broken when the run began.
+
+    Raises:
+        CheckFailed: A foreign key is broken now that was not, or `PRAGMA integrity_check` finds what it did not.
     """
     broken = foreign_key_violations(connection) - before
     if broken:
@@ -87,8 +110,8 @@ def check(connection: Connection, before: Broken) -> None:
         raise CheckFailed(_message("these migrations leave foreign keys broken", shown), violations=tuple(broken))
     # a script may have set it: then integrity_check looks away, too
     connection.pragma("ignore_check_constraints", False)
-    problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
-    if problems != ["ok"]:
+    problems = [problem for problem in _integrity(connection) if problem not in problems_before]
+    if problems:
         raise CheckFailed(_message("the database is not intact after these migrations", problems), violations=problems)
 
 

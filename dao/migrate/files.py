@@ -24,6 +24,7 @@ __all__ = [
     "checksum",
     "default_folder",
     "has_statement",
+    "is_transactional",
     "load",
     "loaded",
     "new",
@@ -225,6 +226,15 @@ def _id(name: str, scripts: dict[str, Path], rollbacks: dict[str, Path]) -> tupl
 
 def _read(id: str, path: Path, rollback_path: Path | None) -> Migration:
     text = _text(path)
+    rollback_text = None if rollback_path is None else _text(rollback_path)
+    if rollback_path is not None and rollback_text is not None:
+        for name, (_, line) in _directives(rollback_path, rollback_text).items():
+            raise MigrationFileError(
+                f"{rollback_path}:{line}: `-- {name}:` has no effect in a rollback script; write it into {path.name}, from "
+                "where it applies to both",
+                path=rollback_path,
+                line=line,
+            )
     directives = _directives(path, text)
     transactional, line = directives.get("transactional", ("true", 0))
     if transactional.lower() not in {"true", "false"}:
@@ -236,10 +246,15 @@ def _read(id: str, path: Path, rollback_path: Path | None) -> Migration:
         path=path,
         text=text,
         rollback_path=rollback_path,
-        rollback_text=None if rollback_path is None else _text(rollback_path),
+        rollback_text=rollback_text,
         depends=tuple(dict.fromkeys(directives.get("depends", ("", 0))[0].split())),
         transactional=transactional.lower() == "true",
     )
+
+
+def is_transactional(text: str) -> bool:
+    """Return whether a script of the ledger may run in a transaction: it does not say that it must not."""
+    return _directives(Path(), text).get("transactional", ("true", 0))[0].lower() != "false"
 
 
 def _text(path: Path) -> str:

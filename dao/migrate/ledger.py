@@ -6,6 +6,8 @@ yoyo's by id and by the time of application: one left over from an earlier appli
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from dao.migrate.files import Migration, checksum, sort_key
 if TYPE_CHECKING:
     from dao.migrate.backend import ApswBackend
 
-__all__ = ["TABLES", "Entry", "Ledger", "Writer", "read"]
+__all__ = ["TABLES", "Entry", "Ledger", "Writer", "ended", "read"]
 
 #: The tables that hold the ledger: yoyo's, and ours.
 TABLES = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_dao_migration")
@@ -36,7 +38,9 @@ CREATE TABLE IF NOT EXISTS _dao_migration (
     apply_text        TEXT    NOT NULL,
     rollback_text     TEXT,
     duration_ms       INTEGER,
-    tool_version      TEXT    NOT NULL
+    tool_version      TEXT    NOT NULL,
+    host              TEXT,
+    pid               INTEGER
 ) STRICT
 """
 _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
@@ -49,17 +53,18 @@ LEFT   JOIN _dao_migration AS ours
        ON ours.migration_id = yoyo.migration_id AND ours.applied_at_utc = yoyo.applied_at_utc
 """
 _READ_YOYO_ONLY = "SELECT migration_id, applied_at_utc, NULL, NULL, NULL, NULL, NULL FROM _yoyo_migration"
-_UNFINISHED = "SELECT migration_id, state FROM _dao_migration WHERE state <> 'applied'"
+_UNFINISHED = "SELECT migration_id, state, host, pid FROM _dao_migration WHERE state <> 'applied'"
 _WRITE = """
 INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
-                            rollback_text, duration_ms, tool_version)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                            rollback_text, duration_ms, tool_version, host, pid)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (migration_id) DO UPDATE
 SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum = excluded.checksum,
     rollback_checksum = excluded.rollback_checksum, apply_text = excluded.apply_text,
-    rollback_text = excluded.rollback_text, duration_ms = excluded.duration_ms, tool_version = excluded.tool_version
+    rollback_text = excluded.rollback_text, duration_ms = excluded.duration_ms, tool_version = excluded.tool_version,
+    host = excluded.host, pid = excluded.pid
 """
-_SET_STATE = "UPDATE _dao_migration SET state = ? WHERE migration_id = ?"
+_ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id = ?"
 _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
 _YOYO_LOCK = "SELECT pid FROM yoyo_lock"
 
@@ -87,11 +92,13 @@ class Entry:
 class Ledger:
     """All entries in the order of application, and the migrations in the middle of which a run ended.
 
-    Those could not run in a transaction; the value is what was being done: "applying" or "rolling back".
+    Those could not run in a transaction; the value is what was being done: "applying" or "rolling back". `running` has
+    those of them at which a living process of this machine still is, and its id.
     """
 
     entries: tuple[Entry, ...] = ()
     unfinished: dict[str, str] = attrs.Factory(dict)
+    running: dict[str, int] = attrs.Factory(dict)
     #: The database it is of, for messages.
     database: str = "the database"
 
@@ -121,7 +128,7 @@ def read(connection: Connection) -> Ledger:
         )
     else:
         entries = connection.execute(_READ if "_dao_migration" in tables else _READ_YOYO_ONLY).fetchall()
-    unfinished = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
+    unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
     # yoyo before 9 wrote a blank where there is a T now
     entries.sort(key=lambda row: (str(row[1]).replace(" ", "T"), sort_key(row[0])))
     return Ledger(
@@ -137,9 +144,19 @@ def read(connection: Connection) -> Ledger:
             )
             for id, applied_at, sum_, rollback_sum, text, rollback_text, duration in entries
         ),
-        {str(id): str(state) for id, state in unfinished},
+        {id: state for id, state, _, _ in unfinished},
+        {
+            id: pid
+            for id, _, host, pid in unfinished
+            if pid is not None and host == socket.gethostname() and lock.is_alive(pid)
+        },
         sqlite.file_of(connection) or "the database",
     )
+
+
+def ended(connection: Connection, id: str) -> None:
+    """Note that nobody is at a script any more which cannot run in a transaction and did not come to its end."""
+    connection.execute(_ENDED, (id,))
 
 
 class Writer:
@@ -160,10 +177,14 @@ class Writer:
         self._backend.ensure_ledger()
         connection.execute(_CREATE)
 
-    def applied(self, migration: Migration, *, duration_ms: int | None, operation: str = "apply") -> None:
-        """Note that a migration is applied, now, and log the operation: "apply" or "mark"."""
+    def applied(
+        self, migration: Migration, *, duration_ms: int | None, operation: str = "apply", before: str | None = None
+    ) -> None:
+        """Note that a migration is applied, now or just before a time, and log the operation: "apply" or "mark"."""
         yoyo = self._backend
         moment = self._later_than_all()
+        if before is not None:
+            moment = min(moment, datetime.fromisoformat(before) - timedelta(microseconds=1))
         yoyo.execute(
             yoyo.format_sql(yoyo.mark_migration_sql),
             {"migration_hash": _hash(migration.id), "migration_id": migration.id, "when": moment},
@@ -185,9 +206,17 @@ class Writer:
     def begun(self, migration: Migration, state: str, entry: Entry | None) -> None:
         """Note that a script begins which cannot run in a transaction; `state` says which, as in `Ledger.unfinished`."""
         applied_at = self._later_than_all().isoformat() if entry is None else entry.applied_at
-        self._write(migration, applied_at, state, None if entry is None else entry.duration_ms)
+        runner = (socket.gethostname(), os.getpid())
+        self._write(migration, applied_at, state, None if entry is None else entry.duration_ms, runner)
 
-    def _write(self, migration: Migration, applied_at: str, state: str, duration_ms: int | None) -> None:
+    def _write(
+        self,
+        migration: Migration,
+        applied_at: str,
+        state: str,
+        duration_ms: int | None,
+        runner: tuple[str | None, int | None] = (None, None),
+    ) -> None:
         self._connection.execute(
             _WRITE,
             (
@@ -200,6 +229,7 @@ class Writer:
                 migration.rollback_text,
                 duration_ms,
                 _version.__version__,
+                *runner,
             ),
         )
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 import attrs
 
-from dao.errors import Irreversible, LedgerMismatch, MigrationError
-from dao.migrate.files import Migration, has_statement, sort_key
+from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError
+from dao.migrate.files import Migration, has_statement, is_transactional, sort_key
 from dao.migrate.ledger import Entry, Ledger
 
 __all__ = ["Comparison", "Direction", "Step", "compare", "refuse", "resolve", "to_apply", "to_roll_back"]
@@ -47,11 +47,6 @@ class Comparison:
     missing: tuple[str, ...]
     out_of_order: tuple[str, ...]
     unfinished: tuple[str, ...]
-
-    @property
-    def consistent(self) -> bool:
-        """Whether the applied files are there, unchanged, and nothing was left unfinished."""
-        return not (self.changed or self.missing or self.unfinished)
 
 
 def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
@@ -128,10 +123,12 @@ def to_roll_back(
     to: str | None = None,
     steps: int | None = 1,
     allow_out_of_order: bool = False,
+    redoing: bool = False,
 ) -> list[Step]:
     """Return the scripts to run so that applied migrations are undone, the latest first: so many, or all after `to`.
 
-    `steps=None` without `to` means all.
+    `steps=None` without `to` means all; `to` goes before `steps`. For who is `redoing`, a migration that held no statement
+    when it was applied has nothing to undo.
 
     Raises:
         Irreversible: One of them has no rollback script.
@@ -150,13 +147,21 @@ def to_roll_back(
     comparison = compare(migrations, ledger)
     # A file that has gone is no obstacle where the ledger has its text.
     kept = {entry.id for entry in undone if entry.text is not None}
-    comparison = attrs.evolve(comparison, missing=tuple(id for id in comparison.missing if id not in kept))
+    # Nor is one that was edited, for who is about to apply it as it is now.
+    edited = {entry.id for entry in undone} if redoing else set()
+    comparison = attrs.evolve(
+        comparison,
+        missing=tuple(id for id in comparison.missing if id not in kept),
+        changed=tuple(id for id in comparison.changed if id not in edited),
+    )
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
-    return [_undoing(entry, files.get(entry.id)) for entry in reversed(undone)]
+    return [_undoing(entry, files.get(entry.id), redoing=redoing) for entry in reversed(undone)]
 
 
-def _undoing(entry: Entry, file: Migration | None) -> Step:
+def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
     text = entry.rollback_text if file is None else file.rollback_text
+    if redoing and file is not None and entry.text is not None and not has_statement(entry.text):
+        return Step(id=entry.id, direction="rollback", migration=file, text="", path=None)
     if text is None or not has_statement(text):
         where = "it has no rollback script" if text is None else "its rollback script holds no statement"
         raise Irreversible(
@@ -166,7 +171,14 @@ def _undoing(entry: Entry, file: Migration | None) -> Step:
         )
     if file is None:
         # only the ledger has it still
-        migration = Migration(id=entry.id, path=Path(entry.id), text=entry.text or "", rollback_text=text)
+        script = entry.text or ""
+        migration = Migration(
+            id=entry.id,
+            path=Path(entry.id),
+            text=script,
+            rollback_text=text,
+            transactional=is_transactional(script),
+        )
         return Step(id=entry.id, direction="rollback", migration=migration, text=text, path=None)
     return Step(id=entry.id, direction="rollback", migration=file, text=text, path=file.rollback_path)
 
@@ -193,8 +205,14 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     """Refuse to go on where ledger and files do not agree.
 
     Raises:
+        DatabaseBusy: Another process is in the middle of a script that cannot run in a transaction.
         LedgerMismatch: They do not; the message says which and what to do.
     """
+    for id, pid in ledger.running.items():
+        raise DatabaseBusy(
+            f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until it has "
+            f"ended. If that process is something else by now, say how {id} stands: `dao mark` or `dao unmark`"
+        )
     out_of_order = () if allow_out_of_order else comparison.out_of_order
     problems = [
         *(f"{id}: {_UNFINISHED.format(id=id, doing=ledger.unfinished[id])}" for id in comparison.unfinished),

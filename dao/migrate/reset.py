@@ -49,6 +49,8 @@ def foreign_objects(connection: Connection, migrations: Sequence[Migration], led
 
 def _as_in_a_run(action: int, first: str | None, second: str | None, *_rest: str | None) -> int:
     """Pass over what a run passes over: a script's own transaction, and its foreign keys."""
+    if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":
+        return apsw.SQLITE_DENY
     enforces = action == apsw.SQLITE_PRAGMA and (first or "").lower() == "foreign_keys" and second is not None
     return apsw.SQLITE_IGNORE if enforces or action == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
 

@@ -10,10 +10,12 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import apsw
+
 from dao.engine import Connection
-from dao.errors import CheckFailed, DatabaseBusy, Error, MigrationFailed
+from dao.errors import CheckFailed, DatabaseBusy, Error, LedgerMismatch, MigrationFailed
 from dao.migrate import ledger
-from dao.migrate.checks import Broken, check, foreign_key_violations
+from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.events import Finished, Notice, Report, Result, Started
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
@@ -32,29 +34,34 @@ def run(
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read.
 
-    `decide` may itself change the database, in the run's transaction. All in one transaction, or with `each` every script in its own. A script that cannot run in a transaction runs alone;
-    what stands before it is committed first.
+    `decide` may itself change the database, in the run's transaction. All in one transaction, or with `each` every script
+    in its own. A script that cannot run in a transaction runs alone; what stands before it is committed first.
 
     Raises:
         MigrationFailed: A script failed.
         CheckFailed: A foreign key was broken or the file damaged.
+        DatabaseCorrupt: The file was damaged before the run.
+        LedgerMismatch: Between two transactions of this run, another undid what it had done.
         DatabaseBusy: Another connection kept the lock.
     """
     tell: Report = report or (lambda _event: None)
     results: list[Result] = []
     todo: list[Step] | None = None
+    # before the lock is taken: it reads the whole file
+    problems = integrity_problems(connection)
     with _foreign_keys_off(connection):
         while todo is None or todo:
             alone: Step | None = None
             with _saying_what_stays(results), exclusive(connection):
                 writer = ledger.Writer(connection)
                 state = ledger.read(connection)
+                _refuse_interference(results, state)
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
                 batch = _first_batch(todo, each=each)
                 before = foreign_key_violations(connection) if todo else Broken()
                 if batch:
                     done = [_run_inside(connection, writer, step, tell) for step in batch]
-                    check(connection, before)
+                    check(connection, before, problems)
                 elif todo:
                     alone = todo[0]
                     writer.begun(
@@ -63,7 +70,7 @@ def run(
                         state.get(alone.id),
                     )
             if alone is not None:
-                done = [_run_alone(connection, alone, before, tell)]
+                done = [_run_alone(connection, alone, before, problems, tell)]
                 batch = [alone]
             if todo:
                 results += done
@@ -104,7 +111,18 @@ def _run_inside(connection: Connection, writer: ledger.Writer, step: Step, tell:
     return result
 
 
-def _run_alone(connection: Connection, step: Step, before: Broken, tell: Report) -> Result:
+def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
+    """Refuse to go on over a hole that another run has made between two transactions of this one."""
+    should_be = {result.id: result.direction == "apply" for result in results}
+    for id, applied in should_be.items():
+        if (id in state.ids) != applied:
+            raise LedgerMismatch(
+                f"another run has {'undone' if applied else 'applied'} {id} while this one was under way, between two of its "
+                "transactions: look at `dao status`, then repeat"
+            )
+
+
+def _run_alone(connection: Connection, step: Step, before: Broken, problems: frozenset[str], tell: Report) -> Result:
     """Run a script outside of a transaction. The ledger knows already that it has begun."""
     try:
         result = _run_script(connection, step, tell)
@@ -115,18 +133,21 @@ def _run_alone(connection: Connection, step: Step, before: Broken, tell: Report)
                 path=step.path,
             )
         with exclusive(connection):
-            check(connection, before)
+            check(connection, before, problems)
             _record(ledger.Writer(connection), step, result)
-    except Error as error:
+    except BaseException as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        with contextlib.suppress(apsw.Error):  # the disk may be full
+            ledger.ended(connection, step.id)
+        if not isinstance(error, Error):
+            raise
         advice = (
             f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, finish or "
             f"undo it by hand, then say which: `dao mark {step.id}` (applied) or `dao unmark {step.id}` (not applied)"
         )
         error.args = (f"{error}\n{advice}",)
         raise
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
     tell(Finished(result))
     return result
 
@@ -149,6 +170,8 @@ def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
         transactional=step.transactional,
         notice=notice,
     )
+    if not statements and step.direction == "apply":
+        notice("holds no statement: noted as applied, and nothing was done")
     return Result(
         id=step.id,
         direction=step.direction,

@@ -23,6 +23,14 @@ _WRITES = {
     apsw.SQLITE_DELETE: "DELETE",
     apsw.SQLITE_DROP_TABLE: "DROP TABLE",
 }
+_ON_TABLE = {
+    apsw.SQLITE_ALTER_TABLE: "ALTER TABLE",
+    apsw.SQLITE_CREATE_TRIGGER: "CREATE TRIGGER ON",
+    apsw.SQLITE_CREATE_TEMP_TRIGGER: "CREATE TRIGGER ON",
+    apsw.SQLITE_CREATE_INDEX: "CREATE INDEX ON",
+    apsw.SQLITE_DROP_TRIGGER: "DROP TRIGGER ON",
+    apsw.SQLITE_DROP_INDEX: "DROP INDEX ON",
+}
 _LONGEST_QUOTE = 400
 
 
@@ -39,6 +47,7 @@ class _Script:
         self.notice = notice
         self.begin = self.end = 0  # where in the text the running statement stands
         self.statements = 0
+        self.savepoints: list[str] = []
         self.refusal: str | None = None
 
     def trace(self, _cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
@@ -55,16 +64,33 @@ class _Script:
             # VACUUM attaches too, a database without a name; None is a name that has to be computed
             return self._refuse("ATTACH and DETACH: a migration changes one database")
         # VACUUM writes everything too, into that other database
-        if action in _WRITES and database == "main" and (first or "").lower() in _LEDGER:
-            return self._refuse(f"{_WRITES[action]} {first}: the ledger is kept by the runner (dao mark, dao unmark)")
+        table = second if action in _ON_TABLE else first
+        what = _WRITES.get(action) or _ON_TABLE.get(action)
+        internal = database not in {"main", "temp", None} or (first or "").startswith("sqlite_autoindex")
+        if what and not internal and (table or "").lower() in _LEDGER:
+            return self._refuse(f"{what} {table}: the ledger is kept by the runner (dao mark, dao unmark)")
         if not self.transactional:
             return apsw.SQLITE_OK
+        if action == apsw.SQLITE_SAVEPOINT:
+            return self._savepoint(str(first), str(second).lower())
         if action == apsw.SQLITE_TRANSACTION:
             if first == "ROLLBACK":
                 return self._refuse("ROLLBACK: it would undo the other migrations of this run too")
             return self._ignore(f"{first}: the run is one transaction already")
+        if action == apsw.SQLITE_PRAGMA and (first or "").lower() == "query_only" and second is not None:
+            return self._ignore(f"PRAGMA query_only = {second}: the ledger has to be written")
         if action == apsw.SQLITE_PRAGMA and (first or "").lower() == "foreign_keys" and second is not None:
             return self._ignore(f"PRAGMA foreign_keys = {second}: enforcement is off during a run, checked at its end")
+        return apsw.SQLITE_OK
+
+    def _savepoint(self, operation: str, name: str) -> int:
+        if operation == "BEGIN":
+            self.savepoints.append(name)
+        elif name not in self.savepoints:
+            return self._refuse(f"{operation} of savepoint {name}: this script did not set it")
+        else:
+            place = len(self.savepoints) - self.savepoints[::-1].index(name)
+            del self.savepoints[place - 1 if operation == "RELEASE" else place :]
         return apsw.SQLITE_OK
 
     def _refuse(self, reason: str) -> int:
@@ -113,6 +139,12 @@ def run_script(
     finally:
         cursor.close(True)
         connection.authorizer = authorizer
+    if script.savepoints:
+        raise MigrationFailed(
+            f"{path or migration}: the script leaves the savepoint {script.savepoints[0]} open; release it",
+            migration=migration,
+            path=path,
+        )
     return script.statements
 
 

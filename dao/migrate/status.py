@@ -7,7 +7,7 @@ from typing import Literal
 import attrs
 
 from dao.engine import Connection
-from dao.errors import SchemaOutOfDate, SchemaTooNew
+from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate import ledger
 from dao.migrate.files import Source, has_statement, loaded
 from dao.migrate.plan import compare
@@ -105,6 +105,7 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
     Raises:
         SchemaTooNew: The database has migrations that are not known here.
         SchemaOutOfDate: Migrations are pending, or one was left unfinished.
+        LedgerMismatch: The files of applied migrations have changed.
     """
     files = loaded(migrations)
     with opened(connection, read_only=True):
@@ -124,6 +125,18 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
             "stands with `dao mark ID` (applied) or `dao unmark ID` (not applied)",
             pending=pending,
             unfinished=comparison.unfinished,
+        )
+    if comparison.changed:
+        raise LedgerMismatch(
+            f"{name}: the files of applied migrations have changed ({', '.join(comparison.changed)}), so the schema may be "
+            "another one than this program was written for: put them back, or `dao accept ID`",
+            changed=comparison.changed,
+        )
+    if comparison.out_of_order:
+        raise SchemaOutOfDate(
+            f"{name} lacks migrations that come before applied ones ({', '.join(comparison.out_of_order)}): `dao migrate` "
+            "refuses them as they are, and says what can be done",
+            pending=pending,
         )
     if pending:
         raise SchemaOutOfDate(

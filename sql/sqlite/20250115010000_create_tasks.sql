@@ -27,13 +27,13 @@ CREATE TABLE tasks (
     CONSTRAINT tasks_config_json_object CHECK (json_valid(config) AND json_type(config) = 'object'),
     CONSTRAINT tasks_metadata_json CHECK (metadata IS NULL OR json_valid(metadata)),
     CONSTRAINT tasks_created_at_utc_ms
-        CHECK (created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at) AND created_at >= '0001'),
+        CHECK (created_at BETWEEN '0001' AND ':' AND created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at)),
     CONSTRAINT tasks_updated_at_utc_ms
-        CHECK (updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at) AND updated_at >= '0001'),
+        CHECK (updated_at BETWEEN '0001' AND ':' AND updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at)),
     CONSTRAINT tasks_started_at_utc_ms
-        CHECK (started_at IS strftime('%Y-%m-%dT%H:%M:%fZ', started_at) AND started_at >= '0001'),
+        CHECK (started_at BETWEEN '0001' AND ':' AND started_at IS strftime('%Y-%m-%dT%H:%M:%fZ', started_at)),
     CONSTRAINT tasks_completed_at_utc_ms
-        CHECK (completed_at IS strftime('%Y-%m-%dT%H:%M:%fZ', completed_at) AND completed_at >= '0001')
+        CHECK (completed_at BETWEEN '0001' AND ':' AND completed_at IS strftime('%Y-%m-%dT%H:%M:%fZ', completed_at))
 ) STRICT;
 
 -- Each index holds the whole order of a listing (… newest or oldest first), so that no listing sorts.

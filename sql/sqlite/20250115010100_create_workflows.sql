@@ -19,9 +19,9 @@ CREATE TABLE workflows (
     CONSTRAINT workflows_config_json_object CHECK (json_valid(config) AND json_type(config) = 'object'),
     CONSTRAINT workflows_metadata_json CHECK (metadata IS NULL OR json_valid(metadata)),
     CONSTRAINT workflows_created_at_utc_ms
-        CHECK (created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at) AND created_at >= '0001'),
+        CHECK (created_at BETWEEN '0001' AND ':' AND created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at)),
     CONSTRAINT workflows_updated_at_utc_ms
-        CHECK (updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at) AND updated_at >= '0001')
+        CHECK (updated_at BETWEEN '0001' AND ':' AND updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at))
 ) STRICT;
 
 CREATE INDEX idx_workflows_status     ON workflows (status, created_at, id);

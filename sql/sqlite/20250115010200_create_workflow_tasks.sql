@@ -17,9 +17,9 @@ CREATE TABLE workflow_tasks (
     CONSTRAINT workflow_tasks_sequence_not_negative CHECK (sequence >= 0),
     CONSTRAINT workflow_tasks_config_json_object CHECK (json_valid(config) AND json_type(config) = 'object'),
     CONSTRAINT workflow_tasks_created_at_utc_ms
-        CHECK (created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at) AND created_at >= '0001'),
+        CHECK (created_at BETWEEN '0001' AND ':' AND created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at)),
     CONSTRAINT workflow_tasks_updated_at_utc_ms
-        CHECK (updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at) AND updated_at >= '0001')
+        CHECK (updated_at BETWEEN '0001' AND ':' AND updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at))
 ) STRICT, WITHOUT ROWID;
 
 -- The first walks a workflow in order, the second finds a task's workflows and serves the foreign key.

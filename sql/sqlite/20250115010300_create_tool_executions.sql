@@ -28,13 +28,13 @@ CREATE TABLE tool_executions (
     CONSTRAINT tool_executions_completed_at_when_finished
         CHECK ((status IN ('completed', 'failed', 'timeout')) = (completed_at IS NOT NULL)),
     CONSTRAINT tool_executions_created_at_utc_ms
-        CHECK (created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at) AND created_at >= '0001'),
+        CHECK (created_at BETWEEN '0001' AND ':' AND created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at)),
     CONSTRAINT tool_executions_updated_at_utc_ms
-        CHECK (updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at) AND updated_at >= '0001'),
+        CHECK (updated_at BETWEEN '0001' AND ':' AND updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at)),
     CONSTRAINT tool_executions_started_at_utc_ms
-        CHECK (started_at IS strftime('%Y-%m-%dT%H:%M:%fZ', started_at) AND started_at >= '0001'),
+        CHECK (started_at BETWEEN '0001' AND ':' AND started_at IS strftime('%Y-%m-%dT%H:%M:%fZ', started_at)),
     CONSTRAINT tool_executions_completed_at_utc_ms
-        CHECK (completed_at IS strftime('%Y-%m-%dT%H:%M:%fZ', completed_at) AND completed_at >= '0001')
+        CHECK (completed_at BETWEEN '0001' AND ':' AND completed_at IS strftime('%Y-%m-%dT%H:%M:%fZ', completed_at))
 ) STRICT;
 
 -- Each index holds the whole order of a listing; the last also serves the foreign key.

@@ -17,11 +17,11 @@ CREATE TABLE sessions (
     CONSTRAINT sessions_is_active_boolean CHECK (is_active IN (0, 1)),
     CONSTRAINT sessions_metadata_json CHECK (metadata IS NULL OR json_valid(metadata)),
     CONSTRAINT sessions_last_heartbeat_utc_ms
-        CHECK (last_heartbeat IS strftime('%Y-%m-%dT%H:%M:%fZ', last_heartbeat) AND last_heartbeat >= '0001'),
+        CHECK (last_heartbeat BETWEEN '0001' AND ':' AND last_heartbeat IS strftime('%Y-%m-%dT%H:%M:%fZ', last_heartbeat)),
     CONSTRAINT sessions_created_at_utc_ms
-        CHECK (created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at) AND created_at >= '0001'),
+        CHECK (created_at BETWEEN '0001' AND ':' AND created_at IS strftime('%Y-%m-%dT%H:%M:%fZ', created_at)),
     CONSTRAINT sessions_updated_at_utc_ms
-        CHECK (updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at) AND updated_at >= '0001')
+        CHECK (updated_at BETWEEN '0001' AND ':' AND updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at))
 ) STRICT;
 
 -- A heartbeat moves a row in the last of the three only.

@@ -9,5 +9,5 @@ CREATE TABLE configurations (
     CONSTRAINT configurations_key_not_empty CHECK (key <> ''),
     CONSTRAINT configurations_value_json CHECK (json_valid(value)),
     CONSTRAINT configurations_updated_at_utc_ms
-        CHECK (updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at) AND updated_at >= '0001')
+        CHECK (updated_at BETWEEN '0001' AND ':' AND updated_at IS strftime('%Y-%m-%dT%H:%M:%fZ', updated_at))
 ) STRICT, WITHOUT ROWID;

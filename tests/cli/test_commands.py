@@ -147,6 +147,9 @@ def test_new_that_cannot_be_written_is_refused(run, folder, arguments, parts):
 
 def test_mark_notes_without_running(run, path):
     """A marked migration counts as applied; its tables are not made. One that is applied is passed over."""
+    assert "does not exist" in run("mark", "0002").err
+    assert not path.exists()
+    path.touch()
     assert run("mark", "0002", "0001_a").out == "marked as applied: 0001_a\nmarked as applied: 0002_b\n"
     assert tables(path) == []
     assert plain(run("status").out).splitlines()[-1] == "orchestrator.db: 2 applied, 1 pending"

@@ -89,6 +89,16 @@ def apply_at(moment: float, url: str, folder: str) -> int:
     return DONE if migrate.apply(url, folder) else NOTHING_TO_DO
 
 
+def yoyo_apply_at(moment: float, url: str, folder: str) -> int:
+    """Apply everything at a moment with the stock command on our backend."""
+    from yoyo.scripts.main import main
+
+    while time.time() < moment:
+        pass
+    code = main(["apply", "--batch", "--no-config-file", "--database", url.replace("sqlite:", "sqlite+apsw:"), folder])
+    return FAILED if code else DONE
+
+
 def _serve() -> None:
     import yoyo.scripts.main
 

@@ -110,10 +110,10 @@ def test_kill_9_three_hundred_times_leaves_ledger_and_schema_together(path, url,
 # ---------------------------------------------------------------- at once
 
 
-def race(migrators: Migrators, url: str, folder: Path) -> list[int]:
-    """Start four runs at the same moment and return their exit codes, sorted."""
+def race(migrators: Migrators, url: str, folder: Path, *jobs: str) -> list[int]:
+    """Start four runs of ours, or these jobs, at the same moment and return their exit codes, sorted."""
     moment = time.time() + 0.03
-    pids = [migrators.start("apply_at", moment, url, str(folder)) for _ in range(4)]
+    pids = [migrators.start(job, moment, url, str(folder)) for job in jobs or ["apply_at"] * 4]
     return sorted(migrators.wait(pid) for pid in pids)
 
 
@@ -124,6 +124,18 @@ def test_apply_four_at_once_on_a_new_file_applies_once(tmp_path, migrators, capf
         assert race(migrators, f"sqlite:///{path}", FOLDER) == [*[NOTHING_TO_DO] * 3, DONE]
         assert migrate.status(f"sqlite:///{path}").is_current
         assert query(path, "SELECT count(*) FROM _yoyo_log") == [(len(IDS),)]
+    assert capfd.readouterr().err == ""
+
+
+def test_yoyo_apply_four_at_once_on_a_new_file_applies_once(tmp_path, migrators, capfd):
+    """The stock command on our backend waits for its likes as our own runs do, and runs no script twice."""
+    folder = write(tmp_path / "sql", THREE)
+    for number in range(8):
+        path = tmp_path / f"{number}.db"
+        jobs = ["yoyo_apply_at"] * 4
+        assert race(migrators, f"sqlite:///{path}", folder, *jobs) == [DONE] * 4
+        assert migrate.status(f"sqlite:///{path}", folder).is_current
+        assert query(path, "SELECT count(*) FROM _yoyo_log") == [(len(THREE) // 2,)]
     assert capfd.readouterr().err == ""
 
 

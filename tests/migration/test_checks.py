@@ -8,9 +8,9 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.errors import CheckFailed
+from dao.errors import CheckFailed, DatabaseCorrupt
 from dao.migrate.checks import Mismatch, Violation
-from tests.folders import dump, ids, query, write
+from tests.folders import dump, ids, query, tables, write
 
 FAMILY = """
     CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT);
@@ -126,6 +126,34 @@ def test_apply_many_violations_are_counted_and_the_first_ones_shown(path, url, t
     with pytest.raises(CheckFailed, match="… and 15 more") as caught:
         migrate.apply(url, write(tmp_path / "sql", {"1_x.sql": script}))
     assert len(caught.value.violations) == 25
+
+
+BAD_ROW = "PRAGMA ignore_check_constraints = ON; INSERT INTO x VALUES (-1);"
+
+
+def test_apply_row_that_broke_a_check_before_is_tolerated(path, url, tmp_path):
+    """A row that its CHECK would refuse today does not stop a run that has nothing to do with it."""
+    family(path, "CREATE TABLE x (n CHECK (n > 0)); CREATE TABLE y (n NOT NULL);" + BAD_ROW)
+    folder = write(tmp_path / "sql", {"1_x.sql": "CREATE TABLE z (id);"})
+    assert ids(migrate.apply(url, folder)) == ["1_x"]
+    write(folder, {"2_y.sql": "CREATE TABLE v (n CHECK (n > 0));" + BAD_ROW.replace("INTO x", "INTO v")})
+    with pytest.raises(CheckFailed) as caught:
+        migrate.apply(url, folder)
+    assert caught.value.violations == ("CHECK constraint failed in v",)
+
+
+def test_apply_file_that_was_damaged_before_is_refused(path, url, tmp_path):
+    """Damage that was there before the run is not blamed on it, and nothing is written into such a file."""
+    family(path, "CREATE INDEX i ON parent (name);")
+    (page,) = query(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'i'")[0]
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 4090)
+        file.write(b"xxxxxx")
+    content = path.read_bytes()
+    with pytest.raises(DatabaseCorrupt, match=r"new\.db is damaged, before any migration: restore it from a backup\n"):
+        migrate.apply(url, write(tmp_path / "sql", {"1_x.sql": "CREATE TABLE z (id);"}))
+    assert path.read_bytes()[4096:] == content[4096:]
+    assert "z" not in tables(path)
 
 
 @pytest.mark.parametrize("steps", [1, None], ids=["set by itself", "set by another"])

@@ -320,6 +320,12 @@ REFUSED = {
         3,
         "`-- transactional:` stands here twice",
     ),
+    "directive in a rollback": (
+        GOOD | {"0001_a.rollback.sql": "-- What it loses.\n-- transactional: false\nDROP TABLE a;"},
+        "0001_a.rollback.sql",
+        2,
+        "`-- transactional:` has no effect in a rollback script; write it into 0001_a.sql",
+    ),
     "unknown dependency": (
         GOOD | {"2_b.sql": "-- depends: 0001_a 0001_b\n"},
         "2_b.sql",

@@ -49,6 +49,30 @@ def test_redo_edited_file_is_undone_as_it_was_and_applied_as_it_is(path, url, th
     assert tables(path) == ["a", "b"]
 
 
+@pytest.mark.parametrize("rollback", [None, "-- To be written.\n"], ids=["none", "comment"])
+def test_redo_rollback_that_was_written_since_is_taken_from_the_file(path, url, tmp_path, rollback):
+    """If there was no rollback script when it was applied, the one that is there now does."""
+    folder = with_fourth(tmp_path / "sql", "CREATE TABLE x (id);", rollback=rollback)
+    migrate.apply(url, folder)
+    write(folder, {"0004_x.rollback.sql": "DROP TABLE x;"})
+    assert ids(migrate.redo(url, folder)) == ["0004_x", "0004_x"]
+    assert migrate.status(url, folder).is_current
+    assert tables(path) == ["a", "b", "c", "x"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(ALONE + "VACUUM;", "SELECT 1;"), ("SELECT 1;", ALONE + "VACUUM;")], ids=["no more", "now"]
+)
+def test_redo_each_text_says_for_itself_whether_it_runs_in_a_transaction(url, tmp_path, old, new):
+    """The rollback runs as the applied text asked for, the new text as it asks for itself."""
+    rollback = "VACUUM;" if old.startswith(ALONE) else "SELECT 1;"
+    folder = with_fourth(tmp_path / "sql", old, rollback=rollback)
+    migrate.apply(url, folder)
+    write(folder, {"0004_x.sql": new})
+    assert ids(migrate.redo(url, folder)) == ["0004_x", "0004_x"]
+    assert migrate.status(url, folder).is_current
+
+
 @pytest.mark.parametrize(
     ("script", "error"),
     [
@@ -180,10 +204,9 @@ def test_reset_edited_removed_and_new_files_are_taken_as_they_are(path, url, thr
     [
         "COMMIT; BEGIN; CREATE TABLE x (id); COMMIT; BEGIN;",
         "PRAGMA foreign_keys = ON; CREATE TABLE x (id REFERENCES a (id)); INSERT INTO x VALUES (2); DELETE FROM x;",
-        ALONE + "CREATE TABLE x (id); VACUUM; BEGIN; INSERT INTO x VALUES (1); COMMIT;",
         "CREATE TABLE old (id); ALTER TABLE old RENAME TO x; PRAGMA table_info(x); SELECT 'rows';",
     ],
-    ids=["own transaction", "foreign keys", "alone", "renamed"],
+    ids=["own transaction", "foreign keys", "renamed"],
 )
 def test_reset_any_script_is_told_from_somebody_elses(path, url, tmp_path, script):
     """What a script made is known, whatever it did about transactions."""
@@ -191,6 +214,26 @@ def test_reset_any_script_is_told_from_somebody_elses(path, url, tmp_path, scrip
     migrate.apply(url, folder)
     assert ids(migrate.reset(url, folder)) == [*IDS, "0004_x"]
     assert tables(path) == ["a", "b", "c", "x"]
+
+
+def test_reset_with_a_script_outside_of_a_transaction_is_refused(path, url, tmp_path):
+    """What could fail after everything was dropped is not begun."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "VACUUM;", "0002_x")
+    migrate.apply(url, folder)
+    before = dump(path)
+    with pytest.raises(MigrationError, match=r"do not run in a transaction \(0002_x\).* Nothing was changed; delete"):
+        migrate.reset(url, folder)
+    assert dump(path) == before
+
+
+def test_reset_script_of_yoyo_that_attaches_is_not_replayed(path, url, three, tmp_path, monkeypatch):
+    """To find out what a script made, no other file is opened."""
+    monkeypatch.chdir(tmp_path)
+    migrate.apply(url, three)
+    query(path, "UPDATE _dao_migration SET apply_text = 'ATTACH ''o'' || ''.db'' AS o' WHERE migration_id = '0002_b'")
+    with pytest.raises(MigrationError, match="replaying them in an empty database fails"):
+        migrate.reset(url, three)
+    assert not (tmp_path / "o.db").exists()
 
 
 def test_reset_what_cannot_be_told_is_refused(path, url, three):

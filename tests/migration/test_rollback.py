@@ -65,14 +65,19 @@ def test_rollback_impossible_limit_is_refused(path, url, three, arguments, error
 
 @pytest.mark.parametrize(
     "verb",
-    [migrate.rollback, migrate.redo, lambda url, _folder: migrate.unmark(url, []), migrate.accept],
-    ids=["rollback", "redo", "unmark", "accept"],
+    [
+        migrate.rollback,
+        migrate.redo,
+        lambda url, folder: migrate.mark(url, IDS, folder),
+        lambda url, _folder: migrate.unmark(url, IDS),
+        lambda url, folder: migrate.accept(url, IDS, folder),
+    ],
+    ids=["rollback", "redo", "mark", "unmark", "accept"],
 )
 def test_rollback_database_that_does_not_exist_is_refused(path, url, three, verb):
     """What undoes or corrects something creates no database."""
-    arguments = (url, IDS, three) if verb is migrate.accept else (url, three)
     with pytest.raises(MigrationError, match=r"new\.db does not exist: there is nothing to change"):
-        verb(*arguments)
+        verb(url, three)
     assert not path.exists()
 
 

@@ -165,6 +165,7 @@ def test_apply_damaged_file_is_no_failure_of_the_script(path, url, three):
         ("END TRANSACTION", "ignored COMMIT: the run is one transaction already"),
         ("PRAGMA foreign_keys = ON", "ignored PRAGMA foreign_keys = ON: enforcement is off during a run"),
         ("PRAGMA FOREIGN_KEYS(0)", "ignored PRAGMA foreign_keys = 0: enforcement is off during a run"),
+        ("PRAGMA query_only = 1", "ignored PRAGMA query_only = 1: the ledger has to be written"),
         ("PRAGMA main.foreign_keys = false", "ignored PRAGMA foreign_keys = false: enforcement is off during a run"),
     ],
 )
@@ -181,14 +182,25 @@ def test_apply_own_transaction_of_a_script_is_ignored_and_reported(path, url, tm
 def test_apply_reading_a_pragma_is_no_notice(url, tmp_path):
     """Only what would have changed something is reported."""
     assert (
-        migrate.apply(url, with_fourth(tmp_path / "sql", "PRAGMA foreign_keys; SAVEPOINT s; ROLLBACK TO s;"))[
-            -1
-        ].notices
+        migrate.apply(
+            url,
+            with_fourth(
+                tmp_path / "sql", "PRAGMA foreign_keys; PRAGMA query_only; SAVEPOINT s; ROLLBACK TO s; RELEASE s;"
+            ),
+        )[-1].notices
         == ()
     )
 
 
-ROLLBACKS = [("ROLLBACK", "ROLLBACK: it would undo the other migrations"), ("ROLLBACK TRANSACTION", "ROLLBACK: it")]
+#: What is refused in the run's transaction only: alone, a script's transaction is its own business.
+REFUSED_INSIDE = [
+    ("ROLLBACK", "ROLLBACK: it would undo the other migrations"),
+    ("ROLLBACK TRANSACTION", "ROLLBACK: it would undo the other migrations"),
+    ("RELEASE dao", "RELEASE of savepoint dao: this script did not set it"),
+    ("ROLLBACK TO s", "ROLLBACK of savepoint s: this script did not set it"),
+    ("SAVEPOINT s; RELEASE s; RELEASE s", "RELEASE of savepoint s: this script did not set it"),
+    ("SAVEPOINT s; SAVEPOINT t; ROLLBACK TO s; RELEASE t", "RELEASE of savepoint t: this script did not set it"),
+]
 REFUSED = [
     ("ATTACH 'other.db' AS o", "ATTACH and DETACH: a migration changes one database"),
     ("ATTACH 'oth' || 'er.db' AS o", "ATTACH and DETACH: a migration changes one database"),
@@ -201,6 +213,9 @@ REFUSED = [
             ("INSERT", "INSERT INTO {0} SELECT * FROM {0}"),
             ("UPDATE", "UPDATE {} SET migration_id = 1"),
             ("DROP TABLE", "DROP TABLE {}"),
+            ("ALTER TABLE", "ALTER TABLE {} RENAME TO x"),
+            ("CREATE INDEX ON", "CREATE INDEX i ON {} (migration_id)"),
+            ("CREATE TRIGGER ON", "CREATE TRIGGER t AFTER DELETE ON {} BEGIN SELECT 1; END"),
         ]
     ),
     ("INSERT INTO _Yoyo_Log (id) VALUES (1)", "INSERT _yoyo_log: the ledger is kept by the runner"),
@@ -213,7 +228,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(
     ("header", "statement", "reason"),
-    [(header, *case) for header in ("", ALONE) for case in REFUSED] + [("", *case) for case in ROLLBACKS],
+    [(header, *case) for header in ("", ALONE) for case in REFUSED] + [("", *case) for case in REFUSED_INSIDE],
 )
 def test_apply_dangerous_statement_is_refused(url, tmp_path, monkeypatch, header, statement, reason):
     """What would break the run's promise, or the ledger, is refused with its reason, inside and outside of a transaction."""
@@ -225,6 +240,25 @@ def test_apply_dangerous_statement_is_refused(url, tmp_path, monkeypatch, header
     assert f"{statement};".endswith(caught.value.statement)
     assert not (tmp_path / "other.db").exists()
     assert migrate.status(url, folder).ids("applied") == (IDS if header else [])
+
+
+def test_apply_savepoints_of_a_script_are_its_own(path, url, tmp_path):
+    """A script may set savepoints, nest them, name them in any case, and go back to them."""
+    script = """
+        SAVEPOINT s; INSERT INTO a VALUES (1); SAVEPOINT t; INSERT INTO a VALUES (2); ROLLBACK TO t; RELEASE S;
+        SAVEPOINT s; SAVEPOINT s; INSERT INTO a VALUES (3); ROLLBACK TO s; RELEASE s; INSERT INTO a VALUES (4); RELEASE s;
+    """
+    migrate.apply(url, with_fourth(tmp_path / "sql", script))
+    assert query(path, "SELECT id FROM a") == [(1,), (4,)]
+
+
+def test_apply_savepoint_left_open_is_refused(path, url, tmp_path):
+    """A script must not leave a savepoint to the next one."""
+    folder = with_fourth(tmp_path / "sql", "SAVEPOINT s; SAVEPOINT t; RELEASE t;")
+    with pytest.raises(MigrationFailed, match="leaves the savepoint s open; release it\nNothing was changed") as caught:
+        migrate.apply(url, folder)
+    assert caught.value.path == folder / "0004_x.sql"
+    assert tables(path) == []
 
 
 # ---------------------------------------------------------------- scripts go to SQLite whole

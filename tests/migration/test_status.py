@@ -147,10 +147,8 @@ def test_plan_is_what_is_then_done(url, three, verb, arguments, applied):
     """`plan` returns the scripts that the same call of `apply` or `rollback` then runs, or refuses as it does."""
     migrate.apply(url, three, steps=applied)
     direction = verb.__name__
-    # without arguments `rollback` undoes one, `plan` all
-    wanted = {"steps": 1} if direction == "rollback" and not arguments else arguments
     try:
-        planned = migrate.plan(url, three, direction=direction, **wanted)
+        planned = migrate.plan(url, three, direction=direction, **arguments)
     except MigrationError as refused:
         with pytest.raises(MigrationError, match=f"^{refused}$"):
             verb(url, three, **arguments)
@@ -186,14 +184,29 @@ def test_plan_refuses_what_the_run_would_refuse(url, tmp_path):
 
 def test_mark_runs_nothing_and_notes_in_order(path, url, three):
     """Marked, a migration counts as applied, in the folder's order, though nothing was done."""
+    query(path, "CREATE TABLE theirs (id)")
     assert migrate.mark(url, ["0002_b", "0001"], three) == ["0001_a", "0002_b"]
-    assert tables(path) == []
+    assert tables(path) == ["theirs"]
     assert states(url, three) == {"0001_a": "applied", "0002_b": "applied", "0003_c": "pending"}
     assert query(path, "SELECT migration_id, operation FROM _yoyo_log ORDER BY rowid") == [
         ("0001_a", "mark"),
         ("0002_b", "mark"),
     ]
     assert ids(migrate.apply(url, three)) == ["0003_c"]
+
+
+def test_mark_between_applied_ones_takes_its_place_in_the_folder(path, url, three):
+    """What is marked belatedly counts as applied before what comes after it, so that a rollback does not begin with it."""
+    migrate.apply(url, three, steps=1)
+    write(three, {"0000_x.sql": "SELECT 1;", "0000_x.rollback.sql": "SELECT 1;"})
+    migrate.apply(url, three, steps=2, to="0002_b", allow_out_of_order=True)
+    migrate.unmark(url, ["0000_x"])
+    assert migrate.mark(url, ["0003_c"], three) == ["0003_c"]
+    assert migrate.mark(url, ["0000_x"], three) == ["0000_x"]
+    assert migrate.status(url, three).ids("applied") == ["0000_x", *IDS]
+    assert migrate.status(url, three).is_current
+    query(path, "CREATE TABLE c (id)")
+    assert ids(migrate.rollback(url, three, steps=None)) == [*IDS[::-1], "0000_x"]
 
 
 def test_mark_what_is_applied_changes_nothing(path, url, three):
@@ -231,11 +244,20 @@ def test_mark_and_unmark_unknown_id_changes_nothing(path, url, three, verb, id, 
 
 
 def test_assert_current_up_to_date_passes(theirs, three):
-    """A program may start on the schema that it was written for, edited comments or not."""
+    """A program may start on the schema that it was written for."""
     migrate.apply(theirs, three)
     migrate.assert_current(theirs, three)
+
+
+def test_assert_current_edited_migration_is_refused(theirs, path, three):
+    """A schema that another text made may not be the one that the program was written for."""
+    migrate.apply(theirs, three, steps=2)
     write(three, {"0001_a.sql": "-- Why.\n" + THREE["0001_a.sql"]})
-    migrate.assert_current(theirs, three)
+    with pytest.raises(
+        LedgerMismatch, match=rf"^{path}: the files .* have changed \(0001_a\).* `dao accept ID`"
+    ) as caught:
+        migrate.assert_current(theirs, three)
+    assert caught.value.changed == ("0001_a",)
 
 
 def test_assert_current_pending_migrations_are_named(theirs, path, three):

@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.errors import CheckFailed, LedgerMismatch, MigrationFailed, SchemaOutOfDate
+from dao.errors import CheckFailed, DatabaseBusy, LedgerMismatch, MigrationFailed, SchemaOutOfDate
 from tests.folders import ALONE, IDS, dump, ids, query, tables, with_fourth, write
 
 # ---------------------------------------------------------------- alone
@@ -61,6 +61,29 @@ def test_apply_what_another_applied_between_two_transactions_is_left_alone(path,
     assert ids(migrate.apply(url, folder, report=report)) == ["0001_a", "0002_b", "0002_x"]
     assert tables(path) == ["a", "b"]
     assert migrate.status(url, folder).is_current
+
+
+def test_apply_what_another_undid_between_two_transactions_is_refused(path, url, tmp_path):
+    """A run does not go on over a hole that somebody made behind it."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "SELECT 1;", "0002_x")
+
+    def report(event):
+        if isinstance(event, migrate.Started) and event.step.id == "0002_x":
+            migrate.unmark(url, ["0001_a"])
+
+    with pytest.raises(LedgerMismatch, match="another run has undone 0001_a while this one was under way"):
+        migrate.apply(url, folder, report=report)
+    assert tables(path) == ["a", "b"]
+
+
+def test_rollback_outside_of_a_transaction_without_the_file_stays_outside(path, url, tmp_path):
+    """The ledger's text says how it wants to run, too."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "CREATE TABLE x (id);", rollback="DROP TABLE x; VACUUM;")
+    migrate.apply(url, folder)
+    (folder / "0004_x.sql").unlink()
+    (folder / "0004_x.rollback.sql").unlink()
+    assert ids(migrate.rollback(url, folder)) == ["0004_x"]
+    assert tables(path) == ["a", "b", "c"]
 
 
 # ---------------------------------------------------------------- half-way
@@ -129,13 +152,18 @@ def unfinished_rollback(path: Path, folder: Path) -> Path:
 
 
 def test_apply_killed_outside_of_a_transaction_leaves_it_unfinished(path, url, tmp_path):
-    """A kill -9 in the middle of such a script: it is known to be unfinished, and nothing holds a lock."""
+    """While such a script runs, others are told to wait; after a kill -9 it is unfinished, and nothing holds a lock."""
     endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;"
     folder = with_fourth(tmp_path / "sql", f"{ALONE}CREATE TABLE half (id);\n{endless}", "0002_x")
     program = f"from dao import migrate; migrate.apply({url!r}, {str(folder)!r})"
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
         wait_until(lambda: path.exists() and "half" in tables(path))
+        for verb in (migrate.apply, migrate.rollback, migrate.plan):
+            with pytest.raises(
+                DatabaseBusy, match=f"process {process.pid} is applying 0002_x, outside of a transaction"
+            ):
+                verb(url, folder)
     finally:
         process.kill()
         process.wait()

@@ -216,7 +216,7 @@ def test_yoyo_through_our_backend_runs_other_peoples_scripts(path, url, tmp_path
     folder = write(
         tmp_path / "sql",
         {
-            "1.sql": 'PRAGMA journal_mode; CREATE TABLE a (x DEFAULT "it; is"); INSERT INTO a DEFAULT VALUES; SELECT * FROM a;',
+            "1.sql": 'PRAGMA journal_mode; CREATE TABLE a (x DEFAULT "it; is"); INSERT INTO a VALUES ("it; is"); SELECT * FROM a;',
             "1.rollback.sql": "DROP TABLE a;",
             "2.sql": "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE a SET x = 2; SELECT 1; END; INSERT INTO a VALUES (1);",
             "2.rollback.sql": "DROP TRIGGER t;",

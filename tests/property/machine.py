@@ -182,7 +182,8 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self):
         """The file is intact at the end, indexes included."""
-        self.read_listings_and_counts()
-        assert fetch(self.connection, "PRAGMA integrity_check") == [("ok",)]
-        self.connection.close()
-        self.path.unlink()
+        try:
+            assert fetch(self.connection, "PRAGMA integrity_check") == [("ok",)]
+        finally:
+            self.connection.close()
+            self.path.unlink()

@@ -7,7 +7,6 @@ import math
 import re
 from typing import Any
 
-import apsw
 import attrs
 import pytest
 from hypothesis import given
@@ -116,11 +115,6 @@ def refusal(connection, table, values):
         fetch(connection, f"INSERT INTO {table} ({definition.columns}) VALUES ({definition.parameters})", values)
     except dao.Error as error:
         return error
-    except apsw.SQLError as error:
-        # the words for the present time make strftime depend on the clock, for which SQLite refuses it in a CHECK
-        if "non-deterministic" in str(error):
-            return error
-        raise
     fetch(connection, f"DELETE FROM {table}")
     return None
 
@@ -194,9 +188,6 @@ def assert_law(connection, table, record, column, candidate):
     error = refusal(connection, table, raw(table, record, **{column: candidate}))
     assert (error is None) == is_accepted(record, column, value), error
     if error is None:
-        return
-    if isinstance(error, apsw.SQLError):
-        assert re.match("now|subsec", value, re.IGNORECASE)
         return
     assert error.table == table
     if value is None and type(error) is not dao.CheckViolation:
@@ -382,8 +373,6 @@ def test_insert_row_that_breaks_a_check_raises_its_name(lenient, table, constrai
         if error.constraint == constraint:
             break
     assert (error.constraint, error.table, error.columns) == (constraint, table, tuple(violation))
-    assert constraint in str(error)
-    assert table in str(error)
     with pytest.raises((TypeError, ValueError)):
         attrs.evolve(record, **{column: meaning(record, column, value) for column, value in violation.items()})
 

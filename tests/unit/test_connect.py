@@ -182,9 +182,10 @@ def test_busy_timeout_interrupted_wait_ends(url, locked):
 def test_busy_timeout_reports_the_seconds_waited(url, locked):
     """`waiting` is called with the seconds waited so far, from zero for each wait."""
     with opened(url) as connection:
+        told: list[float] = []
+        sqlite.set_busy_timeout(connection, 30, waiting=told.append)
         for _ in range(2):
-            told: list[float] = []
-            sqlite.set_busy_timeout(connection, 30, waiting=told.append)
+            told.clear()
             with pytest.raises(dao.DatabaseBusy):
                 engine.fetch(connection, "BEGIN IMMEDIATE")
             assert told == sorted(told)

@@ -101,6 +101,7 @@ CREATE TABLE parents (id INTEGER PRIMARY KEY, code TEXT UNIQUE, a ANY, b ANY, UN
 CREATE TABLE children (parent REFERENCES parents (id), strict_parent REFERENCES parents (id) ON DELETE RESTRICT);
 CREATE TABLE pairs (x, y, PRIMARY KEY (x, y)) WITHOUT ROWID;
 CREATE TABLE loose (x CHECK (x > 0));
+CREATE TABLE quoted (kind CONSTRAINT quoted_kind CHECK (kind <> 'other'), other CONSTRAINT quoted_other CHECK (other));
 CREATE UNIQUE INDEX unique_double ON loose (x * 2);
 CREATE TABLE "odd name" ("odd column" TEXT NOT NULL, n INTEGER) STRICT;
 CREATE TABLE guarded (x);
@@ -129,6 +130,7 @@ VIOLATIONS = {
         dao.CheckViolation, 275, "tool_executions", ("status", "completed_at"),
         "tool_executions_completed_at_when_finished",
     ),
+    "INSERT INTO quoted VALUES ('other', 1)": (dao.CheckViolation, 275, "quoted", ("kind",), "quoted_kind"),
     # a CHECK without a name: SQLite gives its text
     "INSERT INTO loose VALUES (0)": (dao.CheckViolation, 275, None, (), "x > 0"),
     # keys

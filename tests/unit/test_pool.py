@@ -31,7 +31,7 @@ def make_pool(url: str) -> Iterator[Callable[..., dao.Pool]]:
     made: list[dao.Pool] = []
 
     def make(database_url: str = url, **arguments) -> dao.Pool:
-        made.append(dao.Pool(database_url, **arguments))
+        made.append(dao.Pool(database_url, **{"timeout": 600, **arguments}))
         return made[-1]
 
     yield make
@@ -55,7 +55,7 @@ class Worker(threading.Thread):
     """A thread that keeps what its function returned or raised."""
 
     def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.work = lambda: function(*arguments)
         self.result: object = None
         self.error: BaseException | None = None

@@ -277,9 +277,20 @@ def test_transaction_given_up_inside_a_block_fails_at_each_level(connection, giv
     assert titles(connection) == ""
 
 
+def test_transaction_given_up_in_a_statement_of_the_drivers_is_noticed_by_the_nested_block(connection, give_up):
+    """Where a bare `execute` fails the block around it sees what has happened, and what follows is not kept."""
+    sql, _ = give_up
+    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):
+        add(connection, "a")
+        with contextlib.suppress(apsw.Error), dao.transaction(connection):
+            connection.execute(sql)
+        add(connection, "b")
+    assert titles(connection) == ""
+
+
 def test_transaction_given_up_behind_our_back_fails_at_the_end(connection):
     """Who rolls back by hand inside a block is told at its end that nothing of it is there."""
-    with pytest.raises(dao.OperationalError, match="nothing of it was committed"), dao.transaction(connection):
+    with pytest.raises(dao.OperationalError, match="ended its transaction itself"), dao.transaction(connection):
         add(connection, "a")
         connection.execute("ROLLBACK")
     assert titles(connection) == ""
@@ -358,16 +369,17 @@ def test_run_in_transaction_returns_the_result_and_passes_arguments(connection):
     assert not connection.in_transaction
 
 
-def test_run_in_transaction_exception_undoes_and_is_not_replayed(connection):
+@pytest.mark.parametrize("error", [Stop(), dao.OperationalError("a"), dao.DiskFull("a"), dao.UniqueViolation("a")])
+def test_run_in_transaction_exception_undoes_and_is_not_replayed(connection, error):
     """Whatever is not busy comes out at once."""
     calls = []
 
     def function(given):
         calls.append(given)
         add(given, "a")
-        raise Stop
+        raise error
 
-    with pytest.raises(Stop):
+    with pytest.raises(type(error)):
         dao.run_in_transaction(connection, function)
     assert len(calls) == 1
     assert titles(connection) == ""
