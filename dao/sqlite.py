@@ -265,7 +265,10 @@ def _extended(error: apsw.Error) -> int:
 
 def _why_read_only(error: apsw.ReadOnlyError, name: str) -> str:
     if _extended(error) in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
-        return f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw"
+        return (
+            f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw, as "
+            "`dao migrate` does"
+        )
     if _extended(error) in {apsw.SQLITE_READONLY_DIRECTORY, apsw.SQLITE_READONLY_CANTINIT}:
         return (
             f"{name} needs files beside it (-wal, -shm, -journal), and its folder is read-only: check its permissions"

@@ -58,6 +58,8 @@ def schemas(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 def assert_in_one_piece(path: Path, url: str, schemas: list[Any]) -> int:
     """Assert that ledger and schema agree and that nothing holds a lock; return how many migrations are applied."""
+    # recovery is a writer's: to look, read-only, may be refused until one has opened the file
+    dao.connect(url).close()
     status = migrate.status(url)
     applied = status.ids("applied")
     assert applied == IDS[: len(applied)]

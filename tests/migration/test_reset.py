@@ -60,6 +60,18 @@ def test_redo_rollback_that_was_written_since_is_taken_from_the_file(path, url, 
     assert tables(path) == ["a", "b", "c", "x"]
 
 
+def test_redo_migration_that_was_empty_is_applied_as_it_was_written_since(path, url, three):
+    """A new pair that was applied before it was written has nothing to undo, and both its scripts count from now on."""
+    script, rollback = migrate.new("write me", three)
+    migrate.apply(url, three)
+    script.write_text("CREATE TABLE x (id);")
+    rollback.write_text("DROP TABLE x;")
+    assert ids(migrate.redo(url, three)) == [script.stem] * 2
+    assert tables(path) == ["a", "b", "c", "x"]
+    assert ids(migrate.rollback(url, three)) == [script.stem]
+    assert tables(path) == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("old", "new"), [(ALONE + "VACUUM;", "SELECT 1;"), ("SELECT 1;", ALONE + "VACUUM;")], ids=["no more", "now"]
 )
