@@ -12,14 +12,12 @@ way to other tasks in the middle of the transaction.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
 import apsw.aio
@@ -27,7 +25,8 @@ import apsw.aio
 from dao import engine, sqlite, url
 from dao.engine import Connection
 from dao.errors import Error, OperationalError, PoolClosed
-from dao.pool import Health, PoolStats, check_bounds, is_broken, reset, timed_out
+from dao.eventloop import Event, event, shielded, within
+from dao.lending import Health, PoolStats, check_bounds, is_broken, reset, timed_out
 
 __all__ = ["Pool", "connect", "run"]
 
@@ -52,11 +51,11 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
 
     try:
         # whole, even if cancelled: half an opening leaves its thread behind, and the process never ends
-        await _shielded(open_connection)
+        await shielded(open_connection)
         await run(opened[0], sqlite.configure, parsed)
     except BaseException as error:
         for connection in opened:
-            await _shielded(connection.aclose)
+            await shielded(connection.aclose)
         if isinstance(error, apsw.CantOpenError | apsw.IOError):
             raise OperationalError(sqlite.why_not_opened(parsed)) from error
         raise
@@ -92,7 +91,7 @@ async def run(
             if running:
                 connection.interrupt()  # again and again: one that comes between two statements is lost
             # the worker takes its calls in order: this one comes back when the cancelled one has ended
-            ended = await _within(0.05, lambda: connection.async_run(lambda: None))
+            ended = await within(0.05, lambda: connection.async_run(lambda: None))
 
     try:
         result: T = await connection.async_run(call)
@@ -100,7 +99,7 @@ async def run(
     except Exception:
         raise
     except BaseException:
-        await _shielded(stop)
+        await shielded(stop)
         raise
 
 
@@ -110,7 +109,7 @@ class _Waiter:
     __slots__ = ("connection", "event", "served")
 
     def __init__(self) -> None:
-        self.event = _event()
+        self.event = event()
         self.connection: apsw.AsyncConnection | None = None
         self.served = False
 
@@ -139,7 +138,7 @@ class Pool:
         self._opening = 0
         self._queue: deque[_Waiter] = deque()
         self._closed = False
-        self._drained: _Event | None = None
+        self._drained: Event | None = None
         self._acquired = self._timeouts = self._recycled = 0
         self._waited = self._longest_wait = 0.0
 
@@ -182,7 +181,7 @@ class Pool:
             error = raised
             raise
         finally:
-            await _shielded(lambda: self._give_back(connection, error))
+            await shielded(lambda: self._give_back(connection, error))
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
@@ -203,7 +202,7 @@ class Pool:
         begun = time.monotonic()
         error = f"no answer within {timeout:g} s"
         try:
-            if await _within(timeout, self._check):
+            if await within(timeout, self._check):
                 return Health(ok=True, seconds=time.monotonic() - begun)
         except (Error, apsw.Error) as raised:
             error = str(raised)
@@ -230,18 +229,18 @@ class Pool:
                 await connection.aclose()
 
         # all of them, even if cancelled: each has a thread that would keep the process alive
-        await _shielded(close_idle)
+        await shielded(close_idle)
         if not self._held and not self._opening:
             return True
         if self._drained is None:
-            self._drained = _event()
-        if await _within(timeout, self._drained.wait):
+            self._drained = event()
+        if await within(timeout, self._drained.wait):
             return True
         for connection in self._held:
             # a holder may close its connection itself
             with contextlib.suppress(apsw.ConnectionClosedError):
                 connection.interrupt()
-        return await _within(1.0, self._drained.wait)
+        return await within(1.0, self._drained.wait)
 
     # ------------------------------------------------------------ lending
 
@@ -266,14 +265,14 @@ class Pool:
         """Wait in the queue. Return the connection, or None with leave to open one."""
         begun = time.monotonic()
         try:
-            await _within(timeout, waiter.event.wait)
+            await within(timeout, waiter.event.wait)
         except BaseException:
             if not waiter.served:
                 with contextlib.suppress(ValueError):
                     self._queue.remove(waiter)
             elif waiter.connection is not None:
                 connection = waiter.connection
-                await _shielded(lambda: self._give_back(connection, None))
+                await shielded(lambda: self._give_back(connection, None))
             else:
                 self._abandon_opening()
             raise
@@ -300,7 +299,7 @@ class Pool:
             self._abandon_opening()
             raise
         if self._closed:
-            await _shielded(connection.aclose)
+            await shielded(connection.aclose)
             self._abandon_opening()
             raise PoolClosed("the pool is closed")
         self._opening -= 1
@@ -347,61 +346,3 @@ class Pool:
     def _note_drained(self) -> None:
         if self._drained is not None and not self._held and not self._opening:
             self._drained.set()
-
-
-# ---------------------------------------------------------------- asyncio or trio
-
-
-class _Event(Protocol):
-    """What `asyncio.Event` and `trio.Event` have in common."""
-
-    def set(self) -> None: ...
-
-    async def wait(self) -> object: ...
-
-
-def _trio() -> Any:
-    """Return the module trio if it is running this code, else None."""
-    trio = sys.modules.get("trio")
-    return trio if trio is not None and trio.lowlevel.in_trio_run() else None
-
-
-def _event() -> _Event:
-    if trio := _trio():
-        event: _Event = trio.Event()
-        return event
-    return asyncio.Event()
-
-
-async def _within(seconds: float, function: Callable[[], Awaitable[object]]) -> bool:
-    """Await a function for so many seconds at the most. Return whether it was done by then."""
-    if trio := _trio():
-        with trio.move_on_after(seconds) as scope:
-            await function()
-        return not scope.cancelled_caught
-    try:
-        async with asyncio.timeout(seconds):
-            await function()
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _shielded(function: Callable[[], Coroutine[Any, Any, object]]) -> None:
-    """Await a function to its end, whatever is cancelled meanwhile."""
-    if trio := _trio():
-        with trio.CancelScope(shield=True):
-            await function()
-        return
-    task = asyncio.ensure_future(function())
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled

@@ -11,7 +11,8 @@ from typing import TypeVar
 import attrs
 
 from dao import url
-from dao.pool import Pool, check_bounds
+from dao.lending import check_bounds
+from dao.pool import Pool
 
 __all__ = ["DEFAULT_URL", "Settings", "load"]
 

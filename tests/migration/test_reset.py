@@ -208,6 +208,8 @@ def test_reset_edited_removed_and_new_files_are_taken_as_they_are(path, url, thr
     (three / "0002_b.rollback.sql").unlink()
     assert ids(migrate.reset(url, three)) == ["0000_first", "0001_a", "0003_c"]
     assert tables(path) == ["aa", "c", "first"]
+    kept = [("0000_first",), ("0001_a",), ("0003_c",)]
+    assert query(path, "SELECT migration_id FROM _dao_migration ORDER BY 1") == kept
     assert migrate.status(url, three).is_current
 
 

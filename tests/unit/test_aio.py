@@ -393,8 +393,9 @@ def test_run_cancelled_replays_of_a_transaction_end(loop, url, blocked):
             await loop.sleep(0.002)
             end.set()
             assert await task.end() is CANCELLED
-        assert stored(url) == 0
+            assert await aio.run(connection, tasks.count) == 0  # it is free, though the lock is not
         await aio.run(connection, add)
+        assert stored(url) == 1
         await connection.aclose()
 
     loop.run(main)
@@ -595,6 +596,38 @@ def test_release_open_transaction_is_rolled_back(loop, url):
             async with pool.acquire() as again:
                 assert again is connection
                 assert await aio.run(again, tasks.count) == 0
+
+    loop.run(main)
+
+
+def test_release_cancelled_gives_back_first_and_then_is_cancelled(loop, url):
+    """A cancellation while the connection is on its way back does not stop it, and is not forgotten either."""
+
+    async def main() -> None:
+        async with aio.Pool(url, size=1) as pool:
+            begun, end = threading.Event(), threading.Event()
+
+            def occupy(_: apsw.Connection) -> None:
+                begun.set()
+                assert end.wait(PATIENCE)
+
+            async def use() -> None:
+                async with pool.acquire() as connection:
+                    occupied.append(loop.start(lambda: aio.run(connection, occupy)))
+                    await until(loop, begun.is_set)
+                await loop.sleep(0)
+
+            occupied: list[Any] = []
+            task = loop.start(use)
+            await until(loop, begun.is_set)
+            await loop.sleep(0.002)
+            task.cancel()
+            await loop.sleep(0.002)
+            assert not task.done
+            end.set()
+            assert await task.end() is CANCELLED
+            await occupied[0].end()
+            assert (pool.stats().active, pool.stats().idle) == (0, 1)
 
     loop.run(main)
 

@@ -799,7 +799,12 @@ def test_pool_forked_while_a_connection_is_held_leaves_the_parents_transaction(u
     connection = lease.__enter__()
     connection.execute("BEGIN IMMEDIATE")
     add(connection)
-    in_child(lambda: lease.__exit__(None, None, None))
+
+    def child() -> None:
+        lease.__exit__(None, None, None)
+        assert connection.in_transaction  # untouched: it is the parent's
+
+    in_child(child)
     assert connection.in_transaction
     connection.execute("COMMIT")
     lease.__exit__(None, None, None)

@@ -1,0 +1,88 @@
+"""What the pool for threads and the one for async code have in common: the rules of lending, and what they report."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import apsw
+import attrs
+
+from dao import url
+from dao.engine import Connection
+from dao.errors import DatabaseBusy, OperationalError, PoolTimeout, ReadOnlyDatabase
+
+__all__ = ["Health", "PoolStats", "check_bounds", "is_broken", "reset", "timed_out"]
+
+log = logging.getLogger("dao.pool")
+
+
+@attrs.frozen(kw_only=True)
+class PoolStats:
+    """What a pool is doing. `size` bounds `idle` + `active`; the others count since the pool was made.
+
+    `wait_seconds` is the sum over all that had to wait for a connection, `longest_wait_seconds` the longest.
+    """
+
+    size: int
+    idle: int
+    active: int
+    waiting: int
+    acquired: int
+    timeouts: int
+    recycled: int
+    wait_seconds: float
+    longest_wait_seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """Whether the database answered, in how many seconds, and if not, why."""
+
+    ok: bool
+    seconds: float
+    error: str | None = None
+
+
+def check_bounds(size: int, timeout: float) -> None:
+    """Refuse a pool size below 1, or a timeout that is no number of seconds.
+
+    Raises:
+        ValueError: It is.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"a pool's size must be a whole number from 1, got {size!r}")
+    if math.isnan(timeout) or timeout < 0:
+        raise ValueError(f"a pool's timeout must be a number of seconds from 0, got {timeout!r}")
+
+
+def timed_out(database: url.DatabaseURL, timeout: float, size: int, waiting: int) -> PoolTimeout:
+    """Return the error for a pool from which no connection could be had in time."""
+    advice = (
+        "a database in memory has this one connection only: use a file"
+        if database.is_memory
+        else "hold connections for less time or make the pool larger"
+    )
+    return PoolTimeout(
+        f"no connection became free within {timeout:g} s: all {size} are in use and {waiting} others wait; {advice}"
+    )
+
+
+def is_broken(error: BaseException | None) -> bool:
+    """Return whether an error that left a block may be the connection's own, rather than the statement's or the row's."""
+    if isinstance(error, DatabaseBusy | ReadOnlyDatabase):
+        return False
+    return isinstance(error, OperationalError | apsw.Error)
+
+
+def reset(connection: Connection) -> bool:
+    """Roll back what was left open, and return whether the connection can be lent again."""
+    try:
+        if connection.in_transaction:
+            log.warning("pool: a connection came back in a transaction; it was rolled back")
+            connection.execute("ROLLBACK")
+        # A cursor that was not read to its end holds a snapshot: the next user would see the past, and could not write.
+        # A database in memory is its connection, and cannot be replaced.
+        return connection.txn_state("main") == apsw.SQLITE_TXN_NONE or not connection.filename
+    except apsw.Error:
+        return False
