@@ -123,6 +123,22 @@ def test_add_or_move_sequence_out_of_range_raises_value_error(connection, sequen
     assert places(connection) == [("a", 0)]
 
 
+def test_add_or_move_no_room_after_the_last_sequence_raises_value_error(connection):
+    """Where a task has the very last sequence nothing can move on; that task itself can, and then there is room."""
+    last = 2**63 - 1
+    put(connection, ("a", 0), ("b", last))
+    for change in (
+        lambda: workflow_tasks.add(connection, workflow_id=W, task_id="c", sequence=0),
+        lambda: workflow_tasks.add(connection, workflow_id=W, task_id="c"),
+        lambda: workflow_tasks.move(connection, workflow_id=W, task_id="a", sequence=last),
+    ):
+        with pytest.raises(ValueError, match=r"no room|sequence"):
+            change()
+    assert places(connection) == [("a", 0), ("b", last)]
+    workflow_tasks.move(connection, workflow_id=W, task_id="b", sequence=0)
+    assert places(connection) == [("b", 0), ("a", 1)]
+
+
 # ---------------------------------------------------------------- get, remove
 
 

@@ -178,7 +178,8 @@ def test_connect_sets_up_like_the_other(loop, url):
     def settings(connection: apsw.Connection) -> list[Any]:
         pragmas = ["journal_mode", "synchronous", "foreign_keys", "trusted_schema", "journal_size_limit", "cache_size"]
         options = [apsw.SQLITE_DBCONFIG_DQS_DML, apsw.SQLITE_DBCONFIG_DQS_DDL, apsw.SQLITE_DBCONFIG_DEFENSIVE]
-        return [connection.pragma(name) for name in pragmas] + [connection.config(option, -1) for option in options]
+        values = [connection.pragma(name) for name in pragmas] + [connection.config(option, -1) for option in options]
+        return [*values, connection.cache_stats()["size"]]
 
     async def main() -> None:
         for query in ("", "?synchronous=full&cache_size=77&foreign_keys=off"):
@@ -632,6 +633,25 @@ def test_release_cancelled_gives_back_first_and_then_is_cancelled(loop, url):
     loop.run(main)
 
 
+def test_release_cursor_that_was_not_read_to_its_end_has_the_connection_replaced(loop, url):
+    """An open cursor holds a snapshot: the next user would see the past and could not write."""
+    cursors = []
+
+    def leave_open(connection: apsw.Connection) -> None:
+        tasks.create_many(connection, [Task(title=title, task_type="agent") for title in "abc"])
+        cursors.append(connection.execute("SELECT id FROM tasks"))
+        next(cursors[0])
+
+    async def main() -> None:
+        async with aio.Pool(url, size=1) as pool:
+            await pool.run(leave_open)
+            assert pool.stats().recycled == 1
+            await pool.run(add)
+
+    loop.run(main)
+    assert stored(url) == 4
+
+
 @pytest.mark.parametrize(
     ("error", "kept"),
     [
@@ -879,6 +899,34 @@ def test_aclose_holder_that_does_not_end_returns_false_and_closes_later(loop, ur
         with pytest.raises(apsw.ConnectionClosedError):
             await connection.execute("SELECT 1")
         assert await pool.aclose(timeout=0) is True
+
+    loop.run(main)
+
+
+def test_aclose_holder_that_closed_its_connection_is_no_obstacle(loop, url):
+    """A connection that its user closed has no statement to interrupt."""
+
+    async def main() -> None:
+        pool = aio.Pool(url)
+        async with pool.acquire() as connection:
+            await connection.aclose()
+            assert await pool.aclose(timeout=0) is False
+        assert await pool.aclose(timeout=0) is True
+
+    loop.run(main)
+
+
+def test_aclose_cancelled_closes_the_idle_connections_all_the_same(loop, url):
+    """Each idle connection has a thread that would keep the process alive: none is left, whatever is cancelled."""
+
+    async def main() -> None:
+        pool = aio.Pool(url)
+        async with pool.acquire(), pool.acquire(), pool.acquire():
+            pass
+        closing = loop.start(pool.aclose)
+        await loop.sleep(0)
+        closing.cancel()
+        await closing.end()
 
     loop.run(main)
 

@@ -356,7 +356,7 @@ def test_translate_read_only_after_a_crash_asks_for_recovery(connection, code):
 @pytest.mark.parametrize(
     ("sql", "parameters", "kind"),
     [
-        ("SELECT * FROM nothing", (), apsw.SQLError),
+        ("SELECT no_such_function()", (), apsw.SQLError),
         ("SELEC 1", (), apsw.SQLError),
         ("SELECT $1", (), apsw.BindingsError),
         ("SELECT 1", (1,), apsw.BindingsError),
@@ -368,6 +368,18 @@ def test_fetch_bug_in_a_statement_surfaces_as_the_driver_raised_it(connection, s
         engine.fetch(connection, sql, parameters)
     assert not isinstance(caught.value, dao.Error)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [("SELECT * FROM tsks", "no such table: tsks"), ("SELECT colour FROM tasks", "no such column: colour")],
+)
+def test_fetch_missing_table_or_column_raises_schema_out_of_date(connection, sql, message):
+    """A schema that lacks what a statement needs is not the program's: the message says how to get it."""
+    error = raised(connection, sql)
+    assert type(error) is dao.SchemaOutOfDate
+    assert isinstance(error.__cause__, apsw.SQLError)
+    assert re.search(rf"orchestrator\.db: {message}.*run `dao migrate`", str(error))
 
 
 def test_fetch_closed_connection_surfaces_as_the_driver_raised_it(url):

@@ -179,6 +179,13 @@ def test_acquire_all_in_use_raises_pool_timeout(make_pool):
         assert made.stats().acquired == 4
 
 
+@pytest.mark.parametrize("timeout", [-1, -0.001, float("nan")])
+def test_acquire_timeout_below_zero_raises_value_error(make_pool, timeout):
+    """A timeout that means nothing is refused at once, connections free or not."""
+    with pytest.raises(ValueError, match="timeout"):
+        make_pool().acquire(timeout=timeout)
+
+
 def test_acquire_last_one_back_is_the_first_to_go(make_pool):
     """The connection that was used last has the warmest cache."""
     made = make_pool(size=3)
@@ -294,6 +301,20 @@ def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, erro
     if not kept:
         with pytest.raises(apsw.ConnectionClosedError):
             connection.execute("SELECT 1")
+
+
+def test_release_cursor_that_was_not_read_to_its_end_has_the_connection_replaced(make_pool):
+    """An open cursor holds a snapshot: the next user would see the past and could not write."""
+    made = make_pool(size=1)
+    with made.acquire() as connection:
+        tasks.create_many(connection, [Task(title=title, task_type="agent") for title in "abc"])
+        cursor = connection.execute("SELECT id FROM tasks")
+        next(cursor)
+    assert made.stats().recycled == 1
+    with made.acquire() as again:
+        assert again is not connection
+        add(again)
+        assert tasks.count(again) == 4
 
 
 def test_release_closed_connection_is_replaced(make_pool):
@@ -695,6 +716,28 @@ def test_close_holder_that_closed_its_connection_is_no_obstacle(make_pool):
     end.set()
     holder.end()
     assert closer.end() is True
+
+
+def test_close_during_another_close_waits_for_all_connections(monkeypatch, make_pool):
+    """A second shutdown is not done before the first one is: a connection counts until it is closed."""
+    made = make_pool()
+    begun, end = threading.Event(), threading.Event()
+    with made.acquire():
+        pass
+
+    def slowly(connection: apsw.Connection) -> None:
+        begun.set()
+        assert end.wait(PATIENCE)
+        connection.close()
+
+    monkeypatch.setattr(pool, "_close", slowly)
+    first = Worker(made.close)
+    assert begun.wait(PATIENCE)
+    second = Worker(made.close)
+    second.join(0.02)
+    assert second.is_alive()
+    end.set()
+    assert (first.end(), second.end()) == (True, True)
 
 
 def test_close_threads_in_the_queue_get_pool_closed(make_pool):
