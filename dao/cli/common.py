@@ -1,0 +1,134 @@
+"""What the commands share: settings from options, the options that every command has, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from dao import settings
+from dao.cli.output import Output
+from dao.errors import UnsupportedEngine
+
+__all__ = [
+    "MISMATCH",
+    "PENDING",
+    "UNSAFE",
+    "allow_out_of_order_option",
+    "common",
+    "each_option",
+    "json_option",
+    "only_one_of",
+    "quiet_option",
+    "read_settings",
+    "timeout_option",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Exit codes beside those of `dao.cli.main`: migrations pending; files changed or gone; a check found what must not be.
+PENDING, MISMATCH, UNSAFE = 3, 4, 5
+
+
+def read_settings(
+    database: str | None, migrations: str | None = None, busy_timeout: int | None = None
+) -> settings.Settings:
+    """Return the settings that the options and the environment make."""
+    if database == "":
+        # an unset variable in a script must not come to mean the default database
+        raise click.UsageError("--database is empty: name a database, or leave the option out")
+    try:
+        config = settings.load(database=database, migrations=migrations, busy_timeout=busy_timeout)
+    except (ValueError, UnsupportedEngine) as error:
+        raise click.UsageError(str(error)) from error
+    if config.url.is_memory:
+        raise click.UsageError(
+            "a database in memory ends with this command: name a file, such as sqlite:///orchestrator.db"
+        )
+    return config
+
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def common(*, migrations: bool = True) -> Callable[[F], F]:
+    """Add the options that every command has, and hand them over as `config` and `output`."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def command(
+            *,
+            database: str | None,
+            busy_timeout: int | None,
+            quiet: bool,
+            as_json: bool,
+            folder: str | None = None,
+            **options: Any,
+        ) -> Any:
+            config = read_settings(database, folder, busy_timeout)
+            return function(config=config, output=Output(quiet=quiet, as_json=as_json), **options)
+
+        options = [
+            click.option("-d", "--database", metavar="URL", help="Database URL. [default: $DATABASE_URL]"),
+            click.option(
+                "--busy-timeout",
+                type=click.IntRange(min=0),
+                metavar="MS",
+                help="Wait so many milliseconds for a lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000]",
+            ),
+            quiet_option,
+            json_option,
+        ]
+        if migrations:
+            options.insert(
+                1,
+                click.option(
+                    "-m",
+                    "--migrations",
+                    "folder",
+                    metavar="DIR",
+                    help="Folder of the migrations. [default: $DATABASE_MIGRATIONS, else those of this package]",
+                ),
+            )
+        decorated: Any = command
+        for option in reversed(options):
+            decorated = option(decorated)
+        result: F = decorated
+        return result
+
+    return decorate
+
+
+allow_out_of_order_option = click.option(
+    "--allow-out-of-order", is_flag=True, help="Go on although a pending migration comes before an applied one."
+)
+each_option = click.option("--each", is_flag=True, help="Commit after every migration instead of all together.")
+
+
+def timeout_option(seconds: float) -> Callable[[F], F]:
+    """Add `--timeout`, with a default in seconds."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0),
+        callback=_no_nan,
+        default=seconds,
+        metavar="S",
+        help=f"Seconds. [default: {seconds:g}]",
+    )
+
+
+def _no_nan(_context: click.Context, _parameter: click.Parameter, seconds: float) -> float:
+    if math.isnan(seconds):  # neither above nor below any limit: waiting would never end
+        raise click.BadParameter("nan is no number of seconds.")
+    return seconds
+
+
+def only_one_of(**options: object) -> None:
+    """Refuse options that exclude each other; None means that one was not given."""
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other")

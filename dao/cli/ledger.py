@@ -1,0 +1,58 @@
+"""The commands that write a migration or mend the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from dao import migrate, settings
+from dao.cli.common import common, json_option, quiet_option, read_settings
+from dao.cli.output import Output
+
+__all__ = ["accept", "mark", "new", "unmark"]
+
+
+@click.command("new")
+@click.argument("name", nargs=-1, required=True)
+@click.option("-m", "--migrations", "folder", metavar="DIR", help="Folder of the migrations. [default: as for migrate]")
+@quiet_option
+@json_option
+def new(name: tuple[str, ...], folder: str | None, quiet: bool, as_json: bool) -> None:
+    """Create an empty pair for a new migration.
+
+    Prints its two paths.
+    """
+    output = Output(quiet=quiet, as_json=as_json)
+    paths = [str(path) for path in migrate.new(" ".join(name), read_settings(None, folder).migrations)]
+    for path in paths:
+        output.line(path)
+    output.json({"paths": paths})
+
+
+def _ledger_command(name: str, change: Callable[..., list[str]], done: str, description: str) -> click.Command:
+    @click.command(name, help=description)
+    @common(migrations=name != "unmark")
+    @click.argument("ids", nargs=-1, required=True, metavar="ID…")
+    def command(config: settings.Settings, output: Output, ids: tuple[str, ...]) -> None:
+        source = () if name == "unmark" else (config.migrations,)
+        changed = change(config.url, ids, *source)
+        for id in changed:
+            output.line(f"{done} {id}")
+        if not changed:
+            output.line("nothing to change")
+        output.json({"database": config.url.path, "ids": changed})
+
+    return command
+
+
+mark = _ledger_command("mark", migrate.mark, "marked as applied:", "Note migrations as applied, running nothing.")
+unmark = _ledger_command(
+    "unmark", migrate.unmark, "marked as not applied:", "Note migrations as not applied, undoing nothing."
+)
+accept = _ledger_command(
+    "accept",
+    migrate.accept,
+    "accepted as it is now:",
+    "Accept edits of applied files as deliberate.\n\nRuns nothing.",
+)
