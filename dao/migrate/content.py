@@ -1,0 +1,76 @@
+"""What a database holds: its tables, how many rows they have, and a hash of those. The ledger and SQLite's own are left out."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import attrs
+
+from dao.engine import Connection
+from dao.migrate.ledger import TABLES
+
+__all__ = ["Content", "contents", "holds_rows", "quoted", "row_count", "row_counts", "tables"]
+
+_LEDGER = frozenset(name.lower() for name in TABLES)
+# what a virtual table holds is in its shadow tables
+_TABLES = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') ORDER BY name"
+
+
+@attrs.frozen
+class Content:
+    """What a table holds: so many rows, and a hash that knows neither the order of rows nor that of columns."""
+
+    rows: int
+    hash: str
+
+
+def quoted(name: str) -> str:
+    """Return a name as an identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def tables(connection: Connection) -> list[str]:
+    """Return the names of the tables that hold rows, or may, sorted."""
+    names: list[Any] = connection.execute(_TABLES).fetchall()
+    return [name for (name,) in names if name.lower() not in _LEDGER and not name.lower().startswith("sqlite_")]
+
+
+def row_count(connection: Connection, table: str) -> int:
+    """Return how many rows a table has. Reads the smallest index, or all of the table."""
+    number: Any = connection.execute(f"SELECT count(*) FROM {quoted(table)}").get
+    return int(number)
+
+
+def row_counts(connection: Connection) -> dict[str, int]:
+    """Return how many rows each table has."""
+    return {table: row_count(connection, table) for table in tables(connection)}
+
+
+def holds_rows(connection: Connection) -> bool:
+    """Return whether any table holds a row."""
+    return any(connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 1").fetchall() for table in tables(connection))
+
+
+def contents(connection: Connection) -> dict[str, Content]:
+    """Return what each table holds. Reads all rows, one at a time."""
+    return {table: _content(connection, table) for table in tables(connection)}
+
+
+def _content(connection: Connection, table: str) -> Content:
+    names: list[Any] = connection.execute(
+        "SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY lower(name)", (table,)
+    ).fetchall()
+    # text as its bytes: it need not be UTF-8
+    values = ", ".join(
+        f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
+        for name in (quoted(name) for (name,) in names)
+    )
+    heading = repr([name.lower() for (name,) in names]).encode()
+    total = rows = 0
+    for row in connection.execute(f"SELECT {values} FROM {quoted(table)}"):
+        rows += 1
+        # a sum: equal rows do not cancel out, as they would in an exclusive or
+        total += int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=24, key=heading[:64]).digest())
+    digest = hashlib.blake2b(heading + total.to_bytes(64, "big"), digest_size=24).hexdigest()
+    return Content(rows, digest)
