@@ -21,7 +21,7 @@ import attrs
 from dao.errors import LedgerMismatch, MigrationError
 from dao.migrate import ledger as _ledger
 from dao.migrate.events import Event, Finished, Notice, Report, Result, Started, Waiting
-from dao.migrate.files import Migration, Source, default_folder, has_statement, is_transactional, load, loaded, new
+from dao.migrate.files import Migration, Source, default_folder, from_texts, has_statement, load, loaded, new
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, resolve, to_apply, to_roll_back
 from dao.migrate.reset import drop_all, foreign_objects
@@ -157,13 +157,7 @@ def _as_applied(migration: Migration, state: Ledger) -> Migration:
         return migration
     if entry.rollback_text is None or not has_statement(entry.rollback_text):
         return migration  # its rollback was written since
-    return attrs.evolve(
-        migration,
-        text=entry.text,
-        rollback_path=None,
-        rollback_text=entry.rollback_text,
-        transactional=is_transactional(entry.text),
-    )
+    return from_texts(migration.id, entry.text, entry.rollback_text, path=migration.path)
 
 
 def plan(

@@ -17,14 +17,15 @@ from pathlib import Path
 import attrs
 
 from dao.errors import MigrationError, MigrationFileError
+from dao.migrate import directives
 
 __all__ = [
     "Migration",
     "Source",
     "checksum",
     "default_folder",
+    "from_texts",
     "has_statement",
-    "is_transactional",
     "load",
     "loaded",
     "new",
@@ -46,7 +47,7 @@ class Migration:
     """A pair of scripts. The texts have LF line ends and no byte order mark; `path` is where the first came from.
 
     `depends` holds the ids that must be applied before. `transactional` is false if the script says that it must run
-    outside of a transaction.
+    outside of a transaction. `foreign_keys`: it is to run with foreign keys enforced. `allows`: what it may lose.
     """
 
     id: str
@@ -56,6 +57,10 @@ class Migration:
     rollback_text: str | None = attrs.field(default=None, repr=False)
     depends: tuple[str, ...] = ()
     transactional: bool = True
+    foreign_keys: bool = False
+    allows: directives.Allowance = directives.NOTHING_ALLOWED
+    rollback_foreign_keys: bool = False
+    rollback_allows: directives.Allowance = directives.NOTHING_ALLOWED
 
     @property
     def reversible(self) -> bool:
@@ -225,36 +230,45 @@ def _id(name: str, scripts: dict[str, Path], rollbacks: dict[str, Path]) -> tupl
 
 
 def _read(id: str, path: Path, rollback_path: Path | None) -> Migration:
-    text = _text(path)
-    rollback_text = None if rollback_path is None else _text(rollback_path)
-    if rollback_path is not None and rollback_text is not None:
-        for name, (_, line) in _directives(rollback_path, rollback_text).items():
+    return from_texts(
+        id, _text(path), None if rollback_path is None else _text(rollback_path), path=path, rollback_path=rollback_path
+    )
+
+
+def from_texts(
+    id: str, text: str, rollback_text: str | None, *, path: Path, rollback_path: Path | None = None
+) -> Migration:
+    """Return the migration that two texts make, with what they say of themselves.
+
+    Raises:
+        MigrationFileError: A directive means nothing.
+    """
+    said = directives.read(text, path)
+    undoing = (
+        directives.Directives() if rollback_text is None else directives.read(rollback_text, rollback_path or path)
+    )
+    for name in ("transactional", "depends"):
+        if rollback_path is not None and name in undoing.lines:
+            line = undoing.lines[name]
             raise MigrationFileError(
                 f"{rollback_path}:{line}: `-- {name}:` has no effect in a rollback script; write it into {path.name}, from "
                 "where it applies to both",
                 path=rollback_path,
                 line=line,
             )
-    directives = _directives(path, text)
-    transactional, line = directives.get("transactional", ("true", 0))
-    if transactional.lower() not in {"true", "false"}:
-        raise MigrationFileError(
-            f"{path}:{line}: `-- transactional: {transactional}` must be true or false", path=path, line=line
-        )
     return Migration(
         id=id,
         path=path,
         text=text,
         rollback_path=rollback_path,
         rollback_text=rollback_text,
-        depends=tuple(dict.fromkeys(directives.get("depends", ("", 0))[0].split())),
-        transactional=transactional.lower() == "true",
+        depends=said.depends,
+        transactional=said.transactional,
+        foreign_keys=said.foreign_keys,
+        allows=said.allows,
+        rollback_foreign_keys=undoing.foreign_keys,
+        rollback_allows=undoing.allows,
     )
-
-
-def is_transactional(text: str) -> bool:
-    """Return whether a script of the ledger may run in a transaction: it does not say that it must not."""
-    return _directives(Path(), text).get("transactional", ("true", 0))[0].lower() != "false"
 
 
 def _text(path: Path) -> str:
@@ -272,23 +286,6 @@ def _text(path: Path) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise MigrationFileError(f"{path}:{line}: a NUL character, at which SQLite would stop", path=path, line=line)
     return text
-
-
-def _directives(path: Path, text: str) -> dict[str, tuple[str, int]]:
-    """Return the directives among the leading comment lines, as yoyo reads them, each with its line."""
-    found: dict[str, tuple[str, int]] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if match := re.match(r"\s*--\s*(transactional|depends)\s*:\s*(.*)$", line):
-            name, value = match[1], match[2].strip()
-            if name in found and name == "transactional":
-                raise MigrationFileError(
-                    f"{path}:{number}: `-- transactional:` stands here twice", path=path, line=number
-                )
-            before, first = found.get(name, ("", number))
-            found[name] = (f"{before} {value}".strip(), first)
-        elif line.strip() and not line.lstrip().startswith("--"):
-            break
-    return found
 
 
 # ---------------------------------------------------------------- order

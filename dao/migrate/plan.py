@@ -9,7 +9,8 @@ from typing import Literal
 import attrs
 
 from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError
-from dao.migrate.files import Migration, has_statement, is_transactional, sort_key
+from dao.migrate.directives import Allowance
+from dao.migrate.files import Migration, from_texts, has_statement, sort_key
 from dao.migrate.ledger import Entry, Ledger
 
 __all__ = ["Comparison", "Direction", "Step", "compare", "refuse", "resolve", "to_apply", "to_roll_back"]
@@ -31,6 +32,16 @@ class Step:
     def transactional(self) -> bool:
         """Whether the script runs in the transaction of its neighbours, and not alone, between transactions."""
         return self.migration.transactional
+
+    @property
+    def foreign_keys(self) -> bool:
+        """Whether the script runs with foreign keys enforced, in a transaction of its own."""
+        return self.migration.foreign_keys if self.direction == "apply" else self.migration.rollback_foreign_keys
+
+    @property
+    def allows(self) -> Allowance:
+        """What the script may lose."""
+        return self.migration.allows if self.direction == "apply" else self.migration.rollback_allows
 
 
 @attrs.frozen(kw_only=True)
@@ -171,14 +182,7 @@ def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
         )
     if file is None:
         # only the ledger has it still
-        script = entry.text or ""
-        migration = Migration(
-            id=entry.id,
-            path=Path(entry.id),
-            text=script,
-            rollback_text=text,
-            transactional=is_transactional(script),
-        )
+        migration = from_texts(entry.id, entry.text or "", text, path=Path(entry.id))
         return Step(id=entry.id, direction="rollback", migration=migration, text=text, path=None)
     return Step(id=entry.id, direction="rollback", migration=file, text=text, path=file.rollback_path)
 

@@ -1,0 +1,135 @@
+"""What a script says of itself, in the comment lines at its top: `-- depends:`, `-- transactional:` and their like."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from dao.errors import MigrationFileError
+
+__all__ = ["NOTHING_ALLOWED", "Allowance", "Directives", "read"]
+
+_LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
+_FORMS = "`data-loss TABLE[, TABLE]`, `drop table [TABLE[, TABLE]]` or `drop column [TABLE.COLUMN[, TABLE.COLUMN]]`"
+
+
+@attrs.frozen
+class Allowance:
+    """What a script may lose, as it declares: rows of these tables, these tables and columns. All in lower case.
+
+    `any_table` and `any_column`: the declaration names none, so it means all.
+    """
+
+    rows: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
+    columns: frozenset[str] = frozenset()
+    any_table: bool = False
+    any_column: bool = False
+
+    def loses(self, table: str) -> bool:
+        """Return whether rows of a table may get lost."""
+        return table.lower() in self.rows
+
+    def drops(self, table: str, column: str | None = None) -> bool:
+        """Return whether a table that holds rows, or a column of it that holds values, may be dropped."""
+        name = table.lower()
+        if self.any_table or name in self.tables:
+            return True
+        return column is not None and (self.any_column or f"{name}.{column.lower()}" in self.columns)
+
+    def __or__(self, other: Allowance) -> Allowance:
+        return Allowance(
+            self.rows | other.rows,
+            self.tables | other.tables,
+            self.columns | other.columns,
+            self.any_table or other.any_table,
+            self.any_column or other.any_column,
+        )
+
+
+#: Of a script that declares nothing.
+NOTHING_ALLOWED = Allowance()
+
+
+@attrs.frozen(kw_only=True)
+class Directives:
+    """What a script says: `lines` has the line of the first directive of each name that stands there."""
+
+    depends: tuple[str, ...] = ()
+    transactional: bool = True
+    foreign_keys: bool = False
+    allows: Allowance = NOTHING_ALLOWED
+    lines: Mapping[str, int] = attrs.Factory(dict)
+
+
+def read(text: str, path: Path) -> Directives:
+    """Return the directives among the leading comment lines, where yoyo looks for them.
+
+    Raises:
+        MigrationFileError: One means nothing, or contradicts another; `path` and the line are in the message.
+    """
+    found: dict[str, list[tuple[int, str]]] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if match := _LINE.match(line):
+            found.setdefault(match[1], []).append((number, match[2].strip()))
+        elif line.strip() and not line.lstrip().startswith("--"):
+            break
+    allows = NOTHING_ALLOWED
+    for number, value in found.get("allows", []):
+        allows |= _allowance(value, path, number)
+    directives = Directives(
+        depends=tuple(dict.fromkeys(id for _, value in found.get("depends", []) for id in value.split())),
+        transactional=_one_of(found, "transactional", {"true": True, "false": False}, path),
+        foreign_keys=_one_of(found, "foreign_keys", {"off": False, "on": True}, path),
+        allows=allows,
+        lines={name: rows[0][0] for name, rows in found.items()},
+    )
+    if directives.foreign_keys and not directives.transactional:
+        line = directives.lines["foreign_keys"]
+        raise MigrationFileError(
+            f"{path}:{line}: `-- foreign_keys: on` goes with a transaction; outside of one a script sets "
+            "PRAGMA foreign_keys itself",
+            path=path,
+            line=line,
+        )
+    return directives
+
+
+def _one_of(found: Mapping[str, list[tuple[int, str]]], name: str, values: Mapping[str, bool], path: Path) -> bool:
+    """Return the value of a directive that may stand there once; the first of the values if it does not."""
+    rows = found.get(name, [])
+    if len(rows) > 1:
+        line = rows[1][0]
+        raise MigrationFileError(f"{path}:{line}: `-- {name}:` stands here twice", path=path, line=line)
+    for number, value in rows:
+        if value.lower() not in values:
+            raise MigrationFileError(
+                f"{path}:{number}: `-- {name}: {value}` must be {' or '.join(sorted(values, reverse=True))}",
+                path=path,
+                line=number,
+            )
+        return values[value.lower()]
+    return next(iter(values.values()))
+
+
+def _allowance(value: str, path: Path, line: int) -> Allowance:
+    what, _, rest = value.lower().partition(" ")
+    if what == "data-loss" and (rows := _names(rest)):
+        return Allowance(rows=rows)
+    kind, _, rest = rest.strip().partition(" ")
+    names = _names(rest)
+    if what == "drop" and (names or not rest.strip()):
+        if kind == "table":
+            return Allowance(any_table=not names, tables=names)
+        if kind == "column" and all("." in name for name in names):
+            return Allowance(any_column=not names, columns=names)
+    raise MigrationFileError(f"{path}:{line}: `-- allows: {value}` must be {_FORMS}", path=path, line=line)
+
+
+def _names(text: str) -> frozenset[str]:
+    """Return the names in a list with commas, without their quotes; none if one of them is empty."""
+    names = frozenset(name.strip().replace('"', "") for name in text.split(","))
+    return frozenset() if "" in names else names
