@@ -195,7 +195,10 @@ class MigrationFailed(MigrationError):
 
 
 class LedgerMismatch(MigrationError):
-    """What the ledger says was applied is not what the files say. Each attribute is a tuple of migration ids."""
+    """What the ledger says was applied is not what the files, or the schema, say.
+
+    Each attribute is a tuple of migration ids; `.drift` of differences between the schema and what the migrations make.
+    """
 
     def __init__(
         self,
@@ -205,12 +208,14 @@ class LedgerMismatch(MigrationError):
         missing: Sequence[str] = (),
         out_of_order: Sequence[str] = (),
         unfinished: Sequence[str] = (),
+        drift: Sequence[str] = (),
     ) -> None:
         super().__init__(message)
         self.changed = tuple(changed)
         self.missing = tuple(missing)
         self.out_of_order = tuple(out_of_order)
         self.unfinished = tuple(unfinished)
+        self.drift = tuple(drift)
 
 
 class Irreversible(MigrationError):

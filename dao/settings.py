@@ -26,13 +26,14 @@ T = TypeVar("T")
 class Settings:
     """What to open and how. `pool_timeout` is in seconds; `url.busy_timeout` in milliseconds, as SQLite has it.
 
-    `migrations` is a folder, or None for the migrations of this package.
+    `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none taken.
     """
 
     url: url.DatabaseURL
     pool_size: int = 5
     pool_timeout: float = 30.0
     migrations: Path | None = None
+    snapshots: int = 3
 
     def pool(self) -> Pool:
         """Return a new connection pool with these settings."""
@@ -49,8 +50,8 @@ def load(
 ) -> Settings:
     """Return the settings: the arguments, else the environment's, else those of the `.env` in the folder, else defaults.
 
-    Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT` and
-    `DATABASE_MIGRATIONS`; an empty value counts as none. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+    Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT`,
+    `DATABASE_MIGRATIONS` and `DATABASE_SNAPSHOTS`; an empty value counts as none. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
 
     Raises:
         InvalidURL: The database URL means nothing.
@@ -65,7 +66,13 @@ def load(
     size = _read(values, "DATABASE_POOL_SIZE", _size, 5)
     timeout = _read(values, "DATABASE_POOL_TIMEOUT", _timeout, 30.0)
     source = migrations or values.get("DATABASE_MIGRATIONS")
-    return Settings(url=parsed, pool_size=size, pool_timeout=timeout, migrations=Path(source) if source else None)
+    return Settings(
+        url=parsed,
+        pool_size=size,
+        pool_timeout=timeout,
+        migrations=Path(source) if source else None,
+        snapshots=_read(values, "DATABASE_SNAPSHOTS", _snapshots, 3),
+    )
 
 
 def _dotenv(folder: Path) -> Mapping[str, str | None]:
@@ -104,6 +111,13 @@ def _timeout(text: str) -> float:
     timeout = _number(text, float, "a number of seconds")
     check_bounds(1, timeout)
     return timeout
+
+
+def _snapshots(text: str) -> int:
+    number = _number(text, int, "a whole number of snapshots to keep")
+    if number < 0:
+        raise ValueError("expected a whole number of snapshots to keep, from 0")
+    return number
 
 
 def _milliseconds(text: str) -> int | None:

@@ -7,7 +7,14 @@ import sys
 import click
 
 from dao import migrate, settings
-from dao.cli.common import allow_out_of_order_option, common, each_option, only_one_of
+from dao.cli.common import (
+    allow_out_of_order_option,
+    common,
+    data_loss_option,
+    each_option,
+    no_snapshot_option,
+    only_one_of,
+)
 from dao.cli.output import Output
 from dao.errors import MigrationError
 
@@ -20,6 +27,8 @@ __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Apply the next N only.")
 @each_option
 @allow_out_of_order_option
+@data_loss_option
+@no_snapshot_option
 def migrate_(
     config: settings.Settings,
     output: Output,
@@ -27,6 +36,8 @@ def migrate_(
     steps: int | None,
     each: bool,
     allow_out_of_order: bool,
+    allow_data_loss: bool,
+    no_snapshot: bool,
 ) -> None:
     """Apply the pending migrations, all or none. Creates the database if need be."""
     with output.progress():
@@ -37,6 +48,8 @@ def migrate_(
             steps=steps,
             each=each,
             allow_out_of_order=allow_out_of_order,
+            allow_data_loss=allow_data_loss,
+            snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )
     output.results(config.url.path, results, f"{config.url.path}: nothing to apply")
@@ -49,6 +62,8 @@ def migrate_(
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
 @each_option
 @allow_out_of_order_option
+@data_loss_option
+@no_snapshot_option
 def rollback(
     config: settings.Settings,
     output: Output,
@@ -57,6 +72,8 @@ def rollback(
     everything: bool,
     each: bool,
     allow_out_of_order: bool,
+    allow_data_loss: bool,
+    no_snapshot: bool,
 ) -> None:
     """Undo the latest migrations, all or none.
 
@@ -71,6 +88,8 @@ def rollback(
             steps=None if everything else 1 if steps is None else steps,
             each=each,
             allow_out_of_order=allow_out_of_order,
+            allow_data_loss=allow_data_loss,
+            snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )
     output.results(config.url.path, results, f"{config.url.path}: nothing to roll back")
@@ -79,13 +98,22 @@ def rollback(
 @click.command("redo")
 @common()
 @click.option("--steps", type=click.IntRange(min=1), default=1, metavar="N", help="Redo the latest N. [default: 1]")
-def redo(config: settings.Settings, output: Output, steps: int) -> None:
+@data_loss_option
+@no_snapshot_option
+def redo(config: settings.Settings, output: Output, steps: int, allow_data_loss: bool, no_snapshot: bool) -> None:
     """Undo the latest and apply them again.
 
     In one transaction, from the files as they are now: while you write one.
     """
     with output.progress():
-        results = migrate.redo(config.url, config.migrations, steps=steps, report=output.report)
+        results = migrate.redo(
+            config.url,
+            config.migrations,
+            steps=steps,
+            allow_data_loss=allow_data_loss,
+            snapshots=0 if no_snapshot else config.snapshots,
+            report=output.report,
+        )
     output.results(config.url.path, results, f"{config.url.path}: nothing to redo")
 
 
@@ -94,14 +122,15 @@ def redo(config: settings.Settings, output: Output, steps: int) -> None:
 def init(config: settings.Settings, output: Output) -> None:
     """Create the database, migrate it, print the status."""
     with output.progress():
-        migrate.apply(config.url, config.migrations, report=output.report)
+        migrate.apply(config.url, config.migrations, snapshots=config.snapshots, report=output.report)
     output.status(migrate.status(config.url, config.migrations))
 
 
 @click.command("reset")
 @common()
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def reset(config: settings.Settings, output: Output, yes: bool) -> None:
+@no_snapshot_option
+def reset(config: settings.Settings, output: Output, yes: bool, no_snapshot: bool) -> None:
     """Drop everything and migrate again.
 
     Everything that the migrations made goes, rows included.
@@ -115,5 +144,10 @@ def reset(config: settings.Settings, output: Output, yes: bool) -> None:
         if not click.confirm(f"Drop every table and row of {config.url.path}, and migrate again?", err=True):
             raise MigrationError(f"{config.url.path} was not reset: you did not say yes. Nothing was changed")
     with output.progress():
-        results = migrate.reset(config.url, config.migrations, report=output.report)
+        results = migrate.reset(
+            config.url,
+            config.migrations,
+            snapshots=0 if no_snapshot else config.snapshots,
+            report=output.report,
+        )
     output.results(config.url.path, results, f"{config.url.path}: nothing to apply")

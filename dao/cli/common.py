@@ -19,8 +19,10 @@ __all__ = [
     "UNSAFE",
     "allow_out_of_order_option",
     "common",
+    "data_loss_option",
     "each_option",
     "json_option",
+    "no_snapshot_option",
     "only_one_of",
     "quiet_option",
     "read_settings",
@@ -105,6 +107,14 @@ def common(*, migrations: bool = True) -> Callable[[F], F]:
 
 allow_out_of_order_option = click.option(
     "--allow-out-of-order", is_flag=True, help="Go on although a pending migration comes before an applied one."
+)
+data_loss_option = click.option(
+    "--allow-data-loss", is_flag=True, help="Commit although a script loses data that it does not declare."
+)
+no_snapshot_option = click.option(
+    "--no-snapshot",
+    is_flag=True,
+    help="Take no snapshot before. [default: one is taken; $DATABASE_SNAPSHOTS of them are kept, else 3]",
 )
 each_option = click.option("--each", is_flag=True, help="Commit after every migration instead of all together.")
 

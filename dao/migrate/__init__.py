@@ -1,6 +1,7 @@
 """Migrations: from one schema version to another, and never in between.
 
-The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `mark`, `unmark`, `accept`, `reset`, `new`.
+The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `reset`, `new`; `snapshot`, `snapshots`,
+`restore`; `rehearse`, `verify`, `lint`, `dump`, `history`; and for the ledger alone `mark`, `unmark`, `accept`, `resolve`, `adopt`.
 Each takes a database URL, or a connection that the caller owns, and works on this package's own migrations unless given
 others::
 
@@ -13,49 +14,83 @@ others::
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal
+import importlib
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from dao.errors import LedgerMismatch, MigrationError
+from dao.errors import MigrationError
+from dao.migrate import drift as _drift
 from dao.migrate import ledger as _ledger
-from dao.migrate.events import Event, Finished, Notice, Report, Result, Started, Waiting
+from dao.migrate.events import Event, Finished, Notice, Report, Result, Snapshotted, Started, Waiting
 from dao.migrate.files import Migration, Source, default_folder, from_texts, has_statement, load, loaded, new
+from dao.migrate.guard import Loss
 from dao.migrate.ledger import Ledger
-from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, resolve, to_apply, to_roll_back
-from dao.migrate.reset import drop_all, foreign_objects
+from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, to_apply, to_roll_back
 from dao.migrate.runner import run
 from dao.migrate.status import MigrationStatus, State, Status, assert_current, status
-from dao.migrate.target import Target, exclusive, existing, exists, ledger_of, name_of, opened
+from dao.migrate.target import Target, existing, exists, ledger_of, name_of, opened
+
+if TYPE_CHECKING:
+    from dao.migrate.amend import Unfinished, accept, mark, resolve, unfinished, unmark
+    from dao.migrate.history import Deed, history
+    from dao.migrate.schema import Difference, dump
 
 __all__ = [
     "Comparison",
+    "Deed",
+    "Difference",
     "Event",
     "Finished",
+    "Loss",
     "Migration",
     "MigrationStatus",
     "Notice",
     "Result",
+    "Snapshotted",
     "Started",
     "State",
     "Status",
     "Step",
+    "Unfinished",
     "Waiting",
     "accept",
     "apply",
     "assert_current",
     "default_folder",
+    "dump",
+    "history",
     "load",
     "mark",
     "new",
     "plan",
     "redo",
     "reset",
+    "resolve",
     "rollback",
     "status",
+    "unfinished",
     "unmark",
 ]
+
+# What a program that starts has no use for, by the module to load it from.
+_ELSEWHERE = {
+    "amend": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
+    "history": ("Deed", "history"),
+    "schema": ("Difference", "dump"),
+}
+
+#: How many snapshots are kept unless something else is said.
+SNAPSHOTS = 3
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _ELSEWHERE.items():
+        if name in names:
+            found = getattr(importlib.import_module(f"dao.migrate.{module}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def apply(
@@ -66,21 +101,26 @@ def apply(
     steps: int | None = None,
     each: bool = False,
     allow_out_of_order: bool = False,
+    allow_data_loss: bool = False,
+    snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
     """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
 
     Writes, in one transaction; with `each`, in one for every migration. A database that does not exist is created.
     Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo everything.
-    With nothing pending it only reads. `report` is told what happens while it happens. Safe to repeat, and to run in
+    With nothing pending it only reads. A script that loses rows, or drops a table or column that holds something, without
+    declaring it is refused, unless `allow_data_loss`. Before a file that holds rows is changed, a snapshot of it is taken
+    beside it, and the newest `snapshots` of them are kept; 0 takes none. `report` is told what happens while it happens. Safe to repeat, and to run in
     several processes at once: the others wait, and find nothing to do.
 
     Raises:
         MigrationFileError: A file is not what it should be.
         LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one.
         MigrationFailed: A script failed; it says where.
-        CheckFailed: A foreign key was broken or the file damaged.
+        CheckFailed: A foreign key was broken, data would get lost, or the file is damaged.
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
+        DiskFull: There is no room, for the snapshot for one.
     """
     files = loaded(migrations)
 
@@ -90,7 +130,17 @@ def apply(
     if not exists(target):
         decide(Ledger())  # what it refuses creates no database
     with opened(target, report=report) as connection:
-        return run(connection, decide, each=each, report=report) if decide(_ledger.read(connection)) else []
+        if not decide(_ledger.read(connection)):
+            return []
+        return run(
+            connection,
+            files,
+            decide,
+            each=each,
+            allow_data_loss=allow_data_loss,
+            snapshots=snapshots,
+            report=report,
+        )
 
 
 def rollback(
@@ -101,16 +151,19 @@ def rollback(
     steps: int | None = 1,
     each: bool = False,
     allow_out_of_order: bool = False,
+    allow_data_loss: bool = False,
+    snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
     """Undo applied migrations, the latest first, all or none: so many (None: all of them), or all that came after `to`.
 
-    The order is that in which they were applied. A script comes from its file or, if that has gone, from the ledger.
+    The order is that in which they were applied. A script comes from its file or, if that has gone, from the ledger. It may
+    drop what its own migration made; otherwise data and snapshots are as in `apply`.
 
     Raises:
         Irreversible: One of them has no rollback script. Nothing was changed.
         MigrationError: `to` is not applied, or the database does not exist.
-        LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy: As `apply`.
+        LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy, DiskFull: As `apply`.
     """
     files = loaded(migrations)
 
@@ -118,10 +171,28 @@ def rollback(
         return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
     with opened(existing(target), report=report) as connection:
-        return run(connection, decide, each=each, report=report) if decide(_ledger.read(connection)) else []
+        if not decide(_ledger.read(connection)):
+            return []
+        return run(
+            connection,
+            files,
+            decide,
+            each=each,
+            allow_data_loss=allow_data_loss,
+            snapshots=snapshots,
+            report=report,
+        )
 
 
-def redo(target: Target, migrations: Source = None, *, steps: int = 1, report: Report | None = None) -> list[Result]:
+def redo(
+    target: Target,
+    migrations: Source = None,
+    *,
+    steps: int = 1,
+    allow_data_loss: bool = False,
+    snapshots: int = SNAPSHOTS,
+    report: Report | None = None,
+) -> list[Result]:
     """Undo the latest migrations and apply them again, in one transaction: for one that is being written.
 
     The rollback comes from the ledger's text, as it was applied, so the files may have changed since; if there was none
@@ -148,7 +219,9 @@ def redo(target: Target, migrations: Source = None, *, steps: int = 1, report: R
         return [*back, *forth]
 
     with opened(existing(target), report=report) as connection:
-        return run(connection, decide, report=report) if decide(_ledger.read(connection)) else []
+        if not decide(_ledger.read(connection)):
+            return []
+        return run(connection, files, decide, allow_data_loss=allow_data_loss, snapshots=snapshots, report=report)
 
 
 def _as_applied(migration: Migration, state: Ledger) -> Migration:
@@ -180,87 +253,22 @@ def plan(
         steps = None if direction == "apply" else 1
     if direction == "apply":
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-    return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+    undoing = to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+    return [attrs.evolve(step, drops=_drift.own_drops(step, files, state)) for step in undoing]
 
 
-def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
-    """Note that migrations are applied, without running them, and return their ids. One that is, is passed over.
-
-    Raises:
-        MigrationError: There is no such migration, or the database does not exist.
-        DatabaseBusy: Another connection kept the lock.
-    """
-    files = {migration.id: migration for migration in loaded(migrations)}
-    wanted = {resolve(id, files) for id in ids}
-    place = {id: number for number, id in enumerate(files)}
-    with opened(existing(target)) as connection, exclusive(connection):
-        writer = _ledger.Writer(connection)
-        state = _ledger.read(connection)
-        marked = [id for id in files if id in wanted and (id not in state.ids or id in state.unfinished)]
-        for id in marked:
-            if id in state.ids:
-                writer.not_applied(id, operation="unmark")
-            # its place among the applied ones is that in the folder, so that a rollback does not begin with it
-            later = [entry.applied_at for entry in state.entries if place.get(entry.id, -1) > place[id]]
-            writer.applied(files[id], duration_ms=None, operation="mark", before=min(later, default=None))
-    return marked
-
-
-def unmark(target: Target, ids: Iterable[str]) -> list[str]:
-    """Note that migrations are not applied, without undoing them, and return their ids.
-
-    Raises:
-        MigrationError: One is not applied, or the database does not exist.
-        DatabaseBusy: Another connection kept the lock.
-    """
-    with opened(existing(target)) as connection, exclusive(connection):
-        writer = _ledger.Writer(connection)
-        state = _ledger.read(connection)
-        known = dict.fromkeys([*state.ids, *state.unfinished])
-        unmarked = [resolve(id, known, kind="applied") for id in ids]
-        for id in unmarked:
-            writer.not_applied(id, operation="unmark")
-    return unmarked
-
-
-def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
-    """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
-
-    Raises:
-        MigrationError: One is not applied, its file has gone, or the database does not exist.
-        DatabaseBusy: Another connection kept the lock.
-    """
-    files = {migration.id: migration for migration in loaded(migrations)}
-    with opened(existing(target)) as connection, exclusive(connection):
-        writer = _ledger.Writer(connection)
-        state = _ledger.read(connection)
-        known = dict.fromkeys([*state.ids, *state.unfinished])
-        accepted = [resolve(id, known, kind="applied") for id in ids]
-        for id in accepted:
-            if id not in files:
-                raise LedgerMismatch(
-                    f"{id}: its file has gone, so there is no edit to accept; restore it, or `dao unmark {id}`",
-                    missing=[id],
-                )
-            if id in state.unfinished:
-                raise LedgerMismatch(
-                    f"{id}: it was left unfinished; first say how it ended, `dao mark {id}` (applied) or `dao unmark {id}`",
-                    unfinished=[id],
-                )
-            entry = state.get(id)
-            if entry is not None:
-                writer.accept(files[id], entry)
-    return accepted
-
-
-def reset(target: Target, migrations: Source = None, *, report: Report | None = None) -> list[Result]:
-    """Drop everything, rows included, and apply all migrations again, all in one transaction.
+def reset(
+    target: Target, migrations: Source = None, *, snapshots: int = SNAPSHOTS, report: Report | None = None
+) -> list[Result]:
+    """Drop everything, rows included, and apply all migrations again, all in one transaction. A snapshot is taken before.
 
     Raises:
         MigrationError: The database holds tables or views that its migrations did not make, or a migration does not run
             in a transaction. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
+    from dao.migrate.reset import drop_all, foreign_objects  # noqa: PLC0415 - loads what a program's start has no use for
+
     files = loaded(migrations)
     with opened(target, report=report) as connection:
 
@@ -277,7 +285,6 @@ def reset(target: Target, migrations: Source = None, *, report: Report | None = 
                     f"these do not run in a transaction ({', '.join(alone)}), so a reset could fail after everything was "
                     f"dropped. Nothing was changed; delete {name_of(connection)} and migrate instead"
                 )
-            drop_all(connection)  # in the run's transaction
             return to_apply(files, Ledger())
 
-        return run(connection, decide, report=report)
+        return run(connection, files, decide, prepare=lambda: drop_all(connection), snapshots=snapshots, report=report)

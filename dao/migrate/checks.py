@@ -12,6 +12,7 @@ import attrs
 from dao import sqlite
 from dao.engine import Connection
 from dao.errors import CheckFailed, DatabaseCorrupt
+from dao.migrate.content import quoted
 
 __all__ = ["Broken", "Mismatch", "Violation", "check", "foreign_key_violations", "integrity_problems"]
 
@@ -59,7 +60,7 @@ def foreign_key_violations(connection: Connection) -> Broken:
         tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
         for (table,) in tables:
             try:
-                rows += connection.execute(f"PRAGMA foreign_key_check({_quoted(table)})").fetchall()
+                rows += connection.execute(f"PRAGMA foreign_key_check({quoted(table)})").fetchall()
             except apsw.SQLError as error:
                 found[Mismatch(table, str(error))] += 1
     columns: dict[tuple[str, int], tuple[str, ...]] = {}
@@ -72,8 +73,8 @@ def foreign_key_violations(connection: Connection) -> Broken:
         names_of_key = columns[table, key]
         values: tuple[Any, ...] = ()
         if rowid is not None:  # a table WITHOUT ROWID tells only that there is one
-            listed = ", ".join(_quoted(name) for name in names_of_key)
-            row: Any = connection.execute(f"SELECT {listed} FROM {_quoted(table)} WHERE rowid = ?", (rowid,)).fetchone()
+            listed = ", ".join(quoted(name) for name in names_of_key)
+            row: Any = connection.execute(f"SELECT {listed} FROM {quoted(table)} WHERE rowid = ?", (rowid,)).fetchone()
             values = row or ()
         found[Violation(table, names_of_key, values, parent)] += 1
     return found
@@ -119,7 +120,3 @@ def _message(what: str, lines: list[str]) -> str:
     rest = len(lines) - _SHOWN
     shown = lines[:_SHOWN] + ([f"… and {rest} more"] if rest > 0 else [])
     return f"{what}\n  " + "\n  ".join(shown)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

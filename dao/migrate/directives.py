@@ -10,7 +10,7 @@ import attrs
 
 from dao.errors import MigrationFileError
 
-__all__ = ["NOTHING_ALLOWED", "Allowance", "Directives", "read"]
+__all__ = ["NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "read"]
 
 _LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
 _FORMS = "`data-loss TABLE[, TABLE]`, `drop table [TABLE[, TABLE]]` or `drop column [TABLE.COLUMN[, TABLE.COLUMN]]`"
@@ -88,14 +88,19 @@ def read(text: str, path: Path) -> Directives:
         lines={name: rows[0][0] for name, rows in found.items()},
     )
     if directives.foreign_keys and not directives.transactional:
-        line = directives.lines["foreign_keys"]
+        number = directives.lines["foreign_keys"]
         raise MigrationFileError(
-            f"{path}:{line}: `-- foreign_keys: on` goes with a transaction; outside of one a script sets "
+            f"{path}:{number}: `-- foreign_keys: on` goes with a transaction; outside of one a script sets "
             "PRAGMA foreign_keys itself",
             path=path,
-            line=line,
+            line=number,
         )
     return directives
+
+
+def is_transactional(text: str) -> bool:
+    """Return whether a script may run in a transaction: it does not say that it must not."""
+    return read(text, Path()).transactional
 
 
 def _one_of(found: Mapping[str, list[tuple[int, str]]], name: str, values: Mapping[str, bool], path: Path) -> bool:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import attrs
 
+from dao.migrate.guard import Loss
 from dao.migrate.plan import Direction, Step
 
-__all__ = ["Event", "Finished", "Notice", "Report", "Result", "Started", "Waiting"]
+if TYPE_CHECKING:
+    from dao.migrate.snapshot import Snapshot
+
+__all__ = ["Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"]
 
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """A migration that was applied or rolled back: how many statements, and in how many seconds."""
+    """A migration that was applied or rolled back: how many statements, in how many seconds, and what it lost."""
 
     id: str
     direction: Direction
     statements: int
     seconds: float
     notices: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
 
 @attrs.frozen
@@ -52,6 +58,13 @@ class Waiting:
     holder: str | None
 
 
-Event = Started | Notice | Finished | Waiting
+@attrs.frozen
+class Snapshotted:
+    """A snapshot of the database was taken, before anything changes."""
+
+    snapshot: Snapshot
+
+
+Event = Started | Notice | Finished | Waiting | Snapshotted
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]

@@ -23,10 +23,18 @@ from dao.migrate.files import Migration, checksum, sort_key
 if TYPE_CHECKING:
     from dao.migrate.backend import ApswBackend
 
-__all__ = ["TABLES", "Entry", "Ledger", "Writer", "ended", "read"]
+__all__ = ["TABLES", "TABLE_NAMES", "Entry", "Ledger", "Writer", "ended", "read"]
 
 #: The tables that hold the ledger: yoyo's, and ours.
-TABLES = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", "_dao_migration")
+TABLES = (
+    "_yoyo_migration",
+    "_yoyo_log",
+    "_yoyo_version",
+    "yoyo_lock",
+    "_dao_migration",
+    "_dao_history",
+    "_dao_schema",
+)
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS _dao_migration (
@@ -41,9 +49,29 @@ CREATE TABLE IF NOT EXISTS _dao_migration (
     tool_version      TEXT    NOT NULL,
     host              TEXT,
     pid               INTEGER
+) STRICT;
+CREATE TABLE IF NOT EXISTS _dao_history (
+    id           INTEGER NOT NULL PRIMARY KEY,
+    at_utc       TEXT    NOT NULL,
+    operation    TEXT    NOT NULL,
+    migration_id TEXT,
+    duration_ms  INTEGER,
+    detail       TEXT,
+    username     TEXT    NOT NULL,
+    hostname     TEXT    NOT NULL,
+    tool_version TEXT    NOT NULL,
+    yoyo_log_id  TEXT
+) STRICT;
+CREATE TABLE IF NOT EXISTS _dao_schema (
+    only           INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
+    schema_version INTEGER NOT NULL,
+    migrations     TEXT    NOT NULL,
+    live           TEXT    NOT NULL,
+    expected       TEXT
 ) STRICT
 """
-_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+#: Reads the names of all tables.
+TABLE_NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _COLUMNS = "SELECT name FROM pragma_table_info('_yoyo_migration')"
 _READ = """
 SELECT yoyo.migration_id, yoyo.applied_at_utc,
@@ -67,6 +95,10 @@ SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum =
 _ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id = ?"
 _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
 _YOYO_LOCK = "SELECT pid FROM yoyo_lock"
+_NOTE = """
+INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version, yoyo_log_id)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -118,7 +150,7 @@ def read(connection: Connection) -> Ledger:
     Raises:
         MigrationError: The ledger is of a yoyo before 6.0.
     """
-    tables = {name for (name,) in connection.execute(_TABLES)}
+    tables = {name for (name,) in connection.execute(TABLE_NAMES)}
     if "_yoyo_migration" not in tables:
         entries: list[Any] = []
     elif not any(name == "migration_id" for (name,) in connection.execute(_COLUMNS)):
@@ -178,9 +210,15 @@ class Writer:
         connection.execute(_CREATE)
 
     def applied(
-        self, migration: Migration, *, duration_ms: int | None, operation: str = "apply", before: str | None = None
+        self,
+        migration: Migration,
+        *,
+        duration_ms: int | None,
+        operation: str = "apply",
+        before: str | None = None,
+        detail: str | None = None,
     ) -> None:
-        """Note that a migration is applied, now or just before a time, and log the operation: "apply" or "mark"."""
+        """Note that a migration is applied, now or just before a time, and log the operation: "apply", "mark", …."""
         yoyo = self._backend
         moment = self._later_than_all()
         if before is not None:
@@ -189,18 +227,21 @@ class Writer:
             yoyo.format_sql(yoyo.mark_migration_sql),
             {"migration_hash": _hash(migration.id), "migration_id": migration.id, "when": moment},
         )
-        self._log(migration.id, operation)
+        self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._write(migration, moment.isoformat(), "applied", duration_ms)
 
-    def not_applied(self, id: str, *, operation: str = "rollback") -> None:
+    def not_applied(
+        self, id: str, *, duration_ms: int | None = None, operation: str = "rollback", detail: str | None = None
+    ) -> None:
         """Note that a migration is not applied any more, and log the operation: "rollback" or "unmark"."""
         yoyo = self._backend
         yoyo.execute(yoyo.format_sql(yoyo.unmark_migration_sql), {"migration_hash": _hash(id)})
-        self._log(id, operation)
+        self.log(operation, id, duration_ms=duration_ms, detail=detail)
         self._connection.execute(_REMOVE, (id,))
 
-    def accept(self, migration: Migration, entry: Entry) -> None:
-        """Note the texts that the files have now as those that were applied."""
+    def note(self, migration: Migration, entry: Entry, *, operation: str, detail: str | None = None) -> None:
+        """Note the texts that the files have now as those that were applied, and log the operation."""
+        self.log(operation, migration.id, detail=detail)
         self._write(migration, entry.applied_at, "applied", entry.duration_ms)
 
     def begun(self, migration: Migration, state: str, entry: Entry | None) -> None:
@@ -233,8 +274,28 @@ class Writer:
             ),
         )
 
-    def _log(self, id: str, operation: str) -> None:
-        self._backend.log_migration(_Logged(id, _hash(id)), operation)
+    def log(
+        self, operation: str, id: str | None = None, *, duration_ms: int | None = None, detail: str | None = None
+    ) -> None:
+        """Note in the history what was done, by whom, where and with which version; for a migration, in yoyo's log too."""
+        yoyo = self._backend
+        data = yoyo.get_log_data(None if id is None else _Logged(id, _hash(id)), operation)
+        if id is not None:
+            yoyo.execute(yoyo.format_sql(yoyo.log_migration_sql), data)
+        self._connection.execute(
+            _NOTE,
+            (
+                data["created_at_utc"].isoformat(),
+                operation,
+                id,
+                duration_ms,
+                detail,
+                data["username"],
+                data["hostname"],
+                _version.__version__,
+                None if id is None else data["id"],
+            ),
+        )
 
     def _later_than_all(self) -> datetime:
         """Return the time, or just after the latest entry: the order of application survives a clock set back."""
@@ -261,7 +322,7 @@ def _hash(id: str) -> str:
 
 
 def _respect_yoyo_lock(connection: Connection) -> None:
-    tables: Sequence[Any] = connection.execute(_TABLES).fetchall()
+    tables: Sequence[Any] = connection.execute(TABLE_NAMES).fetchall()
     if ("yoyo_lock",) not in tables:
         return
     holders: Sequence[Any] = connection.execute(_YOYO_LOCK).fetchall()

@@ -13,20 +13,24 @@ from dao.migrate.directives import Allowance
 from dao.migrate.files import Migration, from_texts, has_statement, sort_key
 from dao.migrate.ledger import Entry, Ledger
 
-__all__ = ["Comparison", "Direction", "Step", "compare", "refuse", "resolve", "to_apply", "to_roll_back"]
+__all__ = ["Comparison", "Direction", "Step", "compare", "find_id", "refuse", "to_apply", "to_roll_back"]
 
 Direction = Literal["apply", "rollback"]
 
 
 @attrs.frozen(kw_only=True)
 class Step:
-    """A script to run. `path` is None for a rollback script that only the ledger has still."""
+    """A script to run. `path` is None for a rollback script that only the ledger has still.
+
+    `drops`, in a plan of a rollback, is what its own migration made and the script takes away, as `tasks.priority`.
+    """
 
     id: str
     direction: Direction
     migration: Migration
     text: str = attrs.field(repr=False)
     path: Path | None
+    drops: tuple[str, ...] = ()
 
     @property
     def transactional(self) -> bool:
@@ -79,7 +83,7 @@ def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
     )
 
 
-def resolve(id: str, known: Iterable[str], *, kind: str = "in the folder") -> str:
+def find_id(id: str, known: Iterable[str], *, kind: str = "in the folder") -> str:
     """Return the migration id that is meant: `id` itself, or the only one that begins with it.
 
     `kind` says in a message what those are that are known: they are all "in the folder", or all "applied".
@@ -119,7 +123,7 @@ def to_apply(
     pending = [migration for migration in migrations if migration.id in comparison.pending]
     if to is not None:
         ids = [migration.id for migration in migrations]
-        wanted = set(ids[: ids.index(resolve(to, ids)) + 1])
+        wanted = set(ids[: ids.index(find_id(to, ids)) + 1])
         pending = [migration for migration in pending if migration.id in wanted]
     return [
         Step(id=migration.id, direction="apply", migration=migration, text=migration.text, path=migration.path)
@@ -150,7 +154,7 @@ def to_roll_back(
     entries = list(ledger.entries)
     if to is not None:
         ids = [entry.id for entry in entries]
-        undone = entries[ids.index(resolve(to, ids, kind="applied")) + 1 :]
+        undone = entries[ids.index(find_id(to, ids, kind="applied")) + 1 :]
     else:
         number = _number(steps)
         undone = entries if number is None else entries[len(entries) - min(number, len(entries)) :]
@@ -189,7 +193,8 @@ def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
 
 _UNFINISHED = (
     "{doing} it did not come to its end, and it does not run in a transaction, so part of it may be done. Look at the "
-    "database, finish or undo it by hand, then say which: `dao mark {id}` (applied) or `dao unmark {id}` (not applied)"
+    "database, finish or undo it by hand; `dao migrate resolve {id}` shows what differs, and with --applied or "
+    "--rolled-back notes which it is"
 )
 _CHANGED = (
     "its files have changed since it was applied. Put them back and write a new migration; or, if the edit is deliberate "
@@ -215,7 +220,7 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     for id, pid in ledger.running.items():
         raise DatabaseBusy(
             f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until it has "
-            f"ended. If that process is something else by now, say how {id} stands: `dao mark` or `dao unmark`"
+            f"ended. If that process is something else by now: `dao mark {id}` (applied) or `dao unmark {id}` (not applied)"
         )
     out_of_order = () if allow_out_of_order else comparison.out_of_order
     problems = [

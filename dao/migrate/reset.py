@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import apsw
-
 from dao.engine import Connection
 from dao.errors import MigrationError
+from dao.migrate import schema
+from dao.migrate.content import quoted
 from dao.migrate.files import Migration
 from dao.migrate.ledger import TABLES, Ledger
 
@@ -18,41 +18,20 @@ _OBJECTS = "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlit
 
 
 def foreign_objects(connection: Connection, migrations: Sequence[Migration], ledger: Ledger) -> list[str]:
-    """Return the tables and views of the database that the applied migrations do not make: somebody else's.
-
-    What they make is found by replaying them in memory, from the ledger's texts, or from the files where a stock yoyo
-    applied them.
-    """
+    """Return the tables and views of the database that the applied migrations do not make: somebody else's."""
     present = {(kind, name.lower()) for kind, name, _ in _objects(connection) if kind in {"table", "view"}}
     ours = {("table", name.lower()) for name in TABLES}
     if present <= ours:
         return []
-    files = {migration.id: migration.text for migration in migrations}
-    memory = apsw.Connection(":memory:")
-    memory.pragma("foreign_keys", False)
-    memory.authorizer = _as_in_a_run
     try:
-        for entry in ledger.entries:
-            text = entry.text if entry.text is not None else files.get(entry.id, "")
-            for _ in memory.execute(text):
-                pass
-        ours |= {(kind, name.lower()) for kind, name, _ in _objects(memory)}
-    except apsw.Error as error:
+        with schema.replayed(schema.applied(migrations, ledger)) as memory:
+            ours |= {(kind, name.lower()) for kind, name, _ in _objects(memory)}
+    except MigrationError as error:
         raise MigrationError(
-            f"what the applied migrations made cannot be told from what is somebody else's, because replaying them in an "
-            f"empty database fails ({error}): drop the database file yourself if that is what you want"
+            f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the database file "
+            "yourself if that is what you want"
         ) from error
-    finally:
-        memory.close()
     return sorted(f"{kind} {name}" for kind, name in present - ours)
-
-
-def _as_in_a_run(action: int, first: str | None, second: str | None, *_rest: str | None) -> int:
-    """Pass over what a run passes over: a script's own transaction, and its foreign keys."""
-    if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":
-        return apsw.SQLITE_DENY
-    enforces = action == apsw.SQLITE_PRAGMA and (first or "").lower() == "foreign_keys" and second is not None
-    return apsw.SQLITE_IGNORE if enforces or action == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
 
 
 def drop_all(connection: Connection) -> None:
@@ -65,8 +44,7 @@ def drop_all(connection: Connection) -> None:
         for _, name, _sql in sorted(_objects(connection, kind), key=lambda row: not _is_virtual(row[2])):
             # a virtual table takes its shadow tables along
             if name.lower() not in kept and _exists(connection, name):
-                quoted = '"' + name.replace('"', '""') + '"'
-                connection.execute(f"DROP {kind.upper()} {quoted}")
+                connection.execute(f"DROP {kind.upper()} {quoted(name)}")
     connection.execute("DELETE FROM _yoyo_migration")
     connection.execute("DELETE FROM _dao_migration")
 

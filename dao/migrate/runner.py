@@ -9,59 +9,88 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import apsw
+import attrs
 
+from dao import sqlite
 from dao.engine import Connection
 from dao.errors import CheckFailed, DatabaseBusy, Error, LedgerMismatch, MigrationFailed
-from dao.migrate import ledger
+from dao.migrate import drift, guard, ledger
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
-from dao.migrate.events import Finished, Notice, Report, Result, Started
+from dao.migrate.content import holds_rows
+from dao.migrate.events import Finished, Notice, Report, Result, Snapshotted, Started
+from dao.migrate.files import Migration
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
 from dao.migrate.script import run_script
 from dao.migrate.target import exclusive
+
+if TYPE_CHECKING:
+    from dao.migrate.snapshot import Snapshot
 
 __all__ = ["run"]
 
 
 def run(
     connection: Connection,
+    migrations: Sequence[Migration],
     decide: Callable[[Ledger], Sequence[Step]],
     *,
+    prepare: Callable[[], object] | None = None,
     each: bool = False,
+    allow_data_loss: bool = False,
+    snapshots: int = 0,
     report: Report | None = None,
 ) -> list[Result]:
-    """Run the scripts that `decide` names once the lock is held and the ledger read.
+    """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
 
-    `decide` may itself change the database, in the run's transaction. All in one transaction, or with `each` every script
-    in its own. A script that cannot run in a transaction runs alone; what stands before it is committed first.
+    `prepare` may change the database before the first of them, in the run's transaction. All in one transaction, or with
+    `each` every script in its own. A script that cannot run in a transaction, or wants foreign keys enforced, runs alone;
+    what stands before it is committed first. With `snapshots`, one of a file that holds rows is taken before anything
+    changes, and so many are kept.
 
     Raises:
         MigrationFailed: A script failed.
-        CheckFailed: A foreign key was broken or the file damaged.
+        CheckFailed: A foreign key was broken, data got lost, or the file is damaged.
         DatabaseCorrupt: The file was damaged before the run.
         LedgerMismatch: Between two transactions of this run, another undid what it had done.
         DatabaseBusy: Another connection kept the lock.
+        DiskFull: There is no room for the snapshot.
     """
     tell: Report = report or (lambda _event: None)
     results: list[Result] = []
     todo: list[Step] | None = None
+    enforced = False
     # before the lock is taken: it reads the whole file
     problems = integrity_problems(connection)
-    with _foreign_keys_off(connection):
+    with _settings_kept(connection):
         while todo is None or todo:
+            connection.pragma("foreign_keys", enforced)
             alone: Step | None = None
             with _saying_what_stays(results), exclusive(connection):
                 writer = ledger.Writer(connection)
                 state = ledger.read(connection)
                 _refuse_interference(results, state)
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
+                if todo and todo[0].foreign_keys != enforced:
+                    # that can be set between two transactions only
+                    enforced = not enforced
+                    continue
+                if snapshots and (todo or prepare) and sqlite.file_of(connection) and holds_rows(connection):
+                    tell(Snapshotted(_snapshot(connection, state, keep=snapshots)))
+                    snapshots = 0
                 batch = _first_batch(todo, each=each)
                 before = foreign_key_violations(connection) if todo else Broken()
+                world = _World(migrations, state, allow_data_loss, drift.is_clean(connection, state))
+                if prepare is not None:
+                    prepare()
+                    prepare = None
                 if batch:
-                    done = [_run_inside(connection, writer, step, tell) for step in batch]
+                    done = [_run_inside(connection, writer, step, world, tell) for step in batch]
                     check(connection, before, problems)
+                    drift.record(connection, migrations, clean=world.clean)
                 elif todo:
                     alone = todo[0]
                     writer.begun(
@@ -70,7 +99,7 @@ def run(
                         state.get(alone.id),
                     )
             if alone is not None:
-                done = [_run_alone(connection, alone, before, problems, tell)]
+                done = [_run_alone(connection, alone, before, problems, world, tell)]
                 batch = [alone]
             if todo:
                 results += done
@@ -78,11 +107,28 @@ def run(
     return results
 
 
+@attrs.frozen
+class _World:
+    """What a script of the run may have to be held against: the files, the ledger before it, and what is allowed."""
+
+    migrations: Sequence[Migration]
+    ledger: Ledger
+    allow_data_loss: bool
+    #: The schema was what its migrations make, before the run.
+    clean: bool
+
+
+def _snapshot(connection: Connection, state: Ledger, *, keep: int) -> Snapshot:
+    from dao.migrate import snapshot  # noqa: PLC0415 - loaded when there is something to lose
+
+    return snapshot.take(connection, keep=keep, version=state.ids[-1] if state.ids else None)
+
+
 def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:
     """Return the steps from the first that share a transaction; none if the first cannot be in one."""
     batch: list[Step] = []
     for step in todo:
-        if not step.transactional or (each and batch):
+        if not step.transactional or (batch and (each or step.foreign_keys or batch[0].foreign_keys)):
             break
         batch.append(step)
     return batch
@@ -99,8 +145,9 @@ def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:
     return due
 
 
-def _run_inside(connection: Connection, writer: ledger.Writer, step: Step, tell: Report) -> Result:
+def _run_inside(connection: Connection, writer: ledger.Writer, step: Step, world: _World, tell: Report) -> Result:
     result = _run_script(connection, step, tell)
+    _refuse_losses(step, result, world)
     if not connection.in_transaction:
         # a conflict clause or trigger with ROLLBACK that did not raise
         raise MigrationFailed(
@@ -122,7 +169,9 @@ def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
             )
 
 
-def _run_alone(connection: Connection, step: Step, before: Broken, problems: frozenset[str], tell: Report) -> Result:
+def _run_alone(
+    connection: Connection, step: Step, before: Broken, problems: frozenset[str], world: _World, tell: Report
+) -> Result:
     """Run a script outside of a transaction. The ledger knows already that it has begun."""
     try:
         result = _run_script(connection, step, tell)
@@ -133,8 +182,10 @@ def _run_alone(connection: Connection, step: Step, before: Broken, problems: fro
                 path=step.path,
             )
         with exclusive(connection):
+            _refuse_losses(step, result, world)
             check(connection, before, problems)
             _record(ledger.Writer(connection), step, result)
+            drift.record(connection, world.migrations, clean=world.clean)
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -144,7 +195,8 @@ def _run_alone(connection: Connection, step: Step, before: Broken, problems: fro
             raise
         advice = (
             f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, finish or "
-            f"undo it by hand, then say which: `dao mark {step.id}` (applied) or `dao unmark {step.id}` (not applied)"
+            f"undo it by hand; `dao migrate resolve {step.id}` shows what differs, and with --applied or --rolled-back notes "
+            "which it is"
         )
         error.args = (f"{error}\n{advice}",)
         raise
@@ -162,7 +214,7 @@ def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
 
     tell(Started(step))
     begun = time.perf_counter()
-    statements = run_script(
+    ran = run_script(
         connection,
         step.text,
         migration=step.id,
@@ -170,22 +222,39 @@ def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
         transactional=step.transactional,
         notice=notice,
     )
-    if not statements and step.direction == "apply":
+    if not ran.statements and step.direction == "apply":
         notice("holds no statement: noted as applied, and nothing was done")
     return Result(
         id=step.id,
         direction=step.direction,
-        statements=statements,
+        statements=ran.statements,
         seconds=time.perf_counter() - begun,
         notices=tuple(notices),
+        losses=ran.losses,
     )
 
 
+def _refuse_losses(step: Step, result: Result, world: _World) -> None:
+    """Refuse what the script lost, unless it declares it, or undoes what its own migration made.
+
+    Raises:
+        CheckFailed: It lost more than that.
+    """
+    losses = [loss for loss in result.losses if not loss.is_declared(step.allows)]
+    if not losses or world.allow_data_loss:
+        return
+    if step.direction == "rollback":
+        made = drift.made_by(step, world.migrations, world.ledger)
+        losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
+    guard.refuse(str(step.path or step.id), losses, declare_in=None if step.path is None else step.path.name)
+
+
 def _record(writer: ledger.Writer, step: Step, result: Result) -> None:
+    detail = "; ".join(f"lost {loss}" for loss in result.losses) or None
     if step.direction == "apply":
-        writer.applied(step.migration, duration_ms=round(result.seconds * 1000))
+        writer.applied(step.migration, duration_ms=round(result.seconds * 1000), detail=detail)
     else:
-        writer.not_applied(step.id)
+        writer.not_applied(step.id, duration_ms=round(result.seconds * 1000), detail=detail)
 
 
 @contextlib.contextmanager
@@ -203,13 +272,12 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _foreign_keys_off(connection: Connection) -> Iterator[None]:
-    """Turn foreign keys off for a block: a table cannot be rebuilt otherwise (sqlite.org/lang_altertable.html, 7).
+def _settings_kept(connection: Connection) -> Iterator[None]:
+    """Put back at the end of a block what a run and its scripts set for the connection.
 
-    What a script sets for the connection ends with the block, too.
+    A run turns foreign keys off: a table cannot be rebuilt otherwise (sqlite.org/lang_altertable.html, 7).
     """
     before = {name: connection.pragma(name) for name in _SETTINGS}
-    connection.pragma("foreign_keys", False)
     try:
         yield
     finally:

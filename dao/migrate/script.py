@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import NoReturn
 
 import apsw
+import attrs
 
 from dao import sqlite
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
 from dao.migrate.files import has_statement, start_of_statement
+from dao.migrate.guard import Guard, Loss
 from dao.migrate.ledger import TABLES
 
-__all__ = ["run_script", "use_defaults"]
+__all__ = ["Ran", "run_script", "use_defaults"]
 
 _LEDGER = frozenset(name.lower() for name in TABLES)
 _WRITES = {
@@ -34,17 +36,33 @@ _ON_TABLE = {
 _LONGEST_QUOTE = 400
 
 
+@attrs.frozen
+class Ran:
+    """What a script did: how many statements it had, and what it lost."""
+
+    statements: int
+    losses: tuple[Loss, ...]
+
+
 class _Script:
     """A script that is running."""
 
     def __init__(
-        self, text: str, *, migration: str, path: Path | None, transactional: bool, notice: Callable[[str], None]
+        self,
+        text: str,
+        *,
+        migration: str,
+        path: Path | None,
+        transactional: bool,
+        notice: Callable[[str], None],
+        guard: Guard,
     ) -> None:
         self.text = text
         self.migration = migration
         self.path = path
         self.transactional = transactional
         self.notice = notice
+        self.guard = guard
         self.begin = self.end = 0  # where in the text the running statement stands
         self.statements = 0
         self.savepoints: list[str] = []
@@ -55,11 +73,15 @@ class _Script:
         self.begin, self.end = self.end, self.end + len(sql)
         if has_statement(sql):
             self.statements += 1
+        self.guard.before_statement()
         return True
 
     def authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None
     ) -> int:
+        if self.guard.looking:
+            return apsw.SQLITE_OK
+        self.guard.saw(action, first, second, database)
         if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":
             # VACUUM attaches too, a database without a name; None is a name that has to be computed
             return self._refuse("ATTACH and DETACH: a migration changes one database")
@@ -116,8 +138,8 @@ def run_script(
     path: Path | None,
     transactional: bool,
     notice: Callable[[str], None],
-) -> int:
-    """Run a script and return how many statements it had.
+) -> Ran:
+    """Run a script and return what it did.
 
     In a transaction, the script's own BEGIN, COMMIT and PRAGMA foreign_keys are ignored, with a notice. ROLLBACK,
     ATTACH and writing to the ledger are refused.
@@ -126,7 +148,8 @@ def run_script(
         MigrationFailed: A statement failed or was refused; it says where.
         DatabaseBusy, DiskFull, DatabaseCorrupt, ReadOnlyDatabase: It was not the script's fault.
     """
-    script = _Script(text, migration=migration, path=path, transactional=transactional, notice=notice)
+    guard = Guard(connection)
+    script = _Script(text, migration=migration, path=path, transactional=transactional, notice=notice, guard=guard)
     cursor = connection.cursor()
     cursor.exec_trace = script.trace
     authorizer, connection.authorizer = connection.authorizer, script.authorize
@@ -145,7 +168,7 @@ def run_script(
             migration=migration,
             path=path,
         )
-    return script.statements
+    return Ran(script.statements, tuple(guard.losses()))
 
 
 def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoReturn:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
 
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
-from dao.migrate import ledger
-from dao.migrate.files import Source, has_statement, loaded
+from dao.migrate import drift, ledger
+from dao.migrate.files import Migration, Source, has_statement, loaded
+from dao.migrate.ledger import Ledger
 from dao.migrate.plan import compare
-from dao.migrate.target import Target, exists, ledger_of, name_of, opened
+from dao.migrate.target import Target, exists, name_of, opened
 
 __all__ = ["MigrationStatus", "State", "Status", "assert_current", "status"]
 
@@ -32,11 +34,15 @@ class MigrationStatus:
 
 @attrs.frozen(kw_only=True)
 class Status:
-    """All migrations, applied ones first, in the order of application, then the pending ones in theirs."""
+    """All migrations, applied ones first, in the order of application, then the pending ones in theirs.
+
+    `drift` says in what the live schema is not what the applied migrations make.
+    """
 
     database: str
     exists: bool
     migrations: tuple[MigrationStatus, ...]
+    drift: tuple[str, ...] = ()
 
     def ids(self, *states: State) -> list[str]:
         """Return the ids of the migrations that are in one of these states."""
@@ -44,8 +50,8 @@ class Status:
 
     @property
     def is_current(self) -> bool:
-        """Whether every migration is applied and as its file has it."""
-        return all(migration.state == "applied" for migration in self.migrations)
+        """Whether every migration is applied and as its file has it, and the schema is what they make."""
+        return not self.drift and all(migration.state == "applied" for migration in self.migrations)
 
 
 def status(target: Target, migrations: Source = None) -> Status:
@@ -56,7 +62,12 @@ def status(target: Target, migrations: Source = None) -> Status:
         OperationalError: The database cannot be read.
     """
     files = {migration.id: migration for migration in loaded(migrations)}
-    state = ledger_of(target)
+    state, found = Ledger(), list[str]()
+    if exists(target):
+        with opened(target, read_only=True) as connection:
+            state = ledger.read(connection)
+            # in the middle of a script nobody knows what the schema should be
+            found = [] if state.unfinished else _drift(connection, list(files.values()), state)
     comparison = compare(list(files.values()), state)
     rows = []
     for entry in state.entries:
@@ -96,7 +107,16 @@ def status(target: Target, migrations: Source = None) -> Status:
         for id in comparison.unfinished
         if id not in listed
     ]
-    return Status(database=name_of(target), exists=exists(target), migrations=tuple(rows))
+    return Status(
+        database=name_of(target),
+        exists=exists(target),
+        migrations=tuple(rows),
+        drift=tuple(found),
+    )
+
+
+def _drift(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[str]:
+    return [str(difference) for difference in drift.differences(connection, migrations, state)]
 
 
 def assert_current(connection: Connection, migrations: Source = None) -> None:
@@ -105,11 +125,13 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
     Raises:
         SchemaTooNew: The database has migrations that are not known here.
         SchemaOutOfDate: Migrations are pending, or one was left unfinished.
-        LedgerMismatch: The files of applied migrations have changed.
+        LedgerMismatch: The files of applied migrations have changed, or the schema is not what they make.
     """
     files = loaded(migrations)
     with opened(connection, read_only=True):
-        comparison = compare(files, ledger.read(connection))
+        state = ledger.read(connection)
+        comparison = compare(files, state)
+        drifted = [] if state.unfinished else _drift(connection, files, state)
     name = name_of(connection)
     if comparison.missing:
         raise SchemaTooNew(
@@ -137,6 +159,13 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
             f"{name} lacks migrations that come before applied ones ({', '.join(comparison.out_of_order)}): `dao migrate` "
             "refuses them as they are, and says what can be done",
             pending=pending,
+        )
+    if drifted:
+        raise LedgerMismatch(
+            f"{name}: the schema is not what its migrations make: {drifted[0]}"
+            + (f", and {len(drifted) - 1} more" if len(drifted) > 1 else "")
+            + "; `dao schema diff` shows all. Undo what was done by hand, or bring it into a migration",
+            drift=drifted,
         )
     if pending:
         raise SchemaOutOfDate(

@@ -1,0 +1,176 @@
+"""The commands about the schema: the file that shows it whole, and what differs between it and a database."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from dao import migrate, settings
+from dao.cli.common import UNSAFE, common, json_option, quiet_option, read_settings
+from dao.cli.output import Output
+from dao.errors import MigrationError
+
+__all__ = ["schema", "schema_file"]
+
+
+def schema_file(folder: Path) -> Path:
+    """Return where the schema of a folder of migrations is written: beside it, since in it every *.sql is a migration."""
+    folder = folder.absolute()
+    return folder.with_name(f"{folder.name}.schema.sql")
+
+
+@click.group("schema")
+def schema() -> None:
+    """Show the schema whole, and what differs from it."""
+
+
+def _file_command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the commands that read the migrations only."""
+    for option in (
+        json_option,
+        quiet_option,
+        click.option(
+            "-o",
+            "--output",
+            "file",
+            metavar="FILE",
+            help="The schema file; - for standard output. [default: DIR.schema.sql]",
+        ),
+        click.option(
+            "-m",
+            "--migrations",
+            "folder",
+            metavar="DIR",
+            help="Folder of the migrations. [default: $DATABASE_MIGRATIONS, else those of this package]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _dumped(folder: str | None, file: str | None) -> tuple[Path, str]:
+    """Return where the schema belongs, and what it is."""
+    from dao.migrate import schema as schemas  # for those only who ask for it
+
+    migrations = read_settings(None, folder).migrations or migrate.default_folder()
+    if file == "":
+        raise click.UsageError("--output is empty: name a file, or leave the option out")
+    path = schema_file(migrations) if file is None else Path(file)
+    return path, schemas.dump(migrate.load(migrations))
+
+
+@schema.command("dump")
+@_file_command
+def dump(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> None:
+    """Write the schema file.
+
+    It holds what all migrations make, found by running them in memory. Needs no database. A file that is current stays as
+    it is.
+    """
+    output = Output(quiet=quiet, as_json=as_json)
+    if file == "-" and as_json:
+        raise click.UsageError("--output - and --json exclude each other")
+    path, text = _dumped(folder, file)
+    if file == "-":
+        sys.stdout.write(text)
+        return
+    changed = _content(path) != text
+    if changed:
+        _write(path, text)
+    output.line(f"{path}: {'written' if changed else 'current already'}")
+    output.json({"path": str(path), "written": changed})
+
+
+@schema.command("check")
+@_file_command
+def check(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> int:
+    """Check that the schema file is current.
+
+    Exits with 5 and shows what differs if it is not. Needs no database.
+    """
+    output = Output(quiet=quiet, as_json=as_json)
+    if file == "-":
+        raise click.UsageError("--output - is for dump: name the file to check")
+    path, text = _dumped(folder, file)
+    there = _content(path)
+    rows = list(
+        difflib.unified_diff(
+            [] if there is None else there.split("\n"),
+            text.split("\n"),
+            str(path),
+            "what the migrations make",
+            lineterm="",
+        )
+    )
+    current = there == text
+    output.json({"path": str(path), "exists": there is not None, "current": current, "diff": rows})
+    if current:
+        output.line(f"{path}: current", style="green")
+        return 0
+    for row in rows:
+        output.line(row)
+    what = "does not exist" if there is None else "is not what the migrations make"
+    output.error(f"{path} {what}: run `dao schema dump`")
+    return UNSAFE
+
+
+@schema.command("diff")
+@common()
+def diff(config: settings.Settings, output: Output) -> int:
+    """Show what differs between the database and what its applied migrations make.
+
+    Object by object, columns and constraints by their structure, not their text. Reads only. Exits with 5 if anything
+    does.
+    """
+    from dao.migrate import schema as schemas
+
+    found = schemas.diff(config.url, config.migrations)
+    output.json(
+        {
+            "database": config.url.path,
+            "equal": not found,
+            "differences": [attrs.asdict(difference) | {"text": str(difference)} for difference in found],
+        }
+    )
+    for difference in found:
+        output.line(str(difference))
+    if not found:
+        output.line(f"{config.url.path}: the schema is what its migrations make", style="green")
+        return 0
+    number = f"{len(found)} difference{'' if len(found) == 1 else 's'}"
+    output.error(f"{config.url.path}: the schema is not what its migrations make ({number})")
+    return UNSAFE
+
+
+def _content(path: Path) -> str | None:
+    """Return the text of the schema file, with LF line ends, or None if there is none."""
+    try:
+        if path.exists() and not path.is_file():
+            raise MigrationError(f"{path}: not a regular file; name the schema file")
+        return path.read_bytes().decode(errors="replace").replace("\r\n", "\n")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MigrationError(f"{path}: the schema file cannot be read: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the schema file, whole or not at all."""
+    path = path.resolve()  # a link stays one
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(text.encode())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise MigrationError(f"{path}: the schema file cannot be written: {error.strerror}") from error

@@ -1,0 +1,178 @@
+"""The verbs that change the ledger and run nothing: for what was done by hand, or by another tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import attrs
+
+from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError, MigrationFileError
+from dao.migrate import drift, ledger
+from dao.migrate.files import Migration, Source, loaded
+from dao.migrate.plan import find_id
+from dao.migrate.schema import Difference, applied, differences, read, replayed
+from dao.migrate.target import Target, exclusive, existing, opened
+
+__all__ = ["Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"]
+
+
+def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+    """Note that migrations are applied, without running them, and return their ids. One that is, is passed over.
+
+    Raises:
+        MigrationError: There is no such migration, or the database does not exist.
+        DatabaseBusy: Another connection kept the lock.
+    """
+    files = {migration.id: migration for migration in loaded(migrations)}
+    wanted = {find_id(id, files) for id in ids}
+    place = {id: number for number, id in enumerate(files)}
+    with opened(existing(target)) as connection, exclusive(connection):
+        writer = ledger.Writer(connection)
+        state = ledger.read(connection)
+        marked = [id for id in files if id in wanted and (id not in state.ids or id in state.unfinished)]
+        for id in marked:
+            if id in state.ids:
+                writer.not_applied(id, operation="unmark")
+            # its place among the applied ones is that in the folder, so that a rollback does not begin with it
+            later = [entry.applied_at for entry in state.entries if place.get(entry.id, -1) > place[id]]
+            writer.applied(files[id], duration_ms=None, operation="mark", before=min(later, default=None))
+        drift.record(connection, list(files.values()))
+    return marked
+
+
+def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+    """Note that migrations are not applied, without undoing them, and return their ids.
+
+    Raises:
+        MigrationError: One is not applied, or the database does not exist.
+        DatabaseBusy: Another connection kept the lock.
+    """
+    with opened(existing(target)) as connection, exclusive(connection):
+        writer = ledger.Writer(connection)
+        state = ledger.read(connection)
+        known = dict.fromkeys([*state.ids, *state.unfinished])
+        unmarked = [find_id(id, known, kind="applied") for id in ids]
+        for id in unmarked:
+            writer.not_applied(id, operation="unmark")
+        drift.record(connection, _known(migrations))
+    return unmarked
+
+
+def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+    """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
+
+    Raises:
+        MigrationError: One is not applied, its file has gone, or the database does not exist.
+        DatabaseBusy: Another connection kept the lock.
+    """
+    files = {migration.id: migration for migration in loaded(migrations)}
+    with opened(existing(target)) as connection, exclusive(connection):
+        writer = ledger.Writer(connection)
+        state = ledger.read(connection)
+        known = dict.fromkeys([*state.ids, *state.unfinished])
+        accepted = [find_id(id, known, kind="applied") for id in ids]
+        for id in accepted:
+            if id not in files:
+                raise LedgerMismatch(
+                    f"{id}: its file has gone, so there is no edit to accept; restore it, or `dao unmark {id}`",
+                    missing=[id],
+                )
+            if id in state.unfinished:
+                raise LedgerMismatch(
+                    f"{id}: it was left unfinished; first say how it ended, with `dao migrate resolve {id}`",
+                    unfinished=[id],
+                )
+            entry = state.get(id)
+            if entry is not None:
+                writer.note(files[id], entry, operation="accept")
+        drift.record(connection, list(files.values()))
+    return accepted
+
+
+def _known(migrations: Source) -> Sequence[Migration]:
+    """Return the files' migrations, none if they cannot be read: who forgets one may not have the folder."""
+    try:
+        return loaded(migrations)
+    except MigrationFileError:
+        return ()
+
+
+# ---------------------------------------------------------------- unfinished ones
+
+
+@attrs.frozen(kw_only=True)
+class Unfinished:
+    """A migration in the middle of which a run ended, outside of a transaction, and how the live schema differs.
+
+    `from_applied`: from the schema with the migration applied; `from_rolled_back`: from the one without it. None if that
+    cannot be told, because the migrations cannot be replayed.
+    """
+
+    id: str
+    doing: str
+    from_applied: tuple[Difference, ...] | None
+    from_rolled_back: tuple[Difference, ...] | None
+
+
+def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished:
+    """Return how the live schema differs from both ends of an unfinished migration. Reads only.
+
+    Raises:
+        MigrationError: It is not unfinished, or the database does not exist.
+    """
+    files = loaded(migrations)
+    with opened(existing(target), read_only=True) as connection:
+        state = ledger.read(connection)
+        id = find_id(id, state.unfinished, kind="unfinished")
+        live = read(connection)
+    before = attrs.evolve(state, entries=tuple(entry for entry in state.entries if entry.id != id))
+
+    def versus(texts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
+        try:
+            with replayed(texts) as memory:
+                return tuple(differences(read(memory), live))
+        except MigrationError:
+            return None
+
+    scripts = applied(files, before)
+    own = [(entry.id, entry.text or "") for entry in state.entries if entry.id == id]
+    own = own or [(file.id, file.text) for file in files if file.id == id]
+    return Unfinished(
+        id=id,
+        doing=state.unfinished[id],
+        from_applied=versus([*scripts, *own]) if own else None,
+        from_rolled_back=versus(scripts),
+    )
+
+
+def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"], migrations: Source = None) -> str:
+    """Note how an unfinished migration ended, after somebody has finished or undone it by hand, and return its id.
+
+    Raises:
+        DatabaseBusy: The process that was at it still lives, or another connection kept the lock.
+        MigrationError: It is not unfinished, its file has gone, or the database does not exist.
+    """
+    files = {migration.id: migration for migration in loaded(migrations)}
+    with opened(existing(target)) as connection, exclusive(connection):
+        writer = ledger.Writer(connection)
+        state = ledger.read(connection)
+        id = find_id(id, state.unfinished, kind="unfinished")
+        if id in state.running:
+            raise DatabaseBusy(
+                f"{state.database}: process {state.running[id]} is {state.unfinished[id]} {id}: wait until it has ended"
+            )
+        if outcome == "applied" and id not in files:
+            raise LedgerMismatch(
+                f"{id}: its file has gone, so there is no text to note; restore it, or say --rolled-back", missing=[id]
+            )
+        entry = state.get(id)
+        if outcome == "rolled back":
+            writer.not_applied(id, operation="resolve", detail=outcome)
+        elif entry is None:
+            writer.applied(files[id], duration_ms=None, operation="resolve", detail=outcome)
+        else:
+            # its rollback did not come to its end: it keeps its place
+            writer.note(files[id], entry, operation="resolve", detail=outcome)
+        drift.record(connection, list(files.values()))
+    return id

@@ -1,0 +1,74 @@
+"""Who did what to a database's schema, where, when, with which version of this tool, and how long it took."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from dao.migrate import ledger
+from dao.migrate.target import Target, exists, opened
+
+__all__ = ["Deed", "history"]
+
+_OURS = """
+SELECT at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version
+FROM   _dao_history
+ORDER  BY id
+"""
+# what the stock command did, or a version of this package that kept no history
+_YOYOS = """
+SELECT created_at_utc, operation, migration_id, NULL, NULL, username, hostname, NULL
+FROM   _yoyo_log
+"""
+_NOT_OURS = "WHERE id NOT IN (SELECT yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
+
+
+@attrs.frozen(kw_only=True)
+class Deed:
+    """One operation: apply, rollback, mark, unmark, accept, adopt, resolve, reset or restore.
+
+    `at` is in UTC, ISO 8601. `id` is None for what concerns the whole database. `tool_version` is None for what the stock
+    `yoyo` command did; `detail` says more, such as what was lost.
+    """
+
+    at: str
+    operation: str
+    id: str | None
+    duration_ms: int | None
+    detail: str | None
+    user: str
+    host: str
+    tool_version: str | None
+
+
+def history(target: Target) -> list[Deed]:
+    """Return all that was done to a database, the oldest first. Reads only; empty for one that does not exist.
+
+    Raises:
+        OperationalError: The database cannot be read.
+    """
+    if not exists(target):
+        return []
+    with opened(target, read_only=True) as connection:
+        present = {name for (name,) in connection.execute(ledger.TABLE_NAMES)}
+        rows: list[Any] = []
+        if "_dao_history" in present:
+            rows += connection.execute(_OURS).fetchall()
+        if "_yoyo_log" in present:
+            rows += connection.execute(_YOYOS + (_NOT_OURS if "_dao_history" in present else "")).fetchall()
+    # sorting is stable: what was noted in one microsecond stays in order
+    rows.sort(key=lambda row: str(row[0]).replace(" ", "T"))
+    return [
+        Deed(
+            at=str(at).replace(" ", "T"),
+            operation=operation,
+            id=id,
+            duration_ms=duration,
+            detail=detail,
+            user=user,
+            host=host,
+            tool_version=version,
+        )
+        for at, operation, id, duration, detail, user, host, version in rows
+    ]
