@@ -23,6 +23,7 @@ import apsw
 import apsw.aio
 
 from dao import engine, sqlite, url
+from dao.aio_writer import TaskWriter
 from dao.engine import Connection
 from dao.errors import Error, OperationalError, PoolClosed
 from dao.eventloop import Event, event, shielded, within
@@ -139,6 +140,7 @@ class Pool:
         self._queue: deque[_Waiter] = deque()
         self._closed = False
         self._drained: Event | None = None
+        self._writer: TaskWriter | None = None
         self._acquired = self._timeouts = self._recycled = 0
         self._waited = self._longest_wait = 0.0
 
@@ -160,6 +162,29 @@ class Pool:
         """
         async with self.acquire() as connection:
             return await run(connection, function, *args, **kwargs)
+
+    async def write(self, function: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
+        """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes, as `dao.Pool.write`.
+
+        A task that is cancelled in the queue leaves it, and its function never runs. Once that has begun, the
+        cancellation waits for the commit, so that nothing goes on behind the caller's back: what it wrote stays.
+
+        Raises:
+            Error: As `dao.Pool.write`.
+        """
+        if timeout is None:
+            timeout = self._timeout
+        else:
+            check_bounds(self._size, timeout)
+        if self._url.is_memory:
+            async with self.acquire(timeout=timeout) as connection:
+                return await run(connection, engine.run_in_transaction, function, *args, **kwargs)
+        if self._closed:
+            raise PoolClosed("the pool is closed")
+        if self._writer is None:
+            self._writer = TaskWriter(self._url)
+        written: T = await self._writer.write(function, args, kwargs, timeout)
+        return written
 
     @contextlib.asynccontextmanager
     async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[apsw.AsyncConnection]:
@@ -185,16 +210,20 @@ class Pool:
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
+        writer = self._writer.writer if self._writer is not None else None
         return PoolStats(
             size=self._size,
             idle=len(self._idle),
             active=len(self._held) + self._opening,
             waiting=len(self._queue),
             acquired=self._acquired,
-            timeouts=self._timeouts,
+            timeouts=self._timeouts + (writer.timeouts if writer else 0),
             recycled=self._recycled,
             wait_seconds=self._waited,
             longest_wait_seconds=self._longest_wait,
+            queued=writer.queued if writer else 0,
+            writes=writer.writes if writer else 0,
+            batches=writer.batches if writer else 0,
         )
 
     async def health(self, timeout: float = 5.0) -> Health:
@@ -215,10 +244,14 @@ class Pool:
     async def aclose(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed.
 
-        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish;
-        then their statements are interrupted, and they have a second to clean up. Safe to repeat.
+        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish,
+        and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
+        and all have a second to clean up. Safe to repeat.
         """
+        deadline = time.monotonic() + timeout
         self._closed = True
+        if self._writer is not None:
+            self._writer.finish()
         for waiter in self._queue:
             waiter.event.set()
         self._queue.clear()
@@ -230,17 +263,18 @@ class Pool:
 
         # all of them, even if cancelled: each has a thread that would keep the process alive
         await shielded(close_idle)
+        written = self._writer is None or await self._writer.ended(timeout)
         if not self._held and not self._opening:
-            return True
+            return written
         if self._drained is None:
             self._drained = event()
-        if await within(timeout, self._drained.wait):
-            return True
+        if await within(max(0.0, deadline - time.monotonic()), self._drained.wait):
+            return written
         for connection in self._held:
             # a holder may close its connection itself
             with contextlib.suppress(apsw.ConnectionClosedError):
                 connection.interrupt()
-        return await within(1.0, self._drained.wait)
+        return await within(1.0, self._drained.wait) and written
 
     # ------------------------------------------------------------ lending
 

@@ -12,9 +12,13 @@ from dao import url
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, OperationalError, PoolTimeout, ReadOnlyDatabase
 
-__all__ = ["Health", "PoolStats", "check_bounds", "is_broken", "reset", "timed_out"]
+__all__ = ["ABANDONED", "FORKED", "Health", "PoolStats", "check_bounds", "is_broken", "reset", "timed_out"]
 
 log = logging.getLogger("dao.pool")
+
+FORKED = "this pool belongs to the parent of this process: a connection does not survive a fork; make a new pool"
+#: In a forked child, what holds the parent's connections: never used nor closed (sqlite.org/howtocorrupt.html, 2.6).
+ABANDONED: list[object] = []
 
 
 @attrs.frozen(kw_only=True)
@@ -22,6 +26,8 @@ class PoolStats:
     """What a pool is doing. `size` bounds `idle` + `active`; the others count since the pool was made.
 
     `wait_seconds` is the sum over all that had to wait for a connection, `longest_wait_seconds` the longest.
+
+    Of `write`: `queued` functions wait for their turn; `writes` were committed, in `batches` transactions.
     """
 
     size: int
@@ -33,6 +39,9 @@ class PoolStats:
     recycled: int
     wait_seconds: float
     longest_wait_seconds: float
+    queued: int = 0
+    writes: int = 0
+    batches: int = 0
 
 
 @attrs.frozen(kw_only=True)

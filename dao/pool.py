@@ -10,8 +10,9 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import apsw
 import attrs
@@ -19,9 +20,14 @@ import attrs
 from dao import engine, sqlite, url
 from dao.engine import Connection
 from dao.errors import Error, PoolClosed
+from dao.lending import ABANDONED as _ABANDONED
+from dao.lending import FORKED as _FORKED
 from dao.lending import Health, PoolStats, check_bounds, is_broken, reset, timed_out
+from dao.writer import Writer, wake_threads
 
 __all__ = ["Health", "Lease", "Pool", "PoolStats"]
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +99,7 @@ class Pool:
         self._queue: deque[_Waiter] = deque()
         self._closed: str | None = None
         self._drained = threading.Event()
+        self._writer = Writer(self._url, wake_threads)
         self._acquired = self._timeouts = self._recycled = 0
         self._waited = self._longest_wait = 0.0
         _POOLS.add(self)
@@ -121,6 +128,39 @@ class Pool:
             check_bounds(self._size, timeout)
         return Lease(self, timeout)
 
+    def write(self, function: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
+        """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes; return its result.
+
+        For many threads that each write a little (tool executions, heartbeats): one commit serves all that wait for one.
+        The function runs in the pool's writer thread, on a connection of its own, beside the `size` that are lent. It
+        runs in a savepoint: if it raises, what it did is undone, what others did is not, and its exception comes here.
+        What returns is committed, and as durable as `synchronous` has it.
+
+        Functions run one after the other, in the order of arrival, so a slow one delays all that wait. One begins within
+        `timeout` seconds, which replace the pool's, or never. Once it has begun, this waits for its commit. After a
+        Ctrl-C in that wait it may yet be stored. Parts of a function are undone with `dao.transaction`; COMMIT and
+        ROLLBACK are refused, and cursors that were not read to their end are closed.
+
+        A database in memory is its one connection: there each function gets a transaction of its own.
+
+        Raises:
+            PoolTimeout: Its turn did not come in time: it never runs.
+            PoolClosed: The pool was closed, or belongs to the parent of this process.
+            DatabaseBusy: Another connection kept the write lock for longer than the busy timeout.
+            OperationalError: The shared transaction failed, and nothing of it is stored: safe to repeat.
+            RuntimeError: A function that runs in `write` called it.
+            ValueError: The timeout is below 0.
+        """
+        if timeout is None:
+            timeout = self._timeout
+        else:
+            check_bounds(self._size, timeout)
+        if self._url.is_memory:
+            with self.acquire(timeout=timeout) as connection, engine.transaction(connection):
+                return function(connection, *args, **kwargs)
+        written: T = self._writer.write(function, args, kwargs, timeout)
+        return written
+
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
         with self._lock:
@@ -130,10 +170,13 @@ class Pool:
                 active=len(self._held) + self._opening,
                 waiting=len(self._queue),
                 acquired=self._acquired,
-                timeouts=self._timeouts,
+                timeouts=self._timeouts + self._writer.timeouts,
                 recycled=self._recycled,
                 wait_seconds=self._waited,
                 longest_wait_seconds=self._longest_wait,
+                queued=self._writer.queued,
+                writes=self._writer.writes,
+                batches=self._writer.batches,
             )
 
     def health(self, timeout: float = 5.0) -> Health:
@@ -159,10 +202,11 @@ class Pool:
     def close(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed.
 
-        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish;
-        then their statements are interrupted, and they have a second to clean up. A connection that is held even after
-        that is closed when it comes back. Safe to repeat.
+        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish,
+        and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
+        and all have a second to clean up. What is held even after that is closed when it comes back. Safe to repeat.
         """
+        deadline = time.monotonic() + timeout
         with self._lock:
             if self._closed is None:
                 self._closed = "the pool is closed"
@@ -177,8 +221,9 @@ class Pool:
         with self._lock:
             self._held.difference_update(idle)
             self._note_drained()
-        if self._drained.wait(timeout):
-            return True
+        written = self._writer.close(timeout)
+        if self._drained.wait(max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))):
+            return written
         with self._lock:
             held = list(self._held)
         log.warning("pool: %d connections still in use after %.1f s; interrupting them", len(held), timeout)
@@ -186,7 +231,7 @@ class Pool:
             # a holder may close its connection itself
             with contextlib.suppress(apsw.ConnectionClosedError):
                 connection.interrupt()
-        return self._drained.wait(1.0)
+        return self._drained.wait(1.0) and written
 
     # ------------------------------------------------------------ lending
 
@@ -329,9 +374,7 @@ def _close(connection: Connection) -> None:
         log.warning("pool: a connection could not be closed: %s", error)
 
 
-_FORKED = "this pool belongs to the parent of this process: a connection does not survive a fork; make a new pool"
 _POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
-_ABANDONED: list[Connection] = []
 
 
 def _after_fork() -> None:

@@ -21,7 +21,7 @@ from dao.errors import MigrationError
 __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 
 
-@click.command("migrate")
+@click.group("migrate", invoke_without_command=True)
 @common()
 @click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Apply the next N only.")
@@ -29,7 +29,9 @@ __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 @allow_out_of_order_option
 @data_loss_option
 @no_snapshot_option
+@click.pass_context
 def migrate_(
+    context: click.Context,
     config: settings.Settings,
     output: Output,
     to: str | None,
@@ -40,6 +42,8 @@ def migrate_(
     no_snapshot: bool,
 ) -> None:
     """Apply the pending migrations, all or none. Creates the database if need be."""
+    if context.invoked_subcommand is not None:
+        return
     with output.progress():
         results = migrate.apply(
             config.url,

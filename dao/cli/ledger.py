@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
+import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import common, json_option, quiet_option, read_settings
+from dao.cli.common import MISMATCH, common, json_option, quiet_option, read_settings
 from dao.cli.output import Output
 
-__all__ = ["accept", "mark", "new", "unmark"]
+__all__ = ["accept", "history", "mark", "new", "resolve", "unmark"]
 
 
 @click.command("new")
@@ -30,13 +32,13 @@ def new(name: tuple[str, ...], folder: str | None, quiet: bool, as_json: bool) -
     output.json({"paths": paths})
 
 
-def _ledger_command(name: str, change: Callable[..., list[str]], done: str, description: str) -> click.Command:
+def _ledger_command(name: str, done: str, description: str) -> click.Command:
     @click.command(name, help=description)
-    @common(migrations=name != "unmark")
+    @common()
     @click.argument("ids", nargs=-1, required=True, metavar="ID…")
     def command(config: settings.Settings, output: Output, ids: tuple[str, ...]) -> None:
-        source = () if name == "unmark" else (config.migrations,)
-        changed = change(config.url, ids, *source)
+        change: Callable[..., list[str]] = getattr(migrate, name)
+        changed = change(config.url, ids, config.migrations)
         for id in changed:
             output.line(f"{done} {id}")
         if not changed:
@@ -46,13 +48,73 @@ def _ledger_command(name: str, change: Callable[..., list[str]], done: str, desc
     return command
 
 
-mark = _ledger_command("mark", migrate.mark, "marked as applied:", "Note migrations as applied, running nothing.")
-unmark = _ledger_command(
-    "unmark", migrate.unmark, "marked as not applied:", "Note migrations as not applied, undoing nothing."
-)
+mark = _ledger_command("mark", "marked as applied:", "Note migrations as applied, running nothing.")
+unmark = _ledger_command("unmark", "marked as not applied:", "Note migrations as not applied, undoing nothing.")
 accept = _ledger_command(
     "accept",
-    migrate.accept,
     "accepted as it is now:",
     "Accept edits of applied files as deliberate.\n\nRuns nothing.",
 )
+
+
+@click.command("history")
+@common(migrations=False)
+def history(config: settings.Settings, output: Output) -> None:
+    """Print who changed the schema, and when.
+
+    The oldest first. Reads only.
+    """
+    deeds = migrate.history(config.url)
+    for deed in deeds:
+        took = "" if deed.duration_ms is None else f" in {deed.duration_ms} ms"
+        by = "by yoyo" if deed.tool_version is None else f"by dao {deed.tool_version}"
+        what = f"{deed.operation:<8}  {deed.id or config.url.path}{took}"
+        output.line(f"{deed.at[:19].replace('T', ' ')} UTC  {what}, {deed.user}@{deed.host}, {by}")
+        if deed.detail:
+            output.line(f"  {deed.detail}")
+    if not deeds:
+        output.line(f"{config.url.path}: nothing was done yet")
+    output.json({"database": config.url.path, "history": [attrs.asdict(deed) for deed in deeds]})
+
+
+@click.command("resolve")
+@common()
+@click.argument("id", metavar="ID")
+@click.option("--applied", "outcome", flag_value="applied", help="It is applied: somebody finished it.")
+@click.option("--rolled-back", "outcome", flag_value="rolled back", help="It is not: somebody undid it.")
+def resolve(
+    config: settings.Settings, output: Output, id: str, outcome: Literal["applied", "rolled back"] | None
+) -> int:
+    """Say how an unfinished migration ended.
+
+    One that runs outside of a transaction and did not come to its end. Shows how the schema differs from both ends, then
+    notes which it is; without either option it only shows.
+    """
+    found = migrate.unfinished(config.url, id, config.migrations)
+    ends = {"applied": found.from_applied, "rolled back": found.from_rolled_back}
+    for end, differences in ends.items():
+        if differences is None:
+            output.line(f"{end}: cannot be compared, since the migrations do not run in an empty database")
+        elif differences:
+            output.line(f"{end}: it would differ from the schema as it is:")
+        else:
+            output.line(f"{end}: that is the schema as it is")
+        for difference in differences or ():
+            output.line(f"  {difference}")
+    if outcome is None:
+        output.line(f"say which it is: `dao migrate resolve {found.id} --applied` or `--rolled-back`")
+    else:
+        migrate.resolve(config.url, found.id, outcome, config.migrations)
+        output.line(f"{found.id}: noted as {outcome}", style="green")
+    output.json(
+        {
+            "database": config.url.path,
+            "id": found.id,
+            "outcome": outcome,
+            "differences": {
+                end: None if differences is None else [str(difference) for difference in differences]
+                for end, differences in ends.items()
+            },
+        }
+    )
+    return 0 if outcome else MISMATCH

@@ -1,7 +1,8 @@
 """The command `dao`: its group, its way with errors, and the exit codes.
 
 Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 migrations are pending; 4 applied files have changed or
-gone; 130 interrupted. 3 and 4 are for `status --exit-code` and `health`.
+gone; 5 a check found what must not be; 130 interrupted. 3 and 4 are for `status --exit-code` and `health`, 5 for `rehearse`,
+`verify`, `lint` and `schema`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def group() -> None:
     The database is named by --database, else DATABASE_URL, else the DATABASE_URL in ./.env, else
     sqlite:///orchestrator.db.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4 applied files changed or missing.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4 applied files changed or missing,
+    5 a check found what must not be.
     """
 
 

@@ -90,6 +90,8 @@ class Output:
                     self._status.update(f"{doing} {step.id}")
             case migrate.Notice(step, text):
                 self.note(f"{step.id}: {text}")
+            case migrate.Snapshotted(snapshot):
+                self.note(f"snapshot of what is there now: {snapshot.path}")
             case migrate.Waiting(seconds, holder):
                 who = f" held by {holder}" if holder else ""
                 self.note(f"waiting for the lock{who} ({seconds:.0f} s) …")
@@ -103,6 +105,8 @@ class Output:
             plural = "" if result.statements == 1 else "s"
             took = milliseconds(result.seconds)
             self.line(f"{done} {result.id} ({result.statements} statement{plural}, {took})", style="green")
+            for loss in result.losses:
+                self.note(f"{result.id} lost {loss}")
         if results:
             total = milliseconds(sum(result.seconds for result in results))
             self.line(f"{database}: {len(results)} migration{'' if len(results) == 1 else 's'} in {total}")
@@ -118,6 +122,7 @@ class Output:
                         "statements": result.statements,
                         "seconds": round(result.seconds, 6),
                         "notices": list(result.notices),
+                        "losses": [attrs.asdict(loss) for loss in result.losses],
                     }
                     for result in results
                 ],
@@ -131,6 +136,7 @@ class Output:
                 "database": status.database,
                 "exists": status.exists,
                 "current": status.is_current,
+                "drift": list(status.drift),
                 "migrations": [attrs.asdict(migration) for migration in status.migrations],
             }
         )
@@ -146,14 +152,21 @@ class Output:
         summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
         where = status.database if status.exists else f"{status.database} (does not exist yet)"
         self.line(f"{where}: {summary}")
+        if status.drift:
+            self.line("the schema is not what these migrations make (`dao schema diff`):", style="red")
+        for difference in status.drift:
+            self.line(f"  {difference}", style="red")
 
     def plan(self, database: str, steps: Sequence[migrate.Step]) -> None:
         """Print the steps that would run."""
         for step in steps:
-            alone = "" if step.transactional else ", alone and outside of a transaction"
+            how = "" if step.transactional else ", alone and outside of a transaction"
+            how += ", alone and with foreign keys enforced" if step.foreign_keys else ""
             source = step.path or "the ledger"
             verb = "apply" if step.direction == "apply" else "roll back"
-            self.line(f"{verb} {step.id} (from {source}{alone})")
+            self.line(f"{verb} {step.id} (from {source}{how})")
+            if step.drops:
+                self.line(f"  drops what it made, with what that holds: {', '.join(step.drops)}")
         if not steps:
             self.line(f"{database}: nothing to do")
         self.json(
@@ -165,6 +178,8 @@ class Output:
                         "direction": step.direction,
                         "path": None if step.path is None else str(step.path),
                         "transactional": step.transactional,
+                        "foreign_keys": step.foreign_keys,
+                        "drops": list(step.drops),
                     }
                     for step in steps
                 ],

@@ -1,4 +1,8 @@
-"""What a script says of itself, in the comment lines at its top: `-- depends:`, `-- transactional:` and their like."""
+"""What a script says of itself, in the comment lines at its top: `-- depends:`, `-- transactional:` and their like.
+
+What other tools write for "not in a transaction" is understood too: dbmate's `-- migrate:up transaction:false`, goose's
+`-- +goose NO TRANSACTION`, sqlx's `-- no-transaction`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,17 @@ import attrs
 
 from dao.errors import MigrationFileError
 
-__all__ = ["NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "read"]
+__all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "read"]
 
 _LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
+_DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
+_GOOSE = re.compile(r"^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
+_SQLX = "-- no-transaction"
 _FORMS = "`data-loss TABLE[, TABLE]`, `drop table [TABLE[, TABLE]]` or `drop column [TABLE.COLUMN[, TABLE.COLUMN]]`"
+
+#: What the text of a script begins with if a file beside it says that it runs outside of a transaction, as diesel's does.
+#: It is in the text, and in the first line, so that the ledger says it still, and lines keep their numbers.
+ALONE = "/* a file beside this one says: outside of a transaction */ "
 
 
 @attrs.frozen
@@ -56,10 +67,14 @@ NOTHING_ALLOWED = Allowance()
 
 @attrs.frozen(kw_only=True)
 class Directives:
-    """What a script says: `lines` has the line of the first directive of each name that stands there."""
+    """What a script says: `lines` has the line of the first directive of each name that stands there.
+
+    `transactional` is of this script; `pair_transactional` of its pair as a whole, whichever of the two says it.
+    """
 
     depends: tuple[str, ...] = ()
     transactional: bool = True
+    pair_transactional: bool = True
     foreign_keys: bool = False
     allows: Allowance = NOTHING_ALLOWED
     lines: Mapping[str, int] = attrs.Factory(dict)
@@ -72,17 +87,24 @@ def read(text: str, path: Path) -> Directives:
         MigrationFileError: One means nothing, or contradicts another; `path` and the line are in the message.
     """
     found: dict[str, list[tuple[int, str]]] = {}
-    for number, line in enumerate(text.split("\n"), 1):
+    alone = text.startswith(_SQLX)
+    for number, line in enumerate(text.removeprefix(ALONE).split("\n"), 1):
         if match := _LINE.match(line):
             found.setdefault(match[1], []).append((number, match[2].strip()))
+        elif _DBMATE.match(line):
+            alone = True
         elif line.strip() and not line.lstrip().startswith("--"):
             break
     allows = NOTHING_ALLOWED
     for number, value in found.get("allows", []):
         allows |= _allowance(value, path, number)
+    together = _one_of(found, "transactional", {"true": True, "false": False}, path)
+    # goose takes it from anywhere in its file
+    together = together and not text.startswith(ALONE) and not ("+goose" in text and _GOOSE.search(text))
     directives = Directives(
         depends=tuple(dict.fromkeys(id for _, value in found.get("depends", []) for id in value.split())),
-        transactional=_one_of(found, "transactional", {"true": True, "false": False}, path),
+        transactional=together and not alone,
+        pair_transactional=together,
         foreign_keys=_one_of(found, "foreign_keys", {"off": False, "on": True}, path),
         allows=allows,
         lines={name: rows[0][0] for name, rows in found.items()},

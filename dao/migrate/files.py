@@ -1,7 +1,7 @@
-"""Pairs of scripts on disk -> migrations in order. Every malformed input is refused here, with its path.
+"""Scripts on disk -> migrations in order, and a new one beside them.
 
-A pair is `NAME.sql` + `NAME.rollback.sql` (yoyo's convention), or `NAME.up.sql` + `NAME.down.sql` (that of sqlx and
-golang-migrate), so that another project's folder can be taken as it is. NAME is the migration's id.
+Which files make a migration, in which layout, is found in `layouts`, so that another project's folder can be taken as it
+is. A migration's id is the name of its file, or folder, without suffixes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 
 from dao.errors import MigrationError, MigrationFileError
-from dao.migrate import directives
+from dao.migrate import directives, layouts
 
 __all__ = [
     "Migration",
@@ -33,8 +33,8 @@ __all__ = [
     "start_of_statement",
 ]
 
-_SCRIPT_SUFFIXES = (".up.sql", ".sql")
-_ROLLBACK_SUFFIXES = (".rollback.sql", ".down.sql")
+#: How many digits a time has as an id.
+_TIME = 14
 # What SQLite's tokenizer skips, byte for byte (sqlite3GetToken); possessive, so that no comment is matched past its end.
 _NO_STATEMENT = re.compile(
     r"(?>[ \t\n\f\r][\t-\r ]*+|[;\ufeff]|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))*+",
@@ -47,7 +47,8 @@ class Migration:
     """A pair of scripts. The texts have LF line ends and no byte order mark; `path` is where the first came from.
 
     `depends` holds the ids that must be applied before. `transactional` is false if the script says that it must run
-    outside of a transaction. `foreign_keys`: it is to run with foreign keys enforced. `allows`: what it may lose.
+    outside of a transaction. `foreign_keys`: it is to run with foreign keys enforced. `allows`: what it may lose. Those
+    that begin with `rollback_` are the same of the second script.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Migration:
     transactional: bool = True
     foreign_keys: bool = False
     allows: directives.Allowance = directives.NOTHING_ALLOWED
+    rollback_transactional: bool = True
     rollback_foreign_keys: bool = False
     rollback_allows: directives.Allowance = directives.NOTHING_ALLOWED
 
@@ -89,14 +91,16 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
         MigrationFileError: A file is not what it should be; `.path` and `.line` say where.
     """
     path = default_folder() if folder is None else Path(folder)
-    scripts, rollbacks = _scan(path)
-    for id, rollback in rollbacks.items():
-        if id not in scripts:
-            raise MigrationFileError(
-                f"{rollback}: a rollback script without its migration; add {id}.sql beside it or remove it",
-                path=rollback,
-            )
-    migrations = {id: _read(id, script, rollbacks.get(id)) for id, script in scripts.items()}
+    migrations = {
+        scripts.id: from_texts(
+            scripts.id,
+            scripts.text,
+            scripts.rollback_text,
+            path=scripts.path,
+            rollback_path=scripts.rollback_path,
+        )
+        for scripts in layouts.read(path)
+    }
     return _in_order(migrations)
 
 
@@ -113,8 +117,8 @@ def loaded(source: Source) -> Sequence[Migration]:
 
 def sort_key(id: str) -> tuple[bool, tuple[int, ...], str]:
     """Return the key by which ids sort: by their leading numbers, those without one last, then by their text."""
-    match = re.match(r"[0-9]+(?:\.[0-9]+)*", id)
-    return match is None, tuple(int(part) for part in match[0].split(".")) if match else (), id
+    number = layouts.number(id)
+    return number is None, number or (), id
 
 
 def checksum(text: str | None) -> str | None:
@@ -135,104 +139,7 @@ def start_of_statement(text: str, begin: int = 0) -> int:
     return _NO_STATEMENT.match(text, begin).end()  # type: ignore[union-attr] # it matches nothing, too
 
 
-# ---------------------------------------------------------------- scan
-
-
-def _scan(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except FileNotFoundError as error:
-        raise MigrationFileError(
-            f"{folder}: the migrations folder does not exist; name the right one with --migrations or "
-            "DATABASE_MIGRATIONS",
-            path=folder,
-        ) from error
-    except NotADirectoryError as error:
-        raise MigrationFileError(f"{folder}: not a folder; migrations are files in a folder", path=folder) from error
-    except OSError as error:
-        raise MigrationFileError(f"{folder}: cannot be read: {error.strerror}", path=folder) from error
-    scripts: dict[str, Path] = {}
-    rollbacks: dict[str, Path] = {}
-    for entry in entries:
-        if entry.name.startswith(".") or not _is_script(entry):
-            continue
-        path = Path(entry.path)
-        id, found = _id(entry.name, scripts, rollbacks)
-        if id in found:
-            raise MigrationFileError(
-                f"{path}: the migration {id} has a script like this already, {found[id].name}; remove one of the two",
-                path=path,
-            )
-        found[id] = path
-    if not scripts and not rollbacks:
-        raise MigrationFileError(
-            f"{folder}: the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql", path=folder
-        )
-    return scripts, rollbacks
-
-
-def _is_script(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a script to read. What only looks like one is refused, not passed over."""
-    path = Path(entry.path)
-    name = entry.name
-    suffix = path.suffix
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise MigrationFileError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it", path=path) from error
-    if _is_folder(entry):
-        if suffix.lower() == ".sql" or re.match(r"[0-9]", name):
-            raise MigrationFileError(
-                f"{path}: a folder where a migration file should be; put NAME.sql and NAME.rollback.sql themselves "
-                "into the migrations folder",
-                path=path,
-            )
-        return False
-    if suffix == ".py" and not name.startswith("_"):
-        raise MigrationFileError(
-            f"{path}: Python migrations are not run here; write it as {path.stem}.sql and {path.stem}.rollback.sql",
-            path=path,
-        )
-    if suffix.lower() != ".sql" or name.startswith("_tmp_yoyonew"):
-        return False
-    if suffix != ".sql":
-        raise MigrationFileError(
-            f"{path}: the suffix must be lower case, or the file would be passed over; rename it to {path.stem}.sql",
-            path=path,
-        )
-    if entry.is_symlink() and not path.exists():
-        raise MigrationFileError(f"{path}: a dangling link to {path.readlink()}; mend or remove it", path=path)
-    if not entry.is_file():
-        raise MigrationFileError(f"{path}: not a regular file", path=path)
-    if name.startswith("post-apply"):
-        raise MigrationFileError(
-            f"{path}: yoyo's post-apply hooks are not run here; make it a migration of its own", path=path
-        )
-    return True
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _id(name: str, scripts: dict[str, Path], rollbacks: dict[str, Path]) -> tuple[str, dict[str, Path]]:
-    for suffixes, found in ((_ROLLBACK_SUFFIXES, rollbacks), (_SCRIPT_SUFFIXES, scripts)):
-        for suffix in suffixes:
-            if name.endswith(suffix) and name != suffix:
-                return name.removesuffix(suffix), found
-    raise AssertionError(name)  # hidden files and other suffixes were passed over
-
-
 # ---------------------------------------------------------------- read
-
-
-def _read(id: str, path: Path, rollback_path: Path | None) -> Migration:
-    return from_texts(
-        id, _text(path), None if rollback_path is None else _text(rollback_path), path=path, rollback_path=rollback_path
-    )
 
 
 def from_texts(
@@ -256,6 +163,7 @@ def from_texts(
                 path=rollback_path,
                 line=line,
             )
+    together = said.pair_transactional and undoing.pair_transactional
     return Migration(
         id=id,
         path=path,
@@ -263,29 +171,13 @@ def from_texts(
         rollback_path=rollback_path,
         rollback_text=rollback_text,
         depends=said.depends,
-        transactional=said.transactional,
+        transactional=together and said.transactional,
         foreign_keys=said.foreign_keys,
         allows=said.allows,
+        rollback_transactional=together and undoing.transactional,
         rollback_foreign_keys=undoing.foreign_keys,
         rollback_allows=undoing.allows,
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise MigrationFileError(f"{path}: cannot be read: {error.strerror}", path=path) from error
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise MigrationFileError(f"{path}:{line}: not UTF-8; save the file as UTF-8", path=path, line=line) from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise MigrationFileError(f"{path}:{line}: a NUL character, at which SQLite would stop", path=path, line=line)
-    return text
 
 
 # ---------------------------------------------------------------- order
@@ -332,14 +224,15 @@ def _cycle(waiting_for: Mapping[str, Iterable[str]]) -> list[str]:
 # ---------------------------------------------------------------- new
 
 
-def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetime | None = None) -> tuple[Path, Path]:
-    """Create an empty pair for a new migration and return its two paths.
+def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetime | None = None) -> tuple[Path, ...]:
+    """Create an empty migration in the folder's layout and return the paths of its files: two, or the one that it needs.
 
     The id is the time in UTC and the name in snake case, such as `20250115010000_create_tasks`; a second later than the
-    latest id there is, if the clock is behind that.
+    latest id there is, if the clock is behind that. Among another tool's files with small numbers it is the next of these.
 
     Raises:
-        MigrationError: The name holds no letter or digit, or the pair cannot be written.
+        MigrationError: The name holds no letter or digit, or the files cannot be written.
+        MigrationFileError: The folder's layout cannot be told.
     """
     path = default_folder() if folder is None else Path(folder)
     slug = re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
@@ -347,21 +240,56 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
         raise MigrationError(f"a migration's name needs a letter or a digit (a-z, 0-9), got {name!r}")
     if not path.is_dir():
         raise MigrationError(f"{path}: the migrations folder does not exist; create it first")
+    layout = layouts.layout_of(path)
     moment = (datetime.now(UTC) if now is None else now.astimezone(UTC)).replace(microsecond=0)
-    for entry in os.listdir(path):
-        if match := re.match(r"([0-9]{14})_.*\.sql$", entry):
-            try:
-                moment = max(moment, datetime.strptime(match[1] + "Z", "%Y%m%d%H%M%S%z") + timedelta(seconds=1))
-            except ValueError:
-                continue  # fourteen digits that are no time
-    id = f"{moment:%Y%m%d%H%M%S}_{slug}"
-    title = slug.replace("_", " ").capitalize()
-    script, rollback = path / f"{id}.sql", path / f"{id}.rollback.sql"
+    texts = _new_texts(layout, _new_id(path, layout, slug, moment), slug, undo=any(path.glob("U*__*.sql")))
+    paths = tuple(path / name for name in texts)
     try:
-        with script.open("x", encoding="utf-8") as file:
-            file.write(f"-- {title}: what for.\n-- What it locks or rewrites, and what its rollback loses.\n\n")
-        with rollback.open("x", encoding="utf-8") as file:
-            file.write(f"-- Undoes {id}. What it loses.\n\n")
+        if layout == "diesel":
+            paths[0].parent.mkdir()
+        for file, text in zip(paths, texts.values(), strict=True):
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(text)
     except OSError as error:
         raise MigrationError(f"{error.filename}: cannot be written: {error.strerror}") from error
-    return script, rollback
+    return paths
+
+
+def _new_id(folder: Path, layout: layouts.Layout, slug: str, moment: datetime) -> str:
+    """Return the id of a migration that comes after all that are there."""
+    names = [name for name in os.listdir(folder) if layout == "diesel" or name.endswith(".sql")]
+    latest = layouts.number_text(max(names, key=lambda name: layouts.number(name) or (), default="")) or ""
+    v, separator = ("V", "__") if layout == "flyway" else ("", "_")
+    if layout != "pair" and 0 < len(latest) < _TIME and "-" not in latest:
+        rest = latest.rstrip("0123456789")
+        last = latest[len(rest) :]
+        return f"{v}{rest}{int(last) + 1:0{len(last)}}{separator}{slug}"
+    for name in names:
+        number = layouts.number(name)
+        if number is not None and len(str(number[0])) == _TIME:
+            try:
+                moment = max(moment, datetime.strptime(f"{number[0]}Z", "%Y%m%d%H%M%S%z") + timedelta(seconds=1))
+            except ValueError:
+                continue  # fourteen digits that are no time
+    form = "%Y-%m-%d-%H%M%S" if layout == "diesel" and "-" in latest else "%Y%m%d%H%M%S"
+    return f"{v}{moment:{form}}{separator}{slug}"
+
+
+def _new_texts(layout: layouts.Layout, id: str, slug: str, *, undo: bool) -> dict[str, str]:
+    """Return the texts of a new migration by the names of the files."""
+    title = slug.replace("_", " ").capitalize()
+    script = f"-- {title}: what for.\n-- What it locks or rewrites, and what its rollback loses.\n\n"
+    rollback = f"-- Undoes {id}. What it loses.\n\n"
+    match layout:
+        case "dbmate":
+            return {f"{id}.sql": f"{script}-- migrate:up\n\n\n-- migrate:down\n\n"}
+        case "goose":
+            return {f"{id}.sql": f"{script}-- +goose Up\n\n\n-- +goose Down\n\n"}
+        case "diesel":
+            return {f"{id}/up.sql": script, f"{id}/down.sql": rollback}
+        case "flyway":
+            return {f"{id}.sql": script} | ({f"U{id[1:]}.sql": rollback} if undo else {})
+        case "up/down":
+            return {f"{id}.up.sql": script, f"{id}.down.sql": rollback}
+        case "pair":
+            return {f"{id}.sql": script, f"{id}.rollback.sql": rollback}

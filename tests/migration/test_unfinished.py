@@ -107,7 +107,7 @@ def test_apply_failure_outside_of_a_transaction_leaves_it_unfinished(path, url, 
     with pytest.raises(error, match=message) as caught:
         migrate.apply(url, folder)
     assert "what it did before this stays done" in str(caught.value)
-    assert "`dao mark 0002_x` (applied) or `dao unmark 0002_x` (not applied)" in str(caught.value)
+    assert "`dao migrate resolve 0002_x`" in str(caught.value)
     assert "othing was changed" not in str(caught.value)
     assert {"x", "y"} & set(tables(path)) == {"x"}
     status = migrate.status(url, folder)
@@ -194,7 +194,7 @@ def test_apply_while_one_is_unfinished_is_refused_with_the_remedy(path, url, tmp
     with pytest.raises(LedgerMismatch, match="0002_x: applying it did not come to its end") as caught:
         verb(url, folder)
     assert caught.value.unfinished == ("0002_x",)
-    assert "`dao mark 0002_x` (applied) or `dao unmark 0002_x` (not applied)" in str(caught.value)
+    assert "`dao migrate resolve 0002_x`" in str(caught.value)
     assert dump(path) == before
 
 

@@ -1,0 +1,1 @@
+"""What migration tools do to a SQLite database: crashes, concurrency, failures, lost rows, and time."""

@@ -1,0 +1,76 @@
+"""Waiting for `dao.writer` in async code: `dao.aio.Pool.write`. The rules of a batch are the same, and not here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from dao import url
+from dao.batch import Call
+from dao.eventloop import Event, event, shielded, within
+from dao.writer import Writer
+
+__all__ = ["TaskWriter"]
+
+
+class TaskWriter:
+    """A writer for the tasks of the event loop that is running."""
+
+    def __init__(self, database_url: url.DatabaseURL) -> None:
+        post = _from_threads()
+
+        def wake(events: Sequence[Event]) -> None:
+            # a loop that has ended has nobody who waits
+            with contextlib.suppress(RuntimeError):
+                post(_set, events)
+
+        self.writer = Writer(database_url, wake)
+        self._ended = event()
+
+    async def write(
+        self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], timeout: float
+    ) -> Any:
+        """Have a function run, and wait for its commit. It may wait for its turn so many seconds."""
+        call = Call(function, arguments, keywords, event())
+        self.writer.submit(call)
+        left = False
+        try:
+            if not await within(timeout, call.done.wait):
+                left = self.writer.leave(call)
+                if not left:  # it has begun: now only its end tells whether it is stored
+                    await call.done.wait()
+        except BaseException:
+            if not self.writer.leave(call):
+                await shielded(call.done.wait)
+            raise
+        if left:
+            raise self.writer.timed_out(timeout)
+        return call.outcome()
+
+    def finish(self) -> None:
+        """Take no more calls, run those that are queued, close the connection. Safe to repeat."""
+        self.writer.finish(self._ended)
+
+    async def ended(self, timeout: float) -> bool:
+        """Wait for the end of what `finish` began; return whether the connection is closed."""
+        if await within(timeout, self._ended.wait):
+            return True
+        self.writer.give_up(timeout)
+        return await within(1.0, self._ended.wait)
+
+
+def _set(events: Sequence[Event]) -> None:
+    for one in events:
+        one.set()
+
+
+def _from_threads() -> Callable[..., object]:
+    """Return what another thread calls to have a function called in the loop that is running."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        post: Callable[..., object] = trio.lowlevel.current_trio_token().run_sync_soon
+        return post
+    return asyncio.get_running_loop().call_soon_threadsafe

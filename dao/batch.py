@@ -1,0 +1,172 @@
+"""What a batch of `dao.writer` is on its connection: one transaction, and a savepoint for each function that runs in it.
+
+Here is what keeps the functions apart from each other; who waits for them, and when a batch ends, is in `dao.writer`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import apsw
+
+from dao import engine, sqlite
+from dao.engine import Connection
+from dao.errors import Error, ForeignKeyViolation, OperationalError
+
+__all__ = ["Call", "Line", "failure"]
+
+log = logging.getLogger("dao.pool")
+
+
+class Call:
+    """A function that waits for its turn and then for its commit. `done` is what its caller waits at."""
+
+    __slots__ = ("arguments", "done", "error", "function", "keywords", "result")
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], done: Any
+    ) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.keywords = keywords
+        self.done = done
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def outcome(self) -> Any:
+        """Return what the function returned, or raise what went wrong."""
+        if self.error is None:
+            return self.result
+        try:
+            raise self.error
+        finally:
+            self.error = None  # or the error's traceback would hold this frame, and this frame the error
+
+
+class _Guard:
+    """Keeps a function from ending the transaction that it shares, and from leaving a cursor open."""
+
+    # It does not know the connection that knows it: that cycle would keep a connection open that nobody uses.
+    __slots__ = ("calling", "cursors")
+
+    def __init__(self) -> None:
+        self.calling = False
+        self.cursors: list[weakref.ref[apsw.Cursor]] = []
+
+    def authorize(self, operation: int, what: str | None, *_: object) -> int:
+        """Refuse a COMMIT and a ROLLBACK as they are prepared, before they harm anybody."""
+        if self.calling and operation == apsw.SQLITE_TRANSACTION and what != "BEGIN":
+            raise OperationalError(
+                f"a function that runs in write shares its transaction with others, so it cannot {what}: return to "
+                "have it committed, raise to have it undone, and use dao.transaction for a part of it"
+            )
+        return apsw.SQLITE_OK
+
+    def veto(self) -> bool:
+        """Turn a commit within a function into a rollback: that of a statement after SQLite gave up the transaction."""
+        return self.calling
+
+    def cursor(self, connection: Connection) -> apsw.Cursor:
+        """Make a cursor and remember it."""
+        cursor = apsw.Cursor(connection)
+        self.cursors.append(weakref.ref(cursor))
+        return cursor
+
+    def close_cursors(self) -> None:
+        """Close what was not read to its end: it would hold up the savepoint and the commit."""
+        for reference in self.cursors:
+            cursor = reference()
+            if cursor is not None:
+                cursor.close(True)
+        self.cursors.clear()
+
+
+class Line:
+    """The connection of the writer, and what is said on it: begin, run calls, commit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._guard = guard = _Guard()
+        self._execute = apsw.Cursor(connection).execute
+        connection.cursor_factory = guard.cursor
+        connection.authorizer = guard.authorize
+        connection.set_commit_hook(guard.veto)
+
+    def begin(self) -> None:
+        """Begin the transaction of a batch."""
+        self._execute("BEGIN IMMEDIATE")
+        engine._open.add(self.connection)
+
+    def run(self, call: Call) -> bool:
+        """Run one function in its savepoint. Return whether the transaction is still there.
+
+        Raises:
+            apsw.Error: It is not.
+        """
+        connection, guard, execute = self.connection, self._guard, self._execute
+        execute("SAVEPOINT dao_call")
+        guard.calling = True
+        try:
+            call.result = call.function(connection, *call.arguments, **call.keywords)
+        except BaseException as error:  # noqa: BLE001 - its caller gets it
+            call.error = error
+        guard.calling = False
+        if guard.cursors:
+            guard.close_cursors()
+        if connection in engine._lost or not connection.in_transaction:
+            return False
+        if call.error is None and connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
+            call.error = ForeignKeyViolation(
+                "a foreign key that is checked at the end is broken: the row refers to one that does not exist"
+            )
+        if call.error is not None:
+            execute("ROLLBACK TO dao_call")
+        try:
+            execute("RELEASE dao_call")
+        except apsw.BusyError as error:
+            raise OperationalError(
+                "a function left a blob or a cursor open, with which SQLite commits nothing: close it in the function"
+            ) from error
+        return True
+
+    def commit(self) -> bool:
+        """Commit the batch. Return whether the connection serves for another: nothing in it holds an old snapshot."""
+        # not from the cache of statements: a function could find it there, past the authorizer
+        self._execute("COMMIT", can_cache=False)
+        engine._open.discard(self.connection)
+        return self.connection.txn_state() == apsw.SQLITE_TXN_NONE
+
+    def interrupt(self) -> None:
+        """Interrupt the statement that is running."""
+        with contextlib.suppress(apsw.ConnectionClosedError):
+            self.connection.interrupt()
+
+    def close(self) -> None:
+        """Close the connection; a transaction that is open is undone."""
+        engine._open.discard(self.connection)
+        engine._lost.discard(self.connection)
+        try:
+            self.connection.close(True)
+        except apsw.Error as error:
+            log.warning("pool: the writer's connection could not be closed: %s", error)
+
+
+def failure(error: BaseException, connection: Connection | None) -> Callable[[], Error]:
+    """Return what makes, for each call, an exception of its own for the error that met all of them."""
+    known = error
+    # a function may have closed the connection
+    with contextlib.suppress(apsw.ConnectionClosedError):
+        known = (connection is not None and sqlite.translate(error, connection)) or error
+    kind = type(known) if isinstance(known, OperationalError) else OperationalError
+    detail = str(known) if isinstance(known, Error) else f"{type(known).__name__}: {known}"
+
+    def make() -> Error:
+        made = kind(f"nothing of this write is stored, for the transaction that it shared with others failed: {detail}")
+        made.__cause__ = error
+        return made
+
+    return make

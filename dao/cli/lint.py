@@ -1,0 +1,97 @@
+"""The command that looks for what may go wrong with migrations, without a database."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from dao import settings
+from dao.cli.common import UNSAFE, json_option, quiet_option, read_settings
+from dao.cli.output import Output
+
+if TYPE_CHECKING:
+    from dao.migrate.lint import Finding
+
+__all__ = ["lint"]
+
+_STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+@click.command("lint")
+@click.option("-m", "--migrations", "folder", metavar="DIR", help="Folder of the migrations. [default: as for migrate]")
+@click.option("--rules", is_flag=True, help="Print the rules and do nothing else.")
+@click.option("--sarif", metavar="FILE", help="Write a SARIF report to FILE too, for code review; - prints it instead.")
+@click.option("--strict", is_flag=True, help="Fail because of warnings too.")
+@quiet_option
+@json_option
+def lint(folder: str | None, rules: bool, sarif: str | None, strict: bool, quiet: bool, as_json: bool) -> int:
+    """Look for what may go wrong with migrations.
+
+    Runs them in memory and asks SQLite's compiler what each statement does; needs no database. Exits with 5 if there is
+    an error that is not silenced (`-- lint: ignore CODE reason` above the statement). Notes never fail.
+    """
+    from dao import migrate
+    from dao.migrate.lint import lint as run
+
+    output = Output(quiet=quiet, as_json=as_json)
+    if rules:
+        _print_rules(output)
+        return 0
+    if sarif == "-" and output.as_json:
+        raise click.UsageError("--json and --sarif - both print one document; write the report to a file")
+    # whatever DATABASE_URL is: no database is opened
+    source = read_settings(settings.DEFAULT_URL, folder).migrations
+    findings = run(source)
+    if sarif is not None:
+        _write_sarif(findings, sarif)
+    grave = {"error", "warning"} if strict else {"error"}
+    failed = any(finding.severity in grave and finding.silenced is None for finding in findings)
+    if sarif != "-":
+        _print(output, findings, source or migrate.default_folder(), ok=not failed)
+    return UNSAFE if failed else 0
+
+
+def _print(output: Output, findings: Sequence[Finding], folder: Path, *, ok: bool) -> None:
+    for finding in findings:
+        if finding.silenced is None:
+            what = f"{finding.severity} {finding.code} {finding.name}: {finding.message}; {finding.remedy}"
+            output.line(f"{finding.path}:{finding.line}: {what}", style=_STYLES[finding.severity])
+    counts = {
+        severity: sum(finding.severity == severity and finding.silenced is None for finding in findings)
+        for severity in _STYLES
+    }
+    silenced = sum(finding.silenced is not None for finding in findings)
+    parts = [f"{number} {name}{'' if number == 1 else 's'}" for name, number in counts.items() if number]
+    parts += [f"{silenced} silenced"] if silenced else []
+    output.line(f"{folder}: {', '.join(parts) or 'nothing found'}")
+    output.json(
+        {
+            "migrations": str(folder),
+            "ok": ok,
+            "findings": [{**attrs.asdict(finding), "path": str(finding.path)} for finding in findings],
+        }
+    )
+
+
+def _print_rules(output: Output) -> None:
+    from dao.migrate.lint import RULES
+
+    for rule in RULES:
+        output.line(f"{rule.code} {rule.name} ({rule.severity})\n    {rule.reason}\n    To do: {rule.remedy}.")
+    output.json([attrs.asdict(rule) for rule in RULES])
+
+
+def _write_sarif(findings: Sequence[Finding], file: str) -> None:
+    from dao.migrate.sarif import report
+
+    text = json.dumps(report(findings), indent=2) + "\n"
+    if file == "-":
+        sys.stdout.write(text)
+    else:
+        Path(file).write_text(text, encoding="utf-8")

@@ -1,0 +1,218 @@
+"""The command that rehearses migrations on a copy of the database."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from dao import migrate, settings
+from dao.cli.common import UNSAFE, allow_out_of_order_option, common
+from dao.cli.output import Output, _is_terminal, milliseconds
+
+if TYPE_CHECKING:
+    from dao.migrate.rehearsal import Copying, Rehearsal, Rehearsed, RoundTrip, RowChange
+
+__all__ = ["rehearse"]
+
+_MEGABYTE = 1024 * 1024
+_DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
+
+
+@click.command("rehearse")
+@common()
+@click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
+@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Rehearse the next N only.")
+@click.option("--round-trip", is_flag=True, help="Undo them on the copy, too, and apply them again.")
+@click.option(
+    "--memory-limit",
+    type=click.IntRange(min=0),
+    metavar="MB",
+    help="Copy a larger database into a temporary file beside it. [default: 1024, or a quarter of the memory]",
+)
+@allow_out_of_order_option
+def rehearse(
+    config: settings.Settings,
+    output: Output,
+    to: str | None,
+    steps: int | None,
+    round_trip: bool,
+    memory_limit: int | None,
+    allow_out_of_order: bool,
+) -> int:
+    """Try the pending migrations on a copy.
+
+    Copies the database while others go on with it, applies what is pending to the copy, and shows what that does. Never
+    writes to the database. Exits with 5 if `dao migrate` would fail or lose rows.
+    """
+    from dao.migrate.rehearse import rehearse as rehearsed  # for those only who ask for it
+
+    with _progress(output) as report:
+        found = rehearsed(
+            config.url,
+            config.migrations,
+            to=to,
+            steps=steps,
+            allow_out_of_order=allow_out_of_order,
+            round_trip=round_trip,
+            memory_limit=None if memory_limit is None else memory_limit * _MEGABYTE,
+            report=report,
+        )
+    output.json(_document(found))
+    if not found.migrations:
+        output.line(f"{found.database}: nothing to apply, so there is nothing to rehearse")
+        return 0
+    for one in found.migrations:
+        _print(output, one)
+    for id in found.not_reached:
+        output.line(f"not tried  {id}", style="yellow")
+    if found.round_trip is not None:
+        _print_round_trip(output, found.round_trip)
+    return _verdict(output, found)
+
+
+def _document(found: Rehearsal) -> dict[str, Any]:
+    return attrs.asdict(found) | {
+        "ok": found.ok,
+        "seconds": found.seconds,
+        "migrations": [attrs.asdict(one) | {"ok": one.ok} for one in found.migrations],
+        "round_trip": None
+        if found.round_trip is None
+        else attrs.asdict(found.round_trip) | {"ok": found.round_trip.ok},
+    }
+
+
+# ---------------------------------------------------------------- what was found
+
+
+def _print(output: Output, one: Rehearsed) -> None:
+    """Print a line for a migration, and below it what it did that is worth a look."""
+    if one.failure is not None:
+        output.line(f"fails      {one.id}", style="red")
+        _details(output, [one.failure.message], "red")
+    else:
+        state, style = ("applies", "green") if one.ok else ("refused", "red")
+        output.line(
+            f"{state:<9}  {one.id} ({_count(one.statements, 'statement')}, {milliseconds(one.seconds)})", style=style
+        )
+    _details(output, [f"rebuilds {table}" for table in one.rebuilt])
+    _details(output, map(_rows, one.rows))
+    missing = {gone.table.lower() for gone in one.gone}
+    _details(output, [f"takes {gone}" for gone in one.gone], "yellow")
+    for loss in one.losses:
+        if loss in one.undeclared:
+            _details(output, [f"LOSES {loss}"], "red")
+            _details(output, [f"  `dao migrate` refuses that, unless the file says `{loss.declaration}`"])
+        elif loss.kind != "rows" or loss.table.lower() not in missing:
+            _details(output, [f"loses {loss}, as it declares"], "yellow")
+    _details(output, [f"the rebuild loses: {difference}" for difference in one.lost], "yellow")
+    _details(output, [f"breaks the view {view}" for view in one.broken_views], "yellow")
+    enforced = "with foreign keys enforced, as in other tools, it would"
+    _details(output, [f"{enforced} also take {gone}" for gone in one.cascades], "yellow")
+    if one.enforced_failure is not None:
+        _details(output, [f"{enforced} fail: {one.enforced_failure}"], "yellow")
+    _details(output, one.notices)
+    _details(output, _size(one))
+
+
+def _details(output: Output, texts: Sequence[str] | Iterator[str], style: str | None = None) -> None:
+    for text in texts:
+        output.line("    " + text.replace("\n", "\n    "), style=style)
+
+
+def _rows(change: RowChange) -> str:
+    if change.before is None:
+        return f"makes {change.table}" + (f" with {_count(change.after, 'row')}" if change.after else "")
+    if change.now is not None:
+        same = change.before == change.after
+        rows = _count(change.before, "row") if same else f"{change.before} -> {_count(change.after, 'row')}"
+        return f"renames {change.table} to {change.now} ({rows})"
+    if change.after is None:
+        return f"drops {change.table} ({_count(change.before, 'row')})"
+    return f"{change.table}: {change.before} -> {_count(change.after, 'row')}"
+
+
+def _size(one: Rehearsed) -> list[str]:
+    from dao.migrate.copies import readable
+
+    growth = one.bytes_after - one.bytes_before
+    if not growth:
+        return []
+    unused = f", {readable(one.free_after)} of that unused" if one.free_after else ""
+    verb = "grows" if growth > 0 else "shrinks"
+    return [f"the file {verb} by {readable(abs(growth))} to {readable(one.bytes_after)}{unused}"]
+
+
+def _count(number: int | None, noun: str) -> str:
+    return f"? {noun}s" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _print_round_trip(output: Output, trip: RoundTrip) -> None:
+    for id in trip.irreversible:
+        output.line(f"irreversible  {id}", style="yellow")
+    for failure in trip.failures:
+        output.line(f"differs    {failure.id}", style="red")
+        _details(output, [str(failure)], "red")
+    if trip.undone:
+        undone, again = len(trip.undone), len(trip.applied_again)
+        output.line(f"round trip: {_count(undone, 'migration')} undone, {again} applied again")
+
+
+def _verdict(output: Output, found: Rehearsal) -> int:
+    number = _count(len(found.migrations), "migration")
+    held = f"holding the write lock for about {milliseconds(found.lock_seconds)}"
+    where = "in memory, where it is faster than on a disk" if found.in_memory else "on the same disk"
+    failed = [one.id for one in found.migrations if one.failure is not None]
+    refused = [one.id for one in found.migrations if one.undeclared]
+    if failed:
+        output.error(f"`dao migrate` would FAIL: {failed[0]}. Nothing was changed; mend it and rehearse again")
+    elif refused:
+        output.error(
+            f"`dao migrate` would REFUSE to lose data: {', '.join(refused)}. Nothing was changed; mend the scripts, or let "
+            "them declare it"
+        )
+    elif not found.ok:
+        ids = dict.fromkeys(failure.id for failure in found.round_trip.failures) if found.round_trip else ()
+        output.error(f"the round trip does not come back: {', '.join(ids)}. Mend the rollback scripts")
+    else:
+        output.line(
+            f"{found.database}: would apply {number} in {milliseconds(found.seconds)}, {held} (measured {where})",
+            style="green",
+        )
+    return 0 if found.ok else UNSAFE
+
+
+# ---------------------------------------------------------------- progress
+
+
+@contextlib.contextmanager
+def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], object]]:
+    """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs."""
+    from dao.migrate.rehearsal import Copying
+
+    if output.quiet or output.as_json or not _is_terminal(sys.stderr):
+        yield lambda event: None if isinstance(event, Copying | migrate.Notice) else output.report(event)
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=output._rich(sys.stderr), transient=True, refresh_per_second=4) as bar:
+        task = bar.add_task("copying the database", total=None)
+
+        def report(event: migrate.Event | Copying) -> None:
+            match event:
+                case Copying(done, total):
+                    bar.update(task, completed=done, total=total)
+                case migrate.Started(step):
+                    # how long a script will take, nobody knows; drawn now, so as not to be timed with the script
+                    bar.update(task, description=f"{_DIRECTIONS[step.direction]} {step.id}", total=None, refresh=True)
+                case migrate.Notice():
+                    pass  # it is among the results
+                case _:
+                    output.report(event)
+
+        yield report

@@ -1,0 +1,130 @@
+"""The commands that take, list and restore snapshots."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dao import settings
+from dao.cli.common import common
+from dao.cli.output import Output, milliseconds
+from dao.errors import MigrationError
+
+if TYPE_CHECKING:
+    from dao.migrate.snapshot import Snapshot
+
+__all__ = ["restore", "snapshot", "snapshots_"]
+
+_SHOWN = 20
+
+
+@click.command("snapshot")
+@common(migrations=False)
+def snapshot(config: settings.Settings, output: Output) -> None:
+    """Copy the database into a verified file beside it.
+
+    Other programs go on meanwhile. Older snapshots beyond DATABASE_SNAPSHOTS (3 if that is 0) are removed afterwards.
+    """
+    from dao.migrate.copies import readable
+    from dao.migrate.snapshot import take
+
+    begun = time.perf_counter()
+    taken = take(config.url, keep=config.snapshots or None, report=output.report)
+    seconds = time.perf_counter() - begun
+    output.line(f"{taken.path} ({readable(taken.size)}, {milliseconds(seconds)})", style="green")
+    output.json({"database": config.url.path, "snapshot": _document(taken), "seconds": round(seconds, 6)})
+
+
+@click.command("snapshots")
+@common(migrations=False)
+def snapshots_(config: settings.Settings, output: Output) -> None:
+    """List the snapshots of the database, the newest first.
+
+    Each with its id, when it was taken, its size, and the last migration that was applied then.
+    """
+    from dao.migrate.copies import readable
+    from dao.migrate.snapshot import snapshots
+
+    there = snapshots(config.url)
+    for one in there:
+        output.line(f"{one.id}  {_age(one):>12} ago  {readable(one.size):>10}  {one.version}")
+    if not there:
+        output.line(f"{config.url.path}: no snapshots; `dao snapshot` takes one")
+    output.json({"database": config.url.path, "snapshots": [_document(one) for one in there]})
+
+
+@click.command("restore")
+@common(migrations=False)
+@click.argument("id", required=False)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:
+    """Replace the database by a snapshot: the newest, or the one with this ID.
+
+    The beginning of the ID will do. What is replaced becomes a snapshot itself, so that a restore can be undone. Programs
+    that have the database open go on, with the restored rows.
+    """
+    from dao.migrate.copies import readable
+    from dao.migrate.restore import restore as put_back
+    from dao.migrate.restore import row_changes
+    from dao.migrate.snapshot import KEEP, find
+
+    database = config.url.path
+    chosen = find(config.url, id)
+    what = f"{chosen.id} ({chosen.version}, {readable(chosen.size)}, {_age(chosen)} old)"
+    if not yes and not sys.stdin.isatty():
+        raise MigrationError(
+            f"restore replaces every row of {database} by the snapshot {what}, and there is no terminal to ask on: add --yes "
+            "to confirm"
+        )
+    if not yes:
+        click.echo(f"{database}: restore the snapshot {what}", err=True)
+        changes = row_changes(config.url, chosen.path)
+        for table, (now, then) in list(changes.items())[:_SHOWN]:
+            click.echo(f"  {table}: {_rows(now)} -> {_rows(then)}", err=True)
+        if len(changes) > _SHOWN:
+            click.echo(f"  … and {len(changes) - _SHOWN} more tables", err=True)
+        if not changes:
+            click.echo("  every table has as many rows as now", err=True)
+        if not click.confirm(f"Replace all that {database} holds?", err=True):
+            raise MigrationError(f"{database} was not restored: you did not say yes. Nothing was changed")
+    done = put_back(config.url, chosen.id, keep=config.snapshots or KEEP, report=output.report)
+    output.line(f"{database}: restored {what}", style="green")
+    if done.replaced is not None:
+        output.line(f"what it held before: {done.replaced.id} (`dao restore {done.replaced.id}` puts it back)")
+    if done.damaged is not None:
+        output.line(f"what it held before was damaged; its bytes: {done.damaged}")
+    output.json(
+        {
+            "database": database,
+            "restored": _document(chosen),
+            "replaced": None if done.replaced is None else _document(done.replaced),
+            "damaged": None if done.damaged is None else str(done.damaged),
+        }
+    )
+
+
+def _rows(number: int | None) -> str:
+    return "no table" if number is None else f"{number} row{'' if number == 1 else 's'}"
+
+
+def _age(one: Snapshot) -> str:
+    seconds = max(0, int((datetime.now(UTC) - one.taken_at).total_seconds()))
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            number = seconds // length
+            return f"{number} {unit}{'' if number == 1 else 's'}"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def _document(one: Snapshot) -> dict[str, Any]:
+    return {
+        "id": one.id,
+        "path": str(one.path),
+        "taken_at": one.taken_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "version": one.version,
+        "bytes": one.size,
+    }

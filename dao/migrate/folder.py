@@ -1,0 +1,105 @@
+"""What is in a folder, and the texts of its files. What only looks like a migration is refused here, with its path."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from dao.errors import MigrationFileError
+
+__all__ = ["check_name", "is_folder", "is_script", "listing", "refuse", "text_of"]
+
+
+def listing(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, by name, but for what is hidden."""
+    try:
+        return sorted((entry for entry in os.scandir(folder) if entry.name[0] != "."), key=lambda entry: entry.name)
+    except FileNotFoundError as error:
+        raise MigrationFileError(
+            f"{folder}: the migrations folder does not exist; name the right one with --migrations or "
+            "DATABASE_MIGRATIONS",
+            path=folder,
+        ) from error
+    except NotADirectoryError as error:
+        raise MigrationFileError(f"{folder}: not a folder; migrations are files in a folder", path=folder) from error
+    except OSError as error:
+        raise MigrationFileError(f"{folder}: cannot be read: {error.strerror}", path=folder) from error
+
+
+def is_script(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a script to read. What only looks like one is refused, not passed over."""
+    path = Path(entry.path)
+    name = entry.name
+    suffix = path.suffix
+    check_name(path)
+    if is_folder(entry):
+        if suffix.lower() == ".sql" or re.match(r"[0-9]", name):
+            raise MigrationFileError(
+                f"{path}: a folder where a migration file should be; put NAME.sql and NAME.rollback.sql themselves "
+                "into the migrations folder",
+                path=path,
+            )
+        return False
+    if suffix == ".py" and not name.startswith("_"):
+        raise MigrationFileError(
+            f"{path}: Python migrations are not run here; write it as {path.stem}.sql and {path.stem}.rollback.sql",
+            path=path,
+        )
+    if suffix.lower() != ".sql" or name.startswith("_tmp_yoyonew"):
+        return False
+    if suffix != ".sql":
+        raise MigrationFileError(
+            f"{path}: the suffix must be lower case, or the file would be passed over; rename it to {path.stem}.sql",
+            path=path,
+        )
+    if entry.is_symlink() and not path.exists():
+        raise MigrationFileError(f"{path}: a dangling link to {path.readlink()}; mend or remove it", path=path)
+    if not entry.is_file():
+        raise MigrationFileError(f"{path}: not a regular file", path=path)
+    if name.startswith("post-apply"):
+        raise MigrationFileError(
+            f"{path}: yoyo's post-apply hooks are not run here; make it a migration of its own", path=path
+        )
+    return True
+
+
+def check_name(path: Path) -> None:
+    """Refuse a file name that is not UTF-8: it could not be an id."""
+    try:
+        path.name.encode()
+    except UnicodeEncodeError as error:
+        raise MigrationFileError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it", path=path) from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder, or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file, with LF line ends and without a byte order mark."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MigrationFileError(f"{path}: cannot be read: {error.strerror}", path=path) from error
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise MigrationFileError(f"{path}:{line}: not UTF-8; save the file as UTF-8", path=path, line=line) from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise MigrationFileError(f"{path}:{line}: a NUL character, at which SQLite would stop", path=path, line=line)
+    return text
+
+
+def refuse(path: Path, reason: str, line: int | None = None) -> NoReturn:
+    """Raise the error that says where a file is not what it should be, why, and what to do."""
+    where = path if line is None else f"{path}:{line}"
+    raise MigrationFileError(f"{where}: {reason}", path=path, line=line)

@@ -1,0 +1,272 @@
+"""What `lint` finds in the schema that a script leaves: views, triggers, keys, defaults, what a rebuild lost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apsw
+import attrs
+
+from dao.engine import Connection
+from dao.migrate.content import quoted
+from dao.migrate.lint_replay import Replay
+from dao.migrate.lint_schema import Object, Schema, Table
+from dao.migrate.lint_script import Script, Statement
+from dao.migrate.lint_statements import Problem, Subject, listed
+from dao.migrate.lint_trials import compiles, undone, without_quotes
+
+__all__ = ["Outcome"]
+
+_KEYS = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
+_INDEXED = "SELECT name FROM pragma_index_info(?) WHERE name IS NOT NULL"
+_REMOVING = tuple(value for name, value in vars(apsw).items() if name.startswith(("SQLITE_DROP_", "SQLITE_ALTER_")))
+
+
+@attrs.frozen
+class _Key:
+    """A foreign key of a table."""
+
+    table: str
+    columns: tuple[str, ...]
+    parent: str
+
+
+class Outcome:
+    """Looks at the schema after each script of one replay, and remembers what was wrong already."""
+
+    def __init__(self) -> None:
+        self._broken: dict[tuple[str, str], str] = {}
+        self._keys: set[tuple[str, _Key]] = set()
+        #: Foreign keys whose parent was not there after a script; it may come with a later one.
+        self._orphans: dict[_Key, tuple[int, Statement | None, str]] = {}
+        self._defaults: dict[str, bool] = {}
+
+    def problems(self, subject: Subject, replay: Replay, number: int) -> Iterator[Problem]:
+        """Yield what is wrong since this script, which is the folder's so-and-so-many'th."""
+        script = subject.script
+        if script.after == script.before:
+            return
+        connection = replay.connection
+        # only what is new can be broken, unless something was taken away from under it
+        everything = any(statement.tables(*_REMOVING) for statement in script.statements)
+        problems = [*self._compile(subject, connection, everything=everything)]
+        if not subject.is_rollback:
+            problems += self._foreign_keys(script, connection, number, everything=everything)
+            problems += self._tables(script, connection)
+            problems += _lost(script)
+        # a script that fails leaves another schema than it means to
+        if script.failure is None:
+            yield from problems
+
+    def orphans(self, schema: Schema) -> Iterator[tuple[int, Problem]]:
+        """Yield the foreign keys whose parent never came, each with the number of its script."""
+        for key, (number, statement, message) in self._orphans.items():
+            if key.table.lower() in schema.tables and key.parent.lower() not in schema.tables:
+                yield number, ("M013", statement, message)
+
+    # ------------------------------------------------------------ views and triggers
+
+    def _compile(self, subject: Subject, connection: Connection, *, everything: bool) -> Iterator[Problem]:
+        script = subject.script
+        after = script.after.objects
+        asked = {key: item for key, item in after.items() if everything or script.before.objects.get(key) != item}
+        known = self._broken
+        broken: dict[tuple[str, str], str] = {key: problem for key, problem in known.items() if key in after}
+        with without_quotes(connection):
+            for key, item in asked.items():
+                if item.type == "view":
+                    problem = compiles(connection, f"SELECT * FROM {quoted(item.name)}")
+                elif item.type == "trigger":
+                    problem = _compile_trigger(connection, item, script.after)
+                else:
+                    continue
+                broken.pop(key, None)
+                if problem is not None:
+                    broken[key] = problem
+        for key, problem in broken.items():
+            if key not in known or script.before.objects.get(key) != after[key]:
+                item = after[key]
+                yield "M009", _culprit(script, item), f"the {item.type} {item.name} no longer compiles: {problem}"
+        if not subject.is_rollback:
+            self._broken = broken
+
+    # ------------------------------------------------------------ foreign keys
+
+    def _foreign_keys(
+        self, script: Script, connection: Connection, number: int, *, everything: bool
+    ) -> Iterator[Problem]:
+        tables = script.after.tables
+        asked = {name: table for name, table in tables.items() if everything or script.before.tables.get(name) != table}
+        known = {(code, key) for code, key in self._keys if key.table.lower() in tables}
+        self._keys = {(code, key) for code, key in known if key.table.lower() not in asked}
+        self._orphans = {key: found for key, found in self._orphans.items() if key.table.lower() not in asked}
+        for table in asked.values():
+            for key in _foreign_keys(connection, table):
+                for code, message in self._wrong_with(connection, key, script.after):
+                    self._keys.add((code, key))
+                    statement = _last(script, table.name)
+                    if code == "M013" and key.parent.lower() not in tables:
+                        self._orphans[key] = (number, statement, message)
+                    elif (code, key) not in known:
+                        yield code, statement, message
+
+    def _wrong_with(self, connection: Connection, key: _Key, schema: Schema) -> Iterator[tuple[str, str]]:
+        columns = ", ".join(key.columns)
+        if key.parent.lower() not in schema.tables:
+            yield "M013", f"{key.table} ({columns}) refers to {key.parent}, which is not there"
+            return
+        if problem := _mismatch(connection, key):
+            yield "M013", f"{key.table} ({columns}): {problem}"
+        where = " AND ".join(f"{quoted(column)} = ?1" for column in key.columns)
+        plan: list[Any] = connection.execute(
+            f"EXPLAIN QUERY PLAN SELECT 1 FROM {quoted(key.table)} WHERE {where}", (None,), can_cache=False
+        ).fetchall()
+        if any(detail.startswith("SCAN") for *_, detail in plan):
+            yield "M012", f"no index begins with the foreign key {key.table} ({columns}), which refers to {key.parent}"
+
+    # ------------------------------------------------------------ tables
+
+    def _tables(self, script: Script, connection: Connection) -> Iterator[Problem]:
+        for name, table in script.after.tables.items():
+            before = script.before.tables.get(name)
+            if table == before or table.kind != "table":
+                continue
+            old = {column.name.lower() for column in before.columns} if before else set()
+            new = [column for column in table.columns if column.default is not None and column.name.lower() not in old]
+            changing = [column.name for column in new if self._changes(connection, column.default or "")]
+            if changing:
+                yield "M015", _last(script, name), f"{table.name}: the default of {listed(changing)} is not constant"
+            keys = [column for column in table.columns if column.key]
+            had_key = before is None or any(column.key for column in before.columns)
+            if not keys and had_key:
+                yield "M025", _last(script, name), f"{table.name} has no PRIMARY KEY"
+            loose = [column.name for column in keys if not column.not_null]
+            integer = len(keys) == 1 and keys[0].type.upper() == "INTEGER"
+            if loose and not integer and not table.without_rowid and before is None:
+                yield "M026", _last(script, name), f"{table.name}: the key column {listed(loose)} accepts NULL"
+
+    def _changes(self, connection: Connection, default: str) -> bool:
+        """Return whether a default is not constant: SQLite does not let such an expression generate a column."""
+        if default not in self._defaults:
+            problem = ""
+            with undone(connection):
+                try:
+                    connection.execute(f"CREATE TEMP TABLE lint_default (a, b AS ({default}) STORED)")
+                    connection.execute("INSERT INTO temp.lint_default (a) VALUES (1)")
+                except apsw.Error as error:
+                    problem = str(error)
+            self._defaults[default] = "non-deterministic" in problem
+        return self._defaults[default]
+
+
+def _compile_trigger(connection: Connection, trigger: Object, schema: Schema) -> str | None:
+    """Compile the statements that fire a trigger, with no other on its table, and return what is wrong."""
+    table = quoted(trigger.table)
+    known = schema.tables.get(trigger.table.lower())
+    columns = (
+        [column.name for column in known.columns if not column.generated]
+        if known
+        else _columns(connection, trigger.table)
+    )
+    others = [other for other in schema.on(trigger.table.lower()) if other.type == "trigger" and other != trigger]
+    with undone(connection) if others else contextlib.nullcontext():
+        for other in others:
+            connection.execute(f"DROP TRIGGER {quoted(other.name)}")
+        firing = [f"INSERT INTO {table} DEFAULT VALUES", f"DELETE FROM {table}"]
+        if columns:
+            firing.append(f"UPDATE {table} SET " + ", ".join(f"{quoted(name)} = NULL" for name in columns))
+        for sql in firing:
+            problem = compiles(connection, sql)
+            # what fires nothing cannot be done to a view
+            if problem is not None and not problem.endswith("because it is a view"):
+                return problem
+    return None
+
+
+def _columns(connection: Connection, view: str) -> list[str]:
+    try:
+        rows: list[Any] = connection.execute("SELECT name FROM pragma_table_xinfo(?)", (view,)).fetchall()
+    except apsw.Error:  # the view itself is broken, and reported
+        return []
+    return [name for (name,) in rows]
+
+
+def _foreign_keys(connection: Connection, table: Table) -> list[_Key]:
+    rows: list[Any] = connection.execute(_KEYS, (table.name,)).fetchall()
+    keys: dict[int, tuple[list[str], str]] = {}
+    for id, parent, column, _to in rows:
+        keys.setdefault(id, ([], parent))[0].append(column)
+    return [_Key(table.name, tuple(columns), parent) for columns, parent in keys.values()]
+
+
+def _mismatch(connection: Connection, key: _Key) -> str | None:
+    """Return what SQLite says of a foreign key whose parent columns are not unique."""
+    try:
+        connection.execute(f"PRAGMA foreign_key_check({quoted(key.table)})", can_cache=False).fetchall()
+    except apsw.Error as error:
+        message = str(error)
+        return message if f'referencing "{key.parent}"'.lower() in message.lower() else None
+    return None
+
+
+def _lost(script: Script) -> Iterator[Problem]:
+    """Yield what tables had before they were made anew."""
+    if not any(statement.tables(apsw.SQLITE_DROP_TABLE) for statement in script.statements):
+        return
+    explicit = {
+        (event.action, event.first.lower())
+        for statement in script.statements
+        if not statement.tables(apsw.SQLITE_DROP_TABLE)
+        for event in statement.events
+    }
+    for name, table in script.after.tables.items():
+        before = script.before.tables.get(name)
+        dropped = next((one for one in script.statements if before and _drops(one, before)), None)
+        if before is None or dropped is None:
+            continue
+        for item in script.before.on(name):
+            action = apsw.SQLITE_DROP_INDEX if item.type == "index" else apsw.SQLITE_DROP_TRIGGER
+            key = (item.type, item.name.lower())
+            if key not in script.after.objects and (action, item.name.lower()) not in explicit:
+                yield (
+                    "M008",
+                    dropped,
+                    f"the {item.type} {item.name} goes with the old {before.name} and is not made again",
+                )
+        if before.strict and not table.strict:
+            yield "M008", dropped, f"{before.name} was STRICT, and the table that takes its place is not"
+
+
+def _drops(statement: Statement, table: Table) -> bool:
+    """Return whether a statement drops the table that had this root before the script, under any name."""
+    if not statement.tables(apsw.SQLITE_DROP_TABLE):
+        return False
+    gone = statement.before.tables.keys() - statement.after.tables.keys()
+    return any(statement.before.tables[one].root == table.root for one in gone)
+
+
+def _last(script: Script, table: str) -> Statement | None:
+    """Return the statement that left a table as it is: it made, altered or renamed it."""
+    found: Statement | None = None
+    name = table.lower()
+    for statement in script.statements:
+        if statement.after is statement.before:
+            continue
+        if statement.before.tables.get(name) != statement.after.tables.get(name):
+            found = statement
+    return found or _remover(script.statements)
+
+
+def _culprit(script: Script, item: Object) -> Statement | None:
+    """Return the statement that made a view or trigger, or else one that took away what it needs."""
+    key = (item.type, item.name.lower())
+    for statement in reversed(script.statements):
+        if statement.after is not statement.before and key not in statement.before.objects:
+            return statement
+    return _remover(script.statements)
+
+
+def _remover(statements: Sequence[Statement]) -> Statement | None:
+    return next((one for one in reversed(statements) if one.tables(*_REMOVING)), None)

@@ -1,0 +1,126 @@
+"""What only a trial shows: compiling a statement in another way, or running it while a table holds a row.
+
+All of it happens in a copy of the database, its twin, and is undone there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import apsw
+
+from dao.engine import Connection
+from dao.migrate.content import quoted
+from dao.migrate.lint_schema import Table
+
+__all__ = ["compiles", "double_quoted", "failure_with_rows", "lacks_where", "undone", "without_quotes"]
+
+#: What SQLite says of a double-quoted string where they are turned off.
+_QUOTES = " - should this be a string literal in single-quotes?"
+#: A value for a column of such a type; for others it is a number, which most constraints of type accept.
+_VALUES = {"TEXT": "'x'", "BLOB": "x'00'"}
+
+
+def compiles(connection: Connection, sql: str) -> str | None:
+    """Return what is wrong with a statement; None if it compiles. It is not run."""
+    try:
+        connection.cursor().execute(sql, explain=1, can_cache=False).close(True)
+    except apsw.Error as error:
+        return str(error)
+    return None
+
+
+@contextlib.contextmanager
+def undone(connection: Connection) -> Iterator[None]:
+    """Undo what the block does."""
+    connection.execute("SAVEPOINT lint")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO lint; RELEASE lint")
+
+
+@contextlib.contextmanager
+def _configured(connection: Connection, options: Mapping[int, int]) -> Iterator[None]:
+    before = {option: connection.config(option, -1) for option in options}
+    for option, value in options.items():
+        connection.config(option, value)
+    try:
+        yield
+    finally:
+        for option, value in before.items():
+            connection.config(option, value)
+
+
+def without_quotes(connection: Connection) -> contextlib.AbstractContextManager[None]:
+    """Turn double-quoted strings off for a block, as `dao.connect` has it."""
+    return _configured(connection, {apsw.SQLITE_DBCONFIG_DQS_DDL: 0, apsw.SQLITE_DBCONFIG_DQS_DML: 0})
+
+
+def double_quoted(twin: Connection, sql: str) -> str | None:
+    """Return the double-quoted string without which a statement does not compile, with its quotes."""
+    with without_quotes(twin):
+        problem = compiles(twin, sql) or ""
+    name = problem.partition("no such column: ")[2].removesuffix(_QUOTES)
+    # one in a trigger that the statement fires is the trigger's
+    return name if problem.endswith(_QUOTES) and name in sql else None
+
+
+def lacks_where(twin: Connection, sql: str) -> bool:
+    """Return whether a DELETE or UPDATE has no WHERE: then one can be added, which SQLite's grammar decides.
+
+    A parameter shows that it was understood as SQL, and not as part of a string or comment.
+    """
+    body = sql.rstrip().removesuffix(";")
+    places = [len(body)]
+    lower = body.lower()
+    place = lower.find("returning")
+    while place >= 0:
+        places.append(place)
+        place = lower.find("returning", place + 1)
+    for place in places:
+        try:
+            twin.cursor().execute(f"{body[:place]}\nWHERE ?1\n{body[place:]}", explain=1, can_cache=False).close(True)
+        except apsw.BindingsError:
+            return True
+        except apsw.Error:
+            continue
+    return False
+
+
+def failure_with_rows(twin: Connection, sql: str, tables: Sequence[Table], *, copies: bool) -> str | None:
+    """Run a statement while each of these tables holds a row, and return what fails because of that."""
+    with undone(twin), _configured(twin, {apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER: 0}):
+        known = [problem for table in tables for problem in _give_row(twin, table)]
+        try:
+            for _ in twin.cursor().execute(sql, can_cache=False):
+                pass
+        except apsw.Error as error:
+            message = str(error)
+            if copies:
+                return message if message.startswith("NOT NULL constraint failed") else None
+            # our row may break the table's own CHECKs
+            return None if known and message.startswith("CHECK") else message
+    return None
+
+
+def _give_row(twin: Connection, table: Table) -> Sequence[Any]:
+    """Insert a row into a table, if that can be done, and return what constraints it breaks."""
+    columns = [column for column in table.columns if not column.generated and column.default is None]
+    columns = [column for column in columns if column.key == 0 or column.type.upper() != "INTEGER"]
+    names = ", ".join(quoted(column.name) for column in columns)
+    values = ", ".join(
+        _VALUES.get(column.type.upper(), "'x'" if "CHAR" in column.type.upper() else "1") for column in columns
+    )
+    what = f"({names}) VALUES ({values})" if columns else "DEFAULT VALUES"
+    with contextlib.suppress(apsw.Error):
+        twin.pragma("ignore_check_constraints", True)
+        twin.execute(f"INSERT INTO {quoted(table.name)} {what}")
+    twin.pragma("ignore_check_constraints", False)
+    with contextlib.suppress(apsw.Error):
+        problems = twin.execute(f"PRAGMA quick_check({quoted(table.name)})").fetchall()
+        return [problem for problem in problems if problem != ("ok",)]
+    return []

@@ -1,0 +1,183 @@
+"""What a rehearsal finds, as values: for each migration, and for the run as a whole. All of it can be written as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from dao.migrate.guard import Loss
+from dao.migrate.structure import Difference
+
+__all__ = [
+    "KEYS",
+    "Copying",
+    "Failure",
+    "Gone",
+    "Rehearsal",
+    "Rehearsed",
+    "RoundTrip",
+    "RowChange",
+    "TripFailure",
+    "readable_key",
+]
+
+#: How many rows of a table are named by their keys.
+KEYS = 20
+
+
+@attrs.frozen
+class Copying:
+    """So many pages of the database are in the copy, of so many."""
+
+    done: int
+    total: int
+
+
+@attrs.frozen
+class Failure:
+    """Why `dao migrate` would stop at a migration: the message, and where in which file, if it is a statement's."""
+
+    message: str
+    path: str | None = None
+    line: int | None = None
+
+
+@attrs.frozen
+class RowChange:
+    """How many rows a table had before a script and has after it: None before it is made, and after it is dropped.
+
+    `now` is its name after it, if the script renamed it.
+    """
+
+    table: str
+    before: int | None
+    after: int | None
+    now: str | None = None
+
+
+@attrs.frozen
+class Gone:
+    """So many rows of a table that are not there any more, and the keys of the first of them, by column.
+
+    A key is the primary key, else the rowid; of a table that has neither and was made again, it is the whole row. There is
+    none if the columns of the key have changed. A blob is written as x'…'.
+    """
+
+    table: str
+    rows: int
+    keys: tuple[dict[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        rows = f"{self.rows} row{'' if self.rows == 1 else 's'} of {self.table}"
+        more = "; …" if len(self.keys) < self.rows else ""
+        return f"{rows} ({'; '.join(map(readable_key, self.keys))}{more})" if self.keys else rows
+
+
+def readable_key(key: dict[str, Any]) -> str:
+    """Return the key of a row as a person reads it: `id = 3, name = 'x'`."""
+    return ", ".join(f"{column} = {'NULL' if value is None else repr(value)}" for column, value in key.items())
+
+
+@attrs.frozen(kw_only=True)
+class Rehearsed:
+    """What one migration did to the copy.
+
+    `failure` is why it would fail, and nothing of it is then in the copy. `seconds` and `statements` are of its script.
+    `rebuilt` are the tables that it dropped and made again; `lost` the indexes, triggers, views, constraints and options
+    (STRICT) that were there before a rebuild and are not after it; `broken_views` what other views say that worked before.
+    `rows` are the tables whose number of rows changed, or that were made, dropped or renamed; `gone` the rows that are
+    missing, by key, from tables that are still there and have fewer, whether a DELETE of the script named them or not. `losses` are the data that it
+    loses, `undeclared` those of them for which `dao migrate` would refuse it. `cascades` are the rows that it would take
+    beyond that if foreign keys were enforced, as they are in other tools; `enforced_failure` says why it would fail then.
+    `violations` are foreign keys that it leaves broken. `bytes_before`, `bytes_after` and `free_after` (what is unused of
+    these) are the size of the file. `lock_seconds` is how long it would hold the write lock in a transaction of its own.
+    """
+
+    id: str
+    path: str | None
+    seconds: float = 0.0
+    lock_seconds: float = 0.0
+    statements: int = 0
+    notices: tuple[str, ...] = ()
+    failure: Failure | None = None
+    rebuilt: tuple[str, ...] = ()
+    lost: tuple[Difference, ...] = ()
+    broken_views: tuple[str, ...] = ()
+    rows: tuple[RowChange, ...] = ()
+    gone: tuple[Gone, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    undeclared: tuple[Loss, ...] = ()
+    cascades: tuple[Gone, ...] = ()
+    enforced_failure: str | None = None
+    violations: tuple[str, ...] = ()
+    bytes_before: int = 0
+    bytes_after: int = 0
+    free_after: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether `dao migrate` would apply it."""
+        return self.failure is None and not self.undeclared
+
+
+@attrs.frozen
+class TripFailure:
+    """What was not right on the way down ("rollback") or up again ("apply"): a message, and the differences."""
+
+    id: str
+    direction: str
+    message: str
+    differences: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n  ".join([self.message, *self.differences])
+
+
+@attrs.frozen(kw_only=True)
+class RoundTrip:
+    """How the way down and up again went: which were undone and applied again, which cannot be undone, what was wrong.
+
+    An irreversible migration ends the way down; that is no failure.
+    """
+
+    undone: tuple[str, ...] = ()
+    applied_again: tuple[str, ...] = ()
+    irreversible: tuple[str, ...] = ()
+    failures: tuple[TripFailure, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether schema and rows came back each time."""
+        return not self.failures
+
+
+@attrs.frozen(kw_only=True)
+class Rehearsal:
+    """What came of the pending migrations on a copy of the database.
+
+    `migrations` are those that were tried, in order; `not_reached` those after one that failed. `in_memory`: where the copy
+    was; `bytes` is its size, and `copy_seconds` how long it took to make. `lock_seconds` is the longest time for which `dao
+    migrate` would hold the write lock, measured on the copy: a slower disk takes longer.
+    """
+
+    database: str
+    exists: bool = True
+    in_memory: bool = True
+    bytes: int = 0
+    copy_seconds: float = 0.0
+    lock_seconds: float = 0.0
+    migrations: tuple[Rehearsed, ...] = ()
+    not_reached: tuple[str, ...] = ()
+    round_trip: RoundTrip | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the scripts took."""
+        return sum(migration.seconds for migration in self.migrations)
+
+    @property
+    def ok(self) -> bool:
+        """Whether `dao migrate` would apply them all, and the round trip, if there was one, came back to where it began."""
+        came_back = self.round_trip is None or self.round_trip.ok
+        return came_back and all(migration.ok for migration in self.migrations)

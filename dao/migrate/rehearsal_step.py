@@ -1,0 +1,290 @@
+"""One migration of a rehearsal: run on the copy, as often as it takes to tell which rows it loses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from dao.errors import CheckFailed, MigrationFailed
+from dao.migrate.checks import Mismatch, Violation
+from dao.migrate.copies import size_of
+from dao.migrate.events import Event, Finished, Notice, Result, Started
+from dao.migrate.files import Migration
+from dao.migrate.ledger import Ledger
+from dao.migrate.plan import Step
+from dao.migrate.rehearsal import Failure, Gone, Rehearsed
+from dao.migrate.rehearsal_copy import Copy
+from dao.migrate.rehearsal_look import (
+    Keys,
+    State,
+    changes,
+    look,
+    lost_objects,
+    rebuilt,
+    referenced,
+    shrunk,
+    successors,
+)
+from dao.migrate.runner import _first_batch, _settings_kept, run
+from dao.migrate.script import run_script
+
+__all__ = ["Times", "longest_hold", "rehearse_step"]
+
+
+def rehearse_step(
+    copy: Copy, files: Sequence[Migration], step: Step, before: State, tell: Callable[[Event], object]
+) -> tuple[Rehearsed, State, Times]:
+    """Run a migration on the copy; return what it did, what there is after it, and how long that took.
+
+    If it fails, nothing of it is left in the copy, unless it runs outside of a transaction.
+    """
+    return _Rehearsing(copy, files, step, before, tell).result()
+
+
+class _Again(Exception):
+    """Undoes a run that has shown what to look at."""
+
+
+class Times:
+    """When what happened in the run of one script."""
+
+    def __init__(self) -> None:
+        self.decided = self.started = self.finished = self.looked = self.committing = self.ended = 0.0
+
+    @property
+    def before(self) -> float:
+        """From the lock to the script: what was broken before is noted."""
+        return self.started - self.decided
+
+    @property
+    def script(self) -> float:
+        """The script, and its entry in the ledger."""
+        return self.finished - self.started
+
+    @property
+    def checks(self) -> float:
+        """The checks after the script."""
+        return max(0.0, self.committing - self.looked)
+
+    @property
+    def commit(self) -> float:
+        """The commit."""
+        return self.ended - max(self.committing, self.looked)
+
+
+def longest_hold(todo: Sequence[Step], times: Sequence[Times]) -> float:
+    """Return how long a run of these would hold the write lock: the longest of its transactions, in seconds."""
+    longest = 0.0
+    while todo:
+        # a script that is in no transaction holds the lock for no longer than it runs
+        number = len(_first_batch(todo, each=False))
+        batch = times[: number or 1]
+        held = sum(one.script for one in batch)
+        if number:
+            held += batch[0].before + batch[-1].checks + sum(one.commit for one in batch)
+        longest = max(longest, held)
+        todo, times = todo[len(batch) :], times[len(batch) :]
+    return longest
+
+
+class _Rehearsing:
+    """One migration on the copy."""
+
+    def __init__(
+        self, copy: Copy, files: Sequence[Migration], step: Step, before: State, tell: Callable[[Event], object]
+    ) -> None:
+        self.copy = copy
+        self.files = files
+        self.step = step
+        self.before = before
+        self.tell = tell
+        self.keys = Keys(copy)
+        self.referenced = referenced(copy)
+        self.bytes_before = size_of(copy)
+        # a run that cannot be undone is the only one
+        self.first = step.transactional
+        self.times = Times()
+        # what the latest run did, which may have failed after that
+        self.done: Result | None = None
+        self.after: State | None = None
+        self.gone: tuple[Gone, ...] = ()
+        self.cascades: tuple[Gone, ...] = ()
+        self.enforced_failure: str | None = None
+        self.notices: list[str] = []
+        # of the first run, if there is a second
+        self.shrunk: list[str] = []
+        self.drops_parents = False
+
+    def result(self) -> tuple[Rehearsed, State, Times]:
+        failure: Failure | None = None
+        violations: tuple[str, ...] = ()
+        try:
+            self._run()
+        except (MigrationFailed, CheckFailed) as error:
+            failure = _failure(error)
+            if isinstance(error, CheckFailed):
+                kinds = (Violation, Mismatch)
+                violations = tuple(str(broken) for broken in error.violations if isinstance(broken, kinds))
+        page: int = self.copy.pragma("page_size")
+        found = Rehearsed(
+            id=self.step.id,
+            path=None if self.step.path is None else str(self.step.path),
+            failure=failure,
+            violations=violations,
+            notices=tuple(self.notices),
+            bytes_before=self.bytes_before,
+            bytes_after=size_of(self.copy),
+            free_after=int(self.copy.pragma("freelist_count")) * page,
+        )
+        if self.done is None or self.after is None:
+            return found, self.before, self.times
+        losses = self.done.losses
+        again = self._rebuilt(self.after)
+        worked = self.after.broken_views.keys() - self.before.broken_views.keys()
+        found = attrs.evolve(
+            found,
+            seconds=self.done.seconds,
+            lock_seconds=0.0 if failure else longest_hold([self.step], [self.times]),
+            statements=self.done.statements,
+            losses=losses,
+            undeclared=tuple(loss for loss in losses if not loss.is_declared(self.step.allows)),
+            rebuilt=tuple(again),
+            lost=tuple(lost_objects(self.before, self.after, again)),
+            broken_views=tuple(f"{view}: {self.after.broken_views[view]}" for view in sorted(worked)),
+            rows=tuple(changes(self.before, self.after, successors(self.before, self.after, self.copy.dropped))),
+            gone=self.gone,
+            cascades=self.cascades,
+            enforced_failure=self.enforced_failure,
+        )
+        return found, self.after, self.times
+
+    # ------------------------------------------------------------ runs
+
+    def _run(self) -> None:
+        """Run it once; if it loses rows, or drops what foreign keys refer to, find out more and run it again."""
+        if not self.first:
+            # which it will be about cannot be found out
+            with self.keys.of(self.before.tables):
+                self._run_once()
+            return
+        try:
+            self._run_once()
+        except _Again:
+            self.first = False
+            if self.drops_parents:
+                self._try_enforced()
+            with self.keys.of(self.shrunk):
+                self._run_once()
+
+    def _run_once(self) -> None:
+        self.done = None
+        self.times = times = Times()
+        self.copy.begin()
+
+        def decide(_state: Ledger) -> list[Step]:
+            times.decided = time.perf_counter()
+            return [self.step]
+
+        def committing() -> bool:
+            times.committing = time.perf_counter()
+            return False
+
+        self.copy.set_commit_hook(committing)
+        try:
+            run(self.copy, self.files, decide, allow_data_loss=True, report=self._report)
+            times.ended = time.perf_counter()
+        finally:
+            self.copy.set_commit_hook(None)
+
+    def _report(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            if event.text in self.notices:
+                return
+            self.notices.append(event.text)
+        self.tell(event)
+        if isinstance(event, Started):
+            self.times.started = time.perf_counter()
+        elif isinstance(event, Finished):
+            self.times.finished = time.perf_counter()
+            self._look(event.result)
+            self.times.looked = time.perf_counter()
+
+    def _look(self, result: Result) -> None:
+        """Look at what the script has done; it is not committed yet."""
+        self.done = result
+        self.after = look(self.copy)
+        now = successors(self.before, self.after, self.copy.dropped)
+        if self.first:
+            self.shrunk = shrunk(self.before, self.after, now, result.losses)
+            self.drops_parents = bool(self.copy.dropped & self.referenced) and not self.step.foreign_keys
+            if self.shrunk or self.drops_parents:
+                raise _Again
+        self.gone = tuple(self.keys.gone(self.before, self.after, now, self._rebuilt(self.after)))
+        taken = {gone.table: gone.keys for gone in self.gone}
+        self.cascades = tuple(
+            attrs.evolve(one, keys=tuple(key for key in one.keys if key not in taken.get(one.table, ())))
+            for one in self.cascades
+        )
+
+    def _rebuilt(self, after: State) -> list[str]:
+        # VACUUM, which runs outside of a transaction, numbers anew
+        return rebuilt(self.before, after, self.copy.dropped, by_number=self.step.transactional)
+
+    # ------------------------------------------------------------ foreign keys enforced
+
+    def _try_enforced(self) -> None:
+        """Find which rows the script takes only where foreign keys are enforced, as they are in other tools."""
+        free = self.after
+        if free is None:
+            return
+        try:
+            enforced, now, _ = self._enforced()
+            there = successors(self.before, free, self.copy.dropped)
+            fewer = {
+                name: rows
+                for name, successor in now.items()
+                if name in there
+                and (rows := (free.tables[there[name]].rows or 0) - (enforced.tables[successor].rows or 0)) > 0
+            }
+            if fewer:
+                with self.keys.of(fewer):
+                    _, _, gone = self._enforced()
+                by_name = {one.table.lower(): one for one in gone}
+                self.cascades = tuple(
+                    Gone(self.before.tables[name].name, rows, by_name[name].keys if name in by_name else ())
+                    for name, rows in fewer.items()
+                )
+        except MigrationFailed as error:
+            self.enforced_failure = str(error)
+
+    def _enforced(self) -> tuple[State, dict[str, str], list[Gone]]:
+        """Run the script with foreign keys enforced, look, and undo it."""
+        self.copy.begin()
+        with _settings_kept(self.copy):
+            self.copy.pragma("foreign_keys", True)
+            self.copy.execute("BEGIN IMMEDIATE")
+            try:
+                step = self.step
+                run_script(
+                    self.copy,
+                    step.text,
+                    migration=step.id,
+                    path=step.path,
+                    transactional=True,
+                    notice=lambda _text: None,
+                )
+                after = look(self.copy)
+                now = successors(self.before, after, self.copy.dropped)
+                return after, now, self.keys.gone(self.before, after, now, self._rebuilt(after))
+            finally:
+                if self.copy.in_transaction:
+                    self.copy.execute("ROLLBACK")
+
+
+def _failure(error: MigrationFailed | CheckFailed) -> Failure:
+    message = str(error).removesuffix("\nNothing was changed.")
+    if isinstance(error, CheckFailed):
+        return Failure(message)
+    return Failure(message, None if error.path is None else str(error.path), error.line)

@@ -1,0 +1,147 @@
+"""The round trip of a rehearsal: what was applied to the copy is undone, the latest first, and applied again.
+
+After each script, schema and rows are compared with what they were at that point on the way up, by hashes: no further
+copy of the database is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from dao.engine import Connection
+from dao.errors import CheckFailed, MigrationFailed
+from dao.migrate import content as contents
+from dao.migrate import schema
+from dao.migrate.events import Event, Result
+from dao.migrate.files import Migration
+from dao.migrate.ledger import Ledger
+from dao.migrate.plan import Step, to_roll_back
+from dao.migrate.rehearsal import RoundTrip, TripFailure
+from dao.migrate.rehearsal_copy import Copy
+from dao.migrate.runner import run
+from dao.migrate.structure import Schema
+
+__all__ = ["Content", "content", "there_and_back"]
+
+_SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
+
+
+@attrs.frozen
+class Content:
+    """What a database holds at a moment: its schema, and a hash of each table's rows, by name in lower case."""
+
+    schema: Schema
+    tables: dict[str, contents.Content]
+
+
+def content(connection: Connection) -> Content:
+    """Return what there is, without the ledger. Reads all rows."""
+    # the same rows may lie differently inside of a virtual table
+    rows: list[Any] = connection.execute(_SHADOWS).fetchall()
+    shadows = {name for (name,) in rows}
+    found = contents.contents(connection)
+    return Content(schema.read(connection), {name.lower(): held for name, held in found.items() if name not in shadows})
+
+
+def there_and_back(
+    copy: Copy,
+    files: Sequence[Migration],
+    applied: Sequence[Step],
+    expected: Sequence[Content],
+    tell: Callable[[Event], object],
+) -> RoundTrip:
+    """Undo the steps that were applied to the copy and apply them again, each in a run of its own with all checks.
+
+    `expected` has what there was before the first of them, and after each. What a script loses by its declaration is no
+    difference. The way down ends at the first that is irreversible or fails, and the way up begins there.
+    """
+    trip = _Trip(copy, files, tell)
+    undone: list[Step] = []
+    again: list[str] = []
+    for place in reversed(range(len(applied))):
+        step = applied[place]
+        if not step.migration.reversible:
+            break
+        if not trip.down(step):
+            break
+        undone.insert(0, step)
+        trip.compare(step, "rollback", expected[place], content(copy))
+    for place, step in enumerate(applied):
+        if step in undone:
+            if not trip.up(step):
+                break
+            again.append(step.id)
+            trip.compare(step, "apply", expected[place + 1], content(copy))
+    return RoundTrip(
+        undone=tuple(step.id for step in reversed(undone)),
+        applied_again=tuple(again),
+        irreversible=tuple(step.id for step in applied if not step.migration.reversible),
+        failures=tuple(trip.failures),
+    )
+
+
+class _Trip:
+    def __init__(self, copy: Copy, files: Sequence[Migration], tell: Callable[[Event], object]) -> None:
+        self.copy = copy
+        self.files = files
+        self.tell = tell
+        self.failures: list[TripFailure] = []
+        #: Tables whose rows differ for a reason that is known already, and differences that were told.
+        self.excused: set[str] = set()
+        self.told: set[str] = set()
+
+    def down(self, step: Step) -> bool:
+        """Undo a migration; return whether that went well."""
+
+        def decide(state: Ledger) -> list[Step]:
+            return to_roll_back(self.files, state, steps=1, allow_out_of_order=True)
+
+        return self._run(step, "rollback", decide, allow_data_loss=False)
+
+    def up(self, step: Step) -> bool:
+        """Apply it again; return whether that went well."""
+        return self._run(step, "apply", lambda _state: [step], allow_data_loss=True)
+
+    def _run(
+        self, step: Step, direction: str, decide: Callable[[Ledger], Sequence[Step]], *, allow_data_loss: bool
+    ) -> bool:
+        self.copy.begin()
+        try:
+            (result,) = run(self.copy, self.files, decide, allow_data_loss=allow_data_loss, report=self.tell)
+        except (MigrationFailed, CheckFailed) as error:
+            message = str(error).removesuffix("\nNothing was changed.")
+            self.failures.append(TripFailure(step.id, direction, f"{_verb(direction)} fails: {message}"))
+            return False
+        self._excuse(step, result)
+        return True
+
+    def _excuse(self, step: Step, result: Result) -> None:
+        """Note the tables that need not come back: the pair says that it loses something of them."""
+        allows = step.migration.allows | step.migration.rollback_allows
+        self.excused |= {loss.table.lower() for loss in result.losses if loss.is_declared(allows)}
+        self.excused |= allows.rows | allows.tables | {name.partition(".")[0] for name in allows.columns}
+
+    def compare(self, step: Step, direction: str, expected: Content, actual: Content) -> None:
+        """Note in what there is something else now than there was."""
+        lines = [str(difference) for difference in schema.differences(expected.schema, actual.schema)]
+        for name in sorted(expected.tables.keys() & actual.tables.keys()):
+            one, other = expected.tables[name], actual.tables[name]
+            if one != other and name not in self.excused:
+                rows = f"{other.rows} row{'' if other.rows == 1 else 's'}"
+                difference = f"expected {one.rows}" if one.rows != other.rows else "not all as expected"
+                lines.append(f"rows of {name}: {rows}, {difference}")
+                self.excused.add(name)
+        new = [line for line in lines if line not in self.told]
+        self.told.update(new)
+        if new:
+            message = f"{_verb(direction)} does not give back what was there before"
+            if direction == "apply":
+                message = f"{_verb(direction)} gives something else than the first time"
+            self.failures.append(TripFailure(step.id, direction, message, tuple(new)))
+
+
+def _verb(direction: str) -> str:
+    return "the rollback" if direction == "rollback" else "applying it again"

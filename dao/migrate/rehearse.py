@@ -1,0 +1,143 @@
+"""Rehearses migrations: runs what is pending on a copy of the database, through the real runner, and reports what it did."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import attrs
+
+from dao.engine import Connection
+from dao.errors import OperationalError
+from dao.migrate import ledger
+from dao.migrate.copies import database_of, size_of
+from dao.migrate.events import Event
+from dao.migrate.files import Migration, Source, loaded
+from dao.migrate.ledger import Ledger
+from dao.migrate.plan import Step, to_apply
+from dao.migrate.rehearsal import Copying, Rehearsal, Rehearsed
+from dao.migrate.rehearsal_copy import Copy, default_limit, remove_leftovers, working_copy
+from dao.migrate.rehearsal_look import look
+from dao.migrate.rehearsal_step import Times, longest_hold, rehearse_step
+from dao.migrate.rehearsal_trip import Content, content, there_and_back
+from dao.migrate.target import Target, exists, name_of, opened
+
+__all__ = ["rehearse"]
+
+Report = Callable[[Event | Copying], object]
+
+
+def rehearse(
+    target: Target,
+    migrations: Source = None,
+    *,
+    to: str | None = None,
+    steps: int | None = None,
+    allow_out_of_order: bool = False,
+    round_trip: bool = False,
+    memory_limit: int | None = None,
+    report: Report | None = None,
+) -> Rehearsal:
+    """Run the pending migrations on a copy of the database and return what they did there, one by one.
+
+    The database is only read, in one read transaction, while others go on with it; if it does not exist, an empty one takes
+    its place. The copy is in memory or, beyond `memory_limit` bytes (1 GiB or a quarter of the machine's memory, whichever
+    is less), in a temporary file beside the database, which goes at the end. Every migration is a run of its own with all
+    checks, so that what precedes a failure is reported too. Data that it loses without saying so is reported, and does not
+    stop it. Scripts that lose rows or drop tables run more than once, to find which rows. With `round_trip`, what was
+    applied is then undone and applied again; meanwhile time stands still, and chance repeats itself.
+
+    `report` is told what happens while it happens.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        LedgerMismatch: The files and the database do not agree, so `apply` would not begin either.
+        MigrationError: A connection of the caller's is in the middle of a transaction.
+        DatabaseCorrupt: The database is damaged.
+        DatabaseBusy: Another connection kept the database to itself.
+        DiskFull: There is no room for the copy.
+    """
+    files = loaded(migrations)
+    limit = default_limit() if memory_limit is None else memory_limit
+    tell: Report = report or (lambda _event: None)
+    path = _file_of(target)
+    if path:
+        remove_leftovers(path)
+    found = Rehearsal(database=name_of(target), exists=exists(target))
+
+    def decide(state: Ledger) -> list[Step]:
+        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+
+    with contextlib.ExitStack() as stack:
+        begun = time.perf_counter()
+        with _read(target, tell) as source:
+            todo = decide(Ledger() if source is None else ledger.read(source))
+            if not todo:
+                return found
+            copy = stack.enter_context(working_copy(source, path, limit, steady=round_trip, report=tell))
+        found = attrs.evolve(
+            found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
+        )
+        return _on_copy(copy, files, todo, found, tell, round_trip=round_trip)
+
+
+def _file_of(target: Target) -> str:
+    """Return the path of the database's file, "" for one in memory."""
+    if isinstance(target, Connection) and (not target.filename or target.open_vfs == "memdb"):
+        return ""
+    # a link may lead to another file system
+    return os.path.realpath(database_of(target))
+
+
+@contextlib.contextmanager
+def _read(target: Target, tell: Report) -> Iterator[Connection | None]:
+    """Lend a connection in a read transaction to the database, None if there is none."""
+    if not exists(target):
+        yield None
+        return
+    # a caller's connection is refused in the middle of a transaction
+    with opened(target, read_only=not isinstance(target, Connection), report=tell) as source:
+        source.execute("BEGIN DEFERRED")
+        try:
+            yield source
+        finally:
+            if source.in_transaction:
+                source.execute("ROLLBACK")
+
+
+def _on_copy(
+    copy: Copy,
+    files: Sequence[Migration],
+    todo: Sequence[Step],
+    found: Rehearsal,
+    tell: Report,
+    *,
+    round_trip: bool,
+) -> Rehearsal:
+    rehearsed: list[Rehearsed] = []
+    times: list[Times] = []
+    contents: list[Content] = [content(copy)] if round_trip else []
+    try:
+        state = look(copy)
+        for step in todo:
+            one, state, taken = rehearse_step(copy, files, step, state, tell)
+            rehearsed.append(one)
+            if one.failure is not None:
+                break
+            times.append(taken)
+            if round_trip:
+                contents.append(content(copy))
+        trip = there_and_back(copy, files, todo[: len(times)], contents, tell) if round_trip else None
+    except OperationalError as error:
+        # a copy is as damaged as the database, and beside it
+        error.args = (str(error).replace(copy.filename or "the database", found.database, 1),)
+        raise
+    return attrs.evolve(
+        found,
+        lock_seconds=longest_hold(todo[: len(times)], times),
+        migrations=tuple(rehearsed),
+        not_reached=tuple(step.id for step in todo[len(rehearsed) :]),
+        round_trip=trip,
+    )

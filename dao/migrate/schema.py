@@ -1,0 +1,254 @@
+"""The schema that a database has, and the one that its migrations make: read, replayed in memory, compared, dumped."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import apsw
+import attrs
+
+from dao.engine import Connection, connect
+from dao.errors import MigrationError
+from dao.migrate import ledger
+from dao.migrate.directives import is_transactional
+from dao.migrate.files import Migration, Source, loaded
+from dao.migrate.inspection import read
+from dao.migrate.ledger import TABLES, Ledger
+from dao.migrate.script import use_defaults
+from dao.migrate.structure import Difference, Schema, differences
+from dao.migrate.target import Target, exists, name_of, opened
+
+__all__ = [
+    "Difference",
+    "Made",
+    "Schema",
+    "applied",
+    "columns",
+    "differences",
+    "dump",
+    "expected",
+    "fingerprint",
+    "made_by",
+    "read",
+    "replayed",
+]
+
+#: A script to replay: the id of its migration, and its text.
+Script = tuple[str, str]
+
+_LEDGER = ", ".join(f"'{name.lower()}'" for name in TABLES)
+_TEXTS = f"""
+SELECT type, name, tbl_name, sql
+FROM   sqlite_schema
+WHERE  name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND lower(tbl_name) NOT IN ({_LEDGER})
+ORDER  BY type, name
+"""
+# What can be executed as it stands: triggers may be on views, and shadow tables come with their virtual table.
+_STATEMENTS = f"""
+SELECT sql
+FROM   sqlite_schema
+WHERE  sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND lower(tbl_name) NOT IN ({_LEDGER})
+       AND tbl_name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
+ORDER  BY CASE type WHEN 'table' THEN 1 WHEN 'index' THEN 2 WHEN 'view' THEN 3 ELSE 4 END, name
+"""
+_COLUMNS = """
+SELECT list.name, info.name
+FROM   pragma_table_list AS list
+LEFT   JOIN pragma_table_xinfo(list.name, 'main') AS info
+WHERE  list.schema = 'main' AND list.type IN ('table', 'virtual', 'shadow')
+"""
+_HEADER = """\
+-- The schema that the migrations make, up to and with {last}.
+-- Written by `dao schema dump`: do not edit it, write a migration.
+"""
+
+
+@attrs.frozen
+class Made:
+    """What a script made: tables, and columns as (table, column), that were not there before it; in lower case."""
+
+    tables: frozenset[str]
+    columns: frozenset[tuple[str, str]]
+
+    def has(self, table: str, column: str | None = None) -> bool:
+        """Return whether the table, or the column of a table that was there before, is among them."""
+        name = table.lower()
+        return name in self.tables or (column is not None and (name, column.lower()) in self.columns)
+
+
+def fingerprint(connection: Connection) -> str:
+    """Return a hash of the schema's text, without the ledger. Reads it in one query.
+
+    Equal ones mean equal schemas. Different ones may be the same schema, written differently: `differences` tells.
+    """
+    rows: list[Any] = connection.execute(_TEXTS).fetchall()
+    return hashlib.sha256(repr(rows).encode(errors="surrogatepass")).hexdigest()
+
+
+# ---------------------------------------------------------------- replay
+
+
+@contextlib.contextmanager
+def replayed(scripts: Iterable[Script]) -> Iterator[Connection]:
+    """Open an empty database in memory, run scripts in it as in a run, and close it after the block.
+
+    Foreign keys are off, and what a run passes over is passed over: a script's own transaction, and PRAGMA query_only.
+
+    Raises:
+        MigrationError: A script fails in an empty database.
+    """
+    connection = connect("sqlite:///:memory:")
+    try:
+        use_defaults(connection)
+        connection.pragma("foreign_keys", False)
+        # so that Ctrl-C is noticed in the middle of a long statement
+        connection.set_progress_handler(lambda: False, 100_000)
+        for id, text in scripts:
+            _replay(connection, id, text)
+        yield connection
+    finally:
+        connection.close()
+
+
+def _replay(connection: Connection, id: str, text: str) -> None:
+    together = is_transactional(text)
+    refused: list[str] = []
+    try:
+        if together:
+            connection.execute("BEGIN")
+        connection.authorizer = _as_in_a_run(refused, together=together)
+        # drained: a statement that returns rows holds up those after it
+        for _ in connection.execute(text, can_cache=False):
+            pass
+        connection.authorizer = None
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+        connection.pragma("foreign_keys", False)  # as the next script finds it in a run
+    except apsw.Error as error:
+        why = f"{refused[-1]} is refused" if refused and isinstance(error, apsw.AuthError) else str(error)
+        raise MigrationError(
+            f"{id}: replaying this migration in an empty database fails ({why}), so what the migrations make cannot be told"
+        ) from error
+
+
+def _as_in_a_run(refused: list[str], *, together: bool) -> Callable[..., int]:
+    """Return an authorizer that passes over what a run passes over, and refuses what it refuses."""
+
+    def authorize(action: int, first: str | None, second: str | None, *_rest: str | None) -> int:
+        if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":  # VACUUM attaches one without a name
+            refused.append("ATTACH or DETACH")
+            return apsw.SQLITE_DENY
+        if not together:
+            return apsw.SQLITE_OK
+        if action == apsw.SQLITE_TRANSACTION and first == "ROLLBACK":
+            refused.append("ROLLBACK")
+            return apsw.SQLITE_DENY
+        # in a transaction PRAGMA foreign_keys has no effect anyway
+        locks = action == apsw.SQLITE_PRAGMA and (first or "").lower() == "query_only" and second is not None
+        return apsw.SQLITE_IGNORE if locks or action == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
+
+    return authorize
+
+
+def applied(migrations: Sequence[Migration], state: Ledger) -> list[Script]:
+    """Return the scripts that the ledger says were applied, in that order: its texts, or the files' where it has none.
+
+    Raises:
+        MigrationError: The stock yoyo applied one whose file has gone, so nobody has its text.
+    """
+    files = {migration.id: migration.text for migration in migrations}
+    scripts: list[Script] = []
+    for entry in state.entries:
+        text = files.get(entry.id) if entry.text is None else entry.text
+        if text is None:
+            raise MigrationError(
+                f"{entry.id}: the ledger of {state.database} has no text of it, since yoyo applied it, and its file has "
+                "gone: put the file back"
+            )
+        scripts.append((entry.id, text))
+    return scripts
+
+
+def expected(migrations: Sequence[Migration], state: Ledger) -> Schema:
+    """Return the schema that the applied migrations make: those of the ledger, replayed in memory.
+
+    Raises:
+        MigrationError: One cannot be replayed, or nobody has its text.
+    """
+    with replayed(applied(migrations, state)) as connection:
+        return read(connection)
+
+
+def diff(target: Target, migrations: Source = None) -> list[Difference]:
+    """Return in what the schema of a database is not the one that its applied migrations make. Reads only.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        MigrationError: The database does not exist, or its migrations cannot be replayed.
+    """
+    files = loaded(migrations)
+    if not exists(target):
+        raise MigrationError(f"{name_of(target)} does not exist: there is nothing to compare. `dao migrate` creates it")
+    with opened(target, read_only=True) as connection:
+        # both as of one moment, while others go on
+        begun = not connection.in_transaction
+        if begun:
+            connection.execute("BEGIN")
+        try:
+            state, actual = ledger.read(connection), read(connection)
+        finally:
+            if begun:
+                connection.execute("ROLLBACK")
+    return differences(expected(files, state), actual)
+
+
+def made_by(earlier: Sequence[Script], id: str, text: str) -> Made:
+    """Return the tables and columns that a script makes after the earlier ones, found by replaying them in memory.
+
+    Raises:
+        MigrationError: One of the scripts fails in an empty database.
+    """
+    with replayed(earlier) as connection:
+        before: set[Any] = set(connection.execute(_COLUMNS))
+        _replay(connection, id, text)
+        new = _lower(connection.execute(_COLUMNS)) - _lower(before)
+        tables = {table for table, _ in _lower(before)}
+    return Made(
+        frozenset(table for table, _ in new if table not in tables),
+        frozenset((table, column) for table, column in new if column),
+    )
+
+
+def columns(connection: Connection) -> set[tuple[str, str]]:
+    """Return all tables and columns as (table, column), in lower case; for each table also one with "" as column."""
+    found = _lower(connection.execute(_COLUMNS))
+    return found | {(table, "") for table, _ in found}
+
+
+def _lower(rows: Iterable[Any]) -> set[tuple[str, str]]:
+    return {(table.lower(), (column or "").lower()) for table, column in rows}
+
+
+# ---------------------------------------------------------------- dump
+
+
+def dump(migrations: Sequence[Migration]) -> str:
+    """Return the schema that the migrations make, as a script: tables, indexes, views, triggers, each by name.
+
+    The text is SQLite's own. Executed in an empty database, it makes that schema.
+
+    Raises:
+        MigrationError: One of them fails in an empty database.
+    """
+    with replayed((migration.id, migration.text) for migration in migrations) as connection:
+        rows: list[Any] = connection.execute(_STATEMENTS).fetchall()
+    header = _HEADER.format(last=migrations[-1].id if migrations else "none")
+    return "\n".join([header, *(f"{_ended(sql)}\n" for (sql,) in rows)])
+
+
+def _ended(sql: str) -> str:
+    """Return a statement with its semicolon, which must not end up in a comment."""
+    return sql + (";" if apsw.complete(sql + ";") else "\n;")

@@ -1,0 +1,337 @@
+"""Proves migrations: up, down and up again must give the same schema and the same rows each time. Nothing real is touched.
+
+Each script runs in a copy of its own, so that what was before it is still there to compare with.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from dao.engine import Connection, transaction
+from dao.errors import Error, MigrationFailed
+from dao.migrate import ledger, schema
+from dao.migrate.checks import check, foreign_key_violations, integrity_problems
+from dao.migrate.files import Migration, Source, loaded
+from dao.migrate.generate import fill
+from dao.migrate.guard import Loss
+from dao.migrate.plan import Direction, Step, to_apply
+from dao.migrate.row_differences import row_differences
+from dao.migrate.scratch import Scratch, scratch
+from dao.migrate.script import run_script
+from dao.migrate.target import Target, existing, opened
+
+__all__ = ["Stage", "Verification", "verify"]
+
+#: What a migration was tried on: an empty database, one whose tables hold generated rows, a copy of a real one.
+Stage = Literal["empty", "generated rows", "copy"]
+
+_COLUMNS = """
+SELECT lower(list.name), lower(info.name)
+FROM   pragma_table_list AS list, pragma_table_xinfo(list.name) AS info
+WHERE  list.schema = 'main'
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Verification:
+    """What came of one migration on one stage.
+
+    `problems` are what is wrong, each a text that may have several lines; `warnings` what is worth knowing, though it may
+    be meant: that it is irreversible, that its rollback refuses rows that were written since or leaves a `user_version`.
+    `losses` are the data that its scripts lose: what the rollback drops because the migration made it, and what is
+    declared. `unfilled` are the tables that no rows could be generated for, with the reason.
+    """
+
+    id: str
+    stage: Stage
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+    unfilled: dict[str, str] = attrs.Factory(dict)
+    reversible: bool = True
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(migrations: Source = None, *, database: Target | None = None, rows: int = 3) -> list[Verification]:
+    """Run every migration up, down and up again, and return what came of each, in order.
+
+    Each on an empty database, then on one whose tables hold `rows` generated rows each; then, if a `database` is named, on a
+    copy of it: the pending ones forwards from what it is, the applied ones backwards. After the rollback, schema and rows
+    must be what they were before; after the second time, what they were after the first. Foreign keys and integrity are
+    checked after every script, as in a run. Time stands still meanwhile, and chance repeats itself. Only reads the database.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        MigrationError: The database does not exist.
+        LedgerMismatch: Its ledger does not agree with the files.
+        DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
+    """
+    files = loaded(migrations)
+    with scratch() as copies:
+        found = list(_on_made_databases(copies, files, rows))
+    if database is not None:
+        with scratch() as copies, opened(existing(database), read_only=True) as source:
+            state = ledger.read(source)
+            pending = [step.migration for step in to_apply(files, state)]
+            original = copies.copy(source)
+            found += _forwards(copies, original, pending)
+            by_id = {migration.id: migration for migration in files}
+            found += _backwards(copies, original, [by_id[id] for id in reversed(state.ids)])
+    return found
+
+
+# ---------------------------------------------------------------- stages
+
+
+class _Trial:
+    """One migration on one stage: finds what is wrong with it, and how long that took."""
+
+    def __init__(self, migration: Migration, stage: Stage) -> None:
+        self.migration = migration
+        self.problems: list[str] = []
+        self.warnings: list[str] = []
+        self.losses: list[str] = []
+        self.unfilled: dict[str, str] = {}
+        #: Tables and columns ("" for all) whose values the scripts lose: as declared, or because the migration made them.
+        self.declared: set[tuple[str, str]] = set()
+        self.made: set[tuple[str, str]] = set()
+        #: Differences of the schema, and tables whose rows differ, that are among the problems already.
+        self.told: set[str] = set()
+        self._stage: Stage = stage
+        self._begun = time.perf_counter()
+
+    def end(self) -> Verification:
+        """Return what was found."""
+        return Verification(
+            id=self.migration.id,
+            stage=self._stage,
+            problems=tuple(dict.fromkeys(self.problems)),
+            warnings=tuple(dict.fromkeys(self.warnings)),
+            losses=tuple(dict.fromkeys(self.losses)),
+            unfilled=self.unfilled,
+            reversible=self.migration.reversible,
+            seconds=time.perf_counter() - self._begun,
+        )
+
+
+def _on_made_databases(copies: Scratch, files: Sequence[Migration], rows: int) -> Iterator[Verification]:
+    here = copies.copy()
+    for place, migration in enumerate(files):
+        trial = _Trial(migration, "empty")
+        after = _there_and_back(copies, here, trial)
+        yield trial.end()
+        if after is None:
+            yield from _not_reached(files[place + 1 :], migration, "empty")
+            return
+        trial = _Trial(migration, "generated rows")
+        filled = copies.copy(here)
+        trial.unfilled = fill(filled, rows=rows).unfilled
+        last = _there_and_back(copies, filled, trial)
+        if last is not None and migration.reversible and not trial.problems:
+            _undo_with_new_rows(copies, last, filled, rows, trial)
+        yield trial.end()
+        copies.keep(after)
+        here = after
+
+
+def _forwards(copies: Scratch, original: Connection, pending: Sequence[Migration]) -> Iterator[Verification]:
+    here = original
+    for place, migration in enumerate(pending):
+        trial = _Trial(migration, "copy")
+        after = _there_and_back(copies, here, trial)
+        yield trial.end()
+        copies.keep(original, after)
+        if after is None:
+            yield from _not_reached(pending[place + 1 :], migration, "copy")
+            return
+        here = after
+
+
+def _backwards(copies: Scratch, original: Connection, applied: Sequence[Migration]) -> Iterator[Verification]:
+    here = original
+    for place, migration in enumerate(applied):
+        trial = _Trial(migration, "copy")
+        before = _back_and_there(copies, here, trial)
+        yield trial.end()
+        copies.keep(before)
+        if before is None:
+            if trial.problems:
+                yield from _not_reached(applied[place + 1 :], migration, "copy")
+            return
+        here = before
+
+
+def _not_reached(migrations: Iterable[Migration], failed: Migration, stage: Stage) -> Iterator[Verification]:
+    for migration in migrations:
+        trial = _Trial(migration, stage)
+        trial.problems.append(f"not tried: {failed.id} comes before it here, and fails")
+        yield trial.end()
+
+
+# ---------------------------------------------------------------- the law
+
+
+def _there_and_back(copies: Scratch, before: Connection, trial: _Trial) -> Connection | None:
+    """Apply, roll back and apply again; return the database after the first of these, None if that fails."""
+    after = _applied(copies, before, trial, "apply fails")
+    if after is None or not _can_be_undone(trial):
+        return after
+    undone = _undone(copies, after, before, trial)
+    if undone is None:
+        return after
+    _compare(before, undone, trial, "after the rollback")
+    again = _applied(copies, undone, trial, "apply after the rollback fails")
+    if again is not None:
+        _compare(after, again, trial, "after the second apply")
+    return after
+
+
+def _back_and_there(copies: Scratch, after: Connection, trial: _Trial) -> Connection | None:
+    """Roll back and apply again; return the database after the first of these, None if one fails."""
+    if not _can_be_undone(trial):
+        return None
+    before = _undone(copies, after, None, trial)
+    if before is None:
+        return None
+    again = _applied(copies, before, trial, "apply after the rollback fails")
+    if again is None:
+        return None
+    _compare(after, again, trial, "after rollback and apply", without_made=True)
+    return before
+
+
+def _undo_with_new_rows(copies: Scratch, after: Connection, before: Connection, rows: int, trial: _Trial) -> None:
+    """Roll back when rows were written since: what is in the new tables and columns goes with them."""
+    written = copies.copy(after)
+    trial.unfilled |= fill(written, rows=rows, seed=1).unfilled
+    undone = copies.copy(written)
+    try:
+        _note_losses(trial, "rollback", _run(undone, trial.migration, "rollback"), before)
+    except Error as error:
+        trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
+
+
+def _can_be_undone(trial: _Trial) -> bool:
+    migration = trial.migration
+    if migration.reversible:
+        return True
+    why = "has no rollback script" if migration.rollback_text is None else "has an empty rollback script"
+    trial.warnings.append(f"irreversible: it {why}")
+    return False
+
+
+# ---------------------------------------------------------------- scripts
+
+
+def _applied(copies: Scratch, source: Connection, trial: _Trial, failing: str) -> Connection | None:
+    copy = copies.copy(source)
+    try:
+        _note_losses(trial, "apply", _run(copy, trial.migration, "apply"), source)
+    except Error as error:
+        trial.problems.append(f"{failing}: {error}")
+        return None
+    return copy
+
+
+def _undone(copies: Scratch, source: Connection, before: Connection | None, trial: _Trial) -> Connection | None:
+    copy = copies.copy(source)
+    try:
+        losses = _run(copy, trial.migration, "rollback")
+    except Error as error:
+        trial.problems.append(f"rollback fails: {error}")
+        return None
+    # without a database of before, what the rollback leaves tells what there was
+    _note_losses(trial, "rollback", losses, copy if before is None else before)
+    return copy
+
+
+def _step(migration: Migration, direction: Direction) -> Step:
+    text, path = migration.text, migration.path
+    if direction == "rollback":
+        text, path = migration.rollback_text or "", migration.rollback_path or path
+    return Step(id=migration.id, direction=direction, migration=migration, text=text, path=path)
+
+
+def _run(connection: Connection, migration: Migration, direction: Direction) -> tuple[Loss, ...]:
+    """Run a script as a run does, with its checks; return what it lost.
+
+    Raises:
+        Error: It fails.
+    """
+    step = _step(migration, direction)
+    problems = integrity_problems(connection)
+    broken = foreign_key_violations(connection)
+    connection.pragma("foreign_keys", step.foreign_keys)
+    with transaction(connection) if step.transactional else contextlib.nullcontext():
+        ran = run_script(
+            connection,
+            step.text,
+            migration=step.id,
+            path=step.path,
+            transactional=step.transactional,
+            notice=lambda _text: None,
+        )
+        if connection.in_transaction != step.transactional:
+            did = "ended the run's transaction" if step.transactional else "left a transaction open"
+            raise MigrationFailed(f"{step.path}: the script {did}", migration=step.id, path=step.path)
+        check(connection, broken, problems)
+    return ran.losses
+
+
+def _note_losses(trial: _Trial, direction: Direction, losses: Iterable[Loss], before: Connection) -> None:
+    """Note what a script lost, and hold it against what its file declares and what the migration made."""
+    step = _step(trial.migration, direction)
+    rows: list[Any] = before.execute(_COLUMNS).fetchall() if losses else []
+    tables = {table for table, _ in rows}
+    for loss in losses:
+        lost = (loss.table.lower(), (loss.column or "").lower())
+        made = direction == "rollback" and (lost[0] not in tables or (loss.column is not None and lost not in rows))
+        if loss.is_declared(step.allows):
+            trial.declared.add(lost)
+        elif made:
+            trial.made.add(lost)
+        else:
+            trial.problems.append(
+                f"{direction} loses data without saying so: {loss}\n  Mend it, or write `{loss.declaration}` at the top of "
+                f"{step.path.name if step.path else step.id}"
+            )
+            continue
+        trial.losses.append(f"{direction}: {loss}")
+
+
+# ---------------------------------------------------------------- comparison
+
+
+def _compare(expected: Connection, actual: Connection, trial: _Trial, when: str, *, without_made: bool = False) -> None:
+    """Note what differs in schema and rows, except for what the scripts say that they lose.
+
+    `without_made`: nor for what the migration made and its rollback dropped.
+    """
+    found = [str(difference) for difference in schema.differences(schema.read(expected), schema.read(actual))]
+    # what one comparison finds, the next finds as well
+    if lines := [line for line in found if line not in trial.told]:
+        trial.problems.append("\n  ".join([f"the schema {when} is another", *lines]))
+    allows = trial.migration.allows | trial.migration.rollback_allows
+    lost = trial.declared | trial.made if without_made else trial.declared
+
+    def excused(table: str, column: str | None) -> bool:
+        name = table.lower()
+        return allows.loses(table) or (name, (column or "").lower()) in lost or name in trial.told
+
+    rows = row_differences(expected, actual, excused)
+    for difference in rows:
+        trial.problems.append("\n  ".join([f"rows {when} are others", *str(difference).split("\n")]))
+    for name in ("user_version", "application_id"):
+        if (value := actual.pragma(name)) != (wanted := expected.pragma(name)):
+            trial.warnings.append(f"PRAGMA {name} is {value} {when}, expected {wanted}")
+    trial.told.update(lines, (difference.table.lower() for difference in rows))

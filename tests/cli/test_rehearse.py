@@ -1,0 +1,247 @@
+"""`dao rehearse`: what it prints, its exit codes, its JSON, and that it shows its progress to a person only."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.calls import misused, plain, refused
+from tests.folders import IDS, query, write
+
+BIN = Path(__file__).parents[2] / "bin" / "rehearse"
+#: Rebuilds a, to which x refers, and loses a row of it, a constraint and an index.
+REBUILD = """
+BEGIN;
+CREATE TABLE new_a (id INTEGER PRIMARY KEY);
+INSERT INTO new_a SELECT id FROM a WHERE id > 1;
+DROP TABLE a;
+ALTER TABLE new_a RENAME TO a;
+COMMIT;
+"""
+
+
+@pytest.fixture
+def held(partly):
+    """A database in which two migrations are applied, with rows, and a table that belongs to the first."""
+    query(partly, "INSERT INTO a VALUES (1), (2), (3)")
+    query(partly, "CREATE INDEX a_id ON a (id); CREATE TABLE x (a REFERENCES a ON DELETE CASCADE)")
+    query(partly, "INSERT INTO x VALUES (2), (2), (3)")
+    return partly
+
+
+def test_rehearse_prints_a_block_for_each_and_the_verdict(run, path):
+    """One line for each migration, what it makes below it, and at the end what `migrate` would do."""
+    outcome = run("rehearse")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert re.sub(r"[0-9.]+ KB", "SIZE", plain(outcome.out)) == (
+        "applies    0001_a (1 statement, TIME)\n"
+        "    makes a\n"
+        "    the file grows by SIZE to SIZE\n"
+        "applies    0002_b (2 statements, TIME)\n"
+        "    makes b with 1 row\n"
+        "    the file grows by SIZE to SIZE\n"
+        "applies    0003_c (1 statement, TIME)\n"
+        "    makes c\n"
+        "    the file grows by SIZE to SIZE\n"
+        "orchestrator.db: would apply 3 migrations in TIME, holding the write lock for about TIME (measured in memory, "
+        "where it is faster than on a disk)\n"
+    )
+    assert not path.exists()
+
+
+def test_rehearse_on_disk_says_so(run, partly):
+    """With a limit of nothing, the copy is on the disk, which the last line tells."""
+    outcome = run("rehearse", "--memory-limit", 0)
+    assert outcome.code == 0
+    assert outcome.out.endswith("(measured on the same disk)\n")
+
+
+def test_rehearse_nothing_pending_says_so(run, partly, folder):
+    """A success with nothing to show."""
+    run("migrate")
+    outcome = run("rehearse")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == "orchestrator.db: nothing to apply, so there is nothing to rehearse\n"
+    document = run("rehearse", "--json").document
+    assert (document["ok"], document["migrations"]) == (True, [])
+
+
+def test_rehearse_loss_is_shown_with_what_to_declare_and_exits_with_5(run, folder, held):
+    """All that a careless rebuild does, and that `migrate` would refuse it."""
+    write(folder, {"0003_c.sql": REBUILD})
+    outcome = run("rehearse")
+    assert outcome.code == 5
+    lines = plain(outcome.out).splitlines()
+    assert lines[:5] == [
+        "refused    0003_c (6 statements, TIME)",
+        "    rebuilds a",
+        "    a: 3 -> 2 rows",
+        "    takes 1 row of a (id = 1)",
+        "    LOSES a: 1 row that no DELETE of the script names",
+    ]
+    assert "      `dao migrate` refuses that, unless the file says `-- allows: data-loss a`" in lines
+    assert "    the rebuild loses: index a_id is missing" in lines
+    assert (
+        "    with foreign keys enforced, as in other tools, it would also take 3 rows of x "
+        "(rowid = 1; rowid = 2; rowid = 3)" in lines
+    )
+    assert "    ignored BEGIN: the run is one transaction already" in lines
+    assert outcome.err == (
+        "error: `dao migrate` would REFUSE to lose data: 0003_c. Nothing was changed; mend the scripts, or let them "
+        "declare it\n"
+    )
+    assert query(held, "SELECT count(*) FROM a") == [(3,)]
+    assert run("migrate").code == 1
+
+
+def test_rehearse_declared_loss_is_no_failure(run, folder, held):
+    """What the file declares is shown, and `migrate` does it."""
+    write(folder, {"0003_c.sql": "-- allows: drop table x\nDROP TABLE x;"})
+    outcome = run("rehearse")
+    assert outcome.code == 0
+    assert "    drops x (3 rows)\n    loses x: the table is dropped with 3 rows, as it declares\n" in outcome.out
+    assert run("migrate").code == 0
+
+
+def test_rehearse_failure_shows_the_first_ones_the_place_and_the_rest(run, folder):
+    """What goes well, then file, line and statement of what does not, then what was not tried; exit code 5."""
+    write(folder, {"0002_b.sql": "\nINSERT INTO nowhere VALUES (1);"})
+    outcome = run("rehearse")
+    assert outcome.code == 5
+    assert plain(outcome.out).splitlines()[0] == "applies    0001_a (1 statement, TIME)"
+    assert (
+        "fails      0002_b\n    three/0002_b.sql:2: no such table: nowhere\n        INSERT INTO nowhere VALUES (1);\n"
+        "not tried  0003_c\n"
+    ) in outcome.out
+    assert outcome.err == ("error: `dao migrate` would FAIL: 0002_b. Nothing was changed; mend it and rehearse again\n")
+
+
+def test_rehearse_round_trip_counts_and_names_the_irreversible(run, folder):
+    """How many were undone and applied again; what cannot be undone is named and no failure."""
+    (folder / "0001_a.rollback.sql").unlink()
+    outcome = run("rehearse", "--round-trip")
+    assert outcome.code == 0
+    assert "irreversible  0001_a\nround trip: 2 migrations undone, 2 applied again\n" in outcome.out
+
+
+def test_rehearse_round_trip_difference_exits_with_5(run, folder):
+    """What does not come back is shown below its migration."""
+    write(folder, {"0002_b.rollback.sql": "ALTER TABLE b RENAME TO bb;"})
+    outcome = run("rehearse", "--round-trip", "--to", "0002")
+    assert outcome.code == 5
+    assert (
+        "differs    0002_b\n    the rollback does not give back what was there before\n      table bb is unexpected\n"
+        in outcome.out
+    )
+    assert outcome.err == "error: the round trip does not come back: 0002_b. Mend the rollback scripts\n"
+
+
+def test_rehearse_json_is_one_document(run, folder, held):
+    """Machines get all of it: for each migration, and for the whole."""
+    write(folder, {"0003_c.sql": REBUILD, "0003_c.rollback.sql": ""})
+    outcome = run("rehearse", "--json", "--round-trip")
+    assert outcome.code == 5
+    document = outcome.document
+    assert document.keys() == {
+        "database",
+        "exists",
+        "ok",
+        "in_memory",
+        "bytes",
+        "copy_seconds",
+        "seconds",
+        "lock_seconds",
+        "migrations",
+        "not_reached",
+        "round_trip",
+    }
+    (one,) = document["migrations"]
+    assert one.keys() == {
+        "id",
+        "path",
+        "ok",
+        "seconds",
+        "lock_seconds",
+        "statements",
+        "notices",
+        "failure",
+        "rebuilt",
+        "lost",
+        "broken_views",
+        "rows",
+        "gone",
+        "losses",
+        "undeclared",
+        "cascades",
+        "enforced_failure",
+        "violations",
+        "bytes_before",
+        "bytes_after",
+        "free_after",
+    }
+    assert one["gone"] == [{"table": "a", "rows": 1, "keys": [{"id": 1}]}]
+    assert one["rows"] == [{"table": "a", "before": 3, "after": 2, "now": None}]
+    assert one["undeclared"] == [{"kind": "rows", "table": "a", "rows": 1, "column": None}]
+    assert document["round_trip"] == {
+        "undone": [],
+        "applied_again": [],
+        "irreversible": ["0003_c"],
+        "failures": [],
+        "ok": True,
+    }
+
+
+def test_rehearse_quiet_prints_failures_only(run, folder):
+    """With --quiet a success prints nothing, and a failure the verdict."""
+    assert run("rehearse", "--quiet").out == ""
+    write(folder, {"0003_c.sql": "nonsense;"})
+    outcome = run("rehearse", "--quiet")
+    assert (outcome.code, outcome.out) == (5, "")
+    assert outcome.err.startswith("error: `dao migrate` would FAIL: 0003_c")
+
+
+def test_rehearse_mismatch_is_refused_as_in_migrate(run, folder, partly):
+    """Where files and database do not agree, the reason is given and nothing rehearsed; the order may be allowed."""
+    write(folder, {"0000_z.sql": "CREATE TABLE z (id);"})
+    refused(run("rehearse"), "0000_z", "--allow-out-of-order")
+    outcome = run("rehearse", "--allow-out-of-order", "--steps", 1)
+    assert outcome.code == 0
+    assert "applies    0000_z" in outcome.out
+
+
+@pytest.mark.parametrize("arguments", [["--memory-limit", "-1"], ["--steps", "-1"], ["--memory-limit", "much"]])
+def test_rehearse_bad_numbers_are_refused(run, arguments):
+    """A number that means nothing is wrong usage."""
+    misused(run("rehearse", *arguments), arguments[0])
+
+
+def test_rehearse_at_a_terminal_shows_what_runs_and_leaves_the_results(terminal, path):
+    """A bar while it lasts, then the results in colour."""
+    screen = terminal("rehearse")
+    assert screen.close() == 0
+    assert re.search(r"copying the database|applying 000\d_[abc]", screen.shown)
+    assert "\x1b[32mapplies    0001_a" in screen.shown
+    assert "would apply 3 migrations" in screen.shown
+    assert not path.exists()
+
+
+def test_rehearse_ctrl_c_removes_the_copy(terminal, folder, partly):
+    """In the middle of a statement that never ends, Ctrl-C ends it, and no file is left."""
+    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000000) SELECT count(*) FROM n;"
+    write(folder, {"0003_c.sql": endless})
+    screen = terminal("rehearse", "--memory-limit", "0")
+    screen.until("applying 0003_c")
+    screen.interrupt()
+    assert screen.close() == 130
+    assert not [name.name for name in partly.parent.iterdir() if ".partial" in name.name]
+    assert query(partly, "SELECT count(*) FROM b") == [(1,)]
+
+
+def test_bin_rehearse_is_the_command(workplace, partly):
+    """The script for deployments does the same."""
+    done = subprocess.run([str(BIN)], cwd=workplace, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert plain(done.stdout).splitlines()[0] == f"applies    {IDS[2]} (1 statement, TIME)"

@@ -1,0 +1,120 @@
+"""`dao verify`: what it prints, its exit codes, and which database it reads."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from tests.folders import query, write
+
+
+def test_verify_prints_a_line_for_each_migration_and_a_total(run, path):
+    """Without a database, and without making one, it says of each migration that it is fine."""
+    outcome = run("verify")
+    assert outcome.code == 0
+    assert outcome.err == ""
+    lines = outcome.out.splitlines()
+    assert lines[0] == "ok            0001_a"
+    assert lines[1] == "    generated rows: rollback: a: the table is dropped with 3 rows"
+    assert [line.split()[-1] for line in lines if line.startswith("ok ")] == ["0001_a", "0002_b", "0003_c"]
+    assert lines[-1].startswith("3 migrations verified in ")
+    assert not path.exists()
+
+
+def test_verify_failure_is_shown_and_exits_with_5(run, folder):
+    """What is wrong stands below its migration, once, with its differences; the total goes to standard error."""
+    write(folder, {"0002_b.rollback.sql": "ALTER TABLE b RENAME TO bb;"})
+    outcome = run("verify")
+    assert outcome.code == 5
+    assert "failed        0002_b\n" in outcome.out
+    assert (
+        outcome.out.count("empty database: the schema after the rollback is another\n        table bb is unexpected\n")
+        == 1
+    )
+    assert outcome.out.count("table bb is unexpected") == 1
+    assert outcome.err == "error: 1 of 3 migrations failed: 0002_b. Mend them before they are released\n"
+
+
+def test_verify_failing_script_names_file_and_line(run, folder):
+    """A script that does not run is no traceback: its file, line and statement are shown."""
+    write(folder, {"0003_c.sql": "\nCREATE TABLE c (id INTEGER PRIMARY KEY, PRIMARY KEY (id));"})
+    outcome = run("verify")
+    assert outcome.code == 5
+    assert 'three/0003_c.sql:2: table "c" has more than one primary key' in outcome.out
+
+
+def test_verify_irreversible_is_shown_and_is_no_failure(run, folder):
+    """A migration without a rollback is named as such."""
+    (folder / "0002_b.rollback.sql").unlink()
+    outcome = run("verify")
+    assert outcome.code == 0
+    assert "irreversible  0002_b\n    empty database: irreversible: it has no rollback script\n" in outcome.out
+
+
+def test_verify_json_is_one_document_with_every_stage(run, folder):
+    """Machines get everything that was found, by migration and stage."""
+    write(folder, {"0003_c.rollback.sql": "DROP TABLE b;"})
+    outcome = run("verify", "--json")
+    assert outcome.code == 5
+    document = outcome.document
+    assert (document["ok"], document["failed"], document["database"]) == (False, ["0003_c"], None)
+    assert [(one["id"], one["stage"], one["ok"]) for one in document["verifications"]] == [
+        (id, stage, id != "0003_c") for id in ("0001_a", "0002_b", "0003_c") for stage in ("empty", "generated rows")
+    ]
+    last = document["verifications"][-1]
+    assert last.keys() == {"id", "stage", "ok", "problems", "warnings", "losses", "unfilled", "reversible", "seconds"}
+    assert any("table b is missing" in problem for problem in last["problems"])
+
+
+def test_verify_quiet_prints_failures_only(run, folder):
+    """With --quiet a success prints nothing, and a failure its total."""
+    assert run("verify", "--quiet").out == ""
+    write(folder, {"0003_c.rollback.sql": "DROP TABLE b;"})
+    outcome = run("verify", "--quiet")
+    assert (outcome.code, outcome.out) == (5, "")
+    assert "0003_c" in outcome.err
+
+
+@pytest.mark.parametrize("value", ["postgresql://nobody@nowhere/none", "sqlite:///:memory:", "nonsense"])
+def test_verify_without_copy_does_not_care_for_the_database(run, monkeypatch, value):
+    """What DATABASE_URL says is no matter, as long as no database is asked for."""
+    monkeypatch.setenv("DATABASE_URL", value)
+    assert run("verify").code == 0
+
+
+def test_verify_copy_reads_the_configured_database_only(run, partly, folder):
+    """With --copy the real rows are tried, too, and the database is what it was."""
+    query(partly, "INSERT INTO b VALUES (4), (5)")
+    write(
+        folder,
+        {"0003_c.sql": "CREATE TABLE c (id INTEGER PRIMARY KEY CHECK (id < 5));\nINSERT INTO c SELECT id FROM b;"},
+    )
+    before = hashlib.sha256(partly.read_bytes()).digest()
+    outcome = run("verify", "--copy")
+    assert outcome.code == 5
+    assert "copy of the database: apply fails: " in outcome.out
+    assert "CHECK constraint failed: id < 5" in outcome.out
+    assert "copy of the database: rollback: b: the table is dropped with 3 rows" in outcome.out
+    assert hashlib.sha256(partly.read_bytes()).digest() == before
+
+
+def test_verify_copy_of_a_database_that_does_not_exist_is_an_error(run, path):
+    """It is not made; exit code 1."""
+    outcome = run("verify", "--copy")
+    assert outcome.code == 1
+    assert "orchestrator.db does not exist" in outcome.err
+    assert not path.exists()
+
+
+def test_verify_database_without_copy_is_wrong_usage(run, partly):
+    """A database that would not be read is not accepted in silence."""
+    outcome = run("verify", "--database", f"sqlite:///{partly}")
+    assert outcome.code == 2
+    assert "--copy" in outcome.err
+
+
+def test_verify_rows_is_how_many_each_table_gets(run):
+    """The number of generated rows can be chosen."""
+    assert "the table is dropped with 7 rows" in run("verify", "--rows", 7).out
+    assert run("verify", "--rows", 0).code == 2

@@ -1,0 +1,561 @@
+"""Taking, listing, checking and removing snapshots: copies beside the database, verified before they have a name."""
+
+from __future__ import annotations
+
+import collections
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+
+import apsw
+import apsw.sqlite_extra
+import pytest
+
+import dao
+from dao import migrate
+from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
+from dao.migrate import copies
+from dao.migrate.snapshot import Snapshot, find, prune, snapshots, take, verify
+from tests.folders import dump, query
+
+# every name on its own: one that is cut off by ? or # would be another file
+NAMES = [
+    "my data.db",
+    "a#b.db",
+    "a?mode=memory.db",
+    "50%20.db",
+    "Größe 日本.db",
+    "it's.db",
+    "file:x.db",
+    "[a]*.db",
+    "%s{}.db",
+]
+
+
+@pytest.fixture
+def filled(path, url, three):
+    """A database in WAL mode with three migrations and some rows; its path."""
+    migrate.apply(url, three)
+    query(path, "INSERT INTO a SELECT value FROM json_each('[1, 2, 3]')")
+    query(path, "PRAGMA user_version = 7")
+    return path
+
+
+def beside(path: Path) -> list[str]:
+    """Return the names of the files beside a database that it did not make itself."""
+    own = {path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"}
+    return sorted(entry.name for entry in path.parent.iterdir() if entry.is_file() and entry.name not in own)
+
+
+def dbhash(path: Path) -> str:
+    """Return what SQLite's own tool makes of a database's content."""
+    tool = apsw.sqlite_extra.path("sqlite3_dbhash")
+    return subprocess.run([tool, str(path)], capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+# ---------------------------------------------------------------- take
+
+
+def test_take_holds_all_that_the_database_holds(filled, url):
+    """A snapshot has the schema, the rows, the ledger and the header's numbers, and the same hash by SQLite's own tool."""
+    snapshot = take(url)
+    assert dump(snapshot.path) == dump(filled)
+    assert dbhash(snapshot.path) == dbhash(filled)
+    verify(snapshot.path)
+
+
+def test_take_names_the_file_by_time_version_and_checksum(filled, url):
+    """The name says when, at which migration, and what the file's bytes hash to; nothing else is left beside it."""
+    snapshot = take(url)
+    digest = hashlib.sha256(snapshot.path.read_bytes()).hexdigest()[:16]
+    assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z", snapshot.id)
+    assert snapshot.path == filled.with_name(f"new.db.{snapshot.id}.0003_c.{digest}.snapshot")
+    assert (snapshot.version, snapshot.size) == ("0003_c", snapshot.path.stat().st_size)
+    assert snapshot.taken_at.strftime("%Y%m%dT%H%M%S") == snapshot.id[:15]
+    assert beside(filled) == [snapshot.path.name]
+
+
+def test_take_database_without_migrations_is_named_empty(path, url):
+    """Tables that no migration made are worth a snapshot too."""
+    query(path, "CREATE TABLE theirs (id)")
+    snapshot = take(url)
+    assert snapshot.version == "empty"
+    verify(snapshot.path)
+
+
+@pytest.mark.parametrize(
+    ("version", "named"), [("a/b c.d", "a_b_c_d"), ("x" * 300, "x" * 100), ("é" * 300, "é" * 50), ("..", "_")]
+)
+def test_take_version_becomes_part_of_a_name(filled, url, version, named):
+    """Whatever a migration is called, the name has no separators and is not too long."""
+    snapshot = take(url, version=version)
+    assert snapshot.version == named
+    assert snapshots(url) == [snapshot]
+
+
+@pytest.mark.parametrize("length", [180, 204])
+def test_take_long_name_shortens_the_version(tmp_path, three, length):
+    """There is room for the time and the checksum; the version takes what is left."""
+    path = tmp_path / ("n" * length)
+    migrate.apply(f"sqlite:///{path}", three)
+    snapshot = take(f"sqlite:///{path}")
+    assert snapshots(f"sqlite:///{path}") == [snapshot]
+    assert dump(snapshot.path) == dump(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_take_any_file_name_works(tmp_path, three, name):
+    """The path is used as it is, in the connection, the tools and the list."""
+    connection = apsw.Connection(str(tmp_path / name))
+    migrate.apply(connection, three)
+    snapshot = take(connection)
+    assert snapshot.path.parent == tmp_path
+    assert snapshot.path.name.startswith(f"{name}.{snapshot.id}.")
+    assert snapshots(connection) == [snapshot]
+    verify(snapshot.path)
+    assert dump(snapshot.path) == dump(tmp_path / name)
+    connection.close()
+
+
+def test_take_wal_that_is_not_checkpointed_is_in_the_copy(filled, url):
+    """Rows that are in the -wal alone are part of the database, and the copy needs no file beside it."""
+    connection = dao.connect(url)
+    connection.wal_autocheckpoint(0)
+    connection.execute("INSERT INTO a VALUES (99)")
+    snapshot = take(connection)
+    assert query(snapshot.path, "SELECT max(id) FROM a") == [(99,)]
+    assert query(snapshot.path, "PRAGMA journal_mode") == [("delete",)]
+    assert beside(filled) == [snapshot.path.name]
+    connection.close()
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_take_inside_the_callers_write_transaction_has_what_was_committed(filled, mode):
+    """The run that takes it holds the lock and has written already: none of that is in the copy, and it goes on."""
+    connection = apsw.Connection(str(filled))
+    connection.pragma("journal_mode", mode)
+    before = dump(filled)
+    connection.execute("BEGIN IMMEDIATE; INSERT INTO a VALUES (99)")
+    snapshot = take(connection)
+    assert connection.in_transaction
+    connection.execute("COMMIT")
+    connection.close()
+    assert dump(snapshot.path) == before
+    assert query(filled, "SELECT max(id) FROM a") == [(99,)]
+
+
+def test_take_while_others_write_is_one_state_of_the_database(filled, url):
+    """A copy made under load is what some transaction left: each adds a row to two tables."""
+    stop = threading.Event()
+
+    def write_rows() -> None:
+        connection = dao.connect(url)
+        number = 100
+        while not stop.is_set():
+            number += 1
+            with dao.transaction(connection):
+                connection.execute("INSERT INTO a VALUES (?)", (number,))
+                connection.execute("INSERT INTO c VALUES (?)", (number,))
+        connection.close()
+
+    thread = threading.Thread(target=write_rows)
+    thread.start()
+    try:
+        taken = [take(url, keep=9) for _ in range(4)]
+    finally:
+        stop.set()
+        thread.join()
+    for snapshot in taken:
+        assert query(snapshot.path, "SELECT * FROM a WHERE id > 100 EXCEPT SELECT * FROM c") == []
+        assert query(snapshot.path, "SELECT * FROM c WHERE id > 100 EXCEPT SELECT * FROM a") == []
+
+
+@pytest.mark.parametrize("table", ["b", "_dao_migration"])
+@pytest.mark.parametrize("tool", [True, False], ids=["dbhash", "contents"])
+def test_take_copy_that_differs_is_refused(filled, url, monkeypatch, table, tool):
+    """A copy without a row, of the ledger too, is not kept, whether SQLite's tool is there or not."""
+    copied = copies.copied
+
+    def losing(source, path):
+        copy = copied(source, path)
+        copy.execute(f"DELETE FROM {table}")
+        return copy
+
+    monkeypatch.setattr("dao.migrate.snapshot.copied", losing)
+    if not tool:
+        monkeypatch.setattr(apsw.sqlite_extra, "path", missing)
+    with pytest.raises(MigrationError, match="differs from it"):
+        take(url)
+    assert beside(filled) == []
+
+
+def missing(_name: str) -> str:
+    """Say, as apsw does, that a tool is not part of this build."""
+    raise apsw.sqlite_extra.NotAvailable
+
+
+def test_take_without_the_tool_compares_the_contents(filled, url, monkeypatch):
+    """An apsw that was built without SQLite's tools takes snapshots all the same."""
+    monkeypatch.setattr(apsw.sqlite_extra, "path", missing)
+    assert dump(take(url).path) == dump(filled)
+
+
+def test_take_database_that_only_its_program_can_read_is_refused(filled, url):
+    """What cannot be verified is no snapshot; the message says why and how to go on."""
+    connection = apsw.Connection(str(filled))
+    connection.create_scalar_function("theirs", lambda value: value, deterministic=True)
+    connection.execute("CREATE TABLE g (x, y GENERATED ALWAYS AS (theirs(x))); INSERT INTO g VALUES (1)")
+    with pytest.raises(MigrationError, match=r"cannot be verified \(.*theirs.*--no-snapshot"):
+        take(connection)
+    assert beside(filled) == []
+    connection.close()
+
+
+def test_take_rows_that_break_a_constraint_are_no_damage(filled, url):
+    """A row that a CHECK would refuse today is somebody's data, and copied like any other."""
+    query(filled, "CREATE TABLE k (x CHECK (x > 0))")
+    query(filled, "PRAGMA ignore_check_constraints = on; INSERT INTO k VALUES (-1)")
+    assert query(take(url).path, "SELECT x FROM k") == [(-1,)]
+
+
+def test_take_has_the_permissions_of_the_database(filled, url):
+    """Who may not read the database may not read its copy."""
+    filled.chmod(0o640)
+    assert take(url).path.stat().st_mode & 0o777 == 0o640
+
+
+def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url, monkeypatch):
+    """Even if the clock stands still, or is set back, the ids differ and the latest is the newest."""
+    clock = collections.deque([5, 5, 5, 2])
+
+    class Clock(copies.datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return cls(2030, 1, 1, second=clock.popleft(), tzinfo=zone)
+
+    monkeypatch.setattr(copies, "datetime", Clock)
+    taken = [take(url, keep=9) for _ in range(4)]
+    assert [one.id for one in taken] == [f"20300101T000005.00{number}Z" for number in range(4)]
+    assert snapshots(url) == taken[::-1]
+
+
+def test_take_never_has_the_id_of_one_that_was_taken_at_the_same_moment(filled, url, monkeypatch):
+    """Another process may finish its snapshot between the look at those there are and the choice of an id."""
+    first = take(url)
+
+    class Clock(copies.datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return first.taken_at
+
+    monkeypatch.setattr(copies, "datetime", Clock)
+    monkeypatch.setattr("dao.migrate.snapshot._of", lambda _path: [])
+    assert take(url).id > first.id
+
+
+def test_take_keeps_the_newest_and_removes_the_older_ones(filled, url):
+    """Three are kept unless said otherwise; the snapshots of another database are not touched."""
+    other = filled.with_name("other.db")
+    query(other, "CREATE TABLE x (id)")
+    theirs = take(f"sqlite:///{other}")
+    taken = [take(url) for _ in range(4)]
+    assert snapshots(url) == taken[:0:-1]
+    assert snapshots(f"sqlite:///{other}") == [theirs]
+    last = take(url, keep=1)
+    assert snapshots(url) == [last]
+
+
+def test_take_that_fails_removes_nothing(filled, url, monkeypatch):
+    """Older snapshots go only once the new one is safe."""
+    old = take(url)
+    monkeypatch.setattr("dao.migrate.snapshot.compare", fail)
+    with pytest.raises(MigrationError):
+        take(url, keep=1)
+    assert snapshots(url) == [old]
+    assert beside(filled) == [old.path.name]
+
+
+def fail(*_arguments: object) -> None:
+    """Fail the verification."""
+    raise MigrationError("no")
+
+
+def test_take_interrupted_leaves_nothing(filled, url, monkeypatch):
+    """Ctrl-C in the middle removes the file in the making and lets go of the database."""
+
+    def interrupted(_connection):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(copies, "integrity_problems", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        take(url)
+    assert beside(filled) == []
+    query(filled, "PRAGMA journal_mode = delete")
+
+
+def test_take_removes_what_a_crash_left_but_not_what_another_works_on(filled, url):
+    """A partial file without a living process goes; one that is locked stays, and neither is ever listed."""
+    left, busy = (filled.with_name(f"new.db.2026010{day}T000000.000Z.partial") for day in (1, 2))
+    left.write_bytes(b"left")
+    left.with_name(f"{left.name}-wal").write_bytes(b"and this")
+    busy.write_bytes(b"busy")
+    with busy.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert snapshots(url) == []
+        snapshot = take(url)
+        assert beside(filled) == [busy.name, snapshot.path.name]
+    take(url, keep=1)
+    assert busy.name not in beside(filled)
+
+
+# ---------------------------------------------------------------- room
+
+
+def test_take_too_little_room_is_refused_before_anything_is_written(filled, url, monkeypatch):
+    """The message says how much is needed, how much there is, where, and what to do."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10**9, 10**9, 2048))
+    with pytest.raises(DiskFull) as caught:
+        take(url)
+    message = str(caught.value)
+    for part in (
+        str(filled),
+        f"needs 1.1 MB in {filled.parent}",
+        "2.0 KB are free",
+        "--no-snapshot",
+        "DATABASE_SNAPSHOTS=0",
+    ):
+        assert part in message
+    assert beside(filled) == []
+
+
+class Full(apsw.VFS):
+    """A file system that has no room left after so many writes."""
+
+    def __init__(self, writes: int) -> None:
+        self.left = writes
+        super().__init__("full-copies", "unix-none")
+
+    def xOpen(self, name, flags):  # noqa: N802 - SQLite's name
+        """Open a file."""
+        return FullFile(self, name, flags)
+
+
+class FullFile(apsw.VFSFile):
+    """A file on it."""
+
+    def __init__(self, disk: Full, name, flags) -> None:
+        self._disk = disk
+        super().__init__("unix-none", name, flags)
+
+    def xWrite(self, data, offset):  # noqa: N802 - SQLite's name
+        """Write, or fail."""
+        if not self._disk.left:
+            raise apsw.FullError("no room")
+        self._disk.left -= 1
+        super().xWrite(data, offset)
+
+
+@pytest.mark.parametrize("writes", [0, 1, 5])
+def test_take_disk_that_fills_up_leaves_nothing(filled, url, monkeypatch, writes):
+    """Whenever the room ends, it is `DiskFull`, older snapshots stay and no partial file is left."""
+    old = take(url)
+    disk = Full(writes)
+    monkeypatch.setattr(copies, "_NO_LOCKS", "full-copies")
+    with pytest.raises(DiskFull, match=f"^{re.escape(str(filled.parent))}: no room left"):
+        take(url, keep=1)
+    assert beside(filled) == [old.path.name]
+    disk.unregister()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(28, DiskFull), (13, OperationalError), (30, OperationalError)])
+def test_take_folder_that_refuses_says_what_to_do(filled, url, monkeypatch, number, kind):
+    """No permission, a read-only file system, no room for even a name: a typed error that names the place."""
+
+    def refuse(*_arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    connection = dao.connect(url)
+    monkeypatch.setattr(copies.os, "open", refuse)
+    with pytest.raises(kind, match=f"cannot write beside {re.escape(str(filled))}"):
+        take(connection)
+    monkeypatch.undo()
+    connection.close()
+
+
+# ---------------------------------------------------------------- refused
+
+
+def test_take_database_in_memory_is_refused():
+    """There is no file beside which a snapshot could be."""
+    for target in (apsw.Connection(":memory:"), apsw.Connection("/x", vfs="memdb"), "sqlite://"):
+        with pytest.raises(MigrationError, match="in memory"):
+            take(target)
+
+
+def test_take_database_that_does_not_exist_is_refused(path, url):
+    """Nothing is created."""
+    with pytest.raises(MigrationError, match="does not exist"):
+        take(url)
+    assert beside(path) == []
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("statement", ["PRAGMA user_version", "PRAGMA user_version = 1"])
+def test_take_database_that_holds_nothing_is_refused(path, url, statement):
+    """A file without a table is no loss."""
+    query(path, statement)
+    with pytest.raises(MigrationError, match="holds nothing"):
+        take(url)
+
+
+def test_take_keep_none_at_all_is_a_mistake(filled, url):
+    """To keep zero would be to remove what was just taken."""
+    with pytest.raises(ValueError, match="keep=0"):
+        take(url, keep=0)
+
+
+def test_take_damaged_database_is_refused(filled, url):
+    """A copy of damage is no snapshot."""
+    query(filled, "PRAGMA journal_mode = delete")
+    data = bytearray(filled.read_bytes())
+    data[4096:] = os.urandom(len(data) - 4096)
+    filled.write_bytes(data)
+    with pytest.raises(DatabaseCorrupt, match="damaged"):
+        take(url)
+    assert beside(filled) == []
+
+
+def test_take_locked_database_says_by_whom(filled, url):
+    """Nobody can read a file in rollback mode that another keeps to itself."""
+    other = apsw.Connection(str(filled))
+    other.pragma("journal_mode", "delete")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DatabaseBusy, match=f"held by process {os.getpid()}"):
+        take(f"{url}?busy_timeout=10")
+    other.close()
+
+
+# ---------------------------------------------------------------- find, prune
+
+
+def test_find_takes_the_newest_or_the_beginning_of_an_id(filled, url):
+    """Without an id the newest; a beginning must fit exactly one, and the message lists the choice."""
+    with pytest.raises(MigrationError, match="has no snapshots: `dao snapshot` takes one"):
+        find(url)
+    first, second = take(url), take(url)
+    assert find(url) == second
+    assert find(url, first.id) == first
+    with pytest.raises(MigrationError, match=f"more than one.*{second.id}, {first.id}"):
+        find(url, "2")
+    with pytest.raises(MigrationError, match=f"no snapshot whose id begins with 'x': name one of {second.id}"):
+        find(url, "x")
+
+
+def test_snapshots_lists_only_files_that_are_named_like_one(filled, url):
+    """Other files, such as the snapshots of a database whose name begins alike, are passed over."""
+    snapshot = take(url)
+    for name in (
+        f"x{snapshot.path.name}",
+        f"{snapshot.path.name}.bak",
+        "new.db.99999999T999999.999Z.v.0123456789abcdef.snapshot",
+    ):
+        filled.with_name(name).write_bytes(b"x")
+    assert snapshots(url) == [snapshot]
+    assert snapshots(f"sqlite:///{filled.parent}/nowhere/x.db") == []
+
+
+def test_prune_removes_all_but_the_newest(filled, url):
+    """It says which went; none may stay."""
+    taken = [take(url) for _ in range(3)]
+    assert prune(url, 2) == taken[:1]
+    assert prune(url, 0, spare=taken[1].path) == taken[2:]
+    assert snapshots(url) == [taken[1]]
+    with pytest.raises(ValueError, match="keep=-1"):
+        prune(url, -1)
+
+
+# ---------------------------------------------------------------- verify
+
+
+@pytest.fixture
+def snapshot(filled, url) -> Snapshot:
+    """A good snapshot."""
+    return take(url)
+
+
+def plain(snapshot: Snapshot) -> Path:
+    """Give a snapshot a name without a checksum, so that SQLite alone has to find the damage."""
+    return snapshot.path.rename(snapshot.path.with_name("copy.db"))
+
+
+def test_verify_any_changed_byte_is_noticed(snapshot):
+    """A letter in a row that integrity_check has no opinion on is damage by the checksum in the name."""
+    data = bytearray(snapshot.path.read_bytes())
+    for place in (30, len(data) // 2, len(data) - 1):
+        data[place] ^= 1
+        snapshot.path.write_bytes(data)
+        with pytest.raises(DatabaseCorrupt, match=r"snapshot .*\.snapshot is damaged"):
+            verify(snapshot.path)
+        data[place] ^= 1
+    snapshot.path.write_bytes(data)
+    verify(snapshot.path)
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("part", [0, 10, 100, 4096, -4096, -1])
+def test_verify_truncated_file_is_refused(snapshot, named, part):
+    """Cut off anywhere, it is damaged or empty, even under a name without a checksum."""
+    path = snapshot.path if named else plain(snapshot)
+    path.write_bytes(path.read_bytes()[:part])
+    with pytest.raises(DatabaseCorrupt, match="empty" if part == 0 else "damaged"):
+        verify(path)
+
+
+def test_verify_damaged_index_is_noticed_without_a_checksum(filled, url):
+    """Under another name, `PRAGMA integrity_check` finds what a page holds that is not what it should be."""
+    query(filled, "CREATE INDEX ib ON a (id)")
+    path = plain(take(url))
+    ((page,),) = query(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'ib'")
+    data = bytearray(path.read_bytes())
+    data[page * 4096 - 3 : page * 4096] = b"xyz"
+    path.write_bytes(data)
+    with pytest.raises(DatabaseCorrupt, match=r"copy\.db is damaged"):
+        verify(path)
+
+
+def test_verify_foreign_file_is_refused(tmp_path):
+    """A text is no database, and a database without a ledger none of this kind; each message names the file."""
+    text, theirs = tmp_path / "notes.txt", tmp_path / "theirs.db"
+    text.write_text("a text that is long enough for a header " * 300)
+    query(theirs, "CREATE TABLE x (id)")
+    with pytest.raises(DatabaseCorrupt, match=r"notes\.txt is damaged or no SQLite database"):
+        verify(text)
+    with pytest.raises(MigrationError, match=r"theirs\.db is not a snapshot"):
+        verify(theirs)
+    with pytest.raises(MigrationError, match="does not exist"):
+        verify(tmp_path / "nothing")
+
+
+def test_verify_database_in_use_is_refused(filled, url):
+    """A live database is not looked at as if it were a file: what is in its -wal would be missed."""
+    connection = dao.connect(url)
+    connection.execute("INSERT INTO a VALUES (50)")
+    with pytest.raises(MigrationError, match="a database in use"):
+        verify(filled)
+    connection.close()
+
+
+def test_verify_changes_nothing(snapshot):
+    """It reads only: no byte, no time, no file beside it."""
+    before = snapshot.path.stat()
+    verify(snapshot.path)
+    after = snapshot.path.stat()
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size)
+    assert {name for name in os.listdir(snapshot.path.parent) if name.startswith(snapshot.path.name)} == {
+        snapshot.path.name
+    }

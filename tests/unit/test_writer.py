@@ -1,0 +1,1034 @@
+"""`Pool.write`, of threads and of tasks: one commit for many, and nobody pays for another's mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+
+import apsw
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dao
+from dao import Task, aio, engine, tasks, writer
+from tests.unit.test_aio import CANCELLED, Asyncio, Trio, until
+from tests.unit.test_pool import ENDLESS, PATIENCE, Worker, in_child, wait_for
+
+SCHEMA = """
+CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE, CONSTRAINT notes_text CHECK (text <> ''));
+CREATE TABLE plain (text TEXT);
+CREATE TABLE children (parent INTEGER REFERENCES notes (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE TRIGGER notes_fatal BEFORE INSERT ON notes WHEN new.text = 'fatal' BEGIN SELECT RAISE(ROLLBACK, 'fatal'); END;
+"""
+INSERT = "INSERT INTO notes (text) VALUES ($1) RETURNING id"
+
+
+@pytest.fixture
+def url(tmp_path) -> str:
+    """The URL of a database with a table of notes."""
+    url = f"sqlite:///{tmp_path}/notes.db"
+    with contextlib.closing(dao.connect(url)) as connection:
+        connection.execute(SCHEMA)
+    return url
+
+
+@pytest.fixture
+def make_pool(url: str, monkeypatch) -> Iterator[Callable[..., dao.Pool]]:
+    """Return a function that makes pools; their batches end when the queue is empty, and not sooner."""
+    monkeypatch.setattr(writer, "_SECONDS", PATIENCE)
+    made: list[dao.Pool] = []
+
+    def make(database_url: str = url, **arguments) -> dao.Pool:
+        made.append(dao.Pool(database_url, **{"timeout": 600, **arguments}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close(timeout=5)
+
+
+@pytest.fixture
+def pool(make_pool) -> dao.Pool:
+    """A pool on the database with notes."""
+    return make_pool()
+
+
+def add(connection: apsw.Connection, text: str) -> int:
+    """Write a note and return its id."""
+    [(id,)] = engine.fetch(connection, INSERT, (text,))
+    return id
+
+
+def add_and_fail(connection: apsw.Connection, text: str) -> None:
+    """Write a note, and then fail."""
+    add(connection, text)
+    raise LookupError(text)
+
+
+def stored(url: str) -> list[str]:
+    """Return the notes that another connection sees, in the order of writing."""
+    with contextlib.closing(dao.connect(url)) as connection:
+        return [text for (text,) in engine.fetch(connection, "SELECT text FROM notes ORDER BY id")]
+
+
+class Together:
+    """Calls that all wait while another is running, so that they share the next batch: `with Together(pool) as queue`."""
+
+    def __init__(self, pool: dao.Pool) -> None:
+        self._pool = pool
+        self._end = threading.Event()
+        self.workers: list[Worker] = []
+
+    def __enter__(self):
+        begun = threading.Event()
+
+        def hold(_: apsw.Connection) -> None:
+            begun.set()
+            assert self._end.wait(PATIENCE)
+
+        self._holder = Worker(self._pool.write, hold)
+        assert begun.wait(PATIENCE)
+        return self
+
+    def put(self, function: Callable[..., object], *arguments: object) -> Worker:
+        """Have a thread write, and see it in the queue."""
+        before = self._pool.stats().queued
+        self.workers.append(Worker(self._pool.write, function, *arguments))
+        wait_for(lambda: self._pool.stats().queued == before + 1)
+        return self.workers[-1]
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._holder.join(PATIENCE)
+        for worker in self.workers:
+            worker.join(PATIENCE)
+
+
+# ---------------------------------------------------------------- one call
+
+
+def test_write_returns_the_result_after_the_commit(url, pool):
+    """A call with arguments returns what the function returned, and by then others see the row."""
+    assert pool.write(add, "a") == 1
+    assert pool.write(add, text="b") == 2
+    assert stored(url) == ["a", "b"]
+    assert (pool.stats().writes, pool.stats().batches, pool.stats().queued) == (2, 2, 0)
+
+
+def test_write_takes_none_of_the_connections_that_are_lent(make_pool, url):
+    """The writer has a connection of its own: the pool may be lent out to the last."""
+    pool = make_pool(size=1)
+    with pool.acquire() as connection:
+        tasks_before = pool.stats().active
+        pool.write(add, "a")
+        assert engine.fetch(connection, "SELECT text FROM notes") == [("a",)]
+        assert pool.stats().active == tasks_before == 1
+    assert stored(url) == ["a"]
+
+
+def test_write_runs_the_tables_functions(template, tmp_path, make_pool):
+    """The functions of the table modules run as they are, transactions of several statements included."""
+    path = tmp_path / "orchestrator.db"
+    path.write_bytes(template.read_bytes())
+    pool = make_pool(f"sqlite:///{path}")
+    many = [Task(title=str(number), task_type="agent") for number in range(3)]
+    pool.write(tasks.create_many, many)
+    assert pool.write(tasks.set_status, many[0].id, "running").status == "running"
+    assert pool.write(tasks.count) == 3
+
+
+def test_write_function_that_fails_is_undone_and_raises_here(url, pool):
+    """The exception is the function's own, with its traceback, and what it wrote is gone."""
+    with pytest.raises(LookupError) as caught:
+        pool.write(add_and_fail, "a")
+    frames = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert frames[-1] == "add_and_fail"
+    assert frames[0] == "test_write_function_that_fails_is_undone_and_raises_here"
+    with pytest.raises(dao.CheckViolation) as refused:
+        pool.write(add, "")
+    assert refused.value.constraint == "notes_text"
+    assert stored(url) == []
+    assert pool.stats().writes == 0
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_write_function_that_wants_to_end_the_thread_ends_its_caller(url, pool, error):
+    """Also what is no `Exception` is raised in the caller, and the writer serves the next."""
+
+    def leave(connection: apsw.Connection) -> None:
+        add(connection, "a")
+        raise error
+
+    with pytest.raises(error):
+        pool.write(leave)
+    pool.write(add, "b")
+    assert stored(url) == ["b"]
+
+
+def test_write_error_leaves_no_cycle_behind(pool):
+    """What a failed call held is let go with its error, without the garbage collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        with contextlib.suppress(LookupError):
+            pool.write(add_and_fail, "a")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+
+
+def test_write_function_with_a_transaction_keeps_a_part_of_it(url, pool):
+    """`dao.transaction` inside is a savepoint: it is undone by itself."""
+
+    def partly(connection: apsw.Connection) -> None:
+        add(connection, "kept")
+        with contextlib.suppress(LookupError), dao.transaction(connection):
+            add_and_fail(connection, "undone")
+        dao.run_in_transaction(connection, add, "kept too")
+
+    pool.write(partly)
+    assert stored(url) == ["kept", "kept too"]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_write_timeout_out_of_range_raises_value_error(pool, timeout):
+    """A timeout is a number of seconds from 0."""
+    with pytest.raises(ValueError, match="a number of seconds from 0"):
+        pool.write(add, "a", timeout=timeout)
+
+
+def test_write_within_write_is_refused(url, make_pool):
+    """A function that calls `write` would wait for itself for ever, so it is told; with another pool it may."""
+    pool = make_pool()
+    with pytest.raises(RuntimeError, match="with the connection that the outer one was given"):
+        pool.write(lambda _: pool.write(add, "inner"))
+    assert stored(url) == []
+    pool.write(add, "a")
+    assert stored(url) == ["a"]
+
+
+def test_write_in_memory_gives_each_function_a_transaction(make_pool):
+    """A database in memory has one connection: the functions run on that, each undone or kept by itself."""
+    pool = make_pool("sqlite:///:memory:")
+    with pool.acquire() as connection:
+        connection.execute(SCHEMA)
+    pool.write(add, "a")
+    with pytest.raises(LookupError):
+        pool.write(add_and_fail, "b")
+    with pool.acquire() as connection:
+        assert engine.fetch(connection, "SELECT text FROM notes") == [("a",)]
+        with pytest.raises(dao.PoolTimeout):
+            pool.write(add, "c", timeout=0)
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_write_calls_that_wait_share_a_commit(url, pool):
+    """What waits while the writer is busy goes into one transaction, in the order of arrival."""
+    texts = [str(number) for number in range(12)]
+    with Together(pool) as queue:
+        for text in texts:
+            queue.put(add, text)
+        assert stored(url) == []
+    assert stored(url) == texts
+    assert [worker.end() for worker in queue.workers] == list(range(1, 13))
+    assert (pool.stats().writes, pool.stats().batches) == (13, 1)
+
+
+@pytest.mark.parametrize(("bound", "value", "batches"), [("_CALLS", 3, 3), ("_SECONDS", 0, 7)])
+def test_write_batch_ends_at_its_bound(monkeypatch, url, pool, bound, value, batches):
+    """After so many calls, or so much time, a batch is committed even if others wait."""
+    monkeypatch.setattr(writer, bound, value)
+    with Together(pool) as queue:
+        for number in range(6):
+            queue.put(add, str(number))
+    assert len(stored(url)) == 6
+    assert pool.stats().batches == batches
+
+
+def test_write_nobody_returns_before_the_commit(url, pool):
+    """A call whose function has run waits while another of its batch is still running."""
+    running, end = threading.Event(), threading.Event()
+
+    def slow(connection: apsw.Connection) -> None:
+        running.set()
+        assert end.wait(PATIENCE)
+        add(connection, "slow")
+
+    with Together(pool) as queue:
+        first = queue.put(add, "first")
+        queue.put(slow)
+        queue._end.set()
+        assert running.wait(PATIENCE)
+        assert first.is_alive()
+        assert stored(url) == []
+        end.set()
+    assert stored(url) == ["first", "slow"]
+
+
+def test_write_failing_functions_undo_nobody_elses(url, pool):
+    """In one batch, those that fail get their errors and those that do not are stored."""
+    with Together(pool) as queue:
+        for number in range(10):
+            queue.put(add_and_fail if number % 3 == 0 else add, str(number))
+    for number, worker in enumerate(queue.workers):
+        if number % 3 == 0:
+            with pytest.raises(LookupError, match=str(number)):
+                worker.end()
+        else:
+            worker.end()
+    assert stored(url) == ["1", "2", "4", "5", "7", "8"]
+    assert (pool.stats().writes, pool.stats().batches) == (7, 1)
+
+
+def fatal(connection: apsw.Connection) -> None:
+    """Let SQLite undo the whole transaction."""
+    add(connection, "fatal")
+
+
+def fatal_and_go_on(connection: apsw.Connection) -> None:
+    """Swallow the error for which SQLite undid the transaction, and write more, which would be committed at once."""
+    with contextlib.suppress(apsw.Error):
+        connection.execute(INSERT, ("fatal",)).fetchall()
+    with contextlib.suppress(apsw.Error):
+        connection.execute(INSERT, ("alone",)).fetchall()
+
+
+def fatal_and_begin(connection: apsw.Connection) -> None:
+    """Swallow that error and open a transaction of one's own."""
+    with contextlib.suppress(apsw.Error):
+        connection.execute(INSERT, ("fatal",)).fetchall()
+    connection.execute("BEGIN")
+    connection.execute(INSERT, ("alone",)).fetchall()
+
+
+def fatal_and_transact(connection: apsw.Connection) -> None:
+    """Swallow that error, and go on with a transaction that would be the outermost."""
+    with contextlib.suppress(apsw.Error):
+        connection.execute(INSERT, ("fatal",)).fetchall()
+    with dao.transaction(connection):
+        connection.execute(INSERT, ("alone",)).fetchall()
+
+
+def fatal_inside(connection: apsw.Connection) -> None:
+    """Swallow that error around a nested transaction."""
+    with contextlib.suppress(dao.Error), dao.transaction(connection):
+        add(connection, "fatal")
+    add(connection, "alone")
+
+
+def close(connection: apsw.Connection) -> None:
+    """Close what is everybody's."""
+    connection.close()
+
+
+def fill(connection: apsw.Connection) -> None:
+    """Write more than there is room for."""
+    connection.pragma("max_page_count", connection.pragma("page_count"))
+    engine.fetch(connection, "INSERT INTO plain VALUES ($1)", ("x" * 100_000,))
+
+
+def veto(connection: apsw.Connection) -> None:
+    """Let the commit fail."""
+    connection.set_commit_hook(lambda: True)
+
+
+_KEPT: list[object] = []
+
+
+def keep_a_blob_open(connection: apsw.Connection, *, writing: bool = True) -> None:
+    """Leave something open that is no cursor."""
+    engine.fetch(connection, "INSERT INTO plain VALUES ('mine')")
+    _KEPT.append(connection.blob_open("main", "plain", "text", connection.last_insert_rowid(), writing))
+
+
+@pytest.mark.parametrize(
+    ("culprit", "own", "others"),
+    [
+        (fatal, dao.IntegrityError, dao.OperationalError),
+        (fatal_and_go_on, dao.OperationalError, dao.OperationalError),
+        (fatal_and_begin, dao.OperationalError, dao.OperationalError),
+        (fatal_and_transact, dao.OperationalError, dao.OperationalError),
+        (fatal_inside, dao.OperationalError, dao.OperationalError),
+        (close, dao.OperationalError, dao.OperationalError),
+        (fill, dao.DiskFull, dao.DiskFull),
+        (veto, dao.OperationalError, dao.OperationalError),
+        (keep_a_blob_open, dao.OperationalError, dao.OperationalError),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_write_transaction_that_is_lost_is_told_to_all_that_shared_it(url, pool, culprit, own, others):
+    """Whoever had succeeded is told, each with an error of its own; one that had failed keeps its own; the next are fine."""
+    with Together(pool) as queue:
+        first, second = queue.put(add, "first"), queue.put(add, "second")
+        failed = queue.put(add_and_fail, "failed")
+        guilty = queue.put(culprit)
+    _KEPT.clear()
+    errors = []
+    for worker in (first, second):
+        with pytest.raises(others, match="nothing of this write is stored") as caught:
+            worker.end()
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+    assert errors[0].__cause__ is not None
+    with pytest.raises(LookupError):
+        failed.end()
+    with pytest.raises(own):
+        guilty.end()
+    assert stored(url) == []
+    pool.write(add, "next")
+    assert stored(url) == ["next"]
+
+
+def test_write_calls_after_a_lost_transaction_are_in_the_next(url, pool):
+    """Who waits behind the call for which SQLite undid everything is not touched by it."""
+    with Together(pool) as queue:
+        queue.put(fatal)
+        queue.put(add, "behind")
+    assert queue.workers[1].end() == 1
+    assert stored(url) == ["behind"]
+
+
+# ---------------------------------------------------------------- bad manners
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "END", "ROLLBACK", "commit transaction"])
+def test_write_function_that_ends_its_transaction_is_refused(url, pool, statement):
+    """The shared transaction is not the function's to end: the attempt fails, and only for it."""
+
+    def end(connection: apsw.Connection) -> None:
+        add(connection, "mine")
+        connection.execute(statement)
+
+    with Together(pool) as queue:
+        queue.put(add, "first")
+        guilty = queue.put(end)
+        queue.put(add, "last")
+    with pytest.raises(dao.OperationalError, match="shares its transaction with others, so it cannot"):
+        guilty.end()
+    assert [queue.workers[0].end(), queue.workers[2].end()] == [1, 2]
+    assert stored(url) == ["first", "last"]
+
+
+def leave_returning_open(connection: apsw.Connection) -> apsw.Cursor:
+    """Read one row of three."""
+    cursor = connection.execute("INSERT INTO notes (text) VALUES ('x'), ('y'), ('z') RETURNING id")
+    next(cursor)
+    _KEPT.append(cursor)
+    return cursor
+
+
+def leave_select_open(connection: apsw.Connection) -> apsw.Cursor:
+    """Write three rows and read one."""
+    engine.fetch(connection, "INSERT INTO notes (text) VALUES ('x'), ('y'), ('z')")
+    cursor = connection.execute("SELECT id FROM notes")
+    next(cursor)
+    _KEPT.append(cursor)
+    return cursor
+
+
+@pytest.mark.parametrize("leave", [leave_returning_open, leave_select_open])
+def test_write_cursor_left_open_is_closed(url, pool, leave):
+    """A cursor that was not read to its end holds up neither the commit nor the next transaction."""
+    with Together(pool) as queue:
+        queue.put(add, "first")
+        cursor = queue.put(leave)
+        queue.put(add, "last")
+    with pytest.raises(apsw.CursorClosedError):
+        next(cursor.end())
+    _KEPT.clear()
+    assert stored(url) == ["first", "x", "y", "z", "last"]
+    with contextlib.closing(dao.connect(url)) as other:
+        add(other, "of another")
+    pool.write(add, "next")
+    assert pool.stats().writes == 5
+
+
+def test_write_blob_left_open_has_the_connection_replaced(url, pool):
+    """What else holds an old snapshot goes with its connection, after the commit: the next call sees the present."""
+    with Together(pool) as queue:
+        queue.put(add, "first")
+        queue.put(lambda connection: keep_a_blob_open(connection, writing=False))
+    with contextlib.closing(dao.connect(url)) as other:
+        add(other, "of another")
+    pool.write(add, "next")
+    _KEPT.clear()
+    assert stored(url) == ["first", "of another", "next"]
+    assert pool.write(lambda connection: engine.fetch(connection, "SELECT text FROM plain")) == [("mine",)]
+
+
+def test_write_cursor_left_open_by_one_that_fails_is_closed(url, pool):
+    """The frames in an error's traceback hold a cursor that was half read: the others are stored all the same."""
+
+    def fail(connection: apsw.Connection) -> None:
+        cursor = connection.execute("INSERT INTO notes (text) VALUES ('x'), ('y') RETURNING id")
+        raise LookupError(next(cursor))
+
+    with Together(pool) as queue:
+        queue.put(add, "first")
+        queue.put(fail)
+    with pytest.raises(LookupError):
+        queue.workers[1].end()
+    assert stored(url) == ["first"]
+
+
+def test_write_broken_deferred_key_is_the_fault_of_its_own(url, pool):
+    """A foreign key that is checked at the commit is checked at the end of each function: the commit does not fail."""
+
+    def orphan(connection: apsw.Connection, parent: int) -> None:
+        engine.fetch(connection, "INSERT INTO children VALUES ($1)", (parent,))
+
+    def family(connection: apsw.Connection) -> None:
+        orphan(connection, 7)
+        engine.fetch(connection, "INSERT INTO notes VALUES (7, 'parent')")
+
+    with Together(pool) as queue:
+        queue.put(family)
+        guilty = queue.put(orphan, 99)
+        queue.put(add, "last")
+    with pytest.raises(dao.ForeignKeyViolation, match="refers to one that does not exist"):
+        guilty.end()
+    assert stored(url) == ["parent", "last"]
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def test_write_lock_held_by_another_raises_busy_to_those_that_waited(url, make_pool):
+    """Whoever waited when the writer asked for the lock gets `DatabaseBusy`; the next try is fine."""
+    pool = make_pool(f"{url}?busy_timeout=150")
+    with contextlib.closing(dao.connect(url)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        workers = [Worker(pool.write, add, str(number)) for number in range(4)]
+        for worker in workers:
+            with pytest.raises(dao.DatabaseBusy, match="is locked by another connection"):
+                worker.end()
+        assert len({id(worker.error) for worker in workers}) == 4
+        other.execute("ROLLBACK")
+    assert stored(url) == []
+    pool.write(add, "a")
+    assert stored(url) == ["a"]
+
+
+def test_write_waits_for_another_connections_lock(url, pool):
+    """Another's transaction is waited for, as by any connection."""
+    with contextlib.closing(dao.connect(url)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        worker = Worker(pool.write, add, "b")
+        wait_for(lambda: pool.stats().queued == 1)
+        add(other, "a")
+        other.execute("COMMIT")
+    worker.end()
+    assert stored(url) == ["a", "b"]
+
+
+def test_write_turn_that_does_not_come_raises_pool_timeout(url, pool):
+    """Who waits in vain is told how many others wait, and its function never runs."""
+    with Together(pool) as queue:
+        queue.put(add, "first")
+        for timeout in (0, 0.01):
+            with pytest.raises(dao.PoolTimeout, match=r"within [\d.]+ s, and now it never will: 1 others"):
+                pool.write(add, "late", timeout=timeout)
+        assert (pool.stats().queued, pool.stats().timeouts) == (1, 2)
+    assert stored(url) == ["first"]
+
+
+def test_write_timeout_after_the_begin_waits_for_the_outcome(url, pool):
+    """A call that has begun is not given up: its caller learns whether it is stored."""
+    end = threading.Event()
+
+    def slow(connection: apsw.Connection) -> int:
+        assert end.wait(PATIENCE)
+        return add(connection, "slow")
+
+    pool.write(add, "first")
+    worker = Worker(lambda: pool.write(slow, timeout=0.05))
+    time.sleep(0.2)
+    assert worker.is_alive()
+    end.set()
+    assert worker.end() == 2
+    assert stored(url) == ["first", "slow"]
+
+
+class Signalled(BaseException):
+    """What a signal raises in the main thread, as Ctrl-C does."""
+
+
+def test_write_interrupted_in_the_queue_leaves_it(url, pool):
+    """Ctrl-C in the queue comes out as it is, and the function never runs."""
+
+    def handler(*_: object) -> None:
+        raise Signalled
+
+    def interrupt() -> None:
+        wait_for(lambda: pool.stats().queued == 1)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with Together(pool) as queue:
+            interrupter = Worker(interrupt)
+            with pytest.raises(Signalled):
+                pool.write(add, "interrupted")
+            interrupter.end()
+            assert pool.stats().queued == 0
+            queue.put(add, "next")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stored(url) == ["next"]
+
+
+def test_write_database_that_cannot_be_opened_is_told_to_each(tmp_path, make_pool):
+    """Each call gets the reason, and a later one opens the database when it can be."""
+    pool = make_pool(f"sqlite:///{tmp_path}/missing/a.db")
+    for worker in [Worker(pool.write, add, "a") for _ in range(3)]:
+        with pytest.raises(dao.OperationalError, match="does not exist; create it first"):
+            worker.end()
+    (tmp_path / "missing").mkdir()
+    pool.write(lambda connection: connection.execute("CREATE TABLE t (id)"))
+    assert pool.stats().batches == 1
+
+
+def test_write_read_only_database_is_refused(url, make_pool):
+    """A pool that was opened read-only writes nothing, and says why."""
+    with pytest.raises(dao.ReadOnlyDatabase, match="mode=ro"):
+        make_pool(f"{url}?mode=ro").write(add, "a")
+
+
+# ---------------------------------------------------------------- the end
+
+
+def test_close_runs_what_is_queued_and_refuses_more(url, pool):
+    """Closing commits what waits, closes the connection, ends the thread, and then refuses."""
+    with Together(pool) as queue:
+        queue.put(add, "a")
+        queue.put(add, "b")
+        closer = Worker(pool.close)
+        wait_for(lambda: pool._writer._closed is not None)
+        with pytest.raises(dao.PoolClosed):
+            pool.write(add, "late")
+    assert closer.end() is True
+    assert stored(url) == ["a", "b"]
+    assert pool._writer._line is None
+    assert not [thread for thread in threading.enumerate() if thread.name == "dao writer"]
+    assert pool.close() is True
+
+
+def test_close_gives_up_what_does_not_end(caplog, url, pool):
+    """After the timeout what waits gets `PoolClosed`, and a statement that does not end is interrupted."""
+    begun = threading.Event()
+
+    def endless(connection: apsw.Connection) -> None:
+        add(connection, "endless")
+        begun.set()
+        engine.fetch(connection, ENDLESS)
+
+    running = Worker(pool.write, endless)
+    assert begun.wait(PATIENCE)
+    waiting = Worker(pool.write, add, "waiting")
+    wait_for(lambda: pool.stats().queued == 1)
+    assert pool.close(timeout=0.05) is True
+    with pytest.raises(dao.PoolClosed, match="nothing was done"):
+        waiting.end()
+    with pytest.raises(dao.OperationalError, match="interrupted"):
+        running.end()
+    assert stored(url) == []
+    assert "1 that wait are given up" in caplog.text
+
+
+def test_close_function_that_does_not_end_returns_false_and_closes_later(url, pool):
+    """What no interruption reaches keeps the connection; it is committed and closed when it ends."""
+    begun, end = threading.Event(), threading.Event()
+
+    def stubborn(connection: apsw.Connection) -> None:
+        begun.set()
+        assert end.wait(PATIENCE)
+        add(connection, "a")
+
+    worker = Worker(pool.write, stubborn)
+    assert begun.wait(PATIENCE)
+    assert pool.close(timeout=0.01) is False
+    end.set()
+    worker.end()
+    wait_for(lambda: pool._writer._line is None)
+    assert stored(url) == ["a"]
+    assert pool.close() is True
+
+
+def test_close_of_a_pool_that_never_wrote_starts_no_thread(pool):
+    """A writer that was never used has nothing to close."""
+    assert pool.close(timeout=0) is True
+    assert pool._writer._thread is None
+
+
+def test_write_idle_thread_ends_and_the_next_call_starts_another(monkeypatch, url, pool):
+    """The thread does not outstay its work; the connection stays."""
+    monkeypatch.setattr(writer, "_IDLE", 0.01)
+    pool.write(add, "a")
+    line = pool._writer._line
+    wait_for(lambda: pool._writer._thread is None)
+    pool.write(add, "b")
+    assert pool._writer._line is line
+    assert stored(url) == ["a", "b"]
+    wait_for(lambda: pool._writer._thread is None)
+    assert pool.close() is True
+    assert pool._writer._line is None
+
+
+def test_program_that_forgets_to_close_ends(url):
+    """A pool that nobody closed keeps no process alive, and what it said was written is."""
+    code = """
+import sys, dao
+pool = dao.Pool(sys.argv[1])
+pool.write(lambda connection: connection.execute("INSERT INTO notes (text) VALUES ('a')"))
+"""
+    subprocess.run([sys.executable, "-c", code, url], check=True, timeout=PATIENCE)
+    assert stored(url) == ["a"]
+
+
+def test_write_in_a_forked_child_is_refused(url, pool):
+    """The writer is the parent's: the child is told so, and the parent goes on."""
+    pool.write(add, "a")
+    line = pool._writer._line
+
+    def child() -> None:
+        with pytest.raises(dao.PoolClosed, match="make a new pool"):
+            pool.write(add, "of the child")
+        assert pool.close(timeout=0) is True
+        assert not line.connection.in_transaction  # it raises if the connection is closed
+
+    in_child(child)
+    pool.write(add, "b")
+    assert stored(url) == ["a", "b"]
+
+
+def test_write_fork_in_the_middle_of_a_batch_leaves_it_to_the_parent(url, pool):
+    """A child that is forked while a batch is open neither hangs nor ends it."""
+
+    def child() -> None:
+        with pytest.raises(dao.PoolClosed):
+            pool.write(add, "of the child")
+
+    with Together(pool) as queue:
+        queue.put(add, "a")
+        in_child(child)
+    assert queue.workers[0].end() == 1
+    assert stored(url) == ["a"]
+
+
+# ---------------------------------------------------------------- all at once
+
+
+ACTIONS = {
+    "add": lambda connection, text: engine.fetch(connection, INSERT, (text,)),
+    "fail": add_and_fail,
+    "blank": lambda connection, _: add(connection, ""),
+    "commit": lambda connection, text: (add(connection, text), connection.execute("COMMIT")),
+    "open": lambda connection, text: _KEPT.append(connection.execute(INSERT, (text,))),
+    "nested": lambda connection, text: dao.run_in_transaction(connection, add, text),
+    "fatal": lambda connection, text: (add(connection, text), fatal(connection)),
+}
+
+
+@given(mixes=st.lists(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=12), min_size=2, max_size=4))
+def test_write_any_mix_of_calls_stores_exactly_what_was_told(tmp_path_factory, mixes):
+    """Whatever the threads do to each other: what returned is stored, what raised is not, and nothing is left open."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('mix')}/notes.db"
+    told: list[str] = []
+
+    def work(pool: dao.Pool, name: int, actions: list[str]) -> None:
+        for number, action in enumerate(actions):
+            text = f"{name} {number} {action}"
+            with contextlib.suppress(dao.Error, LookupError):
+                pool.write(ACTIONS[action], text)
+                told.append(text)
+
+    with dao.Pool(url) as pool:
+        pool.write(lambda connection: connection.execute(SCHEMA))
+        for worker in [Worker(work, pool, name, actions) for name, actions in enumerate(mixes)]:
+            worker.end()
+        assert pool.stats().writes == len(told) + 1
+    _KEPT.clear()
+    assert sorted(stored(url)) == sorted(told)
+    assert not [text for text in told if text.split()[-1] in {"fail", "blank", "commit", "fatal"}]
+
+
+def test_write_many_threads_with_impatience_store_what_was_told(url, make_pool):
+    """Threads that give up, fail and succeed: exactly the successful ones are stored, in the order of each thread."""
+    pool = make_pool()
+    told: list[list[str]] = [[] for _ in range(8)]
+
+    def work(name: int) -> None:
+        chance = random.Random(name)
+        for number in range(60):
+            text = f"{name} {number:02}"
+            with contextlib.suppress(LookupError, dao.PoolTimeout):
+                timeout = chance.choice([0, 0.0005, 600])
+                pool.write(chance.choice([add, add, add_and_fail]), text, timeout=timeout)
+                told[name].append(text)
+
+    for worker in [Worker(work, name) for name in range(8)]:
+        worker.end()
+    rows = stored(url)
+    assert sorted(rows) == sorted(text for texts in told for text in texts)
+    for name, texts in enumerate(told):
+        assert [text for text in rows if text.startswith(f"{name} ")] == texts
+
+
+# ---------------------------------------------------------------- tasks
+
+
+@pytest.fixture(params=[Asyncio, Trio], ids=["asyncio", "trio"])
+def loop(request: pytest.FixtureRequest, monkeypatch) -> Iterator[Asyncio | Trio]:
+    """The library that runs the test. In the end no thread may be left: the process would never end."""
+    monkeypatch.setattr(writer, "_SECONDS", PATIENCE)
+    before = set(threading.enumerate())
+    yield request.param()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(5)
+        assert not thread.is_alive(), f"{thread.name} goes on"
+
+
+class Held:
+    """A function that keeps the writer busy until `end` is set: what is written meanwhile shares the next commit."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.end = threading.Event()
+
+    def __call__(self, connection: apsw.Connection, text: str = "held") -> int:
+        """Wait, then write a note."""
+        self.begun.set()
+        assert self.end.wait(PATIENCE)
+        return add(connection, text)
+
+
+def test_aio_write_tasks_share_a_commit(loop, url):
+    """What tasks write while the writer is busy is committed at once; each gets its own result or error."""
+
+    async def main() -> None:
+        async with aio.Pool(url, size=1) as pool:
+            held = Held()
+            first = loop.start(lambda: pool.write(held))
+            await until(loop, held.begun.is_set)
+            good = []
+            for number in range(20):
+                good.append(loop.start(lambda text=str(number): pool.write(add, text)))
+                await until(loop, lambda: pool.stats().queued == len(good))
+            bad = loop.start(lambda: pool.write(add_and_fail, "bad"))
+            await until(loop, lambda: pool.stats().queued == 21)
+            held.end.set()
+            assert [await task.end() for task in [first, *good]] == list(range(1, 22))
+            with pytest.raises(LookupError, match="bad"):
+                await bad.end()
+            assert (pool.stats().writes, pool.stats().batches, pool.stats().acquired) == (21, 1, 0)
+
+    loop.run(main)
+    assert stored(url) == ["held", *(str(number) for number in range(20))]
+
+
+def test_aio_write_lost_transaction_is_told_to_all_that_shared_it(loop, url):
+    """Each task whose function had succeeded gets an error of its own; the next write is fine."""
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            held = Held()
+            lost = [loop.start(lambda: pool.write(held))]
+            await until(loop, held.begun.is_set)
+            lost.append(loop.start(lambda: pool.write(add, "a")))
+            await until(loop, lambda: pool.stats().queued == 1)
+            guilty = loop.start(lambda: pool.write(fatal))
+            await until(loop, lambda: pool.stats().queued == 2)
+            held.end.set()
+            for task in lost:
+                with pytest.raises(dao.OperationalError, match="nothing of this write is stored"):
+                    await task.end()
+            with pytest.raises(dao.IntegrityError):
+                await guilty.end()
+            assert await pool.write(add, "next") == 1
+
+    loop.run(main)
+    assert stored(url) == ["next"]
+
+
+def test_aio_write_cancelled_in_the_queue_never_runs(loop, url):
+    """A task that is cancelled, or runs out of time, before its turn leaves the queue at once."""
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            held = Held()
+            first = loop.start(lambda: pool.write(held))
+            await until(loop, held.begun.is_set)
+            task = loop.start(lambda: pool.write(add, "cancelled"))
+            await until(loop, lambda: pool.stats().queued == 1)
+            task.cancel()
+            assert await task.end() is CANCELLED
+            with pytest.raises(TimeoutError):
+                async with loop.within(0.01):
+                    await pool.write(add, "too late")
+            for timeout in (0, 0.01):
+                with pytest.raises(dao.PoolTimeout, match="0 others wait"):
+                    await pool.write(add, "out of time", timeout=timeout)
+            assert (pool.stats().queued, pool.stats().timeouts) == (0, 2)
+            held.end.set()
+            assert await first.end() == 1
+
+    loop.run(main)
+    assert stored(url) == ["held"]
+
+
+def test_aio_write_cancelled_after_its_begin_waits_for_the_commit(loop, url):
+    """The cancellation goes on when the outcome is certain: then the write is stored, and nothing is under way."""
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            held = Held()
+            task = loop.start(lambda: pool.write(held))
+            await until(loop, held.begun.is_set)
+            for _ in range(3):
+                task.cancel()
+                await loop.sleep(0.01)
+            assert not task.done
+            held.end.set()
+            assert await task.end() is CANCELLED
+            assert stored(url) == ["held"]
+
+    loop.run(main)
+
+
+def test_aio_write_timeout_after_the_begin_waits_for_the_outcome(loop, url):
+    """A call that has begun is not given up: its caller learns whether it is stored."""
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            await pool.write(add, "first")
+            held = Held()
+            task = loop.start(lambda: pool.write(held, timeout=0.1))
+            await until(loop, held.begun.is_set)
+            await loop.sleep(0.2)
+            assert not task.done
+            held.end.set()
+            assert await task.end() == 2
+
+    loop.run(main)
+
+
+def test_aio_write_in_memory_gives_each_function_a_transaction(loop):
+    """A database in memory has one connection: the functions run on that, each undone or kept by itself."""
+
+    async def main() -> None:
+        async with aio.Pool("sqlite:///:memory:") as pool:
+            await pool.write(lambda connection: connection.execute(SCHEMA).fetchall())
+            assert await pool.write(add, "a") == 1
+            with pytest.raises(LookupError):
+                await pool.write(add_and_fail, "b")
+            rows = await pool.run(engine.fetch, "SELECT text FROM notes")
+            assert rows == [("a",)]
+
+    loop.run(main)
+
+
+def test_aclose_runs_what_is_queued_and_refuses_more(loop, url):
+    """Closing commits what waits, closes the connection, ends the thread, and then refuses."""
+
+    async def main() -> None:
+        pool = aio.Pool(url)
+        held = Held()
+        first = loop.start(lambda: pool.write(held))
+        await until(loop, held.begun.is_set)
+        second = loop.start(lambda: pool.write(add, "second"))
+        await until(loop, lambda: pool.stats().queued == 1)
+        closer = loop.start(pool.aclose)
+        await until(loop, lambda: pool._closed)
+        with pytest.raises(dao.PoolClosed):
+            await pool.write(add, "late")
+        held.end.set()
+        assert [await first.end(), await second.end()] == [1, 2]
+        assert await closer.end() is True
+        assert pool._writer.writer._line is None
+        assert await pool.aclose() is True
+
+    loop.run(main)
+    assert stored(url) == ["held", "second"]
+
+
+def test_aclose_gives_up_what_does_not_end(loop, url):
+    """After the timeout what waits gets `PoolClosed`, and a statement that does not end is interrupted."""
+    begun = threading.Event()
+
+    def endless(connection: apsw.Connection) -> None:
+        begun.set()
+        engine.fetch(connection, ENDLESS)
+
+    async def main() -> None:
+        pool = aio.Pool(url)
+        running = loop.start(lambda: pool.write(endless))
+        await until(loop, begun.is_set)
+        waiting = loop.start(lambda: pool.write(add, "waiting"))
+        await until(loop, lambda: pool.stats().queued == 1)
+        assert await pool.aclose(timeout=0.05) is True
+        with pytest.raises(dao.PoolClosed, match="nothing was done"):
+            await waiting.end()
+        with pytest.raises(dao.OperationalError, match="interrupted"):
+            await running.end()
+
+    loop.run(main)
+    assert stored(url) == []
+
+
+def test_aclose_cancelled_ends_the_thread_all_the_same(loop, url):
+    """Whoever does not wait for the end gets one nevertheless."""
+
+    async def main() -> None:
+        pool = aio.Pool(url)
+        held = Held()
+        first = loop.start(lambda: pool.write(held))
+        await until(loop, held.begun.is_set)
+        closer = loop.start(pool.aclose)
+        await until(loop, lambda: pool._closed)
+        closer.cancel()
+        assert await closer.end() is CANCELLED
+        held.end.set()
+        assert await first.end() == 1
+        await until(loop, lambda: pool._writer.writer._line is None)
+
+    loop.run(main)
+
+
+def test_aio_write_any_mix_of_tasks_stores_exactly_what_was_told(loop, url):
+    """Tasks that succeed, fail, give up and are cancelled: what returned is stored, what raised is not."""
+    told: list[str] = []
+    unknown: list[str] = []
+
+    async def work(pool: aio.Pool, name: int) -> None:
+        chance = random.Random(name)
+        for number in range(15):
+            text = f"{name} {number}"
+            try:
+                async with loop.within(chance.choice([0.0002, 0.002, PATIENCE])):
+                    await pool.write(chance.choice([add, add, add_and_fail]), text, timeout=chance.choice([0, 600]))
+                told.append(text)
+            except TimeoutError:
+                unknown.append(text)  # a cancelled one that had begun is stored
+            except (LookupError, dao.PoolTimeout):
+                pass
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            for task in [loop.start(lambda name=name: work(pool, name)) for name in range(12)]:
+                await task.end()
+
+    loop.run(main)
+    rows = set(stored(url))
+    assert set(told) <= rows
+    assert rows <= {*told, *unknown}
