@@ -16,7 +16,7 @@ from dao.cli.common import UNSAFE, json_option, quiet_option, read_settings
 from dao.cli.output import Output
 
 if TYPE_CHECKING:
-    from dao.migrate.lint import Finding
+    from dao.migrate.linting import Finding
 
 __all__ = ["lint"]
 
@@ -37,7 +37,7 @@ def lint(folder: str | None, rules: bool, sarif: str | None, strict: bool, quiet
     an error that is not silenced (`-- lint: ignore CODE reason` above the statement). Notes never fail.
     """
     from dao import migrate
-    from dao.migrate.lint import lint as run
+    from dao.migrate.linting import lint as run
 
     output = Output(quiet=quiet, as_json=as_json)
     if rules:
@@ -80,7 +80,7 @@ def _print(output: Output, findings: Sequence[Finding], folder: Path, *, ok: boo
 
 
 def _print_rules(output: Output) -> None:
-    from dao.migrate.lint import RULES
+    from dao.migrate.linting import RULES
 
     for rule in RULES:
         output.line(f"{rule.code} {rule.name} ({rule.severity})\n    {rule.reason}\n    To do: {rule.remedy}.")
@@ -88,7 +88,7 @@ def _print_rules(output: Output) -> None:
 
 
 def _write_sarif(findings: Sequence[Finding], file: str) -> None:
-    from dao.migrate.sarif import report
+    from dao.migrate.linting.sarif import report
 
     text = json.dumps(report(findings), indent=2) + "\n"
     if file == "-":

@@ -30,10 +30,10 @@ def snapshot(config: settings.Settings, output: Output) -> None:
     Other programs go on meanwhile. Older snapshots beyond DATABASE_SNAPSHOTS (3 if that is 0) are removed afterwards.
     """
     from dao.migrate.copies import readable
-    from dao.migrate.snapshot import take
+    from dao.migrate.snapshot import take_snapshot
 
     begun = time.perf_counter()
-    taken = take(config.url, keep=config.snapshots or None, report=output.report)
+    taken = take_snapshot(config.url, keep=config.snapshots or None, report=output.report)
     seconds = time.perf_counter() - begun
     output.line(f"{taken.path} ({readable(taken.size)}, {milliseconds(seconds)})", style="green")
     output.json({"database": config.url.path, "snapshot": _document(taken), "seconds": round(seconds, 6)})
@@ -68,8 +68,8 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     that have the database open go on, with the restored rows.
     """
     from dao.migrate.copies import readable
-    from dao.migrate.restore import restore as put_back
-    from dao.migrate.restore import row_changes
+    from dao.migrate.restoration import restore as put_back
+    from dao.migrate.restoration import row_changes
     from dao.migrate.snapshot import KEEP, find
 
     database = config.url.path

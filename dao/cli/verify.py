@@ -13,7 +13,7 @@ from dao.cli.common import UNSAFE, json_option, quiet_option, read_settings
 from dao.cli.output import Output, milliseconds
 
 if TYPE_CHECKING:
-    from dao.migrate.verify import Verification
+    from dao.migrate.verification import Verification
 
 __all__ = ["verify"]
 
@@ -39,7 +39,7 @@ def verify(database: str | None, folder: str | None, copy: bool, rows: int, quie
     Runs each up, down and up again: in an empty database, in one with generated rows, and with --copy in a copy of the
     database, which is only read. Schema and rows must come back. Exits with 5 if they do not.
     """
-    from dao.migrate.verify import verify as verified  # for those only who ask for it
+    from dao.migrate.verification import verify as verified  # for those only who ask for it
 
     if database is not None and not copy:
         raise click.UsageError("--database names the database for --copy: without it, none is read")

@@ -1,6 +1,6 @@
 """Migrations: from one schema version to another, and never in between.
 
-The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `reset`, `new`; `snapshot`, `snapshots`,
+The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `reset`, `new`; `take_snapshot`, `snapshots`,
 `restore`; `rehearse`, `verify`, `lint`, `dump`, `history`; and for the ledger alone `mark`, `unmark`, `accept`, `resolve`, `adopt`.
 Each takes a database URL, or a connection that the caller owns, and works on this package's own migrations unless given
 others::
@@ -32,34 +32,46 @@ from dao.migrate.status import MigrationStatus, State, Status, assert_current, s
 from dao.migrate.target import Target, existing, exists, ledger_of, name_of, opened
 
 if TYPE_CHECKING:
+    from dao.migrate.adoption import adopt
     from dao.migrate.amend import Unfinished, accept, mark, resolve, unfinished, unmark
-    from dao.migrate.history import Deed, history
+    from dao.migrate.audit import Deed, history
+    from dao.migrate.linting import Finding, lint
+    from dao.migrate.rehearse import Rehearsal, rehearse
+    from dao.migrate.restoration import Restored, restore
     from dao.migrate.schema import Difference, dump
+    from dao.migrate.snapshot import Snapshot, snapshots, take_snapshot
+    from dao.migrate.verification import Verification, verify
 
 __all__ = [
     "Comparison",
     "Deed",
     "Difference",
     "Event",
+    "Finding",
     "Finished",
     "Loss",
     "Migration",
     "MigrationStatus",
     "Notice",
+    "Restored",
     "Result",
+    "Snapshot",
     "Snapshotted",
     "Started",
     "State",
     "Status",
     "Step",
     "Unfinished",
+    "Verification",
     "Waiting",
     "accept",
+    "adopt",
     "apply",
     "assert_current",
     "default_folder",
     "dump",
     "history",
+    "lint",
     "load",
     "mark",
     "new",
@@ -67,17 +79,26 @@ __all__ = [
     "redo",
     "reset",
     "resolve",
+    "restore",
     "rollback",
+    "snapshots",
     "status",
+    "take_snapshot",
     "unfinished",
     "unmark",
+    "verify",
 ]
 
 # What a program that starts has no use for, by the module to load it from.
 _ELSEWHERE = {
     "amend": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
-    "history": ("Deed", "history"),
+    "adoption": ("adopt",),
+    "audit": ("Deed", "history"),
+    "restoration": ("Restored", "restore"),
+    "snapshot": ("Snapshot", "snapshots", "take_snapshot"),
+    "linting": ("Finding", "lint"),
     "schema": ("Difference", "dump"),
+    "verification": ("Verification", "verify"),
 }
 
 #: How many snapshots are kept unless something else is said.
@@ -267,7 +288,7 @@ def reset(
             in a transaction. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
-    from dao.migrate.reset import drop_all, foreign_objects  # noqa: PLC0415 - loads what a program's start has no use for
+    from dao.migrate.drop import drop_all, foreign_objects  # noqa: PLC0415 - a program that starts has no use for it
 
     files = loaded(migrations)
     with opened(target, report=report) as connection:

@@ -35,7 +35,7 @@ class Step:
     @property
     def transactional(self) -> bool:
         """Whether the script runs in the transaction of its neighbours, and not alone, between transactions."""
-        return self.migration.transactional
+        return self.migration.transactional if self.direction == "apply" else self.migration.rollback_transactional
 
     @property
     def foreign_keys(self) -> bool:

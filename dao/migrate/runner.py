@@ -121,7 +121,7 @@ class _World:
 def _snapshot(connection: Connection, state: Ledger, *, keep: int) -> Snapshot:
     from dao.migrate import snapshot  # noqa: PLC0415 - loaded when there is something to lose
 
-    return snapshot.take(connection, keep=keep, version=state.ids[-1] if state.ids else None)
+    return snapshot.take_snapshot(connection, keep=keep, version=state.ids[-1] if state.ids else None)
 
 
 def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:

@@ -39,7 +39,7 @@ from dao.migrate.copies import (
 from dao.migrate.events import Report
 from dao.migrate.target import Target
 
-__all__ = ["KEEP", "Snapshot", "checked", "find", "prune", "save", "snapshots", "take", "verify"]
+__all__ = ["KEEP", "Snapshot", "checked", "find", "prune", "save", "snapshots", "take_snapshot", "verify"]
 
 #: How many snapshots of a database are kept unless said otherwise.
 KEEP = 3
@@ -61,7 +61,7 @@ class Snapshot:
     size: int
 
 
-def take(
+def take_snapshot(
     target: Target, *, keep: int | None = None, version: str | None = None, report: Report | None = None
 ) -> Snapshot:
     """Copy a database into a new file beside it, verify the copy, and remove older snapshots beyond `keep` (3 if None).

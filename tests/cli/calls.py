@@ -42,11 +42,20 @@ CALLS = {
     "mark": ["mark", "0003"],
     "unmark": ["unmark", "0002"],
     "accept": ["accept", "0002"],
+    "adopt": ["adopt", "--from", "yoyo"],
+    "history": ["history"],
+    "rehearse": ["rehearse"],
+    "snapshot": ["snapshot"],
+    "snapshots": ["snapshots"],
+    "restore": ["restore", "--yes"],
+    "schema": ["schema", "diff"],
+    "lint": ["lint"],
+    "verify": ["verify"],
 }
 #: The commands that change a database, those that open one, and those that load migrations.
-WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
-OPENERS = [name for name in CALLS if name != "new"]
-LOADERS = [name for name in OPENERS if name != "unmark"]
+WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept", "adopt"]
+OPENERS = [name for name in CALLS if name not in {"new", "lint", "verify", "snapshots", "restore"}]
+LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
 
 
 def plain(text: str) -> str:
@@ -104,5 +113,5 @@ KINDS = {
     "changed": (edited, "0001_a", "its files have changed since it was applied", "dao accept 0001_a"),
     "missing": (removed, "0002_b", "its file has gone", "dao unmark 0002_b"),
     "out_of_order": (slipped_in, "0000_z", "comes before migrations that are applied", "--allow-out-of-order"),
-    "unfinished": (unfinished, "0003_c", "did not come to its end", "dao mark 0003_c"),
+    "unfinished": (unfinished, "0003_c", "did not come to its end", "dao migrate resolve 0003_c"),
 }

@@ -24,6 +24,7 @@ VARIABLES = (
     "DATABASE_POOL_TIMEOUT",
     "DATABASE_BUSY_TIMEOUT",
     "DATABASE_MIGRATIONS",
+    "DATABASE_SNAPSHOTS",
     "NO_COLOR",
 )
 #: How long a test waits for a process that should long be done.

@@ -18,9 +18,9 @@ KEYS = {
     "migrate": {"database", "results"},
     "rollback": {"database", "results"},
     "redo": {"database", "results"},
-    "init": {"database", "exists", "current", "migrations"},
+    "init": {"database", "exists", "current", "drift", "migrations"},
     "reset": {"database", "results"},
-    "status": {"database", "exists", "current", "migrations"},
+    "status": {"database", "exists", "current", "drift", "migrations"},
     "plan": {"database", "steps"},
     "health": {"database", "healthy", "seconds", "error"},
     "wait": {"database", "ready", "error"},
@@ -28,7 +28,36 @@ KEYS = {
     "mark": {"database", "ids"},
     "unmark": {"database", "ids"},
     "accept": {"database", "ids"},
+    "adopt": {"database", "tool", "ids", "pending", "out_of_order"},
+    "history": {"database", "history"},
+    "rehearse": {
+        "database",
+        "exists",
+        "in_memory",
+        "bytes",
+        "copy_seconds",
+        "lock_seconds",
+        "migrations",
+        "not_reached",
+        "round_trip",
+        "ok",
+        "seconds",
+    },
+    "snapshot": {"database", "snapshot", "seconds"},
+    "snapshots": {"database", "snapshots"},
+    "restore": {"database", "restored", "replaced", "damaged"},
+    "schema": {"database", "equal", "differences"},
+    "lint": {"migrations", "ok", "findings"},
+    "verify": {"ok", "failed", "database", "verifications"},
 }
+
+
+def prepare(run, name):
+    """Make the call of a command succeed on a database of which two migrations are applied."""
+    if name in {"health", "wait"}:
+        run("migrate")
+    if name == "restore":
+        run("snapshot")
 
 
 # ---------------------------------------------------------------- what all have in common
@@ -77,8 +106,7 @@ def test_version_is_that_of_the_package(run):
 @pytest.mark.parametrize("name", list(CALLS))
 def test_command_quiet_prints_nothing(run, partly, name):
     """With --quiet a command that succeeds prints nothing."""
-    if name in {"health", "wait"}:
-        run("migrate")
+    prepare(run, name)
     outcome = run(*CALLS[name], "--quiet")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
 
@@ -86,12 +114,11 @@ def test_command_quiet_prints_nothing(run, partly, name):
 @pytest.mark.parametrize("name", list(CALLS))
 def test_command_json_is_one_document_with_these_keys(run, partly, name):
     """With --json a command prints one document, whose keys are part of its interface."""
-    if name in {"health", "wait"}:
-        run("migrate")
+    prepare(run, name)
     outcome = run(*CALLS[name], "--json")
     assert (outcome.code, outcome.err) == (0, "")
     assert set(outcome.document) == KEYS[name]
-    assert run(name, "--json", "--quiet", "--help").code == 0
+    assert run(*CALLS[name], "--json", "--quiet", "--help").code == 0
 
 
 @pytest.mark.parametrize("name", OPENERS)

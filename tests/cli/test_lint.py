@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dao.migrate.lint import RULES
+from dao.migrate.linting import RULES
 from tests.cli.calls import refused
 from tests.folders import write
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dao.migrate.snapshot import snapshots, take
+from dao.migrate.snapshot import snapshots, take_snapshot
 from tests.cli.calls import plain, refused
 from tests.folders import dump, query
 
@@ -17,7 +17,7 @@ URL = "sqlite:///orchestrator.db"
 def old(run, path):
     """A snapshot of the migrated database, after which a row came and one went."""
     assert run("migrate").code == 0
-    snapshot = take(URL)
+    snapshot = take_snapshot(URL)
     query(path, "INSERT INTO a VALUES (1)")
     query(path, "DELETE FROM b")
     return snapshot
@@ -69,7 +69,7 @@ def test_snapshot_no_database_is_refused(run, path):
 
 def test_snapshots_lists_the_newest_first(run, old):
     """A line for each: id, age, size, version."""
-    newest = take(URL)
+    newest = take_snapshot(URL)
     outcome = run("snapshots")
     assert [line.split()[0] for line in outcome.out.splitlines()] == [newest.id, old.id]
     assert re.fullmatch(rf"{newest.id} +\d+ seconds? ago +\d+\.\d KB  0003_c", outcome.out.splitlines()[0])
@@ -134,7 +134,7 @@ def test_restore_unknown_id_lists_those_there_are(run, path, old):
 def test_restore_keeps_other_snapshots_when_none_are_taken_automatically(run, monkeypatch, old):
     """DATABASE_SNAPSHOTS=0 does not mean that those taken by hand go."""
     monkeypatch.setenv("DATABASE_SNAPSHOTS", "0")
-    second = take(URL)
+    second = take_snapshot(URL)
     assert run("restore", old.id, "--yes").code == 0
     assert [old, second] == snapshots(URL)[:0:-1]
 

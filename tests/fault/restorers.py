@@ -48,7 +48,7 @@ def to_and_fro(url: str, one: str, other: str) -> None:
     """Restore one snapshot and the other, for ever."""
     from pathlib import Path
 
-    from dao.migrate.restore import restore
+    from dao.migrate.restoration import restore
 
     while True:
         for source in (one, other):
@@ -57,10 +57,10 @@ def to_and_fro(url: str, one: str, other: str) -> None:
 
 def taking(url: str, _one: str, _other: str) -> None:
     """Take snapshots, for ever."""
-    from dao.migrate.snapshot import take
+    from dao.migrate.snapshot import take_snapshot
 
     while True:
-        take(url, keep=2)
+        take_snapshot(url, keep=2)
 
 
 def making_anew(url: str, one: str, other: str) -> None:
@@ -68,7 +68,7 @@ def making_anew(url: str, one: str, other: str) -> None:
     from pathlib import Path
 
     from dao import url as urls
-    from dao.migrate.restore import restore
+    from dao.migrate.restoration import restore
 
     while True:
         for source in (one, other):

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.migrate.snapshot import snapshots, take, verify
+from dao.migrate.snapshot import snapshots, take_snapshot, verify
 from tests.fault.restorers import Restorers
 from tests.folders import THREE, dump, query, write
 
@@ -43,7 +43,7 @@ def states(tmp_path: Path) -> tuple[Path, list[Path]]:
     for rows in (50, 3000):
         query(path, f"CREATE TABLE t{rows} (x)")
         query(path, f"INSERT INTO t{rows} SELECT randomblob(100) FROM json_each(?)", json.dumps([0] * rows))
-        kept.append(take(url).path.rename(tmp_path / f"{rows}.db"))
+        kept.append(take_snapshot(url).path.rename(tmp_path / f"{rows}.db"))
     return path, kept
 
 
@@ -78,7 +78,7 @@ def survive(kills: int, job: str, states: tuple[Path, list[Path]], restorers: Re
         if function == "to_and_fro":
             assert query(path, "PRAGMA journal_mode") == [(mode,)]
     if path.exists():
-        take(url)
+        take_snapshot(url)
         left = {entry.name for entry in path.parent.iterdir()} - {snapshot.path.name for snapshot in snapshots(url)}
         # a journal that was committed, but not yet removed, is SQLite's to use again
         assert left <= {path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"}

@@ -6,7 +6,7 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.migrate.generate import fill
+from dao.migrate.verification.generate import fill
 from tests.folders import quoted
 
 TABLES = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND name NOT LIKE 'sqlite%'"

@@ -13,9 +13,9 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError, ReadOnlyDatabase
-from dao.migrate import restore as module
-from dao.migrate.restore import restore, row_changes
-from dao.migrate.snapshot import Snapshot, prune, snapshots, take
+from dao.migrate import restoration as module
+from dao.migrate.restoration import restore, row_changes
+from dao.migrate.snapshot import Snapshot, prune, snapshots, take_snapshot
 from tests.folders import dump, query
 from tests.migration.test_snapshot import NAMES, beside
 
@@ -31,7 +31,7 @@ def filled(path, url, three):
 @pytest.fixture
 def old(filled, url) -> Snapshot:
     """A snapshot, after which the database went on: other rows, another table, one table less."""
-    snapshot = take(url)
+    snapshot = take_snapshot(url)
     query(filled, "DELETE FROM a WHERE id > 1")
     query(filled, "DROP TABLE c")
     query(filled, "CREATE TABLE later (x)")
@@ -74,7 +74,7 @@ def test_restore_of_what_it_replaced_undoes_it(filled, url, old):
 
 def test_restore_by_id_or_path_takes_that_one(filled, url, old, tmp_path):
     """The beginning of an id chooses among the snapshots; a path may be anywhere, and have any name."""
-    newest = take(url)
+    newest = take_snapshot(url)
     restore(url, old.id[:-1])
     assert content(filled) == dump(old.path)
     elsewhere = tmp_path / "moved"
@@ -96,7 +96,7 @@ def test_restore_any_file_name_works(tmp_path, three, name):
     """The path is used as it is."""
     connection = apsw.Connection(str(tmp_path / name))
     migrate.apply(connection, three)
-    snapshot = take(connection)
+    snapshot = take_snapshot(connection)
     connection.execute("DELETE FROM b")
     restore(connection)
     assert connection.execute("SELECT * FROM b").fetchall() == [(2,)]
@@ -194,7 +194,7 @@ def test_restore_empty_file_needs_no_snapshot_of_it(filled, url, old):
 def test_restore_prunes_afterwards_but_not_what_it_restored(filled, url, old):
     """The restored snapshot stays, however old it is, so that it can be restored again."""
     for _ in range(3):
-        last = take(url, keep=9)
+        last = take_snapshot(url, keep=9)
     done = restore(url, old.id, keep=2)
     assert snapshots(url) == [done.replaced, last, old]
 

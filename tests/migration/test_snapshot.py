@@ -20,7 +20,7 @@ import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate import copies
-from dao.migrate.snapshot import Snapshot, find, prune, snapshots, take, verify
+from dao.migrate.snapshot import Snapshot, find, prune, snapshots, take_snapshot, verify
 from tests.folders import dump, query
 
 # every name on its own: one that is cut off by ? or # would be another file
@@ -63,7 +63,7 @@ def dbhash(path: Path) -> str:
 
 def test_take_holds_all_that_the_database_holds(filled, url):
     """A snapshot has the schema, the rows, the ledger and the header's numbers, and the same hash by SQLite's own tool."""
-    snapshot = take(url)
+    snapshot = take_snapshot(url)
     assert dump(snapshot.path) == dump(filled)
     assert dbhash(snapshot.path) == dbhash(filled)
     verify(snapshot.path)
@@ -71,7 +71,7 @@ def test_take_holds_all_that_the_database_holds(filled, url):
 
 def test_take_names_the_file_by_time_version_and_checksum(filled, url):
     """The name says when, at which migration, and what the file's bytes hash to; nothing else is left beside it."""
-    snapshot = take(url)
+    snapshot = take_snapshot(url)
     digest = hashlib.sha256(snapshot.path.read_bytes()).hexdigest()[:16]
     assert re.fullmatch(r"\d{8}T\d{6}\.\d{3}Z", snapshot.id)
     assert snapshot.path == filled.with_name(f"new.db.{snapshot.id}.0003_c.{digest}.snapshot")
@@ -83,7 +83,7 @@ def test_take_names_the_file_by_time_version_and_checksum(filled, url):
 def test_take_database_without_migrations_is_named_empty(path, url):
     """Tables that no migration made are worth a snapshot too."""
     query(path, "CREATE TABLE theirs (id)")
-    snapshot = take(url)
+    snapshot = take_snapshot(url)
     assert snapshot.version == "empty"
     verify(snapshot.path)
 
@@ -93,7 +93,7 @@ def test_take_database_without_migrations_is_named_empty(path, url):
 )
 def test_take_version_becomes_part_of_a_name(filled, url, version, named):
     """Whatever a migration is called, the name has no separators and is not too long."""
-    snapshot = take(url, version=version)
+    snapshot = take_snapshot(url, version=version)
     assert snapshot.version == named
     assert snapshots(url) == [snapshot]
 
@@ -103,7 +103,7 @@ def test_take_long_name_shortens_the_version(tmp_path, three, length):
     """There is room for the time and the checksum; the version takes what is left."""
     path = tmp_path / ("n" * length)
     migrate.apply(f"sqlite:///{path}", three)
-    snapshot = take(f"sqlite:///{path}")
+    snapshot = take_snapshot(f"sqlite:///{path}")
     assert snapshots(f"sqlite:///{path}") == [snapshot]
     assert dump(snapshot.path) == dump(path)
 
@@ -113,7 +113,7 @@ def test_take_any_file_name_works(tmp_path, three, name):
     """The path is used as it is, in the connection, the tools and the list."""
     connection = apsw.Connection(str(tmp_path / name))
     migrate.apply(connection, three)
-    snapshot = take(connection)
+    snapshot = take_snapshot(connection)
     assert snapshot.path.parent == tmp_path
     assert snapshot.path.name.startswith(f"{name}.{snapshot.id}.")
     assert snapshots(connection) == [snapshot]
@@ -127,7 +127,7 @@ def test_take_wal_that_is_not_checkpointed_is_in_the_copy(filled, url):
     connection = dao.connect(url)
     connection.wal_autocheckpoint(0)
     connection.execute("INSERT INTO a VALUES (99)")
-    snapshot = take(connection)
+    snapshot = take_snapshot(connection)
     assert query(snapshot.path, "SELECT max(id) FROM a") == [(99,)]
     assert query(snapshot.path, "PRAGMA journal_mode") == [("delete",)]
     assert beside(filled) == [snapshot.path.name]
@@ -141,7 +141,7 @@ def test_take_inside_the_callers_write_transaction_has_what_was_committed(filled
     connection.pragma("journal_mode", mode)
     before = dump(filled)
     connection.execute("BEGIN IMMEDIATE; INSERT INTO a VALUES (99)")
-    snapshot = take(connection)
+    snapshot = take_snapshot(connection)
     assert connection.in_transaction
     connection.execute("COMMIT")
     connection.close()
@@ -166,7 +166,7 @@ def test_take_while_others_write_is_one_state_of_the_database(filled, url):
     thread = threading.Thread(target=write_rows)
     thread.start()
     try:
-        taken = [take(url, keep=9) for _ in range(4)]
+        taken = [take_snapshot(url, keep=9) for _ in range(4)]
     finally:
         stop.set()
         thread.join()
@@ -190,7 +190,7 @@ def test_take_copy_that_differs_is_refused(filled, url, monkeypatch, table, tool
     if not tool:
         monkeypatch.setattr(apsw.sqlite_extra, "path", missing)
     with pytest.raises(MigrationError, match="differs from it"):
-        take(url)
+        take_snapshot(url)
     assert beside(filled) == []
 
 
@@ -202,7 +202,7 @@ def missing(_name: str) -> str:
 def test_take_without_the_tool_compares_the_contents(filled, url, monkeypatch):
     """An apsw that was built without SQLite's tools takes snapshots all the same."""
     monkeypatch.setattr(apsw.sqlite_extra, "path", missing)
-    assert dump(take(url).path) == dump(filled)
+    assert dump(take_snapshot(url).path) == dump(filled)
 
 
 def test_take_database_that_only_its_program_can_read_is_refused(filled, url):
@@ -211,7 +211,7 @@ def test_take_database_that_only_its_program_can_read_is_refused(filled, url):
     connection.create_scalar_function("theirs", lambda value: value, deterministic=True)
     connection.execute("CREATE TABLE g (x, y GENERATED ALWAYS AS (theirs(x))); INSERT INTO g VALUES (1)")
     with pytest.raises(MigrationError, match=r"cannot be verified \(.*theirs.*--no-snapshot"):
-        take(connection)
+        take_snapshot(connection)
     assert beside(filled) == []
     connection.close()
 
@@ -220,13 +220,13 @@ def test_take_rows_that_break_a_constraint_are_no_damage(filled, url):
     """A row that a CHECK would refuse today is somebody's data, and copied like any other."""
     query(filled, "CREATE TABLE k (x CHECK (x > 0))")
     query(filled, "PRAGMA ignore_check_constraints = on; INSERT INTO k VALUES (-1)")
-    assert query(take(url).path, "SELECT x FROM k") == [(-1,)]
+    assert query(take_snapshot(url).path, "SELECT x FROM k") == [(-1,)]
 
 
 def test_take_has_the_permissions_of_the_database(filled, url):
     """Who may not read the database may not read its copy."""
     filled.chmod(0o640)
-    assert take(url).path.stat().st_mode & 0o777 == 0o640
+    assert take_snapshot(url).path.stat().st_mode & 0o777 == 0o640
 
 
 def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url, monkeypatch):
@@ -239,14 +239,14 @@ def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url
             return cls(2030, 1, 1, second=clock.popleft(), tzinfo=zone)
 
     monkeypatch.setattr(copies, "datetime", Clock)
-    taken = [take(url, keep=9) for _ in range(4)]
+    taken = [take_snapshot(url, keep=9) for _ in range(4)]
     assert [one.id for one in taken] == [f"20300101T000005.00{number}Z" for number in range(4)]
     assert snapshots(url) == taken[::-1]
 
 
 def test_take_never_has_the_id_of_one_that_was_taken_at_the_same_moment(filled, url, monkeypatch):
     """Another process may finish its snapshot between the look at those there are and the choice of an id."""
-    first = take(url)
+    first = take_snapshot(url)
 
     class Clock(copies.datetime):
         @classmethod
@@ -255,27 +255,27 @@ def test_take_never_has_the_id_of_one_that_was_taken_at_the_same_moment(filled, 
 
     monkeypatch.setattr(copies, "datetime", Clock)
     monkeypatch.setattr("dao.migrate.snapshot._of", lambda _path: [])
-    assert take(url).id > first.id
+    assert take_snapshot(url).id > first.id
 
 
 def test_take_keeps_the_newest_and_removes_the_older_ones(filled, url):
     """Three are kept unless said otherwise; the snapshots of another database are not touched."""
     other = filled.with_name("other.db")
     query(other, "CREATE TABLE x (id)")
-    theirs = take(f"sqlite:///{other}")
-    taken = [take(url) for _ in range(4)]
+    theirs = take_snapshot(f"sqlite:///{other}")
+    taken = [take_snapshot(url) for _ in range(4)]
     assert snapshots(url) == taken[:0:-1]
     assert snapshots(f"sqlite:///{other}") == [theirs]
-    last = take(url, keep=1)
+    last = take_snapshot(url, keep=1)
     assert snapshots(url) == [last]
 
 
 def test_take_that_fails_removes_nothing(filled, url, monkeypatch):
     """Older snapshots go only once the new one is safe."""
-    old = take(url)
+    old = take_snapshot(url)
     monkeypatch.setattr("dao.migrate.snapshot.compare", fail)
     with pytest.raises(MigrationError):
-        take(url, keep=1)
+        take_snapshot(url, keep=1)
     assert snapshots(url) == [old]
     assert beside(filled) == [old.path.name]
 
@@ -293,7 +293,7 @@ def test_take_interrupted_leaves_nothing(filled, url, monkeypatch):
 
     monkeypatch.setattr(copies, "integrity_problems", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        take(url)
+        take_snapshot(url)
     assert beside(filled) == []
     query(filled, "PRAGMA journal_mode = delete")
 
@@ -307,9 +307,9 @@ def test_take_removes_what_a_crash_left_but_not_what_another_works_on(filled, ur
     with busy.open("r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert snapshots(url) == []
-        snapshot = take(url)
+        snapshot = take_snapshot(url)
         assert beside(filled) == [busy.name, snapshot.path.name]
-    take(url, keep=1)
+    take_snapshot(url, keep=1)
     assert busy.name not in beside(filled)
 
 
@@ -320,7 +320,7 @@ def test_take_too_little_room_is_refused_before_anything_is_written(filled, url,
     """The message says how much is needed, how much there is, where, and what to do."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10**9, 10**9, 2048))
     with pytest.raises(DiskFull) as caught:
-        take(url)
+        take_snapshot(url)
     message = str(caught.value)
     for part in (
         str(filled),
@@ -363,11 +363,11 @@ class FullFile(apsw.VFSFile):
 @pytest.mark.parametrize("writes", [0, 1, 5])
 def test_take_disk_that_fills_up_leaves_nothing(filled, url, monkeypatch, writes):
     """Whenever the room ends, it is `DiskFull`, older snapshots stay and no partial file is left."""
-    old = take(url)
+    old = take_snapshot(url)
     disk = Full(writes)
     monkeypatch.setattr(copies, "_NO_LOCKS", "full-copies")
     with pytest.raises(DiskFull, match=f"^{re.escape(str(filled.parent))}: no room left"):
-        take(url, keep=1)
+        take_snapshot(url, keep=1)
     assert beside(filled) == [old.path.name]
     disk.unregister()
 
@@ -382,7 +382,7 @@ def test_take_folder_that_refuses_says_what_to_do(filled, url, monkeypatch, numb
     connection = dao.connect(url)
     monkeypatch.setattr(copies.os, "open", refuse)
     with pytest.raises(kind, match=f"cannot write beside {re.escape(str(filled))}"):
-        take(connection)
+        take_snapshot(connection)
     monkeypatch.undo()
     connection.close()
 
@@ -394,13 +394,13 @@ def test_take_database_in_memory_is_refused():
     """There is no file beside which a snapshot could be."""
     for target in (apsw.Connection(":memory:"), apsw.Connection("/x", vfs="memdb"), "sqlite://"):
         with pytest.raises(MigrationError, match="in memory"):
-            take(target)
+            take_snapshot(target)
 
 
 def test_take_database_that_does_not_exist_is_refused(path, url):
     """Nothing is created."""
     with pytest.raises(MigrationError, match="does not exist"):
-        take(url)
+        take_snapshot(url)
     assert beside(path) == []
     assert not path.exists()
 
@@ -410,13 +410,13 @@ def test_take_database_that_holds_nothing_is_refused(path, url, statement):
     """A file without a table is no loss."""
     query(path, statement)
     with pytest.raises(MigrationError, match="holds nothing"):
-        take(url)
+        take_snapshot(url)
 
 
 def test_take_keep_none_at_all_is_a_mistake(filled, url):
     """To keep zero would be to remove what was just taken."""
     with pytest.raises(ValueError, match="keep=0"):
-        take(url, keep=0)
+        take_snapshot(url, keep=0)
 
 
 def test_take_damaged_database_is_refused(filled, url):
@@ -426,7 +426,7 @@ def test_take_damaged_database_is_refused(filled, url):
     data[4096:] = os.urandom(len(data) - 4096)
     filled.write_bytes(data)
     with pytest.raises(DatabaseCorrupt, match="damaged"):
-        take(url)
+        take_snapshot(url)
     assert beside(filled) == []
 
 
@@ -436,7 +436,7 @@ def test_take_locked_database_says_by_whom(filled, url):
     other.pragma("journal_mode", "delete")
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(DatabaseBusy, match=f"held by process {os.getpid()}"):
-        take(f"{url}?busy_timeout=10")
+        take_snapshot(f"{url}?busy_timeout=10")
     other.close()
 
 
@@ -447,7 +447,7 @@ def test_find_takes_the_newest_or_the_beginning_of_an_id(filled, url):
     """Without an id the newest; a beginning must fit exactly one, and the message lists the choice."""
     with pytest.raises(MigrationError, match="has no snapshots: `dao snapshot` takes one"):
         find(url)
-    first, second = take(url), take(url)
+    first, second = take_snapshot(url), take_snapshot(url)
     assert find(url) == second
     assert find(url, first.id) == first
     with pytest.raises(MigrationError, match=f"more than one.*{second.id}, {first.id}"):
@@ -458,7 +458,7 @@ def test_find_takes_the_newest_or_the_beginning_of_an_id(filled, url):
 
 def test_snapshots_lists_only_files_that_are_named_like_one(filled, url):
     """Other files, such as the snapshots of a database whose name begins alike, are passed over."""
-    snapshot = take(url)
+    snapshot = take_snapshot(url)
     for name in (
         f"x{snapshot.path.name}",
         f"{snapshot.path.name}.bak",
@@ -471,7 +471,7 @@ def test_snapshots_lists_only_files_that_are_named_like_one(filled, url):
 
 def test_prune_removes_all_but_the_newest(filled, url):
     """It says which went; none may stay."""
-    taken = [take(url) for _ in range(3)]
+    taken = [take_snapshot(url) for _ in range(3)]
     assert prune(url, 2) == taken[:1]
     assert prune(url, 0, spare=taken[1].path) == taken[2:]
     assert snapshots(url) == [taken[1]]
@@ -485,7 +485,7 @@ def test_prune_removes_all_but_the_newest(filled, url):
 @pytest.fixture
 def snapshot(filled, url) -> Snapshot:
     """A good snapshot."""
-    return take(url)
+    return take_snapshot(url)
 
 
 def plain(snapshot: Snapshot) -> Path:
@@ -519,7 +519,7 @@ def test_verify_truncated_file_is_refused(snapshot, named, part):
 def test_verify_damaged_index_is_noticed_without_a_checksum(filled, url):
     """Under another name, `PRAGMA integrity_check` finds what a page holds that is not what it should be."""
     query(filled, "CREATE INDEX ib ON a (id)")
-    path = plain(take(url))
+    path = plain(take_snapshot(url))
     ((page,),) = query(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'ib'")
     data = bytearray(path.read_bytes())
     data[page * 4096 - 3 : page * 4096] = b"xyz"

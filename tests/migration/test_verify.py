@@ -12,7 +12,7 @@ import pytest
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError
 from dao.migrate.scratch import scratch
-from dao.migrate.verify import Verification, verify
+from dao.migrate.verification import Verification, verify
 from tests.folders import ALONE, THREE, dump, query, write
 
 #: A table with something of everything, for the scripts after it.

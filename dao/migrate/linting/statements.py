@@ -11,8 +11,8 @@ import attrs
 
 from dao.migrate.directives import Allowance
 from dao.migrate.files import start_of_statement
-from dao.migrate.lint_schema import Schema, Table
-from dao.migrate.lint_script import TEMPORARY, Script, Statement
+from dao.migrate.linting.schema import Schema, Table
+from dao.migrate.linting.script import TEMPORARY, Script, Statement
 
 __all__ = ["Problem", "Subject", "listed", "statement_problems"]
 

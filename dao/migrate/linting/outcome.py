@@ -11,11 +11,11 @@ import attrs
 
 from dao.engine import Connection
 from dao.migrate.content import quoted
-from dao.migrate.lint_replay import Replay
-from dao.migrate.lint_schema import Object, Schema, Table
-from dao.migrate.lint_script import Script, Statement
-from dao.migrate.lint_statements import Problem, Subject, listed
-from dao.migrate.lint_trials import compiles, undone, without_quotes
+from dao.migrate.linting.replay import Replay
+from dao.migrate.linting.schema import Object, Schema, Table
+from dao.migrate.linting.script import Script, Statement
+from dao.migrate.linting.statements import Problem, Subject, listed
+from dao.migrate.linting.trials import compiles, undone, without_quotes
 
 __all__ = ["Outcome"]
 

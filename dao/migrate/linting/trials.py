@@ -13,7 +13,7 @@ import apsw
 
 from dao.engine import Connection
 from dao.migrate.content import quoted
-from dao.migrate.lint_schema import Table
+from dao.migrate.linting.schema import Table
 
 __all__ = ["compiles", "double_quoted", "failure_with_rows", "lacks_where", "undone", "without_quotes"]
 

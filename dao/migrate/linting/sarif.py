@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dao import _version
-from dao.migrate.lint import RULES, Finding
+from dao.migrate.linting import RULES, Finding
 
 __all__ = ["report"]
 

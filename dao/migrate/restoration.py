@@ -18,6 +18,7 @@ import attrs
 from dao import url
 from dao.engine import Connection, transaction
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
+from dao.migrate.audit import carry_over
 from dao.migrate.content import row_counts
 from dao.migrate.copies import (
     copied,
@@ -67,8 +68,9 @@ def restore(
     """Replace a database by a snapshot: the one with this id (its beginning will do), at this path, or the newest.
 
     The snapshot is verified, and never changed. A snapshot of the database as it is comes first; then older ones beyond
-    `keep` are removed, but not the restored one. The ledger becomes the snapshot's, too; what must survive, `amend` writes
-    into the copy, in a transaction that is open on it. All of it comes into effect at once.
+    `keep` are removed, but not the restored one. The ledger becomes the snapshot's, too, but not the history: that goes on,
+    and the restore is noted in it. What else must survive, `amend` writes into the copy, in a transaction that is open on
+    it. All of it comes into effect at once.
 
     Open connections see the restored rows with their next statement. Those that are reading go on with the old ones; in
     rollback-journal mode the restore waits for them.
@@ -100,7 +102,7 @@ def restore(
         with new_file(path) as new:
             copy = copied(snapshot, new[1])
             try:
-                replaced, damaged = _replace(target, copy, new, amend or _nothing, report)
+                replaced, damaged = _replace(target, copy, new, _amending(source, amend), report)
             finally:
                 copy.close()
     prune(target, keep, spare=source)
@@ -125,11 +127,13 @@ def row_changes(target: Target, path: str | os.PathLike[str]) -> dict[str, tuple
     return {table: (now.get(table), then.get(table)) for table in tables if now.get(table) != then.get(table)}
 
 
-def _nothing(_copy: Connection, _live: Connection | None) -> None:
-    pass
+def _amending(source: Path, further: Amend | None) -> Amend:
+    def amend(copy: Connection, live: Connection | None) -> None:
+        carry_over(copy, live, source=source.name)
+        if further is not None:
+            further(copy, live)
 
-
-# ---------------------------------------------------------------- in place
+    return amend
 
 
 def _replace(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import apsw
 import attrs
 
-from dao.migrate.lint_schema import Schema
+from dao.migrate.linting.schema import Schema
 
 __all__ = ["TEMPORARY", "Event", "Failure", "Script", "Statement"]
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import attrs
 
+from dao.engine import Connection
 from dao.migrate import ledger
 from dao.migrate.target import Target, exists, opened
 
-__all__ = ["Deed", "history"]
+__all__ = ["Deed", "carry_over", "history"]
 
 _OURS = """
 SELECT at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version
 FROM   _dao_history
-ORDER  BY id
+ORDER  BY at_utc, id
 """
 # what the stock command did, or a version of this package that kept no history
 _YOYOS = """
@@ -72,3 +73,31 @@ def history(target: Target) -> list[Deed]:
         )
         for at, operation, id, duration, detail, user, host, version in rows
     ]
+
+
+def carry_over(copy: Connection, live: Connection | None, *, source: str) -> None:
+    """Bring the history of a database that is being replaced into its successor, in the transaction open there.
+
+    Notes the restore, too. `live` is None if it cannot be read: then its history is lost with it.
+    """
+    writer = ledger.Writer(copy)
+    if live is not None:
+        _copy_missing(copy, live, "_yoyo_log", key="id")
+        _copy_missing(
+            copy, live, "_dao_history", key="at_utc, operation, migration_id, hostname, yoyo_log_id", but="id"
+        )
+    writer.log("restore", detail=f"from {source}")
+
+
+def _copy_missing(copy: Connection, live: Connection, table: str, *, key: str, but: str | None = None) -> None:
+    """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
+    if (table,) not in live.execute(ledger.TABLE_NAMES).fetchall():
+        return
+    names: list[Any] = copy.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
+    columns = [name for (name,) in names if name != but]
+    known = set(copy.execute(f"SELECT {key} FROM {table}"))
+    width = len(key.split(","))
+    for row in live.execute(f"SELECT {key}, {', '.join(columns)} FROM {table} ORDER BY rowid"):
+        if row[:width] not in known:
+            marks = ", ".join("?" * len(columns))
+            copy.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row[width:])

@@ -13,13 +13,13 @@ from pathlib import Path
 import attrs
 
 from dao.migrate.files import Migration, Source, loaded, sort_key
-from dao.migrate.lint_outcome import Outcome
-from dao.migrate.lint_replay import Replay
-from dao.migrate.lint_rules import RULES, Rule, Severity, by_code
-from dao.migrate.lint_schema import Schema
-from dao.migrate.lint_script import Script, Statement
-from dao.migrate.lint_silences import read as read_silences
-from dao.migrate.lint_statements import Problem, Subject, listed, statement_problems
+from dao.migrate.linting.outcome import Outcome
+from dao.migrate.linting.replay import Replay
+from dao.migrate.linting.rules import RULES, Rule, Severity, by_code
+from dao.migrate.linting.schema import Schema
+from dao.migrate.linting.script import Script, Statement
+from dao.migrate.linting.silences import read as read_silences
+from dao.migrate.linting.statements import Problem, Subject, listed, statement_problems
 
 __all__ = ["RULES", "Finding", "Rule", "Severity", "lint"]
 

@@ -17,13 +17,13 @@ from dao.errors import Error, MigrationFailed
 from dao.migrate import ledger, schema
 from dao.migrate.checks import check, foreign_key_violations, integrity_problems
 from dao.migrate.files import Migration, Source, loaded
-from dao.migrate.generate import fill
 from dao.migrate.guard import Loss
 from dao.migrate.plan import Direction, Step, to_apply
-from dao.migrate.row_differences import row_differences
 from dao.migrate.scratch import Scratch, scratch
 from dao.migrate.script import run_script
 from dao.migrate.target import Target, existing, opened
+from dao.migrate.verification.generate import fill
+from dao.migrate.verification.row_differences import row_differences
 
 __all__ = ["Stage", "Verification", "verify"]
 

@@ -15,9 +15,9 @@ from dao import errors
 from dao.engine import Connection, connect
 from dao.migrate.files import has_statement, start_of_statement
 from dao.migrate.guard import Guard
-from dao.migrate.lint_schema import read
-from dao.migrate.lint_script import TEMPORARY, Event, Failure, Script, Statement
-from dao.migrate.lint_trials import double_quoted, failure_with_rows, lacks_where
+from dao.migrate.linting.schema import read
+from dao.migrate.linting.script import TEMPORARY, Event, Failure, Script, Statement
+from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where
 from dao.migrate.script import _culprit, _fail, _Script, use_defaults
 
 __all__ = ["Replay"]

@@ -10,7 +10,7 @@ from dao.errors import MigrationError
 from dao.migrate import schema
 from dao.migrate.content import quoted
 from dao.migrate.files import Migration
-from dao.migrate.ledger import TABLES, Ledger
+from dao.migrate.ledger import TABLES, Ledger, Writer
 
 __all__ = ["drop_all", "foreign_objects"]
 
@@ -37,7 +37,7 @@ def foreign_objects(connection: Connection, migrations: Sequence[Migration], led
 def drop_all(connection: Connection) -> None:
     """Drop all tables, views and triggers, inside the transaction that is open, and note that nothing is applied.
 
-    Indexes go with their tables. The ledger's tables stay, and yoyo's log in them.
+    Indexes go with their tables. The ledger's tables stay, and the history in them.
     """
     kept = {name.lower() for name in TABLES}
     for kind in ("trigger", "view", "table"):
@@ -47,6 +47,7 @@ def drop_all(connection: Connection) -> None:
                 connection.execute(f"DROP {kind.upper()} {quoted(name)}")
     connection.execute("DELETE FROM _yoyo_migration")
     connection.execute("DELETE FROM _dao_migration")
+    Writer(connection).log("reset")
 
 
 def _objects(connection: Connection, kind: str | None = None) -> list[Any]:

@@ -13,7 +13,7 @@ from dao.engine import Connection
 from dao.migrate.content import quoted
 from dao.migrate.ledger import TABLES
 from dao.migrate.tokens import fold
-from dao.migrate.values import Maker, literals, makers
+from dao.migrate.verification.values import Maker, literals, makers
 
 __all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]
 

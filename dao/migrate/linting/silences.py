@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from dao.migrate.lint_rules import Rule, known
-from dao.migrate.lint_script import Statement
+from dao.migrate.linting.rules import Rule, known
+from dao.migrate.linting.script import Statement
 
 __all__ = ["Silence", "read"]
 
