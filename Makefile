@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 STEPS  ?= 1
 # what a person writes reaches the scripts by the environment: no quoting to get wrong
-export NAME STEPS TO
+export NAME STEPS TO ID
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -29,7 +29,7 @@ $(TOOLS): $(INSTALLED)
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(TOOLS) ## create .venv with the project and its development tools
@@ -54,6 +54,26 @@ status: $(INSTALLED) ## show where each migration stands
 plan: $(INSTALLED) ## show what migrate would run
 	@bin/plan
 
+.PHONY: rehearse
+rehearse: $(INSTALLED) ## try what migrate would run on a copy of the database
+	@bin/rehearse
+
+.PHONY: snapshot
+snapshot: $(INSTALLED) ## copy the database into a verified file beside it
+	@bin/snapshot
+
+.PHONY: restore
+restore: $(INSTALLED) ## replace the database by its newest snapshot (ID=…; asks; YES=1 does not)
+	@bin/restore $(if $(YES),--yes) $(if $(ID),"$$ID")
+
+.PHONY: history
+history: $(INSTALLED) ## show who changed the schema, and when
+	@bin/dao history
+
+.PHONY: schema
+schema: $(INSTALLED) ## write sql/sqlite.schema.sql, the schema that the migrations make
+	@bin/dao schema dump --migrations sql/sqlite
+
 .PHONY: new
 new: $(INSTALLED) ## create an empty migration (NAME=add_priority_to_tasks)
 	@bin/new-migration --migrations sql/sqlite -- "$$NAME"
@@ -75,11 +95,17 @@ test-slow: $(TOOLS) ## run all tests, the slow ones too, with more examples
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses auto --quiet -m ''
 
 .PHONY: lint
-lint: $(TOOLS) ## check style (ruff), types (mypy) and import contracts (import-linter)
+lint: $(TOOLS) ## check style (ruff), types (mypy), import contracts, scripts (dao lint) and the schema file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg --no-cache
+	@bin/dao lint --strict --quiet --migrations sql/sqlite
+	@bin/dao schema check --quiet --migrations sql/sqlite
+
+.PHONY: check-migrations
+check-migrations: $(INSTALLED) ## prove that every migration can be applied, undone and applied again
+	@bin/check-migrations --migrations sql/sqlite
 
 .PHONY: wheel
 wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it there
@@ -88,7 +114,7 @@ wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it
 	@bin/check-wheel dist/*.whl
 
 .PHONY: check
-check: lint test wheel ## all of lint, test and wheel: what CI runs
+check: lint check-migrations test wheel ## all of these: what CI runs
 
 .PHONY: bench
 bench: $(TOOLS) ## measure against the bare drivers

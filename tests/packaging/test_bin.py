@@ -16,13 +16,17 @@ ROOT = Path(__file__).parents[2]
 BIN = ROOT / "bin"
 # what each script runs
 SCRIPTS = {
+    "check-migrations": "verify",
     "health": "health",
     "init-db": "init",
     "migrate": "migrate",
     "new-migration": "new",
     "plan": "plan",
+    "rehearse": "rehearse",
     "reset-db": "reset",
+    "restore": "restore",
     "rollback": "rollback",
+    "snapshot": "snapshot",
     "status": "status",
     "wait-for-db": "wait",
 }
