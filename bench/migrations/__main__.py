@@ -134,7 +134,7 @@ def _document(tools: list[Tool], skipped: dict[str, str], folder: Path, options:
             )
         elif case == "concurrency":
             result = races.concurrency(
-                taking_part, folder / case, rounds=options.rounds or often, seconds=8 if options.full else 2
+                taking_part, folder / case, rounds=options.rounds or often, seconds=6 if options.full else 2
             )
         else:
             result = faults.measure(case, taking_part, folder / case, rounds=options.rounds or seldom)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -36,6 +38,7 @@ __all__ = [
     "replayed",
 ]
 
+_PATIENCE = 10.0
 #: A script to replay: the id of its migration, and its text.
 Script = tuple[str, str]
 
@@ -92,20 +95,22 @@ def fingerprint(connection: Connection) -> str:
 
 
 @contextlib.contextmanager
-def replayed(scripts: Iterable[Script]) -> Iterator[Connection]:
+def replayed(scripts: Iterable[Script], *, patience: float | None = None) -> Iterator[Connection]:
     """Open an empty database in memory, run scripts in it as in a run, and close it after the block.
 
     Foreign keys are off, and what a run passes over is passed over: a script's own transaction, and PRAGMA query_only.
+    All scripts together have `patience` seconds (10 if None): one may count to a billion.
 
     Raises:
-        MigrationError: A script fails in an empty database.
+        MigrationError: A script fails in an empty database, or takes too long.
     """
+    end = time.monotonic() + (_PATIENCE if patience is None else patience)
     connection = connect("sqlite:///:memory:")
     try:
         use_defaults(connection)
         connection.pragma("foreign_keys", False)
-        # so that Ctrl-C is noticed in the middle of a long statement
-        connection.set_progress_handler(lambda: False, 100_000)
+        # called now and then, it lets Ctrl-C be noticed in the middle of a long statement, too
+        connection.set_progress_handler(lambda: time.monotonic() > end, 100_000)
         for id, text in scripts:
             _replay(connection, id, text)
         yield connection
@@ -129,6 +134,7 @@ def _replay(connection: Connection, id: str, text: str) -> None:
         connection.pragma("foreign_keys", False)  # as the next script finds it in a run
     except apsw.Error as error:
         why = f"{refused[-1]} is refused" if refused and isinstance(error, apsw.AuthError) else str(error)
+        why = "it takes too long" if isinstance(error, apsw.InterruptError) else why
         raise MigrationError(
             f"{id}: replaying this migration in an empty database fails ({why}), so what the migrations make cannot be told"
         ) from error
@@ -243,7 +249,7 @@ def dump(migrations: Sequence[Migration]) -> str:
     Raises:
         MigrationError: One of them fails in an empty database.
     """
-    with replayed((migration.id, migration.text) for migration in migrations) as connection:
+    with replayed(((migration.id, migration.text) for migration in migrations), patience=math.inf) as connection:
         rows: list[Any] = connection.execute(_STATEMENTS).fetchall()
     header = _HEADER.format(last=migrations[-1].id if migrations else "none")
     return "\n".join([header, *(f"{_ended(sql)}\n" for (sql,) in rows)])

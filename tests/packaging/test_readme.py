@@ -59,7 +59,10 @@ def commands(path: Path) -> list[str]:
 
 
 def options(command: click.Command) -> set[str]:
-    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    """Return the options of a command, and those of the commands below it."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    return own.union(*map(options, below))
 
 
 # ---------------------------------------------------------------- the Python in the README
