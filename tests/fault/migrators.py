@@ -1,4 +1,4 @@
-"""Processes that migrate a database, to be killed or started at once.
+"""Processes that change a database, to be killed or started at once.
 
 Run as a program, this is a server that has imported everything already and forks a process for each request: one costs
 a few milliseconds instead of the start of an interpreter.
@@ -11,20 +11,24 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Self
-
-NOTHING_TO_DO, DONE, FAILED = 0, 10, 1
 
 
 class Migrators:
-    """The server, for a `with` block."""
+    """The server, for a `with` block. What its processes write to standard error is in a file of this folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._errors = folder / "errors"
 
     def __enter__(self) -> Self:
-        self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        with self._errors.open("wb") as errors:
+            self._server = subprocess.Popen(
+                [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -36,14 +40,20 @@ class Migrators:
         """Begin a job, one of the functions below, in a process of its own, and return its id."""
         return self._ask(job, *arguments)
 
-    def kill(self, pid: int) -> None:
-        """Kill such a process with SIGKILL; that it was still running is part of what is promised."""
+    def kill(self, pid: int) -> bool:
+        """Kill such a process with SIGKILL; return whether it was still running. If not, it must have succeeded."""
         os.kill(pid, signal.SIGKILL)
-        assert self.wait(pid) == -signal.SIGKILL
+        code = self.wait(pid)
+        assert code in {0, -signal.SIGKILL}, self.errors()
+        return code != 0
 
     def wait(self, pid: int) -> int:
         """Wait for such a process and return its exit code, or minus the signal that ended it."""
         return self._ask("wait", pid)
+
+    def errors(self) -> str:
+        """Return what all such processes have written to standard error."""
+        return self._errors.read_text()
 
     def _ask(self, *request: Any) -> int:
         self._server.stdin.write(json.dumps(request) + "\n")
@@ -51,60 +61,71 @@ class Migrators:
         return int(self._server.stdout.readline())
 
 
-def to_and_fro(url: str, folder: str, *, each: bool) -> int:
-    """Apply everything and undo it, for ever."""
+# ---------------------------------------------------------------- jobs
+
+
+def apply(url: str, folder: str, to: str, each: bool) -> None:
+    """Apply what is pending up to a migration."""
     from dao import migrate
 
-    while True:
-        migrate.apply(url, folder, each=each)
-        migrate.rollback(url, folder, steps=None, each=each)
+    migrate.apply(url, folder, to=to, each=each)
 
 
-def all_at_once(url: str, folder: str) -> int:
-    """Apply everything and undo it, for ever, each in one transaction."""
-    return to_and_fro(url, folder, each=False)
-
-
-def one_by_one(url: str, folder: str) -> int:
-    """Apply everything and undo it, for ever, each migration in a transaction."""
-    return to_and_fro(url, folder, each=True)
-
-
-def by_yoyo(url: str, folder: str) -> int:
-    """Apply everything and undo it, for ever, with the stock command on our backend."""
-    from yoyo.scripts.main import main
-
-    options = ["--batch", "--no-config-file", "--database", url.replace("sqlite:", "sqlite+apsw:")]
-    while True:
-        main(["apply", *options, folder])
-        main(["rollback", "--all", *options, folder])
-
-
-def apply_at(moment: float, url: str, folder: str) -> int:
-    """Apply everything at a moment, and return whether there was anything to do."""
+def rollback(url: str, folder: str, to: str, each: bool) -> None:
+    """Undo what came after a migration."""
     from dao import migrate
 
-    while time.time() < moment:
-        pass
-    return DONE if migrate.apply(url, folder) else NOTHING_TO_DO
+    migrate.rollback(url, folder, to=to, each=each)
 
 
-def yoyo_apply_at(moment: float, url: str, folder: str) -> int:
+def yoyo_apply(url: str, folder: str, *_options: Any) -> None:
+    """Apply everything with the stock command on our backend."""
+    yoyo_apply_at(0, url, folder)
+
+
+def take(url: str, *_options: Any) -> None:
+    """Take a snapshot."""
+    from dao import migrate
+
+    migrate.take_snapshot(url)
+
+
+def restore(url: str, _folder: str, snapshot: str, _each: bool) -> None:
+    """Restore a snapshot."""
+    from dao import migrate
+
+    migrate.restore(url, Path(snapshot))
+
+
+def command_at(moment: float, output: str, *arguments: str) -> None:
+    """Run the command `dao` at a moment; what it prints, errors too, goes to a file."""
+    from dao.cli.main import main
+
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = ["dao", *arguments]
+    _wait_until(moment)
+    main()
+
+
+def yoyo_apply_at(moment: float, url: str, folder: str) -> None:
     """Apply everything at a moment with the stock command on our backend."""
     from yoyo.scripts.main import main
 
-    while time.time() < moment:
-        pass
-    code = main(["apply", "--batch", "--no-config-file", "--database", url.replace("sqlite:", "sqlite+apsw:"), folder])
-    return FAILED if code else DONE
+    _wait_until(moment)
+    main(["apply", "--batch", "--no-config-file", "--database", url.replace("sqlite:", "sqlite+apsw:"), folder])
+
+
+def _wait_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.time()))
+
+
+# ---------------------------------------------------------------- the server
 
 
 def _serve() -> None:
-    import yoyo.scripts.main
-
-    import dao.migrate.backend
-
-    assert yoyo, dao
+    _import_everything()
     for line in sys.stdin:
         job, *arguments = json.loads(line)
         if job == "wait":
@@ -118,13 +139,33 @@ def _serve() -> None:
         sys.stdout.flush()
 
 
+def _import_everything() -> None:
+    """Do once all that the processes will do: what is loaded when it is first needed is loaded then."""
+    import yoyo.scripts.main
+
+    import dao.cli.main
+    from dao import migrate
+
+    assert yoyo, dao
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/new.db"
+        migrate.apply(url)
+        migrate.restore(url, migrate.take_snapshot(url).id)
+        migrate.rollback(url)
+
+
 def _work(job: Any, arguments: list[Any]) -> None:
-    code = FAILED
+    code = 1
     try:
-        code = job(*arguments)
+        job(*arguments)
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
     except BaseException:  # noqa: BLE001 - a forked process must not go on as the server
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
 
