@@ -126,6 +126,7 @@ def _interleaved(clocks: dict[str, Clock], rounds: int) -> dict[str, Any]:
             # what takes seconds does not show a cold cache
             if number >= 0 or taken > slow:
                 measured.append(taken)
+    seconds = {name: measured[-rounds:] for name, measured in seconds.items()}
     base = statistics.median(next(iter(seconds.values())))
     return {
         name: {

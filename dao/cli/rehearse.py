@@ -15,7 +15,7 @@ from dao.cli.common import UNSAFE, allow_out_of_order_option, common
 from dao.cli.output import Output, _is_terminal, milliseconds
 
 if TYPE_CHECKING:
-    from dao.migrate.rehearsal import Copying, Rehearsal, Rehearsed, RoundTrip, RowChange
+    from dao.migrate.rehearsal.findings import Copying, Rehearsal, Rehearsed, RoundTrip, RowChange
 
 __all__ = ["rehearse"]
 
@@ -49,7 +49,7 @@ def rehearse(
     Copies the database while others go on with it, applies what is pending to the copy, and shows what that does. Never
     writes to the database. Exits with 5 if `dao migrate` would fail or lose rows.
     """
-    from dao.migrate.rehearse import rehearse as rehearsed  # for those only who ask for it
+    from dao.migrate.rehearsal import rehearse as rehearsed  # for those only who ask for it
 
     with _progress(output) as report:
         found = rehearsed(
@@ -192,7 +192,7 @@ def _verdict(output: Output, found: Rehearsal) -> int:
 @contextlib.contextmanager
 def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], object]]:
     """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs."""
-    from dao.migrate.rehearsal import Copying
+    from dao.migrate.rehearsal.findings import Copying
 
     if output.quiet or output.as_json or not _is_terminal(sys.stderr):
         yield lambda event: None if isinstance(event, Copying | migrate.Notice) else output.report(event)

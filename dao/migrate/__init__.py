@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dao.migrate.amend import Unfinished, accept, mark, resolve, unfinished, unmark
     from dao.migrate.audit import Deed, history
     from dao.migrate.linting import Finding, lint
-    from dao.migrate.rehearse import Rehearsal, rehearse
+    from dao.migrate.rehearsal import Rehearsal, rehearse
     from dao.migrate.restoration import Restored, restore
     from dao.migrate.schema import Difference, dump
     from dao.migrate.snapshot import Snapshot, snapshots, take_snapshot
@@ -53,6 +53,7 @@ __all__ = [
     "Migration",
     "MigrationStatus",
     "Notice",
+    "Rehearsal",
     "Restored",
     "Result",
     "Snapshot",
@@ -77,6 +78,7 @@ __all__ = [
     "new",
     "plan",
     "redo",
+    "rehearse",
     "reset",
     "resolve",
     "restore",
@@ -94,6 +96,7 @@ _ELSEWHERE = {
     "amend": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
     "adoption": ("adopt",),
     "audit": ("Deed", "history"),
+    "rehearsal": ("Rehearsal", "rehearse"),
     "restoration": ("Restored", "restore"),
     "snapshot": ("Snapshot", "snapshots", "take_snapshot"),
     "linting": ("Finding", "lint"),

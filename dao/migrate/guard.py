@@ -18,7 +18,7 @@ from dao.errors import CheckFailed
 from dao.migrate.content import quoted, row_count
 from dao.migrate.directives import Allowance
 
-__all__ = ["Guard", "Loss", "refuse"]
+__all__ = ["Guard", "Loss", "declarations_of", "refuse"]
 
 _TABLES = "SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'"
 _VIRTUAL = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
@@ -26,7 +26,7 @@ _SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 
 # a virtual generated column holds nothing
 _COLUMNS = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden NOT IN (1, 2)"
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
-_SEEN = _DROPS | {apsw.SQLITE_DELETE, apsw.SQLITE_ALTER_TABLE}
+_SEEN = _DROPS | {apsw.SQLITE_DELETE, apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_CREATE_TABLE}
 
 
 @attrs.frozen
@@ -52,12 +52,7 @@ class Loss:
     @property
     def declaration(self) -> str:
         """What a script says that means to lose it."""
-        what = {
-            "rows": f"data-loss {self.table}",
-            "table": f"drop table {self.table}",
-            "column": f"drop column {self.table}.{self.column}",
-        }
-        return f"-- allows: {what[self.kind]}"
+        return declarations_of([self])[0]
 
     def is_declared(self, allows: Allowance) -> bool:
         """Return whether a script with this declaration may lose it."""
@@ -80,8 +75,10 @@ class Guard:
         #: While it looks for itself: the authorizer lets these statements pass.
         self.looking = False
         self._events: list[tuple[int, str, str | None]] = []
-        # every table of before the script, by the name that it has now
-        self._original: dict[str, str] = {name.lower(): name for name in self._tables()}
+        self._created: set[str] = set()
+        # every table of before the script, by the name that it has now; listed before the first statement that matters
+        self._original: dict[str, str] = {}
+        self._listed = False
         self._dropped: dict[str, _Dropped] = {}
         self._deleted: dict[str, int] = {}  # how many rows the script's own DELETEs took, by table
         self._losses: list[Loss] = []
@@ -119,12 +116,12 @@ class Guard:
         self.looking = True
         try:
             self._after_statement()
-            present = {name.lower(): name for name in self._tables()}
-            alive = set(self._original.values())
-            for name, dropped in self._dropped.items():
-                if name in alive:
-                    continue
-                self._compare(name, dropped, present.get(name.lower()))
+            if self._dropped:
+                present = {name.lower(): name for name in self._tables()}
+                alive = set(self._original.values())
+                for name, dropped in self._dropped.items():
+                    if name not in alive:
+                        self._compare(name, dropped, present.get(name.lower()))
         finally:
             self.looking = False
         return self._losses
@@ -132,7 +129,21 @@ class Guard:
     # ------------------------------------------------------------ around a statement
 
     def _look(self, events: Sequence[tuple[int, str, str | None]]) -> None:
-        tables = {name.lower(): page for name, page in self._tables().items()}
+        if len(events) == 1 and events[0][0] == apsw.SQLITE_DELETE:
+            self._target = events[0][1]
+            return
+        # with IF NOT EXISTS it may be there already
+        created = [table for action, table, _ in events if action == apsw.SQLITE_CREATE_TABLE]
+        self._created.update(table for table in created if not self._columns(table))
+        if len(created) < len(events):
+            self._look_closely([event for event in events if event[0] != apsw.SQLITE_CREATE_TABLE])
+
+    def _look_closely(self, events: Sequence[tuple[int, str, str | None]]) -> None:
+        found = self._tables()
+        if not self._listed:
+            self._original = {name.lower(): name for name in found if name.lower() not in self._created}
+            self._listed = True
+        tables = {name.lower(): page for name, page in found.items()}
         shadows: set[str] = set()
         if self._connection.execute(_VIRTUAL).fetchall():
             # a virtual table works on these by statements of its own, some of them while it runs
@@ -232,6 +243,15 @@ class Guard:
         return tuple(column for column, holds in zip(columns, row, strict=True) if holds)
 
 
+def declarations_of(losses: Sequence[Loss]) -> list[str]:
+    """Return the lines by which a script says that it means to lose these."""
+    names: dict[str, list[str]] = {}
+    for loss in losses:
+        what = {"rows": "data-loss", "table": "drop table", "column": "drop column"}[loss.kind]
+        names.setdefault(what, []).append(f"{loss.table}.{loss.column}" if loss.column else loss.table)
+    return [f"-- allows: {what} {', '.join(dict.fromkeys(listed))}" for what, listed in names.items()]
+
+
 def refuse(name: str, losses: Sequence[Loss], *, declare_in: str | None) -> None:
     """Refuse what a script lost and did not declare.
 
@@ -241,7 +261,7 @@ def refuse(name: str, losses: Sequence[Loss], *, declare_in: str | None) -> None
     if not losses:
         return
     lines = "\n  ".join(str(loss) for loss in losses)
-    declarations = " and ".join(f"`{loss.declaration}`" for loss in losses)
+    declarations = " and ".join(f"`{line}`" for line in declarations_of(losses))
     declare = f"write {declarations} at the top of {declare_in}, or " if declare_in else ""
     raise CheckFailed(
         f"{name} loses data without saying that it means to\n  {lines}\nMend the script; or, if that is meant, {declare}"

@@ -58,7 +58,7 @@ FOLDER: dict[str, Any] = {
     "0007_keys.sql": "-- foreign_keys: on\nUPDATE parents SET id = id + 100000;",
     "0007_keys.rollback.sql": "-- foreign_keys: on\nUPDATE parents SET id = id - 100000;",
     "0008_alone.sql": f"{ALONE}CREATE INDEX names ON parents (name); VACUUM; CREATE INDEX texts ON children (text);",
-    "0008_alone.rollback.sql": f"{ALONE}DROP INDEX texts; VACUUM; DROP INDEX names;",
+    "0008_alone.rollback.sql": "DROP INDEX texts; VACUUM; DROP INDEX names;",
     "0009_last.sql": "CREATE TABLE last (id INTEGER PRIMARY KEY); INSERT INTO last VALUES (1);",
     "0009_last.rollback.sql": "DROP TABLE last;",
 }
@@ -255,7 +255,7 @@ def finish(path: Path, job: Job, world: World, migrators: Migrators) -> None:
     if path.exists() and ledger_of(url).unfinished:
         resolve(path, world)
         assert migrate.status(url, world.folder).drift == ()
-    if path.exists() and not job.restores and len(ledger_of(url).ids) == job.end:
+    if job.function not in {"take", "restore"} and path.exists() and len(ledger_of(url).ids) == job.end:
         # so that there is something to do, and a snapshot to take
         backwards = migrate.apply if job.function == "rollback" else migrate.rollback
         backwards(url, world.folder, steps=1, snapshots=0)

@@ -6,9 +6,11 @@ copy of the database is needed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import apsw
 import attrs
 
 from dao.engine import Connection
@@ -19,19 +21,22 @@ from dao.migrate.events import Event, Result
 from dao.migrate.files import Migration
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step, to_roll_back
-from dao.migrate.rehearsal import RoundTrip, TripFailure
-from dao.migrate.rehearsal_copy import Copy
+from dao.migrate.rehearsal.findings import RoundTrip, TripFailure
+from dao.migrate.rehearsal.working_copy import Copy
 from dao.migrate.runner import run
 from dao.migrate.structure import Schema
 
 __all__ = ["Content", "content", "there_and_back"]
 
-_SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
+_VIRTUAL = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND type IN ('virtual', 'shadow')"
 
 
 @attrs.frozen
 class Content:
-    """What a database holds at a moment: its schema, and a hash of each table's rows, by name in lower case."""
+    """What a database holds at a moment: its schema, and a hash of each table's rows, by name in lower case.
+
+    Of a virtual table there is only the number of rows: those inside of it may lie differently, and mean the same.
+    """
 
     schema: Schema
     tables: dict[str, contents.Content]
@@ -39,11 +44,14 @@ class Content:
 
 def content(connection: Connection) -> Content:
     """Return what there is, without the ledger. Reads all rows."""
-    # the same rows may lie differently inside of a virtual table
-    rows: list[Any] = connection.execute(_SHADOWS).fetchall()
-    shadows = {name for (name,) in rows}
+    rows: list[Any] = connection.execute(_VIRTUAL).fetchall()
+    kinds = dict(rows)
     found = contents.contents(connection)
-    return Content(schema.read(connection), {name.lower(): held for name, held in found.items() if name not in shadows})
+    tables = {name.lower(): held for name, held in found.items() if name not in kinds}
+    for name in (name for name, kind in kinds.items() if kind == "virtual"):
+        with contextlib.suppress(apsw.SQLError):  # its module is not there
+            tables[name.lower()] = contents.Content(contents.row_count(connection, name), "")
+    return Content(schema.read(connection), tables)
 
 
 def there_and_back(

@@ -1,4 +1,4 @@
-"""Rehearses migrations: runs what is pending on a copy of the database, through the real runner, and reports what it did."""
+"""The rehearsal as a whole: what is pending, the copy, one trial after the other, the round trip."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dao.migrate.events import Event
 from dao.migrate.files import Migration, Source, loaded
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step, to_apply
-from dao.migrate.rehearsal import Copying, Rehearsal, Rehearsed
-from dao.migrate.rehearsal_copy import Copy, default_limit, remove_leftovers, working_copy
-from dao.migrate.rehearsal_look import look
-from dao.migrate.rehearsal_step import Times, longest_hold, rehearse_step
-from dao.migrate.rehearsal_trip import Content, content, there_and_back
+from dao.migrate.rehearsal.findings import Copying, Rehearsal, Rehearsed
+from dao.migrate.rehearsal.observation import look
+from dao.migrate.rehearsal.round_trip import Content, content, there_and_back
+from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
+from dao.migrate.rehearsal.working_copy import Copy, default_limit, remove_leftovers, working_copy
 from dao.migrate.target import Target, exists, name_of, opened
 
 __all__ = ["rehearse"]

@@ -15,10 +15,10 @@ from dao.migrate import schema
 from dao.migrate.content import quoted, row_count
 from dao.migrate.guard import Loss
 from dao.migrate.ledger import TABLES
-from dao.migrate.rehearsal import KEYS, Gone, RowChange
+from dao.migrate.rehearsal.findings import KEYS, Gone, RowChange
 from dao.migrate.structure import Difference, Schema
 
-__all__ = ["Keys", "State", "changes", "look", "lost_objects", "rebuilt", "referenced", "shrunk", "successors"]
+__all__ = ["Keys", "State", "changes", "children", "look", "lost_objects", "rebuilt", "shrunk", "successors"]
 
 _TABLES = """
 SELECT object.rowid, object.name, list.type = 'virtual'
@@ -27,9 +27,9 @@ JOIN   pragma_table_list AS list ON list.schema = 'main' AND list.name = object.
 WHERE  object.type = 'table' AND list.type IN ('table', 'virtual') AND object.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
 """
 _VIEWS = "SELECT name FROM sqlite_schema WHERE type = 'view'"
-_REFERENCED = """
-SELECT DISTINCT lower(key."table")
-FROM   pragma_table_list AS list, pragma_foreign_key_list(list.name) AS key
+_CHILDREN = """
+SELECT DISTINCT lower(list.name)
+FROM   pragma_table_list AS list, pragma_foreign_key_list(list.name)
 WHERE  list.schema = 'main' AND list.type = 'table'
 """
 _COLUMNS = "SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid"
@@ -146,9 +146,9 @@ def lost_objects(before: State, after: State, made_again: Sequence[str]) -> list
     return found
 
 
-def referenced(connection: Connection) -> set[str]:
-    """Return the tables, in lower case, that a foreign key refers to."""
-    return {name for (name,) in connection.execute(_REFERENCED)}
+def children(connection: Connection) -> list[str]:
+    """Return the tables, in lower case, that refer to others by foreign keys, by name."""
+    return sorted(name for (name,) in connection.execute(_CHILDREN))
 
 
 # ---------------------------------------------------------------- keys

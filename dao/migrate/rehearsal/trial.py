@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,19 +15,19 @@ from dao.migrate.events import Event, Finished, Notice, Result, Started
 from dao.migrate.files import Migration
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
-from dao.migrate.rehearsal import Failure, Gone, Rehearsed
-from dao.migrate.rehearsal_copy import Copy
-from dao.migrate.rehearsal_look import (
+from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
+from dao.migrate.rehearsal.observation import (
     Keys,
     State,
     changes,
+    children,
     look,
     lost_objects,
     rebuilt,
-    referenced,
     shrunk,
     successors,
 )
+from dao.migrate.rehearsal.working_copy import Copy
 from dao.migrate.runner import _first_batch, _settings_kept, run
 from dao.migrate.script import run_script
 
@@ -101,7 +102,7 @@ class _Rehearsing:
         self.before = before
         self.tell = tell
         self.keys = Keys(copy)
-        self.referenced = referenced(copy)
+        self.children = children(copy)
         self.bytes_before = size_of(copy)
         # a run that cannot be undone is the only one
         self.first = step.transactional
@@ -115,7 +116,7 @@ class _Rehearsing:
         self.notices: list[str] = []
         # of the first run, if there is a second
         self.shrunk: list[str] = []
-        self.drops_parents = False
+        self.drops = False
 
     def result(self) -> tuple[Rehearsed, State, Times]:
         failure: Failure | None = None
@@ -163,20 +164,21 @@ class _Rehearsing:
     # ------------------------------------------------------------ runs
 
     def _run(self) -> None:
-        """Run it once; if it loses rows, or drops what foreign keys refer to, find out more and run it again."""
+        """Run it once; if it loses rows, or drops a table where there are foreign keys, find out more and run it again."""
         if not self.first:
             # which it will be about cannot be found out
             with self.keys.of(self.before.tables):
                 self._run_once()
             return
-        try:
+        with contextlib.suppress(_Again):
             self._run_once()
-        except _Again:
-            self.first = False
-            if self.drops_parents:
+            return
+        self.first = False
+        if self.drops and self.children and not self.step.foreign_keys:
+            with self.keys.of(self.children):
                 self._try_enforced()
-            with self.keys.of(self.shrunk):
-                self._run_once()
+        with self.keys.of(self.shrunk):
+            self._run_once()
 
     def _run_once(self) -> None:
         self.done = None
@@ -218,8 +220,8 @@ class _Rehearsing:
         now = successors(self.before, self.after, self.copy.dropped)
         if self.first:
             self.shrunk = shrunk(self.before, self.after, now, result.losses)
-            self.drops_parents = bool(self.copy.dropped & self.referenced) and not self.step.foreign_keys
-            if self.shrunk or self.drops_parents:
+            self.drops = bool(self.copy.dropped)
+            if self.shrunk or (self.drops and self.children):
                 raise _Again
         self.gone = tuple(self.keys.gone(self.before, self.after, now, self._rebuilt(self.after)))
         taken = {gone.table: gone.keys for gone in self.gone}
@@ -240,7 +242,7 @@ class _Rehearsing:
         if free is None:
             return
         try:
-            enforced, now, _ = self._enforced()
+            enforced, now, gone = self._enforced()
             there = successors(self.before, free, self.copy.dropped)
             fewer = {
                 name: rows
@@ -248,14 +250,10 @@ class _Rehearsing:
                 if name in there
                 and (rows := (free.tables[there[name]].rows or 0) - (enforced.tables[successor].rows or 0)) > 0
             }
-            if fewer:
-                with self.keys.of(fewer):
-                    _, _, gone = self._enforced()
-                by_name = {one.table.lower(): one for one in gone}
-                self.cascades = tuple(
-                    Gone(self.before.tables[name].name, rows, by_name[name].keys if name in by_name else ())
-                    for name, rows in fewer.items()
-                )
+            keys = {one.table.lower(): one.keys for one in gone}
+            self.cascades = tuple(
+                Gone(self.before.tables[name].name, rows, keys.get(name, ())) for name, rows in fewer.items()
+            )
         except MigrationFailed as error:
             self.enforced_failure = str(error)
 

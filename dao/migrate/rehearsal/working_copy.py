@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,8 +13,8 @@ import apsw
 from dao import sqlite, url
 from dao.engine import Connection
 from dao.errors import DiskFull
-from dao.migrate.copies import ID, _tidy, new_file, require_room, size_of
-from dao.migrate.rehearsal import Copying
+from dao.migrate.copies import _tidy, new_file, require_room, size_of
+from dao.migrate.rehearsal.findings import Copying
 from dao.migrate.scratch import _EPOCH, _foresee, _StandingClock
 from dao.migrate.script import use_defaults
 
@@ -26,7 +25,6 @@ _LARGEST_IN_MEMORY = 1 << 30
 _PAGES = 1024  # copied at a time, so that Ctrl-C is noticed and the progress is shown
 # A file that nobody else uses has no locks of SQLite's: on some systems they would meet the one that `new_file` holds.
 _NO_LOCKS = "unix-none"
-_BESIDE = ("-wal", "-journal", "-shm")
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
 
 
@@ -97,7 +95,8 @@ def working_copy(
             # as much again for what the migrations write
             otherwise = ", or let the copy be in memory (--memory-limit)"
             require_room(path, 2 * size, f"a rehearsal with a copy of {path}", otherwise)
-            where, clock = stack.enter_context(_file_beside(path)), _StandingFileClock
+            _, where, _ = stack.enter_context(new_file(path))
+            clock = _StandingFileClock
         vfs = None if where == url.MEMORY else _NO_LOCKS
         if steady:
             vfs = f"dao-rehearsal-{id(stack)}"
@@ -115,25 +114,6 @@ def remove_leftovers(path: str) -> None:
     """Remove the copies beside a database that killed processes have left, as far as that is possible."""
     with contextlib.suppress(OSError):
         _tidy(path)
-        folder = os.path.dirname(path)
-        pattern = re.compile(rf"({re.escape(os.path.basename(path))}\.{ID}\.partial)(?:{'|'.join(_BESIDE)})")
-        for name in os.listdir(folder):
-            match = pattern.fullmatch(name)
-            # a living rehearsal removes its own before the file that they belong to
-            if match and not os.path.exists(os.path.join(folder, match[1])):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(folder, name))
-
-
-@contextlib.contextmanager
-def _file_beside(path: str) -> Iterator[str]:
-    with new_file(path) as (_, partial, _):
-        try:
-            yield partial
-        finally:
-            for suffix in _BESIDE:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(partial + suffix)
 
 
 def _fill(copy: Connection, source: Connection, where: str, report: Callable[[Copying], object]) -> None:
