@@ -1,219 +1,187 @@
-"""`python -m bench`: what the typed functions cost beside bare tuples, and what importing each dependency costs.
+"""`python -m bench`: dao beside the bare drivers and the libraries that one would use in its place.
 
-Every contender works on a file of its own with the same schema, the same settings and the same rows. Rounds are
-interleaved, so that a change of the machine's speed meets all of them; figures are medians, ratios are to bare apsw.
+One process, contenders interleaved round by round, each on a file of its own with the same schema, settings and rows. Medians,
+minima, and ratios to bare apsw and bare sqlite3. Migration tools: `python -m bench.migrations`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import sqlite3
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import apsw
+import attrs
 
-import dao
-from dao import Task, migrate, tasks
-from dao.rows import TASKS
+from bench import concurrency, contenders, growth, harness, imports, machine, operations, page, targets
 
-Round = Callable[[], float]
-
-_INSERT = tasks._CREATE
-_GET = tasks._GET
-_PAGE = f"SELECT {TASKS.columns} FROM tasks WHERE status = ? ORDER BY created_at DESC, id DESC LIMIT 50"
-_SET = "UPDATE tasks SET status = ?, error = NULL, completed_at = NULL, started_at = NULL WHERE id = ? RETURNING id"
-_IMPORTS = ("apsw", "attrs", "msgspec", "uuid_utils", "click", "cattrs", "dotenv", "rich.console", "yoyo")
-
-
-def payload(number: int) -> Task:
-    """Return a task of the size that a real one has."""
-    return Task(
-        title=f"Summarise the quarterly report, part {number:06}",
-        description="Read the attached documents, find the figures that changed, and say why in plain words. " * 2,
-        task_type="summary",
-        config={
-            "model": "large",
-            "temperature": 0.2,
-            "retries": 3,
-            "tools": ["search", "read"],
-            "limits": {"tokens": 4096, "seconds": 120},
-            "language": "en",
-        },
-        metadata={"owner": "finance", "source": "inbox", "priority": 5, "tags": ["report", "q3"]},
-    )
+_PARTS = (*operations.NAMES, "fairness", "threads", "processes", "group_commit", "growth", "imports")
+_DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
+_SIZES = {
+    "tiny": (operations.TINY, concurrency.TINY, (60, 240)),
+    "quick": (operations.QUICK, concurrency.QUICK, (10_000, 100_000)),
+    "full": (operations.FULL, concurrency.FULL, (10_000, 100_000, 1_000_000)),
+}
 
 
-class Contenders:
-    """Three connections to three files with the same rows."""
-
-    def __init__(self, folder: Path, rows: int) -> None:
-        self.rows = rows
-        paths = {name: folder / f"{name}.db" for name in ("dao", "apsw", "sqlite3")}
-        stored = [payload(number) for number in range(rows)]
-        self.ids = [task.id for task in stored]
-        for path in paths.values():
-            migrate.apply(f"sqlite:///{path}")
-            with dao.Pool(f"sqlite:///{path}") as pool, pool.acquire() as connection:
-                tasks.create_many(connection, stored)
-        self.dao = dao.connect(f"sqlite:///{paths['dao']}")
-        self.apsw = apsw.Connection(str(paths["apsw"]))
-        self.apsw.set_busy_timeout(5000)
-        # a file of its own: two SQLite libraries must never share one
-        self.sqlite3 = sqlite3.connect(paths["sqlite3"], isolation_level=None)
-        for connection in (self.apsw, self.sqlite3):
-            for pragma in ("journal_mode = wal", "synchronous = normal", "foreign_keys = on"):
-                connection.execute(f"PRAGMA {pragma}").fetchall()
-
-    def operations(self, repeat: int) -> dict[str, dict[str, Round]]:
-        """Return for each operation what each contender does, as functions that return seconds for one call."""
-        ids = self.ids[:: max(1, self.rows // repeat)]
-
-        def fresh() -> list[Task]:
-            return [payload(number) for number in range(repeat)]
-
-        def each(function: Callable[[object], object], prepare: Callable[[], list[object]]) -> Round:
-            def run() -> float:
-                items = prepare()
-                begun = time.perf_counter()
-                for item in items:
-                    function(item)
-                return (time.perf_counter() - begun) / len(items)
-
-            return run
-
-        def rows() -> list[object]:
-            return [TASKS.to_row(task) for task in fresh()]
-
-        def bulk_dao(items: list[Task]) -> None:
-            tasks.create_many(self.dao, items)
-
-        def bulk_bare(connection: object) -> Callable[[object], None]:
-            def run(items: object) -> None:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(_INSERT, items)
-                connection.execute("COMMIT")
-
-            return run
-
-        def per_row(run: Round) -> Round:
-            return lambda: run() / repeat
-
-        def fetch(connection: object, sql: str, parameters: Callable[[object], tuple]) -> Callable[[object], object]:
-            return lambda item: connection.execute(sql, parameters(item)).fetchall()
-
-        def set_bare(connection: object) -> Callable[[object], None]:
-            def run(id: object) -> None:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(_SET, ("pending", id)).fetchall()
-                connection.execute(_GET, (id,)).fetchall()
-                connection.execute("COMMIT")
-
-            return run
-
-        bare = {"apsw": self.apsw, "sqlite3": self.sqlite3}
-        pages = [None] * max(1, repeat // 10)
-        return {
-            "create": {
-                "dao": each(lambda task: tasks.create(self.dao, task), fresh),
-                **{name: each(fetch(db, _INSERT, lambda row: row), rows) for name, db in bare.items()},
-            },
-            "create_many, per row": {
-                "dao": per_row(each(bulk_dao, lambda: [fresh()])),
-                **{name: per_row(each(bulk_bare(db), lambda: [rows()])) for name, db in bare.items()},
-            },
-            "get": {
-                "dao": each(lambda id: tasks.get(self.dao, id), lambda: ids),
-                **{name: each(fetch(db, _GET, lambda id: (id,)), lambda: ids) for name, db in bare.items()},
-            },
-            "get, JSON read": {
-                "dao": each(lambda id: (task := tasks.get(self.dao, id)).config and task.metadata, lambda: ids),
-                **{name: each(fetch(db, _GET, lambda id: (id,)), lambda: ids) for name, db in bare.items()},
-            },
-            "find 50 of a status": {
-                "dao": each(lambda _: tasks.find(self.dao, status="pending", limit=50), lambda: pages),
-                **{name: each(fetch(db, _PAGE, lambda _: ("pending",)), lambda: pages) for name, db in bare.items()},
-            },
-            "set_status, fresh record": {
-                "dao": each(lambda id: tasks.set_status(self.dao, id, "pending"), lambda: ids),
-                **{name: each(set_bare(db), lambda: ids) for name, db in bare.items()},
-            },
-        }
-
-    def close(self) -> None:
-        """Close the connections."""
-        for connection in (self.dao, self.apsw, self.sqlite3):
-            connection.close()
-
-
-def measure_operations(*, rows: int, repeat: int, rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median seconds of each contender for each operation."""
-    with tempfile.TemporaryDirectory() as folder:
-        contenders = Contenders(Path(folder), rows)
-        operations = contenders.operations(repeat)
-        results = {operation: {name: [] for name in functions} for operation, functions in operations.items()}
-        for _ in range(rounds):
-            for operation, functions in operations.items():
-                for name, function in functions.items():
-                    results[operation][name].append(function())
-        contenders.close()
-    return {
-        operation: {name: statistics.median(times) for name, times in by_name.items()}
-        for operation, by_name in results.items()
-    }
-
-
-def measure_imports(rounds: int) -> dict[str, float]:
-    """Return the milliseconds that importing each dependency, and dao, adds to a bare interpreter."""
-    # compiled modules count as they would where the package is installed
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-
-    def start(code: str) -> float:
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-        return time.perf_counter() - begun
-
-    names = (*_IMPORTS, "dao", "dao.migrate")
-    times: dict[str, list[float]] = {name: [] for name in ("", *names)}
-    for name in names:
-        start(f"import {name}")
-    for _ in range(rounds):
-        for name, measured in times.items():
-            measured.append(start(f"import {name}" if name else "pass"))
-    empty = statistics.median(times.pop(""))
-    return {name: (statistics.median(measured) - empty) * 1000 for name, measured in times.items()}
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rows", type=int, default=10_000, help="rows in the table (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, default=2_000, help="calls in a round (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args()
-    operations = measure_operations(rows=options.rows, repeat=options.repeat, rounds=options.rounds)
-    imports = measure_imports(options.rounds)
+def main() -> int:
+    """Measure, print, write, compare. The exit code is 1 if something got slower than in the stored run."""
+    options = _options()
+    if options.readme_table or options.render:
+        document = json.loads((options.docs / page.RESULTS).read_text("utf-8"))
+        if options.render:
+            page.write(document, _judged(document), options.docs)
+        else:
+            print(page.readme_table(document))
+        return 0
+    try:
+        document = measure(options)
+    except KeyboardInterrupt:
+        print("stopped; nothing is written and the temporary folder is removed", file=sys.stderr)
+        return 130
+    judged = _judged(document)
+    print(page.terminal(document, judged))
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     if options.json:
-        print(json.dumps({"operations": operations, "imports": imports}, indent=2))
-        return
-    print(f"{'operation':<26}{'apsw tuples':>14}{'sqlite3 tuples':>16}{'dao records':>14}")
-    for operation, medians in operations.items():
-        bare = medians["apsw"]
-        print(
-            f"{operation:<26}{bare * 1e6:>11.1f} µs{medians['sqlite3'] / bare:>15.2f}×{medians['dao'] / bare:>13.2f}×"
-        )
-    print("\nimport, over an empty interpreter")
-    for name, milliseconds in imports.items():
-        print(f"{name:<26}{milliseconds:>11.0f} ms")
+        options.json.write_text(text, "utf-8")
+    if options.write_docs:
+        page.write(document, judged, options.docs)
+        (options.docs / page.RESULTS).write_text(text, "utf-8")
+    return _compare(document, options.compare) if options.compare else 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the document of a run."""
+    size, load, sizes = _SIZES[options.mode]
+    if options.rounds:
+        size, load = attrs.evolve(size, rounds=options.rounds), attrs.evolve(load, rounds=options.rounds)
+    sizes = tuple(sorted({*sizes, options.rows})) if options.rows else sizes
+    chosen, skipped = contenders.load_all(options.contenders)
+    names = [contender.name for contender in chosen]
+    measured, settings, failed = operations.measure(chosen, options.only, size, _report)
+    skipped |= failed
+    document: dict[str, Any] = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "mode": options.mode,
+        "rows": size.rows,
+        "rounds": size.rounds,
+        "machine": machine.describe(),
+        "versions": machine.versions(name for contender in chosen for name in contender.distributions),
+        "settings": settings,
+        "skipped": skipped,
+        "operations": measured,
+        "concurrency": {},
+    }
+    together = document["concurrency"]
+    if "fairness" in options.only:
+        together["fairness"] = concurrency.fairness(chosen, load, _report)
+    if "threads" in options.only:
+        together["threads"] = concurrency.threads(chosen, load, _report)
+    if "processes" in options.only:
+        together["processes"] = concurrency.processes(names, load, _report)
+    if "group_commit" in options.only and "dao" in names:
+        together["group_commit"] = concurrency.group(load, _report)
+    if "growth" in options.only:
+        document["growth"] = growth.measure(sizes, size, _report)
+    if "imports" in options.only:
+        _report("imports")
+        document["imports"] = imports.measure(size.rounds)
+    for name, reason in skipped.items():
+        print(f"skipped: {name}: {reason}", file=sys.stderr)
+    return document
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=harness.RULE + ".")
+    mode = parser.add_mutually_exclusive_group()
+    modes = {
+        "quick": f"{operations.QUICK.rounds} short rounds, about two minutes (default)",
+        "full": f"{operations.FULL.rounds} rounds, up to a million rows, about a quarter of an hour",
+        "tiny": "one round of a few rows: shows that everything runs, measures nothing",
+    }
+    for name, text in modes.items():
+        mode.add_argument(f"--{name}", dest="mode", action="store_const", const=name, default="quick", help=text)
+    parser.add_argument(
+        "--only",
+        type=lambda text: _names(text, _PARTS),
+        default=_PARTS,
+        metavar="OPERATION,…",
+        help=f"of {', '.join(_PARTS)}",
+    )
+    parser.add_argument(
+        "--contenders",
+        type=lambda text: _names(text, tuple(contenders.CONTENDERS)),
+        default=tuple(contenders.CONTENDERS),
+        metavar="NAME,…",
+        help=f"of {', '.join(contenders.CONTENDERS)}",
+    )
+    parser.add_argument("--rounds", type=_positive, metavar="N", help="so many rounds of everything")
+    parser.add_argument("--rows", type=_positive, metavar="N", help="let `growth` go to this size as well: 5000000")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was measured")
+    parser.add_argument(
+        "--compare", type=_document, metavar="FILE", help="name what got slower than in a stored run; then exit with 1"
+    )
+    parser.add_argument("--docs", type=Path, default=_DOCS, metavar="FOLDER", help="of the page (default: docs/benchmarks)")
+    parser.add_argument("--write-docs", action="store_true", help="write results.json, the page and the charts there")
+    parser.add_argument("--render", action="store_true", help="measure nothing: write the page from its results.json")
+    parser.add_argument("--readme-table", action="store_true", help="measure nothing: print the README's table")
+    options = parser.parse_args()
+    if (options.render or options.readme_table) and not (options.docs / page.RESULTS).is_file():
+        parser.error(f"{options.docs / page.RESULTS} is not there: make it with --write-docs")
+    return options
+
+
+def _names(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    for name in names:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name}: not one of {', '.join(known)}")
+    return names
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: not a whole number above zero")
+    return int(text)
+
+
+def _document(text: str) -> dict[str, Any]:
+    # read before anything is measured: a wrong name should not cost a quarter of an hour
+    try:
+        document = json.loads(Path(text).read_text("utf-8"))
+        _ = document["operations"], document["machine"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: not a stored run ({error}); --json FILE makes one") from error
+    return document
+
+
+def _compare(document: dict[str, Any], stored: dict[str, Any]) -> int:
+    now, before = ({**run["operations"], **_comparable(run)} for run in (document, stored))
+    found = harness.compare(now, before, ("dao", "dao (async)"))
+    if document["machine"] != stored["machine"]:
+        print(f"note: the stored run was made on another machine: {stored['machine']}", file=sys.stderr)
+    print(f"\ncompared with the run of {stored['date']}: {len(found)} slower ({harness.RULE})")
+    for slower in found:
+        print(f"  {slower}")
+    return 1 if found else 0
+
+
+def _comparable(run: dict[str, Any]) -> dict[str, Any]:
+    return {name: entry for name, entry in run.get("concurrency", {}).items() if name in {"threads", "processes"}}
+
+
+def _judged(document: dict[str, Any]) -> list[targets.Target]:
+    stored = _DOCS / "migrations.json"
+    return targets.evaluate(document, json.loads(stored.read_text("utf-8")) if stored.is_file() else None)
+
+
+def _report(what: str) -> None:
+    if sys.stderr.isatty():
+        print(f"… {what}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,27 +10,33 @@ Usage::
     tasks.create(connection, task)
     assert tasks.get(connection, task.id) == task
 
-The tables come from `dao.migrate`; async code finds the same functions through `dao.aio`. Neither is imported here.
+The tables come from `dao.migrate`; async code finds the same functions through `dao.aio`. Neither is imported here, and the
+rest when it is first used: the command line needs next to nothing of it, and starts in half the time.
 """
 
-from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
-from dao.codec import new_id
-from dao.engine import connect, run_in_transaction, transaction
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from dao.errors import *  # noqa: F403 - the whole hierarchy is public
 from dao.errors import __all__ as _errors
-from dao.paging import Page
-from dao.pool import Health, Pool, PoolStats
-from dao.records import (
-    Configuration,
-    Session,
-    Task,
-    TaskStatus,
-    ToolExecution,
-    ToolStatus,
-    Workflow,
-    WorkflowStatus,
-    WorkflowTask,
-)
+
+if TYPE_CHECKING:
+    from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+    from dao.codec import new_id
+    from dao.engine import connect, run_in_transaction, transaction
+    from dao.paging import Page
+    from dao.pool import Health, Pool, PoolStats
+    from dao.records import (
+        Configuration,
+        Session,
+        Task,
+        TaskStatus,
+        ToolExecution,
+        ToolStatus,
+        Workflow,
+        WorkflowStatus,
+        WorkflowTask,
+    )
 
 __all__ = [
     "Configuration",
@@ -58,3 +64,37 @@ __all__ = [
     "workflows",
 ]
 __all__ += _errors  # noqa: PLE0605 - a list of names
+
+_MODULES = ("configurations", "sessions", "tasks", "tool_executions", "workflow_tasks", "workflows")
+_NAMES = {
+    "codec": ("new_id",),
+    "engine": ("connect", "run_in_transaction", "transaction"),
+    "paging": ("Page",),
+    "pool": ("Health", "Pool", "PoolStats"),
+    "records": (
+        "Configuration",
+        "Session",
+        "Task",
+        "TaskStatus",
+        "ToolExecution",
+        "ToolStatus",
+        "Workflow",
+        "WorkflowStatus",
+        "WorkflowTask",
+    ),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"dao.{name}")
+    if name in _MODULE_OF:
+        found = getattr(importlib.import_module(f"dao.{_MODULE_OF[name]}"), name)
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -20,7 +20,7 @@ E = TypeVar("E", bound=enum.StrEnum)
 def get(connection: Connection, table: Table[R], sql: str, key: Sequence[str]) -> R | None:
     """Return the record that a statement finds by its key, or None."""
     rows = fetch(connection, sql, key)
-    return table.from_row(*rows[0]) if rows else None
+    return table.from_row(rows[0]) if rows else None
 
 
 def found(record: R | None, table: Table[R], key: object) -> R:
@@ -65,7 +65,7 @@ def update(
             raise not_found(table, name)
         if not changed:
             raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
-        return table.from_row(*rows[0])
+        return table.from_row(rows[0])
 
 
 def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:
@@ -76,5 +76,6 @@ def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...]
     """
     if value is None:
         return None
-    values = [value] if isinstance(value, str) else value
-    return tuple(sorted({kind(item).value for item in values}))
+    if isinstance(value, str):
+        return (kind(value)._value_,)
+    return tuple(sorted({kind(item).value for item in value}))

@@ -6,13 +6,11 @@ import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
 from dao import url
-from dao.lending import check_bounds
-from dao.pool import Pool
 
 __all__ = ["DEFAULT_URL", "Settings", "load"]
 
@@ -20,6 +18,9 @@ __all__ = ["DEFAULT_URL", "Settings", "load"]
 DEFAULT_URL = "sqlite:///orchestrator.db"
 
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from dao.pool import Pool
 
 
 @attrs.frozen(kw_only=True)
@@ -37,6 +38,8 @@ class Settings:
 
     def pool(self) -> Pool:
         """Return a new connection pool with these settings."""
+        from dao.pool import Pool  # noqa: PLC0415 - most commands need none
+
         return Pool(self.url, size=self.pool_size, timeout=self.pool_timeout)
 
 
@@ -102,12 +105,16 @@ def _read(values: Mapping[str, str], name: str, convert: Callable[[str], T], def
 
 
 def _size(text: str) -> int:
+    from dao.lending import check_bounds  # noqa: PLC0415 - as above
+
     size = _number(text, int, "a whole number")
     check_bounds(size, 0)
     return size
 
 
 def _timeout(text: str) -> float:
+    from dao.lending import check_bounds  # noqa: PLC0415 - as above
+
     timeout = _number(text, float, "a number of seconds")
     check_bounds(1, timeout)
     return timeout

@@ -16,7 +16,9 @@ What holds for each call:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -32,7 +34,7 @@ from dao.batch import Call, Line, failure
 from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
 from dao.lending import ABANDONED, FORKED
 
-__all__ = ["Writer", "wake_threads"]
+__all__ = ["Wait", "Writer", "wake_threads"]
 
 log = logging.getLogger("dao.pool")
 
@@ -44,11 +46,47 @@ _SECONDS = 0.005
 #: pool ends all the same. The connection stays open.
 _IDLE = 0.5
 
+#: How often a thread that waits looks for itself, in seconds: a Ctrl-C can swallow the word that is passed on to it.
+_CHECK = 1.0
 
-def wake_threads(locks: Sequence[threading.Lock]) -> None:
-    """Wake the threads that wait at these locks."""
-    for lock in locks:
-        lock.release()
+
+class Wait:
+    """What a thread waits at for the end of its call."""
+
+    __slots__ = ("_lock", "_next", "ended")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+        self._next: Wait | None = None
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until it has ended, for so many seconds at the most; wake the next. Return whether it has ended."""
+        if not self._lock.acquire(timeout=min(timeout, _CHECK)):
+            deadline = time.monotonic() + timeout - _CHECK
+            while not self.ended:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._lock.acquire(timeout=min(left, _CHECK))
+        following, self._next = self._next, None
+        if following is not None:
+            following._lock.release()
+        return True
+
+
+def wake_threads(waits: Sequence[Wait]) -> None:
+    """Wake the first of these threads; it wakes the second, and so on.
+
+    All at once they would fight for the interpreter's lock: one by one, a third more of them pass in a second.
+    """
+    for one, following in itertools.pairwise(waits):
+        one._next = following
+    for one in waits:
+        one.ended = True
+    if waits:
+        waits[0]._lock.release()
 
 
 class Writer:
@@ -86,17 +124,20 @@ class Writer:
         self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], timeout: float
     ) -> Any:
         """Have a function run, and wait for its commit, in a thread. It may wait for its turn so many seconds."""
-        call = Call(function, arguments, keywords, threading.Lock())
-        call.done.acquire()
+        call = Call(function, arguments, keywords, Wait())
+        self.submit(call)
+        left = False
         try:
-            self.submit(call)
-            if not call.done.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-                if self.leave(call):
-                    raise self.timed_out(timeout)
-                call.done.acquire()  # it has begun: now only its end tells whether it is stored
-        except BaseException:
-            self.leave(call)  # Ctrl-C
+            if not call.done.wait(timeout):
+                left = self.leave(call)
+                if not left:  # it has begun: now only its end tells whether it is stored
+                    call.done.wait(math.inf)
+        except BaseException:  # Ctrl-C
+            if not self.leave(call):
+                call.done.wait(math.inf)
             raise
+        if left:
+            raise self.timed_out(timeout)
         return call.outcome()
 
     def submit(self, call: Call) -> None:
@@ -140,13 +181,12 @@ class Writer:
 
     def close(self, timeout: float) -> bool:
         """Close, and wait for it in a thread; return whether the connection is closed."""
-        ended = threading.Lock()
-        ended.acquire()
+        ended = Wait()
         self.finish(ended)
-        if ended.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
+        if ended.wait(timeout):
             return True
         self.give_up(timeout)
-        return ended.acquire(timeout=1.0)
+        return ended.wait(1.0)
 
     def finish(self, ended: object) -> None:
         """Take no more calls, run those that are queued, close the connection, and wake who waits at `ended`.
@@ -247,7 +287,7 @@ class Writer:
             self._close_line()
             self._end(batch, told)
             return
-        self.batches += 1
+        self.batches += bool(batch)
         self.writes += sum(call.error is None for call in batch)
         self._wake([call.done for call in batch])
 

@@ -1,43 +1,39 @@
-"""Every command. Each is thin: settings, one call of `dao.migrate` or the pool, output."""
+"""Where each command is. Each is thin: settings, one call of `dao.migrate` or the pool, output."""
 
 from __future__ import annotations
 
-from dao.cli.adopt import adopt
-from dao.cli.change import init, migrate_, redo, reset, rollback
-from dao.cli.ledger import accept, history, mark, new, resolve, unmark
-from dao.cli.lint import lint
-from dao.cli.look import health, plan, status, wait
-from dao.cli.rehearse import rehearse
-from dao.cli.schema import schema
-from dao.cli.snapshots import restore, snapshot, snapshots_
-from dao.cli.verify import verify
+import importlib
 
-__all__ = ["ALL"]
+import click
 
-migrate_.add_command(resolve)
+__all__ = ["Commands"]
 
-#: Every command.
-ALL = (
-    migrate_,
-    rollback,
-    redo,
-    status,
-    plan,
-    rehearse,
-    new,
-    init,
-    reset,
-    snapshot,
-    snapshots_,
-    restore,
-    wait,
-    health,
-    history,
-    lint,
-    verify,
-    schema,
-    mark,
-    unmark,
-    accept,
-    adopt,
-)
+# by module: one is loaded when a command of it is called, since all together take longer than most commands do
+_NAMES = {
+    "adopt": ("adopt",),
+    "change": ("init", "migrate", "redo", "reset", "rollback"),
+    "ledger": ("accept", "history", "mark", "new", "unmark"),
+    "lint": ("lint",),
+    "look": ("health", "plan", "status", "wait"),
+    "rehearse": ("rehearse",),
+    "schema": ("schema",),
+    "snapshots": ("restore", "snapshot", "snapshots"),
+    "verify": ("verify",),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+
+class Commands(click.Group):
+    """A group whose commands are loaded when they are called, or listed with their help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted({*super().list_commands(ctx), *_MODULE_OF})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None if there is none of this name."""
+        if cmd_name in _MODULE_OF and cmd_name not in self.commands:
+            module = importlib.import_module(f"dao.cli.{_MODULE_OF[cmd_name]}")
+            # those whose names are taken in their module have an underscore there
+            self.add_command(getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name))
+        return super().get_command(ctx, cmd_name)

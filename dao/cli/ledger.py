@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import MISMATCH, common, json_option, quiet_option, read_settings
+from dao.cli.common import common, json_option, quiet_option, read_settings
 from dao.cli.output import Output
 
-__all__ = ["accept", "history", "mark", "new", "resolve", "unmark"]
+__all__ = ["accept", "history", "mark", "new", "unmark"]
 
 
 @click.command("new")
@@ -75,46 +74,3 @@ def history(config: settings.Settings, output: Output) -> None:
     if not deeds:
         output.line(f"{config.url.path}: nothing was done yet")
     output.json({"database": config.url.path, "history": [attrs.asdict(deed) for deed in deeds]})
-
-
-@click.command("resolve")
-@common()
-@click.argument("id", metavar="ID")
-@click.option("--applied", "outcome", flag_value="applied", help="It is applied: somebody finished it.")
-@click.option("--rolled-back", "outcome", flag_value="rolled back", help="It is not: somebody undid it.")
-def resolve(
-    config: settings.Settings, output: Output, id: str, outcome: Literal["applied", "rolled back"] | None
-) -> int:
-    """Say how an unfinished migration ended.
-
-    One that runs outside of a transaction and did not come to its end. Shows how the schema differs from both ends, then
-    notes which it is; without either option it only shows.
-    """
-    found = migrate.unfinished(config.url, id, config.migrations)
-    ends = {"applied": found.from_applied, "rolled back": found.from_rolled_back}
-    for end, differences in ends.items():
-        if differences is None:
-            output.line(f"{end}: cannot be compared, since the migrations do not run in an empty database")
-        elif differences:
-            output.line(f"{end}: it would differ from the schema as it is:")
-        else:
-            output.line(f"{end}: that is the schema as it is")
-        for difference in differences or ():
-            output.line(f"  {difference}")
-    if outcome is None:
-        output.line(f"say which it is: `dao migrate resolve {found.id} --applied` or `--rolled-back`")
-    else:
-        migrate.resolve(config.url, found.id, outcome, config.migrations)
-        output.line(f"{found.id}: noted as {outcome}", style="green")
-    output.json(
-        {
-            "database": config.url.path,
-            "id": found.id,
-            "outcome": outcome,
-            "differences": {
-                end: None if differences is None else [str(difference) for difference in differences]
-                for end, differences in ends.items()
-            },
-        }
-    )
-    return 0 if outcome else MISMATCH

@@ -16,14 +16,14 @@ from typing import NoReturn
 import click
 
 from dao import _version
-from dao.cli import commands
+from dao.cli.commands import Commands
 from dao.cli.output import Output
 from dao.errors import Error
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(_version.__version__, prog_name="dao", message="%(prog)s %(version)s")
 def group() -> None:
     """Migrate and look after the database of a task orchestrator.
@@ -34,10 +34,6 @@ def group() -> None:
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4 applied files changed or missing,
     5 a check found what must not be.
     """
-
-
-for command in commands.ALL:
-    group.add_command(command)
 
 
 def main() -> NoReturn:

@@ -47,7 +47,7 @@ def rehearse(
     """Try the pending migrations on a copy.
 
     Copies the database while others go on with it, applies what is pending to the copy, and shows what that does. Never
-    writes to the database. Exits with 5 if `dao migrate` would fail or lose rows.
+    writes to the database. Exits with 5 if `dao migrate` would fail or lose rows, or the round trip does not come back.
     """
     from dao.migrate.rehearsal import rehearse as rehearsed  # for those only who ask for it
 
@@ -72,7 +72,7 @@ def rehearse(
         output.line(f"not tried  {id}", style="yellow")
     if found.round_trip is not None:
         _print_round_trip(output, found.round_trip)
-    return _verdict(output, found)
+    return _verdict(output, found, snapshot=config.snapshots > 0 and found.exists)
 
 
 def _document(found: Rehearsal) -> dict[str, Any]:
@@ -162,10 +162,11 @@ def _print_round_trip(output: Output, trip: RoundTrip) -> None:
         output.line(f"round trip: {_count(undone, 'migration')} undone, {again} applied again")
 
 
-def _verdict(output: Output, found: Rehearsal) -> int:
+def _verdict(output: Output, found: Rehearsal, *, snapshot: bool) -> int:
     number = _count(len(found.migrations), "migration")
     held = f"holding the write lock for about {milliseconds(found.lock_seconds)}"
     where = "in memory, where it is faster than on a disk" if found.in_memory else "on the same disk"
+    where += ", without the snapshot that comes before" if snapshot else ""
     failed = [one.id for one in found.migrations if one.failure is not None]
     refused = [one.id for one in found.migrations if one.undeclared]
     if failed:

@@ -62,9 +62,9 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 @click.argument("id", required=False)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:
-    """Replace the database by a snapshot: the newest, or the one with this ID.
+    """Replace the database by a snapshot.
 
-    The beginning of the ID will do. What is replaced becomes a snapshot itself, so that a restore can be undone. Programs
+    By the newest, or the one with this ID; the beginning of the ID will do. What is replaced becomes a snapshot itself, so that a restore can be undone. Programs
     that have the database open go on, with the restored rows.
     """
     from dao.migrate.copies import readable

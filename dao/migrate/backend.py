@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -198,7 +197,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             "migration_id": migration.id if migration else None,
             "migration_hash": migration.hash if migration else None,
             "username": user,
-            "hostname": socket.gethostname(),
+            "hostname": os.uname().nodename,
             "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
             "operation": operation,
         }

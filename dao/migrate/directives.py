@@ -14,12 +14,15 @@ import attrs
 
 from dao.errors import MigrationFileError
 
-__all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "read"]
+__all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "name_in_list", "read"]
 
 _LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
 _DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
 _GOOSE = re.compile(r"^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _SQLX = "-- no-transaction"
+_QUOTED = r'"(?:[^"]|"")*+"'
+_IN_LIST = rf'(?:{_QUOTED}|[^",])+'
+_LIST = re.compile(f"{_IN_LIST}(?:,{_IN_LIST})*")
 _FORMS = "`data-loss TABLE[, TABLE]`, `drop table [TABLE[, TABLE]]` or `drop column [TABLE.COLUMN[, TABLE.COLUMN]]`"
 
 #: What the text of a script begins with if a file beside it says that it runs outside of a transaction, as diesel's does.
@@ -120,6 +123,12 @@ def read(text: str, path: Path) -> Directives:
     return directives
 
 
+def name_in_list(table: str, column: str | None = None) -> str:
+    """Return how an `-- allows:` names a table or a column: in quotes, unless it is made of letters, digits and _."""
+    names = [table] if column is None else [table, column]
+    return ".".join(name if re.fullmatch(r"\w+", name) else '"' + name.replace('"', '""') + '"' for name in names)
+
+
 def is_transactional(text: str) -> bool:
     """Return whether a script may run in a transaction: it does not say that it must not."""
     return read(text, Path()).transactional
@@ -157,6 +166,11 @@ def _allowance(value: str, path: Path, line: int) -> Allowance:
 
 
 def _names(text: str) -> frozenset[str]:
-    """Return the names in a list with commas, without their quotes; none if one of them is empty."""
-    names = frozenset(name.strip().replace('"', "") for name in text.split(","))
+    """Return the names in a list with commas, without their quotes; none if one of them is empty or a quote is open."""
+    if not _LIST.fullmatch(text):
+        return frozenset()
+    names = frozenset(
+        re.sub(_QUOTED, lambda quoted: quoted[0][1:-1].replace('""', '"'), name.strip())
+        for name in re.findall(_IN_LIST, text)
+    )
     return frozenset() if "" in names else names

@@ -1,32 +1,47 @@
 """What a script loses: rows that no DELETE of its own names, tables that hold rows, columns that hold values.
 
-The authorizer tells, while a statement is compiled, what it may do; only tables that it may take rows from are counted,
-just before and just after. A script that drops nothing and has no triggers or cascades to fire costs no count at all.
-Rows that an INSERT or UPDATE replaces (OR REPLACE) are not told by SQLite and count as the script's intention.
+The authorizer tells, while a statement is compiled, what it may do. Only tables that it may take rows from are counted,
+just before and just after; a script that drops nothing and has no triggers or cascades to fire costs no count at all.
+A table that is dropped is compared with the one that has its name at the end: the rows of that are those of the old one,
+but for what the script itself inserts into it as VALUES. Rows are counted, not recognised.
+
+Rows that an INSERT or UPDATE replaces (OR REPLACE) are not told by SQLite and count as the script's intention. So does
+what a DELETE from a view deletes by the view's trigger.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+import string
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
 
 import apsw
 import attrs
 
 from dao.engine import Connection
 from dao.errors import CheckFailed
-from dao.migrate.content import quoted, row_count
-from dao.migrate.directives import Allowance
+from dao.migrate.content import quoted
+from dao.migrate.directives import Allowance, name_in_list
 
-__all__ = ["Guard", "Loss", "declarations_of", "refuse"]
+__all__ = ["Guard", "Loss", "refuse"]
 
-_TABLES = "SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'"
-_VIRTUAL = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
+_TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
+# virtual tables work on these by statements of their own, some of them while they run
 _SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
-# a virtual generated column holds nothing
-_COLUMNS = "SELECT name FROM pragma_table_xinfo(?) WHERE hidden NOT IN (1, 2)"
+_VIRTUAL = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
+# 1: hidden, of a virtual table; 2 and 3: generated
+_COLUMNS = "SELECT name, hidden FROM pragma_table_xinfo(?, 'main') WHERE hidden <> 1"
+_REPLACES = (
+    "SELECT 1 FROM main.sqlite_schema WHERE type IN ('table', 'index') AND tbl_name = ? AND sql LIKE '%replace%'"
+)
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
-_SEEN = _DROPS | {apsw.SQLITE_DELETE, apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_CREATE_TABLE}
+_WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
+_TAKES = _DROPS | {apsw.SQLITE_DELETE, apsw.SQLITE_ALTER_TABLE}
+_SEEN = _TAKES | _WRITES
+# after these the shadow tables are others
+_CHANGE_SHADOWS = frozenset({apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE})
+_ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 @attrs.frozen
@@ -52,11 +67,20 @@ class Loss:
     @property
     def declaration(self) -> str:
         """What a script says that means to lose it."""
-        return declarations_of([self])[0]
+        what = {"rows": "data-loss ", "table": "drop table ", "column": "drop column "}[self.kind]
+        return f"-- allows: {what}{name_in_list(self.table, self.column)}"
 
     def is_declared(self, allows: Allowance) -> bool:
         """Return whether a script with this declaration may lose it."""
         return allows.loses(self.table) if self.kind == "rows" else allows.drops(self.table, self.column)
+
+
+class _Event(NamedTuple):
+    """What a statement, or a trigger of it, may do to a table; `column` is that of an ALTER TABLE."""
+
+    action: int
+    table: str
+    column: str | None
 
 
 @attrs.frozen
@@ -67,189 +91,218 @@ class _Dropped:
     columns: tuple[str, ...]
 
 
+@attrs.define
+class _Running:
+    """What is to be found out when a statement is done: of the table that it names, and of those it may take from."""
+
+    deletes_from: str | None = None
+    inserts_into: str | None = None
+    counted: dict[str, int] = attrs.Factory(dict)
+    #: What the statement alters, and all tables before, with their root pages.
+    altered: set[str] = attrs.Factory(set)
+    tables: dict[str, int] = attrs.Factory(dict)
+    #: The table, and its column that holds values and may go.
+    column: tuple[str, str] | None = None
+    changes_shadows: bool = False
+
+
 class Guard:
-    """Watches one script on a connection. Names are compared in lower case, as SQLite does."""
+    """Watches one script on a connection. Names are compared as SQLite does: A to Z are a to z."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         #: While it looks for itself: the authorizer lets these statements pass.
         self.looking = False
-        self._events: list[tuple[int, str, str | None]] = []
-        self._created: set[str] = set()
-        # every table of before the script, by the name that it has now; listed before the first statement that matters
-        self._original: dict[str, str] = {}
-        self._listed = False
+        # of the statement that is being compiled
+        self._events: list[_Event] = []
+        self._takes = self._reads = self._changes_shadows = False
+        # every table of before the script, by the name that it has now
+        self._original: dict[str, str] = {_folded(name): name for name, _ in self._rows(_TABLES)}
+        self._shadows = self._find_shadows()
         self._dropped: dict[str, _Dropped] = {}
-        self._deleted: dict[str, int] = {}  # how many rows the script's own DELETEs took, by table
+        # how many rows the script's own statements took and made, by the name that the table has now
+        self._deleted: dict[str, int] = {}
+        self._inserted: dict[str, int] = {}
         self._losses: list[Loss] = []
-        # about the statement that is running
-        self._target: str | None = None
-        self._counted: dict[str, int] = {}
-        self._altered: dict[str, int] = {}
-        self._column: tuple[str, str, int] | None = None
+        self._running: _Running | None = None
 
     def saw(self, action: int, first: str | None, second: str | None, database: str | None) -> None:
         """Note what the authorizer was told of the statement that is being compiled."""
+        if action == apsw.SQLITE_READ:
+            self._reads = True
+            return
+        if action in _CHANGE_SHADOWS:
+            self._changes_shadows = True
         if action not in _SEEN:
             return
         if action == apsw.SQLITE_ALTER_TABLE:
             # told in another order: the database, the table, and a column if it changes one
             first, second, database = second, database, first
-        if database == "main" and first and not first.lower().startswith("sqlite_"):
-            self._events.append((action, first.lower(), second))
-
-    def before_statement(self) -> None:
-        """Look at the tables that the statement which is about to run may take rows from."""
-        if not (self._events or self._target or self._counted or self._altered or self._column):
+        if database != "main" or not first:
             return
-        self.looking = True
-        try:
-            self._after_statement()
-            events, self._events = self._events, []
-            if events:
-                self._look(events)
-        finally:
-            self.looking = False
+        table = _folded(first)
+        if not table.startswith("sqlite_") and table not in self._shadows:
+            self._takes |= action in _TAKES
+            self._events.append(_Event(action, table, second))
+
+    def before_statement(self, sql: str) -> None:
+        """Look at the tables that the statement which is about to run may take rows from."""
+        if self._running is not None:
+            with self._look():
+                self._finish()
+        events, self._events = self._events, []
+        takes, self._takes = self._takes, False
+        reads, self._reads = self._reads, False
+        changes_shadows, self._changes_shadows = self._changes_shadows, False
+        if (takes and events) or changes_shadows:
+            with self._look():
+                self._running = self._begun(events, changes_shadows=changes_shadows)
+        elif len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not reads and "replace" not in sql.lower():
+            self._running = _Running(inserts_into=events[0].table)
 
     def losses(self) -> list[Loss]:
         """Return what the script has lost, now that it is done."""
-        self.looking = True
-        try:
-            self._after_statement()
-            if self._dropped:
-                present = {name.lower(): name for name in self._tables()}
-                alive = set(self._original.values())
-                for name, dropped in self._dropped.items():
-                    if name not in alive:
-                        self._compare(name, dropped, present.get(name.lower()))
-        finally:
-            self.looking = False
+        with self._look():
+            self._finish()
+            present = {_folded(name): name for name, _ in self._rows(_TABLES)}
+            for name, dropped in self._dropped.items():
+                self._compare(name, dropped, present.get(_folded(name)))
         return self._losses
 
     # ------------------------------------------------------------ around a statement
 
-    def _look(self, events: Sequence[tuple[int, str, str | None]]) -> None:
-        if len(events) == 1 and events[0][0] == apsw.SQLITE_DELETE:
-            self._target = events[0][1]
-            return
-        # with IF NOT EXISTS it may be there already
-        created = [table for action, table, _ in events if action == apsw.SQLITE_CREATE_TABLE]
-        self._created.update(table for table in created if not self._columns(table))
-        if len(created) < len(events):
-            self._look_closely([event for event in events if event[0] != apsw.SQLITE_CREATE_TABLE])
-
-    def _look_closely(self, events: Sequence[tuple[int, str, str | None]]) -> None:
-        found = self._tables()
-        if not self._listed:
-            self._original = {name.lower(): name for name in found if name.lower() not in self._created}
-            self._listed = True
-        tables = {name.lower(): page for name, page in found.items()}
-        shadows: set[str] = set()
-        if self._connection.execute(_VIRTUAL).fetchall():
-            # a virtual table works on these by statements of its own, some of them while it runs
-            shadows = {name.lower() for (name,) in self._rows(_SHADOWS)}
-        events = [event for event in events if event[1] in tables and event[1] not in shadows]
-        dropped = {table for action, table, _ in events if action in _DROPS}
-        if events and events[0][0] == apsw.SQLITE_DELETE:
-            self._target = events[0][1]
+    def _begun(self, events: Sequence[_Event], *, changes_shadows: bool) -> _Running:
+        tables = self._tables()
+        running = _Running(changes_shadows=changes_shadows)
+        if events and events[0].action == apsw.SQLITE_DELETE:
+            if events[0].table not in tables:  # a view
+                return running
+            running.deletes_from = events[0].table
             events = events[1:]
+        dropped = {event.table for event in events if event.action in _DROPS}
+        for table in dropped:
+            self._drop(table)
         for action, table, column in events:
-            if action in _DROPS:
-                self._drop(table)
-            elif action == apsw.SQLITE_ALTER_TABLE and column is None:
-                self._altered[table] = tables[table]
-            elif action == apsw.SQLITE_ALTER_TABLE:
-                self._alter_column(table, str(column))
-            elif table not in dropped and table not in self._counted:
-                # by a trigger or a cascade
-                self._counted[table] = row_count(self._connection, table)
+            if action == apsw.SQLITE_ALTER_TABLE:
+                running.altered.add(table)
+                running.tables = tables
+                if column is not None and table in self._original and self._holds_values(table, column):
+                    running.column = (table, column)
+            # by a trigger or a cascade; what the script has made is its own affair
+            elif action == apsw.SQLITE_DELETE and table in self._original and table not in running.counted:
+                running.counted[table] = self._count(table)
+        return running
 
-    def _after_statement(self) -> None:
-        target, self._target = self._target, None
-        named = self._connection.changes() if target is not None else 0
-        if target is not None:
-            self._deleted[target] = self._deleted.get(target, 0) + named
-        counted, self._counted = self._counted, {}
-        for table, before in counted.items():
-            lost = before - row_count(self._connection, table) - (named if table == target else 0)
-            # a table that this script made is its own affair
-            if lost > 0 and table in self._original:
+    def _finish(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        named = self._connection.changes()
+        if running.inserts_into is not None:
+            _add(self._inserted, running.inserts_into, named)
+        if running.deletes_from is not None:
+            _add(self._deleted, running.deletes_from, named)
+        for table, before in running.counted.items():
+            lost = before - self._count(table) - (named if table == running.deletes_from else 0)
+            if lost > 0:
                 self._losses.append(Loss("rows", self._original[table], lost))
-        if self._altered:
-            self._follow_names()
-        if self._column is not None:
-            (table, column, rows), self._column = self._column, None
-            if column.lower() not in self._columns(table) and table in self._original:
-                self._losses.append(Loss("column", self._original[table], rows, column))
+        if running.altered:
+            self._follow_names(running)
+        if running.column is not None:
+            table, column = running.column
+            if all(_folded(name) != _folded(column) for name, _ in self._columns(table)):
+                self._losses.append(Loss("column", self._original[table], self._count(table), column))
+        if running.changes_shadows:
+            self._shadows = self._find_shadows()
+            # what a new virtual table did to its own while it was made
+            self._events = [event for event in self._events if event.table not in self._shadows]
 
-    def _follow_names(self) -> None:
-        """Find where the altered tables are now: a renamed one keeps its root page."""
-        altered, self._altered = self._altered, {}
-        names = {page: name.lower() for name, page in self._tables().items() if page}
-        for table, page in altered.items():
-            name = names.get(page)
-            if name is None or name == table:
-                continue
-            if table in self._original:
-                self._original[name] = self._original.pop(table)
-            if table in self._deleted:
-                self._deleted[name] = self._deleted.pop(table)
+    def _follow_names(self, running: _Running) -> None:
+        """Find where the altered tables are now: a renamed one keeps its root page, a virtual one has none."""
+        now = self._tables()
+        by_page = {page: name for name, page in now.items() if page}
+        new = [name for name, page in now.items() if not page and name not in running.tables]
+        for table in running.altered - now.keys():
+            page = running.tables.get(table)
+            name = by_page.get(page) if page else next(iter(new), None)
+            by_names: tuple[dict[str, Any], ...] = (self._original, self._deleted, self._inserted)
+            for by_name in by_names:
+                if name is not None and table in by_name:
+                    by_name[name] = by_name.pop(table)
 
     def _drop(self, table: str) -> None:
         self._deleted.pop(table, None)
+        self._inserted.pop(table, None)
         original = self._original.pop(table, None)
-        if original is not None:
-            self._dropped[original] = _Dropped(row_count(self._connection, table), self._columns_with_values(table))
-
-    def _alter_column(self, table: str, column: str) -> None:
-        if column.lower() in self._columns_with_values(table):
-            self._column = (table, column, row_count(self._connection, table))
+        if original is None:
+            return
+        rows = self._count(table)
+        columns = [column for column, _ in self._columns(table)] if rows else []
+        self._dropped[original] = _Dropped(
+            rows, tuple(column for column in columns if self._holds_values(table, column))
+        )
 
     # ------------------------------------------------------------ at the end
 
     def _compare(self, name: str, dropped: _Dropped, successor: str | None) -> None:
         """Compare a table that was dropped with the one that has its name now."""
-        if successor is None:
-            if dropped.rows:
-                self._losses.append(Loss("table", name, dropped.rows))
+        if not dropped.rows:
             return
-        lost = dropped.rows - row_count(self._connection, successor) - self._deleted.get(name.lower(), 0)
+        if successor is None or self._original.get(_folded(name), name) != name:
+            # a table that was there before has taken the name
+            self._losses.append(Loss("table", name, dropped.rows))
+            return
+        table = _folded(name)
+        inserted = 0 if self._rows(_REPLACES, successor) else self._inserted.get(table, 0)
+        lost = dropped.rows - (self._count(successor) - inserted) - self._deleted.get(table, 0)
         if lost > 0:
             self._losses.append(Loss("rows", name, lost))
-        columns = self._columns(successor)
+        columns = {_folded(column) for column, _ in self._columns(successor)}
         self._losses += [
-            Loss("column", name, dropped.rows, column) for column in dropped.columns if column not in columns
+            Loss("column", name, dropped.rows, column) for column in dropped.columns if _folded(column) not in columns
         ]
 
-    # ------------------------------------------------------------ the schema
+    # ------------------------------------------------------------ what is there
+
+    @contextmanager
+    def _look(self) -> Iterator[None]:
+        self.looking = True
+        try:
+            yield
+        finally:
+            self.looking = False
 
     def _rows(self, sql: str, *values: str) -> list[Any]:
         return self._connection.execute(sql, values).fetchall()
 
     def _tables(self) -> dict[str, int]:
-        return dict(self._rows(_TABLES))
+        return {_folded(name): page for name, page in self._rows(_TABLES)}
 
-    def _columns(self, table: str) -> list[str]:
-        return [name.lower() for (name,) in self._rows(_COLUMNS, table)]
+    def _find_shadows(self) -> frozenset[str]:
+        return frozenset(_folded(name) for (name,) in (self._rows(_SHADOWS) if self._rows(_VIRTUAL) else ()))
 
-    def _columns_with_values(self, table: str) -> tuple[str, ...]:
-        columns = self._columns(table)
-        if not columns:
-            return ()
-        held = ", ".join(
-            f"EXISTS (SELECT 1 FROM {quoted(table)} WHERE {quoted(column)} IS NOT NULL)" for column in columns
-        )
-        (row,) = self._rows(f"SELECT {held}")
-        return tuple(column for column, holds in zip(columns, row, strict=True) if holds)
+    def _count(self, table: str) -> int:
+        ((rows,),) = self._rows(f"SELECT count(*) FROM main.{quoted(table)}")
+        return int(rows)
+
+    def _columns(self, table: str) -> list[tuple[str, bool]]:
+        """Return a table's columns, each with whether it is generated: then it holds nothing of its own."""
+        return [(name, bool(hidden)) for name, hidden in self._rows(_COLUMNS, table)]
+
+    def _holds_values(self, table: str, column: str) -> bool:
+        is_generated = {_folded(name): generated for name, generated in self._columns(table)}
+        if is_generated.get(_folded(column), True):
+            return False
+        name = quoted(column)
+        return bool(self._rows(f"SELECT 1 FROM main.{quoted(table)} WHERE {name} IS NOT NULL LIMIT 1"))
 
 
-def declarations_of(losses: Sequence[Loss]) -> list[str]:
-    """Return the lines by which a script says that it means to lose these."""
-    names: dict[str, list[str]] = {}
-    for loss in losses:
-        what = {"rows": "data-loss", "table": "drop table", "column": "drop column"}[loss.kind]
-        names.setdefault(what, []).append(f"{loss.table}.{loss.column}" if loss.column else loss.table)
-    return [f"-- allows: {what} {', '.join(dict.fromkeys(listed))}" for what, listed in names.items()]
+def _folded(name: str) -> str:
+    return name.translate(_ASCII)
+
+
+def _add(numbers: dict[str, int], table: str, number: int) -> None:
+    numbers[table] = numbers.get(table, 0) + number
 
 
 def refuse(name: str, losses: Sequence[Loss], *, declare_in: str | None) -> None:
@@ -261,7 +314,7 @@ def refuse(name: str, losses: Sequence[Loss], *, declare_in: str | None) -> None
     if not losses:
         return
     lines = "\n  ".join(str(loss) for loss in losses)
-    declarations = " and ".join(f"`{line}`" for line in declarations_of(losses))
+    declarations = " and ".join(f"`{loss.declaration}`" for loss in losses)
     declare = f"write {declarations} at the top of {declare_in}, or " if declare_in else ""
     raise CheckFailed(
         f"{name} loses data without saying that it means to\n  {lines}\nMend the script; or, if that is meant, {declare}"

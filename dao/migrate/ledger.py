@@ -7,7 +7,6 @@ yoyo's by id and by the time of application: one left over from an earlier appli
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -180,7 +179,7 @@ def read(connection: Connection) -> Ledger:
         {
             id: pid
             for id, _, host, pid in unfinished
-            if pid is not None and host == socket.gethostname() and lock.is_alive(pid)
+            if pid is not None and host == os.uname().nodename and lock.is_alive(pid)
         },
         sqlite.file_of(connection) or "the database",
     )
@@ -247,7 +246,7 @@ class Writer:
     def begun(self, migration: Migration, state: str, entry: Entry | None) -> None:
         """Note that a script begins which cannot run in a transaction; `state` says which, as in `Ledger.unfinished`."""
         applied_at = self._later_than_all().isoformat() if entry is None else entry.applied_at
-        runner = (socket.gethostname(), os.getpid())
+        runner = (os.uname().nodename, os.getpid())
         self._write(migration, applied_at, state, None if entry is None else entry.duration_ms, runner)
 
     def _write(

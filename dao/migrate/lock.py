@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-
-import apsw.sqlite_extra
 
 __all__ = ["holder", "is_alive"]
 
@@ -16,6 +13,11 @@ def holder(path: str) -> str | None:
 
     None if no process of this machine does, or it cannot be known.
     """
+    # 40 ms to import, and hardly ever needed
+    import subprocess  # noqa: PLC0415
+
+    import apsw.sqlite_extra  # noqa: PLC0415
+
     # A process of its own: to open the file in this one, even to look, would drop our locks on it.
     try:
         tool = apsw.sqlite_extra.path("sqlite3_getlock")

@@ -73,7 +73,7 @@ class _Script:
         self.begin, self.end = self.end, self.end + len(sql)
         if has_statement(sql):
             self.statements += 1
-        self.guard.before_statement()
+        self.guard.before_statement(sql)
         return True
 
     def authorize(

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import click
 
+from dao.cli.main import group
 from tests.folders import ALONE, write
 
 
@@ -27,6 +29,10 @@ class Outcome:
         return json.loads(self.out)
 
 
+#: Every command, by its name.
+COMMANDS: dict[str, click.Command] = {
+    name: group.get_command(click.Context(group), name) for name in group.list_commands(click.Context(group))
+}
 #: A call of each command that succeeds, once two of three migrations are applied (`health` and `wait`: all of them).
 CALLS = {
     "migrate": ["migrate"],

@@ -9,8 +9,7 @@ import click
 import pytest
 
 from dao import _version, migrate
-from dao.cli.main import group
-from tests.cli.calls import CALLS, OPENERS, edited, plain, refused, removed
+from tests.cli.calls import CALLS, COMMANDS, OPENERS, edited, plain, refused, removed
 from tests.folders import dump, query, tables
 
 # what a command prints as JSON has these keys: they are part of its interface
@@ -65,7 +64,7 @@ def prepare(run, name):
 
 def test_calls_cover_every_command():
     """The tables of these tests have all commands there are."""
-    assert set(CALLS) == set(KEYS) == set(group.commands)
+    assert set(CALLS) == set(KEYS) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(CALLS))
@@ -75,7 +74,7 @@ def test_command_help_explains_it_and_each_option(run, name):
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.startswith(f"Usage: dao {name} ")
     assert run(name, "-h") == outcome
-    command = group.commands[name]
+    command = COMMANDS[name]
     assert command.help
     for parameter in command.params:
         if isinstance(parameter, click.Option):

@@ -56,7 +56,13 @@ def test_rehearse_on_disk_says_so(run, partly):
     """With a limit of nothing, the copy is on the disk, which the last line tells."""
     outcome = run("rehearse", "--memory-limit", 0)
     assert outcome.code == 0
-    assert outcome.out.endswith("(measured on the same disk)\n")
+    assert outcome.out.endswith("(measured on the same disk, without the snapshot that comes before)\n")
+
+
+def test_rehearse_without_snapshots_says_nothing_of_them(run, partly, monkeypatch):
+    """Where none is taken, the lock is not held for one."""
+    monkeypatch.setenv("DATABASE_SNAPSHOTS", "0")
+    assert run("rehearse").out.endswith("(measured in memory, where it is faster than on a disk)\n")
 
 
 def test_rehearse_nothing_pending_says_so(run, partly, folder):

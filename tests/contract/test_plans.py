@@ -1,11 +1,10 @@
-"""The plan of every statement: an index finds the rows, and no listing sorts."""
+"""The plan of every statement: an index finds the rows, no listing sorts, and each is the one stored in `tests/plans`."""
 
 from __future__ import annotations
 
-import inspect
-import itertools
+import ast
 import re
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -14,8 +13,8 @@ import pytest
 
 import dao
 from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
-
-MODULES = (configurations, sessions, tasks, tool_executions, workflow_tasks, workflows)
+from tests import plans
+from tests.plans import LISTED, MODULES, parameters
 
 # Each statement that may read more than its result needs: the only lines of its plan that may say so, and why.
 READ_IT_ALL = {
@@ -28,26 +27,25 @@ READ_IT_ALL = {
     "tool_executions._STATISTICS": r"SCAN (calls|\(subquery-\d+\))|USE TEMP B-TREE FOR (ORDER|GROUP) BY",
 }
 
+# Each index that no plan needs, and why it is there all the same.
+KEPT: dict[str, str] = {}
+
+# The only functions that make SQL: what they make is in the stored plans as `find(…)` and `count(…)`.
+BUILDERS = {"paging.listing", "paging._counting"}
+
 
 def statements() -> dict[str, str]:
     """Return every constant of the table modules that holds SQL, by name."""
     return {
-        f"{module.__name__.removeprefix('dao.')}.{name}": value
-        for module in MODULES
-        for name, value in vars(module).items()
-        if re.fullmatch(r"_[A-Z][A-Z_]*", name) and isinstance(value, str)
+        f"{name}.{constant}": sql
+        for name, module in MODULES.items()
+        for constant, sql in plans.constants(module).items()
     }
 
 
-def parameters(sql: str) -> list[int]:
-    """Return the numbers of a statement's parameters in order of first appearance."""
-    return list(dict.fromkeys(int(number) for number in re.findall(r"\$(\d+)", sql)))
-
-
 def plan(connection: apsw.Connection, sql: str) -> list[str]:
-    """Return the lines of a statement's plan, its triggers' and foreign keys' included."""
-    rows = connection.execute("EXPLAIN QUERY PLAN " + sql, (None,) * len(parameters(sql))).fetchall()
-    return [row[3] for row in rows]
+    """Return the lines of a statement's plan, its triggers' and foreign keys' included, without the nesting."""
+    return [line.strip() for line in plans.plan(connection, sql)]
 
 
 def complaints(lines: list[str]) -> list[str]:
@@ -55,16 +53,153 @@ def complaints(lines: list[str]) -> list[str]:
     return [line for line in lines if "TEMP B-TREE" in line or line.startswith("SCAN") or "AUTOMATIC" in line]
 
 
+# ---------------------------------------------------------------- stored plans
+
+
+@pytest.fixture(scope="module")
+def today() -> dict[str, plans.Plans]:
+    """The plans of all statements as they are now."""
+    connection = plans.database()
+    found = plans.collect(connection)
+    connection.close()
+    return found
+
+
+def stored(name: str) -> plans.Plans:
+    """Return the accepted plans of a module."""
+    return plans.parse((plans.FOLDER / f"{name}.txt").read_text())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_plans_each_statement_is_as_stored(today, name):
+    """Every statement of a module, and how SQLite runs it, is what a person has looked at and accepted."""
+    path = plans.FOLDER / f"{name}.txt"
+    assert path.exists(), f"no plans of dao/{name}.py are stored; `{plans.COMMAND}` writes {path}"
+    found = plans.differences(stored(name), today[name])
+    if found:
+        pytest.fail(
+            f"dao/{name}.py and sql/sqlite no longer give what tests/plans/{name}.txt says (-: stored, +: now):\n\n"
+            + "\n".join(found)
+            + f"\n\nIf that is meant, `{plans.COMMAND}` accepts it; look at the diff before you commit it.",
+            pytrace=False,
+        )
+
+
+def test_plans_each_file_belongs_to_a_module():
+    """No file of plans outlives its module."""
+    assert {path.stem for path in plans.FOLDER.glob("*.txt")} == {*MODULES}
+
+
+def test_differences_statement_without_a_stored_plan_is_named(today):
+    """A statement that is new, gone or worded otherwise is a difference."""
+    now = today["tasks"]
+    rest = attrs.evolve(now, entries={name: entry for name, entry in now.entries.items() if name != "_GET"})
+    assert plans.differences(now, now) == []
+    assert plans.differences(rest, now) == ["_GET: new, and its plan is not stored"]
+    assert plans.differences(now, rest) == ["_GET: stored, but no longer there"]
+    other = attrs.evolve(now.entries["_GET"], sql=["SELECT 1"])
+    assert plans.differences(now, attrs.evolve(now, entries=now.entries | {"_GET": other})) == [
+        "_GET: the statement, or its layout, is another",
+        "    - SELECT [columns] FROM tasks WHERE id = $1",
+        "    + SELECT 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("now", "same_version", "other_version"),
+    [
+        ("SEARCH t USING INDEX i (a=?)", True, True),
+        ("SEARCH t USING COVERING INDEX i (a=? AND b>?)", False, True),
+        ("SEARCH t USING INDEX j (a=?)", False, False),
+        ("SCAN t USING INDEX i", False, False),
+        ("SCAN t", False, False),
+        ("SEARCH t USING AUTOMATIC COVERING INDEX (a=?)", False, False),
+        ("SEARCH t USING PRIMARY KEY (a=?)", False, False),
+    ],
+)
+def test_differences_plan_is_compared_by_its_essence_across_versions(now, same_version, other_version):
+    """The same SQLite must use the same words; another one the same tables, indexes and sorts."""
+    was = plans.Plans("1", {"a": plans.Entry([], ["SEARCH t USING INDEX i (a=?)"])})
+    entries = {"a": plans.Entry([], [now])}
+    assert (plans.differences(was, plans.Plans("1", entries)) == []) is same_version
+    assert (plans.differences(was, plans.Plans("2", entries)) == []) is other_version
+    sorting = {"a": plans.Entry([], [now, "USE TEMP B-TREE FOR ORDER BY"])}
+    assert plans.differences(was, plans.Plans("2", sorting))
+
+
+def test_parse_rendered_text_is_what_was_rendered(today):
+    """A file of plans holds all that was collected."""
+    for name, found in today.items():
+        assert plans.parse(plans.render(name, found)) == found
+
+
+def indexes() -> dict[str, str]:
+    """Return the kind of every index, by name: c made by CREATE INDEX, pk and u by a constraint."""
+    connection = plans.database()
+    found = connection.execute(
+        """
+        SELECT list.name, list.origin
+        FROM   sqlite_schema AS tables, pragma_index_list(tables.name) AS list
+        WHERE  tables.type = 'table'
+        """
+    ).fetchall()
+    connection.close()
+    return dict(found)
+
+
+def test_indexes_each_is_needed_by_a_plan_or_has_its_reason(today):
+    """Without any one of the indexes a stored plan is another, in any version of SQLite, so that the suite fails."""
+    needless = set()
+    kinds = indexes()
+    assert list(kinds.values()).count("c") >= 13
+    for index in (name for name, origin in kinds.items() if origin == "c"):
+        connection = plans.database(without=index)
+        without = plans.collect(connection)
+        connection.close()
+        by_name = [plans.differences(today[name], without[name]) for name in MODULES]
+        by_essence = [
+            plans.differences(attrs.evolve(today[name], version="another"), without[name]) for name in MODULES
+        ]
+        if not any(by_name) or not any(by_essence):
+            needless.add(index)
+    assert needless == {*KEPT}
+    # the others are what a PRIMARY KEY is made of
+    assert {origin for origin in kinds.values() if origin != "c"} == {"pk"}
+
+
 # ---------------------------------------------------------------- constants
 
 
 def test_statements_cover_each_module():
-    """The constants are found: each module has its own, and they are SQL."""
-    assert {name.partition(".")[0] for name in statements()} == {module.__name__[4:] for module in MODULES}
+    """The constants are found: each module has its own, and their names are constants' names."""
+    assert {name.partition(".")[0] for name in statements()} == {*MODULES}
     assert len(statements()) >= 45
-    for sql in statements().values():
-        assert sql.split()[0] in {"SELECT", "INSERT", "UPDATE", "DELETE"}
+    assert all(re.fullmatch(r"\w+\._[A-Z][A-Z_]*", name) for name in statements())
     assert {*READ_IT_ALL} <= {*statements()}
+
+
+def sql_outside_of_constants(path: Path) -> list[str]:
+    """Return where a module writes SQL other than as a constant of its own: the function, or the line."""
+    found = []
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
+            continue
+        for inner in ast.walk(node):
+            text = inner.values[0] if isinstance(inner, ast.JoinedStr) and inner.values else inner
+            if isinstance(text, ast.Constant) and isinstance(text.value, str) and plans.SQL.match(text.value):
+                found.append(getattr(node, "name", str(inner.lineno)))
+    return [f"{path.stem}.{where}" for where in found]
+
+
+def test_statements_no_module_runs_sql_that_is_not_listed():
+    """All SQL of the table modules is in constants, whose plans are stored, or made by the two functions for listings."""
+    folder = Path(dao.__file__).parent
+    outside = {
+        where for name in (*MODULES, "paging", "crud") for where in sql_outside_of_constants(folder / f"{name}.py")
+    }
+    assert outside == BUILDERS
+    # so a constant of these two would not be listed
+    assert not [name for name in ("paging", "crud") if plans.constants(getattr(dao, name))]
 
 
 @pytest.mark.parametrize("name", statements())
@@ -79,71 +214,80 @@ def test_statement_any_constant_finds_its_rows_by_an_index(connection, name):
     assert searches or excused or statements()[name].split()[0] == "INSERT"
 
 
+def test_plan_statement_with_a_trigger_shows_what_the_trigger_does(connection):
+    """SQLite leaves triggers out of a plan unless it is asked to show them."""
+    lines = plan(connection, tasks._UPDATE)
+    assert lines[1:] == ["TRIGGER tasks_updated_at", lines[0]]
+    assert len(plan(connection, tasks._DELETE)) == 3
+
+
 # ---------------------------------------------------------------- listings and counts
 
-LISTED = {tasks: dao.TaskStatus, workflows: dao.WorkflowStatus, tool_executions: dao.ToolStatus}
+
+def shapes(module: Any) -> list[tuple[str, str]]:
+    """Return every way to call `find` and `count`, from none to all of the statuses, each with its statement."""
+    connection = plans.populated()
+    found = list(plans.asked(connection, module, range(len(LISTED[module]) + 1)))
+    connection.close()
+    return found
 
 
-def shapes(module: Any) -> Iterator[dict[str, Any]]:
-    """Yield every combination of a listing's filters: each absent or there, and from none to all of the statuses."""
-    known = {"connection", "status", "since", "until", "oldest_first", "limit", "after"}
-    filters = [name for name in inspect.signature(module.find).parameters if name not in known]
-    for present in itertools.product([None, "x"], repeat=len(filters)):
-        for number in range(len(LISTED[module]) + 1):
-            yield dict(zip(filters, present, strict=True)) | {"status": list(LISTED[module])[:number] or None}
-
-
-def produced(connection: apsw.Connection, function: Any, **arguments: Any) -> str:
-    """Return the one statement that a call runs."""
-    seen: list[str] = []
-
-    def trace(_cursor: object, sql: str, _bindings: object) -> bool:
-        seen.append(sql)
-        return True
-
-    connection.exec_trace = trace
-    try:
-        function(connection, **arguments)
-    finally:
-        connection.exec_trace = None
-    (sql,) = seen
-    return sql
+def number_of_statuses(call: str) -> int:
+    """Return for how many statuses a call asks."""
+    match = re.search(r"(\d+) statuses", call)
+    return int(match[1]) if match else "status" in call
 
 
 @pytest.mark.parametrize("module", LISTED, ids=lambda module: module.__name__)
 def test_find_every_shape_seeks_in_an_index_and_never_sorts(connection, module):
     """Whatever the filters, a page begins where its cursor says and comes in order out of an index."""
-    for filters in shapes(module):
-        for oldest_first in (False, True):
-            sql = produced(connection, module.find, **filters, oldest_first=oldest_first)
-            lines = plan(connection, sql)
-            assert complaints(lines) == [], sql
-            searches = [line for line in lines if line.startswith("SEARCH")]
-            assert len(searches) == max(1, len(filters["status"] or ()))
-            for line in searches:
-                assert "(created_at,id)" in line, sql  # the cursor is a place in the index, not a filter
-                assert not any(filters.values()) or re.search(r"\(\w+=\? AND", line), sql
-            assert parameters(sql) == list(range(1, len(parameters(sql)) + 1))
+    calls = [(call, sql) for call, sql in shapes(module) if call.startswith("find")]
+    assert len({sql for _, sql in calls}) > 30
+    for call, sql in calls:
+        words = {*re.findall(r"\w+", call)} - {"find", "statuses", "oldest_first", *"2345"}
+        lines = plan(connection, sql)
+        assert complaints(lines) == [], call
+        searches = [line for line in lines if line.startswith("SEARCH")]
+        assert len(searches) == max(1, number_of_statuses(call)), call
+        assert len({*searches}) == 1, call  # each status is walked in the same way
+        for line in searches:
+            # the cursor is a place in the index, not a filter
+            assert ("(created_at,id)" in line) >= ("after" in call), call
+            texts = words - {"after", "since", "until"}
+            assert not (texts or "statuses" in call) or re.search(r"\(\w+=\?( AND|\))", line), call
+        assert parameters(sql) == list(range(1, len(parameters(sql)) + 1))
+
+
+@pytest.mark.parametrize("module", LISTED, ids=lambda module: module.__name__)
+def test_find_more_than_two_statuses_are_walked_as_two_are(connection, module):
+    """The stored plans stop at two statuses: with more, each is one more walk of the same kind along the same index."""
+    walks: dict[str, set[str]] = {}
+    for call, sql in shapes(module):
+        if number_of_statuses(call) > 1:
+            rest = re.sub(r"\d+ statuses", "statuses", call)
+            walks.setdefault(rest, set()).update(line for line in plan(connection, sql) if line.startswith("SEARCH"))
+    assert walks
+    assert {len(lines) for lines in walks.values()} == {1}
 
 
 @pytest.mark.parametrize("module", LISTED, ids=lambda module: module.__name__)
 def test_count_every_shape_reads_a_range_of_an_index(connection, module):
     """Whatever the filters, counting goes through a range of an index; with no text filter, of a covering one."""
-    for filters in shapes(module):
-        sql = produced(connection, module.count, **filters)
+    calls = [(call, sql) for call, sql in shapes(module) if call.startswith("count")]
+    assert calls
+    for call, sql in calls:
         lines = plan(connection, sql)
-        assert complaints(lines) == [], sql
+        assert complaints(lines) == [], call
         (line,) = lines
-        assert re.search(r"created_at>\? AND created_at<\?", line), sql
-        assert not any(filters.values()) or re.search(r"\(\w+=\? AND", line), sql
-        texts = [name for name, value in filters.items() if value and name != "status"]
-        assert texts or "COVERING INDEX" in line, sql
+        words = {*re.findall(r"[a-z_]+", call)} - {"count", "since", "until"}
+        assert not words or re.search(r"\(\w+=\?( AND|\))", line), call
+        assert words - {"status", "statuses"} or "COVERING INDEX" in line, call
         assert parameters(sql) == list(range(1, len(parameters(sql)) + 1))
 
 
 def test_recent_errors_merges_two_walks(connection):
     """The failures and the timeouts of a tool come in order out of one index."""
-    lines = plan(connection, produced(connection, tool_executions.recent_errors, tool_name="x"))
+    lines = plan(connection, plans.produced(connection, tool_executions.recent_errors, tool_name="x"))
     assert complaints(lines) == []
     assert "MERGE (UNION ALL)" in lines
 

@@ -64,37 +64,83 @@ class Migrators:
 # ---------------------------------------------------------------- jobs
 
 
-def apply(url: str, folder: str, to: str, each: bool) -> None:
+def apply(url: str, folder: str, to: str, *options: str) -> None:
     """Apply what is pending up to a migration."""
     from dao import migrate
 
-    migrate.apply(url, folder, to=to, each=each)
+    migrate.apply(url, folder, to=to, each="each" in options)
 
 
-def rollback(url: str, folder: str, to: str, each: bool) -> None:
+def rollback(url: str, folder: str, to: str, *options: str) -> None:
     """Undo what came after a migration."""
     from dao import migrate
 
-    migrate.rollback(url, folder, to=to, each=each)
+    migrate.rollback(url, folder, to=to, each="each" in options)
 
 
-def yoyo_apply(url: str, folder: str, *_options: Any) -> None:
+def yoyo_apply(url: str, folder: str, *_options: str) -> None:
     """Apply everything with the stock command on our backend."""
     yoyo_apply_at(0, url, folder)
 
 
-def take(url: str, *_options: Any) -> None:
+def take(url: str, *_options: str) -> None:
     """Take a snapshot."""
     from dao import migrate
 
     migrate.take_snapshot(url)
 
 
-def restore(url: str, _folder: str, snapshot: str, _each: bool) -> None:
+def restore(url: str, _folder: str, snapshot: str) -> None:
     """Restore a snapshot."""
     from dao import migrate
 
     migrate.restore(url, Path(snapshot))
+
+
+def dying(after: int, job: str, *arguments: Any) -> None:
+    """Do a job and die, as of SIGKILL, when so many writes, syncs and removals of files have been done."""
+    import apsw
+
+    from dao.migrate import copies
+
+    left = after
+
+    def spend() -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    class File(apsw.VFSFile):
+        def xWrite(self, data, offset):  # noqa: N802 - SQLite's names, here and below
+            spend()
+            super().xWrite(data, offset)
+
+        def xSync(self, flags):  # noqa: N802
+            spend()
+            super().xSync(flags)
+
+        def xTruncate(self, size):  # noqa: N802
+            spend()
+            super().xTruncate(size)
+
+    class System(apsw.VFS):
+        def __init__(self, name: str, below: str, *, default: bool) -> None:
+            self.below = below
+            super().__init__(name, below, makedefault=default)
+
+        def xOpen(self, name, flags):  # noqa: N802
+            return File(self.below, name, flags)
+
+        def xDelete(self, name, sync):  # noqa: N802
+            spend()
+            super().xDelete(name, sync)
+
+    systems = [System("dying", "unix", default=True), System("dying, no locks", copies._NO_LOCKS, default=False)]
+    copies._NO_LOCKS = "dying, no locks"
+    globals()[job](*arguments)
+    for system in systems:
+        system.unregister()
 
 
 def command_at(moment: float, output: str, *arguments: str) -> None:

@@ -8,33 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import apsw
 import pytest
 
 import dao
-from dao import migrate, tasks
+from dao import migrate, tasks, tool_executions
 from dao.migrate.snapshot import Snapshot, snapshots, verify
 from tests.fault.migrators import Migrators
-from tests.folders import THREE, dump, ids, query, write
+from tests.folders import THREE, ids, query, write
 
 OWN = migrate.default_folder()
 IDS = ids(migrate.load())
-#: What is pending on the existing database: a table that programs use is made anew, and two more.
-PENDING = {
-    "90000101000000_make_anew.sql": """
-        CREATE TABLE saved AS SELECT * FROM workflow_tasks;
-        ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
-        CREATE TABLE made_anew (id TEXT NOT NULL PRIMARY KEY, at TEXT NOT NULL) STRICT;
-        INSERT INTO made_anew SELECT id, at FROM notes;
-        DROP TABLE notes;
-        ALTER TABLE made_anew RENAME TO notes;""",
-    "90000101000000_make_anew.rollback.sql": "ALTER TABLE tasks DROP COLUMN priority; DROP TABLE saved;",
-    "90000101000001_more.sql": "CREATE TABLE more (id INTEGER PRIMARY KEY); INSERT INTO more SELECT rowid FROM tasks;",
-    "90000101000001_more.rollback.sql": "DROP TABLE more;",
-}
+#: The new tables of either schema, as the plain reader sees them: none, or both.
+NEW = "SELECT name FROM sqlite_schema WHERE name IN ('more', 'saved') ORDER BY name"
+#: Milliseconds to wait for a lock: busy is no error, however slow the machine.
 PATIENCE = 60_000
-NEW = "SELECT name FROM sqlite_schema WHERE name IN ('saved', 'more') ORDER BY name"
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +34,33 @@ def migrators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Migrators]:
         yield server
 
 
+def made_anew(database: Path, *, priority: bool) -> str:
+    """Return a script that makes the table of tasks anew, with one more column or without it."""
+    objects = query(database, "SELECT type, sql FROM sqlite_schema WHERE tbl_name = 'tasks' AND sql IS NOT NULL")
+    table = next(sql for type, sql in objects if type == "table").replace("TABLE tasks", "TABLE made_anew", 1)
+    columns = ", ".join(name for (name,) in query(database, "SELECT name FROM pragma_table_info('tasks')"))
+    statements = [
+        table,
+        f"INSERT INTO made_anew SELECT {columns} FROM tasks",
+        "DROP TABLE tasks",
+        "ALTER TABLE made_anew RENAME TO tasks",
+        *["ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0"] * priority,
+        *(sql for type, sql in objects if type != "table"),
+    ]
+    return ";\n".join(statements) + ";\n"
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """This package's migrations, and those that are pending."""
-    return write(Path(shutil.copytree(OWN, tmp_path / "sql")), PENDING)
+def folder(tmp_path: Path, template: Path) -> Path:
+    """This package's migrations, and two more: a rebuild of a table that programs use and others refer to."""
+    pending = {
+        "90000101000000_make_anew.sql": made_anew(template, priority=True)
+        + "CREATE TABLE saved AS SELECT id, title FROM tasks;",
+        "90000101000000_make_anew.rollback.sql": "DROP TABLE saved;\n" + made_anew(template, priority=False),
+        "90000101000001_more.sql": "CREATE TABLE more AS SELECT id FROM tool_executions;",
+        "90000101000001_more.rollback.sql": "DROP TABLE more;",
+    }
+    return write(Path(shutil.copytree(OWN, tmp_path / "sql")), pending)
 
 
 def race(number: int, path: Path, folder: Path, migrators: Migrators) -> None:
@@ -80,7 +93,6 @@ class Programs:
         self.url = f"sqlite:///{path}?busy_timeout={PATIENCE}"
         self.written: list[dao.Task] = []
         self.schemas: set[tuple[str, ...]] = set()
-        self.reads = 0
         self._stop = threading.Event()
         self._failures: list[BaseException] = []
         self._threads = [
@@ -88,12 +100,14 @@ class Programs:
             for work in (self._read_by_functions, self._read_plainly, self._write)
         ]
 
-    def __enter__(self) -> Programs:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, error: object, *_more: object) -> None:
+        while error is None and not self._failures and not (self.written and self.schemas):
+            time.sleep(0.001)  # on a new file they have hardly begun
         self._stop.set()
         for thread in self._threads:
             thread.join()
@@ -117,13 +131,10 @@ class Programs:
     def _read_by_functions(self) -> None:
         with self._connection() as connection:
             while not self._stop.is_set():
-                known = self.written[-20:]
-                for task in known[:3]:
-                    assert tasks.get(connection, task.id) == task
-                assert tasks.count(connection) >= len(known)
-                page = tasks.find(connection, limit=50)
-                assert {task.id for task in page.items[:0]} <= {task.id for task in page.items}
-                self.reads += 1
+                known = self.written[-3:]
+                assert [tasks.get(connection, task.id) for task in known] == known
+                newest = tasks.find(connection, limit=20).items
+                assert not known or known[0].id in {task.id for task in newest}
 
     def _read_plainly(self) -> None:
         """In one transaction, schema and rows are of one and the same moment."""
@@ -140,7 +151,6 @@ class Programs:
                     if columns:
                         connection.execute("SELECT * FROM tasks ORDER BY id DESC LIMIT 20").fetchall()
                 self.schemas.add(there)
-                self.reads += 1
 
     def _write(self) -> None:
         with self._connection() as connection:
@@ -156,3 +166,99 @@ def assert_all_stored(path: Path, written: list[dao.Task]) -> None:
     with contextlib.closing(dao.connect(f"sqlite:///{path}")) as connection:
         assert [tasks.get(connection, task.id) for task in written] == written
         assert tasks.count(connection) == len(written)
+
+
+# ---------------------------------------------------------------- the rounds
+
+
+def on_new_files(rounds: int, number: int, tmp_path: Path, folder: Path, migrators: Migrators) -> None:
+    """Race on a file that does not exist, so many times, beside programs that wait for it."""
+    for turn in range(rounds):
+        path = tmp_path / str(turn) / "new.db"
+        path.parent.mkdir()
+        with Programs(path) as programs:
+            race(number, path, folder, migrators)
+        assert programs.schemas <= {(), ("more", "saved")}
+        assert migrate.status(f"sqlite:///{path}", folder).is_current
+        assert query(path, "SELECT count(*) FROM _yoyo_log") == [(len(IDS) + 2,)]
+        assert_all_stored(path, programs.written)
+        # there were no rows when it was applied
+        assert snapshots(f"sqlite:///{path}") == []
+    assert migrators.errors() == ""
+
+
+def on_a_file_with_rows(rounds: int, number: int, path: Path, folder: Path, migrators: Migrators) -> None:
+    """Race on a file with rows, so many times, beside programs that use it; each time it is rolled back."""
+    url = f"sqlite:///{path}"
+    migrate.apply(url)
+    with contextlib.closing(dao.connect(url)) as connection:
+        first = dao.Task(title="the first", task_type="development")
+        tasks.create(connection, first)
+        for place in range(300):
+            tool_executions.start(connection, tool_name=f"tool {place}", input={}, task_id=first.id)
+    with Programs(path) as programs:
+        for _ in range(rounds):
+            taken = {snapshot.id for snapshot in snapshots(url)}
+            stored = len(programs.written)
+            race(number, path, folder, migrators)
+            [new] = [snapshot for snapshot in snapshots(url) if snapshot.id not in taken]
+            assert_holds_the_old(new, stored)
+            assert migrate.status(url, folder).is_current
+            migrate.rollback(f"{url}?busy_timeout={PATIENCE}", folder, to=IDS[-1], snapshots=0)
+    assert programs.schemas == {(), ("more", "saved")}
+    assert programs.written
+    assert migrators.errors() == ""
+    assert_all_stored(path, [first, *programs.written])
+    assert query(path, "SELECT count(*) FROM tool_executions") == [(300,)]
+    operations = [deed.operation for deed in migrate.history(url)]
+    assert operations == ["apply"] * len(IDS) + [*["apply"] * 2, *["rollback"] * 2] * rounds
+    left = {entry.name for entry in path.parent.iterdir() if ".partial" in entry.name}
+    assert left == set()
+
+
+def assert_holds_the_old(snapshot: Snapshot, stored: int) -> None:
+    """Assert that a snapshot is complete: the old schema, and at least so many tasks that were stored before."""
+    verify(snapshot.path)
+    assert query(snapshot.path, NEW) == []
+    [(count,)] = query(snapshot.path, "SELECT count(*) FROM tasks")
+    assert count > stored
+    assert query(snapshot.path, "SELECT count(*) FROM tool_executions") == [(300,)]
+
+
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_migrate_at_once_on_a_new_file_applies_once(tmp_path, folder, migrators, number):
+    """Of runs that begin together on a file that does not exist, one applies, and all succeed."""
+    on_new_files(2, number, tmp_path, folder, migrators)
+
+
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_migrate_at_once_on_a_file_with_rows_applies_once(tmp_path, folder, migrators, number):
+    """Of runs that begin together, one takes a snapshot and applies; programs see either schema and lose nothing."""
+    on_a_file_with_rows(2, number, tmp_path / "old.db", folder, migrators)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_migrate_at_once_on_fifty_new_files_applies_once(tmp_path, folder, migrators, number):
+    """The same, fifty times."""
+    on_new_files(50, number, tmp_path, folder, migrators)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4, 8])
+def test_migrate_at_once_fifty_times_on_a_file_with_rows_applies_once(tmp_path, folder, migrators, number):
+    """The same, fifty times."""
+    on_a_file_with_rows(50, number, tmp_path / "old.db", folder, migrators)
+
+
+def test_yoyo_apply_four_at_once_on_a_new_file_applies_once(tmp_path, migrators):
+    """The stock command on our backend waits for its likes as our own runs do, and runs no script twice."""
+    folder = write(tmp_path / "sql", THREE)
+    for turn in range(4):
+        path = tmp_path / f"{turn}.db"
+        moment = time.time() + 0.05
+        pids = [migrators.start("yoyo_apply_at", moment, f"sqlite:///{path}", str(folder)) for _ in range(4)]
+        assert [migrators.wait(pid) for pid in pids] == [0] * 4
+        assert migrate.status(f"sqlite:///{path}", folder).is_current
+        assert query(path, "SELECT count(*) FROM _yoyo_log") == [(len(THREE) // 2,)]
+    assert migrators.errors() == ""

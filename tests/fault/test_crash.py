@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +25,7 @@ from dao.migrate.ledger import TABLES
 from dao.migrate.snapshot import snapshots, verify
 from dao.migrate.target import ledger_of
 from tests.fault.migrators import Migrators
-from tests.folders import ALONE, dump, ids, query, schema, write
+from tests.folders import ALONE, THREE, dump, ids, query, schema, with_fourth, write
 
 #: Each pair restores exactly what was there before. The second is where the rows come in, so it is never undone.
 FOLDER: dict[str, Any] = {
@@ -96,12 +100,13 @@ class Job:
 
     @property
     def restores(self) -> bool:
+        """Whether it restores a snapshot."""
         return self.function == "restore"
 
 
 EVERY = range(FIRST, LAST + 1)
 #: Numbers that the commits leave: after the transactional ones, the one with foreign keys on, the one outside.
-PARTS = (MIDDLE, 7, 8)
+PARTS = (MIDDLE, LAST - 2, LAST - 1)
 JOBS = {
     "create": Job(function="apply", begin=0, end=-1, own=True),
     "create, each": Job(function="apply", begin=0, end=-1, own=True, each=True, between=range(20)),
@@ -113,6 +118,8 @@ JOBS = {
     "rollback, parts": Job(function="rollback", begin=LAST, end=FIRST, between=PARTS),
     "apply, each": Job(function="apply", begin=FIRST, end=LAST, each=True, between=EVERY),
     "rollback, each": Job(function="rollback", begin=LAST, end=FIRST, each=True, between=EVERY),
+    "apply, alone": Job(function="apply", begin=LAST - 2, end=LAST - 1),
+    "rollback, alone": Job(function="rollback", begin=LAST - 1, end=LAST - 2),
     "snapshot": Job(function="take", begin=MIDDLE, end=MIDDLE),
     "restore": Job(function="restore", begin=MIDDLE, end=FIRST),
     "restore, rollback journal": Job(function="restore", begin=MIDDLE, end=FIRST, mode="delete"),
@@ -194,7 +201,7 @@ def examine(path: Path, job: Job, world: World) -> int:
             # its statements are commits, and none of them changes a row
             assert [*ledger.unfinished] == ["0008_alone"]
             found["schema"] = world.contents[number]["schema"]
-        if number or found.get("schema"):
+        if number or job.restores or found["schema"]:
             assert found == world.contents[number]
         status = migrate.status(url, world.folder)
         assert status.drift == ()
@@ -224,14 +231,14 @@ def phase(path: Path, number: int, job: Job) -> str:
     if path.exists() and ledger_of(url).unfinished:
         return "outside of a transaction"
     if snapshots(url):
-        if job.function == "take" or number == job.end:
-            return "after"
-        return "in the scripts" if number == job.begin else "between transactions"
+        if number == job.begin and job.function != "take":
+            return "in the scripts"
+        return "after" if number == job.end else "between transactions"
     if any(entry.name.endswith(".partial") for entry in path.parent.iterdir()):
         return "in the snapshot"
-    if job.begin == 0:
-        return "before" if number == 0 else "after" if number == job.end else "between transactions"
-    return "before"
+    if number == job.begin:
+        return "in the scripts" if job.begin == 0 and path.exists() else "before"
+    return "after" if number == job.end else "between transactions"
 
 
 def resolve(path: Path, world: World) -> None:
@@ -271,6 +278,12 @@ def finish(path: Path, job: Job, world: World, migrators: Migrators) -> None:
 # ---------------------------------------------------------------- kill -9
 
 
+def find(name: str, worlds: dict[bool, World]) -> tuple[Job, World]:
+    """Return a job and its world. -1 migrations are all there are."""
+    world = worlds[JOBS[name].own]
+    return attrs.evolve(JOBS[name], end=JOBS[name].end % (len(world.ids) + 1)), world
+
+
 def prepare(folder: Path, job: Job, world: World) -> Path:
     """Make the database that a job begins on, in a folder of its own."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -282,18 +295,17 @@ def prepare(folder: Path, job: Job, world: World) -> Path:
     return path
 
 
-def run(path: Path, job: Job, world: World, migrators: Migrators) -> int:
+def run(path: Path, job: Job, world: World, migrators: Migrators, *before: Any) -> int:
     """Start a job on a database and return the id of the process."""
     to = str(world.files[job.end]) if job.restores else world.ids[job.end - 1]
-    return migrators.start(job.function, f"sqlite:///{path}", str(world.folder), to, job.each)
+    return migrators.start(*before, job.function, f"sqlite:///{path}", str(world.folder), to, *["each"] * job.each)
 
 
 def survive(
     kills: int, name: str, folder: Path, worlds: dict[bool, World], migrators: Migrators
 ) -> collections.Counter[str]:
     """Kill a job so many times, at moments spread evenly over the time that it takes; return in which phases it was."""
-    world = worlds[JOBS[name].own]
-    job = attrs.evolve(JOBS[name], end=JOBS[name].end % (len(world.ids) + 1))
+    job, world = find(name, worlds)
     for _ in range(2):
         path = prepare(folder / "live", job, world)
         begun = time.perf_counter()
@@ -325,5 +337,96 @@ def test_kill_9_sixty_times_leaves_the_old_database_or_the_new(tmp_path, worlds,
     """The same, so often that every phase had its turn."""
     phases = survive(60, name, tmp_path, worlds, migrators)
     record_property("phases", dict(phases))
-    print(name, dict(phases))  # noqa: T201 - with -s, the distribution
+    print("at moments:", name, dict(phases))  # noqa: T201 - with -s, the distribution
     assert len(phases) > 1
+
+
+def die_at_each(
+    every: int, name: str, folder: Path, worlds: dict[bool, World], migrators: Migrators
+) -> collections.Counter[str]:
+    """Kill a job after each number of writes, syncs and removals that is a multiple, until it lives; return the phases."""
+    job, world = find(name, worlds)
+    phases: collections.Counter[str] = collections.Counter()
+    for after in range(0, 10_000, every):
+        path = prepare(folder / "live", job, world)
+        code = migrators.wait(run(path, job, world, migrators, "dying", after))
+        assert code in {0, -signal.SIGKILL}, migrators.errors()
+        number = examine(path, job, world)
+        phases[phase(path, number, job)] += 1
+        finish(path, job, world, migrators)
+        if code == 0:
+            break
+    assert migrators.errors() == ""
+    return phases
+
+
+@pytest.mark.parametrize("name", ["apply, alone", "restore"])
+def test_kill_9_at_some_writes_leaves_the_old_database_or_the_new(tmp_path, worlds, migrators, name):
+    """The same with a process that is killed by what it writes, so that no moment is too short to be hit."""
+    die_at_each(97, name, tmp_path, worlds, migrators)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", JOBS)
+def test_kill_9_at_each_seventh_write_leaves_the_old_database_or_the_new(
+    tmp_path, worlds, migrators, name, record_property
+):
+    """The same, at one write out of seven, of each file."""
+    phases = die_at_each(7, name, tmp_path, worlds, migrators)
+    record_property("phases", dict(phases))
+    print("at writes:", name, dict(phases))  # noqa: T201 - with -s, the distribution
+    assert len(phases) > 1
+
+
+# ---------------------------------------------------------------- interrupted
+
+ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n;"
+
+
+def wait_for_snapshot(process: subprocess.Popen[str], path: Path) -> None:
+    """Wait until a process is writing or comparing a snapshot."""
+    while process.poll() is None and not any(path.parent.glob("*.partial")):
+        time.sleep(0.001)
+
+
+def wait_for_script(process: subprocess.Popen[str], _path: Path) -> None:
+    """Wait until a process runs the statement after the one that is passed over with a notice."""
+    while "ignored COMMIT" not in process.stderr.readline():
+        assert process.poll() is None
+
+
+@pytest.mark.parametrize("wait_for", [wait_for_snapshot, wait_for_script])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_migrate_interrupted_changes_nothing(tmp_path, number, code, wait_for):
+    """Ctrl-C and SIGTERM, in the snapshot or in a script, leave everything as it was; the next run tidies up and finishes."""
+    folder = with_fourth(tmp_path / "sql", f"CREATE TABLE x (id); COMMIT; INSERT INTO x VALUES (1); {ENDLESS}")
+    path = tmp_path / "live" / "old.db"
+    path.parent.mkdir()
+    url = f"sqlite:///{path}"
+    migrate.apply(url, folder, steps=len(THREE) // 2)
+    # large enough for the copy to take a while
+    query(
+        path, "CREATE TABLE theirs (x); INSERT INTO theirs SELECT zeroblob(1000000) FROM json_each('[1,2,3,4,5,6,7,8]')"
+    )
+    before = dump(path)
+    command = [sys.executable, "-m", "dao", "migrate", "--database", url, "--migrations", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        wait_for(process, path)
+        # a terminal sends Ctrl-C to whatever the command has started, too
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    expected = "error: interrupted; what was not committed was rolled back\n"
+    assert errors.endswith(expected if number == signal.SIGINT else "")
+    assert "Traceback" not in errors
+    with unlocked(path):
+        assert dump(path) == before
+    complete = snapshots(url)
+    assert len(complete) == (wait_for is wait_for_script)
+    if number == signal.SIGINT:
+        assert not any(path.parent.glob("*.partial*"))
+    with_fourth(folder, "CREATE TABLE x (id);")
+    assert ids(migrate.apply(url, folder)) == ["0004_x"]
+    left = {entry.name for entry in path.parent.iterdir()}
+    assert left == {path.name, *(snapshot.path.name for snapshot in snapshots(url))}
+    assert len(snapshots(url)) == len(complete) + 1

@@ -245,7 +245,7 @@ def test_reset_script_of_yoyo_that_attaches_is_not_replayed(path, url, three, tm
     monkeypatch.chdir(tmp_path)
     migrate.apply(url, three)
     query(path, "UPDATE _dao_migration SET apply_text = 'ATTACH ''o'' || ''.db'' AS o' WHERE migration_id = '0002_b'")
-    with pytest.raises(MigrationError, match="replaying them in an empty database fails"):
+    with pytest.raises(MigrationError, match=r"0002_b: replaying .* fails \(ATTACH or DETACH is refused\)"):
         migrate.reset(url, three)
     assert not (tmp_path / "o.db").exists()
 
@@ -255,7 +255,9 @@ def test_reset_what_cannot_be_told_is_refused(path, url, three):
     migrate.apply(url, three)
     query(path, "UPDATE _dao_migration SET apply_text = 'INSERT INTO gone VALUES (1)' WHERE migration_id = '0002_b'")
     before = dump(path)
-    with pytest.raises(MigrationError, match="replaying them in an empty database fails"):
+    with pytest.raises(
+        MigrationError, match=r"0002_b: replaying .* in an empty database fails \(no such table: gone\)"
+    ):
         migrate.reset(url, three)
     assert dump(path) == before
 

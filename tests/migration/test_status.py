@@ -157,7 +157,8 @@ def test_plan_is_what_is_then_done(url, three, verb, arguments, applied):
     results = verb(
         url, three, **arguments, report=lambda event: isinstance(event, migrate.Started) and started.append(event.step)
     )
-    assert planned == started
+    # only a plan says what a rollback drops of its own
+    assert [attrs.evolve(step, drops=()) for step in planned] == started
     assert [(step.id, step.direction) for step in planned] == [(result.id, result.direction) for result in results]
 
 
@@ -204,8 +205,8 @@ def test_mark_between_applied_ones_takes_its_place_in_the_folder(path, url, thre
     assert migrate.mark(url, ["0003_c"], three) == ["0003_c"]
     assert migrate.mark(url, ["0000_x"], three) == ["0000_x"]
     assert migrate.status(url, three).ids("applied") == ["0000_x", *IDS]
+    query(path, THREE["0003_c.sql"])
     assert migrate.status(url, three).is_current
-    query(path, "CREATE TABLE c (id)")
     assert ids(migrate.rollback(url, three, steps=None)) == [*IDS[::-1], "0000_x"]
 
 

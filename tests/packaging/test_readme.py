@@ -17,8 +17,8 @@ import pytest
 
 import dao
 from dao import migrate, settings
-from dao.cli.main import group
 from dao.migrate import default_folder
+from tests.cli.calls import COMMANDS
 from tests.packaging.test_bin import SCRIPTS, phony
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +186,7 @@ def test_document_commands_and_their_options_exist(path):
         written
         for written, name, given in invocations(path)
         if name not in {"dao", "check-wheel"}
-        and (name not in group.commands or not set(given) <= options(group.commands[name]))
+        and (name not in COMMANDS or not set(given) <= options(COMMANDS[name]))
     ]
     assert wrong == []
 
@@ -194,7 +194,7 @@ def test_document_commands_and_their_options_exist(path):
 @every_document
 def test_document_options_alone_exist(path):
     """An option that is named alone is one of some command."""
-    known = set().union(*map(options, group.commands.values()))
+    known = set().union(*map(options, COMMANDS.values()))
     assert [span for span in spans(path) if re.fullmatch(r"--[a-z-]+", span) and span not in known] == []
 
 

@@ -158,7 +158,7 @@ class Rehearsal:
 
     `migrations` are those that were tried, in order; `not_reached` those after one that failed. `in_memory`: where the copy
     was; `bytes` is its size, and `copy_seconds` how long it took to make. `lock_seconds` is the longest time for which `dao
-    migrate` would hold the write lock, measured on the copy: a slower disk takes longer.
+    migrate` would hold the write lock, measured on the copy: a slower disk takes longer. The snapshot that is taken before, under the same lock, is not in it.
     """
 
     database: str

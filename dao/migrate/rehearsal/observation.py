@@ -223,7 +223,7 @@ class Keys:
         if not kept.primary and kept.rowid and not is_new:
             columns = {0: kept.rowid}
         if kept.primary or (kept.rowid and not is_new):
-            # without an affinity of its own, a stored value is compared as the column compares
+            # without an affinity of its own, a stored value is compared as the column is, and by its index
             on = " AND ".join(f"new.{quoted(name)} = +old.c{place}" for place, name in columns.items())
             absent = f"new.{quoted(columns[0])} IS NULL AND old.c0 IS NOT NULL"
             rest = f"FROM {kept.store} AS old LEFT JOIN main.{quoted(table)} AS new ON {on} WHERE {absent}"

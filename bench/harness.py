@@ -1,0 +1,169 @@
+"""How it is measured: rounds in which every contender has its turn, and what is made of their times.
+
+A round gives each contender a few milliseconds, one after the other, in an order that moves on from round to round, so that a
+change of the machine's speed meets all of them. Ratios are taken within a round; what is reported is their median.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+
+#: A stored run is compared by this: more than so much slower …
+SLOWER_BY = 1.10
+#: … and beyond the noise: the new ratios' lower quartile is above the stored ones' upper quartile.
+RULE = (
+    "slower: the median of the ratios to the base grew by more than 10 %, and the lower quartile of the new ratios is above "
+    "the upper quartile of the stored ones"
+)
+
+#: Runs what is measured so many times and returns the seconds that it took, without the preparation.
+Timed = Callable[[int], float]
+
+
+@attrs.frozen
+class Subject:
+    """One contender in one operation: `run(calls)` prepares, measures and returns seconds; `units` are counted in a call."""
+
+    name: str
+    run: Timed
+    units: int = 1
+
+
+@attrs.frozen
+class Times:
+    """Seconds for a unit, one for each round, in their order."""
+
+    rounds: list[float]
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.rounds)
+
+    @property
+    def minimum(self) -> float:
+        """The best round."""
+        return min(self.rounds)
+
+
+def interleave(
+    subjects: Sequence[Subject], *, rounds: int, calls: int | None, seconds: float, at_most: int = 20_000
+) -> dict[str, Times]:
+    """Measure the subjects round by round.
+
+    `calls` are made in each round, or, if that is None, as many as take about `seconds`, which a first run finds out. That
+    run also warms the contender up.
+    """
+    planned = {subject.name: calls or _calibrated(subject, seconds, at_most) for subject in subjects}
+    if calls is not None:
+        for subject in subjects:
+            subject.run(min(calls, 2))
+    measured: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    # what is there already is not searched for garbage again and again; what a contender makes in its turn is
+    gc.collect()
+    gc.freeze()
+    try:
+        for number in range(rounds):
+            first = number % len(subjects)
+            for subject in (*subjects[first:], *subjects[:first]):
+                made = planned[subject.name]
+                measured[subject.name].append(subject.run(made) / made / subject.units)
+    finally:
+        gc.unfreeze()
+    return {name: Times(times) for name, times in measured.items()}
+
+
+def timed(call: Callable[..., object], prepare: Callable[[int], Sequence[tuple[Any, ...]]]) -> Timed:
+    """Return what measures calls with arguments that were made before the clock starts."""
+
+    def run(calls: int) -> float:
+        arguments = prepare(calls)
+        begun = time.perf_counter()
+        for given in arguments:
+            call(*given)
+        return time.perf_counter() - begun
+
+    return run
+
+
+def ratios(times: Times, base: Times) -> list[float]:
+    """Return how much longer it took than the base, for each round."""
+    return [own / other for own, other in zip(times.rounds, base.rounds, strict=True)]
+
+
+def summary(measured: Mapping[str, Times], bases: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return for each contender its median, minimum and rounds, and its ratio to each base that took part."""
+    found = {}
+    for name, times in measured.items():
+        found[name] = {"median": times.median, "minimum": times.minimum, "rounds": times.rounds, "ratios": {}}
+        for base in bases:
+            if base in measured:
+                found[name]["ratios"][base] = statistics.median(ratios(times, measured[base]))
+    return found
+
+
+def _calibrated(subject: Subject, seconds: float, at_most: int) -> int:
+    """Return how many calls take about so long: an even number."""
+    subject.run(2)
+    calls = 4
+    while calls < at_most:
+        took = subject.run(calls)
+        if took >= seconds / 4:
+            calls = int(calls * seconds / took)
+            break
+        calls *= 4
+    return max(2, min(calls, at_most) // 2 * 2)
+
+
+# ---------------------------------------------------------------- comparison
+
+
+@attrs.frozen
+class Slower:
+    """An operation that got slower than it was in a stored run."""
+
+    operation: str
+    contender: str
+    base: str
+    before: float
+    now: float
+
+    def __str__(self) -> str:
+        grown = (self.now / self.before - 1) * 100
+        return f"{self.operation}: {self.contender} {self.before:.2f} → {self.now:.2f} × {self.base} (+{grown:.0f} %)"
+
+
+def compare(now: Mapping[str, Any], before: Mapping[str, Any], contenders: Sequence[str]) -> list[Slower]:
+    """Return what got slower by the `RULE`. Both are the `operations` of a document; ratios make machines comparable."""
+    found = []
+    for operation, measured in now.items():
+        for name in contenders:
+            new, old = measured["contenders"], before.get(operation, {}).get("contenders", {})
+            base = measured["base"]
+            if name == base or not all(who in run for who in (name, base) for run in (new, old)):
+                continue
+            new_ratios, old_ratios = (
+                ratios(Times(run[name]["rounds"]), Times(run[base]["rounds"])) for run in (new, old)
+            )
+            if is_slower(new_ratios, old_ratios):
+                medians = (statistics.median(old_ratios), statistics.median(new_ratios))
+                found.append(Slower(operation, name, base, *medians))
+    return found
+
+
+def is_slower(now: Sequence[float], before: Sequence[float]) -> bool:
+    """Return whether ratios grew by more than the noise, as the `RULE` says."""
+    grown = statistics.median(now) > statistics.median(before) * SLOWER_BY
+    return grown and _quartile(now, 1) > _quartile(before, 3)
+
+
+def _quartile(values: Sequence[float], which: int) -> float:
+    if len(values) < 2:
+        return values[0]
+    return statistics.quantiles(values, n=4, method="inclusive")[which - 1]

@@ -1,0 +1,165 @@
+"""Writes that fail, at every one of them: a typed error, and everything is as before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import attrs
+import pytest
+
+from dao import migrate
+from dao.errors import DiskFull, MigrationFailed, OperationalError
+from dao.migrate import copies
+from dao.migrate.snapshot import snapshots, verify
+from tests.folders import THREE, dump, query, write
+
+HEAVY = THREE | {
+    "0004_d.sql": "CREATE TABLE d (x); WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30)\n"
+    "INSERT INTO d SELECT zeroblob(3000) FROM n;",
+    "0004_d.rollback.sql": "ALTER TABLE d ADD COLUMN y; UPDATE d SET y = zeroblob(2000); DROP TABLE d;",
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """The path of a database that does not exist, in a folder of its own."""
+    (tmp_path / "live").mkdir()
+    return tmp_path / "live" / "new.db"
+
+
+@pytest.mark.parametrize("verb", [migrate.apply, migrate.rollback, migrate.redo])
+def test_apply_database_that_may_not_grow_is_disk_full_and_nothing_changed(path, tmp_path, verb):
+    """On whichever page the room ends, in a script, the ledger or a check: `DiskFull`, and everything is as before."""
+    folder = write(tmp_path / "sql", HEAVY)
+    if verb is not migrate.apply:
+        migrate.apply(f"sqlite:///{path}", folder)
+        query(path, "VACUUM")
+    else:
+        query(path, "CREATE TABLE theirs (id)")
+        query(path, "PRAGMA journal_mode = wal")
+    before = dump(path)
+    (pages,) = query(path, "PRAGMA page_count")[0]
+    for limit in range(pages, pages + 60):
+        connection = apsw.Connection(str(path))
+        connection.pragma("max_page_count", limit)
+        try:
+            verb(connection, folder, snapshots=0)
+            break
+        except DiskFull as error:
+            message = str(error)
+        finally:
+            assert not connection.in_transaction
+            connection.close()
+        assert "no room left to write; nothing was changed" in message
+        assert dump(path) == before
+    else:
+        pytest.fail("there was never enough room")
+    assert limit > pages
+    assert dump(path) != before
+
+
+# ---------------------------------------------------------------- every write
+
+
+@attrs.define
+class Room:
+    """How many writes succeed yet, and with what the one after them fails."""
+
+    error: type[apsw.Error]
+    left: int = 0
+    failed: bool = False
+
+
+class FullDisk(apsw.VFS):
+    """A file system over another one. If it is full, overwriting still works."""
+
+    def __init__(self, name: str, below: str, room: Room) -> None:
+        self.below, self.room = below, room
+        super().__init__(name, below)
+
+    def xOpen(self, name, flags):  # noqa: N802 - SQLite's name
+        """Open a file that notices when the disk is full."""
+        return FullFile(self, name, flags)
+
+
+class FullFile(apsw.VFSFile):
+    """A file on the full disk."""
+
+    def __init__(self, disk: FullDisk, name, flags) -> None:
+        self._room = disk.room
+        super().__init__(disk.below, name, flags)
+
+    def xWrite(self, data, offset):  # noqa: N802 - SQLite's name
+        """Write, or fail."""
+        if self._room.error is apsw.IOError or offset + len(data) > self.xFileSize():
+            if self._room.left == 0:
+                self._room.failed = True
+                raise self._room.error("no room")
+            self._room.left -= 1
+        super().xWrite(data, offset)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
+    """What is left on the disk for connections with the VFS "full", and for the snapshots that they take."""
+    room = Room(apsw.FullError)
+    monkeypatch.setattr(copies, "_NO_LOCKS", "full, without locks")
+    disks = [FullDisk("full", "unix", room), FullDisk("full, without locks", "unix-none", room)]
+    yield room
+    for disk in disks:
+        disk.unregister()
+
+
+def fail_at_each(every: int, path: Path, folder: Path, room: Room, journal: str) -> None:
+    """Apply on a file with rows, with room for so many writes more each time, until it succeeds."""
+    url = f"sqlite:///{path}"
+    migrate.apply(url, folder, steps=2)
+    query(path, "CREATE TABLE theirs AS SELECT value AS id, zeroblob(2000) AS x FROM json_each('[1,2,3,4,5,6,7,8]')")
+    query(path, f"PRAGMA journal_mode = {journal}")
+    before = dump(path)
+    expected = (DiskFull,) if room.error is apsw.FullError else (OperationalError, MigrationFailed)
+    failed_in = {"snapshot": 0, "run": 0}
+    for writes in range(0, 1000, every):
+        room.left, room.failed = writes, False
+        there = snapshots(url)
+        connection = apsw.Connection(str(path), vfs="full")
+        try:
+            migrate.apply(connection, folder)
+            break
+        except expected as error:
+            message = str(error)
+        finally:
+            assert not connection.in_transaction
+            room.left = 10_000
+            connection.close()
+        assert room.failed
+        assert room.error is apsw.IOError or "no room left" in message
+        assert dump(path) == before
+        taken = [snapshot for snapshot in snapshots(url) if snapshot not in there]
+        failed_in["run" if taken else "snapshot"] += 1
+        for snapshot in taken:
+            verify(snapshot.path)
+            assert dump(snapshot.path) == before
+        assert not list(path.parent.glob("*.partial*"))
+    assert failed_in["snapshot"] > 10 / every
+    assert failed_in["run"] > 10 / every
+    assert dump(path) != before
+    assert migrate.status(url, folder).is_current
+
+
+@pytest.mark.parametrize(("error", "journal"), [(apsw.FullError, "wal"), (apsw.IOError, "delete")])
+def test_apply_write_that_fails_leaves_everything_as_before(path, tmp_path, room, error, journal):
+    """Whichever write fails, of the snapshot, the database, its journal or its WAL: a typed error, and nothing changed."""
+    room.error = error
+    fail_at_each(5, path, write(tmp_path / "sql", HEAVY), room, journal)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError])
+def test_apply_each_write_that_fails_leaves_everything_as_before(path, tmp_path, room, error, journal):
+    """The same, without leaving out a write."""
+    room.error = error
+    fail_at_each(1, path, write(tmp_path / "sql", HEAVY), room, journal)
