@@ -116,9 +116,21 @@ wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it
 .PHONY: check
 check: lint check-migrations test wheel ## all of these: what CI runs
 
+# The contenders have an environment of their own: what is measured beside the project is no part of it.
+CONTENDERS := $(VENV)/bench
+$(CONTENDERS)/.installed: $(INSTALLED)
+	@echo "setting up $(CONTENDERS) …"
+	$(PYTHON) -m venv $(CONTENDERS)
+	$(CONTENDERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
 .PHONY: bench
-bench: $(TOOLS) ## measure against the bare drivers
-	$(BIN)/python -m bench
+bench: $(CONTENDERS)/.installed ## measure against the bare drivers and other libraries (about two minutes)
+	$(CONTENDERS)/bin/python -m bench --compare docs/benchmarks/results.json
+
+.PHONY: bench-full
+bench-full: $(CONTENDERS)/.installed ## measure thoroughly, up to a million rows, and write docs/benchmarks
+	$(CONTENDERS)/bin/python -m bench --full --write-docs
 
 .PHONY: clean
 clean: ## remove what the other targets made; databases stay

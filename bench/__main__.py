@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ import attrs
 from bench import concurrency, contenders, growth, harness, imports, machine, operations, page, targets
 
 _PARTS = (*operations.NAMES, "fairness", "threads", "processes", "group_commit", "growth", "imports")
+#: Beyond this share of interrupted turns a run says that the machine was busy.
+_BUSY = 0.1
 _DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 _SIZES = {
     "tiny": (operations.TINY, concurrency.TINY, (60, 240)),
@@ -43,7 +46,9 @@ def main() -> int:
         print("stopped; nothing is written and the temporary folder is removed", file=sys.stderr)
         return 130
     judged = _judged(document)
-    print(page.terminal(document, judged))
+    print(page.terminal(document, [] if options.mode == "tiny" else judged))
+    if document["interrupted"] > _BUSY and options.mode != "tiny":
+        print(f"\nnote: {page.busy(document)}", file=sys.stderr)
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     if options.json:
         options.json.write_text(text, "utf-8")
@@ -72,6 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "versions": machine.versions(name for contender in chosen for name in contender.distributions),
         "settings": settings,
         "skipped": skipped,
+        "interrupted": _interrupted(measured),
         "operations": measured,
         "concurrency": {},
     }
@@ -92,6 +98,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for name, reason in skipped.items():
         print(f"skipped: {name}: {reason}", file=sys.stderr)
     return document
+
+
+def _interrupted(measured: dict[str, Any]) -> float:
+    """Return the share of the turns in which the system gave the processor to others."""
+    shares = [figures["interrupted"] for entry in measured.values() for figures in entry["contenders"].values()]
+    return statistics.mean(shares) if shares else 0.0
 
 
 def _options() -> argparse.Namespace:
@@ -124,7 +136,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--compare", type=_document, metavar="FILE", help="name what got slower than in a stored run; then exit with 1"
     )
-    parser.add_argument("--docs", type=Path, default=_DOCS, metavar="FOLDER", help="of the page (default: docs/benchmarks)")
+    parser.add_argument(
+        "--docs", type=Path, default=_DOCS, metavar="FOLDER", help="of the page (default: docs/benchmarks)"
+    )
     parser.add_argument("--write-docs", action="store_true", help="write results.json, the page and the charts there")
     parser.add_argument("--render", action="store_true", help="measure nothing: write the page from its results.json")
     parser.add_argument("--readme-table", action="store_true", help="measure nothing: print the README's table")

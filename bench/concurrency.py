@@ -43,9 +43,7 @@ class Load:
 
 
 TINY = Load(rounds=1, processes=2, process_writes=3, threads=3, thread_writes=2, acquisitions=3, everyone=False)
-QUICK = Load(
-    rounds=7, processes=4, process_writes=500, threads=16, thread_writes=50, acquisitions=100, everyone=False
-)
+QUICK = Load(rounds=7, processes=4, process_writes=500, threads=16, thread_writes=50, acquisitions=100, everyone=False)
 FULL = Load(rounds=7, processes=4, process_writes=2000, threads=16, thread_writes=250, acquisitions=500, everyone=True)
 
 

@@ -6,6 +6,7 @@ four. The statuses are mixed as they would be in a queue that runs: two in ten w
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import shutil
@@ -39,7 +40,6 @@ def begin_at(place: int) -> None:
     _created = itertools.count(_FRESH + place * 1_000_000)
 
 
-
 def json_text(value: object) -> str:
     """Return the value as JSON text: the encoding that all hand-written contenders use."""
     return msgspec.json.encode(value).decode()
@@ -59,9 +59,7 @@ def row_id(number: int, kind: int = 0) -> str:
     """Return an id in the form of a UUIDv7, ordered as the numbers are; the same in every run."""
     millisecond = int(_BEGINNING.timestamp() * 1000) + number * 1000
     noise = (number * 8 + kind) * 0x9E3779B97F4A7C15 & (1 << 60) - 1
-    return (
-        f"{millisecond >> 16:08x}-{millisecond & 0xFFFF:04x}-7{kind:03x}-{0x8000 | noise >> 48:04x}-{noise & (1 << 48) - 1:012x}"
-    )
+    return f"{millisecond >> 16:08x}-{millisecond & 0xFFFF:04x}-7{kind:03x}-{0x8000 | noise >> 48:04x}-{noise & (1 << 48) - 1:012x}"
 
 
 def config(number: int) -> dict[str, Any]:
@@ -157,8 +155,7 @@ class Data:
     @property
     def ids(self) -> list[str]:
         """Ids of tasks in an order without locality, at the most 20,000; the same for every contender."""
-        chosen = random.Random(1).sample(range(self.rows), min(self.rows, 20_000))
-        return [row_id(number) for number in chosen]
+        return _sample(self.rows)
 
     @property
     def step(self) -> int:
@@ -179,6 +176,12 @@ class Data:
     def workflow_id(self, number: int) -> str:
         """Return the id of a workflow."""
         return row_id(number, 3)
+
+
+@functools.cache
+def _sample(rows: int) -> list[str]:
+    chosen = random.Random(1).sample(range(rows), min(rows, 20_000))
+    return [row_id(number) for number in chosen]
 
 
 def build(path: Path, rows: int, *, sessions: int | None = None) -> Data:

@@ -43,10 +43,7 @@ class _Grown:
 
 _NAMED = {operation.name: operation for operation in OPERATIONS}
 _GROWN = (
-    *(
-        _Grown(name, _NAMED[name].title, _NAMED[name].method, _NAMED[name].prepare)
-        for name in ("get", "find", "page")
-    ),
+    *(_Grown(name, _NAMED[name].title, _NAMED[name].method, _NAMED[name].prepare) for name in ("get", "find", "page")),
     _Grown("claim", "oldest pending task, as a claim looks it up", "oldest_pending", lambda _c, _d, n: [()] * n),
     _Grown("sweep", f"stale-session sweep, {_STALE} stale", "sweep", _sweeps),
     _Grown("create", _NAMED["create"].title, "create", _NAMED["create"].prepare, adds=True),
@@ -102,6 +99,7 @@ def _measured(
         found.setdefault(name, {"medians": {}, "minimums": {}})
         found[name]["medians"][str(rows)] = times.median
         found[name]["minimums"][str(rows)] = times.minimum
+        found[name]["interrupted"] = max(found[name].get("interrupted", 0.0), times.interrupted)
     for figures in found.values():
         figures["factor"] = figures["medians"][str(sizes[-1])] / figures["medians"][str(sizes[0])]
     return found

@@ -1,12 +1,15 @@
 """How it is measured: rounds in which every contender has its turn, and what is made of their times.
 
 A round gives each contender a few milliseconds, one after the other, in an order that moves on from round to round, so that a
-change of the machine's speed meets all of them. Ratios are taken within a round; what is reported is their median.
+change of the machine's speed meets all of them. Ratios are taken within a round; what is reported is their median. Where the
+system gave the processor to another program in a turn, the turn is repeated a few times; the share of the turns that were never
+free of it is noted, and says how far the run is to be trusted.
 """
 
 from __future__ import annotations
 
 import gc
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +25,21 @@ RULE = (
     "the upper quartile of the stored ones"
 )
 
-#: Runs what is measured so many times and returns the seconds that it took, without the preparation.
-Timed = Callable[[int], float]
+#: A turn in which the system took the processor away is repeated so often at the most, unless it is a long one.
+_TRIES = 4
+_LONG = 0.1
+
+
+@attrs.frozen
+class Turn:
+    """What some calls took in seconds, without their preparation, and whether the system interrupted them."""
+
+    seconds: float
+    interrupted: bool
+
+
+#: Makes so many calls and says what they took.
+Timed = Callable[[int], Turn]
 
 
 @attrs.frozen
@@ -37,9 +53,10 @@ class Subject:
 
 @attrs.frozen
 class Times:
-    """Seconds for a unit, one for each round, in their order."""
+    """Seconds for a unit, one for each round, in their order, and the share of the rounds that was interrupted."""
 
     rounds: list[float]
+    interrupted: float = 0.0
 
     @property
     def median(self) -> float:
@@ -64,7 +81,7 @@ def interleave(
     if calls is not None:
         for subject in subjects:
             subject.run(min(calls, 2))
-    measured: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    measured: dict[str, list[Turn]] = {subject.name: [] for subject in subjects}
     # what is there already is not searched for garbage again and again; what a contender makes in its turn is
     gc.collect()
     gc.freeze()
@@ -72,22 +89,46 @@ def interleave(
         for number in range(rounds):
             first = number % len(subjects)
             for subject in (*subjects[first:], *subjects[:first]):
-                made = planned[subject.name]
-                measured[subject.name].append(subject.run(made) / made / subject.units)
+                measured[subject.name].append(_best(subject.run, planned[subject.name]))
     finally:
         gc.unfreeze()
-    return {name: Times(times) for name, times in measured.items()}
+    return {
+        subject.name: Times(
+            [turn.seconds / planned[subject.name] / subject.units for turn in measured[subject.name]],
+            statistics.mean(turn.interrupted for turn in measured[subject.name]),
+        )
+        for subject in subjects
+    }
+
+
+def _best(run: Timed, calls: int) -> Turn:
+    """Return the first turn that was not interrupted, or else the fastest of a few."""
+    best = run(calls)
+    for _ in range(_TRIES - 1):
+        if not best.interrupted or best.seconds > _LONG:
+            break
+        best = min(best, run(calls), key=lambda turn: (turn.interrupted, turn.seconds))
+    return best
+
+
+def interruptions() -> int:
+    """Return how often the system has taken the processor away from this thread; always 0 where it does not say."""
+    if not hasattr(resource, "RUSAGE_THREAD"):
+        return 0
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 def timed(call: Callable[..., object], prepare: Callable[[int], Sequence[tuple[Any, ...]]]) -> Timed:
     """Return what measures calls with arguments that were made before the clock starts."""
 
-    def run(calls: int) -> float:
+    def run(calls: int) -> Turn:
         arguments = prepare(calls)
+        before = interruptions()
         begun = time.perf_counter()
         for given in arguments:
             call(*given)
-        return time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        return Turn(seconds, interruptions() != before)
 
     return run
 
@@ -102,6 +143,7 @@ def summary(measured: Mapping[str, Times], bases: Sequence[str]) -> dict[str, di
     found = {}
     for name, times in measured.items():
         found[name] = {"median": times.median, "minimum": times.minimum, "rounds": times.rounds, "ratios": {}}
+        found[name]["interrupted"] = times.interrupted
         for base in bases:
             if base in measured:
                 found[name]["ratios"][base] = statistics.median(ratios(times, measured[base]))
@@ -109,16 +151,14 @@ def summary(measured: Mapping[str, Times], bases: Sequence[str]) -> dict[str, di
 
 
 def _calibrated(subject: Subject, seconds: float, at_most: int) -> int:
-    """Return how many calls take about so long: an even number."""
-    subject.run(2)
-    calls = 4
+    """Return how many calls take about so long."""
+    calls = 1
     while calls < at_most:
-        took = subject.run(calls)
+        took = subject.run(calls).seconds
         if took >= seconds / 4:
-            calls = int(calls * seconds / took)
-            break
+            return max(1, min(int(calls * seconds / took), at_most))
         calls *= 4
-    return max(2, min(calls, at_most) // 2 * 2)
+    return at_most
 
 
 # ---------------------------------------------------------------- comparison

@@ -10,7 +10,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-_MODULES = ("apsw", "attrs", "msgspec", "uuid_utils", "click", "cattrs", "dotenv", "rich.console", "yoyo", "dao", "dao.migrate")
+_MODULES = (
+    "apsw",
+    "attrs",
+    "msgspec",
+    "uuid_utils",
+    "click",
+    "cattrs",
+    "dotenv",
+    "rich.console",
+    "yoyo",
+    "dao",
+    "dao.migrate",
+)
 _ROOT = Path(__file__).parents[1]
 
 

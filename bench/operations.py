@@ -35,8 +35,8 @@ class Size:
 
 
 TINY = Size(rows=60, rounds=1, seconds=0.0, writes=2, many=4)
-QUICK = Size(rows=10_000, rounds=7, seconds=0.02, writes=200, many=2_000)
-FULL = Size(rows=10_000, rounds=11, seconds=0.1, writes=600, many=10_000)
+QUICK = Size(rows=10_000, rounds=9, seconds=0.005, writes=100, many=2_000)
+FULL = Size(rows=10_000, rounds=21, seconds=0.01, writes=200, many=10_000)
 
 
 @attrs.frozen
@@ -134,7 +134,10 @@ def _is_value(_contender: Contender, _data: Data, result: Any, _given: tuple[Any
 
 
 def _is_set(contender: Contender, _data: Data, _result: Any, given: tuple[Any, ...]) -> None:
-    _true(f'"tokens":{given[1]["tokens"]}' in contender.raw(f"SELECT json(value) FROM configurations WHERE key = '{given[0]}'")[0][0])
+    _true(
+        f'"tokens":{given[1]["tokens"]}'
+        in contender.raw(f"SELECT json(value) FROM configurations WHERE key = '{given[0]}'")[0][0]
+    )
 
 
 def _is_workflow(contender: Contender, data: Data, result: Any, _given: tuple[Any, ...]) -> None:
@@ -221,7 +224,15 @@ OPERATIONS = (
     ),
     Operation("lend", "pool: acquire and release", "lend", lambda _c, _d, n: [()] * n, _anything),
     Operation("async_get", "asynchronous get by id", "get", _ids, _is_row, asynchronous=True),
-    Operation("async_create", "asynchronous create, own transaction", "create", _fresh, _anything, adds=True, asynchronous=True),
+    Operation(
+        "async_create",
+        "asynchronous create, own transaction",
+        "create",
+        _fresh,
+        _anything,
+        adds=True,
+        asynchronous=True,
+    ),
 )
 NAMES = tuple(operation.name for operation in OPERATIONS)
 
@@ -283,7 +294,9 @@ def _subjects(
 ) -> list[harness.Subject]:
     subjects = []
     for contender in opened:
-        if isinstance(contender, AsyncContender) is not operation.asynchronous or not contender.supports(operation.method):
+        if isinstance(contender, AsyncContender) is not operation.asynchronous or not contender.supports(
+            operation.method
+        ):
             continue
         run = _run(operation, contender, holds, size, runner)
         try:
@@ -308,9 +321,7 @@ def _call(operation: Operation, contender: Contender) -> Callable[..., Any]:
     return _from_values(contender) if operation.name == "create_from_values" else getattr(contender, operation.method)
 
 
-def _run(
-    operation: Operation, contender: Contender, holds: Data, size: Size, runner: asyncio.Runner
-) -> harness.Timed:
+def _run(operation: Operation, contender: Contender, holds: Data, size: Size, runner: asyncio.Runner) -> harness.Timed:
     def prepare(calls: int) -> Arguments:
         return operation.prepare(contender, holds, size.many if operation.many else calls)
 
@@ -318,10 +329,12 @@ def _run(
         return harness.timed(_call(operation, contender), prepare)
     method = getattr(contender, operation.method)
 
-    async def each(arguments: Arguments) -> float:
+    async def each(arguments: Arguments) -> harness.Turn:
+        before = harness.interruptions()
         begun = time.perf_counter()
         for given in arguments:
             await method(*given)
-        return time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        return harness.Turn(seconds, harness.interruptions() != before)
 
     return lambda calls: runner.run(each(prepare(calls)))

@@ -27,6 +27,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+def busy(document: Document) -> str:
+    """Return how much other programs had of the machine during the run."""
+    share = document["interrupted"]
+    return f"other programs interrupted {share:.0%} of the turns; on a machine that is idle it is next to none"
+
+
 # ---------------------------------------------------------------- terminal
 
 
@@ -73,10 +79,8 @@ def _aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
 # ---------------------------------------------------------------- tables
 
 
-def _ratio_table(
-    operations: Document, names: Sequence[str], base: str, *, only: Sequence[str] = ()
-) -> list[list[str]]:
-    """Return the ratios to the base, and the base's own time; "–" where a contender has no natural way."""
+def _ratio_table(operations: Document, names: Sequence[str], base: str, *, only: Sequence[str] = ()) -> list[list[str]]:
+    """Return the ratios to the base, and the base's own time; a dash where a contender has no natural way."""
     present = [name for name in names if any(name in entry["contenders"] for entry in operations.values())]
     others = [name for name in present if name != base]
     rows = [["operation", base, *others]]
@@ -84,7 +88,7 @@ def _ratio_table(
         measured = entry["contenders"]
         if entry["base"] != base or base not in measured or (only and key not in only):
             continue
-        cells = [f"{measured[name]['ratios'][base]:.2f}" if name in measured else "–" for name in others]
+        cells = [f"{measured[name]['ratios'][base]:.2f}" if name in measured else targets.MISSING for name in others]
         rows.append([entry["title"], duration(measured[base]["median"]), *cells])
     return rows
 
@@ -93,7 +97,7 @@ def _times_table(entry: Document) -> list[list[str]]:
     bases = [base for base in (BASE, STANDARD, ASYNC_BASE) if base in entry["contenders"]]
     rows = [["contender", "median", "minimum", *(f"to {base}" for base in bases)]]
     for name, figures in entry["contenders"].items():
-        ratios = [f"{figures['ratios'][base]:.2f}" if base in figures["ratios"] else "–" for base in bases]
+        ratios = [f"{figures['ratios'][base]:.2f}" if base in figures["ratios"] else targets.MISSING for base in bases]
         rows.append([name, duration(figures["median"]), duration(figures["minimum"]), *ratios])
     return rows
 
@@ -114,7 +118,7 @@ def _concurrency_table(entry: Document) -> list[list[str]]:
         return rows
     rows = [["contender", "writes per second", f"throughput to {BASE}", "worst wait", "errors"]]
     for name, found in contenders.items():
-        ratio = f"{1 / found['ratios'][BASE]:.2f}" if found["ratios"] else "–"
+        ratio = f"{1 / found['ratios'][BASE]:.2f}" if found["ratios"] else targets.MISSING
         rows.append([name, f"{1 / found['median']:,.0f}", ratio, duration(found["worst"]), str(found["errors"])])
     return rows
 
@@ -141,7 +145,10 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 def readme_table(document: Document) -> str:
     """Return the table that the project's README shows."""
     rows = _ratio_table(document["operations"], (BASE, *_README_CONTENDERS), BASE, only=_IN_README)
-    rows = [[cell.replace(BASE, "bare apsw tuples") if not number else cell for cell in row] for number, row in enumerate(rows)]
+    rows = [
+        [cell.replace(BASE, "bare apsw tuples") if not number else cell for cell in row]
+        for number, row in enumerate(rows)
+    ]
     machine = document["machine"]
     return (
         f"{_markdown(rows)}\n\n"
@@ -164,12 +171,10 @@ def _sections(document: Document, judged: Sequence[targets.Target]) -> Iterator[
     )
     yield (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory']} memory, {machine['kernel']}, {machine['python']}; "
-        f"{document['date']}, a {document['mode']} run."
+        f"{document['date']}, a {document['mode']} run. {busy(document).capitalize()}."
     )
     yield "## Targets"
-    rows = [
-        [target.operation, target.what, target.limit, target.measured, _VERDICT[target.met]] for target in judged
-    ]
+    rows = [[target.operation, target.what, target.limit, target.measured, _VERDICT[target.met]] for target in judged]
     yield _markdown([["operation", "figure", "limit", "measured", ""], *rows])
     yield "## How it is measured"
     yield _method(document)
@@ -193,7 +198,7 @@ title of about 40 characters, a description of about 200, a config of six keys w
 {document["rows"]:,} tasks. What each operation returns is checked once before it is measured.
 
 {document["rounds"]} rounds; in each, every contender has a turn of some milliseconds, in an order that moves on. A ratio is the median
-of the ratios within the rounds. "–": the library has no way of its own to do this, or it is not installed.
+of the ratios within the rounds. "{targets.MISSING}": the library has no way of its own to do this, or it is not installed.
 
 - Tuples: rows as the driver gives them, JSON left as text, also in the line "both JSON columns read". Records: a frozen attrs
   class written by hand, with datetimes, an enum, and JSON decoded by the same library as dao's.

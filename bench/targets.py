@@ -15,6 +15,8 @@ from bench.growth import LIMIT
 Document = Mapping[str, Any]
 #: The cost of a B-tree's depth and a cold cache is the bare driver's too: this much more than its factor is dao's own.
 _BESIDE = 1.1
+#: What stands where nothing was measured.
+MISSING = "\N{EN DASH}"
 
 
 @attrs.frozen
@@ -54,7 +56,7 @@ def _operations(operations: Document) -> Iterator[Target]:
         "pool: acquire and release",
         "uncontended",
         "< 2 µs",
-        f"{lent['median'] * 1e6:.2f} µs" if lent else "–",
+        f"{lent['median'] * 1e6:.2f} µs" if lent else MISSING,
         lent["median"] < 2e-6 if lent else None,
     )
     yield _ratio(operations, "async_get", ASYNC_BASE, 1.0, contender="dao (async)")
@@ -70,7 +72,7 @@ def _ratio(operations: Document, name: str, base: str, limit: float, *, contende
         operations.get(name, {}).get("title", name),
         f"to {base}",
         f"≤ {limit:.2f}",
-        "–" if value is None else f"{value:.2f}",
+        MISSING if value is None else f"{value:.2f}",
         # what is printed as the limit is the limit
         None if value is None else round(value, 2) <= limit,
     )
@@ -87,7 +89,7 @@ def _concurrency(concurrency: Document) -> Iterator[Target]:
         concurrency.get("fairness", {}).get("title", "pool, many threads: wait"),
         "99th percentile to the median",
         "≤ 3",
-        "–" if value is None else f"{value:.2f}",
+        MISSING if value is None else f"{value:.2f}",
         None if value is None else value <= 3,
     )
     own, bare = (_contender(concurrency, "processes", name) for name in ("dao", BASE))
@@ -98,15 +100,17 @@ def _concurrency(concurrency: Document) -> Iterator[Target]:
         title,
         f"throughput to {BASE}",
         "≥ 0.90",
-        "–" if throughput is None else f"{throughput:.2f}",
+        MISSING if throughput is None else f"{throughput:.2f}",
         None if throughput is None else round(throughput, 2) >= 0.9,
     )
-    yield Target(title, "errors", "none", str(own["errors"]) if known else "–", own["errors"] == 0 if known else None)
+    yield Target(
+        title, "errors", "none", str(own["errors"]) if known else MISSING, own["errors"] == 0 if known else None
+    )
     yield Target(
         title,
         f"worst wait, median of the rounds, to {BASE}",
         f"≤ {bare['worst'] * 1000:.0f} ms" if known else "≤ 1.00",
-        f"{own['worst'] * 1000:.0f} ms" if known else "–",
+        f"{own['worst'] * 1000:.0f} ms" if known else MISSING,
         own["worst"] <= bare["worst"] if known else None,
     )
 
@@ -130,7 +134,7 @@ def _imports(imports: Document) -> Iterator[Target]:
         "import dao",
         "over an empty interpreter, without yoyo",
         "≤ 40 ms",
-        "–" if took is None else f"{took:.0f} ms",
+        MISSING if took is None else f"{took:.0f} ms",
         None if took is None else took <= 40 and not imports["dao_loads_yoyo"],
     )
 
@@ -154,6 +158,6 @@ def _migrations(document: Document) -> Iterator[Target]:
             title,
             f"to {other}",
             f"≤ {limit}",
-            "–" if value is None else f"{value:.2f}",
+            MISSING if value is None else f"{value:.2f}",
             None if value is None else round(value, 2) <= limit,
         )

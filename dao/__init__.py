@@ -14,13 +14,13 @@ The tables come from `dao.migrate`; async code finds the same functions through 
 rest when it is first used: the command line needs next to nothing of it, and starts in half the time.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from dao.errors import *  # noqa: F403 - the whole hierarchy is public
 from dao.errors import __all__ as _errors
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
     from dao.codec import new_id
     from dao.engine import connect, run_in_transaction, transaction
@@ -86,11 +86,11 @@ _NAMES = {
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     if name in _MODULES:
-        return importlib.import_module(f"dao.{name}")
+        return _importlib.import_module(f"dao.{name}")
     if name in _MODULE_OF:
-        found = getattr(importlib.import_module(f"dao.{_MODULE_OF[name]}"), name)
+        found = getattr(_importlib.import_module(f"dao.{_MODULE_OF[name]}"), name)
         globals()[name] = found
         return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,8 +19,8 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 def get(connection: Connection, table: Table[R], sql: str, key: Sequence[str]) -> R | None:
     """Return the record that a statement finds by its key, or None."""
-    rows = fetch(connection, sql, key)
-    return table.from_row(rows[0]) if rows else None
+    found = table.from_rows(fetch(connection, sql, key))
+    return found[0] if found else None
 
 
 def found(record: R | None, table: Table[R], key: object) -> R:
@@ -59,13 +59,13 @@ def update(
     """
     with transaction(connection):
         changed = fetch(connection, sql, parameters)
-        rows = fetch(connection, get_sql, key)
+        record = get(connection, table, get_sql, key)
+        if changed and record is not None:
+            return record
         name = key[0] if len(key) == 1 else key
-        if not rows:
+        if record is None:
             raise not_found(table, name)
-        if not changed:
-            raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
-        return table.from_row(rows[0])
+        raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
 
 
 def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:

@@ -148,11 +148,10 @@ def find_page(
         ends=ends,
     )
     rows = fetch(connection, sql, (*parameters, *choices, limit + 1))
-    from_row = table.from_row
     if len(rows) <= limit:
-        return Page([from_row(row) for row in rows], None)
+        return Page(table.from_rows(rows), None)
     rows.pop()
-    return Page([from_row(row) for row in rows], functools.partial(_next, table, rows[-1], query))
+    return Page(table.from_rows(rows), functools.partial(_next, table, rows[-1], query))
 
 
 def _next(table: Table[Any], row: tuple[Any, ...], query: object) -> str:

@@ -137,9 +137,9 @@ class Pool:
         What returns is committed, and as durable as `synchronous` has it.
 
         Functions run one after the other, in the order of arrival, so a slow one delays all that wait. One begins within
-        `timeout` seconds, which replace the pool's, or never. Once it has begun, this waits for its commit. After a
-        Ctrl-C in that wait it may yet be stored. Parts of a function are undone with `dao.transaction`; COMMIT and
-        ROLLBACK are refused, and cursors that were not read to their end are closed.
+        `timeout` seconds, which replace the pool's, or never. Once it has begun, this waits for its commit, and a Ctrl-C
+        is raised after that. Part of a function is undone with `dao.transaction`; COMMIT and ROLLBACK are refused, and
+        cursors that were not read to their end are closed.
 
         A database in memory is its one connection: there each function gets a transaction of its own.
 

@@ -102,12 +102,12 @@ def list_active(connection: Connection, *, client_id: str | None = None) -> list
         rows = fetch(connection, _LIST_ACTIVE)
     else:
         rows = fetch(connection, _LIST_ACTIVE_OF_CLIENT, (client_id,))
-    return [SESSIONS.from_row(row) for row in rows]
+    return SESSIONS.from_rows(rows)
 
 
 def find_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[Session]:
     """Return all open sessions whose last heartbeat is older than that, the longest silent first."""
-    return [SESSIONS.from_row(row) for row in fetch(connection, _FIND_STALE, (_cutoff(older_than, now),))]
+    return SESSIONS.from_rows(fetch(connection, _FIND_STALE, (_cutoff(older_than, now),)))
 
 
 def close_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[str]:

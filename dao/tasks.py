@@ -83,8 +83,7 @@ def create_many(connection: Connection, tasks: Iterable[Task]) -> None:
 
 def get(connection: Connection, id: str) -> Task | None:
     """Return the task with this id, or None."""
-    rows = fetch(connection, _GET, (id,))
-    return TASKS.from_row(rows[0]) if rows else None
+    return crud.get(connection, TASKS, _GET, (id,))
 
 
 def get_one(connection: Connection, id: str) -> Task:

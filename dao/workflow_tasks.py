@@ -147,12 +147,14 @@ def reorder(connection: Connection, workflow_id: str, task_ids: Sequence[str]) -
 def list_tasks(connection: Connection, workflow_id: str) -> list[LinkedTask]:
     """Return all tasks of a workflow, each with its link, by sequence. Empty if it has none or does not exist."""
     rows = fetch(connection, _LIST_TASKS, (workflow_id,))
-    return [LinkedTask(TASKS.from_row(row[:_TASK_WIDTH]), WORKFLOW_TASKS.from_row(row[_TASK_WIDTH:])) for row in rows]
+    tasks = TASKS.from_rows(row[:_TASK_WIDTH] for row in rows)
+    links = WORKFLOW_TASKS.from_rows(row[_TASK_WIDTH:] for row in rows)
+    return [LinkedTask(task, link) for task, link in zip(tasks, links, strict=True)]
 
 
 def list_workflows(connection: Connection, task_id: str) -> list[Workflow]:
     """Return all workflows that have this task, by id: the order in which they were made, for ids of `new_id`."""
-    return [WORKFLOWS.from_row(row) for row in fetch(connection, _LIST_WORKFLOWS, (task_id,))]
+    return WORKFLOWS.from_rows(fetch(connection, _LIST_WORKFLOWS, (task_id,)))
 
 
 def count(connection: Connection, workflow_id: str) -> int:

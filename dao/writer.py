@@ -160,13 +160,12 @@ class Writer:
             self._queue.append(call)
 
     def leave(self, call: Call) -> bool:
-        """Take a call out of the queue. Return whether it was still there: then its function never runs."""
+        """Take a call out of the queue. Return whether its function never runs, as it was still there. Safe to repeat."""
         with self._lock:
-            try:
+            if call in self._queue:
+                call.left = True
                 self._queue.remove(call)
-            except ValueError:
-                return False
-            return True
+            return call.left
 
     def timed_out(self, timeout: float) -> PoolTimeout:
         """Return the error for a call that has left the queue, and count it."""

@@ -33,7 +33,6 @@ and its like are measured with that in hand; the operation "create from values" 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,8 +106,3 @@ def check_settings(read: dict[str, Any]) -> None:
     for name, value in expected.items():
         if read[name] != value:
             raise RuntimeError(f"PRAGMA {name} is {read[name]!r} on its connection, not {value!r}")
-
-
-def milliseconds_since(begun: float) -> int:
-    """Return the whole milliseconds since a reading of the monotonic clock."""
-    return round((time.monotonic() - begun) * 1000)

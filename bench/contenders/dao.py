@@ -9,7 +9,6 @@ from typing import Any
 import attrs
 
 import dao
-
 from bench.contenders.base import LIMIT, AsyncContender, Contender
 from bench.data import PAGE
 from dao import aio, configurations, sessions, tasks, tool_executions, workflow_tasks
@@ -108,7 +107,7 @@ class Dao(Contender):
     def get_value(self, key: str) -> Any:
         return configurations.get(self.connection, key)
 
-    def set_value(self, key: str, value: object, moment: str) -> None:
+    def set_value(self, key: str, value: object, moment: str) -> None:  # noqa: ARG002 - dao takes the time itself
         configurations.set(self.connection, key, value)
 
     def workflow(self, id: str) -> list[dao.Task]:

@@ -1,5 +1,6 @@
 """Django's ORM, configured in the process; the tables are those of the migrations (`managed = False`)."""
 
+# ruff: noqa: DJ008 - nobody prints these models
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,10 +26,10 @@ if not settings.configured:
     )
     django.setup()
 
-from django.db import connections, models, transaction  # noqa: E402 - Django must be configured first
-from django.db.models import Q  # noqa: E402 - as above
+from django.db import connections, models, transaction
+from django.db.models import Q
 
-from bench.contenders.base import LIMIT, Contender  # noqa: E402 - as above
+from bench.contenders.base import LIMIT, Contender
 
 
 def _text(**options: Any) -> Any:

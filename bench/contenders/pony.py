@@ -117,7 +117,9 @@ class Pony(Contender):
         created_at, id = place
         with orm.db_session:
             before = orm.select(
-                task for task in Task if task.created_at <= created_at and (task.created_at < created_at or task.id < id)
+                task
+                for task in Task
+                if task.created_at <= created_at and (task.created_at < created_at or task.id < id)
             )
             return list(before.order_by(lambda task: (orm.desc(task.created_at), orm.desc(task.id))).limit(LIMIT))
 

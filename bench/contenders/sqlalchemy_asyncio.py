@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+# an engine imports its driver when it is made: without this, a driver that is missing would not be named
+import aiosqlite  # noqa: F401 - see above
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from bench.contenders import sqlalchemy_orm, sqlalchemy_tables
 from bench.contenders.base import AsyncContender
-
-# an engine imports its driver when it is made: without this, a driver that is missing would not be named
-import aiosqlite  # noqa: F401, I001 - see above
 
 
 class AsyncORM(AsyncContender):

@@ -148,7 +148,9 @@ class Mapped(Contender):
     def heartbeat(self, id: str, moment: str) -> None:
         alive = sa.update(self.session).where(self.session.id == id, self.session.is_active == 1)
         with self.make.begin() as session:
-            done = session.execute(alive.values(last_heartbeat=moment), execution_options={"synchronize_session": False})
+            done = session.execute(
+                alive.values(last_heartbeat=moment), execution_options={"synchronize_session": False}
+            )
             if done.rowcount != 1:
                 raise LookupError(id)
 

@@ -35,6 +35,7 @@ class Output:
         self.as_json = as_json
         self._consoles: dict[int, Any] = {}
         self._status: Any = None
+        self._snapshot: str | None = None
 
     # ------------------------------------------------------------ lines
 
@@ -91,7 +92,9 @@ class Output:
             case migrate.Notice(step, text):
                 self.note(f"{step.id}: {text}")
             case migrate.Snapshotted(snapshot):
-                self.note(f"snapshot of what is there now: {snapshot.path}")
+                self._snapshot = str(snapshot.path)
+                if not self.as_json:
+                    self.note(f"snapshot of what is there now: {snapshot.path}")
             case migrate.Waiting(seconds, holder):
                 who = f" held by {holder}" if holder else ""
                 self.note(f"waiting for the lock{who} ({seconds:.0f} s) …")
@@ -105,7 +108,7 @@ class Output:
             plural = "" if result.statements == 1 else "s"
             took = milliseconds(result.seconds)
             self.line(f"{done} {result.id} ({result.statements} statement{plural}, {took})", style="green")
-            for loss in result.losses:
+            for loss in () if self.as_json else result.losses:
                 self.note(f"{result.id} lost {loss}")
         if results:
             total = milliseconds(sum(result.seconds for result in results))
@@ -115,6 +118,7 @@ class Output:
         self.json(
             {
                 "database": database,
+                "snapshot": self._snapshot,
                 "results": [
                     {
                         "id": result.id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import Any
 
 import attrs
@@ -15,13 +16,14 @@ __all__ = ["Deed", "carry_over", "history"]
 _OURS = """
 SELECT at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version
 FROM   _dao_history
-ORDER  BY at_utc, id
+ORDER  BY id
 """
 # what the stock command did, or a version of this package that kept no history
 _YOYOS = """
 SELECT created_at_utc, operation, migration_id, NULL, NULL, username, hostname, NULL
 FROM   _yoyo_log
 """
+_BY_TIME = " ORDER BY created_at_utc"
 _NOT_OURS = "WHERE id NOT IN (SELECT yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
 
 
@@ -53,13 +55,13 @@ def history(target: Target) -> list[Deed]:
         return []
     with opened(target, read_only=True) as connection:
         present = {name for (name,) in connection.execute(ledger.TABLE_NAMES)}
-        rows: list[Any] = []
-        if "_dao_history" in present:
-            rows += connection.execute(_OURS).fetchall()
+        ours: list[Any] = connection.execute(_OURS).fetchall() if "_dao_history" in present else []
+        yoyos: list[Any] = []
         if "_yoyo_log" in present:
-            rows += connection.execute(_YOYOS + (_NOT_OURS if "_dao_history" in present else "")).fetchall()
-    # sorting is stable: what was noted in one microsecond stays in order
-    rows.sort(key=lambda row: str(row[0]).replace(" ", "T"))
+            not_ours = _NOT_OURS if "_dao_history" in present else ""
+            yoyos = connection.execute(_YOYOS + not_ours + _BY_TIME).fetchall()
+    # ours stay in the order in which they were noted, whatever the clock said
+    rows = heapq.merge(ours, yoyos, key=lambda row: str(row[0]).replace(" ", "T"))
     return [
         Deed(
             at=str(at).replace(" ", "T"),

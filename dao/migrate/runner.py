@@ -16,7 +16,15 @@ import attrs
 
 from dao import sqlite
 from dao.engine import Connection
-from dao.errors import CheckFailed, DatabaseBusy, Error, LedgerMismatch, MigrationFailed
+from dao.errors import (
+    CheckFailed,
+    DatabaseBusy,
+    Error,
+    LedgerMismatch,
+    MigrationError,
+    MigrationFailed,
+    ReadOnlyDatabase,
+)
 from dao.migrate import drift, guard, ledger
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.content import holds_rows
@@ -46,19 +54,22 @@ def run(
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
 
-    `prepare` may change the database before the first of them, in the run's transaction. All in one transaction, or with
-    `each` every script in its own. A script that cannot run in a transaction, or wants foreign keys enforced, runs alone;
-    what stands before it is committed first. With `snapshots`, one of a file that holds rows is taken before anything
-    changes, and so many are kept.
+    All in one transaction, or with `each` every script in its own. A script that cannot run in a transaction, or wants
+    foreign keys enforced, runs alone; what stands before it is committed first. `prepare` may change the database before
+    the first of them, in the run's transaction, which all must share then. With `snapshots`, one of a file that holds rows
+    is taken before anything changes, and so many are kept.
 
     Raises:
         MigrationFailed: A script failed.
         CheckFailed: A foreign key was broken, data got lost, or the file is damaged.
         DatabaseCorrupt: The file was damaged before the run.
         LedgerMismatch: Between two transactions of this run, another undid what it had done.
+        MigrationError: After `prepare`, a script cannot share its transaction.
         DatabaseBusy: Another connection kept the lock.
         DiskFull: There is no room for the snapshot.
     """
+    if connection.readonly("main"):
+        raise ReadOnlyDatabase(f"{sqlite.file_of(connection)} is read-only: open it without mode=ro")
     tell: Report = report or (lambda _event: None)
     results: list[Result] = []
     todo: list[Step] | None = None
@@ -74,6 +85,8 @@ def run(
                 state = ledger.read(connection)
                 _refuse_interference(results, state)
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
+                if prepare is not None:
+                    _refuse_parts(todo)
                 if todo and todo[0].foreign_keys != enforced:
                     # that can be set between two transactions only
                     enforced = not enforced
@@ -132,6 +145,16 @@ def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:
             break
         batch.append(step)
     return batch
+
+
+def _refuse_parts(todo: Sequence[Step]) -> None:
+    """Refuse scripts that need a transaction of their own where all of them must share one."""
+    alone = [step.id for step in todo if step.foreign_keys or not step.transactional]
+    if alone:
+        raise MigrationError(
+            f"these do not run in the transaction of the others ({', '.join(alone)}), so a failure could come after "
+            "everything was dropped. Nothing was changed; delete the database and migrate instead"
+        )
 
 
 def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:

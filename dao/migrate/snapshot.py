@@ -81,7 +81,7 @@ def take_snapshot(
     if keep is not None and keep < 1:
         raise ValueError(f"keep={keep}: a number from 1, since the new snapshot is one")
     path = database_of(target)
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise MigrationError(f"{path} does not exist: there is nothing to take a snapshot of. `dao migrate` creates it")
     with open_file(target, report) as reader:
         snapshot = save(reader, path, version)
@@ -182,7 +182,7 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
         Error: As `verify`.
     """
     path = os.path.abspath(path)
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise MigrationError(f"the snapshot {path} does not exist; `dao snapshots` lists those there are")
     if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
         # what is in there would be passed over, and a plain read of a live file loses this process's locks on it

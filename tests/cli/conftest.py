@@ -120,9 +120,9 @@ class Terminal:
     def interrupt(self) -> None:
         """Press Ctrl-C until it is answered: one that comes just before a read begins goes unnoticed by Python."""
         end = time.monotonic() + PATIENCE
-        while "interrupted" not in self.shown:
+        while "error: interrupted" not in self.shown:
             self.press("\x03")
-            while "interrupted" not in self.shown and self._ready(1) and self._read():
+            while "error: interrupted" not in self.shown and self._ready(1) and self._read():
                 assert time.monotonic() < end, self.shown
 
     def close(self) -> int:

@@ -29,7 +29,7 @@ def test_migrate_again_says_that_there_is_nothing_to_do(run, path):
     before = dump(path)
     assert run("migrate") == (outcome := run("migrate"))
     assert (outcome.code, outcome.out) == (0, "orchestrator.db: nothing to apply\n")
-    assert run("migrate", "--json").document == {"database": "orchestrator.db", "results": []}
+    assert run("migrate", "--json").document == {"database": "orchestrator.db", "snapshot": None, "results": []}
     assert dump(path) == before
 
 
@@ -53,10 +53,12 @@ def test_migrate_with_a_limit_stops_there(run, path, options, applied):
 
 
 def test_migrate_json_has_a_result_for_each_migration(run):
-    """A result has the id, the direction, statements, seconds and notices."""
+    """A result has the id, the direction, statements, seconds, notices and losses."""
     results = run("migrate", "--json").document["results"]
     assert [result["id"] for result in results] == IDS
-    assert [set(result) for result in results] == [{"id", "direction", "statements", "seconds", "notices"}] * 3
+    assert [set(result) for result in results] == [
+        {"id", "direction", "statements", "seconds", "notices", "losses"}
+    ] * 3
     assert {result["direction"] for result in results} == {"apply"}
     assert [result["statements"] for result in results] == [1, 2, 1]
 

@@ -27,6 +27,7 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
         "database": "orchestrator.db",
         "exists": False,
         "current": False,
+        "drift": [],
         "migrations": [
             {
                 "id": id,
@@ -66,6 +67,8 @@ def test_status_marked_irreversible_and_out_of_order_are_said(run, folder):
         "applied     0003_c       WHEN",
         "pending     0002.5_late  irreversible, out of order",
         "orchestrator.db: 3 applied, 1 pending",
+        "the schema is not what these migrations make (`dao schema diff`):",
+        "  table c is missing",
     ]
 
 
@@ -128,6 +131,10 @@ def test_migrate_out_of_order_allowed_applies_it(run, partly, folder):
     assert tables(partly) == ["a", "b", "c", "z"]
 
 
+#: What a step has in JSON that neither enforces foreign keys nor drops anything.
+PLAIN = {"foreign_keys": False, "drops": []}
+
+
 def test_plan_prints_the_scripts_in_order_and_runs_none(run, partly, folder):
     """Each step has its file; one that runs outside of a transaction says so; nothing is changed."""
     write(folder, {"0004_v.sql": ALONE + "VACUUM;"})
@@ -137,8 +144,8 @@ def test_plan_prints_the_scripts_in_order_and_runs_none(run, partly, folder):
         "apply 0004_v (from three/0004_v.sql, alone and outside of a transaction)",
     ]
     assert run("plan", "--json").document["steps"] == [
-        {"id": "0003_c", "direction": "apply", "path": "three/0003_c.sql", "transactional": True},
-        {"id": "0004_v", "direction": "apply", "path": "three/0004_v.sql", "transactional": False},
+        {"id": "0003_c", "direction": "apply", "path": "three/0003_c.sql", "transactional": True} | PLAIN,
+        {"id": "0004_v", "direction": "apply", "path": "three/0004_v.sql", "transactional": False} | PLAIN,
     ]
     assert dump(partly) == before
 
@@ -163,7 +170,10 @@ def test_plan_takes_the_limits_of_migrate_and_rollback(run, partly, options, pla
 def test_plan_rollback_of_a_removed_file_comes_from_the_ledger(run, partly, folder):
     """A file that has gone is undone by the text that was applied, and the plan says so."""
     removed(folder)
-    assert run("plan", "--rollback").out == "roll back 0002_b (from the ledger)\n"
+    assert run("plan", "--rollback").out.splitlines() == [
+        "roll back 0002_b (from the ledger)",
+        "  drops what it made, with what that holds: table b",
+    ]
     assert run("plan", "--rollback", "--json").document["steps"][0]["path"] is None
     assert run("rollback").code == 0
     assert tables(partly) == ["a"]

@@ -33,7 +33,7 @@ def lock(partly):
         (["frobnicate"], ["No such command 'frobnicate'"]),
         (["--frobnicate"], ["--frobnicate"]),
         (["migrate", "--frobnicate"], ["--frobnicate"]),
-        (["migrate", "now"], ["unexpected extra argument (now)"]),
+        (["migrate", "now"], ["No such command 'now'"]),
         (["migrate", "--steps", "x"], ["'--steps'", "'x'"]),
         (["migrate", "--steps", "-1"], ["'--steps'", "-1"]),
         (["rollback", "--steps", "-1"], ["'--steps'", "-1"]),
@@ -84,7 +84,7 @@ def test_command_bad_variable_is_named_by_every_command(run, monkeypatch, settin
     """A variable that means nothing is refused, whatever the command makes of it."""
     variable, _, value = setting.partition("=")
     monkeypatch.setenv(variable, value)
-    for name in CALLS:
+    for name in CALLS.keys() - {"lint", "verify"}:  # they have no database
         misused(run(*CALLS[name]), "a database URL begins" if variable == "DATABASE_URL" else f"Error: {setting}: ")
 
 
@@ -158,7 +158,7 @@ def test_command_damaged_database_is_refused_and_kept(run, partly, name):
 def test_command_folder_of_the_database_missing_is_said(run, workplace, name):
     """A path that leads nowhere: what only looks takes it for a database that does not exist, all others refuse."""
     outcome = run(*CALLS[name], "--database", "sqlite:///no/such.db")
-    if name in {"status", "plan"}:
+    if name in {"status", "plan", "history", "rehearse"}:
         assert outcome.code == 0
     else:
         refused(outcome, "no/such.db", "does not exist")

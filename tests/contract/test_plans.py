@@ -57,10 +57,16 @@ def complaints(lines: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def today() -> dict[str, plans.Plans]:
+def every() -> dict[str, dict[str, str]]:
+    """All statements, by module and name."""
+    return plans.statements()
+
+
+@pytest.fixture(scope="module")
+def today(every) -> dict[str, plans.Plans]:
     """The plans of all statements as they are now."""
     connection = plans.database()
-    found = plans.collect(connection)
+    found = plans.collect(connection, every)
     connection.close()
     return found
 
@@ -147,14 +153,14 @@ def indexes() -> dict[str, str]:
     return dict(found)
 
 
-def test_indexes_each_is_needed_by_a_plan_or_has_its_reason(today):
+def test_indexes_each_is_needed_by_a_plan_or_has_its_reason(every, today):
     """Without any one of the indexes a stored plan is another, in any version of SQLite, so that the suite fails."""
     needless = set()
     kinds = indexes()
     assert list(kinds.values()).count("c") >= 13
     for index in (name for name, origin in kinds.items() if origin == "c"):
         connection = plans.database(without=index)
-        without = plans.collect(connection)
+        without = plans.collect(connection, every)
         connection.close()
         by_name = [plans.differences(today[name], without[name]) for name in MODULES]
         by_essence = [
@@ -227,7 +233,7 @@ def test_plan_statement_with_a_trigger_shows_what_the_trigger_does(connection):
 def shapes(module: Any) -> list[tuple[str, str]]:
     """Return every way to call `find` and `count`, from none to all of the statuses, each with its statement."""
     connection = plans.populated()
-    found = list(plans.asked(connection, module, range(len(LISTED[module]) + 1)))
+    found = [(call, sql) for call, sql, _ in plans.asked(connection, module, range(len(LISTED[module]) + 1))]
     connection.close()
     return found
 
@@ -287,7 +293,7 @@ def test_count_every_shape_reads_a_range_of_an_index(connection, module):
 
 def test_recent_errors_merges_two_walks(connection):
     """The failures and the timeouts of a tool come in order out of one index."""
-    lines = plan(connection, plans.produced(connection, tool_executions.recent_errors, tool_name="x"))
+    lines = plan(connection, plans.ran(connection, tool_executions.recent_errors, tool_name="x")[0])
     assert complaints(lines) == []
     assert "MERGE (UNION ALL)" in lines
 

@@ -25,6 +25,8 @@ IDS = ids(migrate.load())
 NEW = "SELECT name FROM sqlite_schema WHERE name IN ('more', 'saved') ORDER BY name"
 #: Milliseconds to wait for a lock: busy is no error, however slow the machine.
 PATIENCE = 60_000
+#: Seconds between what a program does and what it does next, so that it leaves the processor to the others.
+PAUSE = 0.002
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +133,13 @@ class Programs:
     def _read_by_functions(self) -> None:
         with self._connection() as connection:
             while not self._stop.is_set():
+                stored = len(self.written)
                 known = self.written[-3:]
                 assert [tasks.get(connection, task.id) for task in known] == known
-                newest = tasks.find(connection, limit=20).items
-                assert not known or known[0].id in {task.id for task in newest}
+                newest = [task.created_at for task in tasks.find(connection, limit=20).items]
+                assert newest == sorted(newest, reverse=True)
+                assert tasks.count(connection) >= stored
+                time.sleep(PAUSE)
 
     def _read_plainly(self) -> None:
         """In one transaction, schema and rows are of one and the same moment."""
@@ -151,6 +156,7 @@ class Programs:
                     if columns:
                         connection.execute("SELECT * FROM tasks ORDER BY id DESC LIMIT 20").fetchall()
                 self.schemas.add(there)
+                time.sleep(PAUSE)
 
     def _write(self) -> None:
         with self._connection() as connection:
@@ -158,7 +164,7 @@ class Programs:
                 task = dao.Task(title=f"task {len(self.written)}", task_type="development")
                 tasks.create(connection, task)
                 self.written.append(task)
-                time.sleep(0.0005)
+                time.sleep(PAUSE)
 
 
 def assert_all_stored(path: Path, written: list[dao.Task]) -> None:

@@ -306,7 +306,7 @@ def survive(
 ) -> collections.Counter[str]:
     """Kill a job so many times, at moments spread evenly over the time that it takes; return in which phases it was."""
     job, world = find(name, worlds)
-    for _ in range(2):
+    for _ in range(1 if kills < 10 else 3):
         path = prepare(folder / "live", job, world)
         begun = time.perf_counter()
         assert migrators.wait(run(path, job, world, migrators)) == 0, migrators.errors()
@@ -325,7 +325,7 @@ def survive(
     return phases
 
 
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize("name", [name for name in JOBS if "parts" not in name])
 def test_kill_9_at_any_moment_leaves_the_old_database_or_the_new(tmp_path, worlds, migrators, name):
     """After a kill, ledger and schema agree, rows are as before or after, nothing is locked, and the next run finishes."""
     survive(3, name, tmp_path, worlds, migrators)
@@ -363,7 +363,7 @@ def die_at_each(
 @pytest.mark.parametrize("name", ["apply, alone", "restore"])
 def test_kill_9_at_some_writes_leaves_the_old_database_or_the_new(tmp_path, worlds, migrators, name):
     """The same with a process that is killed by what it writes, so that no moment is too short to be hit."""
-    die_at_each(97, name, tmp_path, worlds, migrators)
+    die_at_each(149, name, tmp_path, worlds, migrators)
 
 
 @pytest.mark.slow

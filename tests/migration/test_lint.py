@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dao.errors import MigrationFileError
@@ -595,6 +596,7 @@ SCRIPTS = sorted(
 def test_lint_whatever_the_scripts_never_raises(texts, cut):
     """Scripts in any order, cut off anywhere, have findings at lines that they have."""
     texts = [*texts, texts[-1][:cut]]
+    assume(not re.search(r"^--\s*(transactional|foreign_keys|allows): ?\w{0,4}$", texts[-1]))  # refused by the loader
     migrations = [
         from_texts(f"{number}_x", text.replace("\r", ""), text, path=SQL / f"{number}_x.sql")
         for number, text in enumerate(texts)

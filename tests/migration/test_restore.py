@@ -16,7 +16,8 @@ from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, 
 from dao.migrate import restoration as module
 from dao.migrate.restoration import restore, row_changes
 from dao.migrate.snapshot import Snapshot, prune, snapshots, take_snapshot
-from tests.folders import dump, query
+from tests.folders import dump as everything
+from tests.folders import query
 from tests.migration.test_snapshot import NAMES, beside
 
 
@@ -37,6 +38,11 @@ def old(filled, url) -> Snapshot:
     query(filled, "CREATE TABLE later (x)")
     query(filled, "INSERT INTO later SELECT zeroblob(5000) FROM json_each('[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]')")
     return snapshot
+
+
+def dump(path: Path) -> dict[str, object]:
+    """Return what a database holds, but for the history: that goes on."""
+    return {name: rows for name, rows in everything(path).items() if name not in {"_dao_history", "_yoyo_log"}}
 
 
 def content(path: Path) -> object:

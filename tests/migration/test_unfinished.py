@@ -11,7 +11,14 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.errors import CheckFailed, DatabaseBusy, LedgerMismatch, MigrationFailed, SchemaOutOfDate
+from dao.errors import (
+    CheckFailed,
+    DatabaseBusy,
+    LedgerMismatch,
+    MigrationError,
+    MigrationFailed,
+    SchemaOutOfDate,
+)
 from tests.folders import ALONE, IDS, dump, ids, query, tables, with_fourth, write
 
 # ---------------------------------------------------------------- alone
@@ -262,3 +269,152 @@ def test_status_unfinished_migration_whose_file_has_gone_is_shown(path, url, tmp
     assert not migrate.status(url, folder).is_current
     assert migrate.unmark(url, ["0002_x"]) == ["0002_x"]
     assert migrate.status(url, folder).ids("unfinished") == []
+
+
+# ---------------------------------------------------------------- resolve
+
+
+def differences(found) -> tuple[list[str] | None, list[str] | None]:
+    """Return how the schema differs from both ends of an unfinished migration: applied, and rolled back."""
+    ends = (found.from_applied, found.from_rolled_back)
+    applied, rolled_back = (None if end is None else [str(difference) for difference in end] for end in ends)
+    return applied, rolled_back
+
+
+def test_unfinished_shows_how_far_it_is_from_both_ends(path, url, tmp_path):
+    """Before somebody says how it ended, the schema is compared with that of both ends; nothing is changed by that."""
+    folder = unfinished(path, tmp_path / "sql")
+    write(folder, {"0002_x.sql": ALONE + "CREATE TABLE x (id); CREATE TABLE y (id);"})
+    before = dump(path)
+    found = migrate.unfinished(url, "0002", folder)
+    assert (found.id, found.doing) == ("0002_x", "applying")
+    assert differences(found) == (["table y is missing"], ["table x is unexpected"])
+    query(path, "CREATE TABLE y (id)")
+    assert differences(migrate.unfinished(url, "0002_x", folder))[0] == []
+    query(path, "DROP TABLE x; DROP TABLE y")
+    assert differences(migrate.unfinished(url, "0002_x", folder))[1] == []
+    assert dump(path).keys() == before.keys()
+    assert migrate.status(url, folder).ids("unfinished") == ["0002_x"]
+
+
+def test_unfinished_rollback_is_compared_with_both_ends(path, url, tmp_path):
+    """A rollback that did not end has the same two ends."""
+    folder = unfinished_rollback(path, tmp_path / "sql")
+    found = migrate.unfinished(url, "0004_x", folder)
+    assert found.doing == "rolling back"
+    assert differences(found) == (["table x is missing"], [])
+
+
+def test_unfinished_migration_that_cannot_be_replayed_has_no_comparison(path, url, tmp_path):
+    """A text that fails in an empty database cannot be compared with; the other end still is."""
+    folder = unfinished(path, tmp_path / "sql")
+    assert differences(migrate.unfinished(url, "0002_x", folder)) == (None, ["table x is unexpected"])
+
+
+@pytest.mark.parametrize("outcome", ["applied", "rolled back"])
+@pytest.mark.parametrize("doing", ["applying", "rolling back"])
+def test_resolve_notes_the_outcome_and_the_next_run_goes_on(path, url, tmp_path, doing, outcome):
+    """Whatever was being done, it counts as applied or as not afterwards, and runs go on from there."""
+    if doing == "applying":
+        folder, id = unfinished(path, tmp_path / "sql"), "0002_x"
+        if outcome == "rolled back":
+            query(path, "DROP TABLE x")
+    else:
+        folder, id = unfinished_rollback(path, tmp_path / "sql"), "0004_x"
+        if outcome == "applied":
+            query(path, "CREATE TABLE x (id)")
+    write(folder, {f"{id}.sql": ALONE + "CREATE TABLE x (id);", f"{id}.rollback.sql": "DROP TABLE x;"})
+    assert migrate.resolve(url, id[:4], outcome, folder) == id
+    status = migrate.status(url, folder)
+    assert (id in status.ids("applied"), id in status.ids("pending")) == (outcome == "applied", outcome != "applied")
+    assert (status.ids("unfinished"), status.drift) == ([], ())
+    migrate.apply(url, folder)
+    assert migrate.status(url, folder).is_current
+    assert ids(migrate.rollback(url, folder, steps=None, snapshots=0, allow_data_loss=True))[-1] == "0001_a"
+
+
+def test_resolve_rollback_as_applied_keeps_its_place(path, url, tmp_path):
+    """What was not undone after all stays where it was in the order of application."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "CREATE TABLE x (id);", "0000_x", rollback="SELEC 1;")
+    migrate.apply(url, folder)
+    query(path, "UPDATE _yoyo_migration SET applied_at_utc = '2999-01-01T00:00:00' WHERE migration_id = '0000_x'")
+    query(path, "UPDATE _dao_migration SET applied_at_utc = '2999-01-01T00:00:00' WHERE migration_id = '0000_x'")
+    applied = migrate.status(url, folder).ids("applied")
+    assert applied == [*IDS, "0000_x"]
+    with pytest.raises(MigrationFailed):
+        migrate.rollback(url, folder)
+    migrate.resolve(url, "0000_x", "applied", folder)
+    assert migrate.status(url, folder).ids("applied") == applied
+
+
+def test_resolve_applied_comes_before_what_was_marked_since(path, url, tmp_path):
+    """What is resolved as applied comes after all that is applied, as if it had ended now."""
+    folder = unfinished(path, tmp_path / "sql")
+    write(folder, {"0002_x.sql": ALONE + "CREATE TABLE x (id);"})
+    migrate.resolve(url, "0002_x", "applied", folder)
+    assert migrate.status(url, folder).ids("applied") == ["0001_a", "0002_b", "0002_x"]
+
+
+@pytest.mark.parametrize("outcome", ["applied", "rolled back"])
+def test_resolve_what_is_not_unfinished_is_refused(path, url, three, outcome):
+    """Only what was left unfinished can be resolved, and those that were are named."""
+    migrate.apply(url, three)
+    before = dump(path)
+    for id in ("0001_a", "0009", ""):
+        with pytest.raises(MigrationError, match=f"no migration '{id}' is unfinished; those that are: none"):
+            migrate.resolve(url, id, outcome, three)
+        with pytest.raises(MigrationError, match=f"no migration '{id}' is unfinished"):
+            migrate.unfinished(url, id, three)
+    assert dump(path) == before
+
+
+def test_resolve_database_that_does_not_exist_is_refused(path, url, three):
+    """There is nothing to resolve in what is not there, and it is not made."""
+    for verb in (lambda: migrate.unfinished(url, "1", three), lambda: migrate.resolve(url, "1", "applied", three)):
+        with pytest.raises(MigrationError, match="does not exist"):
+            verb()
+    assert not path.exists()
+
+
+def test_resolve_applied_without_its_file_is_refused(path, url, tmp_path):
+    """Without a file there is no text to note; that it was undone can be noted all the same."""
+    folder = unfinished(path, tmp_path / "sql")
+    (folder / "0002_x.sql").unlink()
+    assert differences(migrate.unfinished(url, "0002_x", folder)) == (None, ["table x is unexpected"])
+    with pytest.raises(LedgerMismatch, match="0002_x: its file has gone.* say --rolled-back") as caught:
+        migrate.resolve(url, "0002_x", "applied", folder)
+    assert caught.value.missing == ("0002_x",)
+    assert migrate.status(url, folder).ids("unfinished") == ["0002_x"]
+    migrate.resolve(url, "0002_x", "rolled back", folder)
+    assert migrate.status(url, folder).ids("unfinished") == []
+
+
+def test_resolve_while_its_process_lives_is_refused(path, url, tmp_path):
+    """What is still being done has no outcome yet."""
+    folder = with_fourth(tmp_path / "sql", ALONE + "CREATE TABLE x (id); SELECT look();")
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(1000)
+    caught = []
+
+    def look():
+        for outcome in ("applied", "rolled back"):
+            with pytest.raises(
+                DatabaseBusy, match=rf"process \d+ is applying 0004_x: wait until it has ended"
+            ) as error:
+                migrate.resolve(url, "0004_x", outcome, folder)
+            caught.append(error)
+
+    connection.create_scalar_function("look", look)
+    migrate.apply(connection, folder)
+    assert len(caught) == 2
+    connection.close()
+    assert migrate.status(url, folder).is_current
+
+
+def test_assert_current_unfinished_names_the_command(path, url, tmp_path):
+    """A program that does not start says which command tells what to do."""
+    folder = unfinished(path, tmp_path / "sql")
+    connection = apsw.Connection(str(path))
+    with pytest.raises(SchemaOutOfDate, match=r"in the middle of 0002_x.*`dao migrate resolve ID`"):
+        migrate.assert_current(connection, folder)
+    connection.close()

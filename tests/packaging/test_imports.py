@@ -127,7 +127,7 @@ def test_all_names_exist_and_are_there_once():
 
 def test_all_has_every_public_name_of_the_package():
     """What the package itself defines or re-exports without an underscore is public on purpose."""
-    script = "import dao, json, types; print(json.dumps(sorted(n for n in vars(dao) if not n.startswith('_'))))"
+    script = "import dao, json, types; print(json.dumps(sorted(n for n in dir(dao) if not n.startswith('_'))))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     names = set(json.loads(done.stdout))
     modules = {path.stem for path in MODULES} | {"migrate"}

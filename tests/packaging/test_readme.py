@@ -185,8 +185,7 @@ def test_document_commands_and_their_options_exist(path):
     wrong = [
         written
         for written, name, given in invocations(path)
-        if name not in {"dao", "check-wheel"}
-        and (name not in COMMANDS or not set(given) <= options(COMMANDS[name]))
+        if name not in {"dao", "check-wheel"} and (name not in COMMANDS or not set(given) <= options(COMMANDS[name]))
     ]
     assert wrong == []
 

@@ -17,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import apsw
@@ -87,43 +87,52 @@ def shapes(module: ModuleType) -> dict[str, str]:
         return {}
     connection = populated()
     named: dict[str, str] = {}
-    for call, sql in asked(connection, module, (0, 1, 2)):
+    for call, sql, _ in asked(connection, module, (0, 1, 2)):
         named.setdefault(sql, call)
     connection.close()
     return {call: sql for sql, call in named.items()}
 
 
-def asked(connection: apsw.Connection, module: ModuleType, statuses: Iterable[int]) -> Iterator[tuple[str, str]]:
-    """Yield each way to call `find` and `count` of a module, with the given numbers of statuses, and its statement."""
+def asked(
+    connection: apsw.Connection,
+    module: ModuleType,
+    statuses: Iterable[int],
+    texts: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Yield each way to call `find` and `count` of a module, the statement that it runs and the values bound to that.
+
+    `statuses` are the numbers of statuses to ask for. `texts` are what to look for in the other columns; there must be
+    two rows of it, or no page has a cursor.
+    """
+    numbers = [*statuses]
     for function in (module.count, module.find):
         names = [
             name for name in inspect.signature(function).parameters if name not in {"connection", "limit", "after"}
         ]
         values: dict[str, tuple[Any, ...]] = {
-            "status": tuple(list(LISTED[module])[:number] or None for number in statuses),
+            "status": tuple(list(LISTED[module])[:number] or None for number in numbers),
             "since": (None, datetime(2000, 1, 1, tzinfo=UTC)),
             "until": (None, datetime(3000, 1, 1, tzinfo=UTC)),
             "oldest_first": (False, True),
         }
-        for choice in itertools.product(*(values.get(name, (None, "x")) for name in names)):
+        for choice in itertools.product(*(values.get(name, (None, texts.get(name, "x"))) for name in names)):
             arguments = dict(zip(names, choice, strict=True))
             if function is module.count:
-                yield _call("count", arguments), produced(connection, function, **arguments)
+                yield _call("count", arguments), *ran(connection, function, **arguments)
                 continue
-            yield _call("find", arguments), produced(connection, function, **arguments, limit=1)
+            yield _call("find", arguments), *ran(connection, function, **arguments, limit=1)
             after = function(connection, **arguments, limit=1).next
-            yield (
-                _call("find", arguments | {"after": after}),
-                produced(connection, function, **arguments, limit=1, after=after),
-            )
+            if after is not None:
+                call = _call("find", arguments | {"after": after})
+                yield call, *ran(connection, function, **arguments, limit=1, after=after)
 
 
-def produced(connection: apsw.Connection, function: Callable[..., object], **arguments: Any) -> str:
-    """Return the one statement that a call runs."""
-    seen: list[str] = []
+def ran(connection: apsw.Connection, function: Callable[..., object], **arguments: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return the one statement that a call runs and the values bound to it."""
+    seen: list[tuple[str, tuple[Any, ...]]] = []
 
-    def trace(_cursor: object, sql: str, _bindings: object) -> bool:
-        seen.append(sql)
+    def trace(_cursor: object, sql: str, bindings: tuple[Any, ...]) -> bool:
+        seen.append((sql, tuple(bindings)))
         return True
 
     connection.exec_trace = trace
@@ -131,8 +140,8 @@ def produced(connection: apsw.Connection, function: Callable[..., object], **arg
         function(connection, **arguments)
     finally:
         connection.exec_trace = None
-    (sql,) = seen
-    return sql
+    (only,) = seen
+    return only
 
 
 def statements() -> dict[str, dict[str, str]]:
@@ -182,14 +191,17 @@ def database(path: str = ":memory:", *, without: str | None = None) -> apsw.Conn
     return connection
 
 
-def plan(connection: apsw.Connection, sql: str) -> list[str]:
-    """Return the lines of a statement's plan, indented as a tree, and after them those of the triggers that it fires."""
+def plan(connection: apsw.Connection, sql: str, bindings: tuple[Any, ...] | None = None) -> list[str]:
+    """Return the lines of a statement's plan, indented as a tree, and after them those of the triggers that it fires.
+
+    What is bound matters only to a database with statistics.
+    """
     connection.config(apsw.SQLITE_DBCONFIG_TRIGGER_EQP, 1)
     lines: list[str] = []
     depths: dict[int, int] = {}
     top, shown = 0, True
     for id, parent, _, text in connection.execute(
-        "EXPLAIN QUERY PLAN " + sql, (None,) * len(parameters(sql))
+        "EXPLAIN QUERY PLAN " + sql, bindings or (None,) * len(parameters(sql))
     ).fetchall():
         if parent == 1 and id == 0:
             # A program of its own begins. One without a name is a foreign key's action, whose lines were there already.
@@ -217,14 +229,14 @@ def essence(lines: Iterable[str]) -> list[str]:
     return sorted(steps)
 
 
-def collect(connection: apsw.Connection, found: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Plans]:
-    """Return the plans of all statements by module, as a connection that has compiled none of them makes them."""
+def collect(connection: apsw.Connection, named: Mapping[str, Mapping[str, str]]) -> dict[str, Plans]:
+    """Return the plans of such statements as `statements` gives, from a connection that has compiled none of them."""
     version = apsw.sqlite_lib_version()
     return {
         module: Plans(
-            version, {name: Entry(_layout(sql, module), plan(connection, sql)) for name, sql in sorted(named.items())}
+            version, {name: Entry(_layout(sql, module), plan(connection, sql)) for name, sql in sorted(by_name.items())}
         )
-        for module, named in (found or statements()).items()
+        for module, by_name in named.items()
     }
 
 

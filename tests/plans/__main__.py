@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from tests.plans import FOLDER, collect, database, differences, parse, render
+from tests.plans import FOLDER, collect, database, differences, parse, render, statements
 
 
 def main() -> None:
     """Write a file for each module of SQL and remove those of modules that are gone."""
     connection = database()
-    found = collect(connection)
+    found = collect(connection, statements())
     connection.close()
     for stale in FOLDER.glob("*.txt"):
         if stale.stem not in found:

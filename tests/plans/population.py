@@ -29,8 +29,22 @@ _TASK_STATUSES = ("completed",) * 70 + ("failed",) * 9 + ("cancelled",) * 5 + ("
 _TASK_TYPES = ("agent",) * 60 + ("review",) * 30 + ("research",) * 9 + ("audit",)
 _WORKFLOW_STATUSES = ("archived",) * 6 + ("active",) * 3 + ("draft",)
 _TOOL_STATUSES = ("completed",) * 88 + ("failed",) * 7 + ("timeout",) * 3 + ("running",) + ("pending",)
-_TOOLS = ("shell",) * 8 + ("read", "read", "read", "write", "write", "search", "search", "fetch", "grep", "edit", "plan")
-_CONFIG = '{"model":"large","temperature":0.2,"retries":3,"tools":["search","read"],"limits":{"tokens":4096},"language":"en"}'
+_TOOLS = ("shell",) * 8 + (
+    "read",
+    "read",
+    "read",
+    "write",
+    "write",
+    "search",
+    "search",
+    "fetch",
+    "grep",
+    "edit",
+    "plan",
+)
+_CONFIG = (
+    '{"model":"large","temperature":0.2,"retries":3,"tools":["search","read"],"limits":{"tokens":4096},"language":"en"}'
+)
 _METADATA = '{"owner":"finance","source":"inbox","priority":5,"tags":["report","q3"]}'
 _DESCRIPTION = "Read the attached documents, find the figures that changed, and say why in plain words. " * 2
 
@@ -113,10 +127,13 @@ def _workflow(number: int, _tasks: int) -> dict[str, Any]:
 
 def _workflow_task(number: int, tasks: int) -> dict[str, Any]:
     now = _time(number)
+    # ten links for each workflow; past the last workflow, from the first on again with other tasks
+    workflows = max(1, tasks * SHARES["workflows"] // SHARES["tasks"])
+    cycle, place = divmod(number, 10 * workflows)
     return {
-        "workflow_id": _id(2, number // 10),
-        "task_id": _id(1, number % tasks),
-        "sequence": number % 10,
+        "workflow_id": _id(2, place // 10),
+        "task_id": _id(1, (number + 10 * cycle) % tasks),
+        "sequence": number % 10 + 10 * cycle,
         "config": "{}",
         "created_at": now,
         "updated_at": now,

@@ -564,28 +564,73 @@ class Signalled(BaseException):
     """What a signal raises in the main thread, as Ctrl-C does."""
 
 
-def test_write_interrupted_in_the_queue_leaves_it(url, pool):
-    """Ctrl-C in the queue comes out as it is, and the function never runs."""
+@pytest.fixture
+def signalled() -> Iterator[Callable[[], None]]:
+    """Return a function that interrupts the main thread."""
 
     def handler(*_: object) -> None:
         raise Signalled
 
+    before = signal.signal(signal.SIGUSR1, handler)
+    main = threading.main_thread().ident
+    yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_write_interrupted_in_the_queue_leaves_it(url, pool, signalled):
+    """Ctrl-C in the queue comes out as it is, and the function never runs."""
+
     def interrupt() -> None:
         wait_for(lambda: pool.stats().queued == 1)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+        signalled()
 
-    before = signal.signal(signal.SIGUSR1, handler)
-    try:
-        with Together(pool) as queue:
-            interrupter = Worker(interrupt)
-            with pytest.raises(Signalled):
-                pool.write(add, "interrupted")
-            interrupter.end()
-            assert pool.stats().queued == 0
-            queue.put(add, "next")
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with Together(pool) as queue:
+        interrupter = Worker(interrupt)
+        with pytest.raises(Signalled):
+            pool.write(add, "interrupted")
+        interrupter.end()
+        assert pool.stats().queued == 0
+        queue.put(add, "next")
     assert stored(url) == ["next"]
+
+
+def test_write_interrupted_after_its_begin_waits_for_the_commit(url, pool, signalled):
+    """Ctrl-C comes out when the outcome is certain, and nobody of the same batch is kept waiting."""
+    begun, end = threading.Event(), threading.Event()
+    others: list[Worker] = []
+
+    def slow(connection: apsw.Connection) -> None:
+        begun.set()
+        assert end.wait(PATIENCE)
+        add(connection, "slow")
+
+    def interrupt() -> None:
+        assert begun.wait(PATIENCE)
+        others.extend(Worker(pool.write, add, str(number)) for number in range(3))
+        wait_for(lambda: pool.stats().queued == 3)
+        signalled()
+        time.sleep(0.05)
+        assert stored(url) == []
+        end.set()
+
+    interrupter = Worker(interrupt)
+    with pytest.raises(Signalled):
+        pool.write(slow)
+    assert stored(url)[0] == "slow"
+    interrupter.end()
+    for worker in others:
+        worker.end()
+    assert len(stored(url)) == 4
+
+
+def test_write_word_that_is_not_passed_on_is_noticed(monkeypatch, url, pool):
+    """A thread that was not woken by the one before it looks for itself: its call has ended."""
+    monkeypatch.setattr(writer, "_CHECK", 0.01)
+    monkeypatch.setattr(writer.itertools, "pairwise", lambda _: ())
+    with Together(pool) as queue:
+        for number in range(3):
+            queue.put(add, str(number))
+    assert [worker.end() for worker in queue.workers] == [1, 2, 3]
 
 
 def test_write_database_that_cannot_be_opened_is_told_to_each(tmp_path, make_pool):
