@@ -94,7 +94,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         document["growth"] = growth.measure(sizes, size, _report)
     if "imports" in options.only:
         _report("imports")
-        document["imports"] = imports.measure(size.rounds)
+        document["imports"] = imports.measure(
+            size.rounds, imports.MODULES[-1:] if options.mode == "tiny" else imports.MODULES
+        )
     for name, reason in skipped.items():
         print(f"skipped: {name}: {reason}", file=sys.stderr)
     return document

@@ -18,9 +18,10 @@ from typing import Any
 import attrs
 
 import dao
-from bench import contenders, data, group_commit
+from bench import data, group_commit
 from bench.contenders import BASE, STANDARD, Contender
 from bench.contenders.apsw import connect
+from bench.contenders.dao import task
 from dao import tasks
 
 #: The processes would take minutes with all of them.
@@ -193,7 +194,7 @@ def _threads(kind: type[Contender], path: Path, load: Load) -> Burst:
 
 def _pool_write(pool: dao.Pool, load: Load) -> Burst:
     def work(barrier: threading.Barrier, waits: list[float]) -> None:
-        items = [contenders.dao.task(data.fresh_values()) for _ in range(load.thread_writes)]
+        items = [task(data.fresh_values()) for _ in range(load.thread_writes)]
         barrier.wait()
         for item in items:
             begun = time.monotonic()

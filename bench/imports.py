@@ -7,10 +7,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_MODULES = (
+MODULES = (
     "apsw",
     "attrs",
     "msgspec",
@@ -20,13 +21,13 @@ _MODULES = (
     "dotenv",
     "rich.console",
     "yoyo",
-    "dao",
     "dao.migrate",
+    "dao",
 )
 _ROOT = Path(__file__).parents[1]
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, modules: Sequence[str] = MODULES) -> dict[str, Any]:
     """Return the milliseconds that each import adds, and whether `import dao` loads yoyo."""
     # compiled modules count as they would where the package is installed
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -36,8 +37,8 @@ def measure(rounds: int) -> dict[str, Any]:
         subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=_ROOT)
         return time.perf_counter() - begun
 
-    times: dict[str, list[float]] = {name: [] for name in ("", *_MODULES)}
-    for name in _MODULES:
+    times: dict[str, list[float]] = {name: [] for name in ("", *modules)}
+    for name in modules:
         start(f"import {name}")
     for _ in range(rounds):
         for name, measured in times.items():

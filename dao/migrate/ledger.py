@@ -207,6 +207,12 @@ class Writer:
         _respect_yoyo_lock(connection)
         self._backend.ensure_ledger()
         connection.execute(_CREATE)
+        # yoyo's SQL on our own cursor: its way from a statement to the driver takes longer than most scripts
+        yoyo = self._backend
+        self._mark, self._unmark, self._log = (
+            yoyo.format_sql(sql) for sql in (yoyo.mark_migration_sql, yoyo.unmark_migration_sql, yoyo.log_migration_sql)
+        )
+        self._latest: datetime | None = None
 
     def applied(
         self,
@@ -218,13 +224,12 @@ class Writer:
         detail: str | None = None,
     ) -> None:
         """Note that a migration is applied, now or just before a time, and log the operation: "apply", "mark", …."""
-        yoyo = self._backend
         moment = self._later_than_all()
         if before is not None:
             moment = min(moment, datetime.fromisoformat(before) - timedelta(microseconds=1))
-        yoyo.execute(
-            yoyo.format_sql(yoyo.mark_migration_sql),
-            {"migration_hash": _hash(migration.id), "migration_id": migration.id, "when": moment},
+        self._connection.execute(
+            self._mark,
+            {"migration_hash": _hash(migration.id), "migration_id": migration.id, "when": moment.isoformat()},
         )
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._write(migration, moment.isoformat(), "applied", duration_ms)
@@ -233,8 +238,7 @@ class Writer:
         self, id: str, *, duration_ms: int | None = None, operation: str = "rollback", detail: str | None = None
     ) -> None:
         """Note that a migration is not applied any more, and log the operation: "rollback" or "unmark"."""
-        yoyo = self._backend
-        yoyo.execute(yoyo.format_sql(yoyo.unmark_migration_sql), {"migration_hash": _hash(id)})
+        self._connection.execute(self._unmark, {"migration_hash": _hash(id)})
         self.log(operation, id, duration_ms=duration_ms, detail=detail)
         self._connection.execute(_REMOVE, (id,))
 
@@ -277,14 +281,14 @@ class Writer:
         self, operation: str, id: str | None = None, *, duration_ms: int | None = None, detail: str | None = None
     ) -> None:
         """Note in the history what was done, by whom, where and with which version; for a migration, in yoyo's log too."""
-        yoyo = self._backend
-        data = yoyo.get_log_data(None if id is None else _Logged(id, _hash(id)), operation)
+        data = self._backend.get_log_data(None if id is None else _Logged(id, _hash(id)), operation)
+        at = data["created_at_utc"].isoformat()
         if id is not None:
-            yoyo.execute(yoyo.format_sql(yoyo.log_migration_sql), data)
+            self._connection.execute(self._log, data | {"created_at_utc": at})
         self._connection.execute(
             _NOTE,
             (
-                data["created_at_utc"].isoformat(),
+                at,
                 operation,
                 id,
                 duration_ms,
@@ -298,11 +302,12 @@ class Writer:
 
     def _later_than_all(self) -> datetime:
         """Return the time, or just after the latest entry: the order of application survives a clock set back."""
+        if self._latest is None:
+            latest: Any = self._connection.execute("SELECT max(applied_at_utc) FROM _yoyo_migration").get
+            self._latest = datetime.fromisoformat(latest or "1970-01-01")
         moment = datetime.now(UTC).replace(tzinfo=None)
-        latest: Any = self._connection.execute("SELECT max(applied_at_utc) FROM _yoyo_migration").get
-        if latest is not None:
-            moment = max(moment, datetime.fromisoformat(latest) + timedelta(microseconds=1))
-        return moment
+        self._latest = max(moment, self._latest + timedelta(microseconds=1))
+        return self._latest
 
 
 @attrs.frozen

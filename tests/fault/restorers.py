@@ -81,7 +81,7 @@ def making_anew(url: str, one: str, other: str) -> None:
 def _serve() -> None:
     import apsw.sqlite_extra
 
-    import dao.migrate.restore
+    import dao.migrate.restoration
 
     assert dao, apsw
     for line in sys.stdin:
