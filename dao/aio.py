@@ -13,6 +13,7 @@ way to other tasks in the middle of the transaction.
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -160,8 +161,22 @@ class Pool:
             PoolClosed: The pool was closed.
             Error: What the function raises.
         """
-        async with self.acquire() as connection:
-            return await run(connection, function, *args, **kwargs)
+        connection = await self._take(self._timeout)
+
+        def call(given: Connection) -> tuple[T, bool]:
+            # both in one trip to the connection's thread: a second one would cost as much again
+            return function(given, *args, **kwargs), reset(given)
+
+        try:
+            result, usable = await run(connection, call)
+        except BaseException as error:
+            await shielded(functools.partial(self._give_back, connection, error))
+            raise
+        if not usable or self._closed:
+            await shielded(lambda: self._give_back(connection, None))
+        else:
+            self._put_back(connection, usable=True)
+        return result
 
     async def write(self, function: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes, as `dao.Pool.write`.
@@ -355,13 +370,17 @@ class Pool:
                 if not usable or self._closed:
                     await connection.aclose()
         finally:
-            self._held.discard(connection)
-            if not usable:
-                self._recycled += 1
-                self._pass_on(None)
-            elif not self._closed and not self._pass_on(connection):
-                self._idle.append(connection)
-            self._note_drained()
+            self._put_back(connection, usable=usable)
+
+    def _put_back(self, connection: apsw.AsyncConnection, *, usable: bool) -> None:
+        """Take a connection out of use: for the next one, if it is still open."""
+        self._held.discard(connection)
+        if not usable:
+            self._recycled += 1
+            self._pass_on(None)
+        elif not self._closed and not self._pass_on(connection):
+            self._idle.append(connection)
+        self._note_drained()
 
     def _pass_on(self, connection: apsw.AsyncConnection | None) -> bool:
         """Serve whoever waits longest: with the connection, or with leave to open one."""

@@ -124,10 +124,12 @@ class Line:
             call.error = ForeignKeyViolation(
                 "a foreign key that is checked at the end is broken: the row refers to one that does not exist"
             )
-        if call.error is not None:
-            execute("ROLLBACK TO dao_call")
         try:
+            if call.error is not None:
+                execute("ROLLBACK TO dao_call")
             execute("RELEASE dao_call")
+        except apsw.SQLError:  # no such savepoint: SQLite gave up the transaction, and the function began another
+            return False
         except apsw.BusyError as error:
             raise OperationalError(
                 "a function left a blob or a cursor open, with which SQLite commits nothing: close it in the function"

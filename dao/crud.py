@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from dao.engine import Connection, fetch, transaction
 from dao.errors import NotFound, StaleRecord
 from dao.records import _Stored
 from dao.rows import Table
 
-__all__ = ["choices", "found", "get", "not_found", "update"]
+__all__ = ["choices", "found", "get", "member", "not_found", "update"]
 
 R = TypeVar("R", bound=_Stored)
 E = TypeVar("E", bound=enum.StrEnum)
@@ -77,5 +77,19 @@ def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...]
     if value is None:
         return None
     if isinstance(value, str):
-        return (kind(value)._value_,)
-    return tuple(sorted({kind(item).value for item in value}))
+        return (member(kind, value).value,)
+    return tuple(sorted({member(kind, item).value for item in value}))
+
+
+def member(kind: type[E], value: str) -> E:
+    """Return the member of an enum that a text or the member itself stands for.
+
+    Raises:
+        ValueError: There is none.
+    """
+    try:
+        # what the call does, in a third of the time
+        found: Any = kind._value2member_map_[value]
+    except (KeyError, TypeError):
+        found = kind(value)
+    return cast("E", found)

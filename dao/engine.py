@@ -169,17 +169,17 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         if kind is not None:
             self._undo()
             return
-        if connection not in _lost and not connection.in_transaction:
-            self._undo()
-            raise OperationalError(
-                "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
-                "both to dao.transaction"
-            )
         if connection in _lost:
             self._undo()
             raise OperationalError(
                 "SQLite rolled this transaction back after an error in it, and nothing of it was committed: let such an "
                 "error leave the block, then repeat all of it"
+            )
+        if not connection.in_transaction:
+            self._undo()
+            raise OperationalError(
+                "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
+                "both to dao.transaction"
             )
         try:
             connection.execute("RELEASE dao" if self._nested else "COMMIT")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -234,6 +233,8 @@ _NO_CURSOR = "not a page cursor: pass the `next` of a page, unchanged"
 
 
 def _digest(position: bytes, query: object) -> bytes:
+    import hashlib  # noqa: PLC0415 - loads OpenSSL, which takes 4 ms, and only cursors need it
+
     return hashlib.blake2b(msgspec.json.encode(query) + b"\0" + position, digest_size=_DIGEST).digest()
 
 

@@ -317,7 +317,7 @@ class Pool:
     def _give_back(self, connection: Connection, error: BaseException | None) -> None:
         if self._closed is _FORKED:
             return
-        usable = reset(connection) and not (is_broken(error) and not self._url.is_memory)
+        usable = reset(connection) and (error is None or self._url.is_memory or not is_broken(error))
         with self._lock:
             if connection not in self._held:
                 return  # a fork came in between

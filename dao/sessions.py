@@ -72,7 +72,7 @@ def heartbeat(connection: Connection, id: str, *, now: datetime | None = None) -
     Raises:
         NotFound: No open session has this id. It may have been closed as stale: let the client open another.
     """
-    moment = codec.time_to_text(codec.now() if now is None else codec.millisecond(now))
+    moment = codec.moment_to_text(now)
     if not fetch(connection, _HEARTBEAT, (moment, id)):
         raise NotFound(f"sessions: no open session has the id {id!r}; open a new one", table="sessions", key=id)
 

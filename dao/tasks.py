@@ -125,12 +125,12 @@ def set_status(
     Raises:
         NotFound: There is no such task.
     """
-    status = TaskStatus(status)
-    moment = codec.time_to_text(codec.now() if now is None else codec.millisecond(now))
-    if status is TaskStatus.PENDING:
-        return crud.update(connection, TASKS, _SET_PENDING, (status.value, error, id), _GET, (id,))
-    sql = _SET_RUNNING if status is TaskStatus.RUNNING else _SET_FINISHED
-    return crud.update(connection, TASKS, sql, (status.value, moment, error, id), _GET, (id,))
+    text = crud.member(TaskStatus, status)._value_
+    moment = codec.moment_to_text(now)
+    if text == "pending":
+        return crud.update(connection, TASKS, _SET_PENDING, (text, error, id), _GET, (id,))
+    sql = _SET_RUNNING if text == "running" else _SET_FINISHED
+    return crud.update(connection, TASKS, sql, (text, moment, error, id), _GET, (id,))
 
 
 def delete(connection: Connection, id: str) -> bool:

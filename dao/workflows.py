@@ -96,7 +96,7 @@ def set_status(connection: Connection, id: str, status: WorkflowStatus | str) ->
     Raises:
         NotFound: There is no such workflow.
     """
-    return crud.update(connection, WORKFLOWS, _SET_STATUS, (WorkflowStatus(status).value, id), _GET, (id,))
+    return crud.update(connection, WORKFLOWS, _SET_STATUS, (crud.member(WorkflowStatus, status).value, id), _GET, (id,))
 
 
 def delete(connection: Connection, id: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.calls import plain, refused
+from tests.cli.calls import misused, plain, refused
 from tests.folders import IDS, dump, query, tables, write
 
 # ---------------------------------------------------------------- migrate
@@ -120,6 +120,114 @@ def test_migrate_unknown_target_lists_what_there_is(run, path):
 def test_migrate_ambiguous_target_asks_for_more(run):
     """The beginning of several ids is refused with all of them."""
     refused(run("migrate", "--to", "000"), "'000' may be any of 0001_a, 0002_b, 0003_c: give more of the id")
+
+
+# ---------------------------------------------------------------- what a script loses
+
+
+@pytest.mark.parametrize("verb", ["migrate", "rollback", "redo"])
+def test_run_that_loses_data_is_refused_until_allowed(run, path, folder, verb):
+    """The message names the file, the table, how much, the line to write and the option; with the option it is done."""
+    run("migrate")
+    query(path, "INSERT INTO a VALUES (1), (2)")
+    if verb == "migrate":
+        write(folder, {"0004_d.sql": "DROP TABLE a;"})
+    else:
+        write(folder, {"0003_c.rollback.sql": "DROP TABLE a; DROP TABLE c;"})
+        run("accept", "0003")
+    if verb == "redo":
+        write(folder, {"0003_c.sql": "CREATE TABLE IF NOT EXISTS c (id INTEGER PRIMARY KEY);"})
+    name = "0004_d.sql" if verb == "migrate" else "0003_c.rollback.sql"
+    before = dump(path)
+    outcome = run(verb)
+    refused(
+        outcome,
+        "loses data without saying that it means to",
+        "a: the table is dropped with 2 rows",
+        "--allow-data-loss",
+        "Nothing was changed.",
+    )
+    if verb != "redo":  # it undoes by the ledger's text, into which nothing can be written
+        assert f"write `-- allows: drop table a` at the top of {name}, or allow it" in outcome.err
+    assert dump(path) == before
+    error = run(verb, "--json").document["error"]
+    assert error["type"] == "CheckFailed"
+    done = run(verb, "--allow-data-loss")
+    assert done.code == 0
+    assert "lost a: the table is dropped with 2 rows" in done.err
+    assert "a" not in tables(path)
+    assert "  lost a: the table is dropped with 2 rows" in run("history").out
+
+
+def test_migrate_json_has_what_was_lost(run, partly, folder):
+    """What a script declares to lose, and loses, is a part of its result."""
+    write(folder, {"0004_d.sql": "-- allows: drop table b\nDROP TABLE b;"})
+    results = run("migrate", "--json").document["results"]
+    assert [result["losses"] for result in results] == [
+        [],
+        [{"kind": "table", "table": "b", "rows": 1, "column": None}],
+    ]
+
+
+# ---------------------------------------------------------------- snapshots
+
+
+def of_snapshots(path):
+    """Return the names of the snapshots beside a database."""
+    return sorted(file.name for file in path.parent.iterdir() if file.name.endswith(".snapshot"))
+
+
+@pytest.mark.parametrize(
+    "call", [["migrate"], ["migrate", "--each"], ["rollback"], ["redo"], ["init"], ["reset", "--yes"]], ids=" ".join
+)
+def test_run_takes_a_snapshot_and_says_where(run, partly, call):
+    """Before a database that holds rows is changed, one is taken, and its path is on standard error and in the JSON."""
+    outcome = run(*call)
+    (name,) = of_snapshots(partly)
+    assert outcome.err.splitlines()[0].endswith(name)
+    assert outcome.err.startswith("snapshot of what is there now: ")
+    assert query(partly.parent / name, "SELECT * FROM b") == [(2,)]
+    if call[0] != "init":
+        run("migrate")
+        assert run("rollback", "--json").document["snapshot"].endswith(of_snapshots(partly)[-1])
+
+
+@pytest.mark.parametrize("call", [["migrate"], ["rollback"], ["redo"], ["reset", "--yes"]], ids=" ".join)
+def test_run_no_snapshot_takes_none(run, partly, call, monkeypatch):
+    """With --no-snapshot, or DATABASE_SNAPSHOTS=0, none is taken."""
+    assert run(*call, "--no-snapshot").code == 0
+    assert of_snapshots(partly) == []
+    monkeypatch.setenv("DATABASE_SNAPSHOTS", "0")
+    run("migrate")
+    outcome = run(*["rollback"] if call == ["migrate"] else call)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert of_snapshots(partly) == []
+
+
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_run_keeps_as_many_snapshots_as_are_set(run, partly, workplace, place, monkeypatch):
+    """DATABASE_SNAPSHOTS says how many stay, from the environment or the `.env`."""
+    if place == ".env":
+        (workplace / ".env").write_text("DATABASE_SNAPSHOTS=2\n")
+    else:
+        monkeypatch.setenv("DATABASE_SNAPSHOTS", "2")
+    for _ in range(4):
+        assert run("redo").code == 0
+    assert len(of_snapshots(partly)) == 2
+
+
+def test_run_keeps_three_snapshots_by_default(run, partly):
+    """Without a setting three stay."""
+    for _ in range(5):
+        assert run("redo").code == 0
+    assert len(of_snapshots(partly)) == 3
+
+
+@pytest.mark.parametrize("value", ["-1", "many"])
+def test_run_bad_number_of_snapshots_is_named(run, partly, value, monkeypatch):
+    """A number that means nothing is refused with the variable."""
+    monkeypatch.setenv("DATABASE_SNAPSHOTS", value)
+    misused(run("migrate"), f"DATABASE_SNAPSHOTS={value}: expected a whole number of snapshots to keep")
 
 
 # ---------------------------------------------------------------- rollback, redo

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
 import click
 import pytest
 
 from dao import _version, migrate
-from tests.cli.calls import CALLS, COMMANDS, OPENERS, edited, plain, refused, removed
-from tests.folders import dump, query, tables
+from tests.cli.calls import CALLS, COMMANDS, OPENERS, Outcome, edited, misused, plain, refused, removed
+from tests.folders import ALONE, dump, query, tables, write
 
 # what a command prints as JSON has these keys: they are part of its interface
 KEYS = {
@@ -222,3 +223,131 @@ def test_mark_unmark_accept_bad_id_changes_nothing(run, partly, name, ids, part)
     before = dump(partly)
     refused(run(name, *ids), part, repr(ids[-1]), "0001_a, 0002_b")
     assert dump(partly) == before
+
+
+# ---------------------------------------------------------------- history
+
+
+def test_history_prints_each_operation_with_who_and_how_long(run, path, monkeypatch):
+    """A line has the time, what was done to which migration, how long it took, who did it where, and with what."""
+    monkeypatch.setenv("LOGNAME", "somebody")
+    assert run("history").out == "orchestrator.db: nothing was done yet\n"
+    assert not path.exists()
+    run("migrate", "--steps", "2")
+    run("mark", "0003")
+    run("unmark", "0003")
+    run("rollback")
+    by = f"somebody@{socket.gethostname()}, by dao {_version.__version__}"
+    assert plain(run("history").out).splitlines() == [
+        f"WHEN  apply     0001_a in TIME, {by}",
+        f"WHEN  apply     0002_b in TIME, {by}",
+        f"WHEN  mark      0003_c, {by}",
+        f"WHEN  unmark    0003_c, {by}",
+        f"WHEN  rollback  0002_b in TIME, {by}",
+        "  lost b: the table is dropped with 1 row",
+    ]
+
+
+def test_history_json_has_every_field(run):
+    """As JSON each operation has all that is known of it; what the stock yoyo did has no version."""
+    run("migrate", "--steps", "1")
+    run("snapshot")
+    (deed,) = run("history", "--json").document["history"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+", deed.pop("at"))
+    assert isinstance(deed.pop("duration_ms"), int)
+    assert all(deed[name] for name in ("user", "host"))
+    assert {name: deed[name] for name in deed if name not in {"user", "host"}} == {
+        "operation": "apply",
+        "id": "0001_a",
+        "detail": None,
+        "tool_version": _version.__version__,
+    }
+
+
+def test_history_of_yoyo_says_so(run, path):
+    """What the stock command did is told from ours."""
+    run("migrate", "--steps", "1")
+    query(path, "DELETE FROM _dao_history")
+    assert run("history").out.endswith(", by yoyo\n")
+
+
+def test_history_notes_a_reset_and_a_restore_of_the_whole_database(run, path):
+    """What concerns no migration names the database."""
+    run("migrate")
+    run("reset", "--yes")
+    run("restore", "--yes")
+    lines = plain(run("history").out).splitlines()
+    assert any(line.startswith("WHEN  reset     orchestrator.db, ") for line in lines)
+    assert lines[-2].startswith("WHEN  restore   orchestrator.db, ")
+    assert lines[-1].startswith("  from orchestrator.db.")
+
+
+# ---------------------------------------------------------------- resolve
+
+
+@pytest.fixture
+def half(run, partly, folder):
+    """The path of a database in which the third migration was left unfinished, half-way."""
+    write(folder, {"0003_c.sql": ALONE + "CREATE TABLE c (id);\nnonsense;"})
+    assert "`dao migrate resolve 0003_c`" in run("migrate").err
+    write(folder, {"0003_c.sql": ALONE + "CREATE TABLE c (id);\nCREATE TABLE d (id);"})
+    return partly
+
+
+def test_resolve_without_an_outcome_shows_what_differs_and_exits_with_four(run, half):
+    """It compares the schema with both ends, says how to go on, and notes nothing."""
+    outcome = run("migrate", "resolve", "0003")
+    assert (outcome.code, outcome.err) == (4, "")
+    assert outcome.out.splitlines() == [
+        "applied: it would differ from the schema as it is:",
+        "  table d is missing",
+        "rolled back: it would differ from the schema as it is:",
+        "  table c is unexpected",
+        "say which it is: `dao migrate resolve 0003_c --applied` or `--rolled-back`",
+    ]
+    assert run("status", "--exit-code").code == 4
+    assert run("migrate", "resolve", "0003", "--json").document == {
+        "database": "orchestrator.db",
+        "id": "0003_c",
+        "outcome": None,
+        "differences": {"applied": ["table d is missing"], "rolled back": ["table c is unexpected"]},
+    }
+
+
+@pytest.mark.parametrize(("option", "outcome"), [("--applied", "applied"), ("--rolled-back", "rolled back")])
+def test_resolve_with_an_outcome_notes_it(run, half, option, outcome):
+    """After showing what differs it notes how the migration ended, and runs go on."""
+    query(half, "CREATE TABLE d (id)" if outcome == "applied" else "DROP TABLE c")
+    resolved = run("migrate", "resolve", "0003", option)
+    assert (resolved.code, resolved.err) == (0, "")
+    assert f"{outcome}: that is the schema as it is\n" in resolved.out
+    assert resolved.out.endswith(f"0003_c: noted as {outcome}\n")
+    assert run("status", "--exit-code").code == (0 if outcome == "applied" else 3)
+    assert run("migrate").code == 0
+    assert run("status", "--exit-code").code == 0
+    assert "resolve   0003_c, " in run("history").out
+
+
+def test_resolve_as_json_names_the_outcome(run, half):
+    """As JSON it is one document, with --quiet nothing."""
+    assert run("migrate", "resolve", "0003", "--applied", "--json").document["outcome"] == "applied"
+    refused(run("migrate", "resolve", "0003", "--applied"), "no migration '0003' is unfinished; those that are: none")
+
+
+def test_resolve_quiet_prints_nothing(run, half):
+    """With --quiet only the exit code tells."""
+    assert run("migrate", "resolve", "0003", "--quiet") == Outcome(4, "", "")
+    assert run("migrate", "resolve", "0003", "--rolled-back", "--quiet") == Outcome(0, "", "")
+
+
+def test_resolve_what_is_not_unfinished_is_refused(run, partly):
+    """An applied migration, an unknown one and a missing id are refused."""
+    refused(run("migrate", "resolve", "0001"), "no migration '0001' is unfinished; those that are: none")
+    refused(run("migrate", "resolve", "0009", "--applied"), "'0009'")
+    misused(run("migrate", "resolve"), "Missing argument")
+
+
+def test_resolve_database_that_does_not_exist_is_refused(run, path):
+    """There is nothing to resolve, and no database is made."""
+    refused(run("migrate", "resolve", "0001"), "orchestrator.db does not exist")
+    assert not path.exists()

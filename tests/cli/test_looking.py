@@ -10,7 +10,7 @@ import pytest
 
 from dao import migrate
 from tests.cli.calls import KINDS, plain, refused, removed, slipped_in
-from tests.folders import ALONE, IDS, dump, tables, write
+from tests.folders import ALONE, IDS, dump, query, tables, write
 
 # ---------------------------------------------------------------- status, plan
 
@@ -183,6 +183,58 @@ def test_plan_nothing_to_do_says_so(run):
     """With all applied there is nothing to plan."""
     run("migrate")
     assert run("plan").out == "orchestrator.db: nothing to do\n"
+
+
+def test_plan_rollback_says_what_is_dropped_with_what_it_holds(run, folder):
+    """A table and a column that the migration made go with what they hold, and the plan says so."""
+    write(folder, {"0004_d.sql": "CREATE TABLE d (id);\nALTER TABLE a ADD COLUMN x;"})
+    write(folder, {"0004_d.rollback.sql": "DROP TABLE d; ALTER TABLE a DROP COLUMN x;"})
+    run("migrate")
+    assert run("plan", "--rollback").out.splitlines()[1:] == [
+        "  drops what it made, with what that holds: column a.x, table d"
+    ]
+    assert run("plan", "--rollback", "--json").document["steps"][0]["drops"] == ["column a.x", "table d"]
+
+
+def test_plan_enforced_foreign_keys_are_said(run, partly, folder):
+    """A file that runs with foreign keys enforced is alone in its transaction, and the plan says so."""
+    write(folder, {"0004_d.sql": "-- foreign_keys: on\nSELECT 1;"})
+    assert (
+        run("plan").out.splitlines()[-1] == "apply 0004_d (from three/0004_d.sql, alone and with foreign keys enforced)"
+    )
+    assert [step["foreign_keys"] for step in run("plan", "--json").document["steps"]] == [False, True]
+
+
+# ---------------------------------------------------------------- drift
+
+
+def test_status_drift_is_shown_and_exits_with_four(run, path):
+    """A change by hand is shown, and is a mismatch: neither current, nor only pending."""
+    run("migrate", "--steps", "2")
+    query(path, "CREATE INDEX mine ON a (id)")
+    outcome = run("status", "--exit-code")
+    assert outcome.code == 4
+    assert plain(outcome.out).splitlines()[3:] == [
+        "orchestrator.db: 2 applied, 1 pending",
+        "the schema is not what these migrations make (`dao schema diff`):",
+        "  index mine is unexpected",
+    ]
+    document = run("status", "--json").document
+    assert (document["current"], document["drift"]) == (False, ["index mine is unexpected"])
+    assert run("status").code == 0
+    run("migrate")
+    assert run("status", "--exit-code").code == 4
+    assert run("status", "--exit-code", "--quiet").code == 4
+
+
+@pytest.mark.parametrize("command", [["health"], ["wait", "--timeout", "0"]], ids=["health", "wait"])
+def test_health_and_wait_notice_drift(run, path, command):
+    """A database whose schema somebody changed by hand is not ready for the program."""
+    run("migrate")
+    query(path, "DROP TABLE c")
+    refused(run(*command), "the schema is not what its migrations make: table c is missing", "dao schema diff", code=4)
+    query(path, "CREATE TABLE c (id INTEGER PRIMARY KEY)")
+    assert run(*command).code == 0
 
 
 # ---------------------------------------------------------------- health, wait

@@ -169,7 +169,7 @@ def test_indexes_each_is_needed_by_a_plan_or_has_its_reason(every, today):
         if not any(by_name) or not any(by_essence):
             needless.add(index)
     assert needless == {*KEPT}
-    # the others are what a PRIMARY KEY is made of
+    # The others are what a PRIMARY KEY is made of.
     assert {origin for origin in kinds.values() if origin != "c"} == {"pk"}
 
 

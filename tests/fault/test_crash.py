@@ -212,6 +212,7 @@ def examine(path: Path, job: Job, world: World) -> int:
             assert query(path, "SELECT * FROM yoyo_lock") == []
         deeds = migrate.history(url)
         if job.restores:
+            assert job.begin == 0 or query(path, "PRAGMA journal_mode") == [(job.mode,)]
             # what was done stays on record
             before = job.begin or job.end
             assert ids(deeds) == world.ids[:before] + [None] * (number == job.end and len(deeds) > before)

@@ -40,13 +40,20 @@ COPY = "INSERT INTO {} (id, name, note) SELECT id, name, note FROM {}"
 NEW = "(id INTEGER PRIMARY KEY, name TEXT, note TEXT)"
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A database that a migration was applied to, and which holds rows now, made once."""
+    folder = tmp_path_factory.mktemp("filled")
+    migrate.apply(f"sqlite:///{folder}/filled.db", write(folder / "sql", {"1_setup.sql": SETUP}))
+    query(folder / "filled.db", ROWS)
+    return (folder / "filled.db").read_bytes()
+
+
 @pytest.fixture
-def folder(url, path, tmp_path):
+def folder(path, tmp_path, filled):
     """A folder with a migration that is applied to a database, which holds rows now."""
-    folder = write(tmp_path / "sql", {"1_setup.sql": SETUP})
-    migrate.apply(url, folder)
-    query(path, ROWS)
-    return folder
+    path.write_bytes(filled)
+    return write(tmp_path / "sql", {"1_setup.sql": SETUP})
 
 
 def rebuilt(where: str = "", before: str = "", after: str = "") -> str:

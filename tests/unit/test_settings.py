@@ -23,6 +23,7 @@ READ = {
     "DATABASE_POOL_TIMEOUT": lambda loaded: f"{loaded.pool_timeout:g}",
     "DATABASE_BUSY_TIMEOUT": lambda loaded: str(loaded.url.busy_timeout),
     "DATABASE_MIGRATIONS": lambda loaded: str(loaded.migrations),
+    "DATABASE_SNAPSHOTS": lambda loaded: str(loaded.snapshots),
 }
 VALUES = {
     "DATABASE_URL": ("sqlite:///file.db", "sqlite:///environ.db", "sqlite:///argument.db"),
@@ -30,6 +31,7 @@ VALUES = {
     "DATABASE_POOL_TIMEOUT": ("0.5", "1.5", None),
     "DATABASE_BUSY_TIMEOUT": ("100", "200", "300"),
     "DATABASE_MIGRATIONS": ("of/file", "of/environ", "of/argument"),
+    "DATABASE_SNAPSHOTS": ("0", "7", None),
 }
 ARGUMENTS = {"DATABASE_URL": "database", "DATABASE_BUSY_TIMEOUT": "busy_timeout", "DATABASE_MIGRATIONS": "migrations"}
 every_variable = pytest.mark.parametrize("name", list(READ))
@@ -60,7 +62,7 @@ def in_effect(loaded: settings.Settings) -> settings.Settings:
 def test_load_nothing_set_returns_the_defaults():
     """Without a file, a variable and an argument, the defaults hold."""
     assert settings.load(environ={}) == settings.Settings(
-        url=settings.url.parse(settings.DEFAULT_URL), pool_size=5, pool_timeout=30.0, migrations=None
+        url=settings.url.parse(settings.DEFAULT_URL), pool_size=5, pool_timeout=30.0, migrations=None, snapshots=3
     )
 
 
@@ -225,6 +227,9 @@ BAD = [
     ("DATABASE_BUSY_TIMEOUT", "5s", "expected a whole number of milliseconds"),
     ("DATABASE_BUSY_TIMEOUT", "0.5", "expected a whole number of milliseconds"),
     ("DATABASE_BUSY_TIMEOUT", "-1", "from 0"),
+    ("DATABASE_SNAPSHOTS", "many", "expected a whole number of snapshots to keep"),
+    ("DATABASE_SNAPSHOTS", "1.5", "expected a whole number of snapshots to keep"),
+    ("DATABASE_SNAPSHOTS", "-1", "from 0"),
 ]
 
 

@@ -353,21 +353,21 @@ def keep_a_blob_open(connection: apsw.Connection, *, writing: bool = True) -> No
 
 
 @pytest.mark.parametrize(
-    ("culprit", "own", "others"),
+    ("culprit", "own", "others", "why"),
     [
-        (fatal, dao.IntegrityError, dao.OperationalError),
-        (fatal_and_go_on, dao.OperationalError, dao.OperationalError),
-        (fatal_and_begin, dao.OperationalError, dao.OperationalError),
-        (fatal_and_transact, dao.OperationalError, dao.OperationalError),
-        (fatal_inside, dao.OperationalError, dao.OperationalError),
-        (close, dao.OperationalError, dao.OperationalError),
-        (fill, dao.DiskFull, dao.DiskFull),
-        (veto, dao.OperationalError, dao.OperationalError),
-        (keep_a_blob_open, dao.OperationalError, dao.OperationalError),
+        (fatal, dao.IntegrityError, dao.OperationalError, "fatal"),
+        (fatal_and_go_on, dao.OperationalError, dao.OperationalError, "a function went on after an error"),
+        (fatal_and_begin, dao.OperationalError, dao.OperationalError, "a function went on after an error"),
+        (fatal_and_transact, dao.OperationalError, dao.OperationalError, "shares its transaction with others"),
+        (fatal_inside, dao.OperationalError, dao.OperationalError, "a function went on after an error"),
+        (close, dao.OperationalError, dao.OperationalError, "closed"),
+        (fill, dao.DiskFull, dao.DiskFull, "no room left to write"),
+        (veto, dao.OperationalError, dao.OperationalError, "constraint failed"),
+        (keep_a_blob_open, dao.OperationalError, dao.OperationalError, "a function left a blob or a cursor open"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_write_transaction_that_is_lost_is_told_to_all_that_shared_it(url, pool, culprit, own, others):
+def test_write_transaction_that_is_lost_is_told_to_all_that_shared_it(url, pool, culprit, own, others, why):
     """Whoever had succeeded is told, each with an error of its own; one that had failed keeps its own; the next are fine."""
     with Together(pool) as queue:
         first, second = queue.put(add, "first"), queue.put(add, "second")
@@ -376,7 +376,7 @@ def test_write_transaction_that_is_lost_is_told_to_all_that_shared_it(url, pool,
     _KEPT.clear()
     errors = []
     for worker in (first, second):
-        with pytest.raises(others, match="nothing of this write is stored") as caught:
+        with pytest.raises(others, match=f"nothing of this write is stored.*{why}") as caught:
             worker.end()
         errors.append(caught.value)
     assert errors[0] is not errors[1]
@@ -518,6 +518,29 @@ def test_write_lock_held_by_another_raises_busy_to_those_that_waited(url, make_p
     assert stored(url) == []
     pool.write(add, "a")
     assert stored(url) == ["a"]
+
+
+def test_write_that_waited_for_a_lock_does_not_wait_for_it_again(monkeypatch, url, pool):
+    """One busy timeout serves all that waited for it: the next in the queue does not begin another."""
+    monkeypatch.setattr(writer, "_CALLS", 1)
+    begin, tries = writer.Line.begin, []
+
+    def busy_once(line: writer.Line) -> None:
+        tries.append(line)
+        if len(tries) == 1:
+            raise apsw.BusyError("database is locked")
+        begin(line)
+
+    with Together(pool) as queue:
+        for number in range(3):
+            queue.put(add, str(number))
+        monkeypatch.setattr(writer.Line, "begin", busy_once)
+    for worker in queue.workers:
+        with pytest.raises(dao.DatabaseBusy):
+            worker.end()
+    pool.write(add, "next")
+    assert len(tries) == 2
+    assert stored(url) == ["next"]
 
 
 def test_write_waits_for_another_connections_lock(url, pool):
