@@ -20,8 +20,6 @@ import attrs
 from bench import concurrency, contenders, growth, harness, imports, machine, operations, page, targets
 
 _PARTS = (*operations.NAMES, "fairness", "threads", "processes", "group_commit", "growth", "imports")
-#: Beyond this share of interrupted turns a run says that the machine was busy.
-_BUSY = 0.1
 _DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 _SIZES = {
     "tiny": (operations.TINY, concurrency.TINY, (60, 240)),
@@ -47,7 +45,7 @@ def main() -> int:
         return 130
     judged = _judged(document)
     print(page.terminal(document, [] if options.mode == "tiny" else judged))
-    if document["interrupted"] > _BUSY and options.mode != "tiny":
+    if page.is_busy(document) and options.mode != "tiny":
         print(f"\nnote: {page.busy(document)}", file=sys.stderr)
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     if options.json:

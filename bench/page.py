@@ -11,6 +11,8 @@ from bench.contenders import ASYNC_BASE, BASE, CONTENDERS, STANDARD
 
 Document = Mapping[str, Any]
 RESULTS = "results.json"
+#: Beyond this share of interrupted turns a machine is busy.
+BUSY = 0.1
 _OWN = ("dao", "dao (async)", "dao, Pool.write")
 _ASYNC = ("dao (async)", "aiosqlite", "SQLAlchemy asyncio", "Tortoise")
 _CHARTED = ("get", "find", "page", "create", "create_many", "set_status", "workflow", "async_get")
@@ -27,10 +29,15 @@ def duration(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+def is_busy(document: Document) -> bool:
+    """Return whether other programs had so much of the machine that the figures are not to be quoted."""
+    return document["interrupted"] > BUSY
+
+
 def busy(document: Document) -> str:
     """Return how much other programs had of the machine during the run."""
-    share = document["interrupted"]
-    return f"other programs interrupted {share:.0%} of the turns; on a machine that is idle it is next to none"
+    said = f"other programs interrupted {document['interrupted']:.0%} of the turns"
+    return f"{said}: the machine was busy, repeat the run before you quote it" if is_busy(document) else said
 
 
 # ---------------------------------------------------------------- terminal
@@ -154,6 +161,7 @@ def readme_table(document: Document) -> str:
         f"{_markdown(rows)}\n\n"
         f"Ratios to bare apsw, medians of {document['rounds']} interleaved rounds in one process; {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['python']}."
+        + (f" **{busy(document).capitalize()}.**" if is_busy(document) else "")
     )
 
 
@@ -166,12 +174,13 @@ def _sections(document: Document, judged: Sequence[targets.Target]) -> Iterator[
     machine = document["machine"]
     yield "# Benchmarks"
     yield (
-        "Made by `make bench-full`; the figures are those of [results.json](results.json), and this page is written from it. "
+        "Written by `make bench-full` (`python -m bench --full --write-docs`); the figures are those of [results.json](results.json), and this page is written from it. "
         "Migration tools have a page of their own: [migrations.md](migrations.md)."
     )
     yield (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory']} memory, {machine['kernel']}, {machine['python']}; "
-        f"{document['date']}, a {document['mode']} run. {busy(document).capitalize()}."
+        f"{document['date']}, a {document['mode']} run. "
+        + ("**{}.**" if is_busy(document) else "{}.").format(busy(document).capitalize())
     )
     yield "## Targets"
     rows = [[target.operation, target.what, target.limit, target.measured, _VERDICT[target.met]] for target in judged]
@@ -195,7 +204,7 @@ def _method(document: Document) -> str:
     return f"""One process. Every contender has a file of its own, a copy of one database that `dao.migrate` made from `sql/sqlite`,
 with WAL, `synchronous=NORMAL` and foreign keys on, which is read back through its own connection. The rows are the same: a
 title of about 40 characters, a description of about 200, a config of six keys with one nested, metadata of four;
-{document["rows"]:,} tasks. What each operation returns is checked once before it is measured.
+{document["rows"]:,} tasks. What is read or changed is checked once before it is measured.
 
 {document["rounds"]} rounds; in each, every contender has a turn of some milliseconds, in an order that moves on. A ratio is the median
 of the ratios within the rounds. "{targets.MISSING}": the library has no way of its own to do this, or it is not installed.
@@ -203,7 +212,7 @@ of the ratios within the rounds. "{targets.MISSING}": the library has no way of 
 - Tuples: rows as the driver gives them, JSON left as text, also in the line "both JSON columns read". Records: a frozen attrs
   class written by hand, with datetimes, an enum, and JSON decoded by the same library as dao's.
 - `create` is measured with the library's own object in hand (record, model, dict, tuple); "create from values" makes it too.
-  `dao.Task(…)` checks every field and copies its JSON, which the others do not.
+  `dao.Task(…)` checks every field and copies its JSON, which most of the others do not.
 - Bare drivers run the same statements as dao: an update and the reading of the fresh row are one transaction of four.
 - The ORMs leave times as text, which spares them a conversion. SQLAlchemy has the fast JSON library too.
 - A stored run is compared by ratios. {harness.RULE[0].upper()}{harness.RULE[1:]}."""

@@ -164,8 +164,7 @@ class Pool:
         connection = await self._take(self._timeout)
 
         def call(given: Connection) -> tuple[T, bool]:
-            # both in one trip to the connection's thread: a second one would cost as much again
-            return function(given, *args, **kwargs), reset(given)
+            return function(given, *args, **kwargs), reset(given)  # a trip to the thread of its own costs as much again
 
         try:
             result, usable = await run(connection, call)

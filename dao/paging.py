@@ -232,10 +232,16 @@ _DIGEST = 12
 _NO_CURSOR = "not a page cursor: pass the `next` of a page, unchanged"
 
 
-def _digest(position: bytes, query: object) -> bytes:
+@functools.cache
+def _blake2b() -> Callable[..., Any]:
     import hashlib  # noqa: PLC0415 - loads OpenSSL, which takes 4 ms, and only cursors need it
 
-    return hashlib.blake2b(msgspec.json.encode(query) + b"\0" + position, digest_size=_DIGEST).digest()
+    return hashlib.blake2b
+
+
+def _digest(position: bytes, query: object) -> bytes:
+    digest: bytes = _blake2b()(msgspec.json.encode(query) + b"\0" + position, digest_size=_DIGEST).digest()
+    return digest
 
 
 def _cursor(position: tuple[str, str], query: object) -> str:
@@ -249,10 +255,11 @@ def _text(raw: bytes) -> str:
 
 def _position(cursor: str, query: object) -> tuple[str, str]:
     try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except (binascii.Error, ValueError, TypeError) as error:
         raise InvalidCursor(_NO_CURSOR) from error
-    # base64 leaves bits of the last character unused: several texts stand for the same bytes
+    # the decoder skips what is not base64, and leaves bits of the last character unused: several texts stand for the
+    # same bytes
     if _text(raw) != cursor:
         raise InvalidCursor(_NO_CURSOR)
     position = raw[_DIGEST:]

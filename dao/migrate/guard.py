@@ -30,8 +30,8 @@ _TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
 # virtual tables work on these by statements of their own, some of them while they run
 _SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
 _VIRTUAL = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
-# 1: hidden, of a virtual table; 2 and 3: generated
-_COLUMNS = "SELECT name, hidden FROM pragma_table_xinfo(?, 'main') WHERE hidden <> 1"
+# hidden: 1 is a column of a virtual table that nobody sees; 2 and 3 are generated ones
+_COLUMNS = "SELECT name, hidden FROM pragma_table_xinfo(?, 'main')"
 _REPLACES = (
     "SELECT 1 FROM main.sqlite_schema WHERE type IN ('table', 'index') AND tbl_name = ? AND sql LIKE '%replace%'"
 )
@@ -286,12 +286,12 @@ class Guard:
         return int(rows)
 
     def _columns(self, table: str) -> list[tuple[str, bool]]:
-        """Return a table's columns, each with whether it is generated: then it holds nothing of its own."""
+        """Return a table's columns, each with whether it holds nothing of its own: if it is generated, or hidden."""
         return [(name, bool(hidden)) for name, hidden in self._rows(_COLUMNS, table)]
 
     def _holds_values(self, table: str, column: str) -> bool:
-        is_generated = {_folded(name): generated for name, generated in self._columns(table)}
-        if is_generated.get(_folded(column), True):
+        holds_none = {_folded(name): hidden for name, hidden in self._columns(table)}
+        if holds_none.get(_folded(column), True):
             return False
         name = quoted(column)
         return bool(self._rows(f"SELECT 1 FROM main.{quoted(table)} WHERE {name} IS NOT NULL LIMIT 1"))

@@ -369,11 +369,11 @@ def test_kill_9_at_some_writes_leaves_the_old_database_or_the_new(tmp_path, worl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", JOBS)
-def test_kill_9_at_each_seventh_write_leaves_the_old_database_or_the_new(
+def test_kill_9_at_each_eleventh_write_leaves_the_old_database_or_the_new(
     tmp_path, worlds, migrators, name, record_property
 ):
-    """The same, at one write out of seven, of each file."""
-    phases = die_at_each(7, name, tmp_path, worlds, migrators)
+    """The same, at one write out of eleven, of each file."""
+    phases = die_at_each(11, name, tmp_path, worlds, migrators)
     record_property("phases", dict(phases))
     print("at writes:", name, dict(phases))  # noqa: T201 - with -s, the distribution
     assert len(phases) > 1

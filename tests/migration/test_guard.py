@@ -103,6 +103,13 @@ LOSSES = {
         rebuilt_the_other_way("WHERE id < 3", after="INSERT INTO person VALUES (7, 'new', NULL), (8, '', '')"),
         [Loss("rows", "person", 1)],
     ),
+    "rebuild, and as many deleted from a temporary table of that name": (
+        rebuilt(
+            "WHERE id = 1",
+            after="CREATE TEMP TABLE person AS SELECT id FROM tree WHERE id < 3; DELETE FROM temp.person",
+        ),
+        [Loss("rows", "person", 2)],
+    ),
     "another takes the name": (
         "DROP TABLE child; ALTER TABLE tree RENAME TO child;",
         [Loss("table", "child", 3)],
@@ -279,6 +286,10 @@ HARMLESS = {
         f"{rebuild.__name__}, rows added": rebuild(
             after="INSERT INTO person VALUES (7, 'x', 'y'); DELETE FROM person WHERE id IN (7, 1)"
         )
+        for rebuild in REBUILDS
+    },
+    **{
+        f"{rebuild.__name__}, rows added before": f"INSERT INTO person (id) VALUES (7); {rebuild()}"
         for rebuild in REBUILDS
     },
     **{

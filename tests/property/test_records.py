@@ -53,23 +53,19 @@ def stored(connection, record):
     """Store the record and return it as it is read back, its JSON not yet decoded."""
     table = TABLES[type(record)]
     fetch(connection, f"INSERT INTO {table.name} ({table.columns}) VALUES ({table.parameters})", table.to_row(record))
-    ((*row,),) = fetch(connection, f"SELECT {table.columns} FROM {table.name}")
-    return table.from_row(*row)
+    (found,) = table.from_rows(fetch(connection, f"SELECT {table.columns} FROM {table.name}"))
+    return found
 
 
 def loaded_again(record):
     """Return the record as it is read from its row, its JSON not yet decoded."""
     table = TABLES[type(record)]
-    return table.from_row(*table.to_row(record))
+    return table.from_rows([table.to_row(record)])[0]
 
 
 def is_decoded(record, column):
-    """Whether the record holds the column's value, rather than only its text."""
-    try:
-        type(record).__dict__[column].__get__(record)
-    except AttributeError:
-        return False
-    return True
+    """Whether the record holds the column's value, rather than the row that has its text."""
+    return not isinstance(type(record)._HELD[column](record), tuple)
 
 
 def assert_same(found, expected):

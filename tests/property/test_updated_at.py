@@ -57,7 +57,7 @@ def read(connection, table):
     """Return all records of the table, by key."""
     definition, _ = TABLES[table]
     found = fetch(connection, f"SELECT {definition.columns} FROM {table} ORDER BY {', '.join(key_of(table))}")
-    return [definition.from_row(*row) for row in found]
+    return definition.from_rows(found)
 
 
 def watched(table):
