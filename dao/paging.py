@@ -127,8 +127,9 @@ def find_page(
     from_here, to_here = (since, until) if oldest_first else (until, since)
     here, end = (earliest, latest) if oldest_first else (latest, earliest)
     begins = after is not None or from_here is not None
-    # a walk that nothing bounds would be a scan of the index, not a search in it
-    ends = to_here is not None or not (begins or filters or choices)
+    # Unfiltered, it is bounded at both ends: without any bound it would be a scan, and with one alone ANALYZE may talk the
+    # planner into a skip-scan of another index and a sort of the whole table.
+    ends = to_here is not None or not (filters or choices)
     parameters = [*filters.values()]
     if after is not None:
         parameters += _position(after, query)

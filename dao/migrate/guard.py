@@ -93,10 +93,9 @@ class _Dropped:
 
 @attrs.define
 class _Running:
-    """What is to be found out when a statement is done: of the table that it names, and of those it may take from."""
+    """What is to be found out when a statement is done: of the table that it deletes from, and of others."""
 
     deletes_from: str | None = None
-    inserts_into: str | None = None
     counted: dict[str, int] = attrs.Factory(dict)
     #: What the statement alters, and all tables before, with their root pages.
     altered: set[str] = attrs.Factory(set)
@@ -125,6 +124,7 @@ class Guard:
         self._inserted: dict[str, int] = {}
         self._losses: list[Loss] = []
         self._running: _Running | None = None
+        self._inserts_into: str | None = None
 
     def saw(self, action: int, first: str | None, second: str | None, database: str | None) -> None:
         """Note what the authorizer was told of the statement that is being compiled."""
@@ -147,22 +147,30 @@ class Guard:
 
     def before_statement(self, sql: str) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
+        if self._inserts_into is not None:
+            self._note_inserted()
         if self._running is not None:
             with self._look():
                 self._finish()
-        events, self._events = self._events, []
-        takes, self._takes = self._takes, False
-        reads, self._reads = self._reads, False
-        changes_shadows, self._changes_shadows = self._changes_shadows, False
-        if (takes and events) or changes_shadows:
+        if self._takes or self._changes_shadows:
             with self._look():
-                self._running = self._begun(events, changes_shadows=changes_shadows)
-        elif len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not reads and "replace" not in sql.lower():
-            self._running = _Running(inserts_into=events[0].table)
+                self._running = self._begun()
+        elif (
+            len(self._events) == 1
+            and not self._reads
+            and self._events[0].action == apsw.SQLITE_INSERT
+            # what comes into a table of before needs no note: it is counted when it is dropped
+            and self._events[0].table not in self._original
+            and "replace" not in sql.lower()
+        ):
+            self._inserts_into = self._events[0].table
+        self._events.clear()
+        self._takes = self._reads = self._changes_shadows = False
 
     def losses(self) -> list[Loss]:
         """Return what the script has lost, now that it is done."""
         with self._look():
+            self._note_inserted()
             self._finish()
             present = {_folded(name): name for name, _ in self._rows(_TABLES)}
             for name, dropped in self._dropped.items():
@@ -171,9 +179,10 @@ class Guard:
 
     # ------------------------------------------------------------ around a statement
 
-    def _begun(self, events: Sequence[_Event], *, changes_shadows: bool) -> _Running:
+    def _begun(self) -> _Running:
         tables = self._tables()
-        running = _Running(changes_shadows=changes_shadows)
+        events = self._events
+        running = _Running(changes_shadows=self._changes_shadows)
         if events and events[0].action == apsw.SQLITE_DELETE:
             if events[0].table not in tables:  # a view
                 return running
@@ -193,13 +202,16 @@ class Guard:
                 running.counted[table] = self._count(table)
         return running
 
+    def _note_inserted(self) -> None:
+        table, self._inserts_into = self._inserts_into, None
+        if table is not None:
+            _add(self._inserted, table, self._connection.changes())
+
     def _finish(self) -> None:
         running, self._running = self._running, None
         if running is None:
             return
         named = self._connection.changes()
-        if running.inserts_into is not None:
-            _add(self._inserted, running.inserts_into, named)
         if running.deletes_from is not None:
             _add(self._deleted, running.deletes_from, named)
         for table, before in running.counted.items():

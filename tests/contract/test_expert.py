@@ -122,10 +122,6 @@ def test_expert_index_that_is_missing_is_suggested(crowded, tmp_path):
     assert "ON sessions(is_active, last_heartbeat" in advice(copy, [stale])
 
 
-@pytest.mark.xfail(
-    reason="after ANALYZE a page of one record behind a cursor, with no filter and no end, is a skip-scan of another index "
-    "and a sort: `find_page` must bound such a walk at both ends",
-)
 @pytest.mark.parametrize("module", [tasks, workflows, tool_executions], ids=lambda module: module.__name__)
 def test_plans_with_statistics_no_listing_scans_or_sorts(crowded, module):
     """What ANALYZE tells the planner may make it choose another index, never a walk of the table or a sort."""
