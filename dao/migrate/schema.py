@@ -38,7 +38,7 @@ __all__ = [
     "replayed",
 ]
 
-_PATIENCE = 10.0
+_PATIENCE = 2.0
 #: A script to replay: the id of its migration, and its text.
 Script = tuple[str, str]
 
@@ -99,7 +99,7 @@ def replayed(scripts: Iterable[Script], *, patience: float | None = None) -> Ite
     """Open an empty database in memory, run scripts in it as in a run, and close it after the block.
 
     Foreign keys are off, and what a run passes over is passed over: a script's own transaction, and PRAGMA query_only.
-    All scripts together have `patience` seconds (10 if None): one may count to a billion.
+    All scripts together have `patience` seconds (2 if None: it happens under the write lock, too): one may count to a billion.
 
     Raises:
         MigrationError: A script fails in an empty database, or takes too long.
