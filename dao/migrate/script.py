@@ -102,7 +102,9 @@ class _Script:
         if action == apsw.SQLITE_PRAGMA and (first or "").lower() == "query_only" and second is not None:
             return self._ignore(f"PRAGMA query_only = {second}: the ledger has to be written")
         if action == apsw.SQLITE_PRAGMA and (first or "").lower() == "foreign_keys" and second is not None:
-            return self._ignore(f"PRAGMA foreign_keys = {second}: enforcement is off during a run, checked at its end")
+            return self._ignore(
+                f"PRAGMA foreign_keys = {second}: they are checked at the end; `-- foreign_keys: on` at the top enforces them"
+            )
         return apsw.SQLITE_OK
 
     def _savepoint(self, operation: str, name: str) -> int:

@@ -163,10 +163,10 @@ def test_apply_damaged_file_is_no_failure_of_the_script(path, url, three):
         ("BEGIN EXCLUSIVE TRANSACTION", "ignored BEGIN: the run is one transaction already"),
         ("COMMIT", "ignored COMMIT: the run is one transaction already"),
         ("END TRANSACTION", "ignored COMMIT: the run is one transaction already"),
-        ("PRAGMA foreign_keys = ON", "ignored PRAGMA foreign_keys = ON: enforcement is off during a run"),
-        ("PRAGMA FOREIGN_KEYS(0)", "ignored PRAGMA foreign_keys = 0: enforcement is off during a run"),
+        ("PRAGMA foreign_keys = ON", "ignored PRAGMA foreign_keys = ON: they are checked at the end"),
+        ("PRAGMA FOREIGN_KEYS(0)", "ignored PRAGMA foreign_keys = 0: they are checked at the end"),
         ("PRAGMA query_only = 1", "ignored PRAGMA query_only = 1: the ledger has to be written"),
-        ("PRAGMA main.foreign_keys = false", "ignored PRAGMA foreign_keys = false: enforcement is off during a run"),
+        ("PRAGMA main.foreign_keys = false", "ignored PRAGMA foreign_keys = false: they are checked at the end"),
     ],
 )
 def test_apply_own_transaction_of_a_script_is_ignored_and_reported(path, url, tmp_path, statement, notice):
