@@ -48,7 +48,7 @@ def main() -> NoReturn:
         _report(output, {"type": type(error).__name__, "message": error.format_message()})
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        output.error("interrupted; what was not committed was rolled back")
+        output.error("interrupted; what was not committed was rolled back, `dao status` shows what stands")
         code = 130
     except BrokenPipeError:
         # whoever read the output has seen enough

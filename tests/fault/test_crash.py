@@ -417,7 +417,7 @@ def test_migrate_interrupted_changes_nothing(tmp_path, number, code, wait_for):
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code
-    expected = "error: interrupted; what was not committed was rolled back\n"
+    expected = "error: interrupted; what was not committed was rolled back, `dao status` shows what stands\n"
     assert errors.endswith(expected if number == signal.SIGINT else "")
     assert "Traceback" not in errors
     with unlocked(path):
