@@ -162,16 +162,16 @@ def reset(config: settings.Settings, output: Output, yes: bool, no_snapshot: boo
 @migrate_.command("resolve")
 @common()
 @click.argument("id", metavar="ID")
-@click.option("--applied", "outcome", flag_value="applied", help="It is applied: somebody finished it.")
-@click.option("--rolled-back", "outcome", flag_value="rolled back", help="It is not: somebody undid it.")
-def resolve(
-    config: settings.Settings, output: Output, id: str, outcome: Literal["applied", "rolled back"] | None
-) -> int:
+@click.option("--applied", is_flag=True, help="It is applied: somebody finished it.")
+@click.option("--rolled-back", is_flag=True, help="It is not: somebody undid it.")
+def resolve(config: settings.Settings, output: Output, id: str, applied: bool, rolled_back: bool) -> int:
     """Say how an unfinished migration ended.
 
     One that runs outside of a transaction and did not come to its end. Shows how the schema differs from both ends, then
     notes which it is; without either option it only shows.
     """
+    only_one_of(**{"applied": applied or None, "rolled-back": rolled_back or None})
+    outcome: Literal["applied", "rolled back"] | None = "applied" if applied else "rolled back" if rolled_back else None
     found = migrate.unfinished(config.url, id, config.migrations)
     ends = {"applied": found.from_applied, "rolled back": found.from_rolled_back}
     for end, differences in ends.items():

@@ -7,6 +7,7 @@ neither an error nor kill -9 leaves a half-applied schema or a stale lock.
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ def run(
     enforced = False
     # before the lock is taken: it reads the whole file
     problems = integrity_problems(connection)
-    with _settings_kept(connection):
+    with _settings_kept(connection), contextlib.ExitStack() as until_done:
         while todo is None or todo:
             connection.pragma("foreign_keys", enforced)
             alone: Step | None = None
@@ -92,7 +93,7 @@ def run(
                     enforced = not enforced
                     continue
                 if snapshots and (todo or prepare) and sqlite.file_of(connection) and holds_rows(connection):
-                    tell(Snapshotted(_snapshot(connection, state, keep=snapshots)))
+                    tell(Snapshotted(until_done.enter_context(_snapshot(connection, state, keep=snapshots))))
                     snapshots = 0
                 batch = _first_batch(todo, each=each)
                 before = foreign_key_violations(connection) if todo else Broken()
@@ -131,10 +132,22 @@ class _World:
     clean: bool
 
 
-def _snapshot(connection: Connection, state: Ledger, *, keep: int) -> Snapshot:
+@contextlib.contextmanager
+def _snapshot(connection: Connection, state: Ledger, *, keep: int) -> Iterator[Snapshot]:
+    """Take a snapshot for a run. Older ones go once that is done; if it changed nothing this one goes instead."""
     from dao.migrate import snapshot  # noqa: PLC0415 - loaded when there is something to lose
 
-    return snapshot.take_snapshot(connection, keep=keep, version=state.ids[-1] if state.ids else None)
+    version = state.ids[-1] if state.ids else None
+    taken = snapshot.take_snapshot(connection, keep=sys.maxsize, version=version)
+    try:
+        yield taken
+    except BaseException:
+        with contextlib.suppress(apsw.Error, Error):
+            now = ledger.read(connection)
+            if now.entries == state.entries and not now.unfinished:
+                taken.path.unlink(missing_ok=True)
+        raise
+    snapshot.prune(connection, keep)
 
 
 def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:

@@ -129,7 +129,7 @@ def snapshots(target: Target) -> list[Snapshot]:
 
 
 def find(target: Target, id: str | None = None) -> Snapshot:
-    """Return the snapshot with this id, or the only one whose id begins like this; the newest if None.
+    """Return the snapshot with this id or file name, or the only one whose id begins like this; the newest if None.
 
     Raises:
         MigrationError: There is none, or more than one.
@@ -138,7 +138,11 @@ def find(target: Target, id: str | None = None) -> Snapshot:
     there = snapshots(target)
     if not there:
         raise MigrationError(f"{path} has no snapshots: `dao snapshot` takes one")
-    matching = there[:1] if id is None else [snapshot for snapshot in there if snapshot.id.startswith(id)]
+    if id is None:
+        return there[0]
+    # what the commands print is the path
+    name = os.path.basename(id)
+    matching = [snapshot for snapshot in there if snapshot.path.name == name or (id and snapshot.id.startswith(id))]
     if len(matching) != 1:
         ids = ", ".join(snapshot.id for snapshot in matching or there)
         what = "more than one snapshot" if matching else "no snapshot"

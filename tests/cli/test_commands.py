@@ -353,3 +353,8 @@ def test_resolve_database_that_does_not_exist_is_refused(run, path):
     """There is nothing to resolve, and no database is made."""
     refused(run("migrate", "resolve", "0001"), "orchestrator.db does not exist")
     assert not path.exists()
+
+
+def test_resolve_with_both_outcomes_is_wrong_usage(run, partly):
+    """Only one of the two can be true, and nothing is noted."""
+    misused(run("migrate", "resolve", "0003", "--applied", "--rolled-back"), "--applied and --rolled-back exclude")

@@ -160,3 +160,10 @@ def test_restore_answered_with_no_changes_nothing(terminal, path, old):
     assert "othing was changed" in screen.shown
     assert dump(path) == before
     assert snapshots(URL) == [old]
+
+
+def test_restore_takes_the_file_name_that_was_printed(run, partly):
+    """What `dao snapshot` prints, `dao restore` understands."""
+    printed = run("snapshot").out.split(" (")[0]
+    assert run("restore", "--yes", printed).code == 0
+    assert run("restore", "--yes", "nothing.snapshot").code == 1

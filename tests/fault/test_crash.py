@@ -423,7 +423,8 @@ def test_migrate_interrupted_changes_nothing(tmp_path, number, code, wait_for):
     with unlocked(path):
         assert dump(path) == before
     complete = snapshots(url)
-    assert len(complete) == (wait_for is wait_for_script)
+    # after Ctrl-C the run takes its snapshot away again
+    assert len(complete) == (wait_for is wait_for_script and number == signal.SIGTERM)
     if number == signal.SIGINT:
         assert not any(path.parent.glob("*.partial*"))
     with_fourth(folder, "CREATE TABLE x (id);")
