@@ -33,6 +33,7 @@ and its like are measured with that in hand; the operation "create from values" 
 
 from __future__ import annotations
 
+import abc
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,7 +41,7 @@ from typing import Any, ClassVar
 LIMIT = 50
 
 
-class Contender:
+class Shared(abc.ABC):
     """The parts that most contenders share. Columns are in the order of `statements.TASK_COLUMNS`."""
 
     name: ClassVar[str]
@@ -50,18 +51,6 @@ class Contender:
     distributions: ClassVar[tuple[str, ...]] = ()
     #: whether several may be open in one process, each in a thread of its own
     in_threads: ClassVar[bool] = False
-
-    def open(self, path: Path) -> None:
-        """Open the file with WAL, synchronous NORMAL and foreign keys on."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Close what `open` opened."""
-        raise NotImplementedError
-
-    def raw(self, sql: str) -> list[Any]:
-        """Run a statement on the very connection that is measured, and return its rows."""
-        raise NotImplementedError
 
     def supports(self, method: str) -> bool:
         """Return whether the contender has a natural way to do this."""
@@ -80,20 +69,36 @@ class Contender:
         return record.id
 
 
-class AsyncContender(Contender):
+class Contender(Shared):
+    """A contender whose methods are called one after the other."""
+
+    @abc.abstractmethod
+    def open(self, path: Path) -> None:
+        """Open the file with WAL, synchronous NORMAL and foreign keys on."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close what `open` opened."""
+
+    @abc.abstractmethod
+    def raw(self, sql: str) -> list[Any]:
+        """Run a statement on the very connection that is measured, and return its rows."""
+
+
+class AsyncContender(Shared):
     """A contender whose methods are coroutines; it is opened and used in one event loop."""
 
+    @abc.abstractmethod
     async def aopen(self, path: Path) -> None:
         """Open the file with WAL, synchronous NORMAL and foreign keys on."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def aclose(self) -> None:
         """Close what `aopen` opened."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def araw(self, sql: str) -> list[Any]:
         """Run a statement on the very connection that is measured, and return its rows."""
-        raise NotImplementedError
 
 
 def check_settings(read: dict[str, Any]) -> None:

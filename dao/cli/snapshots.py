@@ -72,6 +72,9 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     from dao.migrate.restoration import row_changes
     from dao.migrate.snapshot import KEEP, find
 
+    if id == "":
+        # an unset variable in a script must not come to mean the newest
+        raise click.UsageError("the ID is empty: name a snapshot, or leave it out for the newest")
     database = config.url.path
     chosen = find(config.url, id)
     what = f"{chosen.id} ({chosen.version}, {readable(chosen.size)}, {_age(chosen)} old)"

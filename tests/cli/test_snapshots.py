@@ -167,3 +167,11 @@ def test_restore_takes_the_file_name_that_was_printed(run, partly):
     printed = run("snapshot").out.split(" (")[0]
     assert run("restore", "--yes", printed).code == 0
     assert run("restore", "--yes", "nothing.snapshot").code == 1
+
+
+def test_restore_empty_id_is_wrong_usage(run, partly):
+    """A variable that is not set does not come to mean the newest snapshot."""
+    run("snapshot")
+    outcome = run("restore", "--yes", "")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "the ID is empty" in outcome.err
