@@ -22,6 +22,8 @@ __all__ = [
     "moment_to_text",
     "new_id",
     "now",
+    "plain_json",
+    "plain_json_text",
     "time_from_text",
     "time_to_text",
 ]
@@ -137,10 +139,24 @@ def plain_json(value: object) -> Any:
         TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …).
         ValueError: As `encode_json`.
     """
+    return _text_and_copy(value)[1]
+
+
+def plain_json_text(value: object) -> str:
+    """Return the value as JSON text that will read back equal.
+
+    Raises:
+        TypeError, ValueError: As `plain_json`.
+    """
+    return _text_and_copy(value)[0].decode()
+
+
+def _text_and_copy(value: object) -> tuple[bytes, Any]:
     try:
-        copy = _decode(_encode(value))
+        text = _encode(value)
+        copy = _decode(text)
         if copy == value:
-            return copy
+            return text, copy
     except RecursionError as error:
         raise ValueError("nested too deep for JSON") from error
     except UnicodeEncodeError as error:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, cast
 
-from dao.engine import Connection, fetch, transaction
+from dao.engine import Connection, fetch, fetch_changed
 from dao.errors import NotFound, StaleRecord
 from dao.records import _Stored
 from dao.rows import Table
@@ -19,8 +19,8 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 def get(connection: Connection, table: Table[R], sql: str, key: Sequence[str]) -> R | None:
     """Return the record that a statement finds by its key, or None."""
-    found = table.from_rows(fetch(connection, sql, key))
-    return found[0] if found else None
+    records = table.from_rows(fetch(connection, sql, key))
+    return records[0] if records else None
 
 
 def found(record: R | None, table: Table[R], key: object) -> R:
@@ -57,15 +57,13 @@ def update(
         NotFound: No row has the key.
         StaleRecord: The row is there, and the UPDATE passed it by.
     """
-    with transaction(connection):
-        changed = fetch(connection, sql, parameters)
-        record = get(connection, table, get_sql, key)
-        if changed and record is not None:
-            return record
-        name = key[0] if len(key) == 1 else key
-        if record is None:
-            raise not_found(table, name)
-        raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
+    changed, rows = fetch_changed(connection, sql, parameters, get_sql, key)
+    if changed and rows:
+        return table.from_rows(rows)[0]
+    name = key[0] if len(key) == 1 else key
+    if not rows:
+        raise not_found(table, name)
+    raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
 
 
 def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:
@@ -77,8 +75,8 @@ def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...]
     if value is None:
         return None
     if isinstance(value, str):
-        return (member(kind, value).value,)
-    return tuple(sorted({member(kind, item).value for item in value}))
+        return (member(kind, value)._value_,)
+    return tuple(sorted({member(kind, item)._value_ for item in value}))
 
 
 def member(kind: type[E], value: str) -> E:

@@ -87,18 +87,18 @@ class _Stored:
 
     _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ()
 
-    #: For each column that is decoded later, what gives the attribute as it is: decoded, or the row.
-    _HELD: ClassVar[dict[str, Callable[[Any], Any]]] = {}
+    #: For each column that is decoded later, the slot under its property: it holds the value, or the row.
+    _SLOTS: ClassVar[dict[str, Any]] = {}
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
-        cls._HELD = {}
+        cls._SLOTS = {}
         for position, field in enumerate(attrs.fields(cls)):  # type: ignore[arg-type] # attrs calls this for its classes
             name = field.name
             if name in cls._JSON_COLUMNS or field.metadata.get("column") == "time":
                 slot = cls.__dict__[name]
                 decode = codec.decode_json if name in cls._JSON_COLUMNS else codec.time_from_text
-                cls._HELD[name] = slot.__get__
+                cls._SLOTS[name] = slot
                 setattr(cls, name, _decoded_later(slot, position, decode))
 
     def to_dict(self) -> dict[str, Any]:
@@ -234,7 +234,8 @@ _WHEN_CREATED = attrs.Factory(lambda record: record.created_at, takes_self=True)
 
 
 # The classes are spelled out, field by field, so that type checkers and editors see their signatures.
-# weakref_slot=False: what `dao.rows` does needs it. The hash is that of the key: equal records have equal keys.
+# weakref_slot=False: nobody points weakly at a record, and each would carry the pointer. The hash is that of the key:
+# equal records have equal keys.
 
 # ---------------------------------------------------------------- records
 

@@ -2,10 +2,11 @@
 
 Rows that the table's constraints have accepted need no second validation, so a record is built from its row without
 the validators, on a mutable twin of its class that then turns into the frozen class. A frozen attrs `__init__` of ten
-fields takes 457 ns, the twin and the swap 154. It works because both classes have the same base and the same slots. The
-code of both directions is generated, as attrs generates `__init__`: straight-line code costs a third of a loop over the
-fields, and one call for all rows less than one for each. JSON and times stay in the row until they are read (`dao.records`): that makes a record in 0.3 µs instead of 0.6.
-All of this is here and nowhere else.
+fields takes 457 ns, the twin and the swap 154. The twin is a subclass that adds nothing but `object`'s own methods: a
+class of its own with the same slots would do, but the swap would compare them all, which makes a record cost a fifth
+more. The code of both directions is generated, as attrs generates `__init__`: straight-line code costs a third of a loop
+over the fields, and one call for all rows less than one for each. JSON and times stay in the row until they are read
+(`dao.records`): that makes a record in 0.3 µs instead of 0.6. All of this is here and nowhere else.
 """
 
 from __future__ import annotations
@@ -43,8 +44,15 @@ def _table(name: str, record: type[R]) -> Table[R]:
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(record)  # type: ignore[arg-type] # mypy sees no bound of R
     columns = [field.name for field in fields]
     scope: dict[str, Any] = {
-        "base": record.__base__,
         "record_class": record,
+        # both of each pair, and the slots themselves: only so are they called without Python in between
+        "twin": {
+            "__slots__": (),
+            "__init__": object.__init__,
+            "__setattr__": object.__setattr__,
+            "__delattr__": object.__delattr__,
+            **record._SLOTS,
+        },
         "encode_json": codec.encode_json,
         "time_to_text": codec.time_to_text,
     }
@@ -54,8 +62,8 @@ def _table(name: str, record: type[R]) -> Table[R]:
     for position, field in enumerate(fields):
         column = field.name
         target, value = f"self.{column}", f"record.{column}"
-        if column in record._HELD:
-            scope[f"held_{column}"] = record._HELD[column]
+        if column in record._SLOTS:
+            scope[f"held_{column}"] = record._SLOTS[column].__get__
             held.append(f"{column} = held_{column}(record)")
             convert.append(f"{target} = row")
             text = f"encode_json({column})" if column in record._JSON_COLUMNS else f"time_to_text({column})"
@@ -78,8 +86,7 @@ def _table(name: str, record: type[R]) -> Table[R]:
         targets.append(target)
         values.append(value)
     source = f"""
-class Twin(base):
-    __slots__ = {tuple(columns)!r}
+Twin = type("Twin", (record_class,), twin)
 
 def from_rows(rows):
     records = []

@@ -302,28 +302,22 @@ def _end(
     error: str | None,
     now: datetime | None,
 ) -> ToolExecution:
+    if isinstance(execution, str):
+        with transaction(connection):
+            return _end(connection, get_one(connection, execution), status, output, error, now)
+    output_text = None if output is None else codec.plain_json_text(output)
+    completed_at, duration = _ended(execution, now)
+    parameters = (status._value_, output_text, error, completed_at, duration, execution.id)
+    return crud.update(connection, TOOL_EXECUTIONS, _END, parameters, _GET, (execution.id,), stale="has ended already")
+
+
+def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | None]:
+    """Return when a call that ends now has ended, as text, and after how many milliseconds."""
+    begun: float | None = getattr(execution, "_monotonic", None) if now is None else None
+    if begun is not None:
+        return codec.moment_to_text(None), max(0, round((time.monotonic() - begun) * 1000))
     moment = codec.now() if now is None else codec.millisecond(now)
-    output_text = None if output is None else codec.encode_json(codec.plain_json(output))
-    with transaction(connection):
-        if isinstance(execution, str):
-            execution = get_one(connection, execution)
-        parameters = (
-            status.value,
-            output_text,
-            error,
-            codec.time_to_text(moment),
-            _duration(execution, moment, monotonic=now is None),
-            execution.id,
-        )
-        return crud.update(
-            connection, TOOL_EXECUTIONS, _END, parameters, _GET, (execution.id,), stale="has ended already"
-        )
-
-
-def _duration(execution: ToolExecution, moment: datetime, *, monotonic: bool) -> int | None:
-    if execution.started_at is None:
-        return None
-    begun: float | None = getattr(execution, "_monotonic", None)
-    if monotonic and begun is not None:
-        return max(0, round((time.monotonic() - begun) * 1000))
-    return max(0, (moment - execution.started_at) // timedelta(milliseconds=1))
+    duration = None
+    if execution.started_at is not None:
+        duration = max(0, (moment - execution.started_at) // timedelta(milliseconds=1))
+    return codec.time_to_text(moment), duration

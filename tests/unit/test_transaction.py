@@ -484,3 +484,89 @@ def test_run_in_transaction_with_a_pool_takes_one_connection_for_all_attempts(ur
         assert (pool.stats().active, pool.stats().idle) == (0, 1)
         with pool.acquire() as connection:
             assert titles(connection) == "a"
+
+
+# ---------------------------------------------------------------- a change and a look at it
+
+RENAME = "UPDATE tasks SET title = $1 WHERE id = $2 RETURNING id"
+READ = "SELECT title, updated_at FROM tasks WHERE id = $1"
+BROKEN = "SELECT json(title) FROM tasks WHERE id = $1"  # a title is no JSON
+
+
+def test_fetch_changed_reads_what_the_trigger_left_and_commits(connection, other):
+    """The second statement sees the change and the trigger's, and both are there for others afterwards."""
+    add(connection, "a", id="1")
+    before = tasks.get_one(connection, "1").updated_at
+    changed, [(title, updated_at)] = engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",))
+    assert changed == [("1",)]
+    assert (title, updated_at > dao.codec.time_to_text(before)) == ("b", True)
+    assert not connection.in_transaction
+    assert tasks.get_one(other, "1").title == "b"
+
+
+def test_fetch_changed_nobody_writes_in_between(connection, other):
+    """What is read is what was changed, not what another made of it: it holds the lock until it has read."""
+    add(connection, "a", id="1")
+    tried = []
+
+    def look(_cursor: object, sql: str, _bindings: object) -> bool:
+        if sql == READ:
+            with pytest.raises(dao.DatabaseBusy):
+                tasks.set_status(other, "1", "running")
+            tried.append(titles(other))
+        return True
+
+    connection.exec_trace = look
+    engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",))
+    assert tried == ["a"]
+    assert titles(other) == "b"
+
+
+@pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt])
+def test_fetch_changed_exception_before_it_has_read_undoes_the_change(connection, other, kind):
+    """If the row cannot be read, or somebody presses Ctrl-C then, nothing was changed, and the connection goes on."""
+    add(connection, "a", id="1")
+
+    def fail(_cursor: object, sql: str, _bindings: object) -> bool:
+        if sql == READ:
+            raise kind("enough")
+        return True
+
+    connection.exec_trace = fail
+    with pytest.raises(kind, match="enough"):
+        engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",))
+    connection.exec_trace = None
+    assert (titles(connection), titles(other)) == ("a", "a")
+    assert not connection.in_transaction
+    assert not connection.is_interrupted
+    assert tasks.set_status(connection, "1", "running").title == "a"
+
+
+def test_fetch_changed_error_of_the_database_undoes_the_change(connection, other):
+    """Likewise if the error is SQLite's own; inside a transaction what came before it stays, if that is wanted."""
+    add(connection, "a", id="1")
+    with pytest.raises(apsw.SQLError, match="malformed JSON"):
+        engine.fetch_changed(connection, RENAME, ("b", "1"), BROKEN, ("1",))
+    assert titles(connection) == "a"
+    with dao.transaction(connection):
+        add(connection, "c")
+        with pytest.raises(apsw.SQLError, match="malformed JSON"):
+            engine.fetch_changed(connection, RENAME, ("b", "1"), BROKEN, ("1",))
+    assert titles(other) == "ac"
+
+
+def test_fetch_changed_no_row_gives_nothing(connection):
+    """Without a row both results are empty; a row that the change passed by is read all the same."""
+    assert engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",)) == ([], [])
+    add(connection, "a", id="1")
+    changed, read = engine.fetch_changed(connection, RENAME.replace("WHERE", "WHERE 0 AND"), ("b", "1"), READ, ("1",))
+    assert not changed
+    assert read[0][0] == "a"
+
+
+def test_fetch_changed_locked_database_is_busy(connection, other):
+    """While another writes, the change is refused as that of a transaction is."""
+    add(connection, "a", id="1")
+    with dao.transaction(connection), pytest.raises(dao.DatabaseBusy):
+        engine.fetch_changed(other, RENAME, ("b", "1"), READ, ("1",))
+    assert titles(other) == "a"
