@@ -29,7 +29,7 @@ def _sweeps(contender: Contender, made: Data, _calls: int) -> Arguments:
     for group, moment in enumerate(moments[:-1]):
         ids = ", ".join(f"'{made.session_id(number)}'" for number in range(group * size, (group + 1) * size))
         contender.raw(f"UPDATE sessions SET is_active = 1, last_heartbeat = '{moment}' WHERE id IN ({ids})")
-    return [(moment,) for moment in moments[1:]]
+    return [(contender.moment(moment),) for moment in moments[1:]]
 
 
 @attrs.frozen

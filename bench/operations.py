@@ -69,8 +69,9 @@ def _fresh(contender: Contender, _data: Data, calls: int) -> Arguments:
     return [(contender.new(data.fresh_values()),) for _ in range(calls)]
 
 
-def _statuses(_contender: Contender, data: Data, calls: int) -> Arguments:
-    pairs = ((id, status, _LATER) for id in itertools.cycle(data.ids) for status in ("running", "pending"))
+def _statuses(contender: Contender, data: Data, calls: int) -> Arguments:
+    later = contender.moment(_LATER)
+    pairs = ((id, status, later) for id in itertools.cycle(data.ids) for status in ("running", "pending"))
     return list(itertools.islice(pairs, calls))
 
 
@@ -81,13 +82,14 @@ def _changed(contender: Contender, data: Data, calls: int) -> Arguments:
 
 def _started(contender: Contender, _data: Data, calls: int) -> Arguments:
     new = contender.new_execution
-    return [(contender.start(new(data.fresh_execution_values())), _OUTPUT, _LATER) for _ in range(calls)]
+    later = contender.moment(_LATER)
+    return [(contender.start(new(data.fresh_execution_values())), _OUTPUT, later) for _ in range(calls)]
 
 
-def _beats(_contender: Contender, made: Data, calls: int) -> Arguments:
+def _beats(contender: Contender, made: Data, calls: int) -> Arguments:
     # each later than the one before, as heartbeats are
     numbers = itertools.islice(_beaten, calls)
-    return [(made.session_id(number % made.sessions), data.moment(number)) for number in numbers]
+    return [(made.session_id(number % made.sessions), contender.moment(data.moment(number))) for number in numbers]
 
 
 def _true(value: object) -> None:
@@ -126,7 +128,8 @@ def _is_finished(contender: Contender, _data: Data, result: Any, _given: tuple[A
 
 def _has_beaten(contender: Contender, _data: Data, _result: Any, given: tuple[Any, ...]) -> None:
     id, moment = given
-    _true(contender.raw(f"SELECT last_heartbeat FROM sessions WHERE id = '{id}'")[0][0] == moment)
+    stored = contender.raw(f"SELECT last_heartbeat FROM sessions WHERE id = '{id}'")[0][0]
+    _true(contender.moment(stored) == moment)
 
 
 def _is_value(_contender: Contender, _data: Data, result: Any, _given: tuple[Any, ...]) -> None:
@@ -187,8 +190,8 @@ OPERATIONS = (
         "configuration_set",
         "configuration: set",
         "set_value",
-        lambda _c, d, n: [
-            (f"limits.{number % d.keys}", {"tokens": number, "seconds": 120}, _LATER) for number in range(n)
+        lambda c, d, n: [
+            (f"limits.{number % d.keys}", {"tokens": number, "seconds": 120}, c.moment(_LATER)) for number in range(n)
         ],
         _is_set,
     ),

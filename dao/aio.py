@@ -76,33 +76,33 @@ async def run(
     then does the cancellation go on. So the connection is free again, and nothing goes on behind the caller's back. A
     function that was done before the interruption reached it keeps its effect.
     """
-    given: Any = connection  # in its own thread it is a plain connection
-    running = False
-
-    def call() -> T:
-        nonlocal running
-        running = True
-        try:
-            return function(given, *args, **kwargs)
-        finally:
-            running = False
-
-    async def stop() -> None:
-        ended = False
-        while not ended:
-            if running:
-                connection.interrupt()  # again and again: one that comes between two statements is lost
-            # the worker takes its calls in order: this one comes back when the cancelled one has ended
-            ended = await within(0.05, lambda: connection.async_run(lambda: None))
-
+    running: list[bool] = []  # not empty while it is
     try:
-        result: T = await connection.async_run(call)
+        result: T = await connection.async_run(_call, running, function, connection, args, kwargs)
         return result
     except Exception:
         raise
     except BaseException:
-        await shielded(stop)
+        await shielded(lambda: _stop(connection, running))
         raise
+
+
+def _call(running: list[bool], function: Callable[..., T], connection: Any, args: Any, kwargs: Any) -> T:
+    # in its own thread it is a plain connection
+    running.append(True)
+    try:
+        return function(connection, *args, **kwargs)
+    finally:
+        running.clear()
+
+
+async def _stop(connection: apsw.AsyncConnection, running: list[bool]) -> None:
+    ended = False
+    while not ended:
+        if running:
+            connection.interrupt()  # again and again: one that comes between two statements is lost
+        # the worker takes its calls in order: this one comes back when the cancelled one has ended
+        ended = await within(0.05, lambda: connection.async_run(lambda: None))
 
 
 class _Waiter:

@@ -17,6 +17,7 @@ import uuid_utils
 
 __all__ = [
     "decode_json",
+    "decode_json_quickly",
     "encode_json",
     "millisecond",
     "moment_to_text",
@@ -97,7 +98,9 @@ time_from_text: Callable[[str], datetime] = datetime.fromisoformat
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
+
+#: `decode_json` for almost every text, and a tenth of a microsecond faster. It raises for the few that need the other.
+decode_json_quickly: Callable[[str | bytes], Any] = msgspec.json.Decoder().decode
 
 
 def encode_json(value: object) -> str:
@@ -125,7 +128,7 @@ def decode_json(text: str) -> Any:
             (`sys.set_int_max_str_digits`: 4,300 unless set).
     """
     try:
-        return _decode(text)
+        return decode_json_quickly(text)
     except (msgspec.DecodeError, RecursionError):
         # What SQLite calls valid and msgspec does not: numbers past the range of a float, lone surrogates, and whatever
         # follows a NUL, where SQLite stops reading. Python would take NaN and Infinity as well.
@@ -154,7 +157,7 @@ def plain_json_text(value: object) -> str:
 def _text_and_copy(value: object) -> tuple[bytes, Any]:
     try:
         text = _encode(value)
-        copy = _decode(text)
+        copy = decode_json_quickly(text)
         if copy == value:
             return text, copy
     except RecursionError as error:

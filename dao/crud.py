@@ -19,8 +19,8 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 def get(connection: Connection, table: Table[R], sql: str, key: Sequence[str]) -> R | None:
     """Return the record that a statement finds by its key, or None."""
-    records = table.from_rows(fetch(connection, sql, key))
-    return records[0] if records else None
+    rows = fetch(connection, sql, key)
+    return table.from_row(rows[0]) if rows else None
 
 
 def found(record: R | None, table: Table[R], key: object) -> R:
@@ -59,7 +59,7 @@ def update(
     """
     changed, rows = fetch_changed(connection, sql, parameters, get_sql, key)
     if changed and rows:
-        return table.from_rows(rows)[0]
+        return table.from_row(rows[0])
     name = key[0] if len(key) == 1 else key
     if not rows:
         raise not_found(table, name)

@@ -16,6 +16,8 @@ __all__ = ["ABANDONED", "FORKED", "Health", "PoolStats", "check_bounds", "is_bro
 
 log = logging.getLogger("dao.pool")
 
+_NO_TRANSACTION = apsw.SQLITE_TXN_NONE
+
 FORKED = "this pool belongs to the parent of this process: a connection does not survive a fork; make a new pool"
 #: In a forked child, what holds the parent's connections: never used nor closed (sqlite.org/howtocorrupt.html, 2.6).
 ABANDONED: list[object] = []
@@ -92,6 +94,6 @@ def reset(connection: Connection) -> bool:
             connection.execute("ROLLBACK")
         # A cursor that was not read to its end holds a snapshot: the next user would see the past, and could not write.
         # A database in memory is its connection, and cannot be replaced.
-        return connection.txn_state("main") == apsw.SQLITE_TXN_NONE or not connection.filename
+        return connection.txn_state() == _NO_TRANSACTION or not connection.filename
     except apsw.Error:
         return False

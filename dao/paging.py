@@ -151,13 +151,24 @@ def _next(table: Table[Any], row: tuple[Any, ...], query: object) -> str:
 
 
 @functools.cache
-def _counting(table: str, equal: tuple[str, ...], column: str | None, choices: int) -> str:
-    number = len(equal)
-    conditions = [f"{name} = ${position}" for position, name in enumerate(equal, 1)]
-    conditions += [f"created_at >= ${number + 1}", f"created_at < ${number + 2}"]
+def _counting(
+    table: str,
+    equal: tuple[str, ...],
+    column: str | None,
+    choices: int,
+    begins: bool,  # noqa: FBT001 - as `listing`
+    ends: bool,  # noqa: FBT001
+) -> str:
+    number = itertools.count(1)
+    conditions = [f"{name} = ${next(number)}" for name in equal]
+    if begins:
+        conditions.append(f"created_at >= ${next(number)}")
+    if ends:
+        conditions.append(f"created_at < ${next(number)}")
     if choices:
-        conditions.append(f"{column} IN ({', '.join(f'${number + 3 + choice}' for choice in range(choices))})")
-    return f"SELECT count(*) FROM {table} WHERE {' AND '.join(conditions)}"
+        conditions.append(f"{column} IN ({', '.join(f'${next(number)}' for _ in range(choices))})")
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT count(*) FROM {table}{where}"
 
 
 def count_rows(
@@ -171,13 +182,16 @@ def count_rows(
     until: datetime | None = None,
 ) -> int:
     """Return how many rows `find_page` would go through with these filters."""
-    if choices is not None and not choices:
+    if choices is None:
+        choices = ()
+    elif not choices:
         return 0
-    choices = choices or ()
     filters = {name: value for name, value in equal.items() if value is not None}
     earliest, latest = bounds(since, until)
-    sql = _counting(table.name, tuple(filters), column, len(choices))
-    number: int = fetch(connection, sql, (*filters.values(), earliest, latest, *choices))[0][0]
+    begins, ends = since is not None, until is not None
+    sql = _counting(table.name, tuple(filters), column, len(choices), begins, ends)
+    parameters = (*filters.values(), *([earliest] if begins else []), *([latest] if ends else []), *choices)
+    number: int = fetch(connection, sql, parameters)[0][0]
     return number
 
 

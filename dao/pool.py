@@ -243,7 +243,8 @@ class Pool:
     def _take(self, timeout: float, deadline: float = math.inf) -> Connection:
         """Return a connection: an idle one, a new one, or after waiting in the queue. A deadline limits the opening."""
         with self._lock:
-            self._refuse_if_closed()
+            if self._closed is not None:
+                raise PoolClosed(self._closed)
             if self._idle:
                 connection = self._idle.pop()
                 self._held.add(connection)
@@ -283,7 +284,8 @@ class Pool:
             self._waited += waited
             self._longest_wait = max(self._longest_wait, waited)
             if not waiter.served:
-                self._refuse_if_closed()
+                if self._closed is not None:
+                    raise PoolClosed(self._closed)
                 self._queue.remove(waiter)
                 self._timeouts += 1
                 raise timed_out(self._url, timeout, self._size, len(self._queue))
@@ -323,7 +325,9 @@ class Pool:
                 return  # a fork came in between
             if usable and self._closed is None:
                 self._held.discard(connection)
-                if not self._pass_on(connection):
+                if self._queue:
+                    self._pass_on(connection)
+                else:
                     self._idle.append(connection)
                 return
         # closed first, then counted as gone: when `close` returns, nothing is open any more
@@ -335,10 +339,10 @@ class Pool:
                 self._pass_on(None)
             self._note_drained()
 
-    def _pass_on(self, connection: Connection | None) -> bool:
+    def _pass_on(self, connection: Connection | None) -> None:
         """Serve whoever waits longest: with the connection, or with leave to open one."""
         if self._closed is not None or not self._queue:
-            return False
+            return
         waiter = self._queue.popleft()
         waiter.connection = connection
         waiter.served = True
@@ -347,15 +351,10 @@ class Pool:
         else:
             self._held.add(connection)
         waiter.lock.release()
-        return True
 
     def _note_drained(self) -> None:
         if self._closed is not None and not self._held and not self._opening:
             self._drained.set()
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed is not None:
-            raise PoolClosed(self._closed)
 
     def _abandon(self) -> None:
         """In a forked child: never use nor close what the parent opened (sqlite.org/howtocorrupt.html, 2.6)."""

@@ -29,13 +29,14 @@ R = TypeVar("R", bound=_Stored)
 class Table(Generic[R]):
     """A table as its module's SQL and functions need it.
 
-    `columns` is the list for SELECT and INSERT, `parameters` the matching `$1, $2 …`. `from_rows` makes
-    records of rows, `to_row` a row of a record: the values are in the order of `columns`.
+    `columns` is the list for SELECT and INSERT, `parameters` the matching `$1, $2 …`. `from_row` makes a record of a row,
+    `from_rows` records of rows, `to_row` a row of a record: the values are in the order of `columns`.
     """
 
     name: str
     columns: str
     parameters: str
+    from_row: Callable[[tuple[Any, ...]], R]
     from_rows: Callable[[Iterable[tuple[Any, ...]]], list[R]]
     to_row: Callable[[R], tuple[Any, ...]]
 
@@ -45,13 +46,12 @@ def _table(name: str, record: type[R]) -> Table[R]:
     columns = [field.name for field in fields]
     scope: dict[str, Any] = {
         "record_class": record,
-        # both of each pair, and the slots themselves: only so are they called without Python in between
+        # both of a pair, or Python would still be called for each
         "twin": {
             "__slots__": (),
             "__init__": object.__init__,
             "__setattr__": object.__setattr__,
             "__delattr__": object.__delattr__,
-            **record._SLOTS,
         },
         "encode_json": codec.encode_json,
         "time_to_text": codec.time_to_text,
@@ -62,10 +62,9 @@ def _table(name: str, record: type[R]) -> Table[R]:
     for position, field in enumerate(fields):
         column = field.name
         target, value = f"self.{column}", f"record.{column}"
-        if column in record._SLOTS:
-            scope[f"held_{column}"] = record._SLOTS[column].__get__
-            held.append(f"{column} = held_{column}(record)")
-            convert.append(f"{target} = row")
+        if column in record._DECODED_LATER:
+            held.append(f"{column} = record._{column}")
+            convert.append(f"self._{column} = row")
             text = f"encode_json({column})" if column in record._JSON_COLUMNS else f"time_to_text({column})"
             if field.default is None:
                 text = f"None if {column} is None else {text}"
@@ -85,16 +84,23 @@ def _table(name: str, record: type[R]) -> Table[R]:
             target, value = column, f"{value}._value_"
         targets.append(target)
         values.append(value)
+    build = [
+        "self = Twin()",
+        f"{', '.join(targets)} = row",
+        *convert,
+        "self.__class__ = record_class",
+    ]
     source = f"""
 Twin = type("Twin", (record_class,), twin)
+
+def from_row(row):
+    {"; ".join(build)}
+    return self
 
 def from_rows(rows):
     records = []
     for row in rows:
-        self = Twin()
-        {", ".join(targets)} = row
-        {"; ".join(convert)}
-        self.__class__ = record_class
+        {"; ".join(build)}
         records.append(self)
     return records
 
@@ -107,6 +113,7 @@ def to_row(record):
         name=name,
         columns=", ".join(columns),
         parameters=", ".join(f"${number}" for number in range(1, len(columns) + 1)),
+        from_row=scope["from_row"],
         from_rows=scope["from_rows"],
         to_row=scope["to_row"],
     )

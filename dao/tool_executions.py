@@ -60,6 +60,7 @@ FROM (
 GROUP BY tool_name
 ORDER BY tool_name
 """
+_MILLISECOND = timedelta(milliseconds=1)
 _COUNT_BEFORE = "SELECT count(*) FROM tool_executions WHERE created_at < $1"
 _DELETE_BEFORE = "DELETE FROM tool_executions WHERE created_at < $1"
 
@@ -319,5 +320,5 @@ def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | N
     moment = codec.now() if now is None else codec.millisecond(now)
     duration = None
     if execution.started_at is not None:
-        duration = max(0, (moment - execution.started_at) // timedelta(milliseconds=1))
+        duration = max(0, (moment - execution.started_at) // _MILLISECOND)
     return codec.time_to_text(moment), duration

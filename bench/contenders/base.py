@@ -60,6 +60,10 @@ class Shared(abc.ABC):
         """Return what `create_many` takes."""
         return [self.new(values) for values in many]
 
+    def moment(self, text: str) -> Any:
+        """Return a time as the methods take it, which is as callers have it in hand."""
+        return text
+
     def positions(self, data: Any) -> list[Any]:
         """Return where the deep pages begin."""
         return data.positions

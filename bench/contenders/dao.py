@@ -45,17 +45,20 @@ class Dao(Contender):
     def new(self, values: dict[str, Any]) -> dao.Task:
         return task(values)
 
+    def moment(self, text: str) -> datetime:
+        return _moment(text)
+
     def create(self, item: dao.Task) -> None:
         tasks.create(self.connection, item)
 
     def create_many(self, items: list[dao.Task]) -> None:
         tasks.create_many(self.connection, items)
 
-    def get(self, id: str) -> dao.Task | None:
+    def get(self, id: str) -> Any:
         return tasks.get(self.connection, id)
 
     def get_json(self, id: str) -> Any:
-        task = tasks.get_one(self.connection, id)
+        task = self.get(id)
         _ = task.config, task.metadata  # decoded when they are first read
         return task
 
@@ -83,8 +86,8 @@ class Dao(Contender):
     def count(self, status: str) -> int:
         return tasks.count(self.connection, status=status)
 
-    def set_status(self, id: str, status: str, moment: str) -> dao.Task:
-        return tasks.set_status(self.connection, id, status, now=_moment(moment))
+    def set_status(self, id: str, status: str, moment: datetime) -> dao.Task:
+        return tasks.set_status(self.connection, id, status, now=moment)
 
     def changed(self, id: str, title: str) -> dao.Task:
         return attrs.evolve(tasks.get_one(self.connection, id), title=title)
@@ -98,16 +101,16 @@ class Dao(Contender):
     def start(self, item: Any) -> dao.ToolExecution:
         return tool_executions.start(self.connection, **item)
 
-    def finish(self, item: dao.ToolExecution, output: Any, moment: str) -> dao.ToolExecution:
-        return tool_executions.finish(self.connection, item, output=output, now=_moment(moment))
+    def finish(self, item: dao.ToolExecution, output: Any, moment: datetime) -> dao.ToolExecution:
+        return tool_executions.finish(self.connection, item, output=output, now=moment)
 
-    def heartbeat(self, id: str, moment: str) -> None:
-        sessions.heartbeat(self.connection, id, now=_moment(moment))
+    def heartbeat(self, id: str, moment: datetime) -> None:
+        sessions.heartbeat(self.connection, id, now=moment)
 
     def get_value(self, key: str) -> Any:
         return configurations.get(self.connection, key)
 
-    def set_value(self, key: str, value: object, moment: str) -> None:  # noqa: ARG002 - dao takes the time itself
+    def set_value(self, key: str, value: object, moment: datetime) -> None:  # noqa: ARG002 - dao takes the time itself
         configurations.set(self.connection, key, value)
 
     def workflow(self, id: str) -> list[dao.Task]:
@@ -119,8 +122,8 @@ class Dao(Contender):
     def oldest_pending(self) -> dao.Task:
         return tasks.find(self.connection, status="pending", oldest_first=True, limit=1).items[0]
 
-    def sweep(self, cutoff: str) -> list[str]:
-        return sessions.close_stale(self.connection, older_than=timedelta(0), now=_moment(cutoff))
+    def sweep(self, cutoff: datetime) -> list[str]:
+        return sessions.close_stale(self.connection, older_than=timedelta(0), now=cutoff)
 
     def lend(self) -> None:
         with self._pool.acquire():

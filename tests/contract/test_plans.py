@@ -278,13 +278,16 @@ def test_find_more_than_two_statuses_are_walked_as_two_are(connection, module):
 
 @pytest.mark.parametrize("module", LISTED, ids=lambda module: module.__name__)
 def test_count_every_shape_reads_a_range_of_an_index(connection, module):
-    """Whatever the filters, counting goes through a range of an index; with no text filter, of a covering one."""
+    """Whatever the filters, counting goes through a range of an index; with no text filter, of a covering one.
+
+    Without any filter it adds up how many rows the pages of an index have, which SQLite calls a scan.
+    """
     calls = [(call, sql) for call, sql in shapes(module) if call.startswith("count")]
     assert calls
     for call, sql in calls:
         lines = plan(connection, sql)
-        assert complaints(lines) == [], call
         (line,) = lines
+        assert complaints(lines) == [line] * (call == "count()"), call
         words = {*re.findall(r"[a-z_]+", call)} - {"count", "since", "until"}
         assert not words or re.search(r"\(\w+=\?( AND|\))", line), call
         assert words - {"status", "statuses"} or "COVERING INDEX" in line, call

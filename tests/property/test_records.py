@@ -65,7 +65,7 @@ def loaded_again(record):
 
 def is_decoded(record, column):
     """Whether the record holds the column's value, rather than the row that has its text."""
-    return not isinstance(type(record)._SLOTS[column].__get__(record), tuple)
+    return not isinstance(getattr(record, f"_{column}"), tuple)
 
 
 def assert_same(found, expected):
