@@ -120,17 +120,22 @@ def find_page(
         choices = ()
     elif not choices:
         return Page([], None)
-    filters = {name: value for name, value in equal.items() if value is not None}
+    filters = {}
+    for name, value in equal.items():
+        if value is not None:
+            filters[name] = value
     earliest, latest = bounds(since, until)
     query = (table.name, filters, choices, earliest, latest, oldest_first)
-    from_here, to_here = (since, until) if oldest_first else (until, since)
-    here, end = (earliest, latest) if oldest_first else (latest, earliest)
-    begins = after is not None or from_here is not None
+    if oldest_first:
+        begins, here, ends, end = since is not None, earliest, until is not None, latest
+    else:
+        begins, here, ends, end = until is not None, latest, since is not None, earliest
     # Unfiltered, it is bounded at both ends: without any bound it would be a scan, and with one alone ANALYZE may talk the
     # planner into a skip-scan of another index and a sort of the whole table.
-    ends = to_here is not None or not (filters or choices)
+    ends = ends or not (filters or choices)
     parameters = [*filters.values()]
     if after is not None:
+        begins = True
         parameters += _position(after, query)
     elif begins:
         parameters += (here, "")  # no id is empty: (time, "") is before every row of that time
@@ -147,7 +152,7 @@ def find_page(
 def _next(table: Table[Any], row: tuple[Any, ...], query: object) -> str:
     """Return the cursor that leads on from a row."""
     values = dict(zip(table.columns.split(", "), row, strict=True))
-    return _cursor((values["created_at"], values["id"]), query)
+    return _cursor(values["created_at"], values["id"], query)
 
 
 @functools.cache
@@ -230,11 +235,12 @@ def check_limit(limit: int) -> None:
 
 # ---------------------------------------------------------------- cursor
 
-# A cursor is the position and a checksum over position and query, in hexadecimal. The checksum keeps honest callers from
-# using a cursor with another query and from changing one. It is no secret: whoever may run the query may start it
-# anywhere.
+# A cursor is a checksum and the position, which is a time and an id, in hexadecimal. The checksum is over the query too:
+# it keeps honest callers from using a cursor with another query and from changing one. It is no secret: whoever may run
+# the query may start it anywhere.
 
 _CHECKSUM = 4
+_TIME = len("2025-01-15T01:00:00.000Z")
 _NO_CURSOR = "not a page cursor: pass the `next` of a page, unchanged"
 
 
@@ -242,9 +248,9 @@ def _checksum(position: bytes, query: object) -> bytes:
     return binascii.crc32(position, binascii.crc32(msgspec.json.encode(query))).to_bytes(_CHECKSUM)
 
 
-def _cursor(position: tuple[str, str], query: object) -> str:
-    encoded = msgspec.json.encode(position)
-    return (_checksum(encoded, query) + encoded).hex()
+def _cursor(created_at: str, id: str, query: object) -> str:
+    position = (created_at + id).encode()
+    return (_checksum(position, query) + position).hex()
 
 
 def _position(cursor: str, query: object) -> tuple[str, str]:
@@ -258,5 +264,5 @@ def _position(cursor: str, query: object) -> tuple[str, str]:
         raise InvalidCursor(_NO_CURSOR)
     if raw[:_CHECKSUM] != _checksum(position, query):
         raise InvalidCursor("this page cursor belongs to another query: keep the filters and the order of its page")
-    created_at, id = msgspec.json.decode(position)
-    return created_at, id
+    text = position.decode()
+    return text[:_TIME], text[_TIME:]

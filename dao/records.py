@@ -10,7 +10,7 @@ the row. So a record of which only the id is read costs half as much, and one of
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar, Self
 

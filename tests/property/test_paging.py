@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 from datetime import UTC, datetime, timedelta
@@ -289,23 +288,20 @@ def test_find_damaged_cursor_is_refused(listed, name, data):
         listing.module.find(listed, limit=1, after=damaged)
 
 
-def test_find_last_character_of_a_cursor_in_any_other_form_is_refused(listed):
-    """Base64 gives several texts for the same bytes: only the one that was handed out is a cursor."""
+def test_find_cursor_in_any_other_form_is_refused(listed):
+    """Capitals and spaces stand for the same bytes: only the text that was handed out is a cursor."""
     for listing in LISTINGS.values():
         cursor = listing.module.find(listed, limit=1).next
-        for character in _URLSAFE.replace(cursor[-1], ""):
+        for other in (cursor.upper(), f" {cursor}", f"{cursor}\n", f"{cursor[:8]} {cursor[8:]}", f"{cursor}00"):
             with pytest.raises(dao.InvalidCursor):
-                listing.module.find(listed, after=cursor[:-1] + character)
-        for padding in ("=", "==", "===", "\n"):
-            with pytest.raises(dao.InvalidCursor):
-                listing.module.find(listed, after=cursor + padding)
+                listing.module.find(listed, after=other)
 
 
 @given(
     forged=st.one_of(
         st.text(),
         st.text(_URLSAFE),
-        st.binary().map(lambda raw: base64.urlsafe_b64encode(raw).decode().rstrip("=")),
+        st.binary().map(bytes.hex),
         st.sampled_from(["", "\ud800", "null", 5, b"abc", ["abc"], 1.5, True]),
     )
 )
