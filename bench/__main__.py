@@ -17,9 +17,10 @@ from typing import Any
 
 import attrs
 
-from bench import concurrency, contenders, growth, harness, imports, machine, operations, page, targets
+from bench import breakdown, concurrency, contenders, growth, harness, imports, machine, operations, page, targets
+from bench.contenders import BASE
 
-_PARTS = (*operations.NAMES, "fairness", "threads", "processes", "group_commit", "growth", "imports")
+_PARTS = (*operations.NAMES, "fairness", "threads", "processes", "group_commit", "growth", "steps", "imports")
 _DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 _SIZES = {
     "tiny": (operations.TINY, concurrency.TINY, (60, 240)),
@@ -90,6 +91,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         together["group_commit"] = concurrency.group(load, _report)
     if "growth" in options.only:
         document["growth"] = growth.measure(sizes, size, _report)
+    if "steps" in options.only and {"dao", BASE} <= {*names}:
+        document["steps"] = breakdown.measure(size, _report)
     if "imports" in options.only:
         _report("imports")
         document["imports"] = imports.measure(

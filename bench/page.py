@@ -55,6 +55,10 @@ def terminal(document: Document, judged: Sequence[targets.Target]) -> str:
         parts.append(entry["title"] + "\n" + _aligned(table))
     if growth := document.get("growth"):
         parts.append("growth\n" + _aligned(_growth_table(growth)))
+    parts += [
+        f"{entry['title']}: where the time goes\n{_aligned(_steps_table(entry))}"
+        for entry in document.get("steps", {}).values()
+    ]
     if imports := document.get("imports"):
         rows = [[name, f"{took:.0f} ms"] for name, took in imports["milliseconds"].items()]
         parts.append("import, over an empty interpreter\n" + _aligned([["module", "adds"], *rows]))
@@ -140,6 +144,14 @@ def _growth_table(growth: Document) -> list[list[str]]:
     return rows
 
 
+def _steps_table(entry: Document) -> list[list[str]]:
+    rows = [["step", "a call up to there", f"to {BASE}", "adds"]]
+    for place, step in enumerate(entry["steps"]):
+        added = f"{step['adds']:+.2f}" if place else ""
+        rows.append([step["title"], duration(step["median"]), f"{step['ratio']:.2f}", added])
+    return rows
+
+
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
     head, *body = rows
     rule = ["---", *("---:" for _ in head[1:])]
@@ -188,6 +200,15 @@ def _sections(document: Document, judged: Sequence[targets.Target]) -> Iterator[
     yield "## How it is measured"
     yield _method(document)
     yield from _operation_sections(document.get("operations", {}))
+    if steps := document.get("steps"):
+        yield "### Where the time goes"
+        yield (
+            f"The same calls with one step more each time, and what that adds to the ratio to {BASE}. Every step but the first "
+            "is dao's, on its own file."
+        )
+        for entry in steps.values():
+            yield f"{entry['title'][0].upper()}{entry['title'][1:]}:"
+            yield _markdown(_steps_table(entry))
     yield from _other_sections(document)
     yield "## Versions and settings"
     yield _markdown([["", "version"], *([name, version] for name, version in document["versions"].items())])
@@ -213,7 +234,8 @@ of the ratios within the rounds. "{targets.MISSING}": the library has no way of 
   class written by hand, with datetimes, an enum, and JSON decoded by the same library as dao's.
 - `create` is measured with the library's own object in hand (record, model, dict, tuple); "create from values" makes it too.
   `dao.Task(…)` checks every field and copies its JSON, which most of the others do not.
-- Bare drivers run the same statements as dao: an update and the reading of the fresh row are one transaction of four.
+- Bare drivers run the same statements as dao. Around an UPDATE and the SELECT of the fresh row they put BEGIN IMMEDIATE and COMMIT;
+  dao reads the row within the UPDATE's own transaction.
 - The ORMs leave times as text, which spares them a conversion. SQLAlchemy has the fast JSON library too.
 - A stored run is compared by ratios. {harness.RULE[0].upper()}{harness.RULE[1:]}."""
 

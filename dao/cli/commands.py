@@ -11,10 +11,11 @@ __all__ = ["Commands"]
 # by module: one is loaded when a command of it is called, since all together take longer than most commands do
 _NAMES = {
     "adopt": ("adopt",),
-    "change": ("init", "migrate", "redo", "reset", "rollback"),
+    "change": ("init", "redo", "reset", "rollback"),
     "ledger": ("accept", "history", "mark", "new", "unmark"),
     "lint": ("lint",),
     "look": ("health", "plan", "status", "wait"),
+    "migrate": ("migrate",),
     "rehearse": ("rehearse",),
     "schema": ("schema",),
     "snapshots": ("restore", "snapshot", "snapshots"),

@@ -31,7 +31,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Exit codes beside those of `dao.cli.main`: migrations pending; files changed or gone; a check found what must not be.
+#: Exit codes beside those of `dao.cli.group`: migrations pending; files changed or gone; a check found what must not be.
 PENDING, MISMATCH, UNSAFE = 3, 4, 5
 
 

@@ -6,7 +6,6 @@ Results go to standard output, everything else (waiting, notices, errors) to sta
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -56,6 +55,8 @@ class Output:
     def json(self, document: object) -> None:
         """Print the document, if JSON is wanted."""
         if self.as_json:
+            import json  # 2 ms: only if it is wanted
+
             sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
     def _print(self, stream: IO[str], text: str, style: str | None) -> None:

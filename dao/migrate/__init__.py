@@ -20,26 +20,24 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from dao.errors import MigrationError
-from dao.migrate import drift as _drift
 from dao.migrate import ledger as _ledger
-from dao.migrate.events import Event, Finished, Notice, Report, Result, Snapshotted, Started, Waiting
 from dao.migrate.files import Migration, Source, default_folder, from_texts, has_statement, load, loaded, new
-from dao.migrate.guard import Loss
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, to_apply, to_roll_back
-from dao.migrate.runner import run
-from dao.migrate.status import MigrationStatus, State, Status, assert_current, status
 from dao.migrate.target import Target, existing, exists, ledger_of, name_of, opened
 
 if TYPE_CHECKING:
     from dao.migrate.adoption import adopt
     from dao.migrate.amend import Unfinished, accept, mark, resolve, unfinished, unmark
     from dao.migrate.audit import Deed, history
+    from dao.migrate.events import Event, Finished, Notice, Report, Result, Snapshotted, Started, Waiting
+    from dao.migrate.guard import Loss
     from dao.migrate.linting import Finding, lint
     from dao.migrate.rehearsal import Rehearsal, rehearse
     from dao.migrate.restoration import Restored, restore
     from dao.migrate.schema import Difference, dump
     from dao.migrate.snapshot import Snapshot, snapshots, take_snapshot
+    from dao.migrate.standing import MigrationStatus, State, Status, assert_current, status
     from dao.migrate.verification import Verification, verify
 
 __all__ = [
@@ -91,14 +89,17 @@ __all__ = [
     "verify",
 ]
 
-# What a program that starts has no use for, by the module to load it from.
+# What a run that finds nothing to do has no use for, by the module to load it from: to load it takes longer than that run.
 _ELSEWHERE = {
     "amend": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
     "adoption": ("adopt",),
     "audit": ("Deed", "history"),
+    "events": ("Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"),
+    "guard": ("Loss",),
     "rehearsal": ("Rehearsal", "rehearse"),
     "restoration": ("Restored", "restore"),
     "snapshot": ("Snapshot", "snapshots", "take_snapshot"),
+    "standing": ("MigrationStatus", "State", "Status", "assert_current", "status"),
     "linting": ("Finding", "lint"),
     "schema": ("Difference", "dump"),
     "verification": ("Verification", "verify"),
@@ -151,11 +152,13 @@ def apply(
     def decide(state: Ledger) -> list[Step]:
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
-    if not exists(target):
-        decide(Ledger())  # what it refuses creates no database
+    # of a database that does not exist the ledger is known, and what is refused creates none
+    steps_of_new = None if exists(target) else decide(Ledger())
     with opened(target, report=report) as connection:
-        if not decide(_ledger.read(connection)):
+        if not (decide(_ledger.read(connection)) if steps_of_new is None else steps_of_new):
             return []
+        from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
+
         return run(
             connection,
             files,
@@ -197,6 +200,8 @@ def rollback(
     with opened(existing(target), report=report) as connection:
         if not decide(_ledger.read(connection)):
             return []
+        from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
+
         return run(
             connection,
             files,
@@ -245,6 +250,8 @@ def redo(
     with opened(existing(target), report=report) as connection:
         if not decide(_ledger.read(connection)):
             return []
+        from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
+
         return run(connection, files, decide, allow_data_loss=allow_data_loss, snapshots=snapshots, report=report)
 
 
@@ -277,8 +284,10 @@ def plan(
         steps = None if direction == "apply" else 1
     if direction == "apply":
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+    from dao.migrate.drift import own_drops  # noqa: PLC0415 - see _ELSEWHERE
+
     undoing = to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-    return [attrs.evolve(step, drops=_drift.own_drops(step, files, state)) for step in undoing]
+    return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in undoing]
 
 
 def reset(
@@ -291,7 +300,8 @@ def reset(
             in a transaction. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
-    from dao.migrate.drop import drop_all, foreign_objects  # noqa: PLC0415 - a program that starts has no use for it
+    from dao.migrate.drop import drop_all, foreign_objects  # noqa: PLC0415 - see _ELSEWHERE
+    from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
 
     files = loaded(migrations)
     with opened(target, report=report) as connection:

@@ -8,6 +8,7 @@ entry point `sqlite+apsw` (setup.cfg) makes `yoyo … --database sqlite+apsw:///
 from __future__ import annotations
 
 import contextlib
+import functools
 import getpass
 import os
 import uuid
@@ -21,9 +22,13 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table
 
 from dao import sqlite, url
-from dao.migrate.script import use_defaults
+from dao.migrate.target import use_defaults
 
 __all__ = ["ApswBackend"]
+
+
+#: The version of yoyo's tables.
+_NEWEST = max(internalmigrations.schema_versions)
 
 
 class _Driver:
@@ -133,7 +138,15 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
 
     def ensure_ledger(self) -> None:
         """Create or upgrade yoyo's tables inside the open transaction."""
-        if internalmigrations.needs_upgrading(self):
+        version = internalmigrations.get_current_version(self)
+        if version == 0 and _NEWEST == 2:
+            # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and
+            # leave a savepoint open, because of which SQLite would keep a copy of every page that the run changes
+            internalmigrations.v2.create_log_table(self)
+            internalmigrations.v2.create_version_table(self)
+            internalmigrations.v2.create_migration_table(self)
+            internalmigrations.mark_schema_version(self, _NEWEST)
+        elif version < _NEWEST:
             internalmigrations.upgrade(self)
         self._internal_schema_updated = True
 
@@ -187,17 +200,24 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
                 self.unmark_one(migration, log=False)
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        """Return a row for yoyo's log. Its own version asks the DNS for the host, and fails for a user without a name."""
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):
-            user = str(os.getuid())
+        """Return a row for yoyo's log. Its own version asks the DNS for the host, and fails for a user without a name.
+
+        The id is random. That of yoyo's own version holds the time, which has a column, and each asks a daemon for it.
+        """
         return {
-            "id": str(uuid.uuid1()),
+            "id": str(uuid.uuid4()),
             "migration_id": migration.id if migration else None,
             "migration_hash": migration.hash if migration else None,
-            "username": user,
+            "username": self._user,
             "hostname": os.uname().nodename,
             "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
             "operation": operation,
         }
+
+    @functools.cached_property
+    def _user(self) -> str:
+        # once for a run: it may be asked of a directory service
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return str(os.getuid())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import attrs
 
@@ -18,11 +19,12 @@ __all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactio
 
 _LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
 _DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
-_GOOSE = re.compile(r"^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
+# not compiled here: most folders need neither this nor the list below
+_GOOSE = r"(?mi)^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$"
 _SQLX = "-- no-transaction"
 _QUOTED = r'"(?:[^"]|"")*+"'
 _IN_LIST = rf'(?:{_QUOTED}|[^",])+'
-_LIST = re.compile(f"{_IN_LIST}(?:,{_IN_LIST})*")
+_LIST = f"{_IN_LIST}(?:,{_IN_LIST})*"
 _FORMS = "`data-loss TABLE[, TABLE]`, `drop table [TABLE[, TABLE]]` or `drop column [TABLE.COLUMN[, TABLE.COLUMN]]`"
 
 #: What the text of a script begins with if a file beside it says that it runs outside of a transaction, as diesel's does.
@@ -68,19 +70,19 @@ class Allowance:
 NOTHING_ALLOWED = Allowance()
 
 
-@attrs.frozen(kw_only=True)
-class Directives:
+class Directives(NamedTuple):
     """What a script says: `lines` has the line of the first directive of each name that stands there.
 
     `transactional` is of this script; `pair_transactional` of its pair as a whole, whichever of the two says it.
     """
 
-    depends: tuple[str, ...] = ()
-    transactional: bool = True
-    pair_transactional: bool = True
-    foreign_keys: bool = False
-    allows: Allowance = NOTHING_ALLOWED
-    lines: Mapping[str, int] = attrs.Factory(dict)
+    # a tuple, as nobody keeps them: each attrs class costs every command a millisecond
+    depends: tuple[str, ...]
+    transactional: bool
+    pair_transactional: bool
+    foreign_keys: bool
+    allows: Allowance
+    lines: Mapping[str, int]
 
 
 def read(text: str, path: Path) -> Directives:
@@ -92,18 +94,21 @@ def read(text: str, path: Path) -> Directives:
     found: dict[str, list[tuple[int, str]]] = {}
     alone = text.startswith(_SQLX)
     for number, line in enumerate(text.removeprefix(ALONE).split("\n"), 1):
+        comment = line.lstrip()
+        if comment and not comment.startswith("--"):
+            break
+        if ":" not in comment:
+            continue
         if match := _LINE.match(line):
             found.setdefault(match[1], []).append((number, match[2].strip()))
         elif _DBMATE.match(line):
             alone = True
-        elif line.strip() and not line.lstrip().startswith("--"):
-            break
     allows = NOTHING_ALLOWED
     for number, value in found.get("allows", []):
         allows |= _allowance(value, path, number)
     together = _one_of(found, "transactional", {"true": True, "false": False}, path)
     # goose takes it from anywhere in its file
-    together = together and not text.startswith(ALONE) and not ("+goose" in text and _GOOSE.search(text))
+    together = together and not text.startswith(ALONE) and not ("+goose" in text and re.search(_GOOSE, text))
     directives = Directives(
         depends=tuple(dict.fromkeys(id for _, value in found.get("depends", []) for id in value.split())),
         transactional=together and not alone,
@@ -167,7 +172,7 @@ def _allowance(value: str, path: Path, line: int) -> Allowance:
 
 def _names(text: str) -> frozenset[str]:
     """Return the names in a list with commas, without their quotes; none if one of them is empty or a quote is open."""
-    if not _LIST.fullmatch(text):
+    if not re.fullmatch(_LIST, text):
         return frozenset()
     names = frozenset(
         re.sub(_QUOTED, lambda quoted: quoted[0][1:-1].replace('""', '"'), name.strip())

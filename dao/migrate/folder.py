@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from pathlib import Path
@@ -28,9 +29,8 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
         raise MigrationFileError(f"{folder}: cannot be read: {error.strerror}", path=folder) from error
 
 
-def is_script(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a script to read. What only looks like one is refused, not passed over."""
-    path = Path(entry.path)
+def is_script(entry: os.DirEntry[str], path: Path) -> bool:
+    """Return whether an entry, at this path, is a script to read. What only looks like one is refused, not passed over."""
     name = entry.name
     suffix = path.suffix
     check_name(path)
@@ -88,7 +88,7 @@ def text_of(path: Path) -> str:
     except OSError as error:
         raise MigrationFileError(f"{path}: cannot be read: {error.strerror}", path=path) from error
     try:
-        text = content.decode("utf-8-sig")
+        text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise MigrationFileError(f"{path}:{line}: not UTF-8; save the file as UTF-8", path=path, line=line) from error

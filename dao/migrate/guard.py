@@ -24,7 +24,7 @@ from dao.errors import CheckFailed
 from dao.migrate.content import quoted
 from dao.migrate.directives import Allowance, name_in_list
 
-__all__ = ["Guard", "Loss", "refuse"]
+__all__ = ["HEEDED", "Guard", "Loss", "refuse"]
 
 _TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
 # virtual tables work on these by statements of their own, some of them while they run
@@ -38,9 +38,11 @@ _REPLACES = (
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
 _WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
 _TAKES = _DROPS | {apsw.SQLITE_DELETE, apsw.SQLITE_ALTER_TABLE}
-_SEEN = _TAKES | _WRITES
+_SEEN = _TAKES | _WRITES | {apsw.SQLITE_CREATE_TABLE}
 # after these the shadow tables are others
 _CHANGE_SHADOWS = frozenset({apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE})
+#: What `Guard.saw` makes anything of, and `Guard.reads`.
+HEEDED = _SEEN | _CHANGE_SHADOWS | {apsw.SQLITE_READ}
 _ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
@@ -114,10 +116,17 @@ class Guard:
         self.looking = False
         # of the statement that is being compiled
         self._events: list[_Event] = []
-        self._takes = self._reads = self._changes_shadows = False
-        # every table of before the script, by the name that it has now
-        self._original: dict[str, str] = {_folded(name): name for name, _ in self._rows(_TABLES)}
-        self._shadows = self._find_shadows()
+        self._creates: list[str] = []
+        self._takes = self._changes_shadows = False
+        #: Whether that reads any column.
+        self.reads = False
+        # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
+        # thousand scripts that each make a table would list half a million. What the script has made until then is known.
+        self._listed = False
+        self._made: set[str] = set()
+        # once listed: every table of before the script, by the name that it has now, and the shadow tables
+        self._original: dict[str, str] = {}
+        self._shadows: frozenset[str] = frozenset()
         self._dropped: dict[str, _Dropped] = {}
         # how many rows the script's own statements took and made, by the name that the table has now
         self._deleted: dict[str, int] = {}
@@ -128,9 +137,6 @@ class Guard:
 
     def saw(self, action: int, first: str | None, second: str | None, database: str | None) -> None:
         """Note what the authorizer was told of the statement that is being compiled."""
-        if action == apsw.SQLITE_READ:
-            self._reads = True
-            return
         if action in _CHANGE_SHADOWS:
             self._changes_shadows = True
         if action not in _SEEN:
@@ -141,7 +147,9 @@ class Guard:
         if database != "main" or not first:
             return
         table = _folded(first)
-        if not table.startswith("sqlite_") and table not in self._shadows:
+        if action == apsw.SQLITE_CREATE_TABLE:
+            self._creates.append(table)
+        elif not table.startswith("sqlite_") and table not in self._shadows:
             self._takes |= action in _TAKES
             self._events.append(_Event(action, table, second))
 
@@ -152,27 +160,37 @@ class Guard:
         if self._running is not None:
             with self._look():
                 self._finish()
+        if not (self._events or self._creates or self._takes or self._changes_shadows):
+            self.reads = False
+            return
+        # more than one: what a virtual table does while the statement before this one runs is among them
+        if not self._listed and (self._takes or self._changes_shadows or len(self._events) > 1):
+            self._list()
         if self._takes or self._changes_shadows:
             with self._look():
                 self._running = self._begun()
         elif (
             len(self._events) == 1
-            and not self._reads
+            and not self.reads
             and self._events[0].action == apsw.SQLITE_INSERT
             # what comes into a table of before needs no note: it is counted when it is dropped
-            and self._events[0].table not in self._original
+            and not self._was_there(self._events[0].table)
             and "replace" not in sql.lower()
         ):
             self._inserts_into = self._events[0].table
+        if not self._listed:
+            # asked before it runs: IF NOT EXISTS may make nothing. This looks into the schema in memory, without SQL.
+            self._made.update(name for name in self._creates if not self._connection.table_exists("main", name))
         self._events.clear()
-        self._takes = self._reads = self._changes_shadows = False
+        self._creates.clear()
+        self._takes = self.reads = self._changes_shadows = False
 
     def losses(self) -> list[Loss]:
         """Return what the script has lost, now that it is done."""
         with self._look():
             self._note_inserted()
             self._finish()
-            present = {_folded(name): name for name, _ in self._rows(_TABLES)}
+            present = {_folded(name): name for name, _ in self._rows(_TABLES)} if self._dropped else {}
             for name, dropped in self._dropped.items():
                 self._compare(name, dropped, present.get(_folded(name)))
         return self._losses
@@ -286,6 +304,20 @@ class Guard:
 
     def _rows(self, sql: str, *values: str) -> list[Any]:
         return self._connection.execute(sql, values).fetchall()
+
+    def _list(self) -> None:
+        """List what was there before the script, before a statement that may take from it."""
+        with self._look():
+            tables = {_folded(name): name for name, _ in self._rows(_TABLES)}
+            self._shadows = self._find_shadows()
+        self._original = {table: name for table, name in tables.items() if table not in self._made}
+        self._listed = True
+        # they were taken for tables like others until now
+        self._events = [event for event in self._events if event.table not in self._shadows]
+        self._takes = any(event.action in _TAKES for event in self._events)
+
+    def _was_there(self, table: str) -> bool:
+        return table in self._original if self._listed else table not in self._made
 
     def _tables(self) -> dict[str, int]:
         return {_folded(name): page for name, page in self._rows(_TABLES)}

@@ -12,9 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
-
-import attrs
+from typing import Literal, NamedTuple
 
 from dao.errors import MigrationFileError
 from dao.migrate import sections
@@ -34,21 +32,22 @@ _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})(?:-([0-9]{6}))?(?:-([0-9]+))?(?=_|$)")
 _FLYWAY_NUMBER = re.compile(r"V([0-9]+(?:[._][0-9]+)*)(?=__|$)")
 
-_FLYWAY = re.compile(r"([VUB])([0-9]+(?:[._][0-9]+)*)(?:__.*)?\.sql", re.DOTALL)
 _FLYWAY_FOLDER = re.compile(r"(?:[VUB][0-9]+(?:[._][0-9]+)*|R)__.*\.sql", re.DOTALL)
-_CALLBACK = re.compile(r"(?:before|after|create)[A-Z][A-Za-z]*(?:__.*)?\.sql", re.DOTALL)
-_PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
+# not compiled here: only folders of Flyway's need them
+_FLYWAY = r"(?s)([VUB])([0-9]+(?:[._][0-9]+)*)(?:__.*)?\.sql"
+_CALLBACK = r"(?s)(?:before|after|create)[A-Z][A-Za-z]*(?:__.*)?\.sql"
+_PLACEHOLDER = r"\$\{[^}\n]*\}"
 
 
-@attrs.frozen(kw_only=True)
-class Scripts:
+class Scripts(NamedTuple):
     """The scripts of one migration. In a layout of one file both paths are that file, and lines keep their numbers."""
 
+    # a tuple, as nobody keeps them: each attrs class costs every command a millisecond
     id: str
     path: Path
-    text: str = attrs.field(repr=False)
+    text: str
     rollback_path: Path | None = None
-    rollback_text: str | None = attrs.field(default=None, repr=False)
+    rollback_text: str | None = None
 
 
 def read(folder: Path) -> list[Scripts]:
@@ -88,15 +87,15 @@ def _detected(entries: Sequence[os.DirEntry[str]]) -> tuple[Layout, dict[Path, s
     """Return the layout of a folder, and the texts of its scripts if they are not in folders of their own."""
     if any(_is_diesel(entry) for entry in entries):
         return "diesel", {}
-    paths = [Path(entry.path) for entry in entries if is_script(entry)]
+    paths = [path for entry in entries if is_script(entry, path := Path(entry.path))]
     texts = {path: text_of(path) for path in paths}
     if any(_FLYWAY_FOLDER.fullmatch(path.name) for path in paths) and not any(
         path.name.endswith(_PAIR_SUFFIXES) for path in paths
     ):
         return "flyway", texts
-    if any(sections.MARKED["dbmate"].search(text) for text in texts.values()):
+    if any(sections.is_marked(text, "dbmate") for text in texts.values()):
         return "dbmate", texts
-    if any(sections.MARKED["goose"].search(text) for text in texts.values()):
+    if any(sections.is_marked(text, "goose") for text in texts.values()):
         return "goose", texts
     return "up/down" if paths and all(path.name.endswith((".up.sql", ".down.sql")) for path in paths) else "pair", texts
 
@@ -193,10 +192,9 @@ def _id(name: str, scripts: dict[str, Path], rollbacks: dict[str, Path]) -> tupl
 
 
 def _sectioned(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], tool: str) -> list[Scripts]:
-    marked = sections.MARKED[tool]
-    example = next(path for path, text in texts.items() if marked.search(text))
+    example = next(path for path, text in texts.items() if sections.is_marked(text, tool))
     for path, text in texts.items():
-        if not marked.search(text):
+        if not sections.is_marked(text, tool):
             refuse(
                 path,
                 f"has no line `{sections.UP[tool]}`, and {example.name} is written for {tool}: add that line, or keep the files of "
@@ -280,7 +278,7 @@ def _flyway(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str]) -> l
     scripts: dict[str, Path] = {}
     undoing: dict[str, Path] = {}
     for path in texts:
-        match = _FLYWAY.fullmatch(path.name)
+        match = re.fullmatch(_FLYWAY, path.name)
         if match is None or match[1] == "B":
             refuse(path, _not_run(path.name))
         (scripts if match[1] == "V" else undoing)[path.stem] = path
@@ -313,7 +311,7 @@ def _not_run(name: str) -> str:
         return "repeatable scripts are not run here; make it a versioned one, and another for each change to come"
     if name[0] == "B":
         return "baseline scripts are not run here, since the V scripts make the same; move it out of the folder"
-    if _CALLBACK.fullmatch(name):
+    if re.fullmatch(_CALLBACK, name):
         return "callbacks are not run here; make it a versioned script, or run it after `dao migrate`"
     return "not a name of Flyway's among others that are; rename it like V2__add_x.sql, or move it out of the folder"
 
@@ -330,7 +328,7 @@ def _flyway_text(path: Path, text: str) -> str:
             refuse(
                 config, f"`{name}={value}` means nothing here; only executeInTransaction and placeholderReplacement do"
             )
-    match = _PLACEHOLDER.search(text)
+    match = re.search(_PLACEHOLDER, text)
     if match and settings.get("placeholderReplacement") != "false":
         line = text.count("\n", 0, match.start()) + 1
         refuse(path, f"{match[0]} is a placeholder, and nothing is replaced here; write its value", line)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import attrs
 
 from dao import _version, sqlite
@@ -114,6 +115,8 @@ class Entry:
 
     def differs_from(self, migration: Migration) -> bool:
         """Return whether a file was changed since it was applied, as far as the ledger knows."""
+        if (self.text, self.rollback_text) == (migration.text, migration.rollback_text):
+            return False  # of equal texts the checksums are, too
         return self.checksum is not None and (
             self.checksum != checksum(migration.text) or self.rollback_checksum != checksum(migration.rollback_text)
         )
@@ -150,15 +153,19 @@ def read(connection: Connection) -> Ledger:
         MigrationError: The ledger is of a yoyo before 6.0.
     """
     tables = {name for (name,) in connection.execute(TABLE_NAMES)}
-    if "_yoyo_migration" not in tables:
-        entries: list[Any] = []
-    elif not any(name == "migration_id" for (name,) in connection.execute(_COLUMNS)):
+    try:
+        entries: list[Any] = (
+            connection.execute(_READ if "_dao_migration" in tables else _READ_YOYO_ONLY).fetchall()
+            if "_yoyo_migration" in tables
+            else []
+        )
+    except apsw.SQLError as error:
+        if any(name == "migration_id" for (name,) in connection.execute(_COLUMNS)):
+            raise
         raise MigrationError(
             "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
             "brings it up to date"
-        )
-    else:
-        entries = connection.execute(_READ if "_dao_migration" in tables else _READ_YOYO_ONLY).fetchall()
+        ) from error
     unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
     # yoyo before 9 wrote a blank where there is a T now
     entries.sort(key=lambda row: (str(row[1]).replace(" ", "T"), sort_key(row[0])))

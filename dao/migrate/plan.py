@@ -120,7 +120,8 @@ def to_apply(
     """
     comparison = compare(migrations, ledger)
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
-    pending = [migration for migration in migrations if migration.id in comparison.pending]
+    pending_ids = set(comparison.pending)
+    pending = [migration for migration in migrations if migration.id in pending_ids]
     if to is not None:
         ids = [migration.id for migration in migrations]
         wanted = set(ids[: ids.index(find_id(to, ids)) + 1])

@@ -102,7 +102,10 @@ def run(
                     prepare()
                     prepare = None
                 if batch:
-                    done = [_run_inside(connection, writer, step, world, tell) for step in batch]
+                    done = [_run_inside(connection, step, world, tell) for step in batch]
+                    # after all of them: each script changes the schema, so SQLite would compile these anew after each
+                    for step, result in zip(batch, done, strict=True):
+                        _record(writer, step, result)
                     check(connection, before, problems)
                     drift.record(connection, migrations, clean=world.clean)
                 elif todo:
@@ -181,7 +184,7 @@ def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:
     return due
 
 
-def _run_inside(connection: Connection, writer: ledger.Writer, step: Step, world: _World, tell: Report) -> Result:
+def _run_inside(connection: Connection, step: Step, world: _World, tell: Report) -> Result:
     result = _run_script(connection, step, tell)
     _refuse_losses(step, result, world)
     if not connection.in_transaction:
@@ -189,7 +192,6 @@ def _run_inside(connection: Connection, writer: ledger.Writer, step: Step, world
         raise MigrationFailed(
             f"{step.path or step.id}: the script ended the run's transaction", migration=step.id, path=step.path
         )
-    _record(writer, step, result)
     tell(Finished(result))
     return result
 

@@ -19,9 +19,8 @@ from dao.migrate.directives import is_transactional
 from dao.migrate.files import Migration, Source, loaded
 from dao.migrate.inspection import read
 from dao.migrate.ledger import TABLES, Ledger
-from dao.migrate.script import use_defaults
 from dao.migrate.structure import Difference, Schema, differences
-from dao.migrate.target import Target, exists, name_of, opened
+from dao.migrate.target import Target, exists, name_of, opened, use_defaults
 
 __all__ = [
     "Difference",

@@ -21,7 +21,7 @@ from dao import sqlite, url
 from dao.engine import Connection
 from dao.errors import DiskFull
 from dao.migrate.copies import require_room, size_of
-from dao.migrate.script import use_defaults
+from dao.migrate.target import use_defaults
 
 __all__ = ["Scratch", "scratch"]
 

@@ -13,10 +13,10 @@ from dao import sqlite
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
 from dao.migrate.files import has_statement, start_of_statement
-from dao.migrate.guard import Guard, Loss
+from dao.migrate.guard import HEEDED, Guard, Loss
 from dao.migrate.ledger import TABLES
 
-__all__ = ["Ran", "run_script", "use_defaults"]
+__all__ = ["Ran", "run_script"]
 
 _LEDGER = frozenset(name.lower() for name in TABLES)
 _WRITES = {
@@ -33,6 +33,13 @@ _ON_TABLE = {
     apsw.SQLITE_DROP_TRIGGER: "DROP TRIGGER ON",
     apsw.SQLITE_DROP_INDEX: "DROP INDEX ON",
 }
+# The authorizer is called some fifty times for a table with its indexes, mostly for what nobody asks about.
+_HEEDED = (
+    HEEDED
+    | _WRITES.keys()
+    | _ON_TABLE.keys()
+    | {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_SAVEPOINT, apsw.SQLITE_TRANSACTION, apsw.SQLITE_PRAGMA}
+)
 _LONGEST_QUOTE = 400
 
 
@@ -79,9 +86,15 @@ class _Script:
     def authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None
     ) -> int:
-        if self.guard.looking:
+        guard = self.guard
+        if action not in _HEEDED or guard.looking:
             return apsw.SQLITE_OK
-        self.guard.saw(action, first, second, database)
+        if action == apsw.SQLITE_READ:
+            guard.reads = True
+            return apsw.SQLITE_OK
+        if first == "sqlite_master" and action in _WRITES:  # as every change of the schema does
+            return apsw.SQLITE_OK
+        guard.saw(action, first, second, database)
         if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":
             # VACUUM attaches too, a database without a name; None is a name that has to be computed
             return self._refuse("ATTACH and DETACH: a migration changes one database")
@@ -124,12 +137,6 @@ class _Script:
     def _ignore(self, what: str) -> int:
         self.notice(f"ignored {what}")
         return apsw.SQLITE_IGNORE
-
-
-def use_defaults(connection: Connection) -> None:
-    """Set a connection of ours to SQLite's defaults where other people's scripts rely on them: "text" is a string too."""
-    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
-    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)
 
 
 def run_script(

@@ -8,17 +8,25 @@ from pathlib import Path
 
 from dao.migrate.folder import refuse
 
-__all__ = ["MARKED", "UP", "split"]
+__all__ = ["UP", "is_marked", "split"]
 
-#: By tool: what tells that a text is written for it, and the line that its first section begins with.
-MARKED = {
-    "dbmate": re.compile(r"^--[ \t]*migrate:(?:up|down)(?:\s|\Z)", re.MULTILINE),
-    "goose": re.compile(r"^--[ \t]*\+goose\b", re.MULTILINE),
+# Patterns are not compiled here: folders of pairs need none of them.
+# By tool: what tells that a text is written for it. The word alone is found a hundred times as fast.
+_MARKS = {
+    "dbmate": ("migrate:", r"(?m)^--[ \t]*migrate:(?:up|down)(?:\s|\Z)"),
+    "goose": ("+goose", r"(?m)^--[ \t]*\+goose\b"),
 }
+#: By tool: the line that the first section begins with.
 UP = {"dbmate": "-- migrate:up", "goose": "-- +goose Up"}
 
-_DBMATE_MARKER = re.compile(r"--\s*migrate:(up|down)(?:\s.*)?$")
-_GOOSE_MARKER = re.compile(r"(\s*)--\s*\+goose\b(.*)$")
+_DBMATE_MARKER = r"--\s*migrate:(up|down)(?:\s.*)?$"
+_GOOSE_MARKER = r"(\s*)--\s*\+goose\b(.*)$"
+
+
+def is_marked(text: str, tool: str) -> bool:
+    """Return whether a text is written for a tool."""
+    word, line = _MARKS[tool]
+    return word in text and re.search(line, text) is not None
 
 
 def split(path: Path, text: str, tool: str) -> tuple[str, str | None]:
@@ -39,7 +47,7 @@ def split(path: Path, text: str, tool: str) -> tuple[str, str | None]:
 
 def _dbmate_down(path: Path, lines: Sequence[str]) -> int:
     """Return where dbmate's second section begins."""
-    markers = [(place, match[1]) for place, line in enumerate(lines) if (match := _DBMATE_MARKER.match(line))]
+    markers = [(place, match[1]) for place, line in enumerate(lines) if (match := re.match(_DBMATE_MARKER, line))]
     for (place, name), expected in zip(markers, ("up", "down"), strict=False):
         if name != expected:
             refuse(path, f"`-- migrate:{name}` stands where `-- migrate:{expected}` should", place + 1)
@@ -58,7 +66,7 @@ def _goose_down(path: Path, lines: list[str]) -> int | None:
     down: int | None = None
     block: int | None = None
     for place, line in enumerate(lines):
-        match = _GOOSE_MARKER.match(line)
+        match = re.match(_GOOSE_MARKER, line)
         if match is None:
             continue
         name = " ".join(match[2].lower().split())

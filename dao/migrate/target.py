@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import apsw
 import attrs
@@ -13,11 +14,12 @@ from dao import sqlite, url
 from dao.engine import Connection, connect, transaction
 from dao.errors import DatabaseBusy, MigrationError
 from dao.migrate import ledger, lock
-from dao.migrate.events import Report, Waiting
 from dao.migrate.ledger import Ledger
-from dao.migrate.script import use_defaults
 
-__all__ = ["Target", "exclusive", "existing", "exists", "ledger_of", "name_of", "opened"]
+if TYPE_CHECKING:
+    from dao.migrate.events import Report
+
+__all__ = ["Target", "exclusive", "existing", "exists", "ledger_of", "name_of", "opened", "use_defaults"]
 
 #: What the migration functions work on: a connection that the caller owns, or a database URL.
 Target = Connection | str | url.DatabaseURL
@@ -65,6 +67,12 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         connection.close()
 
 
+def use_defaults(connection: Connection) -> None:
+    """Set a connection of ours to SQLite's defaults where other people's scripts rely on them: "text" is a string too."""
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)
+
+
 @contextlib.contextmanager
 def _translated(connection: Connection) -> Iterator[None]:
     """Raise what the ledger's and the checks' own statements meet, such as a full disk, as what it is."""
@@ -85,6 +93,8 @@ def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
         nonlocal told
         told = told if seconds >= told else 0.0  # another wait
         if seconds >= (told + 2 if told else 0.5):
+            from dao.migrate.events import Waiting  # noqa: PLC0415 - hardly ever needed
+
             told = seconds
             report(Waiting(seconds, lock.holder(sqlite.file_of(connection))))
 

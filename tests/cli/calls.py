@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import click
 
-from dao.cli.main import group
+from dao.cli.group import group
 from tests.folders import ALONE, write
 
 

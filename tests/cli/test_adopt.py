@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dao.cli.adopt import adopt
-from dao.cli.main import group
+from dao.cli.group import group
 from dao.migrate.adoption import TOOLS
 from tests.cli.calls import misused, refused
 from tests.folders import dump, query, tables

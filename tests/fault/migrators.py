@@ -189,7 +189,7 @@ def _import_everything() -> None:
     """Do once all that the processes will do: what is loaded when it is first needed is loaded then."""
     import yoyo.scripts.main
 
-    import dao.cli.main
+    import dao.cli.group
     from dao import migrate
 
     assert yoyo, dao

@@ -110,6 +110,18 @@ LOSSES = {
         ),
         [Loss("rows", "person", 2)],
     ),
+    "rebuild that makes up for it, after a virtual table was written to": (
+        rebuilt("WHERE id < 3", before="INSERT INTO docs VALUES ('three'); INSERT INTO new VALUES (7, 'new', NULL)"),
+        [Loss("rows", "person", 1)],
+    ),
+    "drop of what it would have made if it had not been there": (
+        'CREATE TABLE IF NOT EXISTS CHILD (id); CREATE TABLE main."pairs_" (a); DROP TABLE child; DROP TABLE pairs_;',
+        [Loss("table", "child", 3)],
+    ),
+    "drop of what came back": (
+        "SAVEPOINT s; CREATE TABLE child_ (id); INSERT INTO child_ VALUES (1); ROLLBACK TO s; RELEASE s; DROP TABLE child;",
+        [Loss("table", "child", 3)],
+    ),
     "another takes the name": (
         "DROP TABLE child; ALTER TABLE tree RENAME TO child;",
         [Loss("table", "child", 3)],

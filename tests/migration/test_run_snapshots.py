@@ -11,7 +11,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import CheckFailed, DiskFull, MigrationFailed
-from dao.migrate import copies
+from dao.migrate import copies, runner
 from dao.migrate import snapshot as snapshot_module
 from tests.folders import ALONE, IDS, dump, ids, query, tables, write
 
@@ -113,14 +113,14 @@ def test_run_with_nothing_to_do_takes_no_snapshot(path, url, three, verb):
 
 def test_run_that_finds_nothing_to_do_under_the_lock_takes_no_snapshot(path, url, folder, monkeypatch):
     """Of two runs that begin at once, the second finds nothing left, and saves nothing."""
-    original = migrate.run
+    original = runner.run
 
     def late(connection, *arguments, **options):
-        monkeypatch.setattr(migrate, "run", original)
+        monkeypatch.setattr(runner, "run", original)
         migrate.apply(url, folder, snapshots=0)
         return original(connection, *arguments, **options)
 
-    monkeypatch.setattr(migrate, "run", late)
+    monkeypatch.setattr(runner, "run", late)
     assert migrate.apply(url, folder) == []
     assert taken(path) == []
 

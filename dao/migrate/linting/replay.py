@@ -18,7 +18,8 @@ from dao.migrate.guard import Guard
 from dao.migrate.linting.schema import read
 from dao.migrate.linting.script import TEMPORARY, Event, Failure, Script, Statement
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where
-from dao.migrate.script import _culprit, _fail, _Script, use_defaults
+from dao.migrate.script import _culprit, _fail, _Script
+from dao.migrate.target import use_defaults
 
 __all__ = ["Replay"]
 

@@ -16,7 +16,7 @@ from dao.errors import DiskFull
 from dao.migrate.copies import _tidy, new_file, require_room, size_of
 from dao.migrate.rehearsal.findings import Copying
 from dao.migrate.scratch import _EPOCH, _foresee, _StandingClock
-from dao.migrate.script import use_defaults
+from dao.migrate.target import use_defaults
 
 __all__ = ["Copy", "default_limit", "remove_leftovers", "working_copy"]
 
