@@ -63,7 +63,7 @@ def millisecond(moment: datetime) -> datetime:
 
 
 def time_to_text(moment: datetime) -> str:
-    """Return a UTC datetime of whole milliseconds as `YYYY-MM-DDTHH:MM:SS.mmmZ`."""
+    """Return a UTC datetime, cut to the whole millisecond, as `YYYY-MM-DDTHH:MM:SS.mmmZ`."""
     # msgspec writes a datetime in a tenth of the time that isoformat takes: "…SS.mmm000Z", or "…SSZ" for a whole second
     text = _encode(moment)
     return (text[1:24] + b"Z" if len(text) == 29 else text[1:20] + b".000Z").decode()
@@ -75,7 +75,11 @@ def moment_to_text(moment: datetime | None) -> str:
     Raises:
         TypeError, ValueError: As `millisecond`.
     """
-    return _now_to_text() if moment is None else time_to_text(millisecond(moment))
+    if moment is None:
+        return _now_to_text()
+    if type(moment) is not datetime or moment.tzinfo is not UTC:
+        moment = millisecond(moment)
+    return time_to_text(moment)
 
 
 # The last second for which the current time was written, and its text.

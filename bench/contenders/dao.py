@@ -101,8 +101,8 @@ class Dao(Contender):
     def start(self, item: Any) -> dao.ToolExecution:
         return tool_executions.start(self.connection, **item)
 
-    def finish(self, item: dao.ToolExecution, output: Any, moment: datetime) -> dao.ToolExecution:
-        return tool_executions.finish(self.connection, item, output=output, now=moment)
+    def finish(self, item: dao.ToolExecution, output: Any, moment: datetime) -> dao.ToolExecution:  # noqa: ARG002 - as below
+        return tool_executions.finish(self.connection, item, output=output)
 
     def heartbeat(self, id: str, moment: datetime) -> None:
         sessions.heartbeat(self.connection, id, now=moment)
