@@ -46,7 +46,10 @@ def run() -> int:
         error.show()
         _report(output, {"type": type(error).__name__, "message": error.format_message()})
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt) as error:
+        if isinstance(error.__context__, EOFError):  # click raises the same for Ctrl-D as for Ctrl-C
+            output.error("there was no answer: nothing was changed")
+            return 1
         output.error("interrupted; what was not committed was rolled back, `dao status` shows what stands")
         code = 130
     except BrokenPipeError:

@@ -30,13 +30,24 @@ def snapshot(config: settings.Settings, output: Output) -> None:
     Other programs go on meanwhile. Older snapshots beyond DATABASE_SNAPSHOTS (3 if that is 0) are removed afterwards.
     """
     from dao.migrate.copies import readable
-    from dao.migrate.snapshot import take_snapshot
+    from dao.migrate.snapshot import snapshots, take_snapshot
 
+    before = snapshots(config.url)
     begun = time.perf_counter()
     taken = take_snapshot(config.url, keep=config.snapshots or None, report=output.report)
     seconds = time.perf_counter() - begun
+    removed = [one for one in before if not one.path.exists()]
     output.line(f"{taken.path} ({readable(taken.size)}, {milliseconds(seconds)})", style="green")
-    output.json({"database": config.url.path, "snapshot": _document(taken), "seconds": round(seconds, 6)})
+    for one in removed:
+        output.line(f"removed the older {one.id}")
+    output.json(
+        {
+            "database": config.url.path,
+            "snapshot": _document(taken),
+            "removed": [_document(one) for one in removed],
+            "seconds": round(seconds, 6),
+        }
+    )
 
 
 @click.command("snapshots")

@@ -11,7 +11,7 @@ from dao.engine import Connection
 from dao.migrate import ledger
 from dao.migrate.target import Target, exists, opened
 
-__all__ = ["Deed", "carry_over", "history"]
+__all__ = ["Deed", "carry_over", "history", "in_utc"]
 
 _OURS = """
 SELECT at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version
@@ -45,6 +45,11 @@ class Deed:
     tool_version: str | None
 
 
+def in_utc(noted: object) -> str:
+    """Return a time as the ledger has it, with its zone: yoyo notes none, and before version 9 a blank where a T is now."""
+    return str(noted).replace(" ", "T") + "Z"
+
+
 def history(target: Target) -> list[Deed]:
     """Return all that was done to a database, the oldest first. Reads only; empty for one that does not exist.
 
@@ -64,7 +69,7 @@ def history(target: Target) -> list[Deed]:
     rows = heapq.merge(ours, yoyos, key=lambda row: str(row[0]).replace(" ", "T"))
     return [
         Deed(
-            at=str(at).replace(" ", "T"),
+            at=in_utc(at),
             operation=operation,
             id=id,
             duration_ms=duration,

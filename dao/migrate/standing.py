@@ -10,6 +10,7 @@ import attrs
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate import drift, ledger
+from dao.migrate.audit import in_utc
 from dao.migrate.files import Migration, Source, has_statement, loaded
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import compare
@@ -87,7 +88,7 @@ def status(target: Target, migrations: Source = None) -> Status:
                 id=entry.id,
                 state=where,
                 reversible=rollback_text is not None and has_statement(rollback_text),
-                applied_at=entry.applied_at,
+                applied_at=in_utc(entry.applied_at),
                 duration_ms=entry.duration_ms,
             )
         )

@@ -52,7 +52,7 @@ def test_status_shows_when_each_was_applied_and_how_long_it_took(run, partly):
         "orchestrator.db: 2 applied, 1 pending",
     ]
     first, _, last = run("status", "--json").document["migrations"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", first["applied_at"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first["applied_at"])
     assert isinstance(first["duration_ms"], int)
     assert (last["applied_at"], last["duration_ms"]) == (None, None)
 

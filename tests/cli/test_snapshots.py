@@ -41,7 +41,8 @@ def test_snapshot_json_describes_the_file(run):
     run("migrate")
     document = run("snapshot", "--json").document
     (taken,) = snapshots(URL)
-    assert set(document) == {"database", "snapshot", "seconds"}
+    assert set(document) == {"database", "snapshot", "removed", "seconds"}
+    assert document["removed"] == []
     assert document["snapshot"] == {
         "id": taken.id,
         "path": str(taken.path),
@@ -53,12 +54,17 @@ def test_snapshot_json_describes_the_file(run):
 
 @pytest.mark.parametrize(("setting", "kept"), [("2", 2), ("0", 3), ("", 3)])
 def test_snapshot_keeps_as_many_as_the_setting_says(run, monkeypatch, setting, kept):
-    """DATABASE_SNAPSHOTS bounds them; 0 turns the automatic ones off, not those that are asked for."""
+    """DATABASE_SNAPSHOTS bounds them; 0 turns the automatic ones off, not those that are asked for. It says which went."""
     run("migrate")
     monkeypatch.setenv("DATABASE_SNAPSHOTS", setting)
-    for _ in range(4):
-        assert run("snapshot", "--quiet").code == 0
-    assert len(snapshots(URL)) == kept
+    taken: list[str] = []
+    for number in range(4):
+        outcome = run("snapshot")
+        assert outcome.code == 0
+        gone = taken[: max(0, number + 1 - kept)][-1:]
+        assert plain(outcome.out).splitlines()[1:] == [f"removed the older {id}" for id in gone]
+        taken.append(snapshots(URL)[0].id)
+    assert [one.id for one in snapshots(URL)] == taken[::-1][:kept]
 
 
 def test_snapshot_no_database_is_refused(run, path):

@@ -127,7 +127,7 @@ def test_reset_answered_with_yes_resets(terminal, applied):
     assert query(applied, "SELECT * FROM a") == []
 
 
-@pytest.mark.parametrize("answer", ["n\n", "\n"], ids=["n", "Enter"])
+@pytest.mark.parametrize("answer", ["n\n", "\n", "\x04"], ids=["n", "Enter", "Ctrl-D"])
 def test_reset_answered_otherwise_changes_nothing(terminal, applied, answer):
     """No is no, and so is no answer; it says that nothing was changed."""
     before = dump(applied)

@@ -97,7 +97,7 @@ def test_history_deed_says_who_where_when_and_with_what(url, three, monkeypatch)
     migrate.apply(url, three, steps=1)
     migrate.mark(url, ["0002_b"], three)
     applied, marked = migrate.history(url)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+", applied.at)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", applied.at)
     assert (applied.user, applied.host, applied.tool_version) == (getpass.getuser(), socket.gethostname(), __version__)
     assert applied.user == "somebody"
     assert applied.duration_ms >= 0
@@ -205,7 +205,7 @@ def test_history_times_as_an_old_yoyo_wrote_them_are_read(path, url, three):
     query(path, "DELETE FROM _dao_history WHERE migration_id = '0002_b'")
     query(path, "UPDATE _yoyo_log SET created_at_utc = '2020-01-01 00:00:00' WHERE migration_id = '0002_b'")
     assert [deed.id for deed in migrate.history(url)] == ["0002_b", "0001_a"]
-    assert migrate.history(url)[0].at == "2020-01-01T00:00:00"
+    assert migrate.history(url)[0].at == "2020-01-01T00:00:00Z"
 
 
 def test_history_clock_set_back_keeps_the_order(path, url, three):
