@@ -113,7 +113,11 @@ def group(load: Load, report: Callable[[str], None]) -> dict[str, Any]:
     bounds = {"writers": load.threads, "calls": load.thread_writes, "rounds": load.rounds, "folder": None}
     modes = ("full", "normal")
     found = {mode: group_commit.measure("threads", mode, "insert", **bounds) for mode in modes}
-    return {"title": "group commit: Pool.write against a transaction each", "modes": found}
+    return {
+        "title": "group commit: Pool.write against a transaction each",
+        "modes": found,
+        "handover": statistics.median(group_commit.handover(load.threads) for _ in range(load.rounds)),
+    }
 
 
 # ---------------------------------------------------------------- writers

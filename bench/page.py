@@ -263,6 +263,13 @@ def _other_sections(document: Document) -> Iterator[str]:
         for entry in concurrency.values():
             yield f"### {entry['title'][0].upper()}{entry['title'][1:]}"
             yield _markdown(_concurrency_table(entry))
+            if "handover" in entry:
+                yield (
+                    f"Who waits for another thread's commit is woken after it: from one thread to the next takes "
+                    f"{duration(entry['handover'])} here, with nothing done in between. So all threads together cannot make more than "
+                    f"{1 / entry['handover']:,.0f} such calls a second, whatever a commit costs; less what the call itself takes. Tasks are "
+                    "woken together: `python -m bench.group_commit` has them too."
+                )
         if "processes" in concurrency:
             yield "![writes per second from several processes](processes.svg)"
     if growth := document.get("growth"):

@@ -35,6 +35,7 @@ def evaluate(document: Document, migrations: Document | None = None) -> list[Tar
     return [
         *_operations(document.get("operations", {})),
         *_concurrency(document.get("concurrency", {})),
+        *_group_commit(document.get("concurrency", {}).get("group_commit", {})),
         *_growth(document.get("growth", {})),
         *_imports(document.get("imports", {})),
         *_migrations(migrations or {}),
@@ -113,6 +114,18 @@ def _concurrency(concurrency: Document) -> Iterator[Target]:
         f"{own['worst'] * 1000:.0f} ms" if known else MISSING,
         own["worst"] <= bare["worst"] if known else None,
     )
+
+
+def _group_commit(entry: Document) -> Iterator[Target]:
+    for mode, limit in {"full": 8.0, "normal": 1.5}.items():
+        value = entry["modes"][mode]["ratio"] if entry else None
+        yield Target(
+            entry.get("title", "group commit"),
+            f"throughput to a transaction each, synchronous={mode.upper()}",
+            f"≥ {limit:.1f}",
+            MISSING if value is None else f"{value:.1f}",
+            None if value is None else round(value, 1) >= limit,
+        )
 
 
 def _growth(growth: Document) -> Iterator[Target]:
