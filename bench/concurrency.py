@@ -111,8 +111,12 @@ def group(load: Load, report: Callable[[str], None]) -> dict[str, Any]:
     """Return what `bench.group_commit` measures for threads that each insert a small row."""
     report("group commit")
     bounds = {"writers": load.threads, "calls": load.thread_writes, "rounds": load.rounds, "folder": None}
-    modes = ("full", "normal")
-    found = {mode: group_commit.measure("threads", mode, "insert", **bounds) for mode in modes}
+    kinds = {"threads": "", "asyncio": ", tasks"}
+    found = {
+        f"{mode}{said}": group_commit.measure(kind, mode, "insert", **bounds)
+        for kind, said in kinds.items()
+        for mode in ("full", "normal")
+    }
     return {
         "title": "group commit: Pool.write against a transaction each",
         "modes": found,

@@ -268,7 +268,7 @@ def _other_sections(document: Document) -> Iterator[str]:
                     f"Who waits for another thread's commit is woken after it: from one thread to the next takes "
                     f"{duration(entry['handover'])} here, with nothing done in between. So all threads together cannot make more than "
                     f"{1 / entry['handover']:,.0f} such calls a second, whatever a commit costs; less what the call itself takes. Tasks are "
-                    "woken together: `python -m bench.group_commit` has them too."
+                    "woken together. More: `python -m bench.group_commit`."
                 )
         if "processes" in concurrency:
             yield "![writes per second from several processes](processes.svg)"

@@ -51,7 +51,12 @@ def test_bench_tiny_run_measures_every_operation(tmp_path):
         assert all(figures["minimum"] > 0 for figures in entry["contenders"].values())
     assert {"fairness", "threads", "processes", "group_commit"} == document["concurrency"].keys()
     assert document["concurrency"]["processes"]["contenders"]["dao"]["errors"] == 0
+    assert document["concurrency"]["group_commit"]["handover"] > 0
     assert document["growth"]["sizes"] == [60, 240]
+    assert document["steps"].keys() == {"get_json", "find", "page", "set_status"}
+    for entry in document["steps"].values():
+        assert entry["steps"][0]["ratio"] == 1.0
+        assert sum(step["adds"] for step in entry["steps"]) == pytest.approx(entry["steps"][-1]["ratio"] - 1.0)
     assert document["imports"]["milliseconds"].keys() == {"dao"}
     assert document["machine"]["cores"] >= 1
     for name in INSTALLED:
@@ -117,6 +122,18 @@ def test_interleave_without_calls_makes_as_many_as_take_the_time():
     harness.interleave([subject("fast", 0.001), subject("slow", 0.1)], rounds=2, calls=None, seconds=1.0)
     assert made["fast"][-2:] == [1000, 1000]
     assert made["slow"][-2:] == [10, 10]
+
+
+def test_interleave_slow_first_call_does_not_make_the_turns_short():
+    """What is slow once, as a first write that makes files is, has as many calls in its turns as what is not."""
+    made = []
+
+    def run(calls):
+        made.append(calls)
+        return Turn(calls * 0.001 + (1.0 if len(made) == 1 else 0.0), interrupted=False)
+
+    harness.interleave([Subject("a", run)], rounds=1, calls=None, seconds=1.0)
+    assert made[-1] == 1000
 
 
 def test_summary_ratio_is_the_median_of_the_rounds_own_ratios():
