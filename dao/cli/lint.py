@@ -14,6 +14,7 @@ import click
 from dao import settings
 from dao.cli.common import UNSAFE, json_option, quiet_option, read_settings
 from dao.cli.output import Output
+from dao.errors import MigrationError
 
 if TYPE_CHECKING:
     from dao.migrate.linting import Finding
@@ -93,5 +94,8 @@ def _write_sarif(findings: Sequence[Finding], file: str) -> None:
     text = json.dumps(report(findings), indent=2) + "\n"
     if file == "-":
         sys.stdout.write(text)
-    else:
+        return
+    try:
         Path(file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MigrationError(f"the report cannot be written to {file}: {error.strerror}") from error

@@ -90,7 +90,9 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     damage = [problem for problem in problems if not _IN_ROWS.match(problem)]
     if damage:
         name = sqlite.file_of(connection) or "the database"
-        raise DatabaseCorrupt(_message(f"{name} is damaged, before any migration: restore it from a backup", damage))
+        raise DatabaseCorrupt(
+            _message(f"{name} is damaged, before any migration: restore a snapshot (`dao restore`) or a backup", damage)
+        )
     return frozenset(problems)
 
 

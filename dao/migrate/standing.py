@@ -144,8 +144,9 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
     if comparison.unfinished:
         ids = ", ".join(comparison.unfinished)
         raise SchemaOutOfDate(
-            f"{name}: a run ended in the middle of {ids}, outside of a transaction: `dao migrate resolve ID` shows how the "
-            "schema differs from both ends; finish or undo it by hand, then say which with --applied or --rolled-back",
+            f"{name}: a run ended in the middle of {ids}, outside of a transaction: `dao migrate resolve "
+            f"{comparison.unfinished[0]}` shows how the schema differs from both ends; finish or undo it by hand, then say which "
+            "with --applied or --rolled-back",
             pending=pending,
             unfinished=comparison.unfinished,
         )

@@ -103,7 +103,7 @@ def test_lint_what_cannot_be_read_or_written_is_refused(run, folder):
     refused(run("lint", "--migrations", "nowhere"), "nowhere: the migrations folder does not exist")
     outcome = run("lint", "--sarif", "nowhere/report.sarif")
     assert (outcome.code, outcome.err.startswith("error: ")) == (1, True)
-    assert "nowhere/report.sarif" in outcome.err
+    assert "the report cannot be written to nowhere/report.sarif: No such file or directory" in outcome.err
     outcome = run("lint", "--json", "--sarif", "-")
     assert (outcome.code, outcome.document["error"]["type"]) == (2, "UsageError")
     assert "write the report to a file" in outcome.err

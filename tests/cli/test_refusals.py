@@ -140,7 +140,12 @@ def test_command_file_that_is_no_database_is_refused_and_kept(run, path, name):
     """Another file under that name is not touched."""
     content = b"somebody's notes\n" * 1000
     path.write_bytes(content)
-    refused(run(*CALLS[name]), str(path), "is damaged or no SQLite database", "restore it from a backup")
+    refused(
+        run(*CALLS[name]),
+        str(path),
+        "is damaged or no SQLite database",
+        "restore a snapshot (`dao restore`) or a backup",
+    )
     assert path.read_bytes() == content
 
 
@@ -150,7 +155,7 @@ def test_command_damaged_database_is_refused_and_kept(run, partly, name):
     content = partly.read_bytes()
     partly.write_bytes(content[:100] + b"\xff" * 3000 + content[3100:])
     content = partly.read_bytes()
-    refused(run(*CALLS[name]), str(partly), "is damaged", "restore it from a backup")
+    refused(run(*CALLS[name]), str(partly), "is damaged", "restore a snapshot (`dao restore`) or a backup")
     assert partly.read_bytes() == content
 
 

@@ -311,7 +311,7 @@ def test_assert_current_unfinished_migration_asks_for_a_look(url, tmp_path):
     with pytest.raises(MigrationError):
         migrate.apply(url, folder)
     connection = dao.connect(url)
-    with pytest.raises(SchemaOutOfDate, match=r"`dao migrate resolve ID`.*--applied or --rolled-back") as caught:
+    with pytest.raises(SchemaOutOfDate, match=r"`dao migrate resolve 0001_a`.*--applied or --rolled-back") as caught:
         migrate.assert_current(connection, folder)
     connection.close()
     assert caught.value.unfinished == ("0001_a",)

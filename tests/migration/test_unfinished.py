@@ -413,6 +413,6 @@ def test_assert_current_unfinished_names_the_command(path, url, tmp_path):
     """A program that does not start says which command tells what to do."""
     folder = unfinished(path, tmp_path / "sql")
     connection = apsw.Connection(str(path))
-    with pytest.raises(SchemaOutOfDate, match=r"in the middle of 0002_x.*`dao migrate resolve ID`"):
+    with pytest.raises(SchemaOutOfDate, match=r"in the middle of 0002_x.*`dao migrate resolve 0002_x`"):
         migrate.assert_current(connection, folder)
     connection.close()

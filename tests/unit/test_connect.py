@@ -274,7 +274,11 @@ def folder(tmp_path: Path) -> Path:
         ("none.db?mode=ro", dao.OperationalError, "it does not exist, and mode=ro creates nothing"),
         ("none.db?mode=rw", dao.OperationalError, "it does not exist, and mode=rw creates nothing"),
         ("x" * 300, dao.OperationalError, "check the permissions"),
-        ("text.db", dao.DatabaseCorrupt, "damaged or no SQLite database .*: restore it from a backup"),
+        (
+            "text.db",
+            dao.DatabaseCorrupt,
+            r"damaged or no SQLite database .*: restore a snapshot \(`dao restore`\) or a backup",
+        ),
         ("text.db?mode=ro", dao.DatabaseCorrupt, "damaged or no SQLite database"),
         ("short.db", dao.DatabaseCorrupt, "damaged or no SQLite database"),
     ],
