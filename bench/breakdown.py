@@ -88,7 +88,19 @@ def _operations(bare: Any, own: Any, holds: Data) -> dict[str, list[Step]]:
 
     def changed(id: str, status: str, _moment: object) -> object:
         (change, parameters), (read, _) = changing[status]
-        return engine.fetch_changed(connection, change, (*parameters[:-1], id), read, (id,))
+        return engine.fetch_changed(connection, change, (*parameters[:-1], id), read, (id,), lambda _, rows: rows)
+
+    def changed_barely(id: str, status: str, _moment: object) -> object:
+        (change, parameters), (read, _) = changing[status]
+        cursor = bare.connection.execute(change, (*parameters[:-1], id))
+        rows = bare.connection.execute(read, (id,)).fetchall()
+        cursor.fetchall()
+        return rows
+
+    def records(sql: str, parameters: Sequence[Any]) -> object:
+        rows = execute(sql, parameters).fetchall()
+        rows.pop()
+        return TASKS.from_rows(rows)
 
     return {
         "get_json": [
@@ -102,18 +114,19 @@ def _operations(bare: Any, own: Any, holds: Data) -> dict[str, list[Step]]:
             Step(
                 "dao's, prepared once for all values, with a row more", own, lambda _: execute(find, found).fetchall()
             ),
-            Step("records of the rows", own, lambda _: TASKS.from_rows(execute(find, found).fetchall())),
+            Step("records of the rows", own, lambda _: records(find, found)),
             Step("filters, limit, errors, the page", own, own.find),
         ],
         "page": [
             Step("the statement, by apsw", bare, bare.page),
             Step("dao's, bounded at both ends, with a row more", own, lambda _: execute(page, next(begun)).fetchall()),
-            Step("records of the rows", own, lambda _: TASKS.from_rows(execute(page, next(begun)).fetchall())),
+            Step("records of the rows", own, lambda _: records(page, next(begun))),
             Step("the cursor checked, filters, limit, errors, the page", own, own.page),
         ],
         "set_status": [
             Step("BEGIN, UPDATE, SELECT, COMMIT, by apsw", bare, bare.set_status),
-            Step("dao's UPDATE with the SELECT in its transaction", own, changed),
+            Step("UPDATE with the SELECT in its transaction, by apsw", bare, changed_barely),
+            Step("through dao's function, which undoes it if the SELECT fails", own, changed),
             Step("the status and time checked, a record of the row", own, own.set_status),
         ],
     }

@@ -203,8 +203,8 @@ def _sections(document: Document, judged: Sequence[targets.Target]) -> Iterator[
     if steps := document.get("steps"):
         yield "### Where the time goes"
         yield (
-            f"The same calls with one step more each time, and what that adds to the ratio to {BASE}. Every step but the first "
-            "is dao's, on its own file."
+            f"The same calls with one step more each time, and what that adds to the ratio to {BASE}. Steps by apsw "
+            "are on its file, all others on dao's."
         )
         for entry in steps.values():
             yield f"{entry['title'][0].upper()}{entry['title'][1:]}:"
@@ -234,8 +234,8 @@ of the ratios within the rounds. "{targets.MISSING}": the library has no way of 
   class written by hand, with datetimes, an enum, and JSON decoded by the same library as dao's.
 - `create` is measured with the library's own object in hand (record, model, dict, tuple); "create from values" makes it too.
   `dao.Task(…)` checks every field and copies its JSON, which most of the others do not.
-- Bare drivers run the same statements as dao. Around an UPDATE and the SELECT of the fresh row they put BEGIN IMMEDIATE and COMMIT;
-  dao reads the row within the UPDATE's own transaction.
+- Bare drivers run dao's statements in the way one writes them: around an UPDATE and the SELECT of the fresh row they put BEGIN IMMEDIATE
+  and COMMIT. dao reads the row within the UPDATE's own transaction; what that saves is in "Where the time goes".
 - The ORMs leave times as text, which spares them a conversion. SQLAlchemy has the fast JSON library too.
 - A stored run is compared by ratios. {harness.RULE[0].upper()}{harness.RULE[1:]}."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar, cast
 
-from dao.engine import Connection, fetch, fetch_changed
+from dao.engine import Connection, fetch, fetch_changed, transaction
 from dao.errors import NotFound, StaleRecord
 from dao.records import _Stored
 from dao.rows import Table
@@ -57,13 +58,27 @@ def update(
         NotFound: No row has the key.
         StaleRecord: The row is there, and the UPDATE passed it by.
     """
-    changed, rows = fetch_changed(connection, sql, parameters, get_sql, key)
-    if changed and rows:
-        return table.from_row(rows[0])
-    name = key[0] if len(key) == 1 else key
-    if not rows:
-        raise not_found(table, name)
+    record = fetch_changed(connection, sql, parameters, get_sql, key, functools.partial(_changed, table, key))
+    if record is not None:
+        return record
+    with transaction(connection):
+        # again, so that nobody comes between the change and the look at what is there
+        record = fetch_changed(connection, sql, parameters, get_sql, key, functools.partial(_changed, table, key))
+    if record is not None:
+        return record
+    name = _name(key)
     raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
+
+
+def _changed(table: Table[R], key: Sequence[str], changed: bool, rows: list[tuple[Any, ...]]) -> R | None:  # noqa: FBT001
+    """Return the record of the row that was changed, or None if it was passed by."""
+    if not rows:
+        raise not_found(table, _name(key))
+    return table.from_row(rows[0]) if changed else None
+
+
+def _name(key: Sequence[str]) -> object:
+    return key[0] if len(key) == 1 else key
 
 
 def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:

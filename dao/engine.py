@@ -6,7 +6,6 @@ The one place that knows which engine a connection belongs to. Today that is SQL
 from __future__ import annotations
 
 import contextlib
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -38,7 +37,10 @@ Row = tuple[Any, ...]
 
 
 def connect(url: str | DatabaseURL) -> Connection:
-    """Open a database: WAL, synchronous NORMAL, foreign keys on, a busy timeout of 5 s, defensive.
+    """Open a database: WAL, synchronous NORMAL, foreign keys on, a busy timeout of 5 s, defensive, plans by the SQL alone.
+
+    The last (SQLITE_DBCONFIG_ENABLE_QPSG) means that no plan depends on what is bound, so that nothing is prepared anew for
+    another value. In SQL of your own, an index for `LIKE $1` or a partial index for `flag = $1` needs the value written out.
 
     The file is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`). Each thread or
     task needs a connection of its own, since a connection is one transaction: `dao.Pool` hands them out.
@@ -64,33 +66,43 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
 
 
 def fetch_changed(
-    connection: Connection, change: str, parameters: Sequence[Any], read: str, key: Sequence[Any]
-) -> tuple[list[Row], list[Row]]:
-    """Run a statement that changes a row, then one that reads it as the triggers left it, in one transaction.
+    connection: Connection,
+    change: str,
+    parameters: Sequence[Any],
+    read: str,
+    key: Sequence[Any],
+    judge: Callable[[bool, list[Row]], T],
+) -> T:
+    """Change a row, read it as its triggers left it, and return what `judge` makes of it, in one transaction.
 
-    Return the rows of both. `change` has a RETURNING that gives the row's key, or nothing if it changed none.
+    `change` has a RETURNING. `judge` is told whether that gave a row, and the rows of `read`; what it raises undoes the
+    change. If nothing was changed, what is read may be newer than that.
 
     Raises:
         Error: As `fetch`; then nothing was changed.
     """
-    if connection.in_transaction:
+    # a statement of the caller's that is not at its end yet holds a transaction, too
+    if connection.in_transaction or connection.txn_state() != apsw.SQLITE_TXN_NONE:
         with transaction(connection):
-            return fetch(connection, change, parameters), fetch(connection, read, key)
+            return judge(bool(fetch(connection, change, parameters)), fetch(connection, read, key))
     try:
         # A statement has made all its changes when it gives its first row (sqlite.org/lang_returning.html), and commits
         # after its last. What runs in between is in its transaction, which costs a tenth less than one with BEGIN and COMMIT.
         changing = connection.execute(change, parameters)
+        changed = changing.fetchone() is not None
         try:
-            rows = connection.execute(read, key).fetchall()
+            judged = judge(changed, connection.execute(read, key).fetchall())
         except BaseException:
-            # whatever is left to do commits, but for one that is interrupted
-            connection.interrupt()
-            with contextlib.suppress(apsw.InterruptError):
-                changing.fetchall()
+            if changed:
+                # whatever is left to do commits, but for one that is interrupted
+                connection.interrupt()
+                with contextlib.suppress(apsw.InterruptError):
+                    changing.fetchall()
             raise
-        return changing.fetchall(), rows
+        changing.fetchall()
     except apsw.Error as error:
         _raise(error, connection)
+    return judged
 
 
 def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
@@ -188,8 +200,13 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         self._nested = connection.in_transaction
         try:
             connection.execute("SAVEPOINT dao" if self._nested else "BEGIN IMMEDIATE")
-        except apsw.Error as error:
-            _raise(error, connection)
+        except BaseException as error:
+            # an interruption may come when it has begun
+            if not self._nested and connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if isinstance(error, apsw.Error):
+                _raise(error, connection)
+            raise
         if not self._nested:
             _open.add(connection)
         return connection
@@ -269,6 +286,8 @@ def run_in_transaction(
             with transaction(where):
                 return function(where, *args, **kwargs)
         except DatabaseBusy:
+            import random  # noqa: PLC0415 - takes 2 ms, which who need not wait saves
+
             pause = random.uniform(0, wait)  # noqa: S311 - jitter, no secret
             if time.monotonic() + pause >= end:
                 raise

@@ -97,7 +97,9 @@ class _Stored:
             name = field.name
             if name in cls._JSON_COLUMNS or field.metadata.get("column") == "time":
                 later.add(name)
-                slot = cls.__dict__[name]
+                slot = cls.__dict__.get(name)
+                if slot is None:
+                    continue  # a class of somebody's own, on one of these
                 setattr(cls, f"_{name}", slot)
                 setattr(cls, name, _decoded_later(name, slot, position, is_json=name in cls._JSON_COLUMNS))
         cls._DECODED_LATER = frozenset(later)

@@ -7,7 +7,6 @@ plain `open()` of the file) would drop this one's locks and lose commits: sqlite
 from __future__ import annotations
 
 import os
-import random
 import re
 import time
 import weakref
@@ -110,8 +109,9 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
         (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
         (apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0 if url.foreign_keys is False else 1),
-        # Else a statement is prepared anew whenever a value is bound that its plan could depend on: LIMIT, and after
-        # ANALYZE each column of an index. That costs a page of 50 a third of its time, and plans would vary by value.
+        # Else a statement is prepared anew whenever a value is bound that its plan could depend on: LIMIT, a column that
+        # a partial index is for, after ANALYZE any of an index. That costs a page of 50 a third of its time, and plans
+        # would vary by value. The price: no index for LIKE and GLOB with a parameter, which no statement of ours has.
         (apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1),
     ):
         connection.config(option, value)
@@ -139,6 +139,8 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
             connection.pragma("journal_mode", "wal")
             return
         except apsw.BusyError:
+            import random  # noqa: PLC0415 - takes 2 ms, which who need not wait saves
+
             time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter, no secret
             if time.monotonic() >= deadline or connection.is_interrupted:
                 raise
@@ -162,7 +164,7 @@ def set_busy_timeout(
 ) -> None:
     """Make the connection wait up to so many milliseconds for another's lock.
 
-    SQLite's own handler sleeps in fixed steps of up to 100 ms. Random waits of 0.2 to 5 ms, which grow as the wait lasts, gave
+    SQLite's own handler sleeps in fixed steps of up to 100 ms. Random waits of 0.2 to 5 ms, and up to 20 as the wait lasts, gave
     four writing processes 0.9 to 1.0 of the throughput and a worst wait of 40 ms instead of 130. Up to 1.2 ms would make
     that 25, and the throughput 0.8: who asks too often takes the processor from who writes.
 
@@ -183,6 +185,8 @@ def set_busy_timeout(
             return False
         if waiting is not None:
             waiting(waited)
+        import random  # noqa: PLC0415 - see _use_wal
+
         time.sleep(min(random.uniform(0.0002, 0.005) * min(1 + count / 100, 4), left))  # noqa: S311 - jitter, no secret
         return True
 

@@ -167,6 +167,15 @@ def test_script_in_a_checkout_without_dependencies_says_what_to_do(deployed, tmp
     assert "run 'make setup' in the checkout" in done.stderr
 
 
+def test_script_with_the_package_but_not_what_it_needs_says_what_to_do(deployed, elsewhere, tmp_path):
+    """A Python that has the package and not its dependencies cannot run it: no traceback of that either."""
+    python = executable(tmp_path / "bare" / "python3", f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    path = f"{python.parent}:{SYSTEM}"
+    done = call(deployed / "status", cwd=elsewhere, path=path, environ={"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout) == (127, "")
+    assert "run 'make setup' in the checkout" in done.stderr
+
+
 def test_script_with_the_package_but_no_command_runs_the_module(deployed, elsewhere, tmp_path):
     """Where Python has the package but PATH has no `dao`, `python3 -m dao` is what runs."""
     python = executable(tmp_path / "full" / "python3", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')

@@ -12,13 +12,14 @@ import threading
 import time
 import types
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
 import pytest
 
 import dao
-from dao import engine, sqlite
+from dao import Task, engine, sqlite, tasks
 from dao.url import DatabaseURL
 
 COUNT = "SELECT count(*) FROM sqlite_schema"
@@ -129,6 +130,18 @@ def locked(url: str) -> Iterator[apsw.Connection]:
         yield connection
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def test_connect_another_value_prepares_nothing_anew(connection):
+    """A statement is prepared once, whatever is bound to its LIMIT, its filters and its bounds, statistics or not."""
+    tasks.create_many(connection, [Task(title="a", task_type=kind) for kind in "aab"])
+    connection.execute("ANALYZE")
+    prepared = []
+    connection.authorizer = lambda *_: prepared.append(True) or apsw.SQLITE_OK
+    for status, limit, since in (("pending", 5, 2000), ("failed", 7, 2001)):
+        prepared.clear()
+        tasks.find(connection, status=status, task_type="a", limit=limit, since=datetime(since, 1, 1, tzinfo=UTC))
+    assert prepared == []
 
 
 @pytest.mark.parametrize(("query", "seconds"), [("", 5.0), ("?busy_timeout=250", 0.25), ("?busy_timeout=0", 0.0)])

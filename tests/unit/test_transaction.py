@@ -434,7 +434,7 @@ def test_run_in_transaction_waits_grow_with_jitter(monkeypatch, connection):
         bounds.append((low, high))
         return high
 
-    monkeypatch.setattr(engine.random, "uniform", uniform)
+    monkeypatch.setattr("random.uniform", uniform)
     monkeypatch.setattr(engine.time, "sleep", waits.append)
 
     def function(_):
@@ -493,15 +493,31 @@ READ = "SELECT title, updated_at FROM tasks WHERE id = $1"
 BROKEN = "SELECT json(title) FROM tasks WHERE id = $1"  # a title is no JSON
 
 
-def test_fetch_changed_reads_what_the_trigger_left_and_commits(connection, other):
+@pytest.fixture(params=["wal", "delete"])
+def journal(request, connection, other) -> str:
+    """In both journal modes."""
+    other.close()
+    mode: str = connection.pragma("journal_mode", request.param)
+    assert mode == request.param
+    return mode
+
+
+def rename(connection: apsw.Connection, title: str, *, read: str = READ, change: str = RENAME) -> tuple[bool, list]:
+    """Rename the task "1" and return whether it was there, and what was read of it."""
+    return engine.fetch_changed(connection, change, (title, "1"), read, ("1",), lambda changed, rows: (changed, rows))
+
+
+def test_fetch_changed_reads_what_the_trigger_left_and_commits(url, connection, journal):
     """The second statement sees the change and the trigger's, and both are there for others afterwards."""
     add(connection, "a", id="1")
     before = tasks.get_one(connection, "1").updated_at
-    changed, [(title, updated_at)] = engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",))
-    assert changed == [("1",)]
+    changed, [(title, updated_at)] = rename(connection, "b")
+    assert changed
     assert (title, updated_at > dao.codec.time_to_text(before)) == ("b", True)
     assert not connection.in_transaction
-    assert tasks.get_one(other, "1").title == "b"
+    assert connection.txn_state() == apsw.SQLITE_TXN_NONE
+    with contextlib.closing(apsw.Connection(connection.filename)) as another:
+        assert titles(another) == "b"
 
 
 def test_fetch_changed_nobody_writes_in_between(connection, other):
@@ -517,14 +533,14 @@ def test_fetch_changed_nobody_writes_in_between(connection, other):
         return True
 
     connection.exec_trace = look
-    engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",))
+    rename(connection, "b")
     assert tried == ["a"]
     assert titles(other) == "b"
 
 
 @pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt])
-def test_fetch_changed_exception_before_it_has_read_undoes_the_change(connection, other, kind):
-    """If the row cannot be read, or somebody presses Ctrl-C then, nothing was changed, and the connection goes on."""
+def test_fetch_changed_exception_before_its_end_undoes_the_change(connection, journal, kind):
+    """If the row cannot be read or is refused, or somebody presses Ctrl-C then, nothing was changed; the connection goes on."""
     add(connection, "a", id="1")
 
     def fail(_cursor: object, sql: str, _bindings: object) -> bool:
@@ -532,13 +548,18 @@ def test_fetch_changed_exception_before_it_has_read_undoes_the_change(connection
             raise kind("enough")
         return True
 
+    def refuse(*_: object) -> None:
+        raise kind("enough")
+
     connection.exec_trace = fail
     with pytest.raises(kind, match="enough"):
-        engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",))
+        rename(connection, "b")
     connection.exec_trace = None
-    assert (titles(connection), titles(other)) == ("a", "a")
+    assert titles(connection) == "a"
+    with pytest.raises(kind, match="enough"):
+        engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",), refuse)
+    assert titles(connection) == "a"
     assert not connection.in_transaction
-    assert not connection.is_interrupted
     assert tasks.set_status(connection, "1", "running").title == "a"
 
 
@@ -546,27 +567,102 @@ def test_fetch_changed_error_of_the_database_undoes_the_change(connection, other
     """Likewise if the error is SQLite's own; inside a transaction what came before it stays, if that is wanted."""
     add(connection, "a", id="1")
     with pytest.raises(apsw.SQLError, match="malformed JSON"):
-        engine.fetch_changed(connection, RENAME, ("b", "1"), BROKEN, ("1",))
+        rename(connection, "b", read=BROKEN)
     assert titles(connection) == "a"
     with dao.transaction(connection):
         add(connection, "c")
         with pytest.raises(apsw.SQLError, match="malformed JSON"):
-            engine.fetch_changed(connection, RENAME, ("b", "1"), BROKEN, ("1",))
+            rename(connection, "b", read=BROKEN)
     assert titles(other) == "ac"
 
 
 def test_fetch_changed_no_row_gives_nothing(connection):
-    """Without a row both results are empty; a row that the change passed by is read all the same."""
-    assert engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",)) == ([], [])
+    """Without a row nothing is read; a row that the change passed by is read all the same."""
+    assert rename(connection, "b") == (False, [])
     add(connection, "a", id="1")
-    changed, read = engine.fetch_changed(connection, RENAME.replace("WHERE", "WHERE 0 AND"), ("b", "1"), READ, ("1",))
-    assert not changed
-    assert read[0][0] == "a"
+    changed, [(title, _)] = rename(connection, "b", change=RENAME.replace("WHERE", "WHERE 0 AND"))
+    assert (changed, title) == (False, "a")
 
 
 def test_fetch_changed_locked_database_is_busy(connection, other):
     """While another writes, the change is refused as that of a transaction is."""
     add(connection, "a", id="1")
     with dao.transaction(connection), pytest.raises(dao.DatabaseBusy):
-        engine.fetch_changed(other, RENAME, ("b", "1"), READ, ("1",))
+        rename(other, "b")
     assert titles(other) == "a"
+
+
+def test_fetch_changed_busy_at_the_commit_changes_nothing(connection, journal, url):
+    """In rollback-journal mode a reader can keep the commit back: then nothing is changed, and it says so."""
+    add(connection, "a", id="1")
+    connection.set_busy_timeout(0)
+    with contextlib.closing(apsw.Connection(connection.filename)) as reader:
+        reading = reader.execute("SELECT * FROM tasks")
+        if journal == "delete":
+            with pytest.raises(dao.DatabaseBusy):
+                rename(connection, "b")
+        else:
+            rename(connection, "b")
+        reading.close()
+    assert titles(connection) == ("a" if journal == "delete" else "b")
+
+
+def test_fetch_changed_beside_a_statement_that_is_not_at_its_end_does_not_pretend(connection, other):
+    """A write of the caller's that is not at its end could still undo the change: it is refused, rather than lost later."""
+    add(connection, "a", id="1")
+    half = connection.execute("UPDATE tasks SET title = 'half' WHERE id = '1' RETURNING id")
+    with pytest.raises(dao.Error):
+        rename(connection, "b")
+    half.close()
+    assert titles(connection) == titles(other) == "a"
+
+
+def test_fetch_changed_failure_leaves_the_callers_cursors_alone(connection):
+    """Somebody who reads on, in a loop of his own, reads to the end, whatever fails in between."""
+    for name in "abc":
+        add(connection, name, **({"id": "1"} if name == "a" else {}))
+    seen = []
+    for (title,) in connection.execute("SELECT title FROM tasks ORDER BY title"):
+        seen.append(title)
+        with pytest.raises(apsw.SQLError, match="malformed JSON"):
+            rename(connection, "z", read=BROKEN)
+    assert seen == ["a", "b", "c"]
+    assert titles(connection) == "abc"
+
+
+def test_set_status_row_that_a_trigger_takes_away_is_kept_back(connection):
+    """A change after which there is no row to return raises NotFound, and is undone with all that its triggers did."""
+    connection.execute(
+        "CREATE TEMP TABLE gone (id); CREATE TEMP TRIGGER archive AFTER UPDATE OF status ON tasks WHEN new.status = 'completed' "
+        "BEGIN INSERT INTO gone VALUES (new.id); DELETE FROM tasks WHERE id = new.id; END"
+    )
+    add(connection, "a", id="1")
+    with pytest.raises(dao.NotFound):
+        tasks.set_status(connection, "1", "completed")
+    assert titles(connection) == "a"
+    assert connection.execute("SELECT * FROM gone").fetchall() == []
+
+
+def test_set_status_row_that_comes_while_it_looks_is_changed(connection, other):
+    """A task that another stores between the change and the look was not passed by: it gets the status."""
+    added = []
+
+    def look(_cursor: object, sql: str, _bindings: object) -> bool:
+        if sql == tasks._GET and not added:
+            added.append(add(other, "a", id="1"))
+        return True
+
+    connection.exec_trace = look
+    assert tasks.set_status(connection, "1", "running").status == "running"
+    assert added
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_transaction_interrupted_while_it_begins_is_not_open(connection, other, steps):
+    """A time limit or a Ctrl-C that comes as BEGIN runs leaves no transaction behind."""
+    connection.set_progress_handler(lambda: True, steps)
+    with contextlib.suppress(dao.OperationalError, apsw.InterruptError), dao.transaction(connection):
+        pass
+    connection.set_progress_handler(None)
+    assert not connection.in_transaction
+    add(other, "a")
