@@ -126,11 +126,10 @@ def set_status(
         NotFound: There is no such task.
     """
     text = crud.member(TaskStatus, status)._value_
-    moment = codec.moment_to_text(now)
     if text == "pending":
         return crud.update(connection, TASKS, _SET_PENDING, (text, error, id), _GET, (id,))
     sql = _SET_RUNNING if text == "running" else _SET_FINISHED
-    return crud.update(connection, TASKS, sql, (text, moment, error, id), _GET, (id,))
+    return crud.update(connection, TASKS, sql, (text, codec.moment_to_text(now), error, id), _GET, (id,))
 
 
 def delete(connection: Connection, id: str) -> bool:
