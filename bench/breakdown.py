@@ -11,16 +11,15 @@ from typing import Any
 
 import attrs
 
-from bench import contenders, data, harness
+from bench import contenders, data, harness, statements
 from bench.contenders import BASE, Contender
 from bench.data import Data
-from bench.operations import OPERATIONS, Arguments, Size
+from bench.operations import OPERATIONS, Arguments, Operation, Size
 from dao import codec, engine, tasks
 from dao.engine import Connection
 from dao.rows import TASKS
 
-_PREPARE = {operation.name: operation.prepare for operation in OPERATIONS}
-_TITLES = {operation.name: operation.title for operation in OPERATIONS}
+_OPERATIONS = {operation.name: operation for operation in OPERATIONS}
 
 
 @attrs.frozen
@@ -43,20 +42,26 @@ def measure(size: Size, report: Callable[[str], None]) -> dict[str, Any]:
             for number, contender in enumerate((bare, own)):
                 contenders.open_one(contender, data.copy(template, Path(made) / f"{number}.db"))
             for name, steps in _operations(bare, own, holds).items():
-                report(f"steps: {_TITLES[name]}")
-                found[name] = {"title": _TITLES[name], "steps": _measured(name, steps, holds, size)}
+                title = _OPERATIONS[name].title
+                report(f"steps: {title}")
+                found[name] = {"title": title, "steps": _measured(_OPERATIONS[name], steps, holds, size)}
         finally:
             for contender in (bare, own):
                 contender.close()
     return found
 
 
-def _measured(name: str, steps: Sequence[Step], holds: Data, size: Size) -> list[dict[str, Any]]:
+def _measured(operation: Operation, steps: Sequence[Step], holds: Data, size: Size) -> list[dict[str, Any]]:
     def prepare(contender: Contender) -> Callable[[int], Arguments]:
-        return lambda calls: _PREPARE[name](contender, holds, calls)
+        return lambda calls: operation.prepare(contender, holds, calls)
 
     subjects = [harness.Subject(step.title, harness.timed(step.call, prepare(step.contender))) for step in steps]
-    measured = harness.interleave(subjects, rounds=size.rounds, calls=None, seconds=size.seconds)
+    measured = harness.interleave(
+        subjects,
+        rounds=size.rounds,
+        calls=min(size.writes, size.rows) if operation.adds else None,
+        seconds=size.seconds,
+    )
     base = measured[steps[0].title].rounds
     ratios = {
         step.title: statistics.median(own / other for own, other in zip(measured[step.title].rounds, base, strict=True))
@@ -92,7 +97,10 @@ def _operations(bare: Any, own: Any, holds: Data) -> dict[str, list[Step]]:
 
     def changed_barely(id: str, status: str, _moment: object) -> object:
         (change, parameters), (read, _) = changing[status]
-        cursor = bare.connection.execute(change, (*parameters[:-1], id))
+        return in_one(change, (*parameters[:-1], id), read, id)
+
+    def in_one(change: str, parameters: tuple[Any, ...], read: str, id: str) -> object:
+        cursor = bare.connection.execute(change, parameters)
         rows = bare.connection.execute(read, (id,)).fetchall()
         cursor.fetchall()
         return rows
@@ -128,6 +136,22 @@ def _operations(bare: Any, own: Any, holds: Data) -> dict[str, list[Step]]:
             Step("UPDATE with the SELECT in its transaction, by apsw", bare, changed_barely),
             Step("through dao's function, which undoes it if the SELECT fails", own, changed),
             Step("the status and time checked, a record of the row", own, own.set_status),
+        ],
+        "update": [
+            Step("BEGIN, UPDATE, SELECT, COMMIT, by apsw", bare, bare.update),
+            Step(
+                "UPDATE with the SELECT in its transaction, by apsw",
+                bare,
+                lambda item: in_one(statements.UPDATE, item, statements.GET, item[-2]),
+            ),
+            Step("the record written as a row, and a record of the row", own, own.update),
+        ],
+        "create": [
+            Step("the statement, by apsw", bare, bare.create),
+            Step(
+                "the record written as a row", own, lambda item: execute(tasks._CREATE, TASKS.to_row(item)).fetchall()
+            ),
+            Step("errors", own, own.create),
         ],
     }
 

@@ -53,7 +53,7 @@ def test_bench_tiny_run_measures_every_operation(tmp_path):
     assert document["concurrency"]["processes"]["contenders"]["dao"]["errors"] == 0
     assert document["concurrency"]["group_commit"]["handover"] > 0
     assert document["growth"]["sizes"] == [60, 240]
-    assert document["steps"].keys() == {"get_json", "find", "page", "set_status"}
+    assert document["steps"].keys() == {"get_json", "find", "page", "set_status", "update", "create"}
     for entry in document["steps"].values():
         assert entry["steps"][0]["ratio"] == 1.0
         assert sum(step["adds"] for step in entry["steps"]) == pytest.approx(entry["steps"][-1]["ratio"] - 1.0)
