@@ -130,6 +130,8 @@ bench: $(CONTENDERS)/.installed ## measure against the bare drivers and other li
 
 .PHONY: bench-full
 bench-full: $(CONTENDERS)/.installed ## measure thoroughly, up to a million rows, and write docs/benchmarks
+	$(CONTENDERS)/bin/python -m bench.migrations --full --json docs/benchmarks/migrations.json --markdown docs/benchmarks/migrations.md
+	$(CONTENDERS)/bin/python -m bench.indexes --markdown docs/benchmarks/indexes.md
 	$(CONTENDERS)/bin/python -m bench --full --write-docs
 
 .PHONY: clean

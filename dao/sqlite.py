@@ -117,6 +117,8 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         connection.config(option, value)
     try:
         if not connection.readonly("main"):
+            # with synchronous as SQLite has it, FULL: a power loss in the middle of the switch could damage a file with rows
+            # under NORMAL, and that a file is empty is not known for as long as another program may fill it
             _use_wal(connection, url)
         connection.pragma("synchronous", url.synchronous or "normal")
         connection.pragma("journal_size_limit", _JOURNAL_SIZE_LIMIT)

@@ -20,11 +20,12 @@ from typing import Any
 
 import apsw
 
-from bench.migrations import faults, processes, races, report, scripts, timings
+from bench.migrations import faults, processes, races, report, scripts, steps, timings
 from bench.migrations import tools as peers
 from bench.migrations.tools import State, Tool
 
-_CASES = ("crash", "concurrency", *faults.CASES, "timings")
+_RUN_BY_TOOLS = ("crash", "concurrency", *faults.CASES)
+_CASES = (*_RUN_BY_TOOLS, "timings", "steps")
 # Alembic runs Python, not scripts: it takes part where that makes no difference. The shell keeps no ledger.
 _WITH_ALEMBIC = ("concurrency", "failed", "timings")
 
@@ -120,7 +121,7 @@ def _document(tools: list[Tool], skipped: dict[str, str], folder: Path, options:
         "cases": {},
         "timings": {},
     }
-    for case in _CASES[:-1]:
+    for case in _RUN_BY_TOOLS:
         if case not in chosen:
             continue
         taking_part = [tool for tool in tools if tool.status and (tool.name != "alembic" or case in _WITH_ALEMBIC)]
@@ -148,6 +149,12 @@ def _document(tools: list[Tool], skipped: dict[str, str], folder: Path, options:
         )
         _progress("timings, in one process")
         document["timings"]["in_process"] = timings.in_process(folder / "timings", rounds=rounds)
+    if "steps" in chosen:
+        (folder / "steps").mkdir()
+        _progress("the steps of a run")
+        document["timings"]["steps"] = steps.measure(
+            folder / "steps", rounds=options.rounds or (100 if options.full else 20)
+        )
     return document
 
 

@@ -149,7 +149,11 @@ def apply(
     """
     files = loaded(migrations)
 
+    steps_of_new: list[Step] | None = None
+
     def decide(state: Ledger) -> list[Step]:
+        if steps_of_new is not None and not state.entries and not state.unfinished:
+            return steps_of_new
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
     # of a database that does not exist the ledger is known, and what is refused creates none

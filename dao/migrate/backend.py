@@ -11,10 +11,9 @@ import contextlib
 import functools
 import getpass
 import os
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 from yoyo import exceptions, internalmigrations
@@ -24,7 +23,7 @@ from yoyo.migrations import default_migration_table
 from dao import sqlite, url
 from dao.migrate.target import use_defaults
 
-__all__ = ["ApswBackend"]
+__all__ = ["ApswBackend", "LedgerSQL", "ledger_sql"]
 
 
 #: The version of yoyo's tables.
@@ -136,16 +135,12 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         if self.lock_table not in self.list_tables():
             self.create_lock_table()
 
-    def ensure_ledger(self) -> None:
-        """Create or upgrade yoyo's tables inside the open transaction."""
-        version = internalmigrations.get_current_version(self)
+    def ensure_ledger(self, *, is_new: bool = False) -> None:
+        """Create or upgrade yoyo's tables inside the open transaction. `is_new`: the database is known to have no table."""
+        version = 0 if is_new else internalmigrations.get_current_version(self)
         if version == 0 and _NEWEST == 2:
-            # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and
-            # leave a savepoint open, because of which SQLite would keep a copy of every page that the run changes
-            internalmigrations.v2.create_log_table(self)
-            internalmigrations.v2.create_version_table(self)
-            internalmigrations.v2.create_migration_table(self)
-            internalmigrations.mark_schema_version(self, _NEWEST)
+            when = datetime.now(UTC).replace(tzinfo=None).isoformat()
+            self.connection.apsw.execute(ledger_sql(self.migration_table).create, {"version": _NEWEST, "when": when})
         elif version < _NEWEST:
             internalmigrations.upgrade(self)
         self._internal_schema_updated = True
@@ -205,7 +200,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         The id is random. That of yoyo's own version holds the time, which has a column, and each asks a daemon for it.
         """
         return {
-            "id": str(uuid.uuid4()),
+            "id": self.new_log_id(),
             "migration_id": migration.id if migration else None,
             "migration_hash": migration.hash if migration else None,
             "username": self._user,
@@ -221,3 +216,48 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             return getpass.getuser()
         except (KeyError, OSError):
             return str(os.getuid())
+
+    @staticmethod
+    def new_log_id() -> str:
+        """Return a random UUID (RFC 9562, version 4), in a third of the time that the module for it takes."""
+        digits = os.urandom(16).hex()
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+class LedgerSQL(NamedTuple):
+    """yoyo's statements for its ledger; `create` is a script, whose `:version` and `:when` are bound."""
+
+    create: str
+    mark: str
+    unmark: str
+    log: str
+
+
+@functools.cache
+def ledger_sql(migration_table: str = default_migration_table) -> LedgerSQL:
+    """Return yoyo's statements for its tables: always the same, and to put them together takes as long as to run them."""
+    scribe = _Scribe(None, migration_table)
+    # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and leave a
+    # savepoint open, because of which SQLite would keep a copy of every page that the run changes
+    internalmigrations.v2.create_log_table(scribe)
+    internalmigrations.v2.create_version_table(scribe)
+    internalmigrations.v2.create_migration_table(scribe)
+    internalmigrations.mark_schema_version(scribe, _NEWEST)
+    return LedgerSQL(
+        create=";".join(scribe.written),
+        mark=scribe.format_sql(scribe.mark_migration_sql),
+        unmark=scribe.format_sql(scribe.unmark_migration_sql),
+        log=scribe.format_sql(scribe.log_migration_sql),
+    )
+
+
+class _Scribe(ApswBackend):
+    """Writes statements down instead of running them."""
+
+    def connect(self, _dburi: Any) -> None:  # type: ignore[override] # there is no connection
+        """Open nothing."""
+        self.written: list[str] = []
+
+    def execute(self, sql: str, params: Any = None) -> None:  # noqa: ARG002 - yoyo's signature
+        """Note a statement; the values are bound later."""
+        self.written.append(sql)

@@ -85,6 +85,12 @@ class Directives(NamedTuple):
     lines: Mapping[str, int]
 
 
+# of a script that says nothing, as most do
+_NONE = Directives(
+    depends=(), transactional=True, pair_transactional=True, foreign_keys=False, allows=NOTHING_ALLOWED, lines={}
+)
+
+
 def read(text: str, path: Path) -> Directives:
     """Return the directives among the leading comment lines, where yoyo looks for them.
 
@@ -103,6 +109,8 @@ def read(text: str, path: Path) -> Directives:
             found.setdefault(match[1], []).append((number, match[2].strip()))
         elif _DBMATE.match(line):
             alone = True
+    if not (found or alone or text.startswith(ALONE) or "+goose" in text):
+        return _NONE
     allows = NOTHING_ALLOWED
     for number, value in found.get("allows", []):
         allows |= _allowance(value, path, number)

@@ -6,7 +6,7 @@ nothing was noted, or something else has changed the schema or the ledger, the m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dao.engine import Connection
@@ -36,7 +36,7 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
     from dao.migrate import schema  # noqa: PLC0415 - what is asked at every start of a program should be cheap
 
     noted = _noted(connection)
-    if noted is not None and noted[1] == _applied(state):
+    if noted is not None and noted[1] == _applied(_checksums(state)):
         version, _, live, expected = noted
         if expected is None:
             return []
@@ -70,7 +70,7 @@ def is_clean(connection: Connection, state: Ledger) -> bool:
     if noted is None:
         return not state.entries and not tables(connection)
     version, applied, live, expected = noted
-    if applied != _applied(state):
+    if applied != _applied(_checksums(state)):
         return False
     if connection.pragma("schema_version") != version:
         from dao.migrate import schema  # noqa: PLC0415 - see above
@@ -83,16 +83,16 @@ def record(connection: Connection, migrations: Sequence[Migration], *, clean: bo
     """Note the schema as it is, in the transaction that is open. `clean`: it is known to be what its migrations make."""
     from dao.migrate import schema  # noqa: PLC0415 - see above
 
-    state = ledger.read(connection)
     live: str | None = schema.fingerprint(connection)
     expected = live
     if not clean:
         try:
-            if _compare(connection, migrations, state):
+            if _compare(connection, migrations, ledger.read(connection)):
                 expected = "another"
         except MigrationError:
             expected = None
-    connection.execute(_WRITE, (connection.pragma("schema_version"), _applied(state), live, expected))
+    applied = _applied(ledger.checksums(connection))
+    connection.execute(_WRITE, (connection.pragma("schema_version"), applied, live, expected))
 
 
 def made_by(step: Step, migrations: Sequence[Migration], state: Ledger) -> Made:
@@ -134,6 +134,10 @@ def _noted(connection: Connection) -> Any:
     return connection.execute(_READ).fetchone()
 
 
-def _applied(state: Ledger) -> str:
+def _applied(entries: Iterable[tuple[str, str | None]]) -> str:
     """Return a hash of what is applied: if that has moved on, by the stock yoyo for one, what was noted says nothing."""
-    return str(checksum("\n".join(f"{entry.id} {entry.checksum}" for entry in state.entries)))
+    return str(checksum("\n".join(f"{id} {sum_}" for id, sum_ in entries)))
+
+
+def _checksums(state: Ledger) -> list[tuple[str, str | None]]:
+    return [(entry.id, entry.checksum) for entry in state.entries]

@@ -6,6 +6,7 @@ is. A migration's id is the name of its file, or folder, without suffixes.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import os
 import re
@@ -75,9 +76,14 @@ Source = str | os.PathLike[str] | Sequence[Migration] | None
 
 def default_folder() -> Path:
     """Return the folder of this package's own migrations, in a checkout as in an installed wheel."""
-    package = Path(__file__).resolve().parents[1]
+    package = _package()
     shipped = package / "sql" / "sqlite"
     return shipped if shipped.is_dir() else package.parent / "sql" / "sqlite"
+
+
+@functools.cache
+def _package() -> Path:
+    return Path(__file__).resolve().parents[1]
 
 
 def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:

@@ -84,7 +84,8 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 def text_of(path: Path) -> str:
     """Return the text of a file, with LF line ends and without a byte order mark."""
     try:
-        content = path.read_bytes()
+        with open(path, "rb", buffering=0) as file:
+            content = file.read()
     except OSError as error:
         raise MigrationFileError(f"{path}: cannot be read: {error.strerror}", path=path) from error
     try:
@@ -92,7 +93,8 @@ def text_of(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise MigrationFileError(f"{path}:{line}: not UTF-8; save the file as UTF-8", path=path, line=line) from error
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise MigrationFileError(f"{path}:{line}: a NUL character, at which SQLite would stop", path=path, line=line)

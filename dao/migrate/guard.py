@@ -187,6 +187,8 @@ class Guard:
 
     def losses(self) -> list[Loss]:
         """Return what the script has lost, now that it is done."""
+        if self._inserts_into is None and self._running is None and not self._dropped:
+            return self._losses
         with self._look():
             self._note_inserted()
             self._finish()
@@ -296,11 +298,12 @@ class Guard:
 
     @contextmanager
     def _look(self) -> Iterator[None]:
-        self.looking = True
+        # what it reads is none of the script's
+        self.looking, reads = True, self.reads
         try:
             yield
         finally:
-            self.looking = False
+            self.looking, self.reads = False, reads
 
     def _rows(self, sql: str, *values: str) -> list[Any]:
         return self._connection.execute(sql, values).fetchall()
@@ -342,7 +345,7 @@ class Guard:
 
 
 def _folded(name: str) -> str:
-    return name.translate(_ASCII)
+    return name.lower() if name.isascii() else name.translate(_ASCII)
 
 
 def _add(numbers: dict[str, int], table: str, number: int) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from dao.errors import MigrationFileError
 from dao.migrate import sections
@@ -23,6 +23,8 @@ __all__ = ["Layout", "Scripts", "layout_of", "number", "number_text", "read", "v
 
 #: "pair": `NAME.sql` + `NAME.rollback.sql`; "up/down": `NAME.up.sql` + `NAME.down.sql`. These two may be mixed.
 Layout = Literal["pair", "up/down", "dbmate", "goose", "diesel", "flyway"]
+
+T = TypeVar("T")
 
 _SCRIPT_SUFFIXES = (".up.sql", ".sql")
 _ROLLBACK_SUFFIXES = (".rollback.sql", ".down.sql")
@@ -68,9 +70,9 @@ def read(folder: Path) -> list[Scripts]:
             f"{folder}: the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql", path=folder
         )
     if layout == "flyway":
-        return _flyway(entries, texts)
+        return _flyway(entries, dict(texts))
     if layout in {"dbmate", "goose"}:
-        return _sectioned(entries, texts, layout)
+        return _sectioned(entries, dict(texts), layout)
     return _pairs(texts)
 
 
@@ -83,19 +85,19 @@ def layout_of(folder: Path) -> Layout:
     return _detected(listing(folder))[0]
 
 
-def _detected(entries: Sequence[os.DirEntry[str]]) -> tuple[Layout, dict[Path, str]]:
-    """Return the layout of a folder, and the texts of its scripts if they are not in folders of their own."""
+def _detected(entries: Sequence[os.DirEntry[str]]) -> tuple[Layout, list[tuple[Path, str]]]:
+    """Return the layout of a folder, and the paths and texts of its scripts if they are not in folders of their own."""
     if any(_is_diesel(entry) for entry in entries):
-        return "diesel", {}
+        return "diesel", []
     paths = [path for entry in entries if is_script(entry, path := Path(entry.path))]
-    texts = {path: text_of(path) for path in paths}
+    texts = [(path, text_of(path)) for path in paths]
     if any(_FLYWAY_FOLDER.fullmatch(path.name) for path in paths) and not any(
         path.name.endswith(_PAIR_SUFFIXES) for path in paths
     ):
         return "flyway", texts
-    if any(sections.is_marked(text, "dbmate") for text in texts.values()):
+    if any(sections.is_marked(text, "dbmate") for _, text in texts):
         return "dbmate", texts
-    if any(sections.is_marked(text, "goose") for text in texts.values()):
+    if any(sections.is_marked(text, "goose") for _, text in texts):
         return "goose", texts
     return "up/down" if paths and all(path.name.endswith((".up.sql", ".down.sql")) for path in paths) else "pair", texts
 
@@ -106,6 +108,9 @@ def number(id: str) -> tuple[int, ...] | None:
     A date is one number, whichever way it is written: `2025-01-15-010000_a` is `20250115010000_a`. An id of Flyway's has
     its number after the V, where underscores part it too.
     """
+    plain = id.partition("_")[0]
+    if plain.isdecimal() and plain.isascii():
+        return (int(plain),)
     if match := _DATE.match(id):
         year, month, day, time, counter = match.groups()
         return (int(f"{year}{month}{day}{time or '000000'}"), *([] if counter is None else [int(counter)]))
@@ -156,31 +161,23 @@ def _refuse_collisions(paths: Mapping[str, Path], tool: str) -> None:
 # ---------------------------------------------------------------- pairs
 
 
-def _pairs(texts: Mapping[Path, str]) -> list[Scripts]:
+def _pairs(texts: Iterable[tuple[Path, str]]) -> list[Scripts]:
     """Return pairs. Two may have one number: the ids tell them apart, and many tools that name files so do not mind."""
-    scripts: dict[str, Path] = {}
-    rollbacks: dict[str, Path] = {}
-    for path in texts:
+    scripts: dict[str, tuple[Path, str]] = {}
+    rollbacks: dict[str, tuple[Path, str]] = {}
+    for path, text in texts:
         id, found = _id(path.name, scripts, rollbacks)
         if id in found:
-            refuse(path, f"the migration {id} has a script like this already, {found[id].name}; remove one of the two")
-        found[id] = path
-    for id, path in rollbacks.items():
+            other = found[id][0].name
+            refuse(path, f"the migration {id} has a script like this already, {other}; remove one of the two")
+        found[id] = path, text
+    for id, (path, _) in rollbacks.items():
         if id not in scripts:
             refuse(path, f"a rollback script without its migration; add {id}.sql beside it or remove it")
-    return [
-        Scripts(
-            id=id,
-            path=path,
-            text=texts[path],
-            rollback_path=rollbacks.get(id),
-            rollback_text=texts[rollbacks[id]] if id in rollbacks else None,
-        )
-        for id, path in scripts.items()
-    ]
+    return [Scripts(id, *script, *rollbacks.get(id, (None, None))) for id, script in scripts.items()]
 
 
-def _id(name: str, scripts: dict[str, Path], rollbacks: dict[str, Path]) -> tuple[str, dict[str, Path]]:
+def _id(name: str, scripts: dict[str, T], rollbacks: dict[str, T]) -> tuple[str, dict[str, T]]:
     for suffixes, found in ((_ROLLBACK_SUFFIXES, rollbacks), (_SCRIPT_SUFFIXES, scripts)):
         for suffix in suffixes:
             if name.endswith(suffix) and name != suffix:

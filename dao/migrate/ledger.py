@@ -6,8 +6,10 @@ yoyo's by id and by the time of application: one left over from an earlier appli
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +23,9 @@ from dao.migrate import lock
 from dao.migrate.files import Migration, checksum, sort_key
 
 if TYPE_CHECKING:
-    from dao.migrate.backend import ApswBackend
+    from dao.migrate.backend import ApswBackend, LedgerSQL
 
-__all__ = ["TABLES", "TABLE_NAMES", "Entry", "Ledger", "Writer", "ended", "read"]
+__all__ = ["TABLES", "TABLE_NAMES", "Entry", "Ledger", "Writer", "checksums", "ended", "read"]
 
 #: The tables that hold the ledger: yoyo's, and ours.
 TABLES = (
@@ -81,6 +83,12 @@ LEFT   JOIN _dao_migration AS ours
        ON ours.migration_id = yoyo.migration_id AND ours.applied_at_utc = yoyo.applied_at_utc
 """
 _READ_YOYO_ONLY = "SELECT migration_id, applied_at_utc, NULL, NULL, NULL, NULL, NULL FROM _yoyo_migration"
+_READ_CHECKSUMS = """
+SELECT yoyo.migration_id, yoyo.applied_at_utc, ours.checksum
+FROM   _yoyo_migration AS yoyo
+LEFT   JOIN _dao_migration AS ours
+       ON ours.migration_id = yoyo.migration_id AND ours.applied_at_utc = yoyo.applied_at_utc
+"""
 _UNFINISHED = "SELECT migration_id, state, host, pid FROM _dao_migration WHERE state <> 'applied'"
 _WRITE = """
 INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
@@ -167,8 +175,7 @@ def read(connection: Connection) -> Ledger:
             "brings it up to date"
         ) from error
     unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
-    # yoyo before 9 wrote a blank where there is a T now
-    entries.sort(key=lambda row: (str(row[1]).replace(" ", "T"), sort_key(row[0])))
+    entries.sort(key=_place)
     return Ledger(
         tuple(
             Entry(
@@ -188,8 +195,24 @@ def read(connection: Connection) -> Ledger:
             for id, _, host, pid in unfinished
             if pid is not None and host == os.uname().nodename and lock.is_alive(pid)
         },
-        sqlite.file_of(connection) or "the database",
+        _name(connection),
     )
+
+
+def _name(connection: Connection) -> str:
+    return sqlite.file_of(connection) or "the database"
+
+
+def checksums(connection: Connection) -> list[tuple[str, str | None]]:
+    """Return the ids and checksums of the entries as `read` does, without the texts, after a `Writer` made the tables."""
+    rows: list[Any] = connection.execute(_READ_CHECKSUMS).fetchall()
+    return [(id, checksum) for id, _, checksum in sorted(rows, key=_place)]
+
+
+def _place(row: Sequence[Any]) -> tuple[str, object]:
+    """Return the key by which rows of id and time are in the order of application."""
+    # yoyo before 9 wrote a blank where there is a T now
+    return str(row[1]).replace(" ", "T"), sort_key(row[0])
 
 
 def ended(connection: Connection, id: str) -> None:
@@ -207,19 +230,54 @@ class Writer:
             DatabaseBusy: A living `yoyo` process holds its own lock.
         """
         # yoyo takes 35 ms to import: only who changes something pays for it
-        from dao.migrate.backend import ApswBackend  # noqa: PLC0415 - see above
+        from yoyo.migrations import get_migration_hash  # noqa: PLC0415 - see above
+
+        from dao.migrate.backend import ApswBackend, ledger_sql  # noqa: PLC0415 - see above
 
         self._connection = connection
         self._backend: ApswBackend = ApswBackend.within(connection)
-        _respect_yoyo_lock(connection)
-        self._backend.ensure_ledger()
+        tables = {name for (name,) in connection.execute(TABLE_NAMES)}
+        #: Whether there was no table at all: then there is nothing to read or to count either.
+        self.found_nothing = not tables
+        if "yoyo_lock" in tables:
+            _respect_yoyo_lock(connection)
+        self._backend.ensure_ledger(is_new=self.found_nothing)
         connection.execute(_CREATE)
         # yoyo's SQL on our own cursor: its way from a statement to the driver takes longer than most scripts
-        yoyo = self._backend
-        self._mark, self._unmark, self._log = (
-            yoyo.format_sql(sql) for sql in (yoyo.mark_migration_sql, yoyo.unmark_migration_sql, yoyo.log_migration_sql)
-        )
+        self._yoyo: LedgerSQL = ledger_sql()
+        self._hash = functools.cache(get_migration_hash)
+        # what is the same in all rows of a run's log
+        self._who = self._backend.get_log_data()
         self._latest: datetime | None = None
+        # by statement, the values that `together` collects
+        self._collected: dict[str, list[Any]] | None = None
+
+    def read(self) -> Ledger:
+        """Return what the ledger said before anything was written."""
+        return Ledger(database=_name(self._connection)) if self.found_nothing else read(self._connection)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what a block notes at its end, each statement once for all its rows: a third of the time for seven."""
+        self._collected = {}
+        try:
+            yield
+            self._flush()
+        finally:
+            self._collected = None
+
+    def _execute(self, sql: str, values: Any) -> None:
+        if self._collected is None:
+            self._connection.execute(sql, values)
+        else:
+            self._collected.setdefault(sql, []).append(values)
+
+    def _flush(self, before: str | None = None) -> None:
+        """Write what was collected; if a statement is named, only if that is among it."""
+        if self._collected and (before is None or before in self._collected):
+            for sql, rows in self._collected.items():
+                self._connection.executemany(sql, rows)
+            self._collected.clear()
 
     def applied(
         self,
@@ -231,12 +289,13 @@ class Writer:
         detail: str | None = None,
     ) -> None:
         """Note that a migration is applied, now or just before a time, and log the operation: "apply", "mark", …."""
+        self._flush(_REMOVE)  # it may be of the same migration
         moment = self._later_than_all()
         if before is not None:
             moment = min(moment, datetime.fromisoformat(before) - timedelta(microseconds=1))
-        self._connection.execute(
-            self._mark,
-            {"migration_hash": _hash(migration.id), "migration_id": migration.id, "when": moment.isoformat()},
+        self._execute(
+            self._yoyo.mark,
+            {"migration_hash": self._hash(migration.id), "migration_id": migration.id, "when": moment.isoformat()},
         )
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._write(migration, moment.isoformat(), "applied", duration_ms)
@@ -245,9 +304,10 @@ class Writer:
         self, id: str, *, duration_ms: int | None = None, operation: str = "rollback", detail: str | None = None
     ) -> None:
         """Note that a migration is not applied any more, and log the operation: "rollback" or "unmark"."""
-        self._connection.execute(self._unmark, {"migration_hash": _hash(id)})
+        self._flush(_WRITE)  # as above
+        self._execute(self._yoyo.unmark, {"migration_hash": self._hash(id)})
         self.log(operation, id, duration_ms=duration_ms, detail=detail)
-        self._connection.execute(_REMOVE, (id,))
+        self._execute(_REMOVE, (id,))
 
     def note(self, migration: Migration, entry: Entry, *, operation: str, detail: str | None = None) -> None:
         """Note the texts that the files have now as those that were applied, and log the operation."""
@@ -268,7 +328,7 @@ class Writer:
         duration_ms: int | None,
         runner: tuple[str | None, int | None] = (None, None),
     ) -> None:
-        self._connection.execute(
+        self._execute(
             _WRITE,
             (
                 migration.id,
@@ -288,11 +348,20 @@ class Writer:
         self, operation: str, id: str | None = None, *, duration_ms: int | None = None, detail: str | None = None
     ) -> None:
         """Note in the history what was done, by whom, where and with which version; for a migration, in yoyo's log too."""
-        data = self._backend.get_log_data(None if id is None else _Logged(id, _hash(id)), operation)
-        at = data["created_at_utc"].isoformat()
+        at = datetime.now(UTC).replace(tzinfo=None).isoformat()
+        who = self._who
+        log_id = None
         if id is not None:
-            self._connection.execute(self._log, data | {"created_at_utc": at})
-        self._connection.execute(
+            log_id = self._backend.new_log_id()
+            of_this = {
+                "id": log_id,
+                "migration_id": id,
+                "migration_hash": self._hash(id),
+                "operation": operation,
+                "created_at_utc": at,
+            }
+            self._execute(self._yoyo.log, who | of_this)
+        self._execute(
             _NOTE,
             (
                 at,
@@ -300,10 +369,10 @@ class Writer:
                 id,
                 duration_ms,
                 detail,
-                data["username"],
-                data["hostname"],
+                who["username"],
+                who["hostname"],
                 _version.__version__,
-                None if id is None else data["id"],
+                log_id,
             ),
         )
 
@@ -317,25 +386,7 @@ class Writer:
         return self._latest
 
 
-@attrs.frozen
-class _Logged:
-    """What yoyo's log wants to know of a migration."""
-
-    id: str
-    hash: str
-
-
-def _hash(id: str) -> str:
-    from yoyo.migrations import get_migration_hash  # noqa: PLC0415 - see Writer
-
-    digest: str = get_migration_hash(id)
-    return digest
-
-
 def _respect_yoyo_lock(connection: Connection) -> None:
-    tables: Sequence[Any] = connection.execute(TABLE_NAMES).fetchall()
-    if ("yoyo_lock",) not in tables:
-        return
     holders: Sequence[Any] = connection.execute(_YOYO_LOCK).fetchall()
     for (pid,) in holders:
         if lock.is_alive(pid):

@@ -83,7 +83,7 @@ def run(
             alone: Step | None = None
             with _saying_what_stays(results), exclusive(connection):
                 writer = ledger.Writer(connection)
-                state = ledger.read(connection)
+                state = writer.read()
                 _refuse_interference(results, state)
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
                 if prepare is not None:
@@ -92,20 +92,28 @@ def run(
                     # that can be set between two transactions only
                     enforced = not enforced
                     continue
-                if snapshots and (todo or prepare) and sqlite.file_of(connection) and holds_rows(connection):
+                if (
+                    snapshots
+                    and (todo or prepare)
+                    and sqlite.file_of(connection)
+                    and not writer.found_nothing
+                    and holds_rows(connection)
+                ):
                     tell(Snapshotted(until_done.enter_context(_snapshot(connection, state, keep=snapshots))))
                     snapshots = 0
                 batch = _first_batch(todo, each=each)
                 before = foreign_key_violations(connection) if todo else Broken()
-                world = _World(migrations, state, allow_data_loss, drift.is_clean(connection, state))
+                clean = writer.found_nothing or drift.is_clean(connection, state)
+                world = _World(migrations, state, allow_data_loss, clean)
                 if prepare is not None:
                     prepare()
                     prepare = None
                 if batch:
                     done = [_run_inside(connection, step, world, tell) for step in batch]
                     # after all of them: each script changes the schema, so SQLite would compile these anew after each
-                    for step, result in zip(batch, done, strict=True):
-                        _record(writer, step, result)
+                    with writer.together():
+                        for step, result in zip(batch, done, strict=True):
+                            _record(writer, step, result)
                     check(connection, before, problems)
                     drift.record(connection, migrations, clean=world.clean)
                 elif todo:
@@ -315,11 +323,11 @@ def _settings_kept(connection: Connection) -> Iterator[None]:
 
     A run turns foreign keys off: a table cannot be rebuilt otherwise (sqlite.org/lang_altertable.html, 7).
     """
-    before = {name: connection.pragma(name) for name in _SETTINGS}
+    before = [value for (value,) in connection.execute(_READ_SETTINGS)]
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name, value in zip(_SETTINGS, before, strict=True):
             connection.pragma(name, value)
 
 
@@ -331,3 +339,4 @@ _SETTINGS = (
     "recursive_triggers",
     "writable_schema",
 )
+_READ_SETTINGS = "; ".join(f"PRAGMA {name}" for name in _SETTINGS)

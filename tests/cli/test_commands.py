@@ -43,7 +43,7 @@ KEYS = {
         "ok",
         "seconds",
     },
-    "snapshot": {"database", "snapshot", "seconds"},
+    "snapshot": {"database", "snapshot", "removed", "seconds"},
     "snapshots": {"database", "snapshots"},
     "restore": {"database", "restored", "replaced", "damaged"},
     "schema": {"database", "equal", "differences"},
@@ -255,7 +255,7 @@ def test_history_json_has_every_field(run):
     run("migrate", "--steps", "1")
     run("snapshot")
     (deed,) = run("history", "--json").document["history"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+", deed.pop("at"))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", deed.pop("at"))
     assert isinstance(deed.pop("duration_ms"), int)
     assert all(deed[name] for name in ("user", "host"))
     assert {name: deed[name] for name in deed if name not in {"user", "host"}} == {

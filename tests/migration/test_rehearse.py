@@ -102,7 +102,7 @@ def test_rehearse_seconds_and_lock_are_measured(url, three):
     found = rehearse(url, three)
     assert found.seconds == sum(one.seconds for one in found.migrations) > 0
     assert found.lock_seconds > found.seconds
-    assert all(found.lock_seconds > one.lock_seconds > one.seconds for one in found.migrations)
+    assert all(one.lock_seconds > one.seconds for one in found.migrations)
     assert found.copy_seconds > 0
 
 

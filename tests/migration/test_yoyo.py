@@ -241,6 +241,14 @@ def test_yoyo_through_our_backend_opens_the_file_that_is_named(tmp_path, three):
     assert {entry.name.removesuffix("-wal").removesuffix("-shm") for entry in path.parent.iterdir()} == {path.name}
 
 
+def test_yoyo_through_our_backend_keeps_its_ledger_in_the_table_that_is_named(path, three):
+    """`--migration-table` has it made under that name, and found there again."""
+    for _ in range(2):
+        yoyo_here("apply", path, three, "--migration-table", "ours")
+    assert query(path, "SELECT migration_id FROM ours ORDER BY applied_at_utc") == [(id,) for id in IDS]
+    assert "_yoyo_migration" not in tables(path)
+
+
 def test_yoyo_apply_several_at_once_applies_once(path, url, three):
     """Two commands through our backend and one run of ours on a new file: all succeed, and each script ran once."""
     program = "import sys; from dao import migrate; migrate.apply(*sys.argv[1:])"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -27,6 +29,21 @@ def test_bench_migrations_one_round_writes_both_documents(tmp_path):
     assert document["cases"]["crash"]["dao"]["clean"] == 1
     assert "| dao | 1 | 1 | 0 | 0 | 0 | 0 | 0 | 0 |" in (tmp_path / "out.md").read_text("utf-8")
     assert "kill -9 during an apply" in done.stdout
+
+
+def test_bench_migrations_steps_of_a_run_are_told(tmp_path):
+    """One round tells how long each step of a run takes, none of which is missed, beside the bare driver."""
+    files = ["--json", str(tmp_path / "out.json"), "--markdown", str(tmp_path / "out.md")]
+    done = bench("--tools", "dao", "--rounds", "1", "--only", "steps", *files)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out.json").read_text("utf-8"))["timings"]["steps"]
+    ours, bare = found["steps"].values()
+    assert all(seconds > 0 for step, seconds in ours.items())
+    assert {step for step, seconds in bare.items() if seconds} < set(ours)
+    assert sum(ours.values()) == pytest.approx(found["together"]["dao.migrate.apply"])
+    page = (tmp_path / "out.md").read_text("utf-8")
+    assert "## Where the time of a run goes" in page
+    assert "| the ledger: its rows | " in page
 
 
 def test_bench_migrations_tool_not_installed_is_named(tmp_path):
