@@ -90,7 +90,8 @@ def test_expert_any_statement_has_nothing_to_suggest_or_the_reason_is_written_do
         # Together only what has the same filters: else a statement is shown the indexes that others would like.
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, sql in named.items():
-            groups.setdefault((module, *filters(name)), []).append(sql)
+            # the count of all rows by itself: any index will do for it, and another would be a little smaller
+            groups.setdefault((module, name) if name == "count()" else (module, *filters(name)), []).append(sql)
         for group, statements in groups.items():
             text = advice(copy, statements)
             found = {*re.findall(r"^CREATE INDEX \w+ ON (\w+\(.*\));", text.partition("-- Query")[2], re.MULTILINE)}
@@ -134,7 +135,8 @@ def test_plans_with_statistics_no_listing_scans_or_sorts(crowded, module):
     assert any("after" in call for call, _, _ in calls)
     for call, sql, bindings in calls:
         lines = [line.strip() for line in plans.plan(connection, sql, bindings)]
-        assert complaints(lines) == [], (call, bindings)
+        # without any filter it adds up how many rows the pages of an index have, which SQLite calls a scan
+        assert complaints(lines) == (lines if call == "count()" else []), (call, bindings)
     for name, sql in plans.constants(module).items():
         lines = [line.strip() for line in plans.plan(connection, sql)]
         excused = READ_IT_ALL.get(f"{module.__name__.removeprefix('dao.')}.{name}", "nothing")
