@@ -88,13 +88,15 @@ def fetch_changed(
     try:
         # A statement has made all its changes when it gives its first row (sqlite.org/lang_returning.html), and commits
         # after its last. What runs in between is in its transaction, which costs a tenth less than one with BEGIN and COMMIT.
-        changing = connection.execute(change, parameters)
-        changed = changing.fetchone() is not None
+        # The cursor is held before it runs: one that is dropped, as by a Ctrl-C that comes as `execute` returns, commits.
+        changing = connection.cursor()
         try:
+            changing.execute(change, parameters)
+            changed = changing.fetchone() is not None
             judged = judge(changed, connection.execute(read, key).fetchall())
         except BaseException:
-            if changed:
-                # whatever is left to do commits, but for one that is interrupted
+            if connection.txn_state() != apsw.SQLITE_TXN_NONE:
+                # it would commit whatever else is done with it, but for being interrupted
                 connection.interrupt()
                 with contextlib.suppress(apsw.InterruptError):
                     changing.fetchall()
