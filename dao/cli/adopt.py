@@ -38,6 +38,7 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) 
         output.line(f"adopted {id}", style="green")
     for migration in pending:
         output.line(f"pending {migration.id}{' (out of order)' if migration.out_of_order else ''}", style="yellow")
+    output.drift(current.drift)
     if not ids:
         output.line(f"{config.url.path}: nothing to adopt")
     output.json(
@@ -45,6 +46,7 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) 
             "database": config.url.path,
             "tool": tool,
             "ids": ids,
+            "drift": list(current.drift),
             "pending": [migration.id for migration in pending],
             "out_of_order": [migration.id for migration in pending if migration.out_of_order],
         }

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from dao import settings
+from dao import migrate, settings
 from dao.cli.output import Output
-from dao.errors import UnsupportedEngine
+from dao.errors import MigrationFileError, UnsupportedEngine
 
 __all__ = [
     "MISMATCH",
@@ -27,6 +27,7 @@ __all__ = [
     "quiet_option",
     "read_settings",
     "timeout_option",
+    "warn_of_drift",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,6 +52,16 @@ def read_settings(
             "a database in memory ends with this command: name a file, such as sqlite:///orchestrator.db"
         )
     return config
+
+
+def warn_of_drift(config: settings.Settings, output: Output) -> list[str]:
+    """Warn of a schema that is not what its migrations make, and return in what."""
+    try:
+        found = migrate.status(config.url, config.migrations).drift
+    except MigrationFileError:  # the ledger has the texts
+        found = migrate.status(config.url, ()).drift
+    output.drift(found)
+    return list(found)
 
 
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")

@@ -8,7 +8,7 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import common, json_option, quiet_option, read_settings
+from dao.cli.common import common, json_option, quiet_option, read_settings, warn_of_drift
 from dao.cli.output import Output
 
 __all__ = ["accept", "history", "mark", "new", "unmark"]
@@ -42,7 +42,7 @@ def _ledger_command(name: str, done: str, description: str) -> click.Command:
             output.line(f"{done} {id}")
         if not changed:
             output.line("nothing to change")
-        output.json({"database": config.url.path, "ids": changed})
+        output.json({"database": config.url.path, "ids": changed, "drift": warn_of_drift(config, output)})
 
     return command
 

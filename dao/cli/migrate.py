@@ -15,6 +15,7 @@ from dao.cli.common import (
     each_option,
     no_snapshot_option,
     only_one_of,
+    warn_of_drift,
 )
 from dao.cli.output import Output
 
@@ -88,6 +89,7 @@ def resolve(config: settings.Settings, output: Output, id: str, applied: bool, r
     else:
         migrate.resolve(config.url, found.id, outcome, config.migrations)
         output.line(f"{found.id}: noted as {outcome}", style="green")
+        warn_of_drift(config, output)
     output.json(
         {
             "database": config.url.path,

@@ -35,6 +35,8 @@ class Output:
         self._consoles: dict[int, Any] = {}
         self._status: Any = None
         self._snapshot: str | None = None
+        self._drift: list[str] | None = []
+        self._unknown: str | None = None
 
     # ------------------------------------------------------------ lines
 
@@ -51,6 +53,17 @@ class Output:
     def error(self, text: str) -> None:
         """Print an error."""
         self._print(sys.stderr, f"error: {text}", "red")
+
+    def warning(self, text: str) -> None:
+        """Print what somebody has to look at although the command did what it should."""
+        if not self.quiet and not self.as_json:
+            self._print(sys.stderr, f"warning: {text}", "yellow")
+
+    def drift(self, differences: Sequence[str]) -> None:
+        """Warn of a schema that is not what its migrations make, if there is any difference."""
+        if differences:
+            shown = "".join(f"\n  {difference}" for difference in differences)
+            self.warning(f"the schema is not what the applied migrations make (`dao schema diff`):{shown}")
 
     def json(self, document: object) -> None:
         """Print the document, if JSON is wanted."""
@@ -96,6 +109,9 @@ class Output:
                 self._snapshot = str(snapshot.path)
                 if not self.as_json:
                     self.note(f"snapshot of what is there now: {snapshot.path}")
+            case migrate.Drifted(differences, unknown):
+                self._drift = None if unknown else [str(difference) for difference in differences]
+                self._unknown = unknown
             case migrate.Waiting(seconds, holder):
                 who = f" held by {holder}" if holder else ""
                 self.note(f"waiting for the lock{who} ({seconds:.0f} s) …")
@@ -116,10 +132,14 @@ class Output:
             self.line(f"{database}: {len(results)} migration{'' if len(results) == 1 else 's'} in {total}")
         else:
             self.line(nothing)
+        if self._drift is None:
+            self.warning(f"whether the schema is what the remaining migrations make was not checked: {self._unknown}")
+        self.drift(self._drift or ())
         self.json(
             {
                 "database": database,
                 "snapshot": self._snapshot,
+                "drift": self._drift,
                 "results": [
                     {
                         "id": result.id,

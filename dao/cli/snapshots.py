@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dao import settings
-from dao.cli.common import common
+from dao.cli.common import common, warn_of_drift
 from dao.cli.output import Output, milliseconds
 from dao.errors import MigrationError
 
@@ -117,6 +117,7 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
             "restored": _document(chosen),
             "replaced": None if done.replaced is None else _document(done.replaced),
             "damaged": None if done.damaged is None else str(done.damaged),
+            "drift": warn_of_drift(config, output),
         }
     )
 

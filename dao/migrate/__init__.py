@@ -15,6 +15,7 @@ others::
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -27,10 +28,11 @@ from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, to_ap
 from dao.migrate.target import Target, existing, exists, ledger_of, name_of, opened
 
 if TYPE_CHECKING:
+    from dao.engine import Connection
     from dao.migrate.adoption import adopt
     from dao.migrate.amend import Unfinished, accept, mark, resolve, unfinished, unmark
     from dao.migrate.audit import Deed, history
-    from dao.migrate.events import Event, Finished, Notice, Report, Result, Snapshotted, Started, Waiting
+    from dao.migrate.events import Drifted, Event, Finished, Notice, Report, Result, Snapshotted, Started, Waiting
     from dao.migrate.guard import Loss
     from dao.migrate.linting import Finding, lint
     from dao.migrate.rehearsal import Rehearsal, rehearse
@@ -44,6 +46,7 @@ __all__ = [
     "Comparison",
     "Deed",
     "Difference",
+    "Drifted",
     "Event",
     "Finding",
     "Finished",
@@ -94,7 +97,7 @@ _ELSEWHERE = {
     "amend": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
     "adoption": ("adopt",),
     "audit": ("Deed", "history"),
-    "events": ("Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"),
+    "events": ("Drifted", "Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"),
     "guard": ("Loss",),
     "rehearsal": ("Rehearsal", "rehearse"),
     "restoration": ("Restored", "restore"),
@@ -159,7 +162,9 @@ def apply(
     # of a database that does not exist the ledger is known, and what is refused creates none
     steps_of_new = None if exists(target) else decide(Ledger())
     with opened(target, report=report) as connection:
-        if not (decide(_ledger.read(connection)) if steps_of_new is None else steps_of_new):
+        state = _ledger.read(connection)
+        if not decide(state):
+            _tell_drift(connection, files, state, report)
             return []
         from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
 
@@ -172,6 +177,15 @@ def apply(
             snapshots=snapshots,
             report=report,
         )
+
+
+def _tell_drift(connection: Connection, files: Sequence[Migration], state: Ledger, report: Report | None) -> None:
+    """Report a schema that is not what its migrations make, where there is nothing to run that would find it."""
+    if report is not None:
+        from dao.migrate import drift, events  # noqa: PLC0415 - see _ELSEWHERE
+
+        if found := drift.differences(connection, files, state):
+            report(events.Drifted(tuple(found)))
 
 
 def rollback(
@@ -189,7 +203,8 @@ def rollback(
     """Undo applied migrations, the latest first, all or none: so many (None: all of them), or all that came after `to`.
 
     The order is that in which they were applied. A script comes from its file or, if that has gone, from the ledger. It may
-    drop what its own migration made; otherwise data and snapshots are as in `apply`.
+    drop what its own migration made; otherwise data and snapshots are as in `apply`. Where it ends at another schema than the
+    remaining migrations make, `report` is told in what (`Drifted`), and `status` knows it from then on.
 
     Raises:
         Irreversible: One of them has no rollback script. Nothing was changed.

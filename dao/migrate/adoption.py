@@ -87,7 +87,7 @@ def _mark(
             writer.applied(
                 migration, duration_ms=None, operation="adopt", before=min(later, default=None), detail=f"from {tool}"
             )
-        drift.record(connection, files)
+        drift.record(connection, files, state)
     return [migration.id for migration in adopted]
 
 
@@ -99,7 +99,7 @@ def _complete(connection: Connection, files: Sequence[Migration], state: ledger.
         writer = ledger.Writer(connection)
         for entry in bare:
             writer.note(by_id[entry.id], entry, operation="adopt", detail="from yoyo")
-        drift.record(connection, files)
+        drift.record(connection, files, state)
     return [entry.id for entry in bare]
 
 

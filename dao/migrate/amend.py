@@ -37,7 +37,7 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
             # its place among the applied ones is that in the folder, so that a rollback does not begin with it
             later = [entry.applied_at for entry in state.entries if place.get(entry.id, -1) > place[id]]
             writer.applied(files[id], duration_ms=None, operation="mark", before=min(later, default=None))
-        drift.record(connection, list(files.values()))
+        drift.record(connection, list(files.values()), state)
     return marked
 
 
@@ -55,7 +55,7 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
         unmarked = [find_id(id, known, kind="applied") for id in ids]
         for id in unmarked:
             writer.not_applied(id, operation="unmark")
-        drift.record(connection, _known(migrations))
+        drift.record(connection, _known(migrations), state)
     return unmarked
 
 
@@ -86,7 +86,7 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
             entry = state.get(id)
             if entry is not None:
                 writer.note(files[id], entry, operation="accept")
-        drift.record(connection, list(files.values()))
+        drift.record(connection, list(files.values()), state)
     return accepted
 
 
@@ -174,5 +174,5 @@ def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"],
         else:
             # its rollback did not come to its end: it keeps its place
             writer.note(files[id], entry, operation="resolve", detail=outcome)
-        drift.record(connection, list(files.values()))
+        drift.record(connection, list(files.values()), state)
     return id

@@ -1,18 +1,21 @@
 """Whether the live schema still is what its migrations make. To find out costs two numbers and a row.
 
-A run that begins on a schema which is what its migrations make ends on one, so that its hash need only be noted. Where
-nothing was noted, or something else has changed the schema or the ledger, the migrations are replayed in memory.
+Migrations that are applied to what they made, and to nothing else, make what they make anywhere, so that the hash of the
+schema need only be noted. After anything else (a rollback, a change of the ledger, tables of others that `IF NOT EXISTS` may
+have met) the migrations are replayed in memory and compared; so they are where something has changed since it was noted.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from dao.engine import Connection
 from dao.errors import MigrationError
 from dao.migrate import ledger
-from dao.migrate.content import tables
 from dao.migrate.files import Migration, checksum
 from dao.migrate.ledger import Ledger
 
@@ -20,79 +23,106 @@ if TYPE_CHECKING:
     from dao.migrate.plan import Step
     from dao.migrate.schema import Difference, Made
 
-__all__ = ["differences", "is_clean", "made_by", "own_drops", "record"]
+__all__ = ["Found", "differences", "is_clean", "made_by", "own_drops", "record"]
 
 _READ = "SELECT schema_version, migrations, live, expected FROM _dao_schema"
 _OBJECTS = frozenset({"table", "virtual table", "view"})
 _WRITE = "INSERT OR REPLACE INTO _dao_schema (only, schema_version, migrations, live, expected) VALUES (1, ?, ?, ?, ?)"
+#: What stands before the hash of a schema that is what its migrations make: nothing else is there, or tables of others are.
+#: Where it is another there is no hash, but a list in JSON of the tables and views that migrations left behind.
+_ALONE, _BESIDE = "=", "+"
+
+
+@attrs.frozen
+class Found:
+    """In what a schema is not what its migrations make. `unknown` says why that cannot be told; then it has no differences."""
+
+    differences: tuple[Difference, ...] = ()
+    unknown: str | None = None
 
 
 def differences(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
     """Return in what the live schema is not what its migrations make. Reads only; two numbers and a row, if it is.
 
-    Tables and views beside those of the migrations are no difference: the file may hold more than this package's. If the
-    migrations cannot be replayed, nothing is known, and nothing returned.
+    Tables and views beside those of the migrations are no difference, since the file may hold more than this package's; but
+    those are that a migration made which is not applied any more. If the migrations cannot be replayed, nothing is known,
+    and nothing returned.
     """
-    from dao.migrate import schema  # noqa: PLC0415 - what is asked at every start of a program should be cheap
-
     noted = _noted(connection)
-    if noted is not None and noted[1] == _applied(_checksums(state)):
-        version, _, live, expected = noted
-        if expected is None:
-            return []
-        if connection.pragma("schema_version") != version:
-            live = schema.fingerprint(connection)
-        if live == expected:
-            return []
-    elif not state.entries:
+    if noted is None and not state.entries:
+        return []
+    if _is_of(noted, state) and (noted[3] is None or noted[3][1:] == _live(connection, noted)):
         return []
     try:
-        return _compare(connection, migrations, state)
+        return _told(_compare(connection, migrations, state), _left(noted))
     except MigrationError:
         return []
 
 
 def _compare(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
-    from dao.migrate import schema  # noqa: PLC0415 - see above
+    from dao.migrate import schema  # noqa: PLC0415 - what is asked at every start of a program should be cheap
 
-    made = schema.expected(migrations, state)
-    found = schema.differences(made, schema.read(connection))
-    return [difference for difference in found if not _is_foreign(difference)]
+    return schema.differences(schema.expected(migrations, state), schema.read(connection))
 
 
-def _is_foreign(difference: Difference) -> bool:
+def _told(found: Iterable[Difference], left: frozenset[str]) -> list[Difference]:
+    """Return the differences without the tables and views of others; those that were `left` behind are not others'."""
+    return [one for one in found if not _is_beside(one) or _name(one) in left]
+
+
+def _is_beside(difference: Difference) -> bool:
     return difference.kind == "unexpected" and difference.part is None and difference.type in _OBJECTS
 
 
+def _name(difference: Difference) -> str:
+    return difference.name.lower()  # tables and views share their names
+
+
 def is_clean(connection: Connection, state: Ledger) -> bool:
-    """Return whether it is known that the schema is what its migrations make, without replaying them."""
+    """Return whether it is known that the schema is what its migrations make and nothing else, without replaying them."""
     noted = _noted(connection)
     if noted is None:
-        return not state.entries and not tables(connection)
-    version, applied, live, expected = noted
-    if applied != _applied(_checksums(state)):
-        return False
-    if connection.pragma("schema_version") != version:
         from dao.migrate import schema  # noqa: PLC0415 - see above
 
-        live = schema.fingerprint(connection)
-    return bool(live == expected)
+        return not state.entries and schema.is_empty(connection)
+    return _is_of(noted, state) and noted[3] == _ALONE + _live(connection, noted)
 
 
-def record(connection: Connection, migrations: Sequence[Migration], *, clean: bool = False) -> None:
-    """Note the schema as it is, in the transaction that is open. `clean`: it is known to be what its migrations make."""
+def record(connection: Connection, migrations: Sequence[Migration], before: Ledger, *, clean: bool = False) -> Found:
+    """Note the schema as it is, in the transaction that is open, and return in what it is not what its migrations make.
+
+    `before` is the ledger before the change: what its migrations made and those of now do not is left behind. `clean`: the
+    schema is known to be what they make, and nothing else is there.
+    """
     from dao.migrate import schema  # noqa: PLC0415 - see above
 
-    live: str | None = schema.fingerprint(connection)
-    expected = live
+    live = schema.fingerprint(connection)
+    expected: str | None = _ALONE + live
+    found = Found()
     if not clean:
+        state = ledger.read(connection)
         try:
-            if _compare(connection, migrations, ledger.read(connection)):
-                expected = "another"
-        except MigrationError:
-            expected = None
+            there = _compare(connection, migrations, state)
+            beside = frozenset(_name(one) for one in there if _is_beside(one))
+            gone = beside and not set(before.entries) <= set(state.entries)
+            left = beside & (_left(_noted(connection)) | (_made(migrations, before) if gone else frozenset()))
+            found = Found(tuple(_told(there, left)))
+            expected = json.dumps(sorted(left)) if found.differences else (_BESIDE if beside else _ALONE) + live
+        except MigrationError as error:
+            found, expected = Found(unknown=str(error)), None
     applied = _applied(ledger.checksums(connection))
     connection.execute(_WRITE, (connection.pragma("schema_version"), applied, live, expected))
+    return found
+
+
+def _made(migrations: Sequence[Migration], state: Ledger) -> frozenset[str]:
+    """Return the names of the tables and views that applied migrations make; none if that cannot be told."""
+    from dao.migrate import schema  # noqa: PLC0415 - see above
+
+    try:
+        return frozenset(name for type, name in schema.expected(migrations, state).objects if type in _OBJECTS)
+    except MigrationError:
+        return frozenset()
 
 
 def made_by(step: Step, migrations: Sequence[Migration], state: Ledger) -> Made:
@@ -132,6 +162,27 @@ def _noted(connection: Connection) -> Any:
     if ("_dao_schema",) not in connection.execute(ledger.TABLE_NAMES).fetchall():
         return None
     return connection.execute(_READ).fetchone()
+
+
+def _is_of(noted: Any, state: Ledger) -> bool:
+    """Return whether what was noted is of the migrations that are applied now."""
+    return noted is not None and bool(noted[1] == _applied(_checksums(state)))
+
+
+def _live(connection: Connection, noted: Any) -> str:
+    """Return the hash of the schema as it is: the noted one, unless something has changed it since."""
+    version, _, live, _ = noted
+    if connection.pragma("schema_version") != version:
+        from dao.migrate import schema  # noqa: PLC0415 - see above
+
+        live = schema.fingerprint(connection)
+    return str(live)
+
+
+def _left(noted: Any) -> frozenset[str]:
+    """Return the names of the tables and views that were noted as left behind, in lower case."""
+    expected = None if noted is None else noted[3]
+    return frozenset(json.loads(expected)) if expected and expected.startswith("[") else frozenset()
 
 
 def _applied(entries: Iterable[tuple[str, str | None]]) -> str:

@@ -11,9 +11,10 @@ from dao.migrate.guard import Loss
 from dao.migrate.plan import Direction, Step
 
 if TYPE_CHECKING:
+    from dao.migrate.schema import Difference
     from dao.migrate.snapshot import Snapshot
 
-__all__ = ["Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"]
+__all__ = ["Drifted", "Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"]
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +66,17 @@ class Snapshotted:
     snapshot: Snapshot
 
 
-Event = Started | Notice | Finished | Waiting | Snapshotted
+@attrs.frozen
+class Drifted:
+    """What was committed leaves a schema that is not what the applied migrations make: in what it differs, by object.
+
+    `unknown` says why that cannot be told, after a rollback; then there are no differences.
+    """
+
+    differences: tuple[Difference, ...]
+    unknown: str | None = None
+
+
+Event = Started | Notice | Finished | Waiting | Snapshotted | Drifted
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]

@@ -29,7 +29,7 @@ from dao.errors import (
 from dao.migrate import drift, guard, ledger
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.content import holds_rows
-from dao.migrate.events import Finished, Notice, Report, Result, Snapshotted, Started
+from dao.migrate.events import Drifted, Finished, Notice, Report, Result, Snapshotted, Started
 from dao.migrate.files import Migration
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
@@ -75,6 +75,7 @@ def run(
     results: list[Result] = []
     todo: list[Step] | None = None
     enforced = False
+    found = told = drift.Found()
     # before the lock is taken: it reads the whole file
     problems = integrity_problems(connection)
     with _settings_kept(connection), contextlib.ExitStack() as until_done:
@@ -103,7 +104,7 @@ def run(
                     snapshots = 0
                 batch = _first_batch(todo, each=each)
                 before = foreign_key_violations(connection) if todo else Broken()
-                clean = writer.found_nothing or drift.is_clean(connection, state)
+                clean = prepare is None and drift.is_clean(connection, state)
                 world = _World(migrations, state, allow_data_loss, clean)
                 if prepare is not None:
                     prepare()
@@ -115,7 +116,7 @@ def run(
                         for step, result in zip(batch, done, strict=True):
                             _record(writer, step, result)
                     check(connection, before, problems)
-                    drift.record(connection, migrations, clean=world.clean)
+                    found = _note_schema(connection, batch, world)
                 elif todo:
                     alone = todo[0]
                     writer.begun(
@@ -124,11 +125,14 @@ def run(
                         state.get(alone.id),
                     )
             if alone is not None:
-                done = [_run_alone(connection, alone, before, problems, world, tell)]
-                batch = [alone]
+                result, found = _run_alone(connection, alone, before, problems, world, tell)
+                done, batch = [result], [alone]
             if todo:
                 results += done
                 todo = todo[len(batch) :]
+                if found != told:
+                    told = found
+                    tell(Drifted(found.differences, found.unknown))
     return results
 
 
@@ -139,7 +143,7 @@ class _World:
     migrations: Sequence[Migration]
     ledger: Ledger
     allow_data_loss: bool
-    #: The schema was what its migrations make, before the run.
+    #: The schema was what its migrations make and nothing else, before the run.
     clean: bool
 
 
@@ -217,7 +221,7 @@ def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
 
 def _run_alone(
     connection: Connection, step: Step, before: Broken, problems: frozenset[str], world: _World, tell: Report
-) -> Result:
+) -> tuple[Result, drift.Found]:
     """Run a script outside of a transaction. The ledger knows already that it has begun."""
     try:
         result = _run_script(connection, step, tell)
@@ -231,7 +235,7 @@ def _run_alone(
             _refuse_losses(step, result, world)
             check(connection, before, problems)
             _record(ledger.Writer(connection), step, result)
-            drift.record(connection, world.migrations, clean=world.clean)
+            found = _note_schema(connection, [step], world)
     except BaseException as error:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -247,7 +251,14 @@ def _run_alone(
         error.args = (f"{error}\n{advice}",)
         raise
     tell(Finished(result))
-    return result
+    return result, found
+
+
+def _note_schema(connection: Connection, batch: Sequence[Step], world: _World) -> drift.Found:
+    """Note the schema that scripts have left. A rollback may leave any; it is not held against it, but it is said."""
+    undone = any(step.direction == "rollback" for step in batch)
+    found = drift.record(connection, world.migrations, world.ledger, clean=world.clean and not undone)
+    return found if undone else attrs.evolve(found, unknown=None)
 
 
 def _run_script(connection: Connection, step: Step, tell: Report) -> Result:

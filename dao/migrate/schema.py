@@ -32,6 +32,7 @@ __all__ = [
     "dump",
     "expected",
     "fingerprint",
+    "is_empty",
     "made_by",
     "read",
     "replayed",
@@ -90,6 +91,11 @@ def fingerprint(connection: Connection) -> str:
     # no text in a schema holds a NUL, at which SQLite stops reading; repr would take longer than the query
     text = "\0".join(str(value) for row in rows for value in row)
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def is_empty(connection: Connection) -> bool:
+    """Return whether the schema holds nothing, but for the ledger."""
+    return not connection.execute(_TEXTS).fetchall()
 
 
 # ---------------------------------------------------------------- replay

@@ -45,6 +45,7 @@ def test_adopt_json_has_the_ids(run, theirs):
         "database": "orchestrator.db",
         "tool": "dbmate",
         "ids": ["0001_a", "0003_c"],
+        "drift": [],
         "pending": ["0002_b"],
         "out_of_order": ["0002_b"],
     }

@@ -29,7 +29,12 @@ def test_migrate_again_says_that_there_is_nothing_to_do(run, path):
     before = dump(path)
     assert run("migrate") == (outcome := run("migrate"))
     assert (outcome.code, outcome.out) == (0, "orchestrator.db: nothing to apply\n")
-    assert run("migrate", "--json").document == {"database": "orchestrator.db", "snapshot": None, "results": []}
+    assert run("migrate", "--json").document == {
+        "database": "orchestrator.db",
+        "snapshot": None,
+        "drift": [],
+        "results": [],
+    }
     assert dump(path) == before
 
 
@@ -311,6 +316,26 @@ def test_redo_nothing_applied_says_so(run):
     """With nothing applied there is nothing to redo."""
     run("migrate", "--steps", "0")
     assert run("redo").out == "orchestrator.db: nothing to redo\n"
+
+
+def test_rollback_to_another_schema_is_said_and_stays_known(run, folder):
+    """It exits with 0, names what differs, and every command that looks says so from then on: all of them said 0."""
+    write(folder, {"0003_c.rollback.sql": "DROP TABLE c; DROP TABLE a; CREATE TABLE a (id REAL);"})
+    run("migrate")
+    undone = run("rollback")
+    assert undone.code == 0
+    warning = (
+        "warning: the schema is not what the applied migrations make (`dao schema diff`):\n  table a: column id is REAL"
+    )
+    assert warning in undone.err
+    told = run("migrate", "--to", "0002")
+    assert (told.code, told.out) == (0, "orchestrator.db: nothing to apply\n")
+    assert warning in told.err
+    drift = run("status", "--json").document["drift"]
+    assert run("migrate", "--to", "0002", "--json").document["drift"] == drift
+    assert run("status", "--exit-code").code == run("health").code == run("wait", "--timeout", "0").code == 4
+    assert run("migrate").err.endswith(undone.err.partition("warning")[2])
+    assert run("rollback", "--json").document["drift"] == drift
 
 
 # ---------------------------------------------------------------- init, reset

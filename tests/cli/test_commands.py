@@ -15,20 +15,20 @@ from tests.folders import ALONE, dump, query, tables, write
 
 # what a command prints as JSON has these keys: they are part of its interface
 KEYS = {
-    "migrate": {"database", "snapshot", "results"},
-    "rollback": {"database", "snapshot", "results"},
-    "redo": {"database", "snapshot", "results"},
+    "migrate": {"drift", "database", "snapshot", "results"},
+    "rollback": {"drift", "database", "snapshot", "results"},
+    "redo": {"drift", "database", "snapshot", "results"},
     "init": {"database", "exists", "current", "drift", "migrations"},
-    "reset": {"database", "snapshot", "results"},
+    "reset": {"drift", "database", "snapshot", "results"},
     "status": {"database", "exists", "current", "drift", "migrations"},
     "plan": {"database", "steps"},
     "health": {"database", "healthy", "seconds", "error"},
     "wait": {"database", "ready", "error"},
     "new": {"paths"},
-    "mark": {"database", "ids"},
-    "unmark": {"database", "ids"},
-    "accept": {"database", "ids"},
-    "adopt": {"database", "tool", "ids", "pending", "out_of_order"},
+    "mark": {"drift", "database", "ids"},
+    "unmark": {"drift", "database", "ids"},
+    "accept": {"drift", "database", "ids"},
+    "adopt": {"drift", "database", "tool", "ids", "pending", "out_of_order"},
     "history": {"database", "history"},
     "rehearse": {
         "database",
@@ -45,7 +45,7 @@ KEYS = {
     },
     "snapshot": {"database", "snapshot", "removed", "seconds"},
     "snapshots": {"database", "snapshots"},
-    "restore": {"database", "restored", "replaced", "damaged"},
+    "restore": {"drift", "database", "restored", "replaced", "damaged"},
     "schema": {"database", "equal", "differences"},
     "lint": {"migrations", "ok", "findings"},
     "verify": {"ok", "failed", "database", "verifications"},
@@ -177,7 +177,12 @@ def test_mark_notes_without_running(run, path):
     assert "does not exist" in run("mark", "0002").err
     assert not path.exists()
     path.touch()
-    assert run("mark", "0002", "0001_a").out == "marked as applied: 0001_a\nmarked as applied: 0002_b\n"
+    marked = run("mark", "0002", "0001_a")
+    assert marked.out == "marked as applied: 0001_a\nmarked as applied: 0002_b\n"
+    assert marked.err == (
+        "warning: the schema is not what the applied migrations make (`dao schema diff`):\n"
+        "  table a is missing\n  table b is missing\n"
+    )
     assert tables(path) == []
     assert plain(run("status").out).splitlines()[3:] == [
         "orchestrator.db: 2 applied, 1 pending",
@@ -186,7 +191,11 @@ def test_mark_notes_without_running(run, path):
         "  table b is missing",
     ]
     assert run("mark", "0001").out == "nothing to change\n"
-    assert run("mark", "0003", "0001", "--json").document == {"database": "orchestrator.db", "ids": ["0003_c"]}
+    assert run("mark", "0003", "0001", "--json").document == {
+        "database": "orchestrator.db",
+        "ids": ["0003_c"],
+        "drift": ["table a is missing", "table b is missing", "table c is missing"],
+    }
 
 
 def test_unmark_forgets_without_undoing(run, partly, folder):
@@ -194,7 +203,11 @@ def test_unmark_forgets_without_undoing(run, partly, folder):
     removed(folder)
     assert run("unmark", "0002").out == "marked as not applied: 0002_b\n"
     assert tables(partly) == ["a", "b"]
-    assert run("unmark", "0001", "--json").document == {"database": "orchestrator.db", "ids": ["0001_a"]}
+    assert run("unmark", "0001", "--json").document == {
+        "database": "orchestrator.db",
+        "ids": ["0001_a"],
+        "drift": ["table a is unexpected", "table b is unexpected"],
+    }
 
 
 def test_accept_takes_the_file_as_it_is_now(run, partly, folder):

@@ -126,11 +126,23 @@ def test_status_tables_of_others_are_no_drift(path, url, folder):
     assert drift(url, folder) == []
 
 
-def test_status_tables_of_others_from_before_are_no_drift(path, url, three, no_replay):
+def test_status_tables_of_others_from_before_are_no_drift(path, url, three, request):
     """Those that were there before the first run are none, either; then nothing has to be replayed to know it."""
     query(path, "CREATE VIEW w AS SELECT 1")
     migrate.apply(url, three)
+    request.getfixturevalue("no_replay")
     assert drift(url, three) == []
+
+
+@pytest.mark.parametrize("theirs", ["CREATE TABLE a (id, theirs)", "CREATE VIEW a AS SELECT 1 AS id"])
+def test_status_table_of_others_that_a_migration_took_for_its_own_is_drift(path, url, tmp_path, theirs):
+    """What IF NOT EXISTS met under a name is compared, too: it was noted as what the migrations make, unseen."""
+    query(path, theirs)
+    folder = write(tmp_path / "sql", {"1_a.sql": "CREATE TABLE IF NOT EXISTS a (id);"})
+    heard = []
+    migrate.apply(url, folder, report=heard.append)
+    assert drift(url, folder)
+    assert [str(one) for one in heard[-1].differences] == drift(url, folder)
 
 
 def test_status_without_a_change_costs_two_small_statements(path, url, folder, no_replay):
@@ -152,13 +164,133 @@ def test_status_without_a_change_costs_two_small_statements(path, url, folder, n
 # ---------------------------------------------------------------- after what we did ourselves
 
 
-def test_apply_and_rollback_leave_no_drift(url, three, no_replay):
+def test_apply_leaves_no_drift(url, three, no_replay):
     """What a run makes is what the migrations make, at each step, and is known without replaying them."""
     for _ in IDS:
         migrate.apply(url, three, steps=1)
         assert drift(url, three) == []
-    migrate.rollback(url, three, steps=None, each=True, snapshots=0, allow_data_loss=True)
+
+
+def test_rollback_leaves_no_drift(url, three, request):
+    """What is undone as it was done is no difference, is not reported, and is known from then on without replaying."""
+    migrate.apply(url, three)
+    heard = []
+    migrate.rollback(url, three, steps=None, each=True, snapshots=0, allow_data_loss=True, report=heard.append)
+    assert not any(isinstance(event, migrate.Drifted) for event in heard)
+    request.getfixturevalue("no_replay")
     assert drift(url, three) == []
+
+
+TRIGGER = "CREATE TRIGGER g AFTER INSERT ON n BEGIN SELECT 1; END;"
+#: By what a migration does, and its rollback does not quite undo: the two, and what is told.
+WRONG = {
+    "type": ("ALTER TABLE n ADD COLUMN y;", f"DROP TABLE n; CREATE TABLE n (x REAL); {TRIGGER}", "column x is REAL"),
+    "table left": ("CREATE TABLE z (id);", "SELECT 1;", "table z is unexpected"),
+    "view left": ("CREATE VIEW z AS SELECT 1; CREATE TABLE y (id);", "DROP TABLE y;", "view z is unexpected"),
+    "virtual table left": ("CREATE VIRTUAL TABLE z USING fts5 (t);", "SELECT 1;", "virtual table z is unexpected"),
+    "index left": ("CREATE INDEX z ON n (x); CREATE TABLE y (id);", "DROP TABLE y;", "index z is unexpected"),
+    "trigger lost": ("CREATE TABLE y (id);", "DROP TABLE y; DROP TRIGGER g;", "trigger g is missing"),
+    "too much": ("CREATE TABLE y (id);", "DROP TABLE y; DROP TABLE n;", "table n is missing"),
+}
+
+
+@pytest.fixture
+def wrong(url, tmp_path):
+    """Make a folder of two migrations, the second with a rollback, and apply it."""
+
+    def make(script, undo):
+        first = f"CREATE TABLE n (x NUMERIC); {TRIGGER}"
+        folder = write(tmp_path / "sql", {"1_n.sql": first, "2_z.sql": script, "2_z.rollback.sql": undo})
+        migrate.apply(url, folder)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("how", ["together", "each", "alone"])
+@pytest.mark.parametrize(("script", "undo", "message"), WRONG.values(), ids=WRONG)
+def test_rollback_to_another_schema_is_told_and_stays_known(path, url, wrong, script, undo, message, how):
+    """A rollback that does not end at the schema before its migration runs, and says so: it was noted as expected."""
+    query(path, "CREATE TABLE theirs (id)")
+    folder = wrong(f"{ALONE}{script}" if how == "alone" else script, undo)
+    heard = []
+    assert ids(migrate.rollback(url, folder, each=how == "each", report=heard.append)) == ["2_z"]
+    (told,) = [event for event in heard if isinstance(event, migrate.Drifted)]
+    (found,) = told.differences
+    assert message in str(found)
+    assert told.unknown is None
+    assert drift(url, folder) == [str(found)]
+
+
+def test_rollback_all_that_leaves_a_table_is_told(url, wrong):
+    """Without any migration left, what they made and left is a difference as well; a table of others is none."""
+    folder = wrong("CREATE TABLE z (id);", "SELECT 1;")
+    write(folder, {"1_n.rollback.sql": "SELECT 1;"})
+    migrate.accept(url, ["1_n"], folder)
+    migrate.rollback(url, folder, steps=None)
+    assert drift(url, folder) == ["table n is unexpected", "table z is unexpected"]
+
+
+def test_table_left_behind_is_forgotten_with_its_cause(path, url, wrong):
+    """What was left is no difference any more once it is dropped, or claimed again, nor is a later one of that name."""
+    folder = wrong("CREATE TABLE IF NOT EXISTS z (id);", "SELECT 1;")
+    migrate.rollback(url, folder)
+    assert drift(url, folder) == ["table z is unexpected"]
+    heard = []
+    migrate.apply(url, folder, report=heard.append)
+    assert drift(url, folder) == []
+    assert not any(isinstance(event, migrate.Drifted) for event in heard)
+    migrate.rollback(url, folder)
+    query(path, "DROP TABLE z")
+    assert drift(url, folder) == []
+    write(folder, {"1_n.rollback.sql": "DROP TABLE n;"})
+    migrate.accept(url, ["1_n"], folder)
+    query(path, "CREATE TABLE z (theirs)")
+    assert drift(url, folder) == []
+
+
+def test_redo_with_a_wrong_rollback_is_told(url, wrong):
+    """What a redo makes of a schema that the rollback left is compared with what the files make now."""
+    folder = wrong("CREATE TABLE IF NOT EXISTS z (id);", "SELECT 1;")
+    write(folder, {"2_z.sql": "CREATE TABLE IF NOT EXISTS z (id, more);"})
+    heard = []
+    migrate.redo(url, folder, report=heard.append)
+    assert drift(url, folder) == ["table z: column more is missing"]
+    assert [str(one) for one in heard[-1].differences] == drift(url, folder)
+
+
+@pytest.mark.parametrize("verb", ["unmark", "accept", "resolve"])
+def test_ledger_without_what_the_schema_still_has_is_drift(path, url, wrong, verb):
+    """A table of a migration that is not noted any more is no table of others: it was passed over as one."""
+    folder = wrong(f"{ALONE}CREATE TABLE z (id);", "SELECT 1; SELEC;")
+    if verb == "unmark":
+        migrate.unmark(url, ["2_z"], folder)
+    elif verb == "accept":
+        write(folder, {"2_z.sql": "SELECT 1;"})
+        migrate.accept(url, ["2_z"], folder)
+    else:
+        with pytest.raises(MigrationFailed):
+            migrate.rollback(url, folder)
+        migrate.resolve(url, "2_z", "rolled back", folder)
+    assert drift(url, folder) == ["table z is unexpected"]
+    snapshot = migrate.take_snapshot(url)
+    query(path, "DROP TABLE z")
+    assert drift(url, folder) == []
+    migrate.restore(url, snapshot.id)
+    assert drift(url, folder) == ["table z is unexpected"]
+
+
+def test_rollback_that_cannot_be_compared_says_so(path, url, tmp_path):
+    """Where the migrations do not run in an empty database, the rollback says that nothing was compared."""
+    query(path, "CREATE TABLE theirs (id)")
+    folder = write(tmp_path / "sql", {"1_x.sql": "CREATE INDEX x ON theirs (id);", "2_y.sql": "CREATE TABLE y (id);"})
+    write(folder, {"2_y.rollback.sql": "DROP TABLE y;"})
+    heard = []
+    migrate.apply(url, folder, report=heard.append)
+    assert not any(isinstance(event, migrate.Drifted) for event in heard)
+    migrate.rollback(url, folder, report=heard.append)
+    assert heard[-1].differences == ()
+    assert "1_x: replaying this migration in an empty database fails (no such table: main.theirs)" in heard[-1].unknown
 
 
 def test_redo_and_reset_leave_no_drift(url, folder):
@@ -285,6 +417,19 @@ def test_status_marked_by_the_stock_yoyo_without_its_tables_is_drift(path, url, 
 def older(path):
     """Make of a database one that an earlier version of this package wrote."""
     query(path, "DROP TABLE _dao_schema; DROP TABLE _dao_history;")
+
+
+def test_status_note_of_an_earlier_version_is_not_trusted(path, url, wrong):
+    """One that noted the schema after a rollback as expected without comparing it is compared now."""
+    folder = wrong("ALTER TABLE n ADD COLUMN y;", "ALTER TABLE n DROP COLUMN y;")
+    migrate.rollback(url, folder)
+    query(path, "CREATE INDEX mine ON n (x)")
+    version = query(path, "PRAGMA schema_version")[0][0]
+    connection = dao.connect(url)
+    live = schema.fingerprint(connection)
+    connection.close()
+    query(path, "UPDATE _dao_schema SET schema_version = ?, live = ?, expected = ?", version, live, live)
+    assert drift(url, folder) == ["index mine is unexpected"]
 
 
 def test_status_database_of_an_earlier_version_is_compared(path, url, folder):
