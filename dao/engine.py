@@ -6,6 +6,7 @@ The one place that knows which engine a connection belongs to. Today that is SQL
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -131,10 +132,16 @@ def probe(connection: Connection) -> None:
     fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
 
 
+# what SQLite says of a statement for another schema than it finds
+_LACKING = re.compile(
+    r"no such (table|column)|table .* has no column named|ON CONFLICT clause does not match", re.DOTALL
+)
+
+
 def _raise(error: apsw.Error, connection: Connection) -> NoReturn:
     _hold_if_lost(connection)
     translated = sqlite.translate(error, connection)
-    if translated is None and str(error).startswith(("no such table", "no such column")):
+    if translated is None and _LACKING.match(str(error)):
         name = sqlite.file_of(connection) or "the database in memory"
         translated = SchemaOutOfDate(
             f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`"

@@ -37,12 +37,26 @@ __all__ = [
     "SchemaTooNew",
     "StaleRecord",
     "UniqueViolation",
+    "UnreadableRow",
     "UnsupportedEngine",
 ]
 
 
 class Error(Exception):
-    """Base of everything below: `except dao.Error` catches all that this package raises on purpose."""
+    """Base of everything below: `except dao.Error` catches all that this package raises on purpose.
+
+    Pickled or copied, an error keeps its message and its attributes; its cause, often the driver's, stays behind.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # what an exception has by itself calls the class with the message alone, and the keywords below have no defaults
+        return _made_again, (type(self), self.args, vars(self))
+
+
+def _made_again(kind: type[Error], args: tuple[Any, ...], attributes: dict[str, Any]) -> Error:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 # ---------------------------------------------------------------- records
@@ -64,6 +78,21 @@ class StaleRecord(Error):
         super().__init__(message)
         self.table = table
         self.key = key
+
+
+class UnreadableRow(Error):
+    """A row holds what this program cannot read: a newer version wrote it, or somebody past the schema's constraints.
+
+    `.table`, `.key`, `.column` and `.value` say where and what; `.value` is bytes where a text is no UTF-8. Nothing that
+    is tried again reads it: the program has to be a newer one, or the row has to be corrected in SQL.
+    """
+
+    def __init__(self, message: str, *, table: str | None, key: object, column: str | None, value: object) -> None:
+        super().__init__(message)
+        self.table = table
+        self.key = key
+        self.column = column
+        self.value = value
 
 
 class InvalidCursor(Error, ValueError):
