@@ -23,7 +23,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import apsw
 import apsw.aio
 
-from dao import engine, sqlite, url
+from dao import engine, fork, sqlite, url
 from dao.aio_writer import TaskWriter
 from dao.engine import Connection
 from dao.errors import Error, OperationalError, PoolClosed
@@ -76,6 +76,7 @@ async def run(
     then does the cancellation go on. So the connection is free again, and nothing goes on behind the caller's back. A
     function that was done before the interruption reached it keeps its effect.
     """
+    fork.check(connection)
     running: list[bool] = []  # not empty while it is
     try:
         result: T = await connection.async_run(_call, running, function, connection, args, kwargs)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import apsw
 
-from dao import sqlite
+from dao import fork, sqlite
 from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
 from dao.url import DatabaseURL, parse
 
@@ -46,9 +46,12 @@ def connect(url: str | DatabaseURL) -> Connection:
     The file is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`). Each thread or
     task needs a connection of its own, since a connection is one transaction: `dao.Pool` hands them out.
 
+    A process that was forked while the file was open, in any way, cannot open it: SQLite would not lock it there, and rows
+    would get lost. Start such processes with spawn or forkserver, or close before the fork and open after it.
+
     Raises:
         InvalidURL: The URL means nothing.
-        OperationalError: The database cannot be opened.
+        OperationalError: The database cannot be opened, or was open when this process was forked.
         UnsupportedEngine: The URL is for PostgreSQL, or this SQLite can corrupt data.
     """
     return sqlite.open_connection(url if isinstance(url, DatabaseURL) else parse(url))
@@ -251,6 +254,8 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
 
     def _undo(self) -> None:
         connection = self._connection
+        if fork.is_inherited(connection):
+            return  # the transaction is the parent's
         if not self._nested:
             _open.discard(connection)
             _lost.discard(connection)

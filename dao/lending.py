@@ -12,15 +12,11 @@ from dao import url
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, OperationalError, PoolTimeout, ReadOnlyDatabase
 
-__all__ = ["ABANDONED", "FORKED", "Health", "PoolStats", "check_bounds", "is_broken", "reset", "timed_out"]
+__all__ = ["Health", "PoolStats", "check_bounds", "is_broken", "reset", "timed_out"]
 
 log = logging.getLogger("dao.pool")
 
 _NO_TRANSACTION = apsw.SQLITE_TXN_NONE
-
-FORKED = "this pool belongs to the parent of this process: a connection does not survive a fork; make a new pool"
-#: In a forked child, what holds the parent's connections: never used nor closed (sqlite.org/howtocorrupt.html, 2.6).
-ABANDONED: list[object] = []
 
 
 @attrs.frozen(kw_only=True)

@@ -20,8 +20,7 @@ import attrs
 from dao import engine, sqlite, url
 from dao.engine import Connection
 from dao.errors import Error, PoolClosed
-from dao.lending import ABANDONED as _ABANDONED
-from dao.lending import FORKED as _FORKED
+from dao.fork import FORKED
 from dao.lending import Health, PoolStats, check_bounds, is_broken, reset, timed_out
 from dao.writer import Writer, wake_threads
 
@@ -76,7 +75,7 @@ class Pool:
             with pool.acquire() as connection:
                 tasks.create(connection, task)
 
-    A pool does not survive a fork: in the child it refuses to lend, and the child makes its own.
+    A pool that has opened its database does not survive a fork, and the child cannot open that file either (`dao.connect`).
     """
 
     def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
@@ -317,7 +316,7 @@ class Pool:
             self._note_drained()
 
     def _give_back(self, connection: Connection, error: BaseException | None) -> None:
-        if self._closed is _FORKED:
+        if self._closed is FORKED:
             return
         usable = reset(connection) and (error is None or self._url.is_memory or not is_broken(error))
         with self._lock:
@@ -357,12 +356,13 @@ class Pool:
             self._drained.set()
 
     def _abandon(self) -> None:
-        """In a forked child: never use nor close what the parent opened (sqlite.org/howtocorrupt.html, 2.6)."""
-        _ABANDONED.extend([*self._idle, *self._held])
+        """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
         self._lock = threading.Lock()  # another thread of the parent may have held it
+        if not (self._idle or self._held or self._opening):
+            return
         self._idle, self._held, self._opening = [], set(), 0
         self._queue.clear()
-        self._closed = _FORKED
+        self._closed = FORKED
         self._drained.set()
 
 

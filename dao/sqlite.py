@@ -16,7 +16,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import errors
+from dao import errors, fork
 from dao.url import DatabaseURL
 
 __all__ = [
@@ -90,9 +90,16 @@ def check_version() -> None:
 
 
 def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
-    """Return what `apsw.Connection` takes: the file's absolute path and the open flags."""
+    """Return what `apsw.Connection` takes: the file's absolute path and the open flags.
+
+    Raises:
+        OperationalError: The file was open when this process was forked.
+    """
+    if url.is_memory:
+        return url.path, _OPEN_FLAGS[url.mode or "rwc"]
     # absolute, so that no name reads as a URI, and a later chdir changes nothing
-    path = url.path if url.is_memory else os.path.abspath(url.path)
+    path = os.path.abspath(url.path)
+    fork.check_file(path)
     return path, _OPEN_FLAGS[url.mode or "rwc"]
 
 

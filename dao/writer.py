@@ -32,7 +32,7 @@ import apsw
 from dao import engine, url
 from dao.batch import Call, Line, failure
 from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
-from dao.lending import ABANDONED, FORKED
+from dao.fork import FORKED
 
 __all__ = ["Wait", "Writer", "wake_threads"]
 
@@ -326,12 +326,11 @@ class Writer:
         return line
 
     def _abandon(self) -> None:
-        """In a forked child: never use nor close what the parent opened."""
-        if self._line is not None:
-            ABANDONED.append(self._line)
-            self._line = None
+        """In a forked child: there is no thread any more; a writer that had no connection yet goes on."""
+        closed = self._closed if self._line is None else FORKED
+        self._line = None
         self._begin_anew()  # another thread of the parent may have held the lock
-        self._closed = FORKED
+        self._closed = closed
 
 
 _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()

@@ -18,7 +18,7 @@ from typing import Any
 
 import apsw
 
-from dao import sqlite, url
+from dao import fork, sqlite, url
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate import ledger
@@ -79,13 +79,14 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
 
     Raises:
         DatabaseBusy: Another connection kept the database to itself; the message says who.
-        OperationalError: What else SQLite raises in the block, as what it is.
+        OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was forked.
     """
     path, vfs, timeout = database_of(target), None, sqlite.BUSY_TIMEOUT
     if isinstance(target, Connection):
         vfs = target.open_vfs
     elif (parsed := url.parse(target) if isinstance(target, str) else target).busy_timeout is not None:
         timeout = parsed.busy_timeout
+    fork.check_file(path)
     try:
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     except apsw.CantOpenError as error:

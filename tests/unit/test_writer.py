@@ -770,7 +770,7 @@ def test_write_in_a_forked_child_is_refused(url, pool):
     line = pool._writer._line
 
     def child() -> None:
-        with pytest.raises(dao.PoolClosed, match="make a new pool"):
+        with pytest.raises(dao.PoolClosed, match="make a pool there"):
             pool.write(add, "of the child")
         assert pool.close(timeout=0) is True
         assert not line.connection.in_transaction  # it raises if the connection is closed
