@@ -13,6 +13,7 @@ import getpass
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
@@ -21,6 +22,8 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table
 
 from dao import sqlite, url
+from dao.migrate.files import refuse_broken_off
+from dao.migrate.folder import text_of
 from dao.migrate.target import use_defaults
 
 __all__ = ["ApswBackend", "LedgerSQL", "ledger_sql"]
@@ -169,7 +172,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
         """Apply a migration and mark it, in one transaction, unless another process was faster."""
         self.ensure_internal_schema_updated()
-        migration.load()
+        _load(migration)
         if not migration.use_transactions:
             super().apply_one(migration, force=force, mark=mark)
             return
@@ -184,7 +187,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
     def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
         """Roll a migration back and unmark it, in one transaction, unless another process was faster."""
         self.ensure_internal_schema_updated()
-        migration.load()
+        _load(migration)
         if not migration.use_transactions:
             super().rollback_one(migration, force=force)
             return
@@ -222,6 +225,15 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         """Return a random UUID (RFC 9562, version 4), in a third of the time that the module for it takes."""
         digits = os.urandom(16).hex()
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+def _load(migration: Any) -> None:
+    """Load one of yoyo's migrations; as its own parser passes over what a script leaves open, that is refused first."""
+    script = Path(migration.path)
+    for path in (script, script.with_suffix(".rollback.sql")):
+        if script.suffix == ".sql" and path.is_file():
+            refuse_broken_off(path, text_of(path))
+    migration.load()
 
 
 class LedgerSQL(NamedTuple):

@@ -18,6 +18,8 @@ import attrs
 
 from dao.errors import MigrationError, MigrationFileError
 from dao.migrate import directives, layouts
+from dao.migrate.folder import Refusals, refuse
+from dao.migrate.statements import broken_off, has_statement, start_of_statement
 
 __all__ = [
     "Migration",
@@ -29,17 +31,13 @@ __all__ = [
     "load",
     "loaded",
     "new",
+    "refuse_broken_off",
     "sort_key",
     "start_of_statement",
 ]
 
 #: How many digits a time has as an id.
 _TIME = 14
-# What SQLite's tokenizer skips, byte for byte (sqlite3GetToken); possessive, so that no comment is matched past its end.
-_NO_STATEMENT = re.compile(
-    r"(?>[ \t\n\f\r][\t-\r ]*+|[;\ufeff]|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))*+",
-    re.DOTALL,
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -93,20 +91,31 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
     as far as `-- depends:` demands.
 
     Raises:
-        MigrationFileError: A file is not what it should be; `.path` and `.line` say where.
+        MigrationFileError: Files are not what they should be; `.path` and `.line` say where the first is wrong, the message
+            has a line for each.
     """
     path = default_folder() if folder is None else Path(folder)
-    migrations = {
-        scripts.id: from_texts(
-            scripts.id,
-            scripts.text,
-            scripts.rollback_text,
-            path=scripts.path,
-            rollback_path=scripts.rollback_path,
-        )
-        for scripts in layouts.read(path)
-    }
+    refused = Refusals()
+    migrations: dict[str, Migration] = {}
+    for id, file, text, rollback_file, rollback_text in layouts.read(path, refused):
+        with refused:
+            migrations[id] = from_texts(id, text, rollback_text, path=file, rollback_path=rollback_file)
+        with refused:
+            refuse_broken_off(file, text)
+        with refused:
+            refuse_broken_off(rollback_file or file, rollback_text or "")
+    refused.raise_all()
     return _in_order(migrations)
+
+
+def refuse_broken_off(path: Path, text: str) -> None:
+    """Refuse a script that does not come to its end.
+
+    Raises:
+        MigrationFileError: It leaves something open; the message has the line.
+    """
+    if found := broken_off(text):
+        refuse(path, *found)
 
 
 def loaded(source: Source) -> Sequence[Migration]:
@@ -131,19 +140,6 @@ def checksum(text: str | None) -> str | None:
     import hashlib  # noqa: PLC0415 - 4 ms, which a run that finds nothing to do saves
 
     return None if text is None else hashlib.sha256(text.encode()).hexdigest()
-
-
-def has_statement(text: str) -> bool:
-    """Return whether a script holds anything but blanks, comments and semicolons."""
-    return start_of_statement(text) < len(text)
-
-
-def start_of_statement(text: str, begin: int = 0) -> int:
-    """Return where the next statement begins, after blanks, semicolons and comments; the text's length if none does.
-
-    `begin` is not inside of a statement, so there is no string that a comment could stand in.
-    """
-    return _NO_STATEMENT.match(text, begin).end()  # type: ignore[union-attr] # it matches nothing, too
 
 
 # ---------------------------------------------------------------- read
@@ -192,14 +188,15 @@ def _in_order(migrations: Mapping[str, Migration]) -> list[Migration]:
     """Return the migrations by id, each after those that it depends on."""
     waiting_for: dict[str, set[str]] = {}
     dependents: dict[str, list[str]] = {}
+    refused = Refusals()
     for migration in migrations.values():
         for id in migration.depends:
-            if id not in migrations:
-                raise MigrationFileError(
-                    f"{migration.path}: depends on {id!r}, which is not in this folder", path=migration.path
-                )
+            with refused:
+                if id not in migrations:
+                    refuse(migration.path, f"depends on {id!r}, which is not in this folder")
             dependents.setdefault(id, []).append(migration.id)
         waiting_for[migration.id] = set(migration.depends)
+    refused.raise_all()
     ready = [sort_key(id) for id, needed in waiting_for.items() if not needed]
     heapq.heapify(ready)
     ordered: list[Migration] = []

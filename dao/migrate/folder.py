@@ -1,16 +1,43 @@
-"""What is in a folder, and the texts of its files. What only looks like a migration is refused here, with its path."""
+"""What is in a folder, and the texts of its files. What only looks like a migration is refused here, with its path.
+
+`Refusals` collects what is refused, so that a person sees all of it at once.
+"""
 
 from __future__ import annotations
 
 import codecs
 import os
 import re
+import unicodedata
 from pathlib import Path
-from typing import NoReturn
+from types import TracebackType
+from typing import NoReturn, Self
 
 from dao.errors import MigrationFileError
 
-__all__ = ["check_name", "is_folder", "is_script", "listing", "refuse", "text_of"]
+__all__ = ["Refusals", "check_name", "is_folder", "is_script", "listing", "refuse", "text_of"]
+
+# what a terminal would obey, or show as a line of its own
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class Refusals(list[MigrationFileError]):
+    """What is refused in a folder. `with refusals:` adds what the block raises to them, and goes on."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if isinstance(error, MigrationFileError):
+            self.append(error)
+        return isinstance(error, MigrationFileError)
+
+    def raise_all(self) -> None:
+        """Raise what was refused as one error, which has the path and the line of the first; nothing if nothing was."""
+        if len(self) == 1:
+            raise self[0]
+        if self:
+            raise MigrationFileError("\n".join(map(str, self)), path=self[0].path, line=self[0].line)
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:
@@ -47,11 +74,11 @@ def is_script(entry: os.DirEntry[str], path: Path) -> bool:
             f"{path}: Python migrations are not run here; write it as {path.stem}.sql and {path.stem}.rollback.sql",
             path=path,
         )
-    if suffix.lower() != ".sql" or name.startswith("_tmp_yoyonew"):
+    if name.startswith("_tmp_yoyonew") or unicodedata.normalize("NFKC", suffix).strip().lower() != ".sql":
         return False
     if suffix != ".sql":
         raise MigrationFileError(
-            f"{path}: the suffix must be lower case, or the file would be passed over; rename it to {path.stem}.sql",
+            f"{path}: the suffix must be .sql in lower case, or the file would be passed over; rename it to {path.stem}.sql",
             path=path,
         )
     if entry.is_symlink() and not path.exists():
@@ -66,11 +93,13 @@ def is_script(entry: os.DirEntry[str], path: Path) -> bool:
 
 
 def check_name(path: Path) -> None:
-    """Refuse a file name that is not UTF-8: it could not be an id."""
+    """Refuse a file name that is not UTF-8, or holds a control character: it could not be an id."""
     try:
         path.name.encode()
     except UnicodeEncodeError as error:
         raise MigrationFileError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it", path=path) from error
+    if _CONTROL.search(path.name):
+        raise MigrationFileError(f"{str(path)!r}: the file name holds a control character; rename it", path=path)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

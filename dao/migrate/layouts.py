@@ -17,7 +17,8 @@ from typing import Literal, NamedTuple, TypeVar
 from dao.errors import MigrationFileError
 from dao.migrate import sections
 from dao.migrate.directives import ALONE
-from dao.migrate.folder import check_name, is_folder, is_script, listing, refuse, text_of
+from dao.migrate.folder import Refusals, check_name, is_folder, is_script, listing, refuse, text_of
+from dao.migrate.misnamed import misnamed, nearest, script_meant
 
 __all__ = ["Layout", "Scripts", "layout_of", "number", "number_text", "read", "version"]
 
@@ -52,28 +53,29 @@ class Scripts(NamedTuple):
     rollback_text: str | None = None
 
 
-def read(folder: Path) -> list[Scripts]:
-    """Return the scripts of the folder's migrations, sorted by file name.
+def read(folder: Path, refused: Refusals) -> list[Scripts]:
+    """Return the scripts of the folder's migrations, sorted by file name, without those that are `refused`.
 
     The texts have LF line ends and no byte order mark. What a tool says about a migration outside of its script (the
     `metadata.toml` of diesel) stands in a comment in the first line of the text.
 
     Raises:
-        MigrationFileError: The folder or a file in it is not what it should be; `.path` and `.line` say where.
+        MigrationFileError: It is no folder, or holds no migration.
     """
     entries = listing(folder)
-    layout, texts = _detected(entries)
+    layout, texts = _detected(entries, refused)
     if layout == "diesel":
-        return _diesel(entries)
+        return _diesel(entries, refused)
     if not texts:
+        refused.raise_all()
         raise MigrationFileError(
             f"{folder}: the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql", path=folder
         )
     if layout == "flyway":
-        return _flyway(entries, dict(texts))
+        return _flyway(entries, dict(texts), refused)
     if layout in {"dbmate", "goose"}:
-        return _sectioned(entries, dict(texts), layout)
-    return _pairs(texts)
+        return _sectioned(entries, dict(texts), layout, refused)
+    return _pairs(texts, refused)
 
 
 def layout_of(folder: Path) -> Layout:
@@ -82,15 +84,23 @@ def layout_of(folder: Path) -> Layout:
     Raises:
         MigrationFileError: A file is not what it should be.
     """
-    return _detected(listing(folder))[0]
+    refused = Refusals()
+    layout, _ = _detected(listing(folder), refused)
+    refused.raise_all()
+    return layout
 
 
-def _detected(entries: Sequence[os.DirEntry[str]]) -> tuple[Layout, list[tuple[Path, str]]]:
+def _detected(entries: Sequence[os.DirEntry[str]], refused: Refusals) -> tuple[Layout, list[tuple[Path, str]]]:
     """Return the layout of a folder, and the paths and texts of its scripts if they are not in folders of their own."""
     if any(_is_diesel(entry) for entry in entries):
         return "diesel", []
-    paths = [path for entry in entries if is_script(entry, path := Path(entry.path))]
-    texts = [(path, text_of(path)) for path in paths]
+    texts = []
+    for entry in entries:
+        with refused:
+            path = Path(entry.path)
+            if is_script(entry, path):
+                texts.append((path, text_of(path)))
+    paths = [path for path, _ in texts]
     if any(_FLYWAY_FOLDER.fullmatch(path.name) for path in paths) and not any(
         path.name.endswith(_PAIR_SUFFIXES) for path in paths
     ):
@@ -145,35 +155,43 @@ def version(id: str, tool: str) -> str | None:
     return None if match is None else str(int(match[1]))
 
 
-def _refuse_collisions(paths: Mapping[str, Path], tool: str) -> None:
+def _refuse_collisions(paths: Mapping[str, Path], tool: str, refused: Refusals) -> None:
     """Refuse ids, given with their files, that are one version for a tool: it would fail, too."""
     found: dict[str, Path] = {}
     for id, path in paths.items():
-        its = version(id, tool)
-        if its is None:
-            refuse(path, f"the name must begin with a number, as {tool} needs it; rename it to 0001_{path.name}")
-        if its in found:
-            other = found[its].parent.name if tool == "diesel" else found[its].name
-            refuse(path, f"has the version {its}, as {other} has; give one of the two another number")
-        found[its] = path
+        with refused:
+            its = version(id, tool)
+            if its is None:
+                refuse(path, f"the name must begin with a number, as {tool} needs it; rename it to 0001_{path.name}")
+            if its in found:
+                other = found[its].parent.name if tool == "diesel" else found[its].name
+                refuse(path, f"has the version {its}, as {other} has; give one of the two another number")
+            found[its] = path
 
 
 # ---------------------------------------------------------------- pairs
 
 
-def _pairs(texts: Iterable[tuple[Path, str]]) -> list[Scripts]:
+def _pairs(texts: Iterable[tuple[Path, str]], refused: Refusals) -> list[Scripts]:
     """Return pairs. Two may have one number: the ids tell them apart, and many tools that name files so do not mind."""
     scripts: dict[str, tuple[Path, str]] = {}
     rollbacks: dict[str, tuple[Path, str]] = {}
     for path, text in texts:
-        id, found = _id(path.name, scripts, rollbacks)
-        if id in found:
-            other = found[id][0].name
-            refuse(path, f"the migration {id} has a script like this already, {other}; remove one of the two")
-        found[id] = path, text
-    for id, (path, _) in rollbacks.items():
-        if id not in scripts:
-            refuse(path, f"a rollback script without its migration; add {id}.sql beside it or remove it")
+        with refused:
+            id, found = _id(path.name, scripts, rollbacks)
+            if id in found:
+                other = found[id][0].name
+                refuse(path, f"the migration {id} has a script like this already, {other}; remove one of the two")
+            found[id] = path, text
+    for id, reason in misnamed(scripts, {id: path.name for id, (path, _) in rollbacks.items()}):
+        with refused:
+            refuse((scripts.get(id) or rollbacks.pop(id))[0], reason)
+    for id in sorted(rollbacks.keys() - scripts.keys()):
+        with refused:
+            path = rollbacks.pop(id)[0]
+            like = nearest(id, scripts)
+            which = f" (the nearest is {scripts[like][0].name})" if like else ""
+            refuse(path, f"a rollback script without its migration{which}; add {id}.sql beside it or remove it")
     return [Scripts(id, *script, *rollbacks.get(id, (None, None))) for id, script in scripts.items()]
 
 
@@ -188,31 +206,28 @@ def _id(name: str, scripts: dict[str, T], rollbacks: dict[str, T]) -> tuple[str,
 # ---------------------------------------------------------------- dbmate, goose: two sections in one file
 
 
-def _sectioned(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], tool: str) -> list[Scripts]:
+def _sectioned(
+    entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], tool: str, refused: Refusals
+) -> list[Scripts]:
     example = next(path for path, text in texts.items() if sections.is_marked(text, tool))
-    for path, text in texts.items():
-        if not sections.is_marked(text, tool):
-            refuse(
-                path,
-                f"has no line `{sections.UP[tool]}`, and {example.name} is written for {tool}: add that line, or keep the files of "
-                "different tools in folders of their own",
-            )
     for entry in entries:
         if tool == "goose" and re.match(r"[0-9]+_.*(?<!_test)\.go$", entry.name):
-            refuse(Path(entry.path), "Go migrations are not run here; write it in SQL")
-    _refuse_collisions({path.stem: path for path in texts}, tool)
+            with refused:
+                refuse(Path(entry.path), "Go migrations are not run here; write it in SQL")
+    _refuse_collisions(
+        {path.stem: path for path, text in texts.items() if sections.is_marked(text, tool)}, tool, refused
+    )
     found = []
     for path, text in texts.items():
-        up, down = sections.split(path, text, tool)
-        found.append(
-            Scripts(
-                id=path.stem,
-                path=path,
-                text=up,
-                rollback_path=None if down is None else path,
-                rollback_text=down,
-            )
-        )
+        with refused:
+            if not sections.is_marked(text, tool):
+                refuse(
+                    path,
+                    f"has no line `{sections.UP[tool]}`, and {example.name} is written for {tool}: add that line, or keep the "
+                    "files of different tools in folders of their own",
+                )
+            up, down = sections.split(path, text, tool)
+            found.append(Scripts(path.stem, path, up, None if down is None else path, down))
     return found
 
 
@@ -223,36 +238,40 @@ def _is_diesel(entry: os.DirEntry[str]) -> bool:
     return is_folder(entry) and any(os.path.lexists(os.path.join(entry.path, name)) for name in ("up.sql", "down.sql"))
 
 
-def _diesel(entries: Iterable[os.DirEntry[str]]) -> list[Scripts]:
+def _diesel(entries: Iterable[os.DirEntry[str]], refused: Refusals) -> list[Scripts]:
     found = []
     for entry in entries:
         path = Path(entry.path)
-        check_name(path)
-        if not is_folder(entry):
-            if path.suffix.lower() == ".sql":
+        with refused:
+            check_name(path)
+            if is_folder(entry):
+                found.append(_in_folder(path, refused))
+            elif path.suffix.lower() == ".sql":
                 refuse(
                     path, "a file beside folders of diesel's (NAME/up.sql); keep the two apart in folders of their own"
                 )
-            continue
-        names = {inner.name for inner in listing(path)}
-        for name in names - {"up.sql", "down.sql", "metadata.toml"}:
-            if name.lower() in {"up.sql", "down.sql", "metadata.toml"}:
-                refuse(path / name, f"would be passed over; rename it to {name.lower()}")
-        if "up.sql" not in names:
-            refuse(path, "a folder without up.sql among diesel's migrations; add it, or move the folder elsewhere")
-        prefix = "" if "metadata.toml" not in names or _in_transaction(path / "metadata.toml") else ALONE
-        down = path / "down.sql" if "down.sql" in names else None
-        found.append(
-            Scripts(
-                id=path.name,
-                path=path / "up.sql",
-                text=prefix + text_of(path / "up.sql"),
-                rollback_path=down,
-                rollback_text=None if down is None else text_of(down),
-            )
-        )
-    _refuse_collisions({scripts.id: scripts.path for scripts in found}, "diesel")
+    _refuse_collisions({scripts.id: scripts.path for scripts in found}, "diesel", refused)
     return found
+
+
+def _in_folder(path: Path, refused: Refusals) -> Scripts:
+    names = {inner.name for inner in listing(path)}
+    for name in sorted(names - {"up.sql", "down.sql", "metadata.toml"}):
+        meant = "metadata.toml" if name.lower() == "metadata.toml" else script_meant(name)
+        if meant is not None:
+            with refused:
+                refuse(path / name, f"would be passed over; rename it to {meant}, or move it elsewhere")
+    if "up.sql" not in names:
+        refuse(path, "a folder without up.sql among diesel's migrations; add it, or move the folder elsewhere")
+    prefix = "" if "metadata.toml" not in names or _in_transaction(path / "metadata.toml") else ALONE
+    down = path / "down.sql" if "down.sql" in names else None
+    return Scripts(
+        id=path.name,
+        path=path / "up.sql",
+        text=prefix + text_of(path / "up.sql"),
+        rollback_path=down,
+        rollback_text=None if down is None else text_of(down),
+    )
 
 
 def _in_transaction(path: Path) -> bool:
@@ -271,34 +290,31 @@ def _in_transaction(path: Path) -> bool:
 # ---------------------------------------------------------------- Flyway
 
 
-def _flyway(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str]) -> list[Scripts]:
+def _flyway(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], refused: Refusals) -> list[Scripts]:
     scripts: dict[str, Path] = {}
     undoing: dict[str, Path] = {}
     for path in texts:
-        match = re.fullmatch(_FLYWAY, path.name)
-        if match is None or match[1] == "B":
-            refuse(path, _not_run(path.name))
-        (scripts if match[1] == "V" else undoing)[path.stem] = path
+        with refused:
+            match = re.fullmatch(_FLYWAY, path.name)
+            if match is None or match[1] == "B":
+                refuse(path, _not_run(path.name))
+            (scripts if match[1] == "V" else undoing)[path.stem] = path
     for entry in entries:
-        if is_folder(entry) and (inner := next(Path(entry.path).rglob("[VUR]*__*.sql"), None)):
-            refuse(inner, "Flyway looks into folders in folders, and here that is not done; move it up")
-    _refuse_collisions(scripts, "flyway")
-    _refuse_collisions({f"V{id[1:]}": path for id, path in undoing.items()}, "flyway")
+        with refused:
+            if is_folder(entry) and (inner := next(Path(entry.path).rglob("[VUR]*__*.sql"), None)):
+                refuse(inner, "Flyway looks into folders in folders, and here that is not done; move it up")
+    _refuse_collisions(scripts, "flyway", refused)
+    _refuse_collisions({f"V{id[1:]}": path for id, path in undoing.items()}, "flyway", refused)
     undo = {version(f"V{id[1:]}", "flyway"): path for id, path in undoing.items()}
     found = []
     for id, path in scripts.items():
-        down = undo.pop(version(id, "flyway"), None)
-        found.append(
-            Scripts(
-                id=id,
-                path=path,
-                text=_flyway_text(path, texts[path]),
-                rollback_path=down,
-                rollback_text=None if down is None else _flyway_text(down, texts[down]),
-            )
-        )
+        with refused:
+            down = undo.pop(version(id, "flyway"), None)
+            text = _flyway_text(path, texts[path])
+            found.append(Scripts(id, path, text, down, None if down is None else _flyway_text(down, texts[down])))
     for path in undo.values():
-        refuse(path, "an undo script without its migration; add the V script of this version or remove it")
+        with refused:
+            refuse(path, "an undo script without its migration; add the V script of this version or remove it")
     return found
 
 

@@ -12,9 +12,9 @@ import attrs
 from dao import sqlite
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
-from dao.migrate.files import has_statement, start_of_statement
 from dao.migrate.guard import HEEDED, Guard, Loss
 from dao.migrate.ledger import TABLES
+from dao.migrate.statements import end_of_statement, has_statement, start_of_statement
 
 __all__ = ["Ran", "run_script"]
 
@@ -222,7 +222,7 @@ def _culprit(connection: Connection, script: _Script, error: apsw.Error) -> tupl
     if script.refusal is None and not _is_next(connection, script, error):
         return script.begin, script.end
     # It failed before it began: it is the one after the last that did.
-    return script.end, _end_of_statement(script.text, start_of_statement(script.text, script.end))
+    return script.end, end_of_statement(script.text, start_of_statement(script.text, script.end))
 
 
 def _is_next(connection: Connection, script: _Script, error: apsw.Error) -> bool:
@@ -236,12 +236,3 @@ def _is_next(connection: Connection, script: _Script, error: apsw.Error) -> bool
     except apsw.Error as again:
         return str(again) == str(error)
     return False
-
-
-def _end_of_statement(text: str, begin: int) -> int:
-    """Return where the statement that begins there ends, by SQLite's own notion of a complete statement."""
-    end = begin
-    while (end := text.find(";", end) + 1) > 0:
-        if apsw.complete(text[begin:end]):
-            return end
-    return len(text)

@@ -236,7 +236,7 @@ def test_command_file_as_folder_of_migrations_is_refused(run, partly, name):
         ({"0004_x.sql": b"-- fine\nSELECT '\xff';"}, ["three/0004_x.sql:2: not UTF-8", "save the file as UTF-8"]),
         ({"0004_x.sql": "SELECT 1;\0"}, ["three/0004_x.sql:1: a NUL character"]),
         ({"0004_x.rollback.sql": ""}, ["three/0004_x.rollback.sql: a rollback script without", "add 0004_x.sql"]),
-        ({"0004_x.SQL": ""}, ["three/0004_x.SQL: the suffix must be lower case"]),
+        ({"0004_x.SQL": ""}, ["three/0004_x.SQL: the suffix must be .sql in lower case"]),
         ({"0004_x.py": ""}, ["three/0004_x.py: Python migrations are not run here"]),
         ({"0004_x.sql": "-- depends: nothing\n"}, ["three/0004_x.sql: depends on 'nothing'"]),
         ({"0004_x.sql": "-- transactional: maybe\n"}, ["three/0004_x.sql:1: `-- transactional: maybe` must be"]),

@@ -35,7 +35,6 @@ LOCATIONS = {
         "CREATE TRIGGER g AFTER INSERT ON t\nBEGIN",
         'near "SELEC"',
     ),
-    "string without end": (LEAF + "\nINSERT INTO t VALUES (1, 'a;\nb;", 3, "INSERT INTO t", "unrecognized token"),
     "comments before": (
         "-- one;\n/* two;\n SELEC */ -- SELEC 3;\n;\n  -- é\n  SELEC 1;\n",
         6,

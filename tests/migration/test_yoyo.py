@@ -13,7 +13,7 @@ import pytest
 from yoyo.scripts.main import main
 
 from dao import migrate
-from dao.errors import DatabaseBusy
+from dao.errors import DatabaseBusy, MigrationFileError
 from tests.folders import ALONE, IDS, THREE, dump, ids, query, schema, tables, write
 
 YOYO = str(Path(sys.executable).with_name("yoyo"))
@@ -209,6 +209,14 @@ def test_yoyo_rollback_through_our_backend_fails_without_a_trace(path, url, thre
     with pytest.raises(apsw.SQLError, match="no such table: nope"):
         yoyo_here("rollback", path, three, "--revision", "0003_c")
     assert dump(path) == before
+
+
+def test_yoyo_through_our_backend_refuses_a_script_that_is_broken_off(path, tmp_path):
+    """A comment that never ends stops the stock command, too: it passed over the rest, and noted the script as applied."""
+    folder = write(tmp_path / "sql", {"1_a.sql": "CREATE TABLE a (id);\n/* open\nCREATE TABLE b (id);"})
+    with pytest.raises(MigrationFileError, match=r"1_a\.sql:2: a comment begins here"):
+        yoyo_here("apply", path, folder)
+    assert tables(path) == []
 
 
 def test_yoyo_through_our_backend_runs_other_peoples_scripts(path, url, tmp_path):

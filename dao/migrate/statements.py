@@ -1,0 +1,94 @@
+"""Where statements begin and end, in SQLite's own terms, and whether a script comes to its end.
+
+SQLite ends an open comment at the end of the text, without a word. No parser: its tokens tell what is open, its notion of
+a complete statement where the last one begins, and its compiler whether that one lacks something.
+"""
+
+from __future__ import annotations
+
+import re
+
+import apsw
+
+__all__ = ["broken_off", "end_of_statement", "has_statement", "start_of_statement"]
+
+# What SQLite's tokenizer skips, byte for byte (sqlite3GetToken); possessive, so that no comment is matched past its end.
+_NO_STATEMENT = re.compile(
+    r"(?>[ \t\n\f\r][\t-\r ]*+|[;\ufeff]|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))*+",
+    re.DOTALL,
+)
+_QUOTED = r"""'[^']*+'|"[^"]*+"|`[^`]*+`|\[[^\]]*+\]|--[^\n]*+|/\*.*?\*/"""
+_CLOSED = re.compile(rf"""(?>[^'"`\[/-]++|{_QUOTED}|-(?!-)|/(?!\*))*+""", re.DOTALL)
+# not compiled here: most scripts end with a semicolon
+_SEMICOLON = rf"(?s){_QUOTED}|(;)"
+_CONFLICT = r"(?ms)^<{7}(?: |$)(?=.*^>{7}(?: |$))"
+_OPEN = {
+    "/": "a comment begins here and never ends, so that SQLite would pass over all that follows; end it with */",
+    "'": "a string begins here and never ends; a ' is missing, here or before",
+    "[": "a name in brackets begins here and never ends; a ] is missing",
+    '"': 'a name in quotes begins here and never ends; a " is missing, here or before',
+    "`": "a name in quotes begins here and never ends; a ` is missing, here or before",
+}
+
+
+def has_statement(text: str) -> bool:
+    """Return whether a script holds anything but blanks, comments and semicolons."""
+    return start_of_statement(text) < len(text)
+
+
+def start_of_statement(text: str, begin: int = 0) -> int:
+    """Return where the next statement begins, after blanks, semicolons and comments; the text's length if none does.
+
+    `begin` is not inside of a statement, so there is no string that a comment could stand in.
+    """
+    return _NO_STATEMENT.match(text, begin).end()  # type: ignore[union-attr] # it matches nothing, too
+
+
+def end_of_statement(text: str, begin: int) -> int:
+    """Return where the statement that begins there ends, by SQLite's own notion of a complete statement."""
+    end = begin
+    while (end := text.find(";", end) + 1) > 0:
+        if apsw.complete(text[begin:end]):
+            return end
+    return len(text)
+
+
+def broken_off(text: str) -> tuple[str, int] | None:
+    """Return what a script leaves open, and the line in which that begins; None if the script comes to its end.
+
+    A last statement needs no semicolon. One that alters tables which other scripts make may be taken for complete though
+    it lacks something: SQLite says so when it runs.
+    """
+    if "<<<<<<<" in text and (conflict := re.search(_CONFLICT, text)):
+        return "a merge conflict begins here; resolve it", _line(text, conflict.start())
+    closed = _CLOSED.match(text).end()  # type: ignore[union-attr] # as above
+    if closed < len(text):
+        return _OPEN[text[closed]], _line(text, closed)
+    if apsw.complete(text):
+        return None
+    begin = 0
+    for match in re.finditer(_SEMICOLON, text):
+        if match[1] and apsw.complete(text[begin : match.end()]):
+            begin = match.end()
+    begin = start_of_statement(text, begin)
+    if not apsw.complete(f"{text[begin:]}\n;"):
+        return "a trigger begins here and never ends; its END is missing", _line(text, begin)
+    if _lacks_something(text[begin:]):
+        return "a statement begins here that is not complete", _line(text, begin)
+    return None
+
+
+def _lacks_something(statement: str) -> bool:
+    """Return whether SQLite's compiler comes to the end of a statement and wants more."""
+    connection = apsw.Connection(":memory:")
+    try:
+        connection.cursor().execute(statement, explain=1).close(True)
+    except apsw.Error as error:
+        return str(error) == "incomplete input"
+    finally:
+        connection.close()
+    return False
+
+
+def _line(text: str, place: int) -> int:
+    return text.count("\n", 0, place) + 1

@@ -1,0 +1,156 @@
+"""Files whose names say that they undo a migration, or are for another engine, in a spelling that pairs nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dao import migrate
+from dao.errors import MigrationFileError
+from dao.migrate.misnamed import misnamed
+from tests.folders import ids, tables, write
+
+UP, DOWN = "CREATE TABLE a (id);", "DROP TABLE a;"
+WIDE = "".join(chr(ord(letter) + 0xFEE0) for letter in "down")
+#: What is in the folder beside one another, and which of them is refused, with a part of the message.
+REFUSED = {
+    "two dots": (["1_a.sql", "1_a.down..sql"], {"1_a.down..sql": "rename it to 1_a.rollback.sql if it undoes 1_a"}),
+    "underscore": (["1_a.up.sql", "1_a_down.sql"], {"1_a_down.sql": "rename it to 1_a.rollback.sql"}),
+    "dialect": (["1_a.up.sql", "1_a.down.sqlite.sql"], {"1_a.down.sqlite.sql": "rename it to 1_a.rollback.sql"}),
+    "dialect of both": (
+        ["1_a.up.sqlite3.sql", "1_a.down.sqlite3.sql"],
+        {"1_a.down.sqlite3.sql": "rename it to 1_a.up.sqlite3.rollback.sql"},
+    ),
+    "another word": (["1_a.up.sql", "1_a.undo.sql"], {"1_a.undo.sql": "rename it to 1_a.rollback.sql"}),
+    "upper case": (["1_a.sql", "1_a.DOWN.sql"], {"1_a.DOWN.sql": "rename it to 1_a.rollback.sql"}),
+    "both in upper case": (["1_a.UP.sql", "1_a.DOWN.sql"], {"1_a.DOWN.sql": "rename it to 1_a.UP.rollback.sql"}),
+    "hyphen": (["1_a-up.sql", "1_a-down.sql"], {"1_a-down.sql": "rename it to 1_a-up.rollback.sql"}),
+    "orphan of that style": (["1_a-up.sql", "2_b-down.sql"], {"2_b-down.sql": "name it NAME.rollback.sql"}),
+    "postgrator": (["001.do.a.sql", "001.undo.a.sql"], {"001.undo.a.sql": "if it undoes 001.do.a"}),
+    "Flyway in pairs": (["V1__a.sql", "V1__a.rollback.sql", "U2__b.sql"], {"U2__b.sql": "it undoes a migration"}),
+    "Flyway beside pairs": (["1_a.up.sql", "1_a.down.sql", "U1__a.sql"], {"U1__a.sql": "remove one of the two"}),
+    "camel case": (["1_addA.sql", "1_addADown.sql"], {"1_addADown.sql": "rename it to 1_addA.rollback.sql"}),
+    "glued": (["1_a.sql", "1_adown.sql"], {"1_adown.sql": "rename it to 1_a.rollback.sql"}),
+    "two words": (["1_a.sql", "01_a_roll_back.sql"], {"01_a_roll_back.sql": "rename it to 1_a.rollback.sql"}),
+    "copy": (["1_a.sql", "1_a.down (1).sql"], {"1_a.down (1).sql": "rename it to 1_a.rollback.sql"}),
+    "other text, same number": (["1_add_a.sql", "1_drop_a_down.sql"], {"1_drop_a_down.sql": "if it undoes 1_add_a"}),
+    "nothing but the word": (["1_a.sql", "rollback.sql"], {"rollback.sql": "name it NAME.rollback.sql"}),
+    "wide letters": (["1_a.sql", f"1_a.{WIDE}.sql"], {f"1_a.{WIDE}.sql": "rename it to 1_a.rollback.sql"}),
+    "Cyrillic letter": (["1_a.sql", "1_a.d\u043ewn.sql"], {"1_a.d\u043ewn.sql": "rename it to 1_a.rollback.sql"}),
+    "invisible letter": (["1_a.sql", "1_a.d\u200bown.sql"], {"1_a.d\u200bown.sql": "rename it to 1_a.rollback.sql"}),
+    "engines": (
+        ["1_a.sqlite.sql", "1_a.postgres.sql", "1_a.mysql.down.sql", "2_b_sqlite.sql", "2_b_pg.sql"],
+        dict.fromkeys(["1_a.postgres.sql", "1_a.mysql.down.sql", "2_b_pg.sql"], "a folder of their own"),
+    ),
+    "orphan": (["1_a.UP.sql", "1_a.down.sql"], {"1_a.down.sql": "without its migration (the nearest is 1_a.UP.sql)"}),
+}
+
+
+@pytest.mark.parametrize(("names", "refused"), REFUSED.values(), ids=REFUSED)
+def test_load_misnamed_rollback_is_refused_with_its_migration(tmp_path, names, refused):
+    """What undoes a migration in another spelling, or is for another engine, is refused by name: it was run as one."""
+    folder = write(tmp_path / "sql", {name: DOWN if name in refused else UP for name in names})
+    with pytest.raises(MigrationFileError) as caught:
+        migrate.load(folder)
+    lines = sorted(str(caught.value).split("\n"))
+    for line, (name, reason) in zip(lines, sorted(refused.items()), strict=True):
+        assert line.startswith(f"{folder / name}: ")
+        assert reason in line
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1_users.sql", "2_add_rollback_flag.sql", "3_create_undo_log.sql", "4_drop_down_menu.sql"],
+        ["1_a.sql", "2_scale_down.sql", "3_revert_a.sql", "4_a_revert.sql"],
+        ["1_break.sql", "2_breakdown.sql", "3_dropdown.sql", "4_background.sql"],
+        ["1_a.sql", "2_move_to_postgres.sql", "3.oracle.sql"],
+        ["V1__a.sql", "V1__a.rollback.sql", "V2__undo_a.sql"],
+        ["2024-01-15_a.sql", "2024-01-16_undo_log.sql"],
+        ["tasks.sql", "tasks_rollback_flag.sql"],
+        ["1_größe.sql", "2_rollback_größe.sql", "3_база.sql"],
+        ["1_a.sqlite.sql", "1_a.sqlite.down.sql"],
+    ],
+    ids=lambda names: names[1],
+)
+def test_load_words_of_a_description_are_no_rollback(tmp_path, names):
+    """A migration may be about undoing: the word stands in its description, and no other has its name or number."""
+    found = migrate.load(write(tmp_path / "sql", dict.fromkeys(names, UP)))
+    assert len(found) == sum(not name.endswith((".rollback.sql", ".down.sql")) for name in names)
+
+
+def spelled(word: str, letters: random.Random) -> str:
+    """Return a word in upper and lower case, as chance has it, now and then with a letter of another script."""
+    mixed = "".join(letters.choice((letter, letter.upper())) for letter in word)
+    return mixed.replace("o", "\u043e", 1) if letters.random() < 0.2 else mixed
+
+
+@given(
+    st.sampled_from(["1_a", "0002_create_users", "20250115010000_add_b", "3-c d", "2025-01-15_x", "V1__a", "0.1_a"]),
+    st.sampled_from(["", ".up", "_up", "-up", ".UP", ".sqlite", ".up.sqlite3"]),
+    st.sampled_from(["down", "rollback", "roll_back", "undo", "revert", "downgrade", "unapply", "Down", "ROLLBACK"]),
+    st.sampled_from(["{id}{s}{down}{end}", "{down}{s}{id}{end}"]),
+    st.sampled_from([".", "_", "-", " ", "..", "__", " - "]),
+    st.sampled_from(["", ".", " ", ".sqlite", ".sqlite3", "_sqlite", ".v2", " copy", " (2)", ".old", ".sql", "_1"]),
+    st.randoms(use_true_random=False),
+)
+def test_misnamed_any_spelling_beside_its_migration_is_found(id, up, down, form, separator, end, letters):
+    """A down word before or after the name of a migration is never run as another one, however it is written."""
+    name = form.format(id=id, s=separator, down=spelled(down, letters), end=end)
+    assert [stem for stem, _ in misnamed([id + up, name], {})] == [name]
+
+
+def test_load_all_that_is_wrong_is_said_at_once(tmp_path):
+    """One error lists every refusal of a folder, with path and line: each run showed only the first."""
+    folder = write(
+        tmp_path / "sql",
+        {
+            "1_a.sql": UP,
+            "1_a_down.sql": DOWN,
+            "2_b.SQL": UP,
+            "3_c.sql": b"\xff",
+            "4_d.rollback.sql": DOWN,
+            "5_e.sql": "-- transactional: no\nSELECT 1 /* open",
+            "6_f.sql": "SELECT 1;",
+            "6_f.rollback.sql": "SELECT 1;\nSELECT 'open",
+        },
+    )
+    with pytest.raises(MigrationFileError) as caught:
+        migrate.load(folder)
+    where = ["1_a_down.sql", "2_b.SQL", "3_c.sql:1", "4_d.rollback.sql", "5_e.sql:1", "5_e.sql:2", "6_f.rollback.sql:2"]
+    assert sorted(line.split(": ")[0] for line in str(caught.value).split("\n")) == [f"{folder}/{one}" for one in where]
+    assert caught.value.path in {folder / one.partition(":")[0] for one in where}
+
+
+def test_load_name_with_a_control_character_is_refused(tmp_path):
+    """A file name with an escape or a line end is refused, shown with its escapes: as an id it would reach terminals and logs."""
+    folder = write(tmp_path / "sql", {"1_a\x1b[2J.sql": UP, "2_b\n3_c.sql": UP, "4_\u202elqs.sql": UP})
+    with pytest.raises(MigrationFileError, match="holds a control character") as caught:
+        migrate.load(folder)
+    assert [part in str(caught.value) for part in ("1_a\\x1b[2J.sql", "2_b\\n3_c.sql", "4_\\u202elqs.sql")] == [
+        True
+    ] * 3
+
+
+def test_apply_refused_folder_changes_nothing(tmp_path):
+    """`1_a_down.sql` beside `1_a.up.sql` dropped the table and the run reported success; it stops before the database."""
+    folder = write(tmp_path / "sql", {"1_a.up.sql": UP, "1_a_down.sql": DOWN})
+    database = tmp_path / "a.db"
+    with pytest.raises(MigrationFileError):
+        migrate.apply(f"sqlite:///{database}", folder)
+    assert not database.exists()
+    (folder / "1_a_down.sql").rename(folder / "1_a.down.sql")
+    assert ids(migrate.apply(f"sqlite:///{database}", folder)) == ["1_a"]
+    assert tables(database) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["DOWN.sql", "down.sqlite.sql", "rollback.sql", "Up.sql", "1.undo.SQL"])
+def test_load_diesel_other_spelling_is_refused(tmp_path, name):
+    """In a folder of diesel's, a script in another spelling was passed over, and the migration could not be undone."""
+    folder = write(tmp_path / "sql", {})
+    write(folder / "1_a", {"up.sql": UP, name: DOWN, "notes.sql": ""})
+    with pytest.raises(MigrationFileError, match=f"1_a/{name}: would be passed over; rename it to (up|down).sql"):
+        migrate.load(folder)
