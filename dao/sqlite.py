@@ -267,7 +267,8 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
         return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
     if isinstance(error, _CORRUPT):
         return errors.DatabaseCorrupt(
-            f"{name} is damaged or no SQLite database ({error}): restore a snapshot (`dao restore`) or a backup"
+            f"{name} is damaged or no SQLite database ({error}): restore a snapshot (`dao restore`; what was written "
+            "since is lost) or a backup"
         )
     if isinstance(error, apsw.ReadOnlyError):
         return errors.ReadOnlyDatabase(_why_read_only(error, name))

@@ -170,6 +170,7 @@ class Output:
             details = [f"{migration.applied_at[:19].replace('T', ' ')} UTC"] if migration.applied_at else []
             details += [] if migration.duration_ms is None else [f"{migration.duration_ms} ms"]
             details += [] if migration.reversible else ["irreversible"]
+            details += [f"its file is {migration.renamed} now"] if migration.renamed else []
             details += ["out of order"] if migration.out_of_order else []
             text = f"{migration.state:<10}  {migration.id:<{width}}  {', '.join(details)}".rstrip()
             self.line(text, style=_COLOURS[migration.state])

@@ -336,7 +336,8 @@ def reset(
             if alone:
                 raise MigrationError(
                     f"these do not run in a transaction ({', '.join(alone)}), so a reset could fail after everything was "
-                    f"dropped. Nothing was changed; delete {name_of(connection)} and migrate instead"
+                    f"dropped. Nothing was changed; migrate a new database instead, or delete {name_of(connection)} with "
+                    "all its rows first"
                 )
             return to_apply(files, Ledger())
 

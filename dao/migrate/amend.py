@@ -10,7 +10,7 @@ import attrs
 from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate import drift, ledger
 from dao.migrate.files import Migration, Source, loaded
-from dao.migrate.plan import find_id
+from dao.migrate.plan import compare, find_id, refuse
 from dao.migrate.schema import Difference, applied, differences, read, replayed
 from dao.migrate.target import Target, exclusive, existing, opened
 
@@ -62,8 +62,11 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
 def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
     """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
 
+    One whose file was renamed is noted under its new id, at its old time; it may be named by either.
+
     Raises:
         MigrationError: One is not applied, its file has gone, or the database does not exist.
+        LedgerMismatch: Its file has gone, or several hold the text that was applied; or it was left unfinished.
         DatabaseBusy: Another connection kept the lock.
     """
     files = {migration.id: migration for migration in loaded(migrations)}
@@ -71,21 +74,29 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
         writer = ledger.Writer(connection)
         state = ledger.read(connection)
         known = dict.fromkeys([*state.ids, *state.unfinished])
-        accepted = [find_id(id, known, kind="applied") for id in ids]
+        comparison = compare(list(files.values()), state)
+        renamed = comparison.renamed
+        old = {new: id for id, new in renamed.items()}
+        accepted = []
+        for id in ids:
+            # both names may begin with it
+            names = [one for one in [*known, *old] if one not in renamed or not renamed[one].startswith(id)]
+            found = find_id(id, names, kind="applied")
+            accepted.append(renamed.get(found, found))
         for id in accepted:
             if id not in files:
-                raise LedgerMismatch(
-                    f"{id}: its file has gone, so there is no edit to accept; restore it, or `dao unmark {id}`",
-                    missing=[id],
-                )
-            if id in state.unfinished:
+                refuse(attrs.evolve(comparison, changed=(), missing=(id,), out_of_order=(), unfinished=()), state)
+            if old.get(id, id) in state.unfinished:
                 raise LedgerMismatch(
                     f"{id}: it was left unfinished; first say how it ended, with `dao migrate resolve {id}`",
                     unfinished=[id],
                 )
-            entry = state.get(id)
+            entry = state.get(old.get(id, id))
+            if id in old:
+                writer.rename(old[id], id)
             if entry is not None:
-                writer.note(files[id], entry, operation="accept")
+                detail = f"renamed from {old[id]}" if id in old else None
+                writer.note(files[id], entry, operation="accept", detail=detail)
         drift.record(connection, list(files.values()), state)
     return accepted
 
@@ -164,7 +175,9 @@ def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"],
             )
         if outcome == "applied" and id not in files:
             raise LedgerMismatch(
-                f"{id}: its file has gone, so there is no text to note; restore it, or say --rolled-back", missing=[id]
+                f"{id}: its file has gone, so there is no text to note; restore it, or say --rolled-back if it was "
+                "undone",
+                missing=[id],
             )
         entry = state.get(id)
         if outcome == "rolled back":

@@ -91,7 +91,11 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     if damage:
         name = sqlite.file_of(connection) or "the database"
         raise DatabaseCorrupt(
-            _message(f"{name} is damaged, before any migration: restore a snapshot (`dao restore`) or a backup", damage)
+            _message(
+                f"{name} is damaged, before any migration: restore a snapshot (`dao restore`; what was written since is "
+                "lost) or a backup",
+                damage,
+            )
         )
     return frozenset(problems)
 

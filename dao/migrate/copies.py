@@ -162,7 +162,8 @@ def compare(reader: Connection, path: str, copy_path: str) -> None:
     except DatabaseCorrupt as error:
         details = str(error).partition("\n")[2]
         raise DatabaseCorrupt(
-            f"{path} is damaged: restore a snapshot (`dao restore`) or a backup\n{details}"
+            f"{path} is damaged: restore a snapshot (`dao restore`; what was written since is lost) or a "
+            f"backup\n{details}"
         ) from error
     except apsw.SQLError as error:
         raise MigrationError(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import attrs
 
 from dao.errors import MigrationFileError
+from dao.migrate.folder import normal
 
 __all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "name_in_list", "read"]
 
@@ -118,7 +119,7 @@ def read(text: str, path: Path) -> Directives:
     # goose takes it from anywhere in its file
     together = together and not text.startswith(ALONE) and not ("+goose" in text and re.search(_GOOSE, text))
     directives = Directives(
-        depends=tuple(dict.fromkeys(id for _, value in found.get("depends", []) for id in value.split())),
+        depends=tuple(dict.fromkeys(id for _, value in found.get("depends", []) for id in normal(value).split())),
         transactional=together and not alone,
         pair_transactional=together,
         foreign_keys=_one_of(found, "foreign_keys", {"off": False, "on": True}, path),

@@ -15,7 +15,7 @@ from typing import NoReturn, Self
 
 from dao.errors import MigrationFileError
 
-__all__ = ["Refusals", "check_name", "is_folder", "is_script", "listing", "refuse", "text_of"]
+__all__ = ["Refusals", "check_name", "is_folder", "is_script", "listing", "normal", "refuse", "text_of"]
 
 # what a terminal would obey, or show as a line of its own
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -90,6 +90,15 @@ def is_script(entry: os.DirEntry[str], path: Path) -> bool:
             f"{path}: yoyo's post-apply hooks are not run here; make it a migration of its own", path=path
         )
     return True
+
+
+def normal(name: str) -> str:
+    """Return a name in Unicode's form NFC: on its way from macOS to Linux a file's name may come to be written in another."""
+    if name.isascii():
+        return name
+    import unicodedata  # noqa: PLC0415 - hardly any name needs it
+
+    return unicodedata.normalize("NFC", name)
 
 
 def check_name(path: Path) -> None:

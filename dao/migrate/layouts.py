@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypeVar
 from dao.errors import MigrationFileError
 from dao.migrate import sections
 from dao.migrate.directives import ALONE
-from dao.migrate.folder import Refusals, check_name, is_folder, is_script, listing, refuse, text_of
+from dao.migrate.folder import Refusals, check_name, is_folder, is_script, listing, normal, refuse, text_of
 from dao.migrate.misnamed import misnamed, nearest, script_meant
 
 __all__ = ["Layout", "Scripts", "layout_of", "number", "number_text", "read", "version"]
@@ -181,7 +181,12 @@ def _pairs(texts: Iterable[tuple[Path, str]], refused: Refusals) -> list[Scripts
             id, found = _id(path.name, scripts, rollbacks)
             if id in found:
                 other = found[id][0].name
-                refuse(path, f"the migration {id} has a script like this already, {other}; remove one of the two")
+                alike = (
+                    " (the names differ in Unicode's normal form only)" if normal(other) == normal(path.name) else ""
+                )
+                refuse(
+                    path, f"the migration {id} has a script like this already, {other}{alike}; remove one of the two"
+                )
             found[id] = path, text
     for id, reason in misnamed(scripts, {id: path.name for id, (path, _) in rollbacks.items()}):
         with refused:
@@ -199,7 +204,7 @@ def _id(name: str, scripts: dict[str, T], rollbacks: dict[str, T]) -> tuple[str,
     for suffixes, found in ((_ROLLBACK_SUFFIXES, rollbacks), (_SCRIPT_SUFFIXES, scripts)):
         for suffix in suffixes:
             if name.endswith(suffix) and name != suffix:
-                return name.removesuffix(suffix), found
+                return normal(name.removesuffix(suffix)), found
     raise AssertionError(name)  # hidden files and other suffixes were passed over
 
 
@@ -227,7 +232,7 @@ def _sectioned(
                     "files of different tools in folders of their own",
                 )
             up, down = sections.split(path, text, tool)
-            found.append(Scripts(path.stem, path, up, None if down is None else path, down))
+            found.append(Scripts(normal(path.stem), path, up, None if down is None else path, down))
     return found
 
 
@@ -266,7 +271,7 @@ def _in_folder(path: Path, refused: Refusals) -> Scripts:
     prefix = "" if "metadata.toml" not in names or _in_transaction(path / "metadata.toml") else ALONE
     down = path / "down.sql" if "down.sql" in names else None
     return Scripts(
-        id=path.name,
+        id=normal(path.name),
         path=path / "up.sql",
         text=prefix + text_of(path / "up.sql"),
         rollback_path=down,
@@ -311,7 +316,9 @@ def _flyway(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], refu
         with refused:
             down = undo.pop(version(id, "flyway"), None)
             text = _flyway_text(path, texts[path])
-            found.append(Scripts(id, path, text, down, None if down is None else _flyway_text(down, texts[down])))
+            found.append(
+                Scripts(normal(id), path, text, down, None if down is None else _flyway_text(down, texts[down]))
+            )
     for path in undo.values():
         with refused:
             refuse(path, "an undo script without its migration; add the V script of this version or remove it")

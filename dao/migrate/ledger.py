@@ -21,6 +21,7 @@ from dao.engine import Connection
 from dao.errors import DatabaseBusy, MigrationError
 from dao.migrate import lock
 from dao.migrate.files import Migration, checksum, sort_key
+from dao.migrate.folder import normal
 
 if TYPE_CHECKING:
     from dao.migrate.backend import ApswBackend, LedgerSQL
@@ -102,6 +103,13 @@ SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum =
 """
 _ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id = ?"
 _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
+_RENAME_YOYOS = "UPDATE OR REPLACE _yoyo_migration SET migration_hash = ?, migration_id = ? WHERE migration_id = ?"
+_RENAME = "UPDATE OR REPLACE _dao_migration SET migration_id = ? WHERE migration_id = ?"
+_NOT_ASCII = """
+SELECT migration_id FROM _yoyo_migration WHERE migration_id GLOB '*[^ -~]*'
+UNION
+SELECT migration_id FROM _dao_migration WHERE migration_id GLOB '*[^ -~]*'
+"""
 _YOYO_LOCK = "SELECT pid FROM yoyo_lock"
 _NOTE = """
 INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version, yoyo_log_id)
@@ -179,7 +187,7 @@ def read(connection: Connection) -> Ledger:
     return Ledger(
         tuple(
             Entry(
-                id=id,
+                id=normal(id),
                 applied_at=str(applied_at),
                 checksum=sum_,
                 rollback_checksum=rollback_sum,
@@ -189,9 +197,9 @@ def read(connection: Connection) -> Ledger:
             )
             for id, applied_at, sum_, rollback_sum, text, rollback_text, duration in entries
         ),
-        {id: state for id, state, _, _ in unfinished},
+        {normal(id): state for id, state, _, _ in unfinished},
         {
-            id: pid
+            normal(id): pid
             for id, _, host, pid in unfinished
             if pid is not None and host == os.uname().nodename and lock.is_alive(pid)
         },
@@ -206,7 +214,7 @@ def _name(connection: Connection) -> str:
 def checksums(connection: Connection) -> list[tuple[str, str | None]]:
     """Return the ids and checksums of the entries as `read` does, without the texts, after a `Writer` made the tables."""
     rows: list[Any] = connection.execute(_READ_CHECKSUMS).fetchall()
-    return [(id, checksum) for id, _, checksum in sorted(rows, key=_place)]
+    return [(normal(id), checksum) for id, _, checksum in sorted(rows, key=_place)]
 
 
 def _place(row: Sequence[Any]) -> tuple[str, object]:
@@ -246,6 +254,11 @@ class Writer:
         # yoyo's SQL on our own cursor: its way from a statement to the driver takes longer than most scripts
         self._yoyo: LedgerSQL = ledger_sql()
         self._hash = functools.cache(get_migration_hash)
+        if not self.found_nothing:
+            rows: list[Any] = connection.execute(_NOT_ASCII).fetchall()
+            for (id,) in rows:
+                if id != normal(id):
+                    self.rename(id, normal(id))
         # what is the same in all rows of a run's log
         self._who = self._backend.get_log_data()
         self._latest: datetime | None = None
@@ -308,6 +321,11 @@ class Writer:
         self._execute(self._yoyo.unmark, {"migration_hash": self._hash(id)})
         self.log(operation, id, duration_ms=duration_ms, detail=detail)
         self._execute(_REMOVE, (id,))
+
+    def rename(self, id: str, new: str) -> None:
+        """Move what is noted of a migration to another id, in yoyo's table too. When it was applied stays as it is."""
+        self._connection.execute(_RENAME_YOYOS, (self._hash(new), new, id))
+        self._connection.execute(_RENAME, (new, id))
 
     def note(self, migration: Migration, entry: Entry, *, operation: str, detail: str | None = None) -> None:
         """Note the texts that the files have now as those that were applied, and log the operation."""

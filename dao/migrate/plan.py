@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +10,8 @@ import attrs
 
 from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError
 from dao.migrate.directives import Allowance
-from dao.migrate.files import Migration, from_texts, has_statement, sort_key
+from dao.migrate.files import Migration, checksum, from_texts, has_statement, sort_key
+from dao.migrate.folder import normal
 from dao.migrate.ledger import Entry, Ledger
 
 __all__ = ["Comparison", "Direction", "Step", "compare", "find_id", "refuse", "to_apply", "to_roll_back"]
@@ -54,7 +55,8 @@ class Comparison:
 
     `pending` is in the order of application, the others in that of the ledger. `changed`: applied, and the file is
     another one now. `missing`: applied, and the file has gone. `out_of_order`: pending, but sorts before an applied one.
-    `unfinished`: a script that cannot run in a transaction did not come to its end.
+    `unfinished`: a script that cannot run in a transaction did not come to its end. `alike`: of the missing ones those whose
+    text the ledger has and pending files hold, and which.
     """
 
     pending: tuple[str, ...]
@@ -62,6 +64,13 @@ class Comparison:
     missing: tuple[str, ...]
     out_of_order: tuple[str, ...]
     unfinished: tuple[str, ...]
+    alike: Mapping[str, tuple[str, ...]] = attrs.Factory(dict)
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """The new ids of the missing ones whose files have only got another name; not where it may be any of several."""
+        new = [id for ids in self.alike.values() for id in ids]
+        return {id: ids[0] for id, ids in self.alike.items() if len(ids) == 1 and new.count(ids[0]) == 1}
 
 
 def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
@@ -72,14 +81,19 @@ def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
     # in the folder's order: a dependency may have moved a migration
     place = {id: number for number, id in enumerate(files)}
     last = max((place[id] for id in applied if id in place), default=-1)
+    missing = [entry for entry in ledger.entries if entry.id not in files]
+    by_text: dict[str | None, list[str]] = {}
+    for id in pending if missing else ():
+        by_text.setdefault(checksum(files[id].text), []).append(id)
     return Comparison(
         pending=tuple(pending),
         changed=tuple(
             entry.id for entry in ledger.entries if entry.id in files and entry.differs_from(files[entry.id])
         ),
-        missing=tuple(entry.id for entry in ledger.entries if entry.id not in files),
+        missing=tuple(entry.id for entry in missing),
         out_of_order=tuple(id for id in pending if place[id] < last),
         unfinished=tuple(sorted(ledger.unfinished, key=sort_key)),
+        alike={entry.id: tuple(by_text[entry.checksum]) for entry in missing if entry.checksum in by_text},
     )
 
 
@@ -91,7 +105,7 @@ def find_id(id: str, known: Iterable[str], *, kind: str = "in the folder") -> st
     Raises:
         MigrationError: None does, or several do.
     """
-    ids = list(known)
+    id, ids = normal(id), list(known)
     if id in ids:
         return id
     matches = [other for other in ids if id and other.startswith(id)]
@@ -182,7 +196,7 @@ def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
         where = "it has no rollback script" if text is None else "its rollback script holds no statement"
         raise Irreversible(
             f"{entry.id} cannot be rolled back: {where}. Nothing was changed; write a new migration that undoes it, or "
-            "restore a backup",
+            "restore a snapshot or backup (what was written since is lost)",
             migration=entry.id,
         )
     if file is None:
@@ -202,8 +216,16 @@ _CHANGED = (
     "and the database needs nothing, `dao accept {id}`"
 )
 _MISSING = (
-    "it is applied, and its file has gone. Restore the file (another branch, an older checkout?); or forget it with "
-    "`dao unmark {id}`"
+    "it is applied, and its file has gone. Restore the file (another branch, an older checkout?). If the file has another name "
+    "now, `dao mark NAME` and `dao unmark {id}` note that and run nothing. `dao unmark {id}` alone forgets it: what it made "
+    "stays in the database"
+)
+_RENAMED = (
+    "it is applied, and its file is named {new} now. If that is meant, `dao accept {new}` notes it and runs nothing"
+)
+_ALIKE = (
+    "it is applied, its file has gone, and its text is that of {new}, so that it cannot be told which file is which. Restore the "
+    "file, or say which it is now with `dao mark NAME` and `dao unmark {id}`, which run nothing"
 )
 _OUT_OF_ORDER = (
     "it is pending, but comes before migrations that are applied. Give it a later timestamp; or, if the order does not "
@@ -221,14 +243,17 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     for id, pid in ledger.running.items():
         raise DatabaseBusy(
             f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until it has "
-            f"ended. If that process is something else by now: `dao mark {id}` (applied) or `dao unmark {id}` (not applied)"
+            "ended. If that process is something else by now, look at the database, since part of it may be done; finish or undo "
+            f"it by hand, then note which: `dao mark {id}` (applied) or `dao unmark {id}` (not applied)"
         )
     out_of_order = () if allow_out_of_order else comparison.out_of_order
+    # ids whose text is applied already: nothing must advise to apply it
+    once_more = {id for ids in comparison.alike.values() for id in ids}
     problems = [
         *(f"{id}: {_UNFINISHED.format(id=id, doing=ledger.unfinished[id])}" for id in comparison.unfinished),
         *(f"{id}: {_CHANGED.format(id=id)}" for id in comparison.changed),
-        *(f"{id}: {_MISSING.format(id=id)}" for id in comparison.missing),
-        *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order),
+        *(f"{id}: {_missing(id, comparison)}" for id in comparison.missing),
+        *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
     ]
     if problems:
         raise LedgerMismatch(
@@ -238,6 +263,14 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
             out_of_order=out_of_order,
             unfinished=comparison.unfinished,
         )
+
+
+def _missing(id: str, comparison: Comparison) -> str:
+    if id in comparison.renamed:
+        return _RENAMED.format(new=comparison.renamed[id])
+    if id in comparison.alike:
+        return _ALIKE.format(id=id, new=", ".join(comparison.alike[id]))
+    return _MISSING.format(id=id)
 
 
 def _number(steps: int | None) -> int | None:

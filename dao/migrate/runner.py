@@ -181,7 +181,8 @@ def _refuse_parts(todo: Sequence[Step]) -> None:
     if alone:
         raise MigrationError(
             f"these do not run in the transaction of the others ({', '.join(alone)}), so a failure could come after "
-            "everything was dropped. Nothing was changed; delete the database and migrate instead"
+            "everything was dropped. Nothing was changed; migrate a new database instead, or delete this one with all "
+            "its rows first"
         )
 
 

@@ -13,7 +13,7 @@ from dao.migrate import drift, ledger
 from dao.migrate.audit import in_utc
 from dao.migrate.files import Migration, Source, has_statement, loaded
 from dao.migrate.ledger import Ledger
-from dao.migrate.plan import compare
+from dao.migrate.plan import compare, refuse
 from dao.migrate.target import Target, exists, name_of, opened
 
 __all__ = ["MigrationStatus", "State", "Status", "assert_current", "status"]
@@ -23,11 +23,15 @@ State = Literal["applied", "pending", "changed", "missing", "unfinished"]
 
 @attrs.frozen(kw_only=True)
 class MigrationStatus:
-    """One migration: where it stands, when it was applied (UTC, ISO 8601) and in how many milliseconds."""
+    """One migration: where it stands, when it was applied (UTC, ISO 8601) and in how many milliseconds.
+
+    `renamed` is the id that a missing one's file has now, if that is certain.
+    """
 
     id: str
     state: State
     reversible: bool
+    renamed: str | None = None
     out_of_order: bool = False
     applied_at: str | None = None
     duration_ms: int | None = None
@@ -88,6 +92,7 @@ def status(target: Target, migrations: Source = None) -> Status:
                 id=entry.id,
                 state=where,
                 reversible=rollback_text is not None and has_statement(rollback_text),
+                renamed=comparison.renamed.get(entry.id),
                 applied_at=in_utc(entry.applied_at),
                 duration_ms=entry.duration_ms,
             )
@@ -134,6 +139,8 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
         comparison = compare(files, state)
         drifted = [] if state.unfinished else _drift(connection, files, state)
     name = name_of(connection)
+    if comparison.renamed and comparison.renamed.keys() == set(comparison.missing):
+        refuse(attrs.evolve(comparison, pending=(), changed=(), out_of_order=(), unfinished=()), Ledger(database=name))
     if comparison.missing:
         raise SchemaTooNew(
             f"{name} has migrations that this program does not know ({', '.join(comparison.missing)}): use a newer "

@@ -224,7 +224,7 @@ def test_accept_takes_the_file_as_it_is_now(run, partly, folder):
 def test_accept_of_a_removed_file_says_what_else_can_be_done(run, partly, folder):
     """There is no text to accept; the message has the alternatives."""
     removed(folder)
-    refused(run("accept", "0002"), "0002_b: its file has gone", "dao unmark 0002_b")
+    refused(run("accept", "0002"), "0002_b: it is applied, and its file has gone", "dao unmark 0002_b")
 
 
 @pytest.mark.parametrize("name", ["mark", "unmark", "accept"])

@@ -33,6 +33,7 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
                 "id": id,
                 "state": "pending",
                 "reversible": True,
+                "renamed": None,
                 "out_of_order": False,
                 "applied_at": None,
                 "duration_ms": None,

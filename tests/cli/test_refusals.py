@@ -144,7 +144,7 @@ def test_command_file_that_is_no_database_is_refused_and_kept(run, path, name):
         run(*CALLS[name]),
         str(path),
         "is damaged or no SQLite database",
-        "restore a snapshot (`dao restore`) or a backup",
+        "restore a snapshot (`dao restore`; what was written since is lost) or a backup",
     )
     assert path.read_bytes() == content
 
@@ -155,7 +155,12 @@ def test_command_damaged_database_is_refused_and_kept(run, partly, name):
     content = partly.read_bytes()
     partly.write_bytes(content[:100] + b"\xff" * 3000 + content[3100:])
     content = partly.read_bytes()
-    refused(run(*CALLS[name]), str(partly), "is damaged", "restore a snapshot (`dao restore`) or a backup")
+    refused(
+        run(*CALLS[name]),
+        str(partly),
+        "is damaged",
+        "restore a snapshot (`dao restore`; what was written since is lost) or a backup",
+    )
     assert partly.read_bytes() == content
 
 

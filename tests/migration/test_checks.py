@@ -155,7 +155,7 @@ def test_apply_file_that_was_damaged_before_is_refused(path, url, tmp_path):
     content = path.read_bytes()
     with pytest.raises(
         DatabaseCorrupt,
-        match=r"new\.db is damaged, before any migration: restore a snapshot \(`dao restore`\) or a backup\n",
+        match=r"new\.db is damaged, before any migration: restore a snapshot \(`dao restore`; .*\) or a backup\n",
     ):
         migrate.apply(url, write(tmp_path / "sql", {"1_x.sql": "CREATE TABLE z (id);"}))
     assert path.read_bytes()[4096:] == content[4096:]

@@ -169,7 +169,7 @@ def test_reset_with_a_script_of_its_own_transaction_is_refused(path, url, tmp_pa
     with pytest.raises(MigrationFailed):
         migrate.apply(url, folder)
     before = dump(path)
-    with pytest.raises(MigrationError, match=r"the transaction of the others \(2\).* Nothing was changed; delete"):
+    with pytest.raises(MigrationError, match=r"the transaction of the others \(2\).* Nothing was changed; migrate"):
         migrate.reset(url, folder)
     assert dump(path) == before
 

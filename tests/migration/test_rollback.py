@@ -367,7 +367,7 @@ def test_accept_edit_is_what_is_undone_later(path, url, three):
     ("id", "error", "message"),
     [
         ("0003_c", MigrationError, "no migration '0003_c' is applied; those that are: 0001_a, 0002_b"),
-        ("0002_b", LedgerMismatch, "0002_b: its file has gone, so there is no edit to accept"),
+        ("0002_b", LedgerMismatch, "0002_b: it is applied, and its file has gone"),
     ],
 )
 def test_accept_what_has_no_edit_is_refused(path, url, three, id, error, message):

@@ -290,7 +290,7 @@ def folder(tmp_path: Path) -> Path:
         (
             "text.db",
             dao.DatabaseCorrupt,
-            r"damaged or no SQLite database .*: restore a snapshot \(`dao restore`\) or a backup",
+            r"damaged or no SQLite database .*: restore a snapshot \(`dao restore`; .*\) or a backup",
         ),
         ("text.db?mode=ro", dao.DatabaseCorrupt, "damaged or no SQLite database"),
         ("short.db", dao.DatabaseCorrupt, "damaged or no SQLite database"),

@@ -233,7 +233,7 @@ def test_translate_damaged_page_raises_database_corrupt(tmp_path):
     connection.close()
     assert type(error) is dao.DatabaseCorrupt
     assert isinstance(error.__cause__, apsw.CorruptError)
-    assert re.search(r"a\.db is damaged.*restore a snapshot \(`dao restore`\) or a backup", str(error))
+    assert re.search(r"a\.db is damaged.*restore a snapshot \(`dao restore`; .*\) or a backup", str(error))
 
 
 def test_translate_file_that_becomes_no_database_raises_database_corrupt(connection, tmp_path):
