@@ -274,7 +274,8 @@ class Pool:
 
         async def close_idle() -> None:
             for connection in idle:
-                await connection.aclose()
+                with contextlib.suppress(apsw.Error):
+                    await connection.aclose()
 
         # all of them, even if cancelled: each has a thread that would keep the process alive
         await shielded(close_idle)
@@ -362,9 +363,9 @@ class Pool:
 
     async def _give_back(self, connection: apsw.AsyncConnection, error: BaseException | None) -> None:
         usable = False
-        # the user may have closed it
+        # the user may have closed it, and what the user did is told already
         try:
-            with contextlib.suppress(apsw.ConnectionClosedError):
+            with contextlib.suppress(apsw.Error):
                 if self._url.is_memory or not is_broken(error):
                     usable = await connection.async_run(reset, connection)
                 if not usable or self._closed:

@@ -15,7 +15,7 @@ import apsw
 
 from dao import engine, sqlite
 from dao.engine import Connection
-from dao.errors import Error, ForeignKeyViolation, OperationalError
+from dao.errors import CommitUnknown, Error, ForeignKeyViolation, OperationalError
 
 __all__ = ["Call", "Line", "failure"]
 
@@ -137,9 +137,19 @@ class Line:
         return True
 
     def commit(self) -> bool:
-        """Commit the batch. Return whether the connection serves for another: nothing in it holds an old snapshot."""
+        """Commit the batch. Return whether the connection serves for another: nothing in it holds an old snapshot.
+
+        Raises:
+            CommitUnknown: It met an I/O error.
+            apsw.Error: Nothing is stored.
+        """
         # not from the cache of statements: a function could find it there, past the authorizer
-        self._execute("COMMIT", can_cache=False)
+        try:
+            self._execute("COMMIT", can_cache=False)
+        except apsw.Error as error:
+            if unknown := sqlite.unknown_outcome(error, self.connection):
+                raise unknown from error
+            raise
         engine._open.discard(self.connection)
         return self.connection.txn_state() == apsw.SQLITE_TXN_NONE
 
@@ -167,8 +177,11 @@ def failure(error: BaseException, connection: Connection | None) -> Callable[[],
     kind = type(known) if isinstance(known, OperationalError) else OperationalError
     detail = str(known) if isinstance(known, Error) else f"{type(known).__name__}: {known}"
 
+    if not isinstance(known, CommitUnknown):
+        detail = f"nothing of this write is stored, for the transaction that it shared with others failed: {detail}"
+
     def make() -> Error:
-        made = kind(f"nothing of this write is stored, for the transaction that it shared with others failed: {detail}")
+        made = kind(detail)
         made.__cause__ = error
         return made
 

@@ -17,7 +17,7 @@ import attrs
 import msgspec
 
 from dao import codec, crud
-from dao.engine import Connection, execute_many, fetch
+from dao.engine import Connection, execute_many, fetch, write
 from dao.errors import ConfigurationTypeError
 from dao.records import Configuration
 from dao.rows import CONFIGURATIONS
@@ -49,7 +49,7 @@ def set(connection: Connection, key: str, value: object) -> None:
             keys, datetime, timedelta, Decimal, enum members and attrs objects.
         ValueError: The key is empty, a datetime is naive, or a float is not finite.
     """
-    fetch(connection, _SET, _row(key, value))
+    write(connection, _SET, _row(key, value))
 
 
 def set_many(connection: Connection, values: Mapping[str, object]) -> None:
@@ -101,7 +101,7 @@ def exists(connection: Connection, key: str) -> bool:
 
 def delete(connection: Connection, key: str) -> bool:
     """Delete a setting. Return whether it was there. Safe to repeat."""
-    return bool(fetch(connection, _DELETE, (key,)))
+    return bool(write(connection, _DELETE, (key,)))
 
 
 def _end_of_prefix(prefix: str) -> str | None:

@@ -29,6 +29,7 @@ __all__ = [
     "probe",
     "run_in_transaction",
     "transaction",
+    "write",
 ]
 
 T = TypeVar("T")
@@ -69,6 +70,20 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
         _raise(error, connection)
 
 
+def write(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    """Run one statement that changes rows to its end and return its rows; outside of a transaction it is one.
+
+    Raises:
+        CommitUnknown: It was one, and met an I/O error.
+        Error: As `fetch`; then nothing was changed.
+    """
+    alone = not connection.in_transaction
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    except apsw.Error as error:
+        _raise(error, connection, commits=alone)
+
+
 def fetch_changed(
     connection: Connection,
     change: str,
@@ -83,6 +98,7 @@ def fetch_changed(
     change. If nothing was changed, what is read may be newer than that.
 
     Raises:
+        CommitUnknown: The commit met an I/O error.
         Error: As `fetch`; then nothing was changed.
     """
     # a statement of the caller's that is not at its end yet holds a transaction, too
@@ -105,7 +121,10 @@ def fetch_changed(
                 with contextlib.suppress(apsw.InterruptError):
                     changing.fetchall()
             raise
-        changing.fetchall()
+        try:
+            changing.fetchall()
+        except apsw.Error as error:
+            _raise(error, connection, commits=True)
     except apsw.Error as error:
         _raise(error, connection)
     return judged
@@ -115,6 +134,7 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
     """Run one statement for each of the rows, all in one transaction.
 
     Raises:
+        CommitUnknown: The commit met an I/O error.
         Error: As `fetch`; then none of the rows was written.
     """
     with transaction(connection):
@@ -141,9 +161,10 @@ _LACKING = re.compile(
 )
 
 
-def _raise(error: apsw.Error, connection: Connection) -> NoReturn:
+def _raise(error: apsw.Error, connection: Connection, *, commits: bool = False) -> NoReturn:
     _hold_if_lost(connection)
-    translated = sqlite.translate(error, connection)
+    unknown = sqlite.unknown_outcome(error, connection) if commits else None
+    translated = unknown or sqlite.translate(error, connection)
     if translated is None and _LACKING.match(str(error)):
         name = sqlite.file_of(connection) or "the database in memory"
         translated = SchemaOutOfDate(
@@ -198,6 +219,7 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
 
     Raises:
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
+        CommitUnknown: The commit met an I/O error.
         OperationalError: The block cannot be committed.
     """
 
@@ -212,15 +234,15 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         self._nested = connection.in_transaction
         try:
             connection.execute("SAVEPOINT dao" if self._nested else "BEGIN IMMEDIATE")
+            if not self._nested:
+                _open.add(connection)
         except BaseException as error:
             # an interruption may come when it has begun
-            if not self._nested and connection.in_transaction:
-                connection.execute("ROLLBACK")
+            if not self._nested:
+                self._undo()
             if isinstance(error, apsw.Error):
                 _raise(error, connection)
             raise
-        if not self._nested:
-            _open.add(connection)
         return connection
 
     def __exit__(
@@ -247,7 +269,7 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         except BaseException as error:
             self._undo()
             if isinstance(error, apsw.Error):
-                _raise(error, connection)
+                _raise(error, connection, commits=not self._nested)
             raise
         if not self._nested:
             _open.discard(connection)
@@ -280,12 +302,14 @@ def run_in_transaction(
 
     A replay begins anew, so what the function read is read again; what it did outside of the database is done again.
     Waits between the attempts grow from 1 to 250 ms, with full jitter, and end `deadline` seconds after the first. Inside
-    a transaction that is open already nothing is replayed: that is for whoever opened it. An interruption ends it all.
+    a transaction that is open already nothing is replayed: that is for whoever opened it. An interruption ends it all, and
+    so does `CommitUnknown`: to replay what may be stored is the caller's decision.
 
     `where` is a connection, or a pool to take one from.
 
     Raises:
         DatabaseBusy: It was busy until the deadline.
+        CommitUnknown: The commit met an I/O error.
     """
     if not isinstance(where, Connection):
         with where.acquire() as connection:

@@ -13,6 +13,7 @@ from typing import Any
 __all__ = [
     "CheckFailed",
     "CheckViolation",
+    "CommitUnknown",
     "ConfigurationTypeError",
     "DatabaseBusy",
     "DatabaseCorrupt",
@@ -155,6 +156,15 @@ class OperationalError(Error):
 
 class DatabaseBusy(OperationalError):
     """Another connection held the lock for longer than the busy timeout. Safe to repeat as a whole."""
+
+
+class CommitUnknown(OperationalError):
+    """The commit met an error after which nobody knows whether it is stored: look before you repeat it.
+
+    It may be complete in the file and not yet on the disk: other connections do not see it now, and find it there when the
+    file is opened anew. What they see is final once another commit has succeeded. Every other error of a transaction means
+    that nothing of it is stored.
+    """
 
 
 class DiskFull(OperationalError):

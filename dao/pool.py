@@ -146,6 +146,7 @@ class Pool:
             PoolTimeout: Its turn did not come in time: it never runs.
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             DatabaseBusy: Another connection kept the write lock for longer than the busy timeout.
+            CommitUnknown: The commit met an I/O error: whether this write is stored cannot be known.
             OperationalError: The shared transaction failed, and nothing of it is stored: safe to repeat.
             RuntimeError: A function that runs in `write` called it.
             ValueError: The timeout is below 0.

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from dao import codec, crud
-from dao.engine import Connection, fetch
+from dao.engine import Connection, fetch, write
 from dao.errors import NotFound
 from dao.records import Session
 from dao.rows import SESSIONS
@@ -62,7 +62,7 @@ def open(connection: Connection, *, client_id: str, metadata: Any = None, now: d
     """
     moment = codec.now() if now is None else now
     session = Session(client_id=client_id, metadata=metadata, created_at=moment)
-    fetch(connection, _CREATE, SESSIONS.to_row(session))
+    write(connection, _CREATE, SESSIONS.to_row(session))
     return session
 
 
@@ -73,13 +73,13 @@ def heartbeat(connection: Connection, id: str, *, now: datetime | None = None) -
         NotFound: No open session has this id. It may have been closed as stale: let the client open another.
     """
     moment = codec.moment_to_text(now)
-    if not fetch(connection, _HEARTBEAT, (moment, id)):
+    if not write(connection, _HEARTBEAT, (moment, id)):
         raise NotFound(f"sessions: no open session has the id {id!r}; open a new one", table="sessions", key=id)
 
 
 def close(connection: Connection, id: str) -> bool:
     """Close a session. Return whether it was open. Safe to repeat."""
-    return bool(fetch(connection, _CLOSE, (id,)))
+    return bool(write(connection, _CLOSE, (id,)))
 
 
 def get(connection: Connection, id: str) -> Session | None:
@@ -116,12 +116,12 @@ def close_stale(connection: Connection, *, older_than: timedelta, now: datetime 
     One statement: a session whose heartbeat comes at the same time is either closed or spared, and of two callers only
     one gets its id.
     """
-    return sorted(id for (id,) in fetch(connection, _CLOSE_STALE, (_cutoff(older_than, now),)))
+    return sorted(id for (id,) in write(connection, _CLOSE_STALE, (_cutoff(older_than, now),)))
 
 
 def delete_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[str]:
     """Delete all sessions, open or closed, whose last heartbeat is older than that, and return their ids, sorted."""
-    return sorted(id for (id,) in fetch(connection, _DELETE_STALE, (_cutoff(older_than, now),)))
+    return sorted(id for (id,) in write(connection, _DELETE_STALE, (_cutoff(older_than, now),)))
 
 
 def count_active(connection: Connection, *, client_id: str | None = None) -> int:

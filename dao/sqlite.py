@@ -32,6 +32,7 @@ __all__ = [
     "open_connection",
     "set_busy_timeout",
     "translate",
+    "unknown_outcome",
     "why_not_opened",
 ]
 
@@ -276,6 +277,21 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
         if isinstance(error, kind):
             return errors.OperationalError(f"{name}: {error}; {advice}")
     return None
+
+
+def unknown_outcome(error: BaseException, connection: apsw.Connection) -> errors.CommitUnknown | None:
+    """Return the error for a commit that failed so that nobody knows whether it is stored, or None if it is not stored.
+
+    When a sync fails, or there is no memory or no room for the index of the WAL, the commit may already be complete in the file.
+    """
+    if not isinstance(error, apsw.IOError | apsw.NoMemError):
+        return None
+    if getattr(error, "extendedresult", 0) in {apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ}:
+        return None  # a commit that has been written reads no more
+    return errors.CommitUnknown(
+        f"{file_of(connection) or 'the database'}: the commit failed ({error}), and whether it is stored cannot be known: check "
+        "the disk and the file system, and look at what is there before you repeat it"
+    )
 
 
 def _extended(error: apsw.Error) -> int:

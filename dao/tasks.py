@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from dao import codec, crud
-from dao.engine import Connection, execute_many, fetch
+from dao.engine import Connection, execute_many, fetch, write
 from dao.paging import Page, count_rows, find_page, walk
 from dao.records import Task, TaskStatus
 from dao.rows import TASKS
@@ -69,7 +69,7 @@ def create(connection: Connection, task: Task) -> None:
     Raises:
         UniqueViolation: A task has this id.
     """
-    fetch(connection, _CREATE, TASKS.to_row(task))
+    write(connection, _CREATE, TASKS.to_row(task))
 
 
 def create_many(connection: Connection, tasks: Iterable[Task]) -> None:
@@ -134,7 +134,7 @@ def set_status(
 
 def delete(connection: Connection, id: str) -> bool:
     """Delete a task, its places in workflows and its tool executions. Return whether it was there. Safe to repeat."""
-    return bool(fetch(connection, _DELETE, (id,)))
+    return bool(write(connection, _DELETE, (id,)))
 
 
 def find(

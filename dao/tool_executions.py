@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from dao import codec, crud
-from dao.engine import Connection, fetch, missing_parent, transaction
+from dao.engine import Connection, fetch, missing_parent, transaction, write
 from dao.errors import ForeignKeyViolation
 from dao.paging import Page, bounds, count_rows, find_page, walk
 from dao.records import ToolExecution, ToolStatus
@@ -116,7 +116,7 @@ def record(connection: Connection, execution: ToolExecution) -> None:
         ForeignKeyViolation: There is no such task.
     """
     try:
-        fetch(connection, _CREATE, TOOL_EXECUTIONS.to_row(execution))
+        write(connection, _CREATE, TOOL_EXECUTIONS.to_row(execution))
     except ForeignKeyViolation as error:
         parents = (("task_id", _TASK_EXISTS, execution.task_id),)
         raise missing_parent(connection, error, "tool_executions", parents) from error.__cause__
@@ -291,7 +291,7 @@ def delete_before(connection: Connection, moment: datetime) -> int:
     before = (codec.time_to_text(codec.millisecond(moment)),)
     with transaction(connection):
         number: int = fetch(connection, _COUNT_BEFORE, before)[0][0]
-        fetch(connection, _DELETE_BEFORE, before)
+        write(connection, _DELETE_BEFORE, before)
     return number
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dao import crud
-from dao.engine import Connection, execute_many, fetch, missing_parent, transaction
+from dao.engine import Connection, execute_many, fetch, missing_parent, transaction, write
 from dao.errors import ForeignKeyViolation
 from dao.records import MAX_INTEGER, Task, Workflow, WorkflowTask
 from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
@@ -92,7 +92,7 @@ def add(
         )
         _make_room(connection, workflow_id, task_id, sequence)
         try:
-            fetch(connection, _ADD, WORKFLOW_TASKS.to_row(link))
+            write(connection, _ADD, WORKFLOW_TASKS.to_row(link))
         except ForeignKeyViolation as error:
             parents = (("workflow_id", _WORKFLOW_EXISTS, workflow_id), ("task_id", _TASK_EXISTS, task_id))
             raise missing_parent(connection, error, "workflow_tasks", parents) from error.__cause__
@@ -106,7 +106,7 @@ def get(connection: Connection, *, workflow_id: str, task_id: str) -> WorkflowTa
 
 def remove(connection: Connection, *, workflow_id: str, task_id: str) -> bool:
     """Take a task out of a workflow; both stay. Return whether it was in. Safe to repeat."""
-    return bool(fetch(connection, _REMOVE, (workflow_id, task_id)))
+    return bool(write(connection, _REMOVE, (workflow_id, task_id)))
 
 
 def move(connection: Connection, *, workflow_id: str, task_id: str, sequence: int) -> WorkflowTask:
@@ -169,4 +169,4 @@ def _make_room(connection: Connection, workflow_id: str, task_id: str, sequence:
             raise ValueError(
                 f"no room in workflow {workflow_id!r}: a task has the last sequence, {MAX_INTEGER}; reorder it"
             )
-        fetch(connection, _MAKE_ROOM, (workflow_id, sequence, task_id))
+        write(connection, _MAKE_ROOM, (workflow_id, sequence, task_id))

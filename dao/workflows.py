@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from dao import crud
-from dao.engine import Connection, execute_many, fetch
+from dao.engine import Connection, execute_many, fetch, write
 from dao.paging import Page, count_rows, find_page, walk
 from dao.records import Workflow, WorkflowStatus
 from dao.rows import WORKFLOWS
@@ -46,7 +46,7 @@ def create(connection: Connection, workflow: Workflow) -> None:
     Raises:
         UniqueViolation: A workflow has this id.
     """
-    fetch(connection, _CREATE, WORKFLOWS.to_row(workflow))
+    write(connection, _CREATE, WORKFLOWS.to_row(workflow))
 
 
 def create_many(connection: Connection, workflows: Iterable[Workflow]) -> None:
@@ -101,7 +101,7 @@ def set_status(connection: Connection, id: str, status: WorkflowStatus | str) ->
 
 def delete(connection: Connection, id: str) -> bool:
     """Delete a workflow and its links; its tasks stay. Return whether it was there. Safe to repeat."""
-    return bool(fetch(connection, _DELETE, (id,)))
+    return bool(write(connection, _DELETE, (id,)))
 
 
 def find(

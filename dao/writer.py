@@ -8,7 +8,8 @@ What holds for each call:
 - Its function runs in a savepoint. If it fails, that savepoint is undone, and nothing else.
 - Its caller returns after the commit. Whoever was told of success is in the file, as safe as `synchronous` makes a commit.
 - A commit that fails, or an error for which SQLite gives up the transaction (disk full, I/O error, RAISE(ROLLBACK)), is
-  told to every call of the batch that had succeeded so far. Nothing of them is stored, and the next batch begins anew.
+  told to every call of the batch that had succeeded so far. Nothing of them is stored, but for a commit of which that cannot
+  be known (`CommitUnknown`), and the next batch begins anew.
 - It begins in the order of arrival, or not at all if its caller has left the queue. A batch ends when nobody waits, at
   256 calls or after 5 ms, so that a full one cannot keep its callers waiting; whoever comes then is in the next.
 """

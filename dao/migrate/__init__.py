@@ -139,8 +139,11 @@ def apply(
     Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo everything.
     With nothing pending it only reads. A script that loses rows, or drops a table or column that holds something, without
     declaring it is refused, unless `allow_data_loss`. Before a file that holds rows is changed, a snapshot of it is taken
-    beside it, and the newest `snapshots` of them are kept; 0 takes none. `report` is told what happens while it happens. Safe to repeat, and to run in
-    several processes at once: the others wait, and find nothing to do.
+    beside it, and the newest `snapshots` of them are kept; 0 takes none. Safe to repeat, and to run in several processes at
+    once: the others wait, and find nothing to do.
+
+    `report` is told what happens while it happens. What it raises undoes the run; but what is committed stays, and if it was
+    told of that, its exception is logged. So are old snapshots that cannot be removed.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -149,6 +152,7 @@ def apply(
         CheckFailed: A foreign key was broken, data would get lost, or the file is damaged.
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
         DiskFull: There is no room, for the snapshot for one.
+        CommitUnknown: The commit met an I/O error. To repeat the run is safe: it begins with what is stored.
     """
     files = loaded(migrations)
 

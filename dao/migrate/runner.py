@@ -7,6 +7,7 @@ neither an error nor kill -9 leaves a half-applied schema or a stale lock.
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from dao import sqlite
 from dao.engine import Connection
 from dao.errors import (
     CheckFailed,
+    CommitUnknown,
     DatabaseBusy,
     Error,
     LedgerMismatch,
@@ -29,7 +31,7 @@ from dao.errors import (
 from dao.migrate import drift, guard, ledger
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.content import holds_rows
-from dao.migrate.events import Drifted, Finished, Notice, Report, Result, Snapshotted, Started
+from dao.migrate.events import Drifted, Event, Finished, Notice, Report, Result, Snapshotted, Started
 from dao.migrate.files import Migration
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from dao.migrate.snapshot import Snapshot
 
 __all__ = ["run"]
+
+log = logging.getLogger("dao.migrate")
 
 
 def run(
@@ -60,6 +64,9 @@ def run(
     the first of them, in the run's transaction, which all must share then. With `snapshots`, one of a file that holds rows
     is taken before anything changes, and so many are kept.
 
+    What `report` raises ends the run as any other error does. What it raises when told of something that is committed already
+    is logged, and so are old snapshots that cannot be removed: the run has done what it says.
+
     Raises:
         MigrationFailed: A script failed.
         CheckFailed: A foreign key was broken, data got lost, or the file is damaged.
@@ -68,6 +75,7 @@ def run(
         MigrationError: After `prepare`, a script cannot share its transaction.
         DatabaseBusy: Another connection kept the lock.
         DiskFull: There is no room for the snapshot.
+        CommitUnknown: A commit met an I/O error. To repeat the run is safe: it begins with what is stored.
     """
     if connection.readonly("main"):
         raise ReadOnlyDatabase(f"{sqlite.file_of(connection)} is read-only: open it without mode=ro")
@@ -132,8 +140,15 @@ def run(
                 todo = todo[len(batch) :]
                 if found != told:
                     told = found
-                    tell(Drifted(found.differences, found.unknown))
+                    _tell_after_commit(tell, Drifted(found.differences, found.unknown))
     return results
+
+
+def _tell_after_commit(tell: Report, event: Event) -> None:
+    try:
+        tell(event)
+    except Exception:
+        log.exception("report failed for what is committed already: %r", event)
 
 
 @attrs.frozen
@@ -156,6 +171,8 @@ def _snapshot(connection: Connection, state: Ledger, *, keep: int) -> Iterator[S
     taken = snapshot.take_snapshot(connection, keep=sys.maxsize, version=version)
     try:
         yield taken
+    except CommitUnknown:
+        raise  # what this connection sees does not tell
     except BaseException:
         with contextlib.suppress(apsw.Error, Error):
             now = ledger.read(connection)
@@ -251,7 +268,7 @@ def _run_alone(
         )
         error.args = (f"{error}\n{advice}",)
         raise
-    tell(Finished(result))
+    _tell_after_commit(tell, Finished(result))
     return result, found
 
 
@@ -326,6 +343,14 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
             error.args = (f"{error}\nWhat was committed before it stays: {committed}.",)
         elif isinstance(error, MigrationFailed | CheckFailed | DatabaseBusy):
             error.args = (f"{error}\nNothing was changed.",)
+        if isinstance(error, CommitUnknown):
+            error.args = (
+                f"{error}\n`dao status` shows what is there. To repeat the run is safe: it begins with that.",
+            )
+        raise
+    except BaseException as error:
+        if results:
+            error.add_note(f"What was committed before it stays: {', '.join(result.id for result in results)}.")
         raise
 
 

@@ -8,6 +8,7 @@ While it is made it ends in `.partial`, so that a crash leaves nothing that coul
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -28,7 +29,6 @@ from dao.migrate.copies import (
     compare,
     copied,
     database_of,
-    file_errors,
     moment_of,
     new_file,
     open_file,
@@ -38,6 +38,8 @@ from dao.migrate.copies import (
 )
 from dao.migrate.events import Report
 from dao.migrate.target import Target
+
+log = logging.getLogger("dao.migrate")
 
 __all__ = ["KEEP", "Snapshot", "checked", "find", "prune", "save", "snapshots", "take_snapshot", "verify"]
 
@@ -153,16 +155,19 @@ def find(target: Target, id: str | None = None) -> Snapshot:
 def prune(target: Target, keep: int, *, spare: Path | None = None) -> list[Snapshot]:
     """Remove all but the newest `keep` snapshots of a database and return those that went; `spare` stays in any case.
 
-    Raises:
-        OperationalError: One cannot be removed.
+    If one cannot be removed, that is logged, for whatever they were to make room for is done.
     """
     if keep < 0:
         raise ValueError(f"keep={keep}: a number from 0")
-    old = [snapshot for snapshot in snapshots(target)[keep:] if snapshot.path != spare]
-    for snapshot in old:
-        with file_errors(f"cannot remove the old snapshot {snapshot.path}"), contextlib.suppress(FileNotFoundError):
-            snapshot.path.unlink()
-    return old
+    gone: list[Snapshot] = []
+    try:
+        for snapshot in snapshots(target)[keep:]:
+            if snapshot.path != spare:
+                snapshot.path.unlink(missing_ok=True)
+                gone.append(snapshot)
+    except OSError as error:
+        log.warning("old snapshots stay, for one cannot be removed (%s): check the permissions of the folder", error)
+    return gone
 
 
 def verify(path: str | os.PathLike[str]) -> None:

@@ -45,6 +45,7 @@ TREE = {
     dao.NotNullViolation: dao.IntegrityError,
     dao.OperationalError: dao.Error,
     dao.DatabaseBusy: dao.OperationalError,
+    dao.CommitUnknown: dao.OperationalError,
     dao.DiskFull: dao.OperationalError,
     dao.DatabaseCorrupt: dao.OperationalError,
     dao.ReadOnlyDatabase: dao.OperationalError,
