@@ -54,13 +54,13 @@ def foreign_key_violations(connection: Connection) -> Broken:
     """Return all broken foreign keys, by their values: those stay the same when a table is rebuilt."""
     found: Broken = Counter()
     try:
-        rows: list[Any] = connection.execute("PRAGMA foreign_key_check").fetchall()
+        rows: list[Any] = connection.execute("PRAGMA main.foreign_key_check").fetchall()
     except apsw.SQLError:  # one mismatch, and it says nothing else
         rows = []
         tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
         for (table,) in tables:
             try:
-                rows += connection.execute(f"PRAGMA foreign_key_check({quoted(table)})").fetchall()
+                rows += connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})").fetchall()
             except apsw.SQLError as error:
                 found[Mismatch(table, str(error))] += 1
     columns: dict[tuple[str, int], tuple[str, ...]] = {}
@@ -101,7 +101,7 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
 
 
 def _integrity(connection: Connection) -> list[str]:
-    problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check")]
+    problems = [str(row[0]) for row in connection.execute("PRAGMA main.integrity_check")]
     return [] if problems == ["ok"] else problems
 
 

@@ -28,7 +28,7 @@ from dao.errors import (
     MigrationFailed,
     ReadOnlyDatabase,
 )
-from dao.migrate import drift, guard, ledger
+from dao.migrate import drift, guard, ledger, session
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.content import holds_rows
 from dao.migrate.events import Drifted, Event, Finished, Notice, Report, Result, Snapshotted, Started
@@ -86,7 +86,7 @@ def run(
     found = told = drift.Found()
     # before the lock is taken: it reads the whole file
     problems = integrity_problems(connection)
-    with _settings_kept(connection), contextlib.ExitStack() as until_done:
+    with session.of_run(connection), contextlib.ExitStack() as until_done:
         while todo is None or todo:
             connection.pragma("foreign_keys", enforced)
             alone: Step | None = None
@@ -352,28 +352,3 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
         if results:
             error.add_note(f"What was committed before it stays: {', '.join(result.id for result in results)}.")
         raise
-
-
-@contextlib.contextmanager
-def _settings_kept(connection: Connection) -> Iterator[None]:
-    """Put back at the end of a block what a run and its scripts set for the connection.
-
-    A run turns foreign keys off: a table cannot be rebuilt otherwise (sqlite.org/lang_altertable.html, 7).
-    """
-    before = [value for (value,) in connection.execute(_READ_SETTINGS)]
-    try:
-        yield
-    finally:
-        for name, value in zip(_SETTINGS, before, strict=True):
-            connection.pragma(name, value)
-
-
-#: What other people's scripts set for their connection and leave set.
-_SETTINGS = (
-    "foreign_keys",
-    "ignore_check_constraints",
-    "legacy_alter_table",
-    "recursive_triggers",
-    "writable_schema",
-)
-_READ_SETTINGS = "; ".join(f"PRAGMA {name}" for name in _SETTINGS)

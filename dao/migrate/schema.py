@@ -19,6 +19,7 @@ from dao.migrate.directives import is_transactional
 from dao.migrate.files import Migration, Source, loaded
 from dao.migrate.inspection import read
 from dao.migrate.ledger import TABLES, Ledger
+from dao.migrate.session import IGNORED, apart
 from dao.migrate.structure import Difference, Schema, differences
 from dao.migrate.target import Target, exists, name_of, opened, use_defaults
 
@@ -131,14 +132,14 @@ def _replay(connection: Connection, id: str, text: str) -> None:
     try:
         if together:
             connection.execute("BEGIN")
-        connection.authorizer = _as_in_a_run(refused, together=together)
-        # drained: a statement that returns rows holds up those after it
-        for _ in connection.execute(text, can_cache=False):
-            pass
-        connection.authorizer = None
+        with apart(connection, text):
+            connection.authorizer = _as_in_a_run(refused, together=together)
+            # drained: a statement that returns rows holds up those after it
+            for _ in connection.execute(text, can_cache=False):
+                pass
+            connection.authorizer = None
         if connection.in_transaction:
             connection.execute("COMMIT")
-        connection.pragma("foreign_keys", False)  # as the next script finds it in a run
     except apsw.Error as error:
         why = f"{refused[-1]} is refused" if refused and isinstance(error, apsw.AuthError) else str(error)
         why = "it takes too long" if isinstance(error, apsw.InterruptError) else why
@@ -154,14 +155,16 @@ def _as_in_a_run(refused: list[str], *, together: bool) -> Callable[..., int]:
         if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":  # VACUUM attaches one without a name
             refused.append("ATTACH or DETACH")
             return apsw.SQLITE_DENY
+        set_ = (first or "").lower() if action == apsw.SQLITE_PRAGMA and second is not None else None
+        if set_ in IGNORED:
+            return apsw.SQLITE_IGNORE
         if not together:
             return apsw.SQLITE_OK
         if action == apsw.SQLITE_TRANSACTION and first == "ROLLBACK":
             refused.append("ROLLBACK")
             return apsw.SQLITE_DENY
         # in a transaction PRAGMA foreign_keys has no effect anyway
-        locks = action == apsw.SQLITE_PRAGMA and (first or "").lower() == "query_only" and second is not None
-        return apsw.SQLITE_IGNORE if locks or action == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
+        return apsw.SQLITE_IGNORE if set_ == "query_only" or action == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
 
     return authorize
 

@@ -14,6 +14,7 @@ from dao.engine import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
 from dao.migrate.guard import HEEDED, Guard, Loss
 from dao.migrate.ledger import TABLES
+from dao.migrate.session import IGNORED, apart
 from dao.migrate.statements import end_of_statement, has_statement, start_of_statement
 
 __all__ = ["Ran", "run_script"]
@@ -39,10 +40,16 @@ _HEEDED = (
     | _WRITES.keys()
     | _ON_TABLE.keys()
     | {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_SAVEPOINT, apsw.SQLITE_TRANSACTION, apsw.SQLITE_PRAGMA}
+    | {apsw.SQLITE_FUNCTION}
 )
 # the authorizer looks at these for each call
 _OK, _READ = apsw.SQLITE_OK, apsw.SQLITE_READ
 _LONGEST_QUOTE = 400
+# what they give, or do, depends on the scripts before this one, or reaches those after it
+_REFUSED_FUNCTIONS = {
+    "load_extension": "load it on a connection of your own, and give that to migrate.apply",
+    "total_changes": "it counts what was done before this script, too",
+}
 
 
 @attrs.frozen
@@ -87,7 +94,7 @@ class _Script:
         return True
 
     def authorize(
-        self, action: int, first: str | None, second: str | None, database: str | None, _trigger: str | None
+        self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
     ) -> int:
         # the most frequent first: two in five read, one in four writes the schema
         guard = self.guard
@@ -111,6 +118,11 @@ class _Script:
         if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":
             # that of VACUUM has no name; None is one that has to be computed
             return self._refuse("ATTACH and DETACH: a migration changes one database")
+        if action == apsw.SQLITE_FUNCTION:
+            reason = None if trigger else _REFUSED_FUNCTIONS.get(second or "")
+            return self._refuse(f"{second}(): {reason}") if reason else _OK
+        if action == apsw.SQLITE_PRAGMA and second is not None and (reason := IGNORED.get((first or "").lower())):
+            return self._ignore(f"PRAGMA {first} = {second}: {reason}")
         if not self.transactional:
             return _OK
         if action == apsw.SQLITE_SAVEPOINT:
@@ -168,23 +180,24 @@ def run_script(
     script = _Script(text, migration=migration, path=path, transactional=transactional, notice=notice, guard=guard)
     cursor = connection.cursor()
     cursor.exec_trace = script.trace
-    authorizer, connection.authorizer = connection.authorizer, script.authorize
-    try:
-        # drained: a statement that returns rows holds up those after it
-        for _ in cursor.execute(text, can_cache=False):
-            pass
-    except apsw.Error as error:
-        _fail(connection, script, error)
-    finally:
-        cursor.close(True)
-        connection.authorizer = authorizer
-    if script.savepoints:
-        raise MigrationFailed(
-            f"{path or migration}: the script leaves the savepoint {script.savepoints[0]} open; release it",
-            migration=migration,
-            path=path,
-        )
-    return Ran(script.statements, tuple(guard.losses()))
+    with apart(connection, text):
+        authorizer, connection.authorizer = connection.authorizer, script.authorize
+        try:
+            # drained: a statement that returns rows holds up those after it
+            for _ in cursor.execute(text, can_cache=False):
+                pass
+        except apsw.Error as error:
+            _fail(connection, script, error)
+        finally:
+            cursor.close(True)
+            connection.authorizer = authorizer
+        if script.savepoints:
+            raise MigrationFailed(
+                f"{path or migration}: the script leaves the savepoint {script.savepoints[0]} open; release it",
+                migration=migration,
+                path=path,
+            )
+        return Ran(script.statements, tuple(guard.losses()))
 
 
 def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoReturn:

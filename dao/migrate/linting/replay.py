@@ -19,6 +19,7 @@ from dao.migrate.linting.schema import read
 from dao.migrate.linting.script import TEMPORARY, Event, Failure, Script, Statement
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where
 from dao.migrate.script import _culprit, _fail, _Script
+from dao.migrate.session import apart
 from dao.migrate.target import use_defaults
 
 __all__ = ["Replay"]
@@ -86,7 +87,8 @@ class Replay:
             self.connection.execute("BEGIN")
         run = _Run(self, text, id=id, path=path, transactional=transactional)
         try:
-            failure = run.to_the_end()
+            with apart(self.connection, text):
+                failure = run.to_the_end()
         finally:
             self.connection.authorizer = None
             if self.connection.in_transaction:

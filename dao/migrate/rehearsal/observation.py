@@ -11,7 +11,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.migrate import schema
+from dao.migrate import schema, session
 from dao.migrate.content import quoted, row_count
 from dao.migrate.guard import Loss
 from dao.migrate.ledger import TABLES
@@ -153,7 +153,7 @@ def children(connection: Connection) -> list[str]:
 
 # ---------------------------------------------------------------- keys
 
-_STORE = '"dao rehearsal"'
+_STORE = quoted(session.BESIDE)
 _ENCODINGS = {"UTF-8": "utf-8", "UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}
 
 

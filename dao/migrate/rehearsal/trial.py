@@ -28,8 +28,9 @@ from dao.migrate.rehearsal.observation import (
     successors,
 )
 from dao.migrate.rehearsal.working_copy import Copy
-from dao.migrate.runner import _first_batch, _settings_kept, run
+from dao.migrate.runner import _first_batch, run
 from dao.migrate.script import run_script
+from dao.migrate.session import of_run
 
 __all__ = ["Times", "longest_hold", "rehearse_step"]
 
@@ -260,7 +261,7 @@ class _Rehearsing:
     def _enforced(self) -> tuple[State, dict[str, str], list[Gone]]:
         """Run the script with foreign keys enforced, look, and undo it."""
         self.copy.begin()
-        with _settings_kept(self.copy):
+        with of_run(self.copy):
             self.copy.pragma("foreign_keys", True)
             self.copy.execute("BEGIN IMMEDIATE")
             try:
