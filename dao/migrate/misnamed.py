@@ -167,7 +167,7 @@ def _words(name: str, *, camel: bool = False) -> Words:
     if camel:
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     found: list[str] = []
-    for word in re.findall(r"[^\W\d_]+|[0-9]+", _plain(name).replace("sqlite3", "sqlite")):
+    for word in re.findall(r"[^\W\d_]+|[0-9]+", re.sub(r"sqlite[23]", "sqlite", _plain(name))):
         meant = (word.lstrip("0") or "0") if word.isdecimal() else _meant(word)
         if found and (joined := _meant(found[-1] + word)) in _DOWN:  # roll back
             meant = joined
