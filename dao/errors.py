@@ -43,11 +43,32 @@ __all__ = [
 ]
 
 
+def visible(text: str, *, line: bool = False) -> str:
+    """Return a text in which control characters, those of writing directions too, are escapes; with `line`, line ends too."""
+    if text.isprintable():
+        return text
+    import re  # noqa: PLC0415 - for what is rare
+
+    unseen = (
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff" + "\t\n" * line + "]"
+    )
+    return re.sub(unseen, lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 class Error(Exception):
     """Base of everything below: `except dao.Error` catches all that this package raises on purpose.
 
-    Pickled or copied, an error keeps its message and its attributes; its cause, often the driver's, stays behind.
+    Its text shows control characters of names as escapes, since logs and terminals would obey them; attributes have the
+    names as they are. Pickled or copied, it keeps message and attributes; its cause, often the driver's, stays behind.
     """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        for value in vars(self).values():
+            for name in value if isinstance(value, tuple) else (value,):
+                if isinstance(name, str) and "\n" in name:  # would pass for a line of ours
+                    text = text.replace(name, visible(name, line=True))
+        return visible(text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # what an exception has by itself calls the class with the message alone, and the keywords below have no defaults

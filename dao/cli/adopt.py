@@ -14,7 +14,7 @@ _TOOLS = ("sqlx", "dbmate", "goose", "golang-migrate", "diesel", "flyway", "alem
 
 
 @click.command("adopt")
-@common()
+@common(changes=True)
 @click.option("--from", "tool", type=click.Choice(_TOOLS), required=True, help="The tool that made the database.")
 @click.option("--to", metavar="ID", help="For alembic: the last of the migrations that are applied.")
 def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) -> None:

@@ -16,13 +16,14 @@ from dao.cli.common import (
     only_one_of,
 )
 from dao.cli.output import Output
+from dao.cli.streams import is_terminal
 from dao.errors import MigrationError
 
 __all__ = ["init", "redo", "reset", "rollback"]
 
 
 @click.command("rollback")
-@common()
+@common(changes=True)
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Undo the latest N. [default: 1]")
 @click.option("--to", metavar="ID", help="Undo what was applied after this migration; it stays.")
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
@@ -62,7 +63,7 @@ def rollback(
 
 
 @click.command("redo")
-@common()
+@common(changes=True)
 @click.option("--steps", type=click.IntRange(min=1), default=1, metavar="N", help="Redo the latest N. [default: 1]")
 @data_loss_option
 @no_snapshot_option
@@ -84,7 +85,7 @@ def redo(config: settings.Settings, output: Output, steps: int, allow_data_loss:
 
 
 @click.command("init")
-@common()
+@common(changes=True)
 def init(config: settings.Settings, output: Output) -> None:
     """Create the database, migrate it, print the status."""
     with output.progress():
@@ -93,7 +94,7 @@ def init(config: settings.Settings, output: Output) -> None:
 
 
 @click.command("reset")
-@common()
+@common(changes=True)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @no_snapshot_option
 def reset(config: settings.Settings, output: Output, yes: bool, no_snapshot: bool) -> None:
@@ -103,11 +104,11 @@ def reset(config: settings.Settings, output: Output, yes: bool, no_snapshot: boo
     Refuses a database with tables or views that the migrations did not make.
     """
     if not yes:
-        if not sys.stdin.isatty():
+        if not is_terminal(sys.stdin):
             raise MigrationError(
                 f"reset drops every row of {config.url.path}, and there is no terminal to ask on: add --yes to confirm"
             )
-        if not click.confirm(f"Drop every table and row of {config.url.path}, and migrate again?", err=True):
+        if not output.confirmed(f"Drop every table and row of {config.url.path}, and migrate again?"):
             raise MigrationError(f"{config.url.path} was not reset: you did not say yes. Nothing was changed")
     with output.progress():
         results = migrate.reset(

@@ -68,8 +68,8 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors on
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def common(*, migrations: bool = True) -> Callable[[F], F]:
-    """Add the options that every command has, and hand them over as `config` and `output`."""
+def common(*, migrations: bool = True, changes: bool = False) -> Callable[[F], F]:
+    """Add the options that every command has, and hand them over as `config` and `output`. `changes`: as of `Output`."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -83,7 +83,8 @@ def common(*, migrations: bool = True) -> Callable[[F], F]:
             **options: Any,
         ) -> Any:
             config = read_settings(database, folder, busy_timeout)
-            return function(config=config, output=Output(quiet=quiet, as_json=as_json), **options)
+            output = Output(quiet=quiet, as_json=as_json, changes=changes)
+            return function(config=config, output=output, **options)
 
         options = [
             click.option("-d", "--database", metavar="URL", help="Database URL. [default: $DATABASE_URL]"),

@@ -1,7 +1,7 @@
 """The command `dao`: its group, its way with errors, and the exit codes.
 
 Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 migrations are pending; 4 applied files have changed or
-gone; 5 a check found what must not be; 130 interrupted. 3 and 4 are for `status --exit-code` and `health`, 5 for `rehearse`,
+gone; 5 a check found what must not be; 130 interrupted; 141 the reader of the output has gone. 3 and 4 are for `status --exit-code` and `health`, 5 for `rehearse`,
 `verify`, `lint` and `schema`.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import sys
 
 import click
@@ -17,6 +16,7 @@ import click
 from dao import _version
 from dao.cli.commands import Commands
 from dao.cli.output import Output
+from dao.cli.streams import mend
 from dao.errors import Error
 
 __all__ = ["group", "run"]
@@ -37,13 +37,14 @@ def group() -> None:
 
 def run() -> int:
     """Run the command line and return its exit code."""
-    _mend_streams()
+    mend()
     output = Output(as_json="--json" in sys.argv[1:])
     try:
         code = group(prog_name="dao", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        usage = io.StringIO()
+        error.show(usage)
+        output.raw_error(usage.getvalue())
         _report(output, {"type": type(error).__name__, "message": error.format_message()})
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
@@ -52,29 +53,20 @@ def run() -> int:
             return 1
         output.error("interrupted; what was not committed was rolled back, `dao status` shows what stands")
         code = 130
-    except BrokenPipeError:
-        # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except (Error, OSError) as error:
         output.error(str(error))
         _report(output, _describe(error))
         code = 1
+    except Exception:  # noqa: BLE001 - a bug of ours: Python's own way to show it would obey the names in it
+        import traceback
+
+        output.raw_error(traceback.format_exc())
+        code = 1
     return code if isinstance(code, int) else 0
 
 
-def _mend_streams() -> None:
-    """Make printing safe: a stream that was closed swallows what it gets, and a letter that it cannot hold is escaped."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - it stays open to the end
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def _report(output: Output, error: dict[str, object]) -> None:
-    with contextlib.suppress(OSError):  # standard output itself may be what failed
+    with contextlib.suppress(OSError, SystemExit):  # standard output itself may be what failed
         output.json({"error": error})
 
 

@@ -24,7 +24,7 @@ def new(name: tuple[str, ...], folder: str | None, quiet: bool, as_json: bool) -
 
     Prints its two paths.
     """
-    output = Output(quiet=quiet, as_json=as_json)
+    output = Output(quiet=quiet, as_json=as_json, changes=True)
     paths = [str(path) for path in migrate.new(" ".join(name), read_settings(None, folder).migrations)]
     for path in paths:
         output.line(path)
@@ -33,7 +33,7 @@ def new(name: tuple[str, ...], folder: str | None, quiet: bool, as_json: bool) -
 
 def _ledger_command(name: str, done: str, description: str) -> click.Command:
     @click.command(name, help=description)
-    @common()
+    @common(changes=True)
     @click.argument("ids", nargs=-1, required=True, metavar="ID…")
     def command(config: settings.Settings, output: Output, ids: tuple[str, ...]) -> None:
         change: Callable[..., list[str]] = getattr(migrate, name)

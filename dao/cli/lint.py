@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +49,7 @@ def lint(folder: str | None, rules: bool, sarif: str | None, strict: bool, quiet
     source = read_settings(settings.DEFAULT_URL, folder).migrations
     findings = run(source)
     if sarif is not None:
-        _write_sarif(findings, sarif)
+        _write_sarif(output, findings, sarif)
     grave = {"error", "warning"} if strict else {"error"}
     failed = any(finding.severity in grave and finding.silenced is None for finding in findings)
     if sarif != "-":
@@ -84,16 +83,17 @@ def _print_rules(output: Output) -> None:
     from dao.migrate.linting import RULES
 
     for rule in RULES:
-        output.line(f"{rule.code} {rule.name} ({rule.severity})\n    {rule.reason}\n    To do: {rule.remedy}.")
+        for line in (f"{rule.code} {rule.name} ({rule.severity})", f"    {rule.reason}", f"    To do: {rule.remedy}."):
+            output.line(line)
     output.json([attrs.asdict(rule) for rule in RULES])
 
 
-def _write_sarif(findings: Sequence[Finding], file: str) -> None:
+def _write_sarif(output: Output, findings: Sequence[Finding], file: str) -> None:
     from dao.migrate.linting.sarif import report
 
     text = json.dumps(report(findings), indent=2) + "\n"
     if file == "-":
-        sys.stdout.write(text)
+        output.text(text)
         return
     try:
         Path(file).write_text(text, encoding="utf-8")

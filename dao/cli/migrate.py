@@ -23,7 +23,7 @@ __all__ = ["migrate_", "resolve"]
 
 
 @click.group("migrate", invoke_without_command=True)
-@common()
+@common(changes=True)
 @click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Apply the next N only.")
 @each_option
@@ -61,7 +61,7 @@ def migrate_(
 
 
 @migrate_.command("resolve")
-@common()
+@common(changes=True)
 @click.argument("id", metavar="ID")
 @click.option("--applied", is_flag=True, help="It is applied: somebody finished it.")
 @click.option("--rolled-back", is_flag=True, help="It is not: somebody undid it.")

@@ -1,6 +1,10 @@
 """What the commands print: plain lines, colour for a person at a terminal, JSON for machines.
 
-Results go to standard output, everything else (waiting, notices, errors) to standard error.
+Results go to standard output, everything else (waiting, notices, errors) to standard error. Names come from files, databases
+and other people: control characters in them are shown as escapes, and a line end in one never makes a line.
+
+What cannot be printed undoes nothing: standard error is given up in silence; a command that changes something prints its
+results there instead, and its exit code stays that of what it did. Where the print is all that was wanted, it is an error.
 """
 
 from __future__ import annotations
@@ -13,8 +17,13 @@ from typing import IO, Any
 import attrs
 
 from dao import migrate
+from dao.cli.streams import is_terminal, silence
+from dao.errors import visible
 
-__all__ = ["Output", "milliseconds"]
+__all__ = ["GONE", "Output", "milliseconds", "plain"]
+
+#: The exit code when the reader of a pipe has gone, as of a program that the signal for it ends.
+GONE = 141
 
 _COLOURS = {
     "applied": "green",
@@ -27,11 +36,16 @@ _COLOURS = {
 
 
 class Output:
-    """Prints for one command. `quiet` leaves nothing but errors, `as_json` one JSON document."""
+    """Prints for one command. `quiet` leaves nothing but errors, `as_json` one JSON document.
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+    `changes`: the command does something, beside printing.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False, changes: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self._changes = changes
+        self._lost = False
         self._consoles: dict[int, Any] = {}
         self._status: Any = None
         self._snapshot: str | None = None
@@ -43,21 +57,29 @@ class Output:
     def line(self, text: str, *, style: str | None = None) -> None:
         """Print a line of the result."""
         if not self.quiet and not self.as_json:
-            self._print(sys.stdout, text, style)
+            self._print(sys.stdout, visible(text, line=True), style)
+
+    def text(self, text: str) -> None:
+        """Print a result that is a text for a program to read, such as a schema: to a pipe or a file as it is."""
+        self._print(sys.stdout, visible(text) if is_terminal(sys.stdout) else text, None, end="")
 
     def note(self, text: str) -> None:
         """Print a line about what is going on."""
         if not self.quiet:
-            self._print(sys.stderr, text, "dim")
+            self._print(sys.stderr, visible(text, line=True), "dim")
 
     def error(self, text: str) -> None:
         """Print an error."""
-        self._print(sys.stderr, f"error: {text}", "red")
+        self._print(sys.stderr, visible(f"error: {text}"), "red")
+
+    def raw_error(self, text: str) -> None:
+        """Print an error that is written as it is to be shown."""
+        self._print(sys.stderr, visible(text), None, end="")
 
     def warning(self, text: str) -> None:
         """Print what somebody has to look at although the command did what it should."""
         if not self.quiet and not self.as_json:
-            self._print(sys.stderr, f"warning: {text}", "yellow")
+            self._print(sys.stderr, visible(f"warning: {text}"), "yellow")
 
     def drift(self, differences: Sequence[str]) -> None:
         """Warn of a schema that is not what its migrations make, if there is any difference."""
@@ -70,13 +92,39 @@ class Output:
         if self.as_json:
             import json  # 2 ms: only if it is wanted
 
-            sys.stdout.write(json.dumps(document, indent=2) + "\n")
+            self._print(sys.stdout, json.dumps(document, indent=2).replace("\x7f", "\\u007f"), None)
 
-    def _print(self, stream: IO[str], text: str, style: str | None) -> None:
-        if style and _is_terminal(stream):
-            self._rich(stream).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
-        else:
-            stream.write(text + "\n")
+    def confirmed(self, question: str, *details: str) -> bool:
+        """Ask a person to say yes, after these lines."""
+        import click
+
+        for detail in details:
+            self._print(sys.stderr, visible(detail, line=True), None)
+        return click.confirm(visible(question, line=True), err=True)
+
+    def _print(self, stream: IO[str], text: str, style: str | None, end: str = "\n") -> None:
+        if self._lost and stream is sys.stdout:
+            stream = sys.stderr
+        try:
+            if style and is_terminal(stream):
+                self._rich(stream).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+            else:
+                stream.write(text + end)
+            stream.flush()  # at the exit nobody could tell what it was
+        except OSError as error:
+            silence(stream)
+            if stream is not sys.stdout:
+                return
+            if self._changes:
+                self._lost = True
+                self._print(
+                    sys.stderr, f"warning: standard output failed ({error.strerror}); it would have said:", "yellow"
+                )
+                self._print(sys.stderr, text, None, end)
+            elif isinstance(error, BrokenPipeError):
+                sys.exit(GONE)  # whoever read it has seen enough
+            else:
+                raise
 
     def _rich(self, stream: IO[str]) -> Any:
         from rich.console import Console  # 26 ms: only for a person who looks
@@ -89,12 +137,18 @@ class Output:
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
         """Show what is running for the time of a block, on a terminal."""
-        if self.quiet or self.as_json or not _is_terminal(sys.stderr):
+        if self.quiet or self.as_json or not is_terminal(sys.stderr):
             yield
             return
-        with self._rich(sys.stderr).status("reading the migrations") as self._status:
+        self._status = self._rich(sys.stderr).status("reading the migrations")
+        try:
+            with contextlib.suppress(OSError):  # the terminal may go
+                self._status.start()
             yield
-        self._status = None
+        finally:
+            with contextlib.suppress(OSError):
+                self._status.stop()
+            self._status = None
 
     def report(self, event: migrate.Event) -> None:
         """Show what a run reports while it runs."""
@@ -102,7 +156,7 @@ class Output:
             case migrate.Started(step):
                 if self._status is not None:
                     doing = "applying" if step.direction == "apply" else "rolling back"
-                    self._status.update(f"{doing} {step.id}")
+                    self._status.update(plain(f"{doing} {step.id}"))
             case migrate.Notice(step, text):
                 self.note(f"{step.id}: {text}")
             case migrate.Snapshotted(snapshot):
@@ -218,8 +272,8 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
-def _is_terminal(stream: IO[str]) -> bool:
-    try:
-        return stream.isatty()
-    except ValueError:  # closed
-        return False
+def plain(text: str) -> str:
+    """Return a text as rich shows it as it is, though it looks for markup in it."""
+    from rich.markup import escape
+
+    return escape(visible(text, line=True))

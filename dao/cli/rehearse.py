@@ -12,7 +12,8 @@ import click
 
 from dao import migrate, settings
 from dao.cli.common import UNSAFE, allow_out_of_order_option, common
-from dao.cli.output import Output, _is_terminal, milliseconds
+from dao.cli.output import Output, milliseconds, plain
+from dao.cli.streams import is_terminal
 
 if TYPE_CHECKING:
     from dao.migrate.rehearsal.findings import Copying, Rehearsal, Rehearsed, RoundTrip, RowChange
@@ -121,7 +122,8 @@ def _print(output: Output, one: Rehearsed) -> None:
 
 def _details(output: Output, texts: Sequence[str] | Iterator[str], style: str | None = None) -> None:
     for text in texts:
-        output.line("    " + text.replace("\n", "\n    "), style=style)
+        for line in text.split("\n"):
+            output.line(f"    {line}", style=style)
 
 
 def _rows(change: RowChange) -> str:
@@ -195,7 +197,7 @@ def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], ob
     """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs."""
     from dao.migrate.rehearsal.findings import Copying
 
-    if output.quiet or output.as_json or not _is_terminal(sys.stderr):
+    if output.quiet or output.as_json or not is_terminal(sys.stderr):
         yield lambda event: None if isinstance(event, Copying | migrate.Notice) else output.report(event)
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -210,7 +212,9 @@ def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], ob
                     bar.update(task, completed=done, total=total)
                 case migrate.Started(step):
                     # how long a script will take, nobody knows; drawn now, so as not to be timed with the script
-                    bar.update(task, description=f"{_DIRECTIONS[step.direction]} {step.id}", total=None, refresh=True)
+                    bar.update(
+                        task, description=plain(f"{_DIRECTIONS[step.direction]} {step.id}"), total=None, refresh=True
+                    )
                 case migrate.Notice():
                     pass  # it is among the results
                 case _:

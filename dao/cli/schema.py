@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,12 +74,12 @@ def dump(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> No
     It holds what all migrations make, found by running them in memory. Needs no database. A file that is current stays as
     it is.
     """
-    output = Output(quiet=quiet, as_json=as_json)
+    output = Output(quiet=quiet, as_json=as_json, changes=file != "-")
     if file == "-" and as_json:
         raise click.UsageError("--output - and --json exclude each other")
     path, text = _dumped(folder, file)
     if file == "-":
-        sys.stdout.write(text)
+        output.text(text)
         return
     changed = _content(path) != text
     if changed:

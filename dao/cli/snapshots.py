@@ -12,6 +12,7 @@ import click
 from dao import settings
 from dao.cli.common import common, warn_of_drift
 from dao.cli.output import Output, milliseconds
+from dao.cli.streams import is_terminal
 from dao.errors import MigrationError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ _SHOWN = 20
 
 
 @click.command("snapshot")
-@common(migrations=False)
+@common(migrations=False, changes=True)
 def snapshot(config: settings.Settings, output: Output) -> None:
     """Copy the database into a verified file beside it.
 
@@ -69,7 +70,7 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 
 
 @click.command("restore")
-@common(migrations=False)
+@common(migrations=False, changes=True)
 @click.argument("id", required=False)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:
@@ -89,21 +90,21 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     database = config.url.path
     chosen = find(config.url, id)
     what = f"{chosen.id} ({chosen.version}, {readable(chosen.size)}, {_age(chosen)} old)"
-    if not yes and not sys.stdin.isatty():
+    if not yes and not is_terminal(sys.stdin):
         raise MigrationError(
             f"restore replaces every row of {database} by the snapshot {what}, and there is no terminal to ask on: add --yes "
             "to confirm"
         )
     if not yes:
-        click.echo(f"{database}: restore the snapshot {what}", err=True)
         changes = row_changes(config.url, chosen.path)
-        for table, (now, then) in list(changes.items())[:_SHOWN]:
-            click.echo(f"  {table}: {_rows(now)} -> {_rows(then)}", err=True)
+        details = [f"  {table}: {_rows(now)} -> {_rows(then)}" for table, (now, then) in changes.items()]
         if len(changes) > _SHOWN:
-            click.echo(f"  … and {len(changes) - _SHOWN} more tables", err=True)
+            details[_SHOWN:] = [f"  … and {len(changes) - _SHOWN} more tables"]
         if not changes:
-            click.echo("  every table has as many rows as now", err=True)
-        if not click.confirm(f"Replace all that {database} holds?", err=True):
+            details = ["  every table has as many rows as now"]
+        if not output.confirmed(
+            f"Replace all that {database} holds?", f"{database}: restore the snapshot {what}", *details
+        ):
             raise MigrationError(f"{database} was not restored: you did not say yes. Nothing was changed")
     done = put_back(config.url, chosen.id, keep=config.snapshots or KEEP, report=output.report)
     output.line(f"{database}: restored {what}", style="green")

@@ -87,7 +87,9 @@ def _print(output: Output, id: str, group: Sequence[Verification]) -> None:
             for text in texts:
                 if text not in seen:
                     seen.add(text)
-                    output.line("    " + f"{_WHERE[one.stage]}: {text}".replace("\n", "\n      "), style=style)
+                    first, *more = text.split("\n")
+                    for line in (f"{_WHERE[one.stage]}: {first}", *(f"  {line}" for line in more)):
+                        output.line(f"    {line}", style=style)
 
 
 _WHERE = {"empty": "empty database", "generated rows": "generated rows", "copy": "copy of the database"}

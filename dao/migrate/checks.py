@@ -11,7 +11,7 @@ import attrs
 
 from dao import sqlite
 from dao.engine import Connection
-from dao.errors import CheckFailed, DatabaseCorrupt
+from dao.errors import CheckFailed, DatabaseCorrupt, visible
 from dao.migrate.content import quoted
 
 __all__ = ["Broken", "Mismatch", "Violation", "check", "foreign_key_violations", "integrity_problems"]
@@ -32,7 +32,8 @@ class Violation:
 
     def __str__(self) -> str:
         pairs = ", ".join(f"{column} = {value!r}" for column, value in zip(self.columns, self.values, strict=False))
-        return f"{self.table}: {pairs or 'a row'} refers to a row of {self.parent} that does not exist"
+        what = f"{self.table}: {pairs or 'a row'} refers to a row of {self.parent} that does not exist"
+        return visible(what, line=True)
 
 
 @attrs.frozen
@@ -43,7 +44,8 @@ class Mismatch:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.table}: {self.reason}; a foreign key refers to a PRIMARY KEY or to UNIQUE columns"
+        what = f"{self.table}: {self.reason}; a foreign key refers to a PRIMARY KEY or to UNIQUE columns"
+        return visible(what, line=True)
 
 
 #: How many of each there are.

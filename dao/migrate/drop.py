@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dao.engine import Connection
-from dao.errors import MigrationError
+from dao.errors import MigrationError, visible
 from dao.migrate import schema
 from dao.migrate.content import quoted
 from dao.migrate.files import Migration
@@ -31,7 +31,7 @@ def foreign_objects(connection: Connection, migrations: Sequence[Migration], led
             f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the database file "
             "yourself if that is what you want"
         ) from error
-    return sorted(f"{kind} {name}" for kind, name in present - ours)
+    return sorted(visible(f"{kind} {name}", line=True) for kind, name in present - ours)
 
 
 def drop_all(connection: Connection) -> None:

@@ -13,12 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from dao.errors import MigrationFileError
+from dao.errors import MigrationFileError, visible
 
 __all__ = ["Refusals", "check_name", "is_folder", "is_script", "listing", "normal", "refuse", "text_of"]
-
-# what a terminal would obey, or show as a line of its own
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class Refusals(list[MigrationFileError]):
@@ -107,7 +104,7 @@ def check_name(path: Path) -> None:
         path.name.encode()
     except UnicodeEncodeError as error:
         raise MigrationFileError(f"{os.fsencode(path)!r}: the file name is not UTF-8; rename it", path=path) from error
-    if _CONTROL.search(path.name):
+    if visible(path.name, line=True) != path.name:
         raise MigrationFileError(f"{str(path)!r}: the file name holds a control character; rename it", path=path)
 
 

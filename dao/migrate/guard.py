@@ -20,7 +20,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.errors import CheckFailed
+from dao.errors import CheckFailed, visible
 from dao.migrate.content import quoted
 from dao.migrate.directives import Allowance, name_in_list
 
@@ -60,11 +60,12 @@ class Loss:
 
     def __str__(self) -> str:
         rows = f"{self.rows} row{'' if self.rows == 1 else 's'}"
+        table = visible(self.table, line=True)
         if self.kind == "rows":
-            return f"{self.table}: {rows} that no DELETE of the script names"
+            return f"{table}: {rows} that no DELETE of the script names"
         if self.kind == "table":
-            return f"{self.table}: the table is dropped with {rows}"
-        return f"{self.table}.{self.column}: the column is dropped with its values, of {rows}"
+            return f"{table}: the table is dropped with {rows}"
+        return f"{table}.{visible(self.column or '', line=True)}: the column is dropped with its values, of {rows}"
 
     @property
     def declaration(self) -> str:

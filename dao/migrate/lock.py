@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 
+from dao.errors import visible
+
 __all__ = ["holder", "is_alive"]
 
 
 def holder(path: str) -> str | None:
-    """Return the process that holds the write lock of a database file, such as `process 4711 (python worker.py)`.
+    """Return the process that holds the write lock of a database file, such as `process 4711 (python3)`.
 
     None if no process of this machine does, or it cannot be known.
     """
@@ -28,7 +30,7 @@ def holder(path: str) -> str | None:
     if match is None:
         return None
     pid = int(match[1])
-    name = "this one" if pid == os.getpid() else _command(pid)
+    name = "this one" if pid == os.getpid() else _name(pid)
     return f"process {pid}" + (f" ({name})" if name else "")
 
 
@@ -43,10 +45,10 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def _command(pid: int) -> str:
+def _name(pid: int) -> str:
+    """Return the name of a process; its command line may hold secrets."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().split(b"\0")
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return visible(file.read().removesuffix("\n"), line=True)
     except OSError:
         return ""
-    return " ".join(word.decode(errors="replace") for word in words).strip()[:80]

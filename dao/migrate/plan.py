@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError
+from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError, visible
 from dao.migrate.directives import Allowance
 from dao.migrate.files import Migration, checksum, from_texts, has_statement, sort_key
 from dao.migrate.folder import normal
@@ -112,8 +112,8 @@ def find_id(id: str, known: Iterable[str], *, kind: str = "in the folder") -> st
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise MigrationError(f"{id!r} may be any of {', '.join(matches)}: give more of the id")
-    listed = ", ".join(ids) or "none"
+        raise MigrationError(f"{id!r} may be any of {visible(', '.join(matches), line=True)}: give more of the id")
+    listed = visible(", ".join(ids), line=True) or "none"
     raise MigrationError(f"no migration {id!r} is {kind}; those that are: {listed}")
 
 

@@ -13,7 +13,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection, connect
-from dao.errors import MigrationError
+from dao.errors import MigrationError, visible
 from dao.migrate import ledger
 from dao.migrate.directives import is_transactional
 from dao.migrate.files import Migration, Source, loaded
@@ -181,7 +181,7 @@ def applied(migrations: Sequence[Migration], state: Ledger) -> list[Script]:
         text = files.get(entry.id) if entry.text is None else entry.text
         if text is None:
             raise MigrationError(
-                f"{entry.id}: the ledger of {state.database} has no text of it, since yoyo applied it, and its file has "
+                f"{visible(entry.id, line=True)}: the ledger of {state.database} has no text of it, since yoyo applied it, and its file has "
                 "gone: put the file back"
             )
         scripts.append((entry.id, text))

@@ -10,6 +10,7 @@ from typing import Literal
 
 import attrs
 
+from dao.errors import visible
 from dao.migrate.tokens import fold
 
 __all__ = ["Difference", "Item", "Object", "Schema", "differences"]
@@ -66,9 +67,9 @@ class Difference:
     def __str__(self) -> str:
         subject = f"{self.type} {self.name}" + (f": {self.part}" if self.part else "")
         if self.kind != "changed":
-            return f"{subject} is {self.kind}"
+            return visible(f"{subject} is {self.kind}", line=True)
         expected, actual = _excerpts(self.expected or "", self.actual or "")
-        return f"{subject} is {actual}, expected {expected}"
+        return visible(f"{subject} is {actual}, expected {expected}", line=True)
 
 
 # ---------------------------------------------------------------- differences

@@ -199,7 +199,7 @@ def test_command_that_only_looks_is_not_held_up_by_a_lock(run, lock, name, code)
 
 
 def test_migrate_locked_by_another_process_names_it_while_it_waits(run, partly):
-    """A note says for whom it waits, and the error who it was: the process and its command."""
+    """A note says for whom it waits, and the error who it was: the process by its name, without its arguments."""
     script = (
         "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(); sys.stdin.read()"
     )
@@ -211,7 +211,7 @@ def test_migrate_locked_by_another_process_names_it_while_it_waits(run, partly):
         holder.stdout.readline()
         outcome = run("migrate", "--busy-timeout", "700")
         assert outcome.code == 1
-        who = f"held by process {holder.pid} ({Path(sys.executable).parent}"
+        who = f"held by process {holder.pid} ({Path(f'/proc/{holder.pid}/comm').read_text().strip()})"
         note, error = outcome.err.splitlines()[:2]
         assert note.startswith(f"waiting for the lock {who}")
         assert error.startswith(f"error: {partly} is locked, {who}")
