@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol, TypeVar
 import apsw
 
 from dao import fork, sqlite
-from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
+from dao.errors import ConnectionBusy, DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
 from dao.url import DatabaseURL, parse
 
 __all__ = [
@@ -219,6 +219,7 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
 
     Raises:
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
+        ConnectionBusy: A cursor of this connection that is not at its end stands in the way.
         CommitUnknown: The commit met an I/O error.
         OperationalError: The block cannot be committed.
     """
@@ -309,6 +310,7 @@ def run_in_transaction(
 
     Raises:
         DatabaseBusy: It was busy until the deadline.
+        ConnectionBusy: What stands in the way is a cursor or a transaction of the connection itself. Raised at once.
         CommitUnknown: The commit met an I/O error.
     """
     if not isinstance(where, Connection):
@@ -323,6 +325,8 @@ def run_in_transaction(
         try:
             with transaction(where):
                 return function(where, *args, **kwargs)
+        except ConnectionBusy:
+            raise
         except DatabaseBusy:
             import random  # noqa: PLC0415 - takes 2 ms, which who need not wait saves
 

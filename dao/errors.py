@@ -15,6 +15,7 @@ __all__ = [
     "CheckViolation",
     "CommitUnknown",
     "ConfigurationTypeError",
+    "ConnectionBusy",
     "DatabaseBusy",
     "DatabaseCorrupt",
     "DiskFull",
@@ -177,6 +178,13 @@ class OperationalError(Error):
 
 class DatabaseBusy(OperationalError):
     """Another connection held the lock for longer than the busy timeout. Safe to repeat as a whole."""
+
+
+class ConnectionBusy(DatabaseBusy):
+    """A statement or transaction of this same connection stands in the way, so that to wait or to retry does not help.
+
+    A cursor that was not read to its end, or a transaction that read before it writes, holds the database as it was then.
+    """
 
 
 class CommitUnknown(OperationalError):

@@ -263,6 +263,8 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
         return None
     name = file_of(connection) or "the database"
     if isinstance(error, _BUSY):
+        if own := _own_obstacle(error, connection, name):
+            return errors.ConnectionBusy(own)
         return errors.DatabaseBusy(f"{name} is locked by another connection ({error}): try again")
     if isinstance(error, apsw.FullError):
         return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
@@ -276,6 +278,20 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
     for kind, advice in _ADVICE.items():
         if isinstance(error, kind):
             return errors.OperationalError(f"{name}: {error}; {advice}")
+    return None
+
+
+def _own_obstacle(error: apsw.Error, connection: apsw.Connection, name: str) -> str | None:
+    """Return a message if it is the connection itself, and no other, that keeps it from going on."""
+    code = getattr(error, "extendedresult", 0)
+    # without a transaction it is another connection that was faster, for all of the busy timeout
+    if code == apsw.SQLITE_BUSY_SNAPSHOT and connection.txn_state() != apsw.SQLITE_TXN_NONE:
+        return (
+            f"{name} was changed by another connection since this one began to read it, so this one cannot write: finish or "
+            "close the cursor, or end the transaction, that reads, and begin anew; dao.transaction takes the lock before it reads"
+        )
+    if code == apsw.SQLITE_LOCKED or str(error).endswith("SQL statements in progress"):
+        return f"{name}: another statement of this connection is not at its end ({error}): finish or close its cursor"
     return None
 
 

@@ -12,7 +12,7 @@ import attrs
 
 from dao import sqlite, url
 from dao.engine import Connection, connect, transaction
-from dao.errors import DatabaseBusy, MigrationError
+from dao.errors import ConnectionBusy, DatabaseBusy, MigrationError
 from dao.migrate import ledger, lock
 from dao.migrate.ledger import Ledger
 
@@ -107,6 +107,7 @@ def exclusive(connection: Connection) -> Iterator[None]:
 
     Raises:
         DatabaseBusy: Another connection kept the lock; the message says which process, if that can be known.
+        ConnectionBusy: A cursor of the caller's connection that is not at its end stands in the way.
     """
     entered = False
     try:
@@ -114,7 +115,7 @@ def exclusive(connection: Connection) -> Iterator[None]:
             entered = True
             yield
     except DatabaseBusy as error:
-        if entered:
+        if entered or isinstance(error, ConnectionBusy):
             raise
         raise _held(sqlite.file_of(connection)) from error.__cause__
 

@@ -40,6 +40,19 @@ def test_apply_callers_database_without_a_file_is_migrated(three, memory):
     connection.close()
 
 
+def test_apply_callers_half_read_cursor_is_named_and_no_other_process_blamed(theirs, three):
+    """A cursor that holds the past keeps the run from beginning: it was said that another connection held the lock."""
+    theirs.execute("PRAGMA journal_mode = wal; CREATE TABLE t (x); INSERT INTO t VALUES (1), (2)").fetchall()
+    half_read = theirs.execute("SELECT x FROM t")
+    with contextlib.closing(apsw.Connection(theirs.filename)) as other:
+        other.execute("INSERT INTO t VALUES (3)")
+    with pytest.raises(dao.ConnectionBusy, match="finish or close the cursor") as caught:
+        migrate.apply(theirs, three)
+    assert str(caught.value).endswith("Nothing was changed.")
+    half_read.close()
+    assert ids(migrate.apply(theirs, three)) == IDS
+
+
 def allow(*_action):
     return apsw.SQLITE_OK
 

@@ -45,6 +45,7 @@ TREE = {
     dao.NotNullViolation: dao.IntegrityError,
     dao.OperationalError: dao.Error,
     dao.DatabaseBusy: dao.OperationalError,
+    dao.ConnectionBusy: dao.DatabaseBusy,
     dao.CommitUnknown: dao.OperationalError,
     dao.DiskFull: dao.OperationalError,
     dao.DatabaseCorrupt: dao.OperationalError,
@@ -289,8 +290,12 @@ def too_big(connection: apsw.Connection, other: apsw.Connection, keep: list[obje
 Provoke = Callable[[apsw.Connection, apsw.Connection, list[object]], str]
 FAILURES: dict[Provoke, tuple[type[dao.Error], int, str]] = {
     hold_lock: (dao.DatabaseBusy, apsw.SQLITE_BUSY, "is locked by another connection.*try again"),
-    stale_snapshot: (dao.DatabaseBusy, apsw.SQLITE_BUSY_SNAPSHOT, "is locked by another connection.*try again"),
-    open_cursor: (dao.DatabaseBusy, apsw.SQLITE_LOCKED, "is locked.*try again"),
+    stale_snapshot: (
+        dao.ConnectionBusy,
+        apsw.SQLITE_BUSY_SNAPSHOT,
+        "changed by another.* end the transaction, that reads",
+    ),
+    open_cursor: (dao.ConnectionBusy, apsw.SQLITE_LOCKED, "another statement of this connection .*close its cursor"),
     no_room: (dao.DiskFull, apsw.SQLITE_FULL, "no room left to write; nothing was changed. Free some space"),
     missing_folder: (dao.OperationalError, apsw.SQLITE_CANTOPEN, "unable to open.*check that the file and its folder"),
     query_only: (dao.ReadOnlyDatabase, apsw.SQLITE_READONLY, "is read-only: open it without mode=ro"),
@@ -312,6 +317,12 @@ def test_translate_failure_of_the_database_is_an_error_of_its_kind(connection, u
     assert type(error) is kind
     assert error.__cause__.extendedresult == code
     assert re.search(rf"orchestrator\.db.*{message}", str(error))
+
+
+def test_translate_snapshot_of_a_transaction_that_is_not_there_is_another_connections(connection):
+    """BEGIN IMMEDIATE may report an old snapshot when another was faster to the end; then a retry does help."""
+    error = sqlite.translate(apsw.exception_for(apsw.SQLITE_BUSY_SNAPSHOT), connection)
+    assert type(error) is dao.DatabaseBusy
 
 
 def test_translate_error_of_a_database_in_memory_names_none():

@@ -464,6 +464,61 @@ def test_run_in_transaction_inside_a_transaction_is_not_replayed(connection):
     assert titles(connection) == "a"
 
 
+WRITES = {
+    "run_in_transaction": lambda connection: dao.run_in_transaction(connection, add, "b"),
+    "transaction": lambda connection: dao.transaction(connection).__enter__(),
+    "one statement": lambda connection: add(connection, "b"),
+    "a change": lambda connection: tasks.set_status(connection, "1", "running"),
+    "many": lambda connection: tasks.create_many(connection, [Task(title="b", task_type="agent")]),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_write_beside_a_half_read_cursor_says_at_once_that_it_is_in_the_way(connection, other, write):
+    """What a cursor of the connection itself holds, no retry sets free: it was tried for 30 s, and another was blamed."""
+    add(connection, "a", id="1")
+    half_read = connection.execute("SELECT 1 UNION ALL SELECT 2 FROM tasks")
+    add(other, "x")
+    with pytest.raises(dao.ConnectionBusy, match=r"orchestrator\.db was changed by another .* close the cursor"):
+        WRITES[write](connection)
+    assert not connection.in_transaction
+    assert titles(other) == "ax"
+    half_read.close()
+    WRITES["run_in_transaction"](connection)
+    assert titles(other) == "abx"
+
+
+def test_write_in_a_transaction_of_apsws_that_read_first_says_so(connection, other):
+    """`with connection:` takes no lock before it reads: what another wrote meanwhile cannot be waited for."""
+    with (
+        pytest.raises(dao.ConnectionBusy, match=r"end the transaction, that reads.*dao\.transaction") as caught,
+        connection,
+    ):
+        titles(connection)
+        add(other, "x")
+        dao.run_in_transaction(connection, add, "a")
+    assert isinstance(caught.value, dao.DatabaseBusy)  # it is cured like one: by a replay of it all
+    with connection:
+        titles(connection)
+        add(connection, "a")
+    assert titles(other) == "ax"
+
+
+def test_run_in_transaction_cursor_left_open_by_the_function_is_not_replayed(connection):
+    """A write that was not read to its end keeps the commit from happening, each time anew: it was tried for 30 s."""
+    cursors = []
+
+    def leave_open(connection: apsw.Connection) -> None:
+        cursors.append(connection.execute("INSERT INTO configurations (key, value) VALUES ('a', '1') RETURNING key"))
+
+    with pytest.raises(dao.ConnectionBusy, match="another statement of this connection is not at its end"):
+        dao.run_in_transaction(connection, leave_open)
+    assert len(cursors) == 1
+    assert not connection.in_transaction
+    cursors.clear()
+    assert connection.execute("SELECT count(*) FROM configurations").get == 0
+
+
 def test_run_in_transaction_with_a_pool_takes_one_connection_for_all_attempts(url):
     """A pool lends a connection for the call and has it back afterwards, also after an error."""
     seen = []
