@@ -44,7 +44,8 @@ def connect(url: str | DatabaseURL) -> Connection:
     The last (SQLITE_DBCONFIG_ENABLE_QPSG) means that no plan depends on what is bound, so that nothing is prepared anew for
     another value. In SQL of your own, an index for `LIKE $1` or a partial index for `flag = $1` needs the value written out.
 
-    The file is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`). Each thread or
+    A file in another journal mode is switched to WAL for good when it is opened for writing, unless the URL says
+    `journal_mode=keep`. It is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`). Each thread or
     task needs a connection of its own, since a connection is one transaction: `dao.Pool` hands them out.
 
     A process that was forked while the file was open, in any way, cannot open it: SQLite would not lock it there, and rows

@@ -29,6 +29,7 @@ __all__ = [
     "configure",
     "connection_arguments",
     "file_of",
+    "keeping_mode",
     "open_connection",
     "set_busy_timeout",
     "translate",
@@ -107,6 +108,8 @@ def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
 def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
     """Set a new connection up: busy timeout, WAL, synchronous NORMAL, foreign keys, defensive.
 
+    With `journal_mode=keep` neither the mode is set nor, in another than WAL, what is not safe there: synchronous NORMAL.
+
     Raises:
         OperationalError: As `open_connection`.
     """
@@ -128,7 +131,10 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
             # with synchronous as SQLite has it, FULL: a power loss in the middle of the switch could damage a file with rows
             # under NORMAL, and that a file is empty is not known for as long as another program may fill it
             _use_wal(connection, url)
-        connection.pragma("synchronous", url.synchronous or "normal")
+        if url.journal_mode != "keep" or connection.pragma("journal_mode") == "wal":
+            connection.pragma("synchronous", url.synchronous or "normal")
+        elif url.synchronous:
+            connection.pragma("synchronous", url.synchronous)
         connection.pragma("journal_size_limit", _JOURNAL_SIZE_LIMIT)
         if url.cache_size is not None:
             connection.pragma("cache_size", url.cache_size)
@@ -141,7 +147,7 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
 
 def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
     # The switch needs the file to itself and ignores the busy handler: look first, and retry.
-    if url.is_memory or connection.pragma("journal_mode") == "wal":
+    if url.is_memory or url.journal_mode == "keep" or connection.pragma("journal_mode") == "wal":
         return
     deadline = time.monotonic() + (BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout) / 1000
     while True:
@@ -206,6 +212,13 @@ def set_busy_timeout(
 def absolute(url: DatabaseURL) -> DatabaseURL:
     """Return a URL that means the same file after a change of the working folder."""
     return url if url.is_memory else attrs.evolve(url, path=os.path.abspath(url.path))
+
+
+def keeping_mode(url: DatabaseURL) -> DatabaseURL:
+    """Return a URL with which a database that holds anything keeps its journal mode, unless it says itself which to set."""
+    if url.journal_mode or url.is_memory or not (os.path.exists(url.path) and os.path.getsize(url.path)):
+        return url
+    return attrs.evolve(url, journal_mode="keep")
 
 
 def check_exists(url: DatabaseURL) -> None:

@@ -38,6 +38,7 @@ class DatabaseURL:
     synchronous: str | None = None
     cache_size: int | None = None
     foreign_keys: bool | None = None
+    journal_mode: str | None = None
 
     @property
     def is_memory(self) -> bool:
@@ -51,6 +52,7 @@ class DatabaseURL:
             "synchronous": self.synchronous,
             "cache_size": self.cache_size,
             "foreign_keys": None if self.foreign_keys is None else "on" if self.foreign_keys else "off",
+            "journal_mode": self.journal_mode,
         }
         query = "&".join(f"{name}={value}" for name, value in values.items() if value is not None)
         path = MEMORY if self.is_memory else quote(self.path, safe="/:@!$&'()*+,;=~-._")
@@ -65,7 +67,8 @@ def parse(url: str) -> DatabaseURL:
     In names `?`, `#` and `%` are written `%3F`, `%23` and `%25`; blanks and other characters may stand as they are.
 
     Parameters: `mode=ro|rw|rwc`, `busy_timeout=` milliseconds, `synchronous=off|normal|full|extra`, `cache_size=` pages
-    (KiB if negative), `foreign_keys=on|off`.
+    (KiB if negative), `foreign_keys=on|off`, `journal_mode=wal|keep`: whether a database is switched to WAL when it is opened
+    for writing, which stays so in the file, or keeps the mode that it has.
 
     Raises:
         InvalidURL: It means nothing; the message says what is allowed.
@@ -161,6 +164,7 @@ _PARAMETERS: dict[str, Callable[[str], Any]] = {
     "synchronous": _choice("off", "normal", "full", "extra"),
     "cache_size": _whole_number,
     "foreign_keys": _switch,
+    "journal_mode": _choice("wal", "keep"),
 }
 
 

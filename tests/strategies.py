@@ -395,4 +395,5 @@ def database_urls() -> st.SearchStrategy[DatabaseURL]:
         synchronous=_optional(st.sampled_from(["off", "normal", "full", "extra"])),
         cache_size=_optional(st.integers(-999_999_999, 999_999_999)),
         foreign_keys=_optional(st.booleans()),
+        journal_mode=_optional(st.sampled_from(["wal", "keep"])),
     )

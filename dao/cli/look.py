@@ -112,9 +112,9 @@ def wait(config: settings.Settings, output: Output, timeout: float) -> int:
 
 def _health(config: settings.Settings, timeout: float) -> tuple[str | None, float, int]:
     """Return what is wrong, or None; the seconds that the database took to answer; the exit code."""
-    # a probe creates nothing
+    # a probe creates nothing, and sets nothing
     mode = "rw" if config.url.mode in {None, "rwc"} else config.url.mode
-    url = attrs.evolve(config.url, mode=mode)
+    url = attrs.evolve(config.url, mode=mode, journal_mode="keep")
     with attrs.evolve(config, url=url, pool_size=1).pool() as pool:
         answer = pool.health(timeout)
         if not answer.ok:

@@ -28,9 +28,11 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
     wanted = {find_id(id, files) for id in ids}
     place = {id: number for number, id in enumerate(files)}
     with opened(existing(target)) as connection, exclusive(connection):
-        writer = ledger.Writer(connection)
         state = ledger.read(connection)
         marked = [id for id in files if id in wanted and (id not in state.ids or id in state.unfinished)]
+        if not marked:
+            return []
+        writer = ledger.Writer(connection)
         for id in marked:
             if id in state.ids:
                 writer.not_applied(id, operation="unmark")

@@ -124,7 +124,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             return _Connection(self._given)
         query = "&".join(f"{name}={value}" for name, value in dburi.args.items())
         parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
-        connection = sqlite.open_connection(parsed)
+        connection = sqlite.open_connection(sqlite.keeping_mode(parsed))
         connection.pragma("foreign_keys", False)
         use_defaults(connection)
         return _Connection(connection)

@@ -50,6 +50,15 @@ _REFUSED_FUNCTIONS = {
     "load_extension": "load it on a connection of your own, and give that to migrate.apply",
     "total_changes": "it counts what was done before this script, too",
 }
+#: What a script sets in the file itself, and why it may not have taken effect.
+_LASTING = {
+    "page_size": "VACUUM changes it, outside of a transaction (`-- transactional: false`), and not in WAL mode: set `PRAGMA "
+    "journal_mode = delete` before, and wal after",
+    "auto_vacuum": "VACUUM changes it, outside of a transaction (`-- transactional: false`)",
+    "encoding": "a database that exists keeps its encoding",
+    "journal_mode": "it changes outside of a transaction (`-- transactional: false`), while nobody else has the database open",
+}
+_AUTO_VACUUM = {"none": "0", "full": "1", "incremental": "2"}
 
 
 @attrs.frozen
@@ -82,6 +91,8 @@ class _Script:
         self.begin = self.end = 0  # where in the text the running statement stands
         self.statements = 0
         self.savepoints: list[str] = []
+        self.settings: dict[str, str] = {}
+        self.mode = ""  # of the journal, if the script is about that
         self.refusal: str | None = None
 
     def trace(self, _cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
@@ -123,6 +134,12 @@ class _Script:
             return self._refuse(f"{second}(): {reason}") if reason else _OK
         if action == apsw.SQLITE_PRAGMA and second is not None and (reason := IGNORED.get((first or "").lower())):
             return self._ignore(f"PRAGMA {first} = {second}: {reason}")
+        name = (first or "").lower() if action == apsw.SQLITE_PRAGMA and second is not None else ""
+        if name == "journal_mode" and self.transactional:
+            same = str(second).lower() == self.mode
+            return _OK if same else self._ignore(f"PRAGMA {name} = {second}: {_LASTING[name]}")
+        if name in _LASTING:
+            self.settings[name] = str(second).lower()
         if not self.transactional:
             return _OK
         if action == apsw.SQLITE_SAVEPOINT:
@@ -131,9 +148,9 @@ class _Script:
             if first == "ROLLBACK":
                 return self._refuse("ROLLBACK: it would undo the other migrations of this run too")
             return self._ignore(f"{first}: the run is one transaction already")
-        if action == apsw.SQLITE_PRAGMA and (first or "").lower() == "query_only" and second is not None:
+        if name == "query_only":
             return self._ignore(f"PRAGMA query_only = {second}: the ledger has to be written")
-        if action == apsw.SQLITE_PRAGMA and (first or "").lower() == "foreign_keys" and second is not None:
+        if name == "foreign_keys":
             return self._ignore(
                 f"PRAGMA foreign_keys = {second}: they are checked at the end; `-- foreign_keys: on` at the top enforces them"
             )
@@ -169,8 +186,8 @@ def run_script(
 ) -> Ran:
     """Run a script and return what it did.
 
-    In a transaction, the script's own BEGIN, COMMIT and PRAGMA foreign_keys are ignored, with a notice. ROLLBACK,
-    ATTACH and writing to the ledger are refused.
+    In a transaction, the script's own BEGIN, COMMIT, PRAGMA foreign_keys and journal_mode are ignored, with a notice. ROLLBACK,
+    ATTACH and writing to the ledger are refused. There is a notice of settings of the file that did not take effect, too.
 
     Raises:
         MigrationFailed: A statement failed or was refused; it says where.
@@ -178,6 +195,8 @@ def run_script(
     """
     guard = Guard(connection)
     script = _Script(text, migration=migration, path=path, transactional=transactional, notice=notice, guard=guard)
+    if "journal_mode" in text.lower():
+        script.mode = str(connection.pragma("journal_mode"))
     cursor = connection.cursor()
     cursor.exec_trace = script.trace
     with apart(connection, text):
@@ -197,7 +216,22 @@ def run_script(
                 migration=migration,
                 path=path,
             )
+        _check_settings(connection, script)
         return Ran(script.statements, tuple(guard.losses()))
+
+
+def _check_settings(connection: Connection, script: _Script) -> None:
+    """Give notice of settings of the file that are not what the script wanted, or will not stay so."""
+    for name, wanted in script.settings.items():
+        setting, actual = f"PRAGMA {name} = {wanted}", str(connection.pragma(name)).lower()
+        # UTF-16 is either byte order
+        same = name == "encoding" and actual.replace("-", "").startswith(wanted.replace("-", ""))
+        if not same and actual not in {wanted, _AUTO_VACUUM.get(wanted)}:
+            script.notice(f"{setting} had no effect, it is {actual}: {_LASTING[name]}")
+        elif name == "journal_mode" and actual not in {"wal", script.mode}:
+            script.notice(f"{setting}: a program's dao.connect sets wal again, unless its URL says journal_mode=keep")
+            if script.mode == "wal":
+                connection.pragma(name, "delete")  # the others are the connection's, and would be the next script's
 
 
 def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoReturn:
@@ -226,7 +260,6 @@ def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoRetur
 
 _HINTS = {
     "cannot VACUUM": "; a script that begins with `-- transactional: false` runs outside of one",
-    "cannot change into wal mode": "; every connection of dao uses WAL already: leave the pragma out",
 }
 
 

@@ -29,6 +29,8 @@ Target = Connection | str | url.DatabaseURL
 def opened(target: Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
     """Open a database for migrations, or use the connection that the caller owns.
 
+    A new one is made in WAL mode. One that is there keeps its mode, unless the URL says `journal_mode=wal`.
+
     Raises:
         OperationalError: It cannot be opened.
         MigrationError: The caller's connection is in the middle of a transaction.
@@ -51,7 +53,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
     try:
-        connection = connect(parsed)
+        connection = connect(sqlite.keeping_mode(parsed))
     except DatabaseBusy as error:
         raise _held(os.path.abspath(parsed.path)) from error.__cause__
     use_defaults(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -19,7 +20,7 @@ import apsw
 import pytest
 
 import dao
-from dao import Task, engine, sqlite, tasks
+from dao import Task, aio, engine, sqlite, tasks
 from dao.url import DatabaseURL
 
 COUNT = "SELECT count(*) FROM sqlite_schema"
@@ -81,6 +82,10 @@ def test_connect_without_parameters_refuses_what_does_harm(tmp_path, sql):
         ("cache_size=-4096", "cache_size", -4096),
         ("cache_size=77", "cache_size", 77),
         ("mode=rwc", "journal_mode", "wal"),
+        ("journal_mode=wal", "journal_mode", "wal"),
+        ("journal_mode=keep", "journal_mode", "delete"),
+        ("journal_mode=keep", "synchronous", 2),
+        ("journal_mode=keep&synchronous=normal", "synchronous", 1),
         ("mode=ro", "query_only", 0),
         ("mode=rw&synchronous=full", "synchronous", 2),
     ],
@@ -117,6 +122,31 @@ def test_connect_database_of_another_program_becomes_wal(database):
     plain = apsw.Connection(str(database))
     assert plain.pragma("journal_mode") == "wal"
     plain.close()
+    with opened(f"sqlite:///{database}?journal_mode=keep") as connection:
+        assert (connection.pragma("journal_mode"), connection.pragma("synchronous")) == ("wal", 1)
+
+
+@pytest.mark.parametrize("kind", ["connect", "pool", "aio"])
+def test_connect_database_of_another_program_keeps_its_mode_if_told(database, kind):
+    """With `journal_mode=keep` no byte of a file changes because it is opened, and what was safe in its mode still is."""
+    plain = apsw.Connection(str(database))
+    plain.execute("CREATE TABLE t (x)")
+    plain.close()
+    before = database.read_bytes()
+    url = f"sqlite:///{database}?journal_mode=keep"
+    if kind == "connect":
+        dao.connect(url).close()
+    elif kind == "pool":
+        with dao.Pool(url) as pool, pool.acquire() as connection:
+            assert connection.pragma("synchronous") == 2
+    else:
+
+        async def ask():
+            async with aio.Pool(url) as pool:
+                assert await pool.run(engine.fetch, "PRAGMA synchronous") == [(2,)]
+
+        asyncio.run(ask())
+    assert database.read_bytes() == before
 
 
 # ---------------------------------------------------------------- busy timeout
