@@ -6,9 +6,9 @@ Nothing here knows a table or a driver.
 from __future__ import annotations
 
 import json
-import math
+import reprlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ import uuid_utils
 __all__ = [
     "decode_json",
     "decode_json_quickly",
-    "encode_json",
+    "decode_object",
     "millisecond",
     "moment_to_text",
     "new_id",
@@ -63,10 +63,18 @@ def millisecond(moment: datetime) -> datetime:
 
 
 def time_to_text(moment: datetime) -> str:
-    """Return a UTC datetime, cut to the whole millisecond, as `YYYY-MM-DDTHH:MM:SS.mmmZ`."""
+    """Return a UTC datetime, cut to the whole millisecond, as `YYYY-MM-DDTHH:MM:SS.mmmZ`.
+
+    Raises:
+        ValueError: It is not in UTC.
+    """
     # msgspec writes a datetime in a tenth of the time that isoformat takes: "…SS.mmm000Z", or "…SSZ" for a whole second
     text = _encode(moment)
-    return (text[1:24] + b"Z" if len(text) == 29 else text[1:20] + b".000Z").decode()
+    if len(text) == 29:
+        return (text[1:24] + b"Z").decode()
+    if len(text) != 22:
+        raise ValueError(f"{moment!r} is not in UTC")
+    return (text[1:20] + b".000Z").decode()
 
 
 def moment_to_text(moment: datetime | None) -> str:
@@ -107,21 +115,8 @@ _encode = msgspec.json.Encoder().encode
 decode_json_quickly: Callable[[str | bytes], Any] = msgspec.json.Decoder().decode
 
 
-def encode_json(value: object) -> str:
-    """Return the value as JSON text.
-
-    Raises:
-        TypeError: Something in it has no JSON form.
-        ValueError: A float in it is not finite, a text is not Unicode, or it is nested too deep.
-    """
-    try:
-        text = _encode(value).decode()
-        # msgspec writes NaN and infinity as null, without a word; to look for it in bytes takes twice as long
-        if "null" in text:
-            _refuse_not_finite(value)
-        return text
-    except RecursionError as error:
-        raise ValueError("nested too deep for JSON") from error
+#: The same for a text that is an object.
+decode_object: Callable[[str | bytes], dict[str, Any]] = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def decode_json(text: str) -> Any:
@@ -139,55 +134,74 @@ def decode_json(text: str) -> Any:
         return json.loads(text.partition("\0")[0], parse_constant=_refuse_constant)
 
 
-def plain_json(value: object) -> Any:
+def plain_json(value: object, name: str = "value") -> Any:
     """Return a copy of the value as it will be read back from the database.
 
     Raises:
-        TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …).
-        ValueError: As `encode_json`.
+        TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …). The message
+            begins with the place, as `config.steps[2].retry` for `name` config.
+        ValueError: A float in it is not finite, a text is not Unicode, or it is nested too deep.
     """
-    return _text_and_copy(value)[1]
+    return _same(value, name)[1]
 
 
-def plain_json_text(value: object) -> str:
+def plain_json_text(value: object, name: str) -> str:
     """Return the value as JSON text that will read back equal.
 
     Raises:
         TypeError, ValueError: As `plain_json`.
     """
-    return _text_and_copy(value)[0].decode()
+    return _same(value, name)[0].decode()
 
 
-def _text_and_copy(value: object) -> tuple[bytes, Any]:
+def _same(value: object, name: str) -> tuple[bytes, Any]:
+    """Return the value's JSON, and what that reads back as: the same."""
     try:
         text = _encode(value)
         copy = decode_json_quickly(text)
         if copy == value:
             return text, copy
     except RecursionError as error:
-        raise ValueError("nested too deep for JSON") from error
-    except UnicodeEncodeError as error:
-        raise ValueError(f"not valid Unicode: {error}") from error
-    except msgspec.DecodeError:
-        pass
-    _refuse_not_finite(value)
+        raise ValueError(f"{name}: nested too deep for JSON") from error
+    except (ValueError, TypeError, msgspec.DecodeError):
+        pass  # something in it has no JSON form, or none that can be read
+    place, found = _first_fault(value, name)
+    if isinstance(found, float | int | str) and not _reads_back(found):
+        why = "more digits than Python writes" if isinstance(found, int) else ascii(found)
+        raise ValueError(f"{place}: JSON has no {why}")
     raise TypeError(
-        "not plain JSON: it would read back as a different value; "
+        f"{place}: {reprlib.repr(found)} is not plain JSON: it would read back as a different value; "
         "use dict with text keys, list, str, int, float, bool and None"
     )
 
 
+def _first_fault(value: object, place: str) -> tuple[str, object]:
+    """Return the place in a value, and what is there that JSON would change."""
+    while True:
+        inner: Iterable[tuple[str, object]] = ()
+        if isinstance(value, list):
+            inner = ((f"{place}[{index}]", item) for index, item in enumerate(value))
+        elif isinstance(value, dict):
+            for key in value:
+                if not isinstance(key, str) or not _reads_back(key):
+                    return f"a key of {place}", key
+            inner = ((_below(place, key), item) for key, item in value.items())
+        fault = next((found for found in inner if not _reads_back(found[1])), None)
+        if fault is None:
+            return place, value
+        place, value = fault
+
+
+def _reads_back(value: object) -> bool:
+    try:
+        return bool(decode_json_quickly(_encode(value)) == value)
+    except (ValueError, TypeError, msgspec.DecodeError):
+        return False
+
+
+def _below(place: str, key: str) -> str:
+    return f"{place}.{key}" if key.isidentifier() else f"{place}[{key!r}]"
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"JSON has no {name}")
-
-
-def _refuse_not_finite(value: object) -> None:
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"JSON has no {value!r}")
-    elif isinstance(value, dict):
-        for item in value.values():
-            _refuse_not_finite(item)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            _refuse_not_finite(item)

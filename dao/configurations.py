@@ -16,7 +16,7 @@ from typing import Any, TypeVar, overload
 import attrs
 import msgspec
 
-from dao import codec, crud
+from dao import codec, crud, stored
 from dao.engine import Connection, execute_many, fetch, write
 from dao.errors import ConfigurationTypeError
 from dao.records import Configuration
@@ -74,12 +74,13 @@ def get(connection: Connection, key: str, type: Any = Any, default: Any = None) 
 
     Raises:
         ConfigurationTypeError: The value is not of that type.
+        UnreadableRow: What is stored is not JSON.
     """
     rows = fetch(connection, _GET_VALUE, (key,))
     if not rows:
         return default
     (text,) = rows[0]
-    return codec.decode_json(text) if type is Any else _value(key, text, type)
+    return _decoded(key, text) if type is Any else _value(key, text, type)
 
 
 def get_record(connection: Connection, key: str) -> Configuration | None:
@@ -91,7 +92,7 @@ def get_all(connection: Connection, prefix: str = "") -> dict[str, Any]:
     """Return all settings whose keys begin with the prefix, by key, with the values as JSON has them."""
     end = _end_of_prefix(prefix)
     rows = fetch(connection, _GET_ALL) if end is None else fetch(connection, _GET_PREFIX, (prefix, end))
-    return {key: codec.decode_json(text) for key, text in rows if key.startswith(prefix)}
+    return {key: _decoded(key, text) for key, text in rows if key.startswith(prefix)}
 
 
 def exists(connection: Connection, key: str) -> bool:
@@ -140,22 +141,26 @@ def _json(value: object) -> object:
     if attrs.has(type(value)):
         converter = _converter()
         plain = converter.unstructure(value)
-        if converter.structure(codec.plain_json(plain), type(value)) != value:
+        if converter.structure(codec.plain_json(plain, "value"), type(value)) != value:
             raise TypeError(f"{value!r} cannot be stored: it would not read back the same")
         return plain
     return value
 
 
+def _decoded(key: str, text: str) -> Any:
+    return stored.decoded(Configuration, (key,), "value", text)
+
+
 def _value(key: str, text: str, kind: Any) -> Any:
     try:
         if attrs.has(kind):
-            return _converter().structure(codec.decode_json(text), kind)
+            return _converter().structure(_decoded(key, text), kind)
         return msgspec.json.decode(text, type=kind)
     except Exception as error:
         # cattrs raises an ExceptionGroup of whatever the class raised
         if not attrs.has(kind) and not isinstance(error, msgspec.DecodeError):
             raise
-        found = codec.decode_json(text)
+        found = _decoded(key, text)
         expected = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
         raise ConfigurationTypeError(
             f"configuration {key!r}: expected {expected}, found {type(found).__name__} ({_reason(error)})",

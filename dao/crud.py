@@ -9,12 +9,12 @@ from typing import Any, TypeVar, cast
 
 from dao.engine import Connection, fetch, fetch_changed, transaction
 from dao.errors import NotFound, StaleRecord
-from dao.records import _Stored
 from dao.rows import Table
+from dao.stored import Stored, unreadable
 
-__all__ = ["choices", "found", "get", "member", "not_found", "update"]
+__all__ = ["choices", "count_by_status", "found", "get", "member", "not_found", "update"]
 
-R = TypeVar("R", bound=_Stored)
+R = TypeVar("R", bound=Stored)
 E = TypeVar("E", bound=enum.StrEnum)
 
 
@@ -79,6 +79,19 @@ def _changed(table: Table[R], key: Sequence[str], changed: bool, rows: list[tupl
 
 def _name(key: Sequence[str]) -> object:
     return key[0] if len(key) == 1 else key
+
+
+def count_by_status(connection: Connection, record: type[R], kind: type[E], counts: str, one: str) -> dict[E, int]:
+    """Return how many rows have each status, from a statement that counts them; `one` finds the key of one with a status.
+
+    Raises:
+        UnreadableRow: Rows have a status that this program does not know.
+    """
+    found: dict[str, int] = dict(fetch(connection, counts))
+    for status in found.keys() - kind._value2member_map_.keys():
+        for key in fetch(connection, one, (status,)):
+            raise unreadable(record, key, "status", status, "which it does not know")
+    return {status: found.get(status._value_, 0) for status in kind}
 
 
 def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:

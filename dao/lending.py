@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import apsw
 import attrs
@@ -41,6 +42,10 @@ class PoolStats:
     writes: int = 0
     batches: int = 0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
+
 
 @attrs.frozen(kw_only=True)
 class Health:
@@ -49,6 +54,10 @@ class Health:
     ok: bool
     seconds: float
     error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
 
 
 def check_bounds(size: int, timeout: float) -> None:

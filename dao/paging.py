@@ -32,32 +32,21 @@ _BEGINNING, _END = "", "~"
 R = TypeVar("R")
 
 
-def _read(next: str | Callable[[], str] | None) -> str | None:
-    return next() if callable(next) else next
-
-
-@attrs.frozen(repr=False)
+@attrs.frozen
 class Page(Generic[R]):
     """One page of a listing. `next` is the cursor to pass as `after`, or None on the last page."""
 
     items: list[R]
-    # a cursor takes a tenth of the time of the whole page, and few ask for it: made when first read
-    _next: str | Callable[[], str] | None = attrs.field(eq=_read)
-
-    @property
-    def next(self) -> str | None:
-        """The cursor to pass as `after`, or None on the last page."""
-        if callable(self._next):
-            object.__setattr__(self, "_next", self._next())
-        return _read(self._next)
+    next: str | None
 
     @property
     def has_more(self) -> bool:
         """Whether another page follows."""
-        return self._next is not None
+        return self.next is not None
 
-    def __repr__(self) -> str:
-        return f"Page(items={self.items!r}, next={self.next!r})"
+    def to_dict(self: Page[Any]) -> dict[str, Any]:
+        """Return the page as a dict that any JSON encoder takes: `items` as their `to_dict` has them, and `next`."""
+        return {"items": [item.to_dict() for item in self.items], "next": self.next}
 
 
 @functools.cache
@@ -146,13 +135,13 @@ def find_page(
     if len(rows) <= limit:
         return Page(table.from_rows(rows), None)
     rows.pop()
-    return Page(table.from_rows(rows), functools.partial(_next, table, rows[-1], query))
+    last = rows[-1]
+    return Page(table.from_rows(rows), _cursor(last[_created_at(table.columns)] + last[0], query))
 
 
-def _next(table: Table[Any], row: tuple[Any, ...], query: object) -> str:
-    """Return the cursor that leads on from a row."""
-    values = dict(zip(table.columns.split(", "), row, strict=True))
-    return _cursor(values["created_at"] + values["id"], query)
+@functools.cache
+def _created_at(columns: str) -> int:
+    return columns.split(", ").index("created_at")
 
 
 @functools.cache

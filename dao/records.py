@@ -2,9 +2,6 @@
 
 A record is complete when it is made: id and timestamps included, so that storing it changes nothing. The validators
 repeat the constraints of `sql/`, under the same names; a property test holds the two together.
-
-JSON and times are decoded when they are first read: until then such an attribute of a record that came from a row holds
-the row. So a record of which only the id is read costs half as much, and one of which all is read a few percent more.
 """
 
 from __future__ import annotations
@@ -12,11 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import attrs
 
 from dao import codec
+from dao.stored import Stored
 
 __all__ = [
     "FINISHED",
@@ -77,100 +75,6 @@ class ToolStatus(_Status):
 FINISHED = frozenset({ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMEOUT})
 
 
-# ---------------------------------------------------------------- columns that are decoded later
-
-
-class _Stored:
-    """Base of the records: JSON and times decoded on first access, and the plain-dict forms."""
-
-    __slots__ = ()
-
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ()
-
-    #: The columns that are decoded later. Under the attribute `config` is the slot `_config`: it holds the value, or the row.
-    _DECODED_LATER: ClassVar[frozenset[str]] = frozenset()
-
-    @classmethod
-    def __attrs_init_subclass__(cls) -> None:
-        later = set()
-        for position, field in enumerate(attrs.fields(cls)):  # type: ignore[arg-type] # attrs calls this for its classes
-            name = field.name
-            if name in cls._JSON_COLUMNS or field.metadata.get("column") == "time":
-                later.add(name)
-                slot = cls.__dict__.get(name)
-                if slot is None:
-                    continue  # a class of somebody's own, on one of these
-                setattr(cls, f"_{name}", slot)
-                setattr(cls, name, _decoded_later(name, slot, position, is_json=name in cls._JSON_COLUMNS))
-        cls._DECODED_LATER = frozenset(later)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as a dict that any JSON encoder takes: statuses, times and ids as text, JSON decoded."""
-        return attrs.asdict(self, recurse=False, value_serializer=_plain)  # type: ignore[arg-type]
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Return the record of which `to_dict` made this dict. Fields that are absent get their defaults.
-
-        Raises:
-            ValueError: A field is unknown, or its value breaks a rule.
-            TypeError: A field that has no default is absent, or a value is of another type.
-        """
-        fields = attrs.fields_dict(cls)  # type: ignore[arg-type]
-        unknown = sorted(data.keys() - fields.keys())
-        if unknown:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
-        times = {name for name, field in fields.items() if field.metadata.get("column") == "time"}
-        return cls(
-            **{
-                name: _time_from_json(name, value) if name in times and value is not None else value
-                for name, value in data.items()
-            }
-        )
-
-
-def _decoded_later(name: str, slot: Any, position: int, *, is_json: bool) -> property:
-    """Return the attribute over a slot that holds either its value or the row, with its text at that position."""
-    # Written out with the slot's name it is read in 66 ns, by slot.__get__ in 239. No JSON value and no time is a tuple.
-    # `recover` reads the JSON texts that `decode` does not take; called for all, it would cost as much again as that.
-    scope: dict[str, Any] = {
-        "decode": codec.decode_json_quickly if is_json else codec.time_from_text,
-        "recover": codec.decode_json if is_json else codec.time_from_text,
-        "store": slot.__set__,
-    }
-    source = f"""
-def {name}(record):
-    value = record._{name}
-    if type(value) is tuple:
-        text = value[{position}]
-        if text is None:
-            value = None
-        else:
-            try:
-                value = decode(text)
-            except Exception:
-                value = recover(text)
-        store(record, value)
-    return value
-"""
-    exec(source, scope)  # noqa: S102 - of field names only, as attrs makes `__init__`
-    # attrs stores through it; who tries to assign to a frozen record is refused before
-    return property(scope[name], slot.__set__)
-
-
-def _plain(_record: object, _field: object, value: object) -> object:
-    if isinstance(value, datetime):
-        return codec.time_to_text(value)
-    return value.value if isinstance(value, enum.Enum) else value
-
-
-def _time_from_json(name: str, value: object) -> object:
-    try:
-        return codec.time_from_text(value) if isinstance(value, str) else value
-    except ValueError as error:
-        raise ValueError(f"{name}: {value!r} is no ISO 8601 time") from error
-
-
 # ---------------------------------------------------------------- fields
 
 # str.isspace() is the definition of a blank; the CHECK constraints spell the same characters out.
@@ -210,10 +114,10 @@ def _boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> 
         raise TypeError(f"{type(record).__name__}.{attribute.name} must be a bool, got {value!r}")
 
 
-def _json_object(value: Mapping[str, Any]) -> dict[str, Any]:
+def _json_object(value: Mapping[str, Any], name: str = "value") -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TypeError(f"must be a dict, got {value!r}")
-    plain: dict[str, Any] = codec.plain_json(value)
+        raise TypeError(f"{name}: must be a dict, got {value!r}")
+    plain: dict[str, Any] = codec.plain_json(value, name)
     return plain
 
 
@@ -229,6 +133,8 @@ def _name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attr
         name = field.name
         if convert is None or isinstance(convert, enum.EnumMeta):
             return field  # an enum names itself
+        if convert in {_json_object, codec.plain_json}:
+            return field.evolve(converter=lambda value: convert(value, name))  # and these name the place in the value
 
         def converter(value: Any) -> Any:
             try:
@@ -247,6 +153,8 @@ _BOOLEAN = {"column": "boolean"}
 
 # A record that was never stored was last changed when it was made.
 _WHEN_CREATED = attrs.Factory(lambda record: record.created_at, takes_self=True)
+# It takes the record, as the one above does, for `msgspec.convert` to refuse the class: it would leave out the converters.
+_NOW = attrs.Factory(lambda _record: codec.now(), takes_self=True)
 
 
 # The classes are spelled out, field by field, so that type checkers and editors see their signatures.
@@ -257,9 +165,10 @@ _WHEN_CREATED = attrs.Factory(lambda record: record.created_at, takes_self=True)
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
-class Task(_Stored):
+class Task(Stored):
     """A unit of work for an agent. `config` is a JSON object, `metadata` any JSON value."""
 
+    _TABLE: ClassVar[str] = "tasks"
     _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config", "metadata")
 
     id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
@@ -281,9 +190,10 @@ class Task(_Stored):
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
-class Workflow(_Stored):
+class Workflow(Stored):
     """A named, ordered set of tasks (its `WorkflowTask` links). `config` is a JSON object, `metadata` any JSON value."""
 
+    _TABLE: ClassVar[str] = "workflows"
     _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config", "metadata")
 
     id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
@@ -300,9 +210,11 @@ class Workflow(_Stored):
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
-class WorkflowTask(_Stored):
+class WorkflowTask(Stored):
     """A task's place in a workflow: lower sequences come first. `config` is a JSON object."""
 
+    _TABLE: ClassVar[str] = "workflow_tasks"
+    _KEY: ClassVar[tuple[str, ...]] = ("workflow_id", "task_id")
     _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config",)
 
     workflow_id: str = attrs.field(validator=_text)
@@ -316,7 +228,7 @@ class WorkflowTask(_Stored):
         return hash((self.workflow_id, self.task_id))
 
 
-class _Timed(_Stored):
+class _Timed(Stored):
     """Adds the reading of the monotonic clock at the start of a call, for the process that started it."""
 
     __slots__ = ("_monotonic",)
@@ -331,6 +243,7 @@ class ToolExecution(_Timed):
     `completed_at` is there exactly when the status is completed, failed or timeout.
     """
 
+    _TABLE: ClassVar[str] = "tool_executions"
     _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("input", "output")
 
     id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
@@ -358,9 +271,10 @@ class ToolExecution(_Timed):
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
-class Session(_Stored):
+class Session(Stored):
     """A client's WebSocket session, alive as long as its heartbeats come. `metadata` is any JSON value."""
 
+    _TABLE: ClassVar[str] = "sessions"
     _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("metadata",)
 
     id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
@@ -377,14 +291,16 @@ class Session(_Stored):
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
-class Configuration(_Stored):
+class Configuration(Stored):
     """A setting: any JSON value under a key."""
 
+    _TABLE: ClassVar[str] = "configurations"
+    _KEY: ClassVar[tuple[str, ...]] = ("key",)
     _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("value",)
 
     key: str = attrs.field(validator=_not_empty)
     value: Any = attrs.field(converter=codec.plain_json)
-    updated_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
+    updated_at: datetime = attrs.field(default=_NOW, converter=codec.millisecond, metadata=_TIME)
 
     def __hash__(self) -> int:
         return hash(self.key)

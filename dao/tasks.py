@@ -61,6 +61,7 @@ WHERE  id = $4
 RETURNING id
 """
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM tasks GROUP BY status"
+_ONE_OF_STATUS = "SELECT id FROM tasks WHERE status = $1 LIMIT 1"
 
 
 def create(connection: Connection, task: Task) -> None:
@@ -222,6 +223,9 @@ def count(
 
 
 def count_by_status(connection: Connection) -> dict[TaskStatus, int]:
-    """Return how many tasks each status has; every status is there, with zero if need be."""
-    counts: dict[str, int] = dict(fetch(connection, _COUNT_BY_STATUS))
-    return {status: counts.get(status.value, 0) for status in TaskStatus}
+    """Return how many tasks each status has; every status is there, with zero if need be.
+
+    Raises:
+        UnreadableRow: There are some with a status that this program does not know: a newer version wrote them.
+    """
+    return crud.count_by_status(connection, Task, TaskStatus, _COUNT_BY_STATUS, _ONE_OF_STATUS)

@@ -80,6 +80,10 @@ class ToolStatistics:
     p50_ms: int | None
     p95_ms: int | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
+
 
 def start(
     connection: Connection, *, tool_name: str, input: Any, task_id: str | None = None, now: datetime | None = None
@@ -306,7 +310,7 @@ def _end(
     if isinstance(execution, str):
         with transaction(connection):
             return _end(connection, get_one(connection, execution), status, output, error, now)
-    output_text = None if output is None else codec.plain_json_text(output)
+    output_text = None if output is None else codec.plain_json_text(output, "output")
     completed_at, duration = _ended(execution, now)
     parameters = (status._value_, output_text, error, completed_at, duration, execution.id)
     return crud.update(connection, TOOL_EXECUTIONS, _END, parameters, _GET, (execution.id,), stale="has ended already")

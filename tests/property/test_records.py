@@ -7,6 +7,7 @@ import decimal
 import itertools
 import json
 import pickle
+import re
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -199,7 +200,7 @@ def test_record_value_that_json_would_change_is_refused(value):
         lambda value: make_task(config={"value": value}),
         lambda value: make_tool_execution(input=[value]),
     ):
-        with pytest.raises((TypeError, ValueError), match=r"^(value|config|input): "):
+        with pytest.raises((TypeError, ValueError), match=r"^(a key of )?(value|config|input)\b.*: "):
             make(value)
 
 
@@ -235,8 +236,9 @@ def test_get_row_with_json_that_python_cannot_read_returns_the_rest(connection):
     fetch(connection, "UPDATE tasks SET metadata = $1", ("9" * 5000,))
     loaded = dao.tasks.get_one(connection, task.id)
     assert (loaded.title, loaded.config) == (task.title, task.config)
-    with pytest.raises(ValueError, match="4300 digits"):
+    with pytest.raises(dao.UnreadableRow, match="4300 digits") as caught:
         loaded.metadata  # noqa: B018 - reading it is what decodes it
+    assert (caught.value.table, caught.value.key, caught.value.column) == ("tasks", task.id, "metadata")
 
 
 def test_record_read_has_no_other_attributes(connection):
@@ -281,8 +283,48 @@ def test_update_column_not_read_keeps_its_text(connection, kind):
     assert fetch(connection, f"SELECT config, metadata FROM {kind}") == [('{ "a" : 1.50 }', "[1,2]")]
 
 
+# what JSON does not have, or would give back as something else, each in a place of its own
+WRONG = {
+    "config.steps[2].retry": ({"steps": [1, 2, {"retry": (1, 2)}]}, TypeError),
+    "config['two words']": ({"two words": decimal.Decimal(1)}, TypeError),
+    "a key of config.names": ({"names": {1: "x"}}, TypeError),
+    "config.a[0][0]": ({"a": [[{1, 2}]]}, TypeError),
+    "config.when": ({"ok": None, "when": datetime(2024, 1, 1, tzinfo=UTC)}, TypeError),
+    "config.raw": ({"raw": b"x"}, TypeError),
+    "config.object": ({"object": object()}, TypeError),
+    "config.rate": ({"rate": float("nan")}, ValueError),
+    "config.text": ({"text": "\ud800"}, ValueError),
+    "config.number": ({"number": 10**5000}, ValueError),
+}
+
+
+@pytest.mark.parametrize("place", WRONG)
+def test_value_that_is_not_plain_json_is_named_with_its_place(connection, place):
+    """Who makes a record, changes one in place or ends a call is told where the value is, and nothing is written.
+
+    A tuple, a Decimal or a key 1 that was put into a decoded value was stored as something else.
+    """
+    value, kind = WRONG[place]
+    with pytest.raises(kind, match=f"^{re.escape(place)}: "):
+        make_task(config=value)
+    with pytest.raises(kind, match=f"^{re.escape(place.replace('config', 'output'))}: "):
+        dao.tool_executions.finish(connection, make_tool_execution(status="running"), output=value)
+    task = make_task()
+    dao.tasks.create(connection, task)
+    for store in (dao.tasks.update, dao.tasks.create):
+        changed = dao.tasks.get_one(connection, task.id)
+        changed.config.update(value)
+        with pytest.raises(kind, match=f"^{re.escape(place)}: "):
+            store(connection, changed)
+    made = make_task()
+    made.config.update(value)
+    with pytest.raises(kind, match=f"^{re.escape(place)}: "):
+        dao.tasks.create_many(connection, [make_task(), made])
+    assert [one.config for one in dao.tasks.iter_all(connection)] == [task.config]
+
+
 @every_updated
-@pytest.mark.parametrize("value", [float("nan"), "\ud800", object()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("value", [float("nan"), "\ud800", object(), (1,)], ids=lambda value: type(value).__name__)
 def test_update_after_change_in_place_to_no_json_is_refused(connection, kind, value):
     """A value put in place that has no JSON form is found before anything is written."""
     module, make = UPDATED[kind]

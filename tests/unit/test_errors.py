@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dao
@@ -96,6 +96,7 @@ def filled(kind: type[dao.Error]) -> st.SearchStrategy[dao.Error]:
 
 
 @pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_error_pickled_or_copied_comes_back_with_its_attributes(kind, data):
     """Every error crosses to another process whole: those with required keywords broke the pool that they came from."""

@@ -1,0 +1,167 @@
+"""The base of the records: JSON and times that are decoded on first access, and the plain-dict forms.
+
+Until it is first read, such an attribute of a record that came from a row holds the row. So a record of which only the id is
+read costs a fifth of one that is decoded at once, and one of which all is read half as much again. Nobody can tell a record
+that was read from one that was made: `_DecodedFirst` says how.
+"""
+
+from __future__ import annotations
+
+import enum
+import reprlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Self
+
+import attrs
+
+from dao import codec
+from dao.errors import UnreadableRow
+
+__all__ = ["Stored", "decoded", "unreadable"]
+
+
+class _DecodedFirst:
+    """`record.__dataclass_fields__`, which no record has: to look for it decodes the record.
+
+    msgspec reads the slots of an attrs object at their offsets, past every property. Before, it looks for this name on the
+    object. A class must not have it: what takes a record's class for a dataclass makes records past the validators.
+    """
+
+    def __get__(self, record: Stored | None, kind: type[Stored]) -> object:
+        if record is not None:
+            for name in kind._DECODED_LATER:
+                try:
+                    getattr(record, name)
+                except Exception as error:  # noqa: BLE001 - whoever looks for an attribute hides what this raises
+                    # an encoder refuses the error, where it would have written the row
+                    getattr(kind, f"_{name}").__set__(record, (*getattr(record, f"_{name}"), error))
+        raise AttributeError(f"type object {kind.__name__!r} has no attribute '__dataclass_fields__'")
+
+
+class Stored:
+    """Base of the records: JSON decoded on first access, and the plain-dict forms."""
+
+    __slots__ = ()
+    __dataclass_fields__ = _DecodedFirst()
+
+    _TABLE: ClassVar[str]
+    _KEY: ClassVar[tuple[str, ...]] = ("id",)
+
+    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ()
+
+    #: The columns that are decoded later. Under the attribute `config` is the slot `_config`: it holds the value, or the row.
+    _DECODED_LATER: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        later = []
+        for position, field in enumerate(attrs.fields(cls)):  # type: ignore[arg-type] # attrs calls this for its classes
+            if field.name in cls._JSON_COLUMNS or field.metadata.get("column") == "time":
+                later.append(field.name)
+                slot = cls.__dict__.get(field.name)
+                if slot is not None:  # as in a class of somebody's own, on one of these
+                    setattr(cls, f"_{field.name}", slot)
+                    setattr(cls, field.name, _decoded_later(cls, field, slot, position))
+        cls._DECODED_LATER = tuple(later)
+
+    def __dir__(self) -> list[str]:
+        hidden = {"__dataclass_fields__", *(f"_{name}" for name in self._DECODED_LATER)}
+        return [name for name in super().__dir__() if name not in hidden]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as a dict that any JSON encoder takes: statuses, times and ids as text, JSON decoded."""
+        return attrs.asdict(self, recurse=False, value_serializer=_plain)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Return the record of which `to_dict` made this dict. Fields that are absent get their defaults.
+
+        Raises:
+            ValueError: A field is unknown, or its value breaks a rule.
+            TypeError: A field that has no default is absent, or a value is of another type.
+        """
+        fields = attrs.fields_dict(cls)  # type: ignore[arg-type]
+        unknown = sorted(data.keys() - fields.keys())
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
+        times = {name for name, field in fields.items() if field.metadata.get("column") == "time"}
+        return cls(
+            **{
+                name: _time_from_json(name, value) if name in times and value is not None else value
+                for name, value in data.items()
+            }
+        )
+
+
+def _decoded_later(record: type[Stored], field: attrs.Attribute[Any], slot: Any, position: int) -> property:
+    """Return the attribute over a slot that holds either its value or the row, with its text at that position."""
+    # Written out with the slot's name it is read in 66 ns, by slot.__get__ in 239. No JSON value and no time is a tuple.
+    # `recover` reads the JSON texts that `decode` does not take; called for all, it would cost as much again as that.
+    name = field.name
+    scope: dict[str, Any] = {"recover": decoded, "store": slot.__set__, "expected": object}
+    if name not in record._JSON_COLUMNS:
+        scope.update(decode=codec.time_from_text, expected=datetime)
+    elif str(field.type).startswith("dict"):
+        scope.update(decode=codec.decode_object, expected=dict)
+    else:
+        scope.update(decode=codec.decode_json_quickly)
+    source = f"""
+def {name}(record):
+    value = record._{name}
+    if type(value) is tuple:
+        text = value[{position}]
+        if {"text is None" if field.default is None else "False"}:
+            value = None
+        else:
+            try:
+                value = decode(text)
+            except Exception:
+                value = recover(type(record), ({", ".join(f"record.{part}" for part in record._KEY)},), {name!r}, text, expected)
+        store(record, value)
+    return value
+"""
+    exec(source, scope)  # noqa: S102 - of field names only, as attrs makes `__init__`
+    # attrs stores through it; who tries to assign to a frozen record is refused before
+    return property(scope[name], slot.__set__)
+
+
+def decoded(kind: type[Stored], key: Sequence[object], column: str, text: str | None, expected: type = object) -> Any:
+    """Return the value of the text that a row of a record's table has in a column: a time, or JSON.
+
+    Raises:
+        UnreadableRow: It is neither, or not of the expected type, or has a number that Python does not read.
+    """
+    try:
+        value = codec.time_from_text(text) if expected is datetime else codec.decode_json(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise unreadable(kind, key, column, text, f"which it cannot read ({error})") from error
+    if not isinstance(value, expected):
+        raise unreadable(kind, key, column, text, "which is not a JSON object")
+    return value
+
+
+def unreadable(kind: type[Stored], key: Sequence[object], column: str, value: object, why: str) -> UnreadableRow:
+    """Return the error for a row of a record's table that holds what its column cannot hold for this program."""
+    name = key[0] if len(key) == 1 else tuple(key)
+    return UnreadableRow(
+        f"{kind._TABLE}: {column} of the row {name!r} is {reprlib.repr(value)}, {why}: this program is "
+        "older than the data, or somebody wrote past the schema's constraints; run a newer version, or correct the row in SQL",
+        table=kind._TABLE,
+        key=name,
+        column=column,
+        value=value,
+    )
+
+
+def _plain(_record: object, _field: object, value: object) -> object:
+    if isinstance(value, datetime):
+        return codec.time_to_text(value)
+    return value.value if isinstance(value, enum.Enum) else value
+
+
+def _time_from_json(name: str, value: object) -> object:
+    try:
+        return codec.time_from_text(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError(f"{name}: {value!r} is no ISO 8601 time") from error
