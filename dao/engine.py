@@ -17,6 +17,7 @@ import apsw
 
 from dao import fork, sqlite
 from dao.errors import ConnectionBusy, DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
+from dao.not_utf8 import unreadable_text
 from dao.url import DatabaseURL, parse
 
 __all__ = [
@@ -69,6 +70,8 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
         return connection.execute(sql, parameters).fetchall()
     except apsw.Error as error:
         _raise(error, connection)
+    except UnicodeDecodeError as error:
+        raise unreadable_text(connection, sql, parameters) from error
 
 
 def write(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -114,7 +117,7 @@ def fetch_changed(
         try:
             changing.execute(change, parameters)
             changed = changing.fetchone() is not None
-            judged = judge(changed, connection.execute(read, key).fetchall())
+            judged = judge(changed, fetch(connection, read, key))
         except BaseException:
             if connection.txn_state() != apsw.SQLITE_TXN_NONE:
                 # it would commit whatever else is done with it, but for being interrupted
