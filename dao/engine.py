@@ -83,9 +83,14 @@ def write(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
     """
     alone = not connection.in_transaction
     try:
-        return connection.execute(sql, parameters).fetchall()
+        changing = connection.execute(sql, parameters)
+        return changing.fetchall()
     except apsw.Error as error:
         _raise(error, connection, commits=alone)
+    except UnicodeDecodeError as error:
+        if alone:
+            _abandon(connection, changing)
+        raise unreadable_text(connection, sql, parameters) from error
 
 
 def fetch_changed(
@@ -120,10 +125,7 @@ def fetch_changed(
             judged = judge(changed, fetch(connection, read, key))
         except BaseException:
             if connection.txn_state() != apsw.SQLITE_TXN_NONE:
-                # it would commit whatever else is done with it, but for being interrupted
-                connection.interrupt()
-                with contextlib.suppress(apsw.InterruptError):
-                    changing.fetchall()
+                _abandon(connection, changing)
             raise
         try:
             changing.fetchall()
@@ -132,6 +134,13 @@ def fetch_changed(
     except apsw.Error as error:
         _raise(error, connection)
     return judged
+
+
+def _abandon(connection: Connection, changing: apsw.Cursor) -> None:
+    # it would commit whatever else is done with it, but for being interrupted
+    connection.interrupt()
+    with contextlib.suppress(apsw.InterruptError):
+        changing.fetchall()
 
 
 def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:

@@ -184,12 +184,13 @@ def test_find_several_statuses_names_the_row_that_is_not_utf8(filled):
 
 
 def test_returning_with_a_text_that_is_not_utf8_is_an_unreadable_row(filled):
-    """A statement that cannot be asked again gives the same error, without the row."""
+    """A statement that cannot be asked again gives the same error, without the row, and changes nothing."""
     filled.execute("UPDATE sessions SET id = CAST(x'ff' AS TEXT)").fetchall()
     with pytest.raises(dao.UnreadableRow, match="not UTF-8") as caught:
         sessions.delete_stale(filled, older_than=-timedelta(days=1))
     assert isinstance(caught.value.__cause__, UnicodeDecodeError)
     assert caught.value.table is None
+    assert filled.execute("SELECT count(*) FROM sessions").get == 1
 
 
 def test_read_row_of_a_schema_without_not_null_names_what_is_missing(filled):
