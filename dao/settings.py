@@ -54,14 +54,15 @@ def load(
     """Return the settings: the arguments, else the environment's, else those of the `.env` in the folder, else defaults.
 
     Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT`,
-    `DATABASE_MIGRATIONS` and `DATABASE_SNAPSHOTS`; an empty value counts as none. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+    `DATABASE_MIGRATIONS` and `DATABASE_SNAPSHOTS`; an empty value counts as none. Blanks, line ends, byte order marks and quotes
+    around a value, as files from Windows and `docker --env-file` leave them, are no part of it. A busy timeout in the URL goes
+    before `DATABASE_BUSY_TIMEOUT`.
 
     Raises:
         InvalidURL: The database URL means nothing.
         ValueError: Another value means nothing; the message names its variable. Or the `.env` is not UTF-8.
     """
-    values = {name: value for name, value in _dotenv(Path(folder)).items() if value}
-    values.update({name: value for name, value in environ.items() if value})
+    values = _cleaned(_dotenv(Path(folder))) | _cleaned(environ)
     parsed = url.parse(database or values.get("DATABASE_URL") or DEFAULT_URL)
     fallback = _read(values, "DATABASE_BUSY_TIMEOUT", _milliseconds, None)
     if busy_timeout is not None or parsed.busy_timeout is None:
@@ -69,6 +70,10 @@ def load(
     size = _read(values, "DATABASE_POOL_SIZE", _size, 5)
     timeout = _read(values, "DATABASE_POOL_TIMEOUT", _timeout, 30.0)
     source = migrations or values.get("DATABASE_MIGRATIONS")
+    if isinstance(source, str):
+        source = url.cleaned(source)
+        if what := url.control_character(source):
+            raise ValueError(f"the folder of the migrations cannot have {what} in its name: remove it")
     return Settings(
         url=parsed,
         pool_size=size,
@@ -76,6 +81,13 @@ def load(
         migrations=Path(source) if source else None,
         snapshots=_read(values, "DATABASE_SNAPSHOTS", _snapshots, 3),
     )
+
+
+def _cleaned(given: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the variables of ours that have a value; a byte order mark in front of the file may stand in a name."""
+    ours = {name: url.cleaned(value) for name, value in given.items() if value and "DATABASE_" in name}
+    # the longest first: the name itself goes before one with a mark
+    return {url.cleaned(name): ours[name] for name in sorted(ours, key=len, reverse=True) if ours[name]}
 
 
 def _dotenv(folder: Path) -> Mapping[str, str | None]:

@@ -14,13 +14,20 @@ import attrs
 
 from dao.errors import InvalidURL, UnsupportedEngine
 
-__all__ = ["MEMORY", "DatabaseURL", "parse"]
+__all__ = ["MEMORY", "DatabaseURL", "cleaned", "control_character", "parse"]
 
 #: The path of a database that lives in memory and ends with its connection.
 MEMORY = ":memory:"
 
 _FORMS = "sqlite:///relative.db, sqlite:////absolute.db, sqlite:///:memory: or file:path"
 _SQLITE_SCHEMES = {"sqlite", "sqlite+apsw", "file"}
+#: What surrounds a value in a file from Windows, in one that `docker --env-file` read, or pasted: blanks, line ends, a byte
+#: order mark.
+_AROUND = " \t\r\n\v\f\x85\xa0\ufeff"
+_QUOTES = ("'", '"')
+# and what is as invisible
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_NAMES = {"\0": "a NUL", "\t": "a tab", "\n": "a line feed", "\r": "a carriage return", "\ufeff": "a byte order mark"}
 _POSTGRESQL_SCHEMES = {"postgresql", "postgres"}
 
 
@@ -32,13 +39,18 @@ class DatabaseURL:
     `busy_timeout` counts milliseconds; `cache_size` counts pages, or KiB when negative, as the pragma does.
     """
 
-    path: str
+    path: str = attrs.field()
     mode: str | None = None
     busy_timeout: int | None = None
     synchronous: str | None = None
     cache_size: int | None = None
     foreign_keys: bool | None = None
     journal_mode: str | None = None
+
+    @path.validator
+    def _check_path(self, _attribute: object, path: str) -> None:
+        if what := control_character(path):
+            raise InvalidURL(f"a file name cannot hold {what}: remove it from the database URL")
 
     @property
     def is_memory(self) -> bool:
@@ -55,8 +67,22 @@ class DatabaseURL:
             "journal_mode": self.journal_mode,
         }
         query = "&".join(f"{name}={value}" for name, value in values.items() if value is not None)
-        path = MEMORY if self.is_memory else quote(self.path, safe="/:@!$&'()*+,;=~-._")
+        path = MEMORY if self.is_memory else quote(self.path, safe="/:@!$&()*+,;=~-._")
         return f"sqlite:///{path}" + (f"?{query}" if query else "")
+
+
+def cleaned(text: str) -> str:
+    """Return a value without blanks, line ends and byte order marks around it, and without quotes that enclose all of it."""
+    text = text.strip(_AROUND)
+    if text[:1] in _QUOTES and text[-1] == text[0] and len(text) > 1:
+        return text[1:-1].strip(_AROUND)
+    return text
+
+
+def control_character(text: str) -> str | None:
+    """Return which character that nobody sees a text holds, for a message; None if it holds none."""
+    match = _CONTROL.search(text)
+    return None if match is None else f"{_NAMES.get(match[0], f'U+{ord(match[0]):04X}')} ({quote(match[0])})"
 
 
 def parse(url: str) -> DatabaseURL:
@@ -64,7 +90,8 @@ def parse(url: str) -> DatabaseURL:
 
     Forms: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:relative.db`, `sqlite:/absolute.db`,
     `file:relative.db`, `file:///absolute.db`, and for a database in memory `sqlite://` or `sqlite:///:memory:`.
-    In names `?`, `#` and `%` are written `%3F`, `%23` and `%25`; blanks and other characters may stand as they are.
+    In names `?`, `#` and `%` are written `%3F`, `%23` and `%25`; blanks and other characters may stand as they are, but no
+    control character. Blanks, line ends, a byte order mark and quotes around the whole URL are no part of it.
 
     Parameters: `mode=ro|rw|rwc`, `busy_timeout=` milliseconds, `synchronous=off|normal|full|extra`, `cache_size=` pages
     (KiB if negative), `foreign_keys=on|off`, `journal_mode=wal|keep`: whether a database is switched to WAL when it is opened
@@ -77,6 +104,11 @@ def parse(url: str) -> DatabaseURL:
     """
     if not isinstance(url, str):
         raise TypeError(f"a database URL is text, such as 'sqlite:///orchestrator.db', got {type(url).__name__}")
+    url = cleaned(url)
+    if url[-1:] in _QUOTES:
+        raise InvalidURL(
+            f"the database URL ends with {url[-1]}: remove it, or write {quote(url[-1], safe='')} for one in a name"
+        )
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
     if match is None:
         # what looks as if it held a password is not repeated
@@ -124,8 +156,6 @@ def _unquoted(text: str) -> str:
         path.encode()
     except UnicodeError as error:
         raise InvalidURL("the file name in the database URL is not UTF-8 once its %xx are decoded") from error
-    if "\0" in path:
-        raise InvalidURL("a file name cannot hold a NUL (%00)")
     return path
 
 

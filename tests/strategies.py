@@ -23,7 +23,7 @@ from dao.records import (
     WorkflowStatus,
     WorkflowTask,
 )
-from dao.url import MEMORY, DatabaseURL
+from dao.url import MEMORY, DatabaseURL, control_character
 
 #: Every character that is blank, as `str.isspace` has it.
 BLANKS = "".join(chr(number) for number in range(0x110000) if chr(number).isspace())
@@ -369,9 +369,14 @@ def zoned_moments() -> st.SearchStrategy[datetime]:
 # ---------------------------------------------------------------- URLs
 
 
+def characters_of_names() -> st.SearchStrategy[str]:
+    """Any character that the name of a database file may have: all but those that nobody sees."""
+    return st.characters(codec="utf-8").filter(lambda character: control_character(character) is None)
+
+
 def paths() -> st.SearchStrategy[str]:
-    """Any file name that SQLite can be given, absolute or relative, or the one of a database in memory."""
-    character = st.characters(codec="utf-8", exclude_characters="\x00") | st.sampled_from("/?#%&=:+@ .~\\;\n'\"")
+    """Any file name that a URL can have, absolute or relative, or the one of a database in memory."""
+    character = characters_of_names() | st.sampled_from("/?#%&=:+@ .~\\;'\"")
     return st.just(MEMORY) | st.text(character, min_size=1, max_size=30) | st.sampled_from(PATHS)
 
 
@@ -380,7 +385,7 @@ def paths() -> st.SearchStrategy[str]:
 PATHS = [
     "orchestrator.db", "/var/lib/orchestrator.db", "./:memory:", ":memory", ":memory:x", "/", "//", "//host/share", ".",
     "a?mode=ro", "a#b", "100%", "%41", "a%2Fb", "a b", "~/x", "C:\\data\\x.db", "x.db?", "localhost/x", "//localhost/x",
-    "sqlite:///x.db", "file:x", "a&b=c", "user:secret@host/x", "\u00e9\u4e2d\U0001f600", "-wal", "a+b", "+", "\n",
+    "sqlite:///x.db", "file:x", "a&b=c", "user:secret@host/x", "\u00e9\u4e2d\U0001f600", "-wal", "a+b", "+", " a ", "'a'",
 ]
 # fmt: on
 

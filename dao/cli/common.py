@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dao import migrate, settings
+from dao import migrate, settings, url
 from dao.cli.output import Output
 from dao.errors import MigrationFileError, UnsupportedEngine
 
@@ -40,9 +40,11 @@ def read_settings(
     database: str | None, migrations: str | None = None, busy_timeout: int | None = None
 ) -> settings.Settings:
     """Return the settings that the options and the environment make."""
-    if database == "":
+    if database is not None and not url.cleaned(database):
         # an unset variable in a script must not come to mean the default database
         raise click.UsageError("--database is empty: name a database, or leave the option out")
+    if migrations is not None and not url.cleaned(migrations):
+        raise click.UsageError("--migrations is empty: name a folder, or leave the option out")
     try:
         config = settings.load(database=database, migrations=migrations, busy_timeout=busy_timeout)
     except (ValueError, UnsupportedEngine) as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dao import settings
+from dao import settings, url
 from dao.cli.common import common, warn_of_drift
 from dao.cli.output import Output, milliseconds
 from dao.cli.streams import is_terminal
@@ -84,7 +84,7 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     from dao.migrate.restoration import row_changes
     from dao.migrate.snapshot import KEEP, find
 
-    if id == "":
+    if id is not None and not (id := url.cleaned(id)):
         # an unset variable in a script must not come to mean the newest
         raise click.UsageError("the ID is empty: name a snapshot, or leave it out for the newest")
     database = config.url.path

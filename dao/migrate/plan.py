@@ -8,6 +8,7 @@ from typing import Literal
 
 import attrs
 
+from dao import url
 from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError, visible
 from dao.migrate.directives import Allowance
 from dao.migrate.files import Migration, checksum, from_texts, has_statement, sort_key
@@ -106,6 +107,7 @@ def find_id(id: str, known: Iterable[str], *, kind: str = "in the folder") -> st
         MigrationError: None does, or several do.
     """
     id, ids = normal(id), list(known)
+    id = id if id in ids else url.cleaned(id)
     if id in ids:
         return id
     matches = [other for other in ids if id and other.startswith(id)]

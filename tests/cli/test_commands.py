@@ -240,6 +240,21 @@ def test_mark_unmark_accept_bad_id_changes_nothing(run, partly, name, ids, part)
     assert dump(partly) == before
 
 
+def test_ids_and_urls_from_windows_are_what_they_mean(run, partly):
+    """A script with Windows' line ends adds a carriage return to its last argument, which is no part of it."""
+    assert run("mark", "0003\r").out == "marked as applied: 0003_c\n"
+    assert run("unmark", " 0003_c\r\n", "-d", "sqlite:///orchestrator.db\r").out == "marked as not applied: 0003_c\n"
+    assert run("plan", "--to", "0003\r", "-m", "three\r").code == 0
+    run("snapshot")
+    (taken,) = run("snapshots", "--json").document["snapshots"]
+    assert run("restore", f"{taken['id']}\r", "--yes").code == 0
+    misused(run("restore", "\r", "--yes"), "the ID is empty")
+    misused(run("status", "-d", "\r"), "--database is empty")
+    misused(run("status", "-m", " "), "--migrations is empty")
+    misused(run("status", "-d", "sqlite:///a\r.db"), "cannot hold a carriage return (%0D)")
+    assert sorted(entry.name for entry in partly.parent.glob("*\r*")) == []
+
+
 # ---------------------------------------------------------------- history
 
 

@@ -50,7 +50,7 @@ def test_parse_any_text_returns_a_url_or_raises_invalid_url(text):
 
 @given(
     name=st.text(
-        st.characters(codec="utf-8", exclude_characters="\0/") | st.sampled_from("?#%&=:; '\"\\\n"),
+        strategies.characters_of_names().filter("/".__ne__) | st.sampled_from("?#%&=:; '\"\\"),
         min_size=1,
         max_size=40,
     ).filter(lambda name: name not in {".", ".."})
@@ -94,6 +94,22 @@ ACCEPTED = {
     "sqlite:///x.db?synchronous=Full&mode=rw": DatabaseURL(path="x.db", mode="rw", synchronous="full"),
     "sqlite:///x.db?cache_size=-65536": DatabaseURL(path="x.db", cache_size=-65536),
     "sqlite:///x.db?cache_size=+100": DatabaseURL(path="x.db", cache_size=100),
+    **dict.fromkeys(
+        (
+            "sqlite:///x.db\r\n",
+            "\ufeffsqlite:///x.db",
+            " sqlite:///x.db\t ",
+            "'sqlite:///x.db'\r",
+            '"sqlite:///x.db "',
+            '\ufeff"sqlite:///x.db"\n',
+            "sqlite:///x.db\xa0",
+        ),
+        DatabaseURL(path="x.db"),
+    ),
+    "sqlite:///x.db?mode=ro\r": DatabaseURL(path="x.db", mode="ro"),
+    "sqlite:///x.db%20": DatabaseURL(path="x.db "),
+    "sqlite:///%22x'y%22": DatabaseURL(path='"x\'y"'),
+    "sqlite:///x.db?journal_mode=keep": DatabaseURL(path="x.db", journal_mode="keep"),
     "sqlite:///x.db?foreign_keys=off": DatabaseURL(path="x.db", foreign_keys=False),
     "sqlite:///x.db?foreign_keys=1": DatabaseURL(path="x.db", foreign_keys=True),
     "sqlite://?busy_timeout=10&&foreign_keys=no&": DatabaseURL(path=MEMORY, busy_timeout=10, foreign_keys=False),
@@ -138,6 +154,15 @@ REFUSED = {
     "sqlite:///%zz.db": "followed by two hexadecimal digits",
     "sqlite:///%ff.db": "not UTF-8",
     "sqlite:///\udcff.db": "not UTF-8",
+    "sqlite:///x.db%0D": r"cannot hold a carriage return \(%0D\): remove it from the database URL",
+    "sqlite:///x\r\n.db": r"cannot hold a carriage return \(%0D\)",
+    "sqlite:///x.db\n/y": r"cannot hold a line feed \(%0A\)",
+    "sqlite:///\ufeffx.db": r"cannot hold a byte order mark \(%EF%BB%BF\)",
+    "sqlite:///x\x1b[2J.db": r"cannot hold U\+001B \(%1B\)",
+    "sqlite:///x\u200b.db": r"cannot hold U\+200B \(%E2%80%8B\)",
+    "sqlite:///x.db'": "ends with ': remove it, or write %27 for one in a name",
+    'sqlite:///x.db"\r': 'ends with ": remove it, or write %22',
+    "'sqlite:///x.db": "begins with its scheme",
     "sqlite:///a%00b.db": r"cannot hold a NUL \(%00\)",
     "sqlite:///x.db?timeout=5": "unknown parameter 'timeout'.*: use mode, busy_timeout, synchronous, cache_size, foreign_keys",
     "sqlite:///x.db?Mode=ro": "unknown parameter 'Mode'",
@@ -161,6 +186,13 @@ def test_parse_refused_form_says_what_is_allowed(text):
     with pytest.raises(dao.InvalidURL, match=REFUSED[text]) as caught:
         parse(text)
     assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("character", ["\0", "\n", "\r", "\x7f", "\x85", "\u202e", "\ufeff"])
+def test_database_url_with_a_control_character_is_refused(character):
+    """No URL means a file whose name nobody sees: one with a carriage return was made beside the real one."""
+    with pytest.raises(dao.InvalidURL, match="a file name cannot hold"):
+        DatabaseURL(path=f"app.db{character}")
 
 
 @pytest.mark.parametrize("text", ["postgresql://localhost/x", "postgres:///x", "PostgreSQL://localhost/x"])

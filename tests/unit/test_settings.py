@@ -92,6 +92,43 @@ def test_load_argument_goes_before_the_environment(name, monkeypatch):
     assert READ[name](settings.load(**{ARGUMENTS[name]: given})) == argument
 
 
+#: What surrounds a value in files from Windows, and in those of `docker --env-file`, which takes lines as they are.
+AROUND = ["{}\r", "{}\r\n", " {}\t", '"{}"', "'{}'\r", "\ufeff{}", '\ufeff"{} "\n', "{}\xa0"]
+
+
+@pytest.mark.parametrize("around", AROUND, ids=ascii)
+@every_variable
+def test_load_value_from_windows_is_the_value(name, around):
+    """Line ends, blanks, quotes and byte order marks around a value are no part of it: they became part of the name."""
+    value = VALUES[name][1]
+    assert READ[name](settings.load(environ={name: around.format(value)})) == value
+    if name in ARGUMENTS and name != "DATABASE_BUSY_TIMEOUT":
+        assert READ[name](settings.load(environ={}, **{ARGUMENTS[name]: around.format(value)})) == value
+    assert settings.load(environ={name: around.format("")}) == settings.load(environ={})
+
+
+@every_variable
+def test_load_byte_order_mark_before_a_name_is_passed_over(name):
+    """It hid the first variable of a file, so that the default database was opened; the name itself goes before it."""
+    one, other, _ = VALUES[name]
+    assert READ[name](settings.load(environ={f"\ufeff{name}": one})) == one
+    assert READ[name](settings.load(environ={f"\ufeff{name}": one, name: other})) == other
+    write(f"A=1\r\n\ufeff{name}={one} \r\n")
+    assert READ[name](settings.load(environ={})) == one
+
+
+@pytest.mark.parametrize("where", ["variable", "argument"])
+def test_load_folder_with_a_control_character_is_refused(where):
+    """The message names the character, which nobody would see in the name."""
+    given = (
+        {"environ": {"DATABASE_MIGRATIONS": "a\rb"}} if where == "variable" else {"migrations": "a\rb", "environ": {}}
+    )
+    with pytest.raises(
+        ValueError, match=r"the migrations cannot have a carriage return \(%0D\) in its name: remove it"
+    ):
+        settings.load(**given)
+
+
 def test_load_each_variable_from_another_place_mixes_them(monkeypatch):
     """Precedence is per variable: a file may hold some of them, the environment others."""
     write("DATABASE_POOL_SIZE=2\nDATABASE_URL=sqlite:///file.db\n")
