@@ -230,12 +230,13 @@ def check_limit(limit: int) -> None:
 
 _CHECKSUM = 8
 _TIME = len("2025-01-15T01:00:00.000Z")
+_encode = msgspec.json.Encoder().encode
 _NO_CURSOR = "not a page cursor: pass the `next` of a page, unchanged"
 
 
 def _cursor(position: str, query: object) -> str:
     encoded = position.encode()
-    return f"{binascii.crc32(encoded, binascii.crc32(msgspec.json.encode(query))):08x}{encoded.hex()}"
+    return f"{binascii.crc32(encoded, binascii.crc32(_encode(query))):08x}{encoded.hex()}"
 
 
 def _position(cursor: str, query: object) -> tuple[str, str]:
