@@ -23,7 +23,7 @@ from dao.errors import __all__ as _errors
 if _typing.TYPE_CHECKING:
     from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
     from dao.codec import new_id
-    from dao.engine import connect, run_in_transaction, transaction
+    from dao.engine import connect, transaction
     from dao.paging import Page
     from dao.pool import Health, Pool, PoolStats
     from dao.records import (
@@ -37,6 +37,7 @@ if _typing.TYPE_CHECKING:
         WorkflowStatus,
         WorkflowTask,
     )
+    from dao.replay import replaying, run_in_transaction
 
 __all__ = [
     "Configuration",
@@ -55,6 +56,7 @@ __all__ = [
     "configurations",
     "connect",
     "new_id",
+    "replaying",
     "run_in_transaction",
     "sessions",
     "tasks",
@@ -68,7 +70,8 @@ __all__ += _errors  # noqa: PLE0605 - a list of names
 _MODULES = ("configurations", "sessions", "tasks", "tool_executions", "workflow_tasks", "workflows")
 _NAMES = {
     "codec": ("new_id",),
-    "engine": ("connect", "run_in_transaction", "transaction"),
+    "engine": ("connect", "transaction"),
+    "replay": ("replaying", "run_in_transaction"),
     "paging": ("Page",),
     "pool": ("Health", "Pool", "PoolStats"),
     "records": (

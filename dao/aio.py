@@ -15,20 +15,22 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
-import apsw.aio
 
-from dao import engine, fork, sqlite, url
+from dao import engine, sqlite, url
+from dao.aio_connection import connect, run
+from dao.aio_lender import Lender
 from dao.aio_writer import TaskWriter
 from dao.engine import Connection
-from dao.errors import Error, OperationalError, PoolClosed
-from dao.eventloop import Event, event, shielded, within
-from dao.lending import Health, PoolStats, check_bounds, is_broken, reset, timed_out
+from dao.errors import Error, PoolClosed
+from dao.eventloop import event, shielded, within
+from dao.lending import AsyncWriting, Health, PoolStats, check_size, reset
+from dao.replay import check_seconds, done, run_in_transaction
 
 __all__ = ["Pool", "connect", "run"]
 
@@ -36,91 +38,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
-    """Open a database as `dao.connect` does, with a worker thread of its own. Close it with `await connection.aclose()`.
+class Pool(Lender):
+    """Up to `size` connections to one database, each lent to one task at a time.
 
-    Raises:
-        InvalidURL: The URL means nothing.
-        OperationalError: The database cannot be opened.
-    """
-    parsed = database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
-    sqlite.check_version()
-    opened: list[apsw.AsyncConnection] = []
-
-    async def open_connection() -> None:
-        arguments = sqlite.connection_arguments(parsed)
-        opened.append(await apsw.Connection.as_async(*arguments, statementcachesize=sqlite.STATEMENT_CACHE))
-
-    try:
-        # whole, even if cancelled: half an opening leaves its thread behind, and the process never ends
-        await shielded(open_connection)
-        await run(opened[0], sqlite.configure, parsed)
-    except BaseException as error:
-        for connection in opened:
-            await shielded(connection.aclose)
-        if isinstance(error, apsw.CantOpenError | apsw.IOError):
-            raise OperationalError(sqlite.why_not_opened(parsed)) from error
-        raise
-    return opened[0]
-
-
-async def run(
-    connection: apsw.AsyncConnection,
-    function: Callable[Concatenate[Connection, P], T],
-    *args: P.args,
-    **kwargs: P.kwargs,
-) -> T:
-    """Run `function(connection, …)` in the connection's thread and return its result.
-
-    When the task is cancelled, the statement that is running is interrupted and its transaction rolled back, and only
-    then does the cancellation go on. So the connection is free again, and nothing goes on behind the caller's back. A
-    function that was done before the interruption reached it keeps its effect.
-    """
-    fork.check(connection)
-    running: list[bool] = []  # not empty while it is
-    try:
-        result: T = await connection.async_run(_call, running, function, connection, args, kwargs)
-        return result
-    except Exception:
-        raise
-    except BaseException:
-        await shielded(lambda: _stop(connection, running))
-        raise
-
-
-def _call(running: list[bool], function: Callable[..., T], connection: Any, args: Any, kwargs: Any) -> T:
-    # in its own thread it is a plain connection
-    running.append(True)
-    try:
-        return function(connection, *args, **kwargs)
-    finally:
-        running.clear()
-
-
-async def _stop(connection: apsw.AsyncConnection, running: list[bool]) -> None:
-    ended = False
-    while not ended:
-        if running:
-            connection.interrupt()  # again and again: one that comes between two statements is lost
-        # the worker takes its calls in order: this one comes back when the cancelled one has ended
-        ended = await within(0.05, lambda: connection.async_run(lambda: None))
-
-
-class _Waiter:
-    """A task in the queue, until it is served: with a connection, or with leave to open one."""
-
-    __slots__ = ("connection", "event", "served")
-
-    def __init__(self) -> None:
-        self.event = event()
-        self.connection: apsw.AsyncConnection | None = None
-        self.served = False
-
-
-class Pool:
-    """Up to `size` connections to one database, each lent to one task at a time, for one event loop.
-
-    As `dao.Pool`: opened when needed, lent in the order of arrival, one connection for a database in memory.
+    As `dao.Pool`: opened when needed, lent in the order of arrival, one connection for a database in memory. It works for
+    one event loop at a time: for the next when the one before has ended. A pool that is not closed ends with its process,
+    or when nobody has it any more, with a ResourceWarning.
     """
 
     def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
@@ -128,23 +51,16 @@ class Pool:
 
         Raises:
             InvalidURL: The URL means nothing.
+            TypeError: The timeout is no number.
             ValueError: The size is below 1 or the timeout below 0.
         """
-        check_bounds(size, timeout)
-        self._url = sqlite.absolute(
-            database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
+        check_size(size)
+        self._timeout = check_seconds(timeout)
+        super().__init__(
+            sqlite.absolute(database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)),
+            size,
         )
-        self._size = 1 if self._url.is_memory else size
         self._timeout = timeout
-        self._idle: list[apsw.AsyncConnection] = []
-        self._held: set[apsw.AsyncConnection] = set()
-        self._opening = 0
-        self._queue: deque[_Waiter] = deque()
-        self._closed = False
-        self._drained: Event | None = None
-        self._writer: TaskWriter | None = None
-        self._acquired = self._timeouts = self._recycled = 0
-        self._waited = self._longest_wait = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,31 +70,34 @@ class Pool:
     ) -> None:
         await self.aclose()
 
-    async def run(self, function: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` on a connection of the pool: `await pool.run(tasks.get, id)`.
 
         Raises:
             PoolTimeout: All connections stayed in use.
-            PoolClosed: The pool was closed.
+            PoolClosed: The pool was closed, or belongs to the parent of this process or to another event loop.
+            TypeError: The function returned before its work was done: a coroutine, a generator.
             Error: What the function raises.
         """
+        self._enter()
         connection = await self._take(self._timeout)
 
         def call(given: Connection) -> tuple[T, bool]:
-            return function(given, *args, **kwargs), reset(given)  # a trip to the thread of its own costs as much again
+            # a trip to the thread of its own costs as much again
+            return done(function(given, *args, **kwargs)), reset(given)
 
         try:
             result, usable = await run(connection, call)
         except BaseException as error:
             await shielded(functools.partial(self._give_back, connection, error))
             raise
-        if not usable or self._closed:
+        if not usable or self._closed is not None:
             await shielded(lambda: self._give_back(connection, None))
         else:
             self._put_back(connection, usable=True)
         return result
 
-    async def write(self, function: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
+    async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes, as `dao.Pool.write`.
 
         A task that is cancelled in the queue leaves it, and its function never runs. Once that has begun, the
@@ -187,33 +106,46 @@ class Pool:
         Raises:
             Error: As `dao.Pool.write`.
         """
-        if timeout is None:
-            timeout = self._timeout
-        else:
-            check_bounds(self._size, timeout)
+        return await self._write(self._timeout, function, *args, **kwargs)
+
+    def writing(self, *, timeout: float) -> AsyncWriting:
+        """Return a `write` whose functions begin within so many seconds: `await pool.writing(timeout=1)(tasks.create, task)`.
+
+        Raises:
+            TypeError, ValueError: The timeout is no number of seconds from 0.
+        """
+        return functools.partial(self._write, check_seconds(timeout))
+
+    async def _write(self, timeout: float, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if self._url.is_memory:
             async with self.acquire(timeout=timeout) as connection:
-                return await run(connection, engine.run_in_transaction, function, *args, **kwargs)
-        if self._closed:
-            raise PoolClosed("the pool is closed")
+                return await run(connection, run_in_transaction, function, *args, **kwargs)
+        self._enter()
+        if self._closed is not None:
+            raise PoolClosed(self._closed)
         if self._writer is None:
             self._writer = TaskWriter(self._url)
         written: T = await self._writer.write(function, args, kwargs, timeout)
         return written
 
-    @contextlib.asynccontextmanager
-    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[apsw.AsyncConnection]:
+    def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[apsw.AsyncConnection]:
         """Lend a connection for a block: `async with pool.acquire() as connection: await aio.run(connection, …)`.
 
         A transaction that the block leaves open is rolled back. After an error that may be the connection's own, the
         connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
 
-        Raises:
+        Raises (the last three when the block is entered):
+            TypeError, ValueError: The timeout is no number of seconds from 0.
             PoolTimeout: All connections stayed in use.
-            PoolClosed: The pool was closed.
+            PoolClosed: The pool was closed, or belongs to the parent of this process or to another event loop.
             OperationalError: A connection could not be opened.
         """
-        connection = await self._take(self._timeout if timeout is None else timeout)
+        return self._lent(self._timeout if timeout is None else check_seconds(timeout))
+
+    @contextlib.asynccontextmanager
+    async def _lent(self, timeout: float) -> AsyncIterator[apsw.AsyncConnection]:
+        self._enter()
+        connection = await self._take(timeout)
         error: BaseException | None = None
         try:
             yield connection
@@ -242,7 +174,8 @@ class Pool:
         )
 
     async def health(self, timeout: float = 5.0) -> Health:
-        """Return whether a connection can be had and the database answers, all within so many seconds. Never raises."""
+        """Return whether a connection can be had and the database answers, as `dao.Pool.health`."""
+        check_seconds(timeout)
         begun = time.monotonic()
         error = f"no answer within {timeout:g} s"
         try:
@@ -262,22 +195,30 @@ class Pool:
         No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish,
         and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
         and all have a second to clean up. Safe to repeat.
+
+        Raises:
+            PoolClosed: The pool belongs to another event loop, which goes on.
+            TypeError, ValueError: The timeout is no number of seconds from 0.
         """
+        check_seconds(timeout)
+        self._enter(closing=True)
         deadline = time.monotonic() + timeout
-        self._closed = True
+        if self._closed is None:
+            self._closed = "the pool is closed"
         if self._writer is not None:
             self._writer.finish()
         for waiter in self._queue:
             waiter.event.set()
         self._queue.clear()
-        idle, self._idle = self._idle, []
+        idle = self._idle.copy()
+        self._idle.clear()
 
         async def close_idle() -> None:
             for connection in idle:
                 with contextlib.suppress(apsw.Error):
                     await connection.aclose()
 
-        # all of them, even if cancelled: each has a thread that would keep the process alive
+        # all of them, even if cancelled: each has a thread
         await shielded(close_idle)
         written = self._writer is None or await self._writer.ended(timeout)
         if not self._held and not self._opening:
@@ -291,112 +232,3 @@ class Pool:
             with contextlib.suppress(apsw.ConnectionClosedError):
                 connection.interrupt()
         return await within(1.0, self._drained.wait) and written
-
-    # ------------------------------------------------------------ lending
-
-    async def _take(self, timeout: float) -> apsw.AsyncConnection:
-        if self._closed:
-            raise PoolClosed("the pool is closed")
-        if self._idle:
-            connection = self._idle.pop()
-            self._lend(connection)
-            return connection
-        if len(self._held) + self._opening < self._size:
-            self._opening += 1
-        else:
-            waiter = _Waiter()
-            self._queue.append(waiter)
-            lent = await self._wait(waiter, timeout)
-            if lent is not None:
-                return lent
-        return await self._open()
-
-    async def _wait(self, waiter: _Waiter, timeout: float) -> apsw.AsyncConnection | None:
-        """Wait in the queue. Return the connection, or None with leave to open one."""
-        begun = time.monotonic()
-        try:
-            await within(timeout, waiter.event.wait)
-        except BaseException:
-            if not waiter.served:
-                with contextlib.suppress(ValueError):
-                    self._queue.remove(waiter)
-            elif waiter.connection is not None:
-                connection = waiter.connection
-                await shielded(lambda: self._give_back(connection, None))
-            else:
-                self._abandon_opening()
-            raise
-        waited = time.monotonic() - begun
-        self._waited += waited
-        self._longest_wait = max(self._longest_wait, waited)
-        if waiter.served:
-            return waiter.connection
-        if self._closed:
-            raise PoolClosed("the pool is closed")
-        self._queue.remove(waiter)
-        self._timeouts += 1
-        raise timed_out(self._url, timeout, self._size, len(self._queue))
-
-    def _lend(self, connection: apsw.AsyncConnection) -> None:
-        self._held.add(connection)
-        self._acquired += 1
-
-    async def _open(self) -> apsw.AsyncConnection:
-        """Open a connection in the place that was reserved for it."""
-        try:
-            connection = await connect(self._url)
-        except BaseException:
-            self._abandon_opening()
-            raise
-        if self._closed:
-            await shielded(connection.aclose)
-            self._abandon_opening()
-            raise PoolClosed("the pool is closed")
-        self._opening -= 1
-        self._lend(connection)
-        return connection
-
-    def _abandon_opening(self) -> None:
-        self._opening -= 1
-        self._pass_on(None)
-        self._note_drained()
-
-    async def _give_back(self, connection: apsw.AsyncConnection, error: BaseException | None) -> None:
-        usable = False
-        # the user may have closed it, and what the user did is told already
-        try:
-            with contextlib.suppress(apsw.Error):
-                if self._url.is_memory or not is_broken(error):
-                    usable = await connection.async_run(reset, connection)
-                if not usable or self._closed:
-                    await connection.aclose()
-        finally:
-            self._put_back(connection, usable=usable)
-
-    def _put_back(self, connection: apsw.AsyncConnection, *, usable: bool) -> None:
-        """Take a connection out of use: for the next one, if it is still open."""
-        self._held.discard(connection)
-        if not usable:
-            self._recycled += 1
-            self._pass_on(None)
-        elif not self._closed and not self._pass_on(connection):
-            self._idle.append(connection)
-        self._note_drained()
-
-    def _pass_on(self, connection: apsw.AsyncConnection | None) -> bool:
-        """Serve whoever waits longest: with the connection, or with leave to open one."""
-        if self._closed or not self._queue:
-            return False
-        waiter = self._queue.popleft()
-        waiter.connection = connection
-        waiter.served = True
-        if connection is None:
-            self._opening += 1
-        else:
-            self._lend(connection)
-        waiter.event.set()
-        return True
-
-    def _note_drained(self) -> None:
-        if self._drained is not None and not self._held and not self._opening:
-            self._drained.set()

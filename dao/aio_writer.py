@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dao import url
 from dao.batch import Call
-from dao.eventloop import Event, event, shielded, within
+from dao.eventloop import Event, event, poster, running, shielded, within
 from dao.writer import Writer
 
 __all__ = ["TaskWriter"]
 
 
 class TaskWriter:
-    """A writer for the tasks of the event loop that is running."""
+    """A writer for the tasks of the event loop that is running; `move` it into the next."""
 
     def __init__(self, database_url: url.DatabaseURL) -> None:
-        post = _from_threads()
+        self.writer = Writer(database_url, _waking(running()))
+        self._ended = event()
 
-        def wake(events: Sequence[Event]) -> None:
-            # a loop that has ended has nobody who waits
-            with contextlib.suppress(RuntimeError):
-                post(_set, events)
-
-        self.writer = Writer(database_url, wake)
+    def move(self) -> None:
+        """Serve the loop that is running now, as the one before has ended."""
+        self.writer._wake = _waking(running())
         self._ended = event()
 
     async def write(
@@ -62,15 +58,20 @@ class TaskWriter:
         return await within(1.0, self._ended.wait)
 
 
+def _waking(loop: Any) -> Callable[[Sequence[Event]], None]:
+    """Return what the writer's thread calls to wake those that wait at these events in a loop."""
+    post = poster(loop)
+
+    def wake(events: Sequence[Event]) -> None:
+        # a loop that has ended has nobody who waits
+        with contextlib.suppress(RuntimeError):
+            post(_set, events)
+
+    return wake
+
+
 def _set(events: Sequence[Event]) -> None:
     for one in events:
-        one.set()
-
-
-def _from_threads() -> Callable[..., object]:
-    """Return what another thread calls to have a function called in the loop that is running."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        post: Callable[..., object] = trio.lowlevel.current_trio_token().run_sync_soon
-        return post
-    return asyncio.get_running_loop().call_soon_threadsafe
+        # nor has one that ended before this
+        with contextlib.suppress(RuntimeError):
+            one.set()

@@ -16,6 +16,7 @@ import apsw
 from dao import engine, sqlite
 from dao.engine import Connection
 from dao.errors import CommitUnknown, Error, ForeignKeyViolation, OperationalError
+from dao.replay import done
 
 __all__ = ["Call", "Line", "failure"]
 
@@ -112,7 +113,7 @@ class Line:
         execute("SAVEPOINT dao_call")
         guard.calling = True
         try:
-            call.result = call.function(connection, *call.arguments, **call.keywords)
+            call.result = done(call.function(connection, *call.arguments, **call.keywords))
         except BaseException as error:  # noqa: BLE001 - its caller gets it
             call.error = error
         guard.calling = False

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, NoReturn, Protocol, TypeVar
+from types import CoroutineType, TracebackType
+from typing import Any, NoReturn, TypeVar
 
 import apsw
 
 from dao import fork, sqlite
-from dao.errors import ConnectionBusy, DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
+from dao.errors import ForeignKeyViolation, OperationalError, SchemaOutOfDate
 from dao.not_utf8 import unreadable_text
 from dao.url import DatabaseURL, parse
 
@@ -26,9 +24,10 @@ __all__ = [
     "execute_many",
     "fetch",
     "fetch_changed",
+    "is_connection",
     "missing_parent",
+    "not_a_connection",
     "probe",
-    "run_in_transaction",
     "transaction",
     "write",
 ]
@@ -68,10 +67,10 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
     """
     try:
         return connection.execute(sql, parameters).fetchall()
-    except apsw.Error as error:
-        _raise(error, connection)
     except UnicodeDecodeError as error:
         raise unreadable_text(connection, sql, parameters) from error
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection)
 
 
 def write(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -81,16 +80,17 @@ def write(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
         CommitUnknown: It was one, and met an I/O error.
         Error: As `fetch`; then nothing was changed.
     """
-    alone = not connection.in_transaction
+    alone = True
     try:
+        alone = not connection.in_transaction
         changing = connection.execute(sql, parameters)
         return changing.fetchall()
-    except apsw.Error as error:
-        _raise(error, connection, commits=alone)
     except UnicodeDecodeError as error:
         if alone:
             _abandon(connection, changing)
         raise unreadable_text(connection, sql, parameters) from error
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection, commits=alone)
 
 
 def fetch_changed(
@@ -111,7 +111,11 @@ def fetch_changed(
         Error: As `fetch`; then nothing was changed.
     """
     # a statement of the caller's that is not at its end yet holds a transaction, too
-    if connection.in_transaction or connection.txn_state() != apsw.SQLITE_TXN_NONE:
+    try:
+        joins = connection.in_transaction or connection.txn_state() != apsw.SQLITE_TXN_NONE
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection)
+    if joins:
         with transaction(connection):
             return judge(bool(fetch(connection, change, parameters)), fetch(connection, read, key))
     try:
@@ -158,14 +162,16 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
 
 
 def probe(connection: Connection) -> None:
-    """Read the database from its file, not from the cache.
+    """Read the database from its file, not from the cache, with the write lock held unless it is opened read-only.
 
     Raises:
+        DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
         OperationalError: The file is damaged, or no longer the one that was opened.
     """
     sqlite.check_in_place(connection)
     connection.release_memory()
-    fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
+    with contextlib.nullcontext() if connection.readonly("main") else transaction(connection):
+        fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
 
 
 # what SQLite says of a statement for another schema than it finds
@@ -174,7 +180,11 @@ _LACKING = re.compile(
 )
 
 
-def _raise(error: apsw.Error, connection: Connection, *, commits: bool = False) -> NoReturn:
+def _raise(error: Exception, connection: Connection, *, commits: bool = False) -> NoReturn:
+    if not isinstance(error, apsw.Error):
+        if is_connection(connection):
+            raise error
+        raise not_a_connection(connection) from error
     _hold_if_lost(connection)
     unknown = sqlite.unknown_outcome(error, connection) if commits else None
     translated = unknown or sqlite.translate(error, connection)
@@ -186,6 +196,35 @@ def _raise(error: apsw.Error, connection: Connection, *, commits: bool = False) 
     if translated is None:
         raise error
     raise translated from error
+
+
+def is_connection(given: object) -> bool:
+    """Return whether it is a connection that can be used here and now, and no asynchronous one outside of its thread."""
+    if not isinstance(given, Connection):
+        return False
+    try:
+        state: object = given.in_transaction
+    except apsw.Error:
+        return True
+    except RuntimeError:  # no event loop is running, or not its own
+        return False
+    if isinstance(state, CoroutineType):
+        state.close()
+    return isinstance(state, bool)
+
+
+def not_a_connection(given: object) -> TypeError:
+    """Return the error for what is no connection, or none that can be used here."""
+    if isinstance(given, Connection):
+        advice = (
+            "it works in its own thread only: `await dao.aio.run(connection, function, …)`, with dao.transaction in it"
+        )
+    elif hasattr(given, "acquire"):
+        advice = "take one from the pool, with `pool.acquire()` or, of dao.aio, `await pool.run(function, …)`"
+    else:
+        advice = "open one with `dao.connect(url)`"
+    name = "an asynchronous one" if isinstance(given, Connection) else type(given).__name__
+    return TypeError(f"expected a connection, got {name}: {advice}")
 
 
 def missing_parent(
@@ -235,6 +274,8 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         ConnectionBusy: A cursor of this connection that is not at its end stands in the way.
         CommitUnknown: The commit met an I/O error.
         OperationalError: The block cannot be committed.
+        TypeError: It is no connection, or an asynchronous one outside of its thread: `await dao.aio.run(connection, function)`
+            runs a function with such a block in it.
     """
 
     # A slotted class: @contextmanager costs a microsecond more.
@@ -245,6 +286,8 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
 
     def __enter__(self) -> Connection:
         connection = self._connection
+        if not isinstance(connection, Connection) or (connection.is_async and not is_connection(connection)):
+            raise not_a_connection(connection)
         self._nested = connection.in_transaction
         try:
             connection.execute("SAVEPOINT dao" if self._nested else "BEGIN IMMEDIATE")
@@ -303,50 +346,3 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         if connection not in _lost and connection.in_transaction:
             connection.execute("ROLLBACK TO dao")
             connection.execute("RELEASE dao")
-
-
-class _Pool(Protocol):
-    def acquire(self) -> AbstractContextManager[Connection]: ...
-
-
-def run_in_transaction(
-    where: Connection | _Pool, function: Callable[..., T], *args: Any, deadline: float = 30.0, **kwargs: Any
-) -> T:
-    """Call `function(connection, *args, **kwargs)` in a transaction and return its result; replay all of it while busy.
-
-    A replay begins anew, so what the function read is read again; what it did outside of the database is done again.
-    Waits between the attempts grow from 1 to 250 ms, with full jitter, and end `deadline` seconds after the first. Inside
-    a transaction that is open already nothing is replayed: that is for whoever opened it. An interruption ends it all, and
-    so does `CommitUnknown`: to replay what may be stored is the caller's decision.
-
-    `where` is a connection, or a pool to take one from.
-
-    Raises:
-        DatabaseBusy: It was busy until the deadline.
-        ConnectionBusy: What stands in the way is a cursor or a transaction of the connection itself. Raised at once.
-        CommitUnknown: The commit met an I/O error.
-    """
-    if not isinstance(where, Connection):
-        with where.acquire() as connection:
-            return run_in_transaction(connection, function, *args, deadline=deadline, **kwargs)
-    if where.in_transaction:
-        with transaction(where):
-            return function(where, *args, **kwargs)
-    end = time.monotonic() + deadline
-    wait = 0.001
-    while True:
-        try:
-            with transaction(where):
-                return function(where, *args, **kwargs)
-        except ConnectionBusy:
-            raise
-        except DatabaseBusy:
-            import random  # noqa: PLC0415 - takes 2 ms, which who need not wait saves
-
-            pause = random.uniform(0, wait)  # noqa: S311 - jitter, no secret
-            if time.monotonic() + pause >= end:
-                raise
-            time.sleep(pause)
-            if where.is_interrupted:
-                raise
-            wait = min(wait * 2, 0.25)

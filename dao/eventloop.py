@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
-__all__ = ["Event", "event", "shielded", "within"]
+__all__ = ["Event", "event", "is_asyncio", "is_over", "poster", "running", "shielded", "within"]
 
 
 class Event(Protocol):
@@ -24,6 +24,40 @@ def _trio() -> Any:
     """Return the module trio if it is running this code, else None."""
     trio = sys.modules.get("trio")
     return trio if trio is not None and trio.lowlevel.in_trio_run() else None
+
+
+def running() -> Any:
+    """Return the loop that is running this code: asyncio's loop, or the token of trio's.
+
+    Raises:
+        RuntimeError: None is.
+    """
+    if trio := _trio():
+        return trio.lowlevel.current_trio_token()
+    return asyncio.get_running_loop()
+
+
+def poster(loop: Any) -> Callable[..., object]:
+    """Return what another thread calls to have a function called in a loop; it raises RuntimeError if that is over."""
+    post: Callable[..., object] = loop.call_soon_threadsafe if is_asyncio(loop) else loop.run_sync_soon
+    return post
+
+
+def is_over(loop: Any) -> bool:
+    """Return whether a loop has ended for good."""
+    if is_asyncio(loop):
+        closed: bool = loop.is_closed()
+        return closed
+    try:
+        loop.run_sync_soon(lambda: None)
+    except RuntimeError:
+        return True
+    return False
+
+
+def is_asyncio(loop: Any) -> bool:
+    """Return whether a loop is asyncio's, and not trio's."""
+    return isinstance(loop, asyncio.AbstractEventLoop)
 
 
 def event() -> Event:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import apsw
 import attrs
@@ -13,7 +13,19 @@ from dao import url
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, OperationalError, PoolTimeout, ReadOnlyDatabase
 
-__all__ = ["Health", "PoolStats", "check_bounds", "is_broken", "reset", "timed_out"]
+__all__ = [
+    "AsyncWriting",
+    "Health",
+    "PoolStats",
+    "Writing",
+    "check_size",
+    "is_broken",
+    "reset",
+    "timed_out",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = logging.getLogger("dao.pool")
 
@@ -60,16 +72,30 @@ class Health:
         return attrs.asdict(self)
 
 
-def check_bounds(size: int, timeout: float) -> None:
-    """Refuse a pool size below 1, or a timeout that is no number of seconds.
+class Writing(Protocol):
+    """What `Pool.writing` returns: its call is that of `Pool.write`."""
+
+    def __call__(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do as `Pool.write`."""
+
+
+class AsyncWriting(Protocol):
+    """The same of `dao.aio.Pool`."""
+
+    async def __call__(
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do as `Pool.write`."""
+
+
+def check_size(size: int) -> None:
+    """Refuse a pool size below 1.
 
     Raises:
         ValueError: It is.
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"a pool's size must be a whole number from 1, got {size!r}")
-    if math.isnan(timeout) or timeout < 0:
-        raise ValueError(f"a pool's timeout must be a number of seconds from 0, got {timeout!r}")
 
 
 def timed_out(database: url.DatabaseURL, timeout: float, size: int, waiting: int) -> PoolTimeout:

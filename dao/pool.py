@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import os
@@ -12,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
 import attrs
@@ -21,11 +22,13 @@ from dao import engine, sqlite, url
 from dao.engine import Connection
 from dao.errors import Error, PoolClosed
 from dao.fork import FORKED
-from dao.lending import Health, PoolStats, check_bounds, is_broken, reset, timed_out
+from dao.lending import Health, PoolStats, Writing, check_size, is_broken, reset, timed_out
+from dao.replay import check_seconds, done
 from dao.writer import Writer, wake_threads
 
 __all__ = ["Health", "Lease", "Pool", "PoolStats"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
@@ -83,14 +86,15 @@ class Pool:
 
         Raises:
             InvalidURL: The URL means nothing.
+            TypeError: The timeout is no number.
             ValueError: The size is below 1 or the timeout below 0.
         """
-        check_bounds(size, timeout)
+        check_size(size)
+        self._timeout = check_seconds(timeout)
         self._url = sqlite.absolute(
             database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
         )
         self._size = 1 if self._url.is_memory else size
-        self._timeout = timeout
         self._lock = threading.Lock()
         self._idle: list[Connection] = []  # the last one back is the first to go: its cache is warm
         self._held: set[Connection] = set()
@@ -116,18 +120,14 @@ class Pool:
         connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
 
         Raises (the last three when the block is entered):
-            ValueError: The timeout is below 0.
+            TypeError, ValueError: The timeout is no number of seconds from 0.
             PoolTimeout: All connections stayed in use.
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             OperationalError: A connection could not be opened.
         """
-        if timeout is None:
-            timeout = self._timeout
-        else:
-            check_bounds(self._size, timeout)
-        return Lease(self, timeout)
+        return Lease(self, self._timeout if timeout is None else check_seconds(timeout))
 
-    def write(self, function: Callable[..., T], *args: Any, timeout: float | None = None, **kwargs: Any) -> T:
+    def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes; return its result.
 
         For many threads that each write a little (tool executions, heartbeats): one commit serves all that wait for one.
@@ -136,7 +136,7 @@ class Pool:
         What returns is committed, and as durable as `synchronous` has it.
 
         Functions run one after the other, in the order of arrival, so a slow one delays all that wait. One begins within
-        `timeout` seconds, which replace the pool's, or never. Once it has begun, this waits for its commit, and a Ctrl-C
+        the pool's timeout (`writing` sets another), or never. Once it has begun, this waits for its commit, and a Ctrl-C
         is raised after that. Part of a function is undone with `dao.transaction`; COMMIT and ROLLBACK are refused, and
         cursors that were not read to their end are closed.
 
@@ -149,15 +149,22 @@ class Pool:
             CommitUnknown: The commit met an I/O error: whether this write is stored cannot be known.
             OperationalError: The shared transaction failed, and nothing of it is stored: safe to repeat.
             RuntimeError: A function that runs in `write` called it.
-            ValueError: The timeout is below 0.
+            TypeError: The function returned before its work was done, a coroutine or a generator: nothing is stored.
         """
-        if timeout is None:
-            timeout = self._timeout
-        else:
-            check_bounds(self._size, timeout)
+        return self._write(self._timeout, function, *args, **kwargs)
+
+    def writing(self, *, timeout: float) -> Writing:
+        """Return a `write` whose functions begin within so many seconds: `pool.writing(timeout=1)(tasks.create, task)`.
+
+        Raises:
+            TypeError, ValueError: The timeout is no number of seconds from 0.
+        """
+        return functools.partial(self._write, check_seconds(timeout))
+
+    def _write(self, timeout: float, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         if self._url.is_memory:
             with self.acquire(timeout=timeout) as connection, engine.transaction(connection):
-                return function(connection, *args, **kwargs)
+                return done(function(connection, *args, **kwargs))
         written: T = self._writer.write(function, args, kwargs, timeout)
         return written
 
@@ -180,13 +187,17 @@ class Pool:
             )
 
     def health(self, timeout: float = 5.0) -> Health:
-        """Return whether a connection can be had and the database answers, all within so many seconds. Never raises.
+        """Return whether a connection can be had and the database answers, all within so many seconds.
 
-        The file itself is read, so that a database that is damaged, gone or locked does not pass for healthy; one that
-        does not exist is not made.
+        Whatever the database does is in the answer, and raises nothing. The file itself is read and, unless it is opened
+        read-only, its write lock taken and given back, so that a database that is damaged, gone or locked does not pass for
+        healthy. One that does not exist is not made.
+
+        Raises:
+            TypeError, ValueError: The timeout is no number of seconds from 0.
         """
         begun = time.monotonic()
-        deadline = begun + timeout
+        deadline = begun + check_seconds(timeout)
         try:
             sqlite.check_exists(self._url)
             with Lease(self, timeout, deadline) as connection:
@@ -205,8 +216,11 @@ class Pool:
         No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish,
         and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
         and all have a second to clean up. What is held even after that is closed when it comes back. Safe to repeat.
+
+        Raises:
+            TypeError, ValueError: The timeout is no number of seconds from 0.
         """
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + check_seconds(timeout)
         with self._lock:
             if self._closed is None:
                 self._closed = "the pool is closed"

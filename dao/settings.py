@@ -117,19 +117,17 @@ def _read(values: Mapping[str, str], name: str, convert: Callable[[str], T], def
 
 
 def _size(text: str) -> int:
-    from dao.lending import check_bounds  # noqa: PLC0415 - as above
+    from dao.lending import check_size  # noqa: PLC0415 - as above
 
     size = _number(text, int, "a whole number")
-    check_bounds(size, 0)
+    check_size(size)
     return size
 
 
 def _timeout(text: str) -> float:
-    from dao.lending import check_bounds  # noqa: PLC0415 - as above
+    from dao.replay import check_seconds  # noqa: PLC0415 - as above
 
-    timeout = _number(text, float, "a number of seconds")
-    check_bounds(1, timeout)
-    return timeout
+    return check_seconds(_number(text, float, "a number of seconds"))
 
 
 def _snapshots(text: str) -> int:

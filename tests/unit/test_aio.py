@@ -382,7 +382,7 @@ def test_run_cancelled_replays_of_a_transaction_end(loop, url, blocked):
             begun.set()
             if blocked == "after a while":
                 assert end.wait(PATIENCE)
-            dao.run_in_transaction(given, add, deadline=600)
+            dao.replaying(deadline=600)(given, add)
 
         with contextlib.closing(dao.connect(url)) as blocker:
             blocker.execute("BEGIN IMMEDIATE")

@@ -508,12 +508,28 @@ def test_health_in_memory_is_true(make_pool):
     assert make_pool("sqlite://").health().ok
 
 
-def test_health_while_another_writes_is_true(make_pool):
-    """A writer is in nobody's way: a probe reads."""
+@pytest.mark.parametrize("mode", ["rwc", "ro"])
+def test_health_while_another_keeps_the_write_lock_is_false(url, make_pool, mode):
+    """Who could not write is told so, once the time is up; it used to pass for healthy. Who only reads is not concerned."""
+    made = make_pool(f"{url}?mode={mode}")
+    with contextlib.closing(dao.connect(url)) as blocker, dao.transaction(blocker):
+        add(blocker)
+        health = made.health(timeout=0.02)
+    assert (health.ok, "locked by another" in (health.error or "")) == (
+        (True, False) if mode == "ro" else (False, True)
+    )
+    assert made.health().ok
+
+
+def test_health_waits_for_a_write_that_ends_in_time(url, make_pool):
+    """A write of the usual length is in nobody's way."""
     made = make_pool()
-    with made.acquire() as connection, dao.transaction(connection):
-        add(connection)
-        assert made.health(timeout=0.5).ok
+    with contextlib.closing(dao.connect(url)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.02, blocker.execute, ["COMMIT"])
+        timer.start()
+        assert made.health(timeout=PATIENCE).ok
+        timer.join()
 
 
 def test_health_all_in_use_is_false_in_time(make_pool):

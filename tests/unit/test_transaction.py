@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
 import apsw
@@ -416,11 +417,11 @@ def test_run_in_transaction_busy_inside_replays_the_whole_function(connection):
 def test_run_in_transaction_busy_past_the_deadline_raises_database_busy(monkeypatch, connection, impatient, deadline):
     """The waits between the attempts grow up to a quarter of a second, and end with the deadline."""
     waits = []
-    real = engine.time.sleep
-    monkeypatch.setattr(engine.time, "sleep", lambda pause: (waits.append(pause), real(pause)))
+    real = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda pause: (waits.append(pause), real(pause)))
     connection.execute("BEGIN IMMEDIATE")
     with pytest.raises(dao.DatabaseBusy):
-        dao.run_in_transaction(impatient, titles, deadline=deadline)
+        dao.replaying(deadline=deadline)(impatient, titles)
     connection.execute("ROLLBACK")
     assert sum(waits) <= deadline
     assert bool(waits) is (deadline > 0)
@@ -435,7 +436,7 @@ def test_run_in_transaction_waits_grow_with_jitter(monkeypatch, connection):
         return high
 
     monkeypatch.setattr("random.uniform", uniform)
-    monkeypatch.setattr(engine.time, "sleep", waits.append)
+    monkeypatch.setattr(time, "sleep", waits.append)
 
     def function(_):
         if len(waits) < 12:

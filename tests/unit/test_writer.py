@@ -203,7 +203,7 @@ def test_write_function_with_a_transaction_keeps_a_part_of_it(url, pool):
 def test_write_timeout_out_of_range_raises_value_error(pool, timeout):
     """A timeout is a number of seconds from 0."""
     with pytest.raises(ValueError, match="a number of seconds from 0"):
-        pool.write(add, "a", timeout=timeout)
+        pool.writing(timeout=timeout)(add, "a")
 
 
 def test_write_within_write_is_refused(url, make_pool):
@@ -227,7 +227,7 @@ def test_write_in_memory_gives_each_function_a_transaction(make_pool):
     with pool.acquire() as connection:
         assert engine.fetch(connection, "SELECT text FROM notes") == [("a",)]
         with pytest.raises(dao.PoolTimeout):
-            pool.write(add, "c", timeout=0)
+            pool.writing(timeout=0)(add, "c")
 
 
 # ---------------------------------------------------------------- batches
@@ -561,7 +561,7 @@ def test_write_turn_that_does_not_come_raises_pool_timeout(url, pool):
         queue.put(add, "first")
         for timeout in (0, 0.01):
             with pytest.raises(dao.PoolTimeout, match=r"within [\d.]+ s, and now it never will: 1 others"):
-                pool.write(add, "late", timeout=timeout)
+                pool.writing(timeout=timeout)(add, "late")
         assert (pool.stats().queued, pool.stats().timeouts) == (1, 2)
     assert stored(url) == ["first"]
 
@@ -575,7 +575,7 @@ def test_write_timeout_after_the_begin_waits_for_the_outcome(url, pool):
         return add(connection, "slow")
 
     pool.write(add, "first")
-    worker = Worker(lambda: pool.write(slow, timeout=0.05))
+    worker = Worker(lambda: pool.writing(timeout=0.05)(slow))
     time.sleep(0.2)
     assert worker.is_alive()
     end.set()
@@ -842,7 +842,7 @@ def test_write_many_threads_with_impatience_store_what_was_told(url, make_pool):
             text = f"{name} {number:02}"
             with contextlib.suppress(LookupError, dao.PoolTimeout):
                 timeout = chance.choice([0, 0.0005, 600])
-                pool.write(chance.choice([add, add, add_and_fail]), text, timeout=timeout)
+                pool.writing(timeout=timeout)(chance.choice([add, add, add_and_fail]), text)
                 told[name].append(text)
 
     for worker in [Worker(work, name) for name in range(8)]:
@@ -946,7 +946,7 @@ def test_aio_write_cancelled_in_the_queue_never_runs(loop, url):
                     await pool.write(add, "too late")
             for timeout in (0, 0.01):
                 with pytest.raises(dao.PoolTimeout, match="0 others wait"):
-                    await pool.write(add, "out of time", timeout=timeout)
+                    await pool.writing(timeout=timeout)(add, "out of time")
             assert (pool.stats().queued, pool.stats().timeouts) == (0, 2)
             held.end.set()
             assert await first.end() == 1
@@ -981,7 +981,7 @@ def test_aio_write_timeout_after_the_begin_waits_for_the_outcome(loop, url):
         async with aio.Pool(url) as pool:
             await pool.write(add, "first")
             held = Held()
-            task = loop.start(lambda: pool.write(held, timeout=0.1))
+            task = loop.start(lambda: pool.writing(timeout=0.1)(held))
             await until(loop, held.begun.is_set)
             await loop.sleep(0.2)
             assert not task.done
@@ -1084,7 +1084,7 @@ def test_aio_write_any_mix_of_tasks_stores_exactly_what_was_told(loop, url):
             text = f"{name} {number}"
             try:
                 async with loop.within(chance.choice([0.0002, 0.002, PATIENCE])):
-                    await pool.write(chance.choice([add, add, add_and_fail]), text, timeout=chance.choice([0, 600]))
+                    await pool.writing(timeout=chance.choice([0, 600]))(chance.choice([add, add, add_and_fail]), text)
                 told.append(text)
             except TimeoutError:
                 unknown.append(text)  # a cancelled one that had begun is stored

@@ -1,0 +1,208 @@
+"""A connection for async code: opened, used from the one event loop that it belongs to, and ended with the process."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+import apsw
+import apsw.aio
+
+from dao import fork, sqlite, url
+from dao.engine import Connection
+from dao.errors import OperationalError
+from dao.eventloop import is_asyncio, running, shielded, within
+from dao.replay import done
+
+__all__ = ["abandon", "connect", "run"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
+    """Open a database as `dao.connect` does, with a worker thread of its own. Close it with `await connection.aclose()`.
+
+    It belongs to the event loop that is running. One that is still open when the process ends is closed then, with a
+    ResourceWarning.
+
+    Raises:
+        InvalidURL: The URL means nothing.
+        OperationalError: The database cannot be opened.
+    """
+    parsed = database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
+    sqlite.check_version()
+    opened: list[apsw.AsyncConnection] = []
+
+    async def open_connection() -> None:
+        arguments = sqlite.connection_arguments(parsed)
+        kind = _Asyncio if is_asyncio(running()) else _Trio
+        before = apsw.async_controller.set(functools.partial(kind, arguments[0]))  # type: ignore[arg-type] # the stub is wrong
+        try:
+            opened.append(await apsw.Connection.as_async(*arguments, statementcachesize=sqlite.STATEMENT_CACHE))
+        finally:
+            apsw.async_controller.reset(before)
+
+    try:
+        # whole, even if cancelled: half an opening leaves its thread behind
+        await shielded(open_connection)
+        await run(opened[0], sqlite.configure, parsed)
+    except BaseException as error:
+        for connection in opened:
+            await shielded(connection.aclose)
+        if isinstance(error, apsw.CantOpenError | apsw.IOError):
+            raise OperationalError(sqlite.why_not_opened(parsed)) from error
+        raise
+    return opened[0]
+
+
+async def run(
+    connection: apsw.AsyncConnection,
+    function: Callable[Concatenate[Connection, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run `function(connection, …)` in the connection's thread and return its result.
+
+    When the task is cancelled, the statement that is running is interrupted and its transaction rolled back, and only
+    then does the cancellation go on. So the connection is free again, and nothing goes on behind the caller's back. A
+    function that was done before the interruption reached it keeps its effect.
+
+    Raises:
+        RuntimeError: The connection belongs to another event loop, or the function raised StopIteration or GeneratorExit.
+        TypeError: The function returned before its work was done: a coroutine, a generator.
+    """
+    fork.check(connection)
+    at_work: list[bool] = []  # not empty while it is
+    try:
+        result: T = await connection.async_run(_call, at_work, function, connection, args, kwargs)
+        return result
+    except Exception:
+        raise
+    except BaseException:
+        await shielded(lambda: _stop(connection, at_work))
+        raise
+
+
+def _call(at_work: list[bool], function: Callable[..., T], connection: Any, args: Any, kwargs: Any) -> T:
+    # in its own thread it is a plain connection
+    at_work.append(True)
+    try:
+        return done(function(connection, *args, **kwargs))
+    except (StopIteration, GeneratorExit) as error:
+        # whoever awaits a future with one of these would wait for ever; generators, too, turn the first into this (PEP 479)
+        raise RuntimeError(f"the function raised {type(error).__name__}") from error
+    finally:
+        at_work.clear()
+
+
+async def _stop(connection: apsw.AsyncConnection, at_work: list[bool]) -> None:
+    ended = False
+    while not ended:
+        if at_work:
+            connection.interrupt()  # again and again: one that comes between two statements is lost
+        # the worker takes its calls in order: this one comes back when the cancelled one has ended
+        ended = await within(0.05, lambda: connection.async_run(lambda: None))
+
+
+# ---------------------------------------------------------------- the worker thread
+
+if TYPE_CHECKING:
+    _Controller = apsw.aio.AsyncIO
+else:
+    _Controller = object
+
+
+class _Worker(_Controller):
+    """What is added to apsw's controllers: their thread does not keep the process alive, and they know their loop."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._home = running()
+        super().__init__()
+
+    def configure(self, db: Connection) -> None:
+        """Set the new connection up, in the thread."""
+        super().configure(db)
+        self._connection = weakref.ref(db)
+        _OPEN.add(self)
+
+    def worker_thread_run(self) -> None:
+        """Hand the work over: apsw's own thread would keep the process alive until somebody closes the connection."""
+        self._thread = threading.Thread(target=super().worker_thread_run, name=f"dao: {self.path}", daemon=True)
+        self._thread.start()
+
+    def send(self, call: Callable[[], Any]) -> Any:
+        """Send a call to the thread; its result comes to the loop that the connection was opened in, and to no other."""
+        if running() is not self._home:
+            raise RuntimeError(f"this connection to {self.path} belongs to another event loop: open one in each")
+        return super().send(call)
+
+    def close(self) -> None:
+        """End the thread, as the connection was closed, or as nobody has it any more."""
+        if self in _OPEN:
+            _OPEN.discard(self)
+            if self._connection() is None:
+                warn(self.path)
+        # when its thread has ended, the garbage collector may take it apart before it drops the connection
+        with contextlib.suppress(AttributeError):
+            super().close()  # type: ignore[no-untyped-call] # apsw annotates no return
+
+    def abandon(self) -> None:
+        """End the thread after what it is doing, which is interrupted. Its connection is closed when nobody holds it."""
+        connection = self._connection()
+        with contextlib.suppress(apsw.ConnectionClosedError):
+            if connection is not None:
+                connection.interrupt()
+        _OPEN.discard(self)
+        self.close()
+
+
+class _Asyncio(_Worker, apsw.aio.AsyncIO):
+    pass
+
+
+class _Trio(_Worker, apsw.aio.Trio):  # type: ignore[misc] # to mypy alone a _Worker is an AsyncIO
+    pass
+
+
+_OPEN: set[_Worker] = set()
+
+
+def abandon(connections: Iterable[apsw.AsyncConnection]) -> None:
+    """End the threads of connections that nobody will use any more, as their loop has ended."""
+    for connection in connections:
+        worker: Any = connection.async_controller
+        worker.abandon()
+
+
+def _at_exit() -> None:
+    workers = list(_OPEN)
+    for path in sorted({worker.path for worker in workers}):
+        warn(path)
+    for worker in workers:
+        worker.abandon()
+    for worker in workers:
+        worker._thread.join(1.0)  # what it does even then is undone when the file is next opened
+
+
+def warn(path: str) -> None:
+    """Warn of a database whose connections nobody has closed."""
+    warnings.warn(
+        f"{path}: asynchronous connections were not closed; use `async with` or `await pool.aclose()`",
+        ResourceWarning,
+        stacklevel=2,
+    )
+
+
+# after all other threads have ended, so that a loop in one of them is served to its end
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_OPEN.clear)

@@ -1,0 +1,125 @@
+"""Functions that the caller hands over: run in a transaction, and again while the database is busy; what is refused of them."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from dao.engine import Connection, not_a_connection, transaction
+from dao.errors import ConnectionBusy, DatabaseBusy
+
+__all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+def done(result: T) -> T:
+    """Return what a function returned, unless its work is yet to be done, by when nobody keeps its transaction open.
+
+    Raises:
+        TypeError: It is a coroutine or anything else to await, or a generator.
+    """
+    if isinstance(result, _UNDONE) or hasattr(type(result), "__await__"):
+        if isinstance(result, CoroutineType):
+            result.close()  # or Python would warn that nobody awaits it
+        raise TypeError(
+            f"the function returned a {type(result).__name__}, whose work is yet to be done: pass a function that does it "
+            "before it returns, with no `async def` and no `yield`; list(…) makes a list of what a generator yields"
+        )
+    return result
+
+
+def check_seconds(seconds: float) -> float:
+    """Return a timeout, unless it is no number of seconds.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is negative, or not a number.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"a timeout is a number of seconds, got {seconds!r}")
+    if not seconds >= 0:
+        raise ValueError(f"a timeout must be a number of seconds from 0, got {seconds!r}")
+    return seconds
+
+
+class _Pool(Protocol):
+    def acquire(self) -> AbstractContextManager[Connection]: ...
+
+
+class _Run(Protocol):
+    def __call__(
+        self,
+        where: Connection | _Pool,
+        function: Callable[Concatenate[Connection, P], T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T: ...
+
+
+def run_in_transaction(
+    where: Connection | _Pool, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Call `function(connection, *args, **kwargs)` in a transaction and return its result; replay all of it while busy.
+
+    A replay begins anew, so what the function read is read again; what it did outside of the database is done again.
+    Waits between the attempts grow from 1 to 250 ms, with full jitter, and end 30 seconds after the first (`replaying` sets
+    another deadline). Inside a transaction that is open already nothing is replayed: that is for whoever opened it. An
+    interruption ends it all, and so does `CommitUnknown`: to replay what may be stored is the caller's decision.
+
+    `where` is a connection, or a pool to take one from.
+
+    Raises:
+        DatabaseBusy: It was busy until the deadline.
+        ConnectionBusy: What stands in the way is a cursor or a transaction of the connection itself. Raised at once.
+        CommitUnknown: The commit met an I/O error.
+        TypeError: The function returned before its work was done, a coroutine or a generator: nothing is stored.
+    """
+    return _replay(30.0, where, function, *args, **kwargs)
+
+
+def replaying(*, deadline: float) -> _Run:
+    """Return a `run_in_transaction` that ends so many seconds after the first attempt.
+
+    Usage: `dao.replaying(deadline=5)(connection, tasks.create, task)`.
+
+    Raises:
+        TypeError, ValueError: The deadline is no number of seconds from 0.
+    """
+    return functools.partial(_replay, check_seconds(deadline))
+
+
+def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    if not isinstance(where, Connection):
+        lease: Any = where.acquire() if hasattr(where, "acquire") else None
+        if not hasattr(lease, "__enter__"):
+            raise not_a_connection(where)
+        with lease as connection:
+            return _replay(deadline, connection, function, *args, **kwargs)
+    end = time.monotonic() + deadline
+    wait = 0.001
+    while True:
+        attempt = transaction(where)
+        try:
+            with attempt:
+                return done(function(where, *args, **kwargs))
+        except ConnectionBusy:
+            raise
+        except DatabaseBusy:
+            import random  # noqa: PLC0415 - takes 2 ms, which who need not wait saves
+
+            pause = random.uniform(0, wait)  # noqa: S311 - jitter, no secret
+            if attempt._nested or time.monotonic() + pause >= end:
+                raise
+            time.sleep(pause)
+            if where.is_interrupted:
+                raise
+            wait = min(wait * 2, 0.25)

@@ -1,0 +1,227 @@
+"""What becomes of asynchronous connections that nobody closes: when the process ends, the loop, or the last reference."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+
+import apsw
+import pytest
+
+import dao
+from dao import aio
+from tests.unit.test_aio import PATIENCE, Asyncio, Trio, add, loop, stored
+from tests.unit.test_pool import in_child
+
+__all__ = ["loop"]  # a fixture
+
+# Each leaves something open; what goes before is the same for all.
+WAYS = {
+    "a pool of a module": """
+pool = aio.Pool(url)
+run(lambda: pool.run(tasks.count))
+""",
+    "a lifespan that raises": """
+async def lifespan():
+    global pool
+    pool = aio.Pool(url)
+    await pool.run(tasks.count)
+    raise LookupError
+with contextlib.suppress(LookupError):
+    run(lifespan)
+""",
+    "a connection": """
+async def main():
+    global connection
+    connection = await aio.connect(url)
+    await connection.execute("SELECT 1")
+run(main)
+""",
+    "a generator": """
+async def rows():
+    connection = await aio.connect(url)
+    async for row in await connection.execute("SELECT 1 UNION SELECT 2"):
+        yield row
+async def main():
+    global generator
+    generator = rows()
+    await anext(generator)
+run(main)
+""",
+    "a loop in a thread that outlives the main one": """
+pool, opened = aio.Pool(url), threading.Event()
+async def main():
+    await pool.run(lambda _: opened.set())  # Python 3.12 starts no thread any more when the main one has ended
+    while threading.main_thread().is_alive():
+        await library.sleep(0.001)
+    await pool.run(tasks.create, dao.Task(title="late", task_type="agent"))
+threading.Thread(target=run, args=(main,)).start()
+opened.wait()
+""",
+    "a statement that goes on": """
+async def main():
+    global connection, task, begun
+    connection, begun = await aio.connect(url), threading.Event()
+    def count_for_ever(given):
+        begun.set()
+        given.execute("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n").get
+    task = asyncio.ensure_future(aio.run(connection, count_for_ever))
+    while not begun.is_set():
+        await asyncio.sleep(0.001)
+import asyncio
+forsaken = asyncio.new_event_loop()
+forsaken.run_until_complete(main())
+""",
+}
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_process_that_leaves_connections_open_ends_with_a_warning(url, database, library):
+    """A process ends by itself, whatever is open then, and is told of what was not closed: it used to hang for ever."""
+    started = {}
+    for way, code in WAYS.items():
+        given = f"""
+import contextlib, sys, threading
+import {library} as library
+import dao
+from dao import aio, tasks
+url = sys.argv[1]
+def run(function):
+    library.run({"function()" if library == "asyncio" else "function"})
+{code}"""
+        arguments = [sys.executable, "-W", "default::ResourceWarning", "-c", given, url]
+        started[way] = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+    for way, process in started.items():
+        with process:
+            _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, (way, errors)
+        assert f"ResourceWarning: {database}: asynchronous connections were not closed" in errors, (way, errors)
+    assert stored(url) == 1  # what the loop that outlived the main thread wrote
+
+
+def test_pool_that_nobody_has_any_more_ends_its_threads_and_warns(loop, url, database):
+    """A pool that is dropped in the middle of a program leaves no thread behind."""
+
+    async def main() -> None:
+        await aio.Pool(url).run(add)
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match=f"{database}: asynchronous connections were not closed"):
+        loop.run(main)
+    assert stored(url) == 1
+
+
+# ---------------------------------------------------------------- another loop
+
+
+def test_pool_of_a_loop_that_has_ended_works_in_the_next(loop, url):
+    """Each verb works in one loop after the other: `write` used to commit and never return, `run` to raise RuntimeError."""
+    pool = aio.Pool(url, size=1)
+    held = []
+
+    async def use() -> None:
+        assert await pool.run(add) is None
+        assert await pool.write(add) is None
+        assert (await pool.health()).ok
+        held.append(pool.acquire())
+        await held[-1].__aenter__()  # and is never given back
+
+    async def end() -> bool:
+        return await pool.aclose(timeout=0)
+
+    try:
+        for _ in range(3):
+            loop.run(use)
+        assert stored(url) == 6
+        assert pool.stats().writes == 3
+        assert Asyncio().run(end) is True
+        assert Trio().run(end) is True
+    finally:
+        loop.run(end)
+
+
+def test_pool_of_a_loop_that_goes_on_is_refused_to_another_at_once(loop, url):
+    """While its loop goes on, another gets `PoolClosed`, also when it closes; its health is an answer, not an error."""
+    pool = aio.Pool(url)
+
+    async def stranger() -> None:
+        for verb in (lambda: pool.run(add), lambda: pool.write(add), pool.aclose, lambda: pool.acquire().__aenter__()):
+            with pytest.raises(dao.PoolClosed, match="another event loop: each loop needs a pool of its own"):
+                await verb()
+        health = await pool.health()
+        assert (health.ok, "another event loop" in (health.error or "")) == (False, True)
+
+    async def main() -> None:
+        async with pool:
+            await pool.run(add)
+            await pool.write(add)
+            for library in (Asyncio, Trio):
+                thread = threading.Thread(target=lambda library=library: answers.append(library().run(stranger)))
+                thread.start()
+                while thread.is_alive():
+                    await loop.sleep(0.001)
+            await pool.run(add)
+
+    answers: list[None] = []
+    loop.run(main)
+    assert answers == [None, None]
+    assert stored(url) == 3
+
+
+def test_pool_in_memory_is_refused_to_the_next_loop(loop):
+    """A database in memory ended with its loop: an empty one in its place would be a loss in silence."""
+    pool = aio.Pool("sqlite://")
+
+    async def again() -> None:
+        with pytest.raises(dao.PoolClosed, match="the database in memory ended with that"):
+            await pool.run(add)
+        assert not (await pool.health()).ok
+        assert await pool.aclose()
+
+    loop.run(lambda: pool.run(lambda connection: connection.execute("CREATE TABLE t (x)").fetchall()))
+    loop.run(again)
+
+
+def test_connection_of_another_loop_is_refused(loop, url):
+    """A connection's result comes to the loop that opened it: in another, a call would be made and never return."""
+    opened: list[apsw.AsyncConnection] = []
+
+    async def main() -> None:
+        opened.append(await aio.connect(url))
+
+    async def again() -> None:
+        with pytest.raises(RuntimeError, match="belongs to another event loop: open one in each"):
+            await aio.run(opened[0], add)
+
+    loop.run(main)
+    for library in (Asyncio, Trio):
+        library().run(again)
+    opened[0].interrupt()
+    opened[0].close()
+    assert stored(url) == 0
+
+
+@pytest.mark.parametrize("library", [Asyncio, Trio])
+def test_pool_after_a_fork_is_refused_in_the_child(url, library):
+    """In a forked child the parent's pool tells so, in its health and in each verb, and closes nothing of the parent's."""
+    pool = aio.Pool(url)
+
+    async def child() -> None:
+        health = await pool.health(timeout=1)
+        assert (health.ok, "belongs to the parent" in (health.error or "")) == (False, True)
+        for verb in (lambda: pool.run(add), lambda: pool.write(add), lambda: pool.acquire().__aenter__()):
+            with pytest.raises(dao.PoolClosed, match="belongs to the parent"):
+                await verb()
+        assert await pool.aclose()
+
+    async def main() -> None:
+        await pool.run(add)
+        await pool.write(add)
+
+    library().run(main)
+    in_child(lambda: library().run(child))
+    library().run(main)
+    library().run(pool.aclose)
+    assert stored(url) == 4

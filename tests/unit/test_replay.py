@@ -1,0 +1,256 @@
+"""What the pools and `run_in_transaction` refuse of the functions that callers hand over, and of timeouts; who checks arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+import dao
+from dao import aio, tasks
+from tests.unit.test_aio import add, loop, stored
+
+__all__ = ["loop"]  # a fixture
+
+
+async def coroutine(connection: apsw.Connection) -> None:
+    """Write when it is awaited, which nobody does."""
+    add(connection)
+
+
+async def asynchronous_generator(connection: apsw.Connection):
+    """Write when it is read, which nobody does."""
+    add(connection)
+    yield
+
+
+def generator(connection: apsw.Connection):
+    """Write when it is read, which nobody does."""
+    add(connection)
+    yield
+
+
+class Callers:
+    """An object that is called as a coroutine function is."""
+
+    async def __call__(self, connection: apsw.Connection) -> None:
+        """Write when it is awaited, which nobody does."""
+        add(connection)
+
+
+def writes_first(connection: apsw.Connection) -> Any:
+    """Write, and leave the rest to who awaits it."""
+    add(connection)
+    return coroutine(connection)
+
+
+UNDONE = [
+    coroutine,
+    functools.partial(coroutine),
+    asynchronous_generator,
+    generator,
+    Callers(),
+    lambda connection, function=coroutine: function(connection),
+    tasks.iter_all,
+]
+
+
+@pytest.mark.parametrize(
+    "function", UNDONE, ids=lambda function: getattr(function, "__name__", type(function).__name__)
+)
+def test_function_whose_work_is_yet_to_be_done_is_refused(loop, url, function):
+    """A coroutine or a generator was taken for a result, and what it should have written lost in silence."""
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool, aio.Pool("sqlite://") as memory:
+            for call in (pool.run, pool.write, pool.writing(timeout=1), memory.write):
+                with pytest.raises(TypeError, match="whose work is yet to be done"):
+                    await call(function)
+            assert pool.stats().recycled == 0
+
+    loop.run(main)
+    with dao.Pool(url) as pool, dao.Pool("sqlite://") as memory, contextlib.closing(dao.connect(url)) as connection:
+        for call in (
+            pool.write,
+            pool.writing(timeout=1),
+            memory.write,
+            functools.partial(dao.run_in_transaction, connection),
+            functools.partial(dao.replaying(deadline=1), pool),
+        ):
+            with pytest.raises(TypeError, match="whose work is yet to be done"):
+                call(function)
+    assert stored(url) == 0
+
+
+def test_function_that_writes_and_returns_a_coroutine_is_undone(loop, url):
+    """What such a function wrote in a transaction is undone with it."""
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            with pytest.raises(TypeError):
+                await pool.write(writes_first)
+            with pytest.raises(TypeError):
+                await pool.run(dao.run_in_transaction, writes_first)
+
+    loop.run(main)
+    assert stored(url) == 0
+
+
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration, GeneratorExit, KeyError])
+def test_function_that_raises_anything_comes_back(loop, url, error):
+    """Whatever a function raises comes to its caller; a StopIteration used to be lost, and the caller waited for ever."""
+
+    def fail(connection: apsw.Connection) -> None:
+        add(connection)
+        raise error("a")
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            for call in (pool.run, pool.write):
+                with pytest.raises((RuntimeError, error)) as caught:
+                    await call(fail)
+                assert error in {type(caught.value), type(caught.value.__cause__)}
+            assert (pool.stats().active, await pool.run(tasks.count)) == (0, 1)  # that of `run` was no transaction
+
+    loop.run(main)
+
+
+# ---------------------------------------------------------------- asynchronous connections
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_asynchronous_connection_where_a_plain_one_belongs_is_refused(loop, url):
+    """Outside of its thread no function and no transaction takes one: the latter did, with no atomicity and two warnings."""
+
+    async def main() -> None:
+        connection = await aio.connect(url)
+        task = dao.Task(title="a", task_type="agent")
+        for call in (
+            dao.transaction(connection).__enter__,
+            lambda: dao.run_in_transaction(connection, add),
+            lambda: tasks.get(connection, "a"),
+            lambda: tasks.create(connection, task),
+            lambda: tasks.create_many(connection, [task]),
+            lambda: tasks.update(connection, task),
+        ):
+            with pytest.raises(
+                TypeError, match=r"an asynchronous one: .* `await dao.aio.run\(connection, function, …\)`"
+            ):
+                call()
+        assert await aio.run(connection, tasks.count) == 0
+        outside.append(connection)
+        async with aio.Pool(url) as pool:
+            with pytest.raises(TypeError, match="expected a connection, got Pool"):
+                dao.run_in_transaction(pool, add)
+
+    outside: list[apsw.AsyncConnection] = []
+    loop.run(main)
+    with pytest.raises(TypeError, match="an asynchronous one"):
+        dao.transaction(outside[0]).__enter__()
+    outside[0].close()
+
+
+# ---------------------------------------------------------------- timeouts
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"),
+    [(-1, ValueError), (-math.inf, ValueError), (math.nan, ValueError), ("5", TypeError), (True, TypeError)]
+    + [(value, TypeError) for value in (Decimal(5), [5], b"5")],
+)
+def test_timeout_that_is_no_number_of_seconds_is_refused_everywhere(loop, url, timeout, error):
+    """Each timeout of both pools, and the deadline of a replay: some of these waited for ever, others were zero."""
+
+    def refused(call: Callable[[], object]) -> None:
+        with pytest.raises(error, match="number of seconds"):
+            call()
+
+    for kind in (dao.Pool, aio.Pool):
+        refused(lambda kind=kind: kind(url, timeout=timeout))
+        refused(lambda kind=kind: kind(url).acquire(timeout=timeout))
+        refused(lambda kind=kind: kind(url).writing(timeout=timeout))
+    refused(lambda: dao.replaying(deadline=timeout))
+    with dao.Pool(url) as pool:
+        refused(lambda: pool.health(timeout))
+        refused(lambda: pool.close(timeout))
+        assert pool.health().ok  # it was not closed
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            for call in (pool.health, pool.aclose):
+                with pytest.raises(error, match="number of seconds"):
+                    await call(timeout)
+            assert (await pool.health(math.inf)).ok
+
+    loop.run(main)
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def test_functions_have_all_of_their_keywords(loop, url):
+    """A function's own `timeout`, `deadline`, `function` and `self` reach it: they were taken for the pool's."""
+
+    def echo(_: apsw.Connection, /, **keywords: object) -> dict[str, object]:
+        return keywords
+
+    given = {"timeout": 1, "deadline": 2, "function": 3, "self": 4, "where": 5, "args": 6}
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool, pool.acquire() as connection:
+            assert await pool.run(echo, **given) == given
+            assert await pool.write(echo, **given) == given
+            assert await pool.writing(timeout=1)(echo, **given) == given
+            assert await aio.run(connection, echo, **given, connection=7) == {**given, "connection": 7}
+
+    loop.run(main)
+    with dao.Pool(url) as pool:
+        assert pool.write(echo, **given) == given
+        assert pool.writing(timeout=1)(echo, **given) == given
+        assert dao.run_in_transaction(pool, echo, **given) == given
+        assert dao.replaying(deadline=1)(pool, echo, **given) == given
+
+
+MISTAKES = """
+import dao
+from dao import aio, tasks
+
+def sync(pool: dao.Pool, task: dao.Task) -> None:
+    pool.write(tasks.create, task)
+    dao.run_in_transaction(pool, tasks.set_status, "a", "failed", error="b")
+    status: dict[dao.TaskStatus, int] = pool.writing(timeout=1)(tasks.count_by_status)
+    pool.write(tasks.create, "no task")  # error
+    pool.write(tasks.set_status, "a", status="failed", eror="b")  # error
+    pool.writing(timeout=1)(tasks.create)  # error
+    dao.run_in_transaction(pool, tasks.create, 5)  # error
+    dao.replaying(deadline=1)(pool, tasks.create, 5)  # error
+
+async def asynchronous(pool: aio.Pool, task: dao.Task) -> None:
+    await pool.run(tasks.create, task)
+    found: dao.Task | None = await pool.run(tasks.get, "a")
+    await pool.write(tasks.create, "no task")  # error
+    await pool.run(tasks.create)  # error
+    await pool.writing(timeout=1)(tasks.create, task=5)  # error
+
+"""
+
+
+def test_type_checker_finds_wrong_arguments(tmp_path):
+    """The arguments of `write`, `run` and `run_in_transaction` are those of the function: they were not looked at."""
+    script = tmp_path / "script.py"
+    script.write_text(MISTAKES)
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "mypy", str(script)]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout
+    lines = {int(line.split(":")[1]) for line in found.splitlines() if ": error:" in line}
+    assert lines == {number for number, line in enumerate(MISTAKES.splitlines(), 1) if "# error" in line}, found
