@@ -29,7 +29,6 @@ __all__ = [
     "configure",
     "connection_arguments",
     "file_of",
-    "keeping_mode",
     "open_connection",
     "set_busy_timeout",
     "translate",
@@ -212,13 +211,6 @@ def set_busy_timeout(
 def absolute(url: DatabaseURL) -> DatabaseURL:
     """Return a URL that means the same file after a change of the working folder."""
     return url if url.is_memory else attrs.evolve(url, path=os.path.abspath(url.path))
-
-
-def keeping_mode(url: DatabaseURL) -> DatabaseURL:
-    """Return a URL with which a database that holds anything keeps its journal mode, unless it says itself which to set."""
-    if url.journal_mode or url.is_memory or not (os.path.exists(url.path) and os.path.getsize(url.path)):
-        return url
-    return attrs.evolve(url, journal_mode="keep")
 
 
 def check_exists(url: DatabaseURL) -> None:

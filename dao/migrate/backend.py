@@ -24,7 +24,7 @@ from yoyo.migrations import default_migration_table
 from dao import sqlite, url
 from dao.migrate.files import refuse_broken_off
 from dao.migrate.folder import text_of
-from dao.migrate.target import use_defaults
+from dao.migrate.target import keeping_mode, use_defaults
 
 __all__ = ["ApswBackend", "LedgerSQL", "ledger_sql"]
 
@@ -124,7 +124,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             return _Connection(self._given)
         query = "&".join(f"{name}={value}" for name, value in dburi.args.items())
         parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
-        connection = sqlite.open_connection(sqlite.keeping_mode(parsed))
+        connection = sqlite.open_connection(keeping_mode(parsed))
         connection.pragma("foreign_keys", False)
         use_defaults(connection)
         return _Connection(connection)

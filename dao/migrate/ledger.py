@@ -18,7 +18,7 @@ import attrs
 
 from dao import _version, sqlite
 from dao.engine import Connection
-from dao.errors import DatabaseBusy, MigrationError
+from dao.errors import MigrationError
 from dao.migrate import lock
 from dao.migrate.files import Migration, checksum, sort_key
 from dao.migrate.folder import normal
@@ -105,12 +105,7 @@ _ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id =
 _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
 _RENAME_YOYOS = "UPDATE OR REPLACE _yoyo_migration SET migration_hash = ?, migration_id = ? WHERE migration_id = ?"
 _RENAME = "UPDATE OR REPLACE _dao_migration SET migration_id = ? WHERE migration_id = ?"
-_NOT_ASCII = """
-SELECT migration_id FROM _yoyo_migration WHERE migration_id GLOB '*[^ -~]*'
-UNION
-SELECT migration_id FROM _dao_migration WHERE migration_id GLOB '*[^ -~]*'
-"""
-_YOYO_LOCK = "SELECT pid FROM yoyo_lock"
+_IDS = "SELECT migration_id FROM _yoyo_migration UNION SELECT migration_id FROM _dao_migration"
 _NOTE = """
 INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version, yoyo_log_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -203,12 +198,8 @@ def read(connection: Connection) -> Ledger:
             for id, _, host, pid in unfinished
             if pid is not None and host == os.uname().nodename and lock.is_alive(pid)
         },
-        _name(connection),
+        sqlite.file_of(connection) or "the database",
     )
-
-
-def _name(connection: Connection) -> str:
-    return sqlite.file_of(connection) or "the database"
 
 
 def checksums(connection: Connection) -> list[tuple[str, str | None]]:
@@ -248,14 +239,14 @@ class Writer:
         #: Whether there was no table at all: then there is nothing to read or to count either.
         self.found_nothing = not tables
         if "yoyo_lock" in tables:
-            _respect_yoyo_lock(connection)
+            lock.respect_yoyo(connection)
         self._backend.ensure_ledger(is_new=self.found_nothing)
         connection.execute(_CREATE)
         # yoyo's SQL on our own cursor: its way from a statement to the driver takes longer than most scripts
         self._yoyo: LedgerSQL = ledger_sql()
         self._hash = functools.cache(get_migration_hash)
         if not self.found_nothing:
-            rows: list[Any] = connection.execute(_NOT_ASCII).fetchall()
+            rows: list[Any] = connection.execute(_IDS).fetchall()
             for (id,) in rows:
                 if id != normal(id):
                     self.rename(id, normal(id))
@@ -267,7 +258,11 @@ class Writer:
 
     def read(self) -> Ledger:
         """Return what the ledger said before anything was written."""
-        return Ledger(database=_name(self._connection)) if self.found_nothing else read(self._connection)
+        return (
+            Ledger(database=sqlite.file_of(self._connection) or "the database")
+            if self.found_nothing
+            else read(self._connection)
+        )
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -402,13 +397,3 @@ class Writer:
         moment = datetime.now(UTC).replace(tzinfo=None)
         self._latest = max(moment, self._latest + timedelta(microseconds=1))
         return self._latest
-
-
-def _respect_yoyo_lock(connection: Connection) -> None:
-    holders: Sequence[Any] = connection.execute(_YOYO_LOCK).fetchall()
-    for (pid,) in holders:
-        if lock.is_alive(pid):
-            raise DatabaseBusy(
-                f"a yoyo command (process {pid}) holds its lock on this database: wait for it, or, if it is of another "
-                "machine and gone, run `yoyo break-lock`"
-            )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Any
 
-from dao.errors import visible
+from dao.engine import Connection
+from dao.errors import DatabaseBusy, visible
 
-__all__ = ["holder", "is_alive"]
+__all__ = ["holder", "is_alive", "respect_yoyo"]
 
 
 def holder(path: str) -> str | None:
@@ -43,6 +45,21 @@ def is_alive(pid: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
+
+
+def respect_yoyo(connection: Connection) -> None:
+    """Refuse to go on while a living `yoyo` process holds its own lock, which is a row.
+
+    Raises:
+        DatabaseBusy: One does.
+    """
+    holders: list[Any] = connection.execute("SELECT pid FROM yoyo_lock").fetchall()
+    for (pid,) in holders:
+        if is_alive(pid):
+            raise DatabaseBusy(
+                f"a yoyo command (process {pid}) holds its lock on this database: wait for it, or, if it is of another "
+                "machine and gone, run `yoyo break-lock`"
+            )
 
 
 def _name(pid: int) -> str:

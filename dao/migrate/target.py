@@ -19,7 +19,17 @@ from dao.migrate.ledger import Ledger
 if TYPE_CHECKING:
     from dao.migrate.events import Report
 
-__all__ = ["Target", "exclusive", "existing", "exists", "ledger_of", "name_of", "opened", "use_defaults"]
+__all__ = [
+    "Target",
+    "exclusive",
+    "existing",
+    "exists",
+    "keeping_mode",
+    "ledger_of",
+    "name_of",
+    "opened",
+    "use_defaults",
+]
 
 #: What the migration functions work on: a connection that the caller owns, or a database URL.
 Target = Connection | str | url.DatabaseURL
@@ -53,7 +63,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
     try:
-        connection = connect(sqlite.keeping_mode(parsed))
+        connection = connect(keeping_mode(parsed))
     except DatabaseBusy as error:
         raise _held(os.path.abspath(parsed.path)) from error.__cause__
     use_defaults(connection)
@@ -67,6 +77,13 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
             yield connection
     finally:
         connection.close()
+
+
+def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
+    """Return a URL with which a database that holds anything keeps its journal mode, unless it says itself which to set."""
+    if database.journal_mode or not (exists(database) and os.path.getsize(database.path)):
+        return database
+    return attrs.evolve(database, journal_mode="keep")
 
 
 def use_defaults(connection: Connection) -> None:

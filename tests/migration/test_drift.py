@@ -207,8 +207,11 @@ def wrong(url, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("how", ["together", "each", "alone"])
-@pytest.mark.parametrize(("script", "undo", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(
+    ("script", "undo", "message", "how"),
+    [(*case, "together") for case in WRONG.values()]
+    + [(*WRONG[name], how) for name in ("type", "table left") for how in ("each", "alone")],
+)
 def test_rollback_to_another_schema_is_told_and_stays_known(path, url, wrong, script, undo, message, how):
     """A rollback that does not end at the schema before its migration runs, and says so: it was noted as expected."""
     query(path, "CREATE TABLE theirs (id)")
