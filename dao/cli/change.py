@@ -85,7 +85,7 @@ def redo(config: settings.Settings, output: Output, steps: int, allow_data_loss:
 
 
 @click.command("init")
-@common(changes=True)
+@common(changes=True, creates=True)
 def init(config: settings.Settings, output: Output) -> None:
     """Create the database, migrate it, print the status."""
     with output.progress():
@@ -94,7 +94,7 @@ def init(config: settings.Settings, output: Output) -> None:
 
 
 @click.command("reset")
-@common(changes=True)
+@common(changes=True, creates=True)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @no_snapshot_option
 def reset(config: settings.Settings, output: Output, yes: bool, no_snapshot: bool) -> None:

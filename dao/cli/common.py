@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import attrs
 import click
 
 from dao import migrate, settings, url
 from dao.cli.output import Output
-from dao.errors import MigrationFileError, UnsupportedEngine
+from dao.errors import MigrationError, MigrationFileError, UnsupportedEngine
 
 __all__ = [
     "MISMATCH",
@@ -19,6 +21,7 @@ __all__ = [
     "UNSAFE",
     "allow_out_of_order_option",
     "common",
+    "creating_nothing",
     "data_loss_option",
     "each_option",
     "json_option",
@@ -56,6 +59,13 @@ def read_settings(
     return config
 
 
+def creating_nothing(config: settings.Settings) -> settings.Settings:
+    """Return the settings with a URL by which no database is created."""
+    if config.url.mode not in {None, "rwc"}:
+        return config
+    return attrs.evolve(config, url=attrs.evolve(config.url, mode="rw"))
+
+
 def warn_of_drift(config: settings.Settings, output: Output) -> list[str]:
     """Warn of a schema that is not what its migrations make, and return in what."""
     try:
@@ -70,8 +80,11 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors on
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
-def common(*, migrations: bool = True, changes: bool = False) -> Callable[[F], F]:
-    """Add the options that every command has, and hand them over as `config` and `output`. `changes`: as of `Output`."""
+def common(*, migrations: bool = True, changes: bool = False, creates: bool = False) -> Callable[[F], F]:
+    """Add the options that every command has, and hand them over as `config` and `output`.
+
+    `changes`: as of `Output`. `creates`: the command makes a database that does not exist, unless `--existing` forbids it.
+    """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
@@ -82,9 +95,17 @@ def common(*, migrations: bool = True, changes: bool = False) -> Callable[[F], F
             quiet: bool,
             as_json: bool,
             folder: str | None = None,
+            existing: bool = False,
             **options: Any,
         ) -> Any:
             config = read_settings(database, folder, busy_timeout)
+            if existing:
+                config = creating_nothing(config)
+                if not os.path.exists(config.url.path):
+                    path = os.path.abspath(config.url.path)
+                    raise MigrationError(
+                        f"{path} does not exist, and --existing creates no database: name another, or leave it out"
+                    )
             output = Output(quiet=quiet, as_json=as_json, changes=changes)
             return function(config=config, output=output, **options)
 
@@ -99,6 +120,8 @@ def common(*, migrations: bool = True, changes: bool = False) -> Callable[[F], F
             quiet_option,
             json_option,
         ]
+        if creates:
+            options.append(click.option("--existing", is_flag=True, help="Create no database: fail if there is none."))
         if migrations:
             options.insert(
                 1,

@@ -8,7 +8,15 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import MISMATCH, PENDING, allow_out_of_order_option, common, only_one_of, timeout_option
+from dao.cli.common import (
+    MISMATCH,
+    PENDING,
+    allow_out_of_order_option,
+    common,
+    creating_nothing,
+    only_one_of,
+    timeout_option,
+)
 from dao.cli.output import Output, milliseconds
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 
@@ -113,8 +121,7 @@ def wait(config: settings.Settings, output: Output, timeout: float) -> int:
 def _health(config: settings.Settings, timeout: float) -> tuple[str | None, float, int]:
     """Return what is wrong, or None; the seconds that the database took to answer; the exit code."""
     # a probe creates nothing, and sets nothing
-    mode = "rw" if config.url.mode in {None, "rwc"} else config.url.mode
-    url = attrs.evolve(config.url, mode=mode, journal_mode="keep")
+    url = attrs.evolve(creating_nothing(config).url, journal_mode="keep")
     with attrs.evolve(config, url=url, pool_size=1).pool() as pool:
         answer = pool.health(timeout)
         if not answer.ok:

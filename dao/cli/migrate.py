@@ -23,7 +23,7 @@ __all__ = ["migrate_", "resolve"]
 
 
 @click.group("migrate", invoke_without_command=True)
-@common(changes=True)
+@common(changes=True, creates=True)
 @click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Apply the next N only.")
 @each_option

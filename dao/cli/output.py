@@ -49,6 +49,7 @@ class Output:
         self._consoles: dict[int, Any] = {}
         self._status: Any = None
         self._snapshot: str | None = None
+        self._created = False
         self._drift: list[str] | None = []
         self._unknown: str | None = None
 
@@ -163,6 +164,10 @@ class Output:
                 self._snapshot = str(snapshot.path)
                 if not self.as_json:
                     self.note(f"snapshot of what is there now: {snapshot.path}")
+            case migrate.Created(path):
+                self._created = True
+                if not self.as_json:
+                    self.note(f"created {path}, since there was no database")
             case migrate.Drifted(differences, unknown):
                 self._drift = None if unknown else [str(difference) for difference in differences]
                 self._unknown = unknown
@@ -192,6 +197,7 @@ class Output:
         self.json(
             {
                 "database": database,
+                "created": self._created,
                 "snapshot": self._snapshot,
                 "drift": self._drift,
                 "results": [
@@ -214,6 +220,7 @@ class Output:
             {
                 "database": status.database,
                 "exists": status.exists,
+                **({"created": self._created} if self._changes else {}),  # of `dao init`
                 "current": status.is_current,
                 "drift": list(status.drift),
                 "migrations": [attrs.asdict(migration) for migration in status.migrations],

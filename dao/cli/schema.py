@@ -55,11 +55,11 @@ def _file_command(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _dumped(folder: str | None, file: str | None) -> tuple[Path, str]:
-    """Return where the schema belongs, and what it is."""
+def _dumped(folder: str | None, file: str | None, *, write: bool = False) -> tuple[Path, str]:
+    """Return where the schema belongs, and what it is. `write`: it will be written there."""
     from dao.migrate import schema as schemas  # for those only who ask for it
 
-    migrations = read_settings(None, folder).migrations or migrate.default_folder()
+    migrations = read_settings(None, folder).migrations or migrate.default_folder(write=write and file is None)
     if file == "":
         raise click.UsageError("--output is empty: name a file, or leave the option out")
     path = schema_file(migrations) if file is None else Path(file)
@@ -77,7 +77,7 @@ def dump(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> No
     output = Output(quiet=quiet, as_json=as_json, changes=file != "-")
     if file == "-" and as_json:
         raise click.UsageError("--output - and --json exclude each other")
-    path, text = _dumped(folder, file)
+    path, text = _dumped(folder, file, write=True)
     if file == "-":
         output.text(text)
         return

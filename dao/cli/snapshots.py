@@ -70,7 +70,7 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 
 
 @click.command("restore")
-@common(migrations=False, changes=True)
+@common(migrations=False, changes=True, creates=True)
 @click.argument("id", required=False)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:

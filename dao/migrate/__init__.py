@@ -32,7 +32,18 @@ if TYPE_CHECKING:
     from dao.migrate.adoption import adopt
     from dao.migrate.amend import Unfinished, accept, mark, resolve, unfinished, unmark
     from dao.migrate.audit import Deed, history
-    from dao.migrate.events import Drifted, Event, Finished, Notice, Report, Result, Snapshotted, Started, Waiting
+    from dao.migrate.events import (
+        Created,
+        Drifted,
+        Event,
+        Finished,
+        Notice,
+        Report,
+        Result,
+        Snapshotted,
+        Started,
+        Waiting,
+    )
     from dao.migrate.guard import Loss
     from dao.migrate.linting import Finding, lint
     from dao.migrate.rehearsal import Rehearsal, rehearse
@@ -44,6 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparison",
+    "Created",
     "Deed",
     "Difference",
     "Drifted",
@@ -97,7 +109,18 @@ _ELSEWHERE = {
     "amend": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
     "adoption": ("adopt",),
     "audit": ("Deed", "history"),
-    "events": ("Drifted", "Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"),
+    "events": (
+        "Created",
+        "Drifted",
+        "Event",
+        "Finished",
+        "Notice",
+        "Report",
+        "Result",
+        "Snapshotted",
+        "Started",
+        "Waiting",
+    ),
     "guard": ("Loss",),
     "rehearsal": ("Rehearsal", "rehearse"),
     "restoration": ("Restored", "restore"),

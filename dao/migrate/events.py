@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dao.migrate.schema import Difference
     from dao.migrate.snapshot import Snapshot
 
-__all__ = ["Drifted", "Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"]
+__all__ = ["Created", "Drifted", "Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"]
 
 
 @attrs.frozen(kw_only=True)
@@ -67,6 +67,13 @@ class Snapshotted:
 
 
 @attrs.frozen
+class Created:
+    """There was no database, so one was made; `path` is absolute."""
+
+    path: str
+
+
+@attrs.frozen
 class Drifted:
     """What was committed leaves a schema that is not what the applied migrations make: in what it differs, by object.
 
@@ -77,6 +84,6 @@ class Drifted:
     unknown: str | None = None
 
 
-Event = Started | Notice | Finished | Waiting | Snapshotted | Drifted
+Event = Started | Notice | Finished | Waiting | Created | Snapshotted | Drifted
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]

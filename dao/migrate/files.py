@@ -72,11 +72,22 @@ class Migration:
 Source = str | os.PathLike[str] | Sequence[Migration] | None
 
 
-def default_folder() -> Path:
-    """Return the folder of this package's own migrations, in a checkout as in an installed wheel."""
+def default_folder(*, write: bool = False) -> Path:
+    """Return the folder of this package's own migrations, in a checkout as in an installed wheel.
+
+    Raises:
+        MigrationError: It is to `write` in, and belongs to an installed package, which the next installation replaces.
+    """
     package = _package()
     shipped = package / "sql" / "sqlite"
-    return shipped if shipped.is_dir() else package.parent / "sql" / "sqlite"
+    if not shipped.is_dir():
+        return package.parent / "sql" / "sqlite"
+    if write:
+        raise MigrationError(
+            f"{shipped} is part of the installed package, and nothing is written there: name the folder of your migrations with "
+            "--migrations or DATABASE_MIGRATIONS"
+        )
+    return shipped
 
 
 @functools.cache
@@ -235,10 +246,11 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
     latest id there is, if the clock is behind that. Among another tool's files with small numbers it is the next of these.
 
     Raises:
-        MigrationError: The name holds no letter or digit, or the files cannot be written.
+        MigrationError: The name holds no letter or digit, the files cannot be written, or no folder is given where this
+            package is installed.
         MigrationFileError: The folder's layout cannot be told.
     """
-    path = default_folder() if folder is None else Path(folder)
+    path = default_folder(write=True) if folder is None else Path(folder)
     slug = re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
     if not slug:
         raise MigrationError(f"a migration's name needs a letter or a digit (a-z, 0-9), got {name!r}")

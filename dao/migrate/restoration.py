@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 import attrs
 
-from dao import url
+from dao import sqlite, url
 from dao.engine import Connection, transaction
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.audit import carry_over
@@ -92,6 +92,10 @@ def restore(
     if keep < 1:
         raise ValueError(f"keep={keep}: a number from 1, since what is replaced is kept, too")
     path = database_of(target)
+    if not isinstance(target, Connection) and not os.path.exists(path):
+        parsed = url.parse(target) if isinstance(target, str) else target
+        if parsed.mode == "rw":
+            raise OperationalError(sqlite.why_not_opened(parsed))
     source = Path(os.path.abspath(id)) if isinstance(id, os.PathLike) else find(target, id).path
     if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise MigrationError(f"{path} cannot be restored from itself: name a snapshot (`dao snapshots` lists them)")

@@ -62,6 +62,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     parsed = url.parse(target) if isinstance(target, str) else target
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
+    is_new = not exists(parsed)
     try:
         connection = connect(keeping_mode(parsed))
     except DatabaseBusy as error:
@@ -73,6 +74,10 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         limit = sqlite.BUSY_TIMEOUT if parsed.busy_timeout is None else parsed.busy_timeout
         sqlite.set_busy_timeout(connection, limit, _waiting(connection, report))
     try:
+        if report is not None and is_new:
+            from dao.migrate.events import Created  # noqa: PLC0415 - once in a database's life
+
+            report(Created(os.path.abspath(parsed.path)))
         with _translated(connection):
             yield connection
     finally:

@@ -13,7 +13,7 @@ from tests.folders import IDS, dump, query, tables, write
 def test_migrate_new_database_prints_each_migration_and_the_sum(run, path):
     """Each migration has a line with its statements and its time; the last line is the sum."""
     outcome = run("migrate")
-    assert (outcome.code, outcome.err) == (0, "")
+    assert (outcome.code, outcome.err) == (0, f"created {path}, since there was no database\n")
     assert plain(outcome.out).splitlines() == [
         "applied 0001_a (1 statement, TIME)",
         "applied 0002_b (2 statements, TIME)",
@@ -31,6 +31,7 @@ def test_migrate_again_says_that_there_is_nothing_to_do(run, path):
     assert (outcome.code, outcome.out) == (0, "orchestrator.db: nothing to apply\n")
     assert run("migrate", "--json").document == {
         "database": "orchestrator.db",
+        "created": False,
         "snapshot": None,
         "drift": [],
         "results": [],
@@ -349,7 +350,7 @@ def test_init_creates_migrates_and_ends_with_the_status(run, path):
     assert plain(outcome.out).splitlines()[-1] == "orchestrator.db: 3 applied"
     assert tables(path) == ["a", "b", "c"]
     again = run("init", "--json")
-    assert again.document == run("status", "--json").document
+    assert again.document == run("status", "--json").document | {"created": False}
 
 
 def test_reset_confirmed_drops_the_rows_and_migrates_again(run, path):

@@ -15,11 +15,11 @@ from tests.folders import ALONE, dump, query, tables, write
 
 # what a command prints as JSON has these keys: they are part of its interface
 KEYS = {
-    "migrate": {"drift", "database", "snapshot", "results"},
-    "rollback": {"drift", "database", "snapshot", "results"},
-    "redo": {"drift", "database", "snapshot", "results"},
-    "init": {"database", "exists", "current", "drift", "migrations"},
-    "reset": {"drift", "database", "snapshot", "results"},
+    "migrate": {"drift", "database", "created", "snapshot", "results"},
+    "rollback": {"drift", "database", "created", "snapshot", "results"},
+    "redo": {"drift", "database", "created", "snapshot", "results"},
+    "init": {"database", "exists", "created", "current", "drift", "migrations"},
+    "reset": {"drift", "database", "created", "snapshot", "results"},
     "status": {"database", "exists", "current", "drift", "migrations"},
     "plan": {"database", "steps"},
     "health": {"database", "healthy", "seconds", "error"},

@@ -79,6 +79,7 @@ def test_apply_events_tell_what_happens_in_order(url, tmp_path):
     events = []
     results = migrate.apply(url, folder, report=events.append)
     assert [type(event).__name__ for event in events] == [
+        "Created",
         "Started",
         "Notice",
         "Notice",

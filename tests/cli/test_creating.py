@@ -1,0 +1,115 @@
+"""Where files and databases come into being: said with the whole path, refused on request, and never in an installed package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dao
+from dao import migrate
+from tests.cli.calls import CALLS, refused
+from tests.folders import THREE, tables, write
+
+#: The commands that make a database which does not exist.
+CREATORS = ["migrate", "init", "reset"]
+
+
+@pytest.mark.parametrize("name", CREATORS)
+def test_command_that_creates_a_database_says_where(run, path, name):
+    """A new database is named with its absolute path, once: in another working directory it came up in silence."""
+    outcome = run(*CALLS[name])
+    assert outcome.code == 0
+    assert f"created {path}, since there was no database\n" in outcome.err
+    again = run(*CALLS[name])
+    assert (again.code, "created" in again.err) == (0, False)
+
+
+@pytest.mark.parametrize("name", CREATORS)
+def test_command_that_creates_a_database_says_so_in_json(run, path, name):
+    """The document has it, too."""
+    assert [run(*CALLS[name], "--json").document["created"] for _ in range(2)] == [True, False]
+
+
+def test_migrate_that_fails_says_what_it_created(run, path, folder):
+    """A run that fails may leave an empty file; that is said, too."""
+    write(folder, {"0001_a.sql": "nonsense;"})
+    outcome = run("migrate")
+    assert outcome.code == 1
+    assert (f"created {path}" in outcome.err) == path.exists()
+
+
+@pytest.mark.parametrize("name", [*CREATORS, "restore"])
+@pytest.mark.parametrize("mode", ["--existing", "mode=rw"])
+def test_command_that_must_not_create_a_database_refuses(run, workplace, path, name, mode):
+    """With `--existing`, or `mode=rw` in the URL, nothing is created, not even from a snapshot, and the exit code is 1."""
+    if name == "restore":
+        assert run("migrate", "--to", "0002").code == run("snapshot").code == 0
+        path.unlink()
+    before = sorted(os.listdir(workplace))
+    more = ["--existing"] if mode == "--existing" else ["--database", f"sqlite:///{path}?mode=rw"]
+    refused(run(*CALLS[name], *more), f"{path}", "does not exist")
+    assert sorted(os.listdir(workplace)) == before
+
+
+@pytest.mark.parametrize("name", [*CREATORS, "restore"])
+def test_command_with_existing_works_on_what_is_there(run, partly, name):
+    """`--existing` changes nothing for a database that exists."""
+    assert run("snapshot").code == 0
+    assert run(*CALLS[name], "--existing").code == 0
+    assert set(tables(partly)) >= {"a", "b"}
+
+
+def test_apply_reports_the_database_that_it_creates(tmp_path):
+    """A program is told by an event, before anything is in the new file; for a connection of its own there is none."""
+    folder = write(tmp_path / "sql", THREE)
+    events: list[object] = []
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    migrate.apply(url, folder, report=events.append)
+    migrate.apply(url, folder, report=events.append)
+    connection = dao.connect("sqlite://")
+    migrate.apply(connection, folder, report=events.append)
+    connection.close()
+    assert [event for event in events if isinstance(event, migrate.Created)] == [
+        migrate.Created(str(tmp_path / "a.db"))
+    ]
+    assert isinstance(events[0], migrate.Created)
+
+
+# ---------------------------------------------------------------- an installed package
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of installed packages that has this one as its wheel does: the scripts inside."""
+    packages = tmp_path_factory.mktemp("packages")
+    package = Path(dao.__file__).parent
+    shutil.copytree(package, packages / "dao", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(package.parent / "sql", packages / "dao" / "sql")
+    return packages
+
+
+@pytest.mark.parametrize("arguments", [["new", "add_x"], ["schema", "dump"]], ids=" ".join)
+def test_installed_package_is_not_written_into(workplace, installed, arguments):
+    """Without a folder, `new` and `schema dump` refuse where the package is installed: they wrote into site-packages."""
+    environ = {name: value for name, value in os.environ.items() if name != "DATABASE_MIGRATIONS"}
+    before = sorted(installed.rglob("*.sql"))
+    done = [
+        subprocess.run(
+            [sys.executable, "-B", "-m", "dao", *arguments, *more],
+            cwd=workplace,
+            env=environ | {"PYTHONPATH": str(installed)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for more in ([], ["--migrations", "three"])
+    ]
+    assert [one.returncode for one in done] == [1, 0], done
+    assert done[0].stderr.startswith(f"error: {installed / 'dao' / 'sql' / 'sqlite'} is part of the installed package")
+    assert "--migrations or DATABASE_MIGRATIONS" in done[0].stderr
+    assert sorted(installed.rglob("*.sql")) == before
