@@ -19,7 +19,7 @@ _DOWN = frozenset(
     "down downs rollback rollbacks undo undos revert reverts reverse downgrade unapply backout backward backwards".split()  # noqa: SIM905
 )
 # these mean it only where its migration stands beside it
-_PERHAPS_DOWN = frozenset("u d dn rb back inverse teardown".split())  # noqa: SIM905
+_PERHAPS_DOWN = frozenset("u d dn rb err back inverse teardown".split())  # noqa: SIM905
 _UP = frozenset("up ups do apply upgrade forward forwards migrate deploy".split())  # noqa: SIM905
 _OTHERS = frozenset(
     "postgres postgresql pg pgsql psql mysql mariadb mssql sqlserver oracle cockroach cockroachdb crdb duckdb clickhouse".split()  # noqa: SIM905
@@ -27,7 +27,9 @@ _OTHERS = frozenset(
 # what engines, copies and tools add after the word
 _AFTER = _UP | _OTHERS | frozenset("sqlite copy old new bak backup orig final tmp sql v".split())  # noqa: SIM905
 # what a folder must hold to be looked at more closely
-_HINT = re.compile(r"down|undo|roll|rever|back|unapply|inverse|dn\b|rb\b|\b[ud][0-9]|[\W_][ud]\b|" + "|".join(_OTHERS))
+_HINT = re.compile(
+    r"down|undo|roll|rever|back|unapply|inverse|sqlite|dn\b|rb\b|err\b|\b[ud][0-9]|[\W_][ud]\b|" + "|".join(_OTHERS)
+)
 
 Words = tuple[str, ...]
 
@@ -48,6 +50,11 @@ def misnamed(stems: Collection[str], rollbacks: Mapping[str, str]) -> Iterator[t
             yield (
                 stem,
                 f"by its name it is for {engine}, and this runs SQLite; keep each engine's files in a folder of their own",
+            )
+        elif general := readings[0].made_special(stem):
+            yield (
+                stem,
+                f"by its name it is {general} for SQLite, and both would be run; keep the one that is for SQLite",
             )
         elif stem in readings[0].words:
             undone = [found for reading in readings if (found := reading.undone_by(stem)) is not None]
@@ -133,6 +140,13 @@ class _Names:
         if words and words[-1] in _OTHERS and self._other(self.alike.get(_base(words)), stem):
             return words[-1]
         return None
+
+    def made_special(self, stem: str) -> str | None:
+        """Return the migration for any engine that a file for SQLite stands in for, by its name."""
+        if {"sqlite", "sqlite3"}.isdisjoint(_plain(stem).split(".")):
+            return None
+        general = tuple(word for word in _words(stem) if word != "sqlite")
+        return next((other for other in self.alike.get(general, ()) if self.words[other] == general), None)
 
     @staticmethod
     def _other(found: Iterable[str] | None, stem: str) -> str | None:

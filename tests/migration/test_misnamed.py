@@ -45,6 +45,13 @@ REFUSED = {
         ["1_a.sqlite.sql", "1_a.postgres.sql", "1_a.mysql.down.sql", "2_b_sqlite.sql", "2_b_pg.sql"],
         dict.fromkeys(["1_a.postgres.sql", "1_a.mysql.down.sql", "2_b_pg.sql"], "a folder of their own"),
     ),
+    "Semaphore": (
+        ["v2.1.0.sql", "v2.1.0.err.sql", "v2.2.0.sql", "v2.2.0.sqlite.sql"],
+        {
+            "v2.1.0.err.sql": "if it undoes v2.1.0",
+            "v2.2.0.sqlite.sql": "it is v2.2.0 for SQLite, and both would be run",
+        },
+    ),
     "orphan": (["1_a.UP.sql", "1_a.down.sql"], {"1_a.down.sql": "without its migration (the nearest is 1_a.UP.sql)"}),
 }
 
