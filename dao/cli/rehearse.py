@@ -111,7 +111,6 @@ def _print(output: Output, one: Rehearsed) -> None:
         elif loss.kind != "rows" or loss.table.lower() not in missing:
             _details(output, [f"loses {loss}, as it declares"], "yellow")
     _details(output, [f"the rebuild loses: {difference}" for difference in one.lost], "yellow")
-    _details(output, [f"breaks the view {view}" for view in one.broken_views], "yellow")
     enforced = "with foreign keys enforced, as in other tools, it would"
     _details(output, [f"{enforced} also take {gone}" for gone in one.cascades], "yellow")
     if one.enforced_failure is not None:

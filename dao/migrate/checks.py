@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from typing import Any
@@ -14,7 +15,7 @@ from dao.engine import Connection
 from dao.errors import CheckFailed, DatabaseCorrupt, visible
 from dao.migrate.content import quoted
 
-__all__ = ["Broken", "Mismatch", "Violation", "check", "foreign_key_violations", "integrity_problems"]
+__all__ = ["Broken", "Mismatch", "Violation", "check", "foreign_key_violations", "integrity_problems", "message"]
 
 _SHOWN = 10
 # What integrity_check says of rows, not of the file (sqlite.org/pragma.html).
@@ -59,8 +60,7 @@ def foreign_key_violations(connection: Connection) -> Broken:
         rows: list[Any] = connection.execute("PRAGMA main.foreign_key_check").fetchall()
     except apsw.SQLError:  # one mismatch, and it says nothing else
         rows = []
-        tables: list[Any] = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
-        for (table,) in tables:
+        for table in _tables(connection):
             try:
                 rows += connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})").fetchall()
             except apsw.SQLError as error:
@@ -93,7 +93,7 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     if damage:
         name = sqlite.file_of(connection) or "the database"
         raise DatabaseCorrupt(
-            _message(
+            message(
                 f"{name} is damaged, before any migration: restore a snapshot (`dao restore`; what was written since is "
                 "lost) or a backup",
                 damage,
@@ -103,8 +103,20 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
 
 
 def _integrity(connection: Connection) -> list[str]:
-    problems = [str(row[0]) for row in connection.execute("PRAGMA main.integrity_check")]
-    return [] if problems == ["ok"] else problems
+    rows: list[Any] = []
+    try:
+        rows += connection.execute("PRAGMA main.integrity_check").fetchall()
+    except apsw.SQLError:
+        # a function or collation is not registered here: what needs none can be checked
+        for table in _tables(connection):
+            with contextlib.suppress(apsw.SQLError):
+                rows += connection.execute(f"PRAGMA main.integrity_check({quoted(table)})").fetchall()
+    return [str(problem) for (problem,) in rows if problem != "ok"]
+
+
+def _tables(connection: Connection) -> list[str]:
+    names: list[Any] = connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'").fetchall()
+    return [name for (name,) in names]
 
 
 def check(connection: Connection, before: Broken, problems_before: frozenset[str]) -> None:
@@ -116,15 +128,14 @@ def check(connection: Connection, before: Broken, problems_before: frozenset[str
     broken = foreign_key_violations(connection) - before
     if broken:
         shown = [f"{violation}" + (f" ({number} rows)" if number > 1 else "") for violation, number in broken.items()]
-        raise CheckFailed(_message("these migrations leave foreign keys broken", shown), violations=tuple(broken))
-    # a script may have set it: then integrity_check looks away, too
-    connection.pragma("ignore_check_constraints", False)
+        raise CheckFailed(message("these migrations leave foreign keys broken", shown), violations=tuple(broken))
     problems = [problem for problem in _integrity(connection) if problem not in problems_before]
     if problems:
-        raise CheckFailed(_message("the database is not intact after these migrations", problems), violations=problems)
+        raise CheckFailed(message("the database is not intact after these migrations", problems), violations=problems)
 
 
-def _message(what: str, lines: list[str]) -> str:
+def message(what: str, lines: list[str]) -> str:
+    """Return what is wrong, and the first of the lines that say where."""
     rest = len(lines) - _SHOWN
     shown = lines[:_SHOWN] + ([f"… and {rest} more"] if rest > 0 else [])
     return f"{what}\n  " + "\n  ".join(shown)

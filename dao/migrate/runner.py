@@ -37,6 +37,7 @@ from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
 from dao.migrate.script import run_script
 from dao.migrate.target import exclusive
+from dao.migrate.usable import Texts, check_schema, texts
 
 if TYPE_CHECKING:
     from dao.migrate.snapshot import Snapshot
@@ -56,6 +57,8 @@ def run(
     allow_data_loss: bool = False,
     snapshots: int = 0,
     report: Report | None = None,
+    schema: Texts | None = None,
+    settled: bool = True,
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
 
@@ -64,12 +67,15 @@ def run(
     the first of them, in the run's transaction, which all must share then. With `snapshots`, one of a file that holds rows
     is taken before anything changes, and so many are kept.
 
+    At each commit everything in the schema has to work that did when its transaction began, or in `schema` if that is given;
+    not if it is not yet `settled`, because other scripts follow that would share the transaction.
+
     What `report` raises ends the run as any other error does. What it raises when told of something that is committed already
     is logged, and so are old snapshots that cannot be removed: the run has done what it says.
 
     Raises:
         MigrationFailed: A script failed.
-        CheckFailed: A foreign key was broken, data got lost, or the file is damaged.
+        CheckFailed: A foreign key was broken, data got lost, the schema no longer works, or the file is damaged.
         DatabaseCorrupt: The file was damaged before the run.
         LedgerMismatch: Between two transactions of this run, another undid what it had done.
         MigrationError: After `prepare`, a script cannot share its transaction.
@@ -113,7 +119,8 @@ def run(
                 batch = _first_batch(todo, each=each)
                 before = foreign_key_violations(connection) if todo else Broken()
                 clean = prepare is None and drift.is_clean(connection, state)
-                world = _World(migrations, state, allow_data_loss, clean)
+                there = None if not todo or not settled else texts(connection) if schema is None else schema
+                world = _World(migrations, state, allow_data_loss, clean, before, problems, there)
                 if prepare is not None:
                     prepare()
                     prepare = None
@@ -123,7 +130,7 @@ def run(
                     with writer.together():
                         for step, result in zip(batch, done, strict=True):
                             _record(writer, step, result)
-                    check(connection, before, problems)
+                    done[-1] = _check(connection, batch[-1], done[-1], world, tell)
                     found = _note_schema(connection, batch, world)
                 elif todo:
                     alone = todo[0]
@@ -133,7 +140,7 @@ def run(
                         state.get(alone.id),
                     )
             if alone is not None:
-                result, found = _run_alone(connection, alone, before, problems, world, tell)
+                result, found = _run_alone(connection, alone, world, tell)
                 done, batch = [result], [alone]
             if todo:
                 results += done
@@ -160,6 +167,10 @@ class _World:
     allow_data_loss: bool
     #: The schema was what its migrations make and nothing else, before the run.
     clean: bool
+    #: What was broken before the transaction, and the schema of then, if it has to work after it.
+    broken: Broken
+    problems: frozenset[str]
+    schema: Texts | None
 
 
 @contextlib.contextmanager
@@ -237,9 +248,22 @@ def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
             )
 
 
-def _run_alone(
-    connection: Connection, step: Step, before: Broken, problems: frozenset[str], world: _World, tell: Report
-) -> tuple[Result, drift.Found]:
+def _check(connection: Connection, step: Step, result: Result, world: _World, tell: Report) -> Result:
+    """Check what is about to be committed; return the result of the last step, with what could not be judged.
+
+    Raises:
+        CheckFailed: Something is broken that was not.
+    """
+    check(connection, world.broken, world.problems)
+    notices: list[str] = []
+    if world.schema is not None:
+        check_schema(connection, world.schema, notices.append)
+    for text in notices:
+        tell(Notice(step, text))
+    return attrs.evolve(result, notices=(*result.notices, *notices))
+
+
+def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) -> tuple[Result, drift.Found]:
     """Run a script outside of a transaction. The ledger knows already that it has begun."""
     try:
         result = _run_script(connection, step, tell)
@@ -251,7 +275,7 @@ def _run_alone(
             )
         with exclusive(connection):
             _refuse_losses(step, result, world)
-            check(connection, before, problems)
+            result = _check(connection, step, result, world, tell)
             _record(ledger.Writer(connection), step, result)
             found = _note_schema(connection, [step], world)
     except BaseException as error:

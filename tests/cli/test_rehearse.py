@@ -176,7 +176,6 @@ def test_rehearse_json_is_one_document(run, folder, held):
         "failure",
         "rebuilt",
         "lost",
-        "broken_views",
         "rows",
         "gone",
         "losses",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +14,8 @@ from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.schema import Object, Schema, Table
 from dao.migrate.linting.script import Script, Statement
 from dao.migrate.linting.statements import Problem, Subject, listed
-from dao.migrate.linting.trials import compiles, undone, without_quotes
+from dao.migrate.linting.trials import undone, without_quotes
+from dao.migrate.usable import compiles, trigger_problem
 
 __all__ = ["Outcome"]
 
@@ -170,19 +170,11 @@ def _compile_trigger(connection: Connection, trigger: Object, schema: Schema) ->
         if known
         else _columns(connection, trigger.table)
     )
-    others = [other for other in schema.on(trigger.table.lower()) if other.type == "trigger" and other != trigger]
-    with undone(connection) if others else contextlib.nullcontext():
-        for other in others:
-            connection.execute(f"DROP TRIGGER {quoted(other.name)}")
-        firing = [f"INSERT INTO {table} DEFAULT VALUES", f"DELETE FROM {table}"]
-        if columns:
-            firing.append(f"UPDATE {table} SET " + ", ".join(f"{quoted(name)} = NULL" for name in columns))
-        for sql in firing:
-            problem = compiles(connection, sql)
-            # what fires nothing cannot be done to a view
-            if problem is not None and not problem.endswith("because it is a view"):
-                return problem
-    return None
+    others = [other.name for other in schema.on(trigger.table.lower()) if other.type == "trigger"]
+    firing = [f"INSERT INTO {table} DEFAULT VALUES", f"DELETE FROM {table}"]
+    if columns:
+        firing.append(f"UPDATE {table} SET " + ", ".join(f"{quoted(name)} = NULL" for name in columns))
+    return trigger_problem(connection, firing, trigger.name, others)
 
 
 def _columns(connection: Connection, view: str) -> list[str]:

@@ -14,22 +14,14 @@ import apsw
 from dao.engine import Connection
 from dao.migrate.content import quoted
 from dao.migrate.linting.schema import Table
+from dao.migrate.usable import compiles
 
-__all__ = ["compiles", "double_quoted", "failure_with_rows", "lacks_where", "undone", "without_quotes"]
+__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "undone", "without_quotes"]
 
 #: What SQLite says of a double-quoted string where they are turned off.
 _QUOTES = " - should this be a string literal in single-quotes?"
 #: A value for a column of such a type; for others it is a number, which most constraints of type accept.
 _VALUES = {"TEXT": "'x'", "BLOB": "x'00'"}
-
-
-def compiles(connection: Connection, sql: str) -> str | None:
-    """Return what is wrong with a statement; None if it compiles. It is not run."""
-    try:
-        connection.cursor().execute(sql, explain=1, can_cache=False).close(True)
-    except apsw.Error as error:
-        return str(error)
-    return None
 
 
 @contextlib.contextmanager

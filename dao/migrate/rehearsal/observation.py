@@ -26,7 +26,6 @@ FROM   sqlite_schema AS object
 JOIN   pragma_table_list AS list ON list.schema = 'main' AND list.name = object.name
 WHERE  object.type = 'table' AND list.type IN ('table', 'virtual') AND object.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
 """
-_VIEWS = "SELECT name FROM sqlite_schema WHERE type = 'view'"
 _CHILDREN = """
 SELECT DISTINCT lower(list.name)
 FROM   pragma_table_list AS list, pragma_foreign_key_list(list.name)
@@ -47,11 +46,10 @@ class Table:
 
 @attrs.frozen
 class State:
-    """A database at a moment: its tables by name in lower case, its schema, and the views that do not work, with the reason."""
+    """A database at a moment: its tables by name in lower case, and its schema."""
 
     tables: dict[str, Table]
     schema: Schema
-    broken_views: dict[str, str]
 
 
 def look(connection: Connection) -> State:
@@ -61,14 +59,7 @@ def look(connection: Connection) -> State:
     for number, name, virtual in found:
         if name.lower() not in _LEDGER:
             tables[name.lower()] = Table(name, number, _rows(connection, name, virtual=virtual))
-    broken: dict[str, str] = {}
-    views: list[Any] = connection.execute(_VIEWS).fetchall()
-    for (view,) in views:
-        try:
-            connection.execute(f"EXPLAIN SELECT * FROM {quoted(view)}", can_cache=False).fetchall()
-        except apsw.SQLError as error:
-            broken[view] = str(error)
-    return State(tables, schema.read(connection), broken)
+    return State(tables, schema.read(connection))
 
 
 def _rows(connection: Connection, name: str, *, virtual: bool) -> int | None:

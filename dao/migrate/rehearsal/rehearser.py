@@ -22,7 +22,9 @@ from dao.migrate.rehearsal.observation import look
 from dao.migrate.rehearsal.round_trip import Content, content, there_and_back
 from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
 from dao.migrate.rehearsal.working_copy import Copy, default_limit, remove_leftovers, working_copy
+from dao.migrate.runner import _first_batch
 from dao.migrate.target import Target, exists, name_of, opened
+from dao.migrate.usable import texts
 
 __all__ = ["rehearse"]
 
@@ -121,8 +123,11 @@ def _on_copy(
     contents: list[Content] = [content(copy)] if round_trip else []
     try:
         state = look(copy)
-        for step in todo:
-            one, state, taken = rehearse_step(copy, files, step, state, tell)
+        batch: list[Step] = []
+        for place, step in enumerate(todo):
+            if step not in batch:
+                batch, before = _first_batch(todo[place:], each=False) or [step], texts(copy)
+            one, state, taken = rehearse_step(copy, files, step, state, tell, schema=before, settled=step is batch[-1])
             rehearsed.append(one)
             if one.failure is not None:
                 break

@@ -31,18 +31,26 @@ from dao.migrate.rehearsal.working_copy import Copy
 from dao.migrate.runner import _first_batch, run
 from dao.migrate.script import run_script
 from dao.migrate.session import of_run
+from dao.migrate.usable import Texts, Unusable
 
 __all__ = ["Times", "longest_hold", "rehearse_step"]
 
 
 def rehearse_step(
-    copy: Copy, files: Sequence[Migration], step: Step, before: State, tell: Callable[[Event], object]
+    copy: Copy,
+    files: Sequence[Migration],
+    step: Step,
+    before: State,
+    tell: Callable[[Event], object],
+    *,
+    schema: Texts,
+    settled: bool,
 ) -> tuple[Rehearsed, State, Times]:
     """Run a migration on the copy; return what it did, what there is after it, and how long that took.
 
-    If it fails, nothing of it is left in the copy, unless it runs outside of a transaction.
+    Where it ends a transaction (`settled`), what worked in the `schema` before that has to work. If it fails, nothing of it is left in the copy, unless it runs outside of a transaction.
     """
-    return _Rehearsing(copy, files, step, before, tell).result()
+    return _Rehearsing(copy, files, step, before, tell, schema, settled=settled).result()
 
 
 class _Again(Exception):
@@ -95,8 +103,18 @@ class _Rehearsing:
     """One migration on the copy."""
 
     def __init__(
-        self, copy: Copy, files: Sequence[Migration], step: Step, before: State, tell: Callable[[Event], object]
+        self,
+        copy: Copy,
+        files: Sequence[Migration],
+        step: Step,
+        before: State,
+        tell: Callable[[Event], object],
+        schema: Texts,
+        *,
+        settled: bool,
     ) -> None:
+        self.schema = schema
+        self.settled = settled
         self.copy = copy
         self.files = files
         self.step = step
@@ -127,7 +145,7 @@ class _Rehearsing:
         except (MigrationFailed, CheckFailed) as error:
             failure = _failure(error)
             if isinstance(error, CheckFailed):
-                kinds = (Violation, Mismatch)
+                kinds = (Violation, Mismatch, Unusable)
                 violations = tuple(str(broken) for broken in error.violations if isinstance(broken, kinds))
         page: int = self.copy.pragma("page_size")
         found = Rehearsed(
@@ -144,7 +162,6 @@ class _Rehearsing:
             return found, self.before, self.times
         losses = self.done.losses
         again = self._rebuilt(self.after)
-        worked = self.after.broken_views.keys() - self.before.broken_views.keys()
         found = attrs.evolve(
             found,
             seconds=self.done.seconds,
@@ -154,7 +171,6 @@ class _Rehearsing:
             undeclared=tuple(loss for loss in losses if not loss.is_declared(self.step.allows)),
             rebuilt=tuple(again),
             lost=tuple(lost_objects(self.before, self.after, again)),
-            broken_views=tuple(f"{view}: {self.after.broken_views[view]}" for view in sorted(worked)),
             rows=tuple(changes(self.before, self.after, successors(self.before, self.after, self.copy.dropped))),
             gone=self.gone,
             cascades=self.cascades,
@@ -196,7 +212,15 @@ class _Rehearsing:
 
         self.copy.set_commit_hook(committing)
         try:
-            run(self.copy, self.files, decide, allow_data_loss=True, report=self._report)
+            run(
+                self.copy,
+                self.files,
+                decide,
+                allow_data_loss=True,
+                report=self._report,
+                schema=self.schema,
+                settled=self.settled,
+            )
             times.ended = time.perf_counter()
         finally:
             self.copy.set_commit_hook(None)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import attrs
 
 from dao.engine import Connection, transaction
-from dao.errors import Error, MigrationFailed
+from dao.errors import CheckFailed, Error, MigrationFailed
 from dao.migrate import ledger, schema
 from dao.migrate.checks import check, foreign_key_violations, integrity_problems
 from dao.migrate.files import Migration, Source, loaded
@@ -22,6 +22,7 @@ from dao.migrate.plan import Direction, Step, to_apply
 from dao.migrate.scratch import Scratch, scratch
 from dao.migrate.script import run_script
 from dao.migrate.target import Target, existing, opened
+from dao.migrate.usable import check_schema, texts
 from dao.migrate.verification.generate import fill
 from dao.migrate.verification.row_differences import row_differences
 
@@ -216,7 +217,7 @@ def _undo_with_new_rows(copies: Scratch, after: Connection, before: Connection, 
     trial.unfilled |= fill(written, rows=rows, seed=1).unfilled
     undone = copies.copy(written)
     try:
-        _note_losses(trial, "rollback", _run(undone, trial.migration, "rollback"), before)
+        _note_losses(trial, "rollback", _run(undone, trial, "rollback"), before)
     except Error as error:
         trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
 
@@ -236,7 +237,7 @@ def _can_be_undone(trial: _Trial) -> bool:
 def _applied(copies: Scratch, source: Connection, trial: _Trial, failing: str) -> Connection | None:
     copy = copies.copy(source)
     try:
-        _note_losses(trial, "apply", _run(copy, trial.migration, "apply"), source)
+        _note_losses(trial, "apply", _run(copy, trial, "apply"), source)
     except Error as error:
         trial.problems.append(f"{failing}: {error}")
         return None
@@ -246,7 +247,7 @@ def _applied(copies: Scratch, source: Connection, trial: _Trial, failing: str) -
 def _undone(copies: Scratch, source: Connection, before: Connection | None, trial: _Trial) -> Connection | None:
     copy = copies.copy(source)
     try:
-        losses = _run(copy, trial.migration, "rollback")
+        losses = _run(copy, trial, "rollback")
     except Error as error:
         trial.problems.append(f"rollback fails: {error}")
         return None
@@ -262,13 +263,14 @@ def _step(migration: Migration, direction: Direction) -> Step:
     return Step(id=migration.id, direction=direction, migration=migration, text=text, path=path)
 
 
-def _run(connection: Connection, migration: Migration, direction: Direction) -> tuple[Loss, ...]:
-    """Run a script as a run does, with its checks; return what it lost.
+def _run(connection: Connection, trial: _Trial, direction: Direction) -> tuple[Loss, ...]:
+    """Run a script as a run does, with its checks; return what it lost. A schema that does not work after it is a problem.
 
     Raises:
         Error: It fails.
     """
-    step = _step(migration, direction)
+    step = _step(trial.migration, direction)
+    schema_before = texts(connection)
     problems = integrity_problems(connection)
     broken = foreign_key_violations(connection)
     connection.pragma("foreign_keys", step.foreign_keys)
@@ -285,6 +287,11 @@ def _run(connection: Connection, migration: Migration, direction: Direction) -> 
             did = "ended the run's transaction" if step.transactional else "left a transaction open"
             raise MigrationFailed(f"{step.path}: the script {did}", migration=step.id, path=step.path)
         check(connection, broken, problems)
+        try:
+            check_schema(connection, schema_before, lambda _text: None)
+        except CheckFailed as error:
+            # a later migration may mend it, so those are tried, too
+            trial.problems.append(f"{direction} is refused: {error}")
     return ran.losses
 
 
