@@ -10,8 +10,8 @@ Usage::
     tasks.create(connection, task)
     assert tasks.get(connection, task.id) == task
 
-The tables come from `dao.migrate`; async code finds the same functions through `dao.aio`. Neither is imported here, and the
-rest when it is first used: the command line needs next to nothing of it, and starts in half the time.
+The tables come from `dao.migrate`; async code finds the same functions through `dao.aio`. All of it is imported when it is
+first used: the command line needs next to nothing of it, and starts in half the time.
 """
 
 import importlib as _importlib
@@ -21,7 +21,18 @@ from dao.errors import *  # noqa: F403 - the whole hierarchy is public
 from dao.errors import __all__ as _errors
 
 if _typing.TYPE_CHECKING:
-    from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+    from dao import (
+        aio,
+        configurations,
+        migrate,
+        sessions,
+        settings,
+        tasks,
+        testing,
+        tool_executions,
+        workflow_tasks,
+        workflows,
+    )
     from dao.codec import new_id
     from dao.engine import connect, transaction
     from dao.paging import Page
@@ -53,13 +64,17 @@ __all__ = [
     "Workflow",
     "WorkflowStatus",
     "WorkflowTask",
+    "aio",
     "configurations",
     "connect",
+    "migrate",
     "new_id",
     "replaying",
     "run_in_transaction",
     "sessions",
+    "settings",
     "tasks",
+    "testing",
     "tool_executions",
     "transaction",
     "workflow_tasks",
@@ -67,7 +82,18 @@ __all__ = [
 ]
 __all__ += _errors  # noqa: PLE0605 - a list of names
 
-_MODULES = ("configurations", "sessions", "tasks", "tool_executions", "workflow_tasks", "workflows")
+_MODULES = (
+    "aio",
+    "configurations",
+    "migrate",
+    "sessions",
+    "settings",
+    "tasks",
+    "testing",
+    "tool_executions",
+    "workflow_tasks",
+    "workflows",
+)
 _NAMES = {
     "codec": ("new_id",),
     "engine": ("connect", "transaction"),
