@@ -57,7 +57,7 @@ class Pool(Lender):
         check_size(size)
         self._timeout = check_seconds(timeout)
         super().__init__(
-            sqlite.absolute(database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)),
+            sqlite.absolute(url.parse(database_url)),
             size,
         )
         self._timeout = timeout

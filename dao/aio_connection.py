@@ -37,7 +37,7 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
         InvalidURL: The URL means nothing.
         OperationalError: The database cannot be opened.
     """
-    parsed = database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
+    parsed = url.parse(database_url)
     sqlite.check_version()
     opened: list[apsw.AsyncConnection] = []
 

@@ -56,7 +56,7 @@ def connect(url: str | DatabaseURL) -> Connection:
         OperationalError: The database cannot be opened, or was open when this process was forked.
         UnsupportedEngine: The URL is for PostgreSQL, or this SQLite can corrupt data.
     """
-    return sqlite.open_connection(url if isinstance(url, DatabaseURL) else parse(url))
+    return sqlite.open_connection(parse(url))
 
 
 def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:

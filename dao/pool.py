@@ -91,9 +91,7 @@ class Pool:
         """
         check_size(size)
         self._timeout = check_seconds(timeout)
-        self._url = sqlite.absolute(
-            database_url if isinstance(database_url, url.DatabaseURL) else url.parse(database_url)
-        )
+        self._url = sqlite.absolute(url.parse(database_url))
         self._size = 1 if self._url.is_memory else size
         self._lock = threading.Lock()
         self._idle: list[Connection] = []  # the last one back is the first to go: its cache is warm

@@ -58,6 +58,7 @@ def _table(record: type[R]) -> Table[R]:
             "__delattr__": object.__delattr__,
         },
         "refuse": functools.partial(_refuse, record),
+        "misfit": functools.partial(_misfit, record),
         "json_text": codec.plain_json_text,
         "time_to_text": codec.time_to_text,
     }
@@ -113,8 +114,11 @@ def from_rows(rows):
     return records
 
 def to_row(record):
-    {"; ".join([*held, first])}
-    return ({", ".join(values)},)
+    try:
+        {"; ".join([*held, first])}
+        return ({", ".join(values)},)
+    except AttributeError as error:
+        misfit(record, error)
 """
     exec(source, scope)  # noqa: S102 - of field names only; see the module's docstring
     return Table(
@@ -143,6 +147,13 @@ def _refuse(record: type[Stored], row: tuple[Any, ...], error: Exception) -> NoR
             key = [held[name] for name in record._KEY]
             raise unreadable(record, key, field.name, value, "which it does not know") from error
     raise error
+
+
+def _misfit(record: type[Stored], given: object, error: AttributeError) -> NoReturn:
+    """Raise the error for what is no such record; whatever else went wrong as it is."""
+    if isinstance(given, record):
+        raise error
+    raise TypeError(f"expected a {record.__name__}, got {type(given).__name__}") from error
 
 
 TASKS = _table(Task)

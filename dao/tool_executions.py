@@ -307,6 +307,8 @@ def _end(
     error: str | None,
     now: datetime | None,
 ) -> ToolExecution:
+    if not isinstance(execution, str | ToolExecution):
+        raise TypeError(f"expected a ToolExecution or its id, got {type(execution).__name__}")
     if isinstance(execution, str):
         with transaction(connection):
             return _end(connection, get_one(connection, execution), status, output, error, now)

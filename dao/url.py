@@ -85,8 +85,8 @@ def control_character(text: str) -> str | None:
     return None if match is None else f"{_NAMES.get(match[0], f'U+{ord(match[0]):04X}')} ({quote(match[0])})"
 
 
-def parse(url: str) -> DatabaseURL:
-    """Return what the URL means.
+def parse(url: str | DatabaseURL) -> DatabaseURL:
+    """Return what the URL means. What has been parsed already is returned as it is.
 
     Forms: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:relative.db`, `sqlite:/absolute.db`,
     `file:relative.db`, `file:///absolute.db`, and for a database in memory `sqlite://` or `sqlite:///:memory:`.
@@ -102,6 +102,8 @@ def parse(url: str) -> DatabaseURL:
         TypeError: It is no text.
         UnsupportedEngine: It is for PostgreSQL.
     """
+    if isinstance(url, DatabaseURL):
+        return url
     if not isinstance(url, str):
         raise TypeError(f"a database URL is text, such as 'sqlite:///orchestrator.db', got {type(url).__name__}")
     url = cleaned(url)

@@ -19,7 +19,7 @@ from typing import Any
 import apsw
 
 from dao import fork, sqlite, url
-from dao.engine import Connection
+from dao.engine import Connection, is_connection, not_a_connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate import ledger
 from dao.migrate.checks import integrity_problems
@@ -64,9 +64,11 @@ def database_of(target: Target) -> str:
         MigrationError: It has none.
     """
     if isinstance(target, Connection):
+        if not is_connection(target):
+            raise not_a_connection(target)
         path = "" if target.open_vfs == "memdb" else sqlite.file_of(target)
     else:
-        parsed = url.parse(target) if isinstance(target, str) else target
+        parsed = url.parse(target)
         path = "" if parsed.is_memory else os.path.abspath(parsed.path)
     if not path:
         raise MigrationError("a database in memory has no snapshots: they are files beside its own")
@@ -84,7 +86,7 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
     path, vfs, timeout = database_of(target), None, sqlite.BUSY_TIMEOUT
     if isinstance(target, Connection):
         vfs = target.open_vfs
-    elif (parsed := url.parse(target) if isinstance(target, str) else target).busy_timeout is not None:
+    elif (parsed := url.parse(target)).busy_timeout is not None:
         timeout = parsed.busy_timeout
     fork.check_file(path)
     try:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -134,9 +135,13 @@ def loaded(source: Source) -> Sequence[Migration]:
 
     Raises:
         MigrationFileError: As `load`.
+        TypeError: It is no source.
     """
     if source is None or isinstance(source, str | os.PathLike):
         return load(source)
+    given: Any = source
+    if not isinstance(given, Sequence) or not all(isinstance(migration, Migration) for migration in given):
+        raise TypeError(f"migrations are a folder, or what `load` returned, got {type(source).__name__}")
     return source
 
 

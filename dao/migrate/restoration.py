@@ -87,7 +87,7 @@ def restore(
     """
     if isinstance(target, Connection) and target.in_transaction:
         raise MigrationError("the connection is in the middle of a transaction: commit or roll back first")
-    if not isinstance(target, Connection) and (url.parse(target) if isinstance(target, str) else target).mode == "ro":
+    if not isinstance(target, Connection) and url.parse(target).mode == "ro":
         raise ReadOnlyDatabase(f"{database_of(target)} cannot be restored by a URL with mode=ro: leave that out")
     if keep < 1:
         raise ValueError(f"keep={keep}: a number from 1, since what is replaced is kept, too")

@@ -251,7 +251,7 @@ def _lower(rows: Iterable[Any]) -> set[tuple[str, str]]:
 # ---------------------------------------------------------------- dump
 
 
-def dump(migrations: Sequence[Migration]) -> str:
+def dump(migrations: Source = None) -> str:
     """Return the schema that the migrations make, as a script: tables, indexes, views, triggers, each by name.
 
     The text is SQLite's own. Executed in an empty database, it makes that schema.
@@ -259,9 +259,10 @@ def dump(migrations: Sequence[Migration]) -> str:
     Raises:
         MigrationError: One of them fails in an empty database.
     """
-    with replayed(((migration.id, migration.text) for migration in migrations), patience=math.inf) as connection:
+    files = loaded(migrations)
+    with replayed(((migration.id, migration.text) for migration in files), patience=math.inf) as connection:
         rows: list[Any] = connection.execute(_STATEMENTS).fetchall()
-    header = _HEADER.format(last=migrations[-1].id if migrations else "none")
+    header = _HEADER.format(last=files[-1].id if files else "none")
     return "\n".join([header, *(f"{_ended(sql)}\n" for (sql,) in rows)])
 
 

@@ -125,8 +125,8 @@ def _drift(connection: Connection, migrations: Sequence[Migration], state: Ledge
     return [str(difference) for difference in drift.differences(connection, migrations, state)]
 
 
-def assert_current(connection: Connection, migrations: Source = None) -> None:
-    """Refuse to work on a schema that is not the one this program was written for. Reads only.
+def assert_current(target: Target, migrations: Source = None) -> None:
+    """Refuse to work on a schema that is not the one this program was written for. Reads only, and creates no database.
 
     Raises:
         SchemaTooNew: The database has migrations that are not known here.
@@ -134,11 +134,13 @@ def assert_current(connection: Connection, migrations: Source = None) -> None:
         LedgerMismatch: The files of applied migrations have changed, or the schema is not what they make.
     """
     files = loaded(migrations)
-    with opened(connection, read_only=True):
-        state = ledger.read(connection)
-        comparison = compare(files, state)
-        drifted = [] if state.unfinished else _drift(connection, files, state)
-    name = name_of(connection)
+    state, drifted = Ledger(), list[str]()
+    if exists(target):
+        with opened(target, read_only=True) as connection:
+            state = ledger.read(connection)
+            drifted = [] if state.unfinished else _drift(connection, files, state)
+    comparison = compare(files, state)
+    name = name_of(target)
     if comparison.renamed and comparison.renamed.keys() == set(comparison.missing):
         refuse(attrs.evolve(comparison, pending=(), changed=(), out_of_order=(), unfinished=()), Ledger(database=name))
     if comparison.missing:

@@ -11,7 +11,7 @@ import apsw
 import attrs
 
 from dao import sqlite, url
-from dao.engine import Connection, connect, transaction
+from dao.engine import Connection, connect, is_connection, not_a_connection, transaction
 from dao.errors import ConnectionBusy, DatabaseBusy, MigrationError
 from dao.migrate import ledger, lock
 from dao.migrate.ledger import Ledger
@@ -46,6 +46,8 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         MigrationError: The caller's connection is in the middle of a transaction.
     """
     if isinstance(target, Connection):
+        if not is_connection(target):
+            raise not_a_connection(target)
         if target.in_transaction and not read_only:
             raise MigrationError(
                 "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
@@ -59,7 +61,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         finally:
             target.row_trace = row_trace
         return
-    parsed = url.parse(target) if isinstance(target, str) else target
+    parsed = url.parse(target)
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
     is_new = not exists(parsed)
@@ -175,7 +177,7 @@ def exists(target: Target) -> bool:
     """Return whether the database exists. One in memory that is yet to be opened does not."""
     if isinstance(target, Connection):
         return True
-    parsed = url.parse(target) if isinstance(target, str) else target
+    parsed = url.parse(target)
     return not parsed.is_memory and os.path.exists(parsed.path)
 
 
@@ -183,5 +185,5 @@ def name_of(target: Target) -> str:
     """Return the path of the database, for messages."""
     if isinstance(target, Connection):
         return sqlite.file_of(target) or url.MEMORY
-    parsed = url.parse(target) if isinstance(target, str) else target
+    parsed = url.parse(target)
     return parsed.path

@@ -16,7 +16,7 @@ import apsw
 import pytest
 
 import dao
-from dao import aio, tasks
+from dao import aio, migrate, tasks
 from tests.unit.test_aio import add, loop, stored
 
 __all__ = ["loop"]  # a fixture
@@ -142,6 +142,12 @@ def test_asynchronous_connection_where_a_plain_one_belongs_is_refused(loop, url)
             lambda: tasks.create(connection, task),
             lambda: tasks.create_many(connection, [task]),
             lambda: tasks.update(connection, task),
+            lambda: migrate.apply(connection),
+            lambda: migrate.status(connection),
+            lambda: migrate.assert_current(connection),
+            lambda: migrate.snapshots(connection),
+            lambda: migrate.take_snapshot(connection),
+            lambda: migrate.rehearse(connection),
         ):
             with pytest.raises(
                 TypeError, match=r"an asynchronous one: .* `await dao.aio.run\(connection, function, …\)`"
@@ -223,7 +229,7 @@ def test_functions_have_all_of_their_keywords(loop, url):
 
 MISTAKES = """
 import dao
-from dao import aio, tasks
+from dao import aio, migrate, tasks
 
 def sync(pool: dao.Pool, task: dao.Task) -> None:
     pool.write(tasks.create, task)
