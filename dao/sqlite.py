@@ -6,8 +6,10 @@ plain `open()` of the file) would drop this one's locks and lose commits: sqlite
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 import time
 import weakref
 from collections.abc import Callable
@@ -25,6 +27,8 @@ __all__ = [
     "absolute",
     "check_exists",
     "check_in_place",
+    "check_not_mounted",
+    "check_one_name",
     "check_version",
     "configure",
     "connection_arguments",
@@ -91,17 +95,17 @@ def check_version() -> None:
 
 
 def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
-    """Return what `apsw.Connection` takes: the file's absolute path and the open flags.
+    """Return what `apsw.Connection` takes: the file's real path and the open flags.
 
     Raises:
         OperationalError: The file was open when this process was forked.
     """
     if url.is_memory:
         return url.path, _OPEN_FLAGS[url.mode or "rwc"]
-    # absolute, so that no name reads as a URI, and a later chdir changes nothing
-    path = os.path.abspath(url.path)
+    path = absolute(url).path
     fork.check_file(path)
-    return path, _OPEN_FLAGS[url.mode or "rwc"]
+    # a link that is put there now would lead to another file than the one whose neighbours are looked for
+    return path, _OPEN_FLAGS[url.mode or "rwc"] | apsw.SQLITE_OPEN_NOFOLLOW
 
 
 def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
@@ -127,6 +131,7 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         connection.config(option, value)
     try:
         if not connection.readonly("main"):
+            check_one_name(file_of(connection))
             # with synchronous as SQLite has it, FULL: a power loss in the middle of the switch could damage a file with rows
             # under NORMAL, and that a file is empty is not known for as long as another program may fill it
             _use_wal(connection, url)
@@ -163,10 +168,16 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
 
 def why_not_opened(url: DatabaseURL) -> str:
     """Return a message for a file that SQLite could not open: it says only "unable to open database file"."""
-    path = os.path.abspath(url.path)
+    path = os.path.realpath(url.path)
     folder = os.path.dirname(path)
     if os.path.isdir(path):
         return f"cannot open {path}: it is a folder, not a database file"
+    if os.path.islink(path):  # after all were followed
+        return f"cannot open {path}: it is a loop of symbolic links"
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:  # this process has too many files open, or all together have
+        return f"cannot open {path}: {error.strerror}"
     if not os.path.isdir(folder):
         return f"cannot open {path}: the folder {folder} does not exist; create it first"
     if not os.path.exists(path) and url.mode in {"ro", "rw"}:
@@ -209,8 +220,46 @@ def set_busy_timeout(
 
 
 def absolute(url: DatabaseURL) -> DatabaseURL:
-    """Return a URL that means the same file after a change of the working folder."""
-    return url if url.is_memory else attrs.evolve(url, path=os.path.abspath(url.path))
+    """Return a URL of the same file by its real path, which a change of the working folder or of a link leaves as it is.
+
+    It is the one name of a database for all that is beside the file: SQLite's own `-wal` is there, not beside a link.
+    """
+    return url if url.is_memory else attrs.evolve(url, path=os.path.realpath(url.path))
+
+
+def check_one_name(path: str) -> None:
+    """Refuse to write to a file that has several names: whoever opens it by another one does not see this one's `-wal`.
+
+    SQLite only logs a warning then, and commits get lost (sqlite.org/howtocorrupt.html, 2.5).
+
+    Raises:
+        OperationalError: It has.
+    """
+    found = os.stat(path) if path and os.path.exists(path) else None
+    if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        raise errors.OperationalError(
+            f"{path} has {found.st_nlink} names (hard links), and commits get lost if it is opened by more than one: close it "
+            f"everywhere, then keep one (`find FOLDER -samefile '{path}'` lists them), that with a -wal or -journal beside "
+            "it if there is one; symbolic links may lead to it"
+        )
+
+
+def check_not_mounted(path: str) -> None:
+    """Refuse a file that is a mount of its own, as `docker run -v ./app.db:/app/app.db` makes one.
+
+    Its `-wal` would be outside of the mount: gone with the container, and commits with it. Linux only; elsewhere nothing
+    is refused.
+
+    Raises:
+        OperationalError: It is.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        name = re.sub(rb"[ \t\n\\]", lambda match: b"\\%03o" % match[0][0], os.fsencode(path))
+        if any(line.split(b" ", 5)[4] == name for line in mounts):
+            raise errors.OperationalError(
+                f"{path} is mounted as a file by itself, so that the -wal and -journal of SQLite beside it, which hold "
+                "commits, are not part of the mount: mount its folder instead"
+            )
 
 
 def check_exists(url: DatabaseURL) -> None:

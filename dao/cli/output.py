@@ -137,19 +137,22 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
-        """Show what is running for the time of a block, on a terminal."""
-        if self.quiet or self.as_json or not is_terminal(sys.stderr):
-            yield
-            return
-        self._status = self._rich(sys.stderr).status("reading the migrations")
+        """Show what is running for the time of a block, on a terminal, and after it which snapshot there is of before."""
+        if not self.quiet and not self.as_json and is_terminal(sys.stderr):
+            self._status = self._rich(sys.stderr).status("reading the migrations")
         try:
             with contextlib.suppress(OSError):  # the terminal may go
-                self._status.start()
+                if self._status is not None:
+                    self._status.start()
             yield
         finally:
             with contextlib.suppress(OSError):
-                self._status.stop()
+                if self._status is not None:
+                    self._status.stop()
             self._status = None
+            # a run that changed nothing has taken its own away
+            if self._snapshot and not self.as_json:
+                self.note(f"snapshot of what was there before: {self._snapshot}")
 
     def report(self, event: migrate.Event) -> None:
         """Show what a run reports while it runs."""
@@ -162,8 +165,11 @@ class Output:
                 self.note(f"{step.id}: {text}")
             case migrate.Snapshotted(snapshot):
                 self._snapshot = str(snapshot.path)
-                if not self.as_json:
-                    self.note(f"snapshot of what is there now: {snapshot.path}")
+            case migrate.Removed(snapshot):
+                if str(snapshot.path) == self._snapshot:
+                    self._snapshot = None
+                else:
+                    self.note(f"removed the older snapshot {snapshot.id}")
             case migrate.Created(path):
                 self._created = True
                 if not self.as_json:

@@ -25,22 +25,36 @@ _SHOWN = 20
 
 @click.command("snapshot")
 @common(migrations=False, changes=True)
-def snapshot(config: settings.Settings, output: Output) -> None:
-    """Copy the database into a verified file beside it.
+@click.option("--label", metavar="NAME", help="What to call it, for `dao restore NAME`: letters, digits, - and _.")
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Remove older ones that were asked for and have no label, but the newest N. [default: remove none]",
+)
+def snapshot(config: settings.Settings, output: Output, label: str | None, keep: int | None) -> None:
+    """Copy the database into a verified file beside it, which stays until you remove it.
 
-    Other programs go on meanwhile. Older snapshots beyond DATABASE_SNAPSHOTS (3 if that is 0) are removed afterwards.
+    Other programs go on meanwhile. Those that runs and restores take are counted by themselves (DATABASE_SNAPSHOTS).
     """
     from dao.migrate.copies import readable
-    from dao.migrate.snapshot import snapshots, take_snapshot
+    from dao.migrate.events import Event, Removed
+    from dao.migrate.snapshot import take_snapshot
 
-    before = snapshots(config.url)
+    removed = []
+
+    def report(event: Event) -> None:
+        output.report(event)
+        if isinstance(event, Removed):
+            removed.append(event.snapshot)
+
     begun = time.perf_counter()
-    taken = take_snapshot(config.url, keep=config.snapshots or None, report=output.report)
+    try:
+        taken = take_snapshot(config.url, label=label, keep=keep, report=report)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     seconds = time.perf_counter() - begun
-    removed = [one for one in before if not one.path.exists()]
     output.line(f"{taken.path} ({readable(taken.size)}, {milliseconds(seconds)})", style="green")
-    for one in removed:
-        output.line(f"removed the older {one.id}")
     output.json(
         {
             "database": config.url.path,
@@ -56,14 +70,15 @@ def snapshot(config: settings.Settings, output: Output) -> None:
 def snapshots_(config: settings.Settings, output: Output) -> None:
     """List the snapshots of the database, the newest first.
 
-    Each with its id, when it was taken, its size, and the last migration that was applied then.
+    Each with its id, when it was taken, its size, the last migration that was applied then, and its label or what took it.
     """
     from dao.migrate.copies import readable
     from dao.migrate.snapshot import snapshots
 
     there = snapshots(config.url)
     for one in there:
-        output.line(f"{one.id}  {_age(one):>12} ago  {readable(one.size):>10}  {one.version}")
+        why = f"  {one.label}" if one.label else "" if one.kind == "manual" else f"  (before a {one.kind})"
+        output.line(f"{one.id}  {_age(one):>12} ago  {readable(one.size):>10}  {one.version}{why}")
     if not there:
         output.line(f"{config.url.path}: no snapshots; `dao snapshot` takes one")
     output.json({"database": config.url.path, "snapshots": [_document(one) for one in there]})
@@ -76,19 +91,20 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:
     """Replace the database by a snapshot.
 
-    By the newest, or the one with this ID; the beginning of the ID will do. What is replaced becomes a snapshot itself, so that a restore can be undone. Programs
+    By the newest, the one with this ID (its beginning will do) or label, or the file at this path. What is replaced becomes a snapshot itself, so that a restore can be undone. Programs
     that have the database open go on, with the restored rows.
     """
     from dao.migrate.copies import readable
     from dao.migrate.restoration import restore as put_back
     from dao.migrate.restoration import row_changes
-    from dao.migrate.snapshot import KEEP, find
+    from dao.migrate.snapshot import KEEP
+    from dao.migrate.snapshot import chosen as meant
 
     if id is not None and not (id := url.cleaned(id)):
         # an unset variable in a script must not come to mean the newest
         raise click.UsageError("the ID is empty: name a snapshot, or leave it out for the newest")
     database = config.url.path
-    chosen = find(config.url, id)
+    chosen = meant(config.url, id)
     what = f"{chosen.id} ({chosen.version}, {readable(chosen.size)}, {_age(chosen)} old)"
     if not yes and not is_terminal(sys.stdin):
         raise MigrationError(
@@ -106,7 +122,7 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
             f"Replace all that {database} holds?", f"{database}: restore the snapshot {what}", *details
         ):
             raise MigrationError(f"{database} was not restored: you did not say yes. Nothing was changed")
-    done = put_back(config.url, chosen.id, keep=config.snapshots or KEEP, report=output.report)
+    done = put_back(config.url, chosen.path, keep=config.snapshots or KEEP, report=output.report)
     output.line(f"{database}: restored {what}", style="green")
     if done.replaced is not None:
         output.line(f"what it held before: {done.replaced.id} (`dao restore {done.replaced.id}` puts it back)")
@@ -143,4 +159,6 @@ def _document(one: Snapshot) -> dict[str, Any]:
         "taken_at": one.taken_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "version": one.version,
         "bytes": one.size,
+        "kind": one.kind,
+        "label": one.label,
     }

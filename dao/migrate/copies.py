@@ -8,15 +8,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import apsw
+import attrs
 
 from dao import fork, sqlite, url
 from dao.engine import Connection, is_connection, not_a_connection
@@ -25,11 +26,12 @@ from dao.migrate import ledger
 from dao.migrate.checks import integrity_problems
 from dao.migrate.content import contents, quoted
 from dao.migrate.events import Report
+from dao.migrate.held import hold, write_all
 from dao.migrate.target import Target, _held, _waiting
 
 __all__ = [
     "ID",
-    "checksum",
+    "NewFile",
     "compare",
     "copied",
     "database_of",
@@ -38,16 +40,14 @@ __all__ = [
     "new_file",
     "open_file",
     "readable",
+    "remove_leftovers",
     "require_room",
     "size_of",
-    "sync_folder",
 ]
 
 #: What the id of a snapshot looks like.
 ID = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z"
 
-# A copy in the making has no locks of SQLite's: on some systems they would meet the one that `new_file` holds.
-_NO_LOCKS = "unix-none"
 _PAGES = 4096  # copied at a time, so that Ctrl-C is noticed
 _MARGIN = 1024 * 1024
 _MILLISECOND = timedelta(milliseconds=1)
@@ -58,7 +58,7 @@ _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, na
 
 
 def database_of(target: Target) -> str:
-    """Return the absolute path of the database's file.
+    """Return the real path of the database's file, beside which all that belongs to it is.
 
     Raises:
         MigrationError: It has none.
@@ -69,7 +69,7 @@ def database_of(target: Target) -> str:
         path = "" if target.open_vfs == "memdb" else sqlite.file_of(target)
     else:
         parsed = url.parse(target)
-        path = "" if parsed.is_memory else os.path.abspath(parsed.path)
+        path = "" if parsed.is_memory else sqlite.absolute(parsed).path
     if not path:
         raise MigrationError("a database in memory has no snapshots: they are files beside its own")
     return path
@@ -84,13 +84,16 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
         OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was forked.
     """
     path, vfs, timeout = database_of(target), None, sqlite.BUSY_TIMEOUT
+    sqlite.check_one_name(path)
+    sqlite.check_not_mounted(path)
     if isinstance(target, Connection):
         vfs = target.open_vfs
+        sqlite.check_in_place(target)
     elif (parsed := url.parse(target)).busy_timeout is not None:
         timeout = parsed.busy_timeout
     fork.check_file(path)
     try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
     except apsw.CantOpenError as error:
         raise OperationalError(sqlite.why_not_opened(url.DatabaseURL(path=path, mode="rw"))) from error
     sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
@@ -114,7 +117,7 @@ def size_of(connection: Connection) -> int:
     return int(pages) * int(size)
 
 
-def copied(source: Connection, path: str) -> Connection:
+def copied(source: Connection, new: NewFile) -> Connection:
     """Copy all that a connection sees into an empty file and return a connection to it, without locks or journal files.
 
     The copy is a single file in rollback-journal mode, whatever the source's mode is.
@@ -122,28 +125,19 @@ def copied(source: Connection, path: str) -> Connection:
     Raises:
         DiskFull: There was no room; the file is not complete.
     """
-    copy = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=_NO_LOCKS)
-    try:
-        for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "memory")):
-            copy.pragma(name, value)
-        with copy.backup("main", source, "main") as backup:
-            while not backup.done:
-                backup.step(_PAGES)
-        # the pages of a database in WAL mode say that it is in WAL mode
-        copy.pragma("journal_mode", "memory")
-    except apsw.FullError as error:
-        copy.close()
-        raise _no_room(path) from error
-    except BaseException:
-        copy.close()
-        raise
-    return copy
+    with contextlib.closing(new.connect()) as copy, copy.backup("main", source, "main") as backup:
+        while not backup.done:
+            backup.step(_PAGES)
+    # the first page of a database in WAL mode says that it is in WAL mode (sqlite.org/fileformat2.html, 1.3.3)
+    if os.fstat(new.file).st_size:
+        write_all(new.file, b"\1\1", 18)
+    return new.connect()
 
 
 # ---------------------------------------------------------------- verification
 
 
-def compare(reader: Connection, path: str, copy_path: str) -> None:
+def compare(reader: Connection, path: str, new: NewFile) -> None:
     """Refuse a copy that is damaged, or that does not hold what a connection sees in its open transaction.
 
     Equal hashes by `sqlite3_dbhash` prove that the copy holds what the database holds now. Different ones prove nothing
@@ -153,11 +147,11 @@ def compare(reader: Connection, path: str, copy_path: str) -> None:
         DatabaseCorrupt: The copy is damaged, as the database was, then.
         MigrationError: It differs, or cannot be read without the program that it belongs to.
     """
-    copy = apsw.Connection(copy_path, flags=apsw.SQLITE_OPEN_READONLY, vfs=_NO_LOCKS)
+    copy = new.connect()
     try:
         # a connection that keeps the file to itself keeps the tool out, too
         alone = reader.pragma("locking_mode") == "exclusive"
-        with _hashing(*(() if alone else (path, copy_path))) as same:
+        with _hashing(*(() if alone else (path, new.path))) as same:
             integrity_problems(copy)
             if not same() and _state(reader) != _state(copy):
                 raise MigrationError(f"the copy of {path} differs from it: check the disk and the memory, then repeat")
@@ -215,89 +209,140 @@ def _state(connection: Connection) -> dict[str, Any]:
     return state
 
 
-def checksum(path: str) -> str:
-    """Return the first 16 digits of the SHA-256 of a file that no connection of this process has open."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
 # ---------------------------------------------------------------- files
 
 
-@contextlib.contextmanager
-def new_file(path: str, after: str | None = None) -> Iterator[tuple[str, str, int]]:
-    """Make an empty file beside a database and lend its id, path and descriptor; unless renamed, it goes with the block.
+@attrs.frozen
+class NewFile:
+    """A file in the making, beside a database: the time that is its id, its path, its descriptor and its folder's.
 
-    The id is the time, later than `after` and unlike that of any other snapshot. Owner and permissions are the
-    database's. Files that a crash has left are removed first: those that no process has a lock on.
+    Its name may come to mean another file if the folder is somebody else's: what is written goes to the descriptor.
+    """
+
+    id: str
+    path: str
+    file: int
+    folder: int
+
+    def connect(self) -> Connection:
+        """Return a new connection to the file, without locks or journals."""
+        held = hold(self.path, self.file)
+        connection = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=held.name)
+        for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "memory")):
+            connection.pragma(name, value)
+        return connection
+
+    def become(self, path: str) -> None:
+        """Give the file, which is complete, another name in its folder, all of it on the disk.
+
+        Raises:
+            OperationalError: Its name means another file by now.
+        """
+        os.fsync(self.file)
+        there = os.stat(os.path.basename(self.path), dir_fd=self.folder, follow_symlinks=False)
+        if not os.path.samestat(there, os.fstat(self.file)):
+            raise OperationalError(
+                f"{self.path} was replaced by another file while it was written: look who else writes into that folder"
+            )
+        os.rename(os.path.basename(self.path), os.path.basename(path), src_dir_fd=self.folder, dst_dir_fd=self.folder)
+        os.fsync(self.folder)
+
+
+@contextlib.contextmanager
+def new_file(path: str, *, like: str | None = None, after: str | None = None) -> Iterator[NewFile]:
+    """Make an empty file beside a database and lend it; unless it gets another name, it goes with the block.
+
+    Its id is the time, later than `after` and unlike that of any other snapshot. Owner and permissions are those of the
+    file `like`; without one it is for this user alone. Files that a crash has left are removed first: those that no
+    process has a lock on.
 
     Raises:
         OperationalError: The folder cannot be written to.
     """
-    with file_errors(f"cannot write beside {path}"):
-        _tidy(path)
-        id, partial, file = _reserve(path, after)
+    folder = file = -1
+    name = ""
     try:
-        with file_errors(f"cannot write {partial}"):
-            if os.path.exists(path):
-                like = os.stat(path)
+        with file_errors(f"cannot write beside {path}"):
+            folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            _tidy(folder, path)
+            # here and not in a function of its own: an interruption may come as that returns
+            for id in _ids(after):
+                name = f"{os.path.basename(path)}.{id}.partial"
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                with contextlib.suppress(FileExistsError):
+                    file = os.open(name, flags, 0o600, dir_fd=folder)
+                    # released by the end of the process, however it ends
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                    if _is_taken(folder, path, id):
+                        os.unlink(name, dir_fd=folder)
+                    elif os.fstat(file).st_nlink:  # else somebody tidied up between the two
+                        break
+                    given_up, file = file, -1
+                    os.close(given_up)
+            meant = os.stat(like, follow_symlinks=False) if like is not None else None
+            if meant is not None and stat.S_ISREG(meant.st_mode):
                 with contextlib.suppress(PermissionError):  # only root may give files away
-                    os.fchown(file, like.st_uid, like.st_gid)
-                os.fchmod(file, like.st_mode & 0o777)
-            yield id, partial, file
+                    os.fchown(file, meant.st_uid, meant.st_gid)
+                os.fchmod(file, meant.st_mode & 0o777)
+        with file_errors(f"cannot write {path}.{id}.partial"):
+            yield NewFile(id, f"{path}.{id}.partial", file, folder)
     finally:
-        _remove(partial)
-        os.close(file)
+        if file >= 0:
+            _remove(folder, name)
+            os.close(file)
+        elif folder >= 0:
+            # an interruption may have come before it was known that the file was made
+            with contextlib.suppress(OSError):
+                _tidy(folder, path)
+        if folder >= 0:
+            os.close(folder)
 
 
-def _reserve(path: str, after: str | None) -> tuple[str, str, int]:
+def _ids(after: str | None) -> Iterator[str]:
+    """Give ids of snapshots, now's or the first after this one, and those of the milliseconds that follow."""
     now = datetime.now(UTC)
     moment = now if after is None else max(now, moment_of(after) + _MILLISECOND)
     while True:
-        id = f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03d}Z"
+        yield f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03d}Z"
         moment += _MILLISECOND
-        partial = f"{path}.{id}.partial"
-        try:
-            file = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            continue
-        # released by the end of the process, however it ends
-        fcntl.flock(file, fcntl.LOCK_EX)
-        if not os.fstat(file).st_nlink:  # somebody tidied up between the two
-            os.close(file)
-        elif _is_taken(path, id):
-            os.unlink(partial)
-            os.close(file)
-        else:
-            return id, partial, file
 
 
-def _is_taken(path: str, id: str) -> bool:
+def _is_taken(folder: int, path: str, id: str) -> bool:
     beginning = f"{os.path.basename(path)}.{id}."
-    return any(
-        name.startswith(beginning) and not name.endswith(".partial") for name in os.listdir(os.path.dirname(path))
-    )
+    return any(name.startswith(beginning) and not name.endswith(".partial") for name in os.listdir(folder))
 
 
-def _tidy(path: str) -> None:
-    """Remove the files in the making that no living process works on."""
-    folder = os.path.dirname(path)
+def _tidy(folder: int, path: str) -> None:
+    """Remove the files in the making that no living process works on, as far as this user may."""
     unfinished = re.compile(re.escape(os.path.basename(path)) + rf"\.{ID}\.partial")
     for name in filter(unfinished.fullmatch, os.listdir(folder)):
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
-            file = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(os.path.join(folder, name))
+                _remove(folder, name)
             finally:
                 os.close(file)
 
 
-def _remove(partial: str) -> None:
-    """Remove a file in the making, and before it what SQLite may have put beside it."""
+def remove_leftovers(path: str) -> None:
+    """Remove the copies beside a database that killed processes have left, as far as that is possible."""
+    with contextlib.suppress(OSError):
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _tidy(folder, path)
+        finally:
+            os.close(folder)
+
+
+def _remove(folder: int, partial: str) -> None:
+    """Remove a file in the making, and before it what SQLite may have put beside it in earlier versions.
+
+    What cannot be removed now is left to the next who tidies up: what was done counts, and what failed has its own error.
+    """
     for suffix in ("-journal", "-wal", "-shm", ""):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial + suffix)
+        with contextlib.suppress(OSError):
+            os.unlink(partial + suffix, dir_fd=folder)
 
 
 def moment_of(id: str) -> datetime:
@@ -305,30 +350,25 @@ def moment_of(id: str) -> datetime:
     return datetime.strptime(id, "%Y%m%dT%H%M%S.%f%z")
 
 
-def sync_folder(path: str) -> None:
-    """Write to the disk that a file has this name."""
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 @contextlib.contextmanager
 def file_errors(what: str) -> Iterator[None]:
     """Raise what the file system refuses in the block as what it is."""
     try:
         yield
-    except OSError as error:
+    except (OSError, apsw.Error) as raised:
+        # SQLite passes on what happened to a file that it has by its descriptor
+        error = raised if isinstance(raised, OSError) else raised.__cause__
+        if not isinstance(error, OSError):
+            raise
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(f"{what}: no room left; nothing was changed. Free some space and repeat") from error
+            raise DiskFull(f"{what}: no room left; nothing was changed. Free some space and repeat") from raised
         advice = {
             errno.EACCES: "check the permissions of the folder",
             errno.EPERM: "check the permissions of the folder",
             errno.EROFS: "the file system is read-only",
             errno.ENAMETOOLONG: "the database's name is too long to add a time to it",
         }.get(error.errno or 0, "check the disk and the file system")
-        raise OperationalError(f"{what} ({error.strerror}): {advice}") from error
+        raise OperationalError(f"{what} ({error.strerror}): {advice}") from raised
 
 
 def require_room(path: str, needed: int, what: str, otherwise: str = "") -> None:
@@ -345,13 +385,6 @@ def require_room(path: str, needed: int, what: str, otherwise: str = "") -> None
             f"{what} needs {readable(needed)} in {folder}, and {readable(free)} are free there; nothing was changed. Free "
             f"some space and repeat{otherwise}"
         )
-
-
-def _no_room(path: str) -> DiskFull:
-    return DiskFull(
-        f"{os.path.dirname(path)}: no room left to write a copy of the database; nothing was changed. Free some space and "
-        "repeat"
-    )
 
 
 def readable(size: int) -> str:

@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     from dao.migrate.schema import Difference
     from dao.migrate.snapshot import Snapshot
 
-__all__ = ["Created", "Drifted", "Event", "Finished", "Notice", "Report", "Result", "Snapshotted", "Started", "Waiting"]
+__all__ = [
+    "Created",
+    "Drifted",
+    "Event",
+    "Finished",
+    "Notice",
+    "Removed",
+    "Report",
+    "Result",
+    "Snapshotted",
+    "Started",
+    "Waiting",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +86,13 @@ class Created:
 
 
 @attrs.frozen
+class Removed:
+    """A snapshot was removed: an older one beyond the number that is kept, or the run's own, since that changed nothing."""
+
+    snapshot: Snapshot
+
+
+@attrs.frozen
 class Drifted:
     """What was committed leaves a schema that is not what the applied migrations make: in what it differs, by object.
 
@@ -84,6 +103,6 @@ class Drifted:
     unknown: str | None = None
 
 
-Event = Started | Notice | Finished | Waiting | Created | Snapshotted | Drifted
+Event = Started | Notice | Finished | Waiting | Created | Snapshotted | Removed | Drifted
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]

@@ -20,17 +20,10 @@ from dao.engine import Connection, transaction
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.audit import carry_over
 from dao.migrate.content import row_counts
-from dao.migrate.copies import (
-    copied,
-    database_of,
-    new_file,
-    open_file,
-    require_room,
-    size_of,
-    sync_folder,
-)
+from dao.migrate.copies import NewFile, copied, database_of, new_file, open_file, require_room, size_of
 from dao.migrate.events import Report
-from dao.migrate.snapshot import KEEP, Snapshot, checked, find, prune, save
+from dao.migrate.held import chunks, raw_file, write_all
+from dao.migrate.snapshot import KEEP, Snapshot, checked, chosen, prune, save
 from dao.migrate.target import Target
 
 __all__ = ["Amend", "Restored", "restore", "row_changes"]
@@ -65,17 +58,19 @@ def restore(
     amend: Amend | None = None,
     report: Report | None = None,
 ) -> Restored:
-    """Replace a database by a snapshot: the one with this id (its beginning will do), at this path, or the newest.
+    """Replace a database by a snapshot: the one with this id (its beginning will do) or label, at this path, or the newest.
 
-    The snapshot is verified, and never changed. A snapshot of the database as it is comes first; then older ones beyond
-    `keep` are removed, but not the restored one. The ledger becomes the snapshot's, too, but not the history: that goes on,
+    A text with a separator in it, or that names a file, is a path, and the snapshots beside the database do not matter then.
+
+    The snapshot is verified, and never changed. A snapshot of the database as it is comes first; once all is done, of
+    those that restores took all but the newest `keep` are removed, but not the restored one; each is reported as `Removed`. The ledger becomes the snapshot's, too, but not the history: that goes on,
     and the restore is noted in it. What else must survive, `amend` writes into the copy, in a transaction that is open on
     it. All of it comes into effect at once.
 
     Open connections see the restored rows with their next statement. Those that are reading go on with the old ones; in
     rollback-journal mode the restore waits for them.
 
-    A database that does not exist is made. One too damaged to be opened as a database is replaced as a file, so that
+    A database that does not exist is made, with the owner and the permissions of the snapshot. One too damaged to be opened as a database is replaced as a file, so that
     programs that have it open must open it anew; its bytes are kept in a file named `.damaged`.
 
     Raises:
@@ -96,20 +91,19 @@ def restore(
         parsed = url.parse(target) if isinstance(target, str) else target
         if parsed.mode == "rw":
             raise OperationalError(sqlite.why_not_opened(parsed))
-    source = Path(os.path.abspath(id)) if isinstance(id, os.PathLike) else find(target, id).path
+    source = chosen(target, id).path
     if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise MigrationError(f"{path} cannot be restored from itself: name a snapshot (`dao snapshots` lists them)")
-    with checked(source) as snapshot:
-        there = os.path.getsize(path) if os.path.exists(path) else 0
-        # the copy, as much again in the WAL, and what is replaced
-        require_room(path, 2 * size_of(snapshot) + there, f"restoring {path}")
-        with new_file(path) as new:
-            copy = copied(snapshot, new[1])
-            try:
-                replaced, damaged = _replace(target, copy, new, _amending(source, amend), report)
-            finally:
-                copy.close()
-    prune(target, keep, spare=source)
+    with contextlib.ExitStack() as until_done:
+        with checked(source) as snapshot:
+            there = os.path.getsize(path) if os.path.exists(path) else 0
+            # the copy, as much again in the WAL, and what is replaced
+            require_room(path, 2 * size_of(snapshot) + there, f"restoring {path}")
+            like = path if os.path.exists(path) else os.path.realpath(source)
+            new = until_done.enter_context(new_file(path, like=like))
+            copy = until_done.enter_context(contextlib.closing(copied(snapshot, new)))
+        replaced, damaged = _replace(target, copy, new, _amending(source, amend), report)
+    prune(target, keep, "restore", spare=source, report=report)
     return Restored(database=path, source=source, replaced=replaced, damaged=damaged)
 
 
@@ -141,7 +135,7 @@ def _amending(source: Path, further: Amend | None) -> Amend:
 
 
 def _replace(
-    target: Target, copy: Connection, new: tuple[str, str, int], amend: Amend, report: Report | None
+    target: Target, copy: Connection, new: NewFile, amend: Amend, report: Report | None
 ) -> tuple[Snapshot | None, Path | None]:
     """Put the copy in the place of the database; return the snapshot of what it was, or a copy of the damaged file."""
     path = database_of(target)
@@ -149,7 +143,7 @@ def _replace(
     if is_there:
         with open_file(target, report) as live:
             if _is_database(live):
-                return _overwrite(live, target, copy, new[0], amend)
+                return _overwrite(live, target, copy, new.id, amend)
     return None, _exchange(path, copy, new, amend, is_there=is_there)
 
 
@@ -210,7 +204,7 @@ def _save(
     path = database_of(target)
     try:
         holds_any = bool(reader.execute("SELECT count(*) FROM sqlite_schema").get)
-        replaced = save(reader, path) if holds_any else None
+        replaced = save(reader, path, kind="restore") if holds_any else None
     except (DatabaseCorrupt, apsw.CorruptError, apsw.NotADBError):
         with transaction(copy):
             amend(copy, None)
@@ -224,40 +218,34 @@ def _save(
 # ---------------------------------------------------------------- as a file
 
 
-def _exchange(path: str, copy: Connection, new: tuple[str, str, int], amend: Amend, *, is_there: bool) -> Path | None:
+def _exchange(path: str, copy: Connection, new: NewFile, amend: Amend, *, is_there: bool) -> Path | None:
     """Put the copy in the place of a file that is missing or no database; return a copy of what was there."""
-    id, partial, file = new
     with transaction(copy):
         amend(copy, None)
     copy.close()
-    os.fsync(file)
     if not is_there and os.path.exists(path):
         raise MigrationError(f"{path} did not exist and has just been made: nothing was changed. Repeat")
-    _keep_bytes(path, id)
+    _keep_bytes(path, new.id)
     for suffix in _BESIDE:
         # they belong to the file that was there: SQLite would replay them into the new one
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path + suffix)
-    os.rename(partial, path)
-    sync_folder(path)
-    return Path(f"{path}.{id}.damaged") if is_there else None
+            os.unlink(os.path.basename(path) + suffix, dir_fd=new.folder)
+    new.become(path)
+    return Path(f"{path}.{new.id}.damaged") if is_there else None
 
 
 def _keep_bytes(path: str, id: str) -> None:
-    """Copy a file that is no intact database, and what belongs to it, byte by byte."""
-    import subprocess  # noqa: PLC0415 - as in the modules that start processes
-
+    """Copy a file that is no intact database, and what belongs to it, byte by byte, for this user alone."""
     for suffix in ("-wal", "-journal", ""):
         if not os.path.exists(path + suffix):
             continue
-        with new_file(path) as (_, partial, file):
-            # a process of its own: to open the file in this one, even to look, would drop our locks on it
-            done = subprocess.run(["cp", "--", path + suffix, partial], capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise OperationalError(
-                    f"{path} is damaged, and its bytes could not be kept ({done.stderr.strip()}); nothing was changed. Free "
-                    "some space, or move the file away yourself, and repeat"
-                )
-            os.fsync(file)
-            os.rename(partial, f"{path}.{id}.damaged{suffix}")
-    sync_folder(path)
+        try:
+            with new_file(path) as new, raw_file(path + suffix) as file:
+                for place, chunk in chunks(file):
+                    write_all(new.file, chunk, place)
+                new.become(f"{path}.{id}.damaged{suffix}")
+        except (apsw.Error, OperationalError) as error:
+            raise OperationalError(
+                f"{path} is damaged, and its bytes could not be kept ({error}); nothing was changed. Free some space, or "
+                "move the file away yourself, and repeat"
+            ) from error

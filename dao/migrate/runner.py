@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ from dao.errors import (
 from dao.migrate import drift, guard, ledger, session
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.content import holds_rows
-from dao.migrate.events import Drifted, Event, Finished, Notice, Report, Result, Snapshotted, Started
+from dao.migrate.events import Drifted, Event, Finished, Notice, Removed, Report, Result, Snapshotted, Started
 from dao.migrate.files import Migration
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
@@ -114,7 +113,7 @@ def run(
                     and not writer.found_nothing
                     and holds_rows(connection)
                 ):
-                    tell(Snapshotted(until_done.enter_context(_snapshot(connection, state, keep=snapshots))))
+                    tell(Snapshotted(until_done.enter_context(_snapshot(connection, state, tell, keep=snapshots))))
                     snapshots = 0
                 batch = _first_batch(todo, each=each)
                 before = foreign_key_violations(connection) if todo else Broken()
@@ -174,23 +173,32 @@ class _World:
 
 
 @contextlib.contextmanager
-def _snapshot(connection: Connection, state: Ledger, *, keep: int) -> Iterator[Snapshot]:
-    """Take a snapshot for a run. Older ones go once that is done; if it changed nothing this one goes instead."""
-    from dao.migrate import snapshot  # noqa: PLC0415 - loaded when there is something to lose
+def _snapshot(connection: Connection, state: Ledger, tell: Report, *, keep: int) -> Iterator[Snapshot]:
+    """Take a snapshot for a run. Older ones of runs go once that is done; if it changed nothing this one goes instead."""
+    # loaded when there is something to lose
+    from dao.migrate import snapshot  # noqa: PLC0415
+    from dao.migrate.copies import open_file  # noqa: PLC0415
 
-    version = state.ids[-1] if state.ids else None
-    taken = snapshot.take_snapshot(connection, keep=sys.maxsize, version=version)
+    path = sqlite.file_of(connection)
+    before = snapshot.snapshots(connection)
+    taken: Snapshot | None = None
     try:
+        with open_file(connection) as reader:
+            taken = snapshot.save(reader, path, state.ids[-1] if state.ids else None, kind="run")
         yield taken
     except CommitUnknown:
         raise  # what this connection sees does not tell
     except BaseException:
-        with contextlib.suppress(apsw.Error, Error):
+        with contextlib.suppress(apsw.Error, Error, OSError):
             now = ledger.read(connection)
             if now.entries == state.entries and not now.unfinished:
-                taken.path.unlink(missing_ok=True)
+                # an interruption may come as it gets its name: nobody else takes one for as long as this run has the lock
+                new = [one for one in snapshot.snapshots(connection) if one.kind == "run" and one not in before]
+                for made in new if taken is None else [taken]:
+                    made.path.unlink(missing_ok=True)
+                    tell(Removed(made))
         raise
-    snapshot.prune(connection, keep)
+    snapshot.prune(connection, keep, "run", report=tell)
 
 
 def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:

@@ -36,10 +36,10 @@ _EPOCH = 210_866_760_000_000
 
 
 class _StandingClock(apsw.VFS):
-    """The usual file system, but for the time: it is always that at which this was made."""
+    """A file system, the usual one for "", but for the time: it is always that at which this was made."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name, base="")
+    def __init__(self, name: str, base: str = "") -> None:
+        super().__init__(name, base=base)
         self._now = _EPOCH + time.time_ns() // 1_000_000
 
     def xCurrentTimeInt64(self) -> int:  # noqa: N802 - SQLite's name

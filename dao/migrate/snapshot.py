@@ -1,8 +1,10 @@
 """Copies of a database, each verified and in a file of its own beside it: taken, listed, checked, removed.
 
-A snapshot is named `DATABASE.ID.VERSION.CHECKSUM.snapshot`: when it was taken, the last migration that was applied, and
-the first 16 digits of the file's SHA-256, since `PRAGMA integrity_check` does not notice a changed letter in a row.
-While it is made it ends in `.partial`, so that a crash leaves nothing that could be taken for one.
+A snapshot is named `DATABASE.ID.VERSION[.KIND].CHECKSUM.snapshot`: when it was taken, the last migration that was applied,
+and the first 16 digits of the file's SHA-256, since `PRAGMA integrity_check` does not notice a changed letter in a row.
+KIND is `run` for one that a run took, `restore` for what a restore replaced: of these the newest are kept, each kind by
+itself. One that was asked for has none, or `label-LABEL`, and stays. Version 0.1 knew no kinds: what it took stays, too.
+While a snapshot is made its name ends in `.partial`, so that a crash leaves nothing that could be taken for one.
 """
 
 from __future__ import annotations
@@ -12,68 +14,100 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.errors import DatabaseCorrupt, MigrationError
+from dao.errors import DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate import ledger
 from dao.migrate.checks import integrity_problems
 from dao.migrate.copies import (
     ID,
-    checksum,
     compare,
     copied,
     database_of,
+    file_errors,
     moment_of,
     new_file,
     open_file,
     require_room,
     size_of,
-    sync_folder,
 )
-from dao.migrate.events import Report
+from dao.migrate.events import Removed, Report
+from dao.migrate.held import checksum, hold, raw_file
 from dao.migrate.target import Target
 
 log = logging.getLogger("dao.migrate")
 
-__all__ = ["KEEP", "Snapshot", "checked", "find", "prune", "save", "snapshots", "take_snapshot", "verify"]
+__all__ = [
+    "KEEP",
+    "Kind",
+    "Snapshot",
+    "checked",
+    "chosen",
+    "find",
+    "prune",
+    "save",
+    "snapshots",
+    "take_snapshot",
+    "verify",
+]
 
-#: How many snapshots of a database are kept unless said otherwise.
+#: How many snapshots of a kind are kept unless said otherwise.
 KEEP = 3
 
-_NAME = re.compile(rf"({ID})\.(.+)\.([0-9a-f]{{16}})\.snapshot")
+Kind = Literal["manual", "run", "restore"]
+
+_NAME = re.compile(
+    rf"(?P<database>.+)\.(?P<id>{ID})\.(?P<version>[^.]+)(?:\.(?P<kind>run|restore|label-(?P<label>[^.]+)))?"
+    r"\.(?P<checksum>[0-9a-f]{16})\.snapshot"
+)
+_LABEL = re.compile(r"[\w-]{1,50}")
 _NAME_LENGTH = 255  # bytes
 _VERSION_LENGTH = 100
+_TAKE = "`dao snapshot --database` takes one of it"
 _OTHERWISE = ", or go on without one (--no-snapshot, DATABASE_SNAPSHOTS=0)"
 
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """A complete snapshot. `version` is the last applied migration as far as a file's name can hold it, or "empty"."""
+    """A complete snapshot. `version` is the last applied migration as far as a file's name can hold it, or "empty".
+
+    `kind` says who took it: "run", "restore", or "manual" for one that was asked for; that may have a `label`.
+    """
 
     id: str
     path: Path
     taken_at: datetime
     version: str
     size: int
+    kind: Kind = "manual"
+    label: str | None = None
 
 
 def take_snapshot(
-    target: Target, *, keep: int | None = None, version: str | None = None, report: Report | None = None
+    target: Target,
+    *,
+    label: str | None = None,
+    keep: int | None = None,
+    version: str | None = None,
+    report: Report | None = None,
 ) -> Snapshot:
-    """Copy a database into a new file beside it, verify the copy, and remove older snapshots beyond `keep` (3 if None).
+    """Copy a database into a new file beside it, and verify the copy. It stays until somebody removes it.
 
     Reads the database through a connection of its own, in one read transaction: other connections go on meanwhile, and
     what they have not committed is not in the copy, even if the caller's own connection is in the middle of a write.
-    The copy is complete, on disk and compared with the database before it gets its name; older ones go after that.
-    `version` replaces the last applied migration in the name.
+    The copy is complete, on disk and compared with the database before it gets its name. With `keep`, older ones that were
+    asked for and have no label go after that, but so many, and each is reported as `Removed`. `version` replaces the last
+    applied migration in the name.
 
     Raises:
+        ValueError: The label is not 1 to 50 letters, digits, `-` and `_`.
         MigrationError: The database is in memory, does not exist, holds nothing, or cannot be verified.
         DiskFull: There is no room for it beside the database.
         DatabaseBusy: Another connection kept the database to itself.
@@ -82,20 +116,25 @@ def take_snapshot(
     """
     if keep is not None and keep < 1:
         raise ValueError(f"keep={keep}: a number from 1, since the new snapshot is one")
+    if label is not None and not _LABEL.fullmatch(label):
+        raise ValueError(f"the label {label!r}: 1 to 50 letters, digits, - and _")
     path = database_of(target)
     if not os.path.exists(path):
         raise MigrationError(f"{path} does not exist: there is nothing to take a snapshot of. `dao migrate` creates it")
     with open_file(target, report) as reader:
-        snapshot = save(reader, path, version)
-    prune(target, KEEP if keep is None else keep)
+        snapshot = save(reader, path, version, label=label)
+    if keep is not None:
+        prune(target, keep, "manual", report=report)
     return snapshot
 
 
-def save(reader: Connection, path: str, version: str | None = None) -> Snapshot:
+def save(
+    reader: Connection, path: str, version: str | None = None, *, kind: Kind = "manual", label: str | None = None
+) -> Snapshot:
     """Write what a connection outside of a transaction sees into a new snapshot of the database at `path`.
 
     Raises:
-        Error: As `take`.
+        Error: As `take_snapshot`.
     """
     reader.execute("BEGIN")
     try:
@@ -103,22 +142,30 @@ def save(reader: Connection, path: str, version: str | None = None) -> Snapshot:
             raise MigrationError(f"{path} holds nothing: there is nothing to take a snapshot of")
         require_room(path, size_of(reader), f"a snapshot of {path}", otherwise=_OTHERWISE)
         version = version or _version(reader)
+        what = f".label-{label}" if label else "" if kind == "manual" else f".{kind}"
         # the clock may have been set back: the latest is still the newest
         latest = next((snapshot.id for snapshot in _of(path)), None)
-        with new_file(path, latest) as (id, partial, file):
-            copied(reader, partial).close()
-            compare(reader, path, partial)
-            os.fsync(file)
-            sum_ = checksum(partial)
-            room = _NAME_LENGTH - len(os.fsencode(f"{os.path.basename(path)}.{id}..{sum_}.snapshot"))
-            complete = f"{path}.{id}.{_fitting(version, room)}.{sum_}.snapshot"
-            os.rename(partial, complete)
-            sync_folder(path)
-            size = os.fstat(file).st_size
+        with new_file(path, like=path, after=latest) as new:
+            copied(reader, new).close()
+            compare(reader, path, new)
+            sum_ = checksum(new.file)
+            before, after = f"{path}.{new.id}.", f"{what}.{sum_}.snapshot"
+            version = _fitting(version, _NAME_LENGTH - len(os.fsencode(os.path.basename(before) + after)))
+            complete = before + version + after
+            new.become(complete)
+            size = os.fstat(new.file).st_size
     finally:
         if reader.in_transaction:
             reader.execute("ROLLBACK")
-    return Snapshot(id=id, path=Path(complete), taken_at=moment_of(id), version=_fitting(version, room), size=size)
+    return Snapshot(
+        id=new.id,
+        path=Path(complete),
+        taken_at=moment_of(new.id),
+        version=version,
+        size=size,
+        kind=kind,
+        label=label,
+    )
 
 
 def snapshots(target: Target) -> list[Snapshot]:
@@ -131,20 +178,18 @@ def snapshots(target: Target) -> list[Snapshot]:
 
 
 def find(target: Target, id: str | None = None) -> Snapshot:
-    """Return the snapshot with this id or file name, or the only one whose id begins like this; the newest if None.
+    """Return the snapshot with this id, label or file name, or the only one whose id begins so; the newest if None.
 
     Raises:
         MigrationError: There is none, or more than one.
     """
     path = database_of(target)
-    there = snapshots(target)
+    there = _of(path)
     if not there:
         raise MigrationError(f"{path} has no snapshots: `dao snapshot` takes one")
     if id is None:
         return there[0]
-    # what the commands print is the path
-    name = os.path.basename(id)
-    matching = [snapshot for snapshot in there if snapshot.path.name == name or (id and snapshot.id.startswith(id))]
+    matching = [one for one in there if id in {one.path.name, one.label} or (id and one.id.startswith(id))]
     if len(matching) != 1:
         ids = ", ".join(snapshot.id for snapshot in matching or there)
         what = "more than one snapshot" if matching else "no snapshot"
@@ -152,19 +197,51 @@ def find(target: Target, id: str | None = None) -> Snapshot:
     return matching[0]
 
 
-def prune(target: Target, keep: int, *, spare: Path | None = None) -> list[Snapshot]:
-    """Remove all but the newest `keep` snapshots of a database and return those that went; `spare` stays in any case.
+def chosen(target: Target, id: str | os.PathLike[str] | None = None) -> Snapshot:
+    """Return the snapshot that is meant: by a path if it is one, else as `find`. A file at a path is not looked into.
+
+    A text is a path if it has a separator or names a file, and not a beginning of an id. Of a file that is not named like
+    a snapshot, `id` is its name, `version` "unknown" and `taken_at` when it was last changed.
+
+    Raises:
+        MigrationError: There is none.
+    """
+    is_path = isinstance(id, os.PathLike) or (
+        id is not None and not re.fullmatch(r"[0-9TZ.]*", id) and (os.sep in id or os.path.isfile(id))
+    )
+    if id is None or not is_path:
+        return find(target, None if id is None else str(id))
+    file = Path(os.path.abspath(id))
+    if not file.exists():
+        raise MigrationError(f"the snapshot {file} does not exist; `dao snapshots` lists those there are")
+    named = _parsed(file)
+    if named is not None:
+        return named
+    seen = file.stat()
+    changed = datetime.fromtimestamp(seen.st_mtime, UTC)
+    return Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=seen.st_size)
+
+
+def prune(
+    target: Target, keep: int, kind: Kind, *, spare: Path | None = None, report: Report | None = None
+) -> list[Snapshot]:
+    """Remove all but the newest `keep` snapshots of a kind, report them, and return those that went.
+
+    One with a label and the one at `spare` stay in any case.
 
     If one cannot be removed, that is logged, for whatever they were to make room for is done.
     """
     if keep < 0:
         raise ValueError(f"keep={keep}: a number from 0")
+    of_kind = [snapshot for snapshot in snapshots(target) if snapshot.kind == kind and snapshot.label is None]
     gone: list[Snapshot] = []
     try:
-        for snapshot in snapshots(target)[keep:]:
+        for snapshot in of_kind[keep:]:
             if snapshot.path != spare:
                 snapshot.path.unlink(missing_ok=True)
                 gone.append(snapshot)
+                if report is not None:
+                    report(Removed(snapshot))
     except OSError as error:
         log.warning("old snapshots stay, for one cannot be removed (%s): check the permissions of the folder", error)
     return gone
@@ -190,29 +267,32 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
     Raises:
         Error: As `verify`.
     """
-    path = os.path.abspath(path)
-    if not os.path.exists(path):
-        raise MigrationError(f"the snapshot {path} does not exist; `dao snapshots` lists those there are")
-    if os.path.exists(f"{path}-wal") and os.path.getsize(f"{path}-wal"):
-        # what is in there would be passed over, and a plain read of a live file loses this process's locks on it
-        raise MigrationError(
-            f"{path} is a database in use, not a snapshot: the file {path}-wal belongs to it. `dao snapshot --database` "
-            "takes one of it"
-        )
-    if os.path.getsize(path) == 0:
-        raise DatabaseCorrupt(f"the snapshot {path} is empty: use another one")
-    named = re.search(r"\.([0-9a-f]{16})\.snapshot$", os.path.basename(path))
-    if named and checksum(path) != named[1]:
-        raise DatabaseCorrupt(f"the snapshot {path} is damaged: it is not the file that was written. Use another one")
-    # immutable: no lock is taken and no file made beside it
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    connection = apsw.Connection(f"file:{quote(path)}?immutable=1", flags=flags)
-    try:
+    path = os.path.realpath(path)
+    if not os.path.isfile(path):
+        what = "is no file" if os.path.exists(path) else "does not exist"
+        raise MigrationError(f"the snapshot {path} {what}; `dao snapshots` lists those there are")
+    before = _unused(path)
+    with contextlib.ExitStack() as until_done:
         try:
-            if os.path.getsize(path) < size_of(connection):
+            file = until_done.enter_context(raw_file(path))
+            if file.xFileSize() == 0:
+                raise apsw.CorruptError("it is empty")
+            named = _NAME.fullmatch(os.path.basename(path))
+            if named and checksum(file) != named["checksum"]:
+                raise apsw.CorruptError("it is not the file that was written")
+            # immutable: no lock is taken and no file made beside it
+            flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+            held = hold(path, file)
+            connection = apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs=held.name)
+            until_done.callback(connection.close)
+            if file.xFileSize() < size_of(connection):
                 raise apsw.CorruptError("the end of the file is missing")
             integrity_problems(connection)
             is_ours = named is not None or bool(ledger.read(connection).entries)
+        except (apsw.IOError, apsw.CantOpenError) as error:
+            raise OperationalError(
+                f"cannot read the snapshot {path} ({error}): check its permissions, and the disk"
+            ) from error
         except (apsw.Error, DatabaseCorrupt) as error:
             reason = str(error).partition("\n")[2].strip() if isinstance(error, DatabaseCorrupt) else str(error)
             raise DatabaseCorrupt(
@@ -221,27 +301,54 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
         if not is_ours:
             raise MigrationError(f"{path} is not a snapshot: a database that no migrations were applied to")
         yield connection
-    finally:
-        connection.close()
+    if _unused(path) != before:
+        raise MigrationError(f"{path} was written to while it was read: {_TAKE}")
+
+
+def _unused(path: str) -> tuple[int, ...]:
+    """Refuse a database in use: what is beside it would be passed over. Return by what to notice that it was changed.
+
+    Raises:
+        MigrationError: It has a WAL, or a journal that would be rolled back.
+    """
+    for suffix in ("-wal", "-journal"):
+        with file_errors(f"cannot read {path}{suffix}"), contextlib.suppress(FileNotFoundError):
+            file = os.open(path + suffix, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                begins = os.read(file, 1)
+            finally:
+                os.close(file)
+            # a journal that begins with a zero is done with (sqlite.org/fileformat2.html, 3)
+            if begins and (suffix == "-wal" or begins != b"\0"):
+                raise MigrationError(
+                    f"{path} is a database in use, not a snapshot: the file {path}{suffix} belongs to it. {_TAKE}"
+                )
+    seen = os.stat(path)
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def _of(path: str) -> list[Snapshot]:
     folder = Path(path).parent
     if not folder.is_dir():
         return []
-    found = (_parsed(entry, path) for entry in folder.iterdir())
+    found = (_parsed(entry, os.path.basename(path)) for entry in folder.iterdir())
     return sorted((snapshot for snapshot in found if snapshot), key=lambda snapshot: snapshot.id, reverse=True)
 
 
-def _parsed(file: Path, path: str) -> Snapshot | None:
-    """Return the snapshot of a database that a file is, by its name."""
-    beginning = f"{os.path.basename(path)}."
-    match = _NAME.fullmatch(file.name.removeprefix(beginning)) if file.name.startswith(beginning) else None
-    if match is None:
+def _parsed(file: Path, database: str | None = None) -> Snapshot | None:
+    """Return the snapshot that a file is, by its name; of the database of this name only, if one is given."""
+    match = _NAME.fullmatch(file.name)
+    if match is None or database not in {None, match["database"]}:
         return None
     try:
         return Snapshot(
-            id=match[1], path=file, taken_at=moment_of(match[1]), version=match[2], size=file.stat().st_size
+            id=match["id"],
+            path=file,
+            taken_at=moment_of(match["id"]),
+            version=match["version"],
+            size=file.stat().st_size,
+            kind="run" if match["kind"] == "run" else "restore" if match["kind"] == "restore" else "manual",
+            label=match["label"],
         )
     except (ValueError, FileNotFoundError):  # no time; or just removed
         return None

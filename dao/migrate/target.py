@@ -64,11 +64,13 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     parsed = url.parse(target)
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
+    elif not parsed.is_memory:
+        sqlite.check_not_mounted(sqlite.absolute(parsed).path)
     is_new = not exists(parsed)
     try:
         connection = connect(keeping_mode(parsed))
     except DatabaseBusy as error:
-        raise _held(os.path.abspath(parsed.path)) from error.__cause__
+        raise _held(sqlite.absolute(parsed).path) from error.__cause__
     use_defaults(connection)
     # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement.
     connection.set_progress_handler(lambda: False, 100_000)

@@ -191,11 +191,24 @@ def test_run_takes_a_snapshot_and_says_where(run, partly, call):
     outcome = run(*call)
     (name,) = of_snapshots(partly)
     assert outcome.err.splitlines()[0].endswith(name)
-    assert outcome.err.startswith("snapshot of what is there now: ")
+    assert outcome.err.startswith("snapshot of what was there before: ")
     assert query(partly.parent / name, "SELECT * FROM b") == [(2,)]
     if call[0] != "init":
         run("migrate")
         assert run("rollback", "--json").document["snapshot"].endswith(of_snapshots(partly)[-1])
+
+
+def test_run_that_fails_names_the_snapshot_only_if_it_stays(run, partly, folder):
+    """A run that changed nothing takes its snapshot away again, and printed the path all the same."""
+    write(folder, {"0003_c.sql": "CREATE TABLE c (id);", "0004_d.sql": "CREATE TABLE b (id);"})
+    outcome = run("migrate")
+    assert outcome.code == 1
+    assert of_snapshots(partly) == []
+    assert "snapshot" not in outcome.err
+    outcome = run("migrate", "--each")
+    assert outcome.code == 1
+    (name,) = of_snapshots(partly)
+    assert outcome.err.startswith(f"snapshot of what was there before: {partly.parent / name}\n")
 
 
 @pytest.mark.parametrize("call", [["migrate"], ["rollback"], ["redo"], ["reset", "--yes"]], ids=" ".join)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
 
 from dao.migrate.snapshot import snapshots, take_snapshot
-from tests.cli.calls import plain, refused
+from tests.cli.calls import misused, plain, refused
 from tests.folders import dump, query
 
 URL = "sqlite:///orchestrator.db"
@@ -49,22 +50,47 @@ def test_snapshot_json_describes_the_file(run):
         "taken_at": taken.taken_at.strftime("%Y-%m-%dT%H:%M:%S.") + taken.id[-4:],
         "version": "0003_c",
         "bytes": taken.size,
+        "kind": "manual",
+        "label": None,
     }
 
 
-@pytest.mark.parametrize(("setting", "kept"), [("2", 2), ("0", 3), ("", 3)])
-def test_snapshot_keeps_as_many_as_the_setting_says(run, monkeypatch, setting, kept):
-    """DATABASE_SNAPSHOTS bounds them; 0 turns the automatic ones off, not those that are asked for. It says which went."""
+def test_snapshot_stays_whatever_runs_and_restores_take(run, path):
+    """Two pairs of runs removed it without a word, however deliberate it was; what does go is named."""
     run("migrate")
-    monkeypatch.setenv("DATABASE_SNAPSHOTS", setting)
-    taken: list[str] = []
-    for number in range(4):
-        outcome = run("snapshot")
-        assert outcome.code == 0
-        gone = taken[: max(0, number + 1 - kept)][-1:]
-        assert plain(outcome.out).splitlines()[1:] == [f"removed the older {id}" for id in gone]
-        taken.append(snapshots(URL)[0].id)
-    assert [one.id for one in snapshots(URL)] == taken[::-1][:kept]
+    label = run("snapshot", "--label", "friday", "--json").document["snapshot"]
+    asked_for = [run("snapshot", "--json").document["snapshot"] for _ in range(2)]
+    said = []
+    for _ in range(3):
+        for call in (["rollback"], ["migrate"], ["restore", "friday", "--yes"]):
+            there = {one.id for one in snapshots(URL)}
+            outcome = run(*call)
+            assert outcome.code == 0, outcome
+            gone = there - {one.id for one in snapshots(URL)}
+            assert {
+                line.split()[-1] for line in outcome.err.splitlines() if line.startswith("removed the older")
+            } == gone
+            said += gone
+    kinds = [one.kind for one in snapshots(URL)]
+    assert (kinds.count("run"), kinds.count("restore"), len(said)) == (3, 3, 3)
+    assert {one["id"] for one in (label, *asked_for)} <= {one.id for one in snapshots(URL)}
+    listed = run("snapshots").out
+    assert re.search(rf"{label['id']} .* 0003_c  friday\n", listed)
+    assert re.search(r" 0003_c  \(before a run\)\n", listed)
+
+
+def test_snapshot_keep_removes_older_ones_and_says_which(run):
+    """For a nightly job: so many of those that were asked for are kept, but for labels; each that goes is named."""
+    run("migrate")
+    run("snapshot", "--label", "stays")
+    first = run("snapshot", "--json").document["snapshot"]
+    second = run("snapshot", "--json").document["snapshot"]
+    outcome = run("snapshot", "--keep", "2")
+    assert (outcome.code, outcome.err) == (0, f"removed the older snapshot {first['id']}\n")
+    assert run("snapshot", "--keep", "2", "--json").document["removed"] == [second]
+    assert [one.label for one in snapshots(URL)] == [None, None, "stays"]
+    misused(run("snapshot", "--keep", "0"), "--keep")
+    misused(run("snapshot", "--label", "a b"), "letters, digits")
 
 
 def test_snapshot_no_database_is_refused(run, path):
@@ -173,6 +199,23 @@ def test_restore_takes_the_file_name_that_was_printed(run, partly):
     printed = run("snapshot").out.split(" (")[0]
     assert run("restore", "--yes", printed).code == 0
     assert run("restore", "--yes", "nothing.snapshot").code == 1
+
+
+@pytest.mark.parametrize("form", ["absolute", "relative", "name", "renamed"])
+def test_restore_takes_the_file_at_a_path(run, path, old, tmp_path, form):
+    """It is the file that is meant, not the one of its name beside the database, which may be damaged or gone."""
+    name = "backup.db" if form == "renamed" else old.path.name
+    elsewhere = (tmp_path if form == "name" else tmp_path / "backup") / name
+    elsewhere.parent.mkdir(exist_ok=True)
+    old.path.rename(elsewhere)
+    if form != "name":
+        old.path.write_bytes(b"damaged")
+    argument = {"absolute": str(elsewhere), "relative": os.path.relpath(elsewhere), "name": name}
+    outcome = run("restore", "--yes", argument.get(form, str(elsewhere)))
+    assert outcome.code == 0, outcome
+    version, shown = ("unknown", name) if form == "renamed" else ("0003_c", old.id)
+    assert outcome.out.startswith(f"orchestrator.db: restored {shown} ({version}, ")
+    assert query(path, "SELECT count(*) FROM b") == [(1,)]
 
 
 def test_restore_empty_id_is_wrong_usage(run, partly):

@@ -101,8 +101,6 @@ def dying(after: int, job: str, *arguments: Any) -> None:
     """Do a job and die, as of SIGKILL, when so many writes, syncs and removals of files have been done."""
     import apsw
 
-    from dao.migrate import copies
-
     left = after
 
     def spend() -> None:
@@ -125,22 +123,26 @@ def dying(after: int, job: str, *arguments: Any) -> None:
             super().xTruncate(size)
 
     class System(apsw.VFS):
-        def __init__(self, name: str, below: str, *, default: bool) -> None:
-            self.below = below
-            super().__init__(name, below, makedefault=default)
-
         def xOpen(self, name, flags):  # noqa: N802
-            return File(self.below, name, flags)
+            return File("unix", name, flags)
 
         def xDelete(self, name, sync):  # noqa: N802
             spend()
             super().xDelete(name, sync)
 
-    systems = [System("dying", "unix", default=True), System("dying, no locks", copies._NO_LOCKS, default=False)]
-    copies._NO_LOCKS = "dying, no locks"
+    def spending(function: Any) -> Any:
+        def spend_first(*arguments: Any, **options: Any) -> Any:
+            spend()
+            return function(*arguments, **options)
+
+        return spend_first
+
+    system = System("dying", "unix", makedefault=True)
+    # copies are written by their descriptors
+    for name in ("fsync", "ftruncate", "pwrite", "rename", "unlink"):
+        setattr(os, name, spending(getattr(os, name)))
     globals()[job](*arguments)
-    for system in systems:
-        system.unregister()
+    system.unregister()
 
 
 def command_at(moment: float, output: str, *arguments: str) -> None:

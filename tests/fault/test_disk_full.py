@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,6 @@ import pytest
 
 from dao import migrate
 from dao.errors import DiskFull, MigrationFailed, OperationalError
-from dao.migrate import copies
 from dao.migrate.snapshot import snapshots, verify
 from tests.folders import THREE, dump, query, write
 
@@ -71,13 +72,22 @@ class Room:
     left: int = 0
     failed: bool = False
 
+    def is_gone(self, size: int, data: bytes, offset: int) -> bool:
+        """Return whether there is none for what is to be written now into a file of this size."""
+        if self.error is apsw.FullError and offset + len(data) <= size:
+            return False
+        gone = self.left == 0
+        self.failed |= gone
+        self.left -= not gone
+        return gone
+
 
 class FullDisk(apsw.VFS):
-    """A file system over another one. If it is full, overwriting still works."""
+    """The usual file system. If it is full, overwriting still works."""
 
-    def __init__(self, name: str, below: str, room: Room) -> None:
-        self.below, self.room = below, room
-        super().__init__(name, below)
+    def __init__(self, room: Room) -> None:
+        self.room = room
+        super().__init__("full", "unix")
 
     def xOpen(self, name, flags):  # noqa: N802 - SQLite's name
         """Open a file that notices when the disk is full."""
@@ -89,15 +99,12 @@ class FullFile(apsw.VFSFile):
 
     def __init__(self, disk: FullDisk, name, flags) -> None:
         self._room = disk.room
-        super().__init__(disk.below, name, flags)
+        super().__init__("unix", name, flags)
 
     def xWrite(self, data, offset):  # noqa: N802 - SQLite's name
         """Write, or fail."""
-        if self._room.error is apsw.IOError or offset + len(data) > self.xFileSize():
-            if self._room.left == 0:
-                self._room.failed = True
-                raise self._room.error("no room")
-            self._room.left -= 1
+        if self._room.is_gone(self.xFileSize(), data, offset):
+            raise self._room.error("no room")
         super().xWrite(data, offset)
 
 
@@ -105,11 +112,18 @@ class FullFile(apsw.VFSFile):
 def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
     """What is left on the disk for connections with the VFS "full", and for the snapshots that they take."""
     room = Room(apsw.FullError)
-    monkeypatch.setattr(copies, "_NO_LOCKS", "full, without locks")
-    disks = [FullDisk("full", "unix", room), FullDisk("full, without locks", "unix-none", room)]
+    write = os.pwrite
+
+    def write_if_there_is_room(file: int, data: bytes, offset: int) -> int:
+        if room.is_gone(os.fstat(file).st_size, data, offset):
+            number = errno.ENOSPC if room.error is apsw.FullError else errno.EIO
+            raise OSError(number, os.strerror(number))
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", write_if_there_is_room)
+    disk = FullDisk(room)
     yield room
-    for disk in disks:
-        disk.unregister()
+    disk.unregister()
 
 
 def fail_at_each(every: int, path: Path, folder: Path, room: Room, journal: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -87,6 +88,26 @@ def test_restore_by_id_or_path_takes_that_one(filled, url, old, tmp_path):
     shutil.copy(newest.path, elsewhere)
     restore(url, elsewhere)
     assert content(filled) == dump(newest.path)
+
+
+@pytest.mark.parametrize("local", ["as it is", "damaged", "gone"])
+@pytest.mark.parametrize("form", ["text", "path", "relative"])
+def test_restore_path_is_that_file_whatever_is_beside_the_database(
+    filled, url, old, tmp_path, monkeypatch, form, local
+):
+    """The folder of a path was ignored: the file of that name beside the database was restored, or missed."""
+    elsewhere = tmp_path / "backup" / old.path.name
+    elsewhere.parent.mkdir()
+    shutil.copy(old.path, elsewhere)
+    if local == "damaged":
+        old.path.write_bytes(b"damaged")
+    elif local == "gone":
+        old.path.unlink()
+    monkeypatch.chdir(elsewhere.parent)
+    meant = {"text": str(elsewhere), "path": elsewhere, "relative": f"../backup/{elsewhere.name}"}[form]
+    done = restore(url, meant)
+    assert done.source == elsewhere
+    assert content(filled) == dump(elsewhere)
 
 
 def test_restore_never_changes_the_snapshot(filled, url, old):
@@ -197,12 +218,17 @@ def test_restore_empty_file_needs_no_snapshot_of_it(filled, url, old):
     assert content(filled) == dump(old.path)
 
 
-def test_restore_prunes_afterwards_but_not_what_it_restored(filled, url, old):
-    """The restored snapshot stays, however old it is, so that it can be restored again."""
-    for _ in range(3):
-        last = take_snapshot(url, keep=9)
-    done = restore(url, old.id, keep=2)
-    assert snapshots(url) == [done.replaced, last, old]
+def test_restore_prunes_its_own_kind_but_not_what_it_restored(filled, url, old):
+    """Of what restores replaced the newest stay, and the one that was restored; those that were asked for do not count."""
+    asked_for = [take_snapshot(url) for _ in range(3)]
+    first, second = (restore(url, old.id, keep=2).replaced for _ in range(2))
+    events = []
+    third = restore(url, old.id, keep=2, report=events.append).replaced
+    assert snapshots(url) == [third, second, *asked_for[::-1], old]
+    assert events == [migrate.Removed(first)]
+    fourth = restore(url, second.id, keep=1, report=events.append).replaced
+    assert snapshots(url) == [fourth, second, *asked_for[::-1], old]
+    assert [one.kind for one in snapshots(url)] == ["restore"] * 2 + ["manual"] * 4
 
 
 # ---------------------------------------------------------------- amend
@@ -325,12 +351,18 @@ def test_restore_damaged_database_without_room_for_its_bytes_changes_nothing(fil
     """If the damaged file cannot be kept, it is not replaced either."""
     damaged = DAMAGES["header"](filled.read_bytes())
     filled.write_bytes(damaged)
-    monkeypatch.setenv("PATH", str(filled.parent))
-    (filled.parent / "cp").write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
-    (filled.parent / "cp").chmod(0o755)
-    with pytest.raises(OperationalError, match=r"could not be kept \(no space left\); nothing was changed"):
+    write = os.pwrite
+
+    def fill_up(file: int, data: bytes, offset: int) -> int:
+        if data == damaged:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", fill_up)
+    with pytest.raises(OperationalError, match=r"could not be kept \(.*no room left.*\); nothing was changed"):
         restore(url)
     assert filled.read_bytes() == damaged
+    assert beside(filled) == [old.path.name]
 
 
 # ---------------------------------------------------------------- refused
@@ -452,7 +484,7 @@ def test_restore_interrupted_or_full_in_the_middle_leaves_the_old_database(fille
             assert content(filled) == before
             query(filled, "BEGIN IMMEDIATE")
             assert [name for name in beside(filled) if not name.endswith(".snapshot")] == []
-            prune(url, 0, spare=old.path)
+            prune(url, 0, "restore")
     monkeypatch.undo()
     restore(url, old.path)
     assert content(filled) == dump(old.path)

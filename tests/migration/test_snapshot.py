@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import collections
+import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import apsw
 import apsw.sqlite_extra
@@ -181,8 +186,8 @@ def test_take_copy_that_differs_is_refused(filled, url, monkeypatch, table, tool
     """A copy without a row, of the ledger too, is not kept, whether SQLite's tool is there or not."""
     copied = copies.copied
 
-    def losing(source, path):
-        copy = copied(source, path)
+    def losing(source, new):
+        copy = copied(source, new)
         copy.execute(f"DELETE FROM {table}")
         return copy
 
@@ -258,16 +263,52 @@ def test_take_never_has_the_id_of_one_that_was_taken_at_the_same_moment(filled, 
     assert take_snapshot(url).id > first.id
 
 
-def test_take_keeps_the_newest_and_removes_the_older_ones(filled, url):
-    """Three are kept unless said otherwise; the snapshots of another database are not touched."""
+def test_take_removes_nothing_unless_told_to(filled, url):
+    """One that was asked for stays; it went after three others, or two pairs of runs, without a word."""
+    taken = [take_snapshot(url) for _ in range(5)]
+    labelled = take_snapshot(url, label="before-Größe_2")
+    assert (labelled.label, labelled.kind) == ("before-Größe_2", "manual")
+    assert snapshots(url) == [labelled, *taken[::-1]]
     other = filled.with_name("other.db")
     query(other, "CREATE TABLE x (id)")
     theirs = take_snapshot(f"sqlite:///{other}")
-    taken = [take_snapshot(url) for _ in range(4)]
-    assert snapshots(url) == taken[:0:-1]
+    events = []
+    last = take_snapshot(url, keep=2, report=events.append)
+    # of those without a label, and of this database alone
+    assert snapshots(url) == [last, labelled, taken[-1]]
     assert snapshots(f"sqlite:///{other}") == [theirs]
-    last = take_snapshot(url, keep=1)
-    assert snapshots(url) == [last]
+    assert events == [migrate.Removed(one) for one in taken[-2::-1]]
+    with pytest.raises(ValueError, match="keep=0"):
+        take_snapshot(url, keep=0)
+
+
+@pytest.mark.parametrize("label", ["", "a b", "a.b", "../a", "a\n", "x" * 51])
+def test_take_label_that_is_no_part_of_a_name_is_refused(filled, url, label):
+    """A label becomes part of the file's name, and is how `dao restore` knows it: nothing in it is replaced."""
+    with pytest.raises(ValueError, match="letters, digits"):
+        take_snapshot(url, label=label)
+    assert beside(filled) == []
+
+
+def test_find_by_label_takes_that_one(filled, url):
+    """A label names a snapshot as its id does; two of the same are told apart by their ids."""
+    first = take_snapshot(url, label="mine")
+    take_snapshot(url)
+    assert find(url, "mine") == first
+    second = take_snapshot(url, label="mine")
+    with pytest.raises(MigrationError, match=f"more than one.*{second.id}, {first.id}"):
+        find(url, "mine")
+
+
+def test_snapshots_of_version_0_1_are_listed_and_stay(filled, url):
+    """Their names do not say who took them: they count as asked for, and no run or restore removes them."""
+    ids = [f"2025010{day}T000000.000Z" for day in range(1, 6)]
+    for id in ids:
+        filled.with_name(f"new.db.{id}.0003_c.0123456789abcdef.snapshot").write_bytes(b"x")
+    assert [(one.id, one.kind, one.label, one.version) for one in snapshots(url)] == [
+        (id, "manual", None, "0003_c") for id in ids[::-1]
+    ]
+    assert prune(url, 0, "run") == prune(url, 0, "restore") == []
 
 
 def test_take_that_fails_removes_nothing(filled, url, monkeypatch):
@@ -296,6 +337,47 @@ def test_take_interrupted_leaves_nothing(filled, url, monkeypatch):
         take_snapshot(url)
     assert beside(filled) == []
     query(filled, "PRAGMA journal_mode = delete")
+
+
+def interrupted_at(moment: int) -> Callable[..., Any]:
+    """Return a trace function that stands for Ctrl-C before so many steps of the interpreter where a file is made."""
+    left = itertools.count(moment, -1)
+
+    def trace(frame: Any, event: str, _argument: object) -> Any:
+        code = frame.f_code
+        if code.co_filename != copies.__file__ or code.co_name != "new_file":
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(left) == 0:
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url, monkeypatch):
+    """Ctrl-C between the making of the file and the note that it was made left it: once in twenty, right after it appeared."""
+    before, reached = sys.gettrace(), False
+
+    def copied(*_arguments: object) -> None:
+        nonlocal reached
+        sys.settrace(before)
+        reached = True
+        raise LookupError
+
+    monkeypatch.setattr("dao.migrate.snapshot.copied", copied)
+    for moment in itertools.count():
+        sys.settrace(interrupted_at(moment))
+        try:
+            take_snapshot(url)
+        except (KeyboardInterrupt, LookupError):
+            pass
+        finally:
+            sys.settrace(before)
+        assert beside(filled) == [], moment
+        if reached:
+            break
+    assert moment > 100
 
 
 def test_take_removes_what_a_crash_left_but_not_what_another_works_on(filled, url):
@@ -333,43 +415,22 @@ def test_take_too_little_room_is_refused_before_anything_is_written(filled, url,
     assert beside(filled) == []
 
 
-class Full(apsw.VFS):
-    """A file system that has no room left after so many writes."""
-
-    def __init__(self, writes: int) -> None:
-        self.left = writes
-        super().__init__("full-copies", "unix-none")
-
-    def xOpen(self, name, flags):  # noqa: N802 - SQLite's name
-        """Open a file."""
-        return FullFile(self, name, flags)
-
-
-class FullFile(apsw.VFSFile):
-    """A file on it."""
-
-    def __init__(self, disk: Full, name, flags) -> None:
-        self._disk = disk
-        super().__init__("unix-none", name, flags)
-
-    def xWrite(self, data, offset):  # noqa: N802 - SQLite's name
-        """Write, or fail."""
-        if not self._disk.left:
-            raise apsw.FullError("no room")
-        self._disk.left -= 1
-        super().xWrite(data, offset)
-
-
 @pytest.mark.parametrize("writes", [0, 1, 5])
 def test_take_disk_that_fills_up_leaves_nothing(filled, url, monkeypatch, writes):
     """Whenever the room ends, it is `DiskFull`, older snapshots stay and no partial file is left."""
     old = take_snapshot(url)
-    disk = Full(writes)
-    monkeypatch.setattr(copies, "_NO_LOCKS", "full-copies")
-    with pytest.raises(DiskFull, match=f"^{re.escape(str(filled.parent))}: no room left"):
+    left, write = iter(range(writes)), os.pwrite
+
+    def fill_up(file: int, data: bytes, offset: int) -> int:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", fill_up)
+    with pytest.raises(DiskFull, match=rf"^cannot write {re.escape(str(filled))}\..*\.partial: no room left"):
         take_snapshot(url, keep=1)
+    monkeypatch.undo()
     assert beside(filled) == [old.path.name]
-    disk.unregister()
 
 
 @pytest.mark.parametrize(("number", "kind"), [(28, DiskFull), (13, OperationalError), (30, OperationalError)])
@@ -469,14 +530,15 @@ def test_snapshots_lists_only_files_that_are_named_like_one(filled, url):
     assert snapshots(f"sqlite:///{filled.parent}/nowhere/x.db") == []
 
 
-def test_prune_removes_all_but_the_newest(filled, url):
-    """It says which went; none may stay."""
+def test_prune_removes_all_but_the_newest_of_a_kind(filled, url):
+    """It says which went; none may stay; another kind is not looked at."""
     taken = [take_snapshot(url) for _ in range(3)]
-    assert prune(url, 2) == taken[:1]
-    assert prune(url, 0, spare=taken[1].path) == taken[2:]
+    assert prune(url, 0, "run") == []
+    assert prune(url, 2, "manual") == taken[:1]
+    assert prune(url, 0, "manual", spare=taken[1].path) == taken[2:]
     assert snapshots(url) == [taken[1]]
     with pytest.raises(ValueError, match="keep=-1"):
-        prune(url, -1)
+        prune(url, -1, "manual")
 
 
 # ---------------------------------------------------------------- verify

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,7 +11,7 @@ import attrs
 from dao.engine import Connection
 from dao.errors import OperationalError
 from dao.migrate import ledger
-from dao.migrate.copies import database_of, size_of
+from dao.migrate.copies import database_of, remove_leftovers, size_of
 from dao.migrate.events import Event
 from dao.migrate.files import Migration, Source, loaded
 from dao.migrate.ledger import Ledger
@@ -21,7 +20,7 @@ from dao.migrate.rehearsal.findings import Copying, Rehearsal, Rehearsed
 from dao.migrate.rehearsal.observation import look
 from dao.migrate.rehearsal.round_trip import Content, content, there_and_back
 from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
-from dao.migrate.rehearsal.working_copy import Copy, default_limit, remove_leftovers, working_copy
+from dao.migrate.rehearsal.working_copy import Copy, default_limit, working_copy
 from dao.migrate.runner import _first_batch
 from dao.migrate.target import Target, exists, name_of, opened
 from dao.migrate.usable import texts
@@ -89,8 +88,7 @@ def _file_of(target: Target) -> str:
     """Return the path of the database's file, "" for one in memory."""
     if isinstance(target, Connection) and (not target.filename or target.open_vfs == "memdb"):
         return ""
-    # a link may lead to another file system
-    return os.path.realpath(database_of(target))
+    return database_of(target)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,19 +11,17 @@ import apsw
 
 from dao import sqlite, url
 from dao.engine import Connection
-from dao.errors import DiskFull
-from dao.migrate.copies import _tidy, new_file, require_room, size_of
+from dao.migrate.copies import new_file, require_room, size_of
+from dao.migrate.held import hold
 from dao.migrate.rehearsal.findings import Copying
-from dao.migrate.scratch import _EPOCH, _foresee, _StandingClock
+from dao.migrate.scratch import _foresee, _StandingClock
 from dao.migrate.target import use_defaults
 
-__all__ = ["Copy", "default_limit", "remove_leftovers", "working_copy"]
+__all__ = ["Copy", "default_limit", "working_copy"]
 
 _IN_MEMORY = url.DatabaseURL(path=url.MEMORY)
 _LARGEST_IN_MEMORY = 1 << 30
 _PAGES = 1024  # copied at a time, so that Ctrl-C is noticed and the progress is shown
-# A file that nobody else uses has no locks of SQLite's: on some systems they would meet the one that `new_file` holds.
-_NO_LOCKS = "unix-none"
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
 
 
@@ -60,14 +57,6 @@ class Copy(apsw.Connection):
             _foresee(self)
 
 
-class _StandingFileClock(_StandingClock):
-    """The same clock, for a file without locks."""
-
-    def __init__(self, name: str) -> None:
-        apsw.VFS.__init__(self, name, base=_NO_LOCKS)
-        self._now = _EPOCH + time.time_ns() // 1_000_000
-
-
 def default_limit() -> int:
     """Return up to which size in bytes a copy is in memory: 1 GiB, or a quarter of the machine's memory if that is less."""
     return min(_LARGEST_IN_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
@@ -90,18 +79,18 @@ def working_copy(
     """
     size = 0 if source is None else size_of(source)
     with contextlib.ExitStack() as stack:
-        where, clock = url.MEMORY, _StandingClock
+        where, below = url.MEMORY, ""
         if path and size > limit:
             # as much again for what the migrations write
             otherwise = ", or let the copy be in memory (--memory-limit)"
             require_room(path, 2 * size, f"a rehearsal with a copy of {path}", otherwise)
-            _, where, _ = stack.enter_context(new_file(path))
-            clock = _StandingFileClock
-        vfs = None if where == url.MEMORY else _NO_LOCKS
+            new = stack.enter_context(new_file(path))
+            where, held = new.path, hold(new.path, new.file)
+            stack.callback(held.unregister)
+            below = held.name
         if steady:
-            vfs = f"dao-rehearsal-{id(stack)}"
-            stack.callback(clock(vfs).unregister)
-        copy = Copy(where, vfs=vfs)
+            stack.callback(_StandingClock(f"dao-rehearsal-{id(stack)}", below).unregister)
+        copy = Copy(where, vfs=f"dao-rehearsal-{id(stack)}" if steady else below or None)
         copy.steady = steady
         stack.callback(copy.close, True)
         if source is not None:
@@ -110,26 +99,14 @@ def working_copy(
         yield copy
 
 
-def remove_leftovers(path: str) -> None:
-    """Remove the copies beside a database that killed processes have left, as far as that is possible."""
-    with contextlib.suppress(OSError):
-        _tidy(path)
-
-
 def _fill(copy: Connection, source: Connection, where: str, report: Callable[[Copying], object]) -> None:
     if where != url.MEMORY:
         for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "off")):
             copy.pragma(name, value)
-    try:
-        with copy.backup("main", source, "main") as backup:
-            while not backup.done:
-                backup.step(_PAGES)
-                report(Copying(backup.page_count - backup.remaining, backup.page_count))
-    except apsw.FullError as error:
-        raise DiskFull(
-            f"{os.path.dirname(where)}: no room left for a copy of the database; nothing was changed. Free some space and "
-            "repeat"
-        ) from error
+    with copy.backup("main", source, "main") as backup:
+        while not backup.done:
+            backup.step(_PAGES)
+            report(Copying(backup.page_count - backup.remaining, backup.page_count))
 
 
 def _set_up(copy: Connection, where: str) -> None:

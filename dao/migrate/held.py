@@ -1,0 +1,161 @@
+"""Databases in files that are open already.
+
+SQLite opens files by name, and in a folder of somebody else a name may have come to mean another file, or a link to one,
+since it was looked at. Here a connection works on a descriptor, whatever the names are by now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import apsw
+
+__all__ = ["checksum", "chunks", "hold", "raw_file", "write_all"]
+
+#: No locks of SQLite's: nobody else has these files, and on some systems they would meet those of `flock`.
+_BASE = "unix-none"
+_CHUNK = 1024 * 1024
+_numbers = itertools.count()
+
+
+class _File(Protocol):
+    def xRead(self, amount: int, offset: int) -> bytes: ...  # noqa: N802 - SQLite's name
+
+    def xFileSize(self) -> int: ...  # noqa: N802 - SQLite's name
+
+
+class _Held(apsw.VFS):
+    """The file system of a connection whose database is a file that is open already; the path is its name in messages.
+
+    Journals are of no name: they are gone with the connection. Other files, which scripts attach, are opened as usual.
+    """
+
+    def __init__(self, path: str, file: _File) -> None:
+        self.name = f"dao-held-{next(_numbers)}"
+        self._path = path
+        self._file = file
+        super().__init__(self.name, _BASE)
+
+    def xFullPathname(self, name: str) -> str:  # noqa: N802 - SQLite's names, here and below
+        return name if name == self._path else super().xFullPathname(name)
+
+    def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: N802
+        return not pathname.startswith(self._path) and super().xAccess(pathname, flags)
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: FBT001, N802
+        if not filename.startswith(self._path):
+            super().xDelete(filename, syncdir)
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> Any:  # noqa: N802
+        path = name.filename() if isinstance(name, apsw.URIFilename) else name
+        if path is None or not path.startswith(self._path):
+            return apsw.VFSFile(_BASE, name, flags)
+        flags[1] = flags[0]
+        if flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
+            return self._file
+        with tempfile.TemporaryFile(dir=os.path.dirname(path), buffering=0) as file:
+            return _Descriptor(os.dup(file.fileno()), owned=True)
+
+
+class _Descriptor:
+    """A file of SQLite's by its descriptor."""
+
+    def __init__(self, file: int, *, owned: bool = False) -> None:
+        self._descriptor = file
+        self._owned = owned
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802 - SQLite's names, here and below
+        try:
+            return os.pread(self._descriptor, amount, offset)
+        except OSError as error:
+            raise apsw.IOError(error.strerror) from error
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        try:
+            write_all(self._descriptor, data, offset)
+        except OSError as error:
+            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+            raise (apsw.FullError if full else apsw.IOError)(error.strerror) from error
+
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+        os.ftruncate(self._descriptor, newsize)
+
+    def xSync(self, _flags: int) -> None:  # noqa: N802
+        os.fsync(self._descriptor)
+
+    def xFileSize(self) -> int:  # noqa: N802
+        return os.fstat(self._descriptor).st_size
+
+    def xClose(self) -> None:  # noqa: N802
+        if self._owned:
+            os.close(self._descriptor)
+
+    def xLock(self, _level: int) -> None:  # noqa: N802
+        """Nobody else has the file."""
+
+    xUnlock = xLock  # noqa: N815
+
+    def xCheckReservedLock(self) -> bool:  # noqa: N802
+        return False
+
+    def xFileControl(self, _op: int, _pointer: int) -> bool:  # noqa: N802
+        return False
+
+    def xSectorSize(self) -> int:  # noqa: N802
+        return 4096
+
+    def xDeviceCharacteristics(self) -> int:  # noqa: N802
+        return 0
+
+
+@contextlib.contextmanager
+def raw_file(path: str) -> Iterator[apsw.VFSFile]:
+    """Lend a file by SQLite's own way to it, which follows no link: a plain one drops this process's locks on a database.
+
+    Raises:
+        CantOpenError: It cannot be opened.
+    """
+    file = apsw.VFSFile("unix", path, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    try:
+        yield file
+    finally:
+        file.xClose()
+
+
+def hold(path: str, file: int | _File) -> _Held:
+    """Return a file system on which a database is a file that is open already: for `apsw.Connection(path, vfs=….name)`.
+
+    `path` is what messages call it. The connection keeps the file system, and leaves a descriptor open.
+    """
+    return _Held(path, _Descriptor(file) if isinstance(file, int) else file)
+
+
+def chunks(file: _File) -> Iterator[tuple[int, bytes]]:
+    """Give all that is in a file, piece by piece, each with its place."""
+    size = file.xFileSize()
+    for place in range(0, size, _CHUNK):
+        # never past the end: apsw cannot tell then how much was read
+        yield place, file.xRead(min(_CHUNK, size - place), place)
+
+
+def checksum(opened: int | _File) -> str:
+    """Return the first 16 digits of the SHA-256 of all that is in an open file."""
+    digest = hashlib.sha256()
+    for _, chunk in chunks(_Descriptor(opened) if isinstance(opened, int) else opened):
+        digest.update(chunk)
+    return digest.hexdigest()[:16]
+
+
+def write_all(file: int, data: bytes, offset: int) -> None:
+    """Write bytes at a place of a file, however many the system takes at a time."""
+    while data:
+        written = os.pwrite(file, data, offset)
+        data = data[written:]
+        offset += written
