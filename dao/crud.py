@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from dao.engine import Connection, fetch, fetch_changed, transaction
-from dao.errors import NotFound, StaleRecord
+from dao.engine import Connection, fetch, fetch_changed, transaction, write
+from dao.errors import DatabaseBusy, NotFound, StaleRecord
+from dao.records import MAX_INTEGER
 from dao.rows import Table
 from dao.stored import Stored, unreadable
 
-__all__ = ["choices", "count_by_status", "found", "get", "member", "not_found", "update"]
+__all__ = ["choices", "count_by_status", "found", "get", "in_batches", "member", "not_found", "update"]
 
 R = TypeVar("R", bound=Stored)
 E = TypeVar("E", bound=enum.StrEnum)
@@ -92,6 +94,38 @@ def count_by_status(connection: Connection, record: type[R], kind: type[E], coun
         for key in fetch(connection, one, (status,)):
             raise unreadable(record, key, "status", status, "which it does not know")
     return {status: found.get(status._value_, 0) for status in kind}
+
+
+# About as long as other connections wait between two tries for the lock: without it they would hardly ever find it free.
+_PAUSE = 0.005
+
+
+def in_batches(connection: Connection, sql: str, parameters: Sequence[Any], batch: int) -> Iterator[tuple[Any, ...]]:
+    """Yield what a statement returns that changes so many rows at the most, again and again until it finds no more.
+
+    Each time is a transaction of its own, and others can write in between; in one of the caller's it is a part of that. If
+    another connection keeps the lock for too long meanwhile, what is left is left to the next call.
+
+    Raises:
+        DatabaseBusy: So it did at the first time.
+        ValueError: `batch` is no whole number from 1.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= MAX_INTEGER:
+        raise ValueError(f"batch must be a whole number from 1, got {batch!r}")
+    begun = False
+    while True:
+        try:
+            rows = write(connection, sql, (*parameters, batch))
+        except DatabaseBusy:
+            if not begun or connection.in_transaction:
+                raise
+            return
+        yield from rows
+        if len(rows) < batch:
+            return
+        begun = True
+        if not connection.in_transaction:
+            time.sleep(_PAUSE)
 
 
 def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:

@@ -47,9 +47,18 @@ FROM   sessions
 WHERE  is_active = 1 AND last_heartbeat < $1
 ORDER  BY last_heartbeat, id
 """
-_CLOSE_STALE = "UPDATE sessions SET is_active = 0 WHERE is_active = 1 AND last_heartbeat < $1 RETURNING id"
+_CLOSE_STALE = """
+UPDATE sessions
+SET    is_active = 0
+WHERE  id IN (SELECT id FROM sessions WHERE is_active = 1 AND last_heartbeat < $1 ORDER BY last_heartbeat LIMIT $2)
+RETURNING id
+"""
 # closed ones too; naming both values lets the index find them
-_DELETE_STALE = "DELETE FROM sessions WHERE is_active IN (0, 1) AND last_heartbeat < $1 RETURNING id"
+_DELETE_STALE = """
+DELETE FROM sessions
+WHERE  id IN (SELECT id FROM sessions WHERE is_active IN (0, 1) AND last_heartbeat < $1 LIMIT $2)
+RETURNING id
+"""
 _COUNT_ACTIVE = "SELECT count(*) FROM sessions WHERE is_active = 1"
 _COUNT_ACTIVE_OF_CLIENT = "SELECT count(*) FROM sessions WHERE client_id = $1 AND is_active = 1"
 
@@ -110,18 +119,31 @@ def find_stale(connection: Connection, *, older_than: timedelta, now: datetime |
     return SESSIONS.from_rows(fetch(connection, _FIND_STALE, (_cutoff(older_than, now),)))
 
 
-def close_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[str]:
-    """Close the sessions that `find_stale` would return, and return their ids, sorted.
+def close_stale(
+    connection: Connection, *, older_than: timedelta, now: datetime | None = None, batch: int = 1000
+) -> list[str]:
+    """Close the sessions that `find_stale` would return, and return the ids of those that it closed, sorted.
 
-    One statement: a session whose heartbeat comes at the same time is either closed or spared, and of two callers only
-    one gets its id.
+    The longest silent first, `batch` at a time, each in a transaction of its own, so that others can write in between; in a
+    transaction of yours all of it is a part of that. A session whose heartbeat comes at the same time is either closed or
+    spared, and of two callers only one gets its id. If another connection keeps the write lock for longer than the busy
+    timeout when some are closed, the rest is left to the next call.
+
+    Raises:
+        DatabaseBusy: Another connection kept it before any was closed.
+        ValueError: `batch` is no whole number from 1.
     """
-    return sorted(id for (id,) in write(connection, _CLOSE_STALE, (_cutoff(older_than, now),)))
+    return sorted(id for (id,) in crud.in_batches(connection, _CLOSE_STALE, (_cutoff(older_than, now),), batch))
 
 
-def delete_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[str]:
-    """Delete all sessions, open or closed, whose last heartbeat is older than that, and return their ids, sorted."""
-    return sorted(id for (id,) in write(connection, _DELETE_STALE, (_cutoff(older_than, now),)))
+def delete_stale(
+    connection: Connection, *, older_than: timedelta, now: datetime | None = None, batch: int = 1000
+) -> list[str]:
+    """Delete all sessions, open or closed, whose last heartbeat is older than that, and return the ids of those, sorted.
+
+    In batches and with errors as `close_stale`, in no particular order.
+    """
+    return sorted(id for (id,) in crud.in_batches(connection, _DELETE_STALE, (_cutoff(older_than, now),), batch))
 
 
 def count_active(connection: Connection, *, client_id: str | None = None) -> int:

@@ -61,8 +61,11 @@ GROUP BY tool_name
 ORDER BY tool_name
 """
 _MILLISECOND = timedelta(milliseconds=1)
-_COUNT_BEFORE = "SELECT count(*) FROM tool_executions WHERE created_at < $1"
-_DELETE_BEFORE = "DELETE FROM tool_executions WHERE created_at < $1"
+_DELETE_BEFORE = """
+DELETE FROM tool_executions
+WHERE  id IN (SELECT id FROM tool_executions WHERE created_at < $1 ORDER BY created_at LIMIT $2)
+RETURNING id
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -290,13 +293,19 @@ def statistics(
     ]
 
 
-def delete_before(connection: Connection, moment: datetime) -> int:
-    """Delete all executions created before a moment, whatever their status, and return how many there were."""
-    before = (codec.time_to_text(codec.millisecond(moment)),)
-    with transaction(connection):
-        number: int = fetch(connection, _COUNT_BEFORE, before)[0][0]
-        write(connection, _DELETE_BEFORE, before)
-    return number
+def delete_before(connection: Connection, moment: datetime, *, batch: int = 1000) -> int:
+    """Delete all executions created before a moment, whatever their status, and return how many it deleted.
+
+    The oldest first, `batch` at a time, each in a transaction of its own, so that others can write in between; in a
+    transaction of yours all of it is a part of that. If another connection keeps the write lock for longer than the busy
+    timeout when some are deleted, the rest is left to the next call. Safe to repeat.
+
+    Raises:
+        DatabaseBusy: Another connection kept it before any was deleted.
+        ValueError: The moment is naive, or `batch` is no whole number from 1.
+    """
+    before = codec.time_to_text(codec.millisecond(moment))
+    return sum(1 for _ in crud.in_batches(connection, _DELETE_BEFORE, (before,), batch))
 
 
 def _end(
