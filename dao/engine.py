@@ -180,6 +180,10 @@ _LACKING = re.compile(
 )
 
 
+# what it says of what the statement does not name itself, but something in the schema does
+_BROKEN = re.compile(r"no such table: main\.|no such column: (new|old)\.|foreign key mismatch", re.IGNORECASE)
+
+
 def _raise(error: Exception, connection: Connection, *, commits: bool = False) -> NoReturn:
     if not isinstance(error, apsw.Error):
         if is_connection(connection):
@@ -188,10 +192,16 @@ def _raise(error: Exception, connection: Connection, *, commits: bool = False) -
     _hold_if_lost(connection)
     unknown = sqlite.unknown_outcome(error, connection) if commits else None
     translated = unknown or sqlite.translate(error, connection)
+    name = sqlite.file_of(connection) or "the database in memory"
+    if translated is None and _BROKEN.match(str(error)):
+        translated = OperationalError(
+            f"{name}: {error}, which a view, trigger or foreign key of its schema refers to: `dao status` names it; mend it in a "
+            "migration"
+        )
     if translated is None and _LACKING.match(str(error)):
-        name = sqlite.file_of(connection) or "the database in memory"
         translated = SchemaOutOfDate(
-            f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`"
+            f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`; if nothing is pending, "
+            "`dao status` says what is broken"
         )
     if translated is None:
         raise error

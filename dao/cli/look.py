@@ -28,7 +28,7 @@ __all__ = ["health", "plan", "status", "wait"]
 @click.option(
     "--exit-code",
     is_flag=True,
-    help="Exit with 3 if migrations are pending, with 4 if files changed or went, or the schema is not what they make.",
+    help="Exit with 3 if migrations are pending, with 4 if files changed or went, or the schema is not what they make, or does not work.",
 )
 def status(config: settings.Settings, output: Output, exit_code: bool) -> int:
     """Print where each migration stands. Reads only; creates no database."""
@@ -36,7 +36,7 @@ def status(config: settings.Settings, output: Output, exit_code: bool) -> int:
     output.status(current)
     if not exit_code:
         return 0
-    if current.drift or current.ids("changed", "missing", "unfinished"):
+    if current.drift or current.broken or current.ids("changed", "missing", "unfinished"):
         return MISMATCH
     return PENDING if current.ids("pending") else 0
 

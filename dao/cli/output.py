@@ -229,6 +229,7 @@ class Output:
                 **({"created": self._created} if self._changes else {}),  # of `dao init`
                 "current": status.is_current,
                 "drift": list(status.drift),
+                "broken": list(status.broken),
                 "migrations": [attrs.asdict(migration) for migration in status.migrations],
             }
         )
@@ -249,6 +250,8 @@ class Output:
             self.line("the schema is not what these migrations make (`dao schema diff`):", style="red")
         for difference in status.drift:
             self.line(f"  {difference}", style="red")
+        for problem in status.broken:
+            self.line(f"does not work: {problem}; mend it in a migration", style="red")
 
     def plan(self, database: str, steps: Sequence[migrate.Step]) -> None:
         """Print the steps that would run."""

@@ -41,13 +41,14 @@ class MigrationStatus:
 class Status:
     """All migrations, applied ones first, in the order of application, then the pending ones in theirs.
 
-    `drift` says in what the live schema is not what the applied migrations make.
+    `drift` says in what the live schema is not what the applied migrations make, `broken` what in it does not work.
     """
 
     database: str
     exists: bool
     migrations: tuple[MigrationStatus, ...]
     drift: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
     def ids(self, *states: State) -> list[str]:
         """Return the ids of the migrations that are in one of these states."""
@@ -55,8 +56,8 @@ class Status:
 
     @property
     def is_current(self) -> bool:
-        """Whether every migration is applied and as its file has it, and the schema is what they make."""
-        return not self.drift and all(migration.state == "applied" for migration in self.migrations)
+        """Whether every migration is applied and as its file has it, and the schema is what they make, and works."""
+        return not self.drift and not self.broken and all(migration.state == "applied" for migration in self.migrations)
 
 
 def status(target: Target, migrations: Source = None) -> Status:
@@ -66,13 +67,16 @@ def status(target: Target, migrations: Source = None) -> Status:
         MigrationFileError: A file is not what it should be.
         OperationalError: The database cannot be read.
     """
+    from dao.migrate.usable import broken  # noqa: PLC0415 - `assert_current`, at every start of a program, has no use for it
+
     files = {migration.id: migration for migration in loaded(migrations)}
-    state, found = Ledger(), list[str]()
+    state, found, unusable = Ledger(), list[str](), list[str]()
     if exists(target):
         with opened(target, read_only=True) as connection:
             state = ledger.read(connection)
             # in the middle of a script nobody knows what the schema should be
             found = [] if state.unfinished else _drift(connection, list(files.values()), state)
+            unusable = [str(one) for one in broken(connection)]
     comparison = compare(list(files.values()), state)
     rows = []
     for entry in state.entries:
@@ -118,6 +122,7 @@ def status(target: Target, migrations: Source = None) -> Status:
         exists=exists(target),
         migrations=tuple(rows),
         drift=tuple(found),
+        broken=tuple(unusable),
     )
 
 

@@ -19,11 +19,22 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import CheckFailed
-from dao.migrate.checks import message
+from dao.migrate.checks import Mismatch, foreign_key_violations, message
 from dao.migrate.content import quoted
 from dao.migrate.ledger import TABLES
 
-__all__ = ["Texts", "Unusable", "check_schema", "compiles", "texts", "trigger_problem"]
+__all__ = [
+    "VAGUE",
+    "Texts",
+    "Unusable",
+    "broken",
+    "check_schema",
+    "compiles",
+    "is_elsewhere",
+    "reads",
+    "texts",
+    "trigger_problem",
+]
 
 #: A schema: type, name, table and SQL of all that is in it.
 Texts = frozenset[tuple[str, str, str, str | None]]
@@ -40,7 +51,8 @@ _ELSEWHERE = re.compile(
     r"vtable constructor failed|not authorized|access to .* is prohibited"
 )
 _VIRTUAL = "create virtual table"  # as SQLite writes it
-_VAGUE = "SQL logic error"
+#: What fts4 says of a table whose content has gone, and of one that never had any.
+VAGUE = "SQL logic error"
 _MANY = 200  # names that have changed: to look for each everywhere would take longer than to ask for everything
 _CURE = (
     "Mend, or drop, in the migration what refers to what is gone. A table is rebuilt by making the new one under another name, "
@@ -90,19 +102,30 @@ def check_schema(connection: Connection, before: Texts, notice: Callable[[str], 
     if now == before:
         return
     changed = frozenset(row[2].casefold() for row in before ^ now)
-    broken = []
+    found = []
     for one in sorted(_judge(connection, now, changed), key=lambda one: (one.type, one.name)):
-        if _ELSEWHERE.search(one.reason):
+        if is_elsewhere(one.reason):
             notice(f"cannot tell whether {one.what} works: {one.reason}")
-        # fts4 says no more, where its content has gone, and where it never had any
-        elif one.reason != _VAGUE or any(row[1] == one.name for row in before):
-            broken.append(one)
-    if broken:
-        known = _broken_before(before)
-        broken = [one for one in broken if one.key not in known]
-    if broken:
-        shown = message("these migrations leave what does not work", list(map(str, broken)))
-        raise CheckFailed(f"{shown}\n{_CURE}", violations=broken)
+        # one that is new never had any content
+        elif one.reason != VAGUE or any(row[1] == one.name for row in before):
+            found.append(one)
+    if found:
+        known = {one.key for one in _of_text(before)}
+        found = [one for one in found if one.key not in known]
+    if found:
+        shown = message("these migrations leave what does not work", list(map(str, found)))
+        raise CheckFailed(f"{shown}\n{_CURE}", violations=found)
+
+
+def broken(connection: Connection) -> list[Unusable]:
+    """Return what does not work in the schema of a database, as far as SQLite alone can tell. Reads its text in one query."""
+    found = [one for one in _of_text(texts(connection)) if one.reason != VAGUE and not is_elsewhere(one.reason)]
+    return sorted(found, key=lambda one: (one.type, one.name))
+
+
+def is_elsewhere(reason: str) -> bool:
+    """Return whether something cannot be judged here, because of what a program registers with its connection."""
+    return _ELSEWHERE.search(reason) is not None
 
 
 def compiles(connection: Connection, sql: str) -> str | None:
@@ -135,21 +158,22 @@ def _fires(connection: Connection, sql: str) -> str | None:
     return None if problem is None or problem.endswith(("because it is a view", "may not be modified")) else problem
 
 
-def _broken_before(before: Texts) -> AbstractSet[tuple[str, ...]]:
-    """Return the keys of what did not work in a schema; of nothing, if its text alone does not make it."""
+def _of_text(schema: Texts) -> list[Unusable]:
+    """Return what does not work in a schema, made from its text in memory; nothing if the text alone does not make it."""
     connection = apsw.Connection(":memory:")
     try:
         # shadow tables come with their virtual tables, and views and triggers may refer to anything
         kinds = ["table", "index", "view", "trigger"]
-        for _, name, _, sql in sorted(before, key=lambda row: (kinds.index(row[0]), not _is_virtual(row[3]))):
+        for _, name, _, sql in sorted(schema, key=lambda row: (kinds.index(row[0]), not _is_virtual(row[3]))):
             if sql is not None and not name.startswith("sqlite_"):
                 try:
                     connection.execute(sql)
                 except apsw.SQLError as error:
                     if _is_virtual(sql) or "already exists" not in str(error):
-                        return frozenset()
-        everything = frozenset(row[2].casefold() for row in before)
-        return {one.key for one in _judge(connection, before, everything)}
+                        return []
+        found = list(_judge(connection, schema, frozenset(row[2].casefold() for row in schema)))
+        mismatches = [one for one in foreign_key_violations(connection) if isinstance(one, Mismatch)]
+        return [*found, *(Unusable("foreign key", one.table, one.reason) for one in mismatches)]
     finally:
         connection.close()
 
@@ -176,7 +200,7 @@ def _judge(connection: Connection, schema: Texts, changed: AbstractSet[str]) -> 
         if is_named and type == "view":
             problem = compiles(connection, f"SELECT * FROM main.{quoted(name)}")
         elif is_named and type == "virtual table":
-            problem = _reads(connection, name)
+            problem = reads(connection, name)
         if problem is not None:
             yield Unusable(type, name, problem)
         elif type != "virtual table":
@@ -244,11 +268,11 @@ def _is_virtual(sql: str | None) -> bool:
     return (sql or "").casefold().startswith(_VIRTUAL)
 
 
-def _reads(connection: Connection, table: str) -> str | None:
+def reads(connection: Connection, table: str) -> str | None:
     """Return what a virtual table misses of what it stands on, which it needs only when it is read."""
     try:
         connection.execute(f"SELECT * FROM main.{quoted(table)} LIMIT 1", can_cache=False).fetchall()
     except apsw.SQLError as error:
         # others may just want a condition
-        return str(error) if str(error).startswith(("no such", "unknown tokenizer", _VAGUE)) else None
+        return str(error) if str(error).startswith(("no such", "unknown tokenizer", VAGUE)) else None
     return None

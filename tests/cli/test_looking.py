@@ -28,6 +28,7 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
         "exists": False,
         "current": False,
         "drift": [],
+        "broken": [],
         "migrations": [
             {
                 "id": id,

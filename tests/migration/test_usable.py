@@ -137,6 +137,31 @@ def test_rehearse_and_verify_say_what_a_run_says_of_a_schema_that_no_longer_work
     assert empty.problems
 
 
+@pytest.mark.parametrize("script", [script for script, _ in _BREAKING.values()], ids=_BREAKING)
+def test_lint_names_what_a_run_refuses_in_a_schema_that_no_longer_works(script):
+    """Without a database, too; it used to know nothing of virtual tables."""
+    found = migrate.lint(scripts(_BASE, script))
+    assert {"M009", "M013"} & {one.code for one in found if one.migration == "1"}
+
+
+@pytest.mark.parametrize("script", _HARMLESS.values(), ids=_HARMLESS)
+def test_lint_holds_nothing_against_a_schema_that_works(script):
+    """Nor does it, as the run does not, against what needs a function that a program registers."""
+    files = scripts(_BASE, script, "CREATE VIEW ours AS SELECT ours(x) FROM log; ALTER TABLE log RENAME TO logs")
+    assert not {"M009", "M013"} & {one.code for one in migrate.lint(files)}
+
+
+@pytest.mark.parametrize(("script", "expected"), _BREAKING.values(), ids=_BREAKING)
+def test_status_names_what_does_not_work(path, script, expected):
+    """What an earlier version committed, or another program did, is told although the ledger is current."""
+    query(path, script)
+    broken = migrate.status(f"sqlite:///{path}", scripts(_BASE)).broken
+    assert {line.removeprefix("the ").replace(" of ", " ").partition(":")[0] for line in broken} == {
+        one.replace('posts: foreign key mismatch - "posts" referencing "users"', "foreign key posts")
+        for one in expected
+    }
+
+
 def test_apply_later_script_of_the_run_mends_the_schema(path):
     """In one transaction the schema has to work at its end, in the rehearsal, too; with `each` after every script."""
     files = scripts(_BASE, "CREATE TABLE a (b REFERENCES b (id));", "CREATE TABLE b (id INTEGER PRIMARY KEY);")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dao
-from dao import engine, errors, sqlite
+from dao import engine, errors, sqlite, tasks
 
 TASK = "INSERT INTO tasks (id, title, task_type) VALUES ('1', 'a', 'b')"
 
@@ -452,3 +452,16 @@ def test_execute_any_way_translates_alike(connection, function):
         function(connection, TASK, rows)
     assert isinstance(caught.value.__cause__, apsw.ConstraintError)
     assert not connection.in_transaction
+
+
+def test_insert_into_a_schema_that_no_longer_works_says_where_to_look(connection):
+    """What the schema refers to, and not the program, is no migration that is pending: the advice used to be to migrate."""
+    task = dao.Task(title="x", task_type="y")
+    connection.execute("CREATE TRIGGER t AFTER INSERT ON tasks BEGIN INSERT INTO none VALUES (1); END")
+    with pytest.raises(dao.OperationalError, match=r"no such table: main\.none.*`dao status`") as raised:
+        tasks.create(connection, task)
+    assert not isinstance(raised.value, dao.errors.SchemaOutOfDate)
+    connection.execute("DROP TRIGGER t; CREATE TABLE p (x); CREATE TABLE c (p REFERENCES p (x))")
+    connection.execute("CREATE TRIGGER t AFTER INSERT ON tasks BEGIN INSERT INTO c VALUES (1); END")
+    with pytest.raises(dao.OperationalError, match="foreign key mismatch"):
+        tasks.create(connection, task)

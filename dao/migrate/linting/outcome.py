@@ -15,7 +15,7 @@ from dao.migrate.linting.schema import Object, Schema, Table
 from dao.migrate.linting.script import Script, Statement
 from dao.migrate.linting.statements import Problem, Subject, listed
 from dao.migrate.linting.trials import undone, without_quotes
-from dao.migrate.usable import compiles, trigger_problem
+from dao.migrate.usable import VAGUE, compiles, is_elsewhere, reads, trigger_problem
 
 __all__ = ["Outcome"]
 
@@ -70,8 +70,8 @@ class Outcome:
 
     def _compile(self, subject: Subject, connection: Connection, *, everything: bool) -> Iterator[Problem]:
         script = subject.script
-        after = script.after.objects
-        asked = {key: item for key, item in after.items() if everything or script.before.objects.get(key) != item}
+        before, after = _objects(script.before), _objects(script.after)
+        asked = {key: item for key, item in after.items() if everything or before.get(key) != item}
         known = self._broken
         broken: dict[tuple[str, str], str] = {key: problem for key, problem in known.items() if key in after}
         with without_quotes(connection):
@@ -80,13 +80,18 @@ class Outcome:
                     problem = compiles(connection, f"SELECT * FROM {quoted(item.name)}")
                 elif item.type == "trigger":
                     problem = _compile_trigger(connection, item, script.after)
+                elif item.type == "virtual table":
+                    problem = reads(connection, item.name)
                 else:
                     continue
                 broken.pop(key, None)
                 if problem is not None:
                     broken[key] = problem
         for key, problem in broken.items():
-            if key not in known or script.before.objects.get(key) != after[key]:
+            # nor does a run refuse these
+            if is_elsewhere(problem) or (problem == VAGUE and key not in before):
+                continue
+            if key not in known or before.get(key) != after[key]:
                 item = after[key]
                 yield "M009", _culprit(script, item), f"the {item.type} {item.name} no longer compiles: {problem}"
         if not subject.is_rollback:
@@ -159,6 +164,16 @@ class Outcome:
                     problem = str(error)
             self._defaults[default] = "non-deterministic" in problem
         return self._defaults[default]
+
+
+def _objects(schema: Schema) -> dict[tuple[str, str], Object]:
+    """Return what may not work in a schema: its objects, and its virtual tables."""
+    virtual = {
+        ("virtual table", name): Object("virtual table", table.name, table.name, table.sql)
+        for name, table in schema.tables.items()
+        if table.kind == "virtual"
+    }
+    return {**schema.objects, **virtual}
 
 
 def _compile_trigger(connection: Connection, trigger: Object, schema: Schema) -> str | None:
