@@ -8,6 +8,7 @@ import click
 
 from dao import migrate, settings
 from dao.cli.common import (
+    allow_loss_option,
     allow_out_of_order_option,
     common,
     data_loss_option,
@@ -29,6 +30,7 @@ __all__ = ["init", "redo", "reset", "rollback"]
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
 @each_option
 @allow_out_of_order_option
+@allow_loss_option
 @data_loss_option
 @no_snapshot_option
 def rollback(
@@ -39,6 +41,7 @@ def rollback(
     everything: bool,
     each: bool,
     allow_out_of_order: bool,
+    allow_loss: tuple[str, ...],
     allow_data_loss: bool,
     no_snapshot: bool,
 ) -> None:
@@ -56,6 +59,7 @@ def rollback(
             each=each,
             allow_out_of_order=allow_out_of_order,
             allow_data_loss=allow_data_loss,
+            allow_loss=allow_loss,
             snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )
@@ -65,9 +69,17 @@ def rollback(
 @click.command("redo")
 @common(changes=True)
 @click.option("--steps", type=click.IntRange(min=1), default=1, metavar="N", help="Redo the latest N. [default: 1]")
+@allow_loss_option
 @data_loss_option
 @no_snapshot_option
-def redo(config: settings.Settings, output: Output, steps: int, allow_data_loss: bool, no_snapshot: bool) -> None:
+def redo(
+    config: settings.Settings,
+    output: Output,
+    steps: int,
+    allow_loss: tuple[str, ...],
+    allow_data_loss: bool,
+    no_snapshot: bool,
+) -> None:
     """Undo the latest and apply them again.
 
     In one transaction, from the files as they are now: while you write one.
@@ -78,6 +90,7 @@ def redo(config: settings.Settings, output: Output, steps: int, allow_data_loss:
             config.migrations,
             steps=steps,
             allow_data_loss=allow_data_loss,
+            allow_loss=allow_loss,
             snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )

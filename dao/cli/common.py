@@ -148,6 +148,25 @@ allow_out_of_order_option = click.option(
 data_loss_option = click.option(
     "--allow-data-loss", is_flag=True, help="Commit although a script loses data that it does not declare."
 )
+
+
+def _names(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    from dao.migrate.directives import Allowance  # for those only who give any
+
+    try:
+        Allowance.of(names)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+    return names
+
+
+allow_loss_option = click.option(
+    "--allow-loss",
+    multiple=True,
+    callback=_names,
+    metavar="TABLE[.COLUMN]",
+    help="Commit although data of this table, or the values of this column, are lost. Can be given several times.",
+)
 no_snapshot_option = click.option(
     "--no-snapshot",
     is_flag=True,

@@ -9,6 +9,7 @@ import click
 from dao import migrate, settings
 from dao.cli.common import (
     MISMATCH,
+    allow_loss_option,
     allow_out_of_order_option,
     common,
     data_loss_option,
@@ -28,6 +29,7 @@ __all__ = ["migrate_", "resolve"]
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Apply the next N only.")
 @each_option
 @allow_out_of_order_option
+@allow_loss_option
 @data_loss_option
 @no_snapshot_option
 @click.pass_context
@@ -39,6 +41,7 @@ def migrate_(
     steps: int | None,
     each: bool,
     allow_out_of_order: bool,
+    allow_loss: tuple[str, ...],
     allow_data_loss: bool,
     no_snapshot: bool,
 ) -> None:
@@ -54,6 +57,7 @@ def migrate_(
             each=each,
             allow_out_of_order=allow_out_of_order,
             allow_data_loss=allow_data_loss,
+            allow_loss=allow_loss,
             snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import UNSAFE, allow_out_of_order_option, common
+from dao.cli.common import UNSAFE, allow_loss_option, allow_out_of_order_option, common
 from dao.cli.output import Output, milliseconds, plain
 from dao.cli.streams import is_terminal
 
@@ -36,6 +36,7 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
     help="Copy a larger database into a temporary file beside it. [default: 1024, or a quarter of the memory]",
 )
 @allow_out_of_order_option
+@allow_loss_option
 def rehearse(
     config: settings.Settings,
     output: Output,
@@ -44,6 +45,7 @@ def rehearse(
     round_trip: bool,
     memory_limit: int | None,
     allow_out_of_order: bool,
+    allow_loss: tuple[str, ...],
 ) -> int:
     """Try the pending migrations on a copy.
 
@@ -59,6 +61,7 @@ def rehearse(
             to=to,
             steps=steps,
             allow_out_of_order=allow_out_of_order,
+            allow_loss=allow_loss,
             round_trip=round_trip,
             memory_limit=None if memory_limit is None else memory_limit * _MEGABYTE,
             report=report,
@@ -107,9 +110,14 @@ def _print(output: Output, one: Rehearsed) -> None:
     for loss in one.losses:
         if loss in one.undeclared:
             _details(output, [f"LOSES {loss}"], "red")
-            _details(output, [f"  `dao migrate` refuses that, unless the file says `{loss.declaration}`"])
+            _details(
+                output,
+                [
+                    f"  `dao migrate` refuses that, unless the file says `{loss.declaration}`, or it is told --allow-loss"
+                ],
+            )
         elif loss.kind != "rows" or loss.table.lower() not in missing:
-            _details(output, [f"loses {loss}, as it declares"], "yellow")
+            _details(output, [f"loses {loss}, as is allowed"], "yellow")
     _details(output, [f"the rebuild loses: {difference}" for difference in one.lost], "yellow")
     enforced = "with foreign keys enforced, as in other tools, it would"
     _details(output, [f"{enforced} also take {gone}" for gone in one.cascades], "yellow")

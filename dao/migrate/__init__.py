@@ -15,7 +15,7 @@ others::
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
         Started,
         Waiting,
     )
-    from dao.migrate.guard import Loss
     from dao.migrate.linting import Finding, lint
+    from dao.migrate.loss import Loss
     from dao.migrate.rehearsal import Rehearsal, rehearse
     from dao.migrate.restoration import Restored, restore
     from dao.migrate.schema import Difference, dump
@@ -124,7 +124,7 @@ _ELSEWHERE = {
         "Started",
         "Waiting",
     ),
-    "guard": ("Loss",),
+    "loss": ("Loss",),
     "rehearsal": ("Rehearsal", "rehearse"),
     "restoration": ("Restored", "restore"),
     "snapshot": ("Snapshot", "snapshots", "take_snapshot"),
@@ -156,6 +156,7 @@ def apply(
     each: bool = False,
     allow_out_of_order: bool = False,
     allow_data_loss: bool = False,
+    allow_loss: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
@@ -163,10 +164,11 @@ def apply(
 
     Writes, in one transaction; with `each`, in one for every migration. A database that does not exist is created.
     Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo everything.
-    With nothing pending it only reads. A script that loses rows, or drops a table or column that holds something, without
-    declaring it is refused, unless `allow_data_loss`. Before a file that holds rows is changed, a snapshot of it is taken
-    beside it, and the newest `snapshots` of them are kept; 0 takes none. Safe to repeat, and to run in several processes at
-    once: the others wait, and find nothing to do.
+    With nothing pending it only reads. What was there before and has gone at the end, rows, or tables or columns that held
+    something, is refused, unless its script declares it, `allow_loss` names it (`table`, with all that is in it, or
+    `table.column`), or `allow_data_loss`. Before a file that holds rows is changed, a snapshot of it is taken beside it, and
+    the newest `snapshots` of them are kept; 0 takes none. Safe to repeat, and to run in several processes at once: the others
+    wait, and find nothing to do.
 
     `report` is told what happens while it happens. What it raises undoes the run; but what is committed stays, and if it was
     told of that, its exception is logged. So are old snapshots that cannot be removed.
@@ -204,6 +206,7 @@ def apply(
             decide,
             each=each,
             allow_data_loss=allow_data_loss,
+            allow_loss=allow_loss,
             snapshots=snapshots,
             report=report,
         )
@@ -227,6 +230,7 @@ def rollback(
     each: bool = False,
     allow_out_of_order: bool = False,
     allow_data_loss: bool = False,
+    allow_loss: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
@@ -257,6 +261,7 @@ def rollback(
             decide,
             each=each,
             allow_data_loss=allow_data_loss,
+            allow_loss=allow_loss,
             snapshots=snapshots,
             report=report,
         )
@@ -268,6 +273,7 @@ def redo(
     *,
     steps: int = 1,
     allow_data_loss: bool = False,
+    allow_loss: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
@@ -301,7 +307,15 @@ def redo(
             return []
         from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
 
-        return run(connection, files, decide, allow_data_loss=allow_data_loss, snapshots=snapshots, report=report)
+        return run(
+            connection,
+            files,
+            decide,
+            allow_data_loss=allow_data_loss,
+            allow_loss=allow_loss,
+            snapshots=snapshots,
+            report=report,
+        )
 
 
 def _as_applied(migration: Migration, state: Ledger) -> Migration:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 
 import attrs
@@ -10,7 +11,7 @@ import attrs
 from dao.engine import Connection
 from dao.migrate.ledger import TABLES
 
-__all__ = ["Content", "contents", "holds_rows", "quoted", "row_count", "row_counts", "tables"]
+__all__ = ["Content", "contents", "holds_content", "holds_rows", "quoted", "row_count", "row_counts", "tables"]
 
 _LEDGER = frozenset(name.lower() for name in TABLES)
 # what a virtual table holds is in its shadow tables
@@ -28,6 +29,16 @@ class Content:
 def quoted(name: str) -> str:
     """Return a name as an identifier in SQL."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def holds_content(virtual: str, shadows: Collection[str]) -> bool:
+    """Return whether a virtual table holds rows of its own, by the names of all shadow tables; all in lower case.
+
+    One without shadow tables shows what is elsewhere. A full-text index without a `_content` is of another table's text,
+    or of none that is kept.
+    """
+    own = {name.removeprefix(f"{virtual}_") for name in shadows if name.startswith(f"{virtual}_")}
+    return bool(own) and ("content" in own or not own & {"idx", "segdir"})
 
 
 def tables(connection: Connection) -> list[str]:

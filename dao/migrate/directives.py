@@ -7,7 +7,7 @@ What other tools write for "not in a transaction" is understood too: dbmate's `-
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,20 @@ class Allowance:
     columns: frozenset[str] = frozenset()
     any_table: bool = False
     any_column: bool = False
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> Allowance:
+        """Return what `--allow-loss` allows: a table with all that is in it, or a column as `table.column`.
+
+        Raises:
+            ValueError: One is no name.
+        """
+        allowed: frozenset[str] = frozenset()
+        for name in [names] if isinstance(names, str) else names:
+            if not (found := _names(name.lower())):
+                raise ValueError(f"{name!r} names neither a table nor, as TABLE.COLUMN, a column")
+            allowed |= found
+        return cls(rows=allowed, tables=allowed, columns=allowed)
 
     def loses(self, table: str) -> bool:
         """Return whether rows of a table may get lost."""

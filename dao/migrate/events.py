@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dao.migrate.guard import Loss
+from dao.migrate.loss import Loss
 from dao.migrate.plan import Direction, Step
 
 if TYPE_CHECKING:

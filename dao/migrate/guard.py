@@ -1,371 +1,366 @@
-"""What a script loses: rows that no DELETE of its own names, tables that hold rows, columns that hold values.
+"""What a run loses: rows that no DELETE of its scripts names, tables that held rows, columns that held values.
 
-The authorizer tells, while a statement is compiled, what it may do. Only tables that it may take rows from are counted,
-just before and just after; a script that drops nothing and has no triggers or cascades to fire costs no count at all.
-A table that is dropped is compared with the one that has its name at the end: the rows of that are those of the old one,
-but for what the script itself inserts into it as VALUES. Rows are counted, not recognised.
+What is there at the end of a run is judged against what was there at its beginning, by table and column: a table that was
+dropped against the one that has its name at the end, a column against the one of its name that was filled from it. What
+the run itself has made is its own affair.
 
-Rows that an INSERT or UPDATE replaces (OR REPLACE) are not told by SQLite and count as the script's intention. So does
-what a DELETE from a view deletes by the view's trigger.
+The authorizer tells, while a statement is compiled, what it may take rows from and what it reads and writes. Only those
+tables are counted, just before; a script that drops nothing and has no triggers or cascades to fire costs no count at all.
+Rows are counted, not recognised: what a SELECT copies counts as a row of before, what VALUES brings does not. Whether an
+INSERT replaces rows SQLite does not tell, so the table is counted around it where that matters. Rows that are replaced,
+or deleted from a view by its trigger, count as the script's intention.
 """
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.errors import CheckFailed, visible
-from dao.migrate.content import quoted
-from dao.migrate.directives import Allowance, name_in_list
+from dao.migrate.holdings import Holdings, folded
+from dao.migrate.lineage import ANY, Known, Origin, Tracked
+from dao.migrate.loss import Loss
 
-__all__ = ["HEEDED", "Guard", "Loss", "refuse"]
+__all__ = ["HEEDED", "Guard"]
 
-_TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
-# virtual tables work on these by statements of their own, some of them while they run
-_SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
-_VIRTUAL = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
-# hidden: 1 is a column of a virtual table that nobody sees; 2 and 3 are generated ones
-_COLUMNS = "SELECT name, hidden FROM pragma_table_xinfo(?, 'main')"
-_REPLACES = (
-    "SELECT 1 FROM main.sqlite_schema WHERE type IN ('table', 'index') AND tbl_name = ? AND sql LIKE '%replace%'"
-)
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
-_WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
-_TAKES = _DROPS | {apsw.SQLITE_DELETE, apsw.SQLITE_ALTER_TABLE}
-_SEEN = _TAKES | _WRITES | {apsw.SQLITE_CREATE_TABLE}
+_CREATES = frozenset({apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_VTABLE})
+_WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE})
 # after these the shadow tables are others
 _CHANGE_SHADOWS = frozenset({apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE})
-#: What `Guard.saw` makes anything of, and `Guard.reads`.
-HEEDED = _SEEN | _CHANGE_SHADOWS | {apsw.SQLITE_READ}
-_ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-
-
-@attrs.frozen
-class Loss:
-    """What a script lost: `rows` of a table that is still there, a whole table with so many, or the values of a column.
-
-    `rows` of a column is how many rows the table had.
-    """
-
-    kind: Literal["rows", "table", "column"]
-    table: str
-    rows: int
-    column: str | None = None
-
-    def __str__(self) -> str:
-        rows = f"{self.rows} row{'' if self.rows == 1 else 's'}"
-        table = visible(self.table, line=True)
-        if self.kind == "rows":
-            return f"{table}: {rows} that no DELETE of the script names"
-        if self.kind == "table":
-            return f"{table}: the table is dropped with {rows}"
-        return f"{table}.{visible(self.column or '', line=True)}: the column is dropped with its values, of {rows}"
-
-    @property
-    def declaration(self) -> str:
-        """What a script says that means to lose it."""
-        what = {"rows": "data-loss ", "table": "drop table ", "column": "drop column "}[self.kind]
-        return f"-- allows: {what}{name_in_list(self.table, self.column)}"
-
-    def is_declared(self, allows: Allowance) -> bool:
-        """Return whether a script with this declaration may lose it."""
-        return allows.loses(self.table) if self.kind == "rows" else allows.drops(self.table, self.column)
+_TAKES = _DROPS | _CHANGE_SHADOWS | {apsw.SQLITE_DELETE}
+#: What `Guard.saw` makes anything of.
+HEEDED = _TAKES | _CREATES | _WRITES | {apsw.SQLITE_SAVEPOINT}
 
 
 class _Event(NamedTuple):
-    """What a statement, or a trigger of it, may do to a table; `column` is that of an ALTER TABLE."""
+    """What a statement, or a trigger of it, may do to a table; `column` is that of an UPDATE or ALTER TABLE."""
 
     action: int
     table: str
     column: str | None
 
 
-@attrs.frozen
-class _Dropped:
-    """A table that was there before the script, at the moment when it is dropped."""
-
-    rows: int
-    columns: tuple[str, ...]
-
-
 @attrs.define
 class _Running:
-    """What is to be found out when a statement is done: of the table that it deletes from, and of others."""
+    """What is to be found out when a statement is done, and whose it is."""
 
+    source: Hashable
     deletes_from: str | None = None
     counted: dict[str, int] = attrs.Factory(dict)
-    #: What the statement alters, and all tables before, with their root pages.
-    altered: set[str] = attrs.Factory(set)
-    tables: dict[str, int] = attrs.Factory(dict)
-    #: The table, and its column that holds values and may go.
-    column: tuple[str, str] | None = None
+    #: What it alters, with the columns; all tables before, with their root pages; the columns that hold values and may go.
+    altered: dict[str, list[str]] = attrs.Factory(dict)
+    tables: Mapping[str, tuple[str, int]] = attrs.Factory(dict)
+    holding: set[tuple[str, str]] = attrs.Factory(set)
     changes_shadows: bool = False
 
 
 class Guard:
-    """Watches one script on a connection. Names are compared as SQLite does: A to Z are a to z."""
+    """Watches the scripts of a run on a connection. Names are compared as SQLite does: A to Z are a to z."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, holdings: Holdings | Connection) -> None:
+        self._holdings = holdings if isinstance(holdings, Holdings) else Holdings(holdings)
         #: While it looks for itself: the authorizer lets these statements pass.
         self.looking = False
-        # of the statement that is being compiled
+        #: Whose the statement is that runs, as `losses` tells.
+        self.source: Hashable = 0
+        #: The columns that the statement which is being compiled reads, with their tables.
+        self.reads: set[tuple[str | None, str | None]] = set()
         self._events: list[_Event] = []
-        self._creates: list[str] = []
-        self._takes = self._changes_shadows = False
-        #: Whether that reads any column.
-        self.reads = False
         # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
-        # thousand scripts that each make a table would list half a million. What the script has made until then is known.
-        self._listed = False
-        self._made: set[str] = set()
-        # once listed: every table of before the script, by the name that it has now, and the shadow tables
-        self._original: dict[str, str] = {}
-        self._shadows: frozenset[str] = frozenset()
-        self._dropped: dict[str, _Dropped] = {}
-        # how many rows the script's own statements took and made, by the name that the table has now
-        self._deleted: dict[str, int] = {}
-        self._inserted: dict[str, int] = {}
-        self._losses: list[Loss] = []
+        # thousand scripts that each make a table would list half a million. What the run has made until then is known.
+        self._known = Known()
+        self._savepoints: list[tuple[str, Known]] = []
         self._running: _Running | None = None
-        self._inserts_into: str | None = None
 
     def saw(self, action: int, first: str | None, second: str | None, database: str | None) -> None:
         """Note what the authorizer was told of the statement that is being compiled."""
-        if action in _CHANGE_SHADOWS:
-            self._changes_shadows = True
-        if action not in _SEEN:
-            return
         if action == apsw.SQLITE_ALTER_TABLE:
             # told in another order: the database, the table, and a column if it changes one
             first, second, database = second, database, first
-        if database != "main" or not first:
-            return
-        table = _folded(first)
-        if action == apsw.SQLITE_CREATE_TABLE:
-            self._creates.append(table)
-        elif not table.startswith("sqlite_") and table not in self._shadows:
-            self._takes |= action in _TAKES
-            self._events.append(_Event(action, table, second))
+        if action == apsw.SQLITE_SAVEPOINT:
+            self._events.append(_Event(action, str(first), folded(second or "")))
+        elif database == "main" and first and not first.startswith("sqlite_"):
+            self._events.append(_Event(action, folded(first), second))
 
-    def before_statement(self, sql: str) -> None:
+    def before_statement(self) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
-        if self._inserts_into is not None:
-            self._note_inserted()
+        shadows = self._known.shadows
+        self.end_script()
+        if self._events:
+            events, self._events = self._events, []
+            # what a virtual table did to its own while the statement before this one ran is among them, and among the reads
+            events = self._without(shadows | self._known.shadows, events)
+            if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
+                self._fill(events[0].table)
+            elif events:
+                with self._look():
+                    self._begin(events)
+        self.reads.clear()
+
+    def begin_script(self, source: Hashable) -> None:
+        """Get ready for another script of the run; `losses` calls it by this."""
+        self.source = source
+        self._events.clear()
+        self.reads.clear()
+        self._savepoints.clear()
+
+    def end_script(self) -> None:
+        """Look at what the last statement of a script has done: what comes after it may be none of the run's."""
         if self._running is not None:
             with self._look():
                 self._finish()
-        if not (self._events or self._creates or self._takes or self._changes_shadows):
-            self.reads = False
-            return
-        # more than one: what a virtual table does while the statement before this one runs is among them
-        if not self._listed and (self._takes or self._changes_shadows or len(self._events) > 1):
-            self._list()
-        if self._takes or self._changes_shadows:
-            with self._look():
-                self._running = self._begun()
-        elif (
-            len(self._events) == 1
-            and not self.reads
-            and self._events[0].action == apsw.SQLITE_INSERT
-            # what comes into a table of before needs no note: it is counted when it is dropped
-            and not self._was_there(self._events[0].table)
-            and "replace" not in sql.lower()
-        ):
-            self._inserts_into = self._events[0].table
-        if not self._listed:
-            # asked before it runs: IF NOT EXISTS may make nothing. This looks into the schema in memory, without SQL.
-            self._made.update(name for name in self._creates if not self._connection.table_exists("main", name))
-        self._events.clear()
-        self._creates.clear()
-        self._takes = self.reads = self._changes_shadows = False
 
-    def losses(self) -> list[Loss]:
-        """Return what the script has lost, now that it is done."""
-        if self._inserts_into is None and self._running is None and not self._dropped:
-            return self._losses
+    def losses(self) -> list[tuple[Hashable, Loss]]:
+        """Return what is lost by now, each with whose script lost it; what comes later may make up for it."""
+        if self._running is None and not self._known.listed:
+            return []
         with self._look():
-            self._note_inserted()
             self._finish()
-            present = {_folded(name): name for name, _ in self._rows(_TABLES)} if self._dropped else {}
-            for name, dropped in self._dropped.items():
-                self._compare(name, dropped, present.get(_folded(name)))
-        return self._losses
+            self._known.link()
+            found = list(self._known.losses)
+            present = self._holdings.tables()
+            names = {id(table.origin): name for name, table in self._known.tables.items()}
+            for origin in self._known.origins:
+                if origin.dropped_by is not None or origin.held or origin.lost:
+                    name = names.get(id(origin))
+                    found += self._judge(origin, name if name in present else None)
+        return found
+
+    def copy(self) -> Guard:
+        """Return another one that knows the same, for a run that may be undone."""
+        other = Guard(self._holdings)
+        other._known = copy.deepcopy(self._known)
+        return other
 
     # ------------------------------------------------------------ around a statement
 
-    def _begun(self) -> _Running:
-        tables = self._tables()
-        events = self._events
-        running = _Running(changes_shadows=self._changes_shadows)
+    @staticmethod
+    def _without(shadows: frozenset[str], events: list[_Event]) -> list[_Event]:
+        return [event for event in events if event.action in _DROPS or event.table not in shadows]
+
+    def _begin(self, events: list[_Event]) -> None:
+        known = self._known
+        actions = {event.action for event in events}
+        if not known.listed and (len(events) > 1 or actions & _TAKES or self.reads):
+            self._list()
+            events = self._without(known.shadows, events)
+        reads = {folded(column or "") for table, column in self.reads if folded(table or "") not in known.shadows}
+        running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
+        if actions & _TAKES:
+            self._running = running
+            running.tables = self._holdings.tables()
+            self._known.link()
+            # what a virtual table dropped of its own, while it was dropped itself, has gone by now
+            events = [event for event in events if event.action not in _DROPS or event.table in running.tables]
         if events and events[0].action == apsw.SQLITE_DELETE:
-            if events[0].table not in tables:  # a view
-                return running
+            if events[0].table not in running.tables:  # a view
+                return
             running.deletes_from = events[0].table
             events = events[1:]
-        dropped = {event.table for event in events if event.action in _DROPS}
-        for table in dropped:
-            self._drop(table)
-        for action, table, column in events:
-            if action == apsw.SQLITE_ALTER_TABLE:
-                running.altered.add(table)
-                running.tables = tables
-                if column is not None and table in self._original and self._holds_values(table, column):
-                    running.column = (table, column)
-            # by a trigger or a cascade; what the script has made is its own affair
-            elif action == apsw.SQLITE_DELETE and table in self._original and table not in running.counted:
-                running.counted[table] = self._count(table)
-        return running
+        for event in events:
+            action, name, column = event
+            table = known.tables.get(name)
+            if action == apsw.SQLITE_SAVEPOINT:
+                self._savepoint(name, column or "")
+            elif action in _CREATES:
+                # asked before it runs: IF NOT EXISTS may make nothing
+                if table is None and not self._holdings.exists(name):
+                    known.tables[name] = Tracked(sources={ANY: reads} if reads else {})
+            elif action in _DROPS:
+                self._drop(name, running.tables[name][0])
+            elif action == apsw.SQLITE_ALTER_TABLE:
+                if name in running.tables and table is not None:
+                    self._alter(running, name, table, column)
+            elif action == apsw.SQLITE_DELETE:
+                # by a trigger or a cascade; what the run has made is its own affair
+                if table is not None and not table.is_made and name not in running.counted:
+                    running.counted[name] = self._holdings.count(name)
+            elif table is not None:
+                self._note_sources(name, table, event, reads)
 
-    def _note_inserted(self) -> None:
-        table, self._inserts_into = self._inserts_into, None
-        if table is not None:
-            _add(self._inserted, table, self._connection.changes())
+    def _note_sources(self, name: str, table: Tracked, event: _Event, reads: set[str]) -> None:
+        if event.action == apsw.SQLITE_UPDATE:
+            table.sources.setdefault(folded(event.column or ""), set()).update(reads)
+        elif reads and table.is_made:
+            self._stop_filling(name, table)
+            table.sources.setdefault(ANY, set()).update(reads)
+        else:
+            self._fill(name)
+
+    def _fill(self, name: str) -> None:
+        """Begin to count what comes into a table from no other. What was there before needs no note: it is counted later."""
+        table = self._known.tables.get(name)
+        if table is not None and table.is_made and table.filling_since is None:
+            # nothing was copied into it before: it was empty
+            with self._look():
+                table.filling_since = self._holdings.count(name) + table.deleted if ANY in table.sources else 0
+
+    def _stop_filling(self, name: str, table: Tracked) -> None:
+        if table.filling_since is not None:
+            table.added += self._holdings.count(name) + table.deleted - table.filling_since
+            table.filling_since = None
+
+    def _savepoint(self, operation: str, name: str) -> None:
+        if operation == "BEGIN":
+            self._savepoints.append((name, copy.deepcopy(self._known)))
+            return
+        place = max((place for place, (known, _) in enumerate(self._savepoints) if known == name), default=None)
+        if place is not None and operation == "ROLLBACK":
+            self._known = copy.deepcopy(self._savepoints[place][1])
+            del self._savepoints[place + 1 :]
+        elif place is not None:
+            del self._savepoints[place:]
+
+    def _drop(self, name: str, spelt: str) -> None:
+        table = self._known.tables.pop(name, None)
+        if table is None:  # a shadow table that is dropped by its own name
+            table = self._known.add(spelt)
+        origin = table.origin
+        if origin is None:
+            return
+        if table.is_made:
+            self._stop_filling(name, table)
+            origin.rows += table.added - table.deleted
+        else:
+            origin.rows = self._holdings.count(name)
+        # what it does not have any more, none that takes its place can have from it
+        gone = [column for column in origin.held if not self._keeps(name, table, column)]
+        origin.lost += [origin.held.pop(column) for column in gone]
+        origin.held = {
+            column: (first, self.source)
+            for column, (first, _) in origin.held.items()
+            if self._holdings.holds_values(name, column)
+        }
+        columns = {} if table.is_made or not origin.rows else self._columns_of_before(name, origin)
+        for column, first in columns.items():
+            if self._holdings.holds_values(name, column):
+                origin.held[column] = (first, self.source)
+        origin.dropped_by = self.source
+
+    def _alter(self, running: _Running, name: str, table: Tracked, column: str | None) -> None:
+        running.altered[name] = [folded(column) for column, _ in self._holdings.columns(name)]
+        origin = table.origin
+        if origin is None:
+            return
+        of_before = {} if table.is_made else self._columns_of_before(name, origin)
+        if column is None:
+            return
+        column = folded(column)
+        if column in of_before:
+            holds = self._holdings.holds_values(name, column)
+        else:  # it may have the values of another
+            holds = column in origin.held and self._keeps(name, table, column)
+            if holds and not self._holdings.holds_values(name, column):
+                del origin.held[column]
+        if holds:
+            running.holding.add((name, column))
 
     def _finish(self) -> None:
         running, self._running = self._running, None
         if running is None:
             return
-        named = self._connection.changes()
-        if running.deletes_from is not None:
-            _add(self._deleted, running.deletes_from, named)
-        for table, before in running.counted.items():
-            lost = before - self._count(table) - (named if table == running.deletes_from else 0)
+        known = self._known
+        named = self._holdings.changes() if running.deletes_from is not None else 0
+        if (table := known.tables.get(running.deletes_from or "")) is not None:
+            table.deleted += named
+        for name, before in running.counted.items():
+            lost = before - self._holdings.count(name) - (named if name == running.deletes_from else 0)
             if lost > 0:
-                self._losses.append(Loss("rows", self._original[table], lost))
+                origin = known.tables[name].origin
+                known.losses.append((running.source, Loss("rows", origin.name if origin else name, lost)))
         if running.altered:
-            self._follow_names(running)
-        if running.column is not None:
-            table, column = running.column
-            if all(_folded(name) != _folded(column) for name, _ in self._columns(table)):
-                self._losses.append(Loss("column", self._original[table], self._count(table), column))
+            self._follow(running)
         if running.changes_shadows:
-            self._shadows = self._find_shadows()
-            # what a new virtual table did to its own while it was made
-            self._events = [event for event in self._events if event.table not in self._shadows]
+            known.shadows = self._holdings.shadows()
 
-    def _follow_names(self, running: _Running) -> None:
-        """Find where the altered tables are now: a renamed one keeps its root page, a virtual one has none."""
-        now = self._tables()
-        by_page = {page: name for name, page in now.items() if page}
-        new = [name for name, page in now.items() if not page and name not in running.tables]
-        for table in running.altered - now.keys():
-            page = running.tables.get(table)
-            name = by_page.get(page) if page else next(iter(new), None)
-            by_names: tuple[dict[str, Any], ...] = (self._original, self._deleted, self._inserted)
-            for by_name in by_names:
-                if name is not None and table in by_name:
-                    by_name[name] = by_name.pop(table)
-
-    def _drop(self, table: str) -> None:
-        self._deleted.pop(table, None)
-        self._inserted.pop(table, None)
-        original = self._original.pop(table, None)
-        if original is None:
-            return
-        rows = self._count(table)
-        columns = [column for column, _ in self._columns(table)] if rows else []
-        self._dropped[original] = _Dropped(
-            rows, tuple(column for column in columns if self._holds_values(table, column))
-        )
+    def _follow(self, running: _Running) -> None:
+        """Find where the altered tables and columns are now: a renamed table keeps its root page, a virtual one has none."""
+        now = self._holdings.tables()
+        by_page = {page: name for name, (_, page) in now.items() if page}
+        new = [name for name, (_, page) in now.items() if not page and name not in running.tables]
+        for name, before in running.altered.items():
+            table = self._known.tables[name]
+            if name not in now:
+                _, page = running.tables[name]
+                present = by_page.get(page) if page else next(iter(new), None)
+                if present is None:
+                    continue
+                self._known.tables[present] = self._known.tables.pop(name)
+            else:
+                present = name
+            after = [folded(column) for column, _ in self._holdings.columns(present)]
+            for was, is_now in zip(before, after, strict=False) if len(before) == len(after) else ():
+                if was != is_now:
+                    table.rename_column(was, is_now)
+            for column in before if len(after) < len(before) else ():
+                if column not in after:
+                    table.drop_column(column, running.source, holds=(name, column) in running.holding)
 
     # ------------------------------------------------------------ at the end
 
-    def _compare(self, name: str, dropped: _Dropped, successor: str | None) -> None:
-        """Compare a table that was dropped with the one that has its name now."""
-        if not dropped.rows:
+    def _judge(self, origin: Origin, name: str | None) -> Iterator[tuple[Hashable, Loss]]:
+        """Compare a table that was dropped, or has lost columns, with what has its place now."""
+        rows = origin.rows if origin.dropped_by is not None else self._holdings.count(name) if name is not None else 0
+        if origin.dropped_by is None:
+            lost = 0
+        elif name is not None:
+            table = self._known.tables[name]
+            count = self._holdings.count(name)
+            added = 0 if table.filling_since is None else count + table.deleted - table.filling_since
+            lost = max(0, rows + table.added + added - table.deleted - count)
+        else:
+            lost = rows
+        if lost:
+            yield origin.dropped_by, Loss("table" if name is None else "rows", origin.name, lost)
+        if name is None or lost == rows:  # its columns have gone with it
             return
-        if successor is None or self._original.get(_folded(name), name) != name:
-            # a table that was there before has taken the name
-            self._losses.append(Loss("table", name, dropped.rows))
-            return
-        table = _folded(name)
-        inserted = 0 if self._rows(_REPLACES, successor) else self._inserted.get(table, 0)
-        lost = dropped.rows - (self._count(successor) - inserted) - self._deleted.get(table, 0)
-        if lost > 0:
-            self._losses.append(Loss("rows", name, lost))
-        columns = {_folded(column) for column, _ in self._columns(successor)}
-        self._losses += [
-            Loss("column", name, dropped.rows, column) for column in dropped.columns if _folded(column) not in columns
-        ]
+        table = self._known.tables[name]
+        # with rows gone or replaced, those that are left may have no values
+        whole = not (lost or table.deleted or table.added or table.filling_since is not None)
+        gone = [it for column, it in origin.held.items() if not self._keeps(name, table, column, whole=whole)]
+        for column, source in origin.lost + gone:
+            yield source, Loss("column", origin.name, rows, column)
+
+    def _keeps(self, name: str, table: Tracked, column: str, *, whole: bool = False) -> bool:
+        """Return whether a table has a column of that name that was filled from it: by an UPDATE, or when it was copied.
+
+        If the table is `whole`, it has values there, unless an UPDATE of the script set those of a copy.
+        """
+        is_generated = {folded(other): generated for other, generated in self._holdings.columns(name)}.get(column)
+        if is_generated is None or is_generated:
+            return bool(is_generated)
+        if not any(column in table.sources.get(written, ()) for written in (column, ANY)):
+            return False
+        is_set = table.is_made and column in table.sources
+        return not whole or is_set or self._holdings.holds_values(name, column)
 
     # ------------------------------------------------------------ what is there
 
     @contextmanager
     def _look(self) -> Iterator[None]:
-        # what it reads is none of the script's
-        self.looking, reads = True, self.reads
+        self.looking, before = True, self.looking
         try:
             yield
         finally:
-            self.looking, self.reads = False, reads
-
-    def _rows(self, sql: str, *values: str) -> list[Any]:
-        return self._connection.execute(sql, values).fetchall()
+            self.looking = before
 
     def _list(self) -> None:
-        """List what was there before the script, before a statement that may take from it."""
-        with self._look():
-            tables = {_folded(name): name for name, _ in self._rows(_TABLES)}
-            self._shadows = self._find_shadows()
-        self._original = {table: name for table, name in tables.items() if table not in self._made}
-        self._listed = True
-        # they were taken for tables like others until now
-        self._events = [event for event in self._events if event.table not in self._shadows]
-        self._takes = any(event.action in _TAKES for event in self._events)
+        """List what was there before the run, before a statement that may take from it."""
+        known = self._known
+        known.shadows = self._holdings.shadows()
+        for name, (spelt, _) in self._holdings.tables().items():
+            if name not in known.tables and name not in known.shadows and not name.startswith("sqlite_"):
+                known.tables[name] = self._known.add(spelt)
+        known.listed = True
 
-    def _was_there(self, table: str) -> bool:
-        return table in self._original if self._listed else table not in self._made
-
-    def _tables(self) -> dict[str, int]:
-        return {_folded(name): page for name, page in self._rows(_TABLES)}
-
-    def _find_shadows(self) -> frozenset[str]:
-        return frozenset(_folded(name) for (name,) in (self._rows(_SHADOWS) if self._rows(_VIRTUAL) else ()))
-
-    def _count(self, table: str) -> int:
-        ((rows,),) = self._rows(f"SELECT count(*) FROM main.{quoted(table)}")
-        return int(rows)
-
-    def _columns(self, table: str) -> list[tuple[str, bool]]:
-        """Return a table's columns, each with whether it holds nothing of its own: if it is generated, or hidden."""
-        return [(name, bool(hidden)) for name, hidden in self._rows(_COLUMNS, table)]
-
-    def _holds_values(self, table: str, column: str) -> bool:
-        holds_none = {_folded(name): hidden for name, hidden in self._columns(table)}
-        if holds_none.get(_folded(column), True):
-            return False
-        name = quoted(column)
-        return bool(self._rows(f"SELECT 1 FROM main.{quoted(table)} WHERE {name} IS NOT NULL LIMIT 1"))
-
-
-def _folded(name: str) -> str:
-    return name.lower() if name.isascii() else name.translate(_ASCII)
-
-
-def _add(numbers: dict[str, int], table: str, number: int) -> None:
-    numbers[table] = numbers.get(table, 0) + number
-
-
-def refuse(name: str, losses: Sequence[Loss], *, declare_in: str | None) -> None:
-    """Refuse what a script lost and did not declare.
-
-    Raises:
-        CheckFailed: There is any; `.violations` are the losses.
-    """
-    if not losses:
-        return
-    lines = "\n  ".join(str(loss) for loss in losses)
-    declarations = " and ".join(f"`{loss.declaration}`" for loss in losses)
-    declare = f"write {declarations} at the top of {declare_in}, or " if declare_in else ""
-    raise CheckFailed(
-        f"{name} loses data without saying that it means to\n  {lines}\nMend the script; or, if that is meant, {declare}"
-        "allow it for this run with --allow-data-loss",
-        violations=tuple(losses),
-    )
+    def _columns_of_before(self, name: str, origin: Origin) -> dict[str, str]:
+        """Return the columns of before that a table still has; none are altered before they are asked for here."""
+        if origin.columns is None:
+            origin.columns = {folded(column): column for column, _ in self._holdings.columns(name)}
+        return origin.columns

@@ -35,6 +35,11 @@ class Step:
     drops: tuple[str, ...] = ()
 
     @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others of a run, which may undo a migration and apply it again."""
+        return self.id, self.direction
+
+    @property
     def transactional(self) -> bool:
         """Whether the script runs in the transaction of its neighbours, and not alone, between transactions."""
         return self.migration.transactional if self.direction == "apply" else self.migration.rollback_transactional

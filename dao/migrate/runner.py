@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
@@ -27,12 +28,15 @@ from dao.errors import (
     MigrationFailed,
     ReadOnlyDatabase,
 )
-from dao.migrate import drift, guard, ledger, session
+from dao.migrate import drift, ledger, session
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.content import holds_rows
+from dao.migrate.directives import Allowance
 from dao.migrate.events import Drifted, Event, Finished, Notice, Removed, Report, Result, Snapshotted, Started
 from dao.migrate.files import Migration
+from dao.migrate.guard import Guard
 from dao.migrate.ledger import Ledger
+from dao.migrate.loss import Loss, refuse
 from dao.migrate.plan import Step
 from dao.migrate.script import run_script
 from dao.migrate.target import exclusive
@@ -54,6 +58,8 @@ def run(
     prepare: Callable[[], object] | None = None,
     each: bool = False,
     allow_data_loss: bool = False,
+    allow_loss: Collection[str] = (),
+    guard: Guard | None = None,
     snapshots: int = 0,
     report: Report | None = None,
     schema: Texts | None = None,
@@ -63,8 +69,9 @@ def run(
 
     All in one transaction, or with `each` every script in its own. A script that cannot run in a transaction, or wants
     foreign keys enforced, runs alone; what stands before it is committed first. `prepare` may change the database before
-    the first of them, in the run's transaction, which all must share then. With `snapshots`, one of a file that holds rows
-    is taken before anything changes, and so many are kept.
+    the first of them, in the run's transaction, which all must share then. What is lost between the beginning and the end of
+    a transaction is refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came before, in
+    other runs. With `snapshots`, one of a file that holds rows is taken before anything changes, and so many are kept.
 
     At each commit everything in the schema has to work that did when its transaction began, or in `schema` if that is given;
     not if it is not yet `settled`, because other scripts follow that would share the transaction.
@@ -88,6 +95,7 @@ def run(
     results: list[Result] = []
     todo: list[Step] | None = None
     enforced = False
+    allowed = Allowance.of(allow_loss)
     found = told = drift.Found()
     # before the lock is taken: it reads the whole file
     problems = integrity_problems(connection)
@@ -119,12 +127,14 @@ def run(
                 before = foreign_key_violations(connection) if todo else Broken()
                 clean = prepare is None and drift.is_clean(connection, state)
                 there = None if not todo or not settled else texts(connection) if schema is None else schema
-                world = _World(migrations, state, allow_data_loss, clean, before, problems, there)
+                watching = guard or Guard(connection)
+                world = _World(migrations, state, watching, allow_data_loss, allowed, clean, before, problems, there)
                 if prepare is not None:
                     prepare()
                     prepare = None
                 if batch:
                     done = [_run_inside(connection, step, world, tell) for step in batch]
+                    done = _with_losses(batch, done, world)
                     # after all of them: each script changes the schema, so SQLite would compile these anew after each
                     with writer.together():
                         for step, result in zip(batch, done, strict=True):
@@ -159,11 +169,13 @@ def _tell_after_commit(tell: Report, event: Event) -> None:
 
 @attrs.frozen
 class _World:
-    """What a script of the run may have to be held against: the files, the ledger before it, and what is allowed."""
+    """What a script of the run may have to be held against: the files, the ledger, the data before it, what is allowed."""
 
     migrations: Sequence[Migration]
     ledger: Ledger
+    guard: Guard
     allow_data_loss: bool
+    allowed: Allowance
     #: The schema was what its migrations make and nothing else, before the run.
     clean: bool
     #: What was broken before the transaction, and the schema of then, if it has to work after it.
@@ -234,8 +246,7 @@ def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:
 
 
 def _run_inside(connection: Connection, step: Step, world: _World, tell: Report) -> Result:
-    result = _run_script(connection, step, tell)
-    _refuse_losses(step, result, world)
+    result = _run_script(connection, step, world.guard, tell)
     if not connection.in_transaction:
         # a conflict clause or trigger with ROLLBACK that did not raise
         raise MigrationFailed(
@@ -274,7 +285,7 @@ def _check(connection: Connection, step: Step, result: Result, world: _World, te
 def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) -> tuple[Result, drift.Found]:
     """Run a script outside of a transaction. The ledger knows already that it has begun."""
     try:
-        result = _run_script(connection, step, tell)
+        result = _run_script(connection, step, world.guard, tell)
         if connection.in_transaction:
             raise MigrationFailed(
                 f"{step.path or step.id}: the script left a transaction open, which was rolled back",
@@ -282,7 +293,7 @@ def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) 
                 path=step.path,
             )
         with exclusive(connection):
-            _refuse_losses(step, result, world)
+            (result,) = _with_losses([step], [result], world)
             result = _check(connection, step, result, world, tell)
             _record(ledger.Writer(connection), step, result)
             found = _note_schema(connection, [step], world)
@@ -311,7 +322,7 @@ def _note_schema(connection: Connection, batch: Sequence[Step], world: _World) -
     return found if undone else attrs.evolve(found, unknown=None)
 
 
-def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
+def _run_script(connection: Connection, step: Step, guard: Guard, tell: Report) -> Result:
     notices: list[str] = []
 
     def notice(text: str) -> None:
@@ -319,6 +330,7 @@ def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
             notices.append(text)
             tell(Notice(step, text))
 
+    guard.begin_script(step.key)
     tell(Started(step))
     begun = time.perf_counter()
     ran = run_script(
@@ -328,6 +340,7 @@ def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
         path=step.path,
         transactional=step.transactional,
         notice=notice,
+        guard=guard,
     )
     if not ran.statements and step.direction == "apply":
         notice("holds no statement: noted as applied, and nothing was done")
@@ -337,23 +350,30 @@ def _run_script(connection: Connection, step: Step, tell: Report) -> Result:
         statements=ran.statements,
         seconds=time.perf_counter() - begun,
         notices=tuple(notices),
-        losses=ran.losses,
     )
 
 
-def _refuse_losses(step: Step, result: Result, world: _World) -> None:
-    """Refuse what the script lost, unless it declares it, or undoes what its own migration made.
+def _with_losses(steps: Sequence[Step], done: Sequence[Result], world: _World) -> list[Result]:
+    """Return the results with what their scripts have lost, now that all are done.
 
     Raises:
-        CheckFailed: It lost more than that.
+        CheckFailed: It was not declared, and no rollback that undoes what its own migration made.
     """
-    losses = [loss for loss in result.losses if not loss.is_declared(step.allows)]
-    if not losses or world.allow_data_loss:
-        return
-    if step.direction == "rollback":
-        made = drift.made_by(step, world.migrations, world.ledger)
-        losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
-    guard.refuse(str(step.path or step.id), losses, declare_in=None if step.path is None else step.path.name)
+    lost = world.guard.losses()
+    results = []
+    refused: list[tuple[Path | None, str, list[Loss]]] = []
+    for step, result in zip(steps, done, strict=True):
+        losses = [loss for source, loss in lost if source == step.key]
+        results.append(attrs.evolve(result, losses=tuple(losses)))
+        allows = step.allows | world.allowed
+        losses = [loss for loss in losses if not world.allow_data_loss and not loss.is_declared(allows)]
+        if losses and step.direction == "rollback":
+            made = drift.made_by(step, world.migrations, world.ledger)
+            losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
+        if losses:
+            refused.append((step.path, step.id, losses))
+    refuse(refused)
+    return results
 
 
 def _record(writer: ledger.Writer, step: Step, result: Result) -> None:

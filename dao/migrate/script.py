@@ -12,8 +12,9 @@ import attrs
 from dao import sqlite
 from dao.engine import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
-from dao.migrate.guard import HEEDED, Guard, Loss
+from dao.migrate.guard import HEEDED, Guard
 from dao.migrate.ledger import TABLES
+from dao.migrate.loss import Loss
 from dao.migrate.session import IGNORED, apart
 from dao.migrate.statements import end_of_statement, has_statement, start_of_statement
 
@@ -101,7 +102,7 @@ class _Script:
         # what begins with a letter is one
         if sql.lstrip()[:1].isalpha() or has_statement(sql):
             self.statements += 1
-        self.guard.before_statement(sql)
+        self.guard.before_statement()
         return True
 
     def authorize(
@@ -110,7 +111,9 @@ class _Script:
         # the most frequent first: two in five read, one in four writes the schema
         guard = self.guard
         if action == _READ:
-            guard.reads = True
+            # what a trigger or the inside of a view reads is not what the statement copies
+            if trigger is None and not guard.looking:
+                guard.reads.add((first, second))
             return _OK
         if action not in _HEEDED or guard.looking or (first == "sqlite_master" and action in _WRITES):
             return _OK
@@ -183,8 +186,9 @@ def run_script(
     path: Path | None,
     transactional: bool,
     notice: Callable[[str], None],
+    guard: Guard | None = None,
 ) -> Ran:
-    """Run a script and return what it did.
+    """Run a script and return what it did. With a `guard`, which watches others as well, what was lost is its to say.
 
     In a transaction, the script's own BEGIN, COMMIT, PRAGMA foreign_keys and journal_mode are ignored, with a notice. ROLLBACK,
     ATTACH and writing to the ledger are refused. There is a notice of settings of the file that did not take effect, too.
@@ -193,8 +197,8 @@ def run_script(
         MigrationFailed: A statement failed or was refused; it says where.
         DatabaseBusy, DiskFull, DatabaseCorrupt, ReadOnlyDatabase: It was not the script's fault.
     """
-    guard = Guard(connection)
-    script = _Script(text, migration=migration, path=path, transactional=transactional, notice=notice, guard=guard)
+    watching = guard or Guard(connection)
+    script = _Script(text, migration=migration, path=path, transactional=transactional, notice=notice, guard=watching)
     if "journal_mode" in text.lower():
         script.mode = str(connection.pragma("journal_mode"))
     cursor = connection.cursor()
@@ -205,6 +209,7 @@ def run_script(
             # drained: a statement that returns rows holds up those after it
             for _ in cursor.execute(text, can_cache=False):
                 pass
+            watching.end_script()
         except apsw.Error as error:
             _fail(connection, script, error)
         finally:
@@ -217,7 +222,7 @@ def run_script(
                 path=path,
             )
         _check_settings(connection, script)
-        return Ran(script.statements, tuple(guard.losses()))
+        return Ran(script.statements, () if guard else tuple(loss for _, loss in watching.losses()))
 
 
 def _check_settings(connection: Connection, script: _Script) -> None:

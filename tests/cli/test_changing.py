@@ -131,8 +131,9 @@ def test_migrate_ambiguous_target_asks_for_more(run):
 # ---------------------------------------------------------------- what a script loses
 
 
+@pytest.mark.parametrize("option", [("--allow-data-loss",), ("--allow-loss", "x.y", "--allow-loss", '"A"')], ids=len)
 @pytest.mark.parametrize("verb", ["migrate", "rollback", "redo"])
-def test_run_that_loses_data_is_refused_until_allowed(run, path, folder, verb):
+def test_run_that_loses_data_is_refused_until_allowed(run, path, folder, verb, option):
     """The message names the file, the table, how much, the line to write and the option; with the option it is done."""
     run("migrate")
     query(path, "INSERT INTO a VALUES (1), (2)")
@@ -150,7 +151,7 @@ def test_run_that_loses_data_is_refused_until_allowed(run, path, folder, verb):
         outcome,
         "loses data without saying that it means to",
         "a: the table is dropped with 2 rows",
-        "--allow-data-loss",
+        "--allow-loss a",
         "Nothing was changed.",
     )
     if verb != "redo":  # it undoes by the ledger's text, into which nothing can be written
@@ -158,7 +159,7 @@ def test_run_that_loses_data_is_refused_until_allowed(run, path, folder, verb):
     assert dump(path) == before
     error = run(verb, "--json").document["error"]
     assert error["type"] == "CheckFailed"
-    done = run(verb, "--allow-data-loss")
+    done = run(verb, *option)
     assert done.code == 0
     assert "lost a: the table is dropped with 2 rows" in done.err
     assert "a" not in tables(path)

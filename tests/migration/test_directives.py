@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dao.errors import MigrationFileError
 from dao.migrate import directives
 from dao.migrate.directives import NOTHING_ALLOWED, Allowance
-from dao.migrate.guard import Loss
+from dao.migrate.loss import Loss
 
 PATH = Path("sql/1_x.sql")
 

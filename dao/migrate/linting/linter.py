@@ -13,6 +13,7 @@ from pathlib import Path
 import attrs
 
 from dao.migrate.files import Migration, Source, loaded, sort_key
+from dao.migrate.linting.losses import loss_problems
 from dao.migrate.linting.outcome import Outcome
 from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.rules import RULES, Rule, Severity, by_code
@@ -44,12 +45,13 @@ class Finding:
 
 @attrs.define
 class _Linted:
-    """A script with its problems."""
+    """A script with its problems; `subject` is None if it holds no statement."""
 
     migration: Migration
     path: Path
     script: Script
     problems: list[Problem]
+    subject: Subject | None = None
 
 
 def lint(migrations: Source = None) -> list[Finding]:
@@ -72,6 +74,8 @@ def lint(migrations: Source = None) -> list[Finding]:
                 linted[number].problems.append(problem)
     finally:
         replay.close()
+    for one, subject, together in _together(linted):
+        one.problems += loss_problems(subject, together)
     for one, message in _collisions(linted):
         one.problems.append(("M020", None, message))
     return [finding for one in linted for finding in _findings(one)]
@@ -96,7 +100,7 @@ def _pair(migration: Migration, replay: Replay, outcome: Outcome, number: int) -
         is_rollback=False,
         transactional=migration.transactional,
     )
-    up = _Linted(migration, migration.path, script, list(_problems(subject, replay, outcome, number)))
+    up = _Linted(migration, migration.path, script, list(_problems(subject, replay, outcome, number)), subject)
     if not script.statements:
         up.problems.append(("M027", None, "the script holds nothing but comments"))
         return [up]
@@ -135,7 +139,24 @@ def _rollback(
     left = [] if script.failure or applied.failure else list(_left(applied.before, script.after))
     if left:
         problems.append(("M019", None, "after the rollback " + listed(left)))
-    return _Linted(migration, path, script, problems)
+    return _Linted(migration, path, script, problems, subject)
+
+
+def _together(linted: Sequence[_Linted]) -> Iterator[tuple[_Linted, Subject, Sequence[Subject]]]:
+    """Yield each script, with those that a run may apply in one transaction with it; a rollback alone."""
+    batch: list[Subject] = []
+    found: list[tuple[_Linted, Subject, Sequence[Subject]]] = []
+    for one in linted:
+        if one.subject is None:
+            continue
+        alone = not one.migration.transactional or one.migration.foreign_keys
+        if one.subject.is_rollback or alone:
+            found.append((one, one.subject, [one.subject]))
+            batch = [] if alone else batch
+        else:
+            batch.append(one.subject)
+            found.append((one, one.subject, batch))
+    yield from found
 
 
 def _problems(subject: Subject, replay: Replay, outcome: Outcome, number: int) -> Iterator[Problem]:

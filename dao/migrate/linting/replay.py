@@ -35,6 +35,7 @@ _KEPT = _DDL | {
     apsw.SQLITE_SELECT,
     apsw.SQLITE_PRAGMA,
     apsw.SQLITE_TRANSACTION,
+    apsw.SQLITE_SAVEPOINT,
 }
 _WRITES = {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE}
 _SCHEMA_TABLES = {"sqlite_master", "sqlite_schema"}
@@ -208,7 +209,7 @@ class _Run:
         if (
             action in _KEPT
             and trigger is None
-            and (database in {None, "main"} or action in TEMPORARY)
+            and (database in {None, "main"} or action in TEMPORARY or action == apsw.SQLITE_READ)
             and not name.lower().startswith("sqlite_")
         ):
             self._events.append(Event(action, name, second or ""))

@@ -43,11 +43,9 @@ class Subject:
 
 @attrs.define
 class _Known:
-    """A table of before the script: what it was, and which of its columns were copied."""
+    """A table of before the script: what it was."""
 
     table: Table
-    copied: set[str] = attrs.Factory(set)
-    is_copied: bool = False
 
     @functools.cached_property
     def columns(self) -> dict[str, str]:
@@ -148,12 +146,7 @@ def _first_words(text: str, statement: Statement) -> str:
 
 
 def _follow(subject: Subject, statement: Statement, known: dict[str, _Known]) -> Iterator[Problem]:
-    """Follow the tables of before through one statement: copied, renamed, changed, dropped."""
-    if statement.tables(apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE):
-        for name in statement.tables(apsw.SQLITE_READ):
-            if name in known:
-                known[name].is_copied = True
-                known[name].copied |= statement.columns_read(name)
+    """Follow the tables of before through one statement: renamed, changed, dropped."""
     if statement.after is statement.before:
         return
     renamed = statement.after.renamed_since(statement.before)
@@ -162,8 +155,7 @@ def _follow(subject: Subject, statement: Statement, known: dict[str, _Known]) ->
             known[new] = known.pop(old)
             yield from _renamed_table(subject, statement, known[new], old, new)
     for name in statement.before.tables.keys() - statement.after.tables.keys() - renamed.keys():
-        if name in known:
-            yield from _dropped_table(subject, statement, known.pop(name))
+        known.pop(name, None)
     for name in statement.tables(apsw.SQLITE_ALTER_TABLE):
         if name in known and name in statement.after.tables and name in statement.before.tables:
             yield from _altered_table(subject, statement, known[name], name)
@@ -213,26 +205,6 @@ def _rewritten(statement: Statement) -> str:
     return f"; SQLite rewrites {listed(names)} to the new name" if names else ""
 
 
-def _dropped_table(subject: Subject, statement: Statement, known: _Known) -> Iterator[Problem]:
-    name = known.table.name
-    origin = subject.origin.tables.get(name.lower())
-    if known.table.kind == "shadow" or origin is None or subject.allows.drops(name):
-        return
-    successor = subject.script.after.tables.get(name.lower())
-    if successor is None and known.is_copied and subject.script.failure is not None:
-        return  # the rest of a rebuild may be what failed
-    if successor is None:
-        yield "M002", statement, f"{name} is dropped with all its rows"
-    elif not known.is_copied:
-        if not subject.allows.loses(name):
-            yield "M002", statement, f"{name} is dropped and made anew, and nothing copies its rows"
-    else:
-        for column, first in known.columns.items():
-            if column not in known.copied and origin.column(first) and not subject.allows.drops(name, first):
-                there = "the new table has it, but " if successor.column(first) else ""
-                yield "M003", statement, f"{name}.{first} is lost: {there}the copy leaves it out"
-
-
 def _altered_table(subject: Subject, statement: Statement, known: _Known, name: str) -> Iterator[Problem]:
     before, after = statement.before.tables[name], statement.after.tables[name]
     old = [column.name.lower() for column in before.columns if not column.generated]
@@ -245,8 +217,4 @@ def _altered_table(subject: Subject, statement: Statement, known: _Known, name: 
                 if not subject.is_rollback:
                     yield "M010", statement, f"the column {table}.{was} is renamed to {now}{_rewritten(statement)}"
     for column in set(old) - set(new) if len(new) < len(old) else ():
-        first = known.columns.pop(column, None)
-        origin = subject.origin.tables.get(table.lower())
-        mine = first is None or origin is None or origin.column(first) is None
-        if not mine and not subject.allows.drops(table, first):
-            yield "M003", statement, f"the column {table}.{first} is dropped with its values"
+        known.columns.pop(column, None)

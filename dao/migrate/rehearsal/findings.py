@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from dao.migrate.guard import Loss
+from dao.migrate.loss import Loss
 from dao.migrate.structure import Difference
 
 __all__ = [

@@ -13,8 +13,8 @@ import attrs
 from dao.engine import Connection
 from dao.migrate import schema, session
 from dao.migrate.content import quoted, row_count
-from dao.migrate.guard import Loss
 from dao.migrate.ledger import TABLES
+from dao.migrate.loss import Loss
 from dao.migrate.rehearsal.findings import KEYS, Gone, RowChange
 from dao.migrate.structure import Difference, Schema
 
@@ -184,7 +184,7 @@ class Keys:
         again = {name.lower() for name in made_again}
         found = []
         for name, kept in self._kept.items():
-            if name not in now:
+            if name not in now or after.tables[now[name]].rows is None:  # gone, or it cannot be read any more
                 continue
             one = self._missing(kept, after.tables[now[name]].name, is_new=name in again)
             if one is None:

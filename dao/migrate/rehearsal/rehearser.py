@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import attrs
 
@@ -12,8 +12,10 @@ from dao.engine import Connection
 from dao.errors import OperationalError
 from dao.migrate import ledger
 from dao.migrate.copies import database_of, remove_leftovers, size_of
+from dao.migrate.directives import Allowance
 from dao.migrate.events import Event
 from dao.migrate.files import Migration, Source, loaded
+from dao.migrate.guard import Guard
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step, to_apply
 from dao.migrate.rehearsal.findings import Copying, Rehearsal, Rehearsed
@@ -37,6 +39,7 @@ def rehearse(
     to: str | None = None,
     steps: int | None = None,
     allow_out_of_order: bool = False,
+    allow_loss: Collection[str] = (),
     round_trip: bool = False,
     memory_limit: int | None = None,
     report: Report | None = None,
@@ -46,8 +49,8 @@ def rehearse(
     The database is only read, in one read transaction, while others go on with it; if it does not exist, an empty one takes
     its place. The copy is in memory or, beyond `memory_limit` bytes (1 GiB or a quarter of the machine's memory, whichever
     is less), in a temporary file beside the database, which goes at the end. Every migration is a run of its own with all
-    checks, so that what precedes a failure is reported too. Data that it loses without saying so is reported, and does not
-    stop it. Scripts that lose rows or drop tables run more than once, to find which rows. With `round_trip`, what was
+    checks, so that what precedes a failure is reported too. Data that it loses is reported, and does not stop it; that is
+    judged, as `apply` does, for those together that share a transaction there, and with the same `allow_loss`. Scripts that lose rows or drop tables run more than once, to find which rows. With `round_trip`, what was
     applied is then undone and applied again; meanwhile time stands still, and chance repeats itself.
 
     `report` is told what happens while it happens.
@@ -81,7 +84,16 @@ def rehearse(
         found = attrs.evolve(
             found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
         )
-        return _on_copy(copy, files, todo, found, tell, round_trip=round_trip)
+        return _on_copy(copy, files, todo, found, tell, Allowance.of(allow_loss), round_trip=round_trip)
+
+
+def _note_losses(rehearsed: list[Rehearsed], todo: Sequence[Step], guard: Guard, allowed: Allowance) -> None:
+    """Note what scripts have lost that share a transaction, now that all of them are done."""
+    lost = guard.losses()
+    for number, (step, one) in enumerate(zip(todo, rehearsed, strict=False)):
+        if losses := tuple(loss for source, loss in lost if source == step.key):
+            undeclared = tuple(loss for loss in losses if not loss.is_declared(step.allows | allowed))
+            rehearsed[number] = attrs.evolve(one, losses=losses, undeclared=undeclared)
 
 
 def _file_of(target: Target) -> str:
@@ -113,6 +125,7 @@ def _on_copy(
     todo: Sequence[Step],
     found: Rehearsal,
     tell: Report,
+    allowed: Allowance,
     *,
     round_trip: bool,
 ) -> Rehearsal:
@@ -122,11 +135,16 @@ def _on_copy(
     try:
         state = look(copy)
         batch: list[Step] = []
+        guard = Guard(copy)
         for place, step in enumerate(todo):
             if step not in batch:
-                batch, before = _first_batch(todo[place:], each=False) or [step], texts(copy)
-            one, state, taken = rehearse_step(copy, files, step, state, tell, schema=before, settled=step is batch[-1])
+                batch, before, guard = _first_batch(todo[place:], each=False) or [step], texts(copy), Guard(copy)
+            one, state, taken, guard = rehearse_step(
+                copy, files, step, state, guard, tell, schema=before, settled=step is batch[-1]
+            )
             rehearsed.append(one)
+            if step is batch[-1] or one.failure is not None:
+                _note_losses(rehearsed, todo, guard, allowed)
             if one.failure is not None:
                 break
             times.append(taken)

@@ -13,6 +13,7 @@ from dao.migrate.checks import Mismatch, Violation
 from dao.migrate.copies import size_of
 from dao.migrate.events import Event, Finished, Notice, Result, Started
 from dao.migrate.files import Migration
+from dao.migrate.guard import Guard
 from dao.migrate.ledger import Ledger
 from dao.migrate.plan import Step
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
@@ -41,16 +42,19 @@ def rehearse_step(
     files: Sequence[Migration],
     step: Step,
     before: State,
+    guard: Guard,
     tell: Callable[[Event], object],
     *,
     schema: Texts,
     settled: bool,
-) -> tuple[Rehearsed, State, Times]:
-    """Run a migration on the copy; return what it did, what there is after it, and how long that took.
+) -> tuple[Rehearsed, State, Times, Guard]:
+    """Run a migration on the copy; return what it did, what there is after it, how long that took, and what a guard then knows.
 
-    Where it ends a transaction (`settled`), what worked in the `schema` before that has to work. If it fails, nothing of it is left in the copy, unless it runs outside of a transaction.
+    `guard` has watched those before it that share its transaction; what is lost is for it to say, when all are done. Where it
+    ends a transaction (`settled`), what worked in the `schema` before that has to work. If it fails, nothing of it is left in
+    the copy, unless it runs outside of a transaction.
     """
-    return _Rehearsing(copy, files, step, before, tell, schema, settled=settled).result()
+    return _Rehearsing(copy, files, step, before, guard, tell, schema, settled=settled).result()
 
 
 class _Again(Exception):
@@ -108,6 +112,7 @@ class _Rehearsing:
         files: Sequence[Migration],
         step: Step,
         before: State,
+        guard: Guard,
         tell: Callable[[Event], object],
         schema: Texts,
         *,
@@ -120,6 +125,8 @@ class _Rehearsing:
         self.step = step
         self.before = before
         self.tell = tell
+        # of before the script, and of the latest run
+        self.known = self.guard = guard
         self.keys = Keys(copy)
         self.children = children(copy)
         self.bytes_before = size_of(copy)
@@ -137,7 +144,7 @@ class _Rehearsing:
         self.shrunk: list[str] = []
         self.drops = False
 
-    def result(self) -> tuple[Rehearsed, State, Times]:
+    def result(self) -> tuple[Rehearsed, State, Times, Guard]:
         failure: Failure | None = None
         violations: tuple[str, ...] = ()
         try:
@@ -159,16 +166,13 @@ class _Rehearsing:
             free_after=int(self.copy.pragma("freelist_count")) * page,
         )
         if self.done is None or self.after is None:
-            return found, self.before, self.times
-        losses = self.done.losses
+            return found, self.before, self.times, self.known
         again = self._rebuilt(self.after)
         found = attrs.evolve(
             found,
             seconds=self.done.seconds,
             lock_seconds=0.0 if failure else longest_hold([self.step], [self.times]),
             statements=self.done.statements,
-            losses=losses,
-            undeclared=tuple(loss for loss in losses if not loss.is_declared(self.step.allows)),
             rebuilt=tuple(again),
             lost=tuple(lost_objects(self.before, self.after, again)),
             rows=tuple(changes(self.before, self.after, successors(self.before, self.after, self.copy.dropped))),
@@ -176,7 +180,7 @@ class _Rehearsing:
             cascades=self.cascades,
             enforced_failure=self.enforced_failure,
         )
-        return found, self.after, self.times
+        return found, self.after, self.times, self.known if failure else self.guard
 
     # ------------------------------------------------------------ runs
 
@@ -199,6 +203,7 @@ class _Rehearsing:
 
     def _run_once(self) -> None:
         self.done = None
+        self.guard = self.known.copy()
         self.times = times = Times()
         self.copy.begin()
 
@@ -217,6 +222,7 @@ class _Rehearsing:
                 self.files,
                 decide,
                 allow_data_loss=True,
+                guard=self.guard,
                 report=self._report,
                 schema=self.schema,
                 settled=self.settled,
@@ -235,16 +241,17 @@ class _Rehearsing:
             self.times.started = time.perf_counter()
         elif isinstance(event, Finished):
             self.times.finished = time.perf_counter()
-            self._look(event.result)
+            self.done = event.result
+            self._look()
             self.times.looked = time.perf_counter()
 
-    def _look(self, result: Result) -> None:
+    def _look(self) -> None:
         """Look at what the script has done; it is not committed yet."""
-        self.done = result
         self.after = look(self.copy)
         now = successors(self.before, self.after, self.copy.dropped)
         if self.first:
-            self.shrunk = shrunk(self.before, self.after, now, result.losses)
+            mine = [loss for source, loss in self.guard.losses() if source == self.step.key]
+            self.shrunk = shrunk(self.before, self.after, now, mine)
             self.drops = bool(self.copy.dropped)
             if self.shrunk or (self.drops and self.children):
                 raise _Again

@@ -17,7 +17,7 @@ from dao.errors import CheckFailed, Error, MigrationFailed
 from dao.migrate import ledger, schema
 from dao.migrate.checks import check, foreign_key_violations, integrity_problems
 from dao.migrate.files import Migration, Source, loaded
-from dao.migrate.guard import Loss
+from dao.migrate.loss import Loss
 from dao.migrate.plan import Direction, Step, to_apply
 from dao.migrate.scratch import Scratch, scratch
 from dao.migrate.script import run_script

@@ -1,0 +1,108 @@
+"""What is known of tables in the middle of a run: which were there before it, and what has the place of each by now."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import attrs
+
+from dao.migrate.holdings import folded
+from dao.migrate.loss import Loss
+
+__all__ = ["ANY", "Known", "Origin", "Tracked"]
+
+#: In `Tracked.sources`: an INSERT, which does not tell which columns it fills from which.
+ANY = ""
+
+
+@attrs.define
+class Origin:
+    """A table of before the run, as it was; `rows` once it is dropped, and what became of them since.
+
+    `columns` are those of before that are still there, by their present names; read when they may change. `held` are those
+    that held values and went, by the names they had then: what they were called before the run, and whose script took them.
+    `lost` are those of them that nothing can have kept.
+    """
+
+    name: str
+    columns: dict[str, str] | None = None
+    dropped_by: Hashable = None
+    rows: int = 0
+    held: dict[str, tuple[str, Hashable]] = attrs.Factory(dict)
+    lost: list[tuple[str, Hashable]] = attrs.Factory(list)
+
+
+@attrs.define
+class Tracked:
+    """A table: the one of before whose rows it has, or has taken over, and what the run did to it.
+
+    `sources`: which columns were read, of whatever table, to UPDATE a column of it, and by INSERTs (under `ANY`).
+    `deleted` are the rows that DELETEs named. `added` are those that came from no table, up to when `filling_since` was
+    noted: how many there were then, and those deleted.
+    """
+
+    origin: Origin | None = None
+    is_made: bool = True
+    sources: dict[str, set[str]] = attrs.Factory(dict)
+    deleted: int = 0
+    added: int = 0
+    filling_since: int | None = None
+
+    def rename_column(self, was: str, now: str) -> None:
+        """Follow a column that was renamed."""
+        if was in self.sources:
+            self.sources[now] = self.sources.pop(was)
+        origin = self.origin
+        if origin is None:
+            return
+        if origin.columns is not None and was in origin.columns:
+            origin.columns[now] = origin.columns.pop(was)
+        if was in origin.held:
+            origin.held[now] = origin.held.pop(was)
+            for reads in self.sources.values():
+                if was in reads:
+                    reads.add(now)
+
+    def drop_column(self, column: str, by: Hashable, *, holds: bool) -> None:
+        """Note that a column was dropped, and by whom; `holds`: it held values of before."""
+        # one of its name that comes later is another
+        self.sources.pop(column, None)
+        self.sources.get(ANY, set()).discard(column)
+        origin = self.origin
+        if origin is None:
+            return
+        first = None if self.is_made or origin.columns is None else origin.columns.pop(column, None)
+        if column in origin.held:
+            # this one has its values, or nothing has them
+            earlier = origin.held.pop(column)
+            if first is None and holds:
+                first = earlier[0]
+            else:
+                origin.lost.append(earlier)
+        if first is not None and holds:
+            origin.held[column] = (first, by)
+
+
+@attrs.define
+class Known:
+    """What is known so far. `tables`, by present name, are all of before, once `listed`, and those that the run made."""
+
+    listed: bool = False
+    tables: dict[str, Tracked] = attrs.Factory(dict)
+    origins: list[Origin] = attrs.Factory(list)
+    shadows: frozenset[str] = frozenset()
+    losses: list[tuple[Hashable, Loss]] = attrs.Factory(list)
+
+    def add(self, name: str) -> Tracked:
+        """Note a table of before, and return it."""
+        self.origins.append(Origin(name))
+        return Tracked(self.origins[-1], is_made=False)
+
+    def link(self) -> None:
+        """Give a table that the run has made the rows to keep of the dropped one whose name it has taken."""
+        taken = {id(table.origin) for table in self.tables.values()}
+        for origin in self.origins:
+            if origin.dropped_by is not None and id(origin) not in taken:
+                table = self.tables.get(folded(origin.name))
+                if table is not None and table.origin is None:
+                    table.origin = origin

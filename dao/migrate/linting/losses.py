@@ -1,0 +1,157 @@
+"""What `lint` says of data that scripts lose: the verdict of the runner's own guard, where every table holds rows.
+
+A script is judged as if all before it were applied long ago, so that tables and columns of before it hold something. Whether
+all of its rows are copied, only a database with rows can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import apsw
+
+from dao.migrate.content import holds_content
+from dao.migrate.guard import HEEDED, Guard
+from dao.migrate.holdings import Holdings, folded
+from dao.migrate.linting.schema import Schema, Table
+from dao.migrate.linting.script import Script, Statement
+from dao.migrate.linting.statements import Problem, Subject
+from dao.migrate.loss import Loss
+
+__all__ = ["loss_problems"]
+
+_COPIES = (apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE)
+
+
+def loss_problems(subject: Subject, together: Sequence[Subject]) -> Iterator[Problem]:
+    """Yield what a script loses without declaring it.
+
+    `together` are the scripts that a run may hold in one transaction with this one. A rebuild may be spread over some of them:
+    then what is lost is judged at their end, from the first of them on that had the table.
+    """
+    script = subject.script
+    found: dict[Loss, Statement] = {}
+    own = set(map(id, script.statements))
+    for statement, loss in _judge(script.statements):
+        if _is_excused(subject, loss):
+            continue
+        place = next(place for place, other in enumerate(together) if other is subject)
+        name = loss.table.lower()
+        while place and (earlier := _name_before(together[place - 1].script, name, loss.column)) is not None:
+            place, name = place - 1, earlier
+        wider = [one for other in together[place:] for one in other.script.statements]
+        judged = [(statement, loss)] if len(wider) == len(script.statements) else _judge(wider)
+        found |= {other: one for one, other in judged if id(one) in own}
+    for loss, statement in found.items():
+        if not _is_excused(subject, loss):
+            yield ("M003" if loss.column else "M002"), statement, _message(loss, statement, script.after)
+
+
+def _is_excused(subject: Subject, loss: Loss) -> bool:
+    """Return whether a script may lose it: it says so, or, in a rollback, its own migration made it."""
+    table = subject.origin.tables.get(loss.table.lower())
+    gone = table is None or (loss.column is not None and table.column(loss.column) is None)
+    # where a script fails, the rest of a rebuild may be what failed
+    half_done = subject.script.failure is not None and _is_copied(subject.script.statements, loss)
+    return (subject.is_rollback and gone) or half_done or loss.is_declared(subject.allows)
+
+
+def _message(loss: Loss, statement: Statement, after: Schema) -> str:
+    table = after.tables.get(loss.table.lower())
+    if loss.kind == "table":
+        return f"{loss.table} is dropped with all its rows"
+    if loss.column is None:
+        return f"{loss.table} is dropped and made anew, and nothing copies its rows"
+    if not statement.tables(apsw.SQLITE_DROP_TABLE):
+        return f"the column {loss.table}.{loss.column} is dropped with its values"
+    there = "the new table has it, but " if table is not None and table.column(loss.column) else ""
+    return f"{loss.table}.{loss.column} is lost: {there}the copy leaves it out"
+
+
+def _name_before(script: Script, name: str, column: str | None) -> str | None:
+    """Return what a table was called before a script; None if it, or that column of it, was not there."""
+    for statement in reversed(script.statements):
+        if statement.after is not statement.before:
+            renamed = statement.after.renamed_since(statement.before)
+            name = next((old for old, new in renamed.items() if new == name), name)
+            if name not in statement.before.tables:
+                return None
+    table = script.before.tables.get(name)
+    return None if table is None or (column is not None and table.column(column) is None) else name
+
+
+def _is_copied(statements: Sequence[Statement], loss: Loss) -> bool:
+    return any(loss.table.lower() in one.tables(apsw.SQLITE_READ) and one.tables(*_COPIES) for one in statements)
+
+
+def _judge(statements: Sequence[Statement]) -> list[tuple[Statement, Loss]]:
+    """Return what is lost at the end of statements that were replayed, each with the one that took it."""
+    if not any(
+        one.tables(apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE) for one in statements
+    ):
+        return []
+    holdings = _Assumed(statements[0].before)
+    guard = Guard(holdings)
+    for place, statement in enumerate(statements):
+        if statement.only_inserts:
+            continue
+        holdings.schema = statement.before
+        guard.source = place
+        for action, first, second in ((event.action, event.first, event.second or None) for event in statement.events):
+            if action == apsw.SQLITE_READ:
+                guard.reads.add((first, second))
+            elif action == apsw.SQLITE_ALTER_TABLE:
+                guard.saw(action, "main", first, second)
+            elif action in HEEDED:
+                guard.saw(action, first, second, "main")
+        guard.before_statement()
+        holdings.follow(statement)
+    holdings.schema = statements[-1].after
+    return [(statements[int(str(place))], loss) for place, loss in guard.losses()]
+
+
+class _Assumed(Holdings):
+    """What a schema would hold if every table that was there at first had rows, and every column values."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self._full = set(schema.tables)
+
+    def follow(self, statement: Statement) -> None:
+        """Note which tables hold rows after a statement: one that is filled from another does, one that is emptied does not."""
+        for old, new in statement.after.renamed_since(statement.before).items():
+            if old in self._full:
+                self._full.add(new)
+        if statement.tables(apsw.SQLITE_READ):
+            self._full.update(statement.tables(*_COPIES))
+        if statement.without_where is not None and statement.without_where[0] == apsw.SQLITE_DELETE:
+            self._full.discard(statement.without_where[1].lower())
+        self._full &= statement.after.tables.keys()
+
+    def _table(self, name: str) -> Table | None:
+        return next((table for table in self.schema.tables.values() if folded(table.name) == name), None)
+
+    def exists(self, name: str) -> bool:
+        return self._table(name) is not None
+
+    def changes(self) -> int:
+        return 0
+
+    def tables(self) -> Mapping[str, tuple[str, int]]:
+        return {folded(table.name): (table.name, table.root) for table in self.schema.tables.values()}
+
+    def shadows(self) -> frozenset[str]:
+        return frozenset(folded(table.name) for table in self.schema.tables.values() if table.kind == "shadow")
+
+    def count(self, name: str) -> int:
+        table = self._table(name)
+        if table is None or (table.kind == "virtual" and not holds_content(name, self.shadows())):
+            return 0
+        return int(table.name.lower() in self._full)
+
+    def columns(self, name: str) -> list[tuple[str, bool]]:
+        table = self._table(name)
+        return [] if table is None else [(column.name, column.generated) for column in table.columns]
+
+    def holds_values(self, name: str, column: str) -> bool:
+        return self.count(name) > 0 and (column, False) in [(folded(one), hidden) for one, hidden in self.columns(name)]
