@@ -227,6 +227,8 @@ class Guard:
         if table.is_made:
             self._stop_filling(name, table)
             origin.rows += table.added - table.deleted
+            missing = origin.rows - self._holdings.count(name) - sum(rows for _, rows in origin.missed)
+            origin.missed.append((origin.dropped_by, max(0, missing)))
         else:
             origin.rows = self._holdings.count(name)
         # what it does not have any more, none that takes its place can have from it
@@ -316,8 +318,13 @@ class Guard:
             lost = max(0, rows + table.added + added - table.deleted - count)
         else:
             lost = rows
-        if lost:
-            yield origin.dropped_by, Loss("table" if name is None else "rows", origin.name, lost)
+        by_whom: dict[Hashable, int] = {}
+        for source, missing in [*origin.missed, (origin.dropped_by, lost)]:
+            by_whom[source] = by_whom.get(source, 0) + min(missing, lost - sum(by_whom.values()))
+        for source, number in by_whom.items():
+            if number:
+                is_gone = name is None and source == origin.dropped_by
+                yield source, Loss("table" if is_gone else "rows", origin.name, number)
         if name is None or lost == rows:  # its columns have gone with it
             return
         table = self._known.tables[name]

@@ -19,6 +19,7 @@ ANY = ""
 class Origin:
     """A table of before the run, as it was; `rows` once it is dropped, and what became of them since.
 
+    `missed` are those that the table in its place lacked, whenever it was dropped itself, and whose script had dropped it before.
     `columns` are those of before that are still there, by their present names; read when they may change. `held` are those
     that held values and went, by the names they had then: what they were called before the run, and whose script took them.
     `lost` are those of them that nothing can have kept.
@@ -28,6 +29,7 @@ class Origin:
     columns: dict[str, str] | None = None
     dropped_by: Hashable = None
     rows: int = 0
+    missed: list[tuple[Hashable, int]] = attrs.Factory(list)
     held: dict[str, tuple[str, Hashable]] = attrs.Factory(dict)
     lost: list[tuple[str, Hashable]] = attrs.Factory(list)
 

@@ -61,7 +61,7 @@ def refuse(found: Sequence[tuple[Path | None, str, Sequence[Loss]]]) -> None:
         CheckFailed: There is any; `.violations` are the losses.
     """
     messages = []
-    for path, id, losses in found:
+    for path, id, losses in ((path, id, losses) for path, id, losses in found if losses):
         lines = "".join(f"\n  {loss}" for loss in losses)
         declarations = " and ".join(f"`{loss.declaration}`" for loss in losses)
         declare = f"write {declarations} at the top of {path.name}, or " if path else ""

@@ -10,7 +10,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import apsw
@@ -354,26 +353,20 @@ def _run_script(connection: Connection, step: Step, guard: Guard, tell: Report) 
 
 
 def _with_losses(steps: Sequence[Step], done: Sequence[Result], world: _World) -> list[Result]:
-    """Return the results with what their scripts have lost, now that all are done.
-
-    Raises:
-        CheckFailed: It was not declared, and no rollback that undoes what its own migration made.
-    """
+    """Return the results of scripts with what they have lost, now that all are done; refuse what they may not lose."""
     lost = world.guard.losses()
-    results = []
-    refused: list[tuple[Path | None, str, list[Loss]]] = []
-    for step, result in zip(steps, done, strict=True):
-        losses = [loss for source, loss in lost if source == step.key]
-        results.append(attrs.evolve(result, losses=tuple(losses)))
-        allows = step.allows | world.allowed
-        losses = [loss for loss in losses if not world.allow_data_loss and not loss.is_declared(allows)]
-        if losses and step.direction == "rollback":
-            made = drift.made_by(step, world.migrations, world.ledger)
-            losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
-        if losses:
-            refused.append((step.path, step.id, losses))
-    refuse(refused)
-    return results
+    losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
+    if not world.allow_data_loss:
+        refuse([(step.path, step.id, _undeclared(step, losses[step.key], world)) for step in steps])
+    return [attrs.evolve(result, losses=losses[step.key]) for step, result in zip(steps, done, strict=True)]
+
+
+def _undeclared(step: Step, losses: Sequence[Loss], world: _World) -> list[Loss]:
+    losses = [loss for loss in losses if not loss.is_declared(step.allows | world.allowed)]
+    if losses and step.direction == "rollback":
+        made = drift.made_by(step, world.migrations, world.ledger)
+        losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
+    return losses
 
 
 def _record(writer: ledger.Writer, step: Step, result: Result) -> None:
