@@ -304,6 +304,7 @@ _ADVICE = {
     "mode, too, SQLite makes a file beside it",
     apsw.IOError: "check the disk and the file system, and the database with PRAGMA integrity_check",
     apsw.InterruptError: "the statement was undone; repeat the transaction if it is still wanted",
+    apsw.NoMemError: "there is not enough memory: free some, or raise the limit of the process or of SQLite's heap",
     apsw.PermissionsError: "check the permissions of the file and its folder",
     apsw.TooBigError: "a text, a blob or a statement is larger than SQLite's limit (1 GB unless it was lowered)",
 }
@@ -322,7 +323,8 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
         return errors.DatabaseBusy(f"{name} is locked by another connection ({error}): try again")
     if isinstance(error, apsw.FullError):
         return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
-    if isinstance(error, _CORRUPT):
+    # the latter is an SQLError: the format of the schema is newer than any that there is
+    if isinstance(error, _CORRUPT) or str(error) == "unsupported file format":
         return errors.DatabaseCorrupt(
             f"{name} is damaged or no SQLite database ({error}): restore a snapshot (`dao restore`; what was written "
             "since is lost) or a backup"

@@ -122,6 +122,16 @@ def test_command_json_is_one_document_with_these_keys(run, partly, name):
 
 
 @pytest.mark.parametrize("name", OPENERS)
+def test_command_damaged_schema_format_is_damage(run, path, name):
+    """A byte of the header that no SQLite understands is damage by name; it used to be a traceback."""
+    run("migrate", "--quiet")
+    header = bytearray(path.read_bytes())
+    header[44:48] = (9).to_bytes(4, "big")
+    path.write_bytes(header)
+    refused(run(*CALLS[name]), "is damaged or no SQLite database (unsupported file format)")
+
+
+@pytest.mark.parametrize("name", OPENERS)
 def test_command_failing_as_json_prints_the_error_in_both_ways(run, path, name):
     """With --json an error is a document on standard output and a line on standard error."""
     path.write_text("no database" * 1000)

@@ -334,7 +334,7 @@ def test_translate_error_of_a_database_in_memory_names_none():
     connection.close()
 
 
-# What each kind of SQLite's errors becomes; None is what a caller can do nothing about: a bug, or no memory.
+# What each kind of SQLite's errors becomes; None is what a caller can do nothing about: a bug.
 KINDS = {
     "ABORT": None,
     "AUTH": None,
@@ -353,7 +353,7 @@ KINDS = {
     "MISMATCH": None,
     "MISUSE": None,
     "NOLFS": None,
-    "NOMEM": None,
+    "NOMEM": dao.OperationalError,
     "NOTADB": dao.DatabaseCorrupt,
     "NOTFOUND": None,
     "PERM": dao.OperationalError,
