@@ -18,6 +18,10 @@ from tests.folders import ALONE, THREE, write
 from tests.migration import test_script
 
 PARENT = "CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT, code TEXT NOT NULL) STRICT;\n"
+WATCH = (
+    "CREATE TRIGGER kept_u AFTER UPDATE OF a, b ON kept WHEN new.updated_at IS old.updated_at "
+    "BEGIN UPDATE kept SET updated_at = 'now' WHERE id = new.id; END;\n"
+)
 #: What is there before the script that a test is about: tables that may hold rows, and what refers to them.
 BASE = (
     PARENT
@@ -29,9 +33,11 @@ CREATE INDEX alone_x ON alone (x);
 CREATE TRIGGER alone_g AFTER INSERT ON alone BEGIN UPDATE alone SET y = 'new' WHERE id = new.id; END;
 CREATE TABLE seen (id INTEGER PRIMARY KEY, a TEXT, b TEXT);
 CREATE VIEW seen_a AS SELECT a FROM seen;
+CREATE TABLE kept (id INTEGER PRIMARY KEY, a TEXT, b TEXT, updated_at TEXT);
 """
+    + WATCH
 )
-BASE_BACK = "DROP VIEW seen_a; DROP TABLE seen; DROP TABLE alone; DROP TABLE child; DROP TABLE parent;"
+BASE_BACK = "DROP TABLE kept; DROP VIEW seen_a; DROP TABLE seen; DROP TABLE alone; DROP TABLE child; DROP TABLE parent;"
 
 NEW_ALONE = "CREATE TABLE new_alone (id INTEGER PRIMARY KEY, x TEXT, y TEXT{more});\n"
 COPY = "INSERT INTO new_alone (id, x, y) SELECT id, x, y FROM alone;\n"
@@ -287,6 +293,21 @@ WRONG = {
     "no key": ("M025", "\nCREATE TABLE t (a, b);", 2, "t has no PRIMARY KEY"),
     "nullable key": ("M026", "\nCREATE TABLE t (a TEXT PRIMARY KEY);", 2, "a accepts NULL"),
     "no statement": ("M027", "-- later\n;", 1, "nothing but comments"),
+    "a column that a trigger does not name": (
+        "M028",
+        "SELECT 1;\nALTER TABLE kept ADD COLUMN d;\nALTER TABLE kept ADD COLUMN e;",
+        3,
+        "the trigger kept_u watches every column of kept but d and e",
+    ),
+    "a column that a trigger does not name after a rebuild": (
+        "M028",
+        (
+            "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b TEXT, updated_at TEXT, d TEXT);\n"
+            f"INSERT INTO n (id, a, b, updated_at) SELECT * FROM kept;\nDROP TABLE kept;\nALTER TABLE n RENAME TO kept;\n{WATCH}"
+        ),
+        4,
+        "the trigger kept_u watches every column of kept but d",
+    ),
 }
 
 
@@ -413,6 +434,18 @@ RIGHT = {
         ),
     ),
     "a statement": ("M027", "SELECT 1"),
+    "a column that the trigger made anew names": (
+        "M028",
+        "DROP TRIGGER kept_u;\nALTER TABLE kept ADD COLUMN d;\n" + WATCH.replace("a, b", "a, b, d"),
+    ),
+    "a column beside a trigger that watches one, and one that watches all": (
+        "M028",
+        (
+            "CREATE TRIGGER one AFTER UPDATE OF a ON seen BEGIN SELECT 1; END;\nCREATE TRIGGER every AFTER UPDATE ON seen "
+            "BEGIN SELECT 1; END;\nCREATE TRIGGER new AFTER INSERT ON seen BEGIN SELECT 1; END;\nALTER TABLE seen ADD COLUMN d;"
+        ),
+    ),
+    "a generated column": ("M028", "ALTER TABLE kept ADD COLUMN d AS (a || b);"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -128,15 +129,29 @@ def test_readme_tasks_can_be_read_by_the_stock_shell(ran):
     assert done.stdout.splitlines() == [*("\t".join(row) for row in stored(folder)), "ok"]
 
 
-def test_sql_readme_example_is_a_migration_that_applies(tmp_path):
-    """The script that shows how to write one applies on top of the package's own."""
-    examples = [block for block in blocks(ROOT / "sql" / "README.md") if block.language == "sql"]
-    assert examples
+def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
+    """The pair that shows how to write one applies, keeps updated_at, passes lint, and comes back.
+
+    Its trigger did not name the new column, so that updated_at stood still.
+    """
+    forth, back = (block.text for block in blocks(ROOT / "sql" / "README.md") if block.language == "sql")
     folder = shutil.copytree(default_folder(), tmp_path / "sql", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for number, example in enumerate(examples):
-        (folder / f"99990101{number:06}_example.sql").write_text(example.text)
-    results = migrate.apply(f"sqlite:///{tmp_path}/orchestrator.db", folder)
-    assert [result.id for result in results][-1].endswith("_example")
+    url = f"sqlite:///{tmp_path}/orchestrator.db"
+    migrate.apply(url, folder)
+    (folder / "99990101000000_add_priority.sql").write_text(forth)
+    (folder / "99990101000000_add_priority.rollback.sql").write_text(back)
+    assert {finding.code for finding in migrate.lint(folder)} == {finding.code for finding in migrate.lint()}
+    with contextlib.closing(dao.connect(url)) as connection:
+        before = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+        task = dao.Task(title="a", task_type="b")
+        dao.tasks.create(connection, task)
+        migrate.apply(connection, folder)
+        connection.execute("UPDATE tasks SET priority = 9")
+        assert dao.tasks.get_one(connection, task.id).updated_at > task.updated_at
+        migrate.rollback(connection, folder)
+        after = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
+        assert after == before
+    assert migrate.status(url, folder).ids("pending") == ["99990101000000_add_priority"]
 
 
 # ---------------------------------------------------------------- what the documents name

@@ -143,6 +143,10 @@ class Outcome:
             changing = [column.name for column in new if self._changes(connection, column.default or "")]
             if changing:
                 yield "M015", _last(script, name), f"{table.name}: the default of {listed(changing)} is not constant"
+            added = {column.name for column in table.columns if column.name.lower() not in old and not column.generated}
+            for trigger, missing in _unwatched(connection, table, added) if before and added else ():
+                message = f"the trigger {trigger} watches every column of {table.name} but {listed(missing)}"
+                yield "M028", _last(script, name), message
             keys = [column for column in table.columns if column.key]
             had_key = before is None or any(column.key for column in before.columns)
             if not keys and had_key:
@@ -198,6 +202,33 @@ def _columns(connection: Connection, view: str) -> list[str]:
     except apsw.Error:  # the view itself is broken, and reported
         return []
     return [name for (name,) in rows]
+
+
+def _unwatched(connection: Connection, table: Table, added: set[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the triggers that an UPDATE of any column fires but the key, what they set themselves, and some of those added."""
+    watched: dict[str, set[str]] = {}
+    sets: dict[str, set[str]] = {}
+    columns = [column for column in table.columns if not column.generated]
+
+    def note(action: int, first: str | None, second: str | None, _database: str | None, trigger: str | None) -> int:
+        if trigger is not None:
+            watched.setdefault(trigger, set()).add(asked)
+            if action == apsw.SQLITE_UPDATE and first == table.name:
+                sets.setdefault(trigger, set()).add(str(second))
+        return apsw.SQLITE_OK
+
+    connection.authorizer = note
+    try:
+        for asked in [column.name for column in columns]:
+            compiles(connection, f"UPDATE {quoted(table.name)} SET {quoted(asked)} = {quoted(asked)}")
+    finally:
+        connection.authorizer = None
+    keys = {column.name for column in columns if column.key}
+    for trigger, fires in watched.items():
+        missing = [column.name for column in columns if column.name not in fires | keys | sets.get(trigger, set())]
+        # one that watches a single column means that one
+        if missing and added.issuperset(missing) and len(fires - keys - added) > 1:
+            yield trigger, missing
 
 
 def _foreign_keys(connection: Connection, table: Table) -> list[_Key]:

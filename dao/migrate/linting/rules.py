@@ -223,6 +223,14 @@ RULES = (
         "write it or remove it",
     ),
     Rule(
+        "M028",
+        "column-not-watched",
+        "warning",
+        "A trigger AFTER UPDATE OF names all columns of its table but a new one: changes of that go unnoticed, so that "
+        "updated_at, for one, stands still.",
+        "drop the trigger and create it anew with the column, in the same script",
+    ),
+    Rule(
         "M901",
         "silence-without-reason",
         "warning",
