@@ -26,7 +26,7 @@ log = logging.getLogger("dao.pool")
 class Call:
     """A function that waits for its turn and then for its commit. `done` is what its caller waits at."""
 
-    __slots__ = ("arguments", "done", "error", "function", "keywords", "left", "result")
+    __slots__ = ("arguments", "begun", "done", "error", "function", "keywords", "left", "result")
 
     def __init__(
         self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], done: Any
@@ -35,7 +35,7 @@ class Call:
         self.arguments = arguments
         self.keywords = keywords
         self.done = done
-        self.left = False
+        self.begun = self.left = False
         self.result: Any = None
         self.error: BaseException | None = None
 

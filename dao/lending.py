@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+import threading
+import weakref
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import apsw
@@ -14,8 +19,11 @@ from dao.engine import Connection
 from dao.errors import DatabaseBusy, OperationalError, PoolTimeout, ReadOnlyDatabase
 
 __all__ = [
+    "CHECK",
     "AsyncWriting",
     "Health",
+    "Lease",
+    "Place",
     "PoolStats",
     "Writing",
     "check_size",
@@ -30,6 +38,70 @@ T = TypeVar("T")
 log = logging.getLogger("dao.pool")
 
 _NO_TRANSACTION = apsw.SQLITE_TXN_NONE
+
+
+#: How often those who wait look for places that were lost, in seconds.
+CHECK = 1.0
+
+
+class Place(weakref.ref[Any]):
+    """What a lease has in the pool: a place in the queue, then one of `size`, then a connection.
+
+    It is a weak reference, so that no exception at any moment can lose it: a lease that was not ended as it should be dies with
+    the frames that held it, and its place is noted as lost by C code, which cannot be interrupted.
+    """
+
+    __slots__ = ("_lock", "connection")
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    connection: Connection | None
+
+    def queue(self) -> None:
+        """Make it one to wait at."""
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self, seconds: float) -> None:
+        """Wait to be woken, for so many seconds at the most."""
+        self._lock.acquire(timeout=min(seconds, CHECK))
+
+    def wake(self) -> None:
+        """Wake who waits. Safe to repeat."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
+
+class Lease:
+    """What `Pool.acquire` returns: `with pool.acquire() as connection`. The connection goes back at the block's end."""
+
+    __slots__ = ("__weakref__", "_deadline", "_place", "_pool", "_timeout")
+
+    def __init__(self, pool: Any, timeout: float, deadline: float = math.inf) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._deadline = deadline
+
+    def __enter__(self) -> Connection:
+        self._place = place = Place(self, self._pool._lost.append)
+        place.connection = None
+        try:
+            lent: Connection = self._pool._take(place, self._timeout, self._deadline)
+            return lent
+        except BaseException:
+            self._pool._drop(place)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self._pool._give_back(self._place, value)
+        except BaseException:
+            self._pool._drop(self._place)
+            raise
+        del self._place  # nothing is lost when this dies
 
 
 @attrs.frozen(kw_only=True)

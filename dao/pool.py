@@ -12,7 +12,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
@@ -22,7 +21,7 @@ from dao import engine, sqlite, url
 from dao.engine import Connection
 from dao.errors import Error, PoolClosed
 from dao.fork import FORKED
-from dao.lending import Health, PoolStats, Writing, check_size, is_broken, reset, timed_out
+from dao.lending import CHECK, Health, Lease, Place, PoolStats, Writing, check_size, is_broken, reset, timed_out
 from dao.replay import check_seconds, done
 from dao.writer import Writer, wake_threads
 
@@ -32,38 +31,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class _Waiter:
-    """A thread in the queue. `lock` is held until it is served: with a connection, or with leave to open one."""
-
-    __slots__ = ("connection", "lock", "served")
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.lock.acquire()
-        self.connection: Connection | None = None
-        self.served = False
-
-
-class Lease:
-    """What `Pool.acquire` returns: `with pool.acquire() as connection`. The connection goes back at the block's end."""
-
-    __slots__ = ("_connection", "_deadline", "_pool", "_timeout")
-
-    def __init__(self, pool: Pool, timeout: float, deadline: float = math.inf) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        self._deadline = deadline
-
-    def __enter__(self) -> Connection:
-        self._connection = self._pool._take(self._timeout, self._deadline)
-        return self._connection
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._pool._give_back(self._connection, value)
 
 
 class Pool:
@@ -95,9 +62,11 @@ class Pool:
         self._size = 1 if self._url.is_memory else size
         self._lock = threading.Lock()
         self._idle: list[Connection] = []  # the last one back is the first to go: its cache is warm
-        self._held: set[Connection] = set()
-        self._opening = 0
-        self._queue: deque[_Waiter] = deque()
+        self._taken: set[Place] = set()
+        self._queue: deque[Place] = deque()
+        self._lost: deque[Place] = deque()
+        self._memory: Connection | None = None  # a database in memory is its connection, and must not be lost
+        self._closing = threading.Lock()
         self._closed: str | None = None
         self._drained = threading.Event()
         self._writer = Writer(self._url, wake_threads)
@@ -172,7 +141,7 @@ class Pool:
             return PoolStats(
                 size=self._size,
                 idle=len(self._idle),
-                active=len(self._held) + self._opening,
+                active=len(self._taken),
                 waiting=len(self._queue),
                 acquired=self._acquired,
                 timeouts=self._timeouts + self._writer.timeouts,
@@ -222,22 +191,26 @@ class Pool:
         with self._lock:
             if self._closed is None:
                 self._closed = "the pool is closed"
-            waiters, idle = list(self._queue), self._idle
+            for place in self._queue:
+                place.wake()
             self._queue.clear()
-            self._idle = []
-            self._held.update(idle)  # until they are closed
-        for waiter in waiters:
-            waiter.lock.release()
-        for connection in idle:
-            _close(connection)
-        with self._lock:
-            self._held.difference_update(idle)
-            self._note_drained()
+        with self._closing:
+            for connection in self._idle:
+                _close(connection)
+            with self._lock:
+                self._idle.clear()
+                self._memory = None
+                self._find_lost()
         written = self._writer.close(timeout)
-        if self._drained.wait(max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX))):
+        while not self._drained.wait(max(0.0, min(deadline - time.monotonic(), CHECK))):
+            if time.monotonic() >= deadline:
+                break
+            with self._lock:
+                self._find_lost()
+        else:
             return written
         with self._lock:
-            held = list(self._held)
+            held = [place.connection for place in self._taken if place.connection is not None]
         log.warning("pool: %d connections still in use after %.1f s; interrupting them", len(held), timeout)
         for connection in held:
             # a holder may close its connection itself
@@ -252,128 +225,134 @@ class Pool:
         normal = sqlite.BUSY_TIMEOUT if self._url.busy_timeout is None else self._url.busy_timeout
         return int(min(normal, max(0.0, (deadline - time.monotonic()) * 1000)))
 
-    def _take(self, timeout: float, deadline: float = math.inf) -> Connection:
+    def _take(self, place: Place, timeout: float, deadline: float) -> Connection:
         """Return a connection: an idle one, a new one, or after waiting in the queue. A deadline limits the opening."""
         with self._lock:
             if self._closed is not None:
                 raise PoolClosed(self._closed)
+            if self._lost:
+                self._find_lost()
+            # in this order: whatever comes in between, a connection is lent once, or dropped and so closed
             if self._idle:
-                connection = self._idle.pop()
-                self._held.add(connection)
+                place.connection = lent = self._idle.pop()
+                self._taken.add(place)
                 self._acquired += 1
-                return connection
-            if len(self._held) + self._opening < self._size:
-                self._opening += 1
-                waiter = None
-            else:
-                waiter = _Waiter()
-                self._queue.append(waiter)
-        if waiter is not None:
-            lent = self._wait(waiter, timeout)
-            if lent is not None:
                 return lent
-        return self._open(deadline)
+            if not self._grant(place):
+                place.queue()
+                self._queue.append(place)
+        if place not in self._taken:
+            self._wait(place, timeout)
+        connection = place.connection
+        if connection is None:
+            place.connection = connection = self._open(deadline)
+        self._acquired += 1
+        return connection
 
-    def _wait(self, waiter: _Waiter, timeout: float) -> Connection | None:
-        """Wait in the queue. Return the connection, or None with leave to open one."""
+    def _grant(self, place: Place) -> bool:
+        """Give a place one of `size`, and an idle connection or leave to open one, if there is room."""
+        if len(self._taken) >= self._size:
+            return False
+        if self._idle:
+            place.connection = self._idle.pop()
+        self._taken.add(place)
+        return True
+
+    def _wait(self, place: Place, timeout: float) -> None:
+        """Wait in the queue."""
         begun = time.monotonic()
-        try:
-            waiter.lock.acquire(timeout=min(timeout, threading.TIMEOUT_MAX))
-        except BaseException:
-            # Ctrl-C in the queue: what was handed over meanwhile must not be lost
-            with self._lock:
-                if not waiter.served:
-                    if self._closed is None:
-                        self._queue.remove(waiter)
-                    raise
-            if waiter.connection is not None:
-                self._give_back(waiter.connection, None)
-            else:
-                self._abandon_opening()
-            raise
+        end = begun + timeout
+        while place not in self._taken and self._closed is None and (left := end - time.monotonic()) > 0:
+            place.wait(left)
+            if place not in self._taken:
+                with self._lock:
+                    self._find_lost()
         waited = time.monotonic() - begun
         with self._lock:
             self._waited += waited
             self._longest_wait = max(self._longest_wait, waited)
-            if not waiter.served:
-                if self._closed is not None:
-                    raise PoolClosed(self._closed)
-                self._queue.remove(waiter)
-                self._timeouts += 1
-                raise timed_out(self._url, timeout, self._size, len(self._queue))
-            if waiter.connection is not None:
-                self._acquired += 1
-            return waiter.connection
+            if place in self._taken:
+                return
+            if self._closed is not None:
+                raise PoolClosed(self._closed)
+            self._queue.remove(place)
+            self._timeouts += 1
+            raise timed_out(self._url, timeout, self._size, len(self._queue))
 
     def _open(self, deadline: float) -> Connection:
-        """Open a connection in the place that was reserved for it."""
-        try:
-            connection = engine.connect(attrs.evolve(self._url, busy_timeout=self._busy_timeout(deadline)))
-        except BaseException:
-            self._abandon_opening()
-            raise
-        with self._lock:
-            if self._closed is None:
-                self._opening -= 1
-                self._held.add(connection)
-                self._acquired += 1
-                return connection
-        _close(connection)
-        self._abandon_opening()
-        raise PoolClosed(self._closed)
+        """Open a connection for a place that has been granted."""
+        if self._memory is not None and reset(self._memory):
+            return self._memory
+        connection = engine.connect(attrs.evolve(self._url, busy_timeout=self._busy_timeout(deadline)))
+        if self._closed is not None:
+            _close(connection)
+            raise PoolClosed(self._closed)
+        if self._url.is_memory:
+            self._memory = connection
+        return connection
 
-    def _abandon_opening(self) -> None:
-        with self._lock:
-            self._opening -= 1
-            self._pass_on(None)
-            self._note_drained()
-
-    def _give_back(self, connection: Connection, error: BaseException | None) -> None:
-        if self._closed is FORKED:
+    def _give_back(self, place: Place, error: BaseException | None) -> None:
+        connection = place.connection
+        if self._closed is FORKED or connection is None:
             return
         usable = reset(connection) and (error is None or self._url.is_memory or not is_broken(error))
-        with self._lock:
-            if connection not in self._held:
-                return  # a fork came in between
-            if usable and self._closed is None:
-                self._held.discard(connection)
-                if self._queue:
-                    self._pass_on(connection)
-                else:
+        if usable:
+            with self._lock:
+                if place not in self._taken:
+                    return  # a fork came in between
+                if self._closed is None:
+                    self._taken.discard(place)
+                    place.connection = None
                     self._idle.append(connection)
-                return
+                    if self._queue:
+                        self._serve()
+                    return
+        else:
+            self._recycled += 1
         # closed first, then counted as gone: when `close` returns, nothing is open any more
         _close(connection)
-        with self._lock:
-            self._held.discard(connection)
-            if not usable:
-                self._recycled += 1
-                self._pass_on(None)
-            self._note_drained()
+        self._drop(place)
 
-    def _pass_on(self, connection: Connection | None) -> None:
-        """Serve whoever waits longest: with the connection, or with leave to open one."""
-        if self._closed is not None or not self._queue:
-            return
-        waiter = self._queue.popleft()
-        waiter.connection = connection
-        waiter.served = True
-        if connection is None:
-            self._opening += 1
-        else:
-            self._held.add(connection)
-        waiter.lock.release()
+    def _drop(self, place: Place) -> None:
+        """Let go of a place, whatever it has. Safe to repeat."""
+        with self._lock:
+            self._forget(place)
+
+    def _find_lost(self) -> None:
+        while self._lost:
+            self._forget(self._lost[0])
+            self._lost.popleft()
+        self._serve()
+        self._note_drained()
+
+    def _forget(self, place: Place) -> None:
+        # a connection that it still has is closed when nobody refers to it any more
+        self._taken.discard(place)
+        place.connection = None
+        with contextlib.suppress(ValueError):
+            self._queue.remove(place)
+        self._serve()
+        self._note_drained()
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait longest."""
+        while self._queue and (self._queue[0] in self._taken or self._grant(self._queue[0])):
+            self._queue[0].wake()
+            self._queue.popleft()
 
     def _note_drained(self) -> None:
-        if self._closed is not None and not self._held and not self._opening:
+        if self._closed is not None and not self._taken and not self._idle:
             self._drained.set()
 
     def _abandon(self) -> None:
         """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
-        self._lock = threading.Lock()  # another thread of the parent may have held it
-        if not (self._idle or self._held or self._opening):
+        self._lock, self._closing = (
+            threading.Lock(),
+            threading.Lock(),
+        )  # another thread of the parent may have held them
+        if not (self._idle or self._taken):
             return
-        self._idle, self._held, self._opening = [], set(), 0
+        self._idle, self._taken, self._memory = [], set(), None
         self._queue.clear()
         self._closed = FORKED
         self._drained.set()

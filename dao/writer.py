@@ -34,6 +34,7 @@ from dao import engine, url
 from dao.batch import Call, Line, failure
 from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
 from dao.fork import FORKED
+from dao.lending import CHECK
 
 __all__ = ["Wait", "Writer", "wake_threads"]
 
@@ -46,9 +47,6 @@ _SECONDS = 0.005
 #: An idle thread ends after so many seconds, and the next call starts another: a program that forgets to close the
 #: pool ends all the same. The connection stays open.
 _IDLE = 0.5
-
-#: How often a thread that waits looks for itself, in seconds: a Ctrl-C can swallow the word that is passed on to it.
-_CHECK = 1.0
 
 
 class Wait:
@@ -64,16 +62,19 @@ class Wait:
 
     def wait(self, timeout: float) -> bool:
         """Wait until it has ended, for so many seconds at the most; wake the next. Return whether it has ended."""
-        if not self._lock.acquire(timeout=min(timeout, _CHECK)):
-            deadline = time.monotonic() + timeout - _CHECK
+        deadline = time.monotonic() + timeout
+        try:
             while not self.ended:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                self._lock.acquire(timeout=min(left, _CHECK))
-        following, self._next = self._next, None
-        if following is not None:
-            following._lock.release()
+                self._lock.acquire(timeout=min(left, CHECK))
+        finally:
+            # also when a Ctrl-C comes as the word does
+            if self.ended and self._next is not None:
+                with contextlib.suppress(RuntimeError):  # the next did not wait for it
+                    self._next._lock.release()
+                self._next = None
         return True
 
 
@@ -126,9 +127,9 @@ class Writer:
     ) -> Any:
         """Have a function run, and wait for its commit, in a thread. It may wait for its turn so many seconds."""
         call = Call(function, arguments, keywords, Wait())
-        self.submit(call)
         left = False
         try:
+            self.submit(call)
             if not call.done.wait(timeout):
                 left = self.leave(call)
                 if not left:  # it has begun: now only its end tells whether it is stored
@@ -161,11 +162,12 @@ class Writer:
             self._queue.append(call)
 
     def leave(self, call: Call) -> bool:
-        """Take a call out of the queue. Return whether its function never runs, as it was still there. Safe to repeat."""
+        """Take a call out of the queue. Return whether its function never runs, as it has not begun. Safe to repeat."""
         with self._lock:
-            if call in self._queue:
+            if not call.begun:
                 call.left = True
-                self._queue.remove(call)
+                if call in self._queue:
+                    self._queue.remove(call)
             return call.left
 
     def timed_out(self, timeout: float) -> PoolTimeout:
@@ -210,6 +212,8 @@ class Writer:
         """Run no more of what is queued, and interrupt what is running."""
         with self._lock:
             queued, line = list(self._queue), self._line
+            for call in queued:
+                call.begun = True  # as good as: it ends here
             self._queue.clear()
         log.warning("pool: writes go on after %.1f s; %d that wait are given up", timeout, len(queued))
         self._end(queued, lambda: PoolClosed("the pool was closed before this write had its turn; nothing was done"))
@@ -234,14 +238,22 @@ class Writer:
     def _start(self) -> None:
         """Start the thread, or wake it."""
         if self._thread is None:
-            thread = threading.Thread(target=self._serve, name="dao writer")
-            thread.start()
-            self._thread, self._thread_id = thread, thread.ident
+            # known before it starts: whatever comes in between, no other thread is the writer as well
+            self._thread = threading.Thread(target=self._serve, name="dao writer")
+            try:
+                self._thread.start()
+            except BaseException:
+                self._thread = None
+                raise
         else:
             self._asleep = False
             self._work.notify()
 
     def _serve(self) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return  # who started it was interrupted, and may have started another
+            self._thread_id = threading.get_ident()
         while self._has_work():
             self._run_batch()
 
@@ -267,7 +279,10 @@ class Writer:
 
     def _next(self) -> Call | None:
         with self._lock:
-            return self._queue.popleft() if self._queue else None
+            if not self._queue:
+                return None
+            self._queue[0].begun = True
+            return self._queue.popleft()
 
     def _run_batch(self) -> None:
         """Run what is queued in one transaction, commit it, and tell each caller."""
@@ -278,7 +293,7 @@ class Writer:
         except BaseException as error:  # noqa: BLE001 - the callers get it
             # these have waited for all of the busy timeout; who came later waits on
             told = failure(error, None if self._line is None else self._line.connection)
-            self._end([call for call in waiting if self.leave(call)], told)
+            self._end([call for call in waiting if not call.left and self.leave(call)], told)
             return
         batch: list[Call] = []
         lost = self._run_calls(line, batch)

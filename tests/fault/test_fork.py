@@ -106,7 +106,6 @@ OPENERS = {
     "connect": "dao.connect(url)",
     "read only": "dao.connect(url + '?mode=ro')",
     "symbolic link": "dao.connect(url + '-symbolic')",
-    "hard link": "dao.connect(url + '-hard')",
     "lent": "dao.Pool(url).acquire().__enter__()",
     "write": "dao.Pool(url).write(add)",
     "asynchronous": "asyncio.run(aio.connect(url))",
@@ -129,7 +128,6 @@ def test_fork_child_can_open_the_file_in_no_way(database):
     code = f"""
 snapshot = migrate.take_snapshot(url)
 os.symlink(path, path + "-symbolic")
-os.link(path, path + "-hard")
 connection = dao.connect(url)
 cursor = connection.cursor()
 half_read = connection.execute("VALUES (1), (2), (3)")

@@ -19,7 +19,7 @@ import attrs
 import pytest
 
 import dao
-from dao import Task, engine, pool, tasks
+from dao import Task, engine, lending, pool, tasks
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 PATIENCE = 30  # seconds until a test gives up on another thread
@@ -422,22 +422,19 @@ def test_acquire_interrupted_in_the_queue_leaves_it(make_pool, signalled):
         assert made.stats().active == 1
 
 
-class InterruptedWhenServed(pool._Waiter):
+class InterruptedWhenServed(lending.Place):
     """A place in the queue where the interruption comes at the moment of the hand-over."""
 
-    __slots__ = ()
+    __slots__ = ("woken",)
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lock = self
-
-    def acquire(self, timeout: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Wait to be served, and be interrupted then."""
-        wait_for(lambda: self.served)
+        wait_for(lambda: getattr(self, "woken", False))
         raise Signalled
 
-    def release(self) -> None:
-        """Do as a lock does."""
+    def wake(self) -> None:
+        """Let it go on."""
+        self.woken = True
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["handed over", "to be opened"])
@@ -455,7 +452,7 @@ def test_acquire_interrupted_as_it_is_served_gives_the_place_on(monkeypatch, mak
 
     with made.acquire() as connection:
         with monkeypatch.context() as patched:
-            patched.setattr(pool, "_Waiter", InterruptedWhenServed)
+            patched.setattr(lending, "Place", InterruptedWhenServed)
             first = Worker(use)
             wait_for(lambda: made.stats().waiting == 1)
         second = Worker(use)
@@ -473,7 +470,7 @@ def test_acquire_interrupted_while_the_pool_closes_raises_the_interruption(monke
     made = make_pool(size=1)
 
     class InterruptedAtShutdown(InterruptedWhenServed):
-        def acquire(self, timeout: float) -> None:
+        def wait(self, seconds: float) -> None:
             wait_for(lambda: made._closed is not None)
             raise Signalled
 
@@ -482,7 +479,7 @@ def test_acquire_interrupted_while_the_pool_closes_raises_the_interruption(monke
             pytest.fail("the connection is in use")
 
     with made.acquire():
-        monkeypatch.setattr(pool, "_Waiter", InterruptedAtShutdown)
+        monkeypatch.setattr(lending, "Place", InterruptedAtShutdown)
         worker = Worker(use)
         wait_for(lambda: made.stats().waiting == 1)
         closer = Worker(made.close, PATIENCE)

@@ -648,7 +648,7 @@ def test_write_interrupted_after_its_begin_waits_for_the_commit(url, pool, signa
 
 def test_write_word_that_is_not_passed_on_is_noticed(monkeypatch, url, pool):
     """A thread that was not woken by the one before it looks for itself: its call has ended."""
-    monkeypatch.setattr(writer, "_CHECK", 0.01)
+    monkeypatch.setattr(writer, "CHECK", 0.01)
     monkeypatch.setattr(writer.itertools, "pairwise", lambda _: ())
     with Together(pool) as queue:
         for number in range(3):
