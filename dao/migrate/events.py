@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -106,3 +107,13 @@ class Drifted:
 Event = Started | Notice | Finished | Waiting | Created | Snapshotted | Removed | Drifted
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]
+
+log = logging.getLogger("dao.migrate")
+
+
+def tell_done(report: Report, event: Event) -> None:
+    """Report what is done and cannot be undone: then what `report` raises harms nobody, and is logged."""
+    try:
+        report(event)
+    except Exception:
+        log.exception("report failed for what is done already: %r", event)

@@ -7,7 +7,6 @@ neither an error nor kill -9 leaves a half-applied schema or a stale lock.
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +30,7 @@ from dao.migrate import drift, ledger, session
 from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
 from dao.migrate.content import holds_rows
 from dao.migrate.directives import Allowance
-from dao.migrate.events import Drifted, Event, Finished, Notice, Removed, Report, Result, Snapshotted, Started
+from dao.migrate.events import Drifted, Finished, Notice, Removed, Report, Result, Snapshotted, Started, tell_done
 from dao.migrate.files import Migration
 from dao.migrate.guard import Guard
 from dao.migrate.ledger import Ledger
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from dao.migrate.snapshot import Snapshot
 
 __all__ = ["run"]
-
-log = logging.getLogger("dao.migrate")
 
 
 def run(
@@ -155,15 +152,8 @@ def run(
                 todo = todo[len(batch) :]
                 if found != told:
                     told = found
-                    _tell_after_commit(tell, Drifted(found.differences, found.unknown))
+                    tell_done(tell, Drifted(found.differences, found.unknown))
     return results
-
-
-def _tell_after_commit(tell: Report, event: Event) -> None:
-    try:
-        tell(event)
-    except Exception:
-        log.exception("report failed for what is committed already: %r", event)
 
 
 @attrs.frozen
@@ -207,7 +197,7 @@ def _snapshot(connection: Connection, state: Ledger, tell: Report, *, keep: int)
                 new = [one for one in snapshot.snapshots(connection) if one.kind == "run" and one not in before]
                 for made in new if taken is None else [taken]:
                     made.path.unlink(missing_ok=True)
-                    tell(Removed(made))
+                    tell_done(tell, Removed(made))
         raise
     snapshot.prune(connection, keep, "run", report=tell)
 
@@ -310,7 +300,7 @@ def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) 
         )
         error.args = (f"{error}\n{advice}",)
         raise
-    _tell_after_commit(tell, Finished(result))
+    tell_done(tell, Finished(result))
     return result, found
 
 

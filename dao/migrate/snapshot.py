@@ -38,7 +38,7 @@ from dao.migrate.copies import (
     require_room,
     size_of,
 )
-from dao.migrate.events import Removed, Report
+from dao.migrate.events import Removed, Report, tell_done
 from dao.migrate.held import checksum, hold, raw_file
 from dao.migrate.target import Target
 
@@ -241,7 +241,7 @@ def prune(
                 snapshot.path.unlink(missing_ok=True)
                 gone.append(snapshot)
                 if report is not None:
-                    report(Removed(snapshot))
+                    tell_done(report, Removed(snapshot))
     except OSError as error:
         log.warning("old snapshots stay, for one cannot be removed (%s): check the permissions of the folder", error)
     return gone

@@ -375,11 +375,25 @@ def test_apply_report_that_raises_after_the_commit_is_logged(tmp_path, caplog):
     assert [(record.levelname, record.exc_info[0]) for record in caplog.records] == [("ERROR", Told)]
 
 
+def test_apply_report_that_raises_at_a_removed_snapshot_is_logged(tmp_path, caplog):
+    """Old snapshots go after the commit: what `report` raises then is nobody's failure."""
+    folder, path = write(tmp_path / "sql", THREE), tmp_path / "a.db"
+    migrate.apply(f"sqlite:///{path}", folder, steps=1)
+    query(path, "INSERT INTO a DEFAULT VALUES")
+    migrate.apply(f"sqlite:///{path}", folder, steps=1)
+    assert migrate.apply(f"sqlite:///{path}", folder, snapshots=1, report=tell_wrong(migrate.Removed))
+    assert applied(path) == IDS
+    assert [record.exc_info[0] for record in caplog.records] == [Told]
+    assert len(snapshots(f"sqlite:///{path}")) == 1
+
+
 VERBS = {
     "apply": lambda url, folder: migrate.apply(url, folder, snapshots=1),
     "take_snapshot": lambda url, folder: migrate.take_snapshot(url, keep=1),
     "restore": lambda url, folder: migrate.restore(url, keep=1),
 }
+#: What their snapshots are named.
+KINDS = {"apply": ".run", "take_snapshot": "", "restore": ".restore"}
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -393,7 +407,7 @@ def test_old_snapshot_that_cannot_be_removed_fails_nobody(tmp_path, caplog, verb
     migrate.apply(url, folder, steps=1)
     query(path, "INSERT INTO a DEFAULT VALUES")
     old = migrate.take_snapshot(url).path
-    stuck = old.with_name(old.name.replace("a.db.2", "a.db.1"))  # of a thousand years ago
+    stuck = old.with_name(old.name.replace("a.db.2", "a.db.1").replace(".0001_a.", f".0001_a{KINDS[verb]}."))
     stuck.mkdir()
     assert VERBS[verb](url, folder)
     assert stuck.is_dir()
