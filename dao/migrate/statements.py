@@ -1,7 +1,8 @@
 """Where statements begin and end, in SQLite's own terms, and whether a script comes to its end.
 
-SQLite ends an open comment at the end of the text, without a word. No parser: its tokens tell what is open, its notion of
-a complete statement where the last one begins, and its compiler whether that one lacks something.
+SQLite ends an open comment at the end of the text, or of the next comment, without a word. No parser: its tokens tell
+what is open, its notion of a complete statement where the last one begins, and its compiler whether that one lacks
+something.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _CLOSED = re.compile(rf"""(?>[^'"`\[/-]++|{_QUOTED}|-(?!-)|/(?!\*))*+""", re.DOT
 # not compiled here: most scripts end with a semicolon
 _SEMICOLON = rf"(?s){_QUOTED}|(;)"
 _CONFLICT = r"(?ms)^<{7}(?: |$)(?=.*^>{7}(?: |$))"
+_SWALLOWED = r"(?s);\s*(?:--[^\n]*\s*)*/\*"
 _OPEN = {
     "/": "a comment begins here and never ends, so that SQLite would pass over all that follows; end it with */",
     "'": "a string begins here and never ends; a ' is missing, here or before",
@@ -64,6 +66,13 @@ def broken_off(text: str) -> tuple[str, int] | None:
     closed = _CLOSED.match(text).end()  # type: ignore[union-attr] # as above
     if closed < len(text):
         return _OPEN[text[closed]], _line(text, closed)
+    if text.count("/*") > text.count("*/"):
+        for match in re.finditer(f"(?s){_QUOTED}", text):
+            if match[0].startswith("/*") and re.search(_SWALLOWED, match[0]):
+                return (
+                    "a comment begins here and goes on to the end of another, with statements between; end it with */",
+                    _line(text, match.start()),
+                )
     if apsw.complete(text):
         return None
     begin = 0
