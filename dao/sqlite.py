@@ -235,7 +235,9 @@ def check_one_name(path: str) -> None:
     Raises:
         OperationalError: It has.
     """
-    found = os.stat(path) if path and os.path.exists(path) else None
+    found = None
+    with contextlib.suppress(OSError):  # a new one has no name yet
+        found = os.stat(path)
     if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
         raise errors.OperationalError(
             f"{path} has {found.st_nlink} names (hard links), and commits get lost if it is opened by more than one: close it "

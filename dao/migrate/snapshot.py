@@ -323,7 +323,8 @@ def _unused(path: str) -> tuple[int, ...]:
                 raise MigrationError(
                     f"{path} is a database in use, not a snapshot: the file {path}{suffix} belongs to it. {_TAKE}"
                 )
-    seen = os.stat(path)
+    with file_errors(f"cannot read {path}"):
+        seen = os.stat(path)
     return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
