@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import apsw
 import apsw.aio
 
-from dao import fork, sqlite, url
+from dao import database_file, fork, sqlite, url
 from dao.engine import Connection
-from dao.errors import OperationalError
 from dao.eventloop import is_asyncio, running, shielded, within
 from dao.replay import done
 
@@ -58,7 +57,7 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
         for connection in opened:
             await shielded(connection.aclose)
         if isinstance(error, apsw.CantOpenError | apsw.IOError):
-            raise OperationalError(sqlite.why_not_opened(parsed)) from error
+            raise database_file.not_opened(parsed.path, parsed.mode) from error
         raise
     return opened[0]
 

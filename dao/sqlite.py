@@ -6,10 +6,8 @@ plain `open()` of the file) would drop this one's locks and lose commits: sqlite
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import stat
 import time
 import weakref
 from collections.abc import Callable
@@ -18,7 +16,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import errors, fork
+from dao import database_file, errors, fork
 from dao.url import DatabaseURL
 
 __all__ = [
@@ -27,8 +25,6 @@ __all__ = [
     "absolute",
     "check_exists",
     "check_in_place",
-    "check_not_mounted",
-    "check_one_name",
     "check_version",
     "configure",
     "connection_arguments",
@@ -37,7 +33,6 @@ __all__ = [
     "set_busy_timeout",
     "translate",
     "unknown_outcome",
-    "why_not_opened",
 ]
 
 #: How long a connection waits for a lock, in milliseconds, unless its URL says otherwise.
@@ -71,7 +66,7 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
     try:
         connection = apsw.Connection(*connection_arguments(url), statementcachesize=STATEMENT_CACHE)
     except (apsw.CantOpenError, apsw.IOError) as error:
-        raise errors.OperationalError(why_not_opened(url)) from error
+        raise database_file.not_opened(url.path, url.mode) from error
     try:
         configure(connection, url)
     except BaseException:
@@ -131,7 +126,7 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         connection.config(option, value)
     try:
         if not connection.readonly("main"):
-            check_one_name(file_of(connection))
+            database_file.check_one_name(file_of(connection))
             # with synchronous as SQLite has it, FULL: a power loss in the middle of the switch could damage a file with rows
             # under NORMAL, and that a file is empty is not known for as long as another program may fill it
             _use_wal(connection, url)
@@ -164,25 +159,6 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
             time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter, no secret
             if time.monotonic() >= deadline or connection.is_interrupted:
                 raise
-
-
-def why_not_opened(url: DatabaseURL) -> str:
-    """Return a message for a file that SQLite could not open: it says only "unable to open database file"."""
-    path = os.path.realpath(url.path)
-    folder = os.path.dirname(path)
-    if os.path.isdir(path):
-        return f"cannot open {path}: it is a folder, not a database file"
-    if os.path.islink(path):  # after all were followed
-        return f"cannot open {path}: it is a loop of symbolic links"
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:  # this process has too many files open, or all together have
-        return f"cannot open {path}: {error.strerror}"
-    if not os.path.isdir(folder):
-        return f"cannot open {path}: the folder {folder} does not exist; create it first"
-    if not os.path.exists(path) and url.mode in {"ro", "rw"}:
-        return f"cannot open {path}: it does not exist, and mode={url.mode} creates nothing"
-    return f"cannot open {path}: check the permissions of the file and of its folder"
 
 
 def set_busy_timeout(
@@ -225,43 +201,6 @@ def absolute(url: DatabaseURL) -> DatabaseURL:
     It is the one name of a database for all that is beside the file: SQLite's own `-wal` is there, not beside a link.
     """
     return url if url.is_memory else attrs.evolve(url, path=os.path.realpath(url.path))
-
-
-def check_one_name(path: str) -> None:
-    """Refuse to write to a file that has several names: whoever opens it by another one does not see this one's `-wal`.
-
-    SQLite only logs a warning then, and commits get lost (sqlite.org/howtocorrupt.html, 2.5).
-
-    Raises:
-        OperationalError: It has.
-    """
-    found = None
-    with contextlib.suppress(OSError):  # a new one has no name yet
-        found = os.stat(path)
-    if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-        raise errors.OperationalError(
-            f"{path} has {found.st_nlink} names (hard links), and commits get lost if it is opened by more than one: close it "
-            f"everywhere, then keep one (`find FOLDER -samefile '{path}'` lists them), that with a -wal or -journal beside "
-            "it if there is one; symbolic links may lead to it"
-        )
-
-
-def check_not_mounted(path: str) -> None:
-    """Refuse a file that is a mount of its own, as `docker run -v ./app.db:/app/app.db` makes one.
-
-    Its `-wal` would be outside of the mount: gone with the container, and commits with it. Linux only; elsewhere nothing
-    is refused.
-
-    Raises:
-        OperationalError: It is.
-    """
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
-        name = re.sub(rb"[ \t\n\\]", lambda match: b"\\%03o" % match[0][0], os.fsencode(path))
-        if any(line.split(b" ", 5)[4] == name for line in mounts):
-            raise errors.OperationalError(
-                f"{path} is mounted as a file by itself, so that the -wal and -journal of SQLite beside it, which hold "
-                "commits, are not part of the mount: mount its folder instead"
-            )
 
 
 def check_exists(url: DatabaseURL) -> None:
@@ -332,7 +271,14 @@ def translate(error: BaseException, connection: apsw.Connection) -> errors.Error
             "since is lost) or a backup"
         )
     if isinstance(error, apsw.ReadOnlyError):
-        return errors.ReadOnlyDatabase(_why_read_only(error, name))
+        return errors.ReadOnlyDatabase(database_file.why_read_only(connection, _extended(error)))
+    if isinstance(error, apsw.IOError):
+        system = error.__cause__.errno if isinstance(error.__cause__, OSError) else connection.system_errno
+        # of the index of a WAL, which is made when a database is opened, SQLite says no more than that it has not the size
+        if system in database_file.NO_ROOM or _extended(error) == apsw.SQLITE_IOERR_SHMSIZE:
+            return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
+    if isinstance(error, apsw.CantOpenError) and (obstacle := database_file.no_more_files(name)):
+        return obstacle
     for kind, advice in _ADVICE.items():
         if isinstance(error, kind):
             return errors.OperationalError(f"{name}: {error}; {advice}")
@@ -369,22 +315,8 @@ def unknown_outcome(error: BaseException, connection: apsw.Connection) -> errors
 
 
 def _extended(error: apsw.Error) -> int:
-    # apsw's stubs do not know the attribute
-    code: int = error.extendedresult  # type: ignore[attr-defined]
-    return code
-
-
-def _why_read_only(error: apsw.ReadOnlyError, name: str) -> str:
-    if _extended(error) in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
-        return (
-            f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw, as "
-            "`dao migrate` does"
-        )
-    if _extended(error) in {apsw.SQLITE_READONLY_DIRECTORY, apsw.SQLITE_READONLY_CANTINIT}:
-        return (
-            f"{name} needs files beside it (-wal, -shm, -journal), and its folder is read-only: check its permissions"
-        )
-    return f"{name} is read-only: open it without mode=ro, and check the permissions of the file and its folder"
+    # apsw's stubs do not know the attribute, and what a file system in Python raises does not have it
+    return int(getattr(error, "extendedresult", 0))
 
 
 def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> errors.IntegrityError | None:

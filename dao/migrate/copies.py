@@ -19,9 +19,9 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import fork, sqlite, url
+from dao import database_file, fork, sqlite, url
 from dao.engine import Connection, is_connection, not_a_connection
-from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
+from dao.errors import CommitUnknown, DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate import ledger
 from dao.migrate.checks import integrity_problems
 from dao.migrate.content import contents, quoted
@@ -84,8 +84,8 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
         OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was forked.
     """
     path, vfs, timeout = database_of(target), None, sqlite.BUSY_TIMEOUT
-    sqlite.check_one_name(path)
-    sqlite.check_not_mounted(path)
+    database_file.check_one_name(path)
+    database_file.check_not_mounted(path)
     if isinstance(target, Connection):
         vfs = target.open_vfs
         sqlite.check_in_place(target)
@@ -94,8 +94,8 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
     fork.check_file(path)
     try:
         connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
-    except apsw.CantOpenError as error:
-        raise OperationalError(sqlite.why_not_opened(url.DatabaseURL(path=path, mode="rw"))) from error
+    except (apsw.CantOpenError, apsw.IOError) as error:
+        raise database_file.not_opened(path, "rw") from error
     sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
     # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
     connection.set_progress_handler(lambda: False, 100_000)
@@ -237,6 +237,7 @@ class NewFile:
 
         Raises:
             OperationalError: Its name means another file by now.
+            CommitUnknown: It has the name, but the disk did not confirm that.
         """
         os.fsync(self.file)
         there = os.stat(os.path.basename(self.path), dir_fd=self.folder, follow_symlinks=False)
@@ -245,7 +246,13 @@ class NewFile:
                 f"{self.path} was replaced by another file while it was written: look who else writes into that folder"
             )
         os.rename(os.path.basename(self.path), os.path.basename(path), src_dir_fd=self.folder, dst_dir_fd=self.folder)
-        os.fsync(self.folder)
+        try:
+            os.fsync(self.folder)
+        except OSError as error:
+            raise CommitUnknown(
+                f"{path} is in its place, but whether it still is after a power loss is not known ({error.strerror}): check "
+                "the disk, and look at what is there before you repeat it"
+            ) from error
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 import attrs
 
-from dao import sqlite, url
+from dao import database_file, url
 from dao.engine import Connection, transaction
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.audit import carry_over
@@ -90,7 +90,7 @@ def restore(
     if not isinstance(target, Connection) and not os.path.exists(path):
         parsed = url.parse(target) if isinstance(target, str) else target
         if parsed.mode == "rw":
-            raise OperationalError(sqlite.why_not_opened(parsed))
+            raise database_file.not_opened(path, parsed.mode)
     source = chosen(target, id).path
     if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise MigrationError(f"{path} cannot be restored from itself: name a snapshot (`dao snapshots` lists them)")

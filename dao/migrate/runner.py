@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import apsw
 import attrs
 
-from dao import sqlite
+from dao import database_file, sqlite
 from dao.engine import Connection
 from dao.errors import (
     CheckFailed,
@@ -86,7 +86,7 @@ def run(
         CommitUnknown: A commit met an I/O error. To repeat the run is safe: it begins with what is stored.
     """
     if connection.readonly("main"):
-        raise ReadOnlyDatabase(f"{sqlite.file_of(connection)} is read-only: open it without mode=ro")
+        raise ReadOnlyDatabase(database_file.why_read_only(connection))
     tell: Report = report or (lambda _event: None)
     results: list[Result] = []
     todo: list[Step] | None = None

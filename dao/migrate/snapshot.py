@@ -23,7 +23,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.errors import DatabaseCorrupt, MigrationError, OperationalError
+from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate import ledger
 from dao.migrate.checks import integrity_problems
 from dao.migrate.copies import (
@@ -152,7 +152,12 @@ def save(
             before, after = f"{path}.{new.id}.", f"{what}.{sum_}.snapshot"
             version = _fitting(version, _NAME_LENGTH - len(os.fsencode(os.path.basename(before) + after)))
             complete = before + version + after
-            new.become(complete)
+            try:
+                new.become(complete)
+            except CommitUnknown as error:
+                # no way back, if it may be gone
+                os.unlink(os.path.basename(complete), dir_fd=new.folder)
+                raise OperationalError(f"cannot write {complete} ({error.__cause__}): check the disk") from error
             size = os.fstat(new.file).st_size
     finally:
         if reader.in_transaction:

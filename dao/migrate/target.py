@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 import attrs
 
-from dao import sqlite, url
+from dao import database_file, sqlite, url
 from dao.engine import Connection, connect, is_connection, not_a_connection, transaction
 from dao.errors import ConnectionBusy, DatabaseBusy, MigrationError
 from dao.migrate import ledger, lock
@@ -65,7 +65,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
     elif not parsed.is_memory:
-        sqlite.check_not_mounted(sqlite.absolute(parsed).path)
+        database_file.check_not_mounted(sqlite.absolute(parsed).path)
     is_new = not exists(parsed)
     try:
         connection = connect(keeping_mode(parsed))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +186,50 @@ def test_apply_each_write_that_fails_leaves_everything_as_before(path, tmp_path,
     """The same, without leaving out a write."""
     room.error = error
     fail_at_each(1, path, write(tmp_path / "sql", HEAVY), room, journal)
+
+
+# ---------------------------------------------------------------- a real one
+
+_REAL = """
+import contextlib, itertools, os, subprocess, sys
+import dao
+from dao import migrate
+from dao.errors import DiskFull
+folder, options, what = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", folder], check=True)
+url = f"sqlite:///{folder}/new.db"
+migrate.apply(url)
+assert sorted(os.listdir(folder)) == ["new.db"]
+with contextlib.suppress(OSError):
+    if what == "space":
+        with open(folder + "/fill", "wb", buffering=0) as file:
+            while file.write(bytes(4096)) == 4096:
+                pass
+    else:
+        for number in itertools.count():
+            open(f"{folder}/{number}", "x").close()
+for name, do in {
+    "connect": lambda: dao.connect(url).execute("SELECT count(*) FROM tasks").get,
+    "read only": lambda: dao.connect(url + "?mode=ro").execute("SELECT count(*) FROM tasks").get,
+    "create": lambda: dao.connect(f"sqlite:///{folder}/other.db").execute("SELECT * FROM sqlite_schema").get,
+    "status": lambda: migrate.status(url),
+    "rollback": lambda: migrate.rollback(url),
+    "snapshot": lambda: migrate.take_snapshot(url),
+}.items():
+    try:
+        do()
+        print(name, "is possible")
+    except DiskFull as error:
+        assert "no room" in str(error) or "are free there" in str(error), error
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a small file system needs root and Linux")
+@pytest.mark.parametrize(("options", "what"), [("size=2m", "space"), ("size=2m,nr_inodes=9", "files")])
+def test_disk_that_is_full_at_opening_is_disk_full(tmp_path, options, what):
+    """SQLite makes a file beside a database when it is opened: "disk I/O error", or the permissions, were blamed for a full disk."""
+    call = ["unshare", "-m", sys.executable, "-c", _REAL, str(tmp_path), options, what]
+    done = subprocess.run(call, capture_output=True, text=True, check=False)
+    if "mount:" in done.stderr or "unshare:" in done.stderr:
+        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+    assert (done.stdout, done.stderr) == ("", "")

@@ -299,7 +299,11 @@ FAILURES: dict[Provoke, tuple[type[dao.Error], int, str]] = {
     open_cursor: (dao.ConnectionBusy, apsw.SQLITE_LOCKED, "another statement of this connection .*close its cursor"),
     no_room: (dao.DiskFull, apsw.SQLITE_FULL, "no room left to write; nothing was changed. Free some space"),
     missing_folder: (dao.OperationalError, apsw.SQLITE_CANTOPEN, "unable to open.*check that the file and its folder"),
-    query_only: (dao.ReadOnlyDatabase, apsw.SQLITE_READONLY, "is read-only: open it without mode=ro"),
+    query_only: (
+        dao.ReadOnlyDatabase,
+        apsw.SQLITE_READONLY,
+        "is read-only on this connection: look for PRAGMA query_only",
+    ),
     interrupted: (dao.OperationalError, apsw.SQLITE_INTERRUPT, "interrupted; .*repeat the transaction"),
     too_big: (dao.OperationalError, apsw.SQLITE_TOOBIG, "too big; .*limit"),
 }

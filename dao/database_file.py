@@ -1,0 +1,115 @@
+"""What SQLite does not say of a database's file: how many names it has, and what is in the way of opening or writing it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+
+import apsw
+
+from dao.errors import DiskFull, OperationalError
+
+__all__ = ["NO_ROOM", "check_not_mounted", "check_one_name", "no_more_files", "not_opened", "why_read_only"]
+
+#: What the system says of a full disk, and of a user's share of it.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def check_one_name(path: str) -> None:
+    """Refuse to write to a file that has several names: whoever opens it by another one does not see this one's `-wal`.
+
+    SQLite only logs a warning then, and commits get lost (sqlite.org/howtocorrupt.html, 2.5).
+
+    Raises:
+        OperationalError: It has.
+    """
+    found = None
+    with contextlib.suppress(OSError):  # a new one has no name yet
+        found = os.stat(path)
+    if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        raise OperationalError(
+            f"{path} has {found.st_nlink} names (hard links), and commits get lost if it is opened by more than one: close it "
+            f"everywhere, then keep one (`find FOLDER -samefile '{path}'` lists them), that with a -wal or -journal beside "
+            "it if there is one; symbolic links may lead to it"
+        )
+
+
+def check_not_mounted(path: str) -> None:
+    """Refuse a file that is a mount of its own, as `docker run -v ./app.db:/app/app.db` makes one.
+
+    Its `-wal` would be outside of the mount: gone with the container, and commits with it. Linux only; elsewhere nothing
+    is refused.
+
+    Raises:
+        OperationalError: It is.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        name = re.sub(rb"[ \t\n\\]", lambda match: b"\\%03o" % match[0][0], os.fsencode(path))
+        if any(line.split(b" ", 5)[4] == name for line in mounts):
+            raise OperationalError(
+                f"{path} is mounted as a file by itself, so that the -wal and -journal of SQLite beside it, which hold "
+                "commits, are not part of the mount: mount its folder instead"
+            )
+
+
+def not_opened(path: str, mode: str | None = None) -> OperationalError:
+    """Return the error for a file that SQLite could not open: it says only "unable to open database file"."""
+    path = os.path.realpath(path)
+    folder = os.path.dirname(path)
+    what = f"cannot open {path}"
+    if os.path.isdir(path):
+        return OperationalError(f"{what}: it is a folder, not a database file")
+    if os.path.islink(path):  # after all were followed
+        return OperationalError(f"{what}: it is a loop of symbolic links")
+    if not os.path.isdir(folder):
+        return OperationalError(f"{what}: the folder {folder} does not exist; create it first")
+    if not os.path.exists(path) and mode in {"ro", "rw"}:
+        return OperationalError(f"{what}: it does not exist, and mode={mode} creates nothing")
+    return no_more_files(path) or OperationalError(f"{what}: check the permissions of the file and of its folder")
+
+
+def no_more_files(path: str) -> OperationalError | None:
+    """Return an error if no further file can be opened, or made beside a database: that is all that SQLite says, too."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:  # this process has too many open, or all together have
+        return OperationalError(f"cannot open {path}, or a file beside it: {error.strerror}. Close some, and repeat")
+    with contextlib.suppress(OSError):
+        system = os.statvfs(os.path.dirname(path))
+        if system.f_files and not system.f_favail:
+            return DiskFull(
+                f"cannot open {path}, or a file beside it: the file system has no room for another file. Remove some, and "
+                "repeat"
+            )
+    return None
+
+
+def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
+    """Return a message for a database that cannot be written to, by SQLite's extended result, or because it said so before."""
+    name = connection.filename or "the database"
+    if code in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
+        return (
+            f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw, as "
+            "`dao migrate` does"
+        )
+    if code in {apsw.SQLITE_READONLY_DIRECTORY, apsw.SQLITE_READONLY_CANTINIT}:
+        return (
+            f"{name} needs files beside it (-wal, -shm, -journal), and its folder is read-only: check its permissions"
+        )
+    if connection.open_flags & apsw.SQLITE_OPEN_READONLY:
+        return f"{name} is read-only: open it without mode=ro"
+    with contextlib.suppress(OSError):
+        if os.statvfs(name).f_flag & os.ST_RDONLY:
+            return f"{name} is on a file system that is mounted read-only"
+        if not os.access(name, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            found = os.stat(name)
+            return (
+                f"{name} may not be written to by this user ({os.geteuid()}): it belongs to user {found.st_uid} and group "
+                f"{found.st_gid}, mode {found.st_mode & 0o777:04o}. Run this as its owner, or have it made writable"
+            )
+    return (
+        f"{name} is read-only on this connection: look for PRAGMA query_only, and check the permissions of its folder"
+    )
