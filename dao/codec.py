@@ -125,10 +125,22 @@ def decode_json(text: str) -> Any:
     Raises:
         ValueError: The text is not JSON, or has an integer of more digits than Python reads
             (`sys.set_int_max_str_digits`: 4,300 unless set).
+        RecursionError: It is nested deeper than Python reads.
     """
     try:
+        return _decode(text)
+    except RecursionError:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - takes 5 ms, and hardly anybody needs it
+
+        # what was written where the stack was low is read where it is high: a thread has one of its own
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(_decode, text).result()
+
+
+def _decode(text: str) -> Any:
+    try:
         return decode_json_quickly(text)
-    except (msgspec.DecodeError, RecursionError):
+    except msgspec.DecodeError:
         # What SQLite calls valid and msgspec does not: numbers past the range of a float, lone surrogates, and whatever
         # follows a NUL, where SQLite stops reading. Python would take NaN and Infinity as well.
         return json.loads(text.partition("\0")[0], parse_constant=_refuse_constant)

@@ -240,6 +240,7 @@ def file_of(connection: apsw.Connection) -> str:
 # a protocol error is a race for the WAL's locks that went on for too long: sqlite.org/rescode.html#protocol
 _BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
 _CORRUPT = (apsw.CorruptError, apsw.NotADBError)
+_ENCODING = "attached databases must use the same text encoding as main database"
 _ADVICE = {
     apsw.CantOpenError: "check that the file and its folder are there, and their permissions; to read a database in WAL "
     "mode, too, SQLite makes a file beside it",
@@ -251,21 +252,24 @@ _ADVICE = {
 }
 
 
-def translate(error: BaseException, connection: apsw.Connection) -> errors.Error | None:
-    """Return the `dao.Error` for what SQLite raised, or None if the caller could do nothing about it."""
+def translate(error: BaseException, connection: apsw.Connection, name: str = "") -> errors.Error | None:
+    """Return the `dao.Error` for what SQLite raised, or None if the caller could do nothing about it.
+
+    Messages call the database by this name, that of its file if there is none: one of a copy says nothing to anybody.
+    """
     if isinstance(error, apsw.ConstraintError):
         return _constraint(error, connection)
     if not isinstance(error, apsw.Error):
         return None
-    name = file_of(connection) or "the database"
+    name = name or file_of(connection) or "the database"
     if isinstance(error, _BUSY):
         if own := _own_obstacle(error, connection, name):
             return errors.ConnectionBusy(own)
         return errors.DatabaseBusy(f"{name} is locked by another connection ({error}): try again")
     if isinstance(error, apsw.FullError):
         return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
-    # the latter is an SQLError: the format of the schema is newer than any that there is
-    if isinstance(error, _CORRUPT) or str(error) == "unsupported file format":
+    # the last two are SQLErrors: the format of the schema is newer than any that there is, or its encoding is another one
+    if isinstance(error, _CORRUPT) or str(error) in {"unsupported file format", _ENCODING}:
         return errors.DatabaseCorrupt(
             f"{name} is damaged or no SQLite database ({error}): restore a snapshot (`dao restore`; what was written "
             "since is lost) or a backup"

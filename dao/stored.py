@@ -134,7 +134,7 @@ def decoded(kind: type[Stored], key: Sequence[object], column: str, text: str | 
     """
     try:
         value = codec.time_from_text(text) if expected is datetime else codec.decode_json(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise unreadable(kind, key, column, text, f"which it cannot read ({error})") from error
     if not isinstance(value, expected):
         raise unreadable(kind, key, column, text, "which is not a JSON object")

@@ -27,7 +27,7 @@ from dao.migrate.checks import integrity_problems
 from dao.migrate.content import contents, quoted
 from dao.migrate.events import Report
 from dao.migrate.held import hold, write_all
-from dao.migrate.target import Target, _held, _waiting
+from dao.migrate.target import Target, _held, _waiting, translated
 
 __all__ = [
     "ID",
@@ -100,12 +100,12 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
     # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
     connection.set_progress_handler(lambda: False, 100_000)
     try:
-        yield connection
-    except apsw.Error as error:
-        translated = sqlite.translate(error, connection)
-        if translated is None:
+        with translated(connection):
+            yield connection
+    except DatabaseBusy as error:
+        if not isinstance(error.__cause__, apsw.Error):
             raise
-        raise (_held(path) if isinstance(translated, DatabaseBusy) else translated) from error
+        raise _held(path) from error.__cause__
     finally:
         connection.close()
 

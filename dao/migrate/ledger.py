@@ -172,7 +172,10 @@ def read(connection: Connection) -> Ledger:
         )
     except apsw.SQLError as error:
         if any(name == "migration_id" for (name,) in connection.execute(_COLUMNS)):
-            raise
+            raise MigrationError(
+                f"the ledger cannot be read ({error}): somebody has changed its tables, or it is of a newer version of this "
+                "package. Restore a snapshot (`dao restore`; what was written since is lost), or take the newer version"
+            ) from error
         raise MigrationError(
             "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
             "brings it up to date"

@@ -363,7 +363,7 @@ def _parsed(file: Path, database: str | None = None) -> Snapshot | None:
 def _version(reader: Connection) -> str:
     try:
         return next(reversed(ledger.read(reader).ids), "empty")
-    except MigrationError:  # a ledger of old: nobody's reason to go without a snapshot
+    except (MigrationError, UnicodeDecodeError):  # of old, or not intact: nobody's reason to go without a snapshot
         return "unknown"
 
 

@@ -12,7 +12,7 @@ import attrs
 
 from dao import database_file, sqlite, url
 from dao.engine import Connection, connect, is_connection, not_a_connection, transaction
-from dao.errors import ConnectionBusy, DatabaseBusy, MigrationError
+from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, MigrationError
 from dao.migrate import ledger, lock
 from dao.migrate.ledger import Ledger
 
@@ -56,7 +56,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         # The caller may have rows made into something else than tuples.
         row_trace, target.row_trace = target.row_trace, None
         try:
-            with _translated(target):
+            with translated(target):
                 yield target
         finally:
             target.row_trace = row_trace
@@ -82,7 +82,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
             from dao.migrate.events import Created  # noqa: PLC0415 - once in a database's life
 
             report(Created(os.path.abspath(parsed.path)))
-        with _translated(connection):
+        with translated(connection):
             yield connection
     finally:
         connection.close()
@@ -102,15 +102,23 @@ def use_defaults(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _translated(connection: Connection) -> Iterator[None]:
-    """Raise what the ledger's and the checks' own statements meet, such as a full disk, as what it is."""
+def translated(connection: Connection, name: str = "") -> Iterator[None]:
+    """Raise what the ledger's and the checks' own statements meet, such as a full disk, as what it is.
+
+    The messages call the database by this name, if it is a copy of the one that is meant.
+    """
     try:
         yield
     except apsw.Error as error:
-        translated = sqlite.translate(error, connection)
-        if translated is None:
+        meant = sqlite.translate(error, connection, name)
+        if meant is None:
             raise
-        raise translated from error
+        raise meant from error
+    except UnicodeDecodeError as error:
+        raise DatabaseCorrupt(
+            f"{name or sqlite.file_of(connection) or 'the database'} holds a text that is not UTF-8 where a name or the "
+            "ledger should be: restore a snapshot (`dao restore`; what was written since is lost) or a backup"
+        ) from error
 
 
 def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
@@ -139,7 +147,7 @@ def exclusive(connection: Connection) -> Iterator[None]:
     """
     entered = False
     try:
-        with _translated(connection), transaction(connection):
+        with translated(connection), transaction(connection):
             entered = True
             yield
     except DatabaseBusy as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import apsw
 import attrs
@@ -483,3 +485,28 @@ def test_count_by_status_names_every_status(shelf):
 def test_count_by_status_empty_table_is_all_zeros(connection):
     """No tasks are zero of each status."""
     assert tasks.count_by_status(connection) == dict.fromkeys(TaskStatus, 0)
+
+
+@pytest.mark.parametrize("depth", [100, 700, 880])
+def test_get_reads_deeply_nested_json_at_a_deep_stack(connection, depth):
+    """What was written where the stack was low gave a bare RecursionError where it is high, as in a web framework."""
+    config: dict[str, Any] = {}
+    for _ in range(depth):
+        config = {"a": config}
+    task = Task(title="a", task_type="b", config=config)
+    tasks.create(connection, task)
+
+    def read(frames: int) -> dict[str, Any]:
+        return read(frames - 1) if frames else tasks.get_one(connection, task.id).config
+
+    for used in (0, 300, sys.getrecursionlimit() - 150):
+        assert read(used) == config
+
+
+def test_get_json_that_is_nested_too_deep_is_a_typed_error(connection):
+    """SQL may write what SQLite still takes for JSON and no stack of Python's holds."""
+    task = Task(title="a", task_type="b")
+    tasks.create(connection, task)
+    connection.execute("UPDATE tasks SET config = $1", ('{"a":' * 999 + "1" + "}" * 999,))
+    with pytest.raises(dao.UnreadableRow, match="config of the row"):
+        assert tasks.get_one(connection, task.id).config

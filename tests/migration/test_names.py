@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -14,12 +16,13 @@ import pytest
 
 import dao
 from dao import migrate
-from dao.errors import DatabaseBusy, Error, MigrationError, OperationalError
+from dao.errors import DatabaseBusy, Error, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.rehearsal import rehearse
 from dao.migrate.restoration import restore
 from dao.migrate.snapshot import checked, snapshots, take_snapshot, verify
-from tests.folders import dump, query, with_fourth
+from tests.folders import THREE, dump, query, with_fourth, write
 from tests.migration.test_snapshot import beside
+from tests.unit.test_connect import no_superuser
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount, and give files away")
 
@@ -293,6 +296,56 @@ def test_restore_missing_database_takes_owner_and_permissions_of_the_snapshot(fi
     restore(url)
     made = filled.stat()
     assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (1234, 5678, 0o640)
+
+
+@pytest.fixture
+def of_root() -> Iterator[Path]:
+    """A migrated database with rows and a snapshot, root's, in a folder in which every user may write."""
+    folder = Path(tempfile.mkdtemp(prefix="dao-"))
+    folder.chmod(0o777)
+    path = folder / "new.db"
+    migrate.apply(f"sqlite:///{path}", write(folder / "sql", THREE))
+    take_snapshot(f"sqlite:///{path}")
+    path.chmod(0o644)
+    yield path
+    shutil.rmtree(folder)
+
+
+@ROOT
+def test_file_of_another_user_is_named_as_what_is_in_the_way(of_root):
+    """`dao rollback` advised to leave out a `mode=ro` that nobody had given, and not what does help."""
+    url = f"sqlite:///{of_root}"
+    with no_superuser():
+        for change in (
+            lambda: migrate.rollback(url, of_root.parent / "sql"),
+            lambda: restore(url),
+        ):
+            with pytest.raises(ReadOnlyDatabase) as caught:
+                change()
+            assert re.fullmatch(
+                rf"{of_root} may not be written to by this user \(65534\): it belongs to user 0 and group 0, mode 0644. "
+                "Run this as its owner, or have it made writable",
+                str(caught.value),
+            )
+        verify(take_snapshot(url).path)
+
+
+@ROOT
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_file_in_the_making_of_another_user_is_left_alone(of_root, mode):
+    """What root's killed run left made everybody else's fail, with the advice to check the folder's permissions."""
+    left = of_root.with_name("new.db.20260101T000000.000Z.partial")
+    left.write_bytes(b"left")
+    left.chmod(mode)
+    of_root.parent.chmod(0o1777)
+    url = f"sqlite:///{of_root}"
+    with no_superuser():
+        taken = take_snapshot(url)
+        verify(taken.path)
+    assert left.exists()
+    assert snapshots(url)[0] == taken
+    take_snapshot(url)
+    assert not left.exists()
 
 
 # ---------------------------------------------------------------- a file in use

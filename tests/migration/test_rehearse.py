@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import attrs
 import pytest
 
 from dao import migrate
-from dao.errors import DatabaseCorrupt, DiskFull, LedgerMismatch, MigrationError
+from dao.errors import DatabaseCorrupt, DiskFull, Error, LedgerMismatch, MigrationError
 from dao.migrate.rehearsal import Copying, Gone, Rehearsal, Rehearsed, RowChange, rehearse
 from dao.migrate.rehearsal.trial import Times, longest_hold
 from dao.migrate.rehearsal.working_copy import default_limit
@@ -851,3 +852,28 @@ def test_rehearse_round_trip_of_a_virtual_table_counts_its_rows(second, path):
     assert only(found).rows == (RowChange("f", 2, 5),)
     found = second(script, "DELETE FROM f WHERE rowid > 1;", round_trip=True)
     assert found.round_trip.failures[0].differences == ("rows of f: 1 row, expected 2",)
+
+
+def test_rehearse_damaged_file_is_called_that(base, url, path):
+    """Whichever page or byte is damaged, the error is typed and names the database, not its copy: half of them came raw."""
+    write(base, {"0002_x.sql": "CREATE TABLE x (id); INSERT INTO x SELECT id FROM a; ALTER TABLE a ADD COLUMN more;"})
+    query(path, "CREATE TABLE big (id INTEGER PRIMARY KEY, b TEXT UNIQUE)")
+    query(
+        path,
+        "INSERT INTO big (b) SELECT hex(randomblob(300)) FROM json_each('[1,2,3,4,5,6,7,8,9]'), json_each('[1,2,3,4]')",
+    )
+    query(path, "PRAGMA journal_mode = delete")
+    data, chance = path.read_bytes(), random.Random(1)
+    refused: list[Error] = []
+    for place in [*range(16, 100, 3), 47, *range(100, len(data), 1024)]:
+        broken = bytearray(data)
+        broken[place : place + 1 + 15 * (place >= 100)] = chance.randbytes(1 + 15 * (place >= 100))
+        path.write_bytes(broken)
+        try:
+            rehearse(url, base, memory_limit=0 if place % 2 else None, round_trip=place % 4 == 0)
+        except Error as error:
+            refused.append(error)
+    assert len(refused) > 20
+    for error in refused:
+        assert not isinstance(error, DatabaseCorrupt) or str(path) in str(error)
+        assert ".partial" not in str(error)

@@ -24,7 +24,7 @@ from dao.migrate.rehearsal.round_trip import Content, content, there_and_back
 from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
 from dao.migrate.rehearsal.working_copy import Copy, default_limit, working_copy
 from dao.migrate.runner import _first_batch
-from dao.migrate.target import Target, exists, name_of, opened
+from dao.migrate.target import Target, exists, name_of, opened, translated
 from dao.migrate.usable import texts
 
 __all__ = ["rehearse"]
@@ -84,7 +84,8 @@ def rehearse(
         found = attrs.evolve(
             found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
         )
-        return _on_copy(copy, files, todo, found, tell, Allowance.of(allow_loss), round_trip=round_trip)
+        with translated(copy, path or name_of(target)):
+            return _on_copy(copy, files, todo, found, tell, Allowance.of(allow_loss), round_trip=round_trip)
 
 
 def _note_losses(rehearsed: list[Rehearsed], todo: Sequence[Step], guard: Guard, allowed: Allowance) -> None:
