@@ -120,6 +120,8 @@ OPENERS = {
     "inherited, replayed": "dao.run_in_transaction(connection, add)",
     "inherited, migrate": "migrate.apply(connection)",
     "inherited, asynchronous": "asyncio.run(aio.run(asynchronous, add))",
+    # the last, as a file with two names is refused whatever else is wrong
+    "hard link": "dao.connect(os.link(path, path + '-hard') or url + '-hard')",
 }
 
 
