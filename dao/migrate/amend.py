@@ -64,7 +64,8 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
 def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
     """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
 
-    One whose file was renamed is noted under its new id, at its old time; it may be named by either.
+    One whose file was renamed is noted under its new id, at its old time; it may be named by either. If that id is another
+    applied one's, which was renamed as well, so is that.
 
     Raises:
         MigrationError: One is not applied, its file has gone, or the database does not exist.
@@ -79,12 +80,15 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
         comparison = compare(list(files.values()), state)
         renamed = comparison.renamed
         old = {new: id for id, new in renamed.items()}
-        accepted = []
+        accepted: dict[str, None] = {}
         for id in ids:
             # both names may begin with it
-            names = [one for one in [*known, *old] if one not in renamed or not renamed[one].startswith(id)]
+            names = {name: None for name in [*known, *old] if name not in renamed or not renamed[name].startswith(id)}
             found = find_id(id, names, kind="applied")
-            accepted.append(renamed.get(found, found))
+            one: str | None = found if found in old else renamed.get(found, found)
+            while one is not None and one not in accepted:
+                accepted[one] = None
+                one = renamed.get(one)
         for id in accepted:
             if id not in files:
                 refuse(attrs.evolve(comparison, changed=(), missing=(id,), out_of_order=(), unfinished=()), state)
@@ -93,14 +97,13 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
                     f"{id}: it was left unfinished; first say how it ended, with `dao migrate resolve {id}`",
                     unfinished=[id],
                 )
-            entry = state.get(old.get(id, id))
-            if id in old:
-                writer.rename(old[id], id)
-            if entry is not None:
+        writer.rename({old[id]: id for id in accepted if id in old})
+        for id in accepted:
+            if (entry := state.get(old.get(id, id))) is not None:
                 detail = f"renamed from {old[id]}" if id in old else None
                 writer.note(files[id], entry, operation="accept", detail=detail)
         drift.record(connection, list(files.values()), state)
-    return accepted
+    return list(accepted)
 
 
 def _known(migrations: Source) -> Sequence[Migration]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -252,7 +252,7 @@ class Writer:
             rows: list[Any] = connection.execute(_IDS).fetchall()
             for (id,) in rows:
                 if id != normal(id):
-                    self.rename(id, normal(id))
+                    self.rename({id: normal(id)})
         # what is the same in all rows of a run's log
         self._who = self._backend.get_log_data()
         self._latest: datetime | None = None
@@ -320,10 +320,12 @@ class Writer:
         self.log(operation, id, duration_ms=duration_ms, detail=detail)
         self._execute(_REMOVE, (id,))
 
-    def rename(self, id: str, new: str) -> None:
-        """Move what is noted of a migration to another id, in yoyo's table too. When it was applied stays as it is."""
-        self._connection.execute(_RENAME_YOYOS, (self._hash(new), new, id))
-        self._connection.execute(_RENAME, (new, id))
+    def rename(self, ids: Mapping[str, str]) -> None:
+        """Move what is noted of migrations to other ids, in yoyo's table too. When they were applied stays as it is."""
+        # first to names that no file can have: one may get the name that another leaves
+        for old, new in [*((id, f"{id}\n") for id in ids), *((f"{id}\n", new) for id, new in ids.items())]:
+            self._connection.execute(_RENAME_YOYOS, (self._hash(new), new, old))
+            self._connection.execute(_RENAME, (new, old))
 
     def note(self, migration: Migration, entry: Entry, *, operation: str, detail: str | None = None) -> None:
         """Note the texts that the files have now as those that were applied, and log the operation."""

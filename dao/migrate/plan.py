@@ -61,8 +61,8 @@ class Comparison:
 
     `pending` is in the order of application, the others in that of the ledger. `changed`: applied, and the file is
     another one now. `missing`: applied, and the file has gone. `out_of_order`: pending, but sorts before an applied one.
-    `unfinished`: a script that cannot run in a transaction did not come to its end. `alike`: of the missing ones those whose
-    text the ledger has and pending files hold, and which.
+    `unfinished`: a script that cannot run in a transaction did not come to its end. `alike`: of the missing and changed ones
+    those whose text the ledger has and other files hold that are pending or changed, and which.
     """
 
     pending: tuple[str, ...]
@@ -74,9 +74,14 @@ class Comparison:
 
     @property
     def renamed(self) -> dict[str, str]:
-        """The new ids of the missing ones whose files have only got another name; not where it may be any of several."""
+        """The new ids of those whose files have only got another name; not where it may be any of several."""
         new = [id for ids in self.alike.values() for id in ids]
-        return {id: ids[0] for id, ids in self.alike.items() if len(ids) == 1 and new.count(ids[0]) == 1}
+        found = {id: ids[0] for id, ids in self.alike.items() if len(ids) == 1 and new.count(ids[0]) == 1}
+        # a name that is taken is free once its own migration has another
+        while stuck := [id for id, its in found.items() if its in self.changed and its not in found]:
+            for id in stuck:
+                del found[id]
+        return found
 
 
 def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
@@ -88,18 +93,19 @@ def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
     place = {id: number for number, id in enumerate(files)}
     last = max((place[id] for id in applied if id in place), default=-1)
     missing = [entry for entry in ledger.entries if entry.id not in files]
+    changed = [entry for entry in ledger.entries if entry.id in files and entry.differs_from(files[entry.id])]
+    # those whose text has gone from under their name
+    gone = [*missing, *(entry for entry in changed if entry.checksum != checksum(files[entry.id].text))]
     by_text: dict[str | None, list[str]] = {}
-    for id in pending if missing else ():
+    for id in [*pending, *(entry.id for entry in gone if entry.id in files)] if gone else ():
         by_text.setdefault(checksum(files[id].text), []).append(id)
     return Comparison(
         pending=tuple(pending),
-        changed=tuple(
-            entry.id for entry in ledger.entries if entry.id in files and entry.differs_from(files[entry.id])
-        ),
+        changed=tuple(entry.id for entry in changed),
         missing=tuple(entry.id for entry in missing),
         out_of_order=tuple(id for id in pending if place[id] < last),
         unfinished=tuple(sorted(ledger.unfinished, key=sort_key)),
-        alike={entry.id: tuple(by_text[entry.checksum]) for entry in missing if entry.checksum in by_text},
+        alike={entry.id: tuple(by_text[entry.checksum]) for entry in gone if entry.checksum in by_text},
     )
 
 
@@ -230,6 +236,10 @@ _MISSING = (
 _RENAMED = (
     "it is applied, and its file is named {new} now. If that is meant, `dao accept {new}` notes it and runs nothing"
 )
+_MOVED = (
+    "it is applied, and its text is in {new} now, while its own file has another. If the files got other numbers, "
+    "`dao accept {new}` notes that and runs nothing; if not, put its file back"
+)
 _ALIKE = (
     "it is applied, its file has gone, and its text is that of {new}, so that it cannot be told which file is which. Restore the "
     "file, or say which it is now with `dao mark NAME` and `dao unmark {id}`, which run nothing"
@@ -258,8 +268,8 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     once_more = {id for ids in comparison.alike.values() for id in ids}
     problems = [
         *(f"{id}: {_UNFINISHED.format(id=id, doing=ledger.unfinished[id])}" for id in comparison.unfinished),
-        *(f"{id}: {_CHANGED.format(id=id)}" for id in comparison.changed),
-        *(f"{id}: {_missing(id, comparison)}" for id in comparison.missing),
+        *(f"{id}: {_gone(id, comparison, _MOVED, _CHANGED)}" for id in comparison.changed),
+        *(f"{id}: {_gone(id, comparison, _RENAMED, _MISSING)}" for id in comparison.missing),
         *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
     ]
     if problems:
@@ -272,12 +282,12 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
         )
 
 
-def _missing(id: str, comparison: Comparison) -> str:
+def _gone(id: str, comparison: Comparison, renamed: str, otherwise: str) -> str:
     if id in comparison.renamed:
-        return _RENAMED.format(new=comparison.renamed[id])
-    if id in comparison.alike:
+        return renamed.format(new=comparison.renamed[id])
+    if id in comparison.alike and id in comparison.missing:
         return _ALIKE.format(id=id, new=", ".join(comparison.alike[id]))
-    return _MISSING.format(id=id)
+    return otherwise.format(id=id)
 
 
 def _number(steps: int | None) -> int | None:

@@ -25,7 +25,7 @@ State = Literal["applied", "pending", "changed", "missing", "unfinished"]
 class MigrationStatus:
     """One migration: where it stands, when it was applied (UTC, ISO 8601) and in how many milliseconds.
 
-    `renamed` is the id that a missing one's file has now, if that is certain.
+    `renamed` is the id that its file has now, if it has another and that is certain.
     """
 
     id: str
@@ -146,7 +146,7 @@ def assert_current(target: Target, migrations: Source = None) -> None:
             drifted = [] if state.unfinished else _drift(connection, files, state)
     comparison = compare(files, state)
     name = name_of(target)
-    if comparison.renamed and comparison.renamed.keys() == set(comparison.missing):
+    if comparison.missing and comparison.renamed.keys() >= set(comparison.missing):
         refuse(attrs.evolve(comparison, pending=(), changed=(), out_of_order=(), unfinished=()), Ledger(database=name))
     if comparison.missing:
         raise SchemaTooNew(

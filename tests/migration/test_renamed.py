@@ -91,6 +91,36 @@ def test_all_renamed_files_are_named_at_once(url, three):
     assert migrate.status(url, three).is_current
 
 
+#: By what was done to three numbered files: which number each has then; what `dao accept` is told; what is accepted by that.
+RENUMBERED = {
+    "one put between": ({"2": "3", "3": "4"}, "3", ["3", "4"]),
+    "one put before": ({"1": "2", "2": "3", "3": "4"}, "2", ["2", "3", "4"]),
+    "two swapped": ({"2": "3", "3": "2"}, "3", ["3", "2"]),
+    "all in a circle": ({"1": "2", "2": "3", "3": "1"}, "1", ["1", "2", "3"]),
+}
+
+
+@pytest.mark.parametrize(("moves", "named", "accepted"), RENUMBERED.values(), ids=RENUMBERED)
+def test_renumbered_files_are_recognised(path, url, tmp_path, moves, named, accepted):
+    """A file may take the name of another: the advice was to accept an edit, after which the last one was run again."""
+    texts = {n: f"INSERT INTO x VALUES ({n});" for n in "23"} | {"1": "CREATE TABLE x (id);"}
+    folder = write(tmp_path / "sql", {f"{n}.sql": text for n, text in texts.items()})
+    migrate.apply(url, folder)
+    for n in moves:
+        (folder / f"{n}.sql").unlink()
+    write(folder, {f"{new}.sql": texts[old] for old, new in moves.items()})
+    write(folder, {f"{n}.sql": "CREATE TABLE new (id);" for n in moves if n not in moves.values()})
+    with pytest.raises(LedgerMismatch) as caught:
+        migrate.apply(url, folder, allow_out_of_order=True)
+    before = ledger(path)
+    assert f"`dao accept {named}` notes" in str(caught.value)
+    assert migrate.accept(url, [named], folder) == accepted
+    assert ledger(path) == before
+    migrate.apply(url, folder, allow_out_of_order=True)
+    assert migrate.status(url, folder).is_current
+    assert query(path, "SELECT id FROM x ORDER BY id") == [(2,), (3,)]
+
+
 @pytest.mark.parametrize("files", [1, 2])
 def test_files_that_cannot_be_told_apart_are_refused(path, url, tmp_path, files):
     """Where two entries, or two files, have one text, nothing is guessed, by no command."""
