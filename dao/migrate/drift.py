@@ -22,6 +22,7 @@ from dao.migrate.ledger import Ledger
 if TYPE_CHECKING:
     from dao.migrate.plan import Step
     from dao.migrate.schema import Difference, Made
+    from dao.migrate.usable import Texts
 
 __all__ = ["Found", "differences", "is_clean", "made_by", "own_drops", "record"]
 
@@ -45,8 +46,8 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
     """Return in what the live schema is not what its migrations make. Reads only; two numbers and a row, if it is.
 
     Tables and views beside those of the migrations are no difference, since the file may hold more than this package's; but
-    those are that a migration made which is not applied any more. If the migrations cannot be replayed, nothing is known,
-    and nothing returned.
+    those are that a migration made which is not applied any more, or a rollback. If the migrations cannot be replayed,
+    nothing is known, and nothing returned.
     """
     noted = _noted(connection)
     if noted is None and not state.entries:
@@ -88,11 +89,18 @@ def is_clean(connection: Connection, state: Ledger) -> bool:
     return _is_of(noted, state) and noted[3] == _ALONE + _live(connection, noted)
 
 
-def record(connection: Connection, migrations: Sequence[Migration], before: Ledger, *, clean: bool = False) -> Found:
+def record(
+    connection: Connection,
+    migrations: Sequence[Migration],
+    before: Ledger,
+    *,
+    schema_before: Texts | None = None,
+    clean: bool = False,
+) -> Found:
     """Note the schema as it is, in the transaction that is open, and return in what it is not what its migrations make.
 
-    `before` is the ledger before the change: what its migrations made and those of now do not is left behind. `clean`: the
-    schema is known to be what they make, and nothing else is there.
+    `before` is the ledger before the change: what its migrations made and those of now do not is left behind, as is what
+    scripts have added to `schema_before`. `clean`: the schema is known to be what they make, and nothing else is there.
     """
     from dao.migrate import schema  # noqa: PLC0415 - see above
 
@@ -106,6 +114,8 @@ def record(connection: Connection, migrations: Sequence[Migration], before: Ledg
             beside = frozenset(_name(one) for one in there if _is_beside(one))
             gone = beside and not set(before.entries) <= set(state.entries)
             left = beside & (_left(_noted(connection)) | (_made(migrations, before) if gone else frozenset()))
+            if schema_before is not None:
+                left |= beside - {name.lower() for _, name, *_ in schema_before}
             found = Found(tuple(_told(there, left)))
             expected = json.dumps(sorted(left)) if found.differences else (_BESIDE if beside else _ALONE) + live
         except MigrationError as error:

@@ -307,7 +307,8 @@ def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) 
 def _note_schema(connection: Connection, batch: Sequence[Step], world: _World) -> drift.Found:
     """Note the schema that scripts have left. A rollback may leave any; it is not held against it, but it is said."""
     undone = any(step.direction == "rollback" for step in batch)
-    found = drift.record(connection, world.migrations, world.ledger, clean=world.clean and not undone)
+    clean = world.clean and not undone
+    found = drift.record(connection, world.migrations, world.ledger, schema_before=world.schema, clean=clean)
     return found if undone else attrs.evolve(found, unknown=None)
 
 

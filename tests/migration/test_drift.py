@@ -188,6 +188,9 @@ WRONG = {
     "table left": ("CREATE TABLE z (id);", "SELECT 1;", "table z is unexpected"),
     "view left": ("CREATE VIEW z AS SELECT 1; CREATE TABLE y (id);", "DROP TABLE y;", "view z is unexpected"),
     "virtual table left": ("CREATE VIRTUAL TABLE z USING fts5 (t);", "SELECT 1;", "virtual table z is unexpected"),
+    "table made": ("CREATE TABLE y (id);", "DROP TABLE y; CREATE TABLE z AS SELECT * FROM n;", "table z is unexpected"),
+    "view made": ("CREATE TABLE y (id);", "DROP TABLE y; CREATE VIEW Z AS SELECT 1;", "view Z is unexpected"),
+    "table misnamed": ("CREATE TABLE y (id);", "ALTER TABLE y RENAME TO z;", "table z is unexpected"),
     "index left": ("CREATE INDEX z ON n (x); CREATE TABLE y (id);", "DROP TABLE y;", "index z is unexpected"),
     "trigger lost": ("CREATE TABLE y (id);", "DROP TABLE y; DROP TRIGGER g;", "trigger g is missing"),
     "too much": ("CREATE TABLE y (id);", "DROP TABLE y; DROP TABLE n;", "table n is missing"),
@@ -210,7 +213,7 @@ def wrong(url, tmp_path):
 @pytest.mark.parametrize(
     ("script", "undo", "message", "how"),
     [(*case, "together") for case in WRONG.values()]
-    + [(*WRONG[name], how) for name in ("type", "table left") for how in ("each", "alone")],
+    + [(*WRONG[name], how) for name in ("type", "table left", "table made") for how in ("each", "alone")],
 )
 def test_rollback_to_another_schema_is_told_and_stays_known(path, url, wrong, script, undo, message, how):
     """A rollback that does not end at the schema before its migration runs, and says so: it was noted as expected."""
