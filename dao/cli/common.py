@@ -76,7 +76,7 @@ def warn_of_drift(config: settings.Settings, output: Output) -> list[str]:
     return list(found)
 
 
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 

@@ -36,7 +36,7 @@ _COLOURS = {
 
 
 class Output:
-    """Prints for one command. `quiet` leaves nothing but errors, `as_json` one JSON document.
+    """Prints for one command. `quiet` leaves nothing but errors and warnings, `as_json` one JSON document.
 
     `changes`: the command does something, beside printing.
     """
@@ -78,8 +78,8 @@ class Output:
         self._print(sys.stderr, visible(text), None, end="")
 
     def warning(self, text: str) -> None:
-        """Print what somebody has to look at although the command did what it should."""
-        if not self.quiet and not self.as_json:
+        """Print what somebody has to look at although the command did what it should; the JSON document has it, too."""
+        if not self.as_json:
             self._print(sys.stderr, visible(f"warning: {text}"), "yellow")
 
     def drift(self, differences: Sequence[str]) -> None:

@@ -193,6 +193,8 @@ def apply(
 
     # of a database that does not exist the ledger is known, and what is refused creates none
     steps_of_new = None if exists(target) else decide(Ledger())
+    if steps_of_new == []:
+        return []
     with opened(target, report=report) as connection:
         state = _ledger.read(connection)
         if not decide(state):

@@ -327,9 +327,9 @@ def test_redo_steps_undoes_all_before_it_applies(run):
     ]
 
 
-def test_redo_nothing_applied_says_so(run):
+def test_redo_nothing_applied_says_so(run, path):
     """With nothing applied there is nothing to redo."""
-    run("migrate", "--steps", "0")
+    path.touch()
     assert run("redo").out == "orchestrator.db: nothing to redo\n"
 
 

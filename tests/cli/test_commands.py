@@ -104,11 +104,24 @@ def test_version_is_that_of_the_package(run):
 
 
 @pytest.mark.parametrize("name", list(CALLS))
-def test_command_quiet_prints_nothing(run, partly, name):
-    """With --quiet a command that succeeds prints nothing."""
+def test_command_quiet_prints_nothing_but_warnings(run, partly, name):
+    """With --quiet a command that succeeds prints nothing, unless somebody has to look at what it did."""
     prepare(run, name)
     outcome = run(*CALLS[name], "--quiet")
-    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert (outcome.code, outcome.out) == (0, "")
+    if name in {"mark", "unmark"}:  # of what is not so
+        assert outcome.err.startswith("warning: the schema is not what the applied migrations make")
+    else:
+        assert outcome.err == ""
+
+
+def test_rollback_quiet_warns_of_a_wrong_schema(run, partly, folder):
+    """In an emergency a script runs it so, and with exit code 0 and no word nobody would look."""
+    write(folder, {"0002_b.rollback.sql": "DROP TABLE b; CREATE TABLE left_over (id);"})
+    run("accept", "0002")
+    outcome = run("rollback", "--quiet", "--allow-data-loss")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err.splitlines()[1:] == ["  table left_over is unexpected"]
 
 
 @pytest.mark.parametrize("name", list(CALLS))

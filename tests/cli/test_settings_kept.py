@@ -46,6 +46,12 @@ def test_command_with_nothing_to_do_leaves_every_byte(run, path, name, mode):
         assert beside(path) == []
 
 
+def test_migrate_no_step_creates_no_database(run, path):
+    """Without anything to do there is nothing to create: `--steps 0` left an empty database."""
+    assert run("migrate", "--steps", "0").out == "orchestrator.db: nothing to apply\n"
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("name", BUSY)
 def test_command_with_something_to_do_keeps_the_settings_of_the_file(run, partly, name):
     """The journal mode and the page size are whose database it is; every command that wrote set WAL, without a word."""
