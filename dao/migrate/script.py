@@ -235,8 +235,6 @@ def _check_settings(connection: Connection, script: _Script) -> None:
             script.notice(f"{setting} had no effect, it is {actual}: {_LASTING[name]}")
         elif name == "journal_mode" and actual not in {"wal", script.mode}:
             script.notice(f"{setting}: a program's dao.connect sets wal again, unless its URL says journal_mode=keep")
-            if script.mode == "wal":
-                connection.pragma(name, "delete")  # the others are the connection's, and would be the next script's
 
 
 def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoReturn:

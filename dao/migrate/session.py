@@ -134,8 +134,11 @@ def _set(connection: Connection, wanted: dict[str, Any], present: dict[str, Any]
         if name == "foreign_keys":
             # the pragma does nothing in a transaction
             connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, value)
-        elif name != "journal_mode" or "wal" not in {value, present[name]}:  # WAL is the file's, not the connection's
+        elif name != "journal_mode" or "wal" not in {value, present[name]}:
             connection.pragma(name, "fast" if name == "secure_delete" and value == 2 else value)
+        elif value == "wal":
+            # whether it is WAL is the file's, and stays as it is; which other mode it is, is the connection's
+            connection.pragma(name, "delete")
 
 
 def _refuse_guests(connection: Connection) -> None:

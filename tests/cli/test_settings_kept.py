@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
+import dao
 from dao import migrate
 from tests.cli.calls import CALLS
 from tests.folders import ALONE, query, write
@@ -124,3 +127,16 @@ def test_journal_mode_in_a_transaction_is_ignored_and_said(run, path, folder, mo
     assert (f"ignored PRAGMA journal_mode = {wanted}: it changes outside of a transaction" in heard) == (wanted != mode)
     assert query(path, "PRAGMA journal_mode") == [(mode,)]
     assert migrate.status(f"sqlite:///{path}", folder).is_current
+
+
+@pytest.mark.parametrize("wanted", ["memory", "truncate", "persist"])
+@pytest.mark.parametrize("end", ["", "SELECT bad;"], ids=["runs", "fails"])
+def test_rollback_journal_of_a_script_is_not_that_of_the_caller(path, folder, wanted, end):
+    """A kill leaves a damaged file where the journal is in memory: after a script that failed, it stayed there."""
+    connection = dao.connect(f"sqlite:///{path}")
+    migrate.apply(connection, folder)
+    write(folder, {"0004_x.sql": f"{ALONE}PRAGMA journal_mode = {wanted};{end}"})
+    with contextlib.suppress(dao.MigrationError):
+        migrate.apply(connection, folder, snapshots=0)
+    assert connection.pragma("journal_mode") == "delete"
+    connection.close()
