@@ -31,11 +31,13 @@ def unreadable_text(connection: apsw.Connection, sql: str, parameters: Sequence[
                         for (*_, of, name), held in zip(described, row, strict=True)
                         if of == table and connection.column_metadata(base, table, name)[3]
                     )
+                    # a statement that does not read the key asks by it
+                    key = key or tuple(parameters)
+                    of = f"the row {', '.join(map(repr, key))}" if key else "a row"
                     return UnreadableRow(
-                        f"{table}: {column} of the row {', '.join(map(repr, key))} is {reprlib.repr(value)}, which is not "
-                        "UTF-8: correct it in SQL",
+                        f"{table}: {column} of {of} is {reprlib.repr(value)}, which is not UTF-8: correct it in SQL",
                         table=table,
-                        key=key[0] if len(key) == 1 else key,
+                        key=key[0] if len(key) == 1 else key or None,
                         column=column,
                         value=value,
                     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import reprlib
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
 import attrs
@@ -99,9 +99,11 @@ def _decoded_later(record: type[Stored], field: attrs.Attribute[Any], slot: Any,
     # Written out with the slot's name it is read in 66 ns, by slot.__get__ in 239. No JSON value and no time is a tuple.
     # `recover` reads the JSON texts that `decode` does not take; called for all, it would cost as much again as that.
     name = field.name
-    scope: dict[str, Any] = {"recover": decoded, "store": slot.__set__, "expected": object}
+    scope: dict[str, Any] = {"recover": decoded, "store": slot.__set__, "expected": object, "UTC": UTC}
+    check = "pass"
     if name not in record._JSON_COLUMNS:
         scope.update(decode=codec.time_from_text, expected=datetime)
+        check = "if value.tzinfo is not UTC: raise ValueError"
     elif str(field.type).startswith("dict"):
         scope.update(decode=codec.decode_object, expected=dict)
     else:
@@ -116,6 +118,7 @@ def {name}(record):
         else:
             try:
                 value = decode(text)
+                {check}
             except Exception:
                 value = recover(type(record), ({", ".join(f"record.{part}" for part in record._KEY)},), {name!r}, text, expected)
         store(record, value)
@@ -134,6 +137,8 @@ def decoded(kind: type[Stored], key: Sequence[object], column: str, text: str | 
     """
     try:
         value = codec.time_from_text(text) if expected is datetime else codec.decode_json(text)  # type: ignore[arg-type]
+        if expected is datetime and value.tzinfo is not UTC:
+            raise ValueError("it is not in UTC")
     except (TypeError, ValueError, RecursionError) as error:
         raise unreadable(kind, key, column, text, f"which it cannot read ({error})") from error
     if not isinstance(value, expected):

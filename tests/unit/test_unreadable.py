@@ -93,6 +93,9 @@ DAMAGE = [
     ("configurations", "value", "'{'", "{"),
     ("tasks", "created_at", "'yesterday'", "yesterday"),
     ("tasks", "started_at", "'2025-13-01T00:00:00.000Z'", "2025-13-01T00:00:00.000Z"),
+    ("tasks", "created_at", "'2025-01-01'", "2025-01-01"),
+    ("workflows", "updated_at", "'2025-01-01T00:00:00.000'", "2025-01-01T00:00:00.000"),
+    ("sessions", "created_at", "'2025-01-01T00:00+02:00'", "2025-01-01T00:00+02:00"),
     ("workflow_tasks", "created_at", "''", ""),
     ("tool_executions", "completed_at", "'0'", "0"),
     ("sessions", "last_heartbeat", "'x'", "x"),
@@ -141,9 +144,12 @@ def test_count_by_status_that_it_does_not_know_is_refused(filled, module, id):
         module.count_by_status(filled)
 
 
-def test_configurations_value_that_is_no_json_is_refused_in_every_way(filled):
-    """A value without a type, with one, and all values: the key is named."""
-    filled.execute("UPDATE configurations SET value = '{'").fetchall()
+@pytest.mark.parametrize(
+    ("sql", "value"), [("'{'", "{"), ("CAST(x'22ff22' AS TEXT)", b'"\xff"')], ids=["JSON", "UTF-8"]
+)
+def test_configurations_value_that_cannot_be_read_is_refused_in_every_way(filled, sql, value):
+    """A value without a type, with one, and all values: the key is named, also where it is no part of what is read."""
+    filled.execute(f"UPDATE configurations SET value = {sql}").fetchall()
     for read in (
         lambda: configurations.get(filled, "c"),
         lambda: configurations.get(filled, "c", int),
@@ -152,7 +158,16 @@ def test_configurations_value_that_is_no_json_is_refused_in_every_way(filled):
     ):
         with pytest.raises(dao.UnreadableRow) as caught:
             read()
-        assert (caught.value.table, caught.value.key, caught.value.value) == ("configurations", "c", "{")
+        assert (caught.value.table, caught.value.key, caught.value.value) == ("configurations", "c", value)
+        assert str(caught.value).startswith(f"configurations: value of the row 'c' is {value!r}")
+
+
+def test_count_by_status_that_is_not_utf8_is_of_some_row(filled):
+    """Where no row is asked for, none is named: it was one without a name."""
+    filled.execute("UPDATE tasks SET status = CAST(x'ff' AS TEXT) WHERE id = 't'").fetchall()
+    with pytest.raises(dao.UnreadableRow, match=r"^tasks: status of a row is b'\\xff', which is not UTF-8") as caught:
+        tasks.count_by_status(filled)
+    assert caught.value.key is None
 
 
 def test_change_of_a_row_that_cannot_be_read_changes_nothing(filled):
