@@ -188,6 +188,13 @@ def test_parse_refused_form_says_what_is_allowed(text):
     assert isinstance(caught.value, ValueError)
 
 
+@pytest.mark.parametrize("text", ["DATABASE_URL=sqlite:///x.db", "\u201csqlite:///x.db\u201d", "`sqlite:///x.db`"])
+def test_parse_what_is_around_a_url_is_no_file(text):
+    """The message of a URL in typographer's quotes, for one, gave a URL for the file of that name: that made another database."""
+    with pytest.raises(dao.InvalidURL, match=r"begins with its scheme: .* or file:path$"):
+        parse(text)
+
+
 @pytest.mark.parametrize("character", ["\0", "\n", "\r", "\x7f", "\x85", "\u202e", "\ufeff"])
 def test_database_url_with_a_control_character_is_refused(character):
     """No URL means a file whose name nobody sees: one with a carriage return was made beside the real one."""
