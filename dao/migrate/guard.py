@@ -22,9 +22,10 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.holdings import Holdings, folded
+from dao.migrate.holdings import Holdings
 from dao.migrate.lineage import ANY, Known, Origin, Tracked
 from dao.migrate.loss import Loss
+from dao.migrate.tokens import fold
 
 __all__ = ["HEEDED", "Guard"]
 
@@ -84,9 +85,9 @@ class Guard:
             # told in another order: the database, the table, and a column if it changes one
             first, second, database = second, database, first
         if action == apsw.SQLITE_SAVEPOINT:
-            self._events.append(_Event(action, str(first), folded(second or "")))
+            self._events.append(_Event(action, str(first), fold(second or "")))
         elif database == "main" and first and not first.startswith("sqlite_"):
-            self._events.append(_Event(action, folded(first), second))
+            self._events.append(_Event(action, fold(first), second))
 
     def before_statement(self) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
@@ -150,7 +151,7 @@ class Guard:
         if not known.listed and (len(events) > 1 or actions & _TAKES or self.reads):
             self._list()
             events = self._without(known.shadows, events)
-        reads = {folded(column or "") for table, column in self.reads if folded(table or "") not in known.shadows}
+        reads = {fold(column or "") for table, column in self.reads if fold(table or "") not in known.shadows}
         running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
         if actions & _TAKES:
             self._running = running
@@ -186,7 +187,7 @@ class Guard:
 
     def _note_sources(self, name: str, table: Tracked, event: _Event, reads: set[str]) -> None:
         if event.action == apsw.SQLITE_UPDATE:
-            table.sources.setdefault(folded(event.column or ""), set()).update(reads)
+            table.sources.setdefault(fold(event.column or ""), set()).update(reads)
         elif reads and table.is_made:
             self._stop_filling(name, table)
             table.sources.setdefault(ANY, set()).update(reads)
@@ -246,14 +247,14 @@ class Guard:
         origin.dropped_by = self.source
 
     def _alter(self, running: _Running, name: str, table: Tracked, column: str | None) -> None:
-        running.altered[name] = [folded(column) for column, _ in self._holdings.columns(name)]
+        running.altered[name] = [fold(column) for column, _ in self._holdings.columns(name)]
         origin = table.origin
         if origin is None:
             return
         of_before = {} if table.is_made else self._columns_of_before(name, origin)
         if column is None:
             return
-        column = folded(column)
+        column = fold(column)
         if column in of_before:
             holds = self._holdings.holds_values(name, column)
         else:  # it may have the values of another
@@ -296,7 +297,7 @@ class Guard:
                 self._known.tables[present] = self._known.tables.pop(name)
             else:
                 present = name
-            after = [folded(column) for column, _ in self._holdings.columns(present)]
+            after = [fold(column) for column, _ in self._holdings.columns(present)]
             for was, is_now in zip(before, after, strict=False) if len(before) == len(after) else ():
                 if was != is_now:
                     table.rename_column(was, is_now)
@@ -339,7 +340,7 @@ class Guard:
 
         If the table is `whole`, it has values there, unless an UPDATE of the script set those of a copy.
         """
-        is_generated = {folded(other): generated for other, generated in self._holdings.columns(name)}.get(column)
+        is_generated = {fold(other): generated for other, generated in self._holdings.columns(name)}.get(column)
         if is_generated is None or is_generated:
             return bool(is_generated)
         if not any(column in table.sources.get(written, ()) for written in (column, ANY)):
@@ -369,5 +370,5 @@ class Guard:
     def _columns_of_before(self, name: str, origin: Origin) -> dict[str, str]:
         """Return the columns of before that a table still has; none are altered before they are asked for here."""
         if origin.columns is None:
-            origin.columns = {folded(column): column for column, _ in self._holdings.columns(name)}
+            origin.columns = {fold(column): column for column, _ in self._holdings.columns(name)}
         return origin.columns

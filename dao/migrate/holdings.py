@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping
 from typing import Any
 
 from dao.engine import Connection
 from dao.migrate.content import holds_content, quoted
+from dao.migrate.tokens import fold
 
-__all__ = ["Holdings", "folded"]
+__all__ = ["Holdings"]
 
 _TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
 _PAGE = "SELECT rootpage FROM main.sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
@@ -17,11 +17,10 @@ _PAGE = "SELECT rootpage FROM main.sqlite_schema WHERE type = 'table' AND name =
 _SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
 # hidden: 1 is a column of a virtual table that nobody sees; 2 and 3 are generated ones
 _COLUMNS = "SELECT name, hidden FROM pragma_table_xinfo(?, 'main')"
-_ASCII = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 class Holdings:
-    """What a connection's main database holds at the moment. Names are given as SQLite compares them, by `folded`."""
+    """What a connection's main database holds at the moment. Names are given as SQLite compares them, by `fold`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -39,12 +38,12 @@ class Holdings:
 
     def tables(self) -> Mapping[str, tuple[str, int]]:
         """Return all tables: by name, how it is spelt, and the root page, which is 0 for a virtual one."""
-        return {folded(name): (name, page) for name, page in self._rows(_TABLES)}
+        return {fold(name): (name, page) for name, page in self._rows(_TABLES)}
 
     def shadows(self) -> frozenset[str]:
         """Return the names of the tables in which virtual tables keep what they hold."""
         virtual = any(page == 0 for _, page in self.tables().values())
-        return frozenset(folded(name) for (name,) in (self._rows(_SHADOWS) if virtual else ()))
+        return frozenset(fold(name) for (name,) in (self._rows(_SHADOWS) if virtual else ()))
 
     def count(self, name: str) -> int:
         """Return how many rows a table has; 0 if it is none, or shows what is elsewhere."""
@@ -57,15 +56,10 @@ class Holdings:
 
     def holds_values(self, name: str, column: str) -> bool:
         """Return whether a column of its own holds any value but NULL."""
-        holds_none = {folded(other): hidden for other, hidden in self.columns(name)}
-        if holds_none.get(folded(column), True) or not self._has_rows(name):
+        holds_none = {fold(other): hidden for other, hidden in self.columns(name)}
+        if holds_none.get(fold(column), True) or not self._has_rows(name):
             return False
         return bool(self._rows(f"SELECT 1 FROM main.{quoted(name)} WHERE {quoted(column)} IS NOT NULL LIMIT 1"))
 
     def _has_rows(self, name: str) -> bool:
         return any(page or holds_content(name, self.shadows()) for (page,) in self._rows(_PAGE, name))
-
-
-def folded(name: str) -> str:
-    """Return a name as SQLite compares it: A to Z are a to z, and no other letter."""
-    return name.lower() if name.isascii() else name.translate(_ASCII)

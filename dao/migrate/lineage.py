@@ -6,8 +6,8 @@ from collections.abc import Hashable
 
 import attrs
 
-from dao.migrate.holdings import folded
 from dao.migrate.loss import Loss
+from dao.migrate.tokens import fold
 
 __all__ = ["ANY", "Known", "Origin", "Tracked"]
 
@@ -105,6 +105,6 @@ class Known:
         taken = {id(table.origin) for table in self.tables.values()}
         for origin in self.origins:
             if origin.dropped_by is not None and id(origin) not in taken:
-                table = self.tables.get(folded(origin.name))
+                table = self.tables.get(fold(origin.name))
                 if table is not None and table.origin is None:
                     table.origin = origin

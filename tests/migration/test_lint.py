@@ -34,10 +34,11 @@ CREATE TRIGGER alone_g AFTER INSERT ON alone BEGIN UPDATE alone SET y = 'new' WH
 CREATE TABLE seen (id INTEGER PRIMARY KEY, a TEXT, b TEXT);
 CREATE VIEW seen_a AS SELECT a FROM seen;
 CREATE TABLE kept (id INTEGER PRIMARY KEY, a TEXT, b TEXT, updated_at TEXT);
+CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT);
 """
     + WATCH
 )
-BASE_BACK = "DROP TABLE kept; DROP VIEW seen_a; DROP TABLE seen; DROP TABLE alone; DROP TABLE child; DROP TABLE parent;"
+BASE_BACK = "DROP TABLE counted; DROP TABLE kept; DROP VIEW seen_a; DROP TABLE seen; DROP TABLE alone; DROP TABLE child; DROP TABLE parent;"
 
 NEW_ALONE = "CREATE TABLE new_alone (id INTEGER PRIMARY KEY, x TEXT, y TEXT{more});\n"
 COPY = "INSERT INTO new_alone (id, x, y) SELECT id, x, y FROM alone;\n"
@@ -45,6 +46,7 @@ SWAP = "DROP TABLE alone;\nALTER TABLE new_alone RENAME TO alone;\n"
 AGAIN = """CREATE INDEX alone_x ON alone (x);
 CREATE TRIGGER alone_g AFTER INSERT ON alone BEGIN UPDATE alone SET y = 'new' WHERE id = new.id; END;
 """
+COUNTED = "CREATE TABLE n (id INTEGER PRIMARY KEY AUTOINCREMENT);\nINSERT INTO n SELECT id FROM counted;\n"
 REBUILD = NEW_ALONE.format(more=", z TEXT") + COPY + SWAP + AGAIN
 
 
@@ -293,6 +295,49 @@ WRONG = {
     "no key": ("M025", "\nCREATE TABLE t (a, b);", 2, "t has no PRIMARY KEY"),
     "nullable key": ("M026", "\nCREATE TABLE t (a TEXT PRIMARY KEY);", 2, "a accepts NULL"),
     "no statement": ("M027", "-- later\n;", 1, "nothing but comments"),
+    "copy in another order": (
+        "M029",
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, b TEXT, a TEXT);\nINSERT INTO n SELECT * FROM seen;",
+        2,
+        "the values of a come into b",
+    ),
+    "copy in another order into a STRICT table": (
+        "M029",
+        "CREATE TABLE n (b INTEGER, id TEXT, a TEXT) STRICT;\n\nINSERT INTO n SELECT a, id, b FROM seen;",
+        3,
+        "cannot store TEXT value in INTEGER column n.b",
+    ),
+    "copy in another order into a key": (
+        "M029",
+        "CREATE TABLE n (a INTEGER PRIMARY KEY, id TEXT);\nINSERT INTO n SELECT a, id FROM seen;",
+        2,
+        "datatype mismatch",
+    ),
+    "copy into another order by names": (
+        "M029",
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, b TEXT, a TEXT);\nINSERT INTO n (id, a, b) SELECT id, b, a FROM seen WHERE a > '';",
+        2,
+        "the values of b come into a",
+    ),
+    "copy into another type": (
+        "M029",
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b INT);\nINSERT INTO n SELECT * FROM seen;",
+        2,
+        "b is INT, and its values come from b, which is TEXT",
+    ),
+    "rebuild of a table that counts": (
+        "M030",
+        COUNTED + "DROP TABLE counted;\nALTER TABLE n RENAME TO counted;",
+        3,
+        "the number of counted in sqlite_sequence goes with the old table",
+    ),
+    "rebuild of a table that counts no more": (
+        "M030",
+        COUNTED.replace("AUTOINCREMENT", "/* AUTOINCREMENT */")
+        + "DROP TABLE counted;\nALTER TABLE n RENAME TO counted;",
+        3,
+        "counted was AUTOINCREMENT, and the table that takes its place is not",
+    ),
     "a column that a trigger does not name": (
         "M028",
         "SELECT 1;\nALTER TABLE kept ADD COLUMN d;\nALTER TABLE kept ADD COLUMN e;",
@@ -434,6 +479,30 @@ RIGHT = {
         ),
     ),
     "a statement": ("M027", "SELECT 1"),
+    "copy by names": (
+        "M029",
+        "CREATE TABLE n (id INTEGER, b, a);\nINSERT INTO n (id, a, b) SELECT id, a, b FROM seen;",
+    ),
+    "copy that renames, converts and doubles": (
+        "M029",
+        (
+            "CREATE TABLE n (id INTEGER PRIMARY KEY, c TEXT, b INT, e TEXT, x ANY, a TEXT) STRICT;\n"
+            "INSERT INTO n (id, c, b, e, x, a) SELECT id, a, CAST(b AS INTEGER), a || b, b, a FROM seen;"
+        ),
+    ),
+    "copy of few rows": (
+        "M029",
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, b, a);\nINSERT INTO n SELECT * FROM seen WHERE a = 'q';",
+    ),
+    "rebuild of a table that goes on counting": (
+        "M030",
+        (
+            COUNTED
+            + "UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'counted') WHERE name = 'n';"
+            "DROP TABLE counted;\nALTER TABLE n RENAME TO counted;"
+        ),
+    ),
+    "rebuild of a table that does not count": ("M030", REBUILD),
     "a column that the trigger made anew names": (
         "M028",
         "DROP TRIGGER kept_u;\nALTER TABLE kept ADD COLUMN d;\n" + WATCH.replace("a, b", "a, b, d"),

@@ -12,11 +12,12 @@ import apsw
 
 from dao.migrate.content import holds_content
 from dao.migrate.guard import HEEDED, Guard
-from dao.migrate.holdings import Holdings, folded
+from dao.migrate.holdings import Holdings
 from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.script import Script, Statement
 from dao.migrate.linting.statements import Problem, Subject
 from dao.migrate.loss import Loss
+from dao.migrate.tokens import fold
 
 __all__ = ["loss_problems"]
 
@@ -129,7 +130,7 @@ class _Assumed(Holdings):
         self._full &= statement.after.tables.keys()
 
     def _table(self, name: str) -> Table | None:
-        return next((table for table in self.schema.tables.values() if folded(table.name) == name), None)
+        return next((table for table in self.schema.tables.values() if fold(table.name) == name), None)
 
     def exists(self, name: str) -> bool:
         return self._table(name) is not None
@@ -138,10 +139,10 @@ class _Assumed(Holdings):
         return 0
 
     def tables(self) -> Mapping[str, tuple[str, int]]:
-        return {folded(table.name): (table.name, table.root) for table in self.schema.tables.values()}
+        return {fold(table.name): (table.name, table.root) for table in self.schema.tables.values()}
 
     def shadows(self) -> frozenset[str]:
-        return frozenset(folded(table.name) for table in self.schema.tables.values() if table.kind == "shadow")
+        return frozenset(fold(table.name) for table in self.schema.tables.values() if table.kind == "shadow")
 
     def count(self, name: str) -> int:
         table = self._table(name)
@@ -154,4 +155,4 @@ class _Assumed(Holdings):
         return [] if table is None else [(column.name, column.generated) for column in table.columns]
 
     def holds_values(self, name: str, column: str) -> bool:
-        return self.count(name) > 0 and (column, False) in [(folded(one), hidden) for one, hidden in self.columns(name)]
+        return self.count(name) > 0 and (column, False) in [(fold(one), hidden) for one, hidden in self.columns(name)]

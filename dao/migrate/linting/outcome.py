@@ -15,6 +15,7 @@ from dao.migrate.linting.schema import Object, Schema, Table
 from dao.migrate.linting.script import Script, Statement
 from dao.migrate.linting.statements import Problem, Subject, listed
 from dao.migrate.linting.trials import undone, without_quotes
+from dao.migrate.tokens import tokens
 from dao.migrate.usable import VAGUE, compiles, is_elsewhere, reads, trigger_problem
 
 __all__ = ["Outcome"]
@@ -273,8 +274,23 @@ def _lost(script: Script) -> Iterator[Problem]:
                     dropped,
                     f"the {item.type} {item.name} goes with the old {before.name} and is not made again",
                 )
+        if _counts(before) and not _counts(table):
+            yield "M030", dropped, f"{before.name} was AUTOINCREMENT, and the table that takes its place is not"
+        elif _counts(before) and not any(map(_sets_sequence, script.statements)):
+            yield "M030", dropped, f"the number of {before.name} in sqlite_sequence goes with the old table"
         if before.strict and not table.strict:
             yield "M008", dropped, f"{before.name} was STRICT, and the table that takes its place is not"
+
+
+def _counts(table: Table) -> bool:
+    return any(token.bare and token.value == "autoincrement" for token in tokens(table.sql))
+
+
+def _sets_sequence(statement: Statement) -> bool:
+    # what a rename writes there is the name
+    return any(event.first == "sqlite_sequence" and event.second in {"", "seq"} for event in statement.events) and (
+        not statement.tables(*_REMOVING)
+    )
 
 
 def _drops(statement: Statement, table: Table) -> bool:

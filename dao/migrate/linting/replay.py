@@ -17,7 +17,7 @@ from dao.migrate.files import has_statement, start_of_statement
 from dao.migrate.guard import Guard
 from dao.migrate.linting.schema import read
 from dao.migrate.linting.script import TEMPORARY, Event, Failure, Script, Statement
-from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where
+from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
 from dao.migrate.script import _culprit, _fail, _Script
 from dao.migrate.session import apart
 from dao.migrate.target import use_defaults
@@ -210,7 +210,7 @@ class _Run:
             action in _KEPT
             and trigger is None
             and (database in {None, "main"} or action in TEMPORARY or action == apsw.SQLITE_READ)
-            and not name.lower().startswith("sqlite_")
+            and (not name.lower().startswith("sqlite_") or (name == "sqlite_sequence" and action in _WRITES))
         ):
             self._events.append(Event(action, name, second or ""))
         if action == apsw.SQLITE_ALTER_TABLE:
@@ -293,3 +293,6 @@ class _Run:
         ]
         if tables:
             statement.fails_on_rows = failure_with_rows(self._replay.twin(), sql, tables, copies=not altered)
+        written = [statement.before.tables.get(name) for name in statement.tables(apsw.SQLITE_INSERT)]
+        if len(tables) == len(written) == 1 and written[0] is not None and not altered and not statement.fails_on_rows:
+            statement.misfits = misfits(self._replay.twin(), sql, tables[0], written[0])

@@ -231,6 +231,23 @@ RULES = (
         "drop the trigger and create it anew with the column, in the same script",
     ),
     Rule(
+        "M029",
+        "misfit-copy",
+        "warning",
+        "INSERT … SELECT goes by position, not by name: with another order of columns values come into the wrong ones, and into "
+        "one of another type SQLite converts what it can and keeps the rest as it is, or fails if the table is STRICT.",
+        "name the columns on both sides, in the same order, and convert values with CAST",
+    ),
+    Rule(
+        "M030",
+        "sequence-reset",
+        "warning",
+        "Dropping an AUTOINCREMENT table drops its number in sqlite_sequence: the table that takes its place goes on after its "
+        "largest id, so that ids of rows which were deleted are given again.",
+        "between the copy and the drop, write UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = "
+        "'OLD') WHERE name = 'NEW'",
+    ),
+    Rule(
         "M901",
         "silence-without-reason",
         "warning",

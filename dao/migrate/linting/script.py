@@ -29,7 +29,8 @@ class Statement:
     """A statement of a script. `begin` and `end` are its place in the text, without the comments before it.
 
     `without_where` is the table of a DELETE or UPDATE that has no WHERE, `quotes` whether it compiles only because it
-    has a double-quoted string, `fails_on_rows` what SQLite says if the tables that it reads or alters hold a row.
+    has a double-quoted string, `fails_on_rows` what SQLite says if the tables that it reads or alters hold a row,
+    `misfits` which values a copy brings into columns where they do not belong.
     `commits`: it ran outside of a transaction and wrote, or ended one. `ignored` is what the runner passes over.
     """
 
@@ -43,6 +44,7 @@ class Statement:
     without_where: tuple[int, str] | None = None
     quotes: str | None = None
     fails_on_rows: str | None = None
+    misfits: tuple[str, ...] = ()
     commits: bool = False
 
     @property

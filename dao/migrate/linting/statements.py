@@ -74,6 +74,8 @@ def statement_problems(subject: Subject) -> Iterator[Problem]:
         failed = subject.script.failure is not None and subject.script.failure.statement is statement
         if statement.fails_on_rows and not failed:
             yield "M006", statement, f"this fails as soon as the table holds a row: {statement.fails_on_rows}"
+        for what in statement.misfits:
+            yield "M029", statement, what
         yield from _if_exists(subject, statement)
         if not subject.is_rollback:
             yield from _new_objects(statement, known)

@@ -13,10 +13,10 @@ import apsw
 
 from dao.engine import Connection
 from dao.migrate.content import quoted
-from dao.migrate.linting.schema import Table
+from dao.migrate.linting.schema import Column, Table
 from dao.migrate.usable import compiles
 
-__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "undone", "without_quotes"]
+__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "undone", "without_quotes"]
 
 #: What SQLite says of a double-quoted string where they are turned off.
 _QUOTES = " - should this be a string literal in single-quotes?"
@@ -116,3 +116,76 @@ def _give_row(twin: Connection, table: Table) -> Sequence[Any]:
         problems = twin.execute(f"PRAGMA quick_check({quoted(table.name)})").fetchall()
         return [problem for problem in problems if problem != ("ok",)]
     return []
+
+
+def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[str, ...]:
+    """Run a copy from a table whose one row has another value in each column; say which come where they do not belong.
+
+    A value belongs into the column of its own name, or one whose name is new; and into one of its own type.
+    """
+    columns = [column for column in source.columns if not column.generated]
+    marks = {column.name: _mark(column.type, place) for place, column in enumerate(columns)}
+    names, places = ", ".join(map(quoted, marks)), ", ".join("?" * len(marks))
+    with undone(twin), _configured(twin, {apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER: 0}):
+        twin.pragma("ignore_check_constraints", True)
+        try:
+            twin.execute(f"DELETE FROM main.{quoted(source.name)}")
+            twin.execute(f"DELETE FROM main.{quoted(target.name)}")
+            twin.execute(f"INSERT INTO main.{quoted(source.name)} ({names}) VALUES ({places})", tuple(marks.values()))
+            for _ in twin.cursor().execute(sql, can_cache=False):
+                pass
+            there = [column.name for column in target.columns]
+            rows = twin.execute(f"SELECT {', '.join(map(quoted, there))} FROM main.{quoted(target.name)}").fetchall()
+        except apsw.Error as error:
+            # that of a STRICT table, and of an INTEGER PRIMARY KEY
+            return (str(error),) if str(error).startswith(("cannot store ", "datatype mismatch")) else ()
+        finally:
+            twin.pragma("ignore_check_constraints", False)
+    values = [(target.columns[place], value) for row in rows for place, value in enumerate(row)]
+    return tuple(found for column in columns for found in _misfits(column, marks[column.name], values, source))
+
+
+def _misfits(column: Column, mark: object, values: Sequence[tuple[Column, object]], source: Table) -> Iterator[str]:
+    # it may have been converted, too
+    landed = [into for into, value in values if str(value).removesuffix(".0") == str(mark)]
+    is_there = any(into.name.lower() == column.name.lower() for into in landed)
+    for into in landed:
+        is_other = into.name.lower() != column.name.lower()
+        if is_other and not is_there and source.column(into.name) is not None:
+            yield f"the values of {column.name} come into {into.name}"
+        elif (_affinity(column.type), _affinity(into.type)) in _CONVERTED:
+            yield f"{into.name} is {into.type}, and its values come from {column.name}, which is {column.type}"
+
+
+#: Between these SQLite converts what it can, and keeps or refuses the rest.
+_CONVERTED = frozenset(
+    {("TEXT", "INTEGER"), ("TEXT", "REAL"), ("TEXT", "NUMERIC"), ("REAL", "INTEGER")}
+    | {(number, "TEXT") for number in ("INTEGER", "REAL", "NUMERIC")}
+    | {("BLOB", other) for other in ("INTEGER", "REAL", "TEXT")}
+)
+
+
+def _affinity(type: str) -> str:
+    """Return what SQLite makes of a column's type (sqlite.org/datatype3.html, 3.1), "" if it takes anything as it is."""
+    name = type.upper()
+    if name in {"", "ANY"}:
+        return ""
+    if "INT" in name:
+        return "INTEGER"
+    if any(word in name for word in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    if "BLOB" in name:
+        return "BLOB"
+    return "REAL" if any(word in name for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
+
+
+def _mark(type: str, place: int) -> int | float | str | bytes:
+    """Return a value for a column of that type which no other column of the table has."""
+    number = 7_000_000 + place
+    marks: dict[str, int | float | bytes] = {
+        "INTEGER": number,
+        "NUMERIC": number,
+        "REAL": number + 0.5,
+        "BLOB": b"dao %d" % place,
+    }
+    return marks.get(_affinity(type), f"dao {place}")
