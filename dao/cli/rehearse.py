@@ -119,6 +119,7 @@ def _print(output: Output, one: Rehearsed) -> None:
         elif loss.kind != "rows" or loss.table.lower() not in missing:
             _details(output, [f"loses {loss}, as is allowed"], "yellow")
     _details(output, [f"the rebuild loses: {difference}" for difference in one.lost], "yellow")
+    _details(output, [f"after the rebuild {what}" for what in one.misplaced], "yellow")
     enforced = "with foreign keys enforced, as in other tools, it would"
     _details(output, [f"{enforced} also take {gone}" for gone in one.cascades], "yellow")
     if one.enforced_failure is not None:

@@ -179,6 +179,7 @@ def test_rehearse_json_is_one_document(run, folder, held):
         "failure",
         "rebuilt",
         "lost",
+        "misplaced",
         "rows",
         "gone",
         "losses",

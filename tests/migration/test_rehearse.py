@@ -374,6 +374,44 @@ def test_rehearse_rebuild_names_all_that_it_lost(second):
     ]
 
 
+COUNTS = "t goes on counting after {}, not after 9: ids of deleted rows are given again"
+MISPLACED = {
+    "another order": (
+        "id INTEGER PRIMARY KEY, b TEXT, a TEXT, x",
+        "",
+        ["the values of t.a are in b now", "the values of t.b are in a now", COUNTS.format("its largest id")],
+    ),
+    "another type": (
+        "id INTEGER PRIMARY KEY AUTOINCREMENT, a INTEGER, b TEXT, x",
+        "",
+        ["values of t.a that were text are integer now", COUNTS.format(3)],
+    ),
+    "as it was": (
+        "id INTEGER PRIMARY KEY AUTOINCREMENT, a TEXT, b TEXT, x",
+        "UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 't') WHERE name = 'n';",
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("columns", "more", "said"), MISPLACED.values(), ids=MISPLACED)
+def test_rehearse_rebuild_says_what_it_does_to_values_and_numbers(second, path, columns, more, said):
+    """Values that a copy by position brings elsewhere or converts, and ids that will be given again, are told; they were not."""
+    query(
+        path,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, a TEXT, b TEXT, x);"
+        "INSERT INTO t VALUES (1, '10', 'x', NULL), (2, '20', 'y', 1), (3, NULL, 'z', CAST(x'ff' AS TEXT)), (9, '', '', '');"
+        "DELETE FROM t WHERE id = 9;",
+    )
+    one = only(
+        second(
+            f"CREATE TABLE n ({columns}); INSERT INTO n SELECT * FROM t; {more} DROP TABLE t; ALTER TABLE n RENAME TO t;"
+        )
+    )
+    assert list(one.misplaced) == said
+    assert one.ok
+
+
 def test_rehearse_rebuild_through_a_temporary_table_is_one(second):
     """Dropped first and made again afterwards, a table may be where it was."""
     script = "CREATE TEMP TABLE keep AS SELECT * FROM c; DROP TABLE c; CREATE TABLE c (id INTEGER PRIMARY KEY, p); "

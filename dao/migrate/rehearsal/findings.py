@@ -85,7 +85,8 @@ class Rehearsed:
 
     `failure` is why it would fail, and nothing of it is then in the copy. `seconds` and `statements` are of its script.
     `rebuilt` are the tables that it dropped and made again; `lost` the indexes, triggers, views, constraints and options
-    (STRICT) that were there before a rebuild and are not after it.
+    (STRICT) that were there before a rebuild and are not after it; `misplaced` the values that it brought into another column
+    or type, judged by the first rows, and the AUTOINCREMENT numbers that it set back.
     `rows` are the tables whose number of rows changed, or that were made, dropped or renamed; `gone` the rows that are
     missing, by key, from tables that are still there and have fewer, whether a DELETE of the script named them or not. `losses` are the data that it
     loses, `undeclared` those of them for which `dao migrate` would refuse it. `cascades` are the rows that it would take
@@ -103,6 +104,7 @@ class Rehearsed:
     failure: Failure | None = None
     rebuilt: tuple[str, ...] = ()
     lost: tuple[Difference, ...] = ()
+    misplaced: tuple[str, ...] = ()
     rows: tuple[RowChange, ...] = ()
     gone: tuple[Gone, ...] = ()
     losses: tuple[Loss, ...] = ()

@@ -16,9 +16,21 @@ from dao.migrate.content import quoted, row_count
 from dao.migrate.ledger import TABLES
 from dao.migrate.loss import Loss
 from dao.migrate.rehearsal.findings import KEYS, Gone, RowChange
+from dao.migrate.rehearsal.sample import Sample, misfits, sample, sequences
 from dao.migrate.structure import Difference, Schema
 
-__all__ = ["Keys", "State", "changes", "children", "look", "lost_objects", "rebuilt", "shrunk", "successors"]
+__all__ = [
+    "Keys",
+    "State",
+    "changes",
+    "children",
+    "look",
+    "lost_objects",
+    "misplaced",
+    "rebuilt",
+    "shrunk",
+    "successors",
+]
 
 _TABLES = """
 SELECT object.rowid, object.name, list.type = 'virtual'
@@ -37,19 +49,21 @@ _LEDGER = frozenset(name.lower() for name in TABLES)
 
 @attrs.frozen
 class Table:
-    """A table: its name, the number that it keeps when it is renamed, and its rows, if these can be counted."""
+    """A table: its name, the number that it keeps when it is renamed, its rows, if these can be counted, and a few of them."""
 
     name: str
     number: int
     rows: int | None
+    sample: Sample
 
 
 @attrs.frozen
 class State:
-    """A database at a moment: its tables by name in lower case, and its schema."""
+    """A database at a moment: its tables by name in lower case, its schema, and how far AUTOINCREMENT has counted."""
 
     tables: dict[str, Table]
     schema: Schema
+    sequences: dict[str, int]
 
 
 def look(connection: Connection) -> State:
@@ -58,8 +72,9 @@ def look(connection: Connection) -> State:
     found: list[Any] = connection.execute(_TABLES).fetchall()
     for number, name, virtual in found:
         if name.lower() not in _LEDGER:
-            tables[name.lower()] = Table(name, number, _rows(connection, name, virtual=virtual))
-    return State(tables, schema.read(connection))
+            few = {} if virtual else sample(connection, name)
+            tables[name.lower()] = Table(name, number, _rows(connection, name, virtual=virtual), few)
+    return State(tables, schema.read(connection), sequences(connection))
 
 
 def _rows(connection: Connection, name: str, *, virtual: bool) -> int | None:
@@ -134,6 +149,19 @@ def lost_objects(before: State, after: State, made_again: Sequence[str]) -> list
             is_lost = difference.kind == "missing" and of_rebuilt
         if is_lost:
             found.append(difference)
+    return found
+
+
+def misplaced(before: State, after: State, made_again: Sequence[str]) -> list[str]:
+    """Return what rebuilds did to values: which are in another column or of another type, which ids will be given again."""
+    found: list[str] = []
+    for name in made_again:
+        old, new = before.tables[name.lower()], after.tables[name.lower()]
+        found += misfits(name, old.sample, new.sample)
+        was, now = before.sequences.get(name.lower(), 0), after.sequences.get(name.lower(), 0)
+        if now < was:
+            number = f"after {now}, not after {was}" if now else f"after its largest id, not after {was}"
+            found.append(f"{name} goes on counting {number}: ids of deleted rows are given again")
     return found
 
 
