@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 import attrs
 
-from dao import database_file, url
+from dao import database_file, sqlite, url
 from dao.engine import Connection, transaction
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.audit import carry_over
@@ -78,6 +78,7 @@ def restore(
         DatabaseCorrupt: The snapshot is damaged. The database is as before.
         DatabaseBusy: Another connection kept the lock.
         DiskFull: There is no room for the copies. The database is as before.
+        CommitUnknown: The commit met an I/O error: the database is as before or restored.
         OperationalError: The folder cannot be written to.
     """
     if isinstance(target, Connection) and target.in_transaction:
@@ -175,7 +176,7 @@ def _overwrite(
         live.execute("ROLLBACK")
         saved = _save(live, target, copy, id, amend)
         with live.backup("main", copy, "main") as backup:
-            _finish(backup)
+            _finish(backup, live)
         return saved
     if copy.pragma("page_size") != live.pragma("page_size"):
         # in WAL mode a database keeps its page size: the copy takes it over
@@ -185,16 +186,22 @@ def _overwrite(
         backup.step(0)  # copies nothing, and takes the lock
         with open_file(target) as reader:
             saved = _save(reader, target, copy, id, amend)
-        _finish(backup)
+        _finish(backup, live)
     live.set_busy_handler(None)
     with contextlib.suppress(apsw.Error):  # somebody reads: the WAL stays as long as the database for a while
         live.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     return saved
 
 
-def _finish(backup: apsw.Backup) -> None:
+def _finish(backup: apsw.Backup, live: Connection) -> None:
     while not backup.done:
-        backup.step(_PAGES)
+        commits = backup.remaining <= _PAGES
+        try:
+            backup.step(_PAGES)
+        except apsw.IOError as error:
+            if commits and (unknown := sqlite.unknown_outcome(error, live)):
+                raise unknown from error
+            raise
 
 
 def _save(

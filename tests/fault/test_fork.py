@@ -13,10 +13,9 @@ from tests.folders import query
 
 #: Runs a function in a forked child, which ends as Python programs do, and prints what came of it.
 PRELUDE = """
-import asyncio, contextlib, multiprocessing, os, subprocess, sys, threading, warnings
-from concurrent.futures import ProcessPoolExecutor
+import contextlib, os, sys, warnings
 import apsw, dao
-from dao import Task, aio, migrate, tasks
+from dao import Task, migrate, tasks
 
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
 path = sys.argv[1]
@@ -128,6 +127,8 @@ OPENERS = {
 def test_fork_child_can_open_the_file_in_no_way(database):
     """Whatever opens a database, or uses what the parent opened, refuses at once and names the way out."""
     code = f"""
+import asyncio
+from dao import aio
 snapshot = migrate.take_snapshot(url)
 os.symlink(path, path + "-symbolic")
 connection = dao.connect(url)
@@ -141,22 +142,6 @@ os._exit(0)
 """
     assert run(database, code) == [f"{name}: {REFUSED}" for name in OPENERS]
     assert count(database) == 1
-
-
-def test_fork_pool_of_the_parent_is_closed_in_the_child(database):
-    """The child's copy of a pool says whose it is, and the parent's goes on."""
-    code = """
-pool = dao.Pool(url)
-pool.write(add)
-with pool.acquire() as connection:
-    child("acquire", lambda: pool.acquire().__enter__())
-    child("write", lambda: pool.write(add))
-    child("close", pool.close)
-    add(connection)
-pool.close()
-"""
-    assert run(database, code) == ["acquire: PoolClosed, way out", "write: PoolClosed, way out", "close: done"]
-    assert count(database) == 2
 
 
 def test_fork_with_everything_closed_child_opens_and_writes(database):
@@ -195,7 +180,7 @@ child("child", other)
     assert run(database, code) == [f"grandchild: {REFUSED}", f"grandchild of the first: {REFUSED}", "child: done"]
 
 
-@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize("journal", [pytest.param("wal", marks=pytest.mark.slow), "delete"])
 def test_fork_in_a_transaction_child_that_ends_leaves_it_to_the_parent(database, journal):
     """A child that leaves the block and ends, as Python programs do, neither commits, nor undoes, nor plays a journal back.
 
@@ -234,7 +219,7 @@ connection.close()
     assert count(database) == 1
 
 
-@pytest.mark.parametrize("kept_open", [True, False])
+@pytest.mark.parametrize("kept_open", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_fork_workers_of_a_server_that_loads_the_program_first(database, kept_open):
     """As gunicorn does with --preload: workers work if the master closed what it had opened, and else say what to do."""
     code = f"""
@@ -255,6 +240,8 @@ pool.close()
 def test_fork_processes_of_the_standard_library(tmp_path, database):
     """`multiprocessing` and `ProcessPoolExecutor` bring the refusal home; with spawn and forkserver there is none."""
     program = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 if __name__ == "__main__":
     pool = dao.Pool(url)
     pool.write(add)
@@ -280,6 +267,7 @@ def test_fork_that_runs_another_program_is_not_concerned(database):
 connection = dao.connect(url)
 add(connection)
 program = "import sys, dao; dao.tasks.create(dao.connect(sys.argv[1]), dao.Task(title='a', task_type='agent'))"
+import subprocess
 subprocess.run([sys.executable, "-c", program, url], check=True, preexec_fn=os.getpid)
 add(connection)
 connection.close()

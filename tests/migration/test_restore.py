@@ -473,7 +473,7 @@ def test_restore_interrupted_or_full_in_the_middle_leaves_the_old_database(fille
     for error in (KeyboardInterrupt(), apsw.FullError("full")):
         for pages in range(0, 13, 3):
 
-            def finish(backup, pages=pages, error=error):
+            def finish(backup, _live, pages=pages, error=error):
                 for _ in range(pages):
                     backup.step(1)
                 raise error
