@@ -175,19 +175,21 @@ class Pool(Lender):
 
     async def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, as `dao.Pool.health`."""
-        check_seconds(timeout)
         begun = time.monotonic()
+        deadline = begun + check_seconds(timeout)
+        locked: list[bool] = []
         error = f"no answer within {timeout:g} s"
+
+        async def check() -> None:
+            sqlite.check_exists(self._url)
+            locked.append(await self.run(engine.probe, self._url, deadline))
+
         try:
-            if await within(timeout, self._check):
-                return Health(ok=True, seconds=time.monotonic() - begun)
+            if await within(timeout, check):
+                return Health(ok=True, seconds=time.monotonic() - begun, locked=locked[0])
         except (Error, apsw.Error) as raised:
             error = str(raised)
         return Health(ok=False, seconds=time.monotonic() - begun, error=error)
-
-    async def _check(self) -> None:
-        sqlite.check_exists(self._url)
-        await self.run(engine.probe)
 
     async def aclose(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed.

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 import apsw
 
 from dao import fork, sqlite
-from dao.errors import ForeignKeyViolation, OperationalError, SchemaOutOfDate
+from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
 from dao.not_utf8 import unreadable_text
 from dao.url import DatabaseURL, parse
 
@@ -161,17 +161,28 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
             _raise(error, connection)
 
 
-def probe(connection: Connection) -> None:
-    """Read the database from its file, not from the cache, with the write lock held unless it is opened read-only.
+def probe(connection: Connection, url: DatabaseURL, deadline: float) -> bool:
+    """Read the database from its file, not from the cache. Return whether another connection holds the write lock.
 
     Raises:
-        DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
+        DatabaseBusy: It could not even be read until the deadline, a moment of the monotonic clock.
         OperationalError: The file is damaged, or no longer the one that was opened.
     """
     sqlite.check_in_place(connection)
     connection.release_memory()
-    with contextlib.nullcontext() if connection.readonly("main") else transaction(connection):
+    try:
+        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(url, deadline))
         fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
+        if connection.readonly("main"):
+            return False
+        sqlite.set_busy_timeout(connection, 0)
+        try:
+            with transaction(connection):
+                return False
+        except DatabaseBusy:
+            return True
+    finally:
+        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(url))
 
 
 # what SQLite says of a statement for another schema than it finds

@@ -133,11 +133,15 @@ class PoolStats:
 
 @attrs.frozen(kw_only=True)
 class Health:
-    """Whether the database answered, in how many seconds, and if not, why."""
+    """Whether the database answered, in how many seconds, and if not, why.
+
+    `locked`: another connection held the write lock at that moment, so that a write would have waited.
+    """
 
     ok: bool
     seconds: float
     error: str | None = None
+    locked: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as a dict that any JSON encoder takes."""

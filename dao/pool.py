@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
 import os
 import threading
 import time
@@ -156,9 +155,9 @@ class Pool:
     def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, all within so many seconds.
 
-        Whatever the database does is in the answer, and raises nothing. The file itself is read and, unless it is opened
-        read-only, its write lock taken and given back, so that a database that is damaged, gone or locked does not pass for
-        healthy. One that does not exist is not made.
+        Whatever the database does is in the answer, and raises nothing. The file itself is read, so that one that is damaged,
+        gone or cannot be read for a lock does not pass for healthy; one that does not exist is not made. While another
+        connection writes, reads go on: that is healthy, however long it takes, and `locked` says so.
 
         Raises:
             TypeError, ValueError: The timeout is no number of seconds from 0.
@@ -168,14 +167,10 @@ class Pool:
         try:
             sqlite.check_exists(self._url)
             with Lease(self, timeout, deadline) as connection:
-                sqlite.set_busy_timeout(connection, self._busy_timeout(deadline))
-                try:
-                    engine.probe(connection)
-                finally:
-                    sqlite.set_busy_timeout(connection, self._busy_timeout())
+                locked = engine.probe(connection, self._url, deadline)
         except (Error, apsw.Error) as error:
             return Health(ok=False, seconds=time.monotonic() - begun, error=str(error))
-        return Health(ok=True, seconds=time.monotonic() - begun)
+        return Health(ok=True, seconds=time.monotonic() - begun, locked=locked)
 
     def close(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed.
@@ -219,11 +214,6 @@ class Pool:
         return self._drained.wait(1.0) and written
 
     # ------------------------------------------------------------ lending
-
-    def _busy_timeout(self, deadline: float = math.inf) -> int:
-        """Return how many milliseconds to wait for a lock, at the most until the deadline."""
-        normal = sqlite.BUSY_TIMEOUT if self._url.busy_timeout is None else self._url.busy_timeout
-        return int(min(normal, max(0.0, (deadline - time.monotonic()) * 1000)))
 
     def _take(self, place: Place, timeout: float, deadline: float) -> Connection:
         """Return a connection: an idle one, a new one, or after waiting in the queue. A deadline limits the opening."""
@@ -283,7 +273,7 @@ class Pool:
         """Open a connection for a place that has been granted."""
         if self._memory is not None and reset(self._memory):
             return self._memory
-        connection = engine.connect(attrs.evolve(self._url, busy_timeout=self._busy_timeout(deadline)))
+        connection = engine.connect(attrs.evolve(self._url, busy_timeout=sqlite.busy_timeout(self._url, deadline)))
         if self._closed is not None:
             _close(connection)
             raise PoolClosed(self._closed)

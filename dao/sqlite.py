@@ -6,6 +6,7 @@ plain `open()` of the file) would drop this one's locks and lose commits: sqlite
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -23,6 +24,7 @@ __all__ = [
     "BUSY_TIMEOUT",
     "STATEMENT_CACHE",
     "absolute",
+    "busy_timeout",
     "check_exists",
     "check_in_place",
     "check_version",
@@ -111,7 +113,7 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
     Raises:
         OperationalError: As `open_connection`.
     """
-    set_busy_timeout(connection, BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout)
+    set_busy_timeout(connection, busy_timeout(url))
     for option, value in (
         (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
         (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
@@ -148,7 +150,7 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
     # The switch needs the file to itself and ignores the busy handler: look first, and retry.
     if url.is_memory or url.journal_mode == "keep" or connection.pragma("journal_mode") == "wal":
         return
-    deadline = time.monotonic() + (BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout) / 1000
+    deadline = time.monotonic() + busy_timeout(url) / 1000
     while True:
         try:
             connection.pragma("journal_mode", "wal")
@@ -159,6 +161,12 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
             time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter, no secret
             if time.monotonic() >= deadline or connection.is_interrupted:
                 raise
+
+
+def busy_timeout(url: DatabaseURL, deadline: float = math.inf) -> int:
+    """Return how many milliseconds a connection waits for a lock, at the most until a moment of the monotonic clock."""
+    normal = BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout
+    return int(min(normal, max(0.0, (deadline - time.monotonic()) * 1000)))
 
 
 def set_busy_timeout(

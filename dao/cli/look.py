@@ -19,6 +19,7 @@ from dao.cli.common import (
 )
 from dao.cli.output import Output, milliseconds
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
+from dao.lending import Health
 
 __all__ = ["health", "plan", "status", "wait"]
 
@@ -82,16 +83,23 @@ def plan(
 def health(config: settings.Settings, output: Output, timeout: float) -> int:
     """Check the database and its schema, for probes.
 
-    It is healthy if it answers in time and no migration is pending. Creates no database.
+    It is healthy if it answers in time and no migration is pending, also while somebody writes. Creates no database.
     """
-    problem, seconds, code = _health(config, timeout)
+    answer, code = _health(config, timeout)
     output.json(
-        {"database": config.url.path, "healthy": problem is None, "seconds": round(seconds, 6), "error": problem}
+        {
+            "database": config.url.path,
+            "healthy": answer.ok,
+            "seconds": round(answer.seconds, 6),
+            "locked": answer.locked,
+            "error": answer.error,
+        }
     )
-    if problem is None:
-        output.line(f"{config.url.path}: healthy (answered in {milliseconds(seconds)})", style="green")
+    if answer.error is None:
+        locked = "; another connection holds the write lock" if answer.locked else ""
+        output.line(f"{config.url.path}: healthy (answered in {milliseconds(answer.seconds)}{locked})", style="green")
     else:
-        output.error(problem)
+        output.error(answer.error)
     return code
 
 
@@ -106,33 +114,33 @@ def wait(config: settings.Settings, output: Output, timeout: float) -> int:
     end = time.monotonic() + timeout
     while True:
         remaining = end - time.monotonic()
-        problem, _, code = _health(config, max(0.1, min(5.0, remaining)))
-        if problem is None:
+        answer, code = _health(config, max(0.1, min(5.0, remaining)))
+        if answer.error is None:
             output.json({"database": config.url.path, "ready": True, "error": None})
             output.line(f"{config.url.path}: ready", style="green")
             return 0
         if remaining <= 0:
-            output.json({"database": config.url.path, "ready": False, "error": problem})
-            output.error(f"not ready after {timeout:g} s: {problem}")
+            output.json({"database": config.url.path, "ready": False, "error": answer.error})
+            output.error(f"not ready after {timeout:g} s: {answer.error}")
             return code
         time.sleep(min(0.2, max(0.0, remaining)))
 
 
-def _health(config: settings.Settings, timeout: float) -> tuple[str | None, float, int]:
-    """Return what is wrong, or None; the seconds that the database took to answer; the exit code."""
+def _health(config: settings.Settings, timeout: float) -> tuple[Health, int]:
+    """Return the health of the database with its schema, and the exit code."""
     # a probe creates nothing, and sets nothing
     url = attrs.evolve(creating_nothing(config).url, journal_mode="keep")
     with attrs.evolve(config, url=url, pool_size=1).pool() as pool:
         answer = pool.health(timeout)
         if not answer.ok:
-            return answer.error, answer.seconds, 1
+            return answer, 1
         try:
             with pool.acquire(timeout=timeout) as connection:
                 migrate.assert_current(connection, config.migrations)
-        except SchemaOutOfDate as error:
-            return str(error), answer.seconds, MISMATCH if error.unfinished else PENDING
-        except (SchemaTooNew, LedgerMismatch) as error:
-            return str(error), answer.seconds, MISMATCH
         except Error as error:
-            return str(error), answer.seconds, 1
-    return None, answer.seconds, 0
+            if isinstance(error, SchemaOutOfDate) and not error.unfinished:
+                code = PENDING
+            else:
+                code = MISMATCH if isinstance(error, SchemaOutOfDate | SchemaTooNew | LedgerMismatch) else 1
+            return attrs.evolve(answer, ok=False, error=str(error)), code
+    return answer, 0

@@ -75,8 +75,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement.
     connection.set_progress_handler(lambda: False, 100_000)
     if report is not None:
-        limit = sqlite.BUSY_TIMEOUT if parsed.busy_timeout is None else parsed.busy_timeout
-        sqlite.set_busy_timeout(connection, limit, _waiting(connection, report))
+        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), _waiting(connection, report))
     try:
         if report is not None and is_new:
             from dao.migrate.events import Created  # noqa: PLC0415 - once in a database's life

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
 
 import pytest
 
+import dao
 from dao import migrate
 from tests.cli.calls import KINDS, plain, refused, removed, slipped_in
 from tests.folders import ALONE, IDS, dump, query, tables, write
@@ -249,6 +251,19 @@ def test_health_current_schema_is_healthy(run):
     document = run("health", "--json").document
     assert (document["healthy"], document["error"]) == (True, None)
     assert document["seconds"] >= 0
+
+
+def test_health_and_wait_are_green_while_another_writes(run, path):
+    """A write of any length, a migration above all, restarts no container by its probe; health says that writes wait."""
+    run("migrate")
+    with contextlib.closing(dao.connect(f"sqlite:///{path}")) as blocker, dao.transaction(blocker):
+        outcome = run("health")
+        assert plain(outcome.out) == (
+            "orchestrator.db: healthy (answered in TIME; another connection holds the write lock)\n"
+        )
+        assert (outcome.code, run("health", "--json").document["locked"]) == (0, True)
+        assert run("wait", "--timeout", "0").code == 0
+    assert run("health", "--json").document["locked"] is False
 
 
 @pytest.mark.parametrize("command", [["health"], ["wait", "--timeout", "0"]], ids=["health", "wait"])

@@ -773,6 +773,19 @@ def test_health_of_a_good_database_is_true(loop, url):
     loop.run(main)
 
 
+def test_health_while_another_writes_is_true_and_says_so(loop, url):
+    """A write as long as a migration turns no probe red, nor keeps it waiting; that writes would wait is in the answer."""
+
+    async def main() -> None:
+        async with aio.Pool(url + "?busy_timeout=600000", size=1) as pool:
+            with contextlib.closing(dao.connect(url)) as blocker, dao.transaction(blocker):
+                health = await pool.health(600)
+                assert (health.ok, health.error, health.locked) == (True, None, True)
+            assert not (await pool.health()).locked
+
+    loop.run(main)
+
+
 def test_health_all_in_use_is_false_in_time(loop, url):
     """Where no connection is to be had the answer comes after the timeout, not after the pool's."""
 

@@ -506,26 +506,26 @@ def test_health_in_memory_is_true(make_pool):
 
 
 @pytest.mark.parametrize("mode", ["rwc", "ro"])
-def test_health_while_another_keeps_the_write_lock_is_false(url, make_pool, mode):
-    """Who could not write is told so, once the time is up; it used to pass for healthy. Who only reads is not concerned."""
-    made = make_pool(f"{url}?mode={mode}")
+def test_health_while_another_writes_is_true_and_says_so(url, make_pool, mode):
+    """A write as long as a migration turns no probe red, nor keeps it waiting; that writes would wait is in the answer."""
+    made = make_pool(f"{url}?mode={mode}&busy_timeout=600000", size=1)
     with contextlib.closing(dao.connect(url)) as blocker, dao.transaction(blocker):
         add(blocker)
-        health = made.health(timeout=0.02)
-    assert (health.ok, "locked by another" in (health.error or "")) == (
-        (True, False) if mode == "ro" else (False, True)
-    )
-    assert made.health().ok
+        health = Worker(made.health, 600).end()
+        assert (health.ok, health.error, health.locked) == (True, None, mode == "rwc")
+    assert (made.health().ok, made.health().locked) == (True, False)
 
 
-def test_health_waits_for_a_write_that_ends_in_time(url, make_pool):
-    """A write of the usual length is in nobody's way."""
-    made = make_pool()
+def test_health_while_another_writes_leaves_the_busy_timeout(url, make_pool):
+    """The probe does not wait for the write lock; who writes on its connection after it waits as ever."""
+    made = make_pool(f"{url}?busy_timeout=600000", size=1)
     with contextlib.closing(dao.connect(url)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
+        assert Worker(made.health).end().locked
         timer = threading.Timer(0.02, blocker.execute, ["COMMIT"])
         timer.start()
-        assert made.health(timeout=PATIENCE).ok
+        with made.acquire() as connection:
+            add(connection)
         timer.join()
 
 
