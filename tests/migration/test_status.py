@@ -143,8 +143,9 @@ def test_status_malformed_folder_is_refused_before_the_database_is_opened(path, 
     ids=str,
 )
 @pytest.mark.parametrize("verb", [migrate.apply, migrate.rollback])
-def test_plan_is_what_is_then_done(url, three, verb, arguments, applied):
+def test_plan_is_what_is_then_done(path, url, three, verb, arguments, applied):
     """`plan` returns the scripts that the same call of `apply` or `rollback` then runs, or refuses as it does."""
+    path.touch()  # without a step to apply there would be none
     migrate.apply(url, three, steps=applied)
     direction = verb.__name__
     try:
