@@ -67,6 +67,9 @@ class _Held(apsw.VFS):
 class _Descriptor:
     """A file of SQLite's by its descriptor."""
 
+    # 0, by a function in C: a Ctrl-C that came in one in Python would be lost, as SQLite takes no error of it
+    xDeviceCharacteristics = int  # noqa: N815
+
     def __init__(self, file: int, *, owned: bool = False) -> None:
         self._descriptor = file
         self._owned = owned
@@ -105,14 +108,11 @@ class _Descriptor:
     def xCheckReservedLock(self) -> bool:  # noqa: N802
         return False
 
-    def xFileControl(self, _op: int, _pointer: int) -> bool:  # noqa: N802
-        return False
-
     def xSectorSize(self) -> int:  # noqa: N802
         return 4096
 
-    def xDeviceCharacteristics(self) -> int:  # noqa: N802
-        return 0
+    def xFileControl(self, _op: int, _pointer: int) -> bool:  # noqa: N802
+        return False
 
 
 @contextlib.contextmanager

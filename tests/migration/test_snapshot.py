@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import errno
 import fcntl
 import hashlib
+import inspect
 import itertools
 import os
 import re
@@ -24,7 +26,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
-from dao.migrate import copies
+from dao.migrate import copies, held
 from dao.migrate.snapshot import Snapshot, find, prune, snapshots, take_snapshot, verify
 from tests.folders import dump, query
 
@@ -378,6 +380,28 @@ def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url
         if reached:
             break
     assert moment > 100
+
+
+def test_take_interrupted_in_a_call_of_sqlite_is_interrupted(filled, url, monkeypatch):
+    """Copies are written by functions that SQLite calls: of one of them it passes no exception on, and Ctrl-C was lost."""
+    for name in [name for name, kind in vars(held._Descriptor).items() if inspect.isfunction(kind)]:
+        original, calls = getattr(held._Descriptor, name), []
+
+        def interrupted(
+            *arguments: object, original: Callable[..., Any] = original, calls: list[object] = calls
+        ) -> Any:
+            calls.append(arguments)
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(held._Descriptor, name, interrupted)
+            with contextlib.suppress(KeyboardInterrupt):
+                take_snapshot(url)
+                assert len(calls) < 2, name
+        prune(url, 0, "manual")
+        assert beside(filled) == []
 
 
 def test_take_removes_what_a_crash_left_but_not_what_another_works_on(filled, url):
