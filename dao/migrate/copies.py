@@ -343,10 +343,7 @@ def remove_leftovers(path: str) -> None:
 
 
 def _remove(folder: int, partial: str) -> None:
-    """Remove a file in the making, and before it what SQLite may have put beside it in earlier versions.
-
-    What cannot be removed now is left to the next who tidies up: what was done counts, and what failed has its own error.
-    """
+    """Remove a file in the making, after what earlier versions had beside it; what cannot be removed is left to the next."""
     for suffix in ("-journal", "-wal", "-shm", ""):
         with contextlib.suppress(OSError):
             os.unlink(partial + suffix, dir_fd=folder)
