@@ -133,7 +133,9 @@ def kind_of(record, column):
         return "json"
     if isinstance(field.converter, enum.EnumMeta):
         return field.converter
-    return field.metadata.get("column", "integer" if field.type.startswith("int") else "text")
+    # the text: who resolves the types of the class, as cattrs does, replaces those of the fields
+    annotation = type(record).__annotations__[column]
+    return field.metadata.get("column", "integer" if annotation.startswith("int") else "text")
 
 
 def creatable(value):
