@@ -21,7 +21,7 @@ from dao.migrate.inspection import read
 from dao.migrate.ledger import TABLES, Ledger
 from dao.migrate.session import IGNORED, apart
 from dao.migrate.structure import Difference, Schema, differences
-from dao.migrate.target import Target, exists, name_of, opened, use_defaults
+from dao.migrate.target import Target, existing, opened, use_defaults
 
 __all__ = [
     "Difference",
@@ -206,9 +206,7 @@ def diff(target: Target, migrations: Source = None) -> list[Difference]:
         MigrationError: The database does not exist, or its migrations cannot be replayed.
     """
     files = loaded(migrations)
-    if not exists(target):
-        raise MigrationError(f"{name_of(target)} does not exist: there is nothing to compare. `dao migrate` creates it")
-    with opened(target, read_only=True) as connection:
+    with opened(existing(target, "compare"), read_only=True) as connection:
         # both as of one moment, while others go on
         begun = not connection.in_transaction
         if begun:

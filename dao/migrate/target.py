@@ -171,14 +171,16 @@ def ledger_of(target: Target) -> Ledger:
         return ledger.read(connection)
 
 
-def existing(target: Target) -> Target:
-    """Return the target, unless it is a database that does not exist.
+def existing(target: Target, what: str = "change") -> Target:
+    """Return the target, unless it is a database that does not exist, so that there is nothing to change, or whatever.
 
     Raises:
         MigrationError: It is.
     """
     if not exists(target):
-        raise MigrationError(f"{name_of(target)} does not exist: there is nothing to change. `dao migrate` creates it")
+        name = name_of(target)  # which folder it was not in is what often is wrong
+        path = name if name == url.MEMORY else os.path.abspath(name)
+        raise MigrationError(f"{path} does not exist: there is nothing to {what}. `dao migrate` creates it")
     return target
 
 

@@ -64,6 +64,17 @@ def test_command_with_existing_works_on_what_is_there(run, partly, name):
     assert set(tables(partly)) >= {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    "name", ["rollback", "redo", "mark", "unmark", "accept", "adopt", "schema", "snapshot", "restore", "health"]
+)
+def test_command_without_its_database_says_which(run, path, name):
+    """A missing database is named with its absolute path: the working directory is what often is wrong."""
+    outcome = run(*CALLS[name])
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"error: {path} ")
+    assert not path.exists()
+
+
 def test_apply_reports_the_database_that_it_creates(tmp_path):
     """A program is told by an event, before anything is in the new file; for a connection of its own there is none."""
     folder = write(tmp_path / "sql", THREE)
