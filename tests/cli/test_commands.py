@@ -22,7 +22,7 @@ KEYS = {
     "reset": {"drift", "database", "created", "snapshot", "results"},
     "status": {"database", "exists", "current", "drift", "broken", "migrations"},
     "plan": {"database", "steps"},
-    "health": {"database", "healthy", "seconds", "error"},
+    "health": {"database", "healthy", "locked", "seconds", "error"},
     "wait": {"database", "ready", "error"},
     "new": {"paths"},
     "mark": {"drift", "database", "ids"},
