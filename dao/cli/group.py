@@ -15,11 +15,13 @@ import click
 
 from dao import _version
 from dao.cli.commands import Commands
-from dao.cli.output import Output
-from dao.cli.streams import mend
-from dao.errors import Error
+from dao.cli.output import GONE, Output
+from dao.cli.streams import mend, silence
+from dao.errors import Error, visible
 
 __all__ = ["group", "run"]
+
+_INTERRUPTED = "interrupted; what was not committed was rolled back, `dao status` shows what stands"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,21 +44,26 @@ def run() -> int:
     try:
         code = group(prog_name="dao", standalone_mode=False)
     except click.ClickException as error:
-        usage = io.StringIO()
+        usage, message = io.StringIO(), error.format_message()
         error.show(usage)
-        output.raw_error(usage.getvalue())
-        _report(output, {"type": type(error).__name__, "message": error.format_message()})
+        hint, label, _ = usage.getvalue().partition("Error: ")
+        output.raw_error(f"{hint}{label}{visible(message, line=True)}\n" if label else hint)
+        _report(output, {"type": type(error).__name__, "message": message})
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__context__, EOFError):  # click raises the same for Ctrl-D as for Ctrl-C
             output.error("there was no answer: nothing was changed")
             return 1
-        output.error("interrupted; what was not committed was rolled back, `dao status` shows what stands")
+        output.error(_INTERRUPTED)
         code = 130
+    except SystemExit:  # by click, which calls it 1, or `Output`: whoever read what was asked for has seen enough
+        silence(sys.stdout)
+        code = GONE
     except (Error, OSError) as error:
-        output.error(str(error))
+        interrupted = isinstance(error.__context__, KeyboardInterrupt)  # click failed to print a line end after ^C
+        output.error(_INTERRUPTED if interrupted else str(error))
         _report(output, _describe(error))
-        code = 1
+        code = 130 if interrupted else 1
     except Exception:  # noqa: BLE001 - a bug of ours: Python's own way to show it would obey the names in it
         import traceback
 

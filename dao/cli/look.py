@@ -78,7 +78,7 @@ def plan(
 
 
 @click.command("health")
-@common()
+@common(changes=True)
 @timeout_option(5)
 def health(config: settings.Settings, output: Output, timeout: float) -> int:
     """Check the database and its schema, for probes.
@@ -104,7 +104,7 @@ def health(config: settings.Settings, output: Output, timeout: float) -> int:
 
 
 @click.command("wait")
-@common()
+@common(changes=True)
 @timeout_option(30)
 def wait(config: settings.Settings, output: Output, timeout: float) -> int:
     """Wait until the database is ready.

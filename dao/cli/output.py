@@ -3,8 +3,8 @@
 Results go to standard output, everything else (waiting, notices, errors) to standard error. Names come from files, databases
 and other people: control characters in them are shown as escapes, and a line end in one never makes a line.
 
-What cannot be printed undoes nothing: standard error is given up in silence; a command that changes something prints its
-results there instead, and its exit code stays that of what it did. Where the print is all that was wanted, it is an error.
+What cannot be printed undoes nothing: standard error is given up in silence; a command that changes something, or is a probe,
+prints its results there instead, and its exit code stays that of what it did. Where the print is all that was wanted, it is an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COLOURS = {
 class Output:
     """Prints for one command. `quiet` leaves nothing but errors and warnings, `as_json` one JSON document.
 
-    `changes`: the command does something, beside printing.
+    `changes`: the command does something beside printing, or answers by its exit code.
     """
 
     def __init__(self, *, quiet: bool = False, as_json: bool = False, changes: bool = False) -> None:
@@ -70,8 +70,8 @@ class Output:
             self._print(sys.stderr, visible(text, line=True), "dim")
 
     def error(self, text: str) -> None:
-        """Print an error."""
-        self._print(sys.stderr, visible(f"error: {text}"), "red")
+        """Print an error, all but its first line indented: a line end in a name makes no line that passes for another."""
+        self._print(sys.stderr, visible(f"error: {text}").replace("\n", "\n  "), "red")
 
     def raw_error(self, text: str) -> None:
         """Print an error that is written as it is to be shown."""
@@ -123,9 +123,9 @@ class Output:
                 )
                 self._print(sys.stderr, text, None, end)
             elif isinstance(error, BrokenPipeError):
-                sys.exit(GONE)  # whoever read it has seen enough
+                sys.exit(GONE)
             else:
-                raise
+                raise OSError(error.errno, error.strerror, "standard output") from error
 
     def _rich(self, stream: IO[str]) -> Any:
         from rich.console import Console  # 26 ms: only for a person who looks

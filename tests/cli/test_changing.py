@@ -85,7 +85,7 @@ def test_migrate_broken_script_says_where_and_changes_nothing(run, partly, folde
     outcome = run("migrate")
     refused(
         outcome,
-        "three/0004_x.sql:3: no such table: nowhere\n    INSERT INTO nowhere\n    VALUES (1);\n",
+        "three/0004_x.sql:3: no such table: nowhere\n      INSERT INTO nowhere\n      VALUES (1);\n",
         "Nothing was changed.",
     )
     assert dump(partly) == before

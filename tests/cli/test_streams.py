@@ -38,12 +38,17 @@ CHANGES = [
     "restore",
     "new",
 ]
-LOOKS = [name for name in CALLS if name not in CHANGES]
+#: What they are asked for is their exit code.
+PROBES = ["health", "wait"]
+LOOKS = [name for name in CALLS if name not in [*CHANGES, *PROBES]]
 
 
 @contextlib.contextmanager
-def broken(kind: str) -> Iterator[IO[str]]:
-    """Open a stream that takes nothing: of a full disk, or a pipe whose reader has gone."""
+def broken(kind: str) -> Iterator[IO[str] | None]:
+    """Open a stream that takes nothing: of a full disk, or a pipe whose reader has gone. Python has None for a closed one."""
+    if kind == "closed":
+        yield None
+        return
     if kind == "full":
         descriptor = os.open("/dev/full", os.O_WRONLY)
     else:
@@ -65,6 +70,8 @@ def call(run, monkeypatch, capsys):
             patch.setattr(sys, "argv", ["dao", *arguments])
             with pytest.raises(SystemExit) as end:
                 main()
+            for name in (name for name, kind in kinds.items() if kind == "closed"):
+                getattr(sys, name).close()  # it was given another
         out, err = capsys.readouterr()
         return end.value.code, out, err
 
@@ -93,10 +100,14 @@ def applied(database: Path) -> list[str]:
 
 @needs_full
 @pytest.mark.parametrize(
-    ("name", "kind"), [*((name, "full") for name in CHANGES), ("migrate", "gone"), ("new", "gone")]
+    ("name", "kind"),
+    [*((name, "full") for name in [*CHANGES, *PROBES]), *((name, "gone") for name in ["migrate", "new", *PROBES])],
 )
 def test_command_that_changes_says_on_stderr_what_stdout_does_not_take(run, call, ready, name, kind):
-    """What was committed is said, and the exit code is 0: a full disk under the output made `dao migrate` exit with 1."""
+    """What was committed is said, and the exit code is 0: a full disk under the output made `dao migrate` exit with 1.
+
+    A probe called a healthy database unhealthy.
+    """
     ready(name)
     code, out, err = call(CALLS[name], stdout=kind)
     assert (code, out) == (0, "")
@@ -115,7 +126,25 @@ def test_command_that_looks_fails_if_stdout_takes_nothing(call, ready, name, kin
     code, out, err = call(CALLS[name], stdout=kind)
     assert (code, out) == ((1, "") if kind == "full" else (141, ""))
     assert "Traceback" not in err
-    assert ("No space left on device" in err) == (kind == "full")
+    assert ("No space left on device: 'standard output'" in err) == (kind == "full")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["migrate", "--help"], ["--version"]], ids=" ".join)
+def test_help_whose_reader_has_gone_ends_as_what_looks(call, arguments):
+    """`dao --help | head` exits with 141 like every other command whose reader has gone: it was 1."""
+    assert call(arguments, stdout="gone") == (141, "", "")
+
+
+@needs_full
+@pytest.mark.parametrize("kind", ["full", "gone"])
+def test_command_that_is_interrupted_exits_with_130_if_nothing_can_be_printed(call, partly, monkeypatch, kind):
+    """Ctrl-C is Ctrl-C though stderr takes nothing: it was a failure, since the line end after ^C could not be printed."""
+
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(migrate, "status", interrupted)
+    assert call(["status"], stderr=kind)[0] == 130
 
 
 @needs_full
@@ -169,8 +198,6 @@ def test_migrate_as_json_goes_to_stderr_if_stdout_takes_nothing(call, partly):
     [
         ("migrate <&- >&- 2>&-", 0, 3),
         ("migrate >/dev/full 2>/dev/full", 0, 3),
-        ("reset <&-", 1, 2),
-        ("restore <&-", 1, 2),
         ("status >/dev/full 2>/dev/full", 1, 2),
         pytest.param("migrate --json >&- 2>/dev/full", 0, 3, marks=pytest.mark.slow),
         pytest.param("migrate 2>&1 >/dev/full | true", 0, 3, marks=pytest.mark.slow),
@@ -185,8 +212,15 @@ def test_command_with_closed_streams_keeps_its_exit_code(workplace, partly, comm
     done = shell(f"dao {command}", workplace)
     assert (done.returncode, "Traceback" in done.stderr, "Exception ignored" in done.stderr) == (code, False, False)
     assert len(applied(partly)) == ids
-    if code == 1 and "<&-" in command:
-        assert "there is no terminal to ask on: add --yes" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["reset", "restore"])
+def test_command_that_asks_is_refused_if_stdin_is_closed(call, partly, name):
+    """A closed standard input is no terminal to ask on: it was an AttributeError."""
+    migrate.take_snapshot(f"sqlite:///{partly}")
+    code, _, err = call([name], stdin="closed")
+    assert (code, "there is no terminal to ask on: add --yes" in err) == (1, True)
+    assert len(applied(partly)) == 2
 
 
 # ---------------------------------------------------------------- names that a terminal would obey
@@ -220,11 +254,28 @@ def test_command_shows_control_characters_as_escapes(run, evil, name, as_json):
     assert not re.search("^applied 0009_forged", outcome.out + outcome.err, re.MULTILINE), outcome
 
 
-def test_command_whose_option_holds_an_escape_shows_it(run, workplace):
-    """A wrong option of a script's, too, is shown with its escapes."""
-    outcome = run("migrate", f"--{EVIL}")
-    assert outcome.code == 2
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        (2, ["migrate", f"--{EVIL}"]),
+        (2, [EVIL]),
+        (1, ["mark", EVIL]),
+        (1, ["restore", EVIL, "--yes"]),
+        (2, ["snapshot", "--label", EVIL]),
+        (2, ["migrate", "--migrations", EVIL]),
+        (1, ["schema", "dump", "--output", f"nowhere/{EVIL}"]),
+        (2, ["status"]),
+    ],
+    ids=lambda value: " ".join(value).replace(EVIL, "…") if isinstance(value, list) else None,
+)
+def test_command_whose_arguments_hold_escapes_shows_them(run, partly, monkeypatch, code, arguments):
+    """What a script puts into arguments and variables, too, is shown with escapes, and forges no line: its line ends made some."""
+    if arguments == ["status"]:
+        monkeypatch.setenv("DATABASE_SNAPSHOTS", EVIL)
+    outcome = run(*arguments)
+    assert outcome.code == code
     assert HARMLESS.fullmatch(outcome.err), outcome
+    assert not re.search("^applied 0009_forged", outcome.err, re.MULTILINE), outcome
 
 
 def test_bug_is_shown_without_what_a_terminal_would_obey(run, partly, monkeypatch, capsys):

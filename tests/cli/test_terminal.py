@@ -220,7 +220,9 @@ def test_command_that_cannot_print_says_why(workplace, partly, command):
     """A full disk under the output is an error of one line, not a traceback."""
     done = shell(f"dao {command} >/dev/full", workplace)
     assert done.returncode == (2 if "nothing" in command else 1)
-    assert re.search("^error: .*No space left on device$|^Error: No such command", done.stderr, re.MULTILINE)
+    assert re.search(
+        "^error: .*No space left on device: 'standard output'$|^Error: No such command", done.stderr, re.MULTILINE
+    )
     assert "Traceback" not in done.stderr
 
 
