@@ -13,6 +13,7 @@ __all__ = ["Holdings"]
 
 _TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
 _PAGE = "SELECT rootpage FROM main.sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
+_VIRTUAL = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
 # virtual tables work on these by statements of their own, some of them while they run
 _SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
 # hidden: 1 is a column of a virtual table that nobody sees; 2 and 3 are generated ones
@@ -42,8 +43,7 @@ class Holdings:
 
     def shadows(self) -> frozenset[str]:
         """Return the names of the tables in which virtual tables keep what they hold."""
-        virtual = any(page == 0 for _, page in self.tables().values())
-        return frozenset(fold(name) for (name,) in (self._rows(_SHADOWS) if virtual else ()))
+        return frozenset(fold(name) for (name,) in (self._rows(_SHADOWS) if self._rows(_VIRTUAL) else ()))
 
     def count(self, name: str) -> int:
         """Return how many rows a table has; 0 if it is none, or shows what is elsewhere."""

@@ -190,6 +190,8 @@ class _Run:
     def _forget_pending(self) -> None:
         self._events.clear()
         self._ignored.clear()
+        # it judges nothing here: `losses` hands all of this to another, when the schema after it is known
+        self._guard.begin_script(None)
 
     def _authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None

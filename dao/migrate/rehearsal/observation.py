@@ -72,8 +72,8 @@ def look(connection: Connection) -> State:
     found: list[Any] = connection.execute(_TABLES).fetchall()
     for number, name, virtual in found:
         if name.lower() not in _LEDGER:
-            few = {} if virtual else sample(connection, name)
-            tables[name.lower()] = Table(name, number, _rows(connection, name, virtual=virtual), few)
+            rows = _rows(connection, name, virtual=virtual)
+            tables[name.lower()] = Table(name, number, rows, sample(connection, name) if rows and not virtual else {})
     return State(tables, schema.read(connection), sequences(connection))
 
 
