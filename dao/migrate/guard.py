@@ -96,12 +96,13 @@ class Guard:
         if self._events:
             events, self._events = self._events, []
             # what a virtual table did to its own while the statement before this one ran is among them, and among the reads
-            events = self._without(shadows | self._known.shadows, events)
+            shadows |= self._known.shadows
+            events = self._without(shadows, events)
             if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
                 self._fill(events[0].table)
             elif events:
                 with self._look():
-                    self._begin(events)
+                    self._begin(events, shadows)
         self.reads.clear()
 
     def begin_script(self, source: Hashable) -> None:
@@ -145,13 +146,16 @@ class Guard:
     def _without(shadows: frozenset[str], events: list[_Event]) -> list[_Event]:
         return [event for event in events if event.action in _DROPS or event.table not in shadows]
 
-    def _begin(self, events: list[_Event]) -> None:
+    def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:
         known = self._known
         actions = {event.action for event in events}
         if not known.listed and (len(events) > 1 or actions & _TAKES or self.reads):
             self._list()
-            events = self._without(known.shadows, events)
-        reads = {fold(column or "") for table, column in self.reads if fold(table or "") not in known.shadows}
+            shadows = known.shadows
+            events = self._without(shadows, events)
+        # nothing comes from SQLite's own tables, nor from those of virtual ones
+        names = {(fold(table or ""), fold(column or "")) for table, column in self.reads}
+        reads = {column for table, column in names if table not in shadows and not table.startswith("sqlite_")}
         running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
         if actions & _TAKES:
             self._running = running
