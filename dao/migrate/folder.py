@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from dao.errors import MigrationFileError, visible
+from dao.migrate.misnamed import is_meant
 
 __all__ = ["Refusals", "check_name", "is_folder", "is_script", "listing", "normal", "refuse", "text_of"]
 
@@ -60,41 +61,36 @@ def is_script(entry: os.DirEntry[str], path: Path) -> bool:
     check_name(path)
     if is_folder(entry):
         if suffix.lower() == ".sql" or re.match(r"[0-9]", name):
-            raise MigrationFileError(
-                f"{path}: a folder where a migration file should be; put NAME.sql and NAME.rollback.sql themselves "
-                "into the migrations folder",
-                path=path,
+            refuse(
+                path,
+                "a folder where a migration file should be; put NAME.sql and NAME.rollback.sql themselves into the "
+                "migrations folder",
             )
         return False
     if suffix == ".py" and not name.startswith("_"):
-        raise MigrationFileError(
-            f"{path}: Python migrations are not run here; write it as {path.stem}.sql and {path.stem}.rollback.sql",
-            path=path,
+        refuse(path, f"Python migrations are not run here; write it as {path.stem}.sql and {path.stem}.rollback.sql")
+    if is_meant(name):
+        refuse(
+            path, "by its suffix it would be passed over; a migration is NAME.sql, with NAME.rollback.sql: rename it"
         )
     if name.startswith("_tmp_yoyonew") or unicodedata.normalize("NFKC", suffix).strip().lower() != ".sql":
         return False
     if suffix != ".sql":
-        raise MigrationFileError(
-            f"{path}: the suffix must be .sql in lower case, or the file would be passed over; rename it to {path.stem}.sql",
-            path=path,
+        refuse(
+            path,
+            f"the suffix must be .sql in lower case, or the file would be passed over; rename it to {path.stem}.sql",
         )
     if entry.is_symlink() and not path.exists():
-        raise MigrationFileError(f"{path}: a dangling link to {path.readlink()}; mend or remove it", path=path)
+        refuse(path, f"a dangling link to {path.readlink()}; mend or remove it")
     if not entry.is_file():
-        raise MigrationFileError(f"{path}: not a regular file", path=path)
+        refuse(path, "not a regular file")
     if name.startswith("post-apply"):
-        raise MigrationFileError(
-            f"{path}: yoyo's post-apply hooks are not run here; make it a migration of its own", path=path
-        )
+        refuse(path, "yoyo's post-apply hooks are not run here; make it a migration of its own")
     return True
 
 
 def normal(name: str) -> str:
     """Return a name in Unicode's form NFC: on its way from macOS to Linux a file's name may come to be written in another."""
-    if name.isascii():
-        return name
-    import unicodedata  # noqa: PLC0415 - hardly any name needs it
-
     return unicodedata.normalize("NFC", name)
 
 

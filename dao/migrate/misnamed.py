@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-__all__ = ["misnamed", "nearest", "script_meant"]
+__all__ = ["is_meant", "misnamed", "nearest", "script_meant"]
 
 # words in one text each (SIM905), since a list would have a line for every word
 _DOWN = frozenset(
@@ -71,6 +71,12 @@ def nearest(id: str, ids: Iterable[str]) -> str | None:
     words = tuple(word for word in _words(id) if word not in _DOWN)
     close = difflib.get_close_matches(" ".join(_key(words)), plain, 1, 0.75)
     return plain[close[0]] if close else None
+
+
+def is_meant(name: str) -> bool:
+    """Return whether a file that is no script by its suffix is meant as one: `1_a.down`, `1_a.sql.down`, `1_a.sql.sqlite`."""
+    stem, _, suffix = name.lower().rpartition(".")
+    return bool(stem) and (suffix == "up" or suffix in _DOWN or (stem.endswith(".sql") and suffix.startswith("sqlite")))
 
 
 def script_meant(name: str) -> str | None:

@@ -118,6 +118,18 @@ def test_misnamed_any_spelling_beside_its_migration_is_found(id, up, down, case,
     assert [stem for stem, _ in misnamed([id + up, name], {})] == [name]
 
 
+@pytest.mark.parametrize(
+    "name", ["1_a.down", "1_a.sql.down", "1_a.ROLLBACK", "2_b.sql.sqlite", "2_b.sql.sqlite3", "2_b.up"]
+)
+def test_load_script_by_another_suffix_is_refused(tmp_path, name):
+    """What is meant as a script but does not end in .sql was passed over: nothing could undo the migration, or made it."""
+    folder = write(
+        tmp_path / "sql", {"1_a.sql": UP, name: DOWN, "app.sqlite": "", "1_a.sql.bak": "", "2_b.sql.postgres": ""}
+    )
+    with pytest.raises(MigrationFileError, match=f"{name}: by its suffix it would be passed over"):
+        migrate.load(folder)
+
+
 def test_load_all_that_is_wrong_is_said_at_once(tmp_path):
     """One error lists every refusal of a folder, with path and line: each run showed only the first."""
     folder = write(
