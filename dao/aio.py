@@ -56,11 +56,7 @@ class Pool(Lender):
         """
         check_size(size)
         self._timeout = check_seconds(timeout)
-        super().__init__(
-            sqlite.absolute(url.parse(database_url)),
-            size,
-        )
-        self._timeout = timeout
+        super().__init__(sqlite.absolute(url.parse(database_url)), size)
 
     async def __aenter__(self) -> Self:
         return self

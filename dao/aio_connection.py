@@ -7,7 +7,6 @@ import contextlib
 import functools
 import os
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -17,7 +16,9 @@ import apsw.aio
 
 from dao import database_file, fork, sqlite, url
 from dao.engine import Connection
+from dao.errors import OperationalError
 from dao.eventloop import is_asyncio, running, shielded, within
+from dao.lending import warn_unclosed
 from dao.replay import done
 
 __all__ = ["abandon", "connect", "run"]
@@ -46,6 +47,10 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
         before = apsw.async_controller.set(functools.partial(kind, arguments[0]))  # type: ignore[arg-type] # the stub is wrong
         try:
             opened.append(await apsw.Connection.as_async(*arguments, statementcachesize=sqlite.STATEMENT_CACHE))
+        except RuntimeError as error:
+            raise OperationalError(
+                f"cannot open {arguments[0]}: {error}: this process has too many threads, no memory for another, or is ending"
+            ) from error
         finally:
             apsw.async_controller.reset(before)
 
@@ -77,8 +82,13 @@ async def run(
 
     Raises:
         RuntimeError: The connection belongs to another event loop, or the function raised StopIteration or GeneratorExit.
-        TypeError: The function returned before its work was done: a coroutine, a generator.
+        TypeError: It is no asynchronous connection, or the function returned before its work was done: a coroutine, a generator.
     """
+    if not getattr(connection, "is_async", False):
+        raise TypeError(
+            f"expected an asynchronous connection, got {type(connection).__name__}: open one with `await dao.aio.connect(url)`, or "
+            "use `await pool.run(function, …)`"
+        )
     fork.check(connection)
     at_work: list[bool] = []  # not empty while it is
     try:
@@ -126,18 +136,19 @@ class _Worker(_Controller):
     def __init__(self, path: str) -> None:
         self.path = path
         self._home = running()
+        # starts a thread that would keep the process alive until somebody closes the connection: it finds nothing to do
         super().__init__()
+        self._thread = threading.Thread(target=super().worker_thread_run, name=f"dao: {self.path}", daemon=True)
+        self._thread.start()
+
+    def worker_thread_run(self) -> None:
+        """Do nothing, in a thread that ends with this."""
 
     def configure(self, db: Connection) -> None:
         """Set the new connection up, in the thread."""
         super().configure(db)
         self._connection = weakref.ref(db)
         _OPEN.add(self)
-
-    def worker_thread_run(self) -> None:
-        """Hand the work over: apsw's own thread would keep the process alive until somebody closes the connection."""
-        self._thread = threading.Thread(target=super().worker_thread_run, name=f"dao: {self.path}", daemon=True)
-        self._thread.start()
 
     def send(self, call: Callable[[], Any]) -> Any:
         """Send a call to the thread; its result comes to the loop that the connection was opened in, and to no other."""
@@ -150,7 +161,7 @@ class _Worker(_Controller):
         if self in _OPEN:
             _OPEN.discard(self)
             if self._connection() is None:
-                warn(self.path)
+                warn_unclosed(self.path)
         # when its thread has ended, the garbage collector may take it apart before it drops the connection
         with contextlib.suppress(AttributeError):
             super().close()  # type: ignore[no-untyped-call] # apsw annotates no return
@@ -186,20 +197,11 @@ def abandon(connections: Iterable[apsw.AsyncConnection]) -> None:
 def _at_exit() -> None:
     workers = list(_OPEN)
     for path in sorted({worker.path for worker in workers}):
-        warn(path)
+        warn_unclosed(path)
     for worker in workers:
         worker.abandon()
     for worker in workers:
         worker._thread.join(1.0)  # what it does even then is undone when the file is next opened
-
-
-def warn(path: str) -> None:
-    """Warn of a database whose connections nobody has closed."""
-    warnings.warn(
-        f"{path}: asynchronous connections were not closed; use `async with` or `await pool.aclose()`",
-        ResourceWarning,
-        stacklevel=2,
-    )
 
 
 # after all other threads have ended, so that a loop in one of them is served to its end

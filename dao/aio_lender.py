@@ -13,12 +13,12 @@ from typing import Any
 import apsw
 
 from dao import url
-from dao.aio_connection import abandon, connect, warn
+from dao.aio_connection import abandon, connect
 from dao.aio_writer import TaskWriter
 from dao.errors import PoolClosed
 from dao.eventloop import Event, event, is_over, running, shielded, within
 from dao.fork import FORKED
-from dao.lending import is_broken, reset, timed_out
+from dao.lending import is_broken, reset, timed_out, warn_unclosed
 
 __all__ = ["Lender"]
 
@@ -89,6 +89,8 @@ class Lender:
         """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
         if self._idle or self._held or self._opening or self._writer:
             self._closed = FORKED
+        if self._writer is not None:
+            self._writer.unclosed.detach()
         self._forget()
         self._loop = self._writer = None
         self._moving = threading.Lock()
@@ -209,7 +211,7 @@ def _unclosed(path: str, idle: list[apsw.AsyncConnection], held: set[apsw.AsyncC
     """End what a pool leaves behind that nobody has any more."""
     if connections := [*idle, *held]:
         abandon(connections)
-        warn(path)
+        warn_unclosed(path)
 
 
 _POOLS: weakref.WeakSet[Lender] = weakref.WeakSet()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dao import url
 from dao.batch import Call
 from dao.eventloop import Event, event, poster, running, shielded, within
+from dao.lending import warn_unclosed
 from dao.writer import Writer
 
 __all__ = ["TaskWriter"]
@@ -19,6 +21,7 @@ class TaskWriter:
 
     def __init__(self, database_url: url.DatabaseURL) -> None:
         self.writer = Writer(database_url, _waking(running()))
+        self.unclosed = weakref.finalize(self, warn_unclosed, database_url.path)
         self._ended = event()
 
     def move(self) -> None:
@@ -48,6 +51,7 @@ class TaskWriter:
 
     def finish(self) -> None:
         """Take no more calls, run those that are queued, close the connection. Safe to repeat."""
+        self.unclosed.detach()
         self.writer.finish(self._ended)
 
     async def ended(self, timeout: float) -> bool:

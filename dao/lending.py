@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -30,6 +31,7 @@ __all__ = [
     "is_broken",
     "reset",
     "timed_out",
+    "warn_unclosed",
 ]
 
 P = ParamSpec("P")
@@ -204,3 +206,12 @@ def reset(connection: Connection) -> bool:
         return connection.txn_state() == _NO_TRANSACTION or not connection.filename
     except apsw.Error:
         return False
+
+
+def warn_unclosed(path: str) -> None:
+    """Warn of a database whose connections nobody has closed."""
+    warnings.warn(
+        f"{path}: asynchronous connections were not closed; use `async with` or `await pool.aclose()`",
+        ResourceWarning,
+        stacklevel=2,
+    )

@@ -17,21 +17,21 @@ __all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType, map, filter)
 
 
 def done(result: T) -> T:
     """Return what a function returned, unless its work is yet to be done, by when nobody keeps its transaction open.
 
     Raises:
-        TypeError: It is a coroutine or anything else to await, or a generator.
+        TypeError: It is a coroutine or anything else to await, a generator, or what `map` or `filter` gave.
     """
     if isinstance(result, _UNDONE) or hasattr(type(result), "__await__"):
         if isinstance(result, CoroutineType):
             result.close()  # or Python would warn that nobody awaits it
         raise TypeError(
             f"the function returned a {type(result).__name__}, whose work is yet to be done: pass a function that does it "
-            "before it returns, with no `async def` and no `yield`; list(…) makes a list of what a generator yields"
+            "before it returns, with no `async def` and no `yield`; list(…) makes a list of what a generator or `map` yields"
         )
     return result
 

@@ -23,6 +23,10 @@ WAYS = {
 pool = aio.Pool(url)
 run(lambda: pool.run(tasks.count))
 """,
+    "a pool that only writes": """
+pool = aio.Pool(url)
+run(lambda: pool.write(tasks.count))
+""",
     "a lifespan that raises": """
 async def lifespan():
     global pool
@@ -111,6 +115,35 @@ def test_pool_that_nobody_has_any_more_ends_its_threads_and_warns(loop, url, dat
     with pytest.warns(ResourceWarning, match=f"{database}: asynchronous connections were not closed"):
         loop.run(main)
     assert stored(url) == 1
+
+
+def test_pool_of_writes_that_nobody_has_any_more_warns(loop, url, database):
+    """The connection of `write` is one that was not closed, too; it used not to be told."""
+
+    async def main() -> None:
+        await aio.Pool(url).write(add)
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match=f"{database}: asynchronous connections were not closed"):
+        loop.run(main)
+    assert stored(url) == 1
+
+
+def test_connection_for_which_no_thread_can_be_started_is_refused(loop, url):
+    """With too many threads `connect` raised a bare RuntimeError, or waited for ever; a pool's health is an answer."""
+    normal = threading.stack_size(1 << 46)
+
+    async def main() -> None:
+        with pytest.raises(dao.OperationalError, match=r"cannot open .*thread.*: this process has too many threads"):
+            await aio.connect(url)
+        pool = aio.Pool(url)
+        health = await pool.health()
+        assert (health.ok, "too many threads" in (health.error or ""), pool.stats().active) == (False, True, 0)
+
+    try:
+        loop.run(main)
+    finally:
+        threading.stack_size(normal)
 
 
 # ---------------------------------------------------------------- another loop

@@ -60,6 +60,8 @@ UNDONE = [
     generator,
     Callers(),
     lambda connection, function=coroutine: function(connection),
+    lambda connection: map(add, [connection]),
+    lambda connection: filter(add, [connection]),
     tasks.iter_all,
 ]
 
@@ -153,6 +155,11 @@ def test_asynchronous_connection_where_a_plain_one_belongs_is_refused(loop, url)
                 TypeError, match=r"an asynchronous one: .* `await dao.aio.run\(connection, function, …\)`"
             ):
                 call()
+        for wrong in (url, dao.Pool(url), dao.connect(url)):
+            with pytest.raises(
+                TypeError, match=r"expected an asynchronous connection, got (str|Pool|Connection): open"
+            ):
+                await aio.run(wrong, tasks.count)
         assert await aio.run(connection, tasks.count) == 0
         outside.append(connection)
         async with aio.Pool(url) as pool:
