@@ -34,6 +34,8 @@ __all__ = [
 #: What the migration functions work on: a connection that the caller owns, or a database URL.
 Target = Connection | str | url.DatabaseURL
 
+_PLAIN = {"row_trace": None, "cursor_factory": apsw.Cursor, "authorizer": None}
+
 
 @contextlib.contextmanager
 def opened(target: Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
@@ -53,13 +55,16 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
                 "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
                 "a transaction of its own"
             )
-        # The caller may have rows made into something else than tuples.
-        row_trace, target.row_trace = target.row_trace, None
+        # the caller may have rows made into something else than tuples, or forbid what a run has to do
+        kept = {name: getattr(target, name) for name, value in _PLAIN.items() if getattr(target, name) is not value}
         try:
+            for name in kept:
+                setattr(target, name, _PLAIN[name])
             with translated(target):
                 yield target
         finally:
-            target.row_trace = row_trace
+            for name, value in kept.items():
+                setattr(target, name, value)
         return
     parsed = url.parse(target)
     if read_only:

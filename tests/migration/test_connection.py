@@ -92,6 +92,26 @@ def test_apply_callers_connection_gets_its_settings_back(theirs, tmp_path, enfor
     assert not theirs.in_transaction
 
 
+def test_apply_callers_connection_that_forbids_or_makes_other_rows_is_used(theirs, three):
+    """What they forbid their own statements, and what their cursors make of rows, is not the run's.
+
+    Cursors used to make it call the file damaged, an authorizer to end it with the driver's error.
+    """
+
+    class Cursor(apsw.Cursor):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.row_trace = as_dict
+
+    def forbid(_action, *_what):
+        return apsw.SQLITE_DENY
+
+    theirs.cursor_factory, theirs.authorizer = Cursor, forbid
+    assert len(migrate.apply(theirs, three)) == 3
+    assert migrate.status(theirs, three).is_current
+    assert (theirs.cursor_factory, theirs.authorizer) == (Cursor, forbid)
+
+
 @pytest.mark.parametrize("value", [0, 1])
 @pytest.mark.parametrize("pragma", ["ignore_check_constraints", "legacy_alter_table", "recursive_triggers"])
 def test_apply_what_a_script_sets_for_the_connection_ends_with_the_run(theirs, tmp_path, pragma, value):
