@@ -33,7 +33,7 @@ _CALLED: dict[str, tuple[tuple[Any, str], ...]] = {
     "the ledger: its rows": ((ledger.Writer, "together"),),
     "checks: file, rows, foreign keys": (
         (runner, "integrity_problems"),
-        (runner, "foreign_key_violations"),
+        (runner.Before, "of"),
         (runner, "holds_rows"),
         (runner, "check"),
         (drift, "is_clean"),

@@ -8,6 +8,7 @@ import click
 
 from dao import migrate, settings
 from dao.cli.common import (
+    allow_broken_option,
     allow_loss_option,
     allow_out_of_order_option,
     common,
@@ -31,6 +32,7 @@ __all__ = ["init", "redo", "reset", "rollback"]
 @each_option
 @allow_out_of_order_option
 @allow_loss_option
+@allow_broken_option
 @data_loss_option
 @no_snapshot_option
 def rollback(
@@ -42,6 +44,7 @@ def rollback(
     each: bool,
     allow_out_of_order: bool,
     allow_loss: tuple[str, ...],
+    allow_broken: tuple[str, ...],
     allow_data_loss: bool,
     no_snapshot: bool,
 ) -> None:
@@ -60,6 +63,7 @@ def rollback(
             allow_out_of_order=allow_out_of_order,
             allow_data_loss=allow_data_loss,
             allow_loss=allow_loss,
+            allow_broken=allow_broken,
             snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )
@@ -70,6 +74,7 @@ def rollback(
 @common(changes=True)
 @click.option("--steps", type=click.IntRange(min=1), default=1, metavar="N", help="Redo the latest N. [default: 1]")
 @allow_loss_option
+@allow_broken_option
 @data_loss_option
 @no_snapshot_option
 def redo(
@@ -77,6 +82,7 @@ def redo(
     output: Output,
     steps: int,
     allow_loss: tuple[str, ...],
+    allow_broken: tuple[str, ...],
     allow_data_loss: bool,
     no_snapshot: bool,
 ) -> None:
@@ -91,6 +97,7 @@ def redo(
             steps=steps,
             allow_data_loss=allow_data_loss,
             allow_loss=allow_loss,
+            allow_broken=allow_broken,
             snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )

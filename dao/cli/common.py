@@ -167,6 +167,12 @@ allow_loss_option = click.option(
     metavar="TABLE[.COLUMN]",
     help="Commit although data of this table, or the values of this column, are lost. Can be given several times.",
 )
+allow_broken_option = click.option(
+    "--allow-broken",
+    multiple=True,
+    metavar="NAME",
+    help="Commit although this view or trigger, or a foreign key of this table, does not work. Can be given several times.",
+)
 no_snapshot_option = click.option(
     "--no-snapshot",
     is_flag=True,

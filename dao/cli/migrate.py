@@ -9,6 +9,7 @@ import click
 from dao import migrate, settings
 from dao.cli.common import (
     MISMATCH,
+    allow_broken_option,
     allow_loss_option,
     allow_out_of_order_option,
     common,
@@ -30,6 +31,7 @@ __all__ = ["migrate_", "resolve"]
 @each_option
 @allow_out_of_order_option
 @allow_loss_option
+@allow_broken_option
 @data_loss_option
 @no_snapshot_option
 @click.pass_context
@@ -42,6 +44,7 @@ def migrate_(
     each: bool,
     allow_out_of_order: bool,
     allow_loss: tuple[str, ...],
+    allow_broken: tuple[str, ...],
     allow_data_loss: bool,
     no_snapshot: bool,
 ) -> None:
@@ -58,6 +61,7 @@ def migrate_(
             allow_out_of_order=allow_out_of_order,
             allow_data_loss=allow_data_loss,
             allow_loss=allow_loss,
+            allow_broken=allow_broken,
             snapshots=0 if no_snapshot else config.snapshots,
             report=output.report,
         )

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import UNSAFE, allow_loss_option, allow_out_of_order_option, common
+from dao.cli.common import UNSAFE, allow_broken_option, allow_loss_option, allow_out_of_order_option, common
 from dao.cli.output import Output, milliseconds, plain
 from dao.cli.streams import is_terminal
 
@@ -37,6 +37,7 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
 )
 @allow_out_of_order_option
 @allow_loss_option
+@allow_broken_option
 def rehearse(
     config: settings.Settings,
     output: Output,
@@ -46,6 +47,7 @@ def rehearse(
     memory_limit: int | None,
     allow_out_of_order: bool,
     allow_loss: tuple[str, ...],
+    allow_broken: tuple[str, ...],
 ) -> int:
     """Try the pending migrations on a copy.
 
@@ -62,6 +64,7 @@ def rehearse(
             steps=steps,
             allow_out_of_order=allow_out_of_order,
             allow_loss=allow_loss,
+            allow_broken=allow_broken,
             round_trip=round_trip,
             memory_limit=None if memory_limit is None else memory_limit * _MEGABYTE,
             report=report,

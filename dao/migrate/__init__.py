@@ -157,18 +157,20 @@ def apply(
     allow_out_of_order: bool = False,
     allow_data_loss: bool = False,
     allow_loss: Collection[str] = (),
+    allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
     """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
 
     Writes, in one transaction; with `each`, in one for every migration. A database that does not exist is created.
-    Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo everything.
-    With nothing pending it only reads. What was there before and has gone at the end, rows, or tables or columns that held
-    something, is refused, unless its script declares it, `allow_loss` names it (`table`, with all that is in it, or
-    `table.column`), or `allow_data_loss`. Before a file that holds rows is changed, a snapshot of it is taken beside it, and
-    the newest `snapshots` of them are kept; 0 takes none. Safe to repeat, and to run in several processes at once: the others
-    wait, and find nothing to do.
+    Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo everything. So is
+    what worked before, or is new, and does not work: views, triggers, and foreign keys and virtual tables whose table has gone;
+    unless `allow_broken` has its name, which is the child's for a foreign key. With nothing pending it only reads. What was
+    there before and has gone at the end, rows, or tables or columns that held something, is refused, unless its script
+    declares it, `allow_loss` names it (`table`, with all that is in it, or `table.column`), or `allow_data_loss`. Before a
+    file that holds rows is changed, a snapshot of it is taken beside it, and the newest `snapshots` of them are kept; 0 takes
+    none. Safe to repeat, and to run in several processes at once: the others wait, and find nothing to do.
 
     `report` is told what happens while it happens. What it raises undoes the run; but what is committed stays, and if it was
     told of that, its exception is logged. So are old snapshots that cannot be removed.
@@ -177,7 +179,7 @@ def apply(
         MigrationFileError: A file is not what it should be.
         LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one.
         MigrationFailed: A script failed; it says where.
-        CheckFailed: A foreign key was broken, data would get lost, or the file is damaged.
+        CheckFailed: A foreign key was broken, data would get lost, something would not work, or the file is damaged.
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
         DiskFull: There is no room, for the snapshot for one.
         CommitUnknown: The commit met an I/O error. To repeat the run is safe: it begins with what is stored.
@@ -209,6 +211,7 @@ def apply(
             each=each,
             allow_data_loss=allow_data_loss,
             allow_loss=allow_loss,
+            allow_broken=allow_broken,
             snapshots=snapshots,
             report=report,
         )
@@ -233,6 +236,7 @@ def rollback(
     allow_out_of_order: bool = False,
     allow_data_loss: bool = False,
     allow_loss: Collection[str] = (),
+    allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
@@ -264,6 +268,7 @@ def rollback(
             each=each,
             allow_data_loss=allow_data_loss,
             allow_loss=allow_loss,
+            allow_broken=allow_broken,
             snapshots=snapshots,
             report=report,
         )
@@ -276,6 +281,7 @@ def redo(
     steps: int = 1,
     allow_data_loss: bool = False,
     allow_loss: Collection[str] = (),
+    allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     report: Report | None = None,
 ) -> list[Result]:
@@ -315,6 +321,7 @@ def redo(
             decide,
             allow_data_loss=allow_data_loss,
             allow_loss=allow_loss,
+            allow_broken=allow_broken,
             snapshots=snapshots,
             report=report,
         )

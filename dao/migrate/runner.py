@@ -27,7 +27,7 @@ from dao.errors import (
     ReadOnlyDatabase,
 )
 from dao.migrate import drift, ledger, session
-from dao.migrate.checks import Broken, check, foreign_key_violations, integrity_problems
+from dao.migrate.checks import integrity_problems
 from dao.migrate.content import holds_rows
 from dao.migrate.directives import Allowance
 from dao.migrate.events import Drifted, Finished, Notice, Removed, Report, Result, Snapshotted, Started, tell_done
@@ -38,7 +38,7 @@ from dao.migrate.loss import Loss, refuse
 from dao.migrate.plan import Step
 from dao.migrate.script import run_script
 from dao.migrate.target import exclusive
-from dao.migrate.usable import Texts, check_schema, texts
+from dao.migrate.usable import Before, check
 
 if TYPE_CHECKING:
     from dao.migrate.snapshot import Snapshot
@@ -55,10 +55,11 @@ def run(
     each: bool = False,
     allow_data_loss: bool = False,
     allow_loss: Collection[str] = (),
+    allow_broken: Collection[str] = (),
     guard: Guard | None = None,
     snapshots: int = 0,
     report: Report | None = None,
-    schema: Texts | None = None,
+    before: Before | None = None,
     settled: bool = True,
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
@@ -69,8 +70,8 @@ def run(
     a transaction is refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came before, in
     other runs. With `snapshots`, one of a file that holds rows is taken before anything changes, and so many are kept.
 
-    At each commit everything in the schema has to work that did when its transaction began, or in `schema` if that is given;
-    not if it is not yet `settled`, because other scripts follow that would share the transaction.
+    At each commit everything has to work that did when its transaction began, or `before` if that is given, but for what
+    `allow_broken` names; not if it is not yet `settled`, because other scripts follow that would share the transaction.
 
     What `report` raises ends the run as any other error does. What it raises when told of something that is committed already
     is logged, and so are old snapshots that cannot be removed: the run has done what it says.
@@ -94,7 +95,7 @@ def run(
     allowed = Allowance.of(allow_loss)
     found = told = drift.Found()
     # before the lock is taken: it reads the whole file
-    problems = integrity_problems(connection)
+    problems = integrity_problems(connection) if before is None else before.problems
     with session.of_run(connection), contextlib.ExitStack() as until_done:
         while todo is None or todo:
             connection.pragma("foreign_keys", enforced)
@@ -120,11 +121,12 @@ def run(
                     tell(Snapshotted(until_done.enter_context(_snapshot(connection, state, tell, keep=snapshots))))
                     snapshots = 0
                 batch = _first_batch(todo, each=each)
-                before = foreign_key_violations(connection) if todo else Broken()
                 clean = prepare is None and drift.is_clean(connection, state)
-                there = None if not todo or not settled else texts(connection) if schema is None else schema
+                there = before or Before.of(connection, problems)
                 watching = guard or Guard(connection)
-                world = _World(migrations, state, watching, allow_data_loss, allowed, clean, before, problems, there)
+                world = _World(
+                    migrations, state, watching, allow_data_loss, allowed, allow_broken, clean, there, settled=settled
+                )
                 if prepare is not None:
                     prepare()
                     prepare = None
@@ -165,12 +167,12 @@ class _World:
     guard: Guard
     allow_data_loss: bool
     allowed: Allowance
+    allow_broken: Collection[str]
     #: The schema was what its migrations make and nothing else, before the run.
     clean: bool
-    #: What was broken before the transaction, and the schema of then, if it has to work after it.
-    broken: Broken
-    problems: frozenset[str]
-    schema: Texts | None
+    #: What the transaction found, and whether it has to work at its end.
+    before: Before
+    settled: bool
 
 
 @contextlib.contextmanager
@@ -262,10 +264,9 @@ def _check(connection: Connection, step: Step, result: Result, world: _World, te
     Raises:
         CheckFailed: Something is broken that was not.
     """
-    check(connection, world.broken, world.problems)
     notices: list[str] = []
-    if world.schema is not None:
-        check_schema(connection, world.schema, notices.append)
+    if world.settled:
+        check(connection, world.before, notices.append, world.allow_broken)
     for text in notices:
         tell(Notice(step, text))
     return attrs.evolve(result, notices=(*result.notices, *notices))
@@ -308,7 +309,7 @@ def _note_schema(connection: Connection, batch: Sequence[Step], world: _World) -
     """Note the schema that scripts have left. A rollback may leave any; it is not held against it, but it is said."""
     undone = any(step.direction == "rollback" for step in batch)
     clean = world.clean and not undone
-    found = drift.record(connection, world.migrations, world.ledger, schema_before=world.schema, clean=clean)
+    found = drift.record(connection, world.migrations, world.ledger, schema_before=world.before.schema, clean=clean)
     return found if undone else attrs.evolve(found, unknown=None)
 
 

@@ -1,8 +1,8 @@
-"""Whether everything in a schema still works: SQLite notices that something refers to what is gone when it is used, not before.
+"""Whether a run may commit: everything that worked before works, keys, rows and all that is in the schema.
 
-SQLite's compiler is the judge: it is given, and does not run, what uses a view, a table or its triggers. Only what has changed, or
-names what has, is asked for. What was broken before is found only if something is broken now, in a database in memory that is
-made from the schema's text of then.
+SQLite notices that something refers to what is gone when it is used, not before. Its compiler is the judge: it is given, and
+does not run, what uses a view, a table or its triggers. Only what has changed, or names what has, is asked for. What of it
+was broken before is found only if something is broken now, in a database in memory that is made from the schema's text of then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -19,27 +21,16 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import CheckFailed
-from dao.migrate.checks import Mismatch, foreign_key_violations, message
+from dao.migrate.checks import Broken, Unusable, Violation, foreign_key_violations, integrity_check, message
 from dao.migrate.content import quoted
 from dao.migrate.ledger import TABLES
 
-__all__ = [
-    "VAGUE",
-    "Texts",
-    "Unusable",
-    "broken",
-    "check_schema",
-    "compiles",
-    "is_elsewhere",
-    "reads",
-    "texts",
-    "trigger_problem",
-]
+__all__ = ["VAGUE", "Before", "broken", "check", "compiles", "is_elsewhere", "reads", "trigger_problem"]
 
-#: A schema: type, name, table and SQL of all that is in it.
-Texts = frozenset[tuple[str, str, str, str | None]]
+#: A schema: type, name, table, SQL and place in the file of all that is in it.
+Texts = frozenset[tuple[str, str, str, str | None, int]]
 
-_TEXTS = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema"
+_TEXTS = "SELECT type, name, tbl_name, sql, rootpage FROM main.sqlite_schema"
 _COLUMNS = "SELECT name FROM pragma_table_xinfo(?, 'main') WHERE hidden = 0"
 _KEYS = """
 SELECT DISTINCT child.value, key."table" FROM json_each(?) AS child, pragma_foreign_key_list(child.value, 'main') AS key
@@ -48,8 +39,9 @@ _LEDGER = frozenset(name.casefold() for name in TABLES)
 #: What SQLite says if something is missing that a program registers with its connection.
 _ELSEWHERE = re.compile(
     r"(no such|unknown)( window)? function|no such (collation sequence|module|tokenizer)|unknown tokenizer|unsafe use of|"
-    r"vtable constructor failed|not authorized|access to .* is prohibited"
+    r"vtable constructor failed|not authorized|access to .* prohibited|may not be used as a window|non-aggregate"
 )
+_NO_TABLE = re.compile(r"no such table: (?:main\.)?(.+)", re.DOTALL)
 _VIRTUAL = "create virtual table"  # as SQLite writes it
 #: What fts4 says of a table whose content has gone, and of one that never had any.
 VAGUE = "SQL logic error"
@@ -57,70 +49,79 @@ _MANY = 200  # names that have changed: to look for each everywhere would take l
 _CURE = (
     "Mend, or drop, in the migration what refers to what is gone. A table is rebuilt by making the new one under another name, "
     "copying, dropping the old one and renaming the new one: to rename the old one takes along what refers to it "
-    "(sqlite.org/lang_altertable.html)"
+    "(sqlite.org/lang_altertable.html). If it is meant, or a migration of a later run mends it:"
 )
 
 
 @attrs.frozen
-class Unusable:
-    """A view, a trigger, a table or a foreign key (`name` is its table's) that does not work, and what SQLite says of it."""
+class Before:
+    """What a transaction finds: the foreign keys that are broken, what is wrong in rows, and the schema."""
 
-    type: str
-    name: str
-    reason: str
+    broken: Broken
+    problems: Collection[str]
+    schema: Texts
 
-    def __str__(self) -> str:
-        return f"{self.what}: {self.reason}"
-
-    @property
-    def what(self) -> str:
-        """What it is, with its name."""
-        return f"the {self.type}{' of' if self.type == 'foreign key' else ''} {self.name}"
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What it is: a table may have several foreign keys, and they have no names."""
-        names = (self.type, self.name.casefold())
-        return (*names, self.reason) if self.type == "foreign key" else names
+    @classmethod
+    def of(cls, connection: Connection, problems: Collection[str]) -> Before:
+        """Return it; `problems` are those that `PRAGMA integrity_check` has found."""
+        return cls(foreign_key_violations(connection), problems, _texts(connection))
 
 
-def texts(connection: Connection) -> Texts:
-    """Return the schema as text. Reads it in one query."""
-    rows: list[Any] = connection.execute(_TEXTS).fetchall()
-    return frozenset(rows)
+def check(
+    connection: Connection, before: Before, notice: Callable[[str], object], allowed: Collection[str] = ()
+) -> None:
+    """Check the database inside the run's transaction against what it was before. Runs nothing, and changes nothing.
 
-
-def check_schema(connection: Connection, before: Texts, notice: Callable[[str], object]) -> None:
-    """Refuse a schema in which something does not work that did before, or is new. Runs nothing, and changes nothing.
-
-    `notice` is told what cannot be judged, because a function, collation or module is not registered here.
+    `notice` is told what cannot be judged, because a function, collation or module is not registered here. Of what is `allowed`,
+    by the names of views, triggers and tables, nothing has to work.
 
     Raises:
-        CheckFailed: There is any; `.violations` are `Unusable`.
+        CheckFailed: A foreign key or something in the schema is broken that was not, or is new, or `PRAGMA integrity_check` finds
+            what it did not; `.violations` has all.
     """
-    now = texts(connection)
-    if now == before:
-        return
-    changed = frozenset(row[2].casefold() for row in before ^ now)
+    now = _texts(connection)
+    renamed = _renaming(before.schema, now)
+    keys = foreign_key_violations(connection) - Counter({_as(one, renamed): n for one, n in before.broken.items()})
+    if rows := [one for one in keys if isinstance(one, Violation)]:
+        shown = [f"{one}" + (f" ({keys[one]} rows)" if keys[one] > 1 else "") for one in rows]
+        raise CheckFailed(message("these migrations leave foreign keys broken", shown), violations=rows)
+    known = [renamed(problem) for problem in before.problems]
+    if problems := [problem for problem in integrity_check(connection) if problem not in known]:
+        raise CheckFailed(message("the database is not intact after these migrations", problems), violations=problems)
+    # a root page moves without a change
+    changed = {row[2].casefold() for row in {row[:4] for row in before.schema} ^ {row[:4] for row in now}}
+    judged = [one for one in keys if isinstance(one, Unusable)]
+    judged += _judge(connection, now, changed) if changed else ()
+    allowed = {name.casefold() for name in allowed}
     found = []
-    for one in sorted(_judge(connection, now, changed), key=lambda one: (one.type, one.name)):
+    for one in _sorted(one for one in judged if one.name.casefold() not in allowed):
         if is_elsewhere(one.reason):
             notice(f"cannot tell whether {one.what} works: {one.reason}")
         # one that is new never had any content
-        elif one.reason != VAGUE or any(row[1] == one.name for row in before):
+        elif one.reason != VAGUE or any(row[1] == one.name for row in before.schema):
             found.append(one)
     if found:
-        known = {one.key for one in _of_text(before)}
-        found = [one for one in found if one.key not in known]
+        broken_before = {_key(_as(one, renamed)) for one in _of_text(before.schema)}
+        found = [one for one in found if _key(one) not in broken_before]
     if found:
-        shown = message("these migrations leave what does not work", list(map(str, found)))
-        raise CheckFailed(f"{shown}\n{_CURE}", violations=found)
+        what = message("these migrations leave what does not work", [str(one) for one in found])
+        options = " ".join(f"--allow-broken {shlex.quote(name)}" for name in dict.fromkeys(one.name for one in found))
+        raise CheckFailed(f"{what}\n{_CURE} {options}", violations=found)
+
+
+def _sorted(found: Iterable[Unusable]) -> list[Unusable]:
+    return sorted(found, key=lambda one: (one.type, one.name))
+
+
+def _key(one: Unusable) -> tuple[str, ...]:
+    # a table may have several foreign keys, and they have no names
+    key = (one.type, one.name.casefold())
+    return (*key, one.reason.casefold()) if one.type == "foreign key" else key
 
 
 def broken(connection: Connection) -> list[Unusable]:
     """Return what does not work in the schema of a database, as far as SQLite alone can tell. Reads its text in one query."""
-    found = [one for one in _of_text(texts(connection)) if one.reason != VAGUE and not is_elsewhere(one.reason)]
-    return sorted(found, key=lambda one: (one.type, one.name))
+    return _sorted(one for one in _of_text(_texts(connection)) if one.reason != VAGUE)
 
 
 def is_elsewhere(reason: str) -> bool:
@@ -154,43 +155,112 @@ def trigger_problem(
 
 def _fires(connection: Connection, sql: str) -> str | None:
     problem = compiles(connection, sql)
-    # what fires nothing cannot be done to a view; a virtual table's own tables are guarded by SQLite
-    return None if problem is None or problem.endswith(("because it is a view", "may not be modified")) else problem
+    if problem is None or problem.endswith("may not be modified"):  # a virtual table's own tables are guarded by SQLite
+        return None
+    # what fires nothing cannot be done to a view; a trigger cannot write to one, either
+    view = problem.removeprefix("cannot modify ").removesuffix(" because it is a view")
+    return None if view != problem and quoted(view) in sql.partition(" SET ")[0] else problem
+
+
+# ---------------------------------------------------------------- the schema of before
+
+
+def _texts(connection: Connection) -> Texts:
+    rows: list[Any] = connection.execute(_TEXTS).fetchall()
+    return frozenset(rows)
+
+
+def _renaming(before: Texts, now: Texts) -> Callable[[str], str]:
+    """Return a function that puts the present name of a table for that of before: it is where it was in the file."""
+    names = {row[1] for row in now}
+    places = {place: name for type, name, _, _, place in now if type == "table" and place}
+    new = {
+        name.casefold(): places[place]
+        for type, name, _, _, place in before
+        if type == "table" and name not in names and place in places
+    }
+    if not new:
+        return lambda text: text
+    old = re.compile(rf"(?<![\w$])(?:{'|'.join(map(re.escape, new))})(?![\w$])", re.IGNORECASE)
+    return lambda text: old.sub(lambda found: new.get(found[0].casefold(), found[0]), text)
+
+
+def _as(one: Any, renamed: Callable[[str], str]) -> Any:
+    if isinstance(one, Violation):
+        return attrs.evolve(one, table=renamed(one.table), parent=renamed(one.parent))
+    return attrs.evolve(one, name=renamed(one.name), reason=renamed(one.reason))
 
 
 def _of_text(schema: Texts) -> list[Unusable]:
-    """Return what does not work in a schema, made from its text in memory; nothing if the text alone does not make it."""
-    connection = apsw.Connection(":memory:")
-    try:
+    """Return what does not work in a schema, made from its text in memory, without what cannot be judged there.
+
+    Something stands in for the functions and collations that a program registers. What needs a module, or names what does,
+    is left out.
+    """
+    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+        connection.execute("ANALYZE")  # views may show its tables
+        own = [row for row in schema if not row[1].startswith("sqlite_")]
         # shadow tables come with their virtual tables, and views and triggers may refer to anything
-        kinds = ["table", "index", "view", "trigger"]
-        for _, name, _, sql in sorted(schema, key=lambda row: (kinds.index(row[0]), not _is_virtual(row[3]))):
-            if sql is not None and not name.startswith("sqlite_"):
-                try:
-                    connection.execute(sql)
-                except apsw.SQLError as error:
-                    if _is_virtual(sql) or "already exists" not in str(error):
-                        return []
-        found = list(_judge(connection, schema, frozenset(row[2].casefold() for row in schema)))
-        mismatches = [one for one in foreign_key_violations(connection) if isinstance(one, Mismatch)]
-        return [*found, *(Unusable("foreign key", one.table, one.reason) for one in mismatches)]
-    finally:
-        connection.close()
+        tables = sorted(own, key=lambda row: (row[0] == "index", not _is_virtual(row[3])))
+        missing = {
+            row[2].casefold() for row in tables if row[0] in {"table", "index"} and not _made(connection, row[3])
+        }
+        unknown = _naming(_there(schema), missing)
+        known = frozenset(
+            row for row in own if row[2].casefold() not in missing and not unknown((row[3] or "").casefold())
+        )
+        for row in sorted(known, key=lambda row: row[0] == "trigger"):
+            if row[0] in {"view", "trigger"}:
+                _made(connection, row[3])
+        everything = frozenset(row[2].casefold() for row in known)
+        while True:
+            found = [*_judge(connection, known, everything)]
+            found += [one for one in foreign_key_violations(connection) if isinstance(one, Unusable)]
+            if not any(_stood_in_for(connection, one.reason) for one in found):
+                return [one for one in found if not is_elsewhere(one.reason)]
+
+
+def _made(connection: Connection, sql: str | None) -> bool:
+    try:
+        connection.execute(sql or "")
+    except apsw.Error as error:
+        if _stood_in_for(connection, str(error)):
+            return _made(connection, sql)
+        return not _is_virtual(sql) and "already exists" in str(error)
+    return True
+
+
+def _stood_in_for(connection: Connection, reason: str) -> bool:
+    """Register something for a function or collation that is missing; return whether one is."""
+    what, _, name = reason.partition(": ")
+    if what in {"no such function", "unknown function"}:
+        connection.create_scalar_function(name.removesuffix("()"), lambda *_: None, deterministic=True)
+    elif what == "no such collation sequence":
+        connection.create_collation(name, lambda *_: 0)
+    else:
+        return False
+    return True
 
 
 # ---------------------------------------------------------------- judgement
 
 
+def _there(schema: Texts) -> dict[str, tuple[str, str, str]]:
+    """Return tables and views: what each is, its name and its text, by the name, as names and texts compare."""
+    return {
+        name.casefold(): ("virtual table" if _is_virtual(sql) else type, name, (sql or "").casefold())
+        for type, name, _, sql, _ in schema
+        if type in {"table", "view"}
+    }
+
+
 def _judge(connection: Connection, schema: Texts, changed: AbstractSet[str]) -> Iterator[Unusable]:
     """Yield what does not work among what has changed, by the names of tables and views, and what names that."""
-    # names and texts as they compare
-    there: dict[str, tuple[str, str, str]] = {}
+    there = _there(schema)
     triggers: dict[str, list[tuple[str, str]]] = {}
-    for type, name, table, sql in schema:
+    for type, name, table, sql, _ in schema:
         if type == "trigger":
             triggers.setdefault(table.casefold(), []).append((name, (sql or "").casefold()))
-        elif type != "index":
-            there[name.casefold()] = ("virtual table" if _is_virtual(sql) else type, name, (sql or "").casefold())
     names = _naming(there, changed)
     for key, (type, name, text) in there.items():
         is_named = key in changed or names(text)
@@ -202,18 +272,30 @@ def _judge(connection: Connection, schema: Texts, changed: AbstractSet[str]) -> 
         elif is_named and type == "virtual table":
             problem = reads(connection, name)
         if problem is not None:
-            yield Unusable(type, name, problem)
+            yield Unusable(type, name, _said(problem, schema))
         elif type != "virtual table":
             own = triggers.get(key, [])
             firing = " ".join(text for _, text in own if key in changed or names(text))
             # what stands in the table itself is compiled with an INSERT
             firing += " insert" if key in changed and type == "table" else ""
-            yield from _judge_writes(connection, type, name, firing, [trigger for trigger, _ in own])
+            for one in _judge_writes(connection, type, name, firing, [trigger for trigger, _ in own]):
+                yield attrs.evolve(one, reason=_said(one.reason, schema))
     yield from _judge_keys(connection, there, changed)
+
+
+def _said(problem: str, schema: Texts) -> str:
+    """Return what SQLite should have said: what is not there, and called like a function, is a module's."""
+    if gone := _NO_TABLE.fullmatch(problem):
+        called = re.compile(rf"(?:from|join|,)\s*\W?{re.escape(gone[1])}\W?\s*\(", re.IGNORECASE)
+        if any(called.search(row[3] or "") for row in schema if row[0] in {"view", "trigger"}):
+            return f"no such module: {gone[1]}"
+    return problem
 
 
 def _naming(there: Mapping[str, tuple[str, str, str]], changed: AbstractSet[str]) -> Callable[[str], bool]:
     """Return a function that tells whether a text names one of these, or a view that does."""
+    if not changed:
+        return lambda _text: False
     # a quote in a name is two in a text
     if len(changed) > _MANY or any(set(name) & set("\"'`[]") for name in changed):
         return lambda _text: True
@@ -254,7 +336,7 @@ def _judge_keys(
     connection: Connection, there: Mapping[str, tuple[str, str, str]], changed: AbstractSet[str]
 ) -> Iterator[Unusable]:
     """Look for the parents of foreign keys. Whether their columns are a key is what `PRAGMA foreign_key_check` tells."""
-    gone = _naming({}, changed - there.keys()) if changed - there.keys() else lambda _text: False
+    gone = _naming({}, changed - there.keys())
     children = [
         name for key, (_, name, text) in there.items() if "references" in text and (key in changed or gone(text))
     ]

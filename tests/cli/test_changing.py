@@ -128,7 +128,25 @@ def test_migrate_ambiguous_target_asks_for_more(run):
     refused(run("migrate", "--to", "000"), "'000' may be any of 0001_a, 0002_b, 0003_c: give more of the id")
 
 
-# ---------------------------------------------------------------- what a script loses
+# ---------------------------------------------------------------- what a script breaks or loses
+
+
+@pytest.mark.parametrize("verb", ["migrate", "rollback", "redo", "rehearse"])
+def test_run_that_breaks_something_is_refused_until_allowed(run, path, folder, verb):
+    """The message names what does not work any more, and the option with which it is done all the same."""
+    broken = 'CREATE VIEW "a view" AS SELECT none FROM a;'
+    write(folder, {"0003_c.rollback.sql": f"DROP TABLE c; {broken}"} if verb == "rollback" else {"0004_d.sql": broken})
+    run("migrate", *(() if verb in {"rollback", "redo"} else ("--to", "0003")))
+    if verb == "redo":
+        write(folder, {"0004_d.sql": broken.replace("none", "id"), "0004_d.rollback.sql": 'DROP VIEW "a view";'})
+        run("migrate")
+        run("accept", "0004")
+        write(folder, {"0004_d.sql": broken})
+    outcome = run(verb)
+    assert outcome.code != 0
+    assert "the view a view: no such column: none" in outcome.err + outcome.out
+    assert "--allow-broken 'a view'" in outcome.err + outcome.out
+    assert run(verb, "--allow-broken", "A view").code == 0
 
 
 @pytest.mark.parametrize("option", [("--allow-data-loss",), ("--allow-loss", "x.y", "--allow-loss", '"A"')], ids=len)

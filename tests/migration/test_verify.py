@@ -194,7 +194,7 @@ def test_verify_broken_foreign_key_is_a_problem(second):
     """A script that leaves rows without their parents is found, though foreign keys are not enforced while it runs."""
     found = second("UPDATE t SET p = 4711 WHERE p IS NOT NULL;", "UPDATE t SET p = NULL;")
     assert found["empty"].ok
-    assert "apply fails: " in found["generated rows"].problems[0]
+    assert "apply is refused: " in found["generated rows"].problems[0]
     assert "p = 4711 refers to a row of p that does not exist" in found["generated rows"].problems[0]
 
 

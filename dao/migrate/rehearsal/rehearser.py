@@ -11,6 +11,7 @@ import attrs
 from dao.engine import Connection
 from dao.errors import OperationalError
 from dao.migrate import ledger
+from dao.migrate.checks import integrity_problems
 from dao.migrate.copies import database_of, remove_leftovers, size_of
 from dao.migrate.directives import Allowance
 from dao.migrate.events import Event
@@ -25,7 +26,7 @@ from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
 from dao.migrate.rehearsal.working_copy import Copy, default_limit, working_copy
 from dao.migrate.runner import _first_batch
 from dao.migrate.target import Target, exists, name_of, opened, translated
-from dao.migrate.usable import texts
+from dao.migrate.usable import Before
 
 __all__ = ["rehearse"]
 
@@ -40,6 +41,7 @@ def rehearse(
     steps: int | None = None,
     allow_out_of_order: bool = False,
     allow_loss: Collection[str] = (),
+    allow_broken: Collection[str] = (),
     round_trip: bool = False,
     memory_limit: int | None = None,
     report: Report | None = None,
@@ -50,7 +52,7 @@ def rehearse(
     its place. The copy is in memory or, beyond `memory_limit` bytes (1 GiB or a quarter of the machine's memory, whichever
     is less), in a temporary file beside the database, which goes at the end. Every migration is a run of its own with all
     checks, so that what precedes a failure is reported too. Data that it loses is reported, and does not stop it; that is
-    judged, as `apply` does, for those together that share a transaction there, and with the same `allow_loss`. Scripts that lose rows or drop tables run more than once, to find which rows. With `round_trip`, what was
+    judged, as `apply` does, for those together that share a transaction there, and with the same `allow_loss` and `allow_broken`. Scripts that lose rows or drop tables run more than once, to find which rows. With `round_trip`, what was
     applied is then undone and applied again; meanwhile time stands still, and chance repeats itself.
 
     `report` is told what happens while it happens.
@@ -85,7 +87,9 @@ def rehearse(
             found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
         )
         with translated(copy, path or name_of(target)):
-            return _on_copy(copy, files, todo, found, tell, Allowance.of(allow_loss), round_trip=round_trip)
+            return _on_copy(
+                copy, files, todo, found, tell, Allowance.of(allow_loss), allow_broken, round_trip=round_trip
+            )
 
 
 def _note_losses(rehearsed: list[Rehearsed], todo: Sequence[Step], guard: Guard, allowed: Allowance) -> None:
@@ -127,6 +131,7 @@ def _on_copy(
     found: Rehearsal,
     tell: Report,
     allowed: Allowance,
+    allow_broken: Collection[str],
     *,
     round_trip: bool,
 ) -> Rehearsal:
@@ -139,9 +144,19 @@ def _on_copy(
         guard = Guard(copy)
         for place, step in enumerate(todo):
             if step not in batch:
-                batch, before, guard = _first_batch(todo[place:], each=False) or [step], texts(copy), Guard(copy)
+                batch, guard = _first_batch(todo[place:], each=False) or [step], Guard(copy)
+                before = Before.of(copy, integrity_problems(copy)) if len(batch) > 1 else None
+            since = None if step is batch[0] else before  # it finds and times that itself
             one, state, taken, guard = rehearse_step(
-                copy, files, step, state, guard, tell, schema=before, settled=step is batch[-1]
+                copy,
+                files,
+                step,
+                state,
+                guard,
+                tell,
+                since=since,
+                settled=step is batch[-1],
+                allow_broken=allow_broken,
             )
             rehearsed.append(one)
             if step is batch[-1] or one.failure is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import attrs
 
 from dao.errors import CheckFailed, MigrationFailed
-from dao.migrate.checks import Mismatch, Violation
+from dao.migrate.checks import Unusable, Violation
 from dao.migrate.copies import size_of
 from dao.migrate.events import Event, Finished, Notice, Result, Started
 from dao.migrate.files import Migration
@@ -33,7 +34,7 @@ from dao.migrate.rehearsal.working_copy import Copy
 from dao.migrate.runner import _first_batch, run
 from dao.migrate.script import run_script
 from dao.migrate.session import of_run
-from dao.migrate.usable import Texts, Unusable
+from dao.migrate.usable import Before
 
 __all__ = ["Times", "longest_hold", "rehearse_step"]
 
@@ -46,16 +47,18 @@ def rehearse_step(
     guard: Guard,
     tell: Callable[[Event], object],
     *,
-    schema: Texts,
+    since: Before | None,
     settled: bool,
+    allow_broken: Collection[str],
 ) -> tuple[Rehearsed, State, Times, Guard]:
     """Run a migration on the copy; return what it did, what there is after it, how long that took, and what a guard then knows.
 
     `guard` has watched those before it that share its transaction; what is lost is for it to say, when all are done. Where it
-    ends a transaction (`settled`), what worked in the `schema` before that has to work. If it fails, nothing of it is left in
-    the copy, unless it runs outside of a transaction.
+    ends a transaction (`settled`), what worked before that (`since`, None if it also begins it) has to work, but for what
+    `allow_broken` names. If it fails, nothing of it is left in the copy, unless it runs outside of a transaction.
     """
-    return _Rehearsing(copy, files, step, before, guard, tell, schema, settled=settled).result()
+    checks = {"before": since, "settled": settled, "allow_broken": allow_broken}
+    return _Rehearsing(copy, files, step, before, guard, tell, checks).result()
 
 
 class _Again(Exception):
@@ -115,12 +118,9 @@ class _Rehearsing:
         before: State,
         guard: Guard,
         tell: Callable[[Event], object],
-        schema: Texts,
-        *,
-        settled: bool,
+        checks: dict[str, Any],
     ) -> None:
-        self.schema = schema
-        self.settled = settled
+        self.checks = checks
         self.copy = copy
         self.files = files
         self.step = step
@@ -153,7 +153,7 @@ class _Rehearsing:
         except (MigrationFailed, CheckFailed) as error:
             failure = _failure(error)
             if isinstance(error, CheckFailed):
-                kinds = (Violation, Mismatch, Unusable)
+                kinds = Violation | Unusable
                 violations = tuple(str(broken) for broken in error.violations if isinstance(broken, kinds))
         page: int = self.copy.pragma("page_size")
         found = Rehearsed(
@@ -226,8 +226,7 @@ class _Rehearsing:
                 allow_data_loss=True,
                 guard=self.guard,
                 report=self._report,
-                schema=self.schema,
-                settled=self.settled,
+                **self.checks,
             )
             times.ended = time.perf_counter()
         finally:

@@ -15,14 +15,14 @@ import attrs
 from dao.engine import Connection, transaction
 from dao.errors import CheckFailed, Error, MigrationFailed
 from dao.migrate import ledger, schema
-from dao.migrate.checks import check, foreign_key_violations, integrity_problems
+from dao.migrate.checks import integrity_problems
 from dao.migrate.files import Migration, Source, loaded
 from dao.migrate.loss import Loss
 from dao.migrate.plan import Direction, Step, to_apply
 from dao.migrate.scratch import Scratch, scratch
 from dao.migrate.script import run_script
 from dao.migrate.target import Target, existing, opened
-from dao.migrate.usable import check_schema, texts
+from dao.migrate.usable import Before, check
 from dao.migrate.verification.generate import fill
 from dao.migrate.verification.row_differences import row_differences
 
@@ -264,15 +264,13 @@ def _step(migration: Migration, direction: Direction) -> Step:
 
 
 def _run(connection: Connection, trial: _Trial, direction: Direction) -> tuple[Loss, ...]:
-    """Run a script as a run does, with its checks; return what it lost. A schema that does not work after it is a problem.
+    """Run a script as a run does, with its checks; return what it lost. What does not hold after it is a problem.
 
     Raises:
         Error: It fails.
     """
     step = _step(trial.migration, direction)
-    schema_before = texts(connection)
-    problems = integrity_problems(connection)
-    broken = foreign_key_violations(connection)
+    before = Before.of(connection, integrity_problems(connection))
     connection.pragma("foreign_keys", step.foreign_keys)
     with transaction(connection) if step.transactional else contextlib.nullcontext():
         ran = run_script(
@@ -286,9 +284,8 @@ def _run(connection: Connection, trial: _Trial, direction: Direction) -> tuple[L
         if connection.in_transaction != step.transactional:
             did = "ended the run's transaction" if step.transactional else "left a transaction open"
             raise MigrationFailed(f"{step.path}: the script {did}", migration=step.id, path=step.path)
-        check(connection, broken, problems)
         try:
-            check_schema(connection, schema_before, lambda _text: None)
+            check(connection, before, lambda _text: None)
         except CheckFailed as error:
             # a later migration may mend it, so those are tried, too
             trial.problems.append(f"{direction} is refused: {error}")
