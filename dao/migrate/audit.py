@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from typing import Any
 
 import attrs
@@ -11,19 +12,25 @@ from dao.engine import Connection
 from dao.migrate import ledger
 from dao.migrate.target import Target, exists, opened
 
+log = logging.getLogger("dao.migrate")
+
 __all__ = ["Deed", "carry_over", "history", "in_utc"]
 
+# columns with their tables' names, which SQLite repeats if there is no such column: see `ledger.unfit`
 _OURS = """
-SELECT at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version
+SELECT _dao_history.at_utc, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms, _dao_history.detail,
+       _dao_history.username, _dao_history.hostname, _dao_history.tool_version
 FROM   _dao_history
 ORDER  BY id
 """
 # what the stock command did, or a version of this package that kept no history
 _YOYOS = """
-SELECT created_at_utc, operation, migration_id, NULL, NULL, username, hostname, NULL
+SELECT _yoyo_log.created_at_utc, _yoyo_log.operation, _yoyo_log.migration_id, NULL, NULL,
+       _yoyo_log.username, _yoyo_log.hostname, NULL
 FROM   _yoyo_log
 """
 _BY_TIME = " ORDER BY created_at_utc"
+_COLUMNS = "SELECT name FROM pragma_table_info(?)"
 _NOT_OURS = "WHERE id NOT IN (SELECT yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
 
 
@@ -98,9 +105,12 @@ def carry_over(copy: Connection, live: Connection | None, *, source: str) -> Non
 
 def _copy_missing(copy: Connection, live: Connection, table: str, *, key: str, but: str | None = None) -> None:
     """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
-    if (table,) not in live.execute(ledger.TABLE_NAMES).fetchall():
+    names: list[Any] = copy.execute(_COLUMNS, (table,)).fetchall()
+    theirs: list[Any] = live.execute(_COLUMNS, (table,)).fetchall()
+    if not set(names) <= set(theirs):
+        if theirs:
+            log.warning("the history in %s is not carried over, for somebody has changed that table", table)
         return
-    names: list[Any] = copy.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
     columns = [name for (name,) in names if name != but]
     known = set(copy.execute(f"SELECT {key} FROM {table}"))
     width = len(key.split(","))

@@ -7,6 +7,7 @@ have met) the migrations are replayed in memory and compared; so they are where 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "differences", "is_clean", "made_by", "own_drops", "record"]
 
-_READ = "SELECT schema_version, migrations, live, expected FROM _dao_schema"
+# with the table's name, as SQLite repeats it if it has no such column: see `ledger.unfit`
+_READ = (
+    "SELECT _dao_schema.schema_version, _dao_schema.migrations, _dao_schema.live, _dao_schema.expected FROM _dao_schema"
+)
 _OBJECTS = frozenset({"table", "virtual table", "view"})
 _WRITE = "INSERT OR REPLACE INTO _dao_schema (only, schema_version, migrations, live, expected) VALUES (1, ?, ?, ?, ?)"
 #: What stands before the hash of a schema that is what its migrations make: nothing else is there, or tables of others are.
@@ -191,8 +195,10 @@ def _live(connection: Connection, noted: Any) -> str:
 
 def _left(noted: Any) -> frozenset[str]:
     """Return the names of the tables and views that were noted as left behind, in lower case."""
-    expected = None if noted is None else noted[3]
-    return frozenset(json.loads(expected)) if expected and expected.startswith("[") else frozenset()
+    with contextlib.suppress(ValueError):  # somebody else's note
+        if noted is not None and (noted[3] or "").startswith("["):
+            return frozenset(json.loads(noted[3]))
+    return frozenset()
 
 
 def _applied(entries: Iterable[tuple[str, str | None]]) -> str:

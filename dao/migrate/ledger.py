@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from dao.migrate.folder import normal
 if TYPE_CHECKING:
     from dao.migrate.backend import ApswBackend, LedgerSQL
 
-__all__ = ["TABLES", "TABLE_NAMES", "Entry", "Ledger", "Writer", "checksums", "ended", "read"]
+__all__ = ["TABLES", "TABLE_NAMES", "Entry", "Ledger", "Writer", "checksums", "ended", "read", "unfit"]
 
 #: The tables that hold the ledger: yoyo's, and ours.
 TABLES = (
@@ -73,6 +74,8 @@ CREATE TABLE IF NOT EXISTS _dao_schema (
     expected       TEXT
 ) STRICT
 """
+# what SQLite says of a column that is not there begins with its table if the statement's does
+_OF_LEDGER = re.compile(rf"\b(?:{'|'.join(TABLES)})\b")
 #: Reads the names of all tables.
 TABLE_NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _COLUMNS = "SELECT name FROM pragma_table_info('_yoyo_migration')"
@@ -170,17 +173,14 @@ def read(connection: Connection) -> Ledger:
             if "_yoyo_migration" in tables
             else []
         )
+        unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
     except apsw.SQLError as error:
-        if any(name == "migration_id" for (name,) in connection.execute(_COLUMNS)):
+        if "_yoyo_migration" in tables and ("migration_id",) not in connection.execute(_COLUMNS).fetchall():
             raise MigrationError(
-                f"the ledger cannot be read ({error}): somebody has changed its tables, or it is of a newer version of this "
-                "package. Restore a snapshot (`dao restore`; what was written since is lost), or take the newer version"
+                "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
+                "brings it up to date"
             ) from error
-        raise MigrationError(
-            "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
-            "brings it up to date"
-        ) from error
-    unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
+        raise _unfit(error) from error
     entries.sort(key=_place)
     return Ledger(
         tuple(
@@ -209,6 +209,21 @@ def checksums(connection: Connection) -> list[tuple[str, str | None]]:
     """Return the ids and checksums of the entries as `read` does, without the texts, after a `Writer` made the tables."""
     rows: list[Any] = connection.execute(_READ_CHECKSUMS).fetchall()
     return [(normal(id), checksum) for id, _, checksum in sorted(rows, key=_place)]
+
+
+def unfit(error: apsw.Error) -> MigrationError | None:
+    """Return the error for a statement that the ledger's tables do not fit, or None if it was about something else."""
+    if isinstance(error, apsw.SQLError) and _OF_LEDGER.search(str(error)):
+        return _unfit(error)
+    return None
+
+
+def _unfit(error: apsw.SQLError) -> MigrationError:
+    return MigrationError(
+        f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of a newer version "
+        "of this package. Undo that, or take the newer version, or restore a snapshot (`dao restore`; what was written since "
+        "is lost)"
+    )
 
 
 def _place(row: Sequence[Any]) -> tuple[str, object]:

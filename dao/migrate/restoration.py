@@ -24,7 +24,7 @@ from dao.migrate.copies import NewFile, copied, database_of, new_file, open_file
 from dao.migrate.events import Report
 from dao.migrate.held import chunks, raw_file, write_all
 from dao.migrate.snapshot import KEEP, Snapshot, checked, chosen, prune, save
-from dao.migrate.target import Target
+from dao.migrate.target import Target, translated
 
 __all__ = ["Amend", "Restored", "restore", "row_changes"]
 
@@ -103,7 +103,8 @@ def restore(
             like = path if os.path.exists(path) else os.path.realpath(source)
             new = until_done.enter_context(new_file(path, like=like))
             copy = until_done.enter_context(contextlib.closing(copied(snapshot, new)))
-        replaced, damaged = _replace(target, copy, new, _amending(source, amend), report)
+        with translated(copy, path):
+            replaced, damaged = _replace(target, copy, new, _amending(source, amend), report)
     prune(target, keep, "restore", spare=source, report=report)
     return Restored(database=path, source=source, replaced=replaced, damaged=damaged)
 

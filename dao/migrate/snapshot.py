@@ -194,11 +194,13 @@ def find(target: Target, id: str | None = None) -> Snapshot:
         raise MigrationError(f"{path} has no snapshots: `dao snapshot` takes one")
     if id is None:
         return there[0]
-    matching = [one for one in there if id in {one.path.name, one.label} or (id and one.id.startswith(id))]
+    named = [one for one in there if id in {one.path.name, one.label}]
+    matching = named or [one for one in there if id and one.id.startswith(id)]
     if len(matching) != 1:
         ids = ", ".join(snapshot.id for snapshot in matching or there)
         what = "more than one snapshot" if matching else "no snapshot"
-        raise MigrationError(f"{path} has {what} whose id begins with {id!r}: name one of {ids}")
+        how = "with the label" if named else "whose id begins with"
+        raise MigrationError(f"{path} has {what} {how} {id!r}: name one of {ids}")
     return matching[0]
 
 

@@ -114,7 +114,7 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
     try:
         yield
     except apsw.Error as error:
-        meant = sqlite.translate(error, connection, name)
+        meant = sqlite.translate(error, connection, name) or ledger.unfit(error)
         if meant is None:
             raise
         raise meant from error

@@ -302,6 +302,13 @@ def test_find_by_label_takes_that_one(filled, url):
         find(url, "mine")
 
 
+def test_find_by_label_that_looks_like_an_id_takes_that_one(filled, url):
+    """A label that ids begin with (a date, say) could not be restored: all of that day were meant, too."""
+    labelled = take_snapshot(url, label="20")
+    take_snapshot(url)
+    assert find(url, "20") == labelled
+
+
 def test_snapshots_of_version_0_1_are_listed_and_stay(filled, url):
     """Their names do not say who took them: they count as asked for, and no run or restore removes them."""
     ids = [f"2025010{day}T000000.000Z" for day in range(1, 6)]

@@ -317,3 +317,33 @@ def test_assert_current_unfinished_migration_asks_for_a_look(url, tmp_path):
         migrate.assert_current(connection, folder)
     connection.close()
     assert caught.value.unfinished == ("0001_a",)
+
+
+CHANGED_LEDGERS = [
+    "ALTER TABLE _dao_schema DROP COLUMN expected",
+    "ALTER TABLE _dao_migration DROP COLUMN pid",
+    "ALTER TABLE _dao_migration DROP COLUMN rollback_text",
+    "ALTER TABLE _dao_history DROP COLUMN detail",
+    "ALTER TABLE _yoyo_migration DROP COLUMN applied_at_utc",
+    "DROP TABLE _yoyo_log",
+    "DROP TABLE _dao_schema; CREATE VIEW _dao_schema AS SELECT 1 AS x",
+    "UPDATE _dao_schema SET expected = '[no JSON'",
+]
+
+
+@pytest.mark.parametrize("change", CHANGED_LEDGERS)
+def test_ledger_that_somebody_has_changed_is_called_that_and_can_be_restored(path, url, three, change):
+    """A table of the ledger without a column was "no such column: expected" of the driver's, and could not be restored."""
+    migrate.apply(url, three, steps=2)
+    query(path, "INSERT INTO a VALUES (1)")
+    good = migrate.take_snapshot(url)
+    query(path, change)
+    for verb in (migrate.status, migrate.plan, migrate.apply, migrate.rollback):
+        try:
+            verb(url, three)
+        except MigrationError as error:
+            assert "somebody has changed them" in str(error), error  # noqa: PT017 - some need nothing that is missing
+    migrate.take_snapshot(url)
+    migrate.restore(url, good.id)
+    assert [one.state for one in migrate.status(url, three).migrations] == ["applied", "applied", "pending"]
+    assert [deed.operation for deed in migrate.history(url)][-1] == "restore"
