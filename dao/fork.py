@@ -67,15 +67,19 @@ def _refuse(path: str) -> NoReturn:
 
 def _after_fork() -> None:
     for name in _descriptors():
-        with contextlib.suppress(OSError):  # the one that the list itself was read from
+        # the one that the list itself was read from is closed; one for writing only, as of a log, cannot be read
+        with contextlib.suppress(OSError):
             found = os.fstat(int(name))
-            if stat.S_ISREG(found.st_mode):
+            # the number of any other file may be given to a new database, once this process has closed it
+            if stat.S_ISREG(found.st_mode) and os.pread(int(name), 16, 0) in {b"", b"SQLite format 3\0"}:
                 _files.add((found.st_dev, found.st_ino))
     for connection in apsw.connections():
         if connection in _connections:
             continue
-        # an asynchronous one tells its file in its own thread only, which is not there any more
-        path = "a database" if connection.is_async else connection.filename
+        path = "a database"
+        # one that another thread was using is locked for ever; an asynchronous one tells its file in its own thread only
+        with contextlib.suppress(apsw.ThreadingViolationError):
+            path = path if connection.is_async else connection.filename
         if path:  # one in memory is the child's own, like all of its memory
             _connections[connection] = path
             _abandon(connection, path)
@@ -89,14 +93,18 @@ def _descriptors() -> Iterable[str | int]:
 
 
 def _abandon(connection: apsw.Connection, path: str) -> None:
-    """Have every use of a connection refused, and keep it from being closed, even at the end of the process."""
+    """Have every use of a connection refused, and keep it from being closed, even at the end of the process.
+
+    But for `close` itself, which nothing can refuse: it would undo a transaction of the parent's.
+    """
     import ctypes  # noqa: PLC0415 - takes 4 ms, and only such a fork needs it
 
     def refuse(*_: object) -> NoReturn:
         _refuse(path)
 
-    connection.exec_trace = connection.row_trace = refuse
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    with contextlib.suppress(apsw.ThreadingViolationError):
+        connection.exec_trace = connection.row_trace = refuse
 
 
 os.register_at_fork(after_in_child=_after_fork)

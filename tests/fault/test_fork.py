@@ -135,12 +135,14 @@ connection = dao.connect(url)
 cursor = connection.cursor()
 half_read = connection.execute("VALUES (1), (2), (3)")
 asynchronous = asyncio.run(aio.connect(url))
-for name, opener in {OPENERS}.items():
-    child(name, lambda: eval(opener))
+def each():
+    for name, opener in {OPENERS}.items():
+        told(name, lambda: eval(opener))
+child("all", each)
 add(connection)
 os._exit(0)
 """
-    assert run(database, code) == [f"{name}: {REFUSED}" for name in OPENERS]
+    assert run(database, code) == [*(f"{name}: {REFUSED}" for name in OPENERS), "all: done"]
     assert count(database) == 1
 
 
@@ -274,6 +276,42 @@ connection.close()
 """
     assert run(database, code) == []
     assert count(database) == 3
+
+
+def test_fork_while_a_thread_uses_a_connection_refuses_the_others(database):
+    """A connection in use tells nothing, and it alone: the one behind it in the list was usable, and closed by the child."""
+    code = """
+import threading
+def hold():
+    begun.set()
+    return not ended.wait(30)
+begun, ended = threading.Event(), threading.Event()
+first, used, last = (dao.connect(url) for _ in range(3))
+used.create_scalar_function("hold", hold)
+thread = threading.Thread(target=used.execute, args=("SELECT hold()",))
+thread.start()
+begun.wait()
+def each():
+    for name, connection in (("first", first), ("used", used), ("last", last)):
+        told(name, lambda: tasks.exists(connection, "a"))
+child("child", each)
+ended.set()
+thread.join()
+"""
+    assert run(database, code) == [*(f"{name}: {REFUSED}" for name in ("first", "used", "last")), "child: done"]
+
+
+def test_fork_beside_other_open_files_child_may_use_their_numbers(tmp_path):
+    """A file that was no database at the fork may be one later, as a new file has the number of one that is gone."""
+    code = """
+log = open(path, "w+")
+print("a line", file=log, flush=True)
+def begin():
+    log.truncate(0)
+    dao.connect(url).execute("CREATE TABLE t (x)")
+child("child", begin)
+"""
+    assert run(tmp_path / "a.db", code) == ["child: done"]
 
 
 def test_fork_beside_a_connection_of_another_library_is_noticed(tmp_path):
