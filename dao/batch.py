@@ -161,8 +161,7 @@ class Line:
 
     def close(self) -> None:
         """Close the connection; a transaction that is open is undone."""
-        engine._open.discard(self.connection)
-        engine._lost.discard(self.connection)
+        engine.forget(self.connection)
         try:
             self.connection.close(True)
         except apsw.Error as error:

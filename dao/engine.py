@@ -24,6 +24,7 @@ __all__ = [
     "execute_many",
     "fetch",
     "fetch_changed",
+    "forget",
     "is_connection",
     "missing_parent",
     "not_a_connection",
@@ -200,6 +201,7 @@ def _raise(error: Exception, connection: Connection, *, commits: bool = False) -
         if is_connection(connection):
             raise error
         raise not_a_connection(connection) from error
+    fork.check(connection)
     _hold_if_lost(connection)
     unknown = sqlite.unknown_outcome(error, connection) if commits else None
     translated = unknown or sqlite.translate(error, connection)
@@ -273,6 +275,12 @@ _open: set[Connection] = set()
 _lost: set[Connection] = set()
 
 
+def forget(connection: Connection) -> None:
+    """Forget the transaction of a connection, which is ended otherwise than by its block."""
+    _open.discard(connection)
+    _lost.discard(connection)
+
+
 def _hold_if_lost(connection: Connection) -> None:
     """If SQLite has rolled back our transaction, begin one that will be rolled back too.
 
@@ -289,6 +297,9 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     Outermost it is BEGIN IMMEDIATE, which waits for the write lock at the start and not in the middle; inside another
     transaction it is a savepoint. An exception undoes the block and goes on. Whoever nests and swallows the exception
     keeps the outer transaction, unless SQLite itself gave it up (disk full, I/O error): then the outer one fails too.
+
+    No code can catch a Ctrl-C that comes in the instant between the block and its end, and the transaction stays open: who goes
+    on after one should close the connection and take another. A pool does that by itself.
 
     Raises:
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
@@ -357,13 +368,22 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         if fork.is_inherited(connection):
             return  # the transaction is the parent's
         if not self._nested:
-            _open.discard(connection)
-            _lost.discard(connection)
+            forget(connection)
             # SQLite may have rolled back by itself: sqlite.org/lang_transaction.html, section 3
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                self._roll_back("ROLLBACK")
             return
         _hold_if_lost(connection)
         if connection not in _lost and connection.in_transaction:
-            connection.execute("ROLLBACK TO dao")
-            connection.execute("RELEASE dao")
+            self._roll_back("ROLLBACK TO dao; RELEASE dao")
+            _hold_if_lost(connection)
+
+    def _roll_back(self, sql: str) -> None:
+        connection = self._connection
+        try:
+            connection.execute(sql)
+        except apsw.Error as error:
+            # one that fails ends the transaction all the same: what is left to undo, the next who opens the file undoes;
+            # there is no such savepoint if an interruption came as it had been released
+            if connection.in_transaction and not isinstance(error, apsw.SQLError):
+                raise

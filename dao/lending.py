@@ -16,7 +16,7 @@ import apsw
 import attrs
 
 from dao import url
-from dao.engine import Connection
+from dao.engine import Connection, forget
 from dao.errors import DatabaseBusy, OperationalError, PoolTimeout, ReadOnlyDatabase
 
 __all__ = [
@@ -200,6 +200,7 @@ def reset(connection: Connection) -> bool:
     try:
         if connection.in_transaction:
             log.warning("pool: a connection came back in a transaction; it was rolled back")
+            forget(connection)
             connection.execute("ROLLBACK")
         # A cursor that was not read to its end holds a snapshot: the next user would see the past, and could not write.
         # A database in memory is its connection, and cannot be replaced.

@@ -107,9 +107,8 @@ def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: A
     end = time.monotonic() + deadline
     wait = 0.001
     while True:
-        attempt = transaction(where)
         try:
-            with attempt:
+            with transaction(where):
                 return done(function(where, *args, **kwargs))
         except ConnectionBusy:
             raise
@@ -117,7 +116,7 @@ def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: A
             import random  # noqa: PLC0415 - takes 2 ms, which who need not wait saves
 
             pause = random.uniform(0, wait)  # noqa: S311 - jitter, no secret
-            if attempt._nested or time.monotonic() + pause >= end:
+            if where.in_transaction or time.monotonic() + pause >= end:
                 raise
             time.sleep(pause)
             if where.is_interrupted:

@@ -247,6 +247,31 @@ def test_write_in_a_transaction_that_fails_before_its_commit_is_not_stored(disk,
     assert rows(database) == [(FIRST.id, FIRST.title, "pending")]
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_transaction_that_cannot_be_rolled_back_raises_the_blocks_own_exception(disk, database, nested):
+    """SQLite ends it all the same, and undoes the rest when the file is next read; its I/O error came instead."""
+
+    def fail(connection: apsw.Connection) -> None:
+        spill(connection)
+        disk.fail_after(0, for_ever=True)
+        raise ValueError("own")
+
+    connection = apsw.Connection(str(database))
+    connection.pragma("journal_mode", "delete")
+    with contextlib.ExitStack() as blocks:
+        if nested:
+            blocks.enter_context(pytest.raises(dao.OperationalError, match="rolled this transaction back"))
+            blocks.enter_context(dao.transaction(connection))
+            create(connection)
+        with pytest.raises(ValueError, match="own"), dao.transaction(connection):
+            fail(connection)
+        disk.fail_after(None)
+    assert not connection.in_transaction
+    create(connection)
+    connection.close()
+    assert len(rows(database)) == 1
+
+
 def test_run_in_transaction_unknown_outcome_is_not_replayed(disk, database, url):
     """A function whose commit may be stored is not run again."""
     ran = []

@@ -722,3 +722,21 @@ def test_transaction_interrupted_while_it_begins_is_not_open(connection, other, 
     connection.set_progress_handler(None)
     assert not connection.in_transaction
     add(other, "a")
+
+
+def test_transaction_interrupted_as_a_nested_block_has_ended_raises_the_interruption(connection):
+    """A Ctrl-C that comes as the savepoint is released goes on, and not as SQLite's "no such savepoint"."""
+
+    def interrupt(cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
+        if sql == "RELEASE dao":
+            connection.exec_trace = None
+            cursor.connection.execute(sql)
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt), dao.transaction(connection):
+        add(connection, "a")
+        with dao.transaction(connection):
+            connection.exec_trace = interrupt
+    assert not connection.in_transaction
+    assert titles(connection) == ""
