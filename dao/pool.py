@@ -82,8 +82,8 @@ class Pool:
     def acquire(self, *, timeout: float | None = None) -> Lease:
         """Return a context manager that lends a connection for its block.
 
-        A transaction that the block leaves open is rolled back. After an error that may be the connection's own, the
-        connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
+        A transaction that the block leaves open is rolled back. After an error that may be the connection's own, or an
+        interruption, the connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
 
         Raises (the last three when the block is entered):
             TypeError, ValueError: The timeout is no number of seconds from 0.
@@ -285,7 +285,12 @@ class Pool:
         connection = place.connection
         if self._closed is FORKED or connection is None:
             return
-        usable = reset(connection) and (error is None or self._url.is_memory or not is_broken(error))
+        usable = reset(connection) and (
+            error is None
+            or self._url.is_memory
+            # an interruption may have come as something was set for a moment only, as `health` does
+            or (isinstance(error, Exception | GeneratorExit) and not is_broken(error))
+        )
         if usable:
             with self._lock:
                 if place not in self._taken:

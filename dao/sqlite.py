@@ -320,9 +320,10 @@ def unknown_outcome(error: BaseException, connection: apsw.Connection) -> errors
         return None
     if getattr(error, "extendedresult", 0) in {apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ}:
         return None  # a commit that has been written reads no more
+    advice = "free some memory" if isinstance(error, apsw.NoMemError) else "check the disk and the file system"
     return errors.CommitUnknown(
-        f"{file_of(connection) or 'the database'}: the commit failed ({error}), and whether it is stored cannot be known: check "
-        "the disk and the file system, and look at what is there before you repeat it"
+        f"{file_of(connection) or 'the database'}: the commit failed ({error}), and whether it is stored cannot be known: "
+        f"{advice}, and look at what is there before you repeat it"
     )
 
 

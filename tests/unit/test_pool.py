@@ -268,12 +268,29 @@ def test_release_open_transaction_is_rolled_back(caplog, make_pool):
         assert tasks.count(again) == 0
 
 
+def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool):
+    """A Ctrl-C can come between a block and its end: the pool ends the transaction, and the next one's are its own.
+
+    After an error, what the next holder wrote was held in a transaction that nobody committed.
+    """
+    made = make_pool(size=1)
+    with made.acquire() as connection:
+        dao.transaction(connection).__enter__()
+    with made.acquire() as connection:
+        add(connection)
+        with pytest.raises(dao.UniqueViolation):
+            tasks.create(connection, tasks.find(connection).items[0])
+        add(connection)
+        assert not connection.in_transaction
+
+
 @pytest.mark.parametrize(
     ("error", "kept"),
     [
         (None, True),
         (ValueError("a"), True),
-        (KeyboardInterrupt(), True),
+        (GeneratorExit(), True),
+        (KeyboardInterrupt(), False),
         (dao.NotFound("a", table="t", key="k"), True),
         (dao.UniqueViolation("a"), True),
         (dao.DatabaseBusy("a"), True),
@@ -287,7 +304,10 @@ def test_release_open_transaction_is_rolled_back(caplog, make_pool):
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
 def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, error, kept):
-    """An error of the row's or of the program's keeps the connection; one that may be its own has it replaced."""
+    """An error of the row's or of the program's keeps the connection; one that may be its own has it replaced.
+
+    So has an interruption: one of `health`, as that set the timeout back, left a connection that did not wait for locks.
+    """
     made = make_pool(size=1)
     raises = contextlib.nullcontext() if error is None else pytest.raises(type(error))
     with raises as caught, made.acquire() as connection:
