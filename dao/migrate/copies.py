@@ -107,7 +107,9 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
             raise
         raise _held(path) from error.__cause__
     finally:
-        connection.close()
+        # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
+        with contextlib.suppress(apsw.IOError):
+            connection.close()
 
 
 def size_of(connection: Connection) -> int:
