@@ -5,54 +5,60 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
+import shlex
 import stat
+import sys
 
 import apsw
 
 from dao.errors import DiskFull, OperationalError
 
-__all__ = ["NO_ROOM", "check_not_mounted", "check_one_name", "no_more_files", "not_opened", "why_read_only"]
+__all__ = ["NO_ROOM", "check_name", "no_more_files", "not_opened", "why_read_only"]
 
 #: What the system says of a full disk, and of a user's share of it.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def check_one_name(path: str) -> None:
-    """Refuse to write to a file that has several names: whoever opens it by another one does not see this one's `-wal`.
+def check_name(path: str) -> None:
+    """Refuse to write to a file that has several names, or that is a mount of its own: its `-wal` is not where it is.
 
-    SQLite only logs a warning then, and commits get lost (sqlite.org/howtocorrupt.html, 2.5).
-
-    Raises:
-        OperationalError: It has.
-    """
-    found = None
-    with contextlib.suppress(OSError):  # a new one has no name yet
-        found = os.stat(path)
-    if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-        raise OperationalError(
-            f"{path} has {found.st_nlink} names (hard links), and commits get lost if it is opened by more than one: close it "
-            f"everywhere, then keep one (`find FOLDER -samefile '{path}'` lists them), that with a -wal or -journal beside "
-            "it if there is one; symbolic links may lead to it"
-        )
-
-
-def check_not_mounted(path: str) -> None:
-    """Refuse a file that is a mount of its own, as `docker run -v ./app.db:/app/app.db` makes one.
-
-    Its `-wal` would be outside of the mount: gone with the container, and commits with it. Linux only; elsewhere nothing
-    is refused.
+    Whoever opens it by another name does not see this one's `-wal`; SQLite only logs a warning then, and commits get lost
+    (sqlite.org/howtocorrupt.html, 2.5). `docker run -v ./app.db:/app/app.db` leaves it outside of the mount: it goes with the
+    container. That is noticed on Linux only.
 
     Raises:
         OperationalError: It is.
     """
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
-        name = re.sub(rb"[ \t\n\\]", lambda match: b"\\%03o" % match[0][0], os.fsencode(path))
-        if any(line.split(b" ", 5)[4] == name for line in mounts):
-            raise OperationalError(
-                f"{path} is mounted as a file by itself, so that the -wal and -journal of SQLite beside it, which hold "
-                "commits, are not part of the mount: mount its folder instead"
-            )
+    found, mounted = None, False
+    with contextlib.suppress(OSError):  # a new one has no name yet
+        found = os.stat(path)
+        mounted = _mount_of(path) != _mount_of(os.path.dirname(path))
+    if found is not None and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        name, copy = shlex.quote(path), shlex.quote(f"{path}.copy")
+        raise OperationalError(
+            f"{path} has {found.st_nlink} names (hard links), and commits get lost if it is opened by more than one "
+            f"(`find FOLDER -samefile {name}` lists them): close it everywhere. If a -wal or -journal is beside one of them, "
+            f"keep that one and remove the others; else `cp -p {name} {copy} && mv {copy} {name}` makes this a file of its "
+            "own, too. Symbolic links may lead to it"
+        )
+    if mounted:
+        raise OperationalError(
+            f"{path} is mounted as a file by itself, so that the -wal and -journal of SQLite beside it, which hold "
+            "commits, are not part of the mount: mount its folder instead"
+        )
+
+
+def _mount_of(path: str) -> bytes:
+    """Return the id of the mount that a path is on, on Linux; elsewhere nothing."""
+    if sys.platform != "linux":
+        return b""
+    # as a place only: another descriptor would drop this process's locks on the file as it is closed
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{place}", "rb", buffering=0) as info:
+            return bytes(info.read(4096)).partition(b"mnt_id:")[2].partition(b"\n")[0]
+    finally:
+        os.close(place)
 
 
 def not_opened(path: str, mode: str | None = None) -> OperationalError:

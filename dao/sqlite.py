@@ -128,7 +128,7 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         connection.config(option, value)
     try:
         if not connection.readonly("main"):
-            database_file.check_one_name(file_of(connection))
+            database_file.check_name(file_of(connection))
             # with synchronous as SQLite has it, FULL: a power loss in the middle of the switch could damage a file with rows
             # under NORMAL, and that a file is empty is not known for as long as another program may fill it
             _use_wal(connection, url)

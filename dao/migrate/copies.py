@@ -84,8 +84,7 @@ def open_file(target: Target, report: Report | None = None) -> Iterator[Connecti
         OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was forked.
     """
     path, vfs, timeout = database_of(target), None, sqlite.BUSY_TIMEOUT
-    database_file.check_one_name(path)
-    database_file.check_not_mounted(path)
+    database_file.check_name(path)
     if isinstance(target, Connection):
         vfs = target.open_vfs
         sqlite.check_in_place(target)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 import attrs
 
-from dao import database_file, sqlite, url
+from dao import sqlite, url
 from dao.engine import Connection, connect, is_connection, not_a_connection, transaction
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, MigrationError
 from dao.migrate import ledger, lock
@@ -69,8 +69,6 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     parsed = url.parse(target)
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
-    elif not parsed.is_memory:
-        database_file.check_not_mounted(sqlite.absolute(parsed).path)
     is_new = not exists(parsed)
     try:
         connection = connect(keeping_mode(parsed))
