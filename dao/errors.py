@@ -192,7 +192,8 @@ class CommitUnknown(OperationalError):
 
     It may be complete in the file and not yet on the disk: other connections do not see it now, and find it there when the
     file is opened anew. What they see is final once another commit has succeeded. Every other error of a transaction means
-    that nothing of it is stored.
+    that nothing of it is stored. Of a statement that is a transaction by itself, SQLite does not say whether it failed before
+    its commit: an I/O error or want of memory in one is this, too.
     """
 
 
