@@ -98,7 +98,7 @@ def run(
     problems = integrity_problems(connection) if before is None else before.problems
     with session.of_run(connection), contextlib.ExitStack() as until_done:
         while todo is None or todo:
-            connection.pragma("foreign_keys", enforced)
+            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, enforced)
             alone: Step | None = None
             with _saying_what_stays(results), exclusive(connection):
                 writer = ledger.Writer(connection)

@@ -77,11 +77,19 @@ def of_run(connection: Connection) -> Iterator[None]:
     """
     _refuse_guests(connection)
     settings, rowid = _read(connection), connection.last_insert_rowid()
-    _set(connection, settings | _IN_A_RUN, settings)
+    present = settings | _IN_A_RUN
     try:
-        with _afterwards(connection, settings, temporary=True):
-            yield
+        _set(connection, present, settings)
+        yield
+    except BaseException:
+        # a script that ends puts back what it set; one that fails may not be able to
+        with contextlib.suppress(apsw.Error):
+            present = _read(connection)
+            _drop_temporary(connection)
+        raise
     finally:
+        _set(connection, settings, present)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, settings["foreign_keys"])
         connection.set_last_insert_rowid(rowid)
 
 
@@ -97,29 +105,22 @@ def apart(connection: Connection, text: str) -> Iterator[None]:
     if "changes" in words:
         with contextlib.suppress(apsw.SQLError):  # where there is no ledger
             connection.execute(_NO_CHANGES)
-    with _afterwards(connection, settings, temporary="temp" in words):
+    failed = True
+    try:
         yield
         for name in _WAITING:
             if name in words:
                 connection.pragma(name, connection.pragma(name))
-
-
-@contextlib.contextmanager
-def _afterwards(connection: Connection, settings: dict[str, Any] | None, *, temporary: bool) -> Iterator[None]:
-    def clean_up(*, temporary: bool) -> None:
-        if settings is not None:
-            _set(connection, settings, _read(connection))
-        if temporary:
-            _drop_temporary(connection)
-
-    try:
-        yield
-    except BaseException:
-        # what a transaction made goes with it; and the first error is the one to know
-        with contextlib.suppress(apsw.Error):
-            clean_up(temporary=temporary and not connection.in_transaction)
-        raise
-    clean_up(temporary=temporary)
+        failed = False
+    finally:
+        with (
+            contextlib.suppress(apsw.Error) if failed else contextlib.nullcontext()
+        ):  # the first error is the one to know
+            if settings is not None:
+                _set(connection, settings, _read(connection))
+            # what a transaction made goes with it
+            if "temp" in words and not (failed and connection.in_transaction):
+                _drop_temporary(connection)
 
 
 def _read(connection: Connection) -> dict[str, Any]:
