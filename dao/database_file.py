@@ -116,6 +116,11 @@ def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
                 f"{name} may not be written to by this user ({os.geteuid()}): it belongs to user {found.st_uid} and group "
                 f"{found.st_gid}, mode {found.st_mode & 0o777:04o}. Run this as its owner, or have it made writable"
             )
+    if connection.readonly("main"):
+        return (
+            f"{name} can only be read: its header says that it takes a newer SQLite to write to it (its 19th byte), or it was "
+            "opened as immutable. If no newer one made it, it is damaged: move it away, and restore a snapshot or a backup"
+        )
     return (
         f"{name} is read-only on this connection: look for PRAGMA query_only, and check the permissions of its folder"
     )

@@ -46,6 +46,7 @@ _VIRTUAL = "create virtual table"  # as SQLite writes it
 #: What fts4 says of a table whose content has gone, and of one that never had any.
 VAGUE = "SQL logic error"
 _MANY = 200  # names that have changed: to look for each everywhere would take longer than to ask for everything
+_ENDLESS = 10_000_000  # instructions of a statement: where there are no rows, it was made to run for ever
 _CURE = (
     "Mend, or drop, in the migration what refers to what is gone. A table is rebuilt by making the new one under another name, "
     "copying, dropping the old one and renaming the new one: to rename the old one takes along what refers to it "
@@ -197,27 +198,27 @@ def _of_text(schema: Texts) -> list[Unusable]:
     Something stands in for the functions and collations that a program registers. What needs a module, or names what does,
     is left out.
     """
-    with contextlib.closing(apsw.Connection(":memory:")) as connection:
+    with contextlib.closing(apsw.Connection(":memory:")) as connection, contextlib.suppress(apsw.InterruptError):
+        connection.set_progress_handler(lambda: True, _ENDLESS)
         connection.execute("ANALYZE")  # views may show its tables
         own = [row for row in schema if not row[1].startswith("sqlite_")]
         # shadow tables come with their virtual tables, and views and triggers may refer to anything
-        tables = sorted(own, key=lambda row: (row[0] == "index", not _is_virtual(row[3])))
-        missing = {
-            row[2].casefold() for row in tables if row[0] in {"table", "index"} and not _made(connection, row[3])
-        }
+        tables = [row for row in own if row[0] in {"table", "index"}]
+        tables.sort(key=lambda row: (row[0] == "index", not _is_virtual(row[3])))
+        missing = {row[2].casefold() for row in tables if not _made(connection, row[3])}
         unknown = _naming(_there(schema), missing)
         known = frozenset(
             row for row in own if row[2].casefold() not in missing and not unknown((row[3] or "").casefold())
         )
-        for row in sorted(known, key=lambda row: row[0] == "trigger"):
-            if row[0] in {"view", "trigger"}:
-                _made(connection, row[3])
+        for row in sorted(known.difference(tables), key=lambda row: row[0] == "trigger"):
+            _made(connection, row[3])
         everything = frozenset(row[2].casefold() for row in known)
         while True:
             found = [*_judge(connection, known, everything)]
             found += [one for one in foreign_key_violations(connection) if isinstance(one, Unusable)]
             if not any(_stood_in_for(connection, one.reason) for one in found):
                 return [one for one in found if not is_elsewhere(one.reason)]
+    return []
 
 
 def _made(connection: Connection, sql: str | None) -> bool:
@@ -233,13 +234,14 @@ def _made(connection: Connection, sql: str | None) -> bool:
 def _stood_in_for(connection: Connection, reason: str) -> bool:
     """Register something for a function or collation that is missing; return whether one is."""
     what, _, name = reason.partition(": ")
-    if what in {"no such function", "unknown function"}:
-        connection.create_scalar_function(name.removesuffix("()"), lambda *_: None, deterministic=True)
-    elif what == "no such collation sequence":
-        connection.create_collation(name, lambda *_: 0)
-    else:
-        return False
-    return True
+    with contextlib.suppress(apsw.MisuseError):  # no function has so long a name
+        if what in {"no such function", "unknown function"}:
+            connection.create_scalar_function(name.removesuffix("()"), lambda *_: None, deterministic=True)
+            return True
+        if what == "no such collation sequence":
+            connection.create_collation(name, lambda *_: 0)
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- judgement

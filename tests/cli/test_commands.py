@@ -144,6 +144,15 @@ def test_command_damaged_schema_format_is_damage(run, path, name):
     refused(run(*CALLS[name]), "is damaged or no SQLite database (unsupported file format)")
 
 
+@pytest.mark.parametrize("name", ["migrate", "rehearse", "rollback", "reset"])
+def test_command_header_that_wants_a_newer_sqlite_to_write_is_named(run, partly, path, name):
+    """A file that this SQLite may only read is called that; the advice was to open it without mode=ro, which nobody had set."""
+    header = bytearray(path.read_bytes())
+    header[18] = 3
+    path.write_bytes(header)
+    refused(run(*CALLS[name]), "orchestrator.db can only be read: its header says that it takes a newer SQLite")
+
+
 @pytest.mark.parametrize("name", OPENERS)
 def test_command_failing_as_json_prints_the_error_in_both_ways(run, path, name):
     """With --json an error is a document on standard output and a line on standard error."""

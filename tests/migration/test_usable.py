@@ -276,6 +276,16 @@ def test_apply_and_status_of_a_function_that_gives_rows_and_of_statistics(path):
     assert migrate.status(f"sqlite:///{path}", files).is_current
 
 
+def test_status_of_a_schema_that_means_harm_answers(path):
+    """What would run for ever if it were read, and names that no function can have, neither keep it waiting nor end it."""
+    query(
+        path,
+        "CREATE VIEW for_ever AS WITH RECURSIVE x (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) SELECT n FROM x WHERE n < 0; "
+        f"CREATE VIEW long AS SELECT {'f' * 300}(1); CREATE VIRTUAL TABLE f USING fts5(n, content=for_ever, content_rowid=n)",
+    )
+    assert not migrate.status(f"sqlite:///{path}", scripts(_BASE)).broken
+
+
 def test_apply_what_may_be_broken_is_committed_by_name(path):
     """Files that nobody may edit need not work: the message says how to allow it, of a run and its rehearsal, name by name."""
     script = "DROP TABLE users; DROP TABLE docs; CREATE TABLE users (id, name, age); CREATE TABLE c (p REFERENCES none)"
