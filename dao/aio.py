@@ -24,7 +24,7 @@ import apsw
 
 from dao import engine, sqlite, url
 from dao.aio_connection import connect, run
-from dao.aio_lender import Lender
+from dao.aio_lender import Lender, opened
 from dao.aio_writer import TaskWriter
 from dao.engine import Connection
 from dao.errors import Error, PoolClosed
@@ -76,7 +76,7 @@ class Pool(Lender):
             Error: What the function raises.
         """
         self._enter()
-        connection = await self._take(self._timeout)
+        place, connection = await self._take(self._timeout)
 
         def call(given: Connection) -> tuple[T, bool]:
             # a trip to the thread of its own costs as much again
@@ -85,12 +85,12 @@ class Pool(Lender):
         try:
             result, usable = await run(connection, call)
         except BaseException as error:
-            await shielded(functools.partial(self._give_back, connection, error))
+            await shielded(functools.partial(self._give_back, place, error))
             raise
         if not usable or self._closed is not None:
-            await shielded(lambda: self._give_back(connection, None))
+            await shielded(lambda: self._give_back(place, None))
         else:
-            self._put_back(connection, usable=True)
+            self._put_back(place, usable=True)
         return result
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -141,7 +141,7 @@ class Pool(Lender):
     @contextlib.asynccontextmanager
     async def _lent(self, timeout: float) -> AsyncIterator[apsw.AsyncConnection]:
         self._enter()
-        connection = await self._take(timeout)
+        place, connection = await self._take(timeout)
         error: BaseException | None = None
         try:
             yield connection
@@ -149,7 +149,7 @@ class Pool(Lender):
             error = raised
             raise
         finally:
-            await shielded(lambda: self._give_back(connection, error))
+            await shielded(lambda: self._give_back(place, error))
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
@@ -157,7 +157,7 @@ class Pool(Lender):
         return PoolStats(
             size=self._size,
             idle=len(self._idle),
-            active=len(self._held) + self._opening,
+            active=len(self._taken),
             waiting=len(self._queue),
             acquired=self._acquired,
             timeouts=self._timeouts + (writer.timeouts if writer else 0),
@@ -205,8 +205,8 @@ class Pool(Lender):
             self._closed = "the pool is closed"
         if self._writer is not None:
             self._writer.finish()
-        for waiter in self._queue:
-            waiter.event.set()
+        for place in self._queue:
+            place.event.set()
         self._queue.clear()
         idle = self._idle.copy()
         self._idle.clear()
@@ -219,13 +219,13 @@ class Pool(Lender):
         # all of them, even if cancelled: each has a thread
         await shielded(close_idle)
         written = self._writer is None or await self._writer.ended(timeout)
-        if not self._held and not self._opening:
+        if not self._taken:
             return written
         if self._drained is None:
             self._drained = event()
         if await within(max(0.0, deadline - time.monotonic()), self._drained.wait):
             return written
-        for connection in self._held:
+        for connection in opened([], self._taken):
             # a holder may close its connection itself
             with contextlib.suppress(apsw.ConnectionClosedError):
                 connection.interrupt()

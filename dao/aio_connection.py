@@ -138,11 +138,16 @@ class _Worker(_Controller):
         self._home = running()
         # starts a thread that would keep the process alive until somebody closes the connection: it finds nothing to do
         super().__init__()
-        self._thread = threading.Thread(target=super().worker_thread_run, name=f"dao: {self.path}", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name=f"dao: {self.path}", daemon=True)
         self._thread.start()
 
     def worker_thread_run(self) -> None:
         """Do nothing, in a thread that ends with this."""
+
+    def _serve(self) -> None:
+        # a loop that has ended has nobody who waits
+        with contextlib.suppress(RuntimeError):
+            super().worker_thread_run()  # type: ignore[no-untyped-call] # apsw annotates no return
 
     def configure(self, db: Connection) -> None:
         """Set the new connection up, in the thread."""

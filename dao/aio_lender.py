@@ -20,18 +20,19 @@ from dao.eventloop import Event, event, is_over, running, shielded, within
 from dao.fork import FORKED
 from dao.lending import is_broken, reset, timed_out, warn_unclosed
 
-__all__ = ["Lender"]
+__all__ = ["Lender", "Place", "opened"]
 
 
-class _Waiter:
-    """A task in the queue, until it is served: with a connection, or with leave to open one."""
+class Place:
+    """One of `size` connections, to be opened if it is None, or a place in the queue for one."""
 
-    __slots__ = ("connection", "event", "served")
+    __slots__ = ("connection", "event")
+
+    connection: apsw.AsyncConnection | None
+    event: Event  # of who waits for it
 
     def __init__(self) -> None:
-        self.event = event()
-        self.connection: apsw.AsyncConnection | None = None
-        self.served = False
+        self.connection = None
 
 
 class Lender:
@@ -43,16 +44,15 @@ class Lender:
         self._loop: Any = None  # that of the connections
         self._moving = threading.Lock()
         self._idle: list[apsw.AsyncConnection] = []
-        self._held: set[apsw.AsyncConnection] = set()
-        self._opening = 0
-        self._queue: deque[_Waiter] = deque()
+        self._taken: set[Place] = set()
+        self._queue: deque[Place] = deque()
         self._closed: str | None = None
         self._drained: Event | None = None
         self._writer: TaskWriter | None = None
         self._acquired = self._timeouts = self._recycled = 0
         self._waited = self._longest_wait = 0.0
         # those that the process's end finds open are closed with a warning there
-        weakref.finalize(self, _unclosed, self._url.path, self._idle, self._held).atexit = False
+        weakref.finalize(self, _unclosed, self._url.path, self._idle, self._taken).atexit = False
         _POOLS.add(self)
 
     # ------------------------------------------------------------ its event loop
@@ -72,22 +72,21 @@ class Lender:
                 + (": each loop needs a pool of its own" if usable else ", and the database in memory ended with that")
             )
         if before is not None:
-            abandon([*self._idle, *self._held])
+            abandon(opened(self._idle, self._taken))
             self._forget()
             if self._writer is not None:
                 self._writer.move()
 
     def _forget(self) -> None:
-        """Forget the connections, and who held or awaited one: none of that goes on."""
+        """Forget the connections, and who held or awaited one: none of that goes on, and what is let go of later is no place."""
         self._idle.clear()
-        self._held.clear()
+        self._taken.clear()
         self._queue.clear()
-        self._opening = 0
         self._drained = None
 
     def _abandon(self) -> None:
         """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
-        if self._idle or self._held or self._opening or self._writer:
+        if self._idle or self._taken or self._writer:
             self._closed = FORKED
         if self._writer is not None:
             self._writer.unclosed.detach()
@@ -97,74 +96,63 @@ class Lender:
 
     # ------------------------------------------------------------ lending
 
-    async def _take(self, timeout: float) -> apsw.AsyncConnection:
+    async def _take(self, timeout: float) -> tuple[Place, apsw.AsyncConnection]:
         if self._closed is not None:
             raise PoolClosed(self._closed)
-        if self._idle:
-            connection = self._idle.pop()
-            self._lend(connection)
-            return connection
-        if len(self._held) + self._opening < self._size:
-            self._opening += 1
-        else:
-            waiter = _Waiter()
-            self._queue.append(waiter)
-            lent = await self._wait(waiter, timeout)
-            if lent is not None:
-                return lent
-        return await self._open()
+        place = Place()
+        if not self._grant(place):
+            await self._wait(place, timeout)
+        connection = place.connection or await self._open(place)
+        self._acquired += 1
+        return place, connection
 
-    async def _wait(self, waiter: _Waiter, timeout: float) -> apsw.AsyncConnection | None:
-        """Wait in the queue. Return the connection, or None with leave to open one."""
+    def _grant(self, place: Place) -> bool:
+        """Give a place one of `size`, and an idle connection or leave to open one, if there is room."""
+        if len(self._taken) >= self._size:
+            return False
+        if self._idle:
+            place.connection = self._idle.pop()
+        self._taken.add(place)
+        return True
+
+    async def _wait(self, place: Place, timeout: float) -> None:
+        """Wait in the queue until the place is granted."""
         begun = time.monotonic()
+        place.event = event()
+        self._queue.append(place)
         try:
-            await within(timeout, waiter.event.wait)
+            await within(timeout, place.event.wait)
         except BaseException:
-            if not waiter.served:
-                with contextlib.suppress(ValueError):
-                    self._queue.remove(waiter)
-            elif waiter.connection is not None:
-                connection = waiter.connection
-                await shielded(lambda: self._give_back(connection, None))
-            else:
-                self._abandon_opening()
+            if place.connection is not None:
+                await shielded(lambda: self._give_back(place, None))
+            self._drop(place)
             raise
         waited = time.monotonic() - begun
         self._waited += waited
         self._longest_wait = max(self._longest_wait, waited)
-        if waiter.served:
-            return waiter.connection
+        if place in self._taken:
+            return
         if self._closed is not None:
             raise PoolClosed(self._closed)
-        self._queue.remove(waiter)
+        self._drop(place)
         self._timeouts += 1
         raise timed_out(self._url, timeout, self._size, len(self._queue))
 
-    def _lend(self, connection: apsw.AsyncConnection) -> None:
-        self._held.add(connection)
-        self._acquired += 1
-
-    async def _open(self) -> apsw.AsyncConnection:
-        """Open a connection in the place that was reserved for it."""
+    async def _open(self, place: Place) -> apsw.AsyncConnection:
+        """Open a connection for a place that has been granted."""
         try:
             connection = await connect(self._url)
+            if self._closed is not None:
+                await shielded(connection.aclose)
+                raise PoolClosed(self._closed)
         except BaseException:
-            self._abandon_opening()
+            self._drop(place)
             raise
-        if self._closed is not None:
-            await shielded(connection.aclose)
-            self._abandon_opening()
-            raise PoolClosed(self._closed)
-        self._opening -= 1
-        self._lend(connection)
+        place.connection = connection
         return connection
 
-    def _abandon_opening(self) -> None:
-        self._opening -= 1
-        self._pass_on(None)
-        self._note_drained()
-
-    async def _give_back(self, connection: apsw.AsyncConnection, error: BaseException | None) -> None:
+    async def _give_back(self, place: Place, error: BaseException | None) -> None:
+        connection: Any = place.connection
         usable = False
         # the user may have closed it, and what the user did is told already
         try:
@@ -174,42 +162,36 @@ class Lender:
                 if not usable or self._closed is not None:
                     await connection.aclose()
         finally:
-            self._put_back(connection, usable=usable)
+            self._put_back(place, usable=usable)
 
-    def _put_back(self, connection: apsw.AsyncConnection, *, usable: bool) -> None:
+    def _put_back(self, place: Place, *, usable: bool) -> None:
         """Take a connection out of use: for the next one, if it is still open."""
-        if connection not in self._held:
-            return  # its loop has ended, or a fork came in between
-        self._held.discard(connection)
-        if not usable:
-            self._recycled += 1
-            self._pass_on(None)
-        elif self._closed is None and not self._pass_on(connection):
-            self._idle.append(connection)
-        self._note_drained()
+        if place in self._taken:
+            if not usable:
+                self._recycled += 1
+            elif self._closed is None and place.connection is not None:
+                self._idle.append(place.connection)
+            self._drop(place)
 
-    def _pass_on(self, connection: apsw.AsyncConnection | None) -> bool:
-        """Serve whoever waits longest: with the connection, or with leave to open one."""
-        if self._closed is not None or not self._queue:
-            return False
-        waiter = self._queue.popleft()
-        waiter.connection = connection
-        waiter.served = True
-        if connection is None:
-            self._opening += 1
-        else:
-            self._lend(connection)
-        waiter.event.set()
-        return True
-
-    def _note_drained(self) -> None:
-        if self._drained is not None and not self._held and not self._opening:
+    def _drop(self, place: Place) -> None:
+        """Let go of a place, and serve whoever waits longest. Safe to repeat."""
+        with contextlib.suppress(ValueError):
+            self._queue.remove(place)
+        self._taken.discard(place)
+        if self._queue and self._grant(self._queue[0]):
+            self._queue.popleft().event.set()
+        if self._drained is not None and not self._taken:
             self._drained.set()
 
 
-def _unclosed(path: str, idle: list[apsw.AsyncConnection], held: set[apsw.AsyncConnection]) -> None:
+def opened(idle: list[apsw.AsyncConnection], taken: set[Place]) -> list[apsw.AsyncConnection]:
+    """Return the connections that a pool has, those that are lent too."""
+    return [*idle, *(place.connection for place in taken if place.connection is not None)]
+
+
+def _unclosed(path: str, idle: list[apsw.AsyncConnection], taken: set[Place]) -> None:
     """End what a pool leaves behind that nobody has any more."""
-    if connections := [*idle, *held]:
+    if connections := opened(idle, taken):
         abandon(connections)
         warn_unclosed(path)
 

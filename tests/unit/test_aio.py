@@ -564,17 +564,14 @@ def test_acquire_cancelled_as_it_is_served_loses_no_connection(loop, url, broken
     async def main() -> None:
         async with aio.Pool(url, size=1) as pool:
             for _ in range(5):
-                connection = await pool._take(1)
+                place, connection = await pool._take(1)
                 cancelled = loop.start(lambda: pool.run(add))
                 await until(loop, lambda: pool.stats().waiting == 1)
                 waiting = loop.start(lambda: pool.run(tasks.count))
                 await until(loop, lambda: pool.stats().waiting == 2)
                 if broken:
                     await connection.aclose()
-                    pool._held.discard(connection)
-                    pool._pass_on(None)
-                else:
-                    pool._pass_on(connection)
+                pool._put_back(place, usable=not broken)
                 cancelled.cancel()
                 assert await cancelled.end() in {CANCELLED, None}
                 assert isinstance(await waiting.end(), int)

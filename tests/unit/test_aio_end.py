@@ -175,6 +175,41 @@ def test_pool_of_a_loop_that_has_ended_works_in_the_next(loop, url):
         loop.run(end)
 
 
+CLOSED_IN_THE_MIDDLE = """
+import asyncio, gc, sys
+import dao
+from dao import aio, tasks
+for rounds in (1, 2, 50):
+    pool, half_done = aio.Pool(sys.argv[1], size=2), []
+    async def forsaken():
+        half_done.extend(asyncio.ensure_future(pool.run(tasks.count)) for _ in range(5))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+    async def use():
+        await pool.run(tasks.count)
+        half_done.clear()
+        gc.collect()
+        async with pool.acquire(), pool.acquire():
+            active = pool.stats().active
+            try:
+                await pool.acquire(timeout=0).__aenter__()
+            except dao.PoolTimeout:
+                print(active, pool.stats().active)
+        print(pool.stats().active, await pool.aclose())
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(forsaken())
+    loop.close()
+    asyncio.run(use())
+"""
+
+
+def test_pool_of_a_loop_closed_in_the_middle_keeps_its_size(url):
+    """What such a loop left half done is nothing to the next: each opening of it was a connection more than `size` there."""
+    command = [sys.executable, "-c", CLOSED_IN_THE_MIDDLE, url]  # Python says much about such tasks on stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.stdout.splitlines() == ["2 2", "0 True"] * 3, done.stderr
+
+
 def test_pool_of_a_loop_that_goes_on_is_refused_to_another_at_once(loop, url):
     """While its loop goes on, another gets `PoolClosed`, also when it closes; its health is an answer, not an error."""
     pool = aio.Pool(url)
