@@ -13,10 +13,19 @@ import apsw
 
 from dao.errors import DiskFull, OperationalError
 
-__all__ = ["NO_ROOM", "check_name", "no_more_files", "not_opened", "why_read_only"]
+__all__ = ["NO_ROOM", "check_name", "is_there", "no_more_files", "not_opened", "why_read_only"]
 
 #: What the system says of a full disk, and of a user's share of it.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def is_there(path: str) -> bool:
+    """Return whether a file is there. One that may not be looked at counts as there: to open it says what is in the way."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
+    return True
 
 
 def check_name(path: str) -> None:
@@ -70,9 +79,9 @@ def not_opened(path: str, mode: str | None = None) -> OperationalError:
         return OperationalError(f"{what}: it is a folder, not a database file")
     if os.path.islink(path):  # after all were followed
         return OperationalError(f"{what}: it is a loop of symbolic links")
-    if not os.path.isdir(folder):
+    if not is_there(folder):
         return OperationalError(f"{what}: the folder {folder} does not exist; create it first")
-    if not os.path.exists(path) and mode in {"ro", "rw"}:
+    if not is_there(path) and mode in {"ro", "rw"}:
         return OperationalError(f"{what}: it does not exist, and mode={mode} creates nothing")
     return no_more_files(path) or OperationalError(f"{what}: check the permissions of the file and of its folder")
 

@@ -217,7 +217,7 @@ def check_exists(url: DatabaseURL) -> None:
     Raises:
         OperationalError: It is not.
     """
-    if not url.is_memory and not os.path.exists(url.path):
+    if not url.is_memory and not database_file.is_there(url.path):
         raise errors.OperationalError(f"{url.path} does not exist: restore it, or make it with `dao migrate`")
 
 

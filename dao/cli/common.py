@@ -13,6 +13,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli.output import Output
+from dao.database_file import is_there
 from dao.errors import MigrationError, MigrationFileError, UnsupportedEngine
 
 __all__ = [
@@ -101,7 +102,7 @@ def common(*, migrations: bool = True, changes: bool = False, creates: bool = Fa
             config = read_settings(database, folder, busy_timeout)
             if existing:
                 config = creating_nothing(config)
-                if not os.path.exists(config.url.path):
+                if not is_there(config.url.path):
                     path = os.path.abspath(config.url.path)
                     raise MigrationError(
                         f"{path} does not exist, and --existing creates no database: name another, or leave it out"

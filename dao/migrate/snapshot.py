@@ -22,6 +22,7 @@ from urllib.parse import quote
 import apsw
 import attrs
 
+from dao.database_file import is_there
 from dao.engine import Connection
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate import ledger
@@ -119,7 +120,7 @@ def take_snapshot(
     if label is not None and not _LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r}: 1 to 50 letters, digits, - and _")
     path = database_of(target)
-    if not os.path.exists(path):
+    if not is_there(path):
         raise MigrationError(f"{path} does not exist: there is nothing to take a snapshot of. `dao migrate` creates it")
     with open_file(target, report) as reader:
         snapshot = save(reader, path, version, label=label)
@@ -336,10 +337,10 @@ def _unused(path: str) -> tuple[int, ...]:
 
 
 def _of(path: str) -> list[Snapshot]:
-    folder = Path(path).parent
-    if not folder.is_dir():
-        return []
-    found = (_parsed(entry, os.path.basename(path)) for entry in folder.iterdir())
+    files: list[Path] = []
+    with file_errors(f"cannot look beside {path}"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        files += Path(path).parent.iterdir()
+    found = (_parsed(file, os.path.basename(path)) for file in files)
     return sorted((snapshot for snapshot in found if snapshot), key=lambda snapshot: snapshot.id, reverse=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import apsw
 import attrs
 
-from dao import sqlite, url
+from dao import database_file, sqlite, url
 from dao.engine import Connection, connect, is_connection, not_a_connection, transaction
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, MigrationError
 from dao.migrate import ledger, lock
@@ -92,7 +92,8 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
 
 def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
     """Return a URL with which a database that holds anything keeps its journal mode, unless it says itself which to set."""
-    if database.journal_mode or not (exists(database) and os.path.getsize(database.path)):
+    path = database.path
+    if database.journal_mode or database.is_memory or not (os.path.exists(path) and os.path.getsize(path)):
         return database
     return attrs.evolve(database, journal_mode="keep")
 
@@ -192,7 +193,7 @@ def exists(target: Target) -> bool:
     if isinstance(target, Connection):
         return True
     parsed = url.parse(target)
-    return not parsed.is_memory and os.path.exists(parsed.path)
+    return not parsed.is_memory and database_file.is_there(parsed.path)
 
 
 def name_of(target: Target) -> str:

@@ -20,7 +20,7 @@ import apsw
 import pytest
 
 import dao
-from dao import Task, aio, engine, sqlite, tasks
+from dao import Task, aio, engine, migrate, sqlite, tasks
 from dao.url import DatabaseURL
 
 COUNT = "SELECT count(*) FROM sqlite_schema"
@@ -387,6 +387,26 @@ def test_connect_folder_without_write_permission_says_so(readable):
     readable.parent.chmod(0o555)
     with no_superuser(), pytest.raises(dao.ReadOnlyDatabase, match=r"a\.db needs files beside it.*folder is read-only"):
         dao.connect(f"sqlite:///{readable}")
+
+
+def test_folder_that_may_not_be_entered_says_so(readable):
+    """A database that may not be looked at is one whose permissions are to be checked: it was called missing, and to be made."""
+    readable.parent.chmod(0)
+    url = f"sqlite:///{readable}"
+    calls = [
+        lambda: dao.connect(url),
+        lambda: migrate.status(url, ()),
+        lambda: migrate.apply(url, ()),
+        lambda: migrate.take_snapshot(url),
+        lambda: migrate.snapshots(url),
+        lambda: dao.connect(f"sqlite:///{readable}/in/it.db?mode=ro"),
+    ]
+    with no_superuser():
+        for call in calls:
+            with pytest.raises(dao.OperationalError, match=r"a\.db.*: check the permissions"):
+                call()
+        with dao.Pool(url) as pool:
+            assert "check the permissions" in str(pool.health().error)
 
 
 def test_connect_read_only_refuses_to_write(url):
