@@ -6,6 +6,7 @@ is. A migration's id is the name of its file, or folder, without suffixes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import heapq
 import os
@@ -265,14 +266,19 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
     moment = (datetime.now(UTC) if now is None else now.astimezone(UTC)).replace(microsecond=0)
     texts = _new_texts(layout, _new_id(path, layout, slug, moment), slug, undo=any(path.glob("U*__*.sql")))
     paths = tuple(path / name for name in texts)
-    try:
-        if layout == "diesel":
-            paths[0].parent.mkdir()
-        for file, text in zip(paths, texts.values(), strict=True):
-            with file.open("x", encoding="utf-8") as opened:
-                opened.write(text)
-    except OSError as error:
-        raise MigrationError(f"{error.filename}: cannot be written: {error.strerror}") from error
+    with contextlib.ExitStack() as unless_done:
+        file = paths[0].parent
+        try:
+            if layout == "diesel":
+                file.mkdir()
+                unless_done.callback(file.rmdir)
+            for file, text in zip(paths, texts.values(), strict=True):
+                with file.open("x", encoding="utf-8") as opened:
+                    unless_done.callback(file.unlink)
+                    opened.write(text)
+        except OSError as error:
+            raise MigrationError(f"{file}: cannot be written: {error.strerror}") from error
+        unless_done.pop_all()
     return paths
 
 

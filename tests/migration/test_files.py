@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -472,3 +473,18 @@ def test_new_impossible_name_is_refused(tmp_path, name, folder, message):
     with pytest.raises(MigrationError, match=message):
         migrate.new(name, tmp_path / folder, now=NOON)
     assert list((tmp_path / "sql").iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [{}, {"0001_a": Path.mkdir, "0001_a/up.sql": A_TABLE}], ids=["pair", "diesel"])
+def test_new_without_room_names_the_file_and_leaves_nothing(tmp_path, there):
+    """What cannot be written is named, and nothing of it stays: it was called None, and an empty file was left to be applied."""
+    folder = write(tmp_path / "sql", there)
+    before = sorted(folder.rglob("*"))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        with pytest.raises(MigrationError, match=r"_z(/up)?\.sql: cannot be written: File too large"):
+            migrate.new("z", folder, now=NOON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert sorted(folder.rglob("*")) == before
