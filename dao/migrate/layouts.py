@@ -191,7 +191,11 @@ def _pairs(texts: Iterable[tuple[Path, str]], refused: Refusals) -> list[Scripts
     for id, reason in misnamed(scripts, {id: path.name for id, (path, _) in rollbacks.items()}):
         with refused:
             refuse((scripts.get(id) or rollbacks.pop(id))[0], reason)
+    # what could not be read is there all the same
+    unread = {error.path.name.lower() for error in refused if error.path is not None}
     for id in sorted(rollbacks.keys() - scripts.keys()):
+        if unread.intersection(f"{id}{suffix}".lower() for suffix in _SCRIPT_SUFFIXES):
+            continue
         with refused:
             path = rollbacks.pop(id)[0]
             like = nearest(id, scripts)

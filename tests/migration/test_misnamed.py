@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,6 +67,18 @@ REFUSED = {
     ),
     "orphan": (["1_a.UP.sql", "1_a.down.sql"], {"1_a.down.sql": "without its migration (the nearest is 1_a.UP.sql)"}),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("1_a.sql", b"\xff"), ("1_a.up.sql", b"\0"), ("1_a.SQL", b""), ("1_a.sql", os.mkfifo)]
+)
+def test_load_migration_that_is_refused_is_there_for_its_rollback(tmp_path, name, content):
+    """A script that cannot be read is the one thing to mend: its rollback was called an orphan, to be removed."""
+    folder = write(tmp_path / "sql", {name: content, "1_a.rollback.sql": DOWN, "2_b.sql": UP})
+    with pytest.raises(MigrationFileError) as caught:
+        migrate.load(folder)
+    assert str(caught.value).startswith(f"{folder / name}:")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("names", "refused"), REFUSED.values(), ids=REFUSED)
