@@ -190,6 +190,19 @@ def test_verify_unique_index_on_a_column_with_equal_values_fails_on_rows(second)
     assert "0002_x.sql:1: UNIQUE constraint failed" in only(found["generated rows"].problems)
 
 
+def test_verify_rows_that_a_script_brings_with_their_keys_meet_no_generated_ones(tmp_path):
+    """Rows with ids of their own, as of roles, are no problem: they met generated rows that had the ids 1, 2 and 3."""
+    entries = {
+        "1_a.sql": "CREATE TABLE a (id INTEGER PRIMARY KEY, parent INT REFERENCES a (id), name TEXT NOT NULL) STRICT;",
+        "1_a.rollback.sql": "DROP TABLE a;",
+        "2_b.sql": "INSERT INTO a VALUES (1, NULL, 'admin'), (2, 1, 'user'), (3, 2, 'guest');",
+        "2_b.rollback.sql": "DELETE FROM a WHERE id IN (1, 2, 3);",
+    }
+    found = verify(write(tmp_path / "folder", entries))
+    assert [one.problems for one in found] == [()] * 4
+    assert "refuses rows that were written since: these migrations leave foreign keys broken" in only(found[3].warnings)
+
+
 def test_verify_broken_foreign_key_is_a_problem(second):
     """A script that leaves rows without their parents is found, though foreign keys are not enforced while it runs."""
     found = second("UPDATE t SET p = 4711 WHERE p IS NOT NULL;", "UPDATE t SET p = NULL;")

@@ -94,7 +94,7 @@ class Table:
         self.columns: dict[str, Column] = {}
         self.key: list[str] = []
         for column, declared, notnull, place in connection.execute(_COLUMNS, (name,)):
-            found = makers(str(declared), str(column), mentioned, strict=bool(strict))
+            found = makers(str(declared), str(column), mentioned, strict=bool(strict), key=bool(place))
             tried = [(rank, maker) for rank, group in enumerate(found) for maker in group]
             # SQLite lets a key be NULL by an old mistake; nobody means it
             nullable = not notnull and not place

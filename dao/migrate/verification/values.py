@@ -22,11 +22,16 @@ _MOST_LITERALS = 60
 _LONGEST_TEXT = 512
 
 
-def makers(declared_type: str, name: str, mentioned: Sequence[Value], *, strict: bool) -> Makers:
-    """Return what to try in a column: of its declared type and its name, then what its table's SQL mentions, then the rest."""
+def makers(declared_type: str, name: str, mentioned: Sequence[Value], *, strict: bool, key: bool = False) -> Makers:
+    """Return what to try in a column: of its declared type and its name, then what its table's SQL mentions, then the rest.
+
+    In a `key` the likely numbers are none that a script gives to rows of its own.
+    """
     kind = _kind(declared_type, strict=strict)
     text = f"{declared_type} {name}"
     hinted = next((found for pattern, found in _HINTS.get(kind, ()) if pattern.search(text)), ())
+    if key and kind == "integer":
+        hinted = (lambda number: 1_000_000_000 + number,)
     usual, rest = _STOCK[kind]
     return hinted, usual, _of_literals(kind, mentioned), rest
 

@@ -217,7 +217,7 @@ def _undo_with_new_rows(copies: Scratch, after: Connection, before: Connection, 
     trial.unfilled |= fill(written, rows=rows, seed=1).unfilled
     undone = copies.copy(written)
     try:
-        _note_losses(trial, "rollback", _run(undone, trial, "rollback"), before)
+        _note_losses(trial, "rollback", _run(undone, trial, "rollback", is_end=True), before)
     except Error as error:
         trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
 
@@ -263,11 +263,11 @@ def _step(migration: Migration, direction: Direction) -> Step:
     return Step(id=migration.id, direction=direction, migration=migration, text=text, path=path)
 
 
-def _run(connection: Connection, trial: _Trial, direction: Direction) -> tuple[Loss, ...]:
+def _run(connection: Connection, trial: _Trial, direction: Direction, *, is_end: bool = False) -> tuple[Loss, ...]:
     """Run a script as a run does, with its checks; return what it lost. What does not hold after it is a problem.
 
     Raises:
-        Error: It fails.
+        Error: It fails; what does not hold at the `is_end` of a run, too.
     """
     step = _step(trial.migration, direction)
     before = Before.of(connection, integrity_problems(connection))
@@ -287,6 +287,8 @@ def _run(connection: Connection, trial: _Trial, direction: Direction) -> tuple[L
         try:
             check(connection, before, lambda _text: None)
         except CheckFailed as error:
+            if is_end:
+                raise
             # a later migration may mend it, so those are tried, too
             trial.problems.append(f"{direction} is refused: {error}")
     return ran.losses
