@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import math
 import os
 import threading
 import weakref
@@ -186,7 +187,13 @@ class _Asyncio(_Worker, apsw.aio.AsyncIO):
 
 
 class _Trio(_Worker, apsw.aio.Trio):  # type: ignore[misc] # to mypy alone a _Worker is an AsyncIO
-    pass
+    async def send(self, call: Callable[[], Any]) -> Any:
+        """Send a call, whose end at a deadline is trio's own: apsw's is an error, TooSlowError, also where trio goes on."""
+        before = apsw.aio.deadline.set(apsw.aio.deadline.get() or math.inf)
+        try:
+            return await super().send(call)
+        finally:
+            apsw.aio.deadline.reset(before)
 
 
 _OPEN: set[_Worker] = set()

@@ -15,6 +15,7 @@ import apsw
 import attrs
 import pytest
 import trio
+import trio.testing
 
 import dao
 from dao import Task, aio, engine, tasks
@@ -349,6 +350,23 @@ def test_run_cancelled_again_and_again_still_waits_for_the_end(loop, url):
         await connection.aclose()
 
     loop.run(main)
+
+
+def test_run_in_a_scope_whose_time_is_up_is_cancelled_by_trio_alone(url):
+    """Whether time is up is trio's to say: apsw asked a clock of its own, and TooSlowError came out of `move_on_after`."""
+
+    def slow(connection: apsw.Connection) -> int:
+        time.sleep(0.005)
+        return connection.execute(ENDLESS.replace("FROM n)", "FROM n LIMIT 100000)")).get
+
+    async def main() -> None:
+        connection = await aio.connect(url)
+        with trio.move_on_after(0.001) as scope:  # by a clock that stands still
+            assert await aio.run(connection, slow) == 100_000
+        assert not scope.cancelled_caught
+        await connection.aclose()
+
+    trio.run(main, clock=trio.testing.MockClock())
 
 
 def test_run_cancelled_wait_for_a_lock_ends(loop, url):
