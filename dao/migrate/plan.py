@@ -228,6 +228,10 @@ _CHANGED = (
     "its files have changed since it was applied. Put them back and write a new migration; or, if the edit is deliberate "
     "and the database needs nothing, `dao accept {id}`"
 )
+_WRITTEN = (
+    "it held no statement when it was applied, so what its files hold now has not run. `dao unmark {id}` makes it pending, and "
+    "`dao migrate` runs it; or put the files back"
+)
 _MISSING = (
     "it is applied, and its file has gone. Restore the file (another branch, an older checkout?). If the file has another name "
     "now, `dao mark NAME` and `dao unmark {id}` note that and run nothing. `dao unmark {id}` alone forgets it: what it made "
@@ -266,9 +270,10 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     out_of_order = () if allow_out_of_order else comparison.out_of_order
     # ids whose text is applied already: nothing must advise to apply it
     once_more = {id for ids in comparison.alike.values() for id in ids}
+    empty = {entry.id for entry in ledger.entries if entry.text is not None and not has_statement(entry.text)}
     problems = [
         *(f"{id}: {_UNFINISHED.format(id=id, doing=ledger.unfinished[id])}" for id in comparison.unfinished),
-        *(f"{id}: {_gone(id, comparison, _MOVED, _CHANGED)}" for id in comparison.changed),
+        *(f"{id}: {_gone(id, comparison, _MOVED, _WRITTEN if id in empty else _CHANGED)}" for id in comparison.changed),
         *(f"{id}: {_gone(id, comparison, _RENAMED, _MISSING)}" for id in comparison.missing),
         *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
     ]

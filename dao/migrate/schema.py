@@ -19,7 +19,7 @@ from dao.migrate.directives import is_transactional
 from dao.migrate.files import Migration, Source, loaded
 from dao.migrate.inspection import read
 from dao.migrate.ledger import TABLES, Ledger
-from dao.migrate.session import IGNORED, apart
+from dao.migrate.session import IGNORED, IGNORED_INSIDE, apart
 from dao.migrate.structure import Difference, Schema, differences
 from dao.migrate.target import Target, existing, opened, use_defaults
 
@@ -163,8 +163,7 @@ def _as_in_a_run(refused: list[str], *, together: bool) -> Callable[..., int]:
         if action == apsw.SQLITE_TRANSACTION and first == "ROLLBACK":
             refused.append("ROLLBACK")
             return apsw.SQLITE_DENY
-        # in a transaction PRAGMA foreign_keys has no effect anyway
-        return apsw.SQLITE_IGNORE if set_ == "query_only" or action == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
+        return apsw.SQLITE_IGNORE if set_ in IGNORED_INSIDE or action == apsw.SQLITE_TRANSACTION else apsw.SQLITE_OK
 
     return authorize
 

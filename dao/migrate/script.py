@@ -15,7 +15,7 @@ from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed,
 from dao.migrate.guard import HEEDED, Guard
 from dao.migrate.ledger import TABLES
 from dao.migrate.loss import Loss
-from dao.migrate.session import IGNORED, apart
+from dao.migrate.session import IGNORED, IGNORED_INSIDE, apart
 from dao.migrate.statements import end_of_statement, has_statement, start_of_statement
 
 __all__ = ["Ran", "run_script"]
@@ -131,7 +131,7 @@ class _Script:
             return _OK
         if action in {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH} and first != "":
             # that of VACUUM has no name; None is one that has to be computed
-            return self._refuse("ATTACH and DETACH: a migration changes one database")
+            return self._refuse("ATTACH, DETACH and VACUUM INTO: a migration changes one database")
         if action == apsw.SQLITE_FUNCTION:
             reason = None if trigger else _REFUSED_FUNCTIONS.get(second or "")
             return self._refuse(f"{second}(): {reason}") if reason else _OK
@@ -151,12 +151,10 @@ class _Script:
             if first == "ROLLBACK":
                 return self._refuse("ROLLBACK: it would undo the other migrations of this run too")
             return self._ignore(f"{first}: the run is one transaction already")
-        if name == "query_only":
-            return self._ignore(f"PRAGMA query_only = {second}: the ledger has to be written")
-        if name == "foreign_keys":
-            return self._ignore(
-                f"PRAGMA foreign_keys = {second}: they are checked at the end; `-- foreign_keys: on` at the top enforces them"
-            )
+        if action == apsw.SQLITE_PRAGMA and str(first).lower() == "wal_checkpoint":
+            name = "wal_checkpoint"  # one without a value, too
+        if reason := IGNORED_INSIDE.get(name):
+            return self._ignore(f"PRAGMA {name}{'' if second is None else f' = {second}'}: {reason}")
         return apsw.SQLITE_OK
 
     def _savepoint(self, operation: str, name: str) -> int:
@@ -190,7 +188,7 @@ def run_script(
 ) -> Ran:
     """Run a script and return what it did. With a `guard`, which watches others as well, what was lost is its to say.
 
-    In a transaction, the script's own BEGIN, COMMIT, PRAGMA foreign_keys and journal_mode are ignored, with a notice. ROLLBACK,
+    In a transaction, the script's own BEGIN, COMMIT and pragmas that would stop the run are ignored, with a notice. ROLLBACK,
     ATTACH and writing to the ledger are refused. There is a notice of settings of the file that did not take effect, too.
 
     Raises:
@@ -251,6 +249,8 @@ def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoRetur
     quoted = statement if len(statement) <= _LONGEST_QUOTE else statement[:_LONGEST_QUOTE] + " …"
     where = f"{script.path or script.migration + ' (text from the ledger)'}:{line}"
     what = f"refused {refusal}" if refusal else str(error)
+    if isinstance(error, apsw.BindingsError):
+        what = "a parameter (?, :name, @name, $name), for which a script has no value"
     hint = _HINTS.get(str(error).partition(" from within")[0], "")
     raise MigrationFailed(
         f"{where}: {what}{hint}\n" + "\n".join(f"    {row}" for row in quoted.splitlines()),

@@ -17,7 +17,7 @@ from dao.errors import MigrationError
 from dao.migrate.content import quoted
 from dao.migrate.ledger import TABLES
 
-__all__ = ["BESIDE", "IGNORED", "SETTINGS", "apart", "of_run"]
+__all__ = ["BESIDE", "IGNORED", "IGNORED_INSIDE", "SETTINGS", "apart", "of_run"]
 
 #: Pragmas that a script may set for itself. Each can be read, and put back inside a transaction.
 SETTINGS = (
@@ -37,6 +37,13 @@ IGNORED = {
     "temp_store": "it would drop what is temporary",
     "temp_store_directory": "it is one for the whole process",
     "wal_autocheckpoint": "it belongs to whoever opened the connection",
+}
+#: Those that a script in a transaction has in vain, too, with why. SQLite would fail, or have them stop the run.
+IGNORED_INSIDE = {
+    "foreign_keys": "they are checked at the end; `-- foreign_keys: on` at the top enforces them",
+    "query_only": "the ledger has to be written",
+    "synchronous": "it changes outside of a transaction only (`-- transactional: false`)",
+    "wal_checkpoint": "it runs outside of a transaction only (`-- transactional: false`)",
 }
 #: The name under which the rehearsal attaches a database of its own. No script can attach any.
 BESIDE = "dao rehearsal"

@@ -312,6 +312,19 @@ def test_apply_and_rollback_while_files_and_ledger_differ_are_refused(
     assert ids(migrate.rollback(url, three)) == ["0009_last"]
 
 
+def test_apply_what_was_empty_when_it_was_applied_advises_to_run_it(path, url, three):
+    """A script that was written after it had been applied has not run: the advice was to accept that it has."""
+    write(three, {"0004_d.sql": "-- D: what for.\n", "0004_d.rollback.sql": "-- Undoes 0004_d.\n"})
+    migrate.apply(url, three)
+    write(three, {"0004_d.sql": "CREATE TABLE d (id);", "0004_d.rollback.sql": "DROP TABLE d;"})
+    with pytest.raises(LedgerMismatch, match="`dao unmark 0004_d` makes it pending") as caught:
+        migrate.apply(url, three)
+    assert "dao accept" not in str(caught.value)
+    migrate.unmark(url, ["0004_d"])
+    assert ids(migrate.apply(url, three)) == ["0004_d"]
+    assert tables(path) == ["a", "b", "c", "d"]
+
+
 def test_apply_several_mismatches_are_all_reported(url, three):
     """One message tells of everything that is wrong."""
     migrate.apply(url, three)

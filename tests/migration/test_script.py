@@ -49,6 +49,12 @@ LOCATIONS = {
     "missing table, last": (LEAF + "\n\nDROP TABLE nope", 4, "DROP TABLE nope", "no such table: nope"),
     "missing column": (LEAF + "SELECT 1,\n  y\nFROM t;", 3, "SELECT 1,", "no such column: y"),
     "table is there": (LEAF + "-- again\n" + LEAF + "SELECT 1;", 3, "CREATE TABLE t", "table t already exists"),
+    "parameter": (
+        LEAF + "SELECT 1;\nINSERT INTO t VALUES (1, :x);",
+        3,
+        "INSERT INTO t",
+        r"^\S+:3: a parameter \(\?, :name",
+    ),
     "constraint, first after blank": (
         "\n\nINSERT INTO a VALUES (1),\n  (1);\nSELECT 1;",
         3,
@@ -165,11 +171,14 @@ def test_apply_damaged_file_is_no_failure_of_the_script(path, url, three):
         ("PRAGMA foreign_keys = ON", "ignored PRAGMA foreign_keys = ON: they are checked at the end"),
         ("PRAGMA FOREIGN_KEYS(0)", "ignored PRAGMA foreign_keys = 0: they are checked at the end"),
         ("PRAGMA query_only = 1", "ignored PRAGMA query_only = 1: the ledger has to be written"),
+        ("PRAGMA Synchronous = OFF", "ignored PRAGMA synchronous = OFF: it changes outside of a transaction only"),
+        ("PRAGMA wal_checkpoint", "ignored PRAGMA wal_checkpoint: it runs outside of a transaction only"),
+        ("PRAGMA wal_checkpoint(TRUNCATE)", "ignored PRAGMA wal_checkpoint = TRUNCATE: it runs outside"),
         ("PRAGMA main.foreign_keys = false", "ignored PRAGMA foreign_keys = false: they are checked at the end"),
     ],
 )
 def test_apply_own_transaction_of_a_script_is_ignored_and_reported(path, url, tmp_path, statement, notice):
-    """A script's own BEGIN, COMMIT and PRAGMA foreign_keys do nothing, and the result says so, once."""
+    """A script's own BEGIN, COMMIT and pragmas for outside of a transaction do nothing, and the result says so, once."""
     script = f"{statement}; CREATE TABLE x (id); {statement};"
     results = migrate.apply(url, with_fourth(tmp_path / "sql", script))
     (said,) = results[-1].notices
@@ -201,9 +210,9 @@ REFUSED_INSIDE = [
     ("SAVEPOINT s; SAVEPOINT t; ROLLBACK TO s; RELEASE t", "RELEASE of savepoint t: this script did not set it"),
 ]
 REFUSED = [
-    ("ATTACH 'other.db' AS o", "ATTACH and DETACH: a migration changes one database"),
-    ("ATTACH 'oth' || 'er.db' AS o", "ATTACH and DETACH: a migration changes one database"),
-    ("DETACH temp", "ATTACH and DETACH: a migration changes one database"),
+    ("ATTACH 'other.db' AS o", "ATTACH, DETACH and VACUUM INTO: a migration changes one database"),
+    ("ATTACH 'oth' || 'er.db' AS o", "ATTACH, DETACH and VACUUM INTO: a migration changes one database"),
+    ("DETACH temp", "ATTACH, DETACH and VACUUM INTO: a migration changes one database"),
     *(
         (statement.format(table), f"{verb} {table}: the ledger is kept by the runner (dao mark, dao unmark)")
         for table in ("_yoyo_migration", "_dao_migration")
