@@ -138,8 +138,10 @@ def copied(source: Connection, new: NewFile) -> Connection:
 # ---------------------------------------------------------------- verification
 
 
-def compare(reader: Connection, path: str, new: NewFile) -> None:
+def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None:
     """Refuse a copy that is damaged, or that does not hold what a connection sees in its open transaction.
+
+    `otherwise` is what to do where no copy can be compared.
 
     Equal hashes by `sqlite3_dbhash` prove that the copy holds what the database holds now. Different ones prove nothing
     while others write, so then the contents are compared within the transaction, which costs six times as much.
@@ -165,7 +167,7 @@ def compare(reader: Connection, path: str, new: NewFile) -> None:
     except apsw.SQLError as error:
         raise MigrationError(
             f"a snapshot of {path} cannot be verified ({error}): its schema needs functions or collations of the program "
-            "that it belongs to. Go on without a snapshot (--no-snapshot)"
+            f"that it belongs to: {otherwise}"
         ) from error
     finally:
         copy.close()

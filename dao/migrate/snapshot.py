@@ -72,7 +72,8 @@ _LABEL = re.compile(r"[\w-]{1,50}")
 _NAME_LENGTH = 255  # bytes
 _VERSION_LENGTH = 100
 _TAKE = "`dao snapshot --database` takes one of it"
-_OTHERWISE = ", or go on without one (--no-snapshot, DATABASE_SNAPSHOTS=0)"
+_WITHOUT = "go on without one (--no-snapshot, DATABASE_SNAPSHOTS=0)"
+_BY_HAND = "stop its programs, and copy its file yourself, or move it away before a restore"
 
 
 @attrs.frozen(kw_only=True)
@@ -141,14 +142,15 @@ def save(
     try:
         if not reader.execute("SELECT count(*) FROM sqlite_schema").get:
             raise MigrationError(f"{path} holds nothing: there is nothing to take a snapshot of")
-        require_room(path, size_of(reader), f"a snapshot of {path}", otherwise=_OTHERWISE)
+        is_run = kind == "run"
+        require_room(path, size_of(reader), f"a snapshot of {path}", otherwise=f", or {_WITHOUT}" if is_run else "")
         version = version or _version(reader)
         what = f".label-{label}" if label else "" if kind == "manual" else f".{kind}"
         # the clock may have been set back: the latest is still the newest
         latest = next((snapshot.id for snapshot in _of(path)), None)
         with new_file(path, like=path, after=latest) as new:
             copied(reader, new).close()
-            compare(reader, path, new)
+            compare(reader, path, new, otherwise=_WITHOUT if is_run else _BY_HAND)
             sum_ = checksum(new.file)
             before, after = f"{path}.{new.id}.", f"{what}.{sum_}.snapshot"
             version = _fitting(version, _NAME_LENGTH - len(os.fsencode(os.path.basename(before) + after)))

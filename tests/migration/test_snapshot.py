@@ -28,7 +28,7 @@ from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate import copies, held
 from dao.migrate.snapshot import Snapshot, find, prune, snapshots, take_snapshot, verify
-from tests.folders import dump, query
+from tests.folders import dump, query, with_fourth
 
 # every name on its own: one that is cut off by ? or # would be another file
 NAMES = [
@@ -212,13 +212,18 @@ def test_take_without_the_tool_compares_the_contents(filled, url, monkeypatch):
     assert dump(take_snapshot(url).path) == dump(filled)
 
 
-def test_take_database_that_only_its_program_can_read_is_refused(filled, url):
-    """What cannot be verified is no snapshot; the message says why and how to go on."""
+def test_take_database_that_only_its_program_can_read_is_refused(filled, three):
+    """What cannot be verified is no snapshot; the message says why and how to go on.
+
+    It advised an option of `dao migrate`, whatever was asked.
+    """
     connection = apsw.Connection(str(filled))
     connection.create_scalar_function("theirs", lambda value: value, deterministic=True)
     connection.execute("CREATE TABLE g (x, y GENERATED ALWAYS AS (theirs(x))); INSERT INTO g VALUES (1)")
-    with pytest.raises(MigrationError, match=r"cannot be verified \(.*theirs.*--no-snapshot"):
+    with pytest.raises(MigrationError, match=r"cannot be verified \(.*theirs.*copy its file yourself"):
         take_snapshot(connection)
+    with pytest.raises(MigrationError, match=r"cannot be verified \(.*theirs.*--no-snapshot"):
+        migrate.apply(connection, with_fourth(three, "CREATE TABLE z (x);"))
     assert beside(filled) == []
     connection.close()
 
@@ -439,10 +444,9 @@ def test_take_too_little_room_is_refused_before_anything_is_written(filled, url,
         str(filled),
         f"needs 1.1 MB in {filled.parent}",
         "2.0 KB are free",
-        "--no-snapshot",
-        "DATABASE_SNAPSHOTS=0",
     ):
         assert part in message
+    assert "--no-snapshot" not in message  # no option of `dao snapshot`
     assert beside(filled) == []
 
 
