@@ -304,15 +304,20 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
                 f"cannot read the snapshot {path} ({error}): check its permissions, and the disk"
             ) from error
         except (apsw.Error, DatabaseCorrupt) as error:
-            reason = str(error).partition("\n")[2].strip() if isinstance(error, DatabaseCorrupt) else str(error)
-            raise DatabaseCorrupt(
-                f"the snapshot {path} is damaged or no SQLite database ({reason}): use another one"
-            ) from error
+            raise _damaged(path, error) from error
         if not is_ours:
             raise MigrationError(f"{path} is not a snapshot: a database that no migrations were applied to")
-        yield connection
+        try:
+            yield connection
+        except (apsw.CorruptError, apsw.NotADBError) as error:  # what one connection takes, another may not
+            raise _damaged(path, error) from error
     if _unused(path) != before:
         raise MigrationError(f"{path} was written to while it was read: {_TAKE}")
+
+
+def _damaged(path: str, error: Exception) -> DatabaseCorrupt:
+    reason = str(error).partition("\n")[2].strip() if isinstance(error, DatabaseCorrupt) else str(error)
+    return DatabaseCorrupt(f"the snapshot {path} is damaged or no SQLite database ({reason}): use another one")
 
 
 def _unused(path: str) -> tuple[int, ...]:

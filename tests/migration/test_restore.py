@@ -379,6 +379,16 @@ def test_restore_damaged_snapshot_is_refused_and_nothing_changed(filled, url, ol
     assert beside(filled) == [old.path.name]
 
 
+def test_restore_file_whose_copy_cannot_be_opened_is_refused(filled, url, tmp_path):
+    """A constraint on a column that is not there passes `integrity_check`, and was a raw error once it was copied."""
+    file = tmp_path / "damaged.db"
+    file.write_bytes(take_snapshot(url).path.read_bytes().replace(b"CHECK (only = 1)", b"CHECK (onlx = 1)"))
+    before = dump(filled)
+    with pytest.raises(DatabaseCorrupt, match=r"damaged.db is damaged.*no such column: onlx.*use another one"):
+        restore(url, file)
+    assert dump(filled) == before
+
+
 def test_restore_what_is_no_snapshot_is_refused(filled, url, tmp_path, old):
     """Not there, no database, a database of something else, itself: each refused before anything happens."""
     before = dump(filled)
