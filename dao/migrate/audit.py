@@ -16,7 +16,6 @@ log = logging.getLogger("dao.migrate")
 
 __all__ = ["Deed", "carry_over", "history", "in_utc"]
 
-# columns with their tables' names, which SQLite repeats if there is no such column: see `ledger.unfit`
 _OURS = """
 SELECT _dao_history.at_utc, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms, _dao_history.detail,
        _dao_history.username, _dao_history.hostname, _dao_history.tool_version
@@ -31,7 +30,9 @@ FROM   _yoyo_log
 """
 _BY_TIME = " ORDER BY created_at_utc"
 _COLUMNS = "SELECT name FROM pragma_table_info(?)"
-_NOT_OURS = "WHERE id NOT IN (SELECT yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
+_NOT_OURS = (
+    "WHERE _yoyo_log.id NOT IN (SELECT _dao_history.yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
+import yoyo
 from yoyo import exceptions, internalmigrations
 from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table
 
 from dao import sqlite, url
+from dao.errors import MigrationError
 from dao.migrate.files import refuse_broken_off
 from dao.migrate.folder import text_of
 from dao.migrate.target import keeping_mode, use_defaults
@@ -139,8 +141,18 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             self.create_lock_table()
 
     def ensure_ledger(self, *, is_new: bool = False) -> None:
-        """Create or upgrade yoyo's tables inside the open transaction. `is_new`: the database is known to have no table."""
-        version = 0 if is_new else internalmigrations.get_current_version(self)
+        """Create or upgrade yoyo's tables inside the open transaction. `is_new`: the database is known to have no table.
+
+        Raises:
+            MigrationError: They are of a version that is not known.
+        """
+        try:
+            version = 0 if is_new else internalmigrations.get_current_version(self)
+        except AssertionError as error:
+            raise MigrationError(
+                f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer yoyo wrote it, "
+                "or somebody has changed it. Undo that, or install that yoyo"
+            ) from error
         if version == 0 and _NEWEST == 2:
             when = datetime.now(UTC).replace(tzinfo=None).isoformat()
             self.connection.apsw.execute(ledger_sql(self.migration_table).create, {"version": _NEWEST, "when": when})

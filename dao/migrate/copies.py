@@ -141,10 +141,9 @@ def copied(source: Connection, new: NewFile) -> Connection:
 def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None:
     """Refuse a copy that is damaged, or that does not hold what a connection sees in its open transaction.
 
-    `otherwise` is what to do where no copy can be compared.
-
     Equal hashes by `sqlite3_dbhash` prove that the copy holds what the database holds now. Different ones prove nothing
-    while others write, so then the contents are compared within the transaction, which costs six times as much.
+    while others write, so then the contents are compared within the transaction, which costs six times as much. Where
+    no copy can be compared, the message advises `otherwise`.
 
     Raises:
         DatabaseCorrupt: The copy is damaged, as the database was, then.
@@ -166,8 +165,7 @@ def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None
         ) from error
     except apsw.SQLError as error:
         raise MigrationError(
-            f"a snapshot of {path} cannot be verified ({error}): its schema needs functions or collations of the program "
-            f"that it belongs to: {otherwise}"
+            f"a snapshot of {path} cannot be verified ({error}): its schema needs what its program defines; {otherwise}"
         ) from error
     finally:
         copy.close()

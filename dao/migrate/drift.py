@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "differences", "is_clean", "made_by", "own_drops", "record"]
 
-# with the table's name, as SQLite repeats it if it has no such column: see `ledger.unfit`
 _READ = (
     "SELECT _dao_schema.schema_version, _dao_schema.migrations, _dao_schema.live, _dao_schema.expected FROM _dao_schema"
 )

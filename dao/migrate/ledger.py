@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from dao.migrate.folder import normal
 if TYPE_CHECKING:
     from dao.migrate.backend import ApswBackend, LedgerSQL
 
-__all__ = ["TABLES", "TABLE_NAMES", "Entry", "Ledger", "Writer", "checksums", "ended", "read", "unfit"]
+__all__ = ["TABLES", "TABLE_NAMES", "Entry", "Ledger", "Writer", "checksums", "ended", "read"]
 
 #: The tables that hold the ledger: yoyo's, and ours.
 TABLES = (
@@ -74,26 +73,22 @@ CREATE TABLE IF NOT EXISTS _dao_schema (
     expected       TEXT
 ) STRICT
 """
-# what SQLite says of a column that is not there begins with its table if the statement's does
-_OF_LEDGER = re.compile(rf"\b(?:{'|'.join(TABLES)})\b")
 #: Reads the names of all tables.
 TABLE_NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _COLUMNS = "SELECT name FROM pragma_table_info('_yoyo_migration')"
-_READ = """
-SELECT yoyo.migration_id, yoyo.applied_at_utc,
-       ours.checksum, ours.rollback_checksum, ours.apply_text, ours.rollback_text, ours.duration_ms
-FROM   _yoyo_migration AS yoyo
-LEFT   JOIN _dao_migration AS ours
-       ON ours.migration_id = yoyo.migration_id AND ours.applied_at_utc = yoyo.applied_at_utc
+_ENTRIES = """ FROM _yoyo_migration LEFT JOIN _dao_migration
+ON _dao_migration.migration_id = _yoyo_migration.migration_id AND _dao_migration.applied_at_utc = _yoyo_migration.applied_at_utc
 """
-_READ_YOYO_ONLY = "SELECT migration_id, applied_at_utc, NULL, NULL, NULL, NULL, NULL FROM _yoyo_migration"
-_READ_CHECKSUMS = """
-SELECT yoyo.migration_id, yoyo.applied_at_utc, ours.checksum
-FROM   _yoyo_migration AS yoyo
-LEFT   JOIN _dao_migration AS ours
-       ON ours.migration_id = yoyo.migration_id AND ours.applied_at_utc = yoyo.applied_at_utc
+_KEYS = "SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, "
+_READ = f"""{_KEYS}
+       _dao_migration.checksum, _dao_migration.rollback_checksum, _dao_migration.apply_text, _dao_migration.rollback_text,
+       _dao_migration.duration_ms {_ENTRIES}"""
+_READ_YOYO_ONLY = _KEYS + "NULL, NULL, NULL, NULL, NULL FROM _yoyo_migration"
+_READ_CHECKSUMS = _KEYS + "_dao_migration.checksum" + _ENTRIES
+_UNFINISHED = """
+SELECT _dao_migration.migration_id, _dao_migration.state, _dao_migration.host, _dao_migration.pid
+FROM   _dao_migration WHERE _dao_migration.state <> 'applied'
 """
-_UNFINISHED = "SELECT migration_id, state, host, pid FROM _dao_migration WHERE state <> 'applied'"
 _WRITE = """
 INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
                             rollback_text, duration_ms, tool_version, host, pid)
@@ -173,14 +168,14 @@ def read(connection: Connection) -> Ledger:
             if "_yoyo_migration" in tables
             else []
         )
-        unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
     except apsw.SQLError as error:
-        if "_yoyo_migration" in tables and ("migration_id",) not in connection.execute(_COLUMNS).fetchall():
-            raise MigrationError(
-                "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
-                "brings it up to date"
-            ) from error
-        raise _unfit(error) from error
+        if ("migration_id",) in connection.execute(_COLUMNS).fetchall():
+            raise
+        raise MigrationError(
+            "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
+            "brings it up to date"
+        ) from error
+    unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
     entries.sort(key=_place)
     return Ledger(
         tuple(
@@ -209,21 +204,6 @@ def checksums(connection: Connection) -> list[tuple[str, str | None]]:
     """Return the ids and checksums of the entries as `read` does, without the texts, after a `Writer` made the tables."""
     rows: list[Any] = connection.execute(_READ_CHECKSUMS).fetchall()
     return [(normal(id), checksum) for id, _, checksum in sorted(rows, key=_place)]
-
-
-def unfit(error: apsw.Error) -> MigrationError | None:
-    """Return the error for a statement that the ledger's tables do not fit, or None if it was about something else."""
-    if isinstance(error, apsw.SQLError) and _OF_LEDGER.search(str(error)):
-        return _unfit(error)
-    return None
-
-
-def _unfit(error: apsw.SQLError) -> MigrationError:
-    return MigrationError(
-        f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of a newer version "
-        "of this package. Undo that, or take the newer version, or restore a snapshot (`dao restore`; what was written since "
-        "is lost)"
-    )
 
 
 def _place(row: Sequence[Any]) -> tuple[str, object]:

@@ -303,13 +303,17 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
             raise OperationalError(
                 f"cannot read the snapshot {path} ({error}): check its permissions, and the disk"
             ) from error
-        except (apsw.Error, DatabaseCorrupt) as error:
+        except (apsw.Error, DatabaseCorrupt, UnicodeDecodeError) as error:
             raise _damaged(path, error) from error
         if not is_ours:
             raise MigrationError(f"{path} is not a snapshot: a database that no migrations were applied to")
         try:
             yield connection
-        except (apsw.CorruptError, apsw.NotADBError) as error:  # what one connection takes, another may not
+        except (
+            apsw.CorruptError,
+            apsw.NotADBError,
+            UnicodeDecodeError,
+        ) as error:  # what one connection takes, another may not
             raise _damaged(path, error) from error
     if _unused(path) != before:
         raise MigrationError(f"{path} was written to while it was read: {_TAKE}")
@@ -373,7 +377,11 @@ def _parsed(file: Path, database: str | None = None) -> Snapshot | None:
 def _version(reader: Connection) -> str:
     try:
         return next(reversed(ledger.read(reader).ids), "empty")
-    except (MigrationError, UnicodeDecodeError):  # of old, or not intact: nobody's reason to go without a snapshot
+    except (
+        MigrationError,
+        apsw.SQLError,
+        UnicodeDecodeError,
+    ):  # of old, or not intact: nobody's reason to go without a snapshot
         return "unknown"
 
 

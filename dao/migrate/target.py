@@ -12,7 +12,7 @@ import attrs
 
 from dao import database_file, sqlite, url
 from dao.engine import Connection, connect, is_connection, not_a_connection, transaction
-from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, MigrationError
+from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
 from dao.migrate import ledger, lock
 from dao.migrate.ledger import Ledger
 
@@ -113,7 +113,14 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
     try:
         yield
     except apsw.Error as error:
-        meant = sqlite.translate(error, connection, name) or ledger.unfit(error)
+        meant: Error | None = sqlite.translate(error, connection, name)
+        # statements name columns of the ledger with their tables, as SQLite does then if there is no such column
+        if isinstance(error, apsw.SQLError) and any(table in str(error) for table in ledger.TABLES):
+            meant = MigrationError(
+                f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of a newer "
+                "version of this package. Undo that, or take the newer version, or restore a snapshot (`dao restore`; what "
+                "was written since is lost)"
+            )
         if meant is None:
             raise
         raise meant from error

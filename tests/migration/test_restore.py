@@ -389,6 +389,15 @@ def test_restore_file_whose_copy_cannot_be_opened_is_refused(filled, url, tmp_pa
     assert dump(filled) == before
 
 
+def test_restore_file_whose_ledger_is_not_text_is_refused(filled, url, tmp_path):
+    """Bytes that are no UTF-8 in a ledger were a UnicodeDecodeError: the file is damaged."""
+    file = tmp_path / "damaged.db"
+    shutil.copy(take_snapshot(url).path, file)
+    query(file, "UPDATE _dao_migration SET apply_text = CAST(x'ff' AS TEXT)")
+    with pytest.raises(DatabaseCorrupt, match=r"damaged.db is damaged.*utf-8.*use another one"):
+        restore(url, file)
+
+
 def test_restore_what_is_no_snapshot_is_refused(filled, url, tmp_path, old):
     """Not there, no database, a database of something else, itself: each refused before anything happens."""
     before = dump(filled)
