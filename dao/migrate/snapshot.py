@@ -150,7 +150,7 @@ def save(
         latest = next((snapshot.id for snapshot in _of(path)), None)
         with new_file(path, like=path, after=latest) as new:
             copied(reader, new).close()
-            compare(reader, path, new, otherwise=_WITHOUT if is_run else _BY_HAND)
+            compare(reader, path, new, _WITHOUT if is_run else _BY_HAND)
             sum_ = checksum(new.file)
             before, after = f"{path}.{new.id}.", f"{what}.{sum_}.snapshot"
             version = _fitting(version, _NAME_LENGTH - len(os.fsencode(os.path.basename(before) + after)))

@@ -335,7 +335,7 @@ def test_take_that_fails_removes_nothing(filled, url, monkeypatch):
     assert beside(filled) == [old.path.name]
 
 
-def fail(*_arguments: object, **_options: object) -> None:
+def fail(*_arguments: object) -> None:
     """Fail the verification."""
     raise MigrationError("no")
 
