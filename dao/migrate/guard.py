@@ -6,8 +6,8 @@ the run itself has made is its own affair.
 
 The authorizer tells, while a statement is compiled, what it may take rows from and what it reads and writes. Only those
 tables are counted, just before; a script that drops nothing and has no triggers or cascades to fire costs no count at all.
-Rows are counted, not recognised: what a SELECT copies counts as a row of before, what VALUES brings does not. Whether an
-INSERT replaces rows SQLite does not tell, so the table is counted around it where that matters. Rows that are replaced,
+Rows are counted, not recognised: what a SELECT copies counts as a row of the tables that it reads, what VALUES brings as none
+of before. Whether an INSERT replaces rows SQLite does not tell, so the table is counted around it where that matters. Rows that are replaced,
 or deleted from a view by its trigger, count as the script's intention.
 """
 
@@ -70,8 +70,8 @@ class Guard:
         self.looking = False
         #: Whose the statement is that runs, as `losses` tells.
         self.source: Hashable = 0
-        #: The columns that the statement which is being compiled reads, with their tables.
-        self.reads: set[tuple[str | None, str | None]] = set()
+        #: What the statement which is being compiled reads: tables with columns, and the view, trigger or WITH that does.
+        self.reads: set[tuple[str | None, str | None, str | None]] = set()
         self._events: list[_Event] = []
         # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
         # thousand scripts that each make a table would list half a million. What the run has made until then is known.
@@ -95,11 +95,16 @@ class Guard:
         self.end_script()
         if self._events:
             events, self._events = self._events, []
+            if any(within for *_, within in self.reads):
+                # what a trigger or the inside of a view reads is not what the statement copies
+                with self._look():
+                    programs = self._holdings.programs()
+                self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
             # what a virtual table did to its own while the statement before this one ran is among them, and among the reads
             shadows |= self._known.shadows
             events = self._without(shadows, events)
             if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
-                self._fill(events[0].table)
+                self._fill(events[0].table, frozenset())
             elif events:
                 with self._look():
                     self._begin(events, shadows)
@@ -154,8 +159,10 @@ class Guard:
             shadows = known.shadows
             events = self._without(shadows, events)
         # nothing comes from SQLite's own tables, nor from those of virtual ones
-        names = {(fold(table or ""), fold(column or "")) for table, column in self.reads}
-        reads = {column for table, column in names if table not in shadows and not table.startswith("sqlite_")}
+        names = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
+        names = {(table, column) for table, column in names if table not in shadows and not table.startswith("sqlite_")}
+        reads = {column for _, column in names}
+        lineage = self._lineage({table for table, _ in names}) if actions & (_CREATES | _WRITES) else None
         running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
         if actions & _TAKES:
             self._running = running
@@ -163,10 +170,11 @@ class Guard:
             self._known.link()
             # what a virtual table dropped of its own, while it was dropped itself, has gone by now
             events = [event for event in events if event.action not in _DROPS or event.table in running.tables]
-        if events and events[0].action == apsw.SQLITE_DELETE:
-            if events[0].table not in running.tables:  # a view
+        own = events[0] if events else None
+        if own is not None and own.action == apsw.SQLITE_DELETE:
+            if own.table not in running.tables:  # a view
                 return
-            running.deletes_from = events[0].table
+            running.deletes_from = own.table
             events = events[1:]
         for event in events:
             action, name, column = event
@@ -177,6 +185,8 @@ class Guard:
                 # asked before it runs: IF NOT EXISTS may make nothing
                 if table is None and not self._holdings.exists(name):
                     known.tables[name] = Tracked(sources={ANY: reads} if reads else {})
+                    if reads:
+                        self._fill(name, lineage)
             elif action in _DROPS:
                 self._drop(name, running.tables[name][0])
             elif action == apsw.SQLITE_ALTER_TABLE:
@@ -187,29 +197,44 @@ class Guard:
                 if table is not None and not table.is_made and name not in running.counted:
                     running.counted[name] = self._holdings.count(name)
             elif table is not None:
-                self._note_sources(name, table, event, reads)
+                if action == apsw.SQLITE_UPDATE:
+                    table.sources.setdefault(fold(column or ""), set()).update(reads)
+                    continue
+                if reads and table.is_made:
+                    table.sources.setdefault(ANY, set()).update(reads)
+                # what a trigger brings may be of any table, unless the statement reads none
+                self._fill(name, lineage if event is own else None if reads else frozenset())
 
-    def _note_sources(self, name: str, table: Tracked, event: _Event, reads: set[str]) -> None:
-        if event.action == apsw.SQLITE_UPDATE:
-            table.sources.setdefault(fold(event.column or ""), set()).update(reads)
-        elif reads and table.is_made:
-            self._stop_filling(name, table)
-            table.sources.setdefault(ANY, set()).update(reads)
-        else:
-            self._fill(name)
+    def _lineage(self, tables: set[str]) -> frozenset[str] | None:
+        """Return the tables of before whose rows a statement may copy that reads these; None if that is not known."""
+        found: set[str] = set()
+        for name in tables:
+            table = self._known.tables.get(name)
+            # a virtual one may show what is in another
+            of_table = table.lineage if table is not None and self._holdings.is_own(name) else None
+            if of_table is None:
+                return None
+            found |= of_table
+        return frozenset(found)
 
-    def _fill(self, name: str) -> None:
-        """Begin to count what comes into a table from no other. What was there before needs no note: it is counted later."""
+    def _fill(self, name: str, lineage: frozenset[str] | None) -> None:
+        """Note whose rows come into a table. They are counted when rows of others do, if the run has made it."""
         table = self._known.tables.get(name)
-        if table is not None and table.is_made and table.filling_since is None:
-            # nothing was copied into it before: it was empty
+        if table is None or (table.came and table.filling == lineage):
+            return
+        if table.is_made and table.came:
             with self._look():
-                table.filling_since = self._holdings.count(name) + table.deleted if ANY in table.sources else 0
+                self._count(name, table)
+        table.filling = lineage
+        table.came.setdefault(lineage, 0)
 
-    def _stop_filling(self, name: str, table: Tracked) -> None:
-        if table.filling_since is not None:
-            table.added += self._holdings.count(name) + table.deleted - table.filling_since
-            table.filling_since = None
+    def _count(self, name: str, table: Tracked) -> int:
+        """Return how many rows a table has that the run has made, and note whose came in last."""
+        count = self._holdings.count(name)
+        if table.came:
+            table.came[table.filling] += count + table.deleted - table.since
+            table.since = count + table.deleted
+        return count
 
     def _savepoint(self, operation: str, name: str) -> None:
         if operation == "BEGIN":
@@ -230,9 +255,9 @@ class Guard:
         if origin is None:
             return
         if table.is_made:
-            self._stop_filling(name, table)
+            count = self._count(name, table)
             origin.rows += table.added - table.deleted
-            missing = origin.rows - self._holdings.count(name) - sum(rows for _, rows in origin.missed)
+            missing = origin.rows - count - sum(rows for _, rows in origin.missed)
             origin.missed.append((origin.dropped_by, max(0, missing)))
         else:
             origin.rows = self._holdings.count(name)
@@ -314,15 +339,11 @@ class Guard:
     def _judge(self, origin: Origin, name: str | None) -> Iterator[tuple[Hashable, Loss]]:
         """Compare a table that was dropped, or has lost columns, with what has its place now."""
         rows = origin.rows if origin.dropped_by is not None else self._holdings.count(name) if name is not None else 0
-        if origin.dropped_by is None:
-            lost = 0
-        elif name is not None:
+        lost = 0 if origin.dropped_by is None else rows
+        if origin.dropped_by is not None and name is not None:
             table = self._known.tables[name]
-            count = self._holdings.count(name)
-            added = 0 if table.filling_since is None else count + table.deleted - table.filling_since
-            lost = max(0, rows + table.added + added - table.deleted - count)
-        else:
-            lost = rows
+            count = self._count(name, table)
+            lost = max(0, rows + table.added - table.deleted - count)
         by_whom: dict[Hashable, int] = {}
         for source, missing in [*origin.missed, (origin.dropped_by, lost)]:
             by_whom[source] = by_whom.get(source, 0) + min(missing, lost - sum(by_whom.values()))
@@ -334,7 +355,7 @@ class Guard:
             return
         table = self._known.tables[name]
         # with rows gone or replaced, those that are left may have no values
-        whole = not (lost or table.deleted or table.added or table.filling_since is not None)
+        whole = not (lost or table.deleted or table.added)
         gone = [it for column, it in origin.held.items() if not self._keeps(name, table, column, whole=whole)]
         for column, source in origin.lost + gone:
             yield source, Loss("column", origin.name, rows, column)

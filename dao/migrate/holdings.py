@@ -13,6 +13,10 @@ __all__ = ["Holdings"]
 
 _TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
 _PAGE = "SELECT rootpage FROM main.sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
+_PROGRAMS = (
+    "SELECT name FROM main.sqlite_schema WHERE type IN ('view', 'trigger') "
+    "UNION SELECT name FROM temp.sqlite_schema WHERE type IN ('view', 'trigger')"
+)
 _VIRTUAL = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
 # virtual tables work on these by statements of their own, some of them while they run
 _SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
@@ -33,6 +37,14 @@ class Holdings:
         """Return whether there is such a table. Looks into the schema in memory, without SQL."""
         return self._connection.table_exists("main", name)
 
+    def programs(self) -> set[str]:
+        """Return the names of all views and triggers."""
+        return {fold(name) for (name,) in self._rows(_PROGRAMS)}
+
+    def is_own(self, name: str) -> bool:
+        """Return whether a table holds its rows itself: it is none that shows what is elsewhere."""
+        return any(page or holds_content(name, self.shadows()) for (page,) in self._rows(_PAGE, name))
+
     def changes(self) -> int:
         """Return how many rows the statement that has just run has changed, itself."""
         return self._connection.changes()
@@ -47,7 +59,7 @@ class Holdings:
 
     def count(self, name: str) -> int:
         """Return how many rows a table has; 0 if it is none, or shows what is elsewhere."""
-        rows = self._rows(f"SELECT count(*) FROM main.{quoted(name)}") if self._has_rows(name) else [(0,)]
+        rows = self._rows(f"SELECT count(*) FROM main.{quoted(name)}") if self.is_own(name) else [(0,)]
         return int(rows[0][0])
 
     def columns(self, name: str) -> list[tuple[str, bool]]:
@@ -57,9 +69,6 @@ class Holdings:
     def holds_values(self, name: str, column: str) -> bool:
         """Return whether a column of its own holds any value but NULL."""
         holds_none = {fold(other): hidden for other, hidden in self.columns(name)}
-        if holds_none.get(fold(column), True) or not self._has_rows(name):
+        if holds_none.get(fold(column), True) or not self.is_own(name):
             return False
         return bool(self._rows(f"SELECT 1 FROM main.{quoted(name)} WHERE {quoted(column)} IS NOT NULL LIMIT 1"))
-
-    def _has_rows(self, name: str) -> bool:
-        return any(page or holds_content(name, self.shadows()) for (page,) in self._rows(_PAGE, name))

@@ -39,16 +39,30 @@ class Tracked:
     """A table: the one of before whose rows it has, or has taken over, and what the run did to it.
 
     `sources`: which columns were read, of whatever table, to UPDATE a column of it, and by INSERTs (under `ANY`).
-    `deleted` are the rows that DELETEs named. `added` are those that came from no table, up to when `filling_since` was
-    noted: how many there were then, and those deleted.
+    `deleted` are the rows that DELETEs named. `came` are the rows that INSERTs brought, by the tables of before whose rows
+    they can be, by name: none for what VALUES gives, None if that is not known. Those of `filling` are not in it that came
+    after there were `since`, with those deleted.
     """
 
     origin: Origin | None = None
     is_made: bool = True
     sources: dict[str, set[str]] = attrs.Factory(dict)
     deleted: int = 0
-    added: int = 0
-    filling_since: int | None = None
+    came: dict[frozenset[str] | None, int] = attrs.Factory(dict)
+    filling: frozenset[str] | None = None
+    since: int = 0
+
+    @property
+    def lineage(self) -> frozenset[str] | None:
+        """The tables of before whose rows it may have; None if that is not known."""
+        own = frozenset() if self.is_made or self.origin is None else frozenset({fold(self.origin.name)})
+        return None if None in self.came else own.union(*filter(None, self.came))
+
+    @property
+    def added(self) -> int:
+        """How many rows came from elsewhere than the table of before that it replaces."""
+        name = fold(self.origin.name) if self.origin else ""
+        return sum(rows for tables, rows in self.came.items() if tables is not None and name not in tables)
 
     def rename_column(self, was: str, now: str) -> None:
         """Follow a column that was renamed."""
@@ -82,7 +96,10 @@ class Tracked:
             else:
                 origin.lost.append(earlier)
         if first is not None and holds:
-            origin.held[column] = (first, by)
+            # the one that has its name of before may have been filled from it
+            place = fold(first) if column in self.sources.get(fold(first), ()) else column
+            self.sources.get(place, set()).add(place)
+            origin.held[place] = (first, by)
 
 
 @attrs.define

@@ -111,9 +111,10 @@ class _Script:
         # the most frequent first: two in five read, one in four writes the schema
         guard = self.guard
         if action == _READ:
-            # what a trigger or the inside of a view reads is not what the statement copies
-            if trigger is None and not guard.looking:
-                guard.reads.add((first, second))
+            if not guard.looking:
+                # a temporary table may have the name of another
+                table = None if database == "temp" and first != "sqlite_temp_master" else first
+                guard.reads.add((table, second, trigger))
             return _OK
         if action not in _HEEDED or guard.looking or (first == "sqlite_master" and action in _WRITES):
             return _OK

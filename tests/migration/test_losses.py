@@ -12,6 +12,7 @@ from tests.folders import dump, ids, query, write
 
 SETUP = """
 CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT, replaced_by INTEGER);
+CREATE TABLE twin (id INTEGER PRIMARY KEY, x TEXT, replaced_by INTEGER);
 CREATE TABLE docs (id INTEGER PRIMARY KEY, body TEXT);
 CREATE VIRTUAL TABLE found USING fts5 (body, content = 'docs', content_rowid = 'id');
 CREATE VIRTUAL TABLE found4 USING fts4 (content=docs, body);
@@ -35,6 +36,8 @@ NEW = "CREATE TABLE n (id INTEGER PRIMARY KEY, x TEXT, replaced_by INTEGER);"
 COPY = "INSERT INTO n SELECT * FROM t;"
 SWAP = "DROP TABLE t; ALTER TABLE n RENAME TO t;"
 RETYPE = "ALTER TABLE t ADD COLUMN y INTEGER; UPDATE t SET y = CAST(x AS INTEGER);"
+OTHERS = "INSERT INTO n SELECT id + 10, body, id FROM docs;"
+RETYPE_AFTER_RENAMING = "ALTER TABLE t RENAME COLUMN x TO y; ALTER TABLE t ADD COLUMN x INTEGER; UPDATE t SET x = y;"
 TAKE_OVER = "ALTER TABLE t DROP COLUMN x; ALTER TABLE t RENAME COLUMN y TO x;"
 
 
@@ -91,6 +94,8 @@ HARMLESS = {
     "retyped in place": [RETYPE + TAKE_OVER],
     "retyped in place in two files": [RETYPE, TAKE_OVER],
     "retyped in place, then rebuilt": [RETYPE + TAKE_OVER, NEW + COPY + SWAP],
+    "retyped in place, renamed first": [RETYPE_AFTER_RENAMING + "ALTER TABLE t DROP COLUMN y; ALTER TABLE t RENAME COLUMN x TO z;"],
+    "retyped in place, renamed first, in two files": [RETYPE_AFTER_RENAMING, "ALTER TABLE t DROP COLUMN y;" + NEW + COPY + SWAP],
     "retyped in a table that is renamed": [RETYPE + TAKE_OVER + "ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME COLUMN x TO z;"],
     "column of its own": ["ALTER TABLE t ADD COLUMN y DEFAULT 3; UPDATE t SET y = id; ALTER TABLE t DROP COLUMN y;"],
     "rebuild over three files": [NEW + COPY, "DROP TABLE t;", "ALTER TABLE n RENAME TO t;"],
@@ -110,6 +115,14 @@ HARMLESS = {
     ],
     "rebuild through a view": [
         "CREATE VIEW v AS SELECT id, x, replaced_by FROM t;" + NEW + "INSERT INTO n SELECT * FROM v; DROP VIEW v;" + SWAP
+    ],
+    "rebuild through a WITH": [NEW + "WITH q AS (SELECT * FROM t), r AS (SELECT * FROM q) INSERT INTO n SELECT * FROM r;" + SWAP],
+    "rebuild with rows of another table": [NEW + OTHERS + COPY + SWAP, NEW + OTHERS.replace("10", "20") + COPY + SWAP],
+    "rebuild through a table of before": [
+        "INSERT INTO twin SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ") + "INSERT INTO t SELECT * FROM twin;"
+    ],
+    "rebuild over a temporary table that has the name of another": [
+        "CREATE TEMP TABLE docs AS SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ") + "INSERT INTO t SELECT * FROM docs;"
     ],
     "rebuild that replaces rows": [NEW + COPY + SWAP, "REPLACE INTO t VALUES (1, 'z', 3), (9, 'z', 3);"],
     "index of a table whose column has another name now": ["ALTER TABLE docs RENAME COLUMN body TO text; DROP TABLE words; DROP TABLE found; DROP TABLE found4;"],
@@ -161,6 +174,15 @@ LOSSES = {
     ),
     "never made anew": ([NEW + COPY, "DROP TABLE t;", "CREATE TABLE s (id);"], {(3, "t")}),
     "made anew without rows": (["DROP TABLE t;", NEW.replace(" n ", " t ")], {(2, "t")}),
+    "filled from another table": ([NEW + OTHERS + SWAP], {(2, "t")}),
+    "filled from another table by way of one more": (
+        ["CREATE TABLE m AS WITH q AS (SELECT * FROM docs) SELECT * FROM q;" + NEW + OTHERS.replace("docs", "m") + SWAP],
+        {(2, "t")},
+    ),
+    "filled from a trigger's table": (
+        [NEW + "CREATE TRIGGER g AFTER INSERT ON n BEGIN UPDATE t SET x = 'seen' WHERE id = new.id; END; INSERT INTO n VALUES (7, 'a', 1); DROP TRIGGER g;" + SWAP],
+        {(2, "t")},
+    ),
     "text of its own": (
         ["DROP TABLE own; DROP TABLE own4; DROP TABLE boxes; DROP TABLE words; DROP TABLE found;"],
         {(2, "own"), (2, "own4"), (2, "boxes")},
@@ -191,6 +213,9 @@ def test_losses_at_the_end_of_a_run_are_told_alike_and_allowed_alike(verdicts, s
 FEWER = {
     "over three files": ([NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1;", "DROP TABLE t;", "ALTER TABLE n RENAME TO t;"], 3, 1),
     "as many brought": ([NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1; INSERT INTO n VALUES (7, '', 0);" + SWAP], 2, 1),
+    "as many brought from another table": ([NEW + "INSERT INTO n SELECT * FROM t LIMIT 1;" + OTHERS + SWAP], 2, 2),
+    "as many brought from another table first": ([NEW + OTHERS, "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP], 3, 2),
+    "as many brought from another table after": ([NEW + "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP, OTHERS.replace("INTO n", "INTO t")], 2, 2),
     "as many brought by a replacement": (
         [NEW + "INSERT INTO n SELECT * FROM t WHERE id = 3; REPLACE INTO n VALUES (3, 'replace', 0), (7, '', 0);" + SWAP], 2, 2,
     ),

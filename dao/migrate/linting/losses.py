@@ -21,6 +21,8 @@ from dao.migrate.tokens import fold
 
 __all__ = ["loss_problems"]
 
+#: A table and, if it is about one, a column.
+_Names = tuple[str, str | None]
 _COPIES = (apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE)
 
 
@@ -37,9 +39,9 @@ def loss_problems(subject: Subject, together: Sequence[Subject]) -> Iterator[Pro
         if _is_excused(subject, loss):
             continue
         place = next(place for place, other in enumerate(together) if other is subject)
-        name = loss.table.lower()
-        while place and (earlier := _name_before(together[place - 1].script, name, loss.column)) is not None:
-            place, name = place - 1, earlier
+        lost: _Names | None = (loss.table.lower(), loss.column)
+        while place and (lost := lost and _names_before(together[place - 1].script, *lost)):
+            place -= 1
         wider = [one for other in together[place:] for one in other.script.statements]
         judged = [(statement, loss)] if len(wider) == len(script.statements) else _judge(wider)
         found |= {other: one for one, other in judged if id(one) in own}
@@ -69,16 +71,20 @@ def _message(loss: Loss, statement: Statement, after: Schema) -> str:
     return f"{loss.table}.{loss.column} is lost: {there}the copy leaves it out"
 
 
-def _name_before(script: Script, name: str, column: str | None) -> str | None:
-    """Return what a table was called before a script; None if it, or that column of it, was not there."""
+def _names_before(script: Script, name: str, column: str | None) -> _Names | None:
+    """Return what a table and a column were called before a script; None if they were not there."""
     for statement in reversed(script.statements):
         if statement.after is not statement.before:
             renamed = statement.after.renamed_since(statement.before)
-            name = next((old for old, new in renamed.items() if new == name), name)
-            if name not in statement.before.tables:
+            now, name = name, next((old for old, new in renamed.items() if new == name), name)
+            if (table := statement.before.tables.get(name)) is None:
                 return None
+            after = statement.after.tables.get(now, table)
+            if column is not None and table.column(column) is None and len(table.columns) == len(after.columns):
+                pairs = zip(table.columns, after.columns, strict=True)
+                column = next((old.name for old, new in pairs if new.name.lower() == column.lower()), column)
     table = script.before.tables.get(name)
-    return None if table is None or (column is not None and table.column(column) is None) else name
+    return None if table is None or (column is not None and table.column(column) is None) else (name, column)
 
 
 def _is_copied(statements: Sequence[Statement], loss: Loss) -> bool:
@@ -100,7 +106,7 @@ def _judge(statements: Sequence[Statement]) -> list[tuple[Statement, Loss]]:
         guard.source = place
         for action, first, second in ((event.action, event.first, event.second or None) for event in statement.events):
             if action == apsw.SQLITE_READ:
-                guard.reads.add((first, second))
+                guard.reads.add((first, second, None))
             elif action == apsw.SQLITE_ALTER_TABLE:
                 guard.saw(action, "main", first, second)
             elif action in HEEDED:
@@ -116,18 +122,19 @@ class _Assumed(Holdings):
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self._full = set(schema.tables)
+        self._full = dict.fromkeys(schema.tables, 1)
 
     def follow(self, statement: Statement) -> None:
         """Note which tables hold rows after a statement: one that is filled from another does, one that is emptied does not."""
+        full = self._full
         for old, new in statement.after.renamed_since(statement.before).items():
-            if old in self._full:
-                self._full.add(new)
-        if statement.tables(apsw.SQLITE_READ):
-            self._full.update(statement.tables(*_COPIES))
+            full[new] = full.get(old, 0)
+        if read := statement.tables(apsw.SQLITE_READ):
+            brought = max(1, sum(full.get(name, 0) for name in read))
+            full.update({name: full.get(name, 0) + brought for name in statement.tables(*_COPIES)})
         if statement.without_where is not None and statement.without_where[0] == apsw.SQLITE_DELETE:
-            self._full.discard(statement.without_where[1].lower())
-        self._full &= statement.after.tables.keys()
+            full.pop(statement.without_where[1].lower(), None)
+        self._full = {name: rows for name, rows in full.items() if name in statement.after.tables}
 
     def _table(self, name: str) -> Table | None:
         return next((table for table in self.schema.tables.values() if fold(table.name) == name), None)
@@ -144,11 +151,13 @@ class _Assumed(Holdings):
     def shadows(self) -> frozenset[str]:
         return frozenset(fold(table.name) for table in self.schema.tables.values() if table.kind == "shadow")
 
+    def is_own(self, name: str) -> bool:
+        table = self._table(name)
+        return table is not None and (table.kind != "virtual" or holds_content(name, self.shadows()))
+
     def count(self, name: str) -> int:
         table = self._table(name)
-        if table is None or (table.kind == "virtual" and not holds_content(name, self.shadows())):
-            return 0
-        return int(table.name.lower() in self._full)
+        return self._full.get(table.name.lower(), 0) if table is not None and self.is_own(name) else 0
 
     def columns(self, name: str) -> list[tuple[str, bool]]:
         table = self._table(name)

@@ -15,12 +15,14 @@ from dao import errors
 from dao.engine import Connection, connect
 from dao.migrate.files import has_statement, start_of_statement
 from dao.migrate.guard import Guard
+from dao.migrate.holdings import Holdings
 from dao.migrate.linting.schema import read
 from dao.migrate.linting.script import TEMPORARY, Event, Failure, Script, Statement
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
 from dao.migrate.script import _culprit, _fail, _Script
 from dao.migrate.session import apart
 from dao.migrate.target import use_defaults
+from dao.migrate.tokens import fold
 
 __all__ = ["Replay"]
 
@@ -114,12 +116,13 @@ class _Run:
         self.statements: list[Statement] = []
         self._replay = replay
         self._connection = replay.connection
-        self._guard = Guard(replay.connection)
+        self._holdings = Holdings(replay.connection)
+        self._guard = Guard(self._holdings)
         self._text = text
         self._base = self._counted = 0  # the script is run from here; the lines up to here are counted
         self._line = 1
         self._id, self._path, self._transactional = id, path, transactional
-        self._events: list[Event] = []
+        self._events: list[tuple[str | None, Event]] = []  # each with what has a name and holds it
         self._ignored: list[str] = []
         self._script = self._rest()
         self._changes_schema = self._pending_schema = False
@@ -210,11 +213,13 @@ class _Run:
             self._changes_schema = True
         if (
             action in _KEPT
-            and trigger is None
+            and (trigger is None or action == apsw.SQLITE_READ)
             and (database in {None, "main"} or action in TEMPORARY or action == apsw.SQLITE_READ)
             and (not name.lower().startswith("sqlite_") or (name == "sqlite_sequence" and action in _WRITES))
         ):
-            self._events.append(Event(action, name, second or ""))
+            if action == apsw.SQLITE_READ and database == "temp":
+                name = ""  # it may have the name of another
+            self._events.append((trigger, Event(action, name, second or "")))
         if action == apsw.SQLITE_ALTER_TABLE:
             first, second, database = database, first, second
         return self._script.authorize(action, first, second, database, trigger)
@@ -231,7 +236,10 @@ class _Run:
         script = self._script
         script.begin, script.end = script.end, script.end + len(sql)
         changes_schema, self._changes_schema = self._changes_schema, False
-        events, ignored = tuple(dict.fromkeys(self._events)), tuple(self._ignored)
+        # a view or trigger is not the statement, a WITH is
+        programs = self._holdings.programs() if any(within for within, _ in self._events) else ()
+        own = [event for within, event in self._events if within is None or fold(within) not in programs]
+        events, ignored = tuple(dict.fromkeys(own)), tuple(self._ignored)
         self._forget_pending()
         self._finish_statement()
         if not has_statement(sql):
