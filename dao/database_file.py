@@ -108,7 +108,7 @@ def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
     if code in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
         return (
             f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw, as "
-            "`dao migrate` does"
+            "`dao health` does"
         )
     if code in {apsw.SQLITE_READONLY_DIRECTORY, apsw.SQLITE_READONLY_CANTINIT}:
         return (
