@@ -95,10 +95,10 @@ class Guard:
         self.end_script()
         if self._events:
             events, self._events = self._events, []
-            if any(within for *_, within in self.reads):
+            if within := {fold(name) for *_, name in self.reads if name}:
                 # what a trigger or the inside of a view reads is not what the statement copies
                 with self._look():
-                    programs = self._holdings.programs()
+                    programs = self._holdings.programs(within)
                 self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
             # what a virtual table did to its own while the statement before this one ran is among them, and among the reads
             shadows |= self._known.shadows

@@ -29,6 +29,7 @@ class Holdings:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._programs: set[str] = set()
 
     def _rows(self, sql: str, *values: str) -> list[Any]:
         return self._connection.execute(sql, values).fetchall()
@@ -37,9 +38,11 @@ class Holdings:
         """Return whether there is such a table. Looks into the schema in memory, without SQL."""
         return self._connection.table_exists("main", name)
 
-    def programs(self) -> set[str]:
-        """Return the names of all views and triggers."""
-        return {fold(name) for (name,) in self._rows(_PROGRAMS)}
+    def programs(self, names: set[str]) -> set[str]:
+        """Return the names of all views and triggers; looks only if any of `names` is not known for one."""
+        if not names <= self._programs:
+            self._programs = {fold(name) for (name,) in self._rows(_PROGRAMS)}
+        return self._programs
 
     def is_own(self, name: str) -> bool:
         """Return whether a table holds its rows itself: it is none that shows what is elsewhere."""

@@ -587,12 +587,14 @@ def test_apply_script_that_drops_nothing_counts_no_rows(theirs, folder):
 
 
 def test_apply_many_insertions_cost_no_statement_of_the_guard(theirs, folder):
-    """The guard asks nothing about rows that come in, be they ten or a thousand, also in a table of its own."""
+    """The guard asks nothing about rows that come in, be they ten or a thousand, also in a table of its own or with a trigger."""
     numbers = []
     for number, rows in ((2, 10), (3, 1000)):
         script = (
             f"CREATE TABLE x{number} (id);"
-            + f"INSERT INTO x{number} VALUES (1); INSERT INTO tree (up) VALUES (1);" * rows
+            f"CREATE TRIGGER g{number} AFTER INSERT ON empty BEGIN UPDATE empty SET x = new.id WHERE id = new.id; END;"
+            + f"INSERT INTO x{number} VALUES (1); INSERT INTO tree (up) VALUES (1); INSERT INTO empty (x) VALUES (1);"
+            * rows
         )
         write(folder, {f"{number}_x.sql": script})
         numbers.append(len(statements_of(theirs, folder)))

@@ -237,7 +237,7 @@ class _Run:
         script.begin, script.end = script.end, script.end + len(sql)
         changes_schema, self._changes_schema = self._changes_schema, False
         # a view or trigger is not the statement, a WITH is
-        programs = self._holdings.programs() if any(within for within, _ in self._events) else ()
+        programs = self._holdings.programs({fold(within) for within, _ in self._events if within})
         own = [event for within, event in self._events if within is None or fold(within) not in programs]
         events, ignored = tuple(dict.fromkeys(own)), tuple(self._ignored)
         self._forget_pending()
