@@ -23,6 +23,10 @@ from tests.folders import query
 
 PATIENCE = 30.0
 
+# An exception between `open` and its `with` leaves the file to the garbage collector, which closes it, and warns. Opening a
+# database reads one such file: see `dao.database_file`.
+pytestmark = pytest.mark.filterwarnings("ignore:.*name='/proc/self/fdinfo")
+
 
 class Stop(BaseException):
     """What the interrupter raises in a thread."""
