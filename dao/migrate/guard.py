@@ -161,13 +161,13 @@ class Guard:
         # nothing comes from SQLite's own tables, nor from those of virtual ones
         names = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
         names = {(table, column) for table, column in names if table not in shadows and not table.startswith("sqlite_")}
+        known.link()
         reads = {column for _, column in names}
         lineage = self._lineage({table for table, _ in names}) if actions & (_CREATES | _WRITES) else None
         running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
         if actions & _TAKES:
             self._running = running
             running.tables = self._holdings.tables()
-            self._known.link()
             # what a virtual table dropped of its own, while it was dropped itself, has gone by now
             events = [event for event in events if event.action not in _DROPS or event.table in running.tables]
         own = events[0] if events else None

@@ -55,7 +55,8 @@ class Tracked:
     @property
     def lineage(self) -> frozenset[str] | None:
         """The tables of before whose rows it may have; None if that is not known."""
-        own = frozenset() if self.is_made or self.origin is None else frozenset({fold(self.origin.name)})
+        # those in the place of one that was dropped are what is to be kept from then on, whoever made them
+        own = frozenset({fold(self.origin.name)}) if self.origin else frozenset()
         return None if None in self.came else own.union(*filter(None, self.came))
 
     @property
