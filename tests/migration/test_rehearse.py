@@ -374,6 +374,16 @@ def test_rehearse_rebuild_names_all_that_it_lost(second):
     ]
 
 
+def test_rehearse_rebuild_that_adds_an_option_loses_nothing(second, base):
+    """A table that is rebuilt as STRICT, or WITHOUT ROWID, has lost nothing by that: it was said to have."""
+    write(base, {"0001_w.sql": "CREATE TABLE w (id INTEGER PRIMARY KEY, x TEXT); INSERT INTO w VALUES (1, 'a');"})
+    one = second(
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, x TEXT) STRICT, WITHOUT ROWID; INSERT INTO n SELECT * FROM w; "
+        "DROP TABLE w; ALTER TABLE n RENAME TO w;"
+    ).migrations[-1]
+    assert (one.rebuilt, one.lost) == (("w",), ())
+
+
 COUNTS = "t goes on counting after {}, not after 9: ids of deleted rows are given again"
 MISPLACED = {
     "another order": (

@@ -140,7 +140,8 @@ def lost_objects(before: State, after: State, made_again: Sequence[str]) -> list
     for difference in schema.differences(before.schema, after.schema):
         name, part = difference.name.lower(), difference.part
         if difference.type == "table":
-            option = difference.kind == "changed" and part is None
+            # one that it has only now is no loss
+            option = part is None and str(difference.actual).startswith("not ")
             constraint = difference.kind == "missing" and part is not None and not part.startswith("column ")
             is_lost = name in tables and (option or constraint)
         else:
