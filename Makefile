@@ -125,13 +125,11 @@ $(CONTENDERS)/.installed: $(INSTALLED)
 	@touch $@
 
 .PHONY: bench
-bench: $(CONTENDERS)/.installed ## measure against the bare drivers and other libraries (about two minutes)
-	$(CONTENDERS)/bin/python -m bench --compare docs/benchmarks/results.json
+bench: $(CONTENDERS)/.installed ## measure against the bare drivers and other libraries (about three minutes)
+	$(CONTENDERS)/bin/python -m bench $(addprefix --compare ,$(wildcard docs/benchmarks/results.json))
 
 .PHONY: bench-full
 bench-full: $(CONTENDERS)/.installed ## measure thoroughly, up to a million rows, and write docs/benchmarks
-	$(CONTENDERS)/bin/python -m bench.migrations --full --json docs/benchmarks/migrations.json --markdown docs/benchmarks/migrations.md
-	$(CONTENDERS)/bin/python -m bench.indexes --markdown docs/benchmarks/indexes.md
 	$(CONTENDERS)/bin/python -m bench --full --write-docs
 
 .PHONY: clean

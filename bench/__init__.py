@@ -1,1 +1,1 @@
-"""Benchmarks: ratios taken in one run, against the bare drivers. Never part of the test run, which only smoke-runs them."""
+"""Benchmarks: ratios to the bare driver and a few peers, taken in one run. The test suite runs them on a few rows."""

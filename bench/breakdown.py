@@ -1,174 +1,90 @@
-"""Where dao's time goes beside bare apsw's: the same call, one step more each time."""
+"""Where dao's time goes: the bare driver's statements, dao's own statements by hand, and dao.
+
+dao's statements are noted while a call runs, which is then undone, and run by hand on the same connection. The
+difference to the bare driver is what SQLite is asked beyond the shortest statement; the difference to dao is Python.
+"""
 
 from __future__ import annotations
 
-import itertools
-import statistics
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
-import attrs
+import apsw
 
-from bench import contenders, data, harness, statements
-from bench.contenders import BASE, Contender
-from bench.data import Data
-from bench.operations import OPERATIONS, Arguments, Operation, Size
-from dao import codec, engine, tasks
-from dao.engine import Connection
-from dao.rows import TASKS
+import dao
+from bench import contenders, harness, operations
+from bench.contenders import BASE, OWN
+from bench.harness import Subject
+from bench.operations import NAMED
+from bench.run import Run
 
-_OPERATIONS = {operation.name: operation for operation in OPERATIONS}
-
-
-@attrs.frozen
-class Step:
-    """One more thing that is done, and a call that does it and all before it."""
-
-    title: str
-    contender: Contender
-    call: Callable[..., object]
+#: Not the bulk loads, whose statement is the same for all rows.
+_OPERATIONS = (
+    "get", "get_all", "find", "find_all", "page", "configuration_get", "configuration_set", "heartbeat", "set_status",
+    "update", "create", "create_from_values",
+)  # fmt: skip
+PARTS = ("the shortest, by apsw", "dao's, by hand", "dao")
 
 
-def measure(size: Size, report: Callable[[str], None]) -> dict[str, Any]:
-    """Return for each operation its steps, with the seconds that a call takes up to there."""
+class _Undo(Exception):
+    """Ends a transaction that is not to be kept."""
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Return for each operation the seconds of each part, and the ratios to the first."""
+    bare: Any = contenders.load(BASE)
+    own: Any = contenders.load(OWN[0])
     found = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as made:
-        template = Path(made) / "template.db"
-        holds = data.build(template, size.rows)
-        bare, own = contenders.load(BASE), contenders.load("dao")
-        try:
-            for number, contender in enumerate((bare, own)):
-                contenders.open_one(contender, data.copy(template, Path(made) / f"{number}.db"))
-            for name, steps in _operations(bare, own, holds).items():
-                title = _OPERATIONS[name].title
-                report(f"steps: {title}")
-                found[name] = {"title": title, "steps": _measured(_OPERATIONS[name], steps, holds, size)}
-        finally:
-            for contender in (bare, own):
-                contender.close()
+    with contenders.opened([bare, own], run.template):
+        for name in _OPERATIONS:
+            operation = NAMED[name]
+            run.report(f"where the time goes: {operation.title}")
+
+            def noted(calls: int, operation: operations.Operation = operation) -> harness.Arguments:
+                call = getattr(own, operation.name)
+                return [statements(own.connection, call, given) for given in operation.prepare(own, run.holds, calls)]
+
+            runs = (
+                operations.timed(operation, bare, run.holds, run.size),
+                harness.timed(_by_hand(own.connection), noted),
+                operations.timed(operation, own, run.holds, run.size),
+            )
+            measured = operations.interleave(operation, list(map(Subject, PARTS, runs)), run.size)
+            found[name] = {"title": operation.title, "parts": harness.summary(measured, dict.fromkeys(PARTS, PARTS[0]))}
     return found
 
 
-def _measured(operation: Operation, steps: Sequence[Step], holds: Data, size: Size) -> list[dict[str, Any]]:
-    def prepare(contender: Contender) -> Callable[[int], Arguments]:
-        return lambda calls: operation.prepare(contender, holds, calls)
-
-    subjects = [harness.Subject(step.title, harness.timed(step.call, prepare(step.contender))) for step in steps]
-    measured = harness.interleave(
-        subjects,
-        rounds=size.rounds,
-        calls=min(size.writes, size.rows) if operation.adds else None,
-        seconds=size.seconds,
-    )
-    base = measured[steps[0].title].rounds
-    ratios = {
-        step.title: statistics.median(own / other for own, other in zip(measured[step.title].rounds, base, strict=True))
-        for step in steps
-    }
-    adds = [0.0, *(ratios[after.title] - ratios[before.title] for before, after in itertools.pairwise(steps))]
-    return [
-        {"title": step.title, "median": measured[step.title].median, "ratio": ratios[step.title], "adds": added}
-        for step, added in zip(steps, adds, strict=True)
-    ]
-
-
-def _operations(bare: Any, own: Any, holds: Data) -> dict[str, list[Step]]:
-    connection: Connection = own.connection
-    execute = connection.execute
-
-    def decoded(id: str) -> object:
-        row = tasks.get(connection, id)._config
-        return codec.decode_json_quickly(row[5]), codec.decode_json_quickly(row[6])
-
-    [(find, found)] = _statements(connection, own.find, "completed")
-    places = [_statements(connection, own.page, place)[0] for place in own.positions(holds)]
-    page, begun = places[0][0], itertools.cycle([parameters for _, parameters in places])
-    moment = own.moment("2027-01-01T00:00:00.000Z")
-    changing = {
-        status: _statements(connection, own.set_status, holds.ids[0], status, moment)
-        for status in ("running", "pending")
-    }
-
-    def changed(id: str, status: str, _moment: object) -> object:
-        (change, parameters), (read, _) = changing[status]
-        return engine.fetch_changed(connection, change, (*parameters[:-1], id), read, (id,), lambda _, rows: rows)
-
-    def changed_barely(id: str, status: str, _moment: object) -> object:
-        (change, parameters), (read, _) = changing[status]
-        return in_one(change, (*parameters[:-1], id), read, id)
-
-    def in_one(change: str, parameters: tuple[Any, ...], read: str, id: str) -> object:
-        cursor = bare.connection.execute(change, parameters)
-        rows = bare.connection.execute(read, (id,)).fetchall()
-        cursor.fetchall()
-        return rows
-
-    def records(sql: str, parameters: Sequence[Any]) -> object:
-        rows = execute(sql, parameters).fetchall()
-        rows.pop()
-        return TASKS.from_rows(rows)
-
-    return {
-        "get_json": [
-            Step("the statement, by apsw", bare, bare.get),
-            Step("a record of the row", own, own.get),
-            Step("both JSON texts decoded, by msgspec", own, decoded),
-            Step("decoded when they are read, and kept", own, own.get_json),
-        ],
-        "find": [
-            Step("the statement, by apsw", bare, bare.find),
-            Step(
-                "dao's, prepared once for all values, with a row more", own, lambda _: execute(find, found).fetchall()
-            ),
-            Step("records of the rows", own, lambda _: records(find, found)),
-            Step("filters, limit, errors, the page", own, own.find),
-        ],
-        "page": [
-            Step("the statement, by apsw", bare, bare.page),
-            Step("dao's, bounded at both ends, with a row more", own, lambda _: execute(page, next(begun)).fetchall()),
-            Step("records of the rows", own, lambda _: records(page, next(begun))),
-            Step("the cursor checked, filters, limit, errors, the page", own, own.page),
-        ],
-        "set_status": [
-            Step("BEGIN, UPDATE, SELECT, COMMIT, by apsw", bare, bare.set_status),
-            Step("UPDATE with the SELECT in its transaction, by apsw", bare, changed_barely),
-            Step("through dao's function, which undoes it if the SELECT fails", own, changed),
-            Step("the status and time checked, a record of the row", own, own.set_status),
-        ],
-        "update": [
-            Step("BEGIN, UPDATE, SELECT, COMMIT, by apsw", bare, bare.update),
-            Step(
-                "UPDATE with the SELECT in its transaction, by apsw",
-                bare,
-                lambda item: in_one(statements.UPDATE, item, statements.GET, item[-2]),
-            ),
-            Step("the record written as a row, and a record of the row", own, own.update),
-        ],
-        "create": [
-            Step("the statement, by apsw", bare, bare.create),
-            Step(
-                "the record written as a row", own, lambda item: execute(tasks._CREATE, TASKS.to_row(item)).fetchall()
-            ),
-            Step("errors", own, own.create),
-        ],
-    }
-
-
-def _statements(
-    connection: Connection, call: Callable[..., object], *given: object
-) -> list[tuple[str, tuple[Any, ...]]]:
-    """Return the statements that a call runs and what it binds."""
-    seen: list[tuple[str, tuple[Any, ...]]] = []
+def statements(
+    connection: apsw.Connection, call: Callable[..., object], given: tuple[Any, ...]
+) -> tuple[tuple[str, Any], ...]:
+    """Return the statements that a call runs, each with what it binds, and undo the call."""
+    seen: list[tuple[str, Any]] = []
 
     def note(_cursor: object, sql: str, bindings: Any) -> bool:
-        seen.append((sql, tuple(bindings)))
+        # what a function does only because it is inside of a transaction is not its own
+        if not sql.startswith(("SAVEPOINT", "RELEASE")):
+            seen.append((sql, bindings))
         return True
 
-    connection.exec_trace = note
-    try:
-        call(*given)
-    finally:
-        connection.exec_trace = None
-    return seen
+    with contextlib.suppress(_Undo), dao.transaction(connection):
+        connection.exec_trace = note
+        try:
+            call(*given)
+        finally:
+            connection.exec_trace = None
+        raise _Undo
+    return tuple(seen)
+
+
+def _by_hand(connection: apsw.Connection) -> Callable[..., object]:
+    execute = connection.execute
+
+    def run(first: tuple[str, Any], *others: tuple[str, Any]) -> object:
+        # what follows a change is read while that is under way, in its transaction
+        cursor = execute(*first)
+        for other in others:
+            execute(*other).fetchall()
+        return cursor.fetchall()
+
+    return run

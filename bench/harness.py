@@ -1,13 +1,14 @@
 """How it is measured: rounds in which every contender has its turn, and what is made of their times.
 
-A round gives each contender a few milliseconds, one after the other, in an order that moves on from round to round, so that a
-change of the machine's speed meets all of them. Ratios are taken within a round; what is reported is their median. Where the
-system gave the processor to another program in a turn, the turn is repeated a few times; the share of the turns that were never
-free of it is noted, and says how far the run is to be trusted.
+A round gives each contender a few milliseconds, one after the other, in an order that moves on from round to round, so
+that a change of the machine's speed meets all of them. Ratios are taken within a round; their median is reported. A
+turn in which the system gave the processor to another program is repeated a few times; the share of the turns that were
+never free of it is noted, and says how far the run is to be trusted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import resource
 import statistics
@@ -17,22 +18,24 @@ from typing import Any
 
 import attrs
 
-#: A stored run is compared by this: more than so much slower …
+#: How a stored run is compared.
 SLOWER_BY = 1.10
-#: … and beyond the noise: the new ratios' lower quartile is above the stored ones' upper quartile.
 RULE = (
-    "slower: the median of the ratios to the base grew by more than 10 %, and the lower quartile of the new ratios is above "
-    "the upper quartile of the stored ones"
+    "slower: the median of the ratios to the base grew by more than 10 %, and the lower quartile of the new ratios is "
+    "above the upper quartile of the stored ones"
 )
 
 #: A turn in which the system took the processor away is repeated so often at the most, unless it is a long one.
 _TRIES = 4
 _LONG = 0.1
 
+#: The positional arguments of each call.
+Arguments = Sequence[tuple[Any, ...]]
+
 
 @attrs.frozen
 class Turn:
-    """What some calls took in seconds, without their preparation, and whether the system interrupted them."""
+    """The seconds that some calls took, without their preparation, and whether the system interrupted them."""
 
     seconds: float
     interrupted: bool
@@ -44,7 +47,7 @@ Timed = Callable[[int], Turn]
 
 @attrs.frozen
 class Subject:
-    """One contender in one operation: `run(calls)` prepares, measures and returns seconds; `units` are counted in a call."""
+    """One contender in one operation: `run(calls)` prepares and measures; a call counts as so many `units`."""
 
     name: str
     run: Timed
@@ -60,13 +63,41 @@ class Times:
 
     @property
     def median(self) -> float:
-        """The median of the rounds."""
         return statistics.median(self.rounds)
 
-    @property
-    def minimum(self) -> float:
-        """The best round."""
-        return min(self.rounds)
+
+def timed(call: Callable[..., object], prepare: Callable[[int], Arguments]) -> Timed:
+    """Return a function that measures calls; it makes their arguments before the clock starts."""
+
+    def run(calls: int) -> Turn:
+        arguments = prepare(calls)
+        before, begun = interruptions(), time.perf_counter()
+        for given in arguments:
+            call(*given)
+        seconds = time.perf_counter() - begun
+        return Turn(seconds, interruptions() != before)
+
+    return run
+
+
+def timed_async(runner: asyncio.Runner, call: Callable[..., Any], prepare: Callable[[int], Arguments]) -> Timed:
+    """Return the same for a coroutine function, whose calls are awaited one after the other."""
+
+    async def run(arguments: Arguments) -> Turn:
+        before, begun = interruptions(), time.perf_counter()
+        for given in arguments:
+            await call(*given)
+        seconds = time.perf_counter() - begun
+        return Turn(seconds, interruptions() != before)
+
+    return lambda calls: runner.run(run(prepare(calls)))
+
+
+def interruptions() -> int:
+    """Return how often the system has taken the processor away from this thread; always 0 where it does not say."""
+    if not hasattr(resource, "RUSAGE_THREAD"):
+        return 0
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 def interleave(
@@ -74,8 +105,8 @@ def interleave(
 ) -> dict[str, Times]:
     """Measure the subjects round by round.
 
-    `calls` are made in each round, or, if that is None, as many as take about `seconds`, which a first run finds out. That
-    run also warms the contender up.
+    Each round makes `calls`, or, if that is None, as many as take about `seconds`, which a first run finds out. The
+    first run also warms the contender up.
     """
     planned = {subject.name: calls or _calibrated(subject, seconds, at_most) for subject in subjects}
     if calls is not None:
@@ -111,45 +142,6 @@ def _best(run: Timed, calls: int) -> Turn:
     return best
 
 
-def interruptions() -> int:
-    """Return how often the system has taken the processor away from this thread; always 0 where it does not say."""
-    if not hasattr(resource, "RUSAGE_THREAD"):
-        return 0
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
-
-
-def timed(call: Callable[..., object], prepare: Callable[[int], Sequence[tuple[Any, ...]]]) -> Timed:
-    """Return what measures calls with arguments that were made before the clock starts."""
-
-    def run(calls: int) -> Turn:
-        arguments = prepare(calls)
-        before = interruptions()
-        begun = time.perf_counter()
-        for given in arguments:
-            call(*given)
-        seconds = time.perf_counter() - begun
-        return Turn(seconds, interruptions() != before)
-
-    return run
-
-
-def ratios(times: Times, base: Times) -> list[float]:
-    """Return how much longer it took than the base, for each round."""
-    return [own / other for own, other in zip(times.rounds, base.rounds, strict=True)]
-
-
-def summary(measured: Mapping[str, Times], bases: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return for each contender its median, minimum and rounds, and its ratio to each base that took part."""
-    found = {}
-    for name, times in measured.items():
-        found[name] = {"median": times.median, "minimum": times.minimum, "rounds": times.rounds, "ratios": {}}
-        found[name]["interrupted"] = times.interrupted
-        for base in bases:
-            if base in measured:
-                found[name]["ratios"][base] = statistics.median(ratios(times, measured[base]))
-    return found
-
-
 def _calibrated(subject: Subject, seconds: float, at_most: int) -> int:
     """Return how many calls take about so long."""
     calls = 1
@@ -162,49 +154,55 @@ def _calibrated(subject: Subject, seconds: float, at_most: int) -> int:
     return at_most
 
 
+# ---------------------------------------------------------------- figures
+
+
+def ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """Return how much longer it took than the base: the median of the rounds' own ratios."""
+    return statistics.median(_ratios(times, base))
+
+
+def summary(measured: Mapping[str, Times], bases: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return for each contender its base, median and rounds, and its ratio to the base, None if that took no part."""
+    return {
+        name: {
+            "base": bases[name],
+            "median": times.median,
+            "ratio": ratio(times.rounds, measured[bases[name]].rounds) if bases[name] in measured else None,
+            "interrupted": times.interrupted,
+            "rounds": times.rounds,
+        }
+        for name, times in measured.items()
+    }
+
+
+def _ratios(times: Sequence[float], base: Sequence[float]) -> list[float]:
+    return [own / other for own, other in zip(times, base, strict=True)]
+
+
 # ---------------------------------------------------------------- comparison
 
 
-@attrs.frozen
-class Slower:
-    """An operation that got slower than it was in a stored run."""
-
-    operation: str
-    contender: str
-    base: str
-    before: float
-    now: float
-
-    def __str__(self) -> str:
-        grown = (self.now / self.before - 1) * 100
-        return f"{self.operation}: {self.contender} {self.before:.2f} → {self.now:.2f} × {self.base} (+{grown:.0f} %)"
-
-
-def compare(now: Mapping[str, Any], before: Mapping[str, Any], contenders: Sequence[str]) -> list[Slower]:
-    """Return what got slower by the `RULE`. Both are the `operations` of a document; ratios make machines comparable."""
+def compare(now: Mapping[str, Any], before: Mapping[str, Any], contenders: Sequence[str]) -> list[str]:
+    """Say what got slower by the `RULE`. Both are the `operations` of a document; ratios make machines comparable."""
     found = []
-    for operation, measured in now.items():
+    for operation, entry in now.items():
+        new, old = entry["contenders"], before.get(operation, {}).get("contenders", {})
         for name in contenders:
-            new, old = measured["contenders"], before.get(operation, {}).get("contenders", {})
-            base = measured["base"]
+            base = new[name]["base"] if name in new else None
             if name == base or not all(who in run for who in (name, base) for run in (new, old)):
                 continue
-            new_ratios, old_ratios = (
-                ratios(Times(run[name]["rounds"]), Times(run[base]["rounds"])) for run in (new, old)
-            )
-            if is_slower(new_ratios, old_ratios):
-                medians = (statistics.median(old_ratios), statistics.median(new_ratios))
-                found.append(Slower(operation, name, base, *medians))
+            ratios = [_ratios(run[name]["rounds"], run[base]["rounds"]) for run in (old, new)]
+            if is_slower(*ratios):
+                was, is_now = map(statistics.median, ratios)
+                found.append(f"{operation}: {name} {was:.2f} → {is_now:.2f} × {base} (+{is_now / was - 1:.0%})")
     return found
 
 
-def is_slower(now: Sequence[float], before: Sequence[float]) -> bool:
+def is_slower(before: Sequence[float], now: Sequence[float]) -> bool:
     """Return whether ratios grew by more than the noise, as the `RULE` says."""
-    grown = statistics.median(now) > statistics.median(before) * SLOWER_BY
-    return grown and _quartile(now, 1) > _quartile(before, 3)
-
-
-def _quartile(values: Sequence[float], which: int) -> float:
-    if len(values) < 2:
-        return values[0]
-    return statistics.quantiles(values, n=4, method="inclusive")[which - 1]
+    was, is_now = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+        for values in (before, now)
+    )
+    return is_now[1] > was[1] * SLOWER_BY and is_now[0] > was[2]

@@ -6,19 +6,22 @@ import contextlib
 import importlib.metadata
 import os
 import platform
+import re
 import sqlite3
 from collections.abc import Iterable
+from pathlib import Path
 
 import apsw
 
 
 def describe() -> dict[str, str | int]:
-    """Return the machine: processor, cores, memory, kernel, Python."""
+    """Return the machine: processor, cores, system, Python."""
+    known = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.*)", known.read_text("utf-8"), re.MULTILINE) if known.exists() else None
     return {
-        "cpu": _field("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        "memory": _field("/proc/meminfo", "MemTotal"),
-        "kernel": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
     }
 
@@ -30,12 +33,3 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def _field(path: str, name: str) -> str:
-    """Return the first value of a field in one of the kernel's lists, or "" where there is none."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
-    except OSError:
-        return ""

@@ -2,342 +2,234 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import tempfile
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
 
 from bench import contenders, data, harness
-from bench.contenders import ASYNC_BASE, BASE, STANDARD, AsyncContender, Contender
-from bench.data import Data
+from bench.contenders import BASE
+from bench.contenders.base import Shared
+from bench.data import Holds
+from bench.harness import Arguments
+from bench.run import Run, Size
 
-_LATER = "2027-01-01T00:00:00.000Z"
-_beaten = itertools.count(80_000_000)
-_OUTPUT = {"rows": 10, "source": "warehouse"}
-#: Sizes: how many rows the tables hold, and how many calls a round of a writing operation makes.
-Arguments = Sequence[tuple[Any, ...]]
-
-
-@attrs.frozen
-class Size:
-    """How much is done: rows in the table, rounds, seconds and calls of a round, rows of `create_many`."""
-
-    rows: int
-    rounds: int
-    seconds: float
-    writes: int
-    many: int
+_EAGER = "apsw records"
+_INPUT, _OUTPUT = {"query": "revenue by region", "limit": 10}, {"rows": 10, "source": "warehouse"}
 
 
-TINY = Size(rows=60, rounds=1, seconds=0.0, writes=2, many=4)
-QUICK = Size(rows=10_000, rounds=9, seconds=0.005, writes=100, many=2_000)
-FULL = Size(rows=10_000, rounds=21, seconds=0.01, writes=200, many=10_000)
+Prepare = Callable[[Any, Holds, int], Arguments]
+Check = Callable[[Any, Any, tuple[Any, ...]], bool]
 
 
 @attrs.frozen
 class Operation:
     """One row of the table.
 
-    `prepare(contender, data, calls)` gives the arguments of each call of `method`. What adds rows is called equally often for
-    every contender, so that their tables stay of one size. `check` raises AssertionError if a result is wrong.
+    `prepare(contender, holds, calls)` gives the arguments of each call of the method that has the operation's name;
+    `check(contender, result, arguments)` says whether a result is right. `aim` is the largest ratio to `beside` that
+    dao is to have. What `adds` rows to a table, or changes a row but `once`, is called equally often for all, so that
+    their tables stay alike. The time of a call for `many` rows is that of one. What `grows` is measured at more sizes.
     """
 
     name: str
     title: str
-    method: str
-    prepare: Callable[[Contender, Data, int], Arguments]
-    check: Callable[[Contender, Data, Any, tuple[Any, ...]], None]
-    adds: bool = False
+    prepare: Prepare
+    check: Check
+    aim: float | None = None
+    beside: str = BASE
+    adds: str = ""
+    once: bool = False
     many: bool = False
-    asynchronous: bool = False
+    grows: bool = False
 
 
-def _some(values: Sequence[Any], calls: int) -> list[tuple[Any, ...]]:
-    return [(value,) for value in itertools.islice(itertools.cycle(values), calls)]
+# ---------------------------------------------------------------- arguments
 
 
-def _ids(_contender: Contender, data: Data, calls: int) -> Arguments:
-    return _some(data.ids, calls)
+def _each(values: Callable[[Holds], Sequence[Any]]) -> Prepare:
+    """Return what gives one value to each call, and begins again after the last."""
+    return lambda _, holds, calls: [(value,) for value in itertools.islice(itertools.cycle(values(holds)), calls)]
 
 
-def _fresh(contender: Contender, _data: Data, calls: int) -> Arguments:
-    return [(contender.new(data.fresh_values()),) for _ in range(calls)]
+def _nothing(_contender: Shared, _holds: Holds, calls: int) -> Arguments:
+    return [()] * calls
 
 
-def _statuses(contender: Contender, data: Data, calls: int) -> Arguments:
-    later = contender.moment(_LATER)
-    pairs = ((id, status, later) for id in itertools.cycle(data.ids) for status in ("running", "pending"))
+def _values(_contender: Shared, _holds: Holds, calls: int) -> Arguments:
+    return [(data.fresh(),) for _ in range(calls)]
+
+
+def _items(contender: Shared, _holds: Holds, calls: int) -> Arguments:
+    return [(contender.new(data.fresh()),) for _ in range(calls)]
+
+
+def _many_values(_contender: Shared, _holds: Holds, rows: int) -> Arguments:
+    return [([data.fresh() for _ in range(rows)],)]
+
+
+def _many_items(contender: Any, _holds: Holds, rows: int) -> Arguments:
+    return [(contender.new_many([data.fresh() for _ in range(rows)]),)]
+
+
+def _deep(contender: Any, holds: Holds, calls: int) -> Arguments:
+    return _each(lambda _: contender.positions(holds))(contender, holds, calls)
+
+
+def _statuses(_contender: Shared, holds: Holds, calls: int) -> Arguments:
+    pairs = ((id, status) for id in itertools.cycle(holds.ids) for status in ("running", "pending"))
     return list(itertools.islice(pairs, calls))
 
 
-def _changed(contender: Contender, data: Data, calls: int) -> Arguments:
+def _changed(contender: Any, holds: Holds, calls: int) -> Arguments:
     # each once: a second change of one row would be of a version that is gone
-    return [(contender.changed(id, f"Changed, number {number}"),) for number, id in enumerate(data.ids[:calls])]
+    return [(contender.changed(id, f"Changed, number {number}"),) for number, id in enumerate(holds.ids[:calls])]
 
 
-def _started(contender: Contender, _data: Data, calls: int) -> Arguments:
-    new = contender.new_execution
-    later = contender.moment(_LATER)
-    return [(contender.start(new(data.fresh_execution_values())), _OUTPUT, later) for _ in range(calls)]
+def _settings(_contender: Shared, _holds: Holds, calls: int) -> Arguments:
+    return [(data.KEYS[number % len(data.KEYS)], number) for number in range(calls)]
 
 
-def _beats(contender: Contender, made: Data, calls: int) -> Arguments:
-    # each later than the one before, as heartbeats are
-    numbers = itertools.islice(_beaten, calls)
-    return [(made.session_id(number % made.sessions), contender.moment(data.moment(number))) for number in numbers]
+def _started(contender: Any, _holds: Holds, calls: int) -> Arguments:
+    return [(contender.tool_start(_INPUT), _OUTPUT) for _ in range(calls)]
 
 
-def _true(value: object) -> None:
-    if not value:
-        raise AssertionError
+_ids, _listed = _each(lambda holds: holds.ids), _each(lambda _: [data.LISTED])
+_sessions, _workflows = _each(lambda holds: holds.sessions), _each(lambda holds: holds.workflows)
+_keys, _inputs = _each(lambda _: data.KEYS), _each(lambda _: [_INPUT])
 
 
-def _is_row(contender: Contender, _data: Data, result: Any, given: tuple[Any, ...]) -> None:
-    _true(contender.key(result) == given[0])
+# ---------------------------------------------------------------- results
 
 
-def _is_page(contender: Contender, data: Data, result: Any, _given: tuple[Any, ...]) -> None:
-    keys = [contender.key(record) for record in result]
-    _true(keys == sorted(keys, reverse=True))
-    _true(len(keys) == min(50, len(keys)) and (len(keys) == 50 or data.rows < 1000))
+def _if(right: Callable[[Any, tuple[Any, ...]], bool]) -> Check:
+    """Return what looks at the result, beside the call's arguments."""
+    return lambda _, result, given: right(result, given)
 
 
-def _is_count(contender: Contender, _data: Data, result: Any, given: tuple[Any, ...]) -> None:
-    _true(result == contender.raw(f"SELECT count(*) FROM tasks WHERE status = '{given[0]}'")[0][0])
+def _read(right: Callable[[tuple[Any, ...], tuple[Any, ...]], bool]) -> Check:
+    """Return what looks at the columns of a result that is a task."""
+    return lambda contender, result, given: right(contender.read(result), given)
 
 
-def _has_status(contender: Contender, _data: Data, result: Any, given: tuple[Any, ...]) -> None:
-    stored = contender.raw(f"SELECT status FROM tasks WHERE id = '{given[0]}'")[0][0]
-    _true(contender.key(result) == given[0] and stored == given[1])
+def _stored(condition: str) -> Check:
+    """Return what looks for a row, by a table with a condition that may name the call's arguments."""
+    return lambda contender, _, given: contender.raw(f"SELECT count(*) FROM {condition.format(*given)}")[0][0] > 0
 
 
-def _is_changed(contender: Contender, _data: Data, result: Any, _given: tuple[Any, ...]) -> None:
-    title = contender.raw(f"SELECT title FROM tasks WHERE id = '{contender.key(result)}'")[0][0]
-    _true(title.startswith("Changed, number"))
+def _is_page(contender: Shared, result: Any, given: tuple[Any, ...]) -> bool:
+    return _are_rows(contender, [contender.read(record) for record in result], given)
 
 
-def _is_finished(contender: Contender, _data: Data, result: Any, _given: tuple[Any, ...]) -> None:
-    status = contender.raw(f"SELECT status FROM tool_executions WHERE id = '{contender.key(result)}'")[0][0]
-    _true(status == "completed")
+def _are_rows(_contender: Shared, result: Any, _given: tuple[Any, ...]) -> bool:
+    ids = [row[0] for row in result]
+    return 0 < len(ids) <= data.PAGE and ids == sorted(ids, reverse=True)
 
 
-def _has_beaten(contender: Contender, _data: Data, _result: Any, given: tuple[Any, ...]) -> None:
-    id, moment = given
-    stored = contender.raw(f"SELECT last_heartbeat FROM sessions WHERE id = '{id}'")[0][0]
-    _true(contender.moment(stored) == moment)
-
-
-def _is_value(_contender: Contender, _data: Data, result: Any, _given: tuple[Any, ...]) -> None:
-    _true(result["seconds"] == 120)
-
-
-def _is_set(contender: Contender, _data: Data, _result: Any, given: tuple[Any, ...]) -> None:
-    _true(
-        f'"tokens":{given[1]["tokens"]}'
-        in contender.raw(f"SELECT json(value) FROM configurations WHERE key = '{given[0]}'")[0][0]
-    )
-
-
-def _is_workflow(contender: Contender, data: Data, result: Any, _given: tuple[Any, ...]) -> None:
-    keys = [contender.key(record) for record in result]
-    _true(keys == sorted(keys) and (len(keys) == 20 or data.rows < 1000))
-
-
-def _is_statistics(_contender: Contender, _data: Data, result: Any, _given: tuple[Any, ...]) -> None:
-    _true(len(list(result)) == len(data.TOOLS))
-
-
-def _one_more(contender: Contender, _data: Data, _result: Any, _given: tuple[Any, ...]) -> None:
-    _true(contender.raw("SELECT count(*) FROM tasks WHERE created_at > '2026'")[0][0] > 0)
-
-
-def _anything(_contender: Contender, _data: Data, _result: Any, _given: tuple[Any, ...]) -> None:
-    pass
-
-
-def _from_values(contender: Contender) -> Callable[[dict[str, Any]], object]:
-    return lambda values: contender.create(contender.new(values))
-
+_is_any = _if(lambda *_: True)
+_is_row = _if(lambda row, given: row[0] == given[0] and len(row) == len(data.TASK_COLUMNS))
+_is_workflow = _if(lambda found, _: len(found) == data.WORKFLOW)
+_is_value = _if(lambda found, given: f"limits.{found}" == given[0])
+_is_task = _read(lambda row, given: row[0] == given[0])
+_waits = _read(lambda row, _: row[4] == "pending")
+_has_status = _read(lambda row, given: (row[0], row[4]) == given)
+_has_title = _read(lambda row, _: row[1].startswith("Changed, number"))
+_is_set = _stored("configurations WHERE key = '{0}' AND value = '{1}'")
+_has_beaten = _stored("sessions WHERE id = '{0}' AND last_heartbeat > '2026'")
+_has_ended = _stored("tool_executions WHERE status = 'completed'")
 
 #: Reads first: what is stored later does not meet them.
 OPERATIONS = (
-    Operation("get", "get by id", "get", _ids, _is_row),
-    Operation("get_json", "get by id, both JSON columns read", "get_json", _ids, _is_row),
-    Operation("find", "find 50 of a status, newest first", "find", lambda _c, _d, n: _some(["completed"], n), _is_page),
-    Operation("page", "page of 50, deep (keyset)", "page", lambda c, d, n: _some(c.positions(d), n), _is_page),
-    Operation("count", "count of a status", "count", lambda _c, _d, n: _some(["completed"], n), _is_count),
+    Operation("get", "get by id", _ids, _is_task, aim=1.15, grows=True),
+    Operation("get_all", "get by id, all columns read", _ids, _is_row, aim=1.3, beside=_EAGER),
+    Operation("find", "find 50 of a status, newest first", _listed, _is_page, aim=1.35, grows=True),
+    Operation("find_all", "find 50, all columns read", _listed, _are_rows, aim=1.3, beside=_EAGER),
+    Operation("page", "page of 50, deep (keyset)", _deep, _is_page, aim=1.35, grows=True),
+    Operation("oldest", "oldest pending task, as a worker looks it up", _nothing, _waits, grows=True),
+    Operation("workflow", "workflow: its 20 tasks in order", _workflows, _is_workflow),
+    Operation("configuration_get", "configurations.get, an integer", _keys, _is_value, aim=1.3),
+    Operation("configuration_set", "configurations.set, an integer", _settings, _is_set, aim=1.5),
+    Operation("heartbeat", "heartbeat of a session", _sessions, _has_beaten, aim=1.15),
+    Operation("set_status", "set_status, returning the row", _statuses, _has_status, aim=1.15, grows=True),
+    Operation("update", "update if unchanged, returning the row", _changed, _has_title, aim=1.15, once=True),
+    Operation("tool_start", "tool execution: start", _inputs, _is_any, adds="tool_executions"),
+    Operation("tool_finish", "tool execution: finish, returning it", _started, _has_ended, once=True),
+    Operation("new", "Task(…): a record of values", _values, _is_any),
+    Operation("create", "create, own transaction", _items, _is_any, aim=1.1, adds="tasks", grows=True),
+    Operation("create_from_values", "create from values, own transaction", _values, _is_any, aim=1.15, adds="tasks"),
+    Operation("create_many", "create_many, per row", _many_items, _is_any, aim=1.5, adds="tasks", many=True),
     Operation(
-        "workflow",
-        "workflow: its 20 tasks in order",
-        "workflow",
-        lambda _c, d, n: _some([d.workflow_id(number) for number in range(d.workflows)], n),
-        _is_workflow,
-    ),
-    Operation("statistics", "statistics of each tool", "statistics", lambda _c, _d, n: [()] * n, _is_statistics),
-    Operation(
-        "configuration_get",
-        "configuration: get",
-        "get_value",
-        lambda _c, d, n: _some([f"limits.{number}" for number in range(d.keys)], n),
-        _is_value,
-    ),
-    Operation(
-        "configuration_set",
-        "configuration: set",
-        "set_value",
-        lambda c, d, n: [
-            (f"limits.{number % d.keys}", {"tokens": number, "seconds": 120}, c.moment(_LATER)) for number in range(n)
-        ],
-        _is_set,
-    ),
-    Operation("heartbeat", "heartbeat of a session", "heartbeat", _beats, _has_beaten),
-    Operation("set_status", "set_status, with the fresh record", "set_status", _statuses, _has_status),
-    Operation("update", "update if unchanged, with the fresh record", "update", _changed, _is_changed, adds=True),
-    Operation(
-        "start",
-        "tool execution: start",
-        "start",
-        lambda c, _d, n: [(c.new_execution(data.fresh_execution_values()),) for _ in range(n)],
-        _anything,
-        adds=True,
-    ),
-    Operation("finish", "tool execution: finish, with the fresh record", "finish", _started, _is_finished, adds=True),
-    Operation("create", "create, own transaction", "create", _fresh, _one_more, adds=True),
-    Operation(
-        "create_from_values",
-        "create from values, own transaction",
-        "create",
-        lambda _c, _d, n: [(data.fresh_values(),) for _ in range(n)],
-        _one_more,
-        adds=True,
-    ),
-    Operation(
-        "create_many",
-        "create_many, per row",
-        "create_many",
-        lambda c, _d, n: [(c.new_many([data.fresh_values() for _ in range(n)]),)],
-        _one_more,
-        adds=True,
+        "create_many_from_values",
+        "create_many from values, per row",
+        _many_values,
+        _is_any,
+        aim=1.5,
+        adds="tasks",
         many=True,
     ),
-    Operation("lend", "pool: acquire and release", "lend", lambda _c, _d, n: [()] * n, _anything),
-    Operation("async_get", "asynchronous get by id", "get", _ids, _is_row, asynchronous=True),
-    Operation(
-        "async_create",
-        "asynchronous create, own transaction",
-        "create",
-        _fresh,
-        _anything,
-        adds=True,
-        asynchronous=True,
-    ),
+    Operation("lend", "pool: acquire and release", _nothing, _is_any),
 )
-NAMES = tuple(operation.name for operation in OPERATIONS)
+NAMED = {operation.name: operation for operation in OPERATIONS}
+
+
+# ---------------------------------------------------------------- measuring
 
 
 def measure(
-    chosen: Sequence[Contender], only: Sequence[str], size: Size, report: Callable[[str], None]
+    run: Run, chosen: Sequence[Shared], only: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-    """Return what was measured for each operation, the settings read back from each contender, and who was skipped."""
-    settings: dict[str, Any] = {}
-    skipped: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="bench-") as made, asyncio.Runner() as runner:
-        folder = Path(made)
-        template = folder / "template.db"
-        holds = data.build(template, size.rows)
-        opened: list[Contender] = []
-        try:
-            for number, contender in enumerate(chosen):
-                path = data.copy(template, folder / f"{number}.db")
-                try:
-                    if isinstance(contender, AsyncContender):
-                        settings[contender.name] = runner.run(contenders.open_async(contender, path))
-                    else:
-                        settings[contender.name] = contenders.open_one(contender, path)
-                except Exception as error:  # noqa: BLE001 - what another library raises is its own affair
-                    skipped[contender.name] = f"could not be opened ({type(error).__name__}: {error})"
-                    continue
-                opened.append(contender)
-            results = {}
-            for operation in OPERATIONS:
-                if operation.name not in only:
-                    continue
-                report(operation.title)
-                subjects = _subjects(operation, opened, holds, size, runner, skipped)
-                if subjects:
-                    results[operation.name] = _measure(operation, subjects, size)
-        finally:
-            for contender in opened:
-                if isinstance(contender, AsyncContender):
-                    runner.run(contender.aclose())
-                else:
-                    contender.close()
+    """Return what was measured for each operation, the settings of each contender, and who was skipped."""
+    results = {}
+    with contenders.opened(chosen, run.template) as (settings, skipped):
+        here = [contender for contender in chosen if contender.name not in skipped]
+        for operation in OPERATIONS:
+            if operation.name not in only:
+                continue
+            run.report(operation.title)
+            able = []
+            for contender in here:
+                if contender.supports(operation.name):
+                    try:
+                        _check(operation, contender, run)
+                        able.append(contender)
+                    except Exception as error:  # noqa: BLE001 - one contender's trouble is not the others'
+                        skipped[f"{contender.name}, {operation.name}"] = f"failed ({type(error).__name__}: {error})"
+            if able:
+                measured = times(operation, {contender.name: (contender, run.holds) for contender in able}, run.size)
+                bases = {contender.name: contender.base for contender in able}
+                results[operation.name] = {"title": operation.title, "contenders": harness.summary(measured, bases)}
     return results, settings, skipped
 
 
-def _measure(operation: Operation, subjects: list[harness.Subject], size: Size) -> dict[str, Any]:
-    writes = 1 if operation.many else min(size.writes, size.rows) if operation.adds else None
-    measured = harness.interleave(subjects, rounds=size.rounds, calls=writes, seconds=size.seconds)
-    bases = (ASYNC_BASE,) if operation.asynchronous else (BASE, STANDARD)
-    return {"title": operation.title, "base": bases[0], "contenders": harness.summary(measured, bases)}
+def times(operation: Operation, subjects: dict[str, tuple[Shared, Holds]], size: Size) -> dict[str, harness.Times]:
+    """Measure an operation for contenders, each with what its database holds, round by round."""
+    units = size.many if operation.many else 1
+    made = [harness.Subject(name, timed(operation, *subject, size), units) for name, subject in subjects.items()]
+    return interleave(operation, made, size)
 
 
-def _subjects(
-    operation: Operation,
-    opened: Sequence[Contender],
-    holds: Data,
-    size: Size,
-    runner: asyncio.Runner,
-    skipped: dict[str, str],
-) -> list[harness.Subject]:
-    subjects = []
-    for contender in opened:
-        if isinstance(contender, AsyncContender) is not operation.asynchronous or not contender.supports(
-            operation.method
-        ):
-            continue
-        run = _run(operation, contender, holds, size, runner)
-        try:
-            _check(operation, contender, holds, size, runner)
-        except Exception as error:  # noqa: BLE001 - one contender's trouble is not the others'
-            skipped[f"{contender.name}, {operation.name}"] = f"failed ({type(error).__name__}: {error})"
-            continue
-        subjects.append(harness.Subject(contender.name, run, size.many if operation.many else 1))
-    return subjects
+def timed(operation: Operation, contender: Shared, holds: Holds, size: Size) -> harness.Timed:
+    """Return what measures an operation's calls."""
 
-
-def _check(operation: Operation, contender: Contender, holds: Data, size: Size, runner: asyncio.Runner) -> None:
-    given = operation.prepare(contender, holds, size.many if operation.many else 2)[0]
-    if operation.asynchronous:
-        result = runner.run(getattr(contender, operation.method)(*given))
-    else:
-        result = _call(operation, contender)(*given)
-    operation.check(contender, holds, result, given)
-
-
-def _call(operation: Operation, contender: Contender) -> Callable[..., Any]:
-    return _from_values(contender) if operation.name == "create_from_values" else getattr(contender, operation.method)
-
-
-def _run(operation: Operation, contender: Contender, holds: Data, size: Size, runner: asyncio.Runner) -> harness.Timed:
     def prepare(calls: int) -> Arguments:
         return operation.prepare(contender, holds, size.many if operation.many else calls)
 
-    if not operation.asynchronous:
-        return harness.timed(_call(operation, contender), prepare)
-    method = getattr(contender, operation.method)
+    return contender.timed(operation.name, prepare)
 
-    async def each(arguments: Arguments) -> harness.Turn:
-        before = harness.interruptions()
-        begun = time.perf_counter()
-        for given in arguments:
-            await method(*given)
-        seconds = time.perf_counter() - begun
-        return harness.Turn(seconds, harness.interruptions() != before)
 
-    return lambda calls: runner.run(each(prepare(calls)))
+def interleave(operation: Operation, subjects: Sequence[harness.Subject], size: Size) -> dict[str, harness.Times]:
+    """Measure subjects with the rounds and calls that are right for the operation."""
+    calls = 1 if operation.many else min(size.writes, size.rows) if operation.adds or operation.once else None
+    return harness.interleave(subjects, rounds=size.rounds, calls=calls, seconds=size.seconds)
+
+
+def _check(operation: Operation, contender: Shared, run: Run) -> None:
+    """Make a call and look at what it did."""
+    rows = run.size.many if operation.many else 1
+    given = operation.prepare(contender, run.holds, rows)[0]
+    counted = f"SELECT count(*) FROM {operation.adds or 'sqlite_schema'}"
+    before = contender.raw(counted)[0][0]
+    right = operation.check(contender, contender.call(operation.name, *given), given)
+    if not right or contender.raw(counted)[0][0] != before + (rows if operation.adds else 0):
+        raise AssertionError("it does not do what it should")

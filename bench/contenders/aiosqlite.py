@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import aiosqlite
 
-from bench import data, statements
+from bench.contenders import bare
 from bench.contenders.base import AsyncContender
 
 
 class Aiosqlite(AsyncContender):
     name = "aiosqlite"
-    kind = "asynchronous"
     distributions = ("aiosqlite",)
+    new = bare.Bare.new
 
-    async def aopen(self, path: Path) -> None:
-        self.connection = await aiosqlite.connect(path, timeout=5, isolation_level=None)
+    async def aopen(self, place: str) -> None:
+        self.connection = await aiosqlite.connect(place, timeout=5, isolation_level=None)
         for pragma in ("journal_mode = wal", "synchronous = normal", "foreign_keys = on"):
-            await self.connection.execute_fetchall(f"PRAGMA {pragma}")
+            await self.araw(f"PRAGMA {pragma}")
 
     async def aclose(self) -> None:
         await self.connection.close()
@@ -27,15 +26,9 @@ class Aiosqlite(AsyncContender):
     async def araw(self, sql: str) -> list[Any]:
         return list(await self.connection.execute_fetchall(sql))
 
-    def key(self, record: Any) -> str:
-        return record[0]
-
-    def new(self, values: dict[str, Any]) -> Any:
-        return data.task_row(values)
-
     async def get(self, id: str) -> Any:
         # one trip to the thread; execute, fetchone and close are three
-        return (await self.connection.execute_fetchall(statements.GET, (id,)))[0]
+        return (await self.connection.execute_fetchall(bare.GET, (id,)))[0]
 
     async def create(self, item: Any) -> None:
-        await self.connection.execute_fetchall(statements.CREATE, item)
+        await self.connection.execute_fetchall(bare.CREATE, item)

@@ -1,28 +1,64 @@
-"""The bare drivers, apsw and sqlite3, as tuples and as hand-written attrs records. Each module names its driver."""
+"""The bare drivers, apsw and sqlite3: the shortest statement for each operation, rows as tuples, their JSON as text.
+
+A change is one UPDATE with RETURNING, which gives the row as it was before its trigger moved `updated_at` on. dao reads
+the row once more in the same transaction; `bench.breakdown` shows what that costs.
+"""
 
 from __future__ import annotations
 
-import enum
-from datetime import datetime
+import queue
+import sqlite3
 from typing import Any
 
-import attrs
+import apsw
 import msgspec
 
-from bench import data, statements
 from bench.contenders.base import Contender
+from bench.data import TASK_COLUMNS, json_text, new_id, now_text
 
-_decode = msgspec.json.Decoder().decode
-_encode = msgspec.json.Encoder().encode
-_moment = datetime.fromisoformat
+_COLUMNS = ", ".join(TASK_COLUMNS)
+CREATE = f"INSERT INTO tasks ({_COLUMNS}) VALUES ({', '.join('?' * len(TASK_COLUMNS))})"
+GET = f"SELECT {_COLUMNS} FROM tasks WHERE id = ?"
+_FIND = f"SELECT {_COLUMNS} FROM tasks WHERE status = ? ORDER BY created_at DESC, id DESC LIMIT 50"
+_PAGE = f"SELECT {_COLUMNS} FROM tasks WHERE (created_at, id) < (?, ?) ORDER BY created_at DESC, id DESC LIMIT 50"
+_OLDEST = f"SELECT {_COLUMNS} FROM tasks WHERE status = 'pending' ORDER BY created_at, id LIMIT 1"
+_SET_STATUS = f"""
+UPDATE tasks SET status = ?, started_at = ?, error = NULL, completed_at = NULL WHERE id = ? RETURNING {_COLUMNS}
+"""
+_UPDATE = f"""
+UPDATE tasks
+SET    title = ?, description = ?, task_type = ?, status = ?, config = ?, metadata = ?, workspace_path = ?, error = ?,
+       started_at = ?, completed_at = ?
+WHERE  id = ? AND updated_at = ?
+RETURNING {_COLUMNS}
+"""
+_HEARTBEAT = "UPDATE sessions SET last_heartbeat = ? WHERE id = ? AND is_active = 1"
+_GET_VALUE = "SELECT value FROM configurations WHERE key = ?"
+_SET_VALUE = """
+INSERT INTO configurations (key, value, updated_at) VALUES (?, ?, ?)
+ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+_WORKFLOW = """
+SELECT tasks.*, workflow_tasks.*
+FROM   workflow_tasks
+JOIN   tasks ON tasks.id = workflow_tasks.task_id
+WHERE  workflow_tasks.workflow_id = ?
+ORDER  BY workflow_tasks.sequence, workflow_tasks.task_id
+"""
+_START = """
+INSERT INTO tool_executions (id, tool_name, input, status, created_at, updated_at, started_at)
+VALUES (?, 'search', ?, 'running', ?, ?, ?)
+"""
+_FINISH = """
+UPDATE tool_executions SET status = 'completed', output = ?, completed_at = ?, duration_ms = ?
+WHERE  id = ? AND status IN ('pending', 'running')
+RETURNING *
+"""
+_integer = msgspec.json.Decoder(int).decode
 
 
-class Tuples(Contender):
-    """A driver whose rows are left as they come: tuples, the JSON in them as text."""
-
-    kind = "tuples"
-    in_threads = True
-    connection: Any
+class Bare(Contender):
+    """What both have in common. Each is opened, and says how many rows it changed, in its own way."""
 
     def close(self) -> None:
         self.connection.close()
@@ -30,227 +66,98 @@ class Tuples(Contender):
     def raw(self, sql: str) -> list[Any]:
         return self.connection.execute(sql).fetchall()
 
-    def key(self, record: Any) -> str:
-        return record[0]
-
-    def new(self, values: dict[str, Any]) -> Any:
-        return data.task_row(values)
+    def new(self, values: dict[str, Any]) -> tuple[Any, ...]:
+        now = now_text()
+        return (
+            new_id(), values["title"], values["description"], values["task_type"], "pending",
+            json_text(values["config"]), json_text(values["metadata"]), None, None, now, now, None, None,
+        )  # fmt: skip
 
     def create(self, item: Any) -> None:
-        self.connection.execute(statements.CREATE, item).fetchall()
+        self.connection.execute(CREATE, item)
 
-    def create_many(self, items: list[Any]) -> None:
+    def create_many(self, items: Any) -> None:
         connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
-        connection.executemany(statements.CREATE, items)
+        connection.executemany(CREATE, items)
         connection.execute("COMMIT")
 
     def get(self, id: str) -> Any:
-        return self.connection.execute(statements.GET, (id,)).fetchall()[0]
+        return self.connection.execute(GET, (id,)).fetchall()[0]
 
-    get_json = get
+    def find(self, status: str) -> Any:
+        return self.connection.execute(_FIND, (status,)).fetchall()
 
-    def find(self, status: str) -> list[Any]:
-        return self.connection.execute(statements.FIND, (status,)).fetchall()
+    def page(self, place: tuple[str, str]) -> Any:
+        return self.connection.execute(_PAGE, place).fetchall()
 
-    def page(self, place: tuple[str, str]) -> list[Any]:
-        return self.connection.execute(statements.PAGE, place).fetchall()
+    def oldest(self) -> Any:
+        return self.connection.execute(_OLDEST).fetchall()[0]
 
-    def count(self, status: str) -> int:
-        return self.connection.execute(statements.COUNT, (status,)).fetchall()[0][0]
-
-    def set_status(self, id: str, status: str, moment: str) -> Any:
-        if status == "pending":
-            return self._changed(statements.SET_PENDING, (status, id), statements.GET, id)
-        return self._changed(statements.SET_RUNNING, (status, moment, id), statements.GET, id)
+    def set_status(self, id: str, status: str) -> Any:
+        started = now_text() if status == "running" else None
+        return self.connection.execute(_SET_STATUS, (status, started, id)).fetchall()[0]
 
     def changed(self, id: str, title: str) -> Any:
-        row = Tuples.get(self, id)
-        return (title, *row[2:9], *row[11:], row[0], row[10])
+        row = self.get(id)
+        return (title, *row[2:9], *row[11:], id, row[10])
 
     def update(self, item: Any) -> Any:
-        return self._changed(statements.UPDATE, item, statements.GET, item[-2])
+        return self.connection.execute(_UPDATE, item).fetchall()[0]
 
-    def new_execution(self, values: dict[str, Any]) -> Any:
-        return data.row(values, ("input", "output"))
+    def configuration_get(self, key: str) -> int:
+        return _integer(self.connection.execute(_GET_VALUE, (key,)).fetchall()[0][0])
 
-    def start(self, item: Any) -> Any:
-        self.connection.execute(statements.START, item).fetchall()
-        return item[0]
-
-    def finish(self, item: Any, output: Any, moment: str) -> Any:
-        text = _encode(output).decode()
-        return self._changed(
-            statements.FINISH, ("completed", text, None, moment, 12, item), statements.GET_EXECUTION, item
-        )
-
-    def heartbeat(self, id: str, moment: str) -> None:
-        if not self.connection.execute(statements.HEARTBEAT, (moment, id)).fetchall():
-            raise LookupError(id)
-
-    def get_value(self, key: str) -> Any:
-        return _decode(self.connection.execute(statements.GET_VALUE, (key,)).fetchall()[0][0])
-
-    def set_value(self, key: str, value: object, moment: str) -> None:
-        self.connection.execute(statements.SET_VALUE, (key, _encode(value).decode(), moment)).fetchall()
+    def configuration_set(self, key: str, value: object) -> None:
+        self.connection.execute(_SET_VALUE, (key, json_text(value), now_text()))
 
     def workflow(self, id: str) -> list[Any]:
-        return self.connection.execute(statements.WORKFLOW, (id,)).fetchall()
+        return self.connection.execute(_WORKFLOW, (id,)).fetchall()
 
-    def statistics(self) -> list[Any]:
-        return self.connection.execute(statements.STATISTICS).fetchall()
+    def tool_start(self, input: object) -> str:
+        id, now = new_id(), now_text()
+        self.connection.execute(_START, (id, json_text(input), now, now, now))
+        return id
 
-    def oldest_pending(self) -> Any:
-        return self.connection.execute(statements.OLDEST_PENDING).fetchall()[0]
+    def tool_finish(self, item: str, output: object) -> Any:
+        return self.connection.execute(_FINISH, (json_text(output), now_text(), 12, item)).fetchall()[0]
 
-    def sweep(self, cutoff: str) -> list[str]:
-        return [id for (id,) in self.connection.execute(statements.SWEEP, (cutoff,)).fetchall()]
-
-    def _changed(self, sql: str, parameters: tuple[Any, ...], get: str, id: str) -> Any:
-        """Change a row and read it again, in one transaction: the trigger's `updated_at` is not in RETURNING."""
-        connection = self.connection
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            if not connection.execute(sql, parameters).fetchall():
-                raise LookupError(id)
-            rows = connection.execute(get, (id,)).fetchall()
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
-        return rows[0]
+    def set_pragmas(self) -> None:
+        for pragma in ("journal_mode = wal", "synchronous = normal", "foreign_keys = on"):
+            self.connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
-class Status(enum.StrEnum):
-    """A task's status."""
+class Apsw(Bare):
+    name = "apsw"
+    distributions = ("apsw",)
 
-    PENDING = "pending"
-    RUNNING = "running"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    def open(self, place: str) -> None:
+        self.connection = apsw.Connection(place)
+        # as dao has it: else SQLite prepares `find` anew at each call, since the table has a partial index
+        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        self.connection.set_busy_timeout(5000)
+        self.set_pragmas()
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._idle.put(self.connection)
 
+    def heartbeat(self, id: str) -> None:
+        self.connection.execute(_HEARTBEAT, (now_text(), id))
+        if not self.connection.changes():
+            raise LookupError(id)
 
-_STATUSES = {status.value: status for status in Status}
-
-
-@attrs.frozen
-class TaskRecord:
-    """A task as one would write it by hand: every field of its own type, no validators."""
-
-    id: str
-    title: str
-    description: str | None
-    task_type: str
-    status: Status
-    config: dict[str, Any]
-    metadata: Any
-    workspace_path: str | None
-    error: str | None
-    created_at: datetime
-    updated_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
+    def lend(self) -> None:
+        """Take from and give back to the smallest pool there is: a queue."""
+        connection = self._idle.get()
+        self._idle.put(connection)
 
 
-@attrs.frozen
-class ToolStatistics:
-    """What the calls of one tool came to."""
+class Sqlite3(Bare):
+    name = "sqlite3"
 
-    tool_name: str
-    count: int
-    failures: int
-    mean_ms: float | None
-    p50_ms: int | None
-    p95_ms: int | None
+    def open(self, place: str) -> None:
+        self.connection = sqlite3.connect(place, timeout=5, isolation_level=None)
+        self.set_pragmas()
 
-
-def from_row(row: Any) -> TaskRecord:
-    """Return the record of a row."""
-    return TaskRecord(
-        row[0],
-        row[1],
-        row[2],
-        row[3],
-        _STATUSES[row[4]],
-        _decode(row[5]),
-        None if row[6] is None else _decode(row[6]),
-        row[7],
-        row[8],
-        _moment(row[9]),
-        _moment(row[10]),
-        None if row[11] is None else _moment(row[11]),
-        None if row[12] is None else _moment(row[12]),
-    )
-
-
-def _text(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def to_row(record: TaskRecord) -> tuple[Any, ...]:
-    """Return the row of a record."""
-    return (
-        record.id,
-        record.title,
-        record.description,
-        record.task_type,
-        record.status.value,
-        _encode(record.config).decode(),
-        None if record.metadata is None else _encode(record.metadata).decode(),
-        record.workspace_path,
-        record.error,
-        _text(record.created_at),
-        _text(record.updated_at),
-        None if record.started_at is None else _text(record.started_at),
-        None if record.completed_at is None else _text(record.completed_at),
-    )
-
-
-class Records(Tuples):
-    """The same with records. Operations on other tables than tasks are those of the tuples, so they are left out."""
-
-    kind = "records"
-    new_execution = start = finish = heartbeat = get_value = set_value = sweep = None
-
-    def key(self, record: Any) -> str:
-        return record.id
-
-    def new(self, values: dict[str, Any]) -> TaskRecord:
-        return from_row(data.task_row(values))
-
-    def create(self, item: Any) -> None:
-        self.connection.execute(statements.CREATE, to_row(item)).fetchall()
-
-    def create_many(self, items: list[Any]) -> None:
-        super().create_many(map(to_row, items))
-
-    def get(self, id: str) -> TaskRecord:
-        return from_row(super().get(id))
-
-    get_json = get
-
-    def find(self, status: str) -> list[TaskRecord]:
-        return [from_row(row) for row in super().find(status)]
-
-    def page(self, place: tuple[str, str]) -> list[TaskRecord]:
-        return [from_row(row) for row in super().page(place)]
-
-    def set_status(self, id: str, status: str, moment: str) -> TaskRecord:
-        return from_row(super().set_status(id, status, moment))
-
-    def changed(self, id: str, title: str) -> TaskRecord:
-        return attrs.evolve(self.get(id), title=title)
-
-    def update(self, item: Any) -> TaskRecord:
-        row = to_row(item)
-        return from_row(super().update((*row[1:9], *row[11:], row[0], row[10])))
-
-    def workflow(self, id: str) -> list[TaskRecord]:
-        return [from_row(row) for row in super().workflow(id)]
-
-    def statistics(self) -> list[ToolStatistics]:
-        return [ToolStatistics(*row) for row in super().statistics()]
-
-    def oldest_pending(self) -> TaskRecord:
-        return from_row(super().oldest_pending())
+    def heartbeat(self, id: str) -> None:
+        if not self.connection.execute(_HEARTBEAT, (now_text(), id)).rowcount:
+            raise LookupError(id)

@@ -1,117 +1,128 @@
 """What the harness asks of a contender.
 
-A contender is one library used as its own documentation shows it, on a file of its own. It implements what it has a natural
-way for; what it lacks is left out of the table. Values come in ready: ids and timestamps as text, JSON as Python values.
+A contender is one library used as its own documentation shows it, on a database of its own. It has a method for each
+operation of `bench.operations` that it takes part in, with that operation's name; the tables show a dash for the rest.
+Callers give Python values; `new` makes of them what `create` takes: a record, a model, a dict, a tuple.
 
-`new` turns the values of a task into what `create` takes: a record, a model, a dict, a tuple with the JSON as text. `create`
-and its like are measured with that in hand; the operation "create from values" measures both. The methods:
-
-=================================  ==================================================================================
-`new(values)`                      what `create` takes; `new_many(list)` what `create_many` takes
-`create(item)`                     store one, in a transaction of its own
-`create_many(items)`               store all, in one transaction
-`get(id)`, `get_json(id)`          one by its key; with both JSON columns decoded
-`find(status)`                     the newest 50 of a status
-`positions(data)`, `page(place)`   where deep pages begin, and the 50 that follow one of them
-`count(status)`                    how many a status has
-`set_status(id, status, moment)`   move to a status, and return the row as it is then
-`changed(id, title)`               what `update` takes: the record read and changed
-`update(item)`                     store it if nobody changed it meanwhile, and return the row as it is then
-`new_execution(values)`            what `start` takes
-`start(item)`                      store a tool execution that runs, and return what `finish` takes
-`finish(item, output, moment)`     end it, and return the row as it is then
-`heartbeat(id, moment)`            note that a session is alive
-`get_value(key)`                   a configuration, decoded
-`set_value(key, value, moment)`    store a configuration, new or not
-`workflow(id)`                     the tasks of a workflow in order
-`statistics()`                     calls, failures, mean and percentiles of each tool
-`oldest_pending()`                 what a worker would claim
-`sweep(cutoff)`                    close the open sessions that were last heard of before
-`lend()`                           take a connection from a pool and give it back
-=================================  ==================================================================================
+Each contender names its `base`, whose time its ratios are to; contenders of one base are one table. So those of a
+server will fit in: psycopg as their base, `open` with a URL instead of a path, `settings` of their own.
 """
 
 from __future__ import annotations
 
 import abc
-from pathlib import Path
+import asyncio
+import inspect
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-#: How many rows `find` and `page` return.
-LIMIT = 50
+from bench import harness
+from bench.data import Holds, moment, row_id, time_text
+
+_SETTINGS = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1}
 
 
 class Shared(abc.ABC):
-    """The parts that most contenders share. Columns are in the order of `statements.TASK_COLUMNS`."""
+    """What all contenders have."""
 
     name: ClassVar[str]
-    #: tuples, records, query builder, ORM: how the tables are grouped
-    kind: ClassVar[str]
+    base: ClassVar[str] = "apsw"
+    #: the operations that it takes part in, if not in all that it has a method for
+    only: ClassVar[tuple[str, ...]] = ()
     #: the distributions whose versions are noted
     distributions: ClassVar[tuple[str, ...]] = ()
-    #: whether several may be open in one process, each in a thread of its own
-    in_threads: ClassVar[bool] = False
-
-    def supports(self, method: str) -> bool:
-        """Return whether the contender has a natural way to do this."""
-        return callable(getattr(self, method, None))
-
-    def new_many(self, many: list[dict[str, Any]]) -> list[Any]:
-        """Return what `create_many` takes."""
-        return [self.new(values) for values in many]
-
-    def moment(self, text: str) -> Any:
-        """Return a time as the methods take it, which is as callers have it in hand."""
-        return text
-
-    def positions(self, data: Any) -> list[Any]:
-        """Return where the deep pages begin."""
-        return data.positions
-
-    def key(self, record: Any) -> str:
-        """Return the id of what a read returned."""
-        return record.id
-
-
-class Contender(Shared):
-    """A contender whose methods are called one after the other."""
 
     @abc.abstractmethod
-    def open(self, path: Path) -> None:
-        """Open the file with WAL, synchronous NORMAL and foreign keys on."""
+    def open(self, place: str) -> None:
+        """Open the database: a file with WAL, synchronous NORMAL and foreign keys on."""
 
     @abc.abstractmethod
-    def close(self) -> None:
-        """Close what `open` opened."""
+    def close(self) -> None: ...
 
     @abc.abstractmethod
     def raw(self, sql: str) -> list[Any]:
         """Run a statement on the very connection that is measured, and return its rows."""
 
+    @abc.abstractmethod
+    def new(self, values: dict[str, Any]) -> Any: ...
+
+    def read(self, record: Any) -> tuple[Any, ...]:
+        """Return all columns of a task as it came from the database, in the order of `data.TASK_COLUMNS`."""
+        return tuple(record)
+
+    def settings(self) -> dict[str, object]:
+        """Return what its own connection says of its settings.
+
+        Raises:
+            RuntimeError: They are not those of the others.
+        """
+        read = {name: self.raw(f"PRAGMA {name}")[0][0] for name in _SETTINGS}
+        for name, value in _SETTINGS.items():
+            if read[name] != value:
+                raise RuntimeError(f"PRAGMA {name} is {read[name]!r} on its connection, not {value!r}")
+        return {"SQLite": self.raw("SELECT sqlite_version()")[0][0], **read}
+
+    def supports(self, method: str) -> bool:
+        return callable(getattr(self, method, None)) and (not self.only or method in self.only)
+
+    def call(self, method: str, *given: Any) -> Any:
+        return getattr(self, method)(*given)
+
+    def timed(self, method: str, prepare: Callable[[int], harness.Arguments]) -> harness.Timed:
+        """Return what measures a method's calls."""
+        return harness.timed(getattr(self, method), prepare)
+
+
+class Contender(Shared):
+    """A contender whose methods are functions, and the operations that are made of others."""
+
+    create: Callable[[Any], object]
+    create_many: Callable[[Any], object]
+    get: Callable[[str], Any]
+    find: Callable[[str], Any]
+
+    def new_many(self, many: list[dict[str, Any]]) -> Any:
+        return [self.new(values) for values in many]
+
+    def create_from_values(self, values: dict[str, Any]) -> None:
+        self.create(self.new(values))
+
+    def create_many_from_values(self, many: list[dict[str, Any]]) -> None:
+        self.create_many(self.new_many(many))
+
+    def get_all(self, id: str) -> tuple[Any, ...]:
+        return self.read(self.get(id))
+
+    def find_all(self, status: str) -> list[tuple[Any, ...]]:
+        return [self.read(record) for record in self.find(status)]
+
+    def positions(self, holds: Holds) -> list[Any]:
+        """Return where the deep pages begin, as `page` takes it."""
+        numbers = [holds.rows - depth for depth in holds.depths]
+        return [(time_text(moment(number)), row_id(number)) for number in numbers]
+
 
 class AsyncContender(Shared):
-    """A contender whose methods are coroutines; it is opened and used in one event loop."""
+    """A contender whose methods are coroutine functions, `aopen`, `aclose`, `araw` too, in an event loop of its own."""
 
-    @abc.abstractmethod
-    async def aopen(self, path: Path) -> None:
-        """Open the file with WAL, synchronous NORMAL and foreign keys on."""
+    base = "aiosqlite"
 
-    @abc.abstractmethod
-    async def aclose(self) -> None:
-        """Close what `aopen` opened."""
+    def open(self, place: str) -> None:
+        self._runner = asyncio.Runner()
+        self._runner.run(self.aopen(place))
 
-    @abc.abstractmethod
-    async def araw(self, sql: str) -> list[Any]:
-        """Run a statement on the very connection that is measured, and return its rows."""
+    def close(self) -> None:
+        with self._runner:
+            self._runner.run(self.aclose())
 
+    def raw(self, sql: str) -> list[Any]:
+        return self._runner.run(self.araw(sql))
 
-def check_settings(read: dict[str, Any]) -> None:
-    """Refuse a contender whose settings are not those of the others.
+    def supports(self, method: str) -> bool:
+        return inspect.iscoroutinefunction(getattr(self, method, None))
 
-    Raises:
-        RuntimeError: They differ.
-    """
-    expected = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1}
-    for name, value in expected.items():
-        if read[name] != value:
-            raise RuntimeError(f"PRAGMA {name} is {read[name]!r} on its connection, not {value!r}")
+    def call(self, method: str, *given: Any) -> Any:
+        return self._runner.run(getattr(self, method)(*given))
+
+    def timed(self, method: str, prepare: Callable[[int], harness.Arguments]) -> harness.Timed:
+        return harness.timed_async(self._runner, getattr(self, method), prepare)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,17 +98,6 @@ def test_expert_any_statement_has_nothing_to_suggest_or_the_reason_is_written_do
                 suggested[group] = sorted(found)
     assert {group: found for group, found in suggested.items() if group not in NOT_MADE} == {}
     assert {*NOT_MADE} - {*suggested} == set(), "no longer suggested: take it out of NOT_MADE"
-
-
-def test_bench_indexes_small_run_writes_what_each_index_costs_and_serves(tmp_path):
-    """The page about the indexes can be made."""
-    page = tmp_path / "indexes.md"
-    command = [sys.executable, "-m", "bench.indexes", "--rows", "1000", "--rounds", "2", "--calls", "3"]
-    root = Path(__file__).parents[2]
-    subprocess.run([*command, "--markdown", str(page)], cwd=root, check=True, capture_output=True)
-    text = page.read_text()
-    assert re.search(r"^\| tasks \| `idx_tasks_status` \| .* µs, \d", text, re.MULTILINE)
-    assert "| `tasks._DELETE` | walks all tool_executions |" in text
 
 
 def test_expert_index_that_is_missing_is_suggested(crowded, tmp_path):

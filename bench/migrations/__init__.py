@@ -1,1 +1,0 @@
-"""What migration tools do to a SQLite database: crashes, concurrency, failures, lost rows, and time."""
