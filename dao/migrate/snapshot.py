@@ -237,17 +237,22 @@ def prune(
 ) -> list[Snapshot]:
     """Remove all but the newest `keep` snapshots of a kind, report them, and return those that went.
 
-    One with a label and the one at `spare` stay in any case.
+    One with a label and the one at `spare` stay in any case. Unless people asked for them, those of one content count once, and
+    the newest of them stays: runs that were killed, again and again, leave such, and must not push out what differs.
 
     If one cannot be removed, that is logged, for whatever they were to make room for is done.
     """
     if keep < 0:
         raise ValueError(f"keep={keep}: a number from 0")
     of_kind = [snapshot for snapshot in snapshots(target) if snapshot.kind == kind and snapshot.label is None]
+    newest: dict[object, Snapshot] = {}
+    for snapshot in of_kind:
+        newest.setdefault(snapshot.id if kind == "manual" else snapshot.path.suffixes[-2], snapshot)
+    kept = [*newest.values()][:keep]
     gone: list[Snapshot] = []
     try:
-        for snapshot in of_kind[keep:]:
-            if snapshot.path != spare:
+        for snapshot in of_kind:
+            if snapshot not in kept and snapshot.path != spare:
                 snapshot.path.unlink(missing_ok=True)
                 gone.append(snapshot)
                 if report is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import SimpleNamespace
 
@@ -150,6 +151,20 @@ def test_run_keeps_the_newest(path, url, folder):
         assert others == kept[:1]
         kept = [newest, *others]
     assert len(taken(path)) == 2
+
+
+def test_run_pushes_out_no_snapshot_for_equal_ones_of_killed_runs(path, url, folder):
+    """What runs leave that were killed before they changed anything counts once: three of them pushed out all that was older."""
+    older = []
+    for number in (4, 5):
+        with contextlib.closing(dao.connect(url)) as connection:
+            older.append(snapshot_module.save(connection, str(path), kind="run"))
+        query(path, f"INSERT INTO a VALUES ({number})")
+    for _ in range(4):
+        with contextlib.closing(dao.connect(url)) as connection:
+            snapshot_module.save(connection, str(path), kind="run")
+    migrate.apply(url, folder, snapshots=3)
+    assert [kept.id for kept in migrate.snapshots(url)][1:] == [kept.id for kept in reversed(older)]
 
 
 def test_apply_run_that_changes_nothing_leaves_the_snapshots_as_they_were(path, url, folder):
