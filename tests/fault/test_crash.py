@@ -431,4 +431,5 @@ def test_migrate_interrupted_changes_nothing(tmp_path, number, code, wait_for):
     assert ids(migrate.apply(url, folder)) == ["0004_x"]
     left = {entry.name for entry in path.parent.iterdir()}
     assert left == {path.name, *(snapshot.path.name for snapshot in snapshots(url))}
-    assert len(snapshots(url)) == len(complete) + 1
+    # what a killed run left is of the same content, and goes
+    assert len(snapshots(url)) == 1
