@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo
 
 from hypothesis import strategies as st
 
+import dao
+from dao import rows
 from dao.records import (
     FINISHED,
     MAX_INTEGER,
@@ -24,6 +26,16 @@ from dao.records import (
     WorkflowTask,
 )
 from dao.url import MEMORY, DatabaseURL, control_character
+
+#: The table of each record.
+TABLES = {
+    dao.Task: rows.TASKS,
+    dao.Workflow: rows.WORKFLOWS,
+    dao.WorkflowTask: rows.WORKFLOW_TASKS,
+    dao.ToolExecution: rows.TOOL_EXECUTIONS,
+    dao.Session: rows.SESSIONS,
+    dao.Configuration: rows.CONFIGURATIONS,
+}
 
 #: Every character that is blank, as `str.isspace` has it.
 BLANKS = "".join(chr(number) for number in range(0x110000) if chr(number).isspace())

@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dao
-from dao import rows
 from dao.engine import fetch
 from dao.testing import (
     make_configuration,
@@ -27,15 +26,8 @@ from dao.testing import (
     make_workflow_task,
 )
 from tests import strategies
+from tests.strategies import TABLES
 
-TABLES = {
-    dao.Task: rows.TASKS,
-    dao.Workflow: rows.WORKFLOWS,
-    dao.WorkflowTask: rows.WORKFLOW_TASKS,
-    dao.ToolExecution: rows.TOOL_EXECUTIONS,
-    dao.Session: rows.SESSIONS,
-    dao.Configuration: rows.CONFIGURATIONS,
-}
 MAKERS = {
     dao.Task: make_task,
     dao.Workflow: make_workflow,

@@ -22,7 +22,7 @@ import pytest
 import rich.pretty
 
 import dao
-from dao import rows, tasks
+from dao import tasks
 from dao.engine import fetch
 from dao.lending import Health, PoolStats
 from dao.testing import (
@@ -34,15 +34,8 @@ from dao.testing import (
     make_workflow_task,
 )
 from dao.tool_executions import ToolStatistics
+from tests.strategies import TABLES
 
-TABLES = {
-    dao.Task: rows.TASKS,
-    dao.Workflow: rows.WORKFLOWS,
-    dao.WorkflowTask: rows.WORKFLOW_TASKS,
-    dao.ToolExecution: rows.TOOL_EXECUTIONS,
-    dao.Session: rows.SESSIONS,
-    dao.Configuration: rows.CONFIGURATIONS,
-}
 RECORDS = [
     make_task(status="failed", metadata={"labels": ["test"]}),
     make_task(metadata=None),
