@@ -14,9 +14,9 @@ The tables come from `dao.migrate`; async code finds the same functions through 
 first used: the command line needs next to nothing of it, and starts in half the time.
 """
 
-import importlib as _importlib
 import typing as _typing
 
+from dao import _lazy
 from dao.errors import *  # noqa: F403 - the whole hierarchy is public
 from dao.errors import __all__ as _errors
 
@@ -112,18 +112,4 @@ _NAMES = {
         "WorkflowTask",
     ),
 }
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
-
-
-def __getattr__(name: str) -> _typing.Any:
-    if name in _MODULES:
-        return _importlib.import_module(f"dao.{name}")
-    if name in _MODULE_OF:
-        found = getattr(_importlib.import_module(f"dao.{_MODULE_OF[name]}"), name)
-        globals()[name] = found
-        return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = _lazy.attach(__name__, _NAMES, _MODULES)

@@ -9,14 +9,22 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from types import CoroutineType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import apsw
 
 from dao import fork, sqlite
-from dao.errors import DatabaseBusy, ForeignKeyViolation, OperationalError, SchemaOutOfDate
+from dao.errors import (
+    DatabaseBusy,
+    ForeignKeyViolation,
+    OperationalError,
+    SchemaOutOfDate,
+)
 from dao.not_utf8 import unreadable_text
 from dao.url import DatabaseURL, parse
+
+if TYPE_CHECKING:
+    pass
 
 __all__ = [
     "Connection",
@@ -30,6 +38,7 @@ __all__ = [
     "not_a_connection",
     "probe",
     "transaction",
+    "use_defaults",
     "write",
 ]
 
@@ -387,3 +396,9 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
             # there is no such savepoint if an interruption came as it had been released
             if connection.in_transaction and not isinstance(error, apsw.SQLError):
                 raise
+
+
+def use_defaults(connection: Connection) -> None:
+    """Set a connection of ours to SQLite's defaults where other people's scripts rely on them: "text" is a string too."""
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)

@@ -23,7 +23,7 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) 
     Notes as applied what that tool has applied, and the checksums of its files. Runs nothing, and leaves the tool's own
     table as it is.
     """
-    from dao.migrate.adoption import adopt as take_over  # only for this command
+    from dao.migrate.ledger.adopt import adopt as take_over
 
     if tool == "alembic" and to is None:
         raise click.UsageError(

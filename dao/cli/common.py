@@ -152,7 +152,7 @@ data_loss_option = click.option(
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
-    from dao.migrate.directives import Allowance  # for those only who give any
+    from dao.migrate.scripts.directives import Allowance
 
     try:
         Allowance.of(names)

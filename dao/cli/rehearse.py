@@ -16,7 +16,8 @@ from dao.cli.output import Output, milliseconds, plain
 from dao.cli.streams import is_terminal
 
 if TYPE_CHECKING:
-    from dao.migrate.rehearsal.findings import Copying, Rehearsal, Rehearsed, RoundTrip, RowChange
+    from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip, RowChange
+    from dao.migrate.values import Copying
 
 __all__ = ["rehearse"]
 
@@ -150,7 +151,7 @@ def _rows(change: RowChange) -> str:
 
 
 def _size(one: Rehearsed) -> list[str]:
-    from dao.migrate.copies import readable
+    from dao.migrate.copies.files import readable
 
     growth = one.bytes_after - one.bytes_before
     if not growth:
@@ -206,7 +207,7 @@ def _verdict(output: Output, found: Rehearsal, *, snapshot: bool) -> int:
 @contextlib.contextmanager
 def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], object]]:
     """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs."""
-    from dao.migrate.rehearsal.findings import Copying
+    from dao.migrate.values import Copying
 
     if output.quiet or output.as_json or not is_terminal(sys.stderr):
         yield lambda event: None if isinstance(event, Copying | migrate.Notice) else output.report(event)

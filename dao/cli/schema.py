@@ -16,6 +16,8 @@ from dao import migrate, settings
 from dao.cli.common import UNSAFE, common, json_option, quiet_option, read_settings
 from dao.cli.output import Output
 from dao.errors import MigrationError
+from dao.migrate.ledger import drift
+from dao.migrate.schema import dump as _dump
 
 __all__ = ["schema", "schema_file"]
 
@@ -57,13 +59,11 @@ def _file_command(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _dumped(folder: str | None, file: str | None, *, write: bool = False) -> tuple[Path, str]:
     """Return where the schema belongs, and what it is. `write`: it will be written there."""
-    from dao.migrate import schema as schemas  # for those only who ask for it
-
     migrations = read_settings(None, folder).migrations or migrate.default_folder(write=write and file is None)
     if file == "":
         raise click.UsageError("--output is empty: name a file, or leave the option out")
     path = schema_file(migrations) if file is None else Path(file)
-    return path, schemas.dump(migrate.load(migrations))
+    return path, _dump.dump(migrate.load(migrations))
 
 
 @schema.command("dump")
@@ -129,9 +129,7 @@ def diff(config: settings.Settings, output: Output) -> int:
     Object by object, columns and constraints by their structure, not their text. Reads only. Exits with 5 if anything
     does.
     """
-    from dao.migrate import schema as schemas
-
-    found = schemas.diff(config.url, config.migrations)
+    found = drift.diff(config.url, config.migrations)
     output.json(
         {
             "database": config.url.path,

@@ -16,7 +16,7 @@ from dao.cli.streams import is_terminal
 from dao.errors import MigrationError
 
 if TYPE_CHECKING:
-    from dao.migrate.snapshot import Snapshot
+    from dao.migrate.values import Snapshot
 
 __all__ = ["restore", "snapshot", "snapshots_"]
 
@@ -37,9 +37,9 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 
     Other programs go on meanwhile. Those that runs and restores take are counted by themselves (DATABASE_SNAPSHOTS).
     """
-    from dao.migrate.copies import readable
-    from dao.migrate.events import Event, Removed
-    from dao.migrate.snapshot import take_snapshot
+    from dao.migrate.copies.files import readable
+    from dao.migrate.copies.snapshot import take_snapshot
+    from dao.migrate.values import Event, Removed
 
     removed = []
 
@@ -72,8 +72,8 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 
     Each with its id, when it was taken, its size, the last migration that was applied then, and its label or what took it.
     """
-    from dao.migrate.copies import readable
-    from dao.migrate.snapshot import snapshots
+    from dao.migrate.copies.files import readable
+    from dao.migrate.copies.snapshot import snapshots
 
     there = snapshots(config.url)
     for one in there:
@@ -94,11 +94,11 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     By the newest, the one with this ID (its beginning will do) or label, or the file at this path. What is replaced becomes a snapshot itself, so that a restore can be undone. Programs
     that have the database open go on, with the restored rows.
     """
-    from dao.migrate.copies import readable
-    from dao.migrate.restoration import restore as put_back
-    from dao.migrate.restoration import row_changes
-    from dao.migrate.snapshot import KEEP
-    from dao.migrate.snapshot import chosen as meant
+    from dao.migrate.copies.files import readable
+    from dao.migrate.copies.restore import restore as put_back
+    from dao.migrate.copies.restore import row_changes
+    from dao.migrate.copies.snapshot import KEEP
+    from dao.migrate.copies.snapshot import chosen as meant
 
     if id is not None and not (id := url.cleaned(id)):
         # an unset variable in a script must not come to mean the newest

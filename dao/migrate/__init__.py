@@ -14,47 +14,47 @@ others::
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
-import attrs
-
-from dao.errors import MigrationError
-from dao.migrate import ledger as _ledger
-from dao.migrate.files import Migration, Source, default_folder, from_texts, has_statement, load, loaded, new
-from dao.migrate.ledger import Ledger
-from dao.migrate.plan import Comparison, Direction, Step, compare, refuse, to_apply, to_roll_back
-from dao.migrate.target import Target, existing, exists, ledger_of, name_of, opened
+from dao import _lazy
 
 if TYPE_CHECKING:
-    from dao.engine import Connection
-    from dao.migrate.adoption import adopt
-    from dao.migrate.amend import Unfinished, accept, mark, resolve, unfinished, unmark
-    from dao.migrate.audit import Deed, history
-    from dao.migrate.events import (
+    from dao.migrate.copies.restore import Restored, restore
+    from dao.migrate.copies.snapshot import snapshots, take_snapshot
+    from dao.migrate.ledger.adopt import adopt
+    from dao.migrate.ledger.history import Deed, history
+    from dao.migrate.ledger.marks import Unfinished, accept, mark, resolve, unfinished, unmark
+    from dao.migrate.ledger.plan import Comparison
+    from dao.migrate.ledger.status import MigrationStatus, State, Status, assert_current, status
+    from dao.migrate.linting import Finding, lint
+    from dao.migrate.rehearsal import Rehearsal, rehearse
+    from dao.migrate.run.verbs import apply, plan, redo, reset, rollback
+    from dao.migrate.schema.dump import dump
+    from dao.migrate.scripts.load import default_folder, load
+    from dao.migrate.scripts.migration import Migration
+    from dao.migrate.scripts.new import new
+    from dao.migrate.values import (
+        SNAPSHOTS,
         Created,
+        Difference,
         Drifted,
         Event,
         Finished,
+        Loss,
         Notice,
         Removed,
         Report,
         Result,
+        Snapshot,
         Snapshotted,
         Started,
+        Step,
         Waiting,
     )
-    from dao.migrate.linting import Finding, lint
-    from dao.migrate.loss import Loss
-    from dao.migrate.rehearsal import Rehearsal, rehearse
-    from dao.migrate.restoration import Restored, restore
-    from dao.migrate.schema import Difference, dump
-    from dao.migrate.snapshot import Snapshot, snapshots, take_snapshot
-    from dao.migrate.standing import MigrationStatus, State, Status, assert_current, status
     from dao.migrate.verification import Verification, verify
 
 __all__ = [
+    "SNAPSHOTS",
     "Comparison",
     "Created",
     "Deed",
@@ -69,6 +69,7 @@ __all__ = [
     "Notice",
     "Rehearsal",
     "Removed",
+    "Report",
     "Restored",
     "Result",
     "Snapshot",
@@ -106,292 +107,41 @@ __all__ = [
     "verify",
 ]
 
-# What a run that finds nothing to do has no use for, by the module to load it from: to load it takes longer than that run.
-_ELSEWHERE = {
-    "amend": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
-    "adoption": ("adopt",),
-    "audit": ("Deed", "history"),
-    "events": (
+# by module: what a command has no use for takes longer to load than the command does
+_NAMES = {
+    "copies.restore": ("Restored", "restore"),
+    "copies.snapshot": ("snapshots", "take_snapshot"),
+    "ledger.adopt": ("adopt",),
+    "ledger.history": ("Deed", "history"),
+    "ledger.marks": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
+    "ledger.plan": ("Comparison",),
+    "ledger.status": ("MigrationStatus", "State", "Status", "assert_current", "status"),
+    "linting": ("Finding", "lint"),
+    "rehearsal": ("Rehearsal", "rehearse"),
+    "run.verbs": ("apply", "plan", "redo", "reset", "rollback"),
+    "schema.dump": ("dump",),
+    "scripts.load": ("default_folder", "load"),
+    "scripts.migration": ("Migration",),
+    "scripts.new": ("new",),
+    "values": (
+        "SNAPSHOTS",
         "Created",
+        "Difference",
         "Drifted",
         "Event",
         "Finished",
+        "Loss",
         "Notice",
         "Removed",
         "Report",
         "Result",
+        "Snapshot",
         "Snapshotted",
         "Started",
+        "Step",
         "Waiting",
     ),
-    "loss": ("Loss",),
-    "rehearsal": ("Rehearsal", "rehearse"),
-    "restoration": ("Restored", "restore"),
-    "snapshot": ("Snapshot", "snapshots", "take_snapshot"),
-    "standing": ("MigrationStatus", "State", "Status", "assert_current", "status"),
-    "linting": ("Finding", "lint"),
-    "schema": ("Difference", "dump"),
     "verification": ("Verification", "verify"),
 }
 
-#: How many snapshots are kept unless something else is said.
-SNAPSHOTS = 3
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _ELSEWHERE.items():
-        if name in names:
-            found = getattr(importlib.import_module(f"dao.migrate.{module}"), name)
-            globals()[name] = found
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def apply(
-    target: Target,
-    migrations: Source = None,
-    *,
-    to: str | None = None,
-    steps: int | None = None,
-    each: bool = False,
-    allow_out_of_order: bool = False,
-    allow_data_loss: bool = False,
-    allow_loss: Collection[str] = (),
-    allow_broken: Collection[str] = (),
-    snapshots: int = SNAPSHOTS,
-    report: Report | None = None,
-) -> list[Result]:
-    """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
-
-    Writes, in one transaction; with `each`, in one for every migration. A database that does not exist is created.
-    Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo everything. So is
-    what worked before, or is new, and does not work: views, triggers, and foreign keys and virtual tables whose table has gone;
-    unless `allow_broken` has its name, which is the child's for a foreign key. With nothing pending it only reads. What was
-    there before and has gone at the end, rows, or tables or columns that held something, is refused, unless its script
-    declares it, `allow_loss` names it (`table`, with all that is in it, or `table.column`), or `allow_data_loss`. Before a
-    file that holds rows is changed, a snapshot of it is taken beside it, and the newest `snapshots` of them are kept; 0 takes
-    none. Safe to repeat, and to run in several processes at once: the others wait, and find nothing to do.
-
-    `report` is told what happens while it happens. What it raises undoes the run; but what is committed stays, and if it was
-    told of that, its exception is logged. So are old snapshots that cannot be removed.
-
-    Raises:
-        MigrationFileError: A file is not what it should be.
-        LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one.
-        MigrationFailed: A script failed; it says where.
-        CheckFailed: A foreign key was broken, data would get lost, something would not work, or the file is damaged.
-        DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
-        DiskFull: There is no room, for the snapshot for one.
-        CommitUnknown: The commit met an I/O error. To repeat the run is safe: it begins with what is stored.
-    """
-    files = loaded(migrations)
-
-    steps_of_new: list[Step] | None = None
-
-    def decide(state: Ledger) -> list[Step]:
-        if steps_of_new is not None and not state.entries and not state.unfinished:
-            return steps_of_new
-        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-
-    # of a database that does not exist the ledger is known, and what is refused creates none
-    steps_of_new = None if exists(target) else decide(Ledger())
-    if steps_of_new == []:
-        return []
-    with opened(target, report=report) as connection:
-        state = _ledger.read(connection)
-        if not decide(state):
-            _tell_drift(connection, files, state, report)
-            return []
-        from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
-
-        return run(
-            connection,
-            files,
-            decide,
-            each=each,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=snapshots,
-            report=report,
-        )
-
-
-def _tell_drift(connection: Connection, files: Sequence[Migration], state: Ledger, report: Report | None) -> None:
-    """Report a schema that is not what its migrations make, where there is nothing to run that would find it."""
-    if report is not None:
-        from dao.migrate import drift, events  # noqa: PLC0415 - see _ELSEWHERE
-
-        if found := drift.differences(connection, files, state):
-            report(events.Drifted(tuple(found)))
-
-
-def rollback(
-    target: Target,
-    migrations: Source = None,
-    *,
-    to: str | None = None,
-    steps: int | None = 1,
-    each: bool = False,
-    allow_out_of_order: bool = False,
-    allow_data_loss: bool = False,
-    allow_loss: Collection[str] = (),
-    allow_broken: Collection[str] = (),
-    snapshots: int = SNAPSHOTS,
-    report: Report | None = None,
-) -> list[Result]:
-    """Undo applied migrations, the latest first, all or none: so many (None: all of them), or all that came after `to`.
-
-    The order is that in which they were applied. A script comes from its file or, if that has gone, from the ledger. It may
-    drop what its own migration made; otherwise data and snapshots are as in `apply`. Where it ends at another schema than the
-    remaining migrations make, `report` is told in what (`Drifted`), and `status` knows it from then on.
-
-    Raises:
-        Irreversible: One of them has no rollback script. Nothing was changed.
-        MigrationError: `to` is not applied, or the database does not exist.
-        LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy, DiskFull: As `apply`.
-    """
-    files = loaded(migrations)
-
-    def decide(state: Ledger) -> list[Step]:
-        return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-
-    with opened(existing(target), report=report) as connection:
-        if not decide(_ledger.read(connection)):
-            return []
-        from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
-
-        return run(
-            connection,
-            files,
-            decide,
-            each=each,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=snapshots,
-            report=report,
-        )
-
-
-def redo(
-    target: Target,
-    migrations: Source = None,
-    *,
-    steps: int = 1,
-    allow_data_loss: bool = False,
-    allow_loss: Collection[str] = (),
-    allow_broken: Collection[str] = (),
-    snapshots: int = SNAPSHOTS,
-    report: Report | None = None,
-) -> list[Result]:
-    """Undo the latest migrations and apply them again, in one transaction: for one that is being written.
-
-    The rollback comes from the ledger's text, as it was applied, so the files may have changed since; if there was none
-    then, from the file.
-
-    Raises:
-        Irreversible, LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy: As `rollback`.
-    """
-    files = loaded(migrations)
-
-    def decide(state: Ledger) -> list[Step]:
-        again = {entry.id for entry in state.entries[len(state.entries) - min(steps, len(state.entries)) :]}
-        # what is about to be replaced may have been edited: that is what redo is for
-        applied = [_as_applied(migration, state) if migration.id in again else migration for migration in files]
-        back = to_roll_back(applied, state, steps=steps, redoing=True)
-        missing = again - {migration.id for migration in files}
-        if missing:
-            refuse(attrs.evolve(compare(files, state), missing=tuple(sorted(missing)), changed=()), state)
-        forth = [
-            Step(id=migration.id, direction="apply", migration=migration, text=migration.text, path=migration.path)
-            for migration in files
-            if migration.id in again
-        ]
-        return [*back, *forth]
-
-    with opened(existing(target), report=report) as connection:
-        if not decide(_ledger.read(connection)):
-            return []
-        from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
-
-        return run(
-            connection,
-            files,
-            decide,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=snapshots,
-            report=report,
-        )
-
-
-def _as_applied(migration: Migration, state: Ledger) -> Migration:
-    entry = state.get(migration.id)
-    if entry is None or entry.text is None:
-        return migration
-    if entry.rollback_text is None or not has_statement(entry.rollback_text):
-        return migration  # its rollback was written since
-    return from_texts(migration.id, entry.text, entry.rollback_text, path=migration.path)
-
-
-def plan(
-    target: Target,
-    migrations: Source = None,
-    *,
-    direction: Direction = "apply",
-    to: str | None = None,
-    steps: int | Literal["default"] | None = "default",
-    allow_out_of_order: bool = False,
-) -> list[Step]:
-    """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only, creates nothing.
-
-    Raises:
-        MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
-    """
-    files = loaded(migrations)
-    state = ledger_of(target)
-    if steps == "default":
-        steps = None if direction == "apply" else 1
-    if direction == "apply":
-        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-    from dao.migrate.drift import own_drops  # noqa: PLC0415 - see _ELSEWHERE
-
-    undoing = to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-    return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in undoing]
-
-
-def reset(
-    target: Target, migrations: Source = None, *, snapshots: int = SNAPSHOTS, report: Report | None = None
-) -> list[Result]:
-    """Drop everything, rows included, and apply all migrations again, all in one transaction. A snapshot is taken before.
-
-    Raises:
-        MigrationError: The database holds tables or views that its migrations did not make, or a migration does not run
-            in a transaction. Nothing was changed.
-        MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
-    """
-    from dao.migrate.drop import drop_all, foreign_objects  # noqa: PLC0415 - see _ELSEWHERE
-    from dao.migrate.runner import run  # noqa: PLC0415 - see _ELSEWHERE
-
-    files = loaded(migrations)
-    with opened(target, report=report) as connection:
-
-        def decide(state: Ledger) -> list[Step]:
-            foreign = foreign_objects(connection, files, state)
-            if foreign:
-                raise MigrationError(
-                    f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
-                    "this command to drop. Nothing was changed; drop that first, or the whole file, if that is what you want"
-                )
-            alone = [migration.id for migration in files if not migration.transactional]
-            if alone:
-                raise MigrationError(
-                    f"these do not run in a transaction ({', '.join(alone)}), so a reset could fail after everything was "
-                    f"dropped. Nothing was changed; migrate a new database instead, or delete {name_of(connection)} with "
-                    "all its rows first"
-                )
-            return to_apply(files, Ledger())
-
-        return run(connection, files, decide, prepare=lambda: drop_all(connection), snapshots=snapshots, report=report)
+__getattr__, __dir__ = _lazy.attach(__name__, _NAMES)

@@ -6,7 +6,7 @@ import pytest
 
 from dao.cli.adopt import adopt
 from dao.cli.group import group
-from dao.migrate.adoption import TOOLS
+from dao.migrate.ledger.adopt import TOOLS
 from tests.cli.calls import misused, refused
 from tests.folders import dump, query, tables
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from dao.migrate.snapshot import snapshots, take_snapshot
+from dao.migrate.copies.snapshot import snapshots, take_snapshot
 from tests.cli.calls import misused, plain, refused
 from tests.folders import dump, query
 

@@ -14,7 +14,7 @@ import pytest
 
 import dao
 from dao import Task, TaskStatus, aio, migrate, tasks
-from dao.migrate.snapshot import snapshots
+from dao.migrate.copies.snapshot import snapshots
 from tests.folders import ALONE, IDS, THREE, dump, ids, query, with_fourth, write
 
 

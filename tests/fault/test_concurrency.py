@@ -15,7 +15,8 @@ import pytest
 
 import dao
 from dao import migrate, tasks, tool_executions
-from dao.migrate.snapshot import Snapshot, snapshots, verify
+from dao.migrate.copies.snapshot import snapshots, verify
+from dao.migrate.values import Snapshot
 from tests.fault.migrators import Migrators
 from tests.folders import THREE, ids, query, write
 

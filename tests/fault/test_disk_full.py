@@ -16,7 +16,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import DiskFull, MigrationFailed, OperationalError
-from dao.migrate.snapshot import snapshots, verify
+from dao.migrate.copies.snapshot import snapshots, verify
 from tests.folders import THREE, dump, query, write
 
 HEAVY = THREE | {

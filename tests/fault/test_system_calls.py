@@ -17,8 +17,8 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import CommitUnknown, DiskFull, Error
+from dao.migrate.copies.snapshot import snapshots, verify
 from dao.migrate.rehearsal import rehearse
-from dao.migrate.snapshot import snapshots, verify
 from tests.folders import query, with_fourth
 
 CALLS = [

@@ -6,7 +6,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import CheckFailed, MigrationError, MigrationFailed
-from dao.migrate.files import checksum
+from dao.migrate.scripts.migration import checksum
 from tests.folders import IDS, dump, ids, query, tables, with_fourth, write
 
 # ---------------------------------------------------------------- what is done

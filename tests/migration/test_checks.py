@@ -9,7 +9,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import CheckFailed, DatabaseCorrupt
-from dao.migrate.checks import Unusable, Violation
+from dao.migrate.schema.integrity import Unusable, Violation
 from tests.folders import dump, ids, query, tables, write
 
 FAMILY = """

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dao.errors import MigrationFileError
-from dao.migrate import directives
-from dao.migrate.directives import NOTHING_ALLOWED, Allowance
-from dao.migrate.loss import Loss
+from dao.migrate.scripts import directives
+from dao.migrate.scripts.directives import NOTHING_ALLOWED, Allowance
+from dao.migrate.values import Loss
 
 PATH = Path("sql/1_x.sql")
 

@@ -11,7 +11,8 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
-from dao.migrate import schema
+from dao.migrate.ledger.drift import diff
+from dao.migrate.schema import replay as schema
 from tests.folders import ALONE, IDS, THREE, ids, query, with_fourth, write
 
 #: A table with all that can hang on one.
@@ -83,7 +84,7 @@ def test_status_change_by_hand_is_told(path, url, folder, change, message):
     query(path, change)
     (found, *_) = drift(url, folder)
     assert message.split(": is")[0] in found
-    assert found == str(migrate.schema.diff(url, folder)[0])
+    assert found == str(diff(url, folder)[0])
 
 
 def test_status_change_undone_by_hand_is_no_drift(path, url, folder):
@@ -456,7 +457,7 @@ def test_status_migrations_that_cannot_be_replayed_is_no_drift(path, url, tmp_pa
     migrate.apply(url, folder)
     assert drift(url, folder) == []
     with pytest.raises(MigrationError, match="1_x: replaying this migration in an empty database fails"):
-        migrate.schema.diff(url, folder)
+        diff(url, folder)
 
 
 def test_status_unfinished_migration_is_not_compared(path, url, tmp_path):

@@ -17,7 +17,7 @@ from yoyo.migrations import parse_metadata_from_sql_comments
 
 from dao import migrate
 from dao.errors import MigrationError, MigrationFileError
-from dao.migrate.files import checksum, has_statement, sort_key, start_of_statement
+from dao.migrate.scripts.migration import checksum, has_statement, sort_key, start_of_statement
 from tests.folders import write
 
 A_TABLE = "CREATE TABLE a (id);"

@@ -9,7 +9,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import CheckFailed
-from dao.migrate.loss import Loss
+from dao.migrate.values import Loss
 from tests.folders import ALONE, dump, ids, query, tables, write
 
 #: A family with a tree, as a migration makes it, and what came in since.

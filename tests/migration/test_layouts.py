@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dao import migrate
 from dao.errors import Irreversible, MigrationFailed, MigrationFileError
-from dao.migrate.files import has_statement, sort_key, start_of_statement
-from dao.migrate.layouts import version
+from dao.migrate.scripts.layouts import version
+from dao.migrate.scripts.migration import from_texts, has_statement, sort_key, start_of_statement
 from tests.folders import ids, query, schema, tables
 
 #: A migration as every layout can hold it: its number, name and two scripts.
@@ -325,7 +325,7 @@ def test_load_script_outside_of_a_transaction_is_known(tmp_path, files, expected
     (migration,) = migrate.load(folder_of(tmp_path / "sql", files))
     assert (migration.transactional, migration.rollback_transactional) == expected
     # the texts alone say it still, which are all that the ledger has
-    again = migrate.from_texts(migration.id, migration.text, migration.rollback_text, path=migration.path)
+    again = from_texts(migration.id, migration.text, migration.rollback_text, path=migration.path)
     assert (again.transactional, again.rollback_transactional) == expected
 
 

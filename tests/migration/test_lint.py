@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dao.errors import MigrationFileError
-from dao.migrate.files import from_texts
 from dao.migrate.linting import RULES, lint
 from dao.migrate.linting.sarif import report
+from dao.migrate.scripts.migration import from_texts
 from tests.conftest import SQL
 from tests.folders import ALONE, THREE, write
 from tests.migration import test_script

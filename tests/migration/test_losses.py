@@ -7,7 +7,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import CheckFailed
-from dao.migrate.loss import Loss
+from dao.migrate.values import Loss
 from tests.folders import dump, ids, query, write
 
 SETUP = """

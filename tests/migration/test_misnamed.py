@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dao import migrate
 from dao.errors import MigrationFileError
-from dao.migrate.misnamed import misnamed
+from dao.migrate.scripts.misnamed import misnamed
 from tests.folders import ids, tables, write
 
 UP, DOWN = "CREATE TABLE a (id);", "DROP TABLE a;"

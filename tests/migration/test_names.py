@@ -17,9 +17,9 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, Error, MigrationError, OperationalError, ReadOnlyDatabase
+from dao.migrate.copies.restore import restore
+from dao.migrate.copies.snapshot import checked, snapshots, take_snapshot, verify
 from dao.migrate.rehearsal import rehearse
-from dao.migrate.restoration import restore
-from dao.migrate.snapshot import checked, snapshots, take_snapshot, verify
 from tests.folders import THREE, dump, query, with_fourth, write
 from tests.migration.test_snapshot import beside
 from tests.unit.test_connect import no_superuser

@@ -20,9 +20,9 @@ import pytest
 
 from dao import migrate
 from dao.errors import DatabaseCorrupt, DiskFull, Error, LedgerMismatch, MigrationError
+from dao.migrate.copies.working_copy import default_limit
 from dao.migrate.rehearsal import Copying, Gone, Rehearsal, Rehearsed, RowChange, rehearse
 from dao.migrate.rehearsal.trial import Times, longest_hold
-from dao.migrate.rehearsal.working_copy import default_limit
 from tests.folders import ALONE, IDS, ids, query, write
 
 #: Parents with children that go with them, and something of everything that a rebuild can lose.
@@ -675,7 +675,7 @@ _KILLED = """
 import os, signal, sys
 from dao import migrate
 from dao.migrate.rehearsal import rehearse
-from dao.migrate.rehearsal.working_copy import default_limit
+from dao.migrate.copies.working_copy import default_limit
 
 def report(event):
     if isinstance(event, migrate.Finished):

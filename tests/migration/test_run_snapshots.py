@@ -12,8 +12,9 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import CheckFailed, DiskFull, MigrationFailed
-from dao.migrate import copies, runner
-from dao.migrate import snapshot as snapshot_module
+from dao.migrate.copies import files as copies
+from dao.migrate.copies import snapshot as snapshot_module
+from dao.migrate.run import runner
 from tests.folders import ALONE, IDS, dump, ids, query, tables, write
 
 #: A second part for the three migrations: in the transaction, alone with keys enforced, and outside of one.

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dao.migrate import schema
-from dao.migrate.ledger import TABLES
-from dao.migrate.tokens import tokens
+from dao.migrate.schema import replay as schema
+from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.tokens import tokens
 from tests.folders import quoted
 
 BASE = """

@@ -8,7 +8,9 @@ import pytest
 
 from dao import migrate
 from dao.errors import MigrationError
-from dao.migrate import schema
+from dao.migrate.ledger import drift
+from dao.migrate.schema import dump
+from dao.migrate.schema import replay as schema
 from tests.folders import ALONE, query, write
 
 OWN = migrate.load()
@@ -94,9 +96,9 @@ def test_replayed_failing_script_is_named(script, reason, tmp_path, monkeypatch)
 def test_diff_of_a_migrated_database_is_nothing(path, url, three):
     """What `apply` made is what the migrations make, the ledger left out; partly applied, what those make."""
     migrate.apply(url, three, to="0002_b")
-    assert schema.diff(url, three) == []
+    assert drift.diff(url, three) == []
     migrate.apply(url, three)
-    assert schema.diff(url, three) == []
+    assert drift.diff(url, three) == []
 
 
 def test_diff_of_a_database_that_was_changed_by_hand_says_how(path, url, three):
@@ -106,7 +108,7 @@ def test_diff_of_a_database_that_was_changed_by_hand_says_how(path, url, three):
     query(path, "CREATE TABLE d (x)")
     query(path, "ALTER TABLE a ADD COLUMN more")
     before = query(path, "PRAGMA schema_version")
-    assert [str(difference) for difference in schema.diff(url, three)] == [
+    assert [str(difference) for difference in drift.diff(url, three)] == [
         "table a: column more is unexpected",
         "table c is missing",
         "table d is unexpected",
@@ -118,9 +120,9 @@ def test_diff_goes_by_the_texts_that_were_applied(path, url, three):
     """A file that was edited since is not what the database was made by."""
     migrate.apply(url, three)
     write(three, {"0003_c.sql": "CREATE TABLE c (id TEXT);"})
-    assert schema.diff(url, three) == []
+    assert drift.diff(url, three) == []
     query(path, "DELETE FROM _dao_migration WHERE migration_id = '0003_c'")
-    assert str(schema.diff(url, three)[0]) == "table c: column id is INTEGER, expected TEXT"
+    assert str(drift.diff(url, three)[0]) == "table c: column id is INTEGER, expected TEXT"
 
 
 def test_diff_migration_of_which_nobody_has_the_text_is_refused(path, url, three):
@@ -130,13 +132,13 @@ def test_diff_migration_of_which_nobody_has_the_text_is_refused(path, url, three
     (three / "0003_c.sql").unlink()
     (three / "0003_c.rollback.sql").unlink()
     with pytest.raises(MigrationError, match=r"^0003_c: the ledger of .*new\.db has no text of it.*put the file back"):
-        schema.diff(url, three)
+        drift.diff(url, three)
 
 
 def test_diff_without_a_database_is_refused_and_makes_none(path, url, three):
     """There is nothing to compare, and it stays so."""
     with pytest.raises(MigrationError, match=r"new\.db does not exist: there is nothing to compare"):
-        schema.diff(url, three)
+        drift.diff(url, three)
     assert not path.exists()
 
 
@@ -144,10 +146,10 @@ def test_diff_on_the_callers_connection_in_a_transaction_takes_part_in_it(theirs
     """It sees what is not committed yet, and leaves the transaction as it was."""
     migrate.apply(theirs, three)
     theirs.execute("BEGIN; DROP TABLE a")
-    assert [str(difference) for difference in schema.diff(theirs, three)] == ["table a is missing"]
+    assert [str(difference) for difference in drift.diff(theirs, three)] == ["table a is missing"]
     assert theirs.in_transaction
     theirs.execute("ROLLBACK")
-    assert schema.diff(theirs, three) == []
+    assert drift.diff(theirs, three) == []
     assert not theirs.in_transaction
 
 
@@ -219,7 +221,7 @@ def test_made_by_script_that_fails_is_named():
 def test_dump_executed_in_an_empty_database_makes_the_same_schema(tmp_path):
     """The file is a script: whatever the objects need and whatever comments they end with."""
     migrations = numbered(tmp_path / "other", OTHERS, "ALTER TABLE c RENAME TO d; ALTER TABLE a ADD COLUMN z TEXT;")
-    text = schema.dump(migrations)
+    text = dump.dump(migrations)
     made = read(*(migration.text for migration in migrations))
     assert schema.differences(made, read(text)) == []
     assert len(made.objects) == 10
@@ -236,7 +238,7 @@ def test_dump_is_sorted_and_stable(tmp_path):
         "CREATE VIEW v AS SELECT 1; CREATE INDEX b_x ON b (x); CREATE INDEX a_x ON a (x);",
         "CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END;",
     ]
-    assert schema.dump(numbered(tmp_path / "some", *scripts)) == (
+    assert dump.dump(numbered(tmp_path / "some", *scripts)) == (
         "-- The schema that the migrations make, up to and with 3.\n"
         "-- Written by `dao schema dump`: do not edit it, write a migration.\n"
         "\n"
@@ -252,13 +254,13 @@ def test_dump_is_sorted_and_stable(tmp_path):
 def test_dump_of_own_migrations_executed_makes_what_they_make():
     """The schema file of this package is the schema of a migrated database."""
     made = read(*(migration.text for migration in OWN))
-    assert schema.differences(made, read(schema.dump(OWN))) == []
+    assert schema.differences(made, read(dump.dump(OWN))) == []
 
 
 def test_own_schema_file_is_current():
     """`sql/sqlite.schema.sql` is what `dao schema dump` writes."""
     folder = migrate.default_folder()
-    assert (folder.parent / "sqlite.schema.sql").read_text(encoding="utf-8") == schema.dump(OWN)
+    assert (folder.parent / "sqlite.schema.sql").read_text(encoding="utf-8") == dump.dump(OWN)
 
 
 def test_difference_makes_json():

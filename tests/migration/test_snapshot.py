@@ -26,8 +26,10 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
-from dao.migrate import copies, held
-from dao.migrate.snapshot import Snapshot, find, prune, snapshots, take_snapshot, verify
+from dao.migrate.copies import files as copies
+from dao.migrate.copies import held
+from dao.migrate.copies.snapshot import find, prune, snapshots, take_snapshot, verify
+from dao.migrate.values import Snapshot
 from tests.folders import dump, query, with_fourth
 
 # every name on its own: one that is cut off by ? or # would be another file
@@ -193,7 +195,7 @@ def test_take_copy_that_differs_is_refused(filled, url, monkeypatch, table, tool
         copy.execute(f"DELETE FROM {table}")
         return copy
 
-    monkeypatch.setattr("dao.migrate.snapshot.copied", losing)
+    monkeypatch.setattr("dao.migrate.copies.snapshot.copied", losing)
     if not tool:
         monkeypatch.setattr(apsw.sqlite_extra, "path", missing)
     with pytest.raises(MigrationError, match="differs from it"):
@@ -266,7 +268,7 @@ def test_take_never_has_the_id_of_one_that_was_taken_at_the_same_moment(filled, 
             return first.taken_at
 
     monkeypatch.setattr(copies, "datetime", Clock)
-    monkeypatch.setattr("dao.migrate.snapshot._of", lambda _path: [])
+    monkeypatch.setattr("dao.migrate.copies.snapshot._of", lambda _path: [])
     assert take_snapshot(url).id > first.id
 
 
@@ -328,7 +330,7 @@ def test_snapshots_of_version_0_1_are_listed_and_stay(filled, url):
 def test_take_that_fails_removes_nothing(filled, url, monkeypatch):
     """Older snapshots go only once the new one is safe."""
     old = take_snapshot(url)
-    monkeypatch.setattr("dao.migrate.snapshot.compare", fail)
+    monkeypatch.setattr("dao.migrate.copies.snapshot.compare", fail)
     with pytest.raises(MigrationError):
         take_snapshot(url, keep=1)
     assert snapshots(url) == [old]
@@ -379,7 +381,7 @@ def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url
         reached = True
         raise LookupError
 
-    monkeypatch.setattr("dao.migrate.snapshot.copied", copied)
+    monkeypatch.setattr("dao.migrate.copies.snapshot.copied", copied)
     for moment in itertools.count():
         sys.settrace(interrupted_at(moment))
         try:

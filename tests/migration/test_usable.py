@@ -10,7 +10,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import CheckFailed
-from dao.migrate.files import from_texts
+from dao.migrate.scripts.migration import from_texts
 from tests.folders import dump, query
 
 _BASE = """

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dao import migrate
 from dao.errors import MigrationFileError
-from dao.migrate.statements import broken_off
+from dao.migrate.scripts.statements import broken_off
 from tests.folders import write
 
 TABLES = "CREATE TABLE t (a, b);\nCREATE TABLE [begin end] (a);\n"

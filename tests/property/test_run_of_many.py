@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import dao
 from dao import migrate
 from dao.errors import CheckFailed
-from dao.migrate.files import from_texts
-from dao.migrate.session import IGNORED, SETTINGS
+from dao.migrate.schema.session import IGNORED, SETTINGS
+from dao.migrate.scripts.migration import from_texts
 from tests.folders import dump
 
 _BASE = """

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import attrs
 
-from dao.migrate.files import Migration, Source, loaded, sort_key
 from dao.migrate.linting.losses import loss_problems
 from dao.migrate.linting.outcome import Outcome
 from dao.migrate.linting.replay import Replay
@@ -21,6 +20,8 @@ from dao.migrate.linting.schema import Schema
 from dao.migrate.linting.script import Script, Statement
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import Problem, Subject, listed, statement_problems
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration, sort_key
 
 __all__ = ["RULES", "Finding", "Rule", "Severity", "lint"]
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import apsw
 
-from dao.migrate.content import holds_content
-from dao.migrate.guard import HEEDED, Guard
-from dao.migrate.holdings import Holdings
+from dao.migrate.copies.rows import holds_content
 from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.script import Script, Statement
 from dao.migrate.linting.statements import Problem, Subject
-from dao.migrate.loss import Loss
-from dao.migrate.tokens import fold
+from dao.migrate.run.guard import HEEDED, Guard
+from dao.migrate.run.holdings import Holdings
+from dao.migrate.schema.tokens import fold
+from dao.migrate.values import Loss
 
 __all__ = ["loss_problems"]
 

@@ -9,14 +9,14 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.content import quoted
 from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.schema import Object, Schema, Table
 from dao.migrate.linting.script import Script, Statement
 from dao.migrate.linting.statements import Problem, Subject, listed
 from dao.migrate.linting.trials import undone, without_quotes
-from dao.migrate.tokens import tokens
-from dao.migrate.usable import VAGUE, compiles, is_elsewhere, reads, trigger_problem
+from dao.migrate.schema.catalog import quoted
+from dao.migrate.schema.tokens import tokens
+from dao.migrate.schema.usable import VAGUE, compiles, is_elsewhere, reads, trigger_problem
 
 __all__ = ["Outcome"]
 

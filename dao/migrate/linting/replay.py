@@ -12,17 +12,16 @@ from pathlib import Path
 import apsw
 
 from dao import errors
-from dao.engine import Connection, connect
-from dao.migrate.files import has_statement, start_of_statement
-from dao.migrate.guard import Guard
-from dao.migrate.holdings import Holdings
+from dao.engine import Connection, connect, use_defaults
 from dao.migrate.linting.schema import read
 from dao.migrate.linting.script import TEMPORARY, Event, Failure, Script, Statement
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
-from dao.migrate.script import _culprit, _fail, _Script
-from dao.migrate.session import apart
-from dao.migrate.target import use_defaults
-from dao.migrate.tokens import fold
+from dao.migrate.run.guard import Guard
+from dao.migrate.run.holdings import Holdings
+from dao.migrate.run.script import _culprit, _fail, _Script
+from dao.migrate.schema.session import apart
+from dao.migrate.schema.tokens import fold
+from dao.migrate.scripts.migration import has_statement, start_of_statement
 
 __all__ = ["Replay"]
 

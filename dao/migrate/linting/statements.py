@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import apsw
 import attrs
 
-from dao.migrate.directives import Allowance
-from dao.migrate.files import start_of_statement
 from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.script import TEMPORARY, Script, Statement
+from dao.migrate.scripts.directives import Allowance
+from dao.migrate.scripts.migration import start_of_statement
 
 __all__ = ["Problem", "Subject", "listed", "statement_problems"]
 

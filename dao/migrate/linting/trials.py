@@ -12,9 +12,9 @@ from typing import Any
 import apsw
 
 from dao.engine import Connection
-from dao.migrate.content import quoted
 from dao.migrate.linting.schema import Column, Table
-from dao.migrate.usable import compiles
+from dao.migrate.schema.catalog import quoted
+from dao.migrate.schema.usable import compiles
 
 __all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "undone", "without_quotes"]
 

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-from dao.migrate.rehearsal.findings import (
-    Copying,
-    Failure,
-    Gone,
-    Rehearsal,
-    Rehearsed,
-    RoundTrip,
-    RowChange,
-    TripFailure,
-)
+from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsal, Rehearsed, RoundTrip, RowChange, TripFailure
 from dao.migrate.rehearsal.rehearser import rehearse
+from dao.migrate.values import Copying
 
 __all__ = [
     "Copying",

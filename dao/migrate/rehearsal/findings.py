@@ -6,12 +6,10 @@ from typing import Any
 
 import attrs
 
-from dao.migrate.loss import Loss
-from dao.migrate.structure import Difference
+from dao.migrate.values import Difference, Loss
 
 __all__ = [
     "KEYS",
-    "Copying",
     "Failure",
     "Gone",
     "Rehearsal",
@@ -24,14 +22,6 @@ __all__ = [
 
 #: How many rows of a table are named by their keys.
 KEYS = 20
-
-
-@attrs.frozen
-class Copying:
-    """So many pages of the database are in the copy, of so many."""
-
-    done: int
-    total: int
 
 
 @attrs.frozen

@@ -11,13 +11,13 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.migrate import schema, session
-from dao.migrate.content import quoted, row_count
-from dao.migrate.ledger import TABLES
-from dao.migrate.loss import Loss
 from dao.migrate.rehearsal.findings import KEYS, Gone, RowChange
 from dao.migrate.rehearsal.sample import Sample, misfits, sample, sequences
-from dao.migrate.structure import Difference, Schema
+from dao.migrate.schema import replay as schema
+from dao.migrate.schema import session
+from dao.migrate.schema.catalog import TABLES, quoted, row_count
+from dao.migrate.schema.model import Schema
+from dao.migrate.values import Difference, Loss
 
 __all__ = [
     "Keys",

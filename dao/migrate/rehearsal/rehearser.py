@@ -10,23 +10,24 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import OperationalError
-from dao.migrate import ledger
-from dao.migrate.checks import integrity_problems
-from dao.migrate.copies import database_of, remove_leftovers, size_of
-from dao.migrate.directives import Allowance
-from dao.migrate.events import Event
-from dao.migrate.files import Migration, Source, loaded
-from dao.migrate.guard import Guard
-from dao.migrate.ledger import Ledger
-from dao.migrate.plan import Step, to_apply
-from dao.migrate.rehearsal.findings import Copying, Rehearsal, Rehearsed
+from dao.migrate.copies.files import database_of, remove_leftovers, size_of
+from dao.migrate.copies.working_copy import Copy, default_limit, working_copy
+from dao.migrate.database import Target, exists, name_of, opened, translated
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.plan import to_apply
+from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed
 from dao.migrate.rehearsal.observation import look
 from dao.migrate.rehearsal.round_trip import Content, content, there_and_back
 from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
-from dao.migrate.rehearsal.working_copy import Copy, default_limit, working_copy
-from dao.migrate.runner import _first_batch
-from dao.migrate.target import Target, exists, name_of, opened, translated
-from dao.migrate.usable import Before
+from dao.migrate.run.guard import Guard
+from dao.migrate.run.runner import _first_batch
+from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.usable import Before
+from dao.migrate.scripts.directives import Allowance
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Copying, Event, Step
 
 __all__ = ["rehearse"]
 

@@ -15,16 +15,17 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import CheckFailed, MigrationFailed
-from dao.migrate import content as contents
-from dao.migrate import schema
-from dao.migrate.events import Event, Result
-from dao.migrate.files import Migration
-from dao.migrate.ledger import Ledger
-from dao.migrate.plan import Step, to_roll_back
+from dao.migrate.copies import rows as contents
+from dao.migrate.copies.working_copy import Copy
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.plan import to_roll_back
 from dao.migrate.rehearsal.findings import RoundTrip, TripFailure
-from dao.migrate.rehearsal.working_copy import Copy
-from dao.migrate.runner import run
-from dao.migrate.structure import Schema
+from dao.migrate.run.runner import run
+from dao.migrate.schema import catalog
+from dao.migrate.schema import replay as schema
+from dao.migrate.schema.model import Schema
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Event, Result, Step
 
 __all__ = ["Content", "content", "there_and_back"]
 
@@ -50,7 +51,7 @@ def content(connection: Connection) -> Content:
     tables = {name.lower(): held for name, held in found.items() if name not in kinds}
     for name in (name for name, kind in kinds.items() if kind == "virtual"):
         with contextlib.suppress(apsw.SQLError):  # its module is not there
-            tables[name.lower()] = contents.Content(contents.row_count(connection, name), "")
+            tables[name.lower()] = contents.Content(catalog.row_count(connection, name), "")
     return Content(schema.read(connection), tables)
 
 

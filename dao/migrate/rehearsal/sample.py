@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dao.engine import Connection
-from dao.migrate.content import quoted
+from dao.migrate.schema.catalog import quoted
 
 __all__ = ["Sample", "misfits", "sample", "sequences"]
 

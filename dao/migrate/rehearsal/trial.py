@@ -10,13 +10,9 @@ from typing import Any
 import attrs
 
 from dao.errors import CheckFailed, MigrationFailed
-from dao.migrate.checks import Unusable, Violation
-from dao.migrate.copies import size_of
-from dao.migrate.events import Event, Finished, Notice, Result, Started
-from dao.migrate.files import Migration
-from dao.migrate.guard import Guard
-from dao.migrate.ledger import Ledger
-from dao.migrate.plan import Step
+from dao.migrate.copies.files import size_of
+from dao.migrate.copies.working_copy import Copy
+from dao.migrate.ledger.entries import Ledger
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
 from dao.migrate.rehearsal.observation import (
     Keys,
@@ -30,11 +26,14 @@ from dao.migrate.rehearsal.observation import (
     shrunk,
     successors,
 )
-from dao.migrate.rehearsal.working_copy import Copy
-from dao.migrate.runner import _first_batch, run
-from dao.migrate.script import run_script
-from dao.migrate.session import of_run
-from dao.migrate.usable import Before
+from dao.migrate.run.guard import Guard
+from dao.migrate.run.runner import _first_batch, run
+from dao.migrate.run.script import run_script
+from dao.migrate.schema.integrity import Unusable, Violation
+from dao.migrate.schema.session import of_run
+from dao.migrate.schema.usable import Before
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Event, Finished, Notice, Result, Started, Step
 
 __all__ = ["Times", "longest_hold", "rehearse_step"]
 

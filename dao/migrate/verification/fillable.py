@@ -10,9 +10,8 @@ from typing import Any
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.content import quoted
-from dao.migrate.ledger import TABLES
-from dao.migrate.tokens import fold
+from dao.migrate.schema.catalog import TABLES, quoted
+from dao.migrate.schema.tokens import fold
 from dao.migrate.verification.values import Maker, literals, makers
 
 __all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]

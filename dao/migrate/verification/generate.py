@@ -16,8 +16,8 @@ import attrs
 from dao import sqlite
 from dao.engine import Connection
 from dao.errors import CheckViolation, IntegrityError, UniqueViolation
-from dao.migrate.content import quoted, row_count
-from dao.migrate.tokens import fold, normal, tokens
+from dao.migrate.schema.catalog import quoted, row_count
+from dao.migrate.schema.tokens import fold, normal, tokens
 from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table, groups, read
 
 __all__ = ["Filled", "fill"]

@@ -10,7 +10,8 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.content import Content, contents, quoted, row_count
+from dao.migrate.copies.rows import Content, contents
+from dao.migrate.schema.catalog import quoted, row_count
 
 __all__ = ["RowDifference", "row_differences"]
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from dao.migrate.tokens import tokens
+from dao.migrate.schema.tokens import tokens
 
 __all__ = ["Maker", "Makers", "Value", "literals", "makers"]
 

@@ -14,15 +14,17 @@ import attrs
 
 from dao.engine import Connection, transaction
 from dao.errors import CheckFailed, Error, MigrationFailed
-from dao.migrate import ledger, schema
-from dao.migrate.checks import integrity_problems
-from dao.migrate.files import Migration, Source, loaded
-from dao.migrate.loss import Loss
-from dao.migrate.plan import Direction, Step, to_apply
-from dao.migrate.scratch import Scratch, scratch
-from dao.migrate.script import run_script
-from dao.migrate.target import Target, existing, opened
-from dao.migrate.usable import Before, check
+from dao.migrate.copies.scratch import Scratch, scratch
+from dao.migrate.database import Target, existing, opened
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.plan import to_apply
+from dao.migrate.run.script import run_script
+from dao.migrate.schema import replay as schema
+from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.usable import Before, check
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Direction, Loss, Step
 from dao.migrate.verification.generate import fill
 from dao.migrate.verification.row_differences import row_differences
 

@@ -1,0 +1,1 @@
+"""A second database: snapshots, restoring, working copies, and the rows of both."""

@@ -1,0 +1,375 @@
+"""Copies of a database, each verified and in a file of its own beside it: taken, listed, checked, removed.
+
+A snapshot is named `DATABASE.ID.VERSION[.KIND].CHECKSUM.snapshot`: when it was taken, the last migration that was applied,
+and the first 16 digits of the file's SHA-256, since `PRAGMA integrity_check` does not notice a changed letter in a row.
+KIND is `run` for one that a run took, `restore` for what a restore replaced: of these the newest are kept, each kind by
+itself. One that was asked for has none, or `label-LABEL`, and stays. Version 0.1 knew no kinds: what it took stays, too.
+While a snapshot is made its name ends in `.partial`, so that a crash leaves nothing that could be taken for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import quote
+
+import apsw
+
+from dao.database_file import is_there
+from dao.engine import Connection
+from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
+from dao.migrate.copies.files import (
+    ID,
+    compare,
+    copied,
+    database_of,
+    file_errors,
+    moment_of,
+    new_file,
+    open_file,
+    require_room,
+    size_of,
+)
+from dao.migrate.copies.held import checksum, hold, raw_file
+from dao.migrate.database import Target
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.values import Kind, Removed, Report, Snapshot, tell_done
+
+log = logging.getLogger("dao.migrate")
+
+__all__ = [
+    "KEEP",
+    "checked",
+    "chosen",
+    "find",
+    "prune",
+    "save",
+    "snapshots",
+    "take_snapshot",
+    "verify",
+]
+
+#: How many snapshots of a kind are kept unless said otherwise.
+KEEP = 3
+
+
+_NAME = re.compile(
+    rf"(?P<database>.+)\.(?P<id>{ID})\.(?P<version>[^.]+)(?:\.(?P<kind>run|restore|label-(?P<label>[^.]+)))?"
+    r"\.(?P<checksum>[0-9a-f]{16})\.snapshot"
+)
+_LABEL = re.compile(r"[\w-]{1,50}")
+_NAME_LENGTH = 255  # bytes
+_VERSION_LENGTH = 100
+_TAKE = "`dao snapshot --database` takes one of it"
+_WITHOUT = "go on without one (--no-snapshot, DATABASE_SNAPSHOTS=0)"
+_BY_HAND = "stop its programs, and copy its file yourself, or move it away before a restore"
+
+
+def take_snapshot(
+    target: Target,
+    *,
+    label: str | None = None,
+    keep: int | None = None,
+    version: str | None = None,
+    report: Report | None = None,
+) -> Snapshot:
+    """Copy a database into a new file beside it, and verify the copy. It stays until somebody removes it.
+
+    Reads the database through a connection of its own, in one read transaction: other connections go on meanwhile, and
+    what they have not committed is not in the copy, even if the caller's own connection is in the middle of a write.
+    The copy is complete, on disk and compared with the database before it gets its name. With `keep`, older ones that were
+    asked for and have no label go after that, but so many, and each is reported as `Removed`. `version` replaces the last
+    applied migration in the name.
+
+    Raises:
+        ValueError: The label is not 1 to 50 letters, digits, `-` and `_`.
+        MigrationError: The database is in memory, does not exist, holds nothing, or cannot be verified.
+        DiskFull: There is no room for it beside the database.
+        DatabaseBusy: Another connection kept the database to itself.
+        DatabaseCorrupt: The database is damaged.
+        OperationalError: The folder cannot be written to.
+    """
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep={keep}: a number from 1, since the new snapshot is one")
+    if label is not None and not _LABEL.fullmatch(label):
+        raise ValueError(f"the label {label!r}: 1 to 50 letters, digits, - and _")
+    path = database_of(target)
+    if not is_there(path):
+        raise MigrationError(f"{path} does not exist: there is nothing to take a snapshot of. `dao migrate` creates it")
+    with open_file(target, report) as reader:
+        snapshot = save(reader, path, version, label=label)
+    if keep is not None:
+        prune(target, keep, "manual", report=report)
+    return snapshot
+
+
+def save(
+    reader: Connection, path: str, version: str | None = None, *, kind: Kind = "manual", label: str | None = None
+) -> Snapshot:
+    """Write what a connection outside of a transaction sees into a new snapshot of the database at `path`.
+
+    Raises:
+        Error: As `take_snapshot`.
+    """
+    reader.execute("BEGIN")
+    try:
+        if not reader.execute("SELECT count(*) FROM sqlite_schema").get:
+            raise MigrationError(f"{path} holds nothing: there is nothing to take a snapshot of")
+        is_run = kind == "run"
+        require_room(path, size_of(reader), f"a snapshot of {path}", otherwise=f", or {_WITHOUT}" if is_run else "")
+        version = version or _version(reader)
+        what = f".label-{label}" if label else "" if kind == "manual" else f".{kind}"
+        # the clock may have been set back: the latest is still the newest
+        latest = next((snapshot.id for snapshot in _of(path)), None)
+        with new_file(path, like=path, after=latest) as new:
+            copied(reader, new).close()
+            compare(reader, path, new, _WITHOUT if is_run else _BY_HAND)
+            sum_ = checksum(new.file)
+            before, after = f"{path}.{new.id}.", f"{what}.{sum_}.snapshot"
+            version = _fitting(version, _NAME_LENGTH - len(os.fsencode(os.path.basename(before) + after)))
+            complete = before + version + after
+            try:
+                new.become(complete)
+            except CommitUnknown as error:
+                # no way back, if it may be gone
+                os.unlink(os.path.basename(complete), dir_fd=new.folder)
+                raise OperationalError(f"cannot write {complete} ({error.__cause__}): check the disk") from error
+            size = os.fstat(new.file).st_size
+    finally:
+        if reader.in_transaction:
+            reader.execute("ROLLBACK")
+    return Snapshot(
+        id=new.id,
+        path=Path(complete),
+        taken_at=moment_of(new.id),
+        version=version,
+        size=size,
+        kind=kind,
+        label=label,
+    )
+
+
+def snapshots(target: Target) -> list[Snapshot]:
+    """Return the complete snapshots of a database, the newest first. The database itself need not exist.
+
+    Raises:
+        MigrationError: The database is in memory.
+    """
+    return _of(database_of(target))
+
+
+def find(target: Target, id: str | None = None) -> Snapshot:
+    """Return the snapshot with this id, label or file name, or the only one whose id begins so; the newest if None.
+
+    Raises:
+        MigrationError: There is none, or more than one.
+    """
+    path = database_of(target)
+    there = _of(path)
+    if not there:
+        raise MigrationError(f"{path} has no snapshots: `dao snapshot` takes one")
+    if id is None:
+        return there[0]
+    named = [one for one in there if id in {one.path.name, one.label}]
+    matching = named or [one for one in there if id and one.id.startswith(id)]
+    if len(matching) != 1:
+        ids = ", ".join(snapshot.id for snapshot in matching or there)
+        what = "more than one snapshot" if matching else "no snapshot"
+        how = "with the label" if named else "whose id begins with"
+        raise MigrationError(f"{path} has {what} {how} {id!r}: name one of {ids}")
+    return matching[0]
+
+
+def chosen(target: Target, id: str | os.PathLike[str] | None = None) -> Snapshot:
+    """Return the snapshot that is meant: by a path if it is one, else as `find`. A file at a path is not looked into.
+
+    A text is a path if it has a separator or names a file, and not a beginning of an id. Of a file that is not named like
+    a snapshot, `id` is its name, `version` "unknown" and `taken_at` when it was last changed.
+
+    Raises:
+        MigrationError: There is none.
+    """
+    is_path = isinstance(id, os.PathLike) or (
+        id is not None and not re.fullmatch(r"[0-9TZ.]*", id) and (os.sep in id or os.path.isfile(id))
+    )
+    if id is None or not is_path:
+        return find(target, None if id is None else str(id))
+    file = Path(os.path.abspath(id))
+    if not file.exists():
+        raise MigrationError(f"the snapshot {file} does not exist; `dao snapshots` lists those there are")
+    named = _parsed(file)
+    if named is not None:
+        return named
+    seen = file.stat()
+    changed = datetime.fromtimestamp(seen.st_mtime, UTC)
+    return Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=seen.st_size)
+
+
+def prune(
+    target: Target, keep: int, kind: Kind, *, spare: Path | None = None, report: Report | None = None
+) -> list[Snapshot]:
+    """Remove all but the newest `keep` snapshots of a kind, report them, and return those that went.
+
+    One with a label and the one at `spare` stay in any case. Unless people asked for them, those of one content count once, and
+    the newest of them stays: runs that were killed, again and again, leave such, and must not push out what differs.
+
+    If one cannot be removed, that is logged, for whatever they were to make room for is done.
+    """
+    if keep < 0:
+        raise ValueError(f"keep={keep}: a number from 0")
+    of_kind = [snapshot for snapshot in snapshots(target) if snapshot.kind == kind and snapshot.label is None]
+    newest: dict[object, Snapshot] = {}
+    for snapshot in of_kind:
+        newest.setdefault(snapshot.id if kind == "manual" else snapshot.path.suffixes[-2], snapshot)
+    kept = [*newest.values()][:keep]
+    gone: list[Snapshot] = []
+    try:
+        for snapshot in of_kind:
+            if snapshot not in kept and snapshot.path != spare:
+                snapshot.path.unlink(missing_ok=True)
+                gone.append(snapshot)
+                if report is not None:
+                    tell_done(report, Removed(snapshot))
+    except OSError as error:
+        log.warning("old snapshots stay, for one cannot be removed (%s): check the permissions of the folder", error)
+    return gone
+
+
+def verify(path: str | os.PathLike[str]) -> None:
+    """Check that a file is an intact snapshot: by the checksum in its name, if it has one, and `PRAGMA integrity_check`.
+
+    Reads all of the file and writes nothing.
+
+    Raises:
+        DatabaseCorrupt: It is empty, damaged, cut short or no SQLite database.
+        MigrationError: It does not exist, or is a database that no migrations were applied to.
+    """
+    with checked(path):
+        pass
+
+
+@contextlib.contextmanager
+def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
+    """Check a snapshot as `verify` does and lend a connection that can only read it.
+
+    Raises:
+        Error: As `verify`.
+    """
+    path = os.path.realpath(path)
+    if not os.path.isfile(path):
+        what = "is no file" if os.path.exists(path) else "does not exist"
+        raise MigrationError(f"the snapshot {path} {what}; `dao snapshots` lists those there are")
+    before = _unused(path)
+    with contextlib.ExitStack() as until_done:
+        try:
+            file = until_done.enter_context(raw_file(path))
+            if file.xFileSize() == 0:
+                raise apsw.CorruptError("it is empty")
+            named = _NAME.fullmatch(os.path.basename(path))
+            if named and checksum(file) != named["checksum"]:
+                raise apsw.CorruptError("it is not the file that was written")
+            # immutable: no lock is taken and no file made beside it
+            flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+            held = hold(path, file)
+            connection = apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs=held.name)
+            until_done.callback(connection.close)
+            if file.xFileSize() < size_of(connection):
+                raise apsw.CorruptError("the end of the file is missing")
+            integrity_problems(connection)
+            is_ours = named is not None or bool(ledger.read(connection).entries)
+        except (apsw.IOError, apsw.CantOpenError) as error:
+            raise OperationalError(
+                f"cannot read the snapshot {path} ({error}): check its permissions, and the disk"
+            ) from error
+        except (apsw.Error, DatabaseCorrupt, UnicodeDecodeError) as error:
+            raise _damaged(path, error) from error
+        if not is_ours:
+            raise MigrationError(f"{path} is not a snapshot: a database that no migrations were applied to")
+        try:
+            yield connection
+        except (
+            apsw.CorruptError,
+            apsw.NotADBError,
+            UnicodeDecodeError,
+        ) as error:  # what one connection takes, another may not
+            raise _damaged(path, error) from error
+    if _unused(path) != before:
+        raise MigrationError(f"{path} was written to while it was read: {_TAKE}")
+
+
+def _damaged(path: str, error: Exception) -> DatabaseCorrupt:
+    reason = str(error).partition("\n")[2].strip() if isinstance(error, DatabaseCorrupt) else str(error)
+    return DatabaseCorrupt(f"the snapshot {path} is damaged or no SQLite database ({reason}): use another one")
+
+
+def _unused(path: str) -> tuple[int, ...]:
+    """Refuse a database in use: what is beside it would be passed over. Return by what to notice that it was changed.
+
+    Raises:
+        MigrationError: It has a WAL, or a journal that would be rolled back.
+    """
+    for suffix in ("-wal", "-journal"):
+        with file_errors(f"cannot read {path}{suffix}"), contextlib.suppress(FileNotFoundError):
+            file = os.open(path + suffix, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                begins = os.read(file, 1)
+            finally:
+                os.close(file)
+            # a journal that begins with a zero is done with (sqlite.org/fileformat2.html, 3)
+            if begins and (suffix == "-wal" or begins != b"\0"):
+                raise MigrationError(
+                    f"{path} is a database in use, not a snapshot: the file {path}{suffix} belongs to it. {_TAKE}"
+                )
+    with file_errors(f"cannot read {path}"):
+        seen = os.stat(path)
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def _of(path: str) -> list[Snapshot]:
+    files: list[Path] = []
+    with file_errors(f"cannot look beside {path}"), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        files += Path(path).parent.iterdir()
+    found = (_parsed(file, os.path.basename(path)) for file in files)
+    return sorted((snapshot for snapshot in found if snapshot), key=lambda snapshot: snapshot.id, reverse=True)
+
+
+def _parsed(file: Path, database: str | None = None) -> Snapshot | None:
+    """Return the snapshot that a file is, by its name; of the database of this name only, if one is given."""
+    match = _NAME.fullmatch(file.name)
+    if match is None or database not in {None, match["database"]}:
+        return None
+    try:
+        return Snapshot(
+            id=match["id"],
+            path=file,
+            taken_at=moment_of(match["id"]),
+            version=match["version"],
+            size=file.stat().st_size,
+            kind="run" if match["kind"] == "run" else "restore" if match["kind"] == "restore" else "manual",
+            label=match["label"],
+        )
+    except (ValueError, FileNotFoundError):  # no time; or just removed
+        return None
+
+
+def _version(reader: Connection) -> str:
+    try:
+        return next(reversed(ledger.read(reader).ids), "empty")
+    except (
+        MigrationError,
+        apsw.SQLError,
+        UnicodeDecodeError,
+    ):  # of old, or not intact: nobody's reason to go without a snapshot
+        return "unknown"
+
+
+def _fitting(version: str, room: int) -> str:
+    """Return a version as a part of a file's name: no separators, and no longer than there is room in bytes."""
+    room = max(1, min(_VERSION_LENGTH, room))
+    return re.sub(r"[^\w-]+", "_", version).encode()[:room].decode(errors="ignore") or "_"

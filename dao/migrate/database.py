@@ -1,0 +1,195 @@
+"""The database that a run works on: opened for it, or the caller's own connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import apsw
+import attrs
+
+from dao import database_file, sqlite, url
+from dao.engine import Connection, connect, is_connection, not_a_connection, transaction, use_defaults
+from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
+from dao.migrate import processes as lock
+from dao.migrate.schema import catalog
+
+if TYPE_CHECKING:
+    from dao.migrate.values import Report
+
+__all__ = [
+    "Target",
+    "exclusive",
+    "existing",
+    "exists",
+    "keeping_mode",
+    "name_of",
+    "opened",
+]
+
+#: What the migration functions work on: a connection that the caller owns, or a database URL.
+Target = Connection | str | url.DatabaseURL
+
+_PLAIN = {"row_trace": None, "cursor_factory": apsw.Cursor, "authorizer": None}
+
+
+@contextlib.contextmanager
+def opened(target: Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
+    """Open a database for migrations, or use the connection that the caller owns.
+
+    A new one is made in WAL mode. One that is there keeps its mode, unless the URL says `journal_mode=wal`.
+
+    Raises:
+        OperationalError: It cannot be opened.
+        MigrationError: The caller's connection is in the middle of a transaction.
+    """
+    if isinstance(target, Connection):
+        if not is_connection(target):
+            raise not_a_connection(target)
+        if target.in_transaction and not read_only:
+            raise MigrationError(
+                "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
+                "a transaction of its own"
+            )
+        # the caller may have rows made into something else than tuples, or forbid what a run has to do
+        kept = {name: getattr(target, name) for name, value in _PLAIN.items() if getattr(target, name) is not value}
+        try:
+            for name in kept:
+                setattr(target, name, _PLAIN[name])
+            with translated(target):
+                yield target
+        finally:
+            for name, value in kept.items():
+                setattr(target, name, value)
+        return
+    parsed = url.parse(target)
+    if read_only:
+        parsed = attrs.evolve(parsed, mode="ro")
+    is_new = not exists(parsed)
+    try:
+        connection = connect(keeping_mode(parsed))
+    except DatabaseBusy as error:
+        raise _held(sqlite.absolute(parsed).path) from error.__cause__
+    use_defaults(connection)
+    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement.
+    connection.set_progress_handler(lambda: False, 100_000)
+    if report is not None:
+        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), _waiting(connection, report))
+    try:
+        if report is not None and is_new:
+            from dao.migrate.values import Created  # noqa: PLC0415 - once in a database's life
+
+            report(Created(os.path.abspath(parsed.path)))
+        with translated(connection):
+            yield connection
+    finally:
+        connection.close()
+
+
+def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
+    """Return a URL with which a database that holds anything keeps its journal mode, unless it says itself which to set."""
+    path = database.path
+    if database.journal_mode or database.is_memory or not (os.path.exists(path) and os.path.getsize(path)):
+        return database
+    return attrs.evolve(database, journal_mode="keep")
+
+
+@contextlib.contextmanager
+def translated(connection: Connection, name: str = "") -> Iterator[None]:
+    """Raise what the ledger's and the checks' own statements meet, such as a full disk, as what it is.
+
+    The messages call the database by this name, if it is a copy of the one that is meant.
+    """
+    try:
+        yield
+    except apsw.Error as error:
+        meant: Error | None = sqlite.translate(error, connection, name)
+        # statements name columns of the ledger with their tables, as SQLite does then if there is no such column
+        if isinstance(error, apsw.SQLError) and any(table in str(error) for table in catalog.TABLES):
+            meant = MigrationError(
+                f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of a newer "
+                "version of this package. Undo that, or take the newer version, or restore a snapshot (`dao restore`; what "
+                "was written since is lost)"
+            )
+        if meant is None:
+            raise
+        raise meant from error
+    except UnicodeDecodeError as error:
+        raise DatabaseCorrupt(
+            f"{name or sqlite.file_of(connection) or 'the database'} holds a text that is not UTF-8 where a name or the "
+            "ledger should be: restore a snapshot (`dao restore`; what was written since is lost) or a backup"
+        ) from error
+
+
+def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
+    told = 0.0
+
+    def waiting(seconds: float) -> None:
+        # after half a second, then every two
+        nonlocal told
+        told = told if seconds >= told else 0.0  # another wait
+        if seconds >= (told + 2 if told else 0.5):
+            from dao.migrate.values import Waiting  # noqa: PLC0415 - hardly ever needed
+
+            told = seconds
+            report(Waiting(seconds, lock.holder(sqlite.file_of(connection))))
+
+    return waiting
+
+
+@contextlib.contextmanager
+def exclusive(connection: Connection) -> Iterator[None]:
+    """Run a block in the write transaction that is the lock between runs.
+
+    Raises:
+        DatabaseBusy: Another connection kept the lock; the message says which process, if that can be known.
+        ConnectionBusy: A cursor of the caller's connection that is not at its end stands in the way.
+    """
+    entered = False
+    try:
+        with translated(connection), transaction(connection):
+            entered = True
+            yield
+    except DatabaseBusy as error:
+        if entered or isinstance(error, ConnectionBusy):
+            raise
+        raise _held(sqlite.file_of(connection)) from error.__cause__
+
+
+def _held(path: str) -> DatabaseBusy:
+    holder = lock.holder(path) or "another connection"
+    return DatabaseBusy(
+        f"{path} is locked, held by {holder}. Repeat when it is done, or wait longer (--busy-timeout, "
+        "DATABASE_BUSY_TIMEOUT)"
+    )
+
+
+def existing(target: Target, what: str = "change") -> Target:
+    """Return the target, unless it is a database that does not exist, so that there is nothing to change, or whatever.
+
+    Raises:
+        MigrationError: It is.
+    """
+    if not exists(target):
+        name = name_of(target)  # which folder it was not in is what often is wrong
+        path = name if name == url.MEMORY else os.path.abspath(name)
+        raise MigrationError(f"{path} does not exist: there is nothing to {what}. `dao migrate` creates it")
+    return target
+
+
+def exists(target: Target) -> bool:
+    """Return whether the database exists. One in memory that is yet to be opened does not."""
+    if isinstance(target, Connection):
+        return True
+    parsed = url.parse(target)
+    return not parsed.is_memory and database_file.is_there(parsed.path)
+
+
+def name_of(target: Target) -> str:
+    """Return the path of the database, for messages."""
+    if isinstance(target, Connection):
+        return sqlite.file_of(target) or url.MEMORY
+    parsed = url.parse(target)
+    return parsed.path

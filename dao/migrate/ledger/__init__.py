@@ -1,0 +1,1 @@
+"""What was applied: entries, plan, status, marks, history, drift."""

@@ -1,0 +1,122 @@
+"""Who did what to a database's schema, where, when, with which version of this tool, and how long it took."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from typing import Any
+
+import attrs
+
+from dao.engine import Connection
+from dao.migrate.database import Target, exists, opened
+from dao.migrate.ledger.writer import Writer
+from dao.migrate.schema import catalog
+
+log = logging.getLogger("dao.migrate")
+
+__all__ = ["Deed", "carry_over", "history", "in_utc"]
+
+_OURS = """
+SELECT _dao_history.at_utc, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms, _dao_history.detail,
+       _dao_history.username, _dao_history.hostname, _dao_history.tool_version
+FROM   _dao_history
+ORDER  BY id
+"""
+# what the stock command did, or a version of this package that kept no history
+_YOYOS = """
+SELECT _yoyo_log.created_at_utc, _yoyo_log.operation, _yoyo_log.migration_id, NULL, NULL,
+       _yoyo_log.username, _yoyo_log.hostname, NULL
+FROM   _yoyo_log
+"""
+_BY_TIME = " ORDER BY created_at_utc"
+_COLUMNS = "SELECT name FROM pragma_table_info(?)"
+_NOT_OURS = (
+    "WHERE _yoyo_log.id NOT IN (SELECT _dao_history.yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
+)
+
+
+@attrs.frozen(kw_only=True)
+class Deed:
+    """One operation: apply, rollback, mark, unmark, accept, adopt, resolve, reset or restore.
+
+    `at` is in UTC, ISO 8601. `id` is None for what concerns the whole database. `tool_version` is None for what the stock
+    `yoyo` command did; `detail` says more, such as what was lost.
+    """
+
+    at: str
+    operation: str
+    id: str | None
+    duration_ms: int | None
+    detail: str | None
+    user: str
+    host: str
+    tool_version: str | None
+
+
+def in_utc(noted: object) -> str:
+    """Return a time as the ledger has it, with its zone: yoyo notes none, and before version 9 a blank where a T is now."""
+    return str(noted).replace(" ", "T") + "Z"
+
+
+def history(target: Target) -> list[Deed]:
+    """Return all that was done to a database, the oldest first. Reads only; empty for one that does not exist.
+
+    Raises:
+        OperationalError: The database cannot be read.
+    """
+    if not exists(target):
+        return []
+    with opened(target, read_only=True) as connection:
+        present = {name for (name,) in connection.execute(catalog.TABLE_NAMES)}
+        ours: list[Any] = connection.execute(_OURS).fetchall() if "_dao_history" in present else []
+        yoyos: list[Any] = []
+        if "_yoyo_log" in present:
+            not_ours = _NOT_OURS if "_dao_history" in present else ""
+            yoyos = connection.execute(_YOYOS + not_ours + _BY_TIME).fetchall()
+    # ours stay in the order in which they were noted, whatever the clock said
+    rows = heapq.merge(ours, yoyos, key=lambda row: str(row[0]).replace(" ", "T"))
+    return [
+        Deed(
+            at=in_utc(at),
+            operation=operation,
+            id=id,
+            duration_ms=duration,
+            detail=detail,
+            user=user,
+            host=host,
+            tool_version=version,
+        )
+        for at, operation, id, duration, detail, user, host, version in rows
+    ]
+
+
+def carry_over(copy: Connection, live: Connection | None, *, source: str) -> None:
+    """Bring the history of a database that is being replaced into its successor, in the transaction open there.
+
+    Notes the restore, too. `live` is None if it cannot be read: then its history is lost with it.
+    """
+    writer = Writer(copy)
+    if live is not None:
+        _copy_missing(copy, live, "_yoyo_log", key="id")
+        _copy_missing(
+            copy, live, "_dao_history", key="at_utc, operation, migration_id, hostname, yoyo_log_id", but="id"
+        )
+    writer.log("restore", detail=f"from {source}")
+
+
+def _copy_missing(copy: Connection, live: Connection, table: str, *, key: str, but: str | None = None) -> None:
+    """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
+    names: list[Any] = copy.execute(_COLUMNS, (table,)).fetchall()
+    theirs: list[Any] = live.execute(_COLUMNS, (table,)).fetchall()
+    if not set(names) <= set(theirs):
+        if theirs:
+            log.warning("the history in %s is not carried over, for somebody has changed that table", table)
+        return
+    columns = [name for (name,) in names if name != but]
+    known = set(copy.execute(f"SELECT {key} FROM {table}"))
+    width = len(key.split(","))
+    for row in live.execute(f"SELECT {key}, {', '.join(columns)} FROM {table} ORDER BY rowid"):
+        if row[:width] not in known:
+            marks = ", ".join("?" * len(columns))
+            copy.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row[width:])

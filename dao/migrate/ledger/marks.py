@@ -1,0 +1,200 @@
+"""The verbs that change the ledger and run nothing: for what was done by hand, or by another tool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import attrs
+
+from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError, MigrationFileError
+from dao.migrate.database import Target, exclusive, existing, opened
+from dao.migrate.ledger import drift
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.drift import applied
+from dao.migrate.ledger.plan import compare, find_id, refuse
+from dao.migrate.ledger.writer import Writer
+from dao.migrate.schema.replay import Difference, differences, read, replayed
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
+
+__all__ = ["Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"]
+
+
+def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+    """Note that migrations are applied, without running them, and return their ids. One that is, is passed over.
+
+    Raises:
+        MigrationError: There is no such migration, or the database does not exist.
+        DatabaseBusy: Another connection kept the lock.
+    """
+    files = {migration.id: migration for migration in loaded(migrations)}
+    wanted = {find_id(id, files) for id in ids}
+    place = {id: number for number, id in enumerate(files)}
+    with opened(existing(target)) as connection, exclusive(connection):
+        state = ledger.read(connection)
+        marked = [id for id in files if id in wanted and (id not in state.ids or id in state.unfinished)]
+        if not marked:
+            return []
+        writer = Writer(connection)
+        for id in marked:
+            if id in state.ids:
+                writer.not_applied(id, operation="unmark")
+            # its place among the applied ones is that in the folder, so that a rollback does not begin with it
+            later = [entry.applied_at for entry in state.entries if place.get(entry.id, -1) > place[id]]
+            writer.applied(files[id], duration_ms=None, operation="mark", before=min(later, default=None))
+        drift.record(connection, list(files.values()), state)
+    return marked
+
+
+def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+    """Note that migrations are not applied, without undoing them, and return their ids.
+
+    Raises:
+        MigrationError: One is not applied, or the database does not exist.
+        DatabaseBusy: Another connection kept the lock.
+    """
+    with opened(existing(target)) as connection, exclusive(connection):
+        writer = Writer(connection)
+        state = ledger.read(connection)
+        known = dict.fromkeys([*state.ids, *state.unfinished])
+        unmarked = [find_id(id, known, kind="applied") for id in ids]
+        for id in unmarked:
+            writer.not_applied(id, operation="unmark")
+        drift.record(connection, _known(migrations), state)
+    return unmarked
+
+
+def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+    """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
+
+    One whose file was renamed is noted under its new id, at its old time; it may be named by either. If that id is another
+    applied one's, which was renamed as well, so is that.
+
+    Raises:
+        MigrationError: One is not applied, its file has gone, or the database does not exist.
+        LedgerMismatch: Its file has gone, or several hold the text that was applied; or it was left unfinished.
+        DatabaseBusy: Another connection kept the lock.
+    """
+    files = {migration.id: migration for migration in loaded(migrations)}
+    with opened(existing(target)) as connection, exclusive(connection):
+        writer = Writer(connection)
+        state = ledger.read(connection)
+        known = dict.fromkeys([*state.ids, *state.unfinished])
+        comparison = compare(list(files.values()), state)
+        renamed = comparison.renamed
+        old = {new: id for id, new in renamed.items()}
+        accepted: dict[str, None] = {}
+        for id in ids:
+            # both names may begin with it
+            names = {name: None for name in [*known, *old] if name not in renamed or not renamed[name].startswith(id)}
+            found = find_id(id, names, kind="applied")
+            one: str | None = found if found in old else renamed.get(found, found)
+            while one is not None and one not in accepted:
+                accepted[one] = None
+                one = renamed.get(one)
+        for id in accepted:
+            if id not in files:
+                refuse(attrs.evolve(comparison, changed=(), missing=(id,), out_of_order=(), unfinished=()), state)
+            if old.get(id, id) in state.unfinished:
+                raise LedgerMismatch(
+                    f"{id}: it was left unfinished; first say how it ended, with `dao migrate resolve {id}`",
+                    unfinished=[id],
+                )
+        writer.rename({old[id]: id for id in accepted if id in old})
+        for id in accepted:
+            if (entry := state.get(old.get(id, id))) is not None:
+                detail = f"renamed from {old[id]}" if id in old else None
+                writer.note(files[id], entry, operation="accept", detail=detail)
+        drift.record(connection, list(files.values()), state)
+    return list(accepted)
+
+
+def _known(migrations: Source) -> Sequence[Migration]:
+    """Return the files' migrations, none if they cannot be read: who forgets one may not have the folder."""
+    try:
+        return loaded(migrations)
+    except MigrationFileError:
+        return ()
+
+
+# ---------------------------------------------------------------- unfinished ones
+
+
+@attrs.frozen(kw_only=True)
+class Unfinished:
+    """A migration in the middle of which a run ended, outside of a transaction, and how the live schema differs.
+
+    `from_applied`: from the schema with the migration applied; `from_rolled_back`: from the one without it. None if that
+    cannot be told, because the migrations cannot be replayed.
+    """
+
+    id: str
+    doing: str
+    from_applied: tuple[Difference, ...] | None
+    from_rolled_back: tuple[Difference, ...] | None
+
+
+def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished:
+    """Return how the live schema differs from both ends of an unfinished migration. Reads only.
+
+    Raises:
+        MigrationError: It is not unfinished, or the database does not exist.
+    """
+    files = loaded(migrations)
+    with opened(existing(target), read_only=True) as connection:
+        state = ledger.read(connection)
+        id = find_id(id, state.unfinished, kind="unfinished")
+        live = read(connection)
+    before = attrs.evolve(state, entries=tuple(entry for entry in state.entries if entry.id != id))
+
+    def versus(texts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
+        try:
+            with replayed(texts) as memory:
+                return tuple(differences(read(memory), live))
+        except MigrationError:
+            return None
+
+    scripts = applied(files, before)
+    own = [(entry.id, entry.text or "") for entry in state.entries if entry.id == id]
+    own = own or [(file.id, file.text) for file in files if file.id == id]
+    return Unfinished(
+        id=id,
+        doing=state.unfinished[id],
+        from_applied=versus([*scripts, *own]) if own else None,
+        from_rolled_back=versus(scripts),
+    )
+
+
+def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"], migrations: Source = None) -> str:
+    """Note how an unfinished migration ended, after somebody has finished or undone it by hand, and return its id.
+
+    Raises:
+        DatabaseBusy: The process that was at it still lives, or another connection kept the lock.
+        MigrationError: It is not unfinished, its file has gone, or the database does not exist.
+    """
+    files = {migration.id: migration for migration in loaded(migrations)}
+    with opened(existing(target)) as connection, exclusive(connection):
+        writer = Writer(connection)
+        state = ledger.read(connection)
+        id = find_id(id, state.unfinished, kind="unfinished")
+        if id in state.running:
+            raise DatabaseBusy(
+                f"{state.database}: process {state.running[id]} is {state.unfinished[id]} {id}: wait until it has ended"
+            )
+        if outcome == "applied" and id not in files:
+            raise LedgerMismatch(
+                f"{id}: its file has gone, so there is no text to note; restore it, or say --rolled-back if it was "
+                "undone",
+                missing=[id],
+            )
+        entry = state.get(id)
+        if outcome == "rolled back":
+            writer.not_applied(id, operation="resolve", detail=outcome)
+        elif entry is None:
+            writer.applied(files[id], duration_ms=None, operation="resolve", detail=outcome)
+        else:
+            # its rollback did not come to its end: it keeps its place
+            writer.note(files[id], entry, operation="resolve", detail=outcome)
+        drift.record(connection, list(files.values()), state)
+    return id

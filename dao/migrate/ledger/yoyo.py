@@ -1,0 +1,288 @@
+"""yoyo's DatabaseBackend, on apsw. For our runner it is the ledger's SQL; for the `yoyo` command it is a database.
+
+yoyo's own SQLite backend opens the file with Python's `sqlite3`, a second SQLite in the process, and commits a
+migration before it marks it. This one shares apsw's SQLite, and commits the script and its ledger row together. The
+entry point `sqlite+apsw` (setup.cfg) makes `yoyo … --database sqlite+apsw:///path` use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import getpass
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apsw
+import yoyo
+from yoyo import exceptions, internalmigrations
+from yoyo.backends.base import DatabaseBackend
+from yoyo.migrations import default_migration_table
+
+from dao import sqlite, url
+from dao.engine import use_defaults
+from dao.errors import MigrationError
+from dao.migrate.database import keeping_mode
+from dao.migrate.scripts.folder import text_of
+from dao.migrate.scripts.migration import refuse_broken_off
+
+__all__ = ["ApswBackend", "LedgerSQL", "ledger_sql"]
+
+
+#: The version of yoyo's tables.
+_NEWEST = max(internalmigrations.schema_versions)
+
+
+class _Driver:
+    """What yoyo asks of a DB-API module."""
+
+    DatabaseError = apsw.Error
+    paramstyle = "named"
+
+
+exceptions.register(apsw.Error)
+
+
+class _Cursor:
+    """A DB-API cursor over apsw's: a statement without rows has no description instead of raising."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._cursor = connection.cursor()
+        self._rows: list[Any] = []
+        self.description: Sequence[Any] | None = None
+
+    def execute(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> None:
+        values: Any = parameters
+        if isinstance(parameters, Mapping):
+            values = {
+                name: value.isoformat() if isinstance(value, datetime) else value for name, value in parameters.items()
+            }
+        self._cursor.execute(sql, values)
+        try:
+            self.description = self._cursor.get_description()
+        except apsw.ExecutionCompleteError:
+            self.description = None
+        # drained at once: until then a statement that returns rows is not done, and those after it have not begun
+        self._rows = self._cursor.fetchall()
+
+    def fetchone(self) -> Any:
+        return self._rows.pop(0) if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        rows, self._rows = self._rows, []
+        return rows
+
+    def close(self) -> None:
+        self._cursor.close()
+
+
+class _Connection:
+    """A DB-API connection over apsw's."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.apsw = connection
+
+    def cursor(self) -> _Cursor:
+        return _Cursor(self.apsw)
+
+    def commit(self) -> None:
+        if self.apsw.in_transaction:
+            self.apsw.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self.apsw.in_transaction:
+            self.apsw.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self.apsw.close()
+
+
+class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
+    """A yoyo backend whose migrations and ledger rows commit together."""
+
+    _driver = _Driver
+
+    def __init__(
+        self,
+        dburi: Any,
+        migration_table: str = default_migration_table,
+        connection: apsw.Connection | None = None,
+    ) -> None:
+        self._given = connection
+        super().__init__(dburi, migration_table)
+
+    @classmethod
+    def within(cls, connection: apsw.Connection) -> ApswBackend:
+        """Return a backend that takes part in the transaction which is open on the connection, and never ends it."""
+        backend = cls(None, connection=connection)
+        backend._in_transaction = True
+        return backend
+
+    def connect(self, dburi: Any) -> _Connection:
+        """Open the database that yoyo's parsed URI names; foreign keys are off, as SQLite has them."""
+        if self._given is not None:
+            return _Connection(self._given)
+        query = "&".join(f"{name}={value}" for name, value in dburi.args.items())
+        parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
+        connection = sqlite.open_connection(keeping_mode(parsed))
+        connection.pragma("foreign_keys", False)
+        use_defaults(connection)
+        return _Connection(connection)
+
+    def list_tables(self, **_kwargs: Any) -> list[str]:
+        """Return the names of all tables."""
+        return [row[0] for row in self.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()]
+
+    def init_database(self) -> None:
+        """Create the lock table, which the stock command expects. DDL is known to be transactional: no try-out."""
+        if self.lock_table not in self.list_tables():
+            self.create_lock_table()
+
+    def ensure_ledger(self, *, is_new: bool = False) -> None:
+        """Create or upgrade yoyo's tables inside the open transaction. `is_new`: the database is known to have no table.
+
+        Raises:
+            MigrationError: They are of a version that is not known.
+        """
+        try:
+            version = 0 if is_new else internalmigrations.get_current_version(self)
+        except AssertionError as error:
+            raise MigrationError(
+                f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer yoyo wrote it, "
+                "or somebody has changed it. Undo that, or install that yoyo"
+            ) from error
+        if version == 0 and _NEWEST == 2:
+            when = datetime.now(UTC).replace(tzinfo=None).isoformat()
+            self.connection.apsw.execute(ledger_sql(self.migration_table).create, {"version": _NEWEST, "when": when})
+        elif version < _NEWEST:
+            internalmigrations.upgrade(self)
+        self._internal_schema_updated = True
+
+    def ensure_internal_schema_updated(self) -> None:
+        """Create or upgrade yoyo's tables. Whether there is need is asked again under the lock: another may be faster."""
+        if not self._internal_schema_updated and internalmigrations.needs_upgrading(self):
+            with self.transaction():
+                self.ensure_ledger()
+
+    @contextlib.contextmanager
+    def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002 - yoyo's signature
+        """Do nothing: BEGIN IMMEDIATE is the lock. A row in a table would outlive a crash."""
+        yield
+
+    def begin(self) -> None:
+        """Begin a transaction by taking the write lock."""
+        self._in_transaction = True
+        self.execute("BEGIN IMMEDIATE")
+
+    def savepoint_rollback(self, id: str) -> None:
+        """Roll back to a savepoint, unless SQLite has given up the whole transaction, as it does when the disk is full."""
+        if self.connection.apsw.in_transaction:
+            super().savepoint_rollback(id)
+
+    def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+        """Apply a migration and mark it, in one transaction, unless another process was faster."""
+        self.ensure_internal_schema_updated()
+        _load(migration)
+        if not migration.use_transactions:
+            super().apply_one(migration, force=force, mark=mark)
+            return
+        with self.transaction():
+            if mark and self.is_applied(migration):
+                return
+            migration.process_steps(self, "apply", force=force)
+            self.log_migration(migration, "apply")
+            if mark:
+                self.mark_one(migration, log=False)
+
+    def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+        """Roll a migration back and unmark it, in one transaction, unless another process was faster."""
+        self.ensure_internal_schema_updated()
+        _load(migration)
+        if not migration.use_transactions:
+            super().rollback_one(migration, force=force)
+            return
+        with self.transaction():
+            if self.is_applied(migration):
+                migration.process_steps(self, "rollback", force=force)
+                self.log_migration(migration, "rollback")
+                self.unmark_one(migration, log=False)
+
+    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
+        """Return a row for yoyo's log. Its own version asks the DNS for the host, and fails for a user without a name.
+
+        The id is random. That of yoyo's own version holds the time, which has a column, and each asks a daemon for it.
+        """
+        return {
+            "id": self.new_log_id(),
+            "migration_id": migration.id if migration else None,
+            "migration_hash": migration.hash if migration else None,
+            "username": self._user,
+            "hostname": os.uname().nodename,
+            "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
+            "operation": operation,
+        }
+
+    @functools.cached_property
+    def _user(self) -> str:
+        # once for a run: it may be asked of a directory service
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):
+            return str(os.getuid())
+
+    @staticmethod
+    def new_log_id() -> str:
+        """Return a random UUID (RFC 9562, version 4), in a third of the time that the module for it takes."""
+        digits = os.urandom(16).hex()
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+
+def _load(migration: Any) -> None:
+    """Load one of yoyo's migrations; as its own parser passes over what a script leaves open, that is refused first."""
+    script = Path(migration.path)
+    for path in (script, script.with_suffix(".rollback.sql")):
+        if script.suffix == ".sql" and path.is_file():
+            refuse_broken_off(path, text_of(path))
+    migration.load()
+
+
+class LedgerSQL(NamedTuple):
+    """yoyo's statements for its ledger; `create` is a script, whose `:version` and `:when` are bound."""
+
+    create: str
+    mark: str
+    unmark: str
+    log: str
+
+
+@functools.cache
+def ledger_sql(migration_table: str = default_migration_table) -> LedgerSQL:
+    """Return yoyo's statements for its tables: always the same, and to put them together takes as long as to run them."""
+    scribe = _Scribe(None, migration_table)
+    # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and leave a
+    # savepoint open, because of which SQLite would keep a copy of every page that the run changes
+    internalmigrations.v2.create_log_table(scribe)
+    internalmigrations.v2.create_version_table(scribe)
+    internalmigrations.v2.create_migration_table(scribe)
+    internalmigrations.mark_schema_version(scribe, _NEWEST)
+    return LedgerSQL(
+        create=";".join(scribe.written),
+        mark=scribe.format_sql(scribe.mark_migration_sql),
+        unmark=scribe.format_sql(scribe.unmark_migration_sql),
+        log=scribe.format_sql(scribe.log_migration_sql),
+    )
+
+
+class _Scribe(ApswBackend):
+    """Writes statements down instead of running them."""
+
+    def connect(self, _dburi: Any) -> None:  # type: ignore[override] # there is no connection
+        """Open nothing."""
+        self.written: list[str] = []
+
+    def execute(self, sql: str, params: Any = None) -> None:  # noqa: ARG002 - yoyo's signature
+        """Note a statement; the values are bound later."""
+        self.written.append(sql)

@@ -1,0 +1,1 @@
+"""The one transaction in which a run happens."""

@@ -1,0 +1,399 @@
+"""What a run loses: rows that no DELETE of its scripts names, tables that held rows, columns that held values.
+
+What is there at the end of a run is judged against what was there at its beginning, by table and column: a table that was
+dropped against the one that has its name at the end, a column against the one of its name that was filled from it. What
+the run itself has made is its own affair.
+
+The authorizer tells, while a statement is compiled, what it may take rows from and what it reads and writes. Only those
+tables are counted, just before; a script that drops nothing and has no triggers or cascades to fire costs no count at all.
+Rows are counted, not recognised: what a SELECT copies counts as a row of the tables that it reads, what VALUES brings as none
+of before. Whether an INSERT replaces rows SQLite does not tell, so the table is counted around it where that matters. Rows that are replaced,
+or deleted from a view by its trigger, count as the script's intention.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import apsw
+import attrs
+
+from dao.engine import Connection
+from dao.migrate.run.holdings import Holdings
+from dao.migrate.run.lineage import ANY, Known, Origin, Tracked
+from dao.migrate.schema.tokens import fold
+from dao.migrate.values import Loss
+
+__all__ = ["HEEDED", "Guard"]
+
+_DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
+_CREATES = frozenset({apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_VTABLE})
+_WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE})
+# after these the shadow tables are others
+_CHANGE_SHADOWS = frozenset({apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE})
+_TAKES = _DROPS | _CHANGE_SHADOWS | {apsw.SQLITE_DELETE}
+#: What `Guard.saw` makes anything of.
+HEEDED = _TAKES | _CREATES | _WRITES | {apsw.SQLITE_SAVEPOINT}
+
+
+class _Event(NamedTuple):
+    """What a statement, or a trigger of it, may do to a table; `column` is that of an UPDATE or ALTER TABLE."""
+
+    action: int
+    table: str
+    column: str | None
+
+
+@attrs.define
+class _Running:
+    """What is to be found out when a statement is done, and whose it is."""
+
+    source: Hashable
+    deletes_from: str | None = None
+    counted: dict[str, int] = attrs.Factory(dict)
+    #: What it alters, with the columns; all tables before, with their root pages; the columns that hold values and may go.
+    altered: dict[str, list[str]] = attrs.Factory(dict)
+    tables: Mapping[str, tuple[str, int]] = attrs.Factory(dict)
+    holding: set[tuple[str, str]] = attrs.Factory(set)
+    changes_shadows: bool = False
+
+
+class Guard:
+    """Watches the scripts of a run on a connection. Names are compared as SQLite does: A to Z are a to z."""
+
+    def __init__(self, holdings: Holdings | Connection) -> None:
+        self._holdings = holdings if isinstance(holdings, Holdings) else Holdings(holdings)
+        #: While it looks for itself: the authorizer lets these statements pass.
+        self.looking = False
+        #: Whose the statement is that runs, as `losses` tells.
+        self.source: Hashable = 0
+        #: What the statement which is being compiled reads: tables with columns, and the view, trigger or WITH that does.
+        self.reads: set[tuple[str | None, str | None, str | None]] = set()
+        self._events: list[_Event] = []
+        # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
+        # thousand scripts that each make a table would list half a million. What the run has made until then is known.
+        self._known = Known()
+        self._savepoints: list[tuple[str, Known]] = []
+        self._running: _Running | None = None
+
+    def saw(self, action: int, first: str | None, second: str | None, database: str | None) -> None:
+        """Note what the authorizer was told of the statement that is being compiled."""
+        if action == apsw.SQLITE_ALTER_TABLE:
+            # told in another order: the database, the table, and a column if it changes one
+            first, second, database = second, database, first
+        if action == apsw.SQLITE_SAVEPOINT:
+            self._events.append(_Event(action, str(first), fold(second or "")))
+        elif database == "main" and first and not first.startswith("sqlite_"):
+            self._events.append(_Event(action, fold(first), second))
+
+    def before_statement(self) -> None:
+        """Look at the tables that the statement which is about to run may take rows from."""
+        shadows = self._known.shadows
+        self.end_script()
+        if self._events:
+            events, self._events = self._events, []
+            if within := {fold(name) for *_, name in self.reads if name}:
+                # what a trigger or the inside of a view reads is not what the statement copies
+                with self._look():
+                    programs = self._holdings.programs(within)
+                self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
+            # what a virtual table did to its own while the statement before this one ran is among them, and among the reads
+            shadows |= self._known.shadows
+            events = self._without(shadows, events)
+            if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
+                self._fill(events[0].table, frozenset())
+            elif events:
+                with self._look():
+                    self._begin(events, shadows)
+        self.reads.clear()
+
+    def begin_script(self, source: Hashable) -> None:
+        """Get ready for another script of the run; `losses` calls it by this."""
+        self.source = source
+        self._events.clear()
+        self.reads.clear()
+        self._savepoints.clear()
+
+    def end_script(self) -> None:
+        """Look at what the last statement of a script has done: what comes after it may be none of the run's."""
+        if self._running is not None:
+            with self._look():
+                self._finish()
+
+    def losses(self) -> list[tuple[Hashable, Loss]]:
+        """Return what is lost by now, each with whose script lost it; what comes later may make up for it."""
+        if self._running is None and not self._known.listed:
+            return []
+        with self._look():
+            self._finish()
+            self._known.link()
+            found = list(self._known.losses)
+            present = self._holdings.tables()
+            names = {id(table.origin): name for name, table in self._known.tables.items()}
+            for origin in self._known.origins:
+                if origin.dropped_by is not None or origin.held or origin.lost:
+                    name = names.get(id(origin))
+                    found += self._judge(origin, name if name in present else None)
+        return found
+
+    def copy(self) -> Guard:
+        """Return another one that knows the same, for a run that may be undone."""
+        other = Guard(self._holdings)
+        other._known = copy.deepcopy(self._known)
+        return other
+
+    # ------------------------------------------------------------ around a statement
+
+    @staticmethod
+    def _without(shadows: frozenset[str], events: list[_Event]) -> list[_Event]:
+        return [event for event in events if event.action in _DROPS or event.table not in shadows]
+
+    def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:
+        known = self._known
+        actions = {event.action for event in events}
+        if not known.listed and (len(events) > 1 or actions & _TAKES or self.reads):
+            self._list()
+            shadows = known.shadows
+            events = self._without(shadows, events)
+        # nothing comes from SQLite's own tables, nor from those of virtual ones
+        names = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
+        names = {(table, column) for table, column in names if table not in shadows and not table.startswith("sqlite_")}
+        known.link()
+        reads = {column for _, column in names}
+        lineage = self._lineage({table for table, _ in names}) if actions & (_CREATES | _WRITES) else None
+        running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
+        if actions & _TAKES:
+            self._running = running
+            running.tables = self._holdings.tables()
+            # what a virtual table dropped of its own, while it was dropped itself, has gone by now
+            events = [event for event in events if event.action not in _DROPS or event.table in running.tables]
+        own = events[0] if events else None
+        if own is not None and own.action == apsw.SQLITE_DELETE:
+            if own.table not in running.tables:  # a view
+                return
+            running.deletes_from = own.table
+            events = events[1:]
+        for event in events:
+            action, name, column = event
+            table = known.tables.get(name)
+            if action == apsw.SQLITE_SAVEPOINT:
+                self._savepoint(name, column or "")
+            elif action in _CREATES:
+                # asked before it runs: IF NOT EXISTS may make nothing
+                if table is None and not self._holdings.exists(name):
+                    known.tables[name] = Tracked(sources={ANY: reads} if reads else {})
+                    if reads:
+                        self._fill(name, lineage)
+            elif action in _DROPS:
+                self._drop(name, running.tables[name][0])
+            elif action == apsw.SQLITE_ALTER_TABLE:
+                if name in running.tables and table is not None:
+                    self._alter(running, name, table, column)
+            elif action == apsw.SQLITE_DELETE:
+                # by a trigger or a cascade; what the run has made is its own affair
+                if table is not None and not table.is_made and name not in running.counted:
+                    running.counted[name] = self._holdings.count(name)
+            elif table is not None:
+                if action == apsw.SQLITE_UPDATE:
+                    table.sources.setdefault(fold(column or ""), set()).update(reads)
+                    continue
+                if reads and table.is_made:
+                    table.sources.setdefault(ANY, set()).update(reads)
+                # what a trigger brings may be of any table, unless the statement reads none
+                self._fill(name, lineage if event is own else None if reads else frozenset())
+
+    def _lineage(self, tables: set[str]) -> frozenset[str] | None:
+        """Return the tables of before whose rows a statement may copy that reads these; None if that is not known."""
+        found: set[str] = set()
+        for name in tables:
+            table = self._known.tables.get(name)
+            # a virtual one may show what is in another
+            of_table = table.lineage if table is not None and self._holdings.is_own(name) else None
+            if of_table is None:
+                return None
+            found |= of_table
+        return frozenset(found)
+
+    def _fill(self, name: str, lineage: frozenset[str] | None) -> None:
+        """Note whose rows come into a table. They are counted when rows of others do, if the run has made it."""
+        table = self._known.tables.get(name)
+        if table is None or (table.came and table.filling == lineage):
+            return
+        if table.is_made and table.came:
+            with self._look():
+                self._count(name, table)
+        table.filling = lineage
+        table.came.setdefault(lineage, 0)
+
+    def _count(self, name: str, table: Tracked) -> int:
+        """Return how many rows a table has that the run has made, and note whose came in last."""
+        count = self._holdings.count(name)
+        if table.came:
+            table.came[table.filling] += count + table.deleted - table.since
+            table.since = count + table.deleted
+        return count
+
+    def _savepoint(self, operation: str, name: str) -> None:
+        if operation == "BEGIN":
+            self._savepoints.append((name, copy.deepcopy(self._known)))
+            return
+        place = max((place for place, (known, _) in enumerate(self._savepoints) if known == name), default=None)
+        if place is not None and operation == "ROLLBACK":
+            self._known = copy.deepcopy(self._savepoints[place][1])
+            del self._savepoints[place + 1 :]
+        elif place is not None:
+            del self._savepoints[place:]
+
+    def _drop(self, name: str, spelt: str) -> None:
+        table = self._known.tables.pop(name, None)
+        if table is None:  # a shadow table that is dropped by its own name
+            table = self._known.add(spelt)
+        origin = table.origin
+        if origin is None:
+            return
+        if table.is_made:
+            count = self._count(name, table)
+            origin.rows += table.added - table.deleted
+            missing = origin.rows - count - sum(rows for _, rows in origin.missed)
+            origin.missed.append((origin.dropped_by, max(0, missing)))
+        else:
+            origin.rows = self._holdings.count(name)
+        # what it does not have any more, none that takes its place can have from it
+        gone = [column for column in origin.held if not self._keeps(name, table, column)]
+        origin.lost += [origin.held.pop(column) for column in gone]
+        origin.held = {
+            column: (first, self.source)
+            for column, (first, _) in origin.held.items()
+            if self._holdings.holds_values(name, column)
+        }
+        columns = {} if table.is_made or not origin.rows else self._columns_of_before(name, origin)
+        for column, first in columns.items():
+            if self._holdings.holds_values(name, column):
+                origin.held[column] = (first, self.source)
+        origin.dropped_by = self.source
+
+    def _alter(self, running: _Running, name: str, table: Tracked, column: str | None) -> None:
+        running.altered[name] = [fold(column) for column, _ in self._holdings.columns(name)]
+        origin = table.origin
+        if origin is None:
+            return
+        of_before = {} if table.is_made else self._columns_of_before(name, origin)
+        if column is None:
+            return
+        column = fold(column)
+        if column in of_before:
+            holds = self._holdings.holds_values(name, column)
+        else:  # it may have the values of another
+            holds = column in origin.held and self._keeps(name, table, column)
+            if holds and not self._holdings.holds_values(name, column):
+                del origin.held[column]
+        if holds:
+            running.holding.add((name, column))
+
+    def _finish(self) -> None:
+        running, self._running = self._running, None
+        if running is None:
+            return
+        known = self._known
+        named = self._holdings.changes() if running.deletes_from is not None else 0
+        if (table := known.tables.get(running.deletes_from or "")) is not None:
+            table.deleted += named
+        for name, before in running.counted.items():
+            lost = before - self._holdings.count(name) - (named if name == running.deletes_from else 0)
+            if lost > 0:
+                origin = known.tables[name].origin
+                known.losses.append((running.source, Loss("rows", origin.name if origin else name, lost)))
+        if running.altered:
+            self._follow(running)
+        if running.changes_shadows:
+            known.shadows = self._holdings.shadows()
+
+    def _follow(self, running: _Running) -> None:
+        """Find where the altered tables and columns are now: a renamed table keeps its root page, a virtual one has none."""
+        now = self._holdings.tables()
+        by_page = {page: name for name, (_, page) in now.items() if page}
+        new = [name for name, (_, page) in now.items() if not page and name not in running.tables]
+        for name, before in running.altered.items():
+            table = self._known.tables[name]
+            if name not in now:
+                _, page = running.tables[name]
+                present = by_page.get(page) if page else next(iter(new), None)
+                if present is None:
+                    continue
+                self._known.tables[present] = self._known.tables.pop(name)
+            else:
+                present = name
+            after = [fold(column) for column, _ in self._holdings.columns(present)]
+            for was, is_now in zip(before, after, strict=False) if len(before) == len(after) else ():
+                if was != is_now:
+                    table.rename_column(was, is_now)
+            for column in before if len(after) < len(before) else ():
+                if column not in after:
+                    table.drop_column(column, running.source, holds=(name, column) in running.holding)
+
+    # ------------------------------------------------------------ at the end
+
+    def _judge(self, origin: Origin, name: str | None) -> Iterator[tuple[Hashable, Loss]]:
+        """Compare a table that was dropped, or has lost columns, with what has its place now."""
+        rows = origin.rows if origin.dropped_by is not None else self._holdings.count(name) if name is not None else 0
+        lost = 0 if origin.dropped_by is None else rows
+        if origin.dropped_by is not None and name is not None:
+            table = self._known.tables[name]
+            count = self._count(name, table)
+            lost = max(0, rows + table.added - table.deleted - count)
+        by_whom: dict[Hashable, int] = {}
+        for source, missing in [*origin.missed, (origin.dropped_by, lost)]:
+            by_whom[source] = by_whom.get(source, 0) + min(missing, lost - sum(by_whom.values()))
+        for source, number in by_whom.items():
+            if number:
+                is_gone = name is None and source == origin.dropped_by
+                yield source, Loss("table" if is_gone else "rows", origin.name, number)
+        if name is None or lost == rows:  # its columns have gone with it
+            return
+        table = self._known.tables[name]
+        # with rows gone or replaced, those that are left may have no values
+        whole = not (lost or table.deleted or table.added)
+        gone = [it for column, it in origin.held.items() if not self._keeps(name, table, column, whole=whole)]
+        for column, source in origin.lost + gone:
+            yield source, Loss("column", origin.name, rows, column)
+
+    def _keeps(self, name: str, table: Tracked, column: str, *, whole: bool = False) -> bool:
+        """Return whether a table has a column of that name that was filled from it: by an UPDATE, or when it was copied.
+
+        If the table is `whole`, it has values there, unless an UPDATE of the script set those of a copy.
+        """
+        is_generated = {fold(other): generated for other, generated in self._holdings.columns(name)}.get(column)
+        if is_generated is None or is_generated:
+            return bool(is_generated)
+        if not any(column in table.sources.get(written, ()) for written in (column, ANY)):
+            return False
+        is_set = table.is_made and column in table.sources
+        return not whole or is_set or self._holdings.holds_values(name, column)
+
+    # ------------------------------------------------------------ what is there
+
+    @contextmanager
+    def _look(self) -> Iterator[None]:
+        self.looking, before = True, self.looking
+        try:
+            yield
+        finally:
+            self.looking = before
+
+    def _list(self) -> None:
+        """List what was there before the run, before a statement that may take from it."""
+        known = self._known
+        known.shadows = self._holdings.shadows()
+        for name, (spelt, _) in self._holdings.tables().items():
+            if name not in known.tables and name not in known.shadows and not name.startswith("sqlite_"):
+                known.tables[name] = self._known.add(spelt)
+        known.listed = True
+
+    def _columns_of_before(self, name: str, origin: Origin) -> dict[str, str]:
+        """Return the columns of before that a table still has; none are altered before they are asked for here."""
+        if origin.columns is None:
+            origin.columns = {fold(column): column for column, _ in self._holdings.columns(name)}
+        return origin.columns

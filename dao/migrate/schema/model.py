@@ -1,0 +1,127 @@
+"""What a database is made of, and in what two differ: object by object, a table column by column and by its constraints.
+
+Read by `inspection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+import attrs
+
+from dao.migrate.schema.tokens import fold
+from dao.migrate.values import Difference
+
+__all__ = ["Item", "Object", "Schema", "differences"]
+
+_FAMILIES = ("option", "column", "primary key", "unique", "check", "foreign key", "definition")
+_ORDER = ("table", "virtual table", "view", "index", "trigger")
+
+
+@attrs.frozen
+class Item:
+    """Something of an object that can differ: a column, a constraint, an option, or the definition as a whole.
+
+    Two are the same thing, though it may have changed, if they have the same `key`; they are equal if `name` and `content`
+    are. `label` and `shown` are for people.
+    """
+
+    family: str
+    key: str | None = attrs.field(eq=False)
+    label: str | None = attrs.field(eq=False)
+    shown: str = attrs.field(eq=False)
+    content: Hashable
+    name: str | None = None
+
+
+@attrs.frozen
+class Object:
+    """A table, virtual table, view, index or trigger. `table` is what it belongs to; itself, if it is none's."""
+
+    type: str
+    name: str
+    table: str
+    items: tuple[Item, ...]
+
+
+@attrs.frozen
+class Schema:
+    """The structure of a database: its objects by type and name (in lower case)."""
+
+    objects: dict[tuple[str, str], Object]
+
+
+# ---------------------------------------------------------------- differences
+
+
+def differences(expected: Schema, actual: Schema) -> list[Difference]:
+    """Return what differs: tables first, then views, indexes and triggers, by name; in a table its columns first.
+
+    The indexes and triggers of a table that is missing or unexpected are not named beside it.
+    """
+    found: list[Difference] = []
+    for key in sorted(expected.objects.keys() | actual.objects.keys(), key=lambda key: (_ORDER.index(key[0]), key[1])):
+        one, other = expected.objects.get(key), actual.objects.get(key)
+        if one is not None and other is not None:
+            found += _within(one, other)
+        elif one is not None and _has_table(actual, one):
+            found.append(Difference(kind="missing", type=one.type, name=one.name))
+        elif other is not None and _has_table(expected, other):
+            found.append(Difference(kind="unexpected", type=other.type, name=other.name))
+    return found
+
+
+def _has_table(schema: Schema, of: Object) -> bool:
+    return of.type not in {"index", "trigger"} or any((type, fold(of.table)) in schema.objects for type in _ORDER[:3])
+
+
+def _within(one: Object, other: Object) -> list[Difference]:
+    found: list[Difference] = []
+    for family in _FAMILIES:
+        expected = [item for item in one.items if item.family == family]
+        actual = [item for item in other.items if item.family == family]
+        if family == "column":
+            found += _order(one, expected, actual)
+        for item in list(expected):
+            if item in actual:
+                expected.remove(item)
+                actual.remove(item)
+        for item in expected:
+            twin = _twin(item, actual)
+            if twin is None:
+                found.append(Difference(kind="missing", type=one.type, name=one.name, part=item.label))
+                continue
+            actual.remove(twin)
+            texts = [item.shown, twin.shown]
+            if item.name != twin.name:
+                texts = [f"CONSTRAINT {own.name} {own.shown}" if own.name else own.shown for own in (item, twin)]
+            found.append(_changed(one, item.label, *texts))
+        found += [Difference(kind="unexpected", type=one.type, name=one.name, part=item.label) for item in actual]
+    return found
+
+
+def _twin(item: Item, among: Sequence[Item]) -> Item | None:
+    """Return what an item has become: that with its key, or its content, or another one without a key."""
+    for other in among:
+        if other.key == item.key is not None:
+            return other
+    for other in among:
+        if other.content == item.content:
+            return other
+    return next((other for other in among if other.key is item.key is None), None)
+
+
+def _order(one: Object, expected: Sequence[Item], actual: Sequence[Item]) -> list[Difference]:
+    """Compare the order of the columns that both have."""
+    there = {item.key: item for item in actual}
+    wanted = [item for item in expected if item.key in there]
+    both = {item.key for item in wanted}
+    given = [item for item in actual if item.key in both]
+    if [item.key for item in wanted] == [item.key for item in given]:
+        return []
+    texts = [", ".join((item.label or "").removeprefix("column ") for item in items) for items in (wanted, given)]
+    return [_changed(one, "the order of columns", *texts)]
+
+
+def _changed(one: Object, part: str | None, expected: str, actual: str) -> Difference:
+    return Difference(kind="changed", type=one.type, name=one.name, part=part, expected=expected, actual=actual)

@@ -1,0 +1,191 @@
+"""What a script sets for its connection: none of it reaches the next script of a run, or whoever owns the connection.
+
+So a run of many scripts is the same as many runs of one, on a new connection each. Functions, collations, modules,
+`trusted_schema` and what else the owner has registered are there for all scripts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import apsw
+
+from dao.engine import Connection
+from dao.errors import MigrationError
+from dao.migrate.schema.catalog import TABLES, quoted
+
+__all__ = ["BESIDE", "IGNORED", "IGNORED_INSIDE", "SETTINGS", "apart", "of_run"]
+
+#: Pragmas that a script may set for itself. Each can be read, and put back inside a transaction.
+SETTINGS = (
+    *("analysis_limit", "automatic_index", "cache_size", "cache_spill", "cell_size_check", "checkpoint_fullfsync"),
+    *("count_changes", "empty_result_callbacks", "foreign_keys", "full_column_names", "fullfsync"),
+    *("ignore_check_constraints", "journal_mode", "journal_size_limit", "legacy_alter_table", "locking_mode"),
+    *("max_page_count", "query_only", "read_uncommitted", "recursive_triggers", "reverse_unordered_selects"),
+    *("secure_delete", "short_column_names", "synchronous", "threads", "trusted_schema", "writable_schema"),
+)
+#: Pragmas that a script sets in vain, with why. They change nothing that is stored, and could not be put back.
+IGNORED = {
+    "busy_timeout": "the connection has one of its own",
+    "data_store_directory": "it is one for the whole process",
+    "hard_heap_limit": "it is one for the whole process",
+    "mmap_size": "it belongs to whoever opened the connection",
+    "soft_heap_limit": "it is one for the whole process",
+    "temp_store": "it would drop what is temporary",
+    "temp_store_directory": "it is one for the whole process",
+    "wal_autocheckpoint": "it belongs to whoever opened the connection",
+}
+#: Those that a script in a transaction has in vain, too, with why. SQLite would fail, or have them stop the run.
+IGNORED_INSIDE = {
+    "foreign_keys": "they are checked at the end; `-- foreign_keys: on` at the top enforces them",
+    "query_only": "the ledger has to be written",
+    "synchronous": "it changes outside of a transaction only (`-- transactional: false`)",
+    "wal_checkpoint": "it runs outside of a transaction only (`-- transactional: false`)",
+}
+#: The name under which the rehearsal attaches a database of its own. No script can attach any.
+BESIDE = "dao rehearsal"
+
+# no pragma tells it
+_LIKE = "case_sensitive_like"
+_READ = f"SELECT {', '.join(f'(SELECT * FROM pragma_{name})' for name in SETTINGS)}, 'a' NOT LIKE 'A'"
+#: What a script finds, whatever the owner of the connection has set: these change what statements do.
+_IN_A_RUN = dict.fromkeys(
+    (
+        *("ignore_check_constraints", "legacy_alter_table", "recursive_triggers", "reverse_unordered_selects"),
+        "writable_schema",
+    ),
+    0,
+)
+# they wait for the next VACUUM, and read as what the file has
+_WAITING = ("auto_vacuum", "page_size")
+_TEMPORARY = """
+SELECT type, name
+FROM   temp.sqlite_schema
+WHERE  type IN ('table', 'trigger', 'view')
+ORDER  BY type = 'table', type = 'view', rootpage
+"""
+_RENAME_SEQUENCE = """
+UPDATE temp.sqlite_schema
+SET    name = 'dao_sequence', tbl_name = 'dao_sequence', sql = 'CREATE TABLE dao_sequence (name, seq)'
+WHERE  name = 'sqlite_sequence'
+"""
+_NO_CHANGES = f"DELETE FROM main.{quoted(TABLES[0])} WHERE 0"
+
+
+@contextlib.contextmanager
+def of_run(connection: Connection) -> Iterator[None]:
+    """Set the connection up for other people's scripts, and put everything back after the block.
+
+    Raises:
+        MigrationError: It has temporary objects or attached databases, in which a script would find what a name means.
+    """
+    _refuse_guests(connection)
+    settings, rowid = _read(connection), connection.last_insert_rowid()
+    present = settings | _IN_A_RUN
+    try:
+        _set(connection, present, settings)
+        yield
+    except BaseException:
+        # a script that ends puts back what it set; one that fails may not be able to
+        with contextlib.suppress(apsw.Error):
+            present = _read(connection)
+            _drop_temporary(connection)
+        raise
+    finally:
+        _set(connection, settings, present)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, settings["foreign_keys"])
+        connection.set_last_insert_rowid(rowid)
+
+
+@contextlib.contextmanager
+def apart(connection: Connection, text: str) -> Iterator[None]:
+    """Run a script in the block so that what it sets for the connection ends with it.
+
+    What is asked and put back depends on words that the script has to use for it: most use none.
+    """
+    words = text.lower()
+    settings = _read(connection) if "pragma" in words else None
+    connection.set_last_insert_rowid(0)
+    if "changes" in words:
+        with contextlib.suppress(apsw.SQLError):  # where there is no ledger
+            connection.execute(_NO_CHANGES)
+    failed = True
+    try:
+        yield
+        for name in _WAITING:
+            if name in words:
+                connection.pragma(name, connection.pragma(name))
+        failed = False
+    finally:
+        with (
+            contextlib.suppress(apsw.Error) if failed else contextlib.nullcontext()
+        ):  # the first error is the one to know
+            if settings is not None:
+                _set(connection, settings, _read(connection))
+            # what a transaction made goes with it
+            if "temp" in words and not (failed and connection.in_transaction):
+                _drop_temporary(connection)
+
+
+def _read(connection: Connection) -> dict[str, Any]:
+    (row,) = connection.execute(_READ).fetchall()
+    return dict(zip((*SETTINGS, _LIKE), row, strict=True))
+
+
+def _set(connection: Connection, wanted: dict[str, Any], present: dict[str, Any]) -> None:
+    for name, value in wanted.items():
+        if value == present[name]:
+            continue
+        if name == "foreign_keys":
+            # the pragma does nothing in a transaction
+            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, value)
+        elif name != "journal_mode" or "wal" not in {value, present[name]}:
+            connection.pragma(name, "fast" if name == "secure_delete" and value == 2 else value)
+        elif value == "wal":
+            # whether it is WAL is the file's, and stays as it is; which other mode it is, is the connection's
+            connection.pragma(name, "delete")
+
+
+def _refuse_guests(connection: Connection) -> None:
+    temporary: list[Any] = connection.execute(_TEMPORARY).fetchall()
+    guests = [f"the temporary {type} {name}" for type, name in temporary if not name.startswith("sqlite_")]
+    guests += [f"the database {name}" for name in connection.db_names() if name not in {"main", "temp", BESIDE}]
+    if guests:
+        raise MigrationError(
+            f"the connection has more than its database ({', '.join(guests)}): a script would find it under names that "
+            "mean something else, or nothing, everywhere else. Nothing was changed; drop or detach that first, or give the "
+            "URL of the database instead"
+        )
+    if temporary:
+        _drop_sequence(connection)
+
+
+def _drop_temporary(connection: Connection) -> None:
+    rows: list[Any] = connection.execute(_TEMPORARY).fetchall()
+    if not rows:
+        return
+    enforced = connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, -1)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
+    try:
+        for type, name in rows:
+            if name != "sqlite_sequence":
+                connection.execute(f"DROP {type} IF EXISTS temp.{quoted(name)}")
+    finally:
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, enforced)
+    if ("table", "sqlite_sequence") in rows:
+        _drop_sequence(connection)
+
+
+def _drop_sequence(connection: Connection) -> None:
+    """Drop what AUTOINCREMENT leaves, and would hide the database's own. SQLite lets nobody drop it by its name."""
+    defensive = connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, -1)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)
+    try:
+        connection.execute(_RENAME_SEQUENCE)
+    finally:
+        connection.pragma("writable_schema", "reset")
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, defensive)
+    connection.execute("DROP TABLE IF EXISTS temp.dao_sequence")

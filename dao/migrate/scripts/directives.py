@@ -1,0 +1,204 @@
+"""What a script says of itself, in the comment lines at its top: `-- depends:`, `-- transactional:` and their like.
+
+What other tools write for "not in a transaction" is understood too: dbmate's `-- migrate:up transaction:false`, goose's
+`-- +goose NO TRANSACTION`, sqlx's `-- no-transaction`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import attrs
+
+from dao.errors import MigrationFileError
+from dao.migrate.scripts.folder import normal
+
+__all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "name_in_list", "read"]
+
+_LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
+_DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
+# not compiled here: most folders need neither this nor the list below
+_GOOSE = r"(?mi)^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$"
+_SQLX = "-- no-transaction"
+_QUOTED = r'"(?:[^"]|"")*+"'
+_IN_LIST = rf'(?:{_QUOTED}|[^",])+'
+_LIST = f"{_IN_LIST}(?:,{_IN_LIST})*"
+_FORMS = "`data-loss TABLE[, TABLE]`, `drop table [TABLE[, TABLE]]` or `drop column [TABLE.COLUMN[, TABLE.COLUMN]]`"
+
+#: What the text of a script begins with if a file beside it says that it runs outside of a transaction, as diesel's does.
+#: It is in the text, and in the first line, so that the ledger says it still, and lines keep their numbers.
+ALONE = "/* a file beside this one says: outside of a transaction */ "
+
+
+@attrs.frozen
+class Allowance:
+    """What a script may lose, as it declares: rows of these tables, these tables and columns. All in lower case.
+
+    `any_table` and `any_column`: the declaration names none, so it means all.
+    """
+
+    rows: frozenset[str] = frozenset()
+    tables: frozenset[str] = frozenset()
+    columns: frozenset[str] = frozenset()
+    any_table: bool = False
+    any_column: bool = False
+
+    @classmethod
+    def of(cls, names: Collection[str]) -> Allowance:
+        """Return what `--allow-loss` allows: a table with all that is in it, or a column as `table.column`.
+
+        Raises:
+            ValueError: One is no name.
+        """
+        allowed: frozenset[str] = frozenset()
+        for name in [names] if isinstance(names, str) else names:
+            if not (found := _names(name.lower())):
+                raise ValueError(f"{name!r} names neither a table nor, as TABLE.COLUMN, a column")
+            allowed |= found
+        return cls(rows=allowed, tables=allowed, columns=allowed)
+
+    def loses(self, table: str) -> bool:
+        """Return whether rows of a table may get lost."""
+        return table.lower() in self.rows
+
+    def drops(self, table: str, column: str | None = None) -> bool:
+        """Return whether a table that holds rows, or a column of it that holds values, may be dropped."""
+        name = table.lower()
+        if self.any_table or name in self.tables:
+            return True
+        return column is not None and (self.any_column or f"{name}.{column.lower()}" in self.columns)
+
+    def __or__(self, other: Allowance) -> Allowance:
+        return Allowance(
+            self.rows | other.rows,
+            self.tables | other.tables,
+            self.columns | other.columns,
+            self.any_table or other.any_table,
+            self.any_column or other.any_column,
+        )
+
+
+#: Of a script that declares nothing.
+NOTHING_ALLOWED = Allowance()
+
+
+class Directives(NamedTuple):
+    """What a script says: `lines` has the line of the first directive of each name that stands there.
+
+    `transactional` is of this script; `pair_transactional` of its pair as a whole, whichever of the two says it.
+    """
+
+    # a tuple, as nobody keeps them: each attrs class costs every command a millisecond
+    depends: tuple[str, ...]
+    transactional: bool
+    pair_transactional: bool
+    foreign_keys: bool
+    allows: Allowance
+    lines: Mapping[str, int]
+
+
+# of a script that says nothing, as most do
+_NONE = Directives(
+    depends=(), transactional=True, pair_transactional=True, foreign_keys=False, allows=NOTHING_ALLOWED, lines={}
+)
+
+
+def read(text: str, path: Path) -> Directives:
+    """Return the directives among the leading comment lines, where yoyo looks for them.
+
+    Raises:
+        MigrationFileError: One means nothing, or contradicts another; `path` and the line are in the message.
+    """
+    found: dict[str, list[tuple[int, str]]] = {}
+    alone = text.startswith(_SQLX)
+    for number, line in enumerate(text.removeprefix(ALONE).split("\n"), 1):
+        comment = line.lstrip()
+        if comment and not comment.startswith("--"):
+            break
+        if ":" not in comment:
+            continue
+        if match := _LINE.match(line):
+            found.setdefault(match[1], []).append((number, match[2].strip()))
+        elif _DBMATE.match(line):
+            alone = True
+    if not (found or alone or text.startswith(ALONE) or "+goose" in text):
+        return _NONE
+    allows = NOTHING_ALLOWED
+    for number, value in found.get("allows", []):
+        allows |= _allowance(value, path, number)
+    together = _one_of(found, "transactional", {"true": True, "false": False}, path)
+    # goose takes it from anywhere in its file
+    together = together and not text.startswith(ALONE) and not ("+goose" in text and re.search(_GOOSE, text))
+    directives = Directives(
+        depends=tuple(dict.fromkeys(id for _, value in found.get("depends", []) for id in normal(value).split())),
+        transactional=together and not alone,
+        pair_transactional=together,
+        foreign_keys=_one_of(found, "foreign_keys", {"off": False, "on": True}, path),
+        allows=allows,
+        lines={name: rows[0][0] for name, rows in found.items()},
+    )
+    if directives.foreign_keys and not directives.transactional:
+        number = directives.lines["foreign_keys"]
+        raise MigrationFileError(
+            f"{path}:{number}: `-- foreign_keys: on` goes with a transaction; outside of one a script sets "
+            "PRAGMA foreign_keys itself",
+            path=path,
+            line=number,
+        )
+    return directives
+
+
+def name_in_list(table: str, column: str | None = None) -> str:
+    """Return how an `-- allows:` names a table or a column: in quotes, unless it is made of letters, digits and _."""
+    names = [table] if column is None else [table, column]
+    return ".".join(name if re.fullmatch(r"\w+", name) else '"' + name.replace('"', '""') + '"' for name in names)
+
+
+def is_transactional(text: str) -> bool:
+    """Return whether a script may run in a transaction: it does not say that it must not."""
+    return read(text, Path()).transactional
+
+
+def _one_of(found: Mapping[str, list[tuple[int, str]]], name: str, values: Mapping[str, bool], path: Path) -> bool:
+    """Return the value of a directive that may stand there once; the first of the values if it does not."""
+    rows = found.get(name, [])
+    if len(rows) > 1:
+        line = rows[1][0]
+        raise MigrationFileError(f"{path}:{line}: `-- {name}:` stands here twice", path=path, line=line)
+    for number, value in rows:
+        if value.lower() not in values:
+            raise MigrationFileError(
+                f"{path}:{number}: `-- {name}: {value}` must be {' or '.join(sorted(values, reverse=True))}",
+                path=path,
+                line=number,
+            )
+        return values[value.lower()]
+    return next(iter(values.values()))
+
+
+def _allowance(value: str, path: Path, line: int) -> Allowance:
+    what, _, rest = value.lower().partition(" ")
+    if what == "data-loss" and (rows := _names(rest)):
+        return Allowance(rows=rows)
+    kind, _, rest = rest.strip().partition(" ")
+    names = _names(rest)
+    if what == "drop" and (names or not rest.strip()):
+        if kind == "table":
+            return Allowance(any_table=not names, tables=names)
+        if kind == "column" and all("." in name for name in names):
+            return Allowance(any_column=not names, columns=names)
+    raise MigrationFileError(f"{path}:{line}: `-- allows: {value}` must be {_FORMS}", path=path, line=line)
+
+
+def _names(text: str) -> frozenset[str]:
+    """Return the names in a list with commas, without their quotes; none if one of them is empty or a quote is open."""
+    if not re.fullmatch(_LIST, text):
+        return frozenset()
+    names = frozenset(
+        re.sub(_QUOTED, lambda quoted: quoted[0][1:-1].replace('""', '"'), name.strip())
+        for name in re.findall(_IN_LIST, text)
+    )
+    return frozenset() if "" in names else names

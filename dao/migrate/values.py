@@ -1,0 +1,273 @@
+"""The values of a run: steps, losses, snapshots, results, and the events that are reported while it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from dao.errors import visible
+from dao.migrate.scripts.directives import Allowance, name_in_list
+from dao.migrate.scripts.migration import Migration
+
+__all__ = [
+    "SNAPSHOTS",
+    "Copying",
+    "Created",
+    "Difference",
+    "Direction",
+    "Drifted",
+    "Event",
+    "Finished",
+    "Kind",
+    "Loss",
+    "Notice",
+    "Removed",
+    "Report",
+    "Result",
+    "Snapshot",
+    "Snapshotted",
+    "Started",
+    "Step",
+    "Waiting",
+    "tell_done",
+]
+
+#: How many snapshots are kept unless something else is said.
+SNAPSHOTS = 3
+
+
+@attrs.frozen(kw_only=True)
+class Result:
+    """A migration that was applied or rolled back: how many statements, in how many seconds, and what it lost."""
+
+    id: str
+    direction: Direction
+    statements: int
+    seconds: float
+    notices: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
+
+
+@attrs.frozen
+class Started:
+    """A script begins."""
+
+    step: Step
+
+
+@attrs.frozen
+class Notice:
+    """Something in a script was not done as written."""
+
+    step: Step
+    text: str
+
+
+@attrs.frozen
+class Finished:
+    """A script is done. It counts once the run is committed."""
+
+    result: Result
+
+
+@attrs.frozen
+class Waiting:
+    """Another connection has the lock; waited so far, in seconds, and for whom, if that can be known."""
+
+    seconds: float
+    holder: str | None
+
+
+@attrs.frozen
+class Snapshotted:
+    """A snapshot of the database was taken, before anything changes."""
+
+    snapshot: Snapshot
+
+
+@attrs.frozen
+class Created:
+    """There was no database, so one was made; `path` is absolute."""
+
+    path: str
+
+
+@attrs.frozen
+class Removed:
+    """A snapshot was removed: an older one beyond the number that is kept, or the run's own, since that changed nothing."""
+
+    snapshot: Snapshot
+
+
+@attrs.frozen
+class Drifted:
+    """What was committed leaves a schema that is not what the applied migrations make: in what it differs, by object.
+
+    `unknown` says why that cannot be told, after a rollback; then there are no differences.
+    """
+
+    differences: tuple[Difference, ...]
+    unknown: str | None = None
+
+
+Event = Started | Notice | Finished | Waiting | Created | Snapshotted | Removed | Drifted
+#: Is told what happens, while it happens.
+Report = Callable[[Event], object]
+
+log = logging.getLogger("dao.migrate")
+
+
+def tell_done(report: Report, event: Event) -> None:
+    """Report what is done and cannot be undone: then what `report` raises harms nobody, and is logged."""
+    try:
+        report(event)
+    except Exception:
+        log.exception("report failed for what is done already: %r", event)
+
+
+Direction = Literal["apply", "rollback"]
+
+
+@attrs.frozen(kw_only=True)
+class Step:
+    """A script to run. `path` is None for a rollback script that only the ledger has still.
+
+    `drops`, in a plan of a rollback, is what its own migration made and the script takes away, as `tasks.priority`.
+    """
+
+    id: str
+    direction: Direction
+    migration: Migration
+    text: str = attrs.field(repr=False)
+    path: Path | None
+    drops: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from all others of a run, which may undo a migration and apply it again."""
+        return self.id, self.direction
+
+    @property
+    def transactional(self) -> bool:
+        """Whether the script runs in the transaction of its neighbours, and not alone, between transactions."""
+        return self.migration.transactional if self.direction == "apply" else self.migration.rollback_transactional
+
+    @property
+    def foreign_keys(self) -> bool:
+        """Whether the script runs with foreign keys enforced, in a transaction of its own."""
+        return self.migration.foreign_keys if self.direction == "apply" else self.migration.rollback_foreign_keys
+
+    @property
+    def allows(self) -> Allowance:
+        """What the script may lose."""
+        return self.migration.allows if self.direction == "apply" else self.migration.rollback_allows
+
+
+@attrs.frozen
+class Loss:
+    """What was lost: `rows` of a table that is still there, a whole table with so many, or the values of a column.
+
+    `rows` of a column is how many rows the table had. Names are those of before the run.
+    """
+
+    kind: Literal["rows", "table", "column"]
+    table: str
+    rows: int
+    column: str | None = None
+
+    def __str__(self) -> str:
+        rows = f"{self.rows} row{'' if self.rows == 1 else 's'}"
+        table = visible(self.table, line=True)
+        if self.kind == "rows":
+            return f"{table}: {rows} that no DELETE of the script names"
+        if self.kind == "table":
+            return f"{table}: the table is dropped with {rows}"
+        return f"{table}.{visible(self.column or '', line=True)}: the column is dropped with its values, of {rows}"
+
+    @property
+    def name(self) -> str:
+        """What is lost, as `-- allows:` and `--allow-loss` name it."""
+        return name_in_list(self.table, self.column)
+
+    @property
+    def declaration(self) -> str:
+        """What a script says that means to lose it."""
+        what = {"rows": "data-loss", "table": "drop table", "column": "drop column"}[self.kind]
+        return f"-- allows: {what} {self.name}"
+
+    def is_declared(self, allows: Allowance) -> bool:
+        """Return whether a script with this declaration may lose it."""
+        if self.kind == "rows":  # whoever may drop this table with all of them may lose some
+            return allows.loses(self.table) or self.table.lower() in allows.tables
+        return allows.drops(self.table, self.column)
+
+
+Kind = Literal["manual", "run", "restore"]
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """A complete snapshot. `version` is the last applied migration as far as a file's name can hold it, or "empty".
+
+    `kind` says who took it: "run", "restore", or "manual" for one that was asked for; that may have a `label`.
+    """
+
+    id: str
+    path: Path
+    taken_at: datetime
+    version: str
+    size: int
+    kind: Kind = "manual"
+    label: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Difference:
+    """One difference between what is expected and what there is. `part` is a column or constraint of the object."""
+
+    kind: Literal["missing", "unexpected", "changed"]
+    type: str
+    name: str
+    part: str | None = None
+    expected: str | None = None
+    actual: str | None = None
+
+    def __str__(self) -> str:
+        subject = f"{self.type} {self.name}" + (f": {self.part}" if self.part else "")
+        if self.kind != "changed":
+            return visible(f"{subject} is {self.kind}", line=True)
+        expected, actual = _excerpts(self.expected or "", self.actual or "")
+        return visible(f"{subject} is {actual}, expected {expected}", line=True)
+
+
+@attrs.frozen
+class Copying:
+    """So many pages of the database are in the copy, of so many."""
+
+    done: int
+    total: int
+
+
+_LONG, _AROUND = 160, 50
+
+
+def _first_difference(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def _excerpts(one: str, other: str) -> tuple[str, ...]:
+    """Return texts that differ, the long ones from just before that place to just after it."""
+    texts = (one, other)
+    if max(map(len, texts)) <= _LONG:
+        return texts
+    begin = max(0, _first_difference(one, other) - _AROUND)
+    return tuple(
+        ("… " if begin else "") + text[begin : begin + _LONG] + (" …" if len(text) > begin + _LONG else "")
+        for text in texts
+    )
