@@ -35,7 +35,8 @@ if _typing.TYPE_CHECKING:
     )
     from dao.codec import new_id
     from dao.engine import connect, transaction
-    from dao.paging import Page
+    from dao.engine.replay import replaying, run_in_transaction
+    from dao.listing import Page
     from dao.pool import Health, Pool, PoolStats
     from dao.records import (
         Configuration,
@@ -48,7 +49,6 @@ if _typing.TYPE_CHECKING:
         WorkflowStatus,
         WorkflowTask,
     )
-    from dao.replay import replaying, run_in_transaction
 
 __all__ = [
     "Configuration",
@@ -97,8 +97,8 @@ _MODULES = (
 _NAMES = {
     "codec": ("new_id",),
     "engine": ("connect", "transaction"),
-    "replay": ("replaying", "run_in_transaction"),
-    "paging": ("Page",),
+    "engine.replay": ("replaying", "run_in_transaction"),
+    "listing": ("Page",),
     "pool": ("Health", "Pool", "PoolStats"),
     "records": (
         "Configuration",

@@ -22,15 +22,15 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import apsw
 
-from dao import engine, sqlite, url
-from dao.aio_connection import connect, run
-from dao.aio_lender import Lender, opened
-from dao.aio_writer import TaskWriter
-from dao.engine import Connection
+from dao import engine, url
+from dao.engine import Connection, sqlite
+from dao.engine.replay import check_seconds, done, run_in_transaction
 from dao.errors import Error, PoolClosed
-from dao.eventloop import event, shielded, within
-from dao.lending import AsyncWriting, Health, PoolStats, check_size, reset
-from dao.replay import check_seconds, done, run_in_transaction
+from dao.pooling.aio_connection import connect, run
+from dao.pooling.aio_lender import Lender, opened
+from dao.pooling.aio_writer import TaskWriter
+from dao.pooling.lending import AsyncWriting, Health, PoolStats, check_size, reset
+from dao.pooling.loop import event, shielded, within
 
 __all__ = ["Pool", "connect", "run"]
 

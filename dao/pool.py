@@ -16,13 +16,13 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import apsw
 import attrs
 
-from dao import engine, sqlite, url
-from dao.engine import Connection
+from dao import engine, url
+from dao.engine import Connection, sqlite
+from dao.engine.fork import FORKED
+from dao.engine.replay import check_seconds, done
 from dao.errors import Error, PoolClosed
-from dao.fork import FORKED
-from dao.lending import CHECK, Health, Lease, Place, PoolStats, Writing, check_size, is_broken, reset, timed_out
-from dao.replay import check_seconds, done
-from dao.writer import Writer, wake_threads
+from dao.pooling.lending import CHECK, Health, Lease, Place, PoolStats, Writing, check_size, is_broken, reset, timed_out
+from dao.pooling.writer import Writer, wake_threads
 
 __all__ = ["Health", "Lease", "Pool", "PoolStats"]
 

@@ -12,7 +12,7 @@ import attrs
 from dao import codec, crud
 from dao.engine import Connection, fetch, missing_parent, transaction, write
 from dao.errors import ForeignKeyViolation
-from dao.paging import Page, bounds, count_rows, find_page, walk
+from dao.listing import Page, bounds, count_rows, find_page, walk
 from dao.records import ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
 

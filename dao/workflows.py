@@ -7,7 +7,7 @@ from datetime import datetime
 
 from dao import crud
 from dao.engine import Connection, execute_many, fetch, write
-from dao.paging import Page, count_rows, find_page, walk
+from dao.listing import Page, count_rows, find_page, walk
 from dao.records import Workflow, WorkflowStatus
 from dao.rows import WORKFLOWS
 

@@ -13,7 +13,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli.output import Output
-from dao.database_file import is_there
+from dao.engine.files import is_there
 from dao.errors import MigrationError, MigrationFileError, UnsupportedEngine
 
 __all__ = [

@@ -19,7 +19,7 @@ from dao.cli.common import (
 )
 from dao.cli.output import Output, milliseconds
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
-from dao.lending import Health
+from dao.pooling.lending import Health
 
 __all__ = ["health", "plan", "status", "wait"]
 

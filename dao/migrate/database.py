@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import apsw
 import attrs
 
-from dao import database_file, sqlite, url
-from dao.engine import Connection, connect, is_connection, not_a_connection, transaction, use_defaults
+from dao import url
+from dao.engine import Connection, connect, is_connection, not_a_connection, sqlite, transaction, use_defaults
+from dao.engine import files as database_file
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
 from dao.migrate import processes as lock
 from dao.migrate.schema import catalog

@@ -31,7 +31,7 @@ READ_IT_ALL = {
 KEPT: dict[str, str] = {}
 
 # The only functions that make SQL: what they make is in the stored plans as `find(…)` and `count(…)`.
-BUILDERS = {"paging.listing", "paging._counting"}
+BUILDERS = {"listing.listing", "listing._counting"}
 
 
 def statements() -> dict[str, str]:
@@ -201,11 +201,11 @@ def test_statements_no_module_runs_sql_that_is_not_listed():
     """All SQL of the table modules is in constants, whose plans are stored, or made by the two functions for listings."""
     folder = Path(dao.__file__).parent
     outside = {
-        where for name in (*MODULES, "paging", "crud") for where in sql_outside_of_constants(folder / f"{name}.py")
+        where for name in (*MODULES, "listing", "crud") for where in sql_outside_of_constants(folder / f"{name}.py")
     }
     assert outside == BUILDERS
     # so a constant of these two would not be listed
-    assert not [name for name in ("paging", "crud") if plans.constants(getattr(dao, name))]
+    assert not [name for name in ("listing", "crud") if plans.constants(getattr(dao, name))]
 
 
 @pytest.mark.parametrize("name", statements())

@@ -11,7 +11,8 @@ import apsw
 import pytest
 
 import dao
-from dao import sqlite, url
+from dao import url
+from dao.engine import sqlite
 
 #: What was done to a file: its suffix, and the offset and bytes written, or what else it was.
 Deed = tuple[str, tuple[int, bytes] | str]

@@ -34,7 +34,7 @@ MODULES: dict[str, ModuleType] = {
 #: Where the accepted plans are, and the command that accepts those of today.
 FOLDER = Path(__file__).parent
 COMMAND = "python -m tests.plans"
-#: The statuses of the modules whose listings and counts are made to measure (`dao.paging`).
+#: The statuses of the modules whose listings and counts are made to measure (`dao.listing`).
 LISTED: dict[ModuleType, Any] = {
     tasks: dao.TaskStatus,
     workflows: dao.WorkflowStatus,

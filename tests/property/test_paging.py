@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import dao
 from dao import rows
-from dao.paging import MAX_LIMIT
+from dao.listing import MAX_LIMIT
 from dao.testing import make_task, make_tool_execution, make_workflow
 
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)

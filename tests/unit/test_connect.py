@@ -20,7 +20,8 @@ import apsw
 import pytest
 
 import dao
-from dao import Task, aio, engine, migrate, sqlite, tasks
+from dao import Task, aio, engine, migrate, tasks
+from dao.engine import sqlite
 from dao.url import DatabaseURL
 
 COUNT = "SELECT count(*) FROM sqlite_schema"

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dao
-from dao import engine, errors, sqlite, tasks
+from dao import engine, errors, tasks
+from dao.engine import sqlite
 
 TASK = "INSERT INTO tasks (id, title, task_type) VALUES ('1', 'a', 'b')"
 

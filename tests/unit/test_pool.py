@@ -19,7 +19,8 @@ import attrs
 import pytest
 
 import dao
-from dao import Task, engine, lending, pool, tasks
+from dao import Task, engine, pool, tasks
+from dao.pooling import lending
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 PATIENCE = 30  # seconds until a test gives up on another thread

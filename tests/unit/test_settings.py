@@ -12,7 +12,8 @@ import apsw
 import attrs
 import pytest
 
-from dao import errors, settings, sqlite
+from dao import errors, settings
+from dao.engine import sqlite
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 

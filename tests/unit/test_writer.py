@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dao
-from dao import Task, aio, engine, tasks, writer
+from dao import Task, aio, engine, tasks
+from dao.pooling import writer
 from tests.unit.test_aio import CANCELLED, Asyncio, Trio, until
 from tests.unit.test_pool import ENDLESS, PATIENCE, Worker, in_child, wait_for
 

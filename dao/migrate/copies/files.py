@@ -19,8 +19,9 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import database_file, fork, sqlite, url
-from dao.engine import Connection, is_connection, not_a_connection
+from dao import url
+from dao.engine import Connection, fork, is_connection, not_a_connection, sqlite
+from dao.engine import files as database_file
 from dao.errors import CommitUnknown, DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate.copies.held import hold, write_all
 from dao.migrate.copies.rows import contents

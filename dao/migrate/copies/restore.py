@@ -15,8 +15,9 @@ from pathlib import Path
 import apsw
 import attrs
 
-from dao import database_file, sqlite, url
-from dao.engine import Connection, transaction
+from dao import url
+from dao.engine import Connection, sqlite, transaction
+from dao.engine import files as database_file
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies.files import NewFile, copied, database_of, new_file, open_file, require_room, size_of
 from dao.migrate.copies.held import chunks, raw_file, write_all

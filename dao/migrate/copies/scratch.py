@@ -17,8 +17,8 @@ from typing import Any
 
 import apsw
 
-from dao import sqlite, url
-from dao.engine import Connection, use_defaults
+from dao import url
+from dao.engine import Connection, sqlite, use_defaults
 from dao.errors import DiskFull
 from dao.migrate.copies.files import require_room, size_of
 

@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 import apsw
 
-from dao.database_file import is_there
 from dao.engine import Connection
+from dao.engine.files import is_there
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate.copies.files import (
     ID,

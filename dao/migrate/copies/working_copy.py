@@ -9,8 +9,8 @@ from typing import Any
 
 import apsw
 
-from dao import sqlite, url
-from dao.engine import Connection, use_defaults
+from dao import url
+from dao.engine import Connection, sqlite, use_defaults
 from dao.migrate.copies.files import new_file, require_room, size_of
 from dao.migrate.copies.held import hold
 from dao.migrate.copies.scratch import _foresee, _StandingClock

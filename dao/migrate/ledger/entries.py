@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import apsw
 import attrs
 
-from dao import sqlite
-from dao.engine import Connection
+from dao.engine import Connection, sqlite
 from dao.errors import MigrationError
 from dao.migrate import processes as lock
 from dao.migrate.schema.catalog import TABLE_NAMES
 from dao.migrate.scripts.folder import normal
 from dao.migrate.scripts.migration import Migration, checksum, sort_key
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Entry", "Ledger", "checksums", "ended", "read"]
 

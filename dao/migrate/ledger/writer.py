@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dao import _version, sqlite
-from dao.engine import Connection
+from dao import _version
+from dao.engine import Connection, sqlite
 from dao.migrate import processes as lock
 from dao.migrate.schema.catalog import TABLE_NAMES
 from dao.migrate.scripts.folder import normal

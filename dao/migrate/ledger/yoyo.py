@@ -22,8 +22,8 @@ from yoyo import exceptions, internalmigrations
 from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table
 
-from dao import sqlite, url
-from dao.engine import use_defaults
+from dao import url
+from dao.engine import sqlite, use_defaults
 from dao.errors import MigrationError
 from dao.migrate.database import keeping_mode
 from dao.migrate.scripts.folder import text_of

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import apsw
 import attrs
 
-from dao import database_file, sqlite
-from dao.engine import Connection
+from dao.engine import Connection, sqlite
+from dao.engine import files as database_file
 from dao.errors import (
     CheckFailed,
     CommitUnknown,

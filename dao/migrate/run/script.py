@@ -9,8 +9,7 @@ from typing import NoReturn
 import apsw
 import attrs
 
-from dao import sqlite
-from dao.engine import Connection
+from dao.engine import Connection, sqlite
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
 from dao.migrate.run.guard import HEEDED, Guard
 from dao.migrate.schema.catalog import TABLES

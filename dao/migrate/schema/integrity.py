@@ -10,8 +10,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import sqlite
-from dao.engine import Connection
+from dao.engine import Connection, sqlite
 from dao.errors import DatabaseCorrupt, visible
 from dao.migrate.schema.catalog import quoted
 

@@ -13,8 +13,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import sqlite
-from dao.engine import Connection
+from dao.engine import Connection, sqlite
 from dao.errors import CheckViolation, IntegrityError, UniqueViolation
 from dao.migrate.schema.catalog import quoted, row_count
 from dao.migrate.schema.tokens import fold, normal, tokens

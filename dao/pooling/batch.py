@@ -1,6 +1,6 @@
-"""What a batch of `dao.writer` is on its connection: one transaction, and a savepoint for each function that runs in it.
+"""What a batch of `dao.pooling.writer` is on its connection: one transaction, and a savepoint for each function that runs in it.
 
-Here is what keeps the functions apart from each other; who waits for them, and when a batch ends, is in `dao.writer`.
+Here is what keeps the functions apart from each other; who waits for them, and when a batch ends, is in `dao.pooling.writer`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 import apsw
 
-from dao import engine, sqlite
-from dao.engine import Connection
+from dao import engine
+from dao.engine import Connection, sqlite
+from dao.engine.replay import done
 from dao.errors import CommitUnknown, Error, ForeignKeyViolation, OperationalError
-from dao.replay import done
 
 __all__ = ["Call", "Line", "failure"]
 

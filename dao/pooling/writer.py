@@ -31,10 +31,10 @@ from typing import Any
 import apsw
 
 from dao import engine, url
-from dao.batch import Call, Line, failure
+from dao.engine.fork import FORKED
 from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
-from dao.fork import FORKED
-from dao.lending import CHECK
+from dao.pooling.batch import Call, Line, failure
+from dao.pooling.lending import CHECK
 
 __all__ = ["Wait", "Writer", "wake_threads"]
 

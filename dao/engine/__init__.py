@@ -9,22 +9,19 @@ import contextlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import apsw
 
-from dao import fork, sqlite
+from dao.engine import fork, sqlite
+from dao.engine.not_utf8 import unreadable_text
 from dao.errors import (
     DatabaseBusy,
     ForeignKeyViolation,
     OperationalError,
     SchemaOutOfDate,
 )
-from dao.not_utf8 import unreadable_text
 from dao.url import DatabaseURL, parse
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Connection",

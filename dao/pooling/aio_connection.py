@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 import apsw
 import apsw.aio
 
-from dao import database_file, fork, sqlite, url
-from dao.engine import Connection
+from dao import url
+from dao.engine import Connection, fork, sqlite
+from dao.engine import files as database_file
+from dao.engine.replay import done
 from dao.errors import OperationalError
-from dao.eventloop import is_asyncio, running, shielded, within
-from dao.lending import warn_unclosed
-from dao.replay import done
+from dao.pooling.lending import warn_unclosed
+from dao.pooling.loop import is_asyncio, running, shielded, within
 
 __all__ = ["abandon", "connect", "run"]
 

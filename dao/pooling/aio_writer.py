@@ -1,4 +1,4 @@
-"""Waiting for `dao.writer` in async code: `dao.aio.Pool.write`. The rules of a batch are the same, and not here."""
+"""Waiting for `dao.pooling.writer` in async code: `dao.aio.Pool.write`. The rules of a batch are the same, and not here."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dao import url
-from dao.batch import Call
-from dao.eventloop import Event, event, poster, running, shielded, within
-from dao.lending import warn_unclosed
-from dao.writer import Writer
+from dao.pooling.batch import Call
+from dao.pooling.lending import warn_unclosed
+from dao.pooling.loop import Event, event, poster, running, shielded, within
+from dao.pooling.writer import Writer
 
 __all__ = ["TaskWriter"]
 

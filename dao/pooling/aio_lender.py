@@ -13,12 +13,12 @@ from typing import Any
 import apsw
 
 from dao import url
-from dao.aio_connection import abandon, connect
-from dao.aio_writer import TaskWriter
+from dao.engine.fork import FORKED
 from dao.errors import PoolClosed
-from dao.eventloop import Event, event, is_over, running, shielded, within
-from dao.fork import FORKED
-from dao.lending import is_broken, reset, timed_out, warn_unclosed
+from dao.pooling.aio_connection import abandon, connect
+from dao.pooling.aio_writer import TaskWriter
+from dao.pooling.lending import is_broken, reset, timed_out, warn_unclosed
+from dao.pooling.loop import Event, event, is_over, running, shielded, within
 
 __all__ = ["Lender", "Place", "opened"]
 

@@ -17,7 +17,9 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import database_file, errors, fork
+from dao import errors
+from dao.engine import files as database_file
+from dao.engine import fork
 from dao.url import DatabaseURL
 
 __all__ = [

@@ -1,0 +1,1 @@
+"""What both public pools are made of: the lender, the writer, the event loop."""
