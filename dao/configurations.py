@@ -27,15 +27,12 @@ __all__ = ["delete", "exists", "get", "get_all", "get_record", "set", "set_many"
 T = TypeVar("T")
 D = TypeVar("D")
 
-_GET = f"SELECT {CONFIGURATIONS.columns} FROM configurations WHERE key = $1"
+_GET = f"SELECT {CONFIGURATIONS.listed} FROM configurations WHERE key = $1"
 _GET_VALUE = "SELECT value FROM configurations WHERE key = $1"
 _GET_ALL = "SELECT key, value FROM configurations ORDER BY key"
 _GET_PREFIX = "SELECT key, value FROM configurations WHERE key >= $1 AND key < $2 ORDER BY key"
 _EXISTS = "SELECT 1 FROM configurations WHERE key = $1"
-_SET = f"""
-INSERT INTO configurations ({CONFIGURATIONS.columns}) VALUES ({CONFIGURATIONS.parameters})
-ON CONFLICT (key) DO UPDATE SET value = excluded.value
-"""
+_SET = f"{CONFIGURATIONS.insert} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM configurations WHERE key = $1 RETURNING key"
 
 _AS_TEXT = (datetime, timedelta, Decimal, enum.Enum)

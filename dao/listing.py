@@ -130,18 +130,13 @@ def find_page(
         parameters += (here, "")  # no id is empty: (time, "") is before every row of that time
     if ends:
         parameters.append(end)
-    sql = listing(table.name, table.columns, tuple(filters), column, len(choices), oldest_first, begins, ends)
+    sql = listing(table.name, table.listed, tuple(filters), column, len(choices), oldest_first, begins, ends)
     rows = fetch(connection, sql, (*parameters, *choices, limit + 1))
     if len(rows) <= limit:
         return Page(table.from_rows(rows), None)
     rows.pop()
     last = rows[-1]
-    return Page(table.from_rows(rows), _cursor(last[_created_at(table.columns)] + last[0], query))
-
-
-@functools.cache
-def _created_at(columns: str) -> int:
-    return columns.split(", ").index("created_at")
+    return Page(table.from_rows(rows), _cursor(last[table.columns.index("created_at")] + last[0], query))
 
 
 @functools.cache

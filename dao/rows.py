@@ -15,6 +15,7 @@ only a CHECK guards (statuses, booleans, JSON, times) is checked where it is dec
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -33,21 +34,50 @@ R = TypeVar("R", bound=Stored)
 class Table(Generic[R]):
     """A table as its module's SQL and functions need it.
 
-    `columns` is the list for SELECT and INSERT, `parameters` the matching `$1, $2 …`. `from_row` makes a record of a row,
-    `from_rows` records of rows, `to_row` a row of a record: the values are in the order of `columns`.
+    `from_row` makes a record of a row, `from_rows` records of rows, `to_row` a row of a record: the values are in the
+    order of `columns`.
     """
 
     name: str
-    columns: str
-    parameters: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
     from_row: Callable[[tuple[Any, ...]], R]
     from_rows: Callable[[Iterable[tuple[Any, ...]]], list[R]]
     to_row: Callable[[R], tuple[Any, ...]]
+    #: The columns as SELECT lists them.
+    listed: str = attrs.field(init=False)
+    #: The INSERT of a row.
+    insert: str = attrs.field(init=False)
+    #: The UPDATE of a row that is still of the version that was read. It leaves the key and `created_at` alone.
+    update: str = attrs.field(init=False)
+    #: The parameters of `update`, of a row.
+    for_update: Callable[[tuple[Any, ...]], tuple[Any, ...]] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        kept = {*self.key, "created_at", "updated_at"}
+        changed = [name for name in self.columns if name not in kept]
+        identified = [*self.key, "updated_at"]
+        numbered = [f"{name} = ${number}" for number, name in enumerate([*changed, *identified], 1)]
+        listed = ", ".join(self.columns)
+        parameters = ", ".join(f"${number}" for number in range(1, len(self.columns) + 1))
+        positions = [self.columns.index(name) for name in [*changed, *identified]]
+        values = {
+            "listed": listed,
+            "insert": f"INSERT INTO {self.name} ({listed}) VALUES ({parameters})",
+            "update": f"UPDATE {self.name} SET {', '.join(numbered[: len(changed)])} "
+            f"WHERE {' AND '.join(numbered[len(changed) :])} RETURNING {', '.join(self.key)}",
+            "for_update": operator.itemgetter(*positions),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def qualified(self) -> str:
+        """Return the columns as a SELECT lists them that joins several tables."""
+        return ", ".join(f"{self.name}.{name}" for name in self.columns)
 
 
 def _table(record: type[R]) -> Table[R]:
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(record)  # type: ignore[arg-type] # mypy sees no bound of R
-    columns = [field.name for field in fields]
     scope: dict[str, Any] = {
         "record_class": record,
         # both of a pair, or Python would still be called for each
@@ -123,8 +153,8 @@ def to_row(record):
     exec(source, scope)  # noqa: S102 - of field names only; see the module's docstring
     return Table(
         name=record._TABLE,
-        columns=", ".join(columns),
-        parameters=", ".join(f"${number}" for number in range(1, len(columns) + 1)),
+        columns=tuple(field.name for field in fields),
+        key=record._KEY,
         from_row=scope["from_row"],
         from_rows=scope["from_rows"],
         to_row=scope["to_row"],

@@ -27,8 +27,8 @@ __all__ = [
     "open",
 ]
 
-_CREATE = f"INSERT INTO sessions ({SESSIONS.columns}) VALUES ({SESSIONS.parameters})"
-_GET = f"SELECT {SESSIONS.columns} FROM sessions WHERE id = $1"
+_CREATE = SESSIONS.insert
+_GET = f"SELECT {SESSIONS.listed} FROM sessions WHERE id = $1"
 # a heartbeat that arrives late does not turn the clock back
 _HEARTBEAT = """
 UPDATE sessions
@@ -37,12 +37,12 @@ WHERE  id = $2 AND is_active = 1
 RETURNING id
 """
 _CLOSE = "UPDATE sessions SET is_active = 0 WHERE id = $1 AND is_active = 1 RETURNING id"
-_LIST_ACTIVE = f"SELECT {SESSIONS.columns} FROM sessions WHERE is_active = 1 ORDER BY created_at, id"
+_LIST_ACTIVE = f"SELECT {SESSIONS.listed} FROM sessions WHERE is_active = 1 ORDER BY created_at, id"
 _LIST_ACTIVE_OF_CLIENT = (
-    f"SELECT {SESSIONS.columns} FROM sessions WHERE client_id = $1 AND is_active = 1 ORDER BY created_at, id"
+    f"SELECT {SESSIONS.listed} FROM sessions WHERE client_id = $1 AND is_active = 1 ORDER BY created_at, id"
 )
 _FIND_STALE = f"""
-SELECT {SESSIONS.columns}
+SELECT {SESSIONS.listed}
 FROM   sessions
 WHERE  is_active = 1 AND last_heartbeat < $1
 ORDER  BY last_heartbeat, id

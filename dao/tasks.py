@@ -26,17 +26,11 @@ __all__ = [
     "update",
 ]
 
-_CREATE = f"INSERT INTO tasks ({TASKS.columns}) VALUES ({TASKS.parameters})"
-_GET = f"SELECT {TASKS.columns} FROM tasks WHERE id = $1"
+_CREATE = TASKS.insert
+_GET = f"SELECT {TASKS.listed} FROM tasks WHERE id = $1"
 _EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 _DELETE = "DELETE FROM tasks WHERE id = $1 RETURNING id"
-_UPDATE = """
-UPDATE tasks
-SET    title = $1, description = $2, task_type = $3, status = $4, config = $5, metadata = $6, workspace_path = $7,
-       error = $8, started_at = $9, completed_at = $10
-WHERE  id = $11 AND updated_at = $12
-RETURNING id
-"""
+_UPDATE = TASKS.update
 # A task that waits again starts with a clean slate.
 _SET_PENDING = """
 UPDATE tasks
@@ -111,8 +105,8 @@ def update(connection: Connection, task: Task) -> Task:
         NotFound: There is no such task.
         StaleRecord: It was changed since: read it again and repeat the change.
     """
-    id, *values, _created_at, version, started_at, completed_at = TASKS.to_row(task)
-    return crud.update(connection, TASKS, _UPDATE, (*values, started_at, completed_at, id, version), _GET, (id,))
+    parameters = TASKS.for_update(TASKS.to_row(task))
+    return crud.update(connection, TASKS, _UPDATE, parameters, _GET, (task.id,))
 
 
 def set_status(

@@ -33,8 +33,8 @@ __all__ = [
     "timeout",
 ]
 
-_CREATE = f"INSERT INTO tool_executions ({TOOL_EXECUTIONS.columns}) VALUES ({TOOL_EXECUTIONS.parameters})"
-_GET = f"SELECT {TOOL_EXECUTIONS.columns} FROM tool_executions WHERE id = $1"
+_CREATE = TOOL_EXECUTIONS.insert
+_GET = f"SELECT {TOOL_EXECUTIONS.listed} FROM tool_executions WHERE id = $1"
 _TASK_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 _END = """
 UPDATE tool_executions

@@ -26,12 +26,8 @@ class LinkedTask(NamedTuple):
     link: WorkflowTask
 
 
-def _qualified(columns: str, table: str) -> str:
-    return ", ".join(f"{table}.{name}" for name in columns.split(", "))
-
-
-_ADD = f"INSERT INTO workflow_tasks ({WORKFLOW_TASKS.columns}) VALUES ({WORKFLOW_TASKS.parameters})"
-_GET = f"SELECT {WORKFLOW_TASKS.columns} FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
+_ADD = WORKFLOW_TASKS.insert
+_GET = f"SELECT {WORKFLOW_TASKS.listed} FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _LAST = "SELECT max(sequence) FROM workflow_tasks WHERE workflow_id = $1"
 _OCCUPIED = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND sequence = $2 AND task_id <> $3"
 _MAKE_ROOM = """
@@ -46,14 +42,14 @@ _REMOVE = "DELETE FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2 RE
 _TASK_IDS = "SELECT task_id FROM workflow_tasks WHERE workflow_id = $1"
 _COUNT = "SELECT count(*) FROM workflow_tasks WHERE workflow_id = $1"
 _LIST_TASKS = f"""
-SELECT {_qualified(TASKS.columns, "tasks")}, {_qualified(WORKFLOW_TASKS.columns, "workflow_tasks")}
+SELECT {TASKS.qualified()}, {WORKFLOW_TASKS.qualified()}
 FROM   workflow_tasks
 JOIN   tasks ON tasks.id = workflow_tasks.task_id
 WHERE  workflow_tasks.workflow_id = $1
 ORDER  BY workflow_tasks.sequence, workflow_tasks.task_id
 """
 _LIST_WORKFLOWS = f"""
-SELECT {_qualified(WORKFLOWS.columns, "workflows")}
+SELECT {WORKFLOWS.qualified()}
 FROM   workflow_tasks
 JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
 WHERE  workflow_tasks.task_id = $1
@@ -62,7 +58,7 @@ ORDER  BY workflow_tasks.workflow_id
 _WORKFLOW_EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
 _TASK_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 
-_TASK_WIDTH = len(TASKS.columns.split(", "))
+_TASK_WIDTH = len(TASKS.columns)
 
 
 def add(

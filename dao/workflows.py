@@ -26,16 +26,11 @@ __all__ = [
     "update",
 ]
 
-_CREATE = f"INSERT INTO workflows ({WORKFLOWS.columns}) VALUES ({WORKFLOWS.parameters})"
-_GET = f"SELECT {WORKFLOWS.columns} FROM workflows WHERE id = $1"
+_CREATE = WORKFLOWS.insert
+_GET = f"SELECT {WORKFLOWS.listed} FROM workflows WHERE id = $1"
 _EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
 _DELETE = "DELETE FROM workflows WHERE id = $1 RETURNING id"
-_UPDATE = """
-UPDATE workflows
-SET    name = $1, description = $2, status = $3, config = $4, metadata = $5
-WHERE  id = $6 AND updated_at = $7
-RETURNING id
-"""
+_UPDATE = WORKFLOWS.update
 _SET_STATUS = "UPDATE workflows SET status = $1 WHERE id = $2 RETURNING id"
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM workflows GROUP BY status"
 _ONE_OF_STATUS = "SELECT id FROM workflows WHERE status = $1 LIMIT 1"
@@ -87,8 +82,8 @@ def update(connection: Connection, workflow: Workflow) -> Workflow:
         NotFound: There is no such workflow.
         StaleRecord: It was changed since: read it again and repeat the change.
     """
-    id, *values, _created_at, version = WORKFLOWS.to_row(workflow)
-    return crud.update(connection, WORKFLOWS, _UPDATE, (*values, id, version), _GET, (id,))
+    parameters = WORKFLOWS.for_update(WORKFLOWS.to_row(workflow))
+    return crud.update(connection, WORKFLOWS, _UPDATE, parameters, _GET, (workflow.id,))
 
 
 def set_status(connection: Connection, id: str, status: WorkflowStatus | str) -> Workflow:

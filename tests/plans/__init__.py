@@ -307,4 +307,4 @@ def _wrapped(line: str) -> list[str]:
 
 def _columns(module: str) -> str:
     table: rows.Table[Any] = getattr(rows, module.upper())
-    return table.columns
+    return table.listed

@@ -35,7 +35,7 @@ TABLES = {
     "sessions": (rows.SESSIONS, [make_session()]),
     "configurations": (rows.CONFIGURATIONS, [make_configuration()]),
 }
-COLUMNS = [(table, column) for table, (definition, _) in TABLES.items() for column in definition.columns.split(", ")]
+COLUMNS = [(table, column) for table, (definition, _) in TABLES.items() for column in definition.columns]
 every_column = pytest.mark.parametrize(("table", "column"), COLUMNS, ids=list(map(".".join, COLUMNS)))
 
 # For every CHECK the values of the columns that it looks at, in the table's order, with which a row breaks it.
@@ -112,7 +112,7 @@ def refusal(connection, table, values):
     """Insert the row, and return the error with which the database refused it, or None. The table stays empty."""
     definition, _ = TABLES[table]
     try:
-        fetch(connection, f"INSERT INTO {table} ({definition.columns}) VALUES ({definition.parameters})", values)
+        fetch(connection, definition.insert, values)
     except dao.Error as error:
         return error
     fetch(connection, f"DELETE FROM {table}")
@@ -122,7 +122,7 @@ def refusal(connection, table, values):
 def raw(table, record, **changes):
     """Return the record's row with some columns set to raw values."""
     definition, _ = TABLES[table]
-    row = dict(zip(definition.columns.split(", "), definition.to_row(record), strict=True))
+    row = dict(zip(definition.columns, definition.to_row(record), strict=True))
     return tuple({**row, **changes}.values())
 
 
@@ -358,7 +358,7 @@ def test_every_table_is_strict_and_has_the_columns_of_its_record(lenient):
     for table, (definition, _) in TABLES.items():
         assert strict[table] == 1
         columns = fetch(lenient, "SELECT name FROM pragma_table_info($1)", (table,))
-        assert {name for (name,) in columns} == set(definition.columns.split(", "))
+        assert {name for (name,) in columns} == set(definition.columns)
 
 
 @pytest.mark.parametrize(

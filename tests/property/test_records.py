@@ -45,8 +45,8 @@ every_updated = pytest.mark.parametrize("kind", UPDATED)
 def stored(connection, record):
     """Store the record and return it as it is read back, its JSON not yet decoded."""
     table = TABLES[type(record)]
-    fetch(connection, f"INSERT INTO {table.name} ({table.columns}) VALUES ({table.parameters})", table.to_row(record))
-    (found,) = table.from_rows(fetch(connection, f"SELECT {table.columns} FROM {table.name}"))
+    fetch(connection, table.insert, table.to_row(record))
+    (found,) = table.from_rows(fetch(connection, f"SELECT {table.listed} FROM {table.name}"))
     return found
 
 

@@ -47,7 +47,7 @@ def store(connection, table, **overrides):
     record = make(**overrides)
     fetch(
         connection,
-        f"INSERT INTO {table} ({definition.columns}) VALUES ({definition.parameters})",
+        definition.insert,
         definition.to_row(record),
     )
     return record
@@ -56,13 +56,13 @@ def store(connection, table, **overrides):
 def read(connection, table):
     """Return all records of the table, by key."""
     definition, _ = TABLES[table]
-    found = fetch(connection, f"SELECT {definition.columns} FROM {table} ORDER BY {', '.join(key_of(table))}")
+    found = fetch(connection, f"SELECT {definition.listed} FROM {table} ORDER BY {', '.join(key_of(table))}")
     return definition.from_rows(found)
 
 
 def watched(table):
     """Return the columns that a statement may change, all but `updated_at`."""
-    return [column for column in TABLES[table][0].columns.split(", ") if column != "updated_at"]
+    return [column for column in TABLES[table][0].columns if column != "updated_at"]
 
 
 # before and after what the clock says: as if the clock had been set back, by up to millennia, since the row was written
