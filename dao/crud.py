@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 from dao.engine import Connection, fetch, fetch_changed, transaction, write
@@ -14,7 +14,7 @@ from dao.records import MAX_INTEGER
 from dao.rows import Table
 from dao.stored import Stored, unreadable
 
-__all__ = ["choices", "count_by_status", "found", "get", "in_batches", "member", "not_found", "update"]
+__all__ = ["count_by_status", "found", "get", "in_batches", "member", "not_found", "update"]
 
 R = TypeVar("R", bound=Stored)
 E = TypeVar("E", bound=enum.StrEnum)
@@ -126,19 +126,6 @@ def in_batches(connection: Connection, sql: str, parameters: Sequence[Any], batc
         begun = True
         if not connection.in_transaction:
             time.sleep(_PAUSE)
-
-
-def choices(kind: type[E], value: str | Iterable[str] | None) -> tuple[str, ...] | None:
-    """Return one or several members of an enum as texts, each once and sorted; None for None.
-
-    Raises:
-        ValueError: One is no member.
-    """
-    if value is None:
-        return None
-    if isinstance(value, str):
-        return (member(kind, value)._value_,)
-    return tuple(sorted({member(kind, item)._value_ for item in value}))
 
 
 def member(kind: type[E], value: str) -> E:

@@ -1,4 +1,4 @@
-"""Pages: `Page`, the opaque cursor that leads from one to the next, and the SQL of a listing.
+"""Listings: a table's records by creation time, in pages, with the opaque cursor that leads from one to the next.
 
 Keyset paging: a page begins after the last row of the one before, by `(created_at, id)`. So its cost does not grow with
 its depth, and no row is skipped or returned twice when others insert meanwhile.
@@ -7,11 +7,12 @@ its depth, and no row is skipped or returned twice when others insert meanwhile.
 from __future__ import annotations
 
 import binascii
+import enum
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
 import msgspec
@@ -20,8 +21,9 @@ from dao import codec
 from dao.engine import Connection, fetch
 from dao.errors import InvalidCursor
 from dao.rows import Table
+from dao.stored import Stored
 
-__all__ = ["MAX_LIMIT", "Page", "bounds", "check_limit", "count_rows", "find_page", "listing", "walk"]
+__all__ = ["MAX_LIMIT", "Listing", "Page", "bounds"]
 
 #: A page holds from 1 to this many records.
 MAX_LIMIT = 1000
@@ -29,7 +31,7 @@ MAX_LIMIT = 1000
 # Any timestamp is text between these two.
 _BEGINNING, _END = "", "~"
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Stored)
 
 
 @attrs.frozen
@@ -44,144 +46,166 @@ class Page(Generic[R]):
         """Whether another page follows."""
         return self.next is not None
 
-    def to_dict(self: Page[Any]) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the page as a dict that any JSON encoder takes: `items` as their `to_dict` has them, and `next`."""
         return {"items": [item.to_dict() for item in self.items], "next": self.next}
 
 
+class _Shape(NamedTuple):
+    """The part of a query that its SQL depends on; the rest of it is bound."""
+
+    equal: tuple[str, ...]
+    statuses: int
+    begins: bool
+    ends: bool
+    oldest_first: bool = False
+
+
+class Listing(Generic[R]):
+    """A table's records by creation time, filtered: page by page, one after the other, or counted.
+
+    The filters are keywords named like columns. One that is None does not apply. The status may be one or several; several
+    of none match nothing. `since` is the earliest `created_at`, `until` the first that is too late.
+    """
+
+    def __init__(self, table: Table[R], status: type[enum.StrEnum]) -> None:
+        self._table = table
+        self._status = status
+        self._created_at = table.columns.index("created_at")
+
+    def page(
+        self,
+        connection: Connection,
+        *,
+        status: str | Iterable[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        oldest_first: bool = False,
+        limit: int = 50,
+        after: str | None = None,
+        **equal: str | None,
+    ) -> Page[R]:
+        """Return a page, newest first unless `oldest_first`; `after` is the `next` of the page before.
+
+        Raises:
+            ValueError: The limit is not from 1 to 1000, or a status is unknown.
+            InvalidCursor: `after` is not from a page of this query.
+        """
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+            raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}")
+        statuses = self._texts(status)
+        if status is not None and not statuses:
+            return Page([], None)
+        filters = _given(equal)
+        earliest, latest = bounds(since, until)
+        query = (self._table.name, filters, statuses, earliest, latest, oldest_first)
+        if oldest_first:
+            begins, start, ends, end = since is not None, earliest, until is not None, latest
+        else:
+            begins, start, ends, end = until is not None, latest, since is not None, earliest
+        # Unfiltered, it is bounded at both ends: without any bound it would be a scan, and with one alone ANALYZE may talk
+        # the planner into a skip-scan of another index and a sort of the whole table.
+        ends = ends or not (filters or statuses)
+        parameters = [*filters.values()]
+        if after is not None:
+            begins = True
+            parameters += _position(after, query)
+        elif begins:
+            parameters += (start, "")  # no id is empty: (time, "") is before every row of that time
+        if ends:
+            parameters.append(end)
+        sql = _page_sql(self._table, _Shape(tuple(filters), len(statuses), begins, ends, oldest_first))
+        rows = fetch(connection, sql, (*parameters, *statuses, limit + 1))
+        if len(rows) <= limit:
+            return Page(self._table.from_rows(rows), None)
+        rows.pop()
+        last = rows[-1]
+        return Page(self._table.from_rows(rows), _cursor(last[self._created_at] + last[0], query))
+
+    def walk(self, connection: Connection, *, status: str | Iterable[str] | None = None, **query: Any) -> Iterator[R]:
+        """Yield the records of all pages. Each page is a statement of its own: no transaction stays open in between."""
+        statuses = None if status is None else self._texts(status)
+        page = functools.partial(self.page, connection, status=statuses, limit=500, **query)
+
+        def records() -> Iterator[R]:
+            found = page()
+            yield from found.items
+            while found.next is not None:
+                found = page(after=found.next)
+                yield from found.items
+
+        return records()
+
+    def count(
+        self,
+        connection: Connection,
+        *,
+        status: str | Iterable[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        **equal: str | None,
+    ) -> int:
+        """Return how many records the pages hold together."""
+        statuses = self._texts(status)
+        if status is not None and not statuses:
+            return 0
+        filters = _given(equal)
+        parameters = [*filters.values()]
+        earliest, latest = bounds(since, until)
+        if since is not None:
+            parameters.append(earliest)
+        if until is not None:
+            parameters.append(latest)
+        shape = _Shape(tuple(filters), len(statuses), since is not None, until is not None)
+        number: int = fetch(connection, _count_sql(self._table, shape), (*parameters, *statuses))[0][0]
+        return number
+
+    def _texts(self, status: str | Iterable[str] | None) -> tuple[str, ...]:
+        """Return the statuses as texts, each once and sorted."""
+        given = [status] if isinstance(status, str) else status or ()
+        return tuple(sorted({self._status(item).value for item in given}))
+
+
+def _given(filters: dict[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in filters.items() if value is not None}
+
+
 @functools.cache
-def listing(
-    table: str,
-    columns: str,
-    equal: tuple[str, ...],
-    column: str | None,
-    choices: int,
-    oldest_first: bool,  # noqa: FBT001 - by name, a call of a cached function takes twice as long
-    begins: bool,  # noqa: FBT001
-    ends: bool,  # noqa: FBT001
-) -> str:
+def _page_sql(table: Table[Any], shape: _Shape) -> str:
     """Return the SELECT of a page: one walk along an index, or a merge of several, without a sort.
 
-    `equal` are columns compared with one value each. `column` is compared with `choices` values: one walk for each,
-    because `IN` would collect the rows of all and sort them. SQLite looks at a bound again in every row, so that one
-    which excludes nothing is left out: with both a page takes 1.15 times as long.
+    There is one walk for each status, because `IN` would collect the rows of all and sort them. SQLite looks at a bound
+    again in every row, so that one which excludes nothing is left out.
 
     Parameters, in order: one for each of `equal`, `(created_at, id)` where the page begins if it `begins`, `created_at`
-    where the listing ends if it `ends`, one for each choice, the limit.
+    where the listing ends if it `ends`, one for each status, the limit.
     """
-    here, end, order = (">", "<", "ASC") if oldest_first else ("<", ">=", "DESC")
+    here, end, order = (">", "<", "ASC") if shape.oldest_first else ("<", ">=", "DESC")
     number = itertools.count(1)
-    conditions = [f"{name} = ${next(number)}" for name in equal]
-    if begins:
+    conditions = [f"{name} = ${next(number)}" for name in shape.equal]
+    if shape.begins:
         conditions.append(f"(created_at, id) {here} (${next(number)}, ${next(number)})")
-    if ends:
+    if shape.ends:
         conditions.append(f"created_at {end} ${next(number)}")
-    branches = [
-        f"SELECT {columns} FROM {table} WHERE {' AND '.join([*conditions, *choice])}"
-        for choice in [[f"{column} = ${next(number)}"] for _ in range(choices)] or [[]]
+    walks = [
+        f"SELECT {table.listed} FROM {table.name} WHERE {' AND '.join([*conditions, *choice])}"
+        for choice in [[f"status = ${next(number)}"] for _ in range(shape.statuses)] or [[]]
     ]
-    return " UNION ALL ".join(branches) + f" ORDER BY created_at {order}, id {order} LIMIT ${next(number)}"
-
-
-def find_page(
-    connection: Connection,
-    table: Table[Any],
-    *,
-    equal: dict[str, str | None],
-    column: str | None = None,
-    choices: Sequence[str] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-    oldest_first: bool = False,
-    limit: int = 50,
-    after: str | None = None,
-) -> Page[Any]:
-    """Return a page of the table's records by creation time.
-
-    A filter that is None does not apply; `choices` of nothing match nothing.
-
-    Raises:
-        ValueError: The limit is not from 1 to 1000.
-        InvalidCursor: `after` is not from a page of this query.
-    """
-    check_limit(limit)
-    if choices is None:
-        choices = ()
-    elif not choices:
-        return Page([], None)
-    filters = {}
-    for name, value in equal.items():
-        if value is not None:
-            filters[name] = value  # noqa: PERF403 - a comprehension is a call, and takes twice as long
-    earliest, latest = bounds(since, until)
-    query = (table.name, filters, choices, earliest, latest, oldest_first)
-    if oldest_first:
-        begins, here, ends, end = since is not None, earliest, until is not None, latest
-    else:
-        begins, here, ends, end = until is not None, latest, since is not None, earliest
-    # Unfiltered, it is bounded at both ends: without any bound it would be a scan, and with one alone ANALYZE may talk the
-    # planner into a skip-scan of another index and a sort of the whole table.
-    ends = ends or not (filters or choices)
-    parameters = [*filters.values()]
-    if after is not None:
-        begins = True
-        parameters += _position(after, query)
-    elif begins:
-        parameters += (here, "")  # no id is empty: (time, "") is before every row of that time
-    if ends:
-        parameters.append(end)
-    sql = listing(table.name, table.listed, tuple(filters), column, len(choices), oldest_first, begins, ends)
-    rows = fetch(connection, sql, (*parameters, *choices, limit + 1))
-    if len(rows) <= limit:
-        return Page(table.from_rows(rows), None)
-    rows.pop()
-    last = rows[-1]
-    return Page(table.from_rows(rows), _cursor(last[table.columns.index("created_at")] + last[0], query))
+    return " UNION ALL ".join(walks) + f" ORDER BY created_at {order}, id {order} LIMIT ${next(number)}"
 
 
 @functools.cache
-def _counting(
-    table: str,
-    equal: tuple[str, ...],
-    column: str | None,
-    choices: int,
-    begins: bool,  # noqa: FBT001 - as `listing`
-    ends: bool,  # noqa: FBT001
-) -> str:
+def _count_sql(table: Table[Any], shape: _Shape) -> str:
     number = itertools.count(1)
-    conditions = [f"{name} = ${next(number)}" for name in equal]
-    if begins:
+    conditions = [f"{name} = ${next(number)}" for name in shape.equal]
+    if shape.begins:
         conditions.append(f"created_at >= ${next(number)}")
-    if ends:
+    if shape.ends:
         conditions.append(f"created_at < ${next(number)}")
-    if choices:
-        conditions.append(f"{column} IN ({', '.join(f'${next(number)}' for _ in range(choices))})")
+    if shape.statuses:
+        conditions.append(f"status IN ({', '.join(f'${next(number)}' for _ in range(shape.statuses))})")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-    return f"SELECT count(*) FROM {table}{where}"
-
-
-def count_rows(
-    connection: Connection,
-    table: Table[Any],
-    *,
-    equal: dict[str, str | None],
-    column: str | None = None,
-    choices: Sequence[str] | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> int:
-    """Return how many rows `find_page` would go through with these filters."""
-    if choices is None:
-        choices = ()
-    elif not choices:
-        return 0
-    filters = {name: value for name, value in equal.items() if value is not None}
-    earliest, latest = bounds(since, until)
-    begins, ends = since is not None, until is not None
-    sql = _counting(table.name, tuple(filters), column, len(choices), begins, ends)
-    parameters = (*filters.values(), *([earliest] if begins else []), *([latest] if ends else []), *choices)
-    number: int = fetch(connection, sql, parameters)[0][0]
-    return number
+    return f"SELECT count(*) FROM {table.name}{where}"
 
 
 def bounds(since: datetime | None, until: datetime | None) -> tuple[str, str]:
@@ -194,27 +218,6 @@ def bounds(since: datetime | None, until: datetime | None) -> tuple[str, str]:
         _BEGINNING if since is None else codec.time_to_text(codec.millisecond(since)),
         _END if until is None else codec.time_to_text(codec.millisecond(until)),
     )
-
-
-def walk(page_after: Callable[[str | None], Page[R]]) -> Iterator[R]:
-    """Yield the records of all pages. Each page is a statement of its own: no transaction stays open in between."""
-    cursor = None
-    while True:
-        page = page_after(cursor)
-        yield from page.items
-        if page.next is None:
-            return
-        cursor = page.next
-
-
-def check_limit(limit: int) -> None:
-    """Refuse a limit outside of 1 to `MAX_LIMIT`.
-
-    Raises:
-        ValueError: It is.
-    """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
-        raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}")
 
 
 # ---------------------------------------------------------------- cursor

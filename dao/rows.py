@@ -30,7 +30,7 @@ __all__ = ["CONFIGURATIONS", "SESSIONS", "TASKS", "TOOL_EXECUTIONS", "WORKFLOWS"
 R = TypeVar("R", bound=Stored)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Table(Generic[R]):
     """A table as its module's SQL and functions need it.
 

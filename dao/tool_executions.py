@@ -12,7 +12,7 @@ import attrs
 from dao import codec, crud
 from dao.engine import Connection, fetch, missing_parent, transaction, write
 from dao.errors import ForeignKeyViolation
-from dao.listing import Page, bounds, count_rows, find_page, walk
+from dao.listing import Listing, Page, bounds
 from dao.records import ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
 
@@ -86,6 +86,9 @@ class ToolStatistics:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as a dict that any JSON encoder takes."""
         return attrs.asdict(self)
+
+
+_LISTING = Listing(TOOL_EXECUTIONS, ToolStatus)
 
 
 def start(
@@ -203,12 +206,11 @@ def find(
         ValueError: The limit is not from 1 to 1000, or the status is unknown.
         InvalidCursor: `after` is not from a page of this query.
     """
-    return find_page(
+    return _LISTING.page(
         connection,
-        TOOL_EXECUTIONS,
-        equal={"tool_name": tool_name, "task_id": task_id},
-        column="status",
-        choices=crud.choices(ToolStatus, status),
+        tool_name=tool_name,
+        status=status,
+        task_id=task_id,
         since=since,
         until=until,
         oldest_first=oldest_first,
@@ -228,19 +230,14 @@ def iter_all(
     oldest_first: bool = False,
 ) -> Iterator[ToolExecution]:
     """Yield all tool executions that `find` would, fetched a few hundred at a time: others may write in between."""
-    statuses = crud.choices(ToolStatus, status)
-    return walk(
-        lambda after: find(
-            connection,
-            tool_name=tool_name,
-            status=statuses,
-            task_id=task_id,
-            since=since,
-            until=until,
-            oldest_first=oldest_first,
-            limit=500,
-            after=after,
-        )
+    return _LISTING.walk(
+        connection,
+        tool_name=tool_name,
+        status=status,
+        task_id=task_id,
+        since=since,
+        until=until,
+        oldest_first=oldest_first,
     )
 
 
@@ -254,12 +251,11 @@ def count(
     until: datetime | None = None,
 ) -> int:
     """Return how many tool executions `find` would list. Goes through all of them in an index."""
-    return count_rows(
+    return _LISTING.count(
         connection,
-        TOOL_EXECUTIONS,
-        equal={"tool_name": tool_name, "task_id": task_id},
-        column="status",
-        choices=crud.choices(ToolStatus, status),
+        tool_name=tool_name,
+        status=status,
+        task_id=task_id,
         since=since,
         until=until,
     )

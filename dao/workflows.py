@@ -7,7 +7,7 @@ from datetime import datetime
 
 from dao import crud
 from dao.engine import Connection, execute_many, fetch, write
-from dao.listing import Page, count_rows, find_page, walk
+from dao.listing import Listing, Page
 from dao.records import Workflow, WorkflowStatus
 from dao.rows import WORKFLOWS
 
@@ -34,6 +34,8 @@ _UPDATE = WORKFLOWS.update
 _SET_STATUS = "UPDATE workflows SET status = $1 WHERE id = $2 RETURNING id"
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM workflows GROUP BY status"
 _ONE_OF_STATUS = "SELECT id FROM workflows WHERE status = $1 LIMIT 1"
+
+_LISTING = Listing(WORKFLOWS, WorkflowStatus)
 
 
 def create(connection: Connection, workflow: Workflow) -> None:
@@ -119,12 +121,9 @@ def find(
         ValueError: The limit is not from 1 to 1000, or the status is unknown.
         InvalidCursor: `after` is not from a page of this query.
     """
-    return find_page(
+    return _LISTING.page(
         connection,
-        WORKFLOWS,
-        equal={},
-        column="status",
-        choices=crud.choices(WorkflowStatus, status),
+        status=status,
         since=since,
         until=until,
         oldest_first=oldest_first,
@@ -142,11 +141,12 @@ def iter_all(
     oldest_first: bool = False,
 ) -> Iterator[Workflow]:
     """Yield all workflows that `find` would, fetched a few hundred at a time: others may write in between."""
-    statuses = crud.choices(WorkflowStatus, status)
-    return walk(
-        lambda after: find(
-            connection, status=statuses, since=since, until=until, oldest_first=oldest_first, limit=500, after=after
-        )
+    return _LISTING.walk(
+        connection,
+        status=status,
+        since=since,
+        until=until,
+        oldest_first=oldest_first,
     )
 
 
@@ -158,12 +158,9 @@ def count(
     until: datetime | None = None,
 ) -> int:
     """Return how many workflows `find` would list. Goes through all of them in an index."""
-    return count_rows(
+    return _LISTING.count(
         connection,
-        WORKFLOWS,
-        equal={},
-        column="status",
-        choices=crud.choices(WorkflowStatus, status),
+        status=status,
         since=since,
         until=until,
     )
