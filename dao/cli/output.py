@@ -256,9 +256,9 @@ class Output:
     def plan(self, database: str, steps: Sequence[migrate.Step]) -> None:
         """Print the steps that would run."""
         for step in steps:
-            how = "" if step.transactional else ", alone and outside of a transaction"
-            how += ", alone and with foreign keys enforced" if step.foreign_keys else ""
-            source = step.path or "the ledger"
+            how = "" if step.script.transactional else ", alone and outside of a transaction"
+            how += ", alone and with foreign keys enforced" if step.script.foreign_keys else ""
+            source = step.script.path or "the ledger"
             verb = "apply" if step.direction == "apply" else "roll back"
             self.line(f"{verb} {step.id} (from {source}{how})")
             if step.drops:
@@ -272,9 +272,9 @@ class Output:
                     {
                         "id": step.id,
                         "direction": step.direction,
-                        "path": None if step.path is None else str(step.path),
-                        "transactional": step.transactional,
-                        "foreign_keys": step.foreign_keys,
+                        "path": None if step.script.path is None else str(step.script.path),
+                        "transactional": step.script.transactional,
+                        "foreign_keys": step.script.foreign_keys,
                         "drops": list(step.drops),
                     }
                     for step in steps

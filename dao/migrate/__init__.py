@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from dao.migrate.run.verbs import apply, plan, redo, reset, rollback
     from dao.migrate.schema.dump import dump
     from dao.migrate.scripts.load import default_folder, load
-    from dao.migrate.scripts.migration import Migration
+    from dao.migrate.scripts.migration import Migration, Script
     from dao.migrate.scripts.new import new
     from dao.migrate.values import (
         SNAPSHOTS,
@@ -72,6 +72,7 @@ __all__ = [
     "Report",
     "Restored",
     "Result",
+    "Script",
     "Snapshot",
     "Snapshotted",
     "Started",
@@ -121,7 +122,7 @@ _NAMES = {
     "run.verbs": ("apply", "plan", "redo", "reset", "rollback"),
     "schema.dump": ("dump",),
     "scripts.load": ("default_folder", "load"),
-    "scripts.migration": ("Migration",),
+    "scripts.migration": ("Migration", "Script"),
     "scripts.new": ("new",),
     "values": (
         "SNAPSHOTS",

@@ -12,7 +12,7 @@ import attrs
 
 from dao.errors import visible
 from dao.migrate.scripts.directives import Allowance, name_in_list
-from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.migration import Migration, Script
 
 __all__ = [
     "SNAPSHOTS",
@@ -135,37 +135,36 @@ Direction = Literal["apply", "rollback"]
 
 @attrs.frozen(kw_only=True)
 class Step:
-    """A script to run. `path` is None for a rollback script that only the ledger has still.
+    """A migration to apply or to roll back.
 
-    `drops`, in a plan of a rollback, is what its own migration made and the script takes away, as `tasks.priority`.
+    `drops`, in a plan of a rollback, is what the migration made and its rollback takes away, as `tasks.priority`.
     """
 
-    id: str
-    direction: Direction
     migration: Migration
-    text: str = attrs.field(repr=False)
-    path: Path | None
+    direction: Direction
     drops: tuple[str, ...] = ()
 
     @property
+    def id(self) -> str:
+        """The id of its migration."""
+        return self.migration.id
+
+    @property
+    def script(self) -> Script:
+        """The script to run.
+
+        Raises:
+            ValueError: It is a rollback, and the migration has no script for that.
+        """
+        script = self.migration.up if self.direction == "apply" else self.migration.down
+        if script is None:
+            raise ValueError(f"{self.id} has no rollback script")
+        return script
+
+    @property
     def key(self) -> tuple[str, str]:
-        """What tells it from all others of a run, which may undo a migration and apply it again."""
+        """The pair that tells it from all others of a run, which may undo a migration and apply it again."""
         return self.id, self.direction
-
-    @property
-    def transactional(self) -> bool:
-        """Whether the script runs in the transaction of its neighbours, and not alone, between transactions."""
-        return self.migration.transactional if self.direction == "apply" else self.migration.rollback_transactional
-
-    @property
-    def foreign_keys(self) -> bool:
-        """Whether the script runs with foreign keys enforced, in a transaction of its own."""
-        return self.migration.foreign_keys if self.direction == "apply" else self.migration.rollback_foreign_keys
-
-    @property
-    def allows(self) -> Allowance:
-        """What the script may lose."""
-        return self.migration.allows if self.direction == "apply" else self.migration.rollback_allows
 
 
 @attrs.frozen

@@ -165,7 +165,7 @@ def made_by(path: Path, tool: str, folder: Path, applied: Sequence[int]) -> list
         execute(path, f"INSERT INTO {table} (version_id, is_applied) VALUES (0, 1)")
     migrations = [migrate.load(folder)[place] for place in applied]
     for number, migration in enumerate(migrations, 1):
-        execute(path, migration.text)
+        execute(path, migration.up.text)
         if tool in {"golang-migrate", "alembic"}:
             execute(path, f"DELETE FROM {table}")
         columns, values = row(tool, migration.path, migration.id, number)
@@ -209,7 +209,7 @@ def test_adopt_marks_what_the_tool_applied_and_leaves_its_table(path, url, tool,
     assert (current.ids("applied"), len(current.ids("pending")), len(current.migrations)) == (applied, 2, 4)
     assert current.drift == ()
     assert query(path, "SELECT count(*) FROM _dao_schema") == [(1,)]  # so that the next look at the drift is cheap
-    texts = {migration.id: (migration.text, migration.rollback_text) for migration in migrate.load(folder)}
+    texts = {migration.id: (migration.up.text, migration.down.text) for migration in migrate.load(folder)}
     kept = query(path, "SELECT migration_id, apply_text, rollback_text FROM _dao_migration ORDER BY applied_at_utc")
     assert kept == [(id, *texts[id]) for id in applied]
     assert {(deed.operation, deed.id, deed.detail) for deed in migrate.history(url) if deed.tool_version} == {
@@ -416,7 +416,7 @@ def test_adopt_version_without_a_file_is_refused(path, tool, folder):
         refused(path, MigrationError, "no migration '0009' is in the folder", tool, folder, to="0009")
         return
     gone = [migration for migration in migrate.load(folder) if migration.id == applied[2]]
-    for file in {gone[0].path, gone[0].rollback_path}:
+    for file in {gone[0].up.path, gone[0].down.path}:
         file.unlink()
     if tool == "diesel":
         gone[0].path.parent.rmdir()

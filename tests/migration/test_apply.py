@@ -37,10 +37,10 @@ def test_apply_ledger_row_holds_checksums_and_both_texts(path, url, three):
         (
             migration.id,
             "applied",
-            checksum(migration.text),
-            checksum(migration.rollback_text),
-            migration.text,
-            migration.rollback_text,
+            checksum(migration.up.text),
+            checksum(migration.down.text),
+            migration.up.text,
+            migration.down.text,
             times[migration.id],
         )
         for migration in migrate.load(three)

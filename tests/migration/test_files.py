@@ -49,7 +49,7 @@ def test_load_accepted_layout_pairs_scripts_by_id(tmp_path, names, expected):
     """Both conventions for the names of a pair are read, and may stand side by side."""
     folder = write(tmp_path / "sql", dict.fromkeys(names, A_TABLE))
     found = migrate.load(folder)
-    assert {migration.id: migration.rollback_path for migration in found} == {
+    assert {migration.id: migration.down and migration.down.path for migration in found} == {
         id: name and folder / name for id, name in expected.items()
     }
     assert {migration.path.name for migration in found} <= set(names)
@@ -61,10 +61,8 @@ def test_load_migration_holds_both_texts_and_paths(tmp_path):
     assert migrate.load(folder) == [
         migrate.Migration(
             id="1_a",
-            path=folder / "1_a.sql",
-            text=A_TABLE,
-            rollback_path=folder / "1_a.rollback.sql",
-            rollback_text="DROP TABLE a;",
+            up=migrate.Script(path=folder / "1_a.sql", text=A_TABLE),
+            down=migrate.Script(path=folder / "1_a.rollback.sql", text="DROP TABLE a;"),
         )
     ]
 
@@ -89,7 +87,7 @@ def test_load_link_to_file_is_read(tmp_path):
     """A link that leads to a file is a migration like another."""
     write(tmp_path / "shared", {"x.sql": A_TABLE})
     folder = write(tmp_path / "sql", {"1_a.sql": lambda path: path.symlink_to("../shared/x.sql")})
-    assert [(migration.id, migration.text) for migration in migrate.load(folder)] == [("1_a", A_TABLE)]
+    assert [(migration.id, migration.up.text) for migration in migrate.load(folder)] == [("1_a", A_TABLE)]
 
 
 def test_load_without_folder_reads_the_packages_own():
@@ -176,7 +174,7 @@ def test_load_directives_are_those_that_yoyo_reads(tmp_path, header, depends, tr
     script = header + A_TABLE
     folder = write(tmp_path / "sql", {"1_a.sql": A_TABLE, "2_b.sql": A_TABLE, "3_c.sql": script})
     migration = migrate.load(folder)[-1]
-    assert (migration.depends, migration.transactional) == (depends, transactional)
+    assert (migration.depends, migration.up.transactional) == (depends, transactional)
     theirs, _, _ = parse_metadata_from_sql_comments(script)
     assert set(theirs.get("depends", "").split()) == set(depends)
     assert (theirs.get("transactional", "true").strip().lower() == "true") == transactional
@@ -201,8 +199,8 @@ TEXT = "-- é\nCREATE TABLE a (\n  id\n);\n"
 def test_load_byte_order_mark_and_line_ends_leave_text_and_checksum(tmp_path, content):
     """How an editor saves a file does not change the script, and so not its checksum."""
     (migration,) = migrate.load(write(tmp_path / "sql", {"1_a.sql": content, "1_a.rollback.sql": content}))
-    assert migration.text == migration.rollback_text == TEXT
-    assert checksum(migration.text) == hashlib.sha256(TEXT.encode()).hexdigest()
+    assert migration.up.text == migration.down.text == TEXT
+    assert checksum(migration.up.text) == hashlib.sha256(TEXT.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -416,7 +414,7 @@ def test_new_pair_loads_and_is_irreversible_until_it_is_written(tmp_path):
     """A new pair is a migration that does nothing and cannot be undone."""
     migrate.new("a", write(tmp_path / "sql", {}), now=NOON)
     (migration,) = migrate.load(tmp_path / "sql")
-    assert not has_statement(migration.text)
+    assert not has_statement(migration.up.text)
     assert not migration.reversible
 
 

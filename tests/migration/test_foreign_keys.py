@@ -141,7 +141,7 @@ def test_rollback_has_its_own_directive(path, url, tmp_path):
     )
     migrate.apply(url, folder)
     (step,) = migrate.plan(url, folder, direction="rollback")
-    assert step.foreign_keys
+    assert step.script.foreign_keys
     (folder / "2.sql").unlink()
     (folder / "2.rollback.sql").unlink()
     assert ids(migrate.rollback(url, folder)) == ["2"]

@@ -140,8 +140,8 @@ def test_load_layout_has_the_names_as_ids(tmp_path, layout):
         flyway: ["V1__a", "V10__b"],
     }[layout]
     files = sorted(path for path in folder.rglob("*.sql"))
-    assert sorted({path for one in (first, second) for path in (one.path, one.rollback_path)}) == files
-    assert all(migration.reversible and migration.transactional for migration in (first, second))
+    assert sorted({path for one in (first, second) for path in (one.up.path, one.down.path)}) == files
+    assert all(migration.reversible and migration.up.transactional for migration in (first, second))
 
 
 def test_load_sqlx_simple_files_are_irreversible(tmp_path):
@@ -194,7 +194,7 @@ def test_load_any_layout_has_the_same_statements_in_the_same_order(tmp_path_fact
     for layout in LAYOUTS:
         folder = in_layout(tmp_path_factory.mktemp(layout.__name__), layout, migrations, windows=windows)
         found = migrate.load(folder)
-        assert [(statements(one.text), statements(one.rollback_text or "")) for one in found] == expected
+        assert [(statements(one.up.text), statements(one.down.text if one.down else "")) for one in found] == expected
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_load_goose_statement_ends_where_its_marker_says(tmp_path, body, expecte
     """A statement between goose's markers needs no semicolon, as it needs none for goose."""
     text = f"-- +goose Up\n-- +goose StatementBegin\n{body}\n-- +goose StatementEnd\nSELECT 2;\n"
     (migration,) = migrate.load(folder_of(tmp_path / "sql", {"1_a.sql": text}))
-    assert statements(migration.text) == [*expected, "SELECT 2"]
+    assert statements(migration.up.text) == [*expected, "SELECT 2"]
 
 
 # ---------------------------------------------------------------- run
@@ -302,7 +302,7 @@ def test_run_failure_in_a_section_names_the_line_of_the_file(url, tmp_path, text
         ({"1_a.sql": "-- migrate:up a:b transaction:false\n-- migrate:down transaction:true\n"}, (False, True)),
         ({"1_a.sql": "-- migrate:up\n-- transaction:false\n-- migrate:down\n"}, (True, True)),
         ({"1_a.sql": "-- +goose NO TRANSACTION\n-- +goose Up\nVACUUM;\n-- +goose Down\n"}, (False, False)),
-        ({"1_a.sql": "-- x\n\n-- +goose Up\nVACUUM;\n-- +goose no transaction\n"}, (False, False)),
+        ({"1_a.sql": "-- x\n\n-- +goose Up\nVACUUM;\n-- +goose no transaction\n"}, (False,)),
         ({"1_a.sql": "-- +goose Up\nVACUUM;\n-- +goose Down\n-- +goose NO TRANSACTION\n"}, (False, False)),
         ({"1_a.up.sql": "-- no-transaction\nVACUUM;", "1_a.down.sql": "SELECT 1;"}, (False, True)),
         ({"1_a.up.sql": "SELECT 1;", "1_a.down.sql": "-- no-transaction\nVACUUM;"}, (True, False)),
@@ -311,22 +311,22 @@ def test_run_failure_in_a_section_names_the_line_of_the_file(url, tmp_path, text
             {"1_a/up.sql": "VACUUM;", "1_a/down.sql": "", "1_a/metadata.toml": "run_in_transaction = false"},
             (False, False),
         ),
-        ({"1_a/up.sql": "SELECT 1;", "1_a/metadata.toml": "run_in_transaction = true\nx = 1"}, (True, True)),
+        ({"1_a/up.sql": "SELECT 1;", "1_a/metadata.toml": "run_in_transaction = true\nx = 1"}, (True,)),
         (
             {"V1__a.sql": "VACUUM;", "V1__a.sql.conf": "# x\n\nexecuteInTransaction = false\n", "U1__a.sql": ""},
             (False, False),
         ),
-        ({"V1__a.sql": "SELECT 1;", "V1__a.sql.conf": "executeInTransaction=true"}, (True, True)),
+        ({"V1__a.sql": "SELECT 1;", "V1__a.sql.conf": "executeInTransaction=true"}, (True,)),
         ({"1_a.sql": "-- transactional: false\nVACUUM;", "1_a.rollback.sql": ""}, (False, False)),
     ],
 )
 def test_load_script_outside_of_a_transaction_is_known(tmp_path, files, expected):
     """Each tool's own way to say that a script runs outside of a transaction is understood, for the scripts it means."""
     (migration,) = migrate.load(folder_of(tmp_path / "sql", files))
-    assert (migration.transactional, migration.rollback_transactional) == expected
+    assert tuple(script.transactional for script in (migration.up, migration.down) if script) == expected
     # the texts alone say it still, which are all that the ledger has
-    again = from_texts(migration.id, migration.text, migration.rollback_text, path=migration.path)
-    assert (again.transactional, again.rollback_transactional) == expected
+    again = from_texts(migration.id, migration.up.text, migration.down and migration.down.text)
+    assert tuple(script.transactional for script in (again.up, again.down) if script) == expected
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_load_directives_of_ours_stand_in_every_layout(tmp_path):
     }
     for name, files in texts.items():
         (migration,) = migrate.load(folder_of(tmp_path / name, files))
-        assert (migration.allows.any_table, migration.rollback_allows.loses("a")) == (True, True), name
+        assert (migration.up.allows.any_table, migration.down.allows.loses("a")) == (True, True), name
 
 
 # ---------------------------------------------------------------- order
@@ -496,7 +496,7 @@ def test_load_flyway_placeholders_turned_off_are_text(tmp_path):
     """Where Flyway is told to replace nothing, what looks like a placeholder is none."""
     files = {"V1__a.sql": "SELECT '${x}';", "V1__a.sql.conf": "placeholderReplacement=false"}
     (migration,) = migrate.load(folder_of(tmp_path / "sql", files))
-    assert migration.text == "SELECT '${x}';"
+    assert migration.up.text == "SELECT '${x}';"
 
 
 # ---------------------------------------------------------------- new
@@ -524,7 +524,7 @@ def test_new_among_another_tools_files_follows_them(tmp_path, there, expected):
     assert migrate.new("Add x", folder, now=NOON) == tuple(folder / name for name in expected)
     last = migrate.load(folder)[-1]
     assert last.path == folder / expected[0]
-    assert not has_statement(last.text)
+    assert not has_statement(last.up.text)
 
 
 @pytest.mark.parametrize(
@@ -541,4 +541,4 @@ def test_new_among_files_of_two_sections_is_one_with_both(tmp_path, there, expec
     folder = folder_of(tmp_path / "sql", there)
     assert migrate.new("Add x", folder, now=NOON) == (folder / expected,)
     last = migrate.load(folder)[-1]
-    assert (last.path, last.rollback_path, last.reversible) == (folder / expected, folder / expected, False)
+    assert (last.up.path, last.down.path, last.reversible) == (folder / expected, folder / expected, False)

@@ -704,7 +704,7 @@ def test_lint_whatever_the_scripts_never_raises(texts, cut):
         for number, text in enumerate(texts)
     ]
     for finding in lint(migrations):
-        text = next(one.text for one in migrations if one.id == finding.migration)
+        text = next(one.up.text for one in migrations if one.id == finding.migration)
         assert 1 <= finding.line <= text.count("\n") + 1
 
 

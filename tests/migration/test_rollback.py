@@ -171,7 +171,7 @@ def test_rollback_without_the_file_runs_the_ledgers_text(path, url, tmp_path):
     (folder / "0004_x.sql").unlink()
     (folder / "0004_x.rollback.sql").unlink()
     (step,) = migrate.plan(url, folder, direction="rollback", steps=1)
-    assert (step.id, step.text, step.path) == ("0004_x", "DROP TABLE x;", None)
+    assert (step.id, step.script.text, step.script.path) == ("0004_x", "DROP TABLE x;", None)
     assert ids(migrate.rollback(url, folder)) == ["0004_x"]
     assert tables(path) == ["a", "b", "c"]
     assert migrate.status(url, folder).is_current

@@ -65,24 +65,24 @@ def test_load_own_migrations_are_the_seven_pairs_in_order():
 def test_own_migration_is_a_pair_named_by_convention(migration):
     """A pair has a timestamp, lower case, a rollback, and runs in the transaction."""
     assert re.fullmatch(r"[0-9]{14}_[a-z][a-z0-9_]*", migration.id)
-    assert (migration.path.name, migration.rollback_path.name) == (
+    assert (migration.up.path.name, migration.down.path.name) == (
         f"{migration.id}.sql",
         f"{migration.id}.rollback.sql",
     )
     assert migration.reversible
-    assert migration.transactional
+    assert migration.up.transactional
     assert migration.depends == ()
 
 
 @EACH
 def test_own_migration_begins_with_what_for_what_it_locks_and_what_it_loses(migration):
     """The leading comment says what the script is for, what it locks or rewrites, and what its rollback loses."""
-    header = re.match(r"(?:--[^\n]*\n)+", migration.text)[0]
+    header = re.match(r"(?:--[^\n]*\n)+", migration.up.text)[0]
     assert re.match(r"-- [A-Z]", header)
     assert "ocks" in header
     assert "rewrites nothing" in header
     assert "Its rollback " in header
-    assert re.match(r"-- (?:Drops|Loses) [a-z ,_]+", migration.rollback_text)
+    assert re.match(r"-- (?:Drops|Loses) [a-z ,_]+", migration.down.text)
 
 
 @EACH
@@ -100,7 +100,7 @@ def test_own_folder_holds_nothing_but_the_pairs():
         "__pycache__",
         "README.md",
     }
-    assert shipped == {path.name for m in MIGRATIONS for path in (m.path, m.rollback_path)}
+    assert shipped == {path.name for m in MIGRATIONS for path in (m.up.path, m.down.path)}
 
 
 # ---------------------------------------------------------------- up, down, up

@@ -183,7 +183,7 @@ def test_fingerprint_knows_every_text_of_the_schema_but_no_ledger_and_no_row():
 def test_fingerprint_of_a_migrated_database_is_that_of_its_replay(theirs):
     """The live schema's text is what the replay in memory makes."""
     migrate.apply(theirs)
-    with schema.replayed((migration.id, migration.text) for migration in OWN) as memory:
+    with schema.replayed((migration.id, migration.up.text) for migration in OWN) as memory:
         assert schema.fingerprint(memory) == schema.fingerprint(theirs)
 
 
@@ -222,7 +222,7 @@ def test_dump_executed_in_an_empty_database_makes_the_same_schema(tmp_path):
     """The file is a script: whatever the objects need and whatever comments they end with."""
     migrations = numbered(tmp_path / "other", OTHERS, "ALTER TABLE c RENAME TO d; ALTER TABLE a ADD COLUMN z TEXT;")
     text = dump.dump(migrations)
-    made = read(*(migration.text for migration in migrations))
+    made = read(*(migration.up.text for migration in migrations))
     assert schema.differences(made, read(text)) == []
     assert len(made.objects) == 10
     connection = apsw.Connection(str(tmp_path / "plain.db"))
@@ -253,7 +253,7 @@ def test_dump_is_sorted_and_stable(tmp_path):
 
 def test_dump_of_own_migrations_executed_makes_what_they_make():
     """The schema file of this package is the schema of a migrated database."""
-    made = read(*(migration.text for migration in OWN))
+    made = read(*(migration.up.text for migration in OWN))
     assert schema.differences(made, read(dump.dump(OWN))) == []
 
 

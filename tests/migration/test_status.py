@@ -166,7 +166,11 @@ def test_plan_is_what_is_then_done(path, url, three, verb, arguments, applied):
 def test_plan_step_holds_the_script(url, three):
     """A step says what would run, and where it comes from."""
     step = migrate.plan(url, three, steps=1)[0]
-    assert (step.text, step.path, step.transactional) == (THREE["0001_a.sql"], three / "0001_a.sql", True)
+    assert (step.script.text, step.script.path, step.script.transactional) == (
+        THREE["0001_a.sql"],
+        three / "0001_a.sql",
+        True,
+    )
 
 
 def test_plan_refuses_what_the_run_would_refuse(url, tmp_path):
@@ -282,7 +286,7 @@ def test_assert_current_unknown_migrations_are_named(theirs, path, three):
     """A schema with migrations that the program does not know is too new for it, whatever is pending."""
     migrate.apply(theirs, three, steps=2)
     known = migrate.load(three)
-    known[1] = attrs.evolve(known[1], id="0002_x", text="SELECT 1;")
+    known[1] = migrate.Migration(id="0002_x", up=migrate.Script(path=known[1].path, text="SELECT 1;"))
     with pytest.raises(SchemaTooNew, match=rf"^{path} has migrations .* \(0002_b\): use a newer version") as caught:
         migrate.assert_current(theirs, known)
     assert caught.value.unknown == ("0002_b",)

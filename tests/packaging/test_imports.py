@@ -189,7 +189,7 @@ def test_default_folder_holds_the_seven_pairs():
     migrations = migrate.load()
     assert [migration.id for migration in migrations] == IDS
     assert {migration.path.parent for migration in migrations} == {default_folder()}
-    assert all(migration.reversible and migration.transactional for migration in migrations)
+    assert all(migration.reversible and migration.up.transactional for migration in migrations)
     assert sorted(path.name for path in default_folder().glob("*.sql")) == sorted(
         f"{id}{suffix}" for id in IDS for suffix in (".sql", ".rollback.sql")
     )

@@ -36,7 +36,7 @@ def applied(migrations: Sequence[Migration], state: Ledger) -> list[Script]:
     Raises:
         MigrationError: The stock yoyo applied one whose file has gone, so nobody has its text.
     """
-    files = {migration.id: migration.text for migration in migrations}
+    files = {migration.id: migration.up.text for migration in migrations}
     scripts: list[Script] = []
     for entry in state.entries:
         text = files.get(entry.id) if entry.text is None else entry.text
@@ -208,7 +208,7 @@ def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tup
     made = made_by(step, migrations, state)
     try:
         scripts = applied(migrations, state)
-        with schema.replayed([*scripts[: state.ids.index(step.id) + 1], (step.id, step.text)]) as after:
+        with schema.replayed([*scripts[: state.ids.index(step.id) + 1], (step.id, step.script.text)]) as after:
             left = schema.columns(after)
     except MigrationError:
         return ()

@@ -57,11 +57,10 @@ class Entry:
 
     def differs_from(self, migration: Migration) -> bool:
         """Return whether a file was changed since it was applied, as far as the ledger knows."""
-        if (self.text, self.rollback_text) == (migration.text, migration.rollback_text):
+        up, down = migration.up.text, migration.down.text if migration.down else None
+        if (self.text, self.rollback_text) == (up, down):
             return False  # of equal texts the checksums are, too
-        return self.checksum is not None and (
-            self.checksum != checksum(migration.text) or self.rollback_checksum != checksum(migration.rollback_text)
-        )
+        return self.checksum is not None and (self.checksum != checksum(up) or self.rollback_checksum != checksum(down))
 
 
 @attrs.frozen

@@ -157,7 +157,7 @@ def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished
 
     scripts = applied(files, before)
     own = [(entry.id, entry.text or "") for entry in state.entries if entry.id == id]
-    own = own or [(file.id, file.text) for file in files if file.id == id]
+    own = own or [(file.id, file.up.text) for file in files if file.id == id]
     return Unfinished(
         id=id,
         doing=state.unfinished[id],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import attrs
 
@@ -11,7 +10,7 @@ from dao import url
 from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError, visible
 from dao.migrate.ledger.entries import Entry, Ledger
 from dao.migrate.scripts.folder import normal
-from dao.migrate.scripts.migration import Migration, checksum, from_texts, has_statement, sort_key
+from dao.migrate.scripts.migration import Migration, Script, checksum, from_texts, has_statement, sort_key
 from dao.migrate.values import Step
 
 __all__ = ["Comparison", "compare", "find_id", "refuse", "to_apply", "to_roll_back"]
@@ -57,10 +56,10 @@ def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
     missing = [entry for entry in ledger.entries if entry.id not in files]
     changed = [entry for entry in ledger.entries if entry.id in files and entry.differs_from(files[entry.id])]
     # those whose text has gone from under their name
-    gone = [*missing, *(entry for entry in changed if entry.checksum != checksum(files[entry.id].text))]
+    gone = [*missing, *(entry for entry in changed if entry.checksum != checksum(files[entry.id].up.text))]
     by_text: dict[str | None, list[str]] = {}
     for id in [*pending, *(entry.id for entry in gone if entry.id in files)] if gone else ():
-        by_text.setdefault(checksum(files[id].text), []).append(id)
+        by_text.setdefault(checksum(files[id].up.text), []).append(id)
     return Comparison(
         pending=tuple(pending),
         changed=tuple(entry.id for entry in changed),
@@ -115,10 +114,7 @@ def to_apply(
         ids = [migration.id for migration in migrations]
         wanted = set(ids[: ids.index(find_id(to, ids)) + 1])
         pending = [migration for migration in pending if migration.id in wanted]
-    return [
-        Step(id=migration.id, direction="apply", migration=migration, text=migration.text, path=migration.path)
-        for migration in pending[: _number(steps)]
-    ]
+    return [Step(migration=migration, direction="apply") for migration in pending[: _number(steps)]]
 
 
 def to_roll_back(
@@ -164,21 +160,17 @@ def to_roll_back(
 
 
 def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
-    text = entry.rollback_text if file is None else file.rollback_text
+    migration = file or from_texts(entry.id, entry.text or "", entry.rollback_text)
     if redoing and file is not None and entry.text is not None and not has_statement(entry.text):
-        return Step(id=entry.id, direction="rollback", migration=file, text="", path=None)
-    if text is None or not has_statement(text):
-        where = "it has no rollback script" if text is None else "its rollback script holds no statement"
+        migration = attrs.evolve(migration, down=Script(path=None, text=""))
+    elif not migration.reversible:
+        where = "it has no rollback script" if migration.down is None else "its rollback script holds no statement"
         raise Irreversible(
             f"{entry.id} cannot be rolled back: {where}. Nothing was changed; write a new migration that undoes it, or "
             "restore a snapshot or backup (what was written since is lost)",
             migration=entry.id,
         )
-    if file is None:
-        # only the ledger has it still
-        migration = from_texts(entry.id, entry.text or "", text, path=Path(entry.id))
-        return Step(id=entry.id, direction="rollback", migration=migration, text=text, path=None)
-    return Step(id=entry.id, direction="rollback", migration=file, text=text, path=file.rollback_path)
+    return Step(migration=migration, direction="rollback")
 
 
 _UNFINISHED = (

@@ -83,7 +83,7 @@ def status(target: Target, migrations: Source = None) -> Status:
     rows = []
     for entry in state.entries:
         file = files.get(entry.id)
-        rollback_text = entry.rollback_text if file is None else file.rollback_text
+        reversible = has_statement(entry.rollback_text or "") if file is None else file.reversible
         where: State = (
             "unfinished"
             if entry.id in comparison.unfinished
@@ -97,7 +97,7 @@ def status(target: Target, migrations: Source = None) -> Status:
             MigrationStatus(
                 id=entry.id,
                 state=where,
-                reversible=rollback_text is not None and has_statement(rollback_text),
+                reversible=reversible,
                 renamed=comparison.renamed.get(entry.id),
                 applied_at=in_utc(entry.applied_at),
                 duration_ms=entry.duration_ms,

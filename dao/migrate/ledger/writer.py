@@ -198,16 +198,17 @@ class Writer:
         duration_ms: int | None,
         runner: tuple[str | None, int | None] = (None, None),
     ) -> None:
+        up, down = migration.up.text, migration.down.text if migration.down else None
         self._execute(
             _WRITE,
             (
                 migration.id,
                 applied_at,
                 state,
-                checksum(migration.text),
-                checksum(migration.rollback_text),
-                migration.text,
-                migration.rollback_text,
+                checksum(up),
+                checksum(down),
+                up,
+                down,
                 duration_ms,
                 _version.__version__,
                 *runner,

@@ -22,6 +22,7 @@ from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import Problem, Subject, listed, statement_problems
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration, sort_key
+from dao.migrate.scripts.migration import Script as Down
 
 __all__ = ["RULES", "Finding", "Rule", "Severity", "lint"]
 
@@ -88,51 +89,51 @@ def lint(migrations: Source = None) -> list[Finding]:
 def _pair(migration: Migration, replay: Replay, outcome: Outcome, number: int) -> list[_Linted]:
     """Lint both scripts of a pair, and leave the replay after the first."""
     script = replay.run(
-        migration.text,
+        migration.up.text,
         id=migration.id,
         path=migration.path,
-        transactional=migration.transactional,
-        foreign_keys=migration.foreign_keys,
+        transactional=migration.up.transactional,
+        foreign_keys=migration.up.foreign_keys,
     )
     subject = Subject(
         script=script,
         origin=script.before,
-        allows=migration.allows,
+        allows=migration.up.allows,
         is_rollback=False,
-        transactional=migration.transactional,
+        transactional=migration.up.transactional,
     )
     up = _Linted(migration, migration.path, script, list(_problems(subject, replay, outcome, number)), subject)
     if not script.statements:
         up.problems.append(("M027", None, "the script holds nothing but comments"))
         return [up]
-    if migration.rollback_text is None:
+    if migration.down is None:
         up.problems.append(("M017", None, f"{migration.id} has no rollback script"))
         return [up]
-    return [up, _rollback(migration, migration.rollback_text, script, replay, outcome, number)]
+    return [up, _rollback(migration, migration.down, script, replay, outcome, number)]
 
 
 def _rollback(
-    migration: Migration, text: str, applied: Script, replay: Replay, outcome: Outcome, number: int
+    migration: Migration, down: Down, applied: Script, replay: Replay, outcome: Outcome, number: int
 ) -> _Linted:
-    path = migration.rollback_path or migration.path
+    path = down.path or migration.path
     if not migration.reversible:
-        nothing = Script(text, (), replay.schema, replay.schema, None)
+        nothing = Script(down.text, (), replay.schema, replay.schema, None)
         return _Linted(migration, path, nothing, [("M018", None, "the rollback script holds nothing but comments")])
     other = replay.copy()
     try:
         script = other.run(
-            text,
+            down.text,
             id=migration.id,
             path=path,
-            transactional=migration.transactional,
-            foreign_keys=migration.rollback_foreign_keys,
+            transactional=down.transactional,
+            foreign_keys=down.foreign_keys,
         )
         subject = Subject(
             script=script,
             origin=applied.before,
-            allows=migration.rollback_allows,
+            allows=down.allows,
             is_rollback=True,
-            transactional=migration.transactional,
+            transactional=down.transactional,
         )
         problems = list(_problems(subject, other, outcome, number))
     finally:
@@ -150,7 +151,7 @@ def _together(linted: Sequence[_Linted]) -> Iterator[tuple[_Linted, Subject, Seq
     for one in linted:
         if one.subject is None:
             continue
-        alone = not one.migration.transactional or one.migration.foreign_keys
+        alone = not one.migration.up.transactional or one.migration.up.foreign_keys
         if one.subject.is_rollback or alone:
             found.append((one, one.subject, [one.subject]))
             batch = [] if alone else batch

@@ -98,7 +98,7 @@ def _note_losses(rehearsed: list[Rehearsed], todo: Sequence[Step], guard: Guard,
     lost = guard.losses()
     for number, (step, one) in enumerate(zip(todo, rehearsed, strict=False)):
         if losses := tuple(loss for source, loss in lost if source == step.key):
-            undeclared = tuple(loss for loss in losses if not loss.is_declared(step.allows | allowed))
+            undeclared = tuple(loss for loss in losses if not loss.is_declared(step.script.allows | allowed))
             rehearsed[number] = attrs.evolve(one, losses=losses, undeclared=undeclared)
 
 

@@ -131,7 +131,7 @@ class _Rehearsing:
         self.children = children(copy)
         self.bytes_before = size_of(copy)
         # a run that cannot be undone is the only one
-        self.first = step.transactional
+        self.first = step.script.transactional
         self.times = Times()
         # what the latest run did, which may have failed after that
         self.done: Result | None = None
@@ -157,7 +157,7 @@ class _Rehearsing:
         page: int = self.copy.pragma("page_size")
         found = Rehearsed(
             id=self.step.id,
-            path=None if self.step.path is None else str(self.step.path),
+            path=None if self.step.script.path is None else str(self.step.script.path),
             failure=failure,
             violations=violations,
             notices=tuple(self.notices),
@@ -196,7 +196,7 @@ class _Rehearsing:
             self._run_once()
             return
         self.first = False
-        if self.drops and self.children and not self.step.foreign_keys:
+        if self.drops and self.children and not self.step.script.foreign_keys:
             with self.keys.of(self.children):
                 self._try_enforced()
         with self.keys.of(self.shrunk):
@@ -264,7 +264,7 @@ class _Rehearsing:
 
     def _rebuilt(self, after: State) -> list[str]:
         # VACUUM, which runs outside of a transaction, numbers anew
-        return rebuilt(self.before, after, self.copy.dropped, by_number=self.step.transactional)
+        return rebuilt(self.before, after, self.copy.dropped, by_number=self.step.script.transactional)
 
     # ------------------------------------------------------------ foreign keys enforced
 
@@ -299,9 +299,9 @@ class _Rehearsing:
                 step = self.step
                 run_script(
                     self.copy,
-                    step.text,
+                    step.script.text,
                     migration=step.id,
-                    path=step.path,
+                    path=step.script.path,
                     transactional=True,
                     notice=lambda _text: None,
                 )

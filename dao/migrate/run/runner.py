@@ -122,7 +122,7 @@ def run(
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
                 if prepare is not None:
                     _refuse_parts(todo)
-                if todo and todo[0].foreign_keys != enforced:
+                if todo and todo[0].script.foreign_keys != enforced:
                     # that can be set between two transactions only
                     enforced = not enforced
                     continue
@@ -223,7 +223,9 @@ def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:
     """Return the steps from the first that share a transaction; none if the first cannot be in one."""
     batch: list[Step] = []
     for step in todo:
-        if not step.transactional or (batch and (each or step.foreign_keys or batch[0].foreign_keys)):
+        if not step.script.transactional or (
+            batch and (each or step.script.foreign_keys or batch[0].script.foreign_keys)
+        ):
             break
         batch.append(step)
     return batch
@@ -231,7 +233,7 @@ def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:
 
 def _refuse_parts(todo: Sequence[Step]) -> None:
     """Refuse scripts that need a transaction of their own where all of them must share one."""
-    alone = [step.id for step in todo if step.foreign_keys or not step.transactional]
+    alone = [step.id for step in todo if step.script.foreign_keys or not step.script.transactional]
     if alone:
         raise MigrationError(
             f"these do not run in the transaction of the others ({', '.join(alone)}), so a failure could come after "
@@ -256,7 +258,9 @@ def _run_inside(connection: Connection, step: Step, world: _World, tell: Report)
     if not connection.in_transaction:
         # a conflict clause or trigger with ROLLBACK that did not raise
         raise MigrationFailed(
-            f"{step.path or step.id}: the script ended the run's transaction", migration=step.id, path=step.path
+            f"{step.script.path or step.id}: the script ended the run's transaction",
+            migration=step.id,
+            path=step.script.path,
         )
     tell(Finished(result))
     return result
@@ -293,9 +297,9 @@ def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) 
         result = _run_script(connection, step, world.guard, tell)
         if connection.in_transaction:
             raise MigrationFailed(
-                f"{step.path or step.id}: the script left a transaction open, which was rolled back",
+                f"{step.script.path or step.id}: the script left a transaction open, which was rolled back",
                 migration=step.id,
-                path=step.path,
+                path=step.script.path,
             )
         with exclusive(connection):
             (result,) = _with_losses([step], [result], world)
@@ -341,10 +345,10 @@ def _run_script(connection: Connection, step: Step, guard: Guard, tell: Report) 
     begun = time.perf_counter()
     ran = run_script(
         connection,
-        step.text,
+        step.script.text,
         migration=step.id,
-        path=step.path,
-        transactional=step.transactional,
+        path=step.script.path,
+        transactional=step.script.transactional,
         notice=notice,
         guard=guard,
     )
@@ -364,12 +368,12 @@ def _with_losses(steps: Sequence[Step], done: Sequence[Result], world: _World) -
     lost = world.guard.losses()
     losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
     if not world.allow_data_loss:
-        refuse([(step.path, step.id, _undeclared(step, losses[step.key], world)) for step in steps])
+        refuse([(step.script.path, step.id, _undeclared(step, losses[step.key], world)) for step in steps])
     return [attrs.evolve(result, losses=losses[step.key]) for step, result in zip(steps, done, strict=True)]
 
 
 def _undeclared(step: Step, losses: Sequence[Loss], world: _World) -> list[Loss]:
-    losses = [loss for loss in losses if not loss.is_declared(step.allows | world.allowed)]
+    losses = [loss for loss in losses if not loss.is_declared(step.script.allows | world.allowed)]
     if losses and step.direction == "rollback":
         made = drift.made_by(step, world.migrations, world.ledger)
         losses = [loss for loss in losses if not made.has(loss.table, loss.column)]

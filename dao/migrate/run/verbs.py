@@ -175,12 +175,8 @@ def redo(
         missing = again - {migration.id for migration in files}
         if missing:
             refuse(attrs.evolve(compare(files, state), missing=tuple(sorted(missing)), changed=()), state)
-        forth = [
-            Step(id=migration.id, direction="apply", migration=migration, text=migration.text, path=migration.path)
-            for migration in files
-            if migration.id in again
-        ]
-        return [*back, *forth]
+        forth = [migration for migration in files if migration.id in again]
+        return [*back, *(Step(migration=migration, direction="apply") for migration in forth)]
 
     with opened(existing(target), report=report) as connection:
         if not decide(entries.read(connection)):
@@ -205,7 +201,7 @@ def _as_applied(migration: Migration, state: Ledger) -> Migration:
         return migration
     if entry.rollback_text is None or not has_statement(entry.rollback_text):
         return migration  # its rollback was written since
-    return from_texts(migration.id, entry.text, entry.rollback_text, path=migration.path)
+    return from_texts(migration.id, entry.text, entry.rollback_text)
 
 
 def plan(
@@ -257,7 +253,7 @@ def reset(
                     f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
                     "this command to drop. Nothing was changed; drop that first, or the whole file, if that is what you want"
                 )
-            alone = [migration.id for migration in files if not migration.transactional]
+            alone = [migration.id for migration in files if not migration.up.transactional]
             if alone:
                 raise MigrationError(
                     f"these do not run in a transaction ({', '.join(alone)}), so a reset could fail after everything was "

@@ -36,7 +36,7 @@ def dump(migrations: Source = None) -> str:
         MigrationError: One of them fails in an empty database.
     """
     files = loaded(migrations)
-    with replayed(((migration.id, migration.text) for migration in files), patience=math.inf) as connection:
+    with replayed(((migration.id, migration.up.text) for migration in files), patience=math.inf) as connection:
         rows: list[Any] = connection.execute(_STATEMENTS).fetchall()
     header = _HEADER.format(last=files[-1].id if files else "none")
     return "\n".join([header, *(f"{_ended(sql)}\n" for (sql,) in rows)])

@@ -17,6 +17,7 @@ from dao.migrate.scripts.statements import broken_off, has_statement, start_of_s
 
 __all__ = [
     "Migration",
+    "Script",
     "checksum",
     "from_texts",
     "has_statement",
@@ -27,31 +28,43 @@ __all__ = [
 
 
 @attrs.frozen(kw_only=True)
-class Migration:
-    """A pair of scripts. The texts have LF line ends and no byte order mark; `path` is where the first came from.
+class Script:
+    """The text of a script, with LF line ends and without a byte order mark, and how it says that it is to run.
 
-    `depends` holds the ids that must be applied before. `transactional` is false if the script says that it must run
-    outside of a transaction. `foreign_keys`: it is to run with foreign keys enforced. `allows`: what it may lose. Those
-    that begin with `rollback_` are the same of the second script.
+    `path` is None for one that only the ledger still has. `transactional` is false if it must run outside of a transaction,
+    `foreign_keys` true if foreign keys are to be enforced meanwhile. `allows` is what it may lose.
     """
 
-    id: str
-    path: Path
+    path: Path | None
     text: str = attrs.field(repr=False)
-    rollback_path: Path | None = None
-    rollback_text: str | None = attrs.field(default=None, repr=False)
-    depends: tuple[str, ...] = ()
     transactional: bool = True
     foreign_keys: bool = False
     allows: directives.Allowance = directives.NOTHING_ALLOWED
-    rollback_transactional: bool = True
-    rollback_foreign_keys: bool = False
-    rollback_allows: directives.Allowance = directives.NOTHING_ALLOWED
+
+
+@attrs.frozen(kw_only=True)
+class Migration:
+    """A pair of scripts: `up` applies it, `down` rolls it back. `depends` holds the ids that must be applied before."""
+
+    id: str
+    up: Script
+    down: Script | None = None
+    depends: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The file of the first script; the id, where only the ledger still has that."""
+        return self.up.path or Path(self.id)
+
+    @property
+    def allows(self) -> directives.Allowance:
+        """What either script may lose."""
+        return self.up.allows | self.down.allows if self.down else self.up.allows
 
     @property
     def reversible(self) -> bool:
         """Whether there is a rollback script that holds a statement."""
-        return self.rollback_text is not None and has_statement(self.rollback_text)
+        return self.down is not None and has_statement(self.down.text)
 
 
 def refuse_broken_off(path: Path, text: str) -> None:
@@ -81,42 +94,36 @@ def checksum(text: str | None) -> str | None:
 
 
 def from_texts(
-    id: str, text: str, rollback_text: str | None, *, path: Path, rollback_path: Path | None = None
+    id: str, text: str, rollback_text: str | None, *, path: Path | None = None, rollback_path: Path | None = None
 ) -> Migration:
-    """Return the migration that two texts make, with what they say of themselves.
+    """Return the migration that two texts make, with what they say of themselves. Without paths they are the ledger's.
 
     Raises:
         MigrationFileError: A directive means nothing.
     """
-    said = directives.read(text, path)
-    undoing = directives.read(rollback_text or "", rollback_path or path)
+    file = path or Path(id)
+    said = directives.read(text, file)
+    undoing = directives.read(rollback_text or "", rollback_path or file)
     for name in ("transactional", "depends"):
         if rollback_path is not None and name in undoing.lines:
             line = undoing.lines[name]
             raise MigrationFileError(
-                f"{rollback_path}:{line}: `-- {name}:` has no effect in a rollback script; write it into {path.name}, from "
+                f"{rollback_path}:{line}: `-- {name}:` has no effect in a rollback script; write it into {file.name}, from "
                 "where it applies to both",
                 path=rollback_path,
                 line=line,
             )
     together = said.pair_transactional and undoing.pair_transactional
-    return Migration(
-        id=id,
+    up = _script(path, text, said, together=together)
+    down = None if rollback_text is None else _script(rollback_path, rollback_text, undoing, together=together)
+    return Migration(id=id, up=up, down=down, depends=said.depends)
+
+
+def _script(path: Path | None, text: str, said: directives.Directives, *, together: bool) -> Script:
+    return Script(
         path=path,
         text=text,
-        rollback_path=rollback_path,
-        rollback_text=rollback_text,
-        depends=said.depends,
         transactional=together and said.transactional,
         foreign_keys=said.foreign_keys,
         allows=said.allows,
-        rollback_transactional=together and undoing.transactional,
-        rollback_foreign_keys=undoing.foreign_keys,
-        rollback_allows=undoing.allows,
     )
-
-
-# ---------------------------------------------------------------- order
-
-
-# ---------------------------------------------------------------- new

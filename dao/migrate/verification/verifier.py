@@ -228,7 +228,7 @@ def _can_be_undone(trial: _Trial) -> bool:
     migration = trial.migration
     if migration.reversible:
         return True
-    why = "has no rollback script" if migration.rollback_text is None else "has an empty rollback script"
+    why = "has no rollback script" if migration.down is None else "has an empty rollback script"
     trial.warnings.append(f"irreversible: it {why}")
     return False
 
@@ -258,34 +258,27 @@ def _undone(copies: Scratch, source: Connection, before: Connection | None, tria
     return copy
 
 
-def _step(migration: Migration, direction: Direction) -> Step:
-    text, path = migration.text, migration.path
-    if direction == "rollback":
-        text, path = migration.rollback_text or "", migration.rollback_path or path
-    return Step(id=migration.id, direction=direction, migration=migration, text=text, path=path)
-
-
 def _run(connection: Connection, trial: _Trial, direction: Direction, *, is_end: bool = False) -> tuple[Loss, ...]:
     """Run a script as a run does, with its checks; return what it lost. What does not hold after it is a problem.
 
     Raises:
         Error: It fails; what does not hold at the `is_end` of a run, too.
     """
-    step = _step(trial.migration, direction)
+    id, script = trial.migration.id, Step(migration=trial.migration, direction=direction).script
     before = Before.of(connection, integrity_problems(connection))
-    connection.pragma("foreign_keys", step.foreign_keys)
-    with transaction(connection) if step.transactional else contextlib.nullcontext():
+    connection.pragma("foreign_keys", script.foreign_keys)
+    with transaction(connection) if script.transactional else contextlib.nullcontext():
         ran = run_script(
             connection,
-            step.text,
-            migration=step.id,
-            path=step.path,
-            transactional=step.transactional,
+            script.text,
+            migration=id,
+            path=script.path,
+            transactional=script.transactional,
             notice=lambda _text: None,
         )
-        if connection.in_transaction != step.transactional:
-            did = "ended the run's transaction" if step.transactional else "left a transaction open"
-            raise MigrationFailed(f"{step.path}: the script {did}", migration=step.id, path=step.path)
+        if connection.in_transaction != script.transactional:
+            did = "ended the run's transaction" if script.transactional else "left a transaction open"
+            raise MigrationFailed(f"{script.path}: the script {did}", migration=id, path=script.path)
         try:
             check(connection, before, lambda _text: None)
         except CheckFailed as error:
@@ -298,20 +291,20 @@ def _run(connection: Connection, trial: _Trial, direction: Direction, *, is_end:
 
 def _note_losses(trial: _Trial, direction: Direction, losses: Iterable[Loss], before: Connection) -> None:
     """Note what a script lost, and hold it against what its file declares and what the migration made."""
-    step = _step(trial.migration, direction)
+    script = Step(migration=trial.migration, direction=direction).script
     rows: list[Any] = before.execute(_COLUMNS).fetchall() if losses else []
     tables = {table for table, _ in rows}
     for loss in losses:
         lost = (loss.table.lower(), (loss.column or "").lower())
         made = direction == "rollback" and (lost[0] not in tables or (loss.column is not None and lost not in rows))
-        if loss.is_declared(step.allows):
+        if loss.is_declared(script.allows):
             trial.declared.add(lost)
         elif made:
             trial.made.add(lost)
         else:
             trial.problems.append(
                 f"{direction} loses data without saying so: {loss}\n  Mend it, or write `{loss.declaration}` at the top of "
-                f"{step.path.name if step.path else step.id}"
+                f"{script.path.name if script.path else trial.migration.id}"
             )
             continue
         trial.losses.append(f"{direction}: {loss}")
@@ -329,7 +322,7 @@ def _compare(expected: Connection, actual: Connection, trial: _Trial, when: str,
     # what one comparison finds, the next finds as well
     if lines := [line for line in found if line not in trial.told]:
         trial.problems.append("\n  ".join([f"the schema {when} is another", *lines]))
-    allows = trial.migration.allows | trial.migration.rollback_allows
+    allows = trial.migration.allows
     lost = trial.declared | trial.made if without_made else trial.declared
 
     def excused(table: str, column: str | None) -> bool:
