@@ -10,6 +10,9 @@ Usage::
     tasks.create(connection, task)
     assert tasks.get(connection, task.id) == task
 
+Every function of a table takes the connection first, then ids, records and values by position, and options by keyword only. `get`
+returns a record or None, `get_one` a record or raises `NotFound`, `find` a `Page`, `list_…` a list, `exists` a bool.
+
 The tables come from `dao.migrate`; async code finds the same functions through `dao.aio`. All of it is imported when it is
 first used: the command line needs next to nothing of it, and starts in half the time.
 """

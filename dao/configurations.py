@@ -22,7 +22,7 @@ from dao.errors import ConfigurationTypeError
 from dao.records import Configuration
 from dao.rows import CONFIGURATIONS
 
-__all__ = ["delete", "exists", "get", "get_all", "get_record", "set", "set_many"]
+__all__ = ["delete", "exists", "get", "get_all", "get_one", "get_record", "set", "set_many"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -35,6 +35,7 @@ _EXISTS = "SELECT 1 FROM configurations WHERE key = $1"
 _SET = f"{CONFIGURATIONS.insert} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _DELETE = "DELETE FROM configurations WHERE key = $1 RETURNING key"
 
+_ABSENT = object()
 _AS_TEXT = (datetime, timedelta, Decimal, enum.Enum)
 
 
@@ -78,6 +79,24 @@ def get(connection: Connection, key: str, type: Any = Any, default: Any = None) 
         return default
     (text,) = rows[0]
     return _decoded(key, text) if type is Any else _value(key, text, type)
+
+
+@overload
+def get_one(connection: Connection, key: str) -> Any: ...
+@overload
+def get_one(connection: Connection, key: str, type: type[T]) -> T: ...
+def get_one(connection: Connection, key: str, type: Any = Any) -> Any:
+    """Return the value under a key, as `get` does.
+
+    Raises:
+        NotFound: There is none.
+        ConfigurationTypeError: The value is not of that type.
+        UnreadableRow: What is stored is not JSON.
+    """
+    value = get(connection, key, type, _ABSENT)
+    if value is _ABSENT:
+        raise crud.not_found(CONFIGURATIONS, key)
+    return value
 
 
 def get_record(connection: Connection, key: str) -> Configuration | None:

@@ -5,6 +5,7 @@ A session is stale when no heartbeat came for longer than a given time.
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,16 +20,18 @@ __all__ = [
     "close_stale",
     "count_active",
     "delete_stale",
-    "find_stale",
+    "exists",
     "get",
     "get_one",
     "heartbeat",
     "list_active",
+    "list_stale",
     "open",
 ]
 
 _CREATE = SESSIONS.insert
 _GET = f"SELECT {SESSIONS.listed} FROM sessions WHERE id = $1"
+_EXISTS = "SELECT 1 FROM sessions WHERE id = $1"
 # a heartbeat that arrives late does not turn the clock back
 _HEARTBEAT = """
 UPDATE sessions
@@ -41,7 +44,7 @@ _LIST_ACTIVE = f"SELECT {SESSIONS.listed} FROM sessions WHERE is_active = 1 ORDE
 _LIST_ACTIVE_OF_CLIENT = (
     f"SELECT {SESSIONS.listed} FROM sessions WHERE client_id = $1 AND is_active = 1 ORDER BY created_at, id"
 )
-_FIND_STALE = f"""
+_LIST_STALE = f"""
 SELECT {SESSIONS.listed}
 FROM   sessions
 WHERE  is_active = 1 AND last_heartbeat < $1
@@ -105,6 +108,11 @@ def get_one(connection: Connection, id: str) -> Session:
     return crud.found(get(connection, id), SESSIONS, id)
 
 
+def exists(connection: Connection, id: str) -> bool:
+    """Return whether there is a session with this id, open or closed."""
+    return bool(fetch(connection, _EXISTS, (id,)))
+
+
 def list_active(connection: Connection, *, client_id: str | None = None) -> list[Session]:
     """Return all open sessions, of one client or of all, in the order in which they were opened."""
     if client_id is None:
@@ -114,15 +122,21 @@ def list_active(connection: Connection, *, client_id: str | None = None) -> list
     return SESSIONS.from_rows(rows)
 
 
-def find_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[Session]:
+def list_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[Session]:
     """Return all open sessions whose last heartbeat is older than that, the longest silent first."""
-    return SESSIONS.from_rows(fetch(connection, _FIND_STALE, (_cutoff(older_than, now),)))
+    return SESSIONS.from_rows(fetch(connection, _LIST_STALE, (_cutoff(older_than, now),)))
+
+
+def find_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> list[Session]:
+    """Return what `list_stale` does, under its old name, which goes in 0.3."""
+    warnings.warn("sessions.find_stale is now sessions.list_stale", DeprecationWarning, stacklevel=2)
+    return list_stale(connection, older_than=older_than, now=now)
 
 
 def close_stale(
     connection: Connection, *, older_than: timedelta, now: datetime | None = None, batch: int = 1000
 ) -> list[str]:
-    """Close the sessions that `find_stale` would return, and return the ids of those that it closed, sorted.
+    """Close the sessions that `list_stale` would return, and return the ids of those that it closed, sorted.
 
     The longest silent first, `batch` at a time, each in a transaction of its own, so that others can write in between; in a
     transaction of yours all of it is a part of that. A session whose heartbeat comes at the same time is either closed or

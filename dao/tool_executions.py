@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,13 +21,14 @@ __all__ = [
     "ToolStatistics",
     "count",
     "delete_before",
+    "exists",
     "fail",
     "find",
     "finish",
     "get",
     "get_one",
     "iter_all",
-    "recent_errors",
+    "list_errors",
     "record",
     "start",
     "statistics",
@@ -35,6 +37,7 @@ __all__ = [
 
 _CREATE = TOOL_EXECUTIONS.insert
 _GET = f"SELECT {TOOL_EXECUTIONS.listed} FROM tool_executions WHERE id = $1"
+_EXISTS = "SELECT 1 FROM tool_executions WHERE id = $1"
 _TASK_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 _END = """
 UPDATE tool_executions
@@ -185,6 +188,11 @@ def get_one(connection: Connection, id: str) -> ToolExecution:
     return crud.found(get(connection, id), TOOL_EXECUTIONS, id)
 
 
+def exists(connection: Connection, id: str) -> bool:
+    """Return whether there is a tool execution with this id."""
+    return bool(fetch(connection, _EXISTS, (id,)))
+
+
 def find(
     connection: Connection,
     *,
@@ -261,7 +269,7 @@ def count(
     )
 
 
-def recent_errors(connection: Connection, *, tool_name: str | None = None, limit: int = 50) -> list[ToolExecution]:
+def list_errors(connection: Connection, *, tool_name: str | None = None, limit: int = 50) -> list[ToolExecution]:
     """Return the latest calls that failed or timed out, newest first.
 
     Raises:
@@ -269,6 +277,12 @@ def recent_errors(connection: Connection, *, tool_name: str | None = None, limit
     """
     statuses = (ToolStatus.FAILED, ToolStatus.TIMEOUT)
     return find(connection, tool_name=tool_name, status=statuses, limit=limit).items
+
+
+def recent_errors(connection: Connection, *, tool_name: str | None = None, limit: int = 50) -> list[ToolExecution]:
+    """Return what `list_errors` does, under its old name, which goes in 0.3."""
+    warnings.warn("tool_executions.recent_errors is now tool_executions.list_errors", DeprecationWarning, stacklevel=2)
+    return list_errors(connection, tool_name=tool_name, limit=limit)
 
 
 def statistics(

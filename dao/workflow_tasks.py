@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from dao import crud
+from dao import codec, crud
 from dao.engine import Connection, execute_many, fetch, missing_parent, transaction, write
 from dao.errors import ForeignKeyViolation
 from dao.records import MAX_INTEGER, Task, Workflow, WorkflowTask
 from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
 
-__all__ = ["LinkedTask", "add", "count", "get", "list_tasks", "list_workflows", "move", "remove", "reorder"]
+__all__ = [
+    "LinkedTask",
+    "add",
+    "count",
+    "exists",
+    "get",
+    "get_one",
+    "list_tasks",
+    "list_workflows",
+    "move",
+    "remove",
+    "reorder",
+]
 
 
 class LinkedTask(NamedTuple):
@@ -28,6 +41,7 @@ class LinkedTask(NamedTuple):
 
 _ADD = WORKFLOW_TASKS.insert
 _GET = f"SELECT {WORKFLOW_TASKS.listed} FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
+_EXISTS = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _LAST = "SELECT max(sequence) FROM workflow_tasks WHERE workflow_id = $1"
 _OCCUPIED = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND sequence = $2 AND task_id <> $3"
 _MAKE_ROOM = """
@@ -63,11 +77,12 @@ _TASK_WIDTH = len(TASKS.columns)
 
 def add(
     connection: Connection,
-    *,
     workflow_id: str,
     task_id: str,
+    *,
     sequence: int | None = None,
     config: Mapping[str, Any] | None = None,
+    now: datetime | None = None,
 ) -> WorkflowTask:
     """Put a task into a workflow, at the end or at a sequence, and return the link.
 
@@ -84,7 +99,11 @@ def add(
             last = fetch(connection, _LAST, (workflow_id,))[0][0]
             sequence = 0 if last is None else last + 1
         link = WorkflowTask(
-            workflow_id=workflow_id, task_id=task_id, sequence=sequence, config=dict(config) if config else {}
+            workflow_id=workflow_id,
+            task_id=task_id,
+            sequence=sequence,
+            config=dict(config) if config else {},
+            created_at=codec.now() if now is None else now,
         )
         _make_room(connection, workflow_id, task_id, sequence)
         try:
@@ -95,17 +114,31 @@ def add(
         return link
 
 
-def get(connection: Connection, *, workflow_id: str, task_id: str) -> WorkflowTask | None:
+def get(connection: Connection, workflow_id: str, task_id: str) -> WorkflowTask | None:
     """Return the link that puts the task into the workflow, or None."""
     return crud.get(connection, WORKFLOW_TASKS, _GET, (workflow_id, task_id))
 
 
-def remove(connection: Connection, *, workflow_id: str, task_id: str) -> bool:
+def get_one(connection: Connection, workflow_id: str, task_id: str) -> WorkflowTask:
+    """Return the link that puts the task into the workflow.
+
+    Raises:
+        NotFound: The workflow does not have this task.
+    """
+    return crud.found(get(connection, workflow_id, task_id), WORKFLOW_TASKS, (workflow_id, task_id))
+
+
+def exists(connection: Connection, workflow_id: str, task_id: str) -> bool:
+    """Return whether the workflow has this task."""
+    return bool(fetch(connection, _EXISTS, (workflow_id, task_id)))
+
+
+def remove(connection: Connection, workflow_id: str, task_id: str) -> bool:
     """Take a task out of a workflow; both stay. Return whether it was in. Safe to repeat."""
     return bool(write(connection, _REMOVE, (workflow_id, task_id)))
 
 
-def move(connection: Connection, *, workflow_id: str, task_id: str, sequence: int) -> WorkflowTask:
+def move(connection: Connection, workflow_id: str, task_id: str, *, sequence: int) -> WorkflowTask:
     """Move a task within its workflow to a sequence, and return the link as it is then.
 
     If another task has that sequence, it and all that come after it move on by one.

@@ -294,9 +294,9 @@ def test_count_every_shape_reads_a_range_of_an_index(connection, module):
         assert parameters(sql) == list(range(1, len(parameters(sql)) + 1))
 
 
-def test_recent_errors_merges_two_walks(connection):
+def test_list_errors_merges_two_walks(connection):
     """The failures and the timeouts of a tool come in order out of one index."""
-    lines = plan(connection, plans.ran(connection, tool_executions.recent_errors, tool_name="x")[0])
+    lines = plan(connection, plans.ran(connection, tool_executions.list_errors, tool_name="x")[0])
     assert complaints(lines) == []
     assert "MERGE (UNION ALL)" in lines
 

@@ -161,7 +161,7 @@ def test_count_active_agrees_with_list_active(connection):
     assert sessions.count_active(connection, client_id="nobody") == 0
 
 
-# ---------------------------------------------------------------- find_stale, close_stale, delete_stale
+# ---------------------------------------------------------------- list_stale, close_stale, delete_stale
 
 
 @pytest.fixture
@@ -191,9 +191,9 @@ def silent(connection) -> apsw.Connection:
     ],
     ids=str,
 )
-def test_find_stale_open_sessions_longest_silent_first(silent, older_than, expected):
+def test_list_stale_open_sessions_longest_silent_first(silent, older_than, expected):
     """Open sessions whose silence is longer than that, and not as long; before the year 1 there was none."""
-    assert ids(sessions.find_stale(silent, older_than=older_than, now=NOON)) == expected
+    assert ids(sessions.list_stale(silent, older_than=older_than, now=NOON)) == expected
     assert sessions.count_active(silent) == 4
     assert sessions.close_stale(silent, older_than=older_than, now=NOON) == sorted(expected)
     assert all(not sessions.get_one(silent, id).is_active for id in expected)
@@ -219,12 +219,12 @@ def test_delete_stale_open_and_closed_sessions_are_gone(silent, older_than, expe
     assert sessions.delete_stale(silent, older_than=older_than, now=NOON) == []
 
 
-def test_find_stale_after_a_heartbeat_is_no_longer_stale(connection):
+def test_list_stale_after_a_heartbeat_is_no_longer_stale(connection):
     """What counts is the last heartbeat, not the opening; without `now` the present moment is taken."""
     id = opened(connection)
-    assert ids(sessions.find_stale(connection, older_than=MINUTE)) == [id]
+    assert ids(sessions.list_stale(connection, older_than=MINUTE)) == [id]
     sessions.heartbeat(connection, id)
-    assert sessions.find_stale(connection, older_than=MINUTE) == []
+    assert sessions.list_stale(connection, older_than=MINUTE) == []
 
 
 def test_close_stale_several_callers_share_the_sessions(url, connection):
@@ -247,8 +247,8 @@ def test_close_stale_several_callers_share_the_sessions(url, connection):
     assert sorted(closed) == expected
 
 
-@pytest.mark.parametrize("function", [sessions.find_stale, sessions.close_stale, sessions.delete_stale])
-def test_find_stale_naive_now_raises_value_error(connection, function):
+@pytest.mark.parametrize("function", [sessions.list_stale, sessions.close_stale, sessions.delete_stale])
+def test_list_stale_naive_now_raises_value_error(connection, function):
     """A moment without a zone is none."""
     with pytest.raises(ValueError, match="naive"):
         function(connection, older_than=MINUTE, now=NAIVE)

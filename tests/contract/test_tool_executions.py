@@ -275,7 +275,7 @@ def test_duration_of_a_clock_set_back_is_zero(connection, clock, how):
     assert tool_executions.finish(connection, execution, now=now).duration_ms == 0
 
 
-# ---------------------------------------------------------------- find, iter_all, count, recent_errors
+# ---------------------------------------------------------------- find, iter_all, count, list_errors
 
 
 @pytest.fixture
@@ -343,7 +343,7 @@ def test_find_unknown_status_raises_value_error(connection, function):
         list(function(connection, status="cancelled"))
 
 
-@pytest.mark.parametrize("function", [tool_executions.find, tool_executions.recent_errors])
+@pytest.mark.parametrize("function", [tool_executions.find, tool_executions.list_errors])
 @pytest.mark.parametrize("limit", [0, 1001, True])
 def test_find_limit_out_of_range_raises_value_error(connection, function, limit):
     """A limit is a whole number from 1 to 1000."""
@@ -370,12 +370,12 @@ def test_iter_all_more_than_a_page_yields_each_once(connection):
     assert [int(execution.id) for execution in found] == list(range(1001))
 
 
-def test_recent_errors_returns_failures_and_timeouts_newest_first(shelf):
+def test_list_errors_returns_failures_and_timeouts_newest_first(shelf):
     """Failed and timed-out calls come newest first, of one tool if asked, and no more than the limit."""
-    assert errors(tool_executions.recent_errors(shelf)) == "edb"
-    assert errors(tool_executions.recent_errors(shelf, limit=2)) == "ed"
-    assert errors(tool_executions.recent_errors(shelf, tool_name="grep")) == "b"
-    assert tool_executions.recent_errors(shelf, tool_name="sed") == []
+    assert errors(tool_executions.list_errors(shelf)) == "edb"
+    assert errors(tool_executions.list_errors(shelf, limit=2)) == "ed"
+    assert errors(tool_executions.list_errors(shelf, tool_name="grep")) == "b"
+    assert tool_executions.list_errors(shelf, tool_name="sed") == []
 
 
 # ---------------------------------------------------------------- statistics

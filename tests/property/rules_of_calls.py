@@ -165,7 +165,7 @@ class SessionRules(Machine):
     def close_stale_sessions(self, older_than, now):
         """Open sessions that were silent for too long are listed, then closed."""
         stale = [session for session in self.silent(older_than, now) if session.is_active]
-        found = dao.sessions.find_stale(self.connection, older_than=older_than, now=now)
+        found = dao.sessions.list_stale(self.connection, older_than=older_than, now=now)
         assert found == sorted(stale, key=lambda session: (session.last_heartbeat, session.id))
         closed = dao.sessions.close_stale(self.connection, older_than=older_than, now=now)
         assert closed == sorted(session.id for session in stale)

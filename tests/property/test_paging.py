@@ -329,7 +329,7 @@ def test_find_limit_outside_1_to_1000_is_refused(listed, name, limit):
     with pytest.raises(ValueError, match="limit must be a whole number from 1 to 1000"):
         LISTINGS[name].module.find(listed, limit=limit)
     with pytest.raises(ValueError, match="limit must be a whole number from 1 to 1000"):
-        dao.tool_executions.recent_errors(listed, limit=limit)
+        dao.tool_executions.list_errors(listed, limit=limit)
 
 
 @every_listing

@@ -71,7 +71,7 @@ READS: dict[str, list[Read]] = {
     "sessions": [
         lambda c: sessions.get(c, "s"),
         sessions.list_active,
-        lambda c: sessions.find_stale(c, older_than=-timedelta(days=1)),
+        lambda c: sessions.list_stale(c, older_than=-timedelta(days=1)),
     ],
     "configurations": [lambda c: configurations.get_record(c, "c")],
 }
