@@ -1,123 +1,83 @@
-"""The commands that change the schema, beside `dao migrate`."""
+"""The commands that run scripts: migrate, rollback, redo, init, reset."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import (
-    allow_broken_option,
-    allow_loss_option,
-    allow_out_of_order_option,
-    common,
-    data_loss_option,
-    each_option,
-    no_snapshot_option,
-    only_one_of,
-)
-from dao.cli.output import Output
-from dao.cli.streams import is_terminal
+from dao.cli.ledger import resolve
+from dao.cli.look import print_status
+from dao.cli.options import command, only_one_of, options
+from dao.cli.output import Output, counted, is_terminal, milliseconds
 from dao.errors import MigrationError
 
-__all__ = ["init", "redo", "reset", "rollback"]
+__all__ = ["init", "migrate_", "redo", "reset", "rollback"]
+
+
+@click.group("migrate", invoke_without_command=True)
+@command(changes=True, creates=True)
+@click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
+@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Apply the next N only.")
+@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
+@click.pass_context
+def migrate_(context: click.Context, /, config: settings.Settings, output: Output, **given: Any) -> None:
+    """Apply the pending migrations, all or none. Creates the database if need be."""
+    if context.invoked_subcommand is None:
+        _run(migrate.apply, config, output, "nothing to apply", **given)
+
+
+migrate_.add_command(resolve)
 
 
 @click.command("rollback")
-@common(changes=True)
+@command(changes=True)
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Undo the latest N. [default: 1]")
 @click.option("--to", metavar="ID", help="Undo what was applied after this migration; it stays.")
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
-@each_option
-@allow_out_of_order_option
-@allow_loss_option
-@allow_broken_option
-@data_loss_option
-@no_snapshot_option
+@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
 def rollback(
-    config: settings.Settings,
-    output: Output,
-    steps: int | None,
-    to: str | None,
-    everything: bool,
-    each: bool,
-    allow_out_of_order: bool,
-    allow_loss: tuple[str, ...],
-    allow_broken: tuple[str, ...],
-    allow_data_loss: bool,
-    no_snapshot: bool,
+    config: settings.Settings, output: Output, steps: int | None, to: str | None, everything: bool, **given: Any
 ) -> None:
     """Undo the latest migrations, all or none.
 
     The order is the reverse of that in which they were applied.
     """
-    only_one_of(steps=steps, to=to, all=everything or None)
-    with output.progress():
-        results = migrate.rollback(
-            config.url,
-            config.migrations,
-            to=to,
-            steps=None if everything else 1 if steps is None else steps,
-            each=each,
-            allow_out_of_order=allow_out_of_order,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=0 if no_snapshot else config.snapshots,
-            report=output.report,
-        )
-    output.results(config.url.path, results, f"{config.url.path}: nothing to roll back")
+    only_one_of(steps=steps, to=to, all=everything)
+    steps = None if everything else 1 if steps is None else steps
+    _run(migrate.rollback, config, output, "nothing to roll back", to=to, steps=steps, **given)
 
 
 @click.command("redo")
-@common(changes=True)
+@command(changes=True)
 @click.option("--steps", type=click.IntRange(min=1), default=1, metavar="N", help="Redo the latest N. [default: 1]")
-@allow_loss_option
-@allow_broken_option
-@data_loss_option
-@no_snapshot_option
-def redo(
-    config: settings.Settings,
-    output: Output,
-    steps: int,
-    allow_loss: tuple[str, ...],
-    allow_broken: tuple[str, ...],
-    allow_data_loss: bool,
-    no_snapshot: bool,
-) -> None:
+@options("allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
+def redo(config: settings.Settings, output: Output, **given: Any) -> None:
     """Undo the latest and apply them again.
 
     In one transaction, from the files as they are now: while you write one.
     """
-    with output.progress():
-        results = migrate.redo(
-            config.url,
-            config.migrations,
-            steps=steps,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=0 if no_snapshot else config.snapshots,
-            report=output.report,
-        )
-    output.results(config.url.path, results, f"{config.url.path}: nothing to redo")
+    _run(migrate.redo, config, output, "nothing to redo", **given)
 
 
 @click.command("init")
-@common(changes=True, creates=True)
+@command(changes=True, creates=True)
 def init(config: settings.Settings, output: Output) -> None:
     """Create the database, migrate it, print the status."""
     with output.progress():
         migrate.apply(config.url, config.migrations, snapshots=config.snapshots, report=output.report)
-    output.status(migrate.status(config.url, config.migrations))
+    print_status(output, migrate.status(config.url, config.migrations), created=output.created)
 
 
 @click.command("reset")
-@common(changes=True, creates=True)
+@command(changes=True, creates=True)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@no_snapshot_option
-def reset(config: settings.Settings, output: Output, yes: bool, no_snapshot: bool) -> None:
+@options("no_snapshot")
+def reset(config: settings.Settings, output: Output, yes: bool, **given: Any) -> None:
     """Drop everything and migrate again.
 
     Everything that the migrations made goes, rows included.
@@ -130,11 +90,45 @@ def reset(config: settings.Settings, output: Output, yes: bool, no_snapshot: boo
             )
         if not output.confirmed(f"Drop every table and row of {config.url.path}, and migrate again?"):
             raise MigrationError(f"{config.url.path} was not reset: you did not say yes. Nothing was changed")
+    _run(migrate.reset, config, output, "nothing to apply", **given)
+
+
+def _run(
+    verb: Callable[..., list[migrate.Result]],
+    config: settings.Settings,
+    output: Output,
+    nothing: str,
+    *,
+    no_snapshot: bool,
+    **given: Any,
+) -> None:
+    """Run scripts with the options that were given, and print what was done; `nothing` if that is nothing."""
+    snapshots = 0 if no_snapshot else config.snapshots
     with output.progress():
-        results = migrate.reset(
-            config.url,
-            config.migrations,
-            snapshots=0 if no_snapshot else config.snapshots,
-            report=output.report,
-        )
-    output.results(config.url.path, results, f"{config.url.path}: nothing to apply")
+        results = verb(config.url, config.migrations, snapshots=snapshots, report=output.report, **given)
+    _print(output, config.url.path, results, nothing)
+
+
+def _print(output: Output, database: str, results: Sequence[migrate.Result], nothing: str) -> None:
+    for result in results:
+        done = "applied" if result.direction == "apply" else "rolled back"
+        took = milliseconds(result.seconds)
+        output.line(f"{done} {result.id} ({counted(result.statements, 'statement')}, {took})", style="green")
+        for loss in () if output.as_json else result.losses:
+            output.note(f"{result.id} lost {loss}")
+    total = milliseconds(sum(result.seconds for result in results))
+    output.line(f"{database}: " + (f"{counted(len(results), 'migration')} in {total}" if results else nothing))
+    drifted = output.drifted
+    if drifted is not None and drifted.unknown:
+        output.warning(f"whether the schema is what the remaining migrations make was not checked: {drifted.unknown}")
+    drift = [] if drifted is None else [str(difference) for difference in drifted.differences]
+    output.drift(drift)
+    output.json(
+        {
+            "database": database,
+            "created": output.created,
+            "snapshot": output.snapshot,
+            "drift": None if drifted is not None and drifted.unknown else drift,
+            "results": [attrs.asdict(result) | {"seconds": round(result.seconds, 6)} for result in results],
+        }
+    )

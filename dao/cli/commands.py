@@ -10,12 +10,11 @@ __all__ = ["Commands"]
 
 # by module: one is loaded when a command of it is called, since all together take longer than most commands do
 _NAMES = {
-    "adopt": ("adopt",),
-    "change": ("init", "redo", "reset", "rollback"),
-    "ledger": ("accept", "history", "mark", "new", "unmark"),
+    "change": ("init", "migrate", "redo", "reset", "rollback"),
+    "ledger": ("accept", "adopt", "mark", "unmark"),
     "lint": ("lint",),
-    "look": ("health", "plan", "status", "wait"),
-    "migrate": ("migrate",),
+    "look": ("health", "history", "plan", "status", "wait"),
+    "new": ("new",),
     "rehearse": ("rehearse",),
     "schema": ("schema",),
     "snapshots": ("restore", "snapshot", "snapshots"),

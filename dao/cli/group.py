@@ -15,8 +15,7 @@ import click
 
 from dao import _version
 from dao.cli.commands import Commands
-from dao.cli.output import GONE, Output
-from dao.cli.streams import mend, silence
+from dao.cli.output import GONE, Output, mend, silence
 from dao.errors import Error, visible
 
 __all__ = ["group", "run"]

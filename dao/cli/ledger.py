@@ -1,50 +1,44 @@
-"""The commands that write a migration or mend the ledger."""
+"""The commands that write the ledger and run nothing: mark, unmark, accept, resolve, adopt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import common, json_option, quiet_option, read_settings, warn_of_drift
+from dao.cli.options import MISMATCH, command, only_one_of
 from dao.cli.output import Output
+from dao.errors import MigrationFileError
 
-__all__ = ["accept", "history", "mark", "new", "unmark"]
+__all__ = ["accept", "adopt", "mark", "resolve", "unmark", "warn_of_drift"]
 
 
-@click.command("new")
-@click.argument("name", nargs=-1, required=True)
-@click.option("-m", "--migrations", "folder", metavar="DIR", help="Folder of the migrations. [default: as for migrate]")
-@quiet_option
-@json_option
-def new(name: tuple[str, ...], folder: str | None, quiet: bool, as_json: bool) -> None:
-    """Create an empty pair for a new migration.
-
-    Prints its two paths.
-    """
-    output = Output(quiet=quiet, as_json=as_json, changes=True)
-    paths = [str(path) for path in migrate.new(" ".join(name), read_settings(None, folder).migrations)]
-    for path in paths:
-        output.line(path)
-    output.json({"paths": paths})
+def warn_of_drift(config: settings.Settings, output: Output) -> list[str]:
+    """Warn of a schema that is not what its migrations make, and return the differences."""
+    try:
+        found = migrate.status(config.url, config.migrations).drift
+    except MigrationFileError:  # the ledger has the texts
+        found = migrate.status(config.url, ()).drift
+    output.drift(found)
+    return list(found)
 
 
 def _ledger_command(name: str, done: str, description: str) -> click.Command:
     @click.command(name, help=description)
-    @common(changes=True)
+    @command(changes=True)
     @click.argument("ids", nargs=-1, required=True, metavar="ID…")
-    def command(config: settings.Settings, output: Output, ids: tuple[str, ...]) -> None:
-        change: Callable[..., list[str]] = getattr(migrate, name)
-        changed = change(config.url, ids, config.migrations)
+    def change(config: settings.Settings, output: Output, ids: tuple[str, ...]) -> None:
+        verb: Callable[..., list[str]] = getattr(migrate, name)
+        changed = verb(config.url, ids, config.migrations)
         for id in changed:
             output.line(f"{done} {id}")
         if not changed:
             output.line("nothing to change")
         output.json({"database": config.url.path, "ids": changed, "drift": warn_of_drift(config, output)})
 
-    return command
+    return change
 
 
 mark = _ledger_command("mark", "marked as applied:", "Note migrations as applied, running nothing.")
@@ -56,21 +50,79 @@ accept = _ledger_command(
 )
 
 
-@click.command("history")
-@common(migrations=False)
-def history(config: settings.Settings, output: Output) -> None:
-    """Print who changed the schema, and when.
+@click.command("resolve")
+@command(changes=True)
+@click.argument("id", metavar="ID")
+@click.option("--applied", is_flag=True, help="It is applied: somebody finished it.")
+@click.option("--rolled-back", is_flag=True, help="It is not: somebody undid it.")
+def resolve(config: settings.Settings, output: Output, id: str, applied: bool, rolled_back: bool) -> int:
+    """Say how an unfinished migration ended.
 
-    The oldest first. Reads only.
+    One that runs outside of a transaction and did not come to its end. Shows how the schema differs from both ends, then
+    notes which it is; without either option it only shows.
     """
-    deeds = migrate.history(config.url)
-    for deed in deeds:
-        took = "" if deed.duration_ms is None else f" in {deed.duration_ms} ms"
-        by = "by yoyo" if deed.tool_version is None else f"by dao {deed.tool_version}"
-        what = f"{deed.operation:<8}  {deed.id or config.url.path}{took}"
-        output.line(f"{deed.at[:19].replace('T', ' ')} UTC  {what}, {deed.user}@{deed.host}, {by}")
-        if deed.detail:
-            output.line(f"  {deed.detail}")
-    if not deeds:
-        output.line(f"{config.url.path}: nothing was done yet")
-    output.json({"database": config.url.path, "history": [attrs.asdict(deed) for deed in deeds]})
+    only_one_of(applied=applied, rolled_back=rolled_back)
+    outcome: Literal["applied", "rolled back"] | None = "applied" if applied else "rolled back" if rolled_back else None
+    found = migrate.unfinished(config.url, id, config.migrations)
+    ends = {
+        end: None if differences is None else [str(difference) for difference in differences]
+        for end, differences in (("applied", found.from_applied), ("rolled back", found.from_rolled_back))
+    }
+    for end, differences in ends.items():
+        if differences is None:
+            output.line(f"{end}: cannot be compared, since the migrations do not run in an empty database")
+        elif differences:
+            output.line(f"{end}: it would differ from the schema as it is:")
+        else:
+            output.line(f"{end}: that is the schema as it is")
+        for difference in differences or ():
+            output.line(f"  {difference}")
+    if outcome is None:
+        output.line(f"say which it is: `dao migrate resolve {found.id} --applied` or `--rolled-back`")
+    else:
+        migrate.resolve(config.url, found.id, outcome, config.migrations)
+        output.line(f"{found.id}: noted as {outcome}", style="green")
+        warn_of_drift(config, output)
+    output.json({"database": config.url.path, "id": found.id, "outcome": outcome, "differences": ends})
+    return 0 if outcome else MISMATCH
+
+
+_TOOLS = ("sqlx", "dbmate", "goose", "golang-migrate", "diesel", "flyway", "alembic", "yoyo")
+
+
+@click.command("adopt")
+@command(changes=True)
+@click.option("--from", "tool", type=click.Choice(_TOOLS), required=True, help="The tool that made the database.")
+@click.option("--to", metavar="ID", help="For alembic: the last of the migrations that are applied.")
+def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) -> None:
+    """Take over the ledger of another tool.
+
+    Notes as applied what that tool has applied, and the checksums of its files. Runs nothing, and leaves the tool's own
+    table as it is.
+    """
+    if tool == "alembic" and to is None:
+        raise click.UsageError(
+            "alembic's ledger does not say which of these files are applied: name the last with --to"
+        )
+    if tool != "alembic" and to is not None:
+        raise click.UsageError(f"--to goes with --from alembic: {tool}'s ledger says itself what is applied")
+    ids = migrate.adopt(config.url, tool, config.migrations, to=to, report=output.report)
+    current = migrate.status(config.url, config.migrations)
+    pending = [migration for migration in current.migrations if migration.state == "pending"]
+    for id in ids:
+        output.line(f"adopted {id}", style="green")
+    for migration in pending:
+        output.line(f"pending {migration.id}{' (out of order)' if migration.out_of_order else ''}", style="yellow")
+    output.drift(current.drift)
+    if not ids:
+        output.line(f"{config.url.path}: nothing to adopt")
+    output.json(
+        {
+            "database": config.url.path,
+            "tool": tool,
+            "ids": ids,
+            "drift": current.drift,
+            "pending": [migration.id for migration in pending],
+            "out_of_order": [migration.id for migration in pending if migration.out_of_order],
+        }
+    )

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 import click
 
-from dao import settings
-from dao.cli.common import UNSAFE, json_option, quiet_option, read_settings
-from dao.cli.output import Output
+from dao import migrate, settings
+from dao.cli.options import UNSAFE, command
+from dao.cli.output import Output, counted
 from dao.errors import MigrationError
-
-if TYPE_CHECKING:
-    from dao.migrate.linting import Finding
+from dao.migrate.linting import RULES
+from dao.migrate.linting.sarif import report
 
 __all__ = ["lint"]
 
@@ -24,73 +22,61 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 @click.command("lint")
-@click.option("-m", "--migrations", "folder", metavar="DIR", help="Folder of the migrations. [default: as for migrate]")
+@command(database=False)
 @click.option("--rules", is_flag=True, help="Print the rules and do nothing else.")
 @click.option("--sarif", metavar="FILE", help="Write a SARIF report to FILE too, for code review; - prints it instead.")
 @click.option("--strict", is_flag=True, help="Fail because of warnings too.")
-@quiet_option
-@json_option
-def lint(folder: str | None, rules: bool, sarif: str | None, strict: bool, quiet: bool, as_json: bool) -> int:
+def lint(config: settings.Settings, output: Output, rules: bool, sarif: str | None, strict: bool) -> int:
     """Look for what may go wrong with migrations.
 
     Runs them in memory and asks SQLite's compiler what each statement does; needs no database. Exits with 5 if there is
     an error that is not silenced (`-- lint: ignore CODE reason` above the statement). Notes never fail.
     """
-    from dao import migrate
-    from dao.migrate.linting import lint as run
-
-    output = Output(quiet=quiet, as_json=as_json)
     if rules:
         _print_rules(output)
         return 0
     if sarif == "-" and output.as_json:
         raise click.UsageError("--json and --sarif - both print one document; write the report to a file")
-    # whatever DATABASE_URL is: no database is opened
-    source = read_settings(settings.DEFAULT_URL, folder).migrations
-    findings = run(source)
+    findings = migrate.lint(config.migrations)
     if sarif is not None:
         _write_sarif(output, findings, sarif)
     grave = {"error", "warning"} if strict else {"error"}
     failed = any(finding.severity in grave and finding.silenced is None for finding in findings)
     if sarif != "-":
-        _print(output, findings, source or migrate.default_folder(), ok=not failed)
+        _print(output, findings, config.migrations or migrate.default_folder(), ok=not failed)
     return UNSAFE if failed else 0
 
 
-def _print(output: Output, findings: Sequence[Finding], folder: Path, *, ok: bool) -> None:
+def _print(output: Output, findings: Sequence[migrate.Finding], folder: Path, *, ok: bool) -> None:
     for finding in findings:
         if finding.silenced is None:
-            what = f"{finding.severity} {finding.code} {finding.name}: {finding.message}; {finding.remedy}"
-            output.line(f"{finding.path}:{finding.line}: {what}", style=_STYLES[finding.severity])
+            text = f"{finding.severity} {finding.code} {finding.name}: {finding.message}; {finding.remedy}"
+            output.line(f"{finding.path}:{finding.line}: {text}", style=_STYLES[finding.severity])
     counts = {
         severity: sum(finding.severity == severity and finding.silenced is None for finding in findings)
         for severity in _STYLES
     }
     silenced = sum(finding.silenced is not None for finding in findings)
-    parts = [f"{number} {name}{'' if number == 1 else 's'}" for name, number in counts.items() if number]
+    parts = [counted(number, name) for name, number in counts.items() if number]
     parts += [f"{silenced} silenced"] if silenced else []
     output.line(f"{folder}: {', '.join(parts) or 'nothing found'}")
     output.json(
         {
-            "migrations": str(folder),
+            "migrations": folder,
             "ok": ok,
-            "findings": [{**attrs.asdict(finding), "path": str(finding.path)} for finding in findings],
+            "findings": [attrs.asdict(finding) for finding in findings],
         }
     )
 
 
 def _print_rules(output: Output) -> None:
-    from dao.migrate.linting import RULES
-
     for rule in RULES:
         for line in (f"{rule.code} {rule.name} ({rule.severity})", f"    {rule.reason}", f"    To do: {rule.remedy}."):
             output.line(line)
     output.json([attrs.asdict(rule) for rule in RULES])
 
 
-def _write_sarif(output: Output, findings: Sequence[Finding], file: str) -> None:
-    from dao.migrate.linting.sarif import report
-
+def _write_sarif(output: Output, findings: Sequence[migrate.Finding], file: str) -> None:
     text = json.dumps(report(findings), indent=2) + "\n"
     if file == "-":
         output.text(text)

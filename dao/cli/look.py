@@ -1,4 +1,4 @@
-"""The commands that only look."""
+"""The commands that only look: status, plan, history, health, wait."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ import time
 import attrs
 import click
 
-from dao import migrate, settings
-from dao.cli.common import (
-    MISMATCH,
-    PENDING,
-    allow_out_of_order_option,
-    common,
-    creating_nothing,
-    only_one_of,
-    timeout_option,
-)
+from dao import Health, migrate, settings
+from dao.cli.options import MISMATCH, PENDING, command, creating_nothing, only_one_of, options, timeout_option
 from dao.cli.output import Output, milliseconds
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
-from dao.pooling.lending import Health
 
-__all__ = ["health", "plan", "status", "wait"]
+__all__ = ["health", "history", "plan", "print_status", "status", "wait"]
+
+_COLOURS: dict[migrate.State, str] = {
+    "applied": "green",
+    "pending": "yellow",
+    "changed": "red",
+    "missing": "red",
+    "unfinished": "bold red",
+}
+
+
+# ---------------------------------------------------------------- migrations
 
 
 @click.command("status")
-@common()
+@command()
 @click.option(
     "--exit-code",
     is_flag=True,
-    help="Exit with 3 if migrations are pending, with 4 if files changed or went, or the schema is not what they make, or does not work.",
+    help="Exit with 3 if migrations are pending, with 4 if files changed or went, or the schema is not what they make, or "
+    "does not work.",
 )
 def status(config: settings.Settings, output: Output, exit_code: bool) -> int:
     """Print where each migration stands. Reads only; creates no database."""
     current = migrate.status(config.url, config.migrations)
-    output.status(current)
+    print_status(output, current)
     if not exit_code:
         return 0
     if current.drift or current.broken or current.ids("changed", "missing", "unfinished"):
@@ -42,13 +45,50 @@ def status(config: settings.Settings, output: Output, exit_code: bool) -> int:
     return PENDING if current.ids("pending") else 0
 
 
+def print_status(output: Output, status: migrate.Status, **more: object) -> None:
+    """Print where each migration stands; the JSON document has `more`, too."""
+    output.json(
+        {
+            "database": status.database,
+            "exists": status.exists,
+            **more,
+            "current": status.is_current,
+            "drift": list(status.drift),
+            "broken": list(status.broken),
+            "migrations": [attrs.asdict(migration) for migration in status.migrations],
+        }
+    )
+    width = max(len(migration.id) for migration in status.migrations)
+    for migration in status.migrations:
+        details = [_time(migration.applied_at)] if migration.applied_at else []
+        details += [] if migration.duration_ms is None else [f"{migration.duration_ms} ms"]
+        details += [] if migration.reversible else ["irreversible"]
+        details += [f"its file is {migration.renamed} now"] if migration.renamed else []
+        details += ["out of order"] if migration.out_of_order else []
+        text = f"{migration.state:<10}  {migration.id:<{width}}  {', '.join(details)}".rstrip()
+        output.line(text, style=_COLOURS[migration.state])
+    counts = {state: len(status.ids(state)) for state in _COLOURS}
+    summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
+    output.line(f"{status.database}{'' if status.exists else ' (does not exist yet)'}: {summary}")
+    if status.drift:
+        output.line("the schema is not what these migrations make (`dao schema diff`):", style="red")
+    for difference in status.drift:
+        output.line(f"  {difference}", style="red")
+    for problem in status.broken:
+        output.line(f"does not work: {problem}; mend it in a migration", style="red")
+
+
+def _time(text: str) -> str:
+    return f"{text[:19].replace('T', ' ')} UTC"
+
+
 @click.command("plan")
-@common()
+@command()
 @click.option("--rollback", "undo", is_flag=True, help="Plan a rollback instead.")
 @click.option("--to", metavar="ID", help="As for migrate and rollback.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="As for migrate and rollback.")
 @click.option("--all", "everything", is_flag=True, help="As for rollback.")
-@allow_out_of_order_option
+@options("allow_out_of_order")
 def plan(
     config: settings.Settings,
     output: Output,
@@ -63,9 +103,10 @@ def plan(
     Reads only; creates no database.
     """
     if undo:
-        only_one_of(steps=steps, to=to, all=everything or None)
+        only_one_of(steps=steps, to=to, all=everything)
     elif everything:
         raise click.UsageError("--all goes with --rollback: migrate applies all anyway")
+    database = config.url.path
     planned = migrate.plan(
         config.url,
         config.migrations,
@@ -74,11 +115,58 @@ def plan(
         steps=1 if undo and steps is None and not everything else steps,
         allow_out_of_order=allow_out_of_order,
     )
-    output.plan(config.url.path, planned)
+    for step in planned:
+        how = "" if step.script.transactional else ", alone and outside of a transaction"
+        how += ", alone and with foreign keys enforced" if step.script.foreign_keys else ""
+        verb = "apply" if step.direction == "apply" else "roll back"
+        output.line(f"{verb} {step.id} (from {step.script.path or 'the ledger'}{how})")
+        if step.drops:
+            output.line(f"  drops what it made, with what that holds: {', '.join(step.drops)}")
+    if not planned:
+        output.line(f"{database}: nothing to do")
+    output.json(
+        {
+            "database": database,
+            "steps": [
+                {
+                    "id": step.id,
+                    "direction": step.direction,
+                    "path": step.script.path,
+                    "transactional": step.script.transactional,
+                    "foreign_keys": step.script.foreign_keys,
+                    "drops": step.drops,
+                }
+                for step in planned
+            ],
+        }
+    )
+
+
+@click.command("history")
+@command(migrations=False)
+def history(config: settings.Settings, output: Output) -> None:
+    """Print who changed the schema, and when.
+
+    The oldest first. Reads only.
+    """
+    deeds = migrate.history(config.url)
+    for deed in deeds:
+        took = "" if deed.duration_ms is None else f" in {deed.duration_ms} ms"
+        by = "by yoyo" if deed.tool_version is None else f"by dao {deed.tool_version}"
+        done = f"{deed.operation:<8}  {deed.id or config.url.path}{took}"
+        output.line(f"{_time(deed.at)}  {done}, {deed.user}@{deed.host}, {by}")
+        if deed.detail:
+            output.line(f"  {deed.detail}")
+    if not deeds:
+        output.line(f"{config.url.path}: nothing was done yet")
+    output.json({"database": config.url.path, "history": [attrs.asdict(deed) for deed in deeds]})
+
+
+# ---------------------------------------------------------------- probes
 
 
 @click.command("health")
-@common(changes=True)
+@command(changes=True)
 @timeout_option(5)
 def health(config: settings.Settings, output: Output, timeout: float) -> int:
     """Check the database and its schema, for probes.
@@ -104,7 +192,7 @@ def health(config: settings.Settings, output: Output, timeout: float) -> int:
 
 
 @click.command("wait")
-@common(changes=True)
+@command(changes=True)
 @timeout_option(30)
 def wait(config: settings.Settings, output: Output, timeout: float) -> int:
     """Wait until the database is ready.
@@ -115,15 +203,15 @@ def wait(config: settings.Settings, output: Output, timeout: float) -> int:
     while True:
         remaining = end - time.monotonic()
         answer, code = _health(config, max(0.1, min(5.0, remaining)))
-        if answer.error is None:
-            output.json({"database": config.url.path, "ready": True, "error": None})
-            output.line(f"{config.url.path}: ready", style="green")
-            return 0
-        if remaining <= 0:
-            output.json({"database": config.url.path, "ready": False, "error": answer.error})
-            output.error(f"not ready after {timeout:g} s: {answer.error}")
-            return code
-        time.sleep(min(0.2, max(0.0, remaining)))
+        if answer.error is None or remaining <= 0:
+            break
+        time.sleep(min(0.2, remaining))
+    output.json({"database": config.url.path, "ready": answer.error is None, "error": answer.error})
+    if answer.error is None:
+        output.line(f"{config.url.path}: ready", style="green")
+    else:
+        output.error(f"not ready after {timeout:g} s: {answer.error}")
+    return code
 
 
 def _health(config: settings.Settings, timeout: float) -> tuple[Health, int]:

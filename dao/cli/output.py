@@ -10,29 +10,22 @@ prints its results there instead, and its exit code stays that of what it did. W
 from __future__ import annotations
 
 import contextlib
+import io
+import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
-import attrs
+import click
 
 from dao import migrate
-from dao.cli.streams import is_terminal, silence
 from dao.errors import visible
 
-__all__ = ["GONE", "Output", "milliseconds", "plain"]
+__all__ = ["GONE", "Output", "counted", "is_terminal", "mend", "milliseconds", "plain", "silence"]
 
 #: The exit code when the reader of a pipe has gone, as of a program that the signal for it ends.
 GONE = 141
-
-_COLOURS = {
-    "applied": "green",
-    "pending": "yellow",
-    "changed": "red",
-    "missing": "red",
-    "unfinished": "bold red",
-    "error": "bold red",
-}
 
 
 class Output:
@@ -44,14 +37,14 @@ class Output:
     def __init__(self, *, quiet: bool = False, as_json: bool = False, changes: bool = False) -> None:
         self.quiet = quiet
         self.as_json = as_json
-        self._changes = changes
+        self.changes = changes
         self._lost = False
         self._consoles: dict[int, Any] = {}
         self._status: Any = None
-        self._snapshot: str | None = None
-        self._created = False
-        self._drift: list[str] | None = []
-        self._unknown: str | None = None
+        # what a run has reported
+        self.created = False
+        self.snapshot: str | None = None
+        self.drifted: migrate.Drifted | None = None
 
     # ------------------------------------------------------------ lines
 
@@ -91,14 +84,11 @@ class Output:
     def json(self, document: object) -> None:
         """Print the document, if JSON is wanted."""
         if self.as_json:
-            import json  # 2 ms: only if it is wanted
-
-            self._print(sys.stdout, json.dumps(document, indent=2).replace("\x7f", "\\u007f"), None)
+            text = json.dumps(document, indent=2, default=str)
+            self._print(sys.stdout, text.replace("\x7f", "\\u007f"), None)
 
     def confirmed(self, question: str, *details: str) -> bool:
         """Ask a person to say yes, after these lines."""
-        import click
-
         for detail in details:
             self._print(sys.stderr, visible(detail, line=True), None)
         return click.confirm(visible(question, line=True), err=True)
@@ -108,7 +98,7 @@ class Output:
             stream = sys.stderr
         try:
             if style and is_terminal(stream):
-                self._rich(stream).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+                self.console(stream).print(text, style=style, highlight=False, markup=False, soft_wrap=True)
             else:
                 stream.write(text + end)
             stream.flush()  # at the exit nobody could tell what it was
@@ -116,7 +106,7 @@ class Output:
             silence(stream)
             if stream is not sys.stdout:
                 return
-            if self._changes:
+            if self.changes:
                 self._lost = True
                 self._print(
                     sys.stderr, f"warning: standard output failed ({error.strerror}); it would have said:", "yellow"
@@ -127,8 +117,9 @@ class Output:
             else:
                 raise OSError(error.errno, error.strerror, "standard output") from error
 
-    def _rich(self, stream: IO[str]) -> Any:
-        from rich.console import Console  # 26 ms: only for a person who looks
+    def console(self, stream: IO[str]) -> Any:
+        """Return rich's console for a terminal."""
+        from rich.console import Console  # slow to load: only for a person who looks
 
         # one for each stream: lines that are printed while the progress is shown must go through the same
         return self._consoles.setdefault(stream.fileno(), Console(file=stream))
@@ -139,7 +130,7 @@ class Output:
     def progress(self) -> Iterator[None]:
         """Show what is running for the time of a block, on a terminal, and after it which snapshot there is of before."""
         if not self.quiet and not self.as_json and is_terminal(sys.stderr):
-            self._status = self._rich(sys.stderr).status("reading the migrations")
+            self._status = self.console(sys.stderr).status("reading the migrations")
         try:
             with contextlib.suppress(OSError):  # the terminal may go
                 if self._status is not None:
@@ -151,8 +142,8 @@ class Output:
                     self._status.stop()
             self._status = None
             # a run that changed nothing has taken its own away
-            if self._snapshot and not self.as_json:
-                self.note(f"snapshot of what was there before: {self._snapshot}")
+            if self.snapshot and not self.as_json:
+                self.note(f"snapshot of what was there before: {self.snapshot}")
 
     def report(self, event: migrate.Event) -> None:
         """Show what a run reports while it runs."""
@@ -164,123 +155,60 @@ class Output:
             case migrate.Notice(step, text):
                 self.note(f"{step.id}: {text}")
             case migrate.Snapshotted(snapshot):
-                self._snapshot = str(snapshot.path)
+                self.snapshot = str(snapshot.path)
             case migrate.Removed(snapshot):
-                if str(snapshot.path) == self._snapshot:
-                    self._snapshot = None
+                if str(snapshot.path) == self.snapshot:
+                    self.snapshot = None
                 else:
                     self.note(f"removed the older snapshot {snapshot.id}")
             case migrate.Created(path):
-                self._created = True
+                self.created = True
                 if not self.as_json:
                     self.note(f"created {path}, since there was no database")
-            case migrate.Drifted(differences, unknown):
-                self._drift = None if unknown else [str(difference) for difference in differences]
-                self._unknown = unknown
+            case migrate.Drifted():
+                self.drifted = event
             case migrate.Waiting(seconds, holder):
                 who = f" held by {holder}" if holder else ""
                 self.note(f"waiting for the lock{who} ({seconds:.0f} s) …")
             case _:
                 pass
 
-    def results(self, database: str, results: Sequence[migrate.Result], nothing: str) -> None:
-        """Print what a run did; `nothing` if it did nothing."""
-        for result in results:
-            done = "applied" if result.direction == "apply" else "rolled back"
-            plural = "" if result.statements == 1 else "s"
-            took = milliseconds(result.seconds)
-            self.line(f"{done} {result.id} ({result.statements} statement{plural}, {took})", style="green")
-            for loss in () if self.as_json else result.losses:
-                self.note(f"{result.id} lost {loss}")
-        if results:
-            total = milliseconds(sum(result.seconds for result in results))
-            self.line(f"{database}: {len(results)} migration{'' if len(results) == 1 else 's'} in {total}")
-        else:
-            self.line(nothing)
-        if self._drift is None:
-            self.warning(f"whether the schema is what the remaining migrations make was not checked: {self._unknown}")
-        self.drift(self._drift or ())
-        self.json(
-            {
-                "database": database,
-                "created": self._created,
-                "snapshot": self._snapshot,
-                "drift": self._drift,
-                "results": [
-                    {
-                        "id": result.id,
-                        "direction": result.direction,
-                        "statements": result.statements,
-                        "seconds": round(result.seconds, 6),
-                        "notices": list(result.notices),
-                        "losses": [attrs.asdict(loss) for loss in result.losses],
-                    }
-                    for result in results
-                ],
-            }
-        )
 
-    def status(self, status: migrate.Status) -> None:
-        """Print where each migration stands."""
-        self.json(
-            {
-                "database": status.database,
-                "exists": status.exists,
-                **({"created": self._created} if self._changes else {}),  # of `dao init`
-                "current": status.is_current,
-                "drift": list(status.drift),
-                "broken": list(status.broken),
-                "migrations": [attrs.asdict(migration) for migration in status.migrations],
-            }
-        )
-        width = max(len(migration.id) for migration in status.migrations)
-        for migration in status.migrations:
-            details = [f"{migration.applied_at[:19].replace('T', ' ')} UTC"] if migration.applied_at else []
-            details += [] if migration.duration_ms is None else [f"{migration.duration_ms} ms"]
-            details += [] if migration.reversible else ["irreversible"]
-            details += [f"its file is {migration.renamed} now"] if migration.renamed else []
-            details += ["out of order"] if migration.out_of_order else []
-            text = f"{migration.state:<10}  {migration.id:<{width}}  {', '.join(details)}".rstrip()
-            self.line(text, style=_COLOURS[migration.state])
-        counts = {state: len(status.ids(state)) for state in ("applied", "pending", "changed", "missing", "unfinished")}
-        summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
-        where = status.database if status.exists else f"{status.database} (does not exist yet)"
-        self.line(f"{where}: {summary}")
-        if status.drift:
-            self.line("the schema is not what these migrations make (`dao schema diff`):", style="red")
-        for difference in status.drift:
-            self.line(f"  {difference}", style="red")
-        for problem in status.broken:
-            self.line(f"does not work: {problem}; mend it in a migration", style="red")
+# ---------------------------------------------------------------- streams
 
-    def plan(self, database: str, steps: Sequence[migrate.Step]) -> None:
-        """Print the steps that would run."""
-        for step in steps:
-            how = "" if step.script.transactional else ", alone and outside of a transaction"
-            how += ", alone and with foreign keys enforced" if step.script.foreign_keys else ""
-            source = step.script.path or "the ledger"
-            verb = "apply" if step.direction == "apply" else "roll back"
-            self.line(f"{verb} {step.id} (from {source}{how})")
-            if step.drops:
-                self.line(f"  drops what it made, with what that holds: {', '.join(step.drops)}")
-        if not steps:
-            self.line(f"{database}: nothing to do")
-        self.json(
-            {
-                "database": database,
-                "steps": [
-                    {
-                        "id": step.id,
-                        "direction": step.direction,
-                        "path": None if step.script.path is None else str(step.script.path),
-                        "transactional": step.script.transactional,
-                        "foreign_keys": step.script.foreign_keys,
-                        "drops": list(step.drops),
-                    }
-                    for step in steps
-                ],
-            }
-        )
+
+def mend() -> None:
+    """Make the streams safe to use: one that was closed is empty, or swallows what it gets; unknown letters are escaped."""
+    # in this order, so that each gets the file descriptor of its own, and no file of ours does
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - it stays open to the end
+        elif mode == "w" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence(stream: IO[str]) -> None:
+    """Let a stream that has failed swallow what it still holds, or Python would fail once more at the exit."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), stream.fileno())
+        stream.flush()
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Return whether a person looks at a stream, or types into it."""
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+# ---------------------------------------------------------------- words
+
+
+def counted(number: int | None, noun: str) -> str:
+    """Return a number with its noun, as `1 row` and `2 rows`; None is a number that is not known."""
+    return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
 
 
 def milliseconds(seconds: float) -> str:

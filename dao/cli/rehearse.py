@@ -5,19 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import UNSAFE, allow_broken_option, allow_loss_option, allow_out_of_order_option, common
-from dao.cli.output import Output, milliseconds, plain
-from dao.cli.streams import is_terminal
-
-if TYPE_CHECKING:
-    from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip, RowChange
-    from dao.migrate.values import Copying
+from dao.cli.options import UNSAFE, command, options
+from dao.cli.output import Output, counted, is_terminal, milliseconds, plain
+from dao.migrate.copies.files import readable
+from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
+from dao.migrate.values import Copying
 
 __all__ = ["rehearse"]
 
@@ -26,7 +24,7 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
 
 
 @click.command("rehearse")
-@common()
+@command()
 @click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
 @click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Rehearse the next N only.")
 @click.option("--round-trip", is_flag=True, help="Undo them on the copy, too, and apply them again.")
@@ -36,39 +34,20 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
     metavar="MB",
     help="Copy a larger database into a temporary file beside it. [default: 1024, or a quarter of the memory]",
 )
-@allow_out_of_order_option
-@allow_loss_option
-@allow_broken_option
-def rehearse(
-    config: settings.Settings,
-    output: Output,
-    to: str | None,
-    steps: int | None,
-    round_trip: bool,
-    memory_limit: int | None,
-    allow_out_of_order: bool,
-    allow_loss: tuple[str, ...],
-    allow_broken: tuple[str, ...],
-) -> int:
+@options("allow_out_of_order", "allow_loss", "allow_broken")
+def rehearse(config: settings.Settings, output: Output, memory_limit: int | None, **given: Any) -> int:
     """Try the pending migrations on a copy.
 
     Copies the database while others go on with it, applies what is pending to the copy, and shows what that does. Never
     writes to the database. Exits with 5 if `dao migrate` would fail or lose rows, or the round trip does not come back.
     """
-    from dao.migrate.rehearsal import rehearse as rehearsed  # for those only who ask for it
-
     with _progress(output) as report:
-        found = rehearsed(
+        found = migrate.rehearse(
             config.url,
             config.migrations,
-            to=to,
-            steps=steps,
-            allow_out_of_order=allow_out_of_order,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            round_trip=round_trip,
             memory_limit=None if memory_limit is None else memory_limit * _MEGABYTE,
             report=report,
+            **given,
         )
     output.json(_document(found))
     if not found.migrations:
@@ -83,7 +62,7 @@ def rehearse(
     return _verdict(output, found, snapshot=config.snapshots > 0 and found.exists)
 
 
-def _document(found: Rehearsal) -> dict[str, Any]:
+def _document(found: migrate.Rehearsal) -> dict[str, Any]:
     return attrs.asdict(found) | {
         "ok": found.ok,
         "seconds": found.seconds,
@@ -105,7 +84,7 @@ def _print(output: Output, one: Rehearsed) -> None:
     else:
         state, style = ("applies", "green") if one.ok else ("refused", "red")
         output.line(
-            f"{state:<9}  {one.id} ({_count(one.statements, 'statement')}, {milliseconds(one.seconds)})", style=style
+            f"{state:<9}  {one.id} ({counted(one.statements, 'statement')}, {milliseconds(one.seconds)})", style=style
         )
     _details(output, [f"rebuilds {table}" for table in one.rebuilt])
     _details(output, map(_rows, one.rows))
@@ -140,29 +119,23 @@ def _details(output: Output, texts: Sequence[str] | Iterator[str], style: str | 
 
 def _rows(change: RowChange) -> str:
     if change.before is None:
-        return f"makes {change.table}" + (f" with {_count(change.after, 'row')}" if change.after else "")
+        return f"makes {change.table}" + (f" with {counted(change.after, 'row')}" if change.after else "")
     if change.now is not None:
         same = change.before == change.after
-        rows = _count(change.before, "row") if same else f"{change.before} -> {_count(change.after, 'row')}"
+        rows = counted(change.before, "row") if same else f"{change.before} -> {counted(change.after, 'row')}"
         return f"renames {change.table} to {change.now} ({rows})"
     if change.after is None:
-        return f"drops {change.table} ({_count(change.before, 'row')})"
-    return f"{change.table}: {change.before} -> {_count(change.after, 'row')}"
+        return f"drops {change.table} ({counted(change.before, 'row')})"
+    return f"{change.table}: {change.before} -> {counted(change.after, 'row')}"
 
 
 def _size(one: Rehearsed) -> list[str]:
-    from dao.migrate.copies.files import readable
-
     growth = one.bytes_after - one.bytes_before
     if not growth:
         return []
     unused = f", {readable(one.free_after)} of that unused" if one.free_after else ""
     verb = "grows" if growth > 0 else "shrinks"
     return [f"the file {verb} by {readable(abs(growth))} to {readable(one.bytes_after)}{unused}"]
-
-
-def _count(number: int | None, noun: str) -> str:
-    return f"? {noun}s" if number is None else f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _print_round_trip(output: Output, trip: RoundTrip) -> None:
@@ -173,11 +146,11 @@ def _print_round_trip(output: Output, trip: RoundTrip) -> None:
         _details(output, [str(failure)], "red")
     if trip.undone:
         undone, again = len(trip.undone), len(trip.applied_again)
-        output.line(f"round trip: {_count(undone, 'migration')} undone, {again} applied again")
+        output.line(f"round trip: {counted(undone, 'migration')} undone, {again} applied again")
 
 
-def _verdict(output: Output, found: Rehearsal, *, snapshot: bool) -> int:
-    number = _count(len(found.migrations), "migration")
+def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int:
+    number = counted(len(found.migrations), "migration")
     held = f"holding the write lock for about {milliseconds(found.lock_seconds)}"
     where = "in memory, where it is faster than on a disk" if found.in_memory else "on the same disk"
     where += ", without the snapshot that comes before" if snapshot else ""
@@ -207,15 +180,13 @@ def _verdict(output: Output, found: Rehearsal, *, snapshot: bool) -> int:
 @contextlib.contextmanager
 def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], object]]:
     """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs."""
-    from dao.migrate.values import Copying
-
     if output.quiet or output.as_json or not is_terminal(sys.stderr):
         yield lambda event: None if isinstance(event, Copying | migrate.Notice) else output.report(event)
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=output._rich(sys.stderr), transient=True, refresh_per_second=4) as bar:
+    with Progress(*columns, console=output.console(sys.stderr), transient=True, refresh_per_second=4) as bar:
         task = bar.add_task("copying the database", total=None)
 
         def report(event: migrate.Event | Copying) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.common import UNSAFE, common, json_option, quiet_option, read_settings
-from dao.cli.output import Output
+from dao.cli.options import UNSAFE, command
+from dao.cli.output import Output, counted
 from dao.errors import MigrationError
 from dao.migrate.ledger import drift
-from dao.migrate.schema import dump as _dump
 
 __all__ = ["schema", "schema_file"]
 
@@ -33,51 +30,37 @@ def schema() -> None:
     """Show the schema whole, and what differs from it."""
 
 
-def _file_command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of the commands that read the migrations only."""
-    for option in (
-        json_option,
-        quiet_option,
-        click.option(
-            "-o",
-            "--output",
-            "file",
-            metavar="FILE",
-            help="The schema file; - for standard output. [default: DIR.schema.sql]",
-        ),
-        click.option(
-            "-m",
-            "--migrations",
-            "folder",
-            metavar="DIR",
-            help="Folder of the migrations. [default: $DATABASE_MIGRATIONS, else those of this package]",
-        ),
-    ):
-        function = option(function)
-    return function
+_file_option = click.option(
+    "-o",
+    "--output",
+    "file",
+    metavar="FILE",
+    help="The schema file; - for standard output. [default: DIR.schema.sql]",
+)
 
 
-def _dumped(folder: str | None, file: str | None, *, write: bool = False) -> tuple[Path, str]:
-    """Return where the schema belongs, and what it is. `write`: it will be written there."""
-    migrations = read_settings(None, folder).migrations or migrate.default_folder(write=write and file is None)
+def _dumped(config: settings.Settings, file: str | None, *, write: bool = False) -> tuple[Path, str]:
+    """Return where the schema belongs, and its text. `write`: it will be written there."""
+    migrations = config.migrations or migrate.default_folder(write=write and file is None)
     if file == "":
         raise click.UsageError("--output is empty: name a file, or leave the option out")
     path = schema_file(migrations) if file is None else Path(file)
-    return path, _dump.dump(migrate.load(migrations))
+    return path, migrate.dump(migrate.load(migrations))
 
 
 @schema.command("dump")
-@_file_command
-def dump(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> None:
+@command(database=False)
+@_file_option
+def dump(config: settings.Settings, output: Output, file: str | None) -> None:
     """Write the schema file.
 
     It holds what all migrations make, found by running them in memory. Needs no database. A file that is current stays as
     it is.
     """
-    output = Output(quiet=quiet, as_json=as_json, changes=file != "-")
-    if file == "-" and as_json:
+    output.changes = file != "-"
+    if file == "-" and output.as_json:
         raise click.UsageError("--output - and --json exclude each other")
-    path, text = _dumped(folder, file, write=True)
+    path, text = _dumped(config, file, write=True)
     if file == "-":
         output.text(text)
         return
@@ -85,20 +68,20 @@ def dump(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> No
     if changed:
         _write(path, text)
     output.line(f"{path}: {'written' if changed else 'current already'}")
-    output.json({"path": str(path), "written": changed})
+    output.json({"path": path, "written": changed})
 
 
 @schema.command("check")
-@_file_command
-def check(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> int:
+@command(database=False)
+@_file_option
+def check(config: settings.Settings, output: Output, file: str | None) -> int:
     """Check that the schema file is current.
 
     Exits with 5 and shows what differs if it is not. Needs no database.
     """
-    output = Output(quiet=quiet, as_json=as_json)
     if file == "-":
         raise click.UsageError("--output - is for dump: name the file to check")
-    path, text = _dumped(folder, file)
+    path, text = _dumped(config, file)
     there = _content(path)
     rows = list(
         difflib.unified_diff(
@@ -110,19 +93,19 @@ def check(folder: str | None, file: str | None, quiet: bool, as_json: bool) -> i
         )
     )
     current = there == text
-    output.json({"path": str(path), "exists": there is not None, "current": current, "diff": rows})
+    output.json({"path": path, "exists": there is not None, "current": current, "diff": rows})
     if current:
         output.line(f"{path}: current", style="green")
         return 0
     for row in rows:
         output.line(row)
-    what = "does not exist" if there is None else "is not what the migrations make"
-    output.error(f"{path} {what}: run `dao schema dump`")
+    problem = "does not exist" if there is None else "is not what the migrations make"
+    output.error(f"{path} {problem}: run `dao schema dump`")
     return UNSAFE
 
 
 @schema.command("diff")
-@common()
+@command()
 def diff(config: settings.Settings, output: Output) -> int:
     """Show what differs between the database and what its applied migrations make.
 
@@ -142,8 +125,7 @@ def diff(config: settings.Settings, output: Output) -> int:
     if not found:
         output.line(f"{config.url.path}: the schema is what its migrations make", style="green")
         return 0
-    number = f"{len(found)} difference{'' if len(found) == 1 else 's'}"
-    output.error(f"{config.url.path}: the schema is not what its migrations make ({number})")
+    output.error(f"{config.url.path}: the schema is not what its migrations make ({counted(len(found), 'difference')})")
     return UNSAFE
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from dao import settings, url
-from dao.cli.common import common, warn_of_drift
-from dao.cli.output import Output, milliseconds
-from dao.cli.streams import is_terminal
+from dao import migrate, settings, url
+from dao.cli.ledger import warn_of_drift
+from dao.cli.options import command
+from dao.cli.output import Output, counted, is_terminal, milliseconds
 from dao.errors import MigrationError
-
-if TYPE_CHECKING:
-    from dao.migrate.values import Snapshot
+from dao.migrate.copies.files import readable
+from dao.migrate.copies.restore import row_changes
+from dao.migrate.copies.snapshot import KEEP, chosen
 
 __all__ = ["restore", "snapshot", "snapshots_"]
 
@@ -24,7 +24,7 @@ _SHOWN = 20
 
 
 @click.command("snapshot")
-@common(migrations=False, changes=True)
+@command(migrations=False, changes=True)
 @click.option("--label", metavar="NAME", help="What to call it, for `dao restore NAME`: letters, digits, - and _.")
 @click.option(
     "--keep",
@@ -37,20 +37,16 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 
     Other programs go on meanwhile. Those that runs and restores take are counted by themselves (DATABASE_SNAPSHOTS).
     """
-    from dao.migrate.copies.files import readable
-    from dao.migrate.copies.snapshot import take_snapshot
-    from dao.migrate.values import Event, Removed
-
     removed = []
 
-    def report(event: Event) -> None:
+    def report(event: migrate.Event) -> None:
         output.report(event)
-        if isinstance(event, Removed):
+        if isinstance(event, migrate.Removed):
             removed.append(event.snapshot)
 
     begun = time.perf_counter()
     try:
-        taken = take_snapshot(config.url, label=label, keep=keep, report=report)
+        taken = migrate.take_snapshot(config.url, label=label, keep=keep, report=report)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     seconds = time.perf_counter() - begun
@@ -66,16 +62,13 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 
 
 @click.command("snapshots")
-@common(migrations=False)
+@command(migrations=False)
 def snapshots_(config: settings.Settings, output: Output) -> None:
     """List the snapshots of the database, the newest first.
 
     Each with its id, when it was taken, its size, the last migration that was applied then, and its label or what took it.
     """
-    from dao.migrate.copies.files import readable
-    from dao.migrate.copies.snapshot import snapshots
-
-    there = snapshots(config.url)
+    there = migrate.snapshots(config.url)
     for one in there:
         why = f"  {one.label}" if one.label else "" if one.kind == "manual" else f"  (before a {one.kind})"
         output.line(f"{one.id}  {_age(one):>12} ago  {readable(one.size):>10}  {one.version}{why}")
@@ -85,34 +78,28 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 
 
 @click.command("restore")
-@common(migrations=False, changes=True, creates=True)
+@command(migrations=False, changes=True, creates=True)
 @click.argument("id", required=False)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:
     """Replace the database by a snapshot.
 
-    By the newest, the one with this ID (its beginning will do) or label, or the file at this path. What is replaced becomes a snapshot itself, so that a restore can be undone. Programs
-    that have the database open go on, with the restored rows.
+    By the newest, the one with this ID (its beginning will do) or label, or the file at this path. What is replaced becomes
+    a snapshot itself, so that a restore can be undone. Programs that have the database open go on, with the restored rows.
     """
-    from dao.migrate.copies.files import readable
-    from dao.migrate.copies.restore import restore as put_back
-    from dao.migrate.copies.restore import row_changes
-    from dao.migrate.copies.snapshot import KEEP
-    from dao.migrate.copies.snapshot import chosen as meant
-
     if id is not None and not (id := url.cleaned(id)):
         # an unset variable in a script must not come to mean the newest
         raise click.UsageError("the ID is empty: name a snapshot, or leave it out for the newest")
     database = config.url.path
-    chosen = meant(config.url, id)
-    what = f"{chosen.id} ({chosen.version}, {readable(chosen.size)}, {_age(chosen)} old)"
+    source = chosen(config.url, id)
+    what = f"{source.id} ({source.version}, {readable(source.size)}, {_age(source)} old)"
     if not yes and not is_terminal(sys.stdin):
         raise MigrationError(
             f"restore replaces every row of {database} by the snapshot {what}, and there is no terminal to ask on: add --yes "
             "to confirm"
         )
     if not yes:
-        changes = row_changes(config.url, chosen.path)
+        changes = row_changes(config.url, source.path)
         details = [f"  {table}: {_rows(now)} -> {_rows(then)}" for table, (now, then) in changes.items()]
         if len(changes) > _SHOWN:
             details[_SHOWN:] = [f"  … and {len(changes) - _SHOWN} more tables"]
@@ -122,7 +109,7 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
             f"Replace all that {database} holds?", f"{database}: restore the snapshot {what}", *details
         ):
             raise MigrationError(f"{database} was not restored: you did not say yes. Nothing was changed")
-    done = put_back(config.url, chosen.path, keep=config.snapshots or KEEP, report=output.report)
+    done = migrate.restore(config.url, source.path, keep=config.snapshots or KEEP, report=output.report)
     output.line(f"{database}: restored {what}", style="green")
     if done.replaced is not None:
         output.line(f"what it held before: {done.replaced.id} (`dao restore {done.replaced.id}` puts it back)")
@@ -131,31 +118,30 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     output.json(
         {
             "database": database,
-            "restored": _document(chosen),
+            "restored": _document(source),
             "replaced": None if done.replaced is None else _document(done.replaced),
-            "damaged": None if done.damaged is None else str(done.damaged),
+            "damaged": done.damaged,
             "drift": warn_of_drift(config, output),
         }
     )
 
 
 def _rows(number: int | None) -> str:
-    return "no table" if number is None else f"{number} row{'' if number == 1 else 's'}"
+    return "no table" if number is None else counted(number, "row")
 
 
-def _age(one: Snapshot) -> str:
+def _age(one: migrate.Snapshot) -> str:
     seconds = max(0, int((datetime.now(UTC) - one.taken_at).total_seconds()))
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
-            number = seconds // length
-            return f"{number} {unit}{'' if number == 1 else 's'}"
-    return f"{seconds} second{'' if seconds == 1 else 's'}"
+            return counted(seconds // length, unit)
+    return counted(seconds, "second")
 
 
-def _document(one: Snapshot) -> dict[str, Any]:
+def _document(one: migrate.Snapshot) -> dict[str, Any]:
     return {
         "id": one.id,
-        "path": str(one.path),
+        "path": one.path,
         "taken_at": one.taken_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "version": one.version,
         "bytes": one.size,

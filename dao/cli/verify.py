@@ -3,64 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import attrs
 import click
 
-from dao import settings
-from dao.cli.common import UNSAFE, json_option, quiet_option, read_settings
-from dao.cli.output import Output, milliseconds
-
-if TYPE_CHECKING:
-    from dao.migrate.verification import Verification
+from dao import migrate, settings
+from dao.cli.options import UNSAFE, command, read_settings
+from dao.cli.output import Output, counted, milliseconds
 
 __all__ = ["verify"]
 
+_WHERE = {"empty": "empty database", "generated rows": "generated rows", "copy": "copy of the database"}
 _COLOURS = {"ok": "green", "irreversible": "yellow", "failed": "red"}
 
 
 @click.command("verify")
-@click.option("-d", "--database", metavar="URL", help="With --copy: the database. [default: $DATABASE_URL]")
-@click.option(
-    "-m",
-    "--migrations",
-    "folder",
-    metavar="DIR",
-    help="Folder of the migrations. [default: $DATABASE_MIGRATIONS, else those of this package]",
-)
+@command(database=False)
+@click.option("-d", "--database", "named", metavar="URL", help="With --copy: the database. [default: $DATABASE_URL]")
 @click.option("--copy", "--database-copy", "copy", is_flag=True, help="Try them on a copy of the database, too.")
 @click.option("--rows", type=click.IntRange(min=1), default=3, metavar="N", help="Rows per table. [default: 3]")
-@quiet_option
-@json_option
-def verify(database: str | None, folder: str | None, copy: bool, rows: int, quiet: bool, as_json: bool) -> int:
+def verify(config: settings.Settings, output: Output, named: str | None, copy: bool, rows: int) -> int:
     """Prove that every migration can be undone.
 
     Runs each up, down and up again: in an empty database, in one with generated rows, and with --copy in a copy of the
     database, which is only read. Schema and rows must come back. Exits with 5 if they do not.
     """
-    from dao.migrate.verification import verify as verified  # for those only who ask for it
-
-    if database is not None and not copy:
+    if named is not None and not copy:
         raise click.UsageError("--database names the database for --copy: without it, none is read")
-    output = Output(quiet=quiet, as_json=as_json)
-    # without a copy, whatever DATABASE_URL says is no matter
-    config = read_settings(database if copy else settings.DEFAULT_URL, folder)
+    database = read_settings(named).url if copy else None
     with output.progress():
-        found = verified(config.migrations, database=config.url if copy else None, rows=rows)
-    failed = [id for id, group in _by_id(found).items() if not all(one.ok for one in group)]
+        found = migrate.verify(config.migrations, database=database, rows=rows)
+    groups: dict[str, list[migrate.Verification]] = {}
+    for one in found:
+        groups.setdefault(one.id, []).append(one)
+    failed = [id for id, group in groups.items() if not all(one.ok for one in group)]
     output.json(
         {
             "ok": not failed,
             "failed": failed,
-            "database": config.url.path if copy else None,
+            "database": None if database is None else database.path,
             "verifications": [attrs.asdict(one) | {"ok": one.ok, "seconds": round(one.seconds, 6)} for one in found],
         }
     )
-    for id, group in _by_id(found).items():
+    for id, group in groups.items():
         _print(output, id, group)
-    number = len(_by_id(found))
-    total = f"{number} migration{'' if number == 1 else 's'}"
+    total = counted(len(groups), "migration")
     if not failed:
         output.line(f"{total} verified in {milliseconds(sum(one.seconds for one in found))}", style="green")
         return 0
@@ -68,14 +55,7 @@ def verify(database: str | None, folder: str | None, copy: bool, rows: int, quie
     return UNSAFE
 
 
-def _by_id(found: Sequence[Verification]) -> dict[str, list[Verification]]:
-    groups: dict[str, list[Verification]] = {}
-    for one in found:
-        groups.setdefault(one.id, []).append(one)
-    return groups
-
-
-def _print(output: Output, id: str, group: Sequence[Verification]) -> None:
+def _print(output: Output, id: str, group: Sequence[migrate.Verification]) -> None:
     """Print a line for a migration, and below it what was found, each thing once."""
     reversible = all(one.reversible for one in group)
     state = "failed" if not all(one.ok for one in group) else "ok" if reversible else "irreversible"
@@ -90,6 +70,3 @@ def _print(output: Output, id: str, group: Sequence[Verification]) -> None:
                     first, *more = text.split("\n")
                     for line in (f"{_WHERE[one.stage]}: {first}", *(f"  {line}" for line in more)):
                         output.line(f"    {line}", style=style)
-
-
-_WHERE = {"empty": "empty database", "generated rows": "generated rows", "copy": "copy of the database"}

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dao.cli.adopt import adopt
-from dao.cli.group import group
+from dao.cli.ledger import adopt
 from dao.migrate.ledger.adopt import TOOLS
 from tests.cli.calls import misused, refused
 from tests.folders import dump, query, tables
 
 
 @pytest.fixture
-def theirs(path, monkeypatch):
+def theirs(path):
     """A database that dbmate has made with the first and the third migration."""
-    monkeypatch.setitem(group.commands, "adopt", adopt)
     query(path, 'CREATE TABLE "schema_migrations" (version varchar(128) primary key)')
     query(path, "INSERT INTO schema_migrations VALUES ('0001'), ('0003')")
     query(path, "CREATE TABLE a (id INTEGER PRIMARY KEY)")

@@ -1,0 +1,210 @@
+"""What the commands share: their options, the settings that those make, exit codes."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import click
+
+from dao import settings, url
+from dao.cli.output import Output
+from dao.engine.files import is_there
+from dao.errors import MigrationError, UnsupportedEngine
+from dao.migrate.scripts.directives import Allowance
+
+__all__ = [
+    "MISMATCH",
+    "PENDING",
+    "UNSAFE",
+    "command",
+    "creating_nothing",
+    "only_one_of",
+    "options",
+    "read_settings",
+    "timeout_option",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Exit codes beside those of `dao.cli.group`: migrations pending; files changed or gone; a check found what must not be.
+PENDING, MISMATCH, UNSAFE = 3, 4, 5
+
+
+# ---------------------------------------------------------------- settings
+
+
+def read_settings(
+    database: str | None, migrations: str | None = None, busy_timeout: int | None = None
+) -> settings.Settings:
+    """Return the settings that the options and the environment make."""
+    for option, value, kind in (("--database", database, "database"), ("--migrations", migrations, "folder")):
+        if value is not None and not url.cleaned(value):
+            # an unset variable in a script must not come to mean the default
+            raise click.UsageError(f"{option} is empty: name a {kind}, or leave the option out")
+    try:
+        config = settings.load(database=database, migrations=migrations, busy_timeout=busy_timeout)
+    except (ValueError, UnsupportedEngine) as error:
+        raise click.UsageError(str(error)) from error
+    if config.url.is_memory:
+        raise click.UsageError(
+            "a database in memory ends with this command: name a file, such as sqlite:///orchestrator.db"
+        )
+    return config
+
+
+def creating_nothing(config: settings.Settings) -> settings.Settings:
+    """Return the settings with a URL by which no database is created."""
+    if config.url.mode not in {None, "rwc"}:
+        return config
+    return attrs.evolve(config, url=attrs.evolve(config.url, mode="rw"))
+
+
+# ---------------------------------------------------------------- the options of every command
+
+_DATABASE = click.option("-d", "--database", metavar="URL", help="Database URL. [default: $DATABASE_URL]")
+_FOLDER = click.option(
+    "-m",
+    "--migrations",
+    "folder",
+    metavar="DIR",
+    help="Folder of the migrations. [default: $DATABASE_MIGRATIONS, else those of this package]",
+)
+_BUSY = click.option(
+    "--busy-timeout",
+    type=click.IntRange(min=0),
+    metavar="MS",
+    help="Wait so many milliseconds for a lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000]",
+)
+_EXISTING = click.option("--existing", is_flag=True, help="Create no database: fail if there is none.")
+_QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+
+
+def command(
+    *, database: bool = True, migrations: bool = True, changes: bool = False, creates: bool = False
+) -> Callable[[F], F]:
+    """Add the options that every command has; they reach the function as `config` and `output`.
+
+    `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything. `changes`: as
+    of `Output`. `creates`: the command makes a database that does not exist, unless `--existing` forbids it.
+    """
+    given = [
+        *([_DATABASE] if database else ()),
+        *([_FOLDER] if migrations else ()),
+        *([_BUSY] if database else ()),
+        _QUIET,
+        _JSON,
+        *([_EXISTING] if creates else ()),
+    ]
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def called(
+            *,
+            database: str | None = None,
+            busy_timeout: int | None = None,
+            quiet: bool,
+            as_json: bool,
+            folder: str | None = None,
+            existing: bool = False,
+            **options: Any,
+        ) -> Any:
+            config = read_settings(database if takes_one else settings.DEFAULT_URL, folder, busy_timeout)
+            if existing:
+                config = creating_nothing(config)
+                if not is_there(config.url.path):
+                    raise MigrationError(
+                        f"{os.path.abspath(config.url.path)} does not exist, and --existing creates no database: name "
+                        "another, or leave it out"
+                    )
+            return function(config=config, output=Output(quiet=quiet, as_json=as_json, changes=changes), **options)
+
+        decorated: F = _with(given, called)
+        return decorated
+
+    takes_one = database
+    return decorate
+
+
+def _with(given: Sequence[Callable[[Any], Any]], function: Any) -> Any:
+    for option in reversed(given):
+        function = option(function)
+    return function
+
+
+# ---------------------------------------------------------------- the options of some
+
+
+def _loss(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        Allowance.of(names)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+    return names
+
+
+_OPTIONS = {
+    "each": click.option("--each", is_flag=True, help="Commit after every migration instead of all together."),
+    "allow_out_of_order": click.option(
+        "--allow-out-of-order", is_flag=True, help="Go on although a pending migration comes before an applied one."
+    ),
+    "allow_loss": click.option(
+        "--allow-loss",
+        multiple=True,
+        callback=_loss,
+        metavar="TABLE[.COLUMN]",
+        help="Commit although data of this table, or the values of this column, are lost. Can be given several times.",
+    ),
+    "allow_broken": click.option(
+        "--allow-broken",
+        multiple=True,
+        metavar="NAME",
+        help="Commit although this view or trigger, or a foreign key of this table, does not work. Can be given several "
+        "times.",
+    ),
+    "allow_data_loss": click.option(
+        "--allow-data-loss", is_flag=True, help="Commit although a script loses data that it does not declare."
+    ),
+    "no_snapshot": click.option(
+        "--no-snapshot",
+        is_flag=True,
+        help="Take no snapshot before. [default: one is taken; $DATABASE_SNAPSHOTS of them are kept, else 3]",
+    ),
+}
+
+
+def options(*names: str) -> Callable[[F], F]:
+    """Add these of the options that several commands have; each is named as the parameter that takes it."""
+    return functools.partial(_with, [_OPTIONS[name] for name in names])
+
+
+def timeout_option(seconds: float) -> Callable[[F], F]:
+    """Add `--timeout`, with a default in seconds."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(min=0),
+        callback=_no_nan,
+        default=seconds,
+        metavar="S",
+        help=f"Seconds. [default: {seconds:g}]",
+    )
+
+
+def _no_nan(_context: click.Context, _parameter: click.Parameter, seconds: float) -> float:
+    if math.isnan(seconds):  # neither above nor below any limit: waiting would never end
+        raise click.BadParameter("nan is no number of seconds.")
+    return seconds
+
+
+def only_one_of(**options: object) -> None:
+    """Refuse options that exclude each other; None and False mean that one was not given."""
+    given = [
+        f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None and value is not False
+    ]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other")
