@@ -168,7 +168,7 @@ WRONG = {
         "M007",
         "ALTER TABLE parent RENAME TO old;\n" + PARENT + "INSERT INTO parent SELECT * FROM old;\nDROP TABLE old;",
         1,
-        "the foreign key of child now refer to old",
+        "the foreign key of child now refers to old",
     ),
     "rebuild without index": (
         "M008",

@@ -12,8 +12,7 @@ import apsw
 
 from dao.migrate.copies.rows import holds_content
 from dao.migrate.linting.schema import Schema, Table
-from dao.migrate.linting.script import Script, Statement
-from dao.migrate.linting.statements import Problem, Subject
+from dao.migrate.linting.seen import Problem, Statement, Subject
 from dao.migrate.run.guard import HEEDED, Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.tokens import fold
@@ -32,22 +31,21 @@ def loss_problems(subject: Subject, together: Sequence[Subject]) -> Iterator[Pro
     `together` are the scripts that a run may hold in one transaction with this one. A rebuild may be spread over some of them:
     then what is lost is judged at their end, from the first of them on that had the table.
     """
-    script = subject.script
     found: dict[Loss, Statement] = {}
-    own = set(map(id, script.statements))
-    for statement, loss in _judge(script.statements):
+    own = set(map(id, subject.statements))
+    for statement, loss in _judge(subject.statements):
         if _is_excused(subject, loss):
             continue
         place = next(place for place, other in enumerate(together) if other is subject)
         lost: _Names | None = (loss.table.lower(), loss.column)
-        while place and (lost := lost and _names_before(together[place - 1].script, *lost)):
+        while place and (lost := lost and _names_before(together[place - 1], *lost)):
             place -= 1
-        wider = [one for other in together[place:] for one in other.script.statements]
-        judged = [(statement, loss)] if len(wider) == len(script.statements) else _judge(wider)
+        wider = [one for other in together[place:] for one in other.statements]
+        judged = [(statement, loss)] if len(wider) == len(subject.statements) else _judge(wider)
         found |= {other: one for one, other in judged if id(one) in own}
     for loss, statement in found.items():
         if not _is_excused(subject, loss):
-            yield ("M003" if loss.column else "M002"), statement, _message(loss, statement, script.after)
+            yield ("M003" if loss.column else "M002"), statement, _message(loss, statement, subject.after)
 
 
 def _is_excused(subject: Subject, loss: Loss) -> bool:
@@ -55,8 +53,8 @@ def _is_excused(subject: Subject, loss: Loss) -> bool:
     table = subject.origin.tables.get(loss.table.lower())
     gone = table is None or (loss.column is not None and table.column(loss.column) is None)
     # where a script fails, the rest of a rebuild may be what failed
-    half_done = subject.script.failure is not None and _is_copied(subject.script.statements, loss)
-    return (subject.is_rollback and gone) or half_done or loss.is_declared(subject.allows)
+    half_done = subject.failure is not None and _is_copied(subject.statements, loss)
+    return (subject.is_rollback and gone) or half_done or loss.is_declared(subject.step.script.allows)
 
 
 def _message(loss: Loss, statement: Statement, after: Schema) -> str:
@@ -71,7 +69,7 @@ def _message(loss: Loss, statement: Statement, after: Schema) -> str:
     return f"{loss.table}.{loss.column} is lost: {there}the copy leaves it out"
 
 
-def _names_before(script: Script, name: str, column: str | None) -> _Names | None:
+def _names_before(script: Subject, name: str, column: str | None) -> _Names | None:
     """Return what a table and a column were called before a script; None if they were not there."""
     for statement in reversed(script.statements):
         if statement.after is not statement.before:

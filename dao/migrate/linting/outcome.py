@@ -11,8 +11,7 @@ import attrs
 from dao.engine import Connection
 from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.schema import Object, Schema, Table
-from dao.migrate.linting.script import Script, Statement
-from dao.migrate.linting.statements import Problem, Subject, listed
+from dao.migrate.linting.seen import Problem, Statement, Subject, listed
 from dao.migrate.linting.trials import undone, without_quotes
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.tokens import tokens
@@ -46,19 +45,18 @@ class Outcome:
 
     def problems(self, subject: Subject, replay: Replay, number: int) -> Iterator[Problem]:
         """Yield what is wrong since this script, which is the folder's so-and-so-many'th."""
-        script = subject.script
-        if script.after == script.before:
+        if subject.after == subject.before:
             return
         connection = replay.connection
         # only what is new can be broken, unless something was taken away from under it
-        everything = any(statement.tables(*_REMOVING) for statement in script.statements)
+        everything = subject.uses(*_REMOVING)
         problems = [*self._compile(subject, connection, everything=everything)]
         if not subject.is_rollback:
-            problems += self._foreign_keys(script, connection, number, everything=everything)
-            problems += self._tables(script, connection)
-            problems += _lost(script)
+            problems += self._foreign_keys(subject, connection, number, everything=everything)
+            problems += self._tables(subject, connection)
+            problems += _lost(subject)
         # a script that fails leaves another schema than it means to
-        if script.failure is None:
+        if subject.failure is None:
             yield from problems
 
     def orphans(self, schema: Schema) -> Iterator[tuple[int, Problem]]:
@@ -70,8 +68,7 @@ class Outcome:
     # ------------------------------------------------------------ views and triggers
 
     def _compile(self, subject: Subject, connection: Connection, *, everything: bool) -> Iterator[Problem]:
-        script = subject.script
-        before, after = _objects(script.before), _objects(script.after)
+        before, after = _objects(subject.before), _objects(subject.after)
         asked = {key: item for key, item in after.items() if everything or before.get(key) != item}
         known = self._broken
         broken: dict[tuple[str, str], str] = {key: problem for key, problem in known.items() if key in after}
@@ -80,7 +77,7 @@ class Outcome:
                 if item.type == "view":
                     problem = compiles(connection, f"SELECT * FROM {quoted(item.name)}")
                 elif item.type == "trigger":
-                    problem = _compile_trigger(connection, item, script.after)
+                    problem = _compile_trigger(connection, item, subject.after)
                 elif item.type == "virtual table":
                     problem = reads(connection, item.name)
                 else:
@@ -94,14 +91,14 @@ class Outcome:
                 continue
             if key not in known or before.get(key) != after[key]:
                 item = after[key]
-                yield "M009", _culprit(script, item), f"the {item.type} {item.name} no longer compiles: {problem}"
+                yield "M009", _culprit(subject, item), f"the {item.type} {item.name} no longer compiles: {problem}"
         if not subject.is_rollback:
             self._broken = broken
 
     # ------------------------------------------------------------ foreign keys
 
     def _foreign_keys(
-        self, script: Script, connection: Connection, number: int, *, everything: bool
+        self, script: Subject, connection: Connection, number: int, *, everything: bool
     ) -> Iterator[Problem]:
         tables = script.after.tables
         asked = {name: table for name, table in tables.items() if everything or script.before.tables.get(name) != table}
@@ -134,7 +131,7 @@ class Outcome:
 
     # ------------------------------------------------------------ tables
 
-    def _tables(self, script: Script, connection: Connection) -> Iterator[Problem]:
+    def _tables(self, script: Subject, connection: Connection) -> Iterator[Problem]:
         for name, table in script.after.tables.items():
             before = script.before.tables.get(name)
             if table == before or table.kind != "table":
@@ -250,9 +247,9 @@ def _mismatch(connection: Connection, key: _Key) -> str | None:
     return None
 
 
-def _lost(script: Script) -> Iterator[Problem]:
+def _lost(script: Subject) -> Iterator[Problem]:
     """Yield what tables had before they were made anew."""
-    if not any(statement.tables(apsw.SQLITE_DROP_TABLE) for statement in script.statements):
+    if not script.uses(apsw.SQLITE_DROP_TABLE):
         return
     explicit = {
         (event.action, event.first.lower())
@@ -301,7 +298,7 @@ def _drops(statement: Statement, table: Table) -> bool:
     return any(statement.before.tables[one].root == table.root for one in gone)
 
 
-def _last(script: Script, table: str) -> Statement | None:
+def _last(script: Subject, table: str) -> Statement | None:
     """Return the statement that left a table as it is: it made, altered or renamed it."""
     found: Statement | None = None
     name = table.lower()
@@ -313,7 +310,7 @@ def _last(script: Script, table: str) -> Statement | None:
     return found or _remover(script.statements)
 
 
-def _culprit(script: Script, item: Object) -> Statement | None:
+def _culprit(script: Subject, item: Object) -> Statement | None:
     """Return the statement that made a view or trigger, or else one that took away what it needs."""
     key = (item.type, item.name.lower())
     for statement in reversed(script.statements):

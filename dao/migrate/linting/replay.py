@@ -7,14 +7,12 @@ once, as the runner does.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import apsw
 
 from dao import errors
 from dao.engine import Connection, connect, use_defaults
-from dao.migrate.linting.schema import read
-from dao.migrate.linting.script import TEMPORARY, Event, Failure, Script, Statement
+from dao.migrate.linting.schema import Schema, read
+from dao.migrate.linting.seen import TEMPORARY, Event, Failure, Statement, Subject
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
@@ -22,6 +20,7 @@ from dao.migrate.run.script import _culprit, _fail, _Script
 from dao.migrate.schema.session import apart
 from dao.migrate.schema.tokens import fold
 from dao.migrate.scripts.migration import has_statement, start_of_statement
+from dao.migrate.values import Step
 
 __all__ = ["Replay"]
 
@@ -81,24 +80,31 @@ class Replay:
             self._twin.close()
             self._twin = None
 
-    def run(self, text: str, *, id: str, path: Path, transactional: bool = True, foreign_keys: bool = False) -> Script:
-        """Run a script and return what was seen. After a statement that failed, it goes on with the next."""
-        before = self.schema
-        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, int(foreign_keys))
-        if transactional:
+    def run(self, step: Step, origin: Schema | None = None) -> Subject:
+        """Run a script and return it as it was seen. After a statement that failed, it goes on with the next."""
+        before, script = self.schema, step.script
+        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, int(script.foreign_keys))
+        if script.transactional:
             self.connection.execute("BEGIN")
-        run = _Run(self, text, id=id, path=path, transactional=transactional)
+        run = _Run(self, step)
         try:
-            with apart(self.connection, text):
+            with apart(self.connection, script.text):
                 failure = run.to_the_end()
         finally:
             self.connection.authorizer = None
             if self.connection.in_transaction:
                 self.connection.execute("COMMIT")
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
-        if failure is not None or not transactional:
+        if failure is not None or not script.transactional:
             self.look_again()
-        return Script(text, run.statements, before, self.schema, failure)
+        return Subject(
+            step=step,
+            origin=origin or before,
+            before=before,
+            after=self.schema,
+            statements=run.statements,
+            failure=failure,
+        )
 
     def look_again(self) -> None:
         """Read the schema, which may have changed."""
@@ -111,16 +117,16 @@ class Replay:
 class _Run:
     """One script in the replay."""
 
-    def __init__(self, replay: Replay, text: str, *, id: str, path: Path, transactional: bool) -> None:
+    def __init__(self, replay: Replay, step: Step) -> None:
         self.statements: list[Statement] = []
         self._replay = replay
         self._connection = replay.connection
         self._holdings = Holdings(replay.connection)
         self._guard = Guard(self._holdings)
-        self._text = text
+        self._step, self._text = step, step.script.text
+        self._path = step.script.path or step.migration.path
         self._base = self._counted = 0  # the script is run from here; the lines up to here are counted
         self._line = 1
-        self._id, self._path, self._transactional = id, path, transactional
         self._events: list[tuple[str | None, Event]] = []  # each with what has a name and holds it
         self._ignored: list[str] = []
         self._script = self._rest()
@@ -149,9 +155,9 @@ class _Run:
     def _rest(self) -> _Script:
         return _Script(
             self._text[self._base :],
-            migration=self._id,
+            migration=self._step.id,
             path=self._path,
-            transactional=self._transactional,
+            transactional=self._step.script.transactional,
             notice=self._ignored.append,
             guard=self._guard,
         )
@@ -246,7 +252,7 @@ class _Run:
         statement = self._add(self._base + script.begin, self._base + script.end, events, ignored)
         inside = self._connection.in_transaction
         ends = any(event.action == apsw.SQLITE_TRANSACTION and event.first == "COMMIT" for event in events)
-        statement.commits = not self._transactional and (ends if inside else not is_readonly)
+        statement.commits = not self._step.script.transactional and (ends if inside else not is_readonly)
         self._examine(statement, sql)
         self._pending_schema = changes_schema
 

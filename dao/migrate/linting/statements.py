@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import apsw
 import attrs
 
-from dao.migrate.linting.schema import Schema, Table
-from dao.migrate.linting.script import TEMPORARY, Script, Statement
-from dao.migrate.scripts.directives import Allowance
+from dao.migrate.linting.schema import Table
+from dao.migrate.linting.seen import TEMPORARY, Problem, Statement, Subject, listed
 from dao.migrate.scripts.migration import start_of_statement
 
-__all__ = ["Problem", "Subject", "listed", "statement_problems"]
-
-#: A code, the statement that it is about (None: the script as a whole), and what was found.
-Problem = tuple[str, Statement | None, str]
+__all__ = ["statement_problems"]
 
 _WORD = re.compile(r"[A-Za-z]+")
 _CREATED = re.compile(r"create (?:temp |temporary |unique |virtual )?(table|index|trigger|view) if not exists")
@@ -28,17 +24,6 @@ _PRAGMAS = {
     "auto_vacuum": "auto_vacuum of a database that exists changes with the next VACUUM, outside of a transaction",
     "encoding": "the encoding of a database that exists cannot be changed",
 }
-
-
-@attrs.frozen(kw_only=True)
-class Subject:
-    """A script that is looked at. `origin` is the schema whose data it must keep: in a rollback, that before its up script."""
-
-    script: Script
-    origin: Schema
-    allows: Allowance
-    is_rollback: bool
-    transactional: bool
 
 
 @attrs.define
@@ -53,16 +38,11 @@ class _Known:
         return {column.name.lower(): column.name for column in self.table.columns if not column.generated}
 
 
-def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence has them: a, b and c."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
 def statement_problems(subject: Subject) -> Iterator[Problem]:
     """Yield what is wrong with statements, in no particular order."""
-    known = {name: _Known(table) for name, table in subject.script.before.tables.items()}
+    known = {name: _Known(table) for name, table in subject.before.tables.items()}
     commits = 0
-    for statement in subject.script.statements:
+    for statement in subject.statements:
         if statement.quotes:
             yield "M014", statement, f"{statement.quotes} is taken for a string"
         commits += statement.commits
@@ -71,16 +51,16 @@ def statement_problems(subject: Subject) -> Iterator[Problem]:
         if statement.only_inserts:
             continue
         yield from _without_where(subject, statement, known)
-        failed = subject.script.failure is not None and subject.script.failure.statement is statement
+        failed = subject.failure is not None and subject.failure.statement is statement
         if statement.fails_on_rows and not failed:
             yield "M006", statement, f"this fails as soon as the table holds a row: {statement.fails_on_rows}"
-        for what in statement.misfits:
-            yield "M029", statement, what
+        for misfit in statement.misfits:
+            yield "M029", statement, misfit
         yield from _if_exists(subject, statement)
         if not subject.is_rollback:
             yield from _new_objects(statement, known)
-        for what in statement.ignored:
-            yield "M021", statement, f"the runner {what}"
+        for ignored in statement.ignored:
+            yield "M021", statement, f"the runner {ignored}"
         yield from _pragmas(subject, statement)
         yield from _follow(subject, statement, known)
 
@@ -94,7 +74,7 @@ def _without_where(subject: Subject, statement: Statement, known: Mapping[str, _
         return
     if action == apsw.SQLITE_UPDATE:
         yield "M005", statement, f"UPDATE without WHERE: it rewrites every row of {table}"
-    elif not subject.allows.loses(known[table.lower()].table.name):
+    elif not subject.step.script.allows.loses(known[table.lower()].table.name):
         yield "M004", statement, f"DELETE without WHERE: it deletes every row of {table}"
 
 
@@ -115,13 +95,18 @@ def _new_objects(statement: Statement, known: Mapping[str, _Known]) -> Iterator[
 def _pragmas(subject: Subject, statement: Statement) -> Iterator[Problem]:
     for event in statement.events:
         name = event.first.lower()
-        if event.action == apsw.SQLITE_PRAGMA and event.second and subject.transactional and name in _PRAGMAS:
+        if (
+            event.action == apsw.SQLITE_PRAGMA
+            and event.second
+            and subject.step.script.transactional
+            and name in _PRAGMAS
+        ):
             yield "M023", statement, f"PRAGMA {name} = {event.second}: {_PRAGMAS[name]}"
 
 
 def _if_exists(subject: Subject, statement: Statement) -> Iterator[Problem]:
     """Look at the first words: that a condition stands there is the one thing which the compiler keeps to itself."""
-    words = _first_words(subject.script.text, statement)
+    words = _first_words(subject.step.script.text, statement)
     condition = _CREATED.match(words) or _DROPPED.match(words)
     if condition is None:
         return
@@ -164,7 +149,7 @@ def _follow(subject: Subject, statement: Statement, known: dict[str, _Known]) ->
 
 
 def _renamed_table(subject: Subject, statement: Statement, known: _Known, old: str, new: str) -> Iterator[Problem]:
-    successor = subject.script.after.tables.get(old)
+    successor = subject.after.tables.get(old)
     if successor is not None and successor.root == known.table.root:
         return  # it gets its name back
     if successor is not None:
@@ -195,7 +180,9 @@ def _followers(statement: Statement, new: str) -> str:
         if name in statement.before.tables and statement.before.tables[name].sql != table.sql
     ]
     names = tables + own
-    return f"{listed(names)} now refer to {new}" if names else f"whatever refers to it now refers to {new}"
+    if not names:
+        return f"whatever refers to it now refers to {new}"
+    return f"{listed(names)} now {'refers' if len(names) == 1 else 'refer'} to {new}"
 
 
 def _rewritten(statement: Statement) -> str:

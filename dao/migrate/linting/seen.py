@@ -1,4 +1,4 @@
-"""What `lint` saw of a script while it was replayed."""
+"""A script as `lint` saw it while it was replayed: its statements, its failure, and the problems found in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import apsw
 import attrs
 
 from dao.migrate.linting.schema import Schema
+from dao.migrate.values import Step
 
-__all__ = ["TEMPORARY", "Event", "Failure", "Script", "Statement"]
+__all__ = ["TEMPORARY", "Event", "Failure", "Problem", "Statement", "Subject", "listed"]
 
 #: What makes or drops a temporary object.
 TEMPORARY = frozenset(value for name, value in vars(apsw).items() if name.startswith("SQLITE_") and "_TEMP_" in name)
@@ -74,12 +75,35 @@ class Failure:
     statement: Statement | None
 
 
-@attrs.frozen
-class Script:
-    """A script that was replayed: its statements in order, the schema before and after it, and its first failure."""
+#: A rule's code, the statement that broke it (None: the script as a whole), and the message.
+Problem = tuple[str, Statement | None, str]
 
-    text: str
-    statements: Sequence[Statement]
+
+@attrs.define(kw_only=True)
+class Subject:
+    """A script that was replayed: its statements in order, the schema before and after it, its first failure, its problems.
+
+    `origin` is the schema whose data it must keep: in a rollback, that before its up script.
+    """
+
+    step: Step
+    origin: Schema
     before: Schema
     after: Schema
-    failure: Failure | None
+    statements: Sequence[Statement] = ()
+    failure: Failure | None = None
+    problems: list[Problem] = attrs.Factory(list)
+
+    @property
+    def is_rollback(self) -> bool:
+        """Whether it undoes its migration."""
+        return self.step.direction == "rollback"
+
+    def uses(self, *actions: int) -> bool:
+        """Return whether any statement does one of these."""
+        return any(statement.tables(*actions) for statement in self.statements)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
