@@ -6,7 +6,7 @@ A bug in our own SQL surfaces as the driver raised it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,27 +59,54 @@ def visible(text: str, *, line: bool = False) -> str:
 class Error(Exception):
     """Base of everything below: `except dao.Error` catches all that this package raises on purpose.
 
-    Its text shows control characters of names as escapes, since logs and terminals would obey them; attributes have the
-    names as they are. Pickled or copied, it keeps message and attributes; its cause, often the driver's, stays behind.
+    Its text is the message, then, on lines of their own, the `.details` (texts or objects), the `.committed` (ids of the
+    migrations that are committed and stay, `()` if nothing was changed, None where that is not the question) and the `.advice`.
+    Control characters of names are escapes there, since logs and terminals would obey them; attributes have the names as they
+    are. Pickled or copied, it keeps message and attributes; its cause, often the driver's, stays behind.
     """
 
+    _indent = "  "
+
+    def __init__(self, message: str = "", *, details: Iterable[object] = (), advice: str | None = None) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
+        self.committed: tuple[str, ...] | None = None
+        self.advice = advice
+
     def __str__(self) -> str:
-        text = super().__str__()
-        for value in vars(self).values():
+        lines = [super().__str__(), *(f"{self._indent}{detail}" for detail in self.details)]
+        if self.committed is not None:
+            stays = f"These stay committed: {', '.join(self.committed)}." if self.committed else "Nothing was changed."
+            lines.append(stays)
+        if self.advice:
+            lines.append(self.advice)
+        text = "\n".join(lines)
+        for attribute, value in vars(self).items():
             for name in value if isinstance(value, tuple) else (value,):
-                if isinstance(name, str) and "\n" in name:  # would pass for a line of ours
-                    text = text.replace(name, visible(name, line=True))
+                if isinstance(name, str) and "\n" in name and attribute not in {"details", "advice"}:
+                    text = text.replace(name, visible(name, line=True))  # it would pass for a line of ours
         return visible(text)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return its class's name as `type`, its text as `message`, and the attributes, as what any JSON encoder takes."""
+        attributes = {
+            name: [str(item) for item in value]
+            if isinstance(value, tuple)
+            else value
+            if isinstance(value, int | str | None)
+            else str(value)
+            for name, value in vars(self).items()
+            if not name.startswith("_")
+        }
+        return {"type": type(self).__name__, "message": str(self), **attributes}
+
     def __reduce__(self) -> tuple[Any, ...]:
-        # what an exception has by itself calls the class with the message alone, and the keywords below have no defaults
-        return _made_again, (type(self), self.args, vars(self))
+        # an exception's own would call the class with the message alone, and the keywords below have no defaults
+        return _made_again, (type(self), self.args), vars(self)
 
 
-def _made_again(kind: type[Error], args: tuple[Any, ...], attributes: dict[str, Any]) -> Error:
-    error = kind.__new__(kind, *args)
-    vars(error).update(attributes)
-    return error
+def _made_again(kind: type[Error], args: tuple[Any, ...]) -> Error:
+    return kind.__new__(kind, *args)
 
 
 # ---------------------------------------------------------------- records
@@ -242,10 +269,13 @@ class MigrationFileError(MigrationError):
 
 
 class MigrationFailed(MigrationError):
-    """A script failed. `.statement` is the SQL that did, at `.path`, line `.line`.
+    """A script failed. `.statement` is the SQL that did, at `.path`, line `.line`, for this `.reason`.
 
-    Unless the message says otherwise (a script that asked to run outside a transaction), nothing was changed.
+    `.committed` is None for a script that asked to run outside a transaction: part of it may be done, and `.advice` says what
+    to do then.
     """
+
+    _indent = "    "
 
     def __init__(
         self,
@@ -255,12 +285,15 @@ class MigrationFailed(MigrationError):
         path: Path | None = None,
         line: int | None = None,
         statement: str | None = None,
+        reason: str | None = None,
+        details: Iterable[object] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, details=details)
         self.migration = migration
         self.path = path
         self.line = line
         self.statement = statement
+        self.reason = reason
 
 
 class LedgerMismatch(MigrationError):
@@ -278,8 +311,9 @@ class LedgerMismatch(MigrationError):
         out_of_order: Sequence[str] = (),
         unfinished: Sequence[str] = (),
         drift: Sequence[str] = (),
+        details: Iterable[object] = (),
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, details=details)
         self.changed = tuple(changed)
         self.missing = tuple(missing)
         self.out_of_order = tuple(out_of_order)
@@ -298,8 +332,15 @@ class Irreversible(MigrationError):
 class CheckFailed(MigrationError):
     """The checks after the scripts found damage, so nothing was committed. `.violations` lists it."""
 
-    def __init__(self, message: str, *, violations: Sequence[Any] = ()) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str,
+        *,
+        violations: Sequence[Any] = (),
+        details: Iterable[object] = (),
+        advice: str | None = None,
+    ) -> None:
+        super().__init__(message, details=details, advice=advice)
         self.violations = tuple(violations)
 
 

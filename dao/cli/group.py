@@ -61,7 +61,8 @@ def run() -> int:
     except (Error, OSError) as error:
         interrupted = isinstance(error.__context__, KeyboardInterrupt)  # click failed to print a line end after ^C
         output.error(_INTERRUPTED if interrupted else str(error))
-        _report(output, _describe(error))
+        described: dict[str, object] = {"type": type(error).__name__, "message": str(error)}
+        _report(output, error.to_dict() if isinstance(error, Error) else described)
         code = 130 if interrupted else 1
     except Exception:  # noqa: BLE001 - a bug of ours: Python's own way to show it would obey the names in it
         import traceback
@@ -74,17 +75,3 @@ def run() -> int:
 def _report(output: Output, error: dict[str, object]) -> None:
     with contextlib.suppress(OSError, SystemExit):  # standard output itself may be what failed
         output.json({"error": error})
-
-
-def _describe(error: Exception) -> dict[str, object]:
-    """Return an error as JSON: its type, its message and whatever else it knows."""
-    details = {
-        name: value
-        if isinstance(value, int | str | None)
-        else [str(item) for item in value]
-        if isinstance(value, tuple | list)
-        else str(value)
-        for name, value in vars(error).items()
-        if not name.startswith("_")
-    }
-    return {"type": type(error).__name__, "message": str(error), **details}

@@ -102,9 +102,14 @@ def no_more_files(path: str) -> OperationalError | None:
     return None
 
 
+def called(connection: apsw.Connection) -> str:
+    """Return what messages call the connection's database; a copy says of which database it is one, in `called`."""
+    return getattr(connection, "called", "") or connection.filename or "the database"
+
+
 def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
     """Return a message for a database that cannot be written to, by SQLite's extended result, or because it said so before."""
-    name = connection.filename or "the database"
+    name = called(connection)
     if code in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
         return (
             f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw, as "

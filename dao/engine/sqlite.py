@@ -271,7 +271,7 @@ def translate(error: BaseException, connection: apsw.Connection, name: str = "")
         return _constraint(error, connection)
     if not isinstance(error, apsw.Error):
         return None
-    name = name or file_of(connection) or "the database"
+    name = name or database_file.called(connection)
     if isinstance(error, _BUSY):
         if own := _own_obstacle(error, connection, name):
             return errors.ConnectionBusy(own)
@@ -324,7 +324,7 @@ def unknown_outcome(error: BaseException, connection: apsw.Connection) -> errors
         return None  # a commit that has been written reads no more
     advice = "free some memory" if isinstance(error, apsw.NoMemError) else "check the disk and the file system"
     return errors.CommitUnknown(
-        f"{file_of(connection) or 'the database'}: the commit failed ({error}), and whether it is stored cannot be known: "
+        f"{database_file.called(connection)}: the commit failed ({error}), and whether it is stored cannot be known: "
         f"{advice}, and look at what is there before you repeat it"
     )
 

@@ -119,7 +119,7 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
         raise meant from error
     except UnicodeDecodeError as error:
         raise DatabaseCorrupt(
-            f"{name or sqlite.file_of(connection) or 'the database'} holds a text that is not UTF-8 where a name or the "
+            f"{name or database_file.called(connection)} holds a text that is not UTF-8 where a name or the "
             "ledger should be: restore a snapshot (`dao restore`; what was written since is lost) or a backup"
         ) from error
 

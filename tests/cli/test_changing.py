@@ -102,7 +102,7 @@ def test_migrate_broken_script_says_where_and_changes_nothing(run, partly, folde
 def test_migrate_each_with_a_broken_script_keeps_those_before(run, path, folder):
     """With --each the migrations before the broken one stay, and the message names them."""
     write(folder, {"0003_c.sql": "nonsense;"})
-    refused(run("migrate", "--each"), "three/0003_c.sql:1:", "What was committed before it stays: 0001_a, 0002_b.")
+    refused(run("migrate", "--each"), "three/0003_c.sql:1:", "These stay committed: 0001_a, 0002_b.")
     assert tables(path) == ["a", "b"]
 
 

@@ -424,7 +424,7 @@ def test_apply_report_that_raises_between_two_transactions_says_what_stays(tmp_p
     with pytest.raises(Told) as caught:
         migrate.apply(f"sqlite:///{path}", folder, each=True, report=tell_wrong(migrate.Started, after=2))
     assert applied(path) == IDS[:2]
-    assert caught.value.__notes__ == [f"What was committed before it stays: {IDS[0]}, {IDS[1]}."]
+    assert caught.value.__notes__ == [f"These stay committed: {IDS[0]}, {IDS[1]}."]
 
 
 def test_apply_report_that_raises_after_the_commit_is_logged(tmp_path, caplog):

@@ -91,7 +91,7 @@ def test_apply_broken_key_fails_at_its_statement(path, url, tmp_path, each):
     with pytest.raises(MigrationFailed, match=r"2\.sql:3: .*FOREIGN KEY") as caught:
         migrate.apply(url, folder, each=each)
     assert caught.value.line == 3
-    assert str(caught.value).endswith("What was committed before it stays: 1.")
+    assert str(caught.value).endswith("These stay committed: 1.")
     assert migrate.status(url, folder).ids("applied") == ["1"]
     assert "x" not in tables(path)
 
@@ -123,7 +123,7 @@ def test_apply_refused_loss_stops_the_run_between_the_transactions(path, url, tm
         tmp_path / "sql",
         {"1.sql": FAMILY, "2.sql": ON + "DELETE FROM parent WHERE id = 1;", "3.sql": "CREATE TABLE x (id);"},
     )
-    with pytest.raises(CheckFailed, match=r"child: 1 row that no DELETE(?s:.)*What was committed before it stays: 1\."):
+    with pytest.raises(CheckFailed, match=r"child: 1 row that no DELETE(?s:.)*These stay committed: 1\."):
         migrate.apply(url, folder)
     assert query(path, "SELECT count(*) FROM parent") == [(2,)]
     assert tables(path) == ["child", "parent"]

@@ -215,10 +215,11 @@ def test_apply_undeclared_loss_is_refused_and_undone(path, url, folder, script, 
     write(folder, {"2_x.sql": script})
     with pytest.raises(CheckFailed) as caught:
         migrate.apply(url, folder, snapshots=0)
-    assert list(caught.value.violations) == losses
+    assert list(caught.value.violations) == list(caught.value.details) == losses
+    assert caught.value.committed == ()
     message = str(caught.value)
     assert message.startswith(f"{folder / '2_x.sql'} loses data without saying that it means to\n")
-    assert message.endswith("\nNothing was changed.")
+    assert message.endswith(f"\nNothing was changed.\n{caught.value.advice}")
     for loss in losses:
         assert f"  {loss}\n" in message
         assert f"`{loss.declaration}`" in message
@@ -269,7 +270,7 @@ def test_apply_loss_in_the_second_script_undoes_the_first(path, url, folder):
     with pytest.raises(CheckFailed, match="Nothing was changed"):
         migrate.apply(url, folder)
     assert "x" not in tables(path)
-    with pytest.raises(CheckFailed, match="What was committed before it stays: 2_x"):
+    with pytest.raises(CheckFailed, match="These stay committed: 2_x"):
         migrate.apply(url, folder, each=True)
     assert "x" in tables(path)
     assert migrate.status(url, folder).ids("pending") == ["3_y"]

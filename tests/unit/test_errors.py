@@ -109,6 +109,29 @@ def test_error_pickled_or_copied_comes_back_with_its_attributes(kind, data):
         assert same.__notes__ == ["noted"]
 
 
+def test_error_text_has_details_what_stays_and_advice():
+    """An error keeps apart what its text shows below the message: details, what is committed, what to do next."""
+    error = dao.CheckFailed(
+        "broken", violations=[1], details=[dao.migrate.Loss("table", "a\nb", 2), "c"], advice="mend it"
+    )
+    lost = r"  a\nb: the table is dropped with 2 rows"
+    assert str(error) == f"broken\n{lost}\n  c\nmend it"
+    for committed, said in (((), "Nothing was changed."), (("1_a", "2_\nb"), r"These stay committed: 1_a, 2_\nb.")):
+        error.committed = committed
+        assert str(error) == f"broken\n{lost}\n  c\n{said}\nmend it"
+    assert error.to_dict() == {
+        "type": "CheckFailed",
+        "message": str(error),
+        "violations": ["1"],
+        "details": [lost.strip(), "c"],
+        "committed": ["1_a", "2_\nb"],
+        "advice": "mend it",
+    }
+    assert dao.PoolClosed("closed").to_dict() == {
+        "type": "PoolClosed", "message": "closed", "details": [], "committed": None, "advice": None
+    }  # fmt: skip
+
+
 def test_error_of_a_process_pool_reaches_the_caller(url):
     """What a function of a worker process raises is what `result()` raises; the pool stays usable."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:

@@ -160,10 +160,9 @@ def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None
             if not same() and _state(reader) != _state(copy):
                 raise MigrationError(f"the copy of {path} differs from it: check the disk and the memory, then repeat")
     except DatabaseCorrupt as error:
-        details = str(error).partition("\n")[2]
         raise DatabaseCorrupt(
-            f"{path} is damaged: restore a snapshot (`dao restore`; what was written since is lost) or a "
-            f"backup\n{details}"
+            f"{path} is damaged: restore a snapshot (`dao restore`; what was written since is lost) or a backup",
+            details=error.details,
         ) from error
     except apsw.SQLError as error:
         raise MigrationError(

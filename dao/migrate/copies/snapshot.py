@@ -304,7 +304,7 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
 
 
 def _damaged(path: str, error: Exception) -> DatabaseCorrupt:
-    reason = str(error).partition("\n")[2].strip() if isinstance(error, DatabaseCorrupt) else str(error)
+    reason = "; ".join(map(str, error.details)) if isinstance(error, DatabaseCorrupt) else str(error)
     return DatabaseCorrupt(f"the snapshot {path} is damaged or no SQLite database ({reason}): use another one")
 
 

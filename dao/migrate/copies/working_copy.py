@@ -25,7 +25,12 @@ _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
 
 
 class Copy(apsw.Connection):
-    """A connection to the copy. `dropped` has the tables, in lower case, that scripts have dropped in it."""
+    """A connection to the copy. `dropped` has the tables, in lower case, that scripts have dropped in it.
+
+    Messages call it as the database that is `called` so: a copy is as damaged as that, and beside it.
+    """
+
+    called = ""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -90,7 +95,7 @@ def working_copy(
         if steady:
             stack.callback(_StandingClock(f"dao-rehearsal-{id(stack)}", below).unregister)
         copy = Copy(where, vfs=f"dao-rehearsal-{id(stack)}" if steady else below or None)
-        copy.steady = steady
+        copy.steady, copy.called = steady, path
         stack.callback(copy.close, True)
         if source is not None:
             _fill(copy, source, where, report)

@@ -13,7 +13,8 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection, sqlite
+from dao.engine import Connection
+from dao.engine import files as database_file
 from dao.errors import MigrationError
 from dao.migrate import processes as lock
 from dao.migrate.schema.catalog import TABLE_NAMES
@@ -128,7 +129,7 @@ def read(connection: Connection) -> Ledger:
             for id, _, host, pid in unfinished
             if pid is not None and host == os.uname().nodename and lock.is_alive(pid)
         },
-        sqlite.file_of(connection) or "the database",
+        database_file.called(connection),
     )
 
 

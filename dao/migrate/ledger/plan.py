@@ -233,7 +233,8 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     ]
     if problems:
         raise LedgerMismatch(
-            f"the migrations and {ledger.database} do not agree; nothing was changed\n  " + "\n  ".join(problems),
+            f"the migrations and {ledger.database} do not agree; nothing was changed",
+            details=problems,
             changed=comparison.changed,
             missing=comparison.missing,
             out_of_order=out_of_order,

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dao import _version
-from dao.engine import Connection, sqlite
+from dao.engine import Connection
+from dao.engine import files as database_file
 from dao.migrate import processes as lock
 from dao.migrate.schema.catalog import TABLE_NAMES
 from dao.migrate.scripts.folder import normal
@@ -113,11 +114,7 @@ class Writer:
 
     def read(self) -> Ledger:
         """Return what the ledger said before anything was written."""
-        return (
-            Ledger(database=sqlite.file_of(self._connection) or "the database")
-            if self.found_nothing
-            else read(self._connection)
-        )
+        return Ledger(database=database_file.called(self._connection)) if self.found_nothing else read(self._connection)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:

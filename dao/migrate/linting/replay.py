@@ -189,8 +189,7 @@ class _Run:
         try:
             _fail(self._connection, self._script, error)
         except errors.MigrationFailed as failed:
-            line = failed.line or 1
-            message = str(failed).partition("\n")[0].removeprefix(f"{self._path}:{line}: ")
+            line, message = failed.line or 1, failed.reason or ""
         except errors.Error as failed:  # a disk that is full, which only memory can be here
             line, message = 1, str(failed)
         return Failure(line + self._text.count("\n", 0, self._base), message, self.statements[-1])

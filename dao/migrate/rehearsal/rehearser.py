@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import attrs
 
 from dao.engine import Connection
-from dao.errors import OperationalError
 from dao.migrate.copies.files import database_of, remove_leftovers, size_of
 from dao.migrate.copies.working_copy import Copy, default_limit, working_copy
 from dao.migrate.database import Target, exists, name_of, opened, translated
@@ -139,39 +138,34 @@ def _on_copy(
     rehearsed: list[Rehearsed] = []
     times: list[Times] = []
     contents: list[Content] = [content(copy)] if round_trip else []
-    try:
-        state = look(copy)
-        batch: list[Step] = []
-        guard = Guard(copy)
-        for place, step in enumerate(todo):
-            if step not in batch:
-                batch, guard = _first_batch(todo[place:], each=False) or [step], Guard(copy)
-                before = Before.of(copy, integrity_problems(copy)) if len(batch) > 1 else None
-            since = None if step is batch[0] else before  # it finds and times that itself
-            one, state, taken, guard = rehearse_step(
-                copy,
-                files,
-                step,
-                state,
-                guard,
-                tell,
-                since=since,
-                settled=step is batch[-1],
-                allow_broken=allow_broken,
-            )
-            rehearsed.append(one)
-            if step is batch[-1] or one.failure is not None:
-                _note_losses(rehearsed, todo, guard, allowed)
-            if one.failure is not None:
-                break
-            times.append(taken)
-            if round_trip:
-                contents.append(content(copy))
-        trip = there_and_back(copy, files, todo[: len(times)], contents, tell) if round_trip else None
-    except OperationalError as error:
-        # a copy is as damaged as the database, and beside it
-        error.args = (str(error).replace(copy.filename or "the database", found.database, 1),)
-        raise
+    state = look(copy)
+    batch: list[Step] = []
+    guard = Guard(copy)
+    for place, step in enumerate(todo):
+        if step not in batch:
+            batch, guard = _first_batch(todo[place:], each=False) or [step], Guard(copy)
+            before = Before.of(copy, integrity_problems(copy)) if len(batch) > 1 else None
+        since = None if step is batch[0] else before  # it finds and times that itself
+        one, state, taken, guard = rehearse_step(
+            copy,
+            files,
+            step,
+            state,
+            guard,
+            tell,
+            since=since,
+            settled=step is batch[-1],
+            allow_broken=allow_broken,
+        )
+        rehearsed.append(one)
+        if step is batch[-1] or one.failure is not None:
+            _note_losses(rehearsed, todo, guard, allowed)
+        if one.failure is not None:
+            break
+        times.append(taken)
+        if round_trip:
+            contents.append(content(copy))
+    trip = there_and_back(copy, files, todo[: len(times)], contents, tell) if round_trip else None
     return attrs.evolve(
         found,
         lock_seconds=longest_hold(todo[: len(times)], times),

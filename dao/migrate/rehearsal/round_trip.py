@@ -121,8 +121,8 @@ class _Trip:
         try:
             (result,) = run(self.copy, self.files, decide, allow_data_loss=allow_data_loss, report=self.tell)
         except (MigrationFailed, CheckFailed) as error:
-            message = str(error).removesuffix("\nNothing was changed.")
-            self.failures.append(TripFailure(step.id, direction, f"{_verb(direction)} fails: {message}"))
+            error.committed = None  # it was a copy
+            self.failures.append(TripFailure(step.id, direction, f"{_verb(direction)} fails: {error}"))
             return False
         self._excuse(step, result)
         return True

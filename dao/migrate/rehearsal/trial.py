@@ -314,7 +314,7 @@ class _Rehearsing:
 
 
 def _failure(error: MigrationFailed | CheckFailed) -> Failure:
-    message = str(error).removesuffix("\nNothing was changed.")
+    error.committed = None  # it was a copy
     if isinstance(error, CheckFailed):
-        return Failure(message)
-    return Failure(message, None if error.path is None else str(error.path), error.line)
+        return Failure(str(error))
+    return Failure(str(error), None if error.path is None else str(error.path), error.line)

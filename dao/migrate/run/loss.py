@@ -18,15 +18,23 @@ def refuse(found: Sequence[tuple[Path | None, str, Sequence[Loss]]]) -> None:
     Raises:
         CheckFailed: There is any; `.violations` are the losses.
     """
-    messages = []
-    for path, id, losses in ((path, id, losses) for path, id, losses in found if losses):
-        lines = "".join(f"\n  {loss}" for loss in losses)
-        declarations = " and ".join(f"`{loss.declaration}`" for loss in losses)
-        declare = f"write {declarations} at the top of {path.name}, or " if path else ""
-        options = " ".join(f"--allow-loss {shlex.quote(loss.name)}" for loss in losses)
-        messages.append(
-            f"{path or id} loses data without saying that it means to{lines}\nMend the script; or, if that is meant, "
-            f"{declare}allow it for this run with {options}"
-        )
-    if messages:
-        raise CheckFailed("\n".join(messages), violations=tuple(loss for *_, losses in found for loss in losses))
+    lossy = [(path, str(path or id), losses) for path, id, losses in found if losses]
+    if not lossy:
+        return
+    names = ", ".join(name for _, name, _ in lossy)
+    alone = len(lossy) == 1
+    declare = "".join(
+        f"write {' and '.join(f'`{loss.declaration}`' for loss in losses)} at the top of {path.name}, or "
+        for path, _, losses in lossy
+        if path
+    )
+    options = dict.fromkeys(f"--allow-loss {shlex.quote(loss.name)}" for *_, losses in lossy for loss in losses)
+    raise CheckFailed(
+        f"{names} loses data without saying that it means to"
+        if alone
+        else "these scripts lose data without saying that they mean to",
+        violations=[loss for *_, losses in lossy for loss in losses],
+        details=[loss if alone else f"{name}: {loss}" for _, name, losses in lossy for loss in losses],
+        advice=f"Mend {'the script' if alone else 'them'}; or, if that is meant, {declare}allow it for this run with "
+        + " ".join(options),
+    )

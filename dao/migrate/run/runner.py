@@ -313,12 +313,11 @@ def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) 
             ledger.ended(connection, step.id)
         if not isinstance(error, Error):
             raise
-        advice = (
+        error.advice = (
             f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, finish or "
             f"undo it by hand; `dao migrate resolve {step.id}` shows what differs, and with --applied or --rolled-back notes "
             "which it is"
         )
-        error.args = (f"{error}\n{advice}",)
         raise
     tell_done(tell, Finished(result))
     return result, found
@@ -394,17 +393,12 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        if results:
-            committed = ", ".join(result.id for result in results)
-            error.args = (f"{error}\nWhat was committed before it stays: {committed}.",)
-        elif isinstance(error, MigrationFailed | CheckFailed | DatabaseBusy):
-            error.args = (f"{error}\nNothing was changed.",)
+        if results or isinstance(error, MigrationFailed | CheckFailed | DatabaseBusy):
+            error.committed = tuple(result.id for result in results)
         if isinstance(error, CommitUnknown):
-            error.args = (
-                f"{error}\n`dao status` shows what is there. To repeat the run is safe: it begins with that.",
-            )
+            error.advice = "`dao status` shows what is there. To repeat the run is safe: it begins with that."
         raise
     except BaseException as error:
         if results:
-            error.add_note(f"What was committed before it stays: {', '.join(result.id for result in results)}.")
+            error.add_note(f"These stay committed: {', '.join(result.id for result in results)}.")
         raise

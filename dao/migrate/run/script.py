@@ -253,11 +253,13 @@ def _fail(connection: Connection, script: _Script, error: apsw.Error) -> NoRetur
         what = "a parameter (?, :name, @name, $name), for which a script has no value"
     hint = _HINTS.get(str(error).partition(" from within")[0], "")
     raise MigrationFailed(
-        f"{where}: {what}{hint}\n" + "\n".join(f"    {row}" for row in quoted.splitlines()),
+        f"{where}: {what}{hint}",
+        details=quoted.splitlines(),
         migration=script.migration,
         path=script.path,
         line=line,
         statement=statement,
+        reason=what + hint,
     ) from error
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection, sqlite
+from dao.engine import Connection
+from dao.engine import files as database_file
 from dao.errors import DatabaseCorrupt, visible
 from dao.migrate.schema.catalog import quoted
 
@@ -18,10 +19,10 @@ __all__ = [
     "Broken",
     "Unusable",
     "Violation",
+    "first",
     "foreign_key_violations",
     "integrity_check",
     "integrity_problems",
-    "message",
 ]
 
 _SHOWN = 10
@@ -103,13 +104,10 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     problems = integrity_check(connection)
     damage = [problem for problem in problems if not _IN_ROWS.match(problem)]
     if damage:
-        name = sqlite.file_of(connection) or "the database"
         raise DatabaseCorrupt(
-            message(
-                f"{name} is damaged, before any migration: restore a snapshot (`dao restore`; what was written since is "
-                "lost) or a backup",
-                damage,
-            )
+            f"{database_file.called(connection)} is damaged, before any migration: restore a snapshot (`dao restore`; what was written since is "
+            "lost) or a backup",
+            details=first(damage),
         )
     return frozenset(problems)
 
@@ -132,8 +130,7 @@ def _tables(connection: Connection) -> list[str]:
     return [name for (name,) in names]
 
 
-def message(what: str, lines: list[str]) -> str:
-    """Return what is wrong, and the first of the lines that say where."""
+def first(lines: list[str]) -> list[str]:
+    """Return as many of the lines as a message shows, and how many more there are."""
     rest = len(lines) - _SHOWN
-    shown = lines[:_SHOWN] + ([f"… and {rest} more"] if rest > 0 else [])
-    return f"{what}\n  " + "\n  ".join(shown)
+    return lines[:_SHOWN] + ([f"… and {rest} more"] if rest > 0 else [])

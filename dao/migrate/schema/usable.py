@@ -22,7 +22,7 @@ import attrs
 from dao.engine import Connection
 from dao.errors import CheckFailed
 from dao.migrate.schema.catalog import TABLES, quoted
-from dao.migrate.schema.integrity import Broken, Unusable, Violation, foreign_key_violations, integrity_check, message
+from dao.migrate.schema.integrity import Broken, Unusable, Violation, first, foreign_key_violations, integrity_check
 
 __all__ = ["VAGUE", "Before", "broken", "check", "compiles", "is_elsewhere", "reads", "trigger_problem"]
 
@@ -84,10 +84,12 @@ def check(
     keys = foreign_key_violations(connection) - Counter({_as(one, renamed): n for one, n in before.broken.items()})
     if rows := [one for one in keys if isinstance(one, Violation)]:
         shown = [f"{one}" + (f" ({keys[one]} rows)" if keys[one] > 1 else "") for one in rows]
-        raise CheckFailed(message("these migrations leave foreign keys broken", shown), violations=rows)
+        raise CheckFailed("these migrations leave foreign keys broken", details=first(shown), violations=rows)
     known = [renamed(problem) for problem in before.problems]
     if problems := [problem for problem in integrity_check(connection) if problem not in known]:
-        raise CheckFailed(message("the database is not intact after these migrations", problems), violations=problems)
+        raise CheckFailed(
+            "the database is not intact after these migrations", details=first(problems), violations=problems
+        )
     # a root page moves without a change
     changed = {row[2].casefold() for row in {row[:4] for row in before.schema} ^ {row[:4] for row in now}}
     judged = [one for one in keys if isinstance(one, Unusable)]
@@ -104,9 +106,13 @@ def check(
         broken_before = {_key(_as(one, renamed)) for one in _of_text(before.schema)}
         found = [one for one in found if _key(one) not in broken_before]
     if found:
-        what = message("these migrations leave what does not work", [str(one) for one in found])
         options = " ".join(f"--allow-broken {shlex.quote(name)}" for name in dict.fromkeys(one.name for one in found))
-        raise CheckFailed(f"{what}\n{_CURE} {options}", violations=found)
+        raise CheckFailed(
+            "these migrations leave what does not work",
+            details=first([str(one) for one in found]),
+            violations=found,
+            advice=f"{_CURE} {options}",
+        )
 
 
 def _sorted(found: Iterable[Unusable]) -> list[Unusable]:
