@@ -23,7 +23,7 @@ from dao.migrate.copies.files import NewFile, copied, database_of, new_file, ope
 from dao.migrate.copies.held import chunks, raw_file, write_all
 from dao.migrate.copies.snapshot import KEEP, checked, chosen, prune, save
 from dao.migrate.database import Target, translated
-from dao.migrate.ledger.history import carry_over
+from dao.migrate.ledger.writer import carry_over
 from dao.migrate.schema.catalog import row_counts
 from dao.migrate.values import Report, Snapshot
 

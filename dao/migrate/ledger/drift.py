@@ -176,7 +176,7 @@ def record(
             expected = json.dumps(sorted(left)) if found.differences else (_BESIDE if beside else _ALONE) + live
         except MigrationError as error:
             found, expected = Found(unknown=str(error)), None
-    applied = _applied(ledger.checksums(connection))
+    applied = _applied(_checksums(ledger.read(connection)))
     connection.execute(_WRITE, (connection.pragma("schema_version"), applied, live, expected))
     return found
 

@@ -1,13 +1,14 @@
-"""What has been applied: yoyo's tables, and beside them one of ours with the texts, so that an edit is noticed.
+"""The ledger as it is read: which migrations are applied, and in the middle of which a run ended.
 
-yoyo's `_yoyo_migration` is the authority, so that the stock `yoyo` command can read and write it. Our row belongs to
-yoyo's by id and by the time of application: one left over from an earlier application counts for nothing.
+yoyo's `_yoyo_migration` is the authority, so that the stock `yoyo` command can read and write it. Our `_dao_migration` has the
+texts beside it, so that an edit is noticed. A row of ours belongs to one of yoyo's by id and by the time of application: one
+that is left over from an earlier application counts for nothing.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import apsw
@@ -16,32 +17,27 @@ import attrs
 from dao.engine import Connection
 from dao.engine import files as database_file
 from dao.errors import MigrationError
-from dao.migrate import processes as lock
-from dao.migrate.schema.catalog import TABLE_NAMES
+from dao.migrate import processes
+from dao.migrate.schema import catalog
 from dao.migrate.scripts.folder import normal
 from dao.migrate.scripts.migration import Migration, checksum, sort_key
 
-__all__ = ["Entry", "Ledger", "checksums", "ended", "read"]
+__all__ = ["Entry", "Ledger", "in_utc", "read"]
 
-
+# columns are named with their tables, which SQLite repeats where one is missing
+_READ = """
+SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, _dao_migration.checksum,
+       _dao_migration.rollback_checksum, _dao_migration.apply_text, _dao_migration.rollback_text,
+       _dao_migration.duration_ms, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host, _dao_migration.pid
+FROM   _yoyo_migration
+FULL   JOIN _dao_migration ON _dao_migration.migration_id = _yoyo_migration.migration_id
+                          AND _dao_migration.applied_at_utc = _yoyo_migration.applied_at_utc
+"""
+_READ_YOYOS = f"""
+SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, {", ".join(["NULL"] * 9)}
+FROM   _yoyo_migration
+"""
 _COLUMNS = "SELECT name FROM pragma_table_info('_yoyo_migration')"
-_ENTRIES = """ FROM _yoyo_migration LEFT JOIN _dao_migration
-ON _dao_migration.migration_id = _yoyo_migration.migration_id AND _dao_migration.applied_at_utc = _yoyo_migration.applied_at_utc
-"""
-_KEYS = "SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, "
-_READ = f"""{_KEYS}
-       _dao_migration.checksum, _dao_migration.rollback_checksum, _dao_migration.apply_text, _dao_migration.rollback_text,
-       _dao_migration.duration_ms {_ENTRIES}"""
-_READ_YOYO_ONLY = _KEYS + "NULL, NULL, NULL, NULL, NULL FROM _yoyo_migration"
-_READ_CHECKSUMS = _KEYS + "_dao_migration.checksum" + _ENTRIES
-_UNFINISHED = """
-SELECT _dao_migration.migration_id, _dao_migration.state, _dao_migration.host, _dao_migration.pid
-FROM   _dao_migration WHERE _dao_migration.state <> 'applied'
-"""
-_ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id = ?"
-_RENAME_YOYOS = "UPDATE OR REPLACE _yoyo_migration SET migration_hash = ?, migration_id = ? WHERE migration_id = ?"
-_RENAME = "UPDATE OR REPLACE _dao_migration SET migration_id = ? WHERE migration_id = ?"
-_IDS = "SELECT migration_id FROM _yoyo_migration UNION SELECT migration_id FROM _dao_migration"
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +57,7 @@ class Entry:
         up, down = migration.up.text, migration.down.text if migration.down else None
         if (self.text, self.rollback_text) == (up, down):
             return False  # of equal texts the checksums are, too
-        return self.checksum is not None and (self.checksum != checksum(up) or self.rollback_checksum != checksum(down))
+        return self.checksum is not None and (self.checksum, self.rollback_checksum) != (checksum(up), checksum(down))
 
 
 @attrs.frozen
@@ -73,10 +69,12 @@ class Ledger:
     """
 
     entries: tuple[Entry, ...] = ()
-    unfinished: dict[str, str] = attrs.Factory(dict)
-    running: dict[str, int] = attrs.Factory(dict)
+    unfinished: Mapping[str, str] = attrs.Factory(dict)
+    running: Mapping[str, int] = attrs.Factory(dict)
     #: The database it is of, for messages.
     database: str = "the database"
+    #: Ids that are noted in another of Unicode's normal forms, and what they are in ours.
+    respelled: Mapping[str, str] = attrs.Factory(dict)
 
     @property
     def ids(self) -> list[str]:
@@ -94,57 +92,60 @@ def read(connection: Connection) -> Ledger:
     Raises:
         MigrationError: The ledger is of a yoyo before 6.0.
     """
-    tables = {name for (name,) in connection.execute(TABLE_NAMES)}
-    try:
-        entries: list[Any] = (
-            connection.execute(_READ if "_dao_migration" in tables else _READ_YOYO_ONLY).fetchall()
-            if "_yoyo_migration" in tables
-            else []
-        )
-    except apsw.SQLError as error:
-        if ("migration_id",) in connection.execute(_COLUMNS).fetchall():
-            raise
-        raise MigrationError(
-            "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
-            "brings it up to date"
-        ) from error
-    unfinished: list[Any] = connection.execute(_UNFINISHED).fetchall() if "_dao_migration" in tables else []
-    entries.sort(key=_place)
-    return Ledger(
-        tuple(
-            Entry(
-                id=normal(id),
-                applied_at=str(applied_at),
-                checksum=sum_,
-                rollback_checksum=rollback_sum,
-                text=text,
-                rollback_text=rollback_text,
-                duration_ms=duration,
+    entries, unfinished, running = [], {}, {}
+    ids: set[str] = set()
+    for id, applied_at, sum_, rollback_sum, text, rollback_text, duration, own_id, state, host, pid in _rows(
+        connection
+    ):
+        ids |= {id, own_id} - {None}
+        if id is not None:
+            entries.append(
+                Entry(
+                    id=normal(id),
+                    applied_at=str(applied_at),
+                    checksum=sum_,
+                    rollback_checksum=rollback_sum,
+                    text=text,
+                    rollback_text=rollback_text,
+                    duration_ms=duration,
+                )
             )
-            for id, applied_at, sum_, rollback_sum, text, rollback_text, duration in entries
-        ),
-        {normal(id): state for id, state, _, _ in unfinished},
-        {
-            normal(id): pid
-            for id, _, host, pid in unfinished
-            if pid is not None and host == os.uname().nodename and lock.is_alive(pid)
-        },
-        database_file.called(connection),
+        if own_id is not None and state != "applied":
+            unfinished[normal(own_id)] = state
+            if pid is not None and host == os.uname().nodename and processes.is_alive(pid):
+                running[normal(own_id)] = pid
+    return Ledger(
+        entries=tuple(sorted(entries, key=_place)),
+        unfinished=unfinished,
+        running=running,
+        database=database_file.called(connection),
+        respelled={id: normal(id) for id in ids if id != normal(id)},
     )
 
 
-def checksums(connection: Connection) -> list[tuple[str, str | None]]:
-    """Return the ids and checksums of the entries as `read` does, without the texts, after a `Writer` made the tables."""
-    rows: list[Any] = connection.execute(_READ_CHECKSUMS).fetchall()
-    return [(normal(id), checksum) for id, _, checksum in sorted(rows, key=_place)]
+def _rows(connection: Connection) -> list[Any]:
+    try:
+        return connection.execute(_READ).fetchall()
+    except apsw.SQLError as error:
+        tables = {name for (name,) in connection.execute(catalog.TABLE_NAMES)}
+        if "_yoyo_migration" not in tables:
+            return []
+        if ("migration_id",) not in connection.execute(_COLUMNS).fetchall():
+            raise MigrationError(
+                "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
+                "brings it up to date"
+            ) from error
+        if "_dao_migration" in tables:
+            raise
+        return connection.execute(_READ_YOYOS).fetchall()
 
 
-def _place(row: Sequence[Any]) -> tuple[str, object]:
-    """Return the key by which rows of id and time are in the order of application."""
+def _place(entry: Entry) -> tuple[str, object]:
+    """Return the key by which entries are in the order of application."""
     # yoyo before 9 wrote a blank where there is a T now
-    return str(row[1]).replace(" ", "T"), sort_key(row[0])
+    return entry.applied_at.replace(" ", "T"), sort_key(entry.id)
 
 
-def ended(connection: Connection, id: str) -> None:
-    """Note that nobody is at a script any more which cannot run in a transaction and did not come to its end."""
-    connection.execute(_ENDED, (id,))
+def in_utc(noted: object) -> str:
+    """Return a time as the ledger has it, with its zone: yoyo notes none, and before version 9 a blank where a T is now."""
+    return str(noted).replace(" ", "T") + "Z"

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import heapq
-import logging
 from typing import Any
 
 import attrs
 
-from dao.engine import Connection
 from dao.migrate.database import Target, exists, opened
-from dao.migrate.ledger.writer import Writer
+from dao.migrate.ledger.entries import in_utc
 from dao.migrate.schema import catalog
 
-log = logging.getLogger("dao.migrate")
-
-__all__ = ["Deed", "carry_over", "history", "in_utc"]
+__all__ = ["Deed", "history"]
 
 _OURS = """
 SELECT _dao_history.at_utc, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms, _dao_history.detail,
@@ -30,7 +26,6 @@ SELECT _yoyo_log.created_at_utc, _yoyo_log.operation, _yoyo_log.migration_id, NU
 FROM   _yoyo_log
 """
 _BY_TIME = " ORDER BY created_at_utc"
-_COLUMNS = "SELECT name FROM pragma_table_info(?)"
 _NOT_OURS = (
     "WHERE _yoyo_log.id NOT IN (SELECT _dao_history.yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
 )
@@ -52,11 +47,6 @@ class Deed:
     user: str
     host: str
     tool_version: str | None
-
-
-def in_utc(noted: object) -> str:
-    """Return a time as the ledger has it, with its zone: yoyo notes none, and before version 9 a blank where a T is now."""
-    return str(noted).replace(" ", "T") + "Z"
 
 
 def history(target: Target) -> list[Deed]:
@@ -89,34 +79,3 @@ def history(target: Target) -> list[Deed]:
         )
         for at, operation, id, duration, detail, user, host, version in rows
     ]
-
-
-def carry_over(copy: Connection, live: Connection | None, *, source: str) -> None:
-    """Bring the history of a database that is being replaced into its successor, in the transaction open there.
-
-    Notes the restore, too. `live` is None if it cannot be read: then its history is lost with it.
-    """
-    writer = Writer(copy)
-    if live is not None:
-        _copy_missing(copy, live, "_yoyo_log", key="id")
-        _copy_missing(
-            copy, live, "_dao_history", key="at_utc, operation, migration_id, hostname, yoyo_log_id", but="id"
-        )
-    writer.log("restore", detail=f"from {source}")
-
-
-def _copy_missing(copy: Connection, live: Connection, table: str, *, key: str, but: str | None = None) -> None:
-    """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
-    names: list[Any] = copy.execute(_COLUMNS, (table,)).fetchall()
-    theirs: list[Any] = live.execute(_COLUMNS, (table,)).fetchall()
-    if not set(names) <= set(theirs):
-        if theirs:
-            log.warning("the history in %s is not carried over, for somebody has changed that table", table)
-        return
-    columns = [name for (name,) in names if name != but]
-    known = set(copy.execute(f"SELECT {key} FROM {table}"))
-    width = len(key.split(","))
-    for row in live.execute(f"SELECT {key}, {', '.join(columns)} FROM {table} ORDER BY rowid"):
-        if row[:width] not in known:
-            marks = ", ".join("?" * len(columns))
-            copy.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row[width:])

@@ -56,7 +56,7 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
     """
     with opened(existing(target)) as connection, exclusive(connection):
         writer = Writer(connection)
-        state = ledger.read(connection)
+        state = writer.before
         known = dict.fromkeys([*state.ids, *state.unfinished])
         unmarked = [find_id(id, known, kind="applied") for id in ids]
         for id in unmarked:
@@ -79,7 +79,7 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
     files = {migration.id: migration for migration in loaded(migrations)}
     with opened(existing(target)) as connection, exclusive(connection):
         writer = Writer(connection)
-        state = ledger.read(connection)
+        state = writer.before
         known = dict.fromkeys([*state.ids, *state.unfinished])
         comparison = compare(list(files.values()), state)
         renamed = comparison.renamed
@@ -176,7 +176,7 @@ def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"],
     files = {migration.id: migration for migration in loaded(migrations)}
     with opened(existing(target)) as connection, exclusive(connection):
         writer = Writer(connection)
-        state = ledger.read(connection)
+        state = writer.before
         id = find_id(id, state.unfinished, kind="unfinished")
         if id in state.running:
             raise DatabaseBusy(

@@ -12,8 +12,7 @@ from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.database import Target, exists, name_of, opened
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.history import in_utc
+from dao.migrate.ledger.entries import Ledger, in_utc
 from dao.migrate.ledger.plan import compare, refuse
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration, has_statement

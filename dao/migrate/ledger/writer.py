@@ -1,28 +1,23 @@
-"""Writes the ledger."""
+"""Writes the ledger: yoyo's tables through yoyo's own backend, and beside them ours, with the texts and the history."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dao import _version
 from dao.engine import Connection
-from dao.engine import files as database_file
-from dao.migrate import processes as lock
-from dao.migrate.schema.catalog import TABLE_NAMES
-from dao.migrate.scripts.folder import normal
+from dao.migrate import processes
+from dao.migrate.ledger.entries import Entry, read
+from dao.migrate.ledger.yoyo import ApswBackend, Marked
 from dao.migrate.scripts.migration import Migration, checksum
 
-if TYPE_CHECKING:
-    from dao.migrate.ledger.yoyo import ApswBackend, LedgerSQL
-from dao.migrate.ledger.entries import _IDS, _RENAME, _RENAME_YOYOS, Entry, Ledger, read
+__all__ = ["Writer", "carry_over", "ended"]
 
-__all__ = ["Writer"]
-
+log = logging.getLogger("dao.migrate")
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS _dao_migration (
@@ -58,6 +53,7 @@ CREATE TABLE IF NOT EXISTS _dao_schema (
     expected       TEXT
 ) STRICT
 """
+_OURS = {"_dao_migration", "_dao_history", "_dao_schema"}
 _WRITE = """
 INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
                             rollback_text, duration_ms, tool_version, host, pid)
@@ -69,10 +65,16 @@ SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum =
     host = excluded.host, pid = excluded.pid
 """
 _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
+_ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id = ?"
+_RENAME_YOYOS = "UPDATE OR REPLACE _yoyo_migration SET migration_hash = ?, migration_id = ? WHERE migration_id = ?"
+_RENAME = "UPDATE OR REPLACE _dao_migration SET migration_id = ? WHERE migration_id = ?"
 _NOTE = """
 INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version, yoyo_log_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+
+_COLUMNS = "SELECT name FROM pragma_table_info(?)"
 
 
 class Writer:
@@ -83,61 +85,21 @@ class Writer:
 
         Raises:
             DatabaseBusy: A living `yoyo` process holds its own lock.
+            MigrationError: A newer yoyo wrote the ledger.
         """
-        # yoyo takes 35 ms to import: only who changes something pays for it
-        from yoyo.migrations import get_migration_hash  # noqa: PLC0415 - see above
-
-        from dao.migrate.ledger.yoyo import ApswBackend, ledger_sql  # noqa: PLC0415 - see above
-
         self._connection = connection
-        self._backend: ApswBackend = ApswBackend.within(connection)
-        tables = {name for (name,) in connection.execute(TABLE_NAMES)}
-        #: Whether there was no table at all: then there is nothing to read or to count either.
-        self.found_nothing = not tables
-        if "yoyo_lock" in tables:
-            lock.respect_yoyo(connection)
-        self._backend.ensure_ledger(is_new=self.found_nothing)
-        connection.execute(_CREATE)
-        # yoyo's SQL on our own cursor: its way from a statement to the driver takes longer than most scripts
-        self._yoyo: LedgerSQL = ledger_sql()
-        self._hash = functools.cache(get_migration_hash)
-        if not self.found_nothing:
-            rows: list[Any] = connection.execute(_IDS).fetchall()
-            for (id,) in rows:
-                if id != normal(id):
-                    self.rename({id: normal(id)})
-        # what is the same in all rows of a run's log
-        self._who = self._backend.get_log_data()
-        self._latest: datetime | None = None
-        # by statement, the values that `together` collects
-        self._collected: dict[str, list[Any]] | None = None
-
-    def read(self) -> Ledger:
-        """Return what the ledger said before anything was written."""
-        return Ledger(database=database_file.called(self._connection)) if self.found_nothing else read(self._connection)
-
-    @contextlib.contextmanager
-    def together(self) -> Iterator[None]:
-        """Write what a block notes at its end, each statement once for all its rows: a third of the time for seven."""
-        self._collected = {}
-        try:
-            yield
-            self._flush()
-        finally:
-            self._collected = None
-
-    def _execute(self, sql: str, values: Any) -> None:
-        if self._collected is None:
-            self._connection.execute(sql, values)
-        else:
-            self._collected.setdefault(sql, []).append(values)
-
-    def _flush(self, before: str | None = None) -> None:
-        """Write what was collected; if a statement is named, only if that is among it."""
-        if self._collected and (before is None or before in self._collected):
-            for sql, rows in self._collected.items():
-                self._connection.executemany(sql, rows)
-            self._collected.clear()
+        self._backend = ApswBackend.within(connection)
+        tables = set(self._backend.list_tables())
+        if self._backend.lock_table in tables:
+            processes.respect_yoyo(connection)
+        self._backend.ensure_ledger()
+        if not tables >= _OURS:
+            connection.execute(_CREATE)
+        #: What the ledger said before anything was written.
+        self.before = read(connection)
+        self.rename(self.before.respelled)
+        last = self.before.entries[-1].applied_at if self.before.entries else "1970-01-01"
+        self._latest = datetime.fromisoformat(last)
 
     def applied(
         self,
@@ -149,14 +111,10 @@ class Writer:
         detail: str | None = None,
     ) -> None:
         """Note that a migration is applied, now or just before a time, and log the operation: "apply", "mark", …."""
-        self._flush(_REMOVE)  # it may be of the same migration
         moment = self._later_than_all()
         if before is not None:
             moment = min(moment, datetime.fromisoformat(before) - timedelta(microseconds=1))
-        self._execute(
-            self._yoyo.mark,
-            {"migration_hash": self._hash(migration.id), "migration_id": migration.id, "when": moment.isoformat()},
-        )
+        self._backend.mark_one(Marked(migration.id), log=False, when=moment)
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._write(migration, moment.isoformat(), "applied", duration_ms)
 
@@ -164,16 +122,15 @@ class Writer:
         self, id: str, *, duration_ms: int | None = None, operation: str = "rollback", detail: str | None = None
     ) -> None:
         """Note that a migration is not applied any more, and log the operation: "rollback" or "unmark"."""
-        self._flush(_WRITE)  # as above
-        self._execute(self._yoyo.unmark, {"migration_hash": self._hash(id)})
+        self._backend.unmark_one(Marked(id), log=False)
         self.log(operation, id, duration_ms=duration_ms, detail=detail)
-        self._execute(_REMOVE, (id,))
+        self._connection.execute(_REMOVE, (id,))
 
     def rename(self, ids: Mapping[str, str]) -> None:
         """Move what is noted of migrations to other ids, in yoyo's table too. When they were applied stays as it is."""
         # first to names that no file can have: one may get the name that another leaves
         for old, new in [*((id, f"{id}\n") for id in ids), *((f"{id}\n", new) for id, new in ids.items())]:
-            self._connection.execute(_RENAME_YOYOS, (self._hash(new), new, old))
+            self._connection.execute(_RENAME_YOYOS, (Marked(new).hash, new, old))
             self._connection.execute(_RENAME, (new, old))
 
     def note(self, migration: Migration, entry: Entry, *, operation: str, detail: str | None = None) -> None:
@@ -181,11 +138,24 @@ class Writer:
         self.log(operation, migration.id, detail=detail)
         self._write(migration, entry.applied_at, "applied", entry.duration_ms)
 
-    def begun(self, migration: Migration, state: str, entry: Entry | None) -> None:
+    def begun(self, migration: Migration, state: str) -> None:
         """Note that a script begins which cannot run in a transaction; `state` says which, as in `Ledger.unfinished`."""
+        entry = self.before.get(migration.id)
         applied_at = self._later_than_all().isoformat() if entry is None else entry.applied_at
         runner = (os.uname().nodename, os.getpid())
         self._write(migration, applied_at, state, None if entry is None else entry.duration_ms, runner)
+
+    def log(
+        self, operation: str, id: str | None = None, *, duration_ms: int | None = None, detail: str | None = None
+    ) -> None:
+        """Note in the history what was done, by whom, where and with which version; for a migration, in yoyo's log too."""
+        if id is None:
+            noted = self._backend.get_log_data(operation=operation) | {"id": None}
+        else:
+            noted = self._backend.log_migration(Marked(id), operation)
+        at, who, where = noted["created_at_utc"].isoformat(), noted["username"], noted["hostname"]
+        values = (at, operation, id, duration_ms, detail, who, where, _version.__version__, noted["id"])
+        self._connection.execute(_NOTE, values)
 
     def _write(
         self,
@@ -196,59 +166,48 @@ class Writer:
         runner: tuple[str | None, int | None] = (None, None),
     ) -> None:
         up, down = migration.up.text, migration.down.text if migration.down else None
-        self._execute(
-            _WRITE,
-            (
-                migration.id,
-                applied_at,
-                state,
-                checksum(up),
-                checksum(down),
-                up,
-                down,
-                duration_ms,
-                _version.__version__,
-                *runner,
-            ),
-        )
-
-    def log(
-        self, operation: str, id: str | None = None, *, duration_ms: int | None = None, detail: str | None = None
-    ) -> None:
-        """Note in the history what was done, by whom, where and with which version; for a migration, in yoyo's log too."""
-        at = datetime.now(UTC).replace(tzinfo=None).isoformat()
-        who = self._who
-        log_id = None
-        if id is not None:
-            log_id = self._backend.new_log_id()
-            of_this = {
-                "id": log_id,
-                "migration_id": id,
-                "migration_hash": self._hash(id),
-                "operation": operation,
-                "created_at_utc": at,
-            }
-            self._execute(self._yoyo.log, who | of_this)
-        self._execute(
-            _NOTE,
-            (
-                at,
-                operation,
-                id,
-                duration_ms,
-                detail,
-                who["username"],
-                who["hostname"],
-                _version.__version__,
-                log_id,
-            ),
-        )
+        sums = checksum(up), checksum(down)
+        values = (migration.id, applied_at, state, *sums, up, down, duration_ms, _version.__version__, *runner)
+        self._connection.execute(_WRITE, values)
 
     def _later_than_all(self) -> datetime:
         """Return the time, or just after the latest entry: the order of application survives a clock set back."""
-        if self._latest is None:
-            latest: Any = self._connection.execute("SELECT max(applied_at_utc) FROM _yoyo_migration").get
-            self._latest = datetime.fromisoformat(latest or "1970-01-01")
         moment = datetime.now(UTC).replace(tzinfo=None)
         self._latest = max(moment, self._latest + timedelta(microseconds=1))
         return self._latest
+
+
+def ended(connection: Connection, id: str) -> None:
+    """Note that nobody is at a script any more which cannot run in a transaction and did not come to its end."""
+    connection.execute(_ENDED, (id,))
+
+
+def carry_over(copy: Connection, live: Connection | None, *, source: str) -> None:
+    """Bring the history of a database that is being replaced into its successor, in the transaction open there.
+
+    Notes the restore, too. `live` is None if it cannot be read: then its history is lost with it.
+    """
+    writer = Writer(copy)
+    if live is not None:
+        _copy_missing(copy, live, "_yoyo_log", key="id")
+        _copy_missing(
+            copy, live, "_dao_history", key="at_utc, operation, migration_id, hostname, yoyo_log_id", but="id"
+        )
+    writer.log("restore", detail=f"from {source}")
+
+
+def _copy_missing(copy: Connection, live: Connection, table: str, *, key: str, but: str | None = None) -> None:
+    """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
+    names: list[Any] = copy.execute(_COLUMNS, (table,)).fetchall()
+    theirs: list[Any] = live.execute(_COLUMNS, (table,)).fetchall()
+    if not set(names) <= set(theirs):
+        if theirs:
+            log.warning("the history in %s is not carried over, for somebody has changed that table", table)
+        return
+    columns = [name for (name,) in names if name != but]
+    known = set(copy.execute(f"SELECT {key} FROM {table}"))
+    width = len(key.split(","))
+    for row in live.execute(f"SELECT {key}, {', '.join(columns)} FROM {table} ORDER BY rowid"):
+        if row[:width] not in known:
+            marks = ", ".join("?" * len(columns))
+            copy.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row[width:])

@@ -1,4 +1,4 @@
-"""yoyo's DatabaseBackend, on apsw. For our runner it is the ledger's SQL; for the `yoyo` command it is a database.
+"""yoyo's DatabaseBackend, on apsw: our runner writes the ledger through it, and the `yoyo` command opens databases with it.
 
 yoyo's own SQLite backend opens the file with Python's `sqlite3`, a second SQLite in the process, and commits a
 migration before it marks it. This one shares apsw's SQLite, and commits the script and its ledger row together. The
@@ -11,16 +11,18 @@ import contextlib
 import functools
 import getpass
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import apsw
+import attrs
 import yoyo
 from yoyo import exceptions, internalmigrations
 from yoyo.backends.base import DatabaseBackend
-from yoyo.migrations import default_migration_table
+from yoyo.migrations import default_migration_table, get_migration_hash
 
 from dao import url
 from dao.engine import sqlite, use_defaults
@@ -29,7 +31,7 @@ from dao.migrate.database import keeping_mode
 from dao.migrate.scripts.folder import text_of
 from dao.migrate.scripts.migration import refuse_broken_off
 
-__all__ = ["ApswBackend", "LedgerSQL", "ledger_sql"]
+__all__ = ["ApswBackend", "Marked"]
 
 
 #: The version of yoyo's tables.
@@ -100,6 +102,18 @@ class _Connection:
         self.apsw.close()
 
 
+@attrs.frozen
+class Marked:
+    """What yoyo asks of a migration that it marks, unmarks or logs."""
+
+    id: str
+
+    @property
+    def hash(self) -> str:
+        """The key of its row."""
+        return str(get_migration_hash(self.id))
+
+
 class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
     """A yoyo backend whose migrations and ledger rows commit together."""
 
@@ -141,22 +155,26 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         if self.lock_table not in self.list_tables():
             self.create_lock_table()
 
-    def ensure_ledger(self, *, is_new: bool = False) -> None:
-        """Create or upgrade yoyo's tables inside the open transaction. `is_new`: the database is known to have no table.
+    def ensure_ledger(self) -> None:
+        """Create or upgrade yoyo's tables inside the open transaction.
 
         Raises:
             MigrationError: They are of a version that is not known.
         """
         try:
-            version = 0 if is_new else internalmigrations.get_current_version(self)
+            version = internalmigrations.get_current_version(self)
         except AssertionError as error:
             raise MigrationError(
                 f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer yoyo wrote it, "
                 "or somebody has changed it. Undo that, or install that yoyo"
             ) from error
-        if version == 0 and _NEWEST == 2:
-            when = datetime.now(UTC).replace(tzinfo=None).isoformat()
-            self.connection.apsw.execute(ledger_sql(self.migration_table).create, {"version": _NEWEST, "when": when})
+        if version == 0:
+            # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and leave a
+            # savepoint open, because of which SQLite would keep a copy of every page that the run changes
+            internalmigrations.v2.create_log_table(self)
+            internalmigrations.v2.create_version_table(self)
+            internalmigrations.v2.create_migration_table(self)
+            internalmigrations.mark_schema_version(self, _NEWEST)
         elif version < _NEWEST:
             internalmigrations.upgrade(self)
         self._internal_schema_updated = True
@@ -210,18 +228,29 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
                 self.log_migration(migration, "rollback")
                 self.unmark_one(migration, log=False)
 
-    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        """Return a row for yoyo's log. Its own version asks the DNS for the host, and fails for a user without a name.
+    def mark_one(self, migration: Any, log: bool = True, when: datetime | None = None) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+        """Mark a migration as applied, at a time in UTC without a zone, or now."""
+        self.ensure_internal_schema_updated()
+        values = {"migration_hash": migration.hash, "migration_id": migration.id, "when": when or _now()}
+        self.execute(self.format_sql(self.mark_migration_sql), values)
+        if log:
+            self.log_migration(migration, "mark")
 
-        The id is random. That of yoyo's own version holds the time, which has a column, and each asks a daemon for it.
-        """
+    def log_migration(self, migration: Any, operation: str) -> dict[str, Any]:
+        """Log an operation, and return the row."""
+        row = self.get_log_data(migration, operation)
+        self.execute(self.format_sql(self.log_migration_sql), row)
+        return row
+
+    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
+        """Return a row for yoyo's log. Its own version asks the DNS for the host, and fails for a user without a name."""
         return {
-            "id": self.new_log_id(),
+            "id": str(uuid.uuid4()),
             "migration_id": migration.id if migration else None,
             "migration_hash": migration.hash if migration else None,
             "username": self._user,
             "hostname": os.uname().nodename,
-            "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
+            "created_at_utc": _now(),
             "operation": operation,
         }
 
@@ -233,11 +262,9 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         except (KeyError, OSError):
             return str(os.getuid())
 
-    @staticmethod
-    def new_log_id() -> str:
-        """Return a random UUID (RFC 9562, version 4), in a third of the time that the module for it takes."""
-        digits = os.urandom(16).hex()
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 def _load(migration: Any) -> None:
@@ -247,42 +274,3 @@ def _load(migration: Any) -> None:
         if script.suffix == ".sql" and path.is_file():
             refuse_broken_off(path, text_of(path))
     migration.load()
-
-
-class LedgerSQL(NamedTuple):
-    """yoyo's statements for its ledger; `create` is a script, whose `:version` and `:when` are bound."""
-
-    create: str
-    mark: str
-    unmark: str
-    log: str
-
-
-@functools.cache
-def ledger_sql(migration_table: str = default_migration_table) -> LedgerSQL:
-    """Return yoyo's statements for its tables: always the same, and to put them together takes as long as to run them."""
-    scribe = _Scribe(None, migration_table)
-    # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and leave a
-    # savepoint open, because of which SQLite would keep a copy of every page that the run changes
-    internalmigrations.v2.create_log_table(scribe)
-    internalmigrations.v2.create_version_table(scribe)
-    internalmigrations.v2.create_migration_table(scribe)
-    internalmigrations.mark_schema_version(scribe, _NEWEST)
-    return LedgerSQL(
-        create=";".join(scribe.written),
-        mark=scribe.format_sql(scribe.mark_migration_sql),
-        unmark=scribe.format_sql(scribe.unmark_migration_sql),
-        log=scribe.format_sql(scribe.log_migration_sql),
-    )
-
-
-class _Scribe(ApswBackend):
-    """Writes statements down instead of running them."""
-
-    def connect(self, _dburi: Any) -> None:  # type: ignore[override] # there is no connection
-        """Open nothing."""
-        self.written: list[str] = []
-
-    def execute(self, sql: str, params: Any = None) -> None:  # noqa: ARG002 - yoyo's signature
-        """Note a statement; the values are bound later."""
-        self.written.append(sql)

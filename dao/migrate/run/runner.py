@@ -31,7 +31,7 @@ from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.drift import Found
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.writer import Writer
+from dao.migrate.ledger.writer import Writer, ended
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.loss import refuse
 from dao.migrate.run.script import run_script
@@ -117,7 +117,7 @@ def run(
             alone: Step | None = None
             with _saying_what_stays(results), exclusive(connection):
                 writer = Writer(connection)
-                state = writer.read()
+                state = writer.before
                 _refuse_interference(results, state)
                 todo = list(decide(state)) if todo is None else _still_due(todo, state)
                 if prepare is not None:
@@ -126,13 +126,7 @@ def run(
                     # that can be set between two transactions only
                     enforced = not enforced
                     continue
-                if (
-                    snapshots
-                    and (todo or prepare)
-                    and sqlite.file_of(connection)
-                    and not writer.found_nothing
-                    and holds_rows(connection)
-                ):
+                if snapshots and (todo or prepare) and sqlite.file_of(connection) and holds_rows(connection):
                     tell(Snapshotted(until_done.enter_context(_snapshot(connection, state, tell, keep=snapshots))))
                     snapshots = 0
                 batch = _first_batch(todo, each=each)
@@ -149,18 +143,13 @@ def run(
                     done = [_run_inside(connection, step, world, tell) for step in batch]
                     done = _with_losses(batch, done, world)
                     # after all of them: each script changes the schema, so SQLite would compile these anew after each
-                    with writer.together():
-                        for step, result in zip(batch, done, strict=True):
-                            _record(writer, step, result)
+                    for step, result in zip(batch, done, strict=True):
+                        _record(writer, step, result)
                     done[-1] = _check(connection, batch[-1], done[-1], world, tell)
                     found = _note_schema(connection, batch, world)
                 elif todo:
                     alone = todo[0]
-                    writer.begun(
-                        alone.migration,
-                        "applying" if alone.direction == "apply" else "rolling back",
-                        state.get(alone.id),
-                    )
+                    writer.begun(alone.migration, "applying" if alone.direction == "apply" else "rolling back")
             if alone is not None:
                 result, found = _run_alone(connection, alone, world, tell)
                 done, batch = [result], [alone]
@@ -310,7 +299,7 @@ def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) 
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         with contextlib.suppress(apsw.Error):  # the disk may be full
-            ledger.ended(connection, step.id)
+            ended(connection, step.id)
         if not isinstance(error, Error):
             raise
         error.advice = (
