@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import apsw
 import pytest
 
 from dao import migrate
@@ -212,3 +213,27 @@ def test_apply_after_the_script_was_mended_goes_through(path, url, tmp_path):
         migrate.apply(url, with_fourth(tmp_path / "sql", "SELEC 1;"))
     assert ids(migrate.apply(url, with_fourth(tmp_path / "sql", "CREATE TABLE x (id);"))) == [*IDS, "0004_x"]
     assert tables(path) == ["a", "b", "c", "x"]
+
+
+@pytest.mark.parametrize(
+    ("script", "most"), [("CREATE TABLE d (id INTEGER PRIMARY KEY);", 45), ("ALTER TABLE a ADD COLUMN y;", 51)]
+)
+def test_apply_one_line_takes_few_statements(path, url, three, monkeypatch, script, most):
+    """What a run asks of a database that holds rows is little, and nothing twice, whatever the snapshot's connections ask."""
+    write(three, {"0003_c.sql": "CREATE TABLE c (id); INSERT INTO a VALUES (1);"})
+    migrate.apply(url, three)
+    write(three, {"0004_d.sql": script})
+    statements: list[str] = []
+    opened: list[apsw.Connection] = []
+
+    def note(connection: apsw.Connection) -> None:
+        opened.extend([connection] if connection.filename == str(path) else ())
+        if opened == [connection]:
+            connection.exec_trace = lambda _cursor, sql, _bindings: statements.append(" ".join(sql.split())) or True
+
+    monkeypatch.setattr(apsw, "connection_hooks", [note])
+    assert ids(migrate.apply(url, three)) == ["0004_d"]
+    statements.append(script)  # the runner traces the script itself
+    listed = "\n".join(f"{number:2} {sql}" for number, sql in enumerate(statements, 1))
+    assert len(opened) > 1
+    assert len(statements) <= most, f"{len(statements)} statements, at most {most}:\n{listed}"
