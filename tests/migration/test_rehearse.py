@@ -110,7 +110,7 @@ def test_rehearse_seconds_and_lock_are_measured(url, three):
 def test_rehearse_nothing_pending_makes_no_copy(url, three, monkeypatch):
     """With nothing to do it only reads the ledger."""
     migrate.apply(url, three)
-    monkeypatch.setattr("dao.migrate.rehearsal.rehearser.working_copy", None)
+    monkeypatch.setattr("dao.migrate.rehearsal.rehearser.WorkingCopies", None)
     found = rehearse(url, three)
     assert found.ok
     assert (found.migrations, found.bytes) == ((), 0)

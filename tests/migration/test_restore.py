@@ -489,16 +489,15 @@ def test_restore_interrupted_or_full_in_the_middle_leaves_the_old_database(fille
     """An error after any number of pages undoes them all, and leaves no lock and no file in the making."""
     query(filled, f"PRAGMA journal_mode = {mode}")
     before = dump(filled)
-    monkeypatch.setattr(module, "_PAGES", 1)
     for error in (KeyboardInterrupt(), apsw.FullError("full")):
         for pages in range(0, 13, 3):
 
-            def finish(backup, _live, pages=pages, error=error):
+            def finish(backup, pages=pages, error=error):
                 for _ in range(pages):
                     backup.step(1)
                 raise error
 
-            monkeypatch.setattr(module, "_finish", finish)
+            monkeypatch.setattr(module, "finish", finish)
             with pytest.raises((KeyboardInterrupt, DiskFull)):
                 restore(url, old.path)
             assert content(filled) == before

@@ -11,7 +11,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError
-from dao.migrate.copies.scratch import scratch
+from dao.migrate.copies.working_copy import WorkingCopies
 from dao.migrate.verification import Verification, verify
 from tests.folders import ALONE, THREE, dump, query, write
 
@@ -389,25 +389,23 @@ def test_verify_copy_never_writes_the_database(partly, tmp_path):
 def test_verify_copy_that_is_large_goes_to_a_file_which_is_gone_afterwards(partly, tmp_path, monkeypatch):
     """What is too large for memory is tried in files in a temporary folder, with the same result."""
     query(partly, "INSERT INTO t VALUES (1, 'a', NULL, 'one')")
-    monkeypatch.setattr("dao.migrate.copies.scratch._LIMIT", 0)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    found = verify(tmp_path / "folder", database=f"sqlite:///{partly}")
+    found = verify(tmp_path / "folder", database=f"sqlite:///{partly}", memory_limit=0)
     assert all(one.ok for one in found)
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_keep_removes_the_files_of_the_other_copies(partly, monkeypatch):
+def test_keep_removes_the_files_of_the_other_copies(partly, tmp_path):
     """Large copies that are done with make room at once."""
-    monkeypatch.setattr("dao.migrate.copies.scratch._LIMIT", 0)
     source = apsw.Connection(str(partly))
-    with scratch() as copies:
+    with WorkingCopies(str(tmp_path / "copy"), limit=0) as copies:
         kept, other = copies.copy(source), copies.copy(source)
         names = Path(kept.filename), Path(other.filename)
         copies.keep(kept)
         assert [name.exists() for name in names] == [True, False]
         assert kept.execute("SELECT count(*) FROM t").get == 0
-    assert not names[0].parent.exists()
+    assert not names[0].exists()
     source.close()
 
 

@@ -29,15 +29,18 @@ from dao.migrate.database import Target, _held, _waiting, translated
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.integrity import integrity_problems
-from dao.migrate.values import Report
+from dao.migrate.values import Copying, Report
 
 __all__ = [
     "ID",
+    "PAGES",
     "NewFile",
     "compare",
     "copied",
+    "copy_into",
     "database_of",
     "file_errors",
+    "finish",
     "moment_of",
     "new_file",
     "open_file",
@@ -50,7 +53,8 @@ __all__ = [
 #: What the id of a snapshot looks like.
 ID = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z"
 
-_PAGES = 4096  # copied at a time, so that Ctrl-C is noticed
+#: How many pages are copied at a time.
+PAGES = 1024
 _MARGIN = 1024 * 1024
 _MILLISECOND = timedelta(milliseconds=1)
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
@@ -120,6 +124,20 @@ def size_of(connection: Connection) -> int:
     return int(pages) * int(size)
 
 
+def copy_into(copy: Connection, source: Connection, report: Callable[[Copying], object] | None = None) -> None:
+    """Replace all that one connection's database holds by what another connection sees, and report the progress."""
+    with copy.backup("main", source, "main") as backup:
+        finish(backup, report)
+
+
+def finish(backup: apsw.Backup, report: Callable[[Copying], object] | None = None) -> None:
+    """Copy what a backup has not copied yet, piece by piece, so that Ctrl-C is noticed; then it commits."""
+    while not backup.done:
+        backup.step(PAGES)
+        if report is not None:
+            report(Copying(backup.page_count - backup.remaining, backup.page_count))
+
+
 def copied(source: Connection, new: NewFile) -> Connection:
     """Copy all that a connection sees into an empty file and return a connection to it, without locks or journal files.
 
@@ -128,9 +146,8 @@ def copied(source: Connection, new: NewFile) -> Connection:
     Raises:
         DiskFull: There was no room; the file is not complete.
     """
-    with contextlib.closing(new.connect()) as copy, copy.backup("main", source, "main") as backup:
-        while not backup.done:
-            backup.step(_PAGES)
+    with contextlib.closing(new.connect()) as copy:
+        copy_into(copy, source)
     # the first page of a database in WAL mode says that it is in WAL mode (sqlite.org/fileformat2.html, 1.3.3)
     if os.fstat(new.file).st_size:
         write_all(new.file, b"\1\1", 18)

@@ -19,7 +19,17 @@ from dao import url
 from dao.engine import Connection, sqlite, transaction
 from dao.engine import files as database_file
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
-from dao.migrate.copies.files import NewFile, copied, database_of, new_file, open_file, require_room, size_of
+from dao.migrate.copies.files import (
+    PAGES,
+    NewFile,
+    copied,
+    database_of,
+    finish,
+    new_file,
+    open_file,
+    require_room,
+    size_of,
+)
 from dao.migrate.copies.held import chunks, raw_file, write_all
 from dao.migrate.copies.snapshot import KEEP, checked, chosen, prune, save
 from dao.migrate.database import Target, translated
@@ -34,7 +44,6 @@ __all__ = ["Amend", "Restored", "restore", "row_changes"]
 Amend = Callable[[Connection, Connection | None], object]
 
 _BESIDE = ("-wal", "-journal", "-shm")
-_PAGES = 4096  # at a time, so that Ctrl-C is noticed
 
 
 @attrs.frozen(kw_only=True)
@@ -178,7 +187,7 @@ def _overwrite(
         live.execute("ROLLBACK")
         saved = _save(live, target, copy, id, amend)
         with live.backup("main", copy, "main") as backup:
-            _finish(backup, live)
+            _commit(backup, live)
         return saved
     if copy.pragma("page_size") != live.pragma("page_size"):
         # in WAL mode a database keeps its page size: the copy takes it over
@@ -188,22 +197,21 @@ def _overwrite(
         backup.step(0)  # copies nothing, and takes the lock
         with open_file(target) as reader:
             saved = _save(reader, target, copy, id, amend)
-        _finish(backup, live)
+        _commit(backup, live)
     live.set_busy_handler(None)
     with contextlib.suppress(apsw.Error):  # somebody reads: the WAL stays as long as the database for a while
         live.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     return saved
 
 
-def _finish(backup: apsw.Backup, live: Connection) -> None:
-    while not backup.done:
-        commits = backup.remaining <= _PAGES
-        try:
-            backup.step(_PAGES)
-        except apsw.IOError as error:
-            if commits and (unknown := sqlite.unknown_outcome(error, live)):
-                raise unknown from error
-            raise
+def _commit(backup: apsw.Backup, live: Connection) -> None:
+    try:
+        finish(backup)
+    except apsw.IOError as error:
+        # it commits after the last pages
+        if backup.remaining <= PAGES and (unknown := sqlite.unknown_outcome(error, live)):
+            raise unknown from error
+        raise
 
 
 def _save(

@@ -1,126 +1,153 @@
-"""The copy of a database on which migrations are rehearsed: in memory, or in a file beside it that goes with the rehearsal."""
+"""Working copies of a database: to run scripts in, and to throw away. In memory, or in files if they are large.
+
+In all copies of one `WorkingCopies` it is the same moment, and chance is the same: a script that writes the time
+or a random value does the same in each, so that what it does can be compared.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-from collections.abc import Callable, Iterator
+import random
+import tempfile
+import time
+from collections.abc import Callable
 from typing import Any
 
 import apsw
 
 from dao import url
 from dao.engine import Connection, sqlite, use_defaults
-from dao.migrate.copies.files import new_file, require_room, size_of
+from dao.engine import files as database_file
+from dao.migrate.copies.files import copy_into, new_file, require_room, size_of
 from dao.migrate.copies.held import hold
-from dao.migrate.copies.scratch import _foresee, _StandingClock
 from dao.migrate.values import Copying
 
-__all__ = ["Copy", "default_limit", "working_copy"]
+__all__ = ["SMALL", "WorkingCopies", "WorkingCopy", "default_limit"]
 
 _IN_MEMORY = url.DatabaseURL(path=url.MEMORY)
+#: Up to this size in bytes each of several copies is in memory.
+SMALL = 64 * 1024 * 1024
 _LARGEST_IN_MEMORY = 1 << 30
-_PAGES = 1024  # copied at a time, so that Ctrl-C is noticed and the progress is shown
-_DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
+#: Milliseconds of the Julian day at the beginning of 1970, as SQLite counts time.
+_EPOCH = 210_866_760_000_000
+_numbers = itertools.count()
 
 
-class Copy(apsw.Connection):
-    """A connection to the copy. `dropped` has the tables, in lower case, that scripts have dropped in it.
+class _StandingClock(apsw.VFS):
+    """A file system, the usual one for "", but for the time: it stands at `now`, in milliseconds as SQLite counts them."""
+
+    def __init__(self, base: str, now: int) -> None:
+        self.name = f"dao-clock-{next(_numbers)}"
+        self._now = now
+        super().__init__(self.name, base=base)
+
+    def xCurrentTimeInt64(self) -> int:  # noqa: N802 - SQLite's name
+        return self._now
+
+    def xCurrentTime(self) -> float:  # noqa: N802 - SQLite's name
+        return self._now / 86_400_000
+
+
+def default_limit() -> int:
+    """Return up to which size in bytes one copy is in memory: 1 GiB, or a quarter of the machine's if that is less."""
+    return min(_LARGEST_IN_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
+
+
+class WorkingCopy(apsw.Connection):
+    """A connection to a copy, set up as a run sets up the database; foreign keys are not enforced.
 
     Messages call it as the database that is `called` so: a copy is as damaged as that, and beside it.
     """
 
     called = ""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.dropped: set[str] = set()
-        self.steady = False
-        self._authorizer: apsw.Authorizer | None = None
+    def seed(self) -> None:
+        """Let `random()` and `randomblob()` give the same values from here on, one after the other, as on every copy."""
+        chance = random.Random(0)  # noqa: S311 - no secret
 
-    @property
-    def authorizer(self) -> apsw.Authorizer | None:
-        """What a script is compiled under. Whoever sets one is asked; DROP TABLE is noted first."""
-        return self._authorizer
+        def integer(*_none: Any) -> int:
+            return chance.getrandbits(64) - 2**63
 
-    @authorizer.setter
-    def authorizer(self, asked: apsw.Authorizer | None) -> None:
-        self._authorizer = asked
+        def blob(*size: Any) -> bytes:
+            return chance.randbytes(max(1, int(size[0] or 1)))
 
-        def noting(action: int, first: str | None, second: str | None, database: str | None, by: str | None) -> int:
-            if action in _DROPS and database == "main" and first:
-                self.dropped.add(first.lower())
-            return asked(action, first, second, database, by) if asked else apsw.SQLITE_OK
-
-        self.set_authorizer(noting if asked else None)
-
-    def begin(self) -> None:
-        """Get ready for the next script: nothing is dropped yet, and if the copy is steady, chance begins anew."""
-        self.dropped.clear()
-        if self.steady:
-            _foresee(self)
+        # innocuous, or a default could not call them
+        self.create_scalar_function("random", integer, 0, flags=apsw.SQLITE_INNOCUOUS)
+        self.create_scalar_function("randomblob", blob, 1, flags=apsw.SQLITE_INNOCUOUS)
 
 
-def default_limit() -> int:
-    """Return up to which size in bytes a copy is in memory: 1 GiB, or a quarter of the machine's memory if that is less."""
-    return min(_LARGEST_IN_MEMORY, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4)
+class WorkingCopies(contextlib.AbstractContextManager["WorkingCopies"]):
+    """Makes the copies, and closes those that are left when its block ends.
 
-
-@contextlib.contextmanager
-def working_copy(
-    source: Connection | None, path: str, limit: int, *, steady: bool, report: Callable[[Copying], object]
-) -> Iterator[Copy]:
-    """Copy what a connection sees in its open read transaction; an empty database if there is none. It goes with the block.
-
-    Since the transaction is held throughout, other connections may write meanwhile and the copy is still of one moment,
-    and is made in one go: a backup begins anew only when its source sees a change (sqlite.org/c3ref/backup_finish.html).
-    In WAL mode nobody waits for it; in the other modes a writer can commit when the copy is done.
-
-    Beyond `limit` bytes it is a file beside the one at `path`, if there is one. `steady`: time stands still in it.
-
-    Raises:
-        DiskFull: There is no room for the file.
+    Beyond `limit` bytes a copy is a file beside the path `beside`, of which a crash leaves none for long: the next one there
+    removes it. `number` is how many times the size of the database there has to be room, and `what` needs it; `otherwise`
+    says what else could be done.
     """
-    size = 0 if source is None else size_of(source)
-    with contextlib.ExitStack() as stack:
-        where, below = url.MEMORY, ""
-        if path and size > limit:
-            # as much again for what the migrations write
-            otherwise = ", or let the copy be in memory (--memory-limit)"
-            require_room(path, 2 * size, f"a rehearsal with a copy of {path}", otherwise)
-            new = stack.enter_context(new_file(path))
-            where, held = new.path, hold(new.path, new.file)
-            stack.callback(held.unregister)
-            below = held.name
-        if steady:
-            stack.callback(_StandingClock(f"dao-rehearsal-{id(stack)}", below).unregister)
-        copy = Copy(where, vfs=f"dao-rehearsal-{id(stack)}" if steady else below or None)
-        copy.steady, copy.called = steady, path
-        stack.callback(copy.close, True)
-        if source is not None:
-            _fill(copy, source, where, report)
-        _set_up(copy, where)
-        yield copy
 
+    def __init__(
+        self,
+        beside: str | None = None,
+        limit: float = SMALL,
+        *,
+        number: int = 7,
+        what: str = "to try migrations on copies of the database",
+        otherwise: str = "",
+    ) -> None:
+        self._called = beside or ""
+        self._beside = beside or os.path.join(tempfile.gettempdir(), "dao-copy")
+        self._limit, self._number, self._what, self._otherwise = limit, number, what, otherwise
+        self._now = _EPOCH + time.time_ns() // 1_000_000
+        self._open: dict[WorkingCopy, contextlib.ExitStack] = {}
 
-def _fill(copy: Connection, source: Connection, where: str, report: Callable[[Copying], object]) -> None:
-    if where != url.MEMORY:
-        for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "off")):
-            copy.pragma(name, value)
-    with copy.backup("main", source, "main") as backup:
-        while not backup.done:
-            backup.step(_PAGES)
-            report(Copying(backup.page_count - backup.remaining, backup.page_count))
+    def copy(self, source: Connection | None = None, report: Callable[[Copying], object] | None = None) -> WorkingCopy:
+        """Return a new copy of all that a connection sees, of an empty database without one.
 
+        If that is in a read transaction throughout, others may write meanwhile: the copy is of one moment, and made in one go.
+        A backup begins anew only when its source sees a change (sqlite.org/c3ref/backup_finish.html).
 
-def _set_up(copy: Connection, where: str) -> None:
-    """Set the copy up as a run sets up the database: what is measured should be what will be."""
-    if where != url.MEMORY:
-        copy.pragma("journal_mode", "wal")
-        # it is thrown away
-        copy.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    sqlite.configure(copy, _IN_MEMORY)
-    use_defaults(copy)
-    copy.pragma("foreign_keys", False)
-    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
-    copy.set_progress_handler(lambda: False, 100_000)
+        Raises:
+            DiskFull: There is no room for it.
+        """
+        size = 0 if source is None else size_of(source)
+        is_file = size > self._limit
+        with contextlib.ExitStack() as stack:
+            path, base = url.MEMORY, ""
+            if is_file:
+                if not self._open:
+                    require_room(self._beside, self._number * size, self._what, self._otherwise)
+                new = stack.enter_context(new_file(self._beside))
+                held = hold(new.path, new.file)
+                stack.callback(held.unregister)
+                path, base = new.path, held.name
+            clock = _StandingClock(base, self._now)
+            stack.callback(clock.unregister)
+            copy = WorkingCopy(path, vfs=clock.name)
+            copy.called = self._called if source is None else database_file.called(source)
+            stack.callback(copy.close, True)
+            if is_file:
+                for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "off")):
+                    copy.pragma(name, value)
+            if source is not None:
+                copy_into(copy, source, report)
+            if is_file:
+                # as in a run; and when it is closed, it is thrown away
+                copy.pragma("journal_mode", "wal")
+                copy.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            sqlite.configure(copy, _IN_MEMORY)
+            use_defaults(copy)
+            copy.pragma("foreign_keys", False)
+            # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
+            copy.set_progress_handler(lambda: False, 100_000)
+            copy.seed()
+            self._open[copy] = stack.pop_all()
+        return copy
+
+    def keep(self, *kept: Connection | None) -> None:
+        """Close all copies but these."""
+        for copy in [copy for copy in self._open if copy not in kept]:
+            self._open.pop(copy).close()
+
+    def __exit__(self, *_error: object) -> None:
+        self.keep()

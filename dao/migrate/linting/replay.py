@@ -11,6 +11,7 @@ import apsw
 
 from dao import errors
 from dao.engine import Connection, connect, use_defaults
+from dao.migrate.copies.files import copy_into
 from dao.migrate.linting.schema import Schema, read
 from dao.migrate.linting.seen import TEMPORARY, Event, Failure, Statement, Subject
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
@@ -58,8 +59,7 @@ class Replay:
         """Return another one, with the same database."""
         other = Replay()
         # no deserialize: such a database is serialized without what its transaction has not yet committed
-        with other.connection.backup("main", self.connection, "main") as backup:
-            backup.step()
+        copy_into(other.connection, self.connection)
         other.schema = self.schema
         return other
 

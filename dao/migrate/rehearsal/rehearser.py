@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -10,7 +11,7 @@ import attrs
 
 from dao.engine import Connection
 from dao.migrate.copies.files import database_of, remove_leftovers, size_of
-from dao.migrate.copies.working_copy import Copy, default_limit, working_copy
+from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
 from dao.migrate.database import Target, exists, name_of, opened, translated
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
@@ -53,7 +54,7 @@ def rehearse(
     is less), in a temporary file beside the database, which goes at the end. Every migration is a run of its own with all
     checks, so that what precedes a failure is reported too. Data that it loses is reported, and does not stop it; that is
     judged, as `apply` does, for those together that share a transaction there, and with the same `allow_loss` and `allow_broken`. Scripts that lose rows or drop tables run more than once, to find which rows. With `round_trip`, what was
-    applied is then undone and applied again; meanwhile time stands still, and chance repeats itself.
+    applied is then undone and applied again. Meanwhile time stands still, and chance repeats itself.
 
     `report` is told what happens while it happens.
 
@@ -82,7 +83,12 @@ def rehearse(
             todo = decide(Ledger() if source is None else ledger.read(source))
             if not todo:
                 return found
-            copy = stack.enter_context(working_copy(source, path, limit, steady=round_trip, report=tell))
+            # as much again for what the migrations write
+            what, otherwise = f"a rehearsal with a copy of {path}", ", or let the copy be in memory (--memory-limit)"
+            copies = stack.enter_context(
+                WorkingCopies(path, limit if path else math.inf, number=2, what=what, otherwise=otherwise)
+            )
+            copy = copies.copy(source, tell)
         found = attrs.evolve(
             found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
         )
@@ -125,7 +131,7 @@ def _read(target: Target, tell: Report) -> Iterator[Connection | None]:
 
 
 def _on_copy(
-    copy: Copy,
+    copy: WorkingCopy,
     files: Sequence[Migration],
     todo: Sequence[Step],
     found: Rehearsal,

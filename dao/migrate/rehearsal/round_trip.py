@@ -16,7 +16,7 @@ import attrs
 from dao.engine import Connection
 from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies import rows as contents
-from dao.migrate.copies.working_copy import Copy
+from dao.migrate.copies.working_copy import WorkingCopy
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_roll_back
 from dao.migrate.rehearsal.findings import RoundTrip, TripFailure
@@ -56,7 +56,7 @@ def content(connection: Connection) -> Content:
 
 
 def there_and_back(
-    copy: Copy,
+    copy: WorkingCopy,
     files: Sequence[Migration],
     applied: Sequence[Step],
     expected: Sequence[Content],
@@ -93,7 +93,7 @@ def there_and_back(
 
 
 class _Trip:
-    def __init__(self, copy: Copy, files: Sequence[Migration], tell: Callable[[Event], object]) -> None:
+    def __init__(self, copy: WorkingCopy, files: Sequence[Migration], tell: Callable[[Event], object]) -> None:
         self.copy = copy
         self.files = files
         self.tell = tell
@@ -117,7 +117,7 @@ class _Trip:
     def _run(
         self, step: Step, direction: str, decide: Callable[[Ledger], Sequence[Step]], *, allow_data_loss: bool
     ) -> bool:
-        self.copy.begin()
+        self.copy.seed()
         try:
             (result,) = run(self.copy, self.files, decide, allow_data_loss=allow_data_loss, report=self.tell)
         except (MigrationFailed, CheckFailed) as error:

@@ -11,7 +11,7 @@ import attrs
 
 from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies.files import size_of
-from dao.migrate.copies.working_copy import Copy
+from dao.migrate.copies.working_copy import WorkingCopy
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
 from dao.migrate.rehearsal.observation import (
@@ -39,7 +39,7 @@ __all__ = ["Times", "longest_hold", "rehearse_step"]
 
 
 def rehearse_step(
-    copy: Copy,
+    copy: WorkingCopy,
     files: Sequence[Migration],
     step: Step,
     before: State,
@@ -111,7 +111,7 @@ class _Rehearsing:
 
     def __init__(
         self,
-        copy: Copy,
+        copy: WorkingCopy,
         files: Sequence[Migration],
         step: Step,
         before: State,
@@ -176,7 +176,7 @@ class _Rehearsing:
             rebuilt=tuple(again),
             lost=tuple(lost_objects(self.before, self.after, again)),
             misplaced=tuple(misplaced(self.before, self.after, again)),
-            rows=tuple(changes(self.before, self.after, successors(self.before, self.after, self.copy.dropped))),
+            rows=tuple(changes(self.before, self.after, successors(self.before, self.after, self.guard.dropped))),
             gone=self.gone,
             cascades=self.cascades,
             enforced_failure=self.enforced_failure,
@@ -206,7 +206,7 @@ class _Rehearsing:
         self.done = None
         self.guard = self.known.copy()
         self.times = times = Times()
-        self.copy.begin()
+        self.copy.seed()
 
         def decide(_state: Ledger) -> list[Step]:
             times.decided = time.perf_counter()
@@ -248,11 +248,11 @@ class _Rehearsing:
     def _look(self) -> None:
         """Look at what the script has done; it is not committed yet."""
         self.after = look(self.copy)
-        now = successors(self.before, self.after, self.copy.dropped)
+        now = successors(self.before, self.after, self.guard.dropped)
         if self.first:
             mine = [loss for source, loss in self.guard.losses() if source == self.step.key]
             self.shrunk = shrunk(self.before, self.after, now, mine)
-            self.drops = bool(self.copy.dropped)
+            self.drops = bool(self.guard.dropped)
             if self.shrunk or (self.drops and self.children):
                 raise _Again
         self.gone = tuple(self.keys.gone(self.before, self.after, now, self._rebuilt(self.after)))
@@ -262,9 +262,9 @@ class _Rehearsing:
             for one in self.cascades
         )
 
-    def _rebuilt(self, after: State) -> list[str]:
+    def _rebuilt(self, after: State, guard: Guard | None = None) -> list[str]:
         # VACUUM, which runs outside of a transaction, numbers anew
-        return rebuilt(self.before, after, self.copy.dropped, by_number=self.step.script.transactional)
+        return rebuilt(self.before, after, (guard or self.guard).dropped, by_number=self.step.script.transactional)
 
     # ------------------------------------------------------------ foreign keys enforced
 
@@ -275,7 +275,7 @@ class _Rehearsing:
             return
         try:
             enforced, now, gone = self._enforced()
-            there = successors(self.before, free, self.copy.dropped)
+            there = successors(self.before, free, self.guard.dropped)
             fewer = {
                 name: rows
                 for name, successor in now.items()
@@ -291,12 +291,13 @@ class _Rehearsing:
 
     def _enforced(self) -> tuple[State, dict[str, str], list[Gone]]:
         """Run the script with foreign keys enforced, look, and undo it."""
-        self.copy.begin()
+        self.copy.seed()
         with of_run(self.copy):
             self.copy.pragma("foreign_keys", True)
             self.copy.execute("BEGIN IMMEDIATE")
             try:
                 step = self.step
+                guard = Guard(self.copy)
                 run_script(
                     self.copy,
                     step.script.text,
@@ -304,10 +305,11 @@ class _Rehearsing:
                     path=step.script.path,
                     transactional=True,
                     notice=lambda _text: None,
+                    guard=guard,
                 )
                 after = look(self.copy)
-                now = successors(self.before, after, self.copy.dropped)
-                return after, now, self.keys.gone(self.before, after, now, self._rebuilt(after))
+                now = successors(self.before, after, guard.dropped)
+                return after, now, self.keys.gone(self.before, after, now, self._rebuilt(after, guard))
             finally:
                 if self.copy.in_transaction:
                     self.copy.execute("ROLLBACK")

@@ -72,6 +72,8 @@ class Guard:
         self.source: Hashable = 0
         #: What the statement which is being compiled reads: tables with columns, and the view, trigger or WITH that does.
         self.reads: set[tuple[str | None, str | None, str | None]] = set()
+        #: The tables that its scripts drop, in lower case.
+        self.dropped: set[str] = set()
         self._events: list[_Event] = []
         # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
         # thousand scripts that each make a table would list half a million. What the run has made until then is known.
@@ -88,6 +90,8 @@ class Guard:
             self._events.append(_Event(action, str(first), fold(second or "")))
         elif database == "main" and first and not first.startswith("sqlite_"):
             self._events.append(_Event(action, fold(first), second))
+            if action in _DROPS:
+                self.dropped.add(first.lower())
 
     def before_statement(self) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""

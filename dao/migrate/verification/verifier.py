@@ -14,7 +14,7 @@ import attrs
 
 from dao.engine import Connection, transaction
 from dao.errors import CheckFailed, Error, MigrationFailed
-from dao.migrate.copies.scratch import Scratch, scratch
+from dao.migrate.copies.working_copy import SMALL, WorkingCopies
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
@@ -65,13 +65,16 @@ class Verification:
         return not self.problems
 
 
-def verify(migrations: Source = None, *, database: Target | None = None, rows: int = 3) -> list[Verification]:
+def verify(
+    migrations: Source = None, *, database: Target | None = None, rows: int = 3, memory_limit: int = SMALL
+) -> list[Verification]:
     """Run every migration up, down and up again, and return what came of each, in order.
 
     Each on an empty database, then on one whose tables hold `rows` generated rows each; then, if a `database` is named, on a
     copy of it: the pending ones forwards from what it is, the applied ones backwards. After the rollback, schema and rows
     must be what they were before; after the second time, what they were after the first. Foreign keys and integrity are
     checked after every script, as in a run. Time stands still meanwhile, and chance repeats itself. Only reads the database.
+    Its copies are in memory, beyond `memory_limit` bytes (64 MiB) each in files of the temporary folder, which go at the end.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -80,10 +83,10 @@ def verify(migrations: Source = None, *, database: Target | None = None, rows: i
         DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
     """
     files = loaded(migrations)
-    with scratch() as copies:
+    with WorkingCopies() as copies:
         found = list(_on_made_databases(copies, files, rows))
     if database is not None:
-        with scratch() as copies, opened(existing(database), read_only=True) as source:
+        with WorkingCopies(limit=memory_limit) as copies, opened(existing(database), read_only=True) as source:
             state = ledger.read(source)
             pending = [step.migration for step in to_apply(files, state)]
             original = copies.copy(source)
@@ -127,8 +130,8 @@ class _Trial:
         )
 
 
-def _on_made_databases(copies: Scratch, files: Sequence[Migration], rows: int) -> Iterator[Verification]:
-    here = copies.copy()
+def _on_made_databases(copies: WorkingCopies, files: Sequence[Migration], rows: int) -> Iterator[Verification]:
+    here: Connection = copies.copy()
     for place, migration in enumerate(files):
         trial = _Trial(migration, "empty")
         after = _there_and_back(copies, here, trial)
@@ -147,7 +150,7 @@ def _on_made_databases(copies: Scratch, files: Sequence[Migration], rows: int) -
         here = after
 
 
-def _forwards(copies: Scratch, original: Connection, pending: Sequence[Migration]) -> Iterator[Verification]:
+def _forwards(copies: WorkingCopies, original: Connection, pending: Sequence[Migration]) -> Iterator[Verification]:
     here = original
     for place, migration in enumerate(pending):
         trial = _Trial(migration, "copy")
@@ -160,7 +163,7 @@ def _forwards(copies: Scratch, original: Connection, pending: Sequence[Migration
         here = after
 
 
-def _backwards(copies: Scratch, original: Connection, applied: Sequence[Migration]) -> Iterator[Verification]:
+def _backwards(copies: WorkingCopies, original: Connection, applied: Sequence[Migration]) -> Iterator[Verification]:
     here = original
     for place, migration in enumerate(applied):
         trial = _Trial(migration, "copy")
@@ -184,7 +187,7 @@ def _not_reached(migrations: Iterable[Migration], failed: Migration, stage: Stag
 # ---------------------------------------------------------------- the law
 
 
-def _there_and_back(copies: Scratch, before: Connection, trial: _Trial) -> Connection | None:
+def _there_and_back(copies: WorkingCopies, before: Connection, trial: _Trial) -> Connection | None:
     """Apply, roll back and apply again; return the database after the first of these, None if that fails."""
     after = _applied(copies, before, trial, "apply fails")
     if after is None or not _can_be_undone(trial):
@@ -199,7 +202,7 @@ def _there_and_back(copies: Scratch, before: Connection, trial: _Trial) -> Conne
     return after
 
 
-def _back_and_there(copies: Scratch, after: Connection, trial: _Trial) -> Connection | None:
+def _back_and_there(copies: WorkingCopies, after: Connection, trial: _Trial) -> Connection | None:
     """Roll back and apply again; return the database after the first of these, None if one fails."""
     if not _can_be_undone(trial):
         return None
@@ -213,7 +216,7 @@ def _back_and_there(copies: Scratch, after: Connection, trial: _Trial) -> Connec
     return before
 
 
-def _undo_with_new_rows(copies: Scratch, after: Connection, before: Connection, rows: int, trial: _Trial) -> None:
+def _undo_with_new_rows(copies: WorkingCopies, after: Connection, before: Connection, rows: int, trial: _Trial) -> None:
     """Roll back when rows were written since: what is in the new tables and columns goes with them."""
     written = copies.copy(after)
     trial.unfilled |= fill(written, rows=rows, seed=1).unfilled
@@ -236,7 +239,7 @@ def _can_be_undone(trial: _Trial) -> bool:
 # ---------------------------------------------------------------- scripts
 
 
-def _applied(copies: Scratch, source: Connection, trial: _Trial, failing: str) -> Connection | None:
+def _applied(copies: WorkingCopies, source: Connection, trial: _Trial, failing: str) -> Connection | None:
     copy = copies.copy(source)
     try:
         _note_losses(trial, "apply", _run(copy, trial, "apply"), source)
@@ -246,7 +249,7 @@ def _applied(copies: Scratch, source: Connection, trial: _Trial, failing: str) -
     return copy
 
 
-def _undone(copies: Scratch, source: Connection, before: Connection | None, trial: _Trial) -> Connection | None:
+def _undone(copies: WorkingCopies, source: Connection, before: Connection | None, trial: _Trial) -> Connection | None:
     copy = copies.copy(source)
     try:
         losses = _run(copy, trial, "rollback")
