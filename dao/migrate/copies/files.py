@@ -57,7 +57,6 @@ ID = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z"
 PAGES = 1024
 _MARGIN = 1024 * 1024
 _MILLISECOND = timedelta(milliseconds=1)
-_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 
 
 # ---------------------------------------------------------------- databases
@@ -219,11 +218,9 @@ def _hashing(*paths: str) -> Iterator[Callable[[], bool]]:
 def _state(connection: Connection) -> dict[str, Any]:
     """Return all that a database holds: its schema, its rows by hash, and its ledger."""
     state: dict[str, Any] = {name: connection.pragma(name) for name in ("user_version", "application_id")}
-    schema: list[Any] = connection.execute(_SCHEMA).fetchall()
-    state["schema"] = schema
+    state["schema"] = frozenset(catalog.definitions(connection))
     state["contents"] = contents(connection)
-    there = {row[1] for row in schema if row[0] == "table"}
-    for table in there & {*catalog.TABLES, "sqlite_sequence"}:
+    for table in catalog.table_names(connection) & {*catalog.TABLES, "sqlite_sequence"}:
         state[table] = sorted(repr(row) for row in connection.execute(f"SELECT * FROM {quoted(table)}"))
     return state
 

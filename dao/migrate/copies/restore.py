@@ -34,7 +34,7 @@ from dao.migrate.copies.held import chunks, raw_file, write_all
 from dao.migrate.copies.snapshot import KEEP, checked, chosen, prune, save
 from dao.migrate.database import Target, translated
 from dao.migrate.ledger.writer import carry_over
-from dao.migrate.schema.catalog import row_counts
+from dao.migrate.schema.catalog import definitions, row_counts
 from dao.migrate.values import Report, Snapshot
 
 __all__ = ["Amend", "Restored", "restore", "row_changes"]
@@ -165,7 +165,7 @@ def _is_database(live: Connection) -> bool:
     live.pragma("writable_schema", True)
     try:
         live.pragma("journal_mode")
-        live.execute("SELECT 1 FROM sqlite_schema").close(True)
+        definitions(live)
     except apsw.NotADBError:
         return False
     except apsw.Error as error:
@@ -220,7 +220,7 @@ def _save(
     """Take a snapshot of what will be replaced, or keep the bytes of the file if it is damaged; amend the copy."""
     path = database_of(target)
     try:
-        holds_any = bool(reader.execute("SELECT count(*) FROM sqlite_schema").get)
+        holds_any = bool(definitions(reader))
         replaced = save(reader, path, kind="restore") if holds_any else None
     except (DatabaseCorrupt, apsw.CorruptError, apsw.NotADBError):
         with transaction(copy):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection
-from typing import Any
 
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.schema.catalog import quoted, tables
+from dao.migrate.schema.catalog import columns, fold, quoted, tables, typed
 
 __all__ = ["Content", "contents", "holds_content"]
 
@@ -34,21 +33,14 @@ def holds_content(virtual: str, shadows: Collection[str]) -> bool:
 
 def contents(connection: Connection) -> dict[str, Content]:
     """Return what each table holds. Reads all rows, one at a time."""
-    return {table: _content(connection, table) for table in tables(connection)}
+    return {table.name: _content(connection, table.name) for table in tables(connection) if table.stores_rows}
 
 
 def _content(connection: Connection, table: str) -> Content:
-    names: list[Any] = connection.execute(
-        "SELECT name FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY lower(name)", (table,)
-    ).fetchall()
-    # text as its bytes: it need not be UTF-8
-    values = ", ".join(
-        f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
-        for name in (quoted(name) for (name,) in names)
-    )
-    heading = repr([name.lower() for (name,) in names]).encode()
+    names = sorted((column.name for column in columns(connection, table) if column.is_listed), key=fold)
+    heading = repr([name.lower() for name in names]).encode()
     total = rows = 0
-    for row in connection.execute(f"SELECT {values} FROM {quoted(table)}"):
+    for row in connection.execute(f"SELECT {typed(names)} FROM {quoted(table)}"):
         rows += 1
         # a sum: equal rows do not cancel out, as they would in an exclusive or
         total += int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=24, key=heading[:64]).digest())

@@ -38,6 +38,7 @@ from dao.migrate.copies.files import (
 from dao.migrate.copies.held import checksum, hold, raw_file
 from dao.migrate.database import Target
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.schema.catalog import definitions
 from dao.migrate.schema.integrity import integrity_problems
 from dao.migrate.values import Kind, Removed, Report, Snapshot, tell_done
 
@@ -119,7 +120,7 @@ def save(
     """
     reader.execute("BEGIN")
     try:
-        if not reader.execute("SELECT count(*) FROM sqlite_schema").get:
+        if not definitions(reader):
             raise MigrationError(f"{path} holds nothing: there is nothing to take a snapshot of")
         is_run = kind == "run"
         require_room(path, size_of(reader), f"a snapshot of {path}", otherwise=f", or {_WITHOUT}" if is_run else "")

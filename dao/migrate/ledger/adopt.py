@@ -20,6 +20,7 @@ from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import compare, find_id, refuse
 from dao.migrate.ledger.writer import Writer
+from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.scripts.layouts import version
 from dao.migrate.scripts.load import Source, loaded
@@ -198,7 +199,7 @@ TOOLS = tuple(_TABLES)
 
 def _refuse_other_table(connection: Connection, tool: str) -> None:
     table, wanted, unwanted = _TABLES[tool]
-    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))}
+    columns = {column.name for column in catalog.columns(connection, table)}
     if not columns:
         raise MigrationError(
             f"{name_of(connection)} has no table {table}, so {tool} has applied nothing to it: `dao migrate` applies the "

@@ -171,7 +171,7 @@ def record(
             gone = beside and not set(before.entries) <= set(state.entries)
             left = beside & (_left(_noted(connection)) | (_made(migrations, before) if gone else frozenset()))
             if schema_before is not None:
-                left |= beside - {name.lower() for _, name, *_ in schema_before}
+                left |= beside - {item.name.lower() for item in schema_before}
             found = Found(tuple(_told(there, left)))
             expected = json.dumps(sorted(left)) if found.differences else (_BESIDE if beside else _ALONE) + live
         except MigrationError as error:
@@ -209,7 +209,7 @@ def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tup
     try:
         scripts = applied(migrations, state)
         with schema.replayed([*scripts[: state.ids.index(step.id) + 1], (step.id, step.script.text)]) as after:
-            left = schema.columns(after)
+            left = catalog.column_names(after)
     except MigrationError:
         return ()
     tables = {table for table, _ in left}
@@ -223,7 +223,7 @@ def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tup
 
 
 def _noted(connection: Connection) -> Any:
-    if ("_dao_schema",) not in connection.execute(catalog.TABLE_NAMES).fetchall():
+    if "_dao_schema" not in catalog.table_names(connection):
         return None
     return connection.execute(_READ).fetchone()
 

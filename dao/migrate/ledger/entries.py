@@ -37,7 +37,6 @@ _READ_YOYOS = f"""
 SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, {", ".join(["NULL"] * 9)}
 FROM   _yoyo_migration
 """
-_COLUMNS = "SELECT name FROM pragma_table_info('_yoyo_migration')"
 
 
 @attrs.frozen(kw_only=True)
@@ -127,10 +126,10 @@ def _rows(connection: Connection) -> list[Any]:
     try:
         return connection.execute(_READ).fetchall()
     except apsw.SQLError as error:
-        tables = {name for (name,) in connection.execute(catalog.TABLE_NAMES)}
+        tables = catalog.table_names(connection)
         if "_yoyo_migration" not in tables:
             return []
-        if ("migration_id",) not in connection.execute(_COLUMNS).fetchall():
+        if "migration_id" not in {column.name for column in catalog.columns(connection, "_yoyo_migration")}:
             raise MigrationError(
                 "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
                 "brings it up to date"

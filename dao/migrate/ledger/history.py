@@ -58,7 +58,7 @@ def history(target: Target) -> list[Deed]:
     if not exists(target):
         return []
     with opened(target, read_only=True) as connection:
-        present = {name for (name,) in connection.execute(catalog.TABLE_NAMES)}
+        present = catalog.table_names(connection)
         ours: list[Any] = connection.execute(_OURS).fetchall() if "_dao_history" in present else []
         yoyos: list[Any] = []
         if "_yoyo_log" in present:

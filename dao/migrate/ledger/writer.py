@@ -6,13 +6,13 @@ import logging
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from dao import _version
 from dao.engine import Connection
 from dao.migrate import processes
 from dao.migrate.ledger.entries import Entry, read
 from dao.migrate.ledger.yoyo import ApswBackend, Marked
+from dao.migrate.schema.catalog import columns
 from dao.migrate.scripts.migration import Migration, checksum
 
 __all__ = ["Writer", "carry_over", "ended"]
@@ -72,9 +72,6 @@ _NOTE = """
 INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version, yoyo_log_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-
-
-_COLUMNS = "SELECT name FROM pragma_table_info(?)"
 
 
 class Writer:
@@ -198,16 +195,16 @@ def carry_over(copy: Connection, live: Connection | None, *, source: str) -> Non
 
 def _copy_missing(copy: Connection, live: Connection, table: str, *, key: str, but: str | None = None) -> None:
     """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
-    names: list[Any] = copy.execute(_COLUMNS, (table,)).fetchall()
-    theirs: list[Any] = live.execute(_COLUMNS, (table,)).fetchall()
+    names = [column.name for column in columns(copy, table)]
+    theirs = [column.name for column in columns(live, table)]
     if not set(names) <= set(theirs):
         if theirs:
             log.warning("the history in %s is not carried over, for somebody has changed that table", table)
         return
-    columns = [name for (name,) in names if name != but]
+    kept = [name for name in names if name != but]
     known = set(copy.execute(f"SELECT {key} FROM {table}"))
     width = len(key.split(","))
-    for row in live.execute(f"SELECT {key}, {', '.join(columns)} FROM {table} ORDER BY rowid"):
+    for row in live.execute(f"SELECT {key}, {', '.join(kept)} FROM {table} ORDER BY rowid"):
         if row[:width] not in known:
-            marks = ", ".join("?" * len(columns))
-            copy.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", row[width:])
+            marks = ", ".join("?" * len(kept))
+            copy.execute(f"INSERT INTO {table} ({', '.join(kept)}) VALUES ({marks})", row[width:])

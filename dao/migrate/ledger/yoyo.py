@@ -28,6 +28,7 @@ from dao import url
 from dao.engine import sqlite, use_defaults
 from dao.errors import MigrationError
 from dao.migrate.database import keeping_mode
+from dao.migrate.schema.catalog import table_names
 from dao.migrate.scripts.folder import text_of
 from dao.migrate.scripts.migration import refuse_broken_off
 
@@ -148,7 +149,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
 
     def list_tables(self, **_kwargs: Any) -> list[str]:
         """Return the names of all tables."""
-        return [row[0] for row in self.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()]
+        return sorted(table_names(self.connection.apsw))
 
     def init_database(self) -> None:
         """Create the lock table, which the stock command expects. DDL is known to be transactional: no try-out."""

@@ -15,7 +15,7 @@ from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.seen import Problem, Statement, Subject
 from dao.migrate.run.guard import HEEDED, Guard
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.schema.tokens import fold
+from dao.migrate.schema.catalog import fold
 from dao.migrate.values import Loss
 
 __all__ = ["loss_problems"]
@@ -159,7 +159,7 @@ class _Assumed(Holdings):
 
     def columns(self, name: str) -> list[tuple[str, bool]]:
         table = self._table(name)
-        return [] if table is None else [(column.name, column.generated) for column in table.columns]
+        return [] if table is None else [(column.name, bool(column.hidden)) for column in table.columns]
 
     def holds_values(self, name: str, column: str) -> bool:
         return self.count(name) > 0 and (column, False) in [(fold(one), hidden) for one, hidden in self.columns(name)]

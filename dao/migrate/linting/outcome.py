@@ -13,14 +13,13 @@ from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.schema import Object, Schema, Table
 from dao.migrate.linting.seen import Problem, Statement, Subject, listed
 from dao.migrate.linting.trials import undone, without_quotes
+from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.schema.usable import VAGUE, compiles, is_elsewhere, reads, trigger_problem
 
 __all__ = ["Outcome"]
 
-_KEYS = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
-_INDEXED = "SELECT name FROM pragma_index_info(?) WHERE name IS NOT NULL"
 _REMOVING = tuple(value for name, value in vars(apsw).items() if name.startswith(("SQLITE_DROP_", "SQLITE_ALTER_")))
 
 
@@ -141,7 +140,7 @@ class Outcome:
             changing = [column.name for column in new if self._changes(connection, column.default or "")]
             if changing:
                 yield "M015", _last(script, name), f"{table.name}: the default of {listed(changing)} is not constant"
-            added = {column.name for column in table.columns if column.name.lower() not in old and not column.generated}
+            added = {column.name for column in table.columns if column.name.lower() not in old and not column.hidden}
             for trigger, missing in _unwatched(connection, table, added) if before and added else ():
                 message = f"the trigger {trigger} watches every column of {table.name} but {listed(missing)}"
                 yield "M028", _last(script, name), message
@@ -183,9 +182,7 @@ def _compile_trigger(connection: Connection, trigger: Object, schema: Schema) ->
     table = quoted(trigger.table)
     known = schema.tables.get(trigger.table.lower())
     columns = (
-        [column.name for column in known.columns if not column.generated]
-        if known
-        else _columns(connection, trigger.table)
+        [column.name for column in known.columns if not column.hidden] if known else _columns(connection, trigger.table)
     )
     others = [other.name for other in schema.on(trigger.table.lower()) if other.type == "trigger"]
     firing = [f"INSERT INTO {table} DEFAULT VALUES", f"DELETE FROM {table}"]
@@ -196,17 +193,16 @@ def _compile_trigger(connection: Connection, trigger: Object, schema: Schema) ->
 
 def _columns(connection: Connection, view: str) -> list[str]:
     try:
-        rows: list[Any] = connection.execute("SELECT name FROM pragma_table_xinfo(?)", (view,)).fetchall()
+        return [column.name for column in catalog.columns(connection, view)]
     except apsw.Error:  # the view itself is broken, and reported
         return []
-    return [name for (name,) in rows]
 
 
 def _unwatched(connection: Connection, table: Table, added: set[str]) -> Iterator[tuple[str, list[str]]]:
     """Yield the triggers that an UPDATE of any column fires but the key, what they set themselves, and some of those added."""
     watched: dict[str, set[str]] = {}
     sets: dict[str, set[str]] = {}
-    columns = [column for column in table.columns if not column.generated]
+    columns = [column for column in table.columns if not column.hidden]
 
     def note(action: int, first: str | None, second: str | None, _database: str | None, trigger: str | None) -> int:
         if trigger is not None:
@@ -230,11 +226,9 @@ def _unwatched(connection: Connection, table: Table, added: set[str]) -> Iterato
 
 
 def _foreign_keys(connection: Connection, table: Table) -> list[_Key]:
-    rows: list[Any] = connection.execute(_KEYS, (table.name,)).fetchall()
-    keys: dict[int, tuple[list[str], str]] = {}
-    for id, parent, column, _to in rows:
-        keys.setdefault(id, ([], parent))[0].append(column)
-    return [_Key(table.name, tuple(columns), parent) for columns, parent in keys.values()]
+    # the last that is written is the first
+    keys = reversed(catalog.foreign_keys(connection, table.name))
+    return [_Key(table.name, key.columns, key.parent) for key in keys]
 
 
 def _mismatch(connection: Connection, key: _Key) -> str | None:

@@ -18,8 +18,8 @@ from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_w
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.script import _culprit, _fail, _Script
+from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.session import apart
-from dao.migrate.schema.tokens import fold
 from dao.migrate.scripts.migration import has_statement, start_of_statement
 from dao.migrate.values import Step
 

@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import attrs
 
 from dao.engine import Connection
+from dao.migrate.schema import catalog
+from dao.migrate.schema.catalog import Column
 
-__all__ = ["Column", "Object", "Schema", "Table", "read"]
-
-_OBJECTS = "SELECT type, name, tbl_name, rootpage, sql FROM sqlite_schema WHERE sql IS NOT NULL"
-_KIND = "SELECT type, wr, strict FROM pragma_table_list(?) WHERE schema = 'main'"
-_COLUMNS = 'SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?)'
-_PLAIN = 0
-
-
-@attrs.frozen
-class Column:
-    """A column; `key` is its place in the PRIMARY KEY, from 1 on, or 0."""
-
-    name: str
-    type: str
-    not_null: bool
-    default: str | None
-    key: int
-    generated: bool
+__all__ = ["Object", "Schema", "Table", "read"]
 
 
 @attrs.frozen
@@ -78,10 +62,11 @@ def read(connection: Connection, before: Schema | None = None) -> Schema:
     """Return the schema of the main database. Tables that are as they were in `before` are taken from there."""
     tables: dict[str, Table] = {}
     objects: dict[tuple[str, str], Object] = {}
-    rows: list[Any] = connection.execute(_OBJECTS).fetchall()
-    for type, name, table, root, sql in rows:
+    kinds: dict[str, catalog.Table] | None = None
+    for found in catalog.definitions(connection):
+        type, name, table, root, sql = found.type, found.name, found.table, found.page, found.sql
         key = name.lower()
-        if key.startswith("sqlite_"):
+        if sql is None or key.startswith("sqlite_"):
             continue
         if type != "table":
             item = None if before is None else before.objects.get((type, key))
@@ -90,16 +75,10 @@ def read(connection: Connection, before: Schema | None = None) -> Schema:
             continue
         known = None if before is None else before.tables.get(key)
         same = known is not None and (known.sql, known.root, known.name) == (sql, root, name)
-        tables[key] = known if known is not None and same else _table(connection, name, root, sql)
+        if known is None or not same:
+            kinds = kinds or {table.name: table for table in catalog.tables(connection)}
+            kind = kinds.get(name) or catalog.Table(name, "table", without_rowid=False, strict=False)
+            columns = tuple(catalog.columns(connection, name))
+            known = Table(name, root, sql, kind.kind, kind.strict, kind.without_rowid, columns)
+        tables[key] = known
     return Schema(tables, objects)
-
-
-def _table(connection: Connection, name: str, root: int, sql: str) -> Table:
-    kinds: list[Any] = connection.execute(_KIND, (name,)).fetchall()
-    kind, without_rowid, strict = kinds[0] if kinds else ("table", 0, 0)
-    rows: list[Any] = connection.execute(_COLUMNS, (name,)).fetchall()
-    columns = tuple(
-        Column(column, type, bool(not_null), default, key, hidden != _PLAIN)
-        for column, type, not_null, default, key, hidden in rows
-    )
-    return Table(name, root, sql, kind, bool(strict), bool(without_rowid), columns)

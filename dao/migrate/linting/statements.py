@@ -35,7 +35,7 @@ class _Known:
     @functools.cached_property
     def columns(self) -> dict[str, str]:
         """Its columns' present names, in lower case, and what they were before the script."""
-        return {column.name.lower(): column.name for column in self.table.columns if not column.generated}
+        return {column.name.lower(): column.name for column in self.table.columns if not column.hidden}
 
 
 def statement_problems(subject: Subject) -> Iterator[Problem]:
@@ -196,8 +196,8 @@ def _rewritten(statement: Statement) -> str:
 
 def _altered_table(subject: Subject, statement: Statement, known: _Known, name: str) -> Iterator[Problem]:
     before, after = statement.before.tables[name], statement.after.tables[name]
-    old = [column.name.lower() for column in before.columns if not column.generated]
-    new = [column.name.lower() for column in after.columns if not column.generated]
+    old = [column.name.lower() for column in before.columns if not column.hidden]
+    new = [column.name.lower() for column in after.columns if not column.hidden]
     table = known.table.name
     if len(new) == len(old):
         for was, now in zip(old, new, strict=True):

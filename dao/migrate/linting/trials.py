@@ -12,8 +12,8 @@ from typing import Any
 import apsw
 
 from dao.engine import Connection
-from dao.migrate.linting.schema import Column, Table
-from dao.migrate.schema.catalog import quoted
+from dao.migrate.linting.schema import Table
+from dao.migrate.schema.catalog import Column, quoted
 from dao.migrate.schema.usable import compiles
 
 __all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "undone", "without_quotes"]
@@ -101,7 +101,7 @@ def failure_with_rows(twin: Connection, sql: str, tables: Sequence[Table], *, co
 
 def _give_row(twin: Connection, table: Table) -> Sequence[Any]:
     """Insert a row into a table, if that can be done, and return what constraints it breaks."""
-    columns = [column for column in table.columns if not column.generated and column.default is None]
+    columns = [column for column in table.columns if not column.hidden and column.default is None]
     columns = [column for column in columns if column.key == 0 or column.type.upper() != "INTEGER"]
     names = ", ".join(quoted(column.name) for column in columns)
     values = ", ".join(
@@ -123,7 +123,7 @@ def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[s
 
     A value belongs into the column of its own name, or one whose name is new; and into one of its own type.
     """
-    columns = [column for column in source.columns if not column.generated]
+    columns = [column for column in source.columns if not column.hidden]
     marks = {column.name: _mark(column.type, place) for place, column in enumerate(columns)}
     names, places = ", ".join(map(quoted, marks)), ", ".join("?" * len(marks))
     with undone(twin), _configured(twin, {apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER: 0}):

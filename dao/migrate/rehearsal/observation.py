@@ -13,9 +13,9 @@ import attrs
 from dao.engine import Connection
 from dao.migrate.rehearsal.findings import KEYS, Gone, RowChange
 from dao.migrate.rehearsal.sample import Sample, misfits, sample, sequences
+from dao.migrate.schema import catalog, session
 from dao.migrate.schema import replay as schema
-from dao.migrate.schema import session
-from dao.migrate.schema.catalog import TABLES, quoted, row_count
+from dao.migrate.schema.catalog import quoted, row_count
 from dao.migrate.schema.model import Schema
 from dao.migrate.values import Difference, Loss
 
@@ -31,20 +31,6 @@ __all__ = [
     "shrunk",
     "successors",
 ]
-
-_TABLES = """
-SELECT object.rowid, object.name, list.type = 'virtual'
-FROM   sqlite_schema AS object
-JOIN   pragma_table_list AS list ON list.schema = 'main' AND list.name = object.name
-WHERE  object.type = 'table' AND list.type IN ('table', 'virtual') AND object.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
-"""
-_CHILDREN = """
-SELECT DISTINCT lower(list.name)
-FROM   pragma_table_list AS list, pragma_foreign_key_list(list.name)
-WHERE  list.schema = 'main' AND list.type = 'table'
-"""
-_COLUMNS = "SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid"
-_LEDGER = frozenset(name.lower() for name in TABLES)
 
 
 @attrs.frozen
@@ -69,11 +55,13 @@ class State:
 def look(connection: Connection) -> State:
     """Return what there is, without the ledger. Counts every table."""
     tables: dict[str, Table] = {}
-    found: list[Any] = connection.execute(_TABLES).fetchall()
-    for number, name, virtual in found:
-        if name.lower() not in _LEDGER:
+    numbers = {item.name: item.number for item in catalog.definitions(connection) if item.type == "table"}
+    for found in catalog.tables(connection):
+        if found.kind != "shadow":
+            name, virtual = found.name, found.kind == "virtual"
             rows = _rows(connection, name, virtual=virtual)
-            tables[name.lower()] = Table(name, number, rows, sample(connection, name) if rows and not virtual else {})
+            some = sample(connection, name) if rows and not virtual else {}
+            tables[name.lower()] = Table(name, numbers[name], rows, some)
     return State(tables, schema.read(connection), sequences(connection))
 
 
@@ -168,7 +156,11 @@ def misplaced(before: State, after: State, made_again: Sequence[str]) -> list[st
 
 def children(connection: Connection) -> list[str]:
     """Return the tables, in lower case, that refer to others by foreign keys, by name."""
-    return sorted(name for (name,) in connection.execute(_CHILDREN))
+    return sorted(
+        table.name.lower()
+        for table in catalog.tables(connection)
+        if table.kind == "table" and catalog.foreign_keys(connection, table.name)
+    )
 
 
 # ---------------------------------------------------------------- keys
@@ -223,11 +215,11 @@ class Keys:
         return found
 
     def _keep(self, table: str, store: str) -> None:
-        rows: list[Any] = self._connection.execute(_COLUMNS, (table,)).fetchall()
-        names = {name.lower() for name, _ in rows}
-        primary = [name for _, name in sorted((place, name) for name, place in rows if place)]
+        found = [column for column in catalog.columns(self._connection, table) if column.is_listed]
+        names = {column.name.lower() for column in found}
+        primary = [column.name for column in sorted(found, key=lambda column: column.key) if column.key]
         rowid = next((name for name in ("rowid", "_rowid_", "oid") if name not in names), None)
-        columns = primary or [*([rowid] if rowid else []), *(name for name, _ in rows)]
+        columns = primary or [*([rowid] if rowid else []), *(column.name for column in found)]
         values = ", ".join(f"{quoted(name)} AS c{place}" for place, name in enumerate(columns))
         order = ", ".join(map(quoted, primary)) or "1"
         with contextlib.suppress(apsw.SQLError):  # a virtual table has what keys it likes
@@ -236,7 +228,7 @@ class Keys:
 
     def _missing(self, kept: _Kept, table: str, *, is_new: bool) -> Gone | None:
         """Return the rows that are in store and no more in a table; None if they cannot be compared."""
-        there = {name.lower() for name, _ in self._connection.execute(_COLUMNS, (table,))}
+        there = {one.name.lower() for one in catalog.columns(self._connection, table) if one.is_listed}
         columns = dict(enumerate(kept.columns))
         if kept.primary and not {name.lower() for name in kept.columns} <= there:
             return None

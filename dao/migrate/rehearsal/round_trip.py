@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import apsw
 import attrs
@@ -29,8 +28,6 @@ from dao.migrate.values import Event, Result, Step
 
 __all__ = ["Content", "content", "there_and_back"]
 
-_VIRTUAL = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND type IN ('virtual', 'shadow')"
-
 
 @attrs.frozen
 class Content:
@@ -45,8 +42,7 @@ class Content:
 
 def content(connection: Connection) -> Content:
     """Return what there is, without the ledger. Reads all rows."""
-    rows: list[Any] = connection.execute(_VIRTUAL).fetchall()
-    kinds = dict(rows)
+    kinds = {table.name: table.kind for table in catalog.tables(connection) if table.kind != "table"}
     found = contents.contents(connection)
     tables = {name.lower(): held for name, held in found.items() if name not in kinds}
     for name in (name for name, kind in kinds.items() if kind == "virtual"):

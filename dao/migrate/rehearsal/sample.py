@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dao.engine import Connection
-from dao.migrate.schema.catalog import quoted
+from dao.migrate.schema.catalog import columns, quoted
 
 __all__ = ["Sample", "misfits", "sample", "sequences"]
 
-_COLUMNS = "SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid"
-_SEQUENCES = "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'"
 _ROWS, _BYTES = 50, 200
 
 #: A value's type, and its beginning.
@@ -22,27 +20,27 @@ Sample = Mapping[tuple[_Value, ...], Mapping[str, _Value]]
 
 def sample(connection: Connection, table: str) -> Sample:
     """Return the first rows of a table by its primary key; none if it has none."""
-    columns: list[Any] = connection.execute(_COLUMNS, (table,)).fetchall()
-    keys = [name for place, name in sorted((place, name) for name, place in columns) if place]
+    found = [column for column in columns(connection, table) if not column.hidden]
+    keys = [column.name for column in sorted(found, key=lambda column: column.key) if column.key]
     if not keys:
         return {}
     # text as its bytes: it need not be UTF-8
     values = ", ".join(
         f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN substr(CAST({name} AS BLOB), 1, {_BYTES}) "
         f"WHEN 'blob' THEN substr({name}, 1, {_BYTES}) ELSE {name} END"
-        for name in (quoted(name) for name, _ in columns)
+        for name in (quoted(column.name) for column in found)
     )
     order = ", ".join(map(quoted, keys))
-    found = {}
+    rows = {}
     for row in connection.execute(f"SELECT {values} FROM main.{quoted(table)} ORDER BY {order} LIMIT {_ROWS}"):
-        read = dict(zip((name.lower() for name, _ in columns), zip(row[::2], row[1::2], strict=True), strict=True))
-        found[tuple(read[key.lower()] for key in keys)] = read
-    return found
+        read = dict(zip((column.name.lower() for column in found), zip(row[::2], row[1::2], strict=True), strict=True))
+        rows[tuple(read[key.lower()] for key in keys)] = read
+    return rows
 
 
 def sequences(connection: Connection) -> dict[str, int]:
     """Return after which number each AUTOINCREMENT table goes on, by name in lower case."""
-    if not connection.execute(_SEQUENCES).fetchall():
+    if not connection.table_exists("main", "sqlite_sequence"):
         return {}
     rows: list[Any] = connection.execute(
         "SELECT name, seq FROM sqlite_sequence WHERE typeof(seq) = 'integer'"

@@ -24,7 +24,7 @@ import attrs
 from dao.engine import Connection
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.lineage import ANY, Known, Origin, Tracked
-from dao.migrate.schema.tokens import fold
+from dao.migrate.schema.catalog import fold
 from dao.migrate.values import Loss
 
 __all__ = ["HEEDED", "Guard"]

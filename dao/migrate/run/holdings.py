@@ -7,22 +7,10 @@ from typing import Any
 
 from dao.engine import Connection
 from dao.migrate.copies.rows import holds_content
-from dao.migrate.schema.catalog import quoted
-from dao.migrate.schema.tokens import fold
+from dao.migrate.schema import catalog
+from dao.migrate.schema.catalog import fold, quoted
 
 __all__ = ["Holdings"]
-
-_TABLES = "SELECT name, rootpage FROM main.sqlite_schema WHERE type = 'table'"
-_PAGE = "SELECT rootpage FROM main.sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE"
-_PROGRAMS = (
-    "SELECT name FROM main.sqlite_schema WHERE type IN ('view', 'trigger') "
-    "UNION SELECT name FROM temp.sqlite_schema WHERE type IN ('view', 'trigger')"
-)
-_VIRTUAL = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0 LIMIT 1"
-# virtual tables work on these by statements of their own, some of them while they run
-_SHADOWS = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'"
-# hidden: 1 is a column of a virtual table that nobody sees; 2 and 3 are generated ones
-_COLUMNS = "SELECT name, hidden FROM pragma_table_xinfo(?, 'main')"
 
 
 class Holdings:
@@ -42,12 +30,14 @@ class Holdings:
     def programs(self, names: set[str]) -> set[str]:
         """Return the names of all views and triggers; looks only if any of `names` is not known for one."""
         if not names <= self._programs:
-            self._programs = {fold(name) for (name,) in self._rows(_PROGRAMS)}
+            everything = [*catalog.definitions(self._connection), *catalog.definitions(self._connection, "temp")]
+            self._programs = {fold(item.name) for item in everything if item.type in {"view", "trigger"}}
         return self._programs
 
     def is_own(self, name: str) -> bool:
         """Return whether a table holds its rows itself: it is none that shows what is elsewhere."""
-        return any(page or holds_content(name, self.shadows()) for (page,) in self._rows(_PAGE, name))
+        table = self.tables().get(name)
+        return table is not None and (table[1] > 0 or holds_content(name, self.shadows()))
 
     def changes(self) -> int:
         """Return how many rows the statement that has just run has changed, itself."""
@@ -55,11 +45,15 @@ class Holdings:
 
     def tables(self) -> Mapping[str, tuple[str, int]]:
         """Return all tables: by name, how it is spelt, and the root page, which is 0 for a virtual one."""
-        return {fold(name): (name, page) for name, page in self._rows(_TABLES)}
+        found = catalog.definitions(self._connection)
+        return {fold(item.name): (item.name, item.page) for item in found if item.type == "table"}
 
     def shadows(self) -> frozenset[str]:
         """Return the names of the tables in which virtual tables keep what they hold."""
-        return frozenset(fold(name) for (name,) in (self._rows(_SHADOWS) if self._rows(_VIRTUAL) else ()))
+        # virtual tables work on these by statements of their own, some of them while they run
+        if all(page for _, page in self.tables().values()):
+            return frozenset()
+        return frozenset(fold(table.name) for table in catalog.tables(self._connection) if table.kind == "shadow")
 
     def count(self, name: str) -> int:
         """Return how many rows a table has; 0 if it is none, or shows what is elsewhere."""
@@ -68,7 +62,7 @@ class Holdings:
 
     def columns(self, name: str) -> list[tuple[str, bool]]:
         """Return a table's columns, each with whether it holds nothing of its own: if it is generated, or hidden."""
-        return [(column, bool(hidden)) for column, hidden in self._rows(_COLUMNS, name)]
+        return [(column.name, bool(column.hidden)) for column in catalog.columns(self._connection, name)]
 
     def holds_values(self, name: str, column: str) -> bool:
         """Return whether a column of its own holds any value but NULL."""

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 import attrs
 
-from dao.migrate.schema.tokens import fold
+from dao.migrate.schema.catalog import fold
 from dao.migrate.values import Loss
 
 __all__ = ["ANY", "Known", "Origin", "Tracked"]

@@ -12,14 +12,13 @@ import attrs
 from dao.engine import Connection, sqlite
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationFailed, ReadOnlyDatabase
 from dao.migrate.run.guard import HEEDED, Guard
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.catalog import is_ours
 from dao.migrate.schema.session import IGNORED, IGNORED_INSIDE, apart
 from dao.migrate.scripts.statements import end_of_statement, has_statement, start_of_statement
 from dao.migrate.values import Loss
 
 __all__ = ["Ran", "run_script"]
 
-_LEDGER = frozenset(name.lower() for name in TABLES)
 _WRITES = {
     apsw.SQLITE_INSERT: "INSERT",
     apsw.SQLITE_UPDATE: "UPDATE",
@@ -123,7 +122,7 @@ class _Script:
             table = (second if action in _ON_TABLE else first) or ""
             # VACUUM writes everything too, into a database without a name
             if (
-                table.lower() in _LEDGER
+                is_ours(table)
                 and database in {"main", "temp", None}
                 and not (first or "").startswith("sqlite_autoindex")
             ):

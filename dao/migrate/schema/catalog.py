@@ -1,13 +1,46 @@
-"""The catalog: which tables there are, how many rows they have, and which are the ledger's. The ledger and SQLite's own are left out."""
+"""The system catalog: all that is read from `sqlite_schema` and from table-valued pragmas, and how names are compared and quoted.
+
+Nobody else in `dao.migrate` has SQL over those. All functions read the main database, unless they say otherwise; a temporary
+object of the same name is another one.
+"""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import apsw
+import attrs
 
 from dao.engine import Connection
 
-__all__ = ["TABLES", "TABLE_NAMES", "holds_rows", "quoted", "row_count", "row_counts", "tables"]
-
+__all__ = [
+    "TABLES",
+    "Column",
+    "Definition",
+    "ForeignKey",
+    "Index",
+    "IndexedColumn",
+    "Table",
+    "column_names",
+    "columns",
+    "definitions",
+    "drop_sequence",
+    "fold",
+    "foreign_keys",
+    "holds_rows",
+    "indexes",
+    "is_internal",
+    "is_ours",
+    "quoted",
+    "row_count",
+    "row_counts",
+    "settings",
+    "table_names",
+    "tables",
+    "typed",
+]
 
 #: The tables that hold the ledger: yoyo's, and ours.
 TABLES = (
@@ -19,13 +52,38 @@ TABLES = (
     "_dao_history",
     "_dao_schema",
 )
-#: Reads the names of all tables.
-TABLE_NAMES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
+_LEDGER = frozenset(TABLES)
+_UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
+
+_DEFINITIONS = "SELECT type, name, tbl_name, sql, rootpage, rowid FROM {}.sqlite_schema"
+_TABLES = "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' ORDER BY name"
+_COLUMNS = """SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"""
+_FOREIGN_KEYS = """
+SELECT   id, "table", "from", "to", on_update, on_delete, "match"
+FROM     pragma_foreign_key_list(?, 'main')
+ORDER BY id DESC, seq
+"""
+_INDEXES = """
+SELECT list.name, list."unique", list.origin, info.name, info."desc", info.coll
+FROM   pragma_index_list(?, 'main') AS list JOIN pragma_index_xinfo(list.name, 'main') AS info
+WHERE  info.key
+ORDER  BY list.seq, info.seqno
+"""
+# no pragma tells it
+_EXPRESSIONS = {"case_sensitive_like": "'a' NOT LIKE 'A'"}
+_RENAME_SEQUENCE = """
+UPDATE temp.sqlite_schema
+SET    name = 'dao_sequence', tbl_name = 'dao_sequence', sql = 'CREATE TABLE dao_sequence (name, seq)'
+WHERE  name = 'sqlite_sequence'
+"""
 
 
-_LEDGER = frozenset(name.lower() for name in TABLES)
-# what a virtual table holds is in its shadow tables
-_TABLES = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type IN ('table', 'shadow') ORDER BY name"
+# ---------------------------------------------------------------- names
+
+
+def fold(name: str) -> str:
+    """Return a name as SQLite compares it: letters of ASCII in lower case, and only those."""
+    return name.translate(_UPPER)
 
 
 def quoted(name: str) -> str:
@@ -33,23 +91,227 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def tables(connection: Connection) -> list[str]:
-    """Return the names of the tables that hold rows, or may, sorted."""
-    names: list[Any] = connection.execute(_TABLES).fetchall()
-    return [name for (name,) in names if name.lower() not in _LEDGER and not name.lower().startswith("sqlite_")]
+def is_ours(name: str) -> bool:
+    """Return whether a table is one of the ledger's."""
+    return fold(name) in _LEDGER
+
+
+def is_internal(name: str) -> bool:
+    """Return whether something is the ledger's or SQLite's own, by its name."""
+    return fold(name).startswith("sqlite_") or is_ours(name)
+
+
+def typed(columns: Iterable[str]) -> str:
+    """Return SQL for the columns of a row, each as its type and its value. Text comes as its bytes, since it need not be UTF-8."""
+    return ", ".join(
+        f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
+        for name in map(quoted, columns)
+    )
+
+
+# ---------------------------------------------------------------- what there is
+
+
+@attrs.frozen
+class Definition:
+    """A table, index, view or trigger, with its SQL; that is None for an index that a constraint has made.
+
+    `page` is where it begins in the file, 0 if it has no rows of its own, and `number` its place in the catalog. A table that
+    is renamed keeps both; neither counts when two definitions are compared.
+    """
+
+    type: str
+    name: str
+    table: str
+    sql: str | None
+    page: int = attrs.field(eq=False)
+    number: int = attrs.field(eq=False)
+
+    @property
+    def is_internal(self) -> bool:
+        """Whether it is the ledger's or SQLite's own."""
+        return is_internal(self.name) or is_ours(self.table)
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether it is a virtual table."""
+        return (self.sql or "")[:20].upper() == "CREATE VIRTUAL TABLE"  # as SQLite writes it
+
+
+def definitions(connection: Connection, database: str = "main") -> list[Definition]:
+    """Return all that is defined in a database of a connection, in the order in which it was made. One query."""
+    rows: list[Any] = connection.execute(_DEFINITIONS.format(quoted(database))).fetchall()
+    return [Definition(*row) for row in rows]
+
+
+def table_names(connection: Connection) -> set[str]:
+    """Return the names of all tables, the ledger's and SQLite's own among them."""
+    return {item.name for item in definitions(connection) if item.type == "table"}
+
+
+@attrs.frozen
+class Table:
+    """A table, by its kind: "table", "virtual", or "shadow", in which a virtual table keeps what it holds."""
+
+    name: str
+    kind: str
+    without_rowid: bool
+    strict: bool
+
+    @property
+    def stores_rows(self) -> bool:
+        """Whether it holds its rows itself: those of a virtual table are in its shadow tables, or elsewhere."""
+        return self.kind != "virtual"
+
+
+def tables(connection: Connection) -> list[Table]:
+    """Return the tables by name, without the ledger's and SQLite's own."""
+    rows: list[Any] = connection.execute(_TABLES).fetchall()
+    return [Table(name, kind, bool(wr), bool(strict)) for name, kind, wr, strict in rows if not is_internal(name)]
+
+
+# ---------------------------------------------------------------- tables
+
+
+@attrs.frozen
+class Column:
+    """A column of a table; `key` is its place in the PRIMARY KEY, from 1 on, or 0.
+
+    `hidden` is 0, 1 for a column of a virtual table that `*` leaves out, and 2 or 3 for a generated one, virtual or stored.
+    """
+
+    name: str
+    type: str
+    not_null: bool
+    default: str | None
+    key: int
+    hidden: int
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether `*` has it."""
+        return self.hidden != 1
+
+    @property
+    def generated(self) -> str | None:
+        """How it is generated: "VIRTUAL", "STORED", or None if it is not."""
+        return {2: "VIRTUAL", 3: "STORED"}.get(self.hidden)
+
+
+def columns(connection: Connection, table: str) -> list[Column]:
+    """Return the columns of a table or view in order; none if it does not exist.
+
+    Raises:
+        apsw.SQLError: It is a view that does not compile, or a virtual table whose module is not registered.
+    """
+    rows: list[Any] = connection.execute(_COLUMNS, (table,)).fetchall()
+    return [
+        Column(name, type, bool(not_null), default, key, hidden) for name, type, not_null, default, key, hidden in rows
+    ]
+
+
+def column_names(connection: Connection) -> set[tuple[str, str]]:
+    """Return all tables and columns as (table, column), by `fold`; for each table also one with "" as column."""
+    return {
+        (fold(table.name), name)
+        for table in tables(connection)
+        for name in ["", *(fold(column.name) for column in columns(connection, table.name))]
+    }
+
+
+@attrs.frozen
+class ForeignKey:
+    """A foreign key: its columns, and the parent with the columns that it names; none stand for the parent's primary key."""
+
+    id: int
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+    on_update: str
+    on_delete: str
+    match: str
+
+
+def foreign_keys(connection: Connection, table: str) -> list[ForeignKey]:
+    """Return the foreign keys of a table as they are written: SQLite numbers them from the last to the first."""
+    rows: list[Any] = connection.execute(_FOREIGN_KEYS, (table,)).fetchall()
+    found = []
+    for id, group in itertools.groupby(rows, key=lambda row: row[0]):
+        pairs = list(group)
+        own, theirs = tuple(row[2] for row in pairs), tuple(row[3] for row in pairs if row[3] is not None)
+        found.append(ForeignKey(id, own, pairs[0][1], theirs, *pairs[0][4:]))
+    return found
+
+
+@attrs.frozen
+class IndexedColumn:
+    """A column of an index; its name is None if it is an expression."""
+
+    name: str | None
+    descending: bool
+    collation: str
+
+
+@attrs.frozen
+class Index:
+    """An index; `origin` is "c" for CREATE INDEX, "u" for UNIQUE and "pk" for PRIMARY KEY."""
+
+    name: str
+    unique: bool
+    origin: str
+    columns: tuple[IndexedColumn, ...]
+
+
+def indexes(connection: Connection, table: str) -> list[Index]:
+    """Return the indexes of a table, the latest first."""
+    rows: list[Any] = connection.execute(_INDEXES, (table,)).fetchall()
+    return [
+        Index(name, bool(unique), origin, tuple(IndexedColumn(row[3], bool(row[4]), row[5]) for row in group))
+        for (name, unique, origin), group in itertools.groupby(rows, key=lambda row: row[:3])
+    ]
+
+
+# ---------------------------------------------------------------- rows
 
 
 def row_count(connection: Connection, table: str) -> int:
     """Return how many rows a table has. Reads the smallest index, or all of the table."""
-    number: Any = connection.execute(f"SELECT count(*) FROM {quoted(table)}").get
+    number: Any = connection.execute(f"SELECT count(*) FROM main.{quoted(table)}").get
     return int(number)
 
 
 def row_counts(connection: Connection) -> dict[str, int]:
-    """Return how many rows each table has."""
-    return {table: row_count(connection, table) for table in tables(connection)}
+    """Return how many rows each table has, without the ledger's; what virtual tables hold counts in their shadow tables."""
+    return {table.name: row_count(connection, table.name) for table in tables(connection) if table.stores_rows}
 
 
 def holds_rows(connection: Connection) -> bool:
-    """Return whether any table holds a row."""
-    return any(connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 1").fetchall() for table in tables(connection))
+    """Return whether any table holds a row, without the ledger's."""
+    return any(
+        connection.execute(f"SELECT 1 FROM main.{quoted(table.name)} LIMIT 1").fetchall()
+        for table in tables(connection)
+        if table.stores_rows
+    )
+
+
+# ---------------------------------------------------------------- the connection
+
+
+def settings(connection: Connection, names: Sequence[str]) -> dict[str, Any]:
+    """Return what pragmas that take no argument say, and `case_sensitive_like`, by name. One query."""
+    asked = ", ".join(_EXPRESSIONS.get(name) or f"(SELECT * FROM pragma_{name})" for name in names)
+    (row,) = connection.execute(f"SELECT {asked}").fetchall()
+    return dict(zip(names, row, strict=True))
+
+
+def drop_sequence(connection: Connection) -> None:
+    """Drop what AUTOINCREMENT leaves in the temporary database, and would hide the file's own. SQLite lets nobody drop it by name."""
+    defensive = connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, -1)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)
+    try:
+        connection.execute(_RENAME_SEQUENCE)
+    finally:
+        connection.pragma("writable_schema", "reset")
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, defensive)
+    connection.execute("DROP TABLE IF EXISTS temp.dao_sequence")

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import apsw
 
-from dao.migrate.schema.replay import _LEDGER, replayed
+from dao.migrate.schema.catalog import definitions, tables
+from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.load import Source, loaded
 
 __all__ = ["dump"]
 
 
-# What can be executed as it stands: triggers may be on views, and shadow tables come with their virtual table.
-_STATEMENTS = f"""
-SELECT sql
-FROM   sqlite_schema
-WHERE  sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND lower(tbl_name) NOT IN ({_LEDGER})
-       AND tbl_name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
-ORDER  BY CASE type WHEN 'table' THEN 1 WHEN 'index' THEN 2 WHEN 'view' THEN 3 ELSE 4 END, name
-"""
+# so that it can be executed as it stands: triggers may be on views
+_ORDER = ("table", "index", "view", "trigger")
 _HEADER = """\
 -- The schema that the migrations make, up to and with {last}.
 -- Written by `dao schema dump`: do not edit it, write a migration.
@@ -37,9 +31,12 @@ def dump(migrations: Source = None) -> str:
     """
     files = loaded(migrations)
     with replayed(((migration.id, migration.up.text) for migration in files), patience=math.inf) as connection:
-        rows: list[Any] = connection.execute(_STATEMENTS).fetchall()
+        # shadow tables come with their virtual table
+        shadows = {table.name for table in tables(connection) if table.kind == "shadow"}
+        found = [item for item in definitions(connection) if not (item.is_internal or item.table in shadows)]
+    found.sort(key=lambda item: (_ORDER.index(item.type), item.name))
     header = _HEADER.format(last=files[-1].id if files else "none")
-    return "\n".join([header, *(f"{_ended(sql)}\n" for (sql,) in rows)])
+    return "\n".join([header, *(f"{_ended(item.sql)}\n" for item in found if item.sql is not None)])
 
 
 def _ended(sql: str) -> str:

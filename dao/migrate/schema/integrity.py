@@ -13,7 +13,7 @@ import attrs
 from dao.engine import Connection
 from dao.engine import files as database_file
 from dao.errors import DatabaseCorrupt, visible
-from dao.migrate.schema.catalog import quoted
+from dao.migrate.schema.catalog import foreign_keys, quoted, table_names
 
 __all__ = [
     "Broken",
@@ -73,18 +73,15 @@ def foreign_key_violations(connection: Connection) -> Broken:
         rows: list[Any] = connection.execute("PRAGMA main.foreign_key_check").fetchall()
     except apsw.SQLError:  # one mismatch, and it says nothing else
         rows = []
-        for table in _tables(connection):
+        for table in sorted(table_names(connection)):
             try:
                 rows += connection.execute(f"PRAGMA main.foreign_key_check({quoted(table)})").fetchall()
             except apsw.SQLError as error:
                 found[Unusable("foreign key", table, str(error))] += 1
-    columns: dict[tuple[str, int], tuple[str, ...]] = {}
+    columns = {
+        (table, key.id): key.columns for table in {row[0] for row in rows} for key in foreign_keys(connection, table)
+    }
     for table, rowid, parent, key in rows:
-        if (table, key) not in columns:
-            names = connection.execute(
-                'SELECT "from" FROM pragma_foreign_key_list(?) WHERE id = ? ORDER BY seq', (table, key)
-            )
-            columns[table, key] = tuple(str(name) for (name,) in names)
         names_of_key = columns[table, key]
         values: tuple[Any, ...] = ()
         if rowid is not None:  # a table WITHOUT ROWID tells only that there is one
@@ -119,15 +116,10 @@ def integrity_check(connection: Connection) -> list[str]:
         rows += connection.execute("PRAGMA main.integrity_check").fetchall()
     except apsw.SQLError:
         # a function or collation is not registered here: what needs none can be checked
-        for table in _tables(connection):
+        for table in sorted(table_names(connection)):
             with contextlib.suppress(apsw.SQLError):
                 rows += connection.execute(f"PRAGMA main.integrity_check({quoted(table)})").fetchall()
     return [str(problem) for (problem,) in rows if problem != "ok"]
-
-
-def _tables(connection: Connection) -> list[str]:
-    names: list[Any] = connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'").fetchall()
-    return [name for (name,) in names]
 
 
 def first(lines: list[str]) -> list[str]:

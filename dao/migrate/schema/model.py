@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 
 import attrs
 
-from dao.migrate.schema.tokens import fold
+from dao.migrate.schema.catalog import fold
 from dao.migrate.values import Difference
 
 __all__ = ["Item", "Object", "Schema", "differences"]

@@ -6,60 +6,50 @@ from collections.abc import Sequence
 from typing import Any
 
 from dao.engine import Connection
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.catalog import (
+    Column,
+    ForeignKey,
+    Index,
+    Table,
+    columns,
+    definitions,
+    fold,
+    foreign_keys,
+    indexes,
+    tables,
+)
 from dao.migrate.schema.model import Item, Object, Schema
-from dao.migrate.schema.tokens import Clause, Token, body, clauses, cut, fold, normal, tokens, written
+from dao.migrate.schema.tokens import Clause, Token, body, clauses, cut, normal, tokens, written
 
 __all__ = ["read"]
 
-_OBJECTS = """
-SELECT object.type, object.name, object.tbl_name, object.sql, list.type, list.strict, list.wr
-FROM   sqlite_schema AS object
-LEFT   JOIN pragma_table_list AS list ON list.schema = 'main' AND list.name = object.tbl_name
-WHERE  object.sql IS NOT NULL
-"""
-_NAMES = """
-SELECT name FROM sqlite_schema
-UNION
-SELECT info.name FROM pragma_table_list AS list JOIN pragma_table_xinfo(list.name, 'main') AS info
-WHERE  list.schema = 'main' AND list.type = 'table'
-"""
-# a temporary table of the same name is another one
-_COLUMNS = """SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"""
-_INDEXES = """SELECT name, "unique", origin FROM pragma_index_list(?, 'main')"""
-_INDEXED = """SELECT name, "desc", coll FROM pragma_index_xinfo(?, 'main') WHERE key ORDER BY seqno"""
-_KEYS = """
-SELECT   id, "table", "from", "to", on_update, on_delete, "match"
-FROM     pragma_foreign_key_list(?, 'main')
-ORDER BY id DESC, seq
-"""
-_LEDGER = frozenset(fold(name) for name in TABLES)
 # names that no table or column has to have
 _ALWAYS = frozenset({"new", "old", "excluded", "main", "temp", "rowid", "oid", "_rowid_"})
-_VIRTUAL, _STORED = 2, 3  # pragma_table_xinfo's `hidden` of a generated column
 
 
 def read(connection: Connection) -> Schema:
     """Return the structure of the main database, without the ledger, SQLite's own tables and shadow tables. Reads only."""
-    rows: list[Any] = connection.execute(_OBJECTS).fetchall()
-    known = _ALWAYS | {fold(name) for (name,) in connection.execute(_NAMES)}
+    there = {table.name: table for table in tables(connection)}
+    of_tables = {name: columns(connection, name) for name, table in there.items() if table.kind == "table"}
+    all_of_it = definitions(connection)
+    known = _ALWAYS | {fold(item.name) for item in all_of_it}
+    known |= {fold(column.name) for own in of_tables.values() for column in own}
     found: dict[tuple[str, str], Object] = {}
-    for type, name, table, sql, kind, strict, without_rowid in rows:
-        if fold(table) in _LEDGER or fold(name).startswith("sqlite_") or kind == "shadow":
+    for item in all_of_it:
+        type, name, table = item.type, item.name, item.table
+        if item.sql is None or item.is_internal or (table in there and there[table].kind == "shadow"):
             continue
-        text = tokens(sql, known)
+        text = tokens(item.sql, known)
         items: tuple[Item, ...]
         if type == "index":
             items = (_index(connection, name, table, text),)
-        elif type == "table" and kind != "virtual":
-            items = tuple(
-                _Table(connection, name, text, strict=bool(strict), without_rowid=bool(without_rowid)).items()
-            )
+        elif name in of_tables:
+            items = tuple(_TableReader(connection, there[name], of_tables[name], text).items())
         else:
             # after CREATE VIEW name, CREATE TRIGGER name, CREATE VIRTUAL TABLE name
             rest = text[4 if type == "table" else 3 :]
             items = (Item("definition", None, None, written(rest), rest),)
-        type_ = "virtual table" if type == "table" and kind == "virtual" else type
+        type_ = "virtual table" if item.is_virtual else type
         found[type_, fold(name)] = Object(type_, name, table, items)
     return Schema(found)
 
@@ -67,16 +57,15 @@ def read(connection: Connection) -> Schema:
 # ---------------------------------------------------------------- tables
 
 
-class _Table:
+class _TableReader:
     """A table that is read."""
 
-    def __init__(
-        self, connection: Connection, name: str, text: Sequence[Token], *, strict: bool, without_rowid: bool
-    ) -> None:
+    def __init__(self, connection: Connection, table: Table, columns: Sequence[Column], text: Sequence[Token]) -> None:
         self.connection = connection
-        self.name = name
-        self.options = {"STRICT": strict, "WITHOUT ROWID": without_rowid}
-        self.columns: list[Any] = connection.execute(_COLUMNS, (name,)).fetchall()
+        self.name = table.name
+        self.options = {"STRICT": table.strict, "WITHOUT ROWID": table.without_rowid}
+        self.columns = columns
+        self.indexes = indexes(connection, table.name)
         parts = cut(body(text)[0])
         count = len(self.columns)
         # the first token of a column is its name, whatever it reads
@@ -90,19 +79,17 @@ class _Table:
             Item("option", option, None, option if on else f"not {option}", (option, on))
             for option, on in self.options.items()
         ]
-        found += [self._column(row, own) for row, own in zip(self.columns, self.of_column, strict=True)]
+        found += [self._column(column, own) for column, own in zip(self.columns, self.of_column, strict=True)]
         found += [*self._primary_key(), *self._unique(), *self._foreign_keys()]
         return found + [_check(clause) for clause in self.all if clause.kind == "check"]
 
-    def _column(self, row: Any, own: Sequence[Clause]) -> Item:
-        name, type, not_null, default, primary_key, hidden = row
-        if primary_key:
-            # what a STRICT table and one WITHOUT ROWID add of themselves is no difference beside that option
-            not_null = any(clause.kind == "not" for clause in own)
+    def _column(self, column: Column, own: Sequence[Clause]) -> Item:
+        name, type, default, generated = column.name, column.type, column.default, column.generated
+        # what a STRICT table and one WITHOUT ROWID add to a key of themselves is no difference beside that option
+        not_null = any(clause.kind == "not" for clause in own) if column.key else column.not_null
         collation = _collation(self.connection, self.name, name)
         conflict = next((clause.conflict for clause in own if clause.kind == "not"), None)
         expression = next((clause.group for clause in own if clause.kind in {"generated", "as"}), ())
-        generated = {_VIRTUAL: "VIRTUAL", _STORED: "STORED"}.get(hidden)
         shown = [type] if type else []
         shown += ["NOT NULL" + (f" ON CONFLICT {conflict}" if conflict else "")] if not_null else []
         # a default is no column: what stands in double quotes is a string
@@ -114,7 +101,7 @@ class _Table:
         content = (
             fold(name),
             tokens(type),
-            bool(not_null),
+            not_null,
             conflict,
             value,
             collation,
@@ -124,22 +111,21 @@ class _Table:
         return Item("column", fold(name), f"column {name}", " ".join(shown) or "without a type", content)
 
     def _primary_key(self) -> list[Item]:
-        keyed = sorted((row[4], row[0]) for row in self.columns if row[4])
-        if not keyed:
+        names = [column.name for column in sorted(self.columns, key=lambda column: column.key) if column.key]
+        if not names:
             return []
         clause = next((clause for clause in self.all if clause.kind == "primary"), None)
-        names = [name for _, name in keyed]
+        automatic = any(self.connection.column_metadata("main", self.name, name)[4] for name in names)
         parts = [(normal(name), "") for name in names]
-        for index, _, origin in self._indexes():
-            if origin == "pk":
+        for index in self.indexes:
+            if index.origin == "pk":
                 parts, names = _indexed(self.connection, index, self.name, ())
-        automatic = any(self.connection.column_metadata("main", self.name, name)[4] for _, name in keyed)
         return [_key("primary key", "PRIMARY KEY", clause, names, parts, " AUTOINCREMENT" if automatic else "")]
 
     def _unique(self) -> list[Item]:
         by_columns: dict[tuple[str, ...], Clause] = {
-            (normal(row[0]),): clause
-            for row, own in zip(self.columns, self.of_column, strict=True)
+            (normal(column.name),): clause
+            for column, own in zip(self.columns, self.of_column, strict=True)
             for clause in own
             if clause.kind == "unique"
         }
@@ -147,26 +133,18 @@ class _Table:
             if clause.kind == "unique":
                 by_columns[tuple(part[0].value for part in cut(clause.group) if part)] = clause
         found = []
-        for index, _, origin in self._indexes():
-            if origin == "u":
+        for index in self.indexes:
+            if index.origin == "u":
                 parts, names = _indexed(self.connection, index, self.name, ())
                 found.append(
                     _key("unique", "UNIQUE", by_columns.get(tuple(column for column, _ in parts)), names, parts)
                 )
         return found
 
-    def _indexes(self) -> list[Any]:
-        rows: list[Any] = self.connection.execute(_INDEXES, (self.name,)).fetchall()
-        return rows
-
     def _foreign_keys(self) -> list[Item]:
-        keys: dict[int, list[Any]] = {}
-        rows: list[Any] = self.connection.execute(_KEYS, (self.name,)).fetchall()
-        for id, *row in rows:
-            keys.setdefault(id, []).append(row)
-        # SQLite numbers them from the last to the first
         texts = [clause for clause in self.all if clause.kind in {"references", "foreign"}]
-        return [_foreign_key(key, clause) for key, clause in zip(keys.values(), texts, strict=True)]
+        keys = foreign_keys(self.connection, self.name)
+        return [_foreign_key(key, clause) for key, clause in zip(keys, texts, strict=True)]
 
 
 def _check(clause: Clause) -> Item:
@@ -183,19 +161,17 @@ def _key(
     return _named(family, clause, key, f"{family} ({', '.join(names)})", shown, (tuple(parts), more, conflict))
 
 
-def _foreign_key(rows: Sequence[Any], clause: Clause) -> Item:
-    parent, _, _, on_update, on_delete, match = rows[0]
+def _foreign_key(key: ForeignKey, clause: Clause) -> Item:
     deferred = "deferrable initially deferred" in clause.outside.replace("not deferrable", "")
-    own = [child for _, child, *_ in rows]
-    theirs = [to for _, _, to, *_ in rows if to is not None]
-    shown = f"FOREIGN KEY ({', '.join(own)}) REFERENCES {parent}" + (f" ({', '.join(theirs)})" if theirs else "")
-    shown += f" ON UPDATE {on_update}" if on_update != "NO ACTION" else ""
-    shown += f" ON DELETE {on_delete}" if on_delete != "NO ACTION" else ""
-    shown += f" MATCH {match}" if match != "NONE" else ""
+    label = f"foreign key ({', '.join(key.columns)})"
+    shown = f"FOREIGN KEY ({', '.join(key.columns)}) REFERENCES {key.parent}"
+    shown += f" ({', '.join(key.parent_columns)})" if key.parent_columns else ""
+    shown += f" ON UPDATE {key.on_update}" if key.on_update != "NO ACTION" else ""
+    shown += f" ON DELETE {key.on_delete}" if key.on_delete != "NO ACTION" else ""
+    shown += f" MATCH {key.match}" if key.match != "NONE" else ""
     shown += " DEFERRABLE INITIALLY DEFERRED" if deferred else ""
-    columns = tuple(fold(name) for name in own)
-    content = (columns, fold(parent), tuple(fold(name) for name in theirs), on_update, on_delete, fold(match), deferred)
-    label = f"foreign key ({', '.join(own)})"
+    columns, theirs = tuple(map(fold, key.columns)), tuple(map(fold, key.parent_columns))
+    content = (columns, fold(key.parent), theirs, key.on_update, key.on_delete, fold(key.match), deferred)
     return _named("foreign key", clause, "\0".join(columns), label, shown, content)
 
 
@@ -208,17 +184,17 @@ def _named(family: str, clause: Clause | None, key: str | None, label: str, show
 
 
 def _index(connection: Connection, name: str, table: str, text: Sequence[Token]) -> Item:
-    unique = any(row[0] == name and row[1] for row in connection.execute(_INDEXES, (table,)))
+    (index,) = (index for index in indexes(connection, table) if index.name == name)
     group, rest = body(text)
-    parts, shown = _indexed(connection, name, table, cut(group))
+    parts, shown = _indexed(connection, index, table, cut(group))
     where = rest[1:]  # after WHERE
-    definition = f"{'UNIQUE ' if unique else ''}ON {table} ({', '.join(shown)})"
+    definition = f"{'UNIQUE ' if index.unique else ''}ON {table} ({', '.join(shown)})"
     definition += f" WHERE {written(where)}" if where else ""
-    return Item("definition", None, None, definition, (unique, fold(table), tuple(parts), where))
+    return Item("definition", None, None, definition, (index.unique, fold(table), tuple(parts), where))
 
 
 def _indexed(
-    connection: Connection, index: str, table: str, texts: Sequence[Sequence[Token]]
+    connection: Connection, index: Index, table: str, texts: Sequence[Sequence[Token]]
 ) -> tuple[list[tuple[Any, str]], list[str]]:
     """Return the columns of an index, each with its order and collation, and the same for people.
 
@@ -226,11 +202,11 @@ def _indexed(
     """
     parts: list[tuple[Any, str]] = []
     shown: list[str] = []
-    rows: list[Any] = connection.execute(_INDEXED, (index,)).fetchall()
-    for place, (name, descending, collation) in enumerate(rows):
+    for place, column in enumerate(index.columns):
+        name, collation = column.name, fold(column.collation)
         own = "binary" if name is None else _collation(connection, table, name)
-        way = f" COLLATE {fold(collation)}" if fold(collation) != own else ""
-        way += " DESC" if descending else ""
+        way = f" COLLATE {collation}" if collation != own else ""
+        way += " DESC" if column.descending else ""
         expression = () if name is not None or place >= len(texts) else _expression(texts[place])
         parts.append((expression if name is None else normal(name), way))
         shown.append((written(expression) if name is None else name) + way)

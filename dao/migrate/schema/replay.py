@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import apsw
 import attrs
 
 from dao.engine import Connection, connect, use_defaults
 from dao.errors import MigrationError
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.catalog import Definition, column_names, definitions, fold
 from dao.migrate.schema.model import Schema, differences
 from dao.migrate.schema.reader import read
 from dao.migrate.schema.session import IGNORED, IGNORED_INSIDE, apart
@@ -24,7 +24,6 @@ __all__ = [
     "Difference",
     "Made",
     "Schema",
-    "columns",
     "differences",
     "fingerprint",
     "is_empty",
@@ -37,32 +36,18 @@ _PATIENCE = 2.0
 #: A script to replay: the id of its migration, and its text.
 Script = tuple[str, str]
 
-_LEDGER = ", ".join(f"'{name.lower()}'" for name in TABLES)
-_TEXTS = f"""
-SELECT type, name, tbl_name, sql
-FROM   sqlite_schema
-WHERE  name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND lower(tbl_name) NOT IN ({_LEDGER})
-ORDER  BY type, name
-"""
-_COLUMNS = """
-SELECT list.name, info.name
-FROM   pragma_table_list AS list
-LEFT   JOIN pragma_table_xinfo(list.name, 'main') AS info
-WHERE  list.schema = 'main' AND list.type IN ('table', 'virtual', 'shadow')
-"""
-
 
 @attrs.frozen
 class Made:
-    """What a script made: tables, and columns as (table, column), that were not there before it; in lower case."""
+    """What a script made: tables, and columns as (table, column), that were not there before it; by `fold`."""
 
     tables: frozenset[str]
     columns: frozenset[tuple[str, str]]
 
     def has(self, table: str, column: str | None = None) -> bool:
         """Return whether the table, or the column of a table that was there before, is among them."""
-        name = table.lower()
-        return name in self.tables or (column is not None and (name, column.lower()) in self.columns)
+        name = fold(table)
+        return name in self.tables or (column is not None and (name, fold(column)) in self.columns)
 
 
 def fingerprint(connection: Connection) -> str:
@@ -70,15 +55,19 @@ def fingerprint(connection: Connection) -> str:
 
     Equal ones mean equal schemas. Different ones may be the same schema, written differently: `differences` tells.
     """
-    rows: list[Any] = connection.execute(_TEXTS).fetchall()
-    # no text in a schema holds a NUL, at which SQLite stops reading; repr would take longer than the query
-    text = "\0".join(str(value) for row in rows for value in row)
+    found = sorted((item.type, item.name, item.table, str(item.sql)) for item in _own(connection))
+    # no text in a schema holds a NUL, at which SQLite stops reading
+    text = "\0".join(itertools.chain.from_iterable(found))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def is_empty(connection: Connection) -> bool:
     """Return whether the schema holds nothing, but for the ledger."""
-    return not connection.execute(_TEXTS).fetchall()
+    return not _own(connection)
+
+
+def _own(connection: Connection) -> list[Definition]:
+    return [item for item in definitions(connection) if not item.is_internal]
 
 
 # ---------------------------------------------------------------- replay
@@ -157,24 +146,10 @@ def made_by(earlier: Sequence[Script], id: str, text: str) -> Made:
         MigrationError: One of the scripts fails in an empty database.
     """
     with replayed(earlier) as connection:
-        before: set[Any] = set(connection.execute(_COLUMNS))
+        before = column_names(connection)
         _replay(connection, id, text)
-        new = _lower(connection.execute(_COLUMNS)) - _lower(before)
-        tables = {table for table, _ in _lower(before)}
+        new = column_names(connection) - before
     return Made(
-        frozenset(table for table, _ in new if table not in tables),
+        frozenset(table for table, column in new if not column),
         frozenset((table, column) for table, column in new if column),
     )
-
-
-def columns(connection: Connection) -> set[tuple[str, str]]:
-    """Return all tables and columns as (table, column), in lower case; for each table also one with "" as column."""
-    found = _lower(connection.execute(_COLUMNS))
-    return found | {(table, "") for table, _ in found}
-
-
-def _lower(rows: Iterable[Any]) -> set[tuple[str, str]]:
-    return {(table.lower(), (column or "").lower()) for table, column in rows}
-
-
-# ---------------------------------------------------------------- dump

@@ -14,7 +14,7 @@ import apsw
 
 from dao.engine import Connection
 from dao.errors import MigrationError
-from dao.migrate.schema.catalog import TABLES, quoted
+from dao.migrate.schema.catalog import TABLES, Definition, definitions, drop_sequence, quoted, settings
 
 __all__ = ["BESIDE", "IGNORED", "IGNORED_INSIDE", "SETTINGS", "apart", "of_run"]
 
@@ -47,9 +47,6 @@ IGNORED_INSIDE = {
 #: The name under which the rehearsal attaches a database of its own. No script can attach any.
 BESIDE = "dao rehearsal"
 
-# no pragma tells it
-_LIKE = "case_sensitive_like"
-_READ = f"SELECT {', '.join(f'(SELECT * FROM pragma_{name})' for name in SETTINGS)}, 'a' NOT LIKE 'A'"
 #: What a script finds, whatever the owner of the connection has set: these change what statements do.
 _IN_A_RUN = dict.fromkeys(
     (
@@ -60,17 +57,6 @@ _IN_A_RUN = dict.fromkeys(
 )
 # they wait for the next VACUUM, and read as what the file has
 _WAITING = ("auto_vacuum", "page_size")
-_TEMPORARY = """
-SELECT type, name
-FROM   temp.sqlite_schema
-WHERE  type IN ('table', 'trigger', 'view')
-ORDER  BY type = 'table', type = 'view', rootpage
-"""
-_RENAME_SEQUENCE = """
-UPDATE temp.sqlite_schema
-SET    name = 'dao_sequence', tbl_name = 'dao_sequence', sql = 'CREATE TABLE dao_sequence (name, seq)'
-WHERE  name = 'sqlite_sequence'
-"""
 _NO_CHANGES = f"DELETE FROM main.{quoted(TABLES[0])} WHERE 0"
 
 
@@ -82,10 +68,10 @@ def of_run(connection: Connection) -> Iterator[None]:
         MigrationError: It has temporary objects or attached databases, in which a script would find what a name means.
     """
     _refuse_guests(connection)
-    settings, rowid = _read(connection), connection.last_insert_rowid()
-    present = settings | _IN_A_RUN
+    found, rowid = _read(connection), connection.last_insert_rowid()
+    present = found | _IN_A_RUN
     try:
-        _set(connection, present, settings)
+        _set(connection, present, found)
         yield
     except BaseException:
         # a script that ends puts back what it set; one that fails may not be able to
@@ -94,8 +80,8 @@ def of_run(connection: Connection) -> Iterator[None]:
             _drop_temporary(connection)
         raise
     finally:
-        _set(connection, settings, present)
-        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, settings["foreign_keys"])
+        _set(connection, found, present)
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, found["foreign_keys"])
         connection.set_last_insert_rowid(rowid)
 
 
@@ -106,7 +92,7 @@ def apart(connection: Connection, text: str) -> Iterator[None]:
     What is asked and put back depends on words that the script has to use for it: most use none.
     """
     words = text.lower()
-    settings = _read(connection) if "pragma" in words else None
+    found = _read(connection) if "pragma" in words else None
     connection.set_last_insert_rowid(0)
     if "changes" in words:
         with contextlib.suppress(apsw.SQLError):  # where there is no ledger
@@ -122,16 +108,22 @@ def apart(connection: Connection, text: str) -> Iterator[None]:
         with (
             contextlib.suppress(apsw.Error) if failed else contextlib.nullcontext()
         ):  # the first error is the one to know
-            if settings is not None:
-                _set(connection, settings, _read(connection))
+            if found is not None:
+                _set(connection, found, _read(connection))
             # what a transaction made goes with it
             if "temp" in words and not (failed and connection.in_transaction):
                 _drop_temporary(connection)
 
 
 def _read(connection: Connection) -> dict[str, Any]:
-    (row,) = connection.execute(_READ).fetchall()
-    return dict(zip((*SETTINGS, _LIKE), row, strict=True))
+    return settings(connection, (*SETTINGS, "case_sensitive_like"))
+
+
+def _temporary(connection: Connection) -> list[Definition]:
+    """Return the temporary triggers, views and tables, in the order in which they can be dropped."""
+    order = ("trigger", "view", "table")
+    found = [item for item in definitions(connection, "temp") if item.type in order]
+    return sorted(found, key=lambda item: (order.index(item.type), item.page))
 
 
 def _set(connection: Connection, wanted: dict[str, Any], present: dict[str, Any]) -> None:
@@ -149,8 +141,8 @@ def _set(connection: Connection, wanted: dict[str, Any], present: dict[str, Any]
 
 
 def _refuse_guests(connection: Connection) -> None:
-    temporary: list[Any] = connection.execute(_TEMPORARY).fetchall()
-    guests = [f"the temporary {type} {name}" for type, name in temporary if not name.startswith("sqlite_")]
+    temporary = _temporary(connection)
+    guests = [f"the temporary {item.type} {item.name}" for item in temporary if not item.name.startswith("sqlite_")]
     guests += [f"the database {name}" for name in connection.db_names() if name not in {"main", "temp", BESIDE}]
     if guests:
         raise MigrationError(
@@ -159,33 +151,20 @@ def _refuse_guests(connection: Connection) -> None:
             "URL of the database instead"
         )
     if temporary:
-        _drop_sequence(connection)
+        drop_sequence(connection)
 
 
 def _drop_temporary(connection: Connection) -> None:
-    rows: list[Any] = connection.execute(_TEMPORARY).fetchall()
-    if not rows:
+    found = _temporary(connection)
+    if not found:
         return
     enforced = connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, -1)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
     try:
-        for type, name in rows:
-            if name != "sqlite_sequence":
-                connection.execute(f"DROP {type} IF EXISTS temp.{quoted(name)}")
+        for item in found:
+            if item.name != "sqlite_sequence":
+                connection.execute(f"DROP {item.type} IF EXISTS temp.{quoted(item.name)}")
     finally:
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, enforced)
-    if ("table", "sqlite_sequence") in rows:
-        _drop_sequence(connection)
-
-
-def _drop_sequence(connection: Connection) -> None:
-    """Drop what AUTOINCREMENT leaves, and would hide the database's own. SQLite lets nobody drop it by its name."""
-    defensive = connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, -1)
-    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
-    connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)
-    try:
-        connection.execute(_RENAME_SEQUENCE)
-    finally:
-        connection.pragma("writable_schema", "reset")
-        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, defensive)
-    connection.execute("DROP TABLE IF EXISTS temp.dao_sequence")
+    if any(item.name == "sqlite_sequence" for item in found):
+        drop_sequence(connection)

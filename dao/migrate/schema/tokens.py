@@ -11,7 +11,9 @@ from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 
-__all__ = ["Clause", "Token", "body", "clauses", "cut", "fold", "normal", "tokens", "written"]
+from dao.migrate.schema.catalog import fold, quoted
+
+__all__ = ["Clause", "Token", "body", "clauses", "cut", "normal", "tokens", "written"]
 
 # SQLite's own tokens (sqlite3GetToken): a letter is all that is not ASCII, too.
 _TOKEN = re.compile(
@@ -24,7 +26,6 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _PLAIN = re.compile(r"[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_$\x80-\U0010ffff]*\Z")
-_UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 # words that are a value unless they are quoted
 _VALUES = frozenset({"null", "true", "false", "current_date", "current_time", "current_timestamp"})
 
@@ -68,11 +69,6 @@ class Clause:
         return found[1].upper() if found and found[1] != "abort" else None
 
 
-def fold(name: str) -> str:
-    """Return a name as SQLite compares it: letters of ASCII in lower case, and only those."""
-    return name.translate(_UPPER)
-
-
 def tokens(text: str, known: Collection[str] | None = None) -> tuple[Token, ...]:
     """Return the tokens of SQL, without blanks and comments.
 
@@ -108,7 +104,7 @@ def _unquoted(written: str) -> str:
 def normal(name: str) -> str:
     """Return a name as it is in `Token.value`."""
     plain = fold(name)
-    return plain if _PLAIN.match(name) and plain not in _VALUES else '"' + name.replace('"', '""') + '"'
+    return plain if _PLAIN.match(name) and plain not in _VALUES else quoted(name)
 
 
 def written(of: Iterable[Token]) -> str:

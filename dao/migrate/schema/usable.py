@@ -8,7 +8,6 @@ was broken before is found only if something is broken now, in a database in mem
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import shlex
 from collections import Counter
@@ -21,27 +20,20 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import CheckFailed
-from dao.migrate.schema.catalog import TABLES, quoted
+from dao.migrate.schema.catalog import Definition, columns, definitions, foreign_keys, is_internal, quoted
 from dao.migrate.schema.integrity import Broken, Unusable, Violation, first, foreign_key_violations, integrity_check
 
 __all__ = ["VAGUE", "Before", "broken", "check", "compiles", "is_elsewhere", "reads", "trigger_problem"]
 
-#: A schema: type, name, table, SQL and place in the file of all that is in it.
-Texts = frozenset[tuple[str, str, str, str | None, int]]
+#: All that is in a schema.
+Texts = frozenset[Definition]
 
-_TEXTS = "SELECT type, name, tbl_name, sql, rootpage FROM main.sqlite_schema"
-_COLUMNS = "SELECT name FROM pragma_table_xinfo(?, 'main') WHERE hidden = 0"
-_KEYS = """
-SELECT DISTINCT child.value, key."table" FROM json_each(?) AS child, pragma_foreign_key_list(child.value, 'main') AS key
-"""
-_LEDGER = frozenset(name.casefold() for name in TABLES)
 #: What SQLite says if something is missing that a program registers with its connection.
 _ELSEWHERE = re.compile(
     r"(no such|unknown)( window)? function|no such (collation sequence|module|tokenizer)|unknown tokenizer|unsafe use of|"
     r"vtable constructor failed|not authorized|access to .* prohibited|may not be used as a window|non-aggregate"
 )
 _NO_TABLE = re.compile(r"no such table: (?:main\.)?(.+)", re.DOTALL)
-_VIRTUAL = "create virtual table"  # as SQLite writes it
 #: What fts4 says of a table whose content has gone, and of one that never had any.
 VAGUE = "SQL logic error"
 _MANY = 200  # names that have changed: to look for each everywhere would take longer than to ask for everything
@@ -90,8 +82,7 @@ def check(
         raise CheckFailed(
             "the database is not intact after these migrations", details=first(problems), violations=problems
         )
-    # a root page moves without a change
-    changed = {row[2].casefold() for row in {row[:4] for row in before.schema} ^ {row[:4] for row in now}}
+    changed = {item.table.casefold() for item in before.schema ^ now}
     judged = [one for one in keys if isinstance(one, Unusable)]
     judged += _judge(connection, now, changed) if changed else ()
     allowed = {name.casefold() for name in allowed}
@@ -100,7 +91,7 @@ def check(
         if is_elsewhere(one.reason):
             notice(f"cannot tell whether {one.what} works: {one.reason}")
         # one that is new never had any content
-        elif one.reason != VAGUE or any(row[1] == one.name for row in before.schema):
+        elif one.reason != VAGUE or any(item.name == one.name for item in before.schema):
             found.append(one)
     if found:
         broken_before = {_key(_as(one, renamed)) for one in _of_text(before.schema)}
@@ -172,18 +163,17 @@ def _fires(connection: Connection, sql: str) -> str | None:
 
 
 def _texts(connection: Connection) -> Texts:
-    rows: list[Any] = connection.execute(_TEXTS).fetchall()
-    return frozenset(rows)
+    return frozenset(definitions(connection))
 
 
 def _renaming(before: Texts, now: Texts) -> Callable[[str], str]:
     """Return a function that puts the present name of a table for that of before: it is where it was in the file."""
-    names = {row[1] for row in now}
-    places = {place: name for type, name, _, _, place in now if type == "table" and place}
+    names = {item.name for item in now}
+    places = {item.page: item.name for item in now if item.type == "table" and item.page}
     new = {
-        name.casefold(): places[place]
-        for type, name, _, _, place in before
-        if type == "table" and name not in names and place in places
+        item.name.casefold(): places[item.page]
+        for item in before
+        if item.type == "table" and item.name not in names and item.page in places
     }
     if not new:
         return lambda text: text
@@ -206,18 +196,18 @@ def _of_text(schema: Texts) -> list[Unusable]:
     with contextlib.closing(apsw.Connection(":memory:")) as connection, contextlib.suppress(apsw.InterruptError):
         connection.set_progress_handler(lambda: True, _ENDLESS)
         connection.execute("ANALYZE")  # views may show its tables
-        own = [row for row in schema if not row[1].startswith("sqlite_")]
+        own = [item for item in schema if not item.name.startswith("sqlite_")]
         # shadow tables come with their virtual tables, and views and triggers may refer to anything
-        tables = [row for row in own if row[0] in {"table", "index"}]
-        tables.sort(key=lambda row: (row[0] == "index", not _is_virtual(row[3])))
-        missing = {row[2].casefold() for row in tables if not _made(connection, row[3])}
+        tables = [item for item in own if item.type in {"table", "index"}]
+        tables.sort(key=lambda item: (item.type == "index", not item.is_virtual))
+        missing = {item.table.casefold() for item in tables if not _made(connection, item)}
         unknown = _naming(_there(schema), missing)
         known = frozenset(
-            row for row in own if row[2].casefold() not in missing and not unknown((row[3] or "").casefold())
+            item for item in own if item.table.casefold() not in missing and not unknown((item.sql or "").casefold())
         )
-        for row in sorted(known.difference(tables), key=lambda row: row[0] == "trigger"):
-            _made(connection, row[3])
-        everything = frozenset(row[2].casefold() for row in known)
+        for item in sorted(known.difference(tables), key=lambda item: item.type == "trigger"):
+            _made(connection, item)
+        everything = frozenset(item.table.casefold() for item in known)
         while True:
             found = [*_judge(connection, known, everything)]
             found += [one for one in foreign_key_violations(connection) if isinstance(one, Unusable)]
@@ -226,13 +216,13 @@ def _of_text(schema: Texts) -> list[Unusable]:
     return []
 
 
-def _made(connection: Connection, sql: str | None) -> bool:
+def _made(connection: Connection, item: Definition) -> bool:
     try:
-        connection.execute(sql or "")
+        connection.execute(item.sql or "")
     except apsw.Error as error:
         if _stood_in_for(connection, str(error)):
-            return _made(connection, sql)
-        return not _is_virtual(sql) and "already exists" in str(error)
+            return _made(connection, item)
+        return not item.is_virtual and "already exists" in str(error)
     return True
 
 
@@ -255,9 +245,13 @@ def _stood_in_for(connection: Connection, reason: str) -> bool:
 def _there(schema: Texts) -> dict[str, tuple[str, str, str]]:
     """Return tables and views: what each is, its name and its text, by the name, as names and texts compare."""
     return {
-        name.casefold(): ("virtual table" if _is_virtual(sql) else type, name, (sql or "").casefold())
-        for type, name, _, sql, _ in schema
-        if type in {"table", "view"}
+        item.name.casefold(): (
+            "virtual table" if item.is_virtual else item.type,
+            item.name,
+            (item.sql or "").casefold(),
+        )
+        for item in schema
+        if item.type in {"table", "view"}
     }
 
 
@@ -265,13 +259,13 @@ def _judge(connection: Connection, schema: Texts, changed: AbstractSet[str]) -> 
     """Yield what does not work among what has changed, by the names of tables and views, and what names that."""
     there = _there(schema)
     triggers: dict[str, list[tuple[str, str]]] = {}
-    for type, name, table, sql, _ in schema:
-        if type == "trigger":
-            triggers.setdefault(table.casefold(), []).append((name, (sql or "").casefold()))
+    for item in schema:
+        if item.type == "trigger":
+            triggers.setdefault(item.table.casefold(), []).append((item.name, (item.sql or "").casefold()))
     names = _naming(there, changed)
     for key, (type, name, text) in there.items():
         is_named = key in changed or names(text)
-        if key in _LEDGER or key.startswith("sqlite_") or not (is_named or key in triggers):
+        if is_internal(key) or not (is_named or key in triggers):
             continue
         problem = None
         if is_named and type == "view":
@@ -294,7 +288,7 @@ def _said(problem: str, schema: Texts) -> str:
     """Return what SQLite should have said: what is not there, and called like a function, is a module's."""
     if gone := _NO_TABLE.fullmatch(problem):
         called = re.compile(rf"(?:from|join|,)\s*\W?{re.escape(gone[1])}\W?\s*\(", re.IGNORECASE)
-        if any(called.search(row[3] or "") for row in schema if row[0] in {"view", "trigger"}):
+        if any(called.search(item.sql or "") for item in schema if item.type in {"view", "trigger"}):
             return f"no such module: {gone[1]}"
     return problem
 
@@ -325,8 +319,8 @@ def _judge_writes(
     statements = [f"INSERT INTO main.{quoted(name)} DEFAULT VALUES"] if "insert" in firing else []
     if "update" in firing:
         with contextlib.suppress(apsw.SQLError):  # a view that is broken, which is told already
-            columns = [quoted(column) for (column,) in connection.execute(_COLUMNS, (name,))]
-            statements.append(f"UPDATE main.{quoted(name)} SET " + ", ".join(f"{one} = {one}" for one in columns))
+            own = [quoted(column.name) for column in columns(connection, name) if not column.hidden]
+            statements.append(f"UPDATE main.{quoted(name)} SET " + ", ".join(f"{one} = {one}" for one in own))
     if "delete" in firing:
         statements.append(f"DELETE FROM main.{quoted(name)}")
     if not any(_fires(connection, sql) for sql in statements):
@@ -347,14 +341,10 @@ def _judge_keys(
     children = [
         name for key, (_, name, text) in there.items() if "references" in text and (key in changed or gone(text))
     ]
-    keys: list[Any] = connection.execute(_KEYS, (json.dumps(children),)).fetchall() if children else []
-    for table, parent in keys:
-        if parent.casefold() not in there:
-            yield Unusable("foreign key", table, f"it refers to {parent}, which does not exist")
-
-
-def _is_virtual(sql: str | None) -> bool:
-    return (sql or "").casefold().startswith(_VIRTUAL)
+    for table in children:
+        for parent in dict.fromkeys(key.parent for key in foreign_keys(connection, table)):
+            if parent.casefold() not in there:
+                yield Unusable("foreign key", table, f"it refers to {parent}, which does not exist")
 
 
 def reads(connection: Connection, table: str) -> str | None:

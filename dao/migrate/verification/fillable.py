@@ -10,23 +10,11 @@ from typing import Any
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.schema.catalog import TABLES, quoted
-from dao.migrate.schema.tokens import fold
+from dao.migrate.schema import catalog
+from dao.migrate.schema.catalog import fold, quoted
 from dao.migrate.verification.values import Maker, literals, makers
 
 __all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]
-
-_LEDGER = frozenset(fold(name) for name in TABLES)
-_TABLES = """
-SELECT   list.name, list.type, list.strict
-FROM     pragma_table_list AS list
-WHERE    list.schema = 'main' AND list.type IN ('table', 'virtual')
-         AND EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = list.name)
-ORDER BY list.name
-"""
-_COLUMNS = 'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?) WHERE hidden = 0 ORDER BY cid'
-_REFERENCES = 'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?) ORDER BY id, seq'
-_SQL = "SELECT sql FROM sqlite_schema WHERE tbl_name = ? AND sql IS NOT NULL ORDER BY type = 'table' DESC, name"
 
 
 @attrs.frozen
@@ -82,24 +70,30 @@ class Reference:
 class Table:
     """A table to fill: what it is made of, and what became of the rows that were tried. Names are folded."""
 
-    def __init__(self, connection: Connection, name: str, *, virtual: bool, strict: bool, seed: int) -> None:
-        self.name = name
-        self.virtual = virtual
+    def __init__(
+        self, connection: Connection, table: catalog.Table, definitions: Sequence[catalog.Definition], seed: int
+    ) -> None:
+        self.name = name = table.name
+        self.virtual = table.kind == "virtual"
         self.generator = random.Random(f"{seed} {name}")  # noqa: S311 - no secret
         self.number = 0
         #: Keys that rows of others refer to already, as `Row.values` and `Row.makers` have them.
         self.promised: list[Row] = []
-        mentioned = literals("\n".join(str(text) for (text,) in connection.execute(_SQL, (name,))))
+        texts = [item for item in definitions if item.table == name and item.sql]
+        texts.sort(key=lambda item: (item.type != "table", item.name))
+        mentioned = literals("\n".join(str(item.sql) for item in texts))
         self.columns: dict[str, Column] = {}
         self.key: list[str] = []
-        for column, declared, notnull, place in connection.execute(_COLUMNS, (name,)):
-            found = makers(str(declared), str(column), mentioned, strict=bool(strict), key=bool(place))
+        for column in catalog.columns(connection, name):
+            if column.hidden:
+                continue
+            found = makers(column.type, column.name, mentioned, strict=table.strict, key=bool(column.key))
             tried = [(rank, maker) for rank, group in enumerate(found) for maker in group]
             # SQLite lets a key be NULL by an old mistake; nobody means it
-            nullable = not notnull and not place
-            self.columns[fold(str(column))] = Column(str(column), tried, nullable=nullable)
-            if place:
-                self.key.append(fold(str(column)))
+            nullable = not column.not_null and not column.key
+            self.columns[fold(column.name)] = Column(column.name, tried, nullable=nullable)
+            if column.key:
+                self.key.append(fold(column.name))
         self.references = _references(connection, name)
         names = ", ".join(quoted(column.name) for column in self.columns.values())
         marks = ", ".join("?" * len(self.columns))
@@ -117,11 +111,10 @@ class Table:
 
 def read(connection: Connection, seed: int) -> list[Table]:
     """Return the tables by name, without the ledger's, SQLite's and those that a virtual table keeps."""
-    rows: list[Any] = connection.execute(_TABLES).fetchall()
-    tables: list[Table] = []
-    for name, type_, strict in rows:
-        if fold(name) not in _LEDGER and not fold(name).startswith("sqlite_"):
-            tables.append(Table(connection, name, virtual=type_ == "virtual", strict=strict, seed=seed))
+    definitions = catalog.definitions(connection)
+    tables = [
+        Table(connection, table, definitions, seed) for table in catalog.tables(connection) if table.kind != "shadow"
+    ]
     keys = {fold(table.name): tuple(table.key) for table in tables}
     for table in tables:
         # a foreign key that names no column means the primary key
@@ -133,17 +126,9 @@ def read(connection: Connection, seed: int) -> list[Table]:
 
 
 def _references(connection: Connection, table: str) -> list[Reference]:
-    rows: list[Any] = connection.execute(_REFERENCES, (table,)).fetchall()
-    found: dict[int, list[tuple[str, str, str | None]]] = {}
-    for id, parent, column, key in rows:
-        found.setdefault(id, []).append((fold(parent), fold(column), key and fold(key)))
     return [
-        Reference(
-            parent=pairs[0][0],
-            columns=tuple(column for _, column, _ in pairs),
-            keys=tuple(key for _, _, key in pairs if key),
-        )
-        for pairs in found.values()
+        Reference(fold(key.parent), tuple(map(fold, key.columns)), tuple(map(fold, key.parent_columns)))
+        for key in reversed(catalog.foreign_keys(connection, table))
     ]
 
 

@@ -15,8 +15,8 @@ import attrs
 
 from dao.engine import Connection, sqlite
 from dao.errors import CheckViolation, IntegrityError, UniqueViolation
-from dao.migrate.schema.catalog import quoted, row_count
-from dao.migrate.schema.tokens import fold, normal, tokens
+from dao.migrate.schema.catalog import fold, quoted, row_count
+from dao.migrate.schema.tokens import normal, tokens
 from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table, groups, read
 
 __all__ = ["Filled", "fill"]
@@ -296,10 +296,9 @@ def _violations(connection: Connection, table: Table) -> int:
     if not table.references:
         return 0
     try:
-        number: Any = connection.execute("SELECT count(*) FROM pragma_foreign_key_check(?)", (table.name,)).get
+        return len(connection.execute(f"PRAGMA foreign_key_check({quoted(table.name)})").fetchall())
     except apsw.SQLError:  # it refers to what is no key: not for a row to mend
         return 0
-    return int(number)
 
 
 # ---------------------------------------------------------------- refusals

@@ -11,7 +11,7 @@ import attrs
 
 from dao.engine import Connection
 from dao.migrate.copies.rows import Content, contents
-from dao.migrate.schema.catalog import quoted, row_count
+from dao.migrate.schema.catalog import Column, columns, fold, quoted, row_count, tables, typed
 
 __all__ = ["RowDifference", "row_differences"]
 
@@ -19,9 +19,6 @@ __all__ = ["RowDifference", "row_differences"]
 _MOST = 100_000
 _EXAMPLES = 3
 _WIDTH = 160
-
-_KINDS = "SELECT name, type FROM pragma_table_list WHERE schema = 'main'"
-_COLUMNS = "SELECT name, pk FROM pragma_table_xinfo(?) WHERE hidden <> 1 ORDER BY cid"
 
 #: A value with its type, as SQLite names it; text as its bytes, since it need not be UTF-8.
 _Typed = tuple[str, Any]
@@ -52,7 +49,7 @@ def row_differences(
 
     The ledger and the tables inside of virtual tables are left out, and what is excused.
     """
-    kinds, there = _kinds(expected), _kinds(actual)
+    kinds, there = ({table.name: table.kind for table in tables(one)} for one in (expected, actual))
     before, after = contents(expected), contents(actual)
     found: list[RowDifference] = []
     for table in sorted(kinds):
@@ -62,16 +59,11 @@ def row_differences(
             compared = True
         if not compared or kinds[table] == "shadow" or excused(table, None):
             continue
-        columns, key = _shared_columns(expected, actual, table, excused)
-        difference = _compare(expected, actual, table, columns, key, before[table], after[table])
+        shared, key = _shared_columns(expected, actual, table, excused)
+        difference = _compare(expected, actual, table, shared, key, before[table], after[table])
         if difference is not None:
             found.append(difference)
     return found
-
-
-def _kinds(connection: Connection) -> dict[str, str]:
-    rows: list[Any] = connection.execute(_KINDS).fetchall()
-    return dict(rows)
 
 
 def _count(connection: Connection, table: str) -> Content:
@@ -85,41 +77,41 @@ def _shared_columns(
     expected: Connection, actual: Connection, table: str, excused: Excused
 ) -> tuple[list[str], list[str]]:
     """Return the columns to compare, and those of them that are the primary key, if all of it is there."""
-    has = {name.lower() for name, _ in actual.execute(_COLUMNS, (table,))}
-    rows: list[Any] = expected.execute(_COLUMNS, (table,)).fetchall()
-    columns = [name for name, _ in rows if name.lower() in has and not excused(table, name)]
-    key = [name for name, place in rows if place]
-    return columns, key if set(key) <= set(columns) else []
+    has = {fold(column.name) for column in _listed(actual, table)}
+    wanted = _listed(expected, table)
+    compared = [column.name for column in wanted if fold(column.name) in has and not excused(table, column.name)]
+    key = [column.name for column in wanted if column.key]
+    return compared, key if set(key) <= set(compared) else []
+
+
+def _listed(connection: Connection, table: str) -> list[Column]:
+    return [column for column in columns(connection, table) if column.is_listed]
 
 
 def _compare(
     expected: Connection,
     actual: Connection,
     table: str,
-    columns: Sequence[str],
+    shared: Sequence[str],
     key: Sequence[str],
     before: Content,
     after: Content,
 ) -> RowDifference | None:
     if max(before.rows, after.rows) > _MOST:
         # the hashes differ, be it for a column that only one of them has: that is the schema's difference
-        whole = len(columns) == len(expected.execute(_COLUMNS, (table,)).fetchall())
+        whole = len(shared) == len(_listed(expected, table))
         return RowDifference(table, before.rows, after.rows) if whole or before.rows != after.rows else None
-    missing, new = _rows(expected, table, columns), _rows(actual, table, columns)
+    missing, new = _rows(expected, table, shared), _rows(actual, table, shared)
     missing, new = missing - new, new - missing
     if not missing and not new and before.rows == after.rows:
         return None
-    return RowDifference(table, before.rows, after.rows, tuple(_examples(columns, key, missing, new)))
+    return RowDifference(table, before.rows, after.rows, tuple(_examples(shared, key, missing, new)))
 
 
-def _rows(connection: Connection, table: str, columns: Sequence[str]) -> Counter[_Row]:
-    values = ", ".join(
-        f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
-        for name in map(quoted, columns)
-    )
+def _rows(connection: Connection, table: str, shared: Sequence[str]) -> Counter[_Row]:
     found: Counter[_Row] = Counter()
     try:
-        for row in connection.execute(f"SELECT {values or 'NULL, NULL'} FROM {quoted(table)}"):
+        for row in connection.execute(f"SELECT {typed(shared) or 'NULL, NULL'} FROM {quoted(table)}"):
             found[tuple(zip(row[::2], row[1::2], strict=True))] += 1
     except apsw.SQLError:  # a virtual table whose module is not there
         pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
@@ -20,6 +20,7 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.run.script import run_script
 from dao.migrate.schema import replay as schema
+from dao.migrate.schema.catalog import column_names, fold
 from dao.migrate.schema.integrity import integrity_problems
 from dao.migrate.schema.usable import Before, check
 from dao.migrate.scripts.load import Source, loaded
@@ -32,12 +33,6 @@ __all__ = ["Stage", "Verification", "verify"]
 
 #: What a migration was tried on: an empty database, one whose tables hold generated rows, a copy of a real one.
 Stage = Literal["empty", "generated rows", "copy"]
-
-_COLUMNS = """
-SELECT lower(list.name), lower(info.name)
-FROM   pragma_table_list AS list, pragma_table_xinfo(list.name) AS info
-WHERE  list.schema = 'main'
-"""
 
 
 @attrs.frozen(kw_only=True)
@@ -295,11 +290,10 @@ def _run(connection: Connection, trial: _Trial, direction: Direction, *, is_end:
 def _note_losses(trial: _Trial, direction: Direction, losses: Iterable[Loss], before: Connection) -> None:
     """Note what a script lost, and hold it against what its file declares and what the migration made."""
     script = Step(migration=trial.migration, direction=direction).script
-    rows: list[Any] = before.execute(_COLUMNS).fetchall() if losses else []
-    tables = {table for table, _ in rows}
+    there = column_names(before) if losses else set()
     for loss in losses:
-        lost = (loss.table.lower(), (loss.column or "").lower())
-        made = direction == "rollback" and (lost[0] not in tables or (loss.column is not None and lost not in rows))
+        lost = (fold(loss.table), fold(loss.column or ""))
+        made = direction == "rollback" and lost not in there
         if loss.is_declared(script.allows):
             trial.declared.add(lost)
         elif made:
@@ -329,8 +323,8 @@ def _compare(expected: Connection, actual: Connection, trial: _Trial, when: str,
     lost = trial.declared | trial.made if without_made else trial.declared
 
     def excused(table: str, column: str | None) -> bool:
-        name = table.lower()
-        return allows.loses(table) or (name, (column or "").lower()) in lost or name in trial.told
+        name = fold(table)
+        return allows.loses(table) or (name, fold(column or "")) in lost or name in trial.told
 
     rows = row_differences(expected, actual, excused)
     for difference in rows:
@@ -338,4 +332,4 @@ def _compare(expected: Connection, actual: Connection, trial: _Trial, when: str,
     for name in ("user_version", "application_id"):
         if (value := actual.pragma(name)) != (wanted := expected.pragma(name)):
             trial.warnings.append(f"PRAGMA {name} is {value} {when}, expected {wanted}")
-    trial.told.update(lines, (difference.table.lower() for difference in rows))
+    trial.told.update(lines, (fold(difference.table) for difference in rows))
