@@ -7,7 +7,6 @@ import pytest
 
 from dao import migrate
 from dao.errors import CheckFailed, MigrationError, MigrationFailed
-from dao.migrate.scripts.migration import checksum
 from tests.folders import IDS, dump, ids, query, tables, with_fourth, write
 
 # ---------------------------------------------------------------- what is done
@@ -38,8 +37,8 @@ def test_apply_ledger_row_holds_checksums_and_both_texts(path, url, three):
         (
             migration.id,
             "applied",
-            checksum(migration.up.text),
-            checksum(migration.down.text),
+            migration.up.checksum,
+            migration.down.checksum,
             migration.up.text,
             migration.down.text,
             times[migration.id],

@@ -17,7 +17,7 @@ from yoyo.migrations import parse_metadata_from_sql_comments
 
 from dao import migrate
 from dao.errors import MigrationError, MigrationFileError
-from dao.migrate.scripts.migration import checksum, has_statement, sort_key, start_of_statement
+from dao.migrate.scripts.migration import has_statement, sort_key, start_of_statement
 from tests.folders import write
 
 A_TABLE = "CREATE TABLE a (id);"
@@ -200,7 +200,7 @@ def test_load_byte_order_mark_and_line_ends_leave_text_and_checksum(tmp_path, co
     """How an editor saves a file does not change the script, and so not its checksum."""
     (migration,) = migrate.load(write(tmp_path / "sql", {"1_a.sql": content, "1_a.rollback.sql": content}))
     assert migration.up.text == migration.down.text == TEXT
-    assert checksum(migration.up.text) == hashlib.sha256(TEXT.encode()).hexdigest()
+    assert migration.up.checksum == hashlib.sha256(TEXT.encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

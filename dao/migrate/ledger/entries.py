@@ -20,7 +20,7 @@ from dao.errors import MigrationError
 from dao.migrate import processes
 from dao.migrate.schema import catalog
 from dao.migrate.scripts.folder import normal
-from dao.migrate.scripts.migration import Migration, checksum, sort_key
+from dao.migrate.scripts.migration import Migration, sort_key
 
 __all__ = ["Entry", "Ledger", "in_utc", "read"]
 
@@ -53,10 +53,11 @@ class Entry:
 
     def differs_from(self, migration: Migration) -> bool:
         """Return whether a file was changed since it was applied, as far as the ledger knows."""
-        up, down = migration.up.text, migration.down.text if migration.down else None
-        if (self.text, self.rollback_text) == (up, down):
+        up, down = migration.up, migration.down
+        if (self.text, self.rollback_text) == (up.text, down and down.text):
             return False  # of equal texts the checksums are, too
-        return self.checksum is not None and (self.checksum, self.rollback_checksum) != (checksum(up), checksum(down))
+        sums = up.checksum, down and down.checksum
+        return self.checksum is not None and (self.checksum, self.rollback_checksum) != sums
 
 
 @attrs.frozen

@@ -10,7 +10,7 @@ from dao import url
 from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError, visible
 from dao.migrate.ledger.entries import Entry, Ledger
 from dao.migrate.scripts.folder import normal
-from dao.migrate.scripts.migration import Migration, Script, checksum, from_texts, has_statement, sort_key
+from dao.migrate.scripts.migration import Migration, Script, from_texts, has_statement, sort_key
 from dao.migrate.values import Step
 
 __all__ = ["Comparison", "compare", "find_id", "refuse", "to_apply", "to_roll_back"]
@@ -56,10 +56,10 @@ def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
     missing = [entry for entry in ledger.entries if entry.id not in files]
     changed = [entry for entry in ledger.entries if entry.id in files and entry.differs_from(files[entry.id])]
     # those whose text has gone from under their name
-    gone = [*missing, *(entry for entry in changed if entry.checksum != checksum(files[entry.id].up.text))]
+    gone = [*missing, *(entry for entry in changed if entry.checksum != files[entry.id].up.checksum)]
     by_text: dict[str | None, list[str]] = {}
     for id in [*pending, *(entry.id for entry in gone if entry.id in files)] if gone else ():
-        by_text.setdefault(checksum(files[id].up.text), []).append(id)
+        by_text.setdefault(files[id].up.checksum, []).append(id)
     return Comparison(
         pending=tuple(pending),
         changed=tuple(entry.id for entry in changed),

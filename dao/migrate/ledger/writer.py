@@ -13,7 +13,7 @@ from dao.migrate import processes
 from dao.migrate.ledger.entries import Entry, read
 from dao.migrate.ledger.yoyo import ApswBackend, Marked
 from dao.migrate.schema.catalog import columns
-from dao.migrate.scripts.migration import Migration, checksum
+from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Writer", "carry_over", "ended"]
 
@@ -86,10 +86,9 @@ class Writer:
         """
         self._connection = connection
         self._backend = ApswBackend.within(connection)
-        tables = set(self._backend.list_tables())
+        tables = self._backend.ensure_ledger()
         if self._backend.lock_table in tables:
             processes.respect_yoyo(connection)
-        self._backend.ensure_ledger()
         if not tables >= _OURS:
             connection.execute(_CREATE)
         #: What the ledger said before anything was written.
@@ -162,9 +161,9 @@ class Writer:
         duration_ms: int | None,
         runner: tuple[str | None, int | None] = (None, None),
     ) -> None:
-        up, down = migration.up.text, migration.down.text if migration.down else None
-        sums = checksum(up), checksum(down)
-        values = (migration.id, applied_at, state, *sums, up, down, duration_ms, _version.__version__, *runner)
+        up, down = migration.up, migration.down
+        texts = (up.checksum, down and down.checksum, up.text, down and down.text)
+        values = (migration.id, applied_at, state, *texts, duration_ms, _version.__version__, *runner)
         self._connection.execute(_WRITE, values)
 
     def _later_than_all(self) -> datetime:

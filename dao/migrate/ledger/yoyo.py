@@ -156,29 +156,29 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         if self.lock_table not in self.list_tables():
             self.create_lock_table()
 
-    def ensure_ledger(self) -> None:
-        """Create or upgrade yoyo's tables inside the open transaction.
+    def ensure_ledger(self) -> set[str]:
+        """Create or upgrade yoyo's tables inside the open transaction, and return the names of all that were there.
 
         Raises:
             MigrationError: They are of a version that is not known.
         """
-        try:
-            version = internalmigrations.get_current_version(self)
-        except AssertionError as error:
-            raise MigrationError(
-                f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer yoyo wrote it, "
-                "or somebody has changed it. Undo that, or install that yoyo"
-            ) from error
-        if version == 0:
+        tables = set(self.list_tables())
+        if self.migration_table not in tables:
             # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and leave a
             # savepoint open, because of which SQLite would keep a copy of every page that the run changes
             internalmigrations.v2.create_log_table(self)
             internalmigrations.v2.create_version_table(self)
             internalmigrations.v2.create_migration_table(self)
             internalmigrations.mark_schema_version(self, _NEWEST)
-        elif version < _NEWEST:
+        elif self.version_table not in tables:
             internalmigrations.upgrade(self)
+        elif (_NEWEST,) not in self.execute(f"SELECT max(version) FROM {self.version_table_quoted}").fetchall():
+            raise MigrationError(
+                f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer yoyo wrote it, "
+                "or somebody has changed it. Undo that, or install that yoyo"
+            )
         self._internal_schema_updated = True
+        return tables
 
     def ensure_internal_schema_updated(self) -> None:
         """Create or upgrade yoyo's tables. Whether there is need is asked again under the lock: another may be faster."""

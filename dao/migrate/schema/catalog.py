@@ -16,6 +16,7 @@ import attrs
 from dao.engine import Connection
 
 __all__ = [
+    "SCHEMA_VERSION",
     "TABLES",
     "Column",
     "Definition",
@@ -52,6 +53,8 @@ TABLES = (
     "_dao_history",
     "_dao_schema",
 )
+#: In a query: the number that SQLite counts up whenever the schema changes.
+SCHEMA_VERSION = "(SELECT schema_version FROM pragma_schema_version)"
 _LEDGER = frozenset(TABLES)
 _UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 

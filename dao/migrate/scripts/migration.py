@@ -6,6 +6,7 @@ is. A migration's id is the name of its file, or folder, without suffixes.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import attrs
@@ -18,7 +19,6 @@ from dao.migrate.scripts.statements import broken_off, has_statement, start_of_s
 __all__ = [
     "Migration",
     "Script",
-    "checksum",
     "from_texts",
     "has_statement",
     "refuse_broken_off",
@@ -40,6 +40,11 @@ class Script:
     transactional: bool = True
     foreign_keys: bool = False
     allows: directives.Allowance = directives.NOTHING_ALLOWED
+
+    @property
+    def checksum(self) -> str:
+        """The SHA-256 of the text, as hexadecimal digits."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 @attrs.frozen(kw_only=True)
@@ -81,13 +86,6 @@ def sort_key(id: str) -> tuple[bool, tuple[int, ...], str]:
     """Return the key by which ids sort: by their leading numbers, those without one last, then by their text."""
     number = layouts.number(id)
     return number is None, number or (), id
-
-
-def checksum(text: str | None) -> str | None:
-    """Return the SHA-256 of a script's text as hexadecimal digits; None for None."""
-    import hashlib  # noqa: PLC0415 - 4 ms, which a run that finds nothing to do saves
-
-    return None if text is None else hashlib.sha256(text.encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- read
