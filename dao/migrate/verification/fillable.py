@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import graphlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -29,32 +28,32 @@ class Refusal:
     depends_on_others: bool = False
 
 
+@attrs.define(eq=False)
 class Row:
     """A row to try: its values by column, and which of the column's makers each is from, if it is from one."""
 
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.makers: dict[str, int] = {}
-        #: The keys of rows to come that it refers to, with their tables.
-        self.promises: list[tuple[Table, Row]] = []
+    values: dict[str, Any] = attrs.Factory(dict)
+    makers: dict[str, int] = attrs.Factory(dict)
+    #: The keys of rows to come that it refers to, with their tables.
+    promises: list[tuple[Table, Row]] = attrs.Factory(list)
 
 
+@attrs.define
 class Column:
-    """A column, and what was refused in it so far."""
+    """A column, what makes values for it, each maker with its rank, and how often those of each were refused."""
 
-    def __init__(self, name: str, tried: Sequence[tuple[int, Maker]], *, nullable: bool) -> None:
-        self.name = name
-        self.tried = tried  # what makes its values, each with its rank: the likely first
-        self.nullable = nullable
-        self.refused = [0] * len(tried)
+    name: str
+    makers: Sequence[tuple[int, Maker]]
+    nullable: bool
+    refused: list[int] = attrs.Factory(lambda self: [0] * len(self.makers), takes_self=True)
 
     def choose(self, generator: random.Random, *, anything: bool) -> int:
-        """Return which maker to try: one of the likeliest of those that were refused least."""
+        """Return which maker to try of those that were refused least: one of the likeliest, unless it may be `anything`."""
         least = min(self.refused)
-        found = [index for index, number in enumerate(self.refused) if number == least]
+        found = [place for place, number in enumerate(self.refused) if number == least]
         if not anything:
-            likeliest = min(self.tried[index][0] for index in found)
-            found = [index for index in found if self.tried[index][0] == likeliest]
+            likeliest = self.makers[found[0]][0]
+            found = [place for place in found if self.makers[place][0] == likeliest]
         return generator.choice(found)
 
 
@@ -67,96 +66,93 @@ class Reference:
     keys: tuple[str, ...]
 
 
+@attrs.define(eq=False)
 class Table:
-    """A table to fill: what it is made of, and what became of the rows that were tried. Names are folded."""
+    """A table to fill: what it is made of, and what became of the rows that were tried. All names but its own are folded."""
 
-    def __init__(
-        self, connection: Connection, table: catalog.Table, definitions: Sequence[catalog.Definition], seed: int
-    ) -> None:
-        self.name = name = table.name
-        self.virtual = table.kind == "virtual"
-        self.generator = random.Random(f"{seed} {name}")  # noqa: S311 - no secret
-        self.number = 0
-        #: Keys that rows of others refer to already, as `Row.values` and `Row.makers` have them.
-        self.promised: list[Row] = []
-        texts = [item for item in definitions if item.table == name and item.sql]
-        texts.sort(key=lambda item: (item.type != "table", item.name))
-        mentioned = literals("\n".join(str(item.sql) for item in texts))
-        self.columns: dict[str, Column] = {}
-        self.key: list[str] = []
-        for column in catalog.columns(connection, name):
-            if column.hidden:
-                continue
-            found = makers(column.type, column.name, mentioned, strict=table.strict, key=bool(column.key))
-            tried = [(rank, maker) for rank, group in enumerate(found) for maker in group]
-            # SQLite lets a key be NULL by an old mistake; nobody means it
-            nullable = not column.not_null and not column.key
-            self.columns[fold(column.name)] = Column(column.name, tried, nullable=nullable)
-            if column.key:
-                self.key.append(fold(column.name))
-        self.references = _references(connection, name)
+    name: str
+    virtual: bool
+    generator: random.Random
+    columns: dict[str, Column]
+    key: tuple[str, ...]
+    references: Sequence[Reference]
+    #: How many values were made; each of another number.
+    made: int = 0
+    #: Keys that rows of others refer to already.
+    promised: list[Row] = attrs.Factory(list)
+    #: The names of the tables that refer to each other in a circle with it; none if there are no others.
+    circle: frozenset[str] = frozenset()
+    refusals: dict[str, Refusal] = attrs.Factory(dict)
+
+    @property
+    def insert(self) -> str:
+        """The statement that inserts a row. OR ABORT: what the schema says (ON CONFLICT REPLACE) would hide a refusal."""
         names = ", ".join(quoted(column.name) for column in self.columns.values())
-        marks = ", ".join("?" * len(self.columns))
-        # OR ABORT: what the schema says (ON CONFLICT REPLACE) would hide a refusal
-        self.insert = f"INSERT OR ABORT INTO {quoted(name)} ({names}) VALUES ({marks})"
-        #: The names of the other tables with which it is in a circle of references.
-        self.circle: frozenset[str] = frozenset()
-        self.refusals: dict[str, Refusal] = {}
+        return f"INSERT OR ABORT INTO {quoted(self.name)} ({names}) VALUES ({', '.join('?' * len(self.columns))})"
 
-    def next_number(self) -> int:
-        """Return a number that no value was made of yet."""
-        self.number += 1
-        return self.number
+    def has(self, keys: Sequence[str]) -> bool:
+        """Return whether these are columns that are filled: at least one."""
+        return bool(keys) and all(key in self.columns for key in keys)
 
 
-def read(connection: Connection, seed: int) -> list[Table]:
-    """Return the tables by name, without the ledger's, SQLite's and those that a virtual table keeps."""
-    definitions = catalog.definitions(connection)
-    tables = [
-        Table(connection, table, definitions, seed) for table in catalog.tables(connection) if table.kind != "shadow"
-    ]
-    keys = {fold(table.name): tuple(table.key) for table in tables}
-    for table in tables:
+def read(connection: Connection, seed: int) -> dict[str, Table]:
+    """Return the tables by folded name, without the ledger's, SQLite's and those that a virtual table keeps."""
+    texts: dict[str, list[str]] = {}
+    for item in sorted(catalog.definitions(connection), key=lambda item: (item.type != "table", item.name)):
+        texts.setdefault(item.table, []).append(item.sql or "")
+    tables = {
+        fold(table.name): _table(connection, table, "\n".join(texts[table.name]), seed)
+        for table in catalog.tables(connection)
+        if table.kind != "shadow" and table.name in texts
+    }
+    for table in tables.values():
         # a foreign key that names no column means the primary key
         table.references = [
-            attrs.evolve(reference, keys=reference.keys or keys.get(reference.parent, ()))
+            attrs.evolve(reference, keys=reference.keys or tables[reference.parent].key)
+            if reference.parent in tables
+            else reference
             for reference in table.references
         ]
     return tables
 
 
-def _references(connection: Connection, table: str) -> list[Reference]:
-    return [
-        Reference(fold(key.parent), tuple(map(fold, key.columns)), tuple(map(fold, key.parent_columns)))
-        for key in reversed(catalog.foreign_keys(connection, table))
-    ]
+def _table(connection: Connection, table: catalog.Table, sql: str, seed: int) -> Table:
+    mentioned = literals(sql)
+    own = [column for column in catalog.columns(connection, table.name) if not column.hidden]
+    return Table(
+        name=table.name,
+        virtual=table.kind == "virtual",
+        generator=random.Random(f"{seed} {table.name}"),  # noqa: S311 - no secret
+        columns={
+            fold(column.name): Column(
+                column.name,
+                makers(column.type, column.name, mentioned, strict=table.strict, key=bool(column.key)),
+                # SQLite lets a key be NULL by an old mistake; nobody means it
+                nullable=not column.not_null and not column.key,
+            )
+            for column in own
+        },
+        key=tuple(fold(column.name) for column in own if column.key),
+        references=[
+            Reference(fold(key.parent), tuple(map(fold, key.columns)), tuple(map(fold, key.parent_columns)))
+            for key in reversed(catalog.foreign_keys(connection, table.name))
+        ],
+    )
 
 
-def groups(tables: dict[str, Table]) -> Iterable[list[str]]:
-    """Return the tables' names, parents first; those that refer to each other in a circle are one group."""
-    parents = {
-        name: {reference.parent for reference in table.references if reference.parent in tables}
+def groups(tables: Mapping[str, Table]) -> list[list[Table]]:
+    """Return the tables, parents first; those that refer to each other in a circle are one group."""
+    above = {
+        name: {name} | {reference.parent for reference in table.references if reference.parent in tables}
         for name, table in tables.items()
     }
-    above: dict[str, set[str]] = {}
-    for name in tables:
-        seen: set[str] = set()
-        waiting = [*parents[name]]
-        while waiting:
-            other = waiting.pop()
-            if other not in seen:
-                seen.add(other)
-                waiting += parents[other]
-        above[name] = seen
-    group_of = {
-        name: tuple(sorted({name} | {other for other in above[name] if name in above[other]})) for name in tables
-    }
-    sorter = graphlib.TopologicalSorter(
-        {
-            group: sorted({group_of[parent] for name in group for parent in parents[name]} - {group})
-            for group in sorted(set(group_of.values()))
-        }
+    for name, ancestors in above.items():
+        for others in above.values():
+            if name in others:
+                others.update(ancestors)
+    circles = {tuple(sorted(other for other in above[name] if name in above[other])) for name in tables}
+    # who refers to another has more above it than that has; virtual tables may be fed by the triggers of the others
+    ordered = sorted(
+        circles, key=lambda names: (any(tables[name].virtual for name in names), len(above[names[0]]), names)
     )
-    ordered = [list(group) for group in sorter.static_order()]
-    # virtual tables may be fed by the triggers of the others
-    return sorted(ordered, key=lambda group: any(tables[name].virtual for name in group))
+    return [[tables[name] for name in names] for names in ordered]
