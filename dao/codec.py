@@ -23,6 +23,7 @@ __all__ = [
     "moment_to_text",
     "new_id",
     "now",
+    "now_to_text",
     "plain_json",
     "plain_json_text",
     "time_from_text",
@@ -84,7 +85,7 @@ def moment_to_text(moment: datetime | None) -> str:
         TypeError, ValueError: As `millisecond`.
     """
     if moment is None:
-        return _now_to_text()
+        return now_to_text()
     if type(moment) is not datetime or moment.tzinfo is not UTC:
         moment = millisecond(moment)
     return time_to_text(moment)
@@ -94,7 +95,8 @@ def moment_to_text(moment: datetime | None) -> str:
 _second = (0, "")
 
 
-def _now_to_text() -> str:
+def now_to_text() -> str:
+    """Return the current time as text."""
     # The text of the second is kept: after a commit the caches are cold, and a datetime made and written costs 6 µs of
     # the 50 of a short transaction, this a fifth of that.
     global _second  # noqa: PLW0603 - one tuple, replaced as a whole: threads may come at once
@@ -150,29 +152,23 @@ def plain_json(value: object, name: str = "value") -> Any:
     """Return a copy of the value as it will be read back from the database.
 
     Raises:
-        TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …). The message
-            begins with the place, as `config.steps[2].retry` for `name` config.
-        ValueError: A float in it is not finite, a text is not Unicode, or it is nested too deep.
+        TypeError, ValueError: As `plain_json_text`.
     """
-    return _same(value, name)[1]
+    return decode_json_quickly(plain_json_text(value, name))
 
 
 def plain_json_text(value: object, name: str) -> str:
     """Return the value as JSON text that will read back equal.
 
     Raises:
-        TypeError, ValueError: As `plain_json`.
+        TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …). The message
+            begins with the place, as `config.steps[2].retry` for `name` config.
+        ValueError: A float in it is not finite, a text is not Unicode, or it is nested too deep.
     """
-    return _same(value, name)[0].decode()
-
-
-def _same(value: object, name: str) -> tuple[bytes, Any]:
-    """Return the value's JSON, and what that reads back as: the same."""
     try:
         text = _encode(value)
-        copy = decode_json_quickly(text)
-        if copy == value:
-            return text, copy
+        if decode_json_quickly(text) == value:
+            return text.decode()
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deep for JSON") from error
     except (ValueError, TypeError, msgspec.DecodeError):

@@ -7,13 +7,13 @@ repeat the constraints of `sql/`, under the same names; a property test holds th
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, ClassVar
 
 import attrs
 
-from dao import codec
+from dao import codec, fields
+from dao.fields import MAX_INTEGER
 from dao.stored import Stored
 
 __all__ = [
@@ -29,9 +29,6 @@ __all__ = [
     "WorkflowStatus",
     "WorkflowTask",
 ]
-
-#: The largest INTEGER that SQLite and PostgreSQL (bigint) store.
-MAX_INTEGER = 2**63 - 1
 
 
 class _Status(enum.StrEnum):
@@ -75,88 +72,6 @@ class ToolStatus(_Status):
 FINISHED = frozenset({ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMEOUT})
 
 
-# ---------------------------------------------------------------- fields
-
-# str.isspace() is the definition of a blank; the CHECK constraints spell the same characters out.
-
-
-def _text(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{type(record).__name__}.{attribute.name} must be text, got {value!r}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{type(record).__name__}.{attribute.name} is not valid Unicode: {error}") from error
-
-
-def _not_blank(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
-    _text(record, attribute, value)
-    if not value or value.isspace():
-        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be blank, got {value!r}")
-
-
-def _not_empty(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
-    _text(record, attribute, value)
-    if not value:
-        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be empty")
-
-
-def _natural(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not int:
-        raise TypeError(f"{type(record).__name__}.{attribute.name} must be an int, got {value!r}")
-    if not 0 <= value <= MAX_INTEGER:
-        raise ValueError(f"{type(record).__name__}.{attribute.name} must be from 0 to {MAX_INTEGER}, got {value!r}")
-
-
-def _boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if type(value) is not bool:
-        raise TypeError(f"{type(record).__name__}.{attribute.name} must be a bool, got {value!r}")
-
-
-def _json_object(value: Mapping[str, Any], name: str = "value") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{name}: must be a dict, got {value!r}")
-    plain: dict[str, Any] = codec.plain_json(value, name)
-    return plain
-
-
-def _moment_or_none(value: datetime | None) -> datetime | None:
-    return None if value is None else codec.millisecond(value)
-
-
-def _name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """Make what the converters raise begin with the field's name, as what the validators raise does."""
-
-    def named(field: attrs.Attribute[Any]) -> attrs.Attribute[Any]:
-        convert: Any = field.converter
-        name = field.name
-        if convert is None or isinstance(convert, enum.EnumMeta):
-            return field  # an enum names itself
-        if convert in {_json_object, codec.plain_json}:
-            return field.evolve(converter=lambda value: convert(value, name))  # and these name the place in the value
-
-        def converter(value: Any) -> Any:
-            try:
-                return convert(value)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}: {error}") from error
-
-        return field.evolve(converter=converter)
-
-    return [named(field) for field in fields]
-
-
-# What `dao.rows` and `from_dict` need to know beyond the type.
-_TIME = {"column": "time"}
-_BOOLEAN = {"column": "boolean"}
-
-# A record that was never stored was last changed when it was made.
-_WHEN_CREATED = attrs.Factory(lambda record: record.created_at, takes_self=True)
-# It takes the record, as the one above does, for `msgspec.convert` to refuse the class: it would leave out the converters.
-_NOW = attrs.Factory(lambda _record: codec.now(), takes_self=True)
-
-
 # The classes are spelled out, field by field, so that type checkers and editors see their signatures.
 # weakref_slot=False: nobody points weakly at a record, and each would carry the pointer. The hash is that of the key:
 # equal records have equal keys.
@@ -164,65 +79,62 @@ _NOW = attrs.Factory(lambda _record: codec.now(), takes_self=True)
 # ---------------------------------------------------------------- records
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class Task(Stored):
     """A unit of work for an agent. `config` is a JSON object, `metadata` any JSON value."""
 
-    _TABLE: ClassVar[str] = "tasks"
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config", "metadata")
+    __table__: ClassVar[str] = "tasks"
 
-    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
-    title: str = attrs.field(validator=_not_blank)
-    description: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
-    task_type: str = attrs.field(validator=_not_blank)
+    id: str = attrs.field(factory=codec.new_id, validator=fields.not_empty)
+    title: str = attrs.field(validator=fields.not_blank)
+    description: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
+    task_type: str = attrs.field(validator=fields.not_blank)
     status: TaskStatus = attrs.field(default=TaskStatus.PENDING, converter=TaskStatus)
-    config: dict[str, Any] = attrs.field(factory=dict, converter=_json_object)
-    metadata: Any = attrs.field(default=None, converter=codec.plain_json)
-    workspace_path: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
-    error: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
-    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
-    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
-    started_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
-    completed_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
+    config: dict[str, Any] = attrs.field(factory=dict, converter=fields.json_object, metadata=fields.JSON)
+    metadata: Any = attrs.field(default=None, converter=codec.plain_json, metadata=fields.JSON)
+    workspace_path: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
+    error: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
+    updated_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
+    started_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
+    completed_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class Workflow(Stored):
     """A named, ordered set of tasks (its `WorkflowTask` links). `config` is a JSON object, `metadata` any JSON value."""
 
-    _TABLE: ClassVar[str] = "workflows"
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config", "metadata")
+    __table__: ClassVar[str] = "workflows"
 
-    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
-    name: str = attrs.field(validator=_not_blank)
-    description: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
+    id: str = attrs.field(factory=codec.new_id, validator=fields.not_empty)
+    name: str = attrs.field(validator=fields.not_blank)
+    description: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
     status: WorkflowStatus = attrs.field(default=WorkflowStatus.DRAFT, converter=WorkflowStatus)
-    config: dict[str, Any] = attrs.field(factory=dict, converter=_json_object)
-    metadata: Any = attrs.field(default=None, converter=codec.plain_json)
-    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
-    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
+    config: dict[str, Any] = attrs.field(factory=dict, converter=fields.json_object, metadata=fields.JSON)
+    metadata: Any = attrs.field(default=None, converter=codec.plain_json, metadata=fields.JSON)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
+    updated_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class WorkflowTask(Stored):
     """A task's place in a workflow: lower sequences come first. `config` is a JSON object."""
 
-    _TABLE: ClassVar[str] = "workflow_tasks"
-    _KEY: ClassVar[tuple[str, ...]] = ("workflow_id", "task_id")
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("config",)
+    __table__: ClassVar[str] = "workflow_tasks"
+    __key__: ClassVar[tuple[str, ...]] = ("workflow_id", "task_id")
 
-    workflow_id: str = attrs.field(validator=_text)
-    task_id: str = attrs.field(validator=_text)
-    sequence: int = attrs.field(validator=_natural)
-    config: dict[str, Any] = attrs.field(factory=dict, converter=_json_object)
-    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
-    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
+    workflow_id: str = attrs.field(validator=fields.text)
+    task_id: str = attrs.field(validator=fields.text)
+    sequence: int = attrs.field(validator=fields.natural)
+    config: dict[str, Any] = attrs.field(factory=dict, converter=fields.json_object, metadata=fields.JSON)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
+    updated_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
 
     def __hash__(self) -> int:
         return hash((self.workflow_id, self.task_id))
@@ -236,28 +148,27 @@ class _Timed(Stored):
     _monotonic: float
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class ToolExecution(_Timed):
     """One call of a tool. `input` and `output` are any JSON value; `duration_ms` counts whole milliseconds.
 
     `completed_at` is there exactly when the status is completed, failed or timeout.
     """
 
-    _TABLE: ClassVar[str] = "tool_executions"
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("input", "output")
+    __table__: ClassVar[str] = "tool_executions"
 
-    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
-    task_id: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
-    tool_name: str = attrs.field(validator=_not_blank)
-    input: Any = attrs.field(converter=codec.plain_json)
-    output: Any = attrs.field(default=None, converter=codec.plain_json)
+    id: str = attrs.field(factory=codec.new_id, validator=fields.not_empty)
+    task_id: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
+    tool_name: str = attrs.field(validator=fields.not_blank)
+    input: Any = attrs.field(converter=codec.plain_json, metadata=fields.JSON)
+    output: Any = attrs.field(default=None, converter=codec.plain_json, metadata=fields.JSON)
     status: ToolStatus = attrs.field(default=ToolStatus.PENDING, converter=ToolStatus)
-    error: str | None = attrs.field(default=None, validator=attrs.validators.optional(_text))
-    duration_ms: int | None = attrs.field(default=None, validator=attrs.validators.optional(_natural))
-    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
-    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
-    started_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
-    completed_at: datetime | None = attrs.field(default=None, converter=_moment_or_none, metadata=_TIME)
+    error: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
+    duration_ms: int | None = attrs.field(default=None, validator=attrs.validators.optional(fields.natural))
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
+    updated_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
+    started_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
+    completed_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
 
     def __attrs_post_init__(self) -> None:
         if (self.status in FINISHED) != (self.completed_at is not None):
@@ -270,37 +181,37 @@ class ToolExecution(_Timed):
         return hash(self.id)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class Session(Stored):
     """A client's WebSocket session, alive as long as its heartbeats come. `metadata` is any JSON value."""
 
-    _TABLE: ClassVar[str] = "sessions"
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("metadata",)
+    __table__: ClassVar[str] = "sessions"
 
-    id: str = attrs.field(factory=codec.new_id, validator=_not_empty)
-    client_id: str = attrs.field(validator=_not_blank)
-    is_active: bool = attrs.field(default=True, validator=_boolean, metadata=_BOOLEAN)
-    metadata: Any = attrs.field(default=None, converter=codec.plain_json)
-    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=_TIME)
+    id: str = attrs.field(factory=codec.new_id, validator=fields.not_empty)
+    client_id: str = attrs.field(validator=fields.not_blank)
+    is_active: bool = attrs.field(default=True, validator=fields.boolean, metadata=fields.BOOLEAN)
+    metadata: Any = attrs.field(default=None, converter=codec.plain_json, metadata=fields.JSON)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
     # a session that was never heard of again was last heard of when it was opened
-    last_heartbeat: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
-    updated_at: datetime = attrs.field(default=_WHEN_CREATED, converter=codec.millisecond, metadata=_TIME)
+    last_heartbeat: datetime = attrs.field(
+        default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME
+    )
+    updated_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
 
     def __hash__(self) -> int:
         return hash(self.id)
 
 
-@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=_name_in_errors)
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class Configuration(Stored):
     """A setting: any JSON value under a key."""
 
-    _TABLE: ClassVar[str] = "configurations"
-    _KEY: ClassVar[tuple[str, ...]] = ("key",)
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ("value",)
+    __table__: ClassVar[str] = "configurations"
+    __key__: ClassVar[tuple[str, ...]] = ("key",)
 
-    key: str = attrs.field(validator=_not_empty)
-    value: Any = attrs.field(converter=codec.plain_json)
-    updated_at: datetime = attrs.field(default=_NOW, converter=codec.millisecond, metadata=_TIME)
+    key: str = attrs.field(validator=fields.not_empty)
+    value: Any = attrs.field(converter=codec.plain_json, metadata=fields.JSON)
+    updated_at: datetime = attrs.field(default=fields.NOW, converter=codec.millisecond, metadata=fields.TIME)
 
     def __hash__(self) -> int:
         return hash(self.key)

@@ -22,6 +22,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import attrs
 
 from dao import codec
+from dao.fields import members
 from dao.records import Configuration, Session, Task, ToolExecution, Workflow, WorkflowTask
 from dao.stored import Stored, unreadable
 
@@ -80,13 +81,7 @@ def _table(record: type[R]) -> Table[R]:
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(record)  # type: ignore[arg-type] # mypy sees no bound of R
     scope: dict[str, Any] = {
         "record_class": record,
-        # both of a pair, or Python would still be called for each
-        "twin": {
-            "__slots__": (),
-            "__init__": object.__init__,
-            "__setattr__": object.__setattr__,
-            "__delattr__": object.__delattr__,
-        },
+        "Twin": record.__twin__,
         "refuse": functools.partial(_refuse, record),
         "misfit": functools.partial(_misfit, record),
         "json_text": codec.plain_json_text,
@@ -96,22 +91,22 @@ def _table(record: type[R]) -> Table[R]:
     # what the values of a row are assigned to, and what is converted then; what a record's values are, and their texts
     targets, convert, held, values = [], [], [], []
     for position, field in enumerate(fields):
-        column = field.name
+        column, kind = field.name, field.metadata.get("column")
         target, value = f"self.{column}", f"record.{column}"
-        if column in record._DECODED_LATER:
+        if column in record.__later__:
             held.append(f"{column} = record._{column}")
             convert.append(f"self._{column} = row")
-            text = f"json_text({column}, {column!r})" if column in record._JSON_COLUMNS else f"time_to_text({column})"
+            text = f"json_text({column}, {column!r})" if kind == "json" else f"time_to_text({column})"
             if field.default is None:
                 text = f"None if {column} is None else {text}"
-            if column not in {*record._JSON_COLUMNS, first_time}:
+            if kind == "time" and column != first_time:
                 # the times of a new record are one object
                 text = f"first if {column} is {first_time} else {text}"
             target, value = "_", f"{column}[{position}] if type({column}) is tuple else {text}"
             if column == first_time:
                 first, value = f"first = {value}", "first"
-        elif members := _members(field):
-            scope[f"{column}_members"] = members
+        elif few := members(field):
+            scope[f"{column}_members"] = few
             convert.append(f"{target} = {column}_members[{column}]")
             # `.value` is a Python property up to 3.11
             target, value = column, f"{value}._value_" if field.converter else f"int({value})"
@@ -124,8 +119,6 @@ def _table(record: type[R]) -> Table[R]:
         "self.__class__ = record_class",
     ]
     source = f"""
-Twin = type("Twin", (record_class,), twin)
-
 def from_row(row):
     try:
         {"; ".join(build)}
@@ -152,20 +145,13 @@ def to_row(record):
 """
     exec(source, scope)  # noqa: S102 - of field names only; see the module's docstring
     return Table(
-        name=record._TABLE,
+        name=record.__table__,
         columns=tuple(field.name for field in fields),
-        key=record._KEY,
+        key=record.__key__,
         from_row=scope["from_row"],
         from_rows=scope["from_rows"],
         to_row=scope["to_row"],
     )
-
-
-def _members(field: attrs.Attribute[Any]) -> dict[object, object]:
-    """Return what the few values of a column stand for, if so: a dict finds one in 30 ns, calling an enum takes 227."""
-    if field.metadata.get("column") == "boolean":
-        return {0: False, 1: True}
-    return dict(getattr(field.converter, "_value2member_map_", {}))
 
 
 def _refuse(record: type[Stored], row: tuple[Any, ...], error: Exception) -> NoReturn:
@@ -173,8 +159,8 @@ def _refuse(record: type[Stored], row: tuple[Any, ...], error: Exception) -> NoR
     held = dict(zip([field.name for field in attrs.fields(record)], row, strict=True))  # type: ignore[arg-type]
     for field in attrs.fields(record):  # type: ignore[arg-type] # as in _table
         value = held[field.name]
-        if (members := _members(field)) and value not in members:
-            key = [held[name] for name in record._KEY]
+        if (few := members(field)) and value not in few:
+            key = [held[name] for name in record.__key__]
             raise unreadable(record, key, field.name, value, "which it does not know") from error
     raise error
 

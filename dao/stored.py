@@ -1,8 +1,10 @@
-"""The base of the records: JSON and times that are decoded on first access, and the plain-dict forms.
+"""The base of the records: columns that are decoded when they are first read, and the plain-dict forms.
 
-Until it is first read, such an attribute of a record that came from a row holds the row. So a record of which only the id is
-read costs a fifth of one that is decoded at once, and one of which all is read half as much again. Nobody can tell a record
-that was read from one that was made: `_DecodedFirst` says how.
+A record is made of a row, be it one of the database or one that `__init__` made of values. Until it is first read, an attribute
+that holds JSON or a time holds that row. So it costs next to nothing to make a record of which only the id is read, and to store
+one that was just made. Nobody can tell whether a column was decoded: `_DecodedFirst` says how.
+
+The code for it is generated, as attrs generates `__init__`: straight-line code takes a third of a loop over the fields.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import attrs
 
 from dao import codec
 from dao.errors import UnreadableRow
+from dao.initialiser import initialiser
 
 __all__ = ["Stored", "decoded", "unreadable"]
 
@@ -30,7 +33,7 @@ class _DecodedFirst:
 
     def __get__(self, record: Stored | None, kind: type[Stored]) -> object:
         if record is not None:
-            for name in kind._DECODED_LATER:
+            for name in kind.__later__:
                 try:
                     getattr(record, name)
                 except Exception as error:  # noqa: BLE001 - whoever looks for an attribute hides what this raises
@@ -40,33 +43,40 @@ class _DecodedFirst:
 
 
 class Stored:
-    """Base of the records: JSON decoded on first access, and the plain-dict forms."""
+    """Base of the records: columns decoded on first access, and the plain-dict forms."""
 
     __slots__ = ()
     __dataclass_fields__ = _DecodedFirst()
 
-    _TABLE: ClassVar[str]
-    _KEY: ClassVar[tuple[str, ...]] = ("id",)
-
-    _JSON_COLUMNS: ClassVar[tuple[str, ...]] = ()
+    __table__: ClassVar[str]
+    __key__: ClassVar[tuple[str, ...]] = ("id",)
 
     #: The columns that are decoded later. Under the attribute `config` is the slot `_config`: it holds the value, or the row.
-    _DECODED_LATER: ClassVar[tuple[str, ...]] = ()
+    __later__: ClassVar[tuple[str, ...]] = ()
+    #: A mutable class of the same layout. What is made on it turns into the frozen class, which takes a third of
+    #: `object.__setattr__` for each slot. It adds nothing but `object`'s own methods: a class that is no subclass would do,
+    #: but the swap would compare their slots, which makes a record cost a fifth more.
+    __twin__: ClassVar[type]
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
         later = []
         for position, field in enumerate(attrs.fields(cls)):  # type: ignore[arg-type] # attrs calls this for its classes
-            if field.name in cls._JSON_COLUMNS or field.metadata.get("column") == "time":
+            if field.metadata.get("column") in {"json", "time"}:
                 later.append(field.name)
                 slot = cls.__dict__.get(field.name)
                 if slot is not None:  # as in a class of somebody's own, on one of these
                     setattr(cls, f"_{field.name}", slot)
                     setattr(cls, field.name, _decoded_later(cls, field, slot, position))
-        cls._DECODED_LATER = tuple(later)
+        cls.__later__ = tuple(later)
+        if "__table__" in cls.__dict__:
+            # both of a pair, or Python would still be called for each
+            own = ("__init__", "__setattr__", "__delattr__")
+            cls.__twin__ = type("Twin", (cls,), {"__slots__": (), **{name: getattr(object, name) for name in own}})
+            cls.__init__ = initialiser(cls, cls.__twin__, later)  # type: ignore[method-assign]
 
     def __dir__(self) -> list[str]:
-        hidden = {"__dataclass_fields__", *(f"_{name}" for name in self._DECODED_LATER)}
+        hidden = {"__dataclass_fields__", *(f"_{name}" for name in self.__later__)}
         return [name for name in super().__dir__() if name not in hidden]
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,14 +104,17 @@ class Stored:
         )
 
 
+# ---------------------------------------------------------------- from a row to values
+
+
 def _decoded_later(record: type[Stored], field: attrs.Attribute[Any], slot: Any, position: int) -> property:
     """Return the attribute over a slot that holds either its value or the row, with its text at that position."""
-    # Written out with the slot's name it is read in 66 ns, by slot.__get__ in 239. No JSON value and no time is a tuple.
-    # `recover` reads the JSON texts that `decode` does not take; called for all, it would cost as much again as that.
+    # Written out with the slot's name it is read in a quarter of the time of slot.__get__. No JSON value and no time is a
+    # tuple. `recover` reads the JSON texts that `decode` does not take.
     name = field.name
     scope: dict[str, Any] = {"recover": decoded, "store": slot.__set__, "expected": object, "UTC": UTC}
     check = "pass"
-    if name not in record._JSON_COLUMNS:
+    if field.metadata["column"] == "time":
         scope.update(decode=codec.time_from_text, expected=datetime)
         check = "if value.tzinfo is not UTC: raise ValueError"
     elif str(field.type).startswith("dict"):
@@ -120,7 +133,8 @@ def {name}(record):
                 value = decode(text)
                 {check}
             except Exception:
-                value = recover(type(record), ({", ".join(f"record.{part}" for part in record._KEY)},), {name!r}, text, expected)
+                key = ({", ".join(f"record.{part}" for part in record.__key__)},)
+                value = recover(type(record), key, {name!r}, text, expected)
         store(record, value)
     return value
 """
@@ -150,9 +164,9 @@ def unreadable(kind: type[Stored], key: Sequence[object], column: str, value: ob
     """Return the error for a row of a record's table that holds what its column cannot hold for this program."""
     name = key[0] if len(key) == 1 else tuple(key)
     return UnreadableRow(
-        f"{kind._TABLE}: {column} of the row {name!r} is {reprlib.repr(value)}, {why}: this program is "
+        f"{kind.__table__}: {column} of the row {name!r} is {reprlib.repr(value)}, {why}: this program is "
         "older than the data, or somebody wrote past the schema's constraints; run a newer version, or correct the row in SQL",
-        table=kind._TABLE,
+        table=kind.__table__,
         key=name,
         column=column,
         value=value,

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import attrs
 from hypothesis import strategies as st
 
 import dao
@@ -35,6 +36,11 @@ TABLES = {
     dao.ToolExecution: rows.TOOL_EXECUTIONS,
     dao.Session: rows.SESSIONS,
     dao.Configuration: rows.CONFIGURATIONS,
+}
+
+#: The columns of each record that hold JSON.
+JSON_COLUMNS = {
+    kind: tuple(field.name for field in attrs.fields(kind) if field.metadata.get("column") == "json") for kind in TABLES
 }
 
 #: Every character that is blank, as `str.isspace` has it.
@@ -413,4 +419,25 @@ def database_urls() -> st.SearchStrategy[DatabaseURL]:
         cache_size=_optional(st.integers(-999_999_999, 999_999_999)),
         foreign_keys=_optional(st.booleans()),
         journal_mode=_optional(st.sampled_from(["wal", "keep"])),
+    )
+
+
+def field_values() -> st.SearchStrategy[Any]:
+    """Return values for a field of any record: what some field takes, what is nearly that, and what none takes."""
+    return st.one_of(
+        texts(),
+        blank_texts(),
+        json_values(),
+        moments(),
+        times(),
+        st.sampled_from(
+            [*TaskStatus, *WorkflowStatus, *ToolStatus, "pending", "running", "failed", "active", "Pending"]
+        ),
+        st.sampled_from(
+            [None, True, False, 0, 1, -1, MAX_INTEGER, MAX_INTEGER + 1, 1.0, "", "\ud800", "\udfff x", b"x"]
+        ),
+        st.sampled_from([{1: 2}, {"a": (1,)}, {"a": float("nan")}, [{}], (1, 2), {"a": {"b": "\ud800"}}, 10**5000]),
+        st.sampled_from([datetime(2024, 1, 1), datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]),  # noqa: DTZ001
+        st.builds(type("Text", (str,), {}), texts()),
+        st.builds(type("Dict", (dict,), {}), json_objects()),
     )

@@ -129,8 +129,6 @@ def raw(table, record, **changes):
 def kind_of(record, column):
     """Return what a column holds: json, time, boolean, integer, an enum, or text."""
     field = getattr(attrs.fields(type(record)), column)
-    if column in record._JSON_COLUMNS:
-        return "json"
     if isinstance(field.converter, enum.EnumMeta):
         return field.converter
     # the text: who resolves the types of the class, as cattrs does, replaces those of the fields

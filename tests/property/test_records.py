@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import decimal
+import inspect
 import itertools
 import json
 import pickle
@@ -26,7 +27,7 @@ from dao.testing import (
     make_workflow_task,
 )
 from tests import strategies
-from tests.strategies import TABLES
+from tests.strategies import JSON_COLUMNS, TABLES
 
 MAKERS = {
     dao.Task: make_task,
@@ -83,7 +84,7 @@ def test_record_read_back_is_stored_again_unchanged(fresh, record, decoded):
     """A record that was read gives the row that it came from, whether its JSON was decoded in between or not."""
     with fresh("?foreign_keys=off") as connection:
         loaded = stored(connection, record)
-    for column in itertools.compress(record._JSON_COLUMNS, decoded):
+    for column in itertools.compress(JSON_COLUMNS[type(record)], decoded):
         getattr(loaded, column)
     to_row = TABLES[type(record)].to_row
     assert to_row(loaded) == to_row(record)
@@ -159,7 +160,7 @@ def test_evolve_record_changes_what_is_named_and_nothing_else(record):
     loaded = loaded_again(record)
     same = attrs.evolve(loaded)
     assert_same(same, record)
-    for column in record._JSON_COLUMNS:
+    for column in JSON_COLUMNS[type(record)]:
         value = getattr(same, column)
         assert not isinstance(value, dict | list) or value is not getattr(loaded, column)
     changes = {field.name: getattr(other, field.name) for field in attrs.fields(type(record))}
@@ -204,6 +205,96 @@ def test_record_value_that_contains_itself_is_refused():
         make_configuration(value=endless)
 
 
+# ---------------------------------------------------------------- the generated __init__
+
+
+def made(initialise, kind, given):
+    """Return what an `__init__` makes of the arguments: the values of what they determine, or its error."""
+    record = object.__new__(kind)
+    try:
+        initialise(record, **given)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it has to be the same
+        return type(error), str(error)
+    new = {"id", "created_at", "updated_at", "last_heartbeat"} - given.keys()
+    if "created_at" in given:
+        new -= {"updated_at", "last_heartbeat"}
+    assert type(record) is kind
+    row = TABLES[kind].to_row(record)
+    values = [(name, type(value), repr(value)) for name, value in attrs.asdict(record, recurse=False).items()]
+    return [value for value in values if value[0] not in new], [
+        text for name, text in zip(TABLES[kind].columns, row, strict=True) if name not in new
+    ]
+
+
+def assert_made_alike(kind, given):
+    """Make the record by the generated `__init__` and by that of attrs, from the same arguments."""
+    assert made(kind.__init__, kind, given) == made(kind.__init__.__wrapped__, kind, given)
+
+
+@given(data=st.data(), record=any_record)
+def test_init_makes_and_refuses_what_the_one_by_attrs_does(data, record):
+    """With some fields absent and some of other values: the same record and row, or the same error."""
+    kind = type(record)
+    given = attrs.asdict(record, recurse=False)
+    absent = data.draw(st.sets(st.sampled_from(sorted(given)), max_size=len(given)))
+    strange = data.draw(st.sets(st.sampled_from(sorted(given)), max_size=2))
+    given = {name: value for name, value in given.items() if name not in absent}
+    given |= {name: data.draw(strategies.field_values()) for name in strange}
+    assert_made_alike(kind, given)
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
+@given(value=strategies.field_values())
+def test_init_each_field_takes_what_the_one_by_attrs_does(kind, value):
+    """One field after the other gets a value that may be meant for another."""
+    given = attrs.asdict(MAKERS[kind](), recurse=False)
+    for name in given:
+        assert_made_alike(kind, {**given, name: value})
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
+def test_init_is_to_everybody_the_one_by_attrs(kind):
+    """Its signature, its name and the errors of a wrong call are those of attrs."""
+    by_attrs = kind.__init__.__wrapped__
+    assert inspect.signature(kind.__init__) == inspect.signature(by_attrs)
+    assert list(inspect.signature(kind).parameters) == [field.name for field in attrs.fields(kind)]
+    assert (kind.__init__.__qualname__, kind.__init__.__doc__) == (by_attrs.__qualname__, by_attrs.__doc__)
+    assert kind.__init__.__annotations__ == by_attrs.__annotations__
+    for wrong in ({"colour": 1}, {}):
+        assert made(kind.__init__, kind, wrong) == made(by_attrs, kind, wrong)
+    with pytest.raises(TypeError, match="positional"):
+        kind("a")
+
+
+def test_init_of_a_class_of_somebodys_own_makes_that_class():
+    """Plain subclasses and attrs subclasses are made, stored and evolved as they are."""
+
+    class Plain(dao.Task):
+        __slots__ = ()
+
+    @attrs.frozen(kw_only=True)
+    class Wider(dao.Task):
+        colour: str = "red"
+
+    for kind in (Plain, Wider):
+        task = kind(title="a", task_type="b", config={"a": [1]})
+        assert type(task) is kind
+        assert task.config == {"a": [1]}
+        assert attrs.evolve(task, title="c").title == "c"
+        assert type(pickle.loads(pickle.dumps(dao.Task(title="a", task_type="b")))) is dao.Task  # noqa: S301
+        assert TABLES[dao.Task].to_row(task)[:4] == (task.id, "a", None, "b")
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            task.title = "c"
+
+
+def test_init_with_validators_disabled_takes_what_attrs_would():
+    """`attrs.validators.disabled()` means the records of this package too."""
+    with attrs.validators.disabled():
+        assert make_task(title=" ").title == " "
+    with pytest.raises(ValueError, match="must not be blank"):
+        make_task(title=" ")
+
+
 # ---------------------------------------------------------------- lazy JSON
 
 
@@ -211,9 +302,9 @@ def test_record_value_that_contains_itself_is_refused():
 def test_record_read_decodes_json_when_it_is_asked_for(record):
     """Loading a row decodes no JSON column; reading one decodes that one, once."""
     loaded = loaded_again(record)
-    for position, column in enumerate(record._JSON_COLUMNS):
-        assert [is_decoded(loaded, name) for name in record._JSON_COLUMNS[position:]] == [False] * (
-            len(record._JSON_COLUMNS) - position
+    for position, column in enumerate(JSON_COLUMNS[type(record)]):
+        assert [is_decoded(loaded, name) for name in JSON_COLUMNS[type(record)][position:]] == [False] * (
+            len(JSON_COLUMNS[type(record)]) - position
         )
         value = getattr(loaded, column)
         assert value == getattr(record, column)

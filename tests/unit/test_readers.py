@@ -143,7 +143,7 @@ def read_from_row(record: Any, read: int) -> Any:
     """The record as it comes from its row, so many of the columns that are decoded later read since."""
     table = TABLES[type(record)]
     (found,) = table.from_rows([table.to_row(record)])
-    for name in found._DECODED_LATER[:read]:
+    for name in found.__later__[:read]:
         getattr(found, name)
     return found
 
@@ -154,7 +154,7 @@ def test_record_from_a_row_is_to_every_reader_what_one_made_in_python_is(record,
     """Nobody can tell where a record comes from: msgspec, which reads slots, found the whole raw row in each column."""
     reader = READERS[name]
     expected = outcome(reader, record)
-    for read in range(len(record._DECODED_LATER) + 1):
+    for read in range(len(record.__later__) + 1):
         assert outcome(reader, read_from_row(record, read)) == expected
 
 

@@ -1,0 +1,147 @@
+"""The fields of records: validators, converters and defaults. They repeat the constraints of `sql/`.
+
+Each raises TypeError or ValueError with the field's name first.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from dao import codec
+
+__all__ = [
+    "BOOLEAN",
+    "JSON",
+    "MAX_INTEGER",
+    "NOW",
+    "TIME",
+    "WHEN_CREATED",
+    "boolean",
+    "is_unicode",
+    "json_object",
+    "members",
+    "moment_or_none",
+    "name_in_errors",
+    "natural",
+    "not_blank",
+    "not_empty",
+    "now",
+    "text",
+    "when_created",
+]
+
+#: The largest INTEGER that SQLite and PostgreSQL (bigint) store.
+MAX_INTEGER = 2**63 - 1
+
+#: Metadata of a field whose column holds something else than its type says.
+TIME, JSON, BOOLEAN = ({"column": kind} for kind in ("time", "json", "boolean"))
+
+
+def when_created(record: Any) -> datetime:
+    """Return when the record was made: one that was never stored was last changed then."""
+    created_at: datetime = record.created_at
+    return created_at
+
+
+def now(_record: object) -> datetime:
+    """Return the current time."""
+    return codec.now()
+
+
+WHEN_CREATED = attrs.Factory(when_created, takes_self=True)
+#: It takes the record, as the one above does, for `msgspec.convert` to refuse the class: it would leave out the converters.
+NOW = attrs.Factory(now, takes_self=True)
+
+
+def is_unicode(value: str) -> bool:
+    """Return whether a text has a UTF-8 form, which one with a lone surrogate has not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def text(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuse what is no text, or none that can be stored."""
+    name = f"{type(record).__name__}.{attribute.name}"
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not valid Unicode: {error}") from error
+
+
+def not_blank(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    """Refuse a text of white space only: `str.isspace` says what that is, and CHECK constraints spell it out."""
+    text(record, attribute, value)
+    if not value.strip():
+        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be blank, got {value!r}")
+
+
+def not_empty(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
+    """Refuse a text without characters."""
+    text(record, attribute, value)
+    if not value:
+        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be empty")
+
+
+def natural(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuse what is no whole number from 0 to `MAX_INTEGER`."""
+    if type(value) is not int:
+        raise TypeError(f"{type(record).__name__}.{attribute.name} must be an int, got {value!r}")
+    if not 0 <= value <= MAX_INTEGER:
+        raise ValueError(f"{type(record).__name__}.{attribute.name} must be from 0 to {MAX_INTEGER}, got {value!r}")
+
+
+def boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if type(value) is not bool:
+        raise TypeError(f"{type(record).__name__}.{attribute.name} must be a bool, got {value!r}")
+
+
+def json_object(value: dict[str, Any], name: str = "value") -> dict[str, Any]:
+    """Return a copy of a dict as it will be read back."""
+    if not isinstance(value, dict):
+        raise TypeError(f"{name}: must be a dict, got {value!r}")
+    plain: dict[str, Any] = codec.plain_json(value, name)
+    return plain
+
+
+def moment_or_none(value: datetime | None) -> datetime | None:
+    """Return the moment in UTC, to the millisecond."""
+    return None if value is None else codec.millisecond(value)
+
+
+def name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Make what the converters raise begin with the field's name, as what the validators raise does."""
+
+    def named(field: attrs.Attribute[Any]) -> attrs.Attribute[Any]:
+        convert: Any = field.converter
+        name = field.name
+        if convert is None or isinstance(convert, enum.EnumMeta):
+            return field  # an enum names itself
+        if field.metadata.get("column") == "json":
+            return field.evolve(converter=lambda value: convert(value, name))  # it names the place in the value
+
+        def converter(value: Any) -> Any:
+            try:
+                return convert(value)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from error
+
+        return field.evolve(converter=converter)
+
+    return [named(field) for field in fields]
+
+
+def members(field: attrs.Attribute[Any]) -> dict[object, object]:
+    """Return the few values that a field's column has, each with what it stands for; nothing if they are not few."""
+    if field.metadata.get("column") == "boolean":
+        return {0: False, 1: True}
+    return dict(getattr(field.converter, "_value2member_map_", {}))

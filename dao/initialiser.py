@@ -1,0 +1,108 @@
+"""The `__init__` of the records: what the one by attrs does, in a third of the time.
+
+It makes the row of the record, and lets the columns be decoded when they are read, as those of a row from the database are.
+JSON is checked by writing and reading it once, and the text is what will be stored. What it does not let through, for whatever
+reason, goes to the `__init__` by attrs, which raises the error, or knows better.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from typing import Any
+
+import attrs
+
+from dao import codec, fields
+
+__all__ = ["initialiser"]
+
+# For each validator an expression that is true of nothing but what it lets through. `isascii` raises for what is no text.
+_UNICODE = "(isascii({0}) or is_unicode({0}))"
+_PASSES: dict[object, str] = {
+    fields.text: _UNICODE,
+    fields.not_blank: f"{_UNICODE} and {{0}}.strip()",
+    fields.not_empty: f"{_UNICODE} and {{0}}",
+    fields.natural: f"type({{0}}) is int and 0 <= {{0}} <= {fields.MAX_INTEGER}",
+    fields.boolean: "type({0}) is bool",
+}
+# For each default that is made anew for each record, what it is in a row.
+_MADE: dict[object, str] = {
+    codec.new_id: "new_id()",
+    codec.now: "now_to_text()",
+    dict: "'{}'",
+    fields.now: "now_to_text()",
+    fields.when_created: "created_at_",
+}
+_SCOPE: dict[str, Any] = {
+    "NOTHING": attrs.NOTHING,
+    "is_unicode": fields.is_unicode,
+    "isascii": str.isascii,
+    "json_text": codec.plain_json_text,
+    "millisecond": codec.millisecond,
+    "new_id": codec.new_id,
+    "now_to_text": codec.now_to_text,
+    "time_to_text": codec.time_to_text,
+    "turn": object.__setattr__,
+}
+
+
+def initialiser(record: type, twin: type, later: Collection[str]) -> Callable[..., None]:
+    """Return the `__init__` of a record's class, generated as attrs generates its own.
+
+    `twin` is a class of the same layout that can be assigned to; `later` names the columns that are decoded later.
+    """
+    by_attrs: Callable[..., None] = record.__init__  # type: ignore[misc] # that of this very class
+    scope = {**_SCOPE, "by_attrs": by_attrs, "record_class": record, "twin": twin}
+    parameters, checks, steps, row, assigned = [], ["type(self) is record_class"], [], [], []
+    for field in attrs.fields(record):
+        name, default = field.name, field.default
+        check = step = None
+        if field.validator is not None:
+            check = _PASSES[getattr(field.validator, "validator", field.validator)].format(name)
+        elif field.metadata.get("column") == "json":
+            step = f"json_text({name}, {name!r})"
+            check = f"isinstance({name}, dict)" if str(field.type).startswith("dict") else None
+        elif field.metadata.get("column") == "time":
+            step = f"time_to_text(millisecond({name}))"
+        else:
+            step = f"{name}_members[{name}]"
+            scope[f"{name}_members"] = fields.members(field)
+        if default is attrs.NOTHING:
+            parameters.append(name)
+        elif isinstance(default, attrs.Factory):  # type: ignore[arg-type] # it is a class, and typed as a function
+            parameters.append(f"{name}=NOTHING")
+            check = check and f"({name} is NOTHING or {check})"
+            step = f"{_MADE[default.factory]} if {name} is NOTHING else {step or name}"
+        else:
+            parameters.append(f"{name}={name}_default")
+            scope[f"{name}_default"] = default
+            if default is None:
+                check = check and f"({name} is None or {check})"
+                step = step and f"None if {name} is None else {step}"
+        if check:
+            checks.append(check)
+        # under another name: the one by attrs gets what was given
+        row.append(f"{name}_" if step else name)
+        if step:
+            steps.append(f"{name}_ = {step}")
+        if name not in later:
+            assigned.append(f"self.{name} = {row[-1]}")
+    source = f"""
+def __init__(self, *, {", ".join(parameters)}):
+    try:
+        if {" and ".join(checks)}:
+            {"; ".join(steps)}
+            row = ({", ".join(row)},)
+            turn(self, "__class__", twin)
+            {"; ".join(assigned)}
+            {" = ".join(f"self._{name}" for name in later)} = row
+            self.__class__ = record_class
+            {"self.__attrs_post_init__()" if hasattr(record, "__attrs_post_init__") else ""}
+            return
+    except Exception:
+        pass
+    by_attrs(self, {", ".join(f"{field.name}={field.name}" for field in attrs.fields(record))})
+"""
+    exec(source, scope)  # noqa: S102 - of field names only
+    return functools.wraps(by_attrs)(scope["__init__"])
