@@ -13,8 +13,9 @@ from dao import migrate, settings
 from dao.cli.ledger import resolve
 from dao.cli.look import print_status
 from dao.cli.options import command, only_one_of, options
-from dao.cli.output import Output, counted, is_terminal, milliseconds
+from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
+from dao.text import counted, milliseconds
 
 __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 

@@ -11,10 +11,11 @@ import click
 
 from dao import migrate, settings
 from dao.cli.options import UNSAFE, command
-from dao.cli.output import Output, counted
+from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.migrate.linting import RULES
 from dao.migrate.linting.sarif import report
+from dao.text import counted
 
 __all__ = ["lint"]
 

@@ -9,8 +9,9 @@ import click
 
 from dao import Health, migrate, settings
 from dao.cli.options import MISMATCH, PENDING, command, creating_nothing, only_one_of, options, timeout_option
-from dao.cli.output import Output, milliseconds
+from dao.cli.output import Output
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
+from dao.text import milliseconds
 
 __all__ = ["health", "history", "plan", "print_status", "status", "wait"]
 

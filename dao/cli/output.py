@@ -22,7 +22,7 @@ import click
 from dao import migrate
 from dao.errors import visible
 
-__all__ = ["GONE", "Output", "counted", "is_terminal", "mend", "milliseconds", "plain", "silence"]
+__all__ = ["GONE", "Output", "is_terminal", "mend", "plain", "silence"]
 
 #: The exit code when the reader of a pipe has gone, as of a program that the signal for it ends.
 GONE = 141
@@ -204,16 +204,6 @@ def is_terminal(stream: IO[str]) -> bool:
 
 
 # ---------------------------------------------------------------- words
-
-
-def counted(number: int | None, noun: str) -> str:
-    """Return a number with its noun, as `1 row` and `2 rows`; None is a number that is not known."""
-    return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
-
-
-def milliseconds(seconds: float) -> str:
-    """Return a duration as a person reads it."""
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
 
 
 def plain(text: str) -> str:

@@ -12,10 +12,10 @@ import click
 
 from dao import migrate, settings
 from dao.cli.options import UNSAFE, command, options
-from dao.cli.output import Output, counted, is_terminal, milliseconds, plain
-from dao.migrate.copies.files import readable
+from dao.cli.output import Output, is_terminal, plain
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
 from dao.migrate.values import Copying
+from dao.text import counted, milliseconds, readable
 
 __all__ = ["rehearse"]
 

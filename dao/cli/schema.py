@@ -12,9 +12,10 @@ import click
 
 from dao import migrate, settings
 from dao.cli.options import UNSAFE, command
-from dao.cli.output import Output, counted
+from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.migrate.ledger import drift
+from dao.text import counted
 
 __all__ = ["schema", "schema_file"]
 

@@ -12,11 +12,11 @@ import click
 from dao import migrate, settings, url
 from dao.cli.ledger import warn_of_drift
 from dao.cli.options import command
-from dao.cli.output import Output, counted, is_terminal, milliseconds
+from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
-from dao.migrate.copies.files import readable
 from dao.migrate.copies.restore import row_changes
 from dao.migrate.copies.snapshot import KEEP, chosen
+from dao.text import counted, milliseconds, readable
 
 __all__ = ["restore", "snapshot", "snapshots_"]
 

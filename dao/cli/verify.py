@@ -9,7 +9,8 @@ import click
 
 from dao import migrate, settings
 from dao.cli.options import UNSAFE, command, read_settings
-from dao.cli.output import Output, counted, milliseconds
+from dao.cli.output import Output
+from dao.text import counted, milliseconds
 
 __all__ = ["verify"]
 

@@ -13,6 +13,7 @@ import attrs
 from dao.errors import visible
 from dao.migrate.scripts.directives import Allowance, name_in_list
 from dao.migrate.scripts.migration import Migration, Script
+from dao.text import counted
 
 __all__ = [
     "SNAPSHOTS",
@@ -180,7 +181,7 @@ class Loss:
     column: str | None = None
 
     def __str__(self) -> str:
-        rows = f"{self.rows} row{'' if self.rows == 1 else 's'}"
+        rows = counted(self.rows, "row")
         table = visible(self.table, line=True)
         if self.kind == "rows":
             return f"{table}: {rows} that no DELETE of the script names"

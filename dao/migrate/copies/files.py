@@ -30,6 +30,7 @@ from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.integrity import integrity_problems
 from dao.migrate.values import Copying, Report
+from dao.text import readable
 
 __all__ = [
     "ID",
@@ -44,7 +45,6 @@ __all__ = [
     "moment_of",
     "new_file",
     "open_file",
-    "readable",
     "remove_leftovers",
     "require_room",
     "size_of",
@@ -405,11 +405,3 @@ def require_room(path: str, needed: int, what: str, otherwise: str = "") -> None
             f"{what} needs {readable(needed)} in {folder}, and {readable(free)} are free there; nothing was changed. Free "
             f"some space and repeat{otherwise}"
         )
-
-
-def readable(size: int) -> str:
-    """Return a number of bytes as a person reads it."""
-    for unit, factor in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
-        if size >= factor:
-            return f"{size / factor:.1f} {unit}"
-    return f"{size} bytes"

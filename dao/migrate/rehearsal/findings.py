@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from dao.migrate.values import Difference, Loss
+from dao.text import counted
 
 __all__ = [
     "KEYS",
@@ -59,7 +60,7 @@ class Gone:
     keys: tuple[dict[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        rows = f"{self.rows} row{'' if self.rows == 1 else 's'} of {self.table}"
+        rows = f"{counted(self.rows, 'row')} of {self.table}"
         more = "; …" if len(self.keys) < self.rows else ""
         return f"{rows} ({'; '.join(map(readable_key, self.keys))}{more})" if self.keys else rows
 

@@ -6,10 +6,8 @@ copy of the database is needed.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 
-import apsw
 import attrs
 
 from dao.engine import Connection
@@ -20,21 +18,18 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_roll_back
 from dao.migrate.rehearsal.findings import RoundTrip, TripFailure
 from dao.migrate.run.runner import run
-from dao.migrate.schema import catalog
 from dao.migrate.schema import replay as schema
 from dao.migrate.schema.model import Schema
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Event, Result, Step
+from dao.text import counted
 
 __all__ = ["Content", "content", "there_and_back"]
 
 
 @attrs.frozen
 class Content:
-    """What a database holds at a moment: its schema, and a hash of each table's rows, by name in lower case.
-
-    Of a virtual table there is only the number of rows: those inside of it may lie differently, and mean the same.
-    """
+    """What a database holds at a moment: its schema, and a hash of each table's rows, by name in lower case."""
 
     schema: Schema
     tables: dict[str, contents.Content]
@@ -42,13 +37,8 @@ class Content:
 
 def content(connection: Connection) -> Content:
     """Return what there is, without the ledger. Reads all rows."""
-    kinds = {table.name: table.kind for table in catalog.tables(connection) if table.kind != "table"}
-    found = contents.contents(connection)
-    tables = {name.lower(): held for name, held in found.items() if name not in kinds}
-    for name in (name for name, kind in kinds.items() if kind == "virtual"):
-        with contextlib.suppress(apsw.SQLError):  # its module is not there
-            tables[name.lower()] = contents.Content(catalog.row_count(connection, name), "")
-    return Content(schema.read(connection), tables)
+    found = contents.contents(connection, inside=False)
+    return Content(schema.read(connection), {name.lower(): held for name, held in found.items()})
 
 
 def there_and_back(
@@ -135,9 +125,8 @@ class _Trip:
         for name in sorted(expected.tables.keys() & actual.tables.keys()):
             one, other = expected.tables[name], actual.tables[name]
             if one != other and name not in self.excused:
-                rows = f"{other.rows} row{'' if other.rows == 1 else 's'}"
                 difference = f"expected {one.rows}" if one.rows != other.rows else "not all as expected"
-                lines.append(f"rows of {name}: {rows}, {difference}")
+                lines.append(f"rows of {name}: {counted(other.rows, 'row')}, {difference}")
                 self.excused.add(name)
         new = [line for line in lines if line not in self.told]
         self.told.update(new)

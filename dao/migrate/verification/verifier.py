@@ -14,6 +14,7 @@ import attrs
 
 from dao.engine import Connection, transaction
 from dao.errors import CheckFailed, Error, MigrationFailed
+from dao.migrate.copies.rows import row_differences
 from dao.migrate.copies.working_copy import SMALL, WorkingCopies
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.ledger import entries as ledger
@@ -27,7 +28,6 @@ from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Direction, Loss, Step
 from dao.migrate.verification.generate import fill
-from dao.migrate.verification.row_differences import row_differences
 
 __all__ = ["Stage", "Verification", "verify"]
 

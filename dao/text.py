@@ -1,0 +1,23 @@
+"""Numbers in messages, as people read them."""
+
+from __future__ import annotations
+
+__all__ = ["counted", "milliseconds", "readable"]
+
+
+def counted(number: int | None, noun: str) -> str:
+    """Return a number with its noun, as `1 row` and `2 rows`; None is a number that is not known."""
+    return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a duration: in milliseconds below a second."""
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def readable(size: int) -> str:
+    """Return a number of bytes in the largest unit of which there is one."""
+    for unit, factor in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size} bytes"
