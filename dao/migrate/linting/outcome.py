@@ -10,11 +10,11 @@ import attrs
 
 from dao.engine import Connection
 from dao.migrate.linting.replay import Replay
-from dao.migrate.linting.schema import Object, Schema, Table
+from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.seen import Problem, Statement, Subject, listed
 from dao.migrate.linting.trials import undone, without_quotes
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import quoted
+from dao.migrate.schema.catalog import Definition, quoted
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.schema.usable import VAGUE, compiles, is_elsewhere, reads, trigger_problem
 
@@ -167,17 +167,17 @@ class Outcome:
         return self._defaults[default]
 
 
-def _objects(schema: Schema) -> dict[tuple[str, str], Object]:
+def _objects(schema: Schema) -> dict[tuple[str, str], Definition]:
     """Return what may not work in a schema: its objects, and its virtual tables."""
     virtual = {
-        ("virtual table", name): Object("virtual table", table.name, table.name, table.sql)
+        ("virtual table", name): Definition("virtual table", table.name, table.name, table.sql, 0, 0)
         for name, table in schema.tables.items()
         if table.kind == "virtual"
     }
     return {**schema.objects, **virtual}
 
 
-def _compile_trigger(connection: Connection, trigger: Object, schema: Schema) -> str | None:
+def _compile_trigger(connection: Connection, trigger: Definition, schema: Schema) -> str | None:
     """Compile the statements that fire a trigger, with no other on its table, and return what is wrong."""
     table = quoted(trigger.table)
     known = schema.tables.get(trigger.table.lower())
@@ -304,7 +304,7 @@ def _last(script: Subject, table: str) -> Statement | None:
     return found or _remover(script.statements)
 
 
-def _culprit(script: Subject, item: Object) -> Statement | None:
+def _culprit(script: Subject, item: Definition) -> Statement | None:
     """Return the statement that made a view or trigger, or else one that took away what it needs."""
     key = (item.type, item.name.lower())
     for statement in reversed(script.statements):

@@ -8,9 +8,9 @@ import attrs
 
 from dao.engine import Connection
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import Column
+from dao.migrate.schema.catalog import Column, Definition
 
-__all__ = ["Object", "Schema", "Table", "read"]
+__all__ = ["Schema", "Table", "read"]
 
 
 @attrs.frozen
@@ -31,23 +31,13 @@ class Table:
 
 
 @attrs.frozen
-class Object:
-    """An index, a trigger or a view; `table` is the one that it is on."""
-
-    type: str
-    name: str
-    table: str
-    sql: str
-
-
-@attrs.frozen
 class Schema:
     """Tables by name, other objects by type and name. All names in lower case."""
 
     tables: Mapping[str, Table]
-    objects: Mapping[tuple[str, str], Object]
+    objects: Mapping[tuple[str, str], Definition]
 
-    def on(self, table: str) -> list[Object]:
+    def on(self, table: str) -> list[Definition]:
         """Return the indexes and triggers of a table."""
         return [item for item in self.objects.values() if item.table.lower() == table and item.type != "view"]
 
@@ -61,17 +51,15 @@ class Schema:
 def read(connection: Connection, before: Schema | None = None) -> Schema:
     """Return the schema of the main database. Tables that are as they were in `before` are taken from there."""
     tables: dict[str, Table] = {}
-    objects: dict[tuple[str, str], Object] = {}
+    objects: dict[tuple[str, str], Definition] = {}
     kinds: dict[str, catalog.Table] | None = None
     for found in catalog.definitions(connection):
-        type, name, table, root, sql = found.type, found.name, found.table, found.page, found.sql
+        name, root, sql = found.name, found.page, found.sql
         key = name.lower()
         if sql is None or key.startswith("sqlite_"):
             continue
-        if type != "table":
-            item = None if before is None else before.objects.get((type, key))
-            same = item is not None and (item.name, item.table, item.sql) == (name, table, sql)
-            objects[type, key] = item if item is not None and same else Object(type, name, table, sql)
+        if found.type != "table":
+            objects[found.type, key] = found
             continue
         known = None if before is None else before.tables.get(key)
         same = known is not None and (known.sql, known.root, known.name) == (sql, root, name)

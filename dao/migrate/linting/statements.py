@@ -82,7 +82,7 @@ def _new_objects(statement: Statement, known: Mapping[str, _Known]) -> Iterator[
     for event in statement.events:
         if event.action == apsw.SQLITE_CREATE_INDEX and event.second.lower() in known:
             index = statement.after.objects.get(("index", event.first.lower()))
-            unique = index is not None and re.match(r"CREATE UNIQUE ", index.sql) is not None
+            unique = index is not None and re.match(r"CREATE UNIQUE ", index.sql or "") is not None
             fails = "; it fails if two rows have the same values" if unique else ""
             yield "M011", statement, f"the index {event.first} is built on {event.second}, which may be large{fails}"
     if statement.tables(apsw.SQLITE_CREATE_TABLE) and statement.tables(apsw.SQLITE_SELECT):
