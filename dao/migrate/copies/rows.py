@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.schema.catalog import columns, fold, quoted, tables, typed
+from dao.migrate.schema.catalog import columns, fold, quoted, row_count, tables, typed
 from dao.text import counted
 
-__all__ = ["Content", "RowDifference", "contents", "holds_content", "row_differences"]
+__all__ = ["Content", "RowDifference", "contents", "holds_content", "row_difference"]
 
 #: Up to so many rows of a table are held side by side.
 _MOST = 100_000
@@ -23,16 +23,18 @@ _WIDTH = 160
 
 #: Each value with its type, as SQLite names it; text as its bytes, since it need not be UTF-8.
 _Row = tuple[tuple[str, Any], ...]
-#: Says of a table and a column of it (None: of the whole table) that a difference there is none.
-Excused = Callable[[str, str | None], bool]
 
 
 @attrs.frozen
 class Content:
-    """What a table holds: so many rows, and a hash that knows neither the order of rows nor that of columns."""
+    """What a table holds: so many rows in these columns, by folded name, and a hash that knows no order of either.
+
+    The hash is of this process: it is another in the next.
+    """
 
     rows: int
-    hash: str
+    columns: tuple[str, ...]
+    hash: int
 
 
 def holds_content(virtual: str, shadows: Collection[str]) -> bool:
@@ -51,20 +53,31 @@ def contents(connection: Connection, *, inside: bool = True) -> dict[str, Conten
     `inside`: of a virtual table what its shadow tables hold, else what it shows. The former may lie differently, and mean
     the same.
     """
-    kinds = {"table", "shadow" if inside else "virtual"}
-    return {table.name: _content(connection, table.name) for table in tables(connection) if table.kind in kinds}
+    found: dict[str, Content] = {}
+    for table in tables(connection):
+        if table.kind == "virtual" and not inside:
+            # its module is not registered here, or what it shows is not there
+            with contextlib.suppress(apsw.SQLError, apsw.CorruptError):
+                found[table.name] = _content(connection, table.name)
+        elif table.kind == "table" or (table.kind == "shadow" and inside):
+            found[table.name] = _content(connection, table.name)
+    return found
 
 
 def _content(connection: Connection, table: str) -> Content:
     names = sorted(_listed(connection, table), key=fold)
-    heading = repr([name.lower() for name in names]).encode()
-    total = rows = 0
-    for row in _typed_rows(connection, table, names):
-        rows += 1
-        # a sum: equal rows do not cancel out, as they would in an exclusive or
-        total += int.from_bytes(hashlib.blake2b(repr(row).encode(), digest_size=24, key=heading[:64]).digest())
-    digest = hashlib.blake2b(heading + total.to_bytes(64, "big"), digest_size=24).hexdigest()
-    return Content(rows, digest)
+    if not names:
+        return Content(0, (), 0)
+    # numbers as text: Python has one hash for -1 and -2; text as its bytes: it need not be UTF-8
+    values = [
+        f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) WHEN 'blob' THEN {name} ELSE quote({name}) END"
+        for name in map(quoted, names)
+    ]
+    types = " || ' ' || ".join(f"typeof({quoted(name)})" for name in names)
+    rows = connection.execute(f"SELECT {', '.join(values)}, {types} FROM main.{quoted(table)}")
+    # a sum: equal rows do not cancel out, as they would in an exclusive or
+    total = sum(map(hash, rows))
+    return Content(row_count(connection, table), tuple(map(fold, names)), total)
 
 
 def _listed(connection: Connection, table: str) -> dict[str, int]:
@@ -73,10 +86,6 @@ def _listed(connection: Connection, table: str) -> dict[str, int]:
         return {column.name: column.key for column in columns(connection, table) if column.is_listed}
     except apsw.SQLError:
         return {}
-
-
-def _typed_rows(connection: Connection, table: str, names: Sequence[str]) -> Iterable[Any]:
-    return connection.execute(f"SELECT {typed(names)} FROM main.{quoted(table)}") if names else ()
 
 
 # ---------------------------------------------------------------- comparison
@@ -96,37 +105,29 @@ class RowDifference:
         return "\n  ".join([f"{self.table}: {counted(self.actual, 'row')}, {other}", *self.examples])
 
 
-def row_differences(
-    expected: Connection, actual: Connection, excused: Excused = lambda _table, _column: False
-) -> list[RowDifference]:
-    """Return the tables of both whose rows differ in the columns that both have, by name. Reads all rows of both.
+def row_difference(
+    expected: Connection, actual: Connection, table: str, was: Content, now: Content, without: Collection[str] = ()
+) -> RowDifference | None:
+    """Compare the rows of a table whose contents differ, in the columns that both databases have; `without` some, folded.
 
-    The ledger and the tables inside of virtual tables are left out, and what is excused.
+    Reads all rows of both, unless they are too many to be held: then those that differ are not shown.
     """
-    before, after = contents(expected, inside=False), contents(actual, inside=False)
-    found: list[RowDifference] = []
-    for table in sorted(before.keys() & after.keys()):
-        if before[table] == after[table] or excused(table, None):
-            continue
-        rows = before[table].rows, after[table].rows
-        wanted, there = _listed(expected, table), {fold(name) for name in _listed(actual, table)}
-        shared = [name for name in wanted if fold(name) in there and not excused(table, name)]
-        if max(rows) > _MOST:
-            # the hashes differ, be it for a column that only one of them has: that is the schema's difference
-            if rows[0] != rows[1] or len(shared) == len(wanted):
-                found.append(RowDifference(table, *rows))
-            continue
-        missing, new = _counter(expected, table, shared), _counter(actual, table, shared)
-        missing, new = missing - new, new - missing
-        if missing or new or rows[0] != rows[1]:
-            key = [name for name, place in wanted.items() if place]
-            examples = _examples(shared, key if set(key) <= set(shared) else [], missing, new)
-            found.append(RowDifference(table, *rows, tuple(examples)))
-    return found
+    wanted, there = _listed(expected, table), {fold(name) for name in _listed(actual, table)}
+    shared = [name for name in wanted if fold(name) in there.difference(without)]
+    if max(was.rows, now.rows) > _MOST:
+        # of a column that only one of them has the schema tells
+        return RowDifference(table, was.rows, now.rows) if was.rows != now.rows or len(shared) == len(wanted) else None
+    missing, new = _counter(expected, table, shared), _counter(actual, table, shared)
+    missing, new = missing - new, new - missing
+    if not missing and not new and was.rows == now.rows:
+        return None
+    key = [name for name, place in wanted.items() if place]
+    examples = _examples(shared, key if set(key) <= set(shared) else [], missing, new)
+    return RowDifference(table, was.rows, now.rows, tuple(examples))
 
 
 def _counter(connection: Connection, table: str, names: Sequence[str]) -> Counter[_Row]:
-    rows = _typed_rows(connection, table, names)
+    rows: Iterable[Any] = connection.execute(f"SELECT {typed(names) or 'NULL, NULL'} FROM main.{quoted(table)}")
     return Counter(tuple(zip(row[::2], row[1::2], strict=True)) for row in rows)
 
 

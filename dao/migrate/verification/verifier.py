@@ -7,27 +7,26 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import attrs
 
 from dao.engine import Connection, transaction
 from dao.errors import CheckFailed, Error, MigrationFailed
-from dao.migrate.copies.rows import row_differences
-from dao.migrate.copies.working_copy import SMALL, WorkingCopies
+from dao.migrate.copies.working_copy import SMALL, WorkingCopies, WorkingCopy
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.run.script import run_script
-from dao.migrate.schema import replay as schema
 from dao.migrate.schema.catalog import column_names, fold
 from dao.migrate.schema.integrity import integrity_problems
 from dao.migrate.schema.usable import Before, check
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Direction, Loss, Step
+from dao.migrate.values import Loss, Step
 from dao.migrate.verification.generate import fill
+from dao.migrate.verification.round_trip import Difference, Law, State, TripFailure, down_and_up
 
 __all__ = ["Stage", "Verification", "verify"]
 
@@ -84,7 +83,7 @@ def verify(
         with WorkingCopies(limit=memory_limit) as copies, opened(existing(database), read_only=True) as source:
             state = ledger.read(source)
             pending = [step.migration for step in to_apply(files, state)]
-            original = copies.copy(source)
+            original = State.of(copies.copy(source), stays=True)
             found += _forwards(copies, original, pending)
             by_id = {migration.id: migration for migration in files}
             found += _backwards(copies, original, [by_id[id] for id in reversed(state.ids)])
@@ -94,21 +93,78 @@ def verify(
 # ---------------------------------------------------------------- stages
 
 
-class _Trial:
-    """One migration on one stage: finds what is wrong with it, and how long that took."""
+def _on_made_databases(copies: WorkingCopies, files: Sequence[Migration], rows: int) -> Iterator[Verification]:
+    here = State.of(copies.copy(), stays=True)
+    for place, migration in enumerate(files):
+        trial = _Trial(copies, migration, "empty")
+        after = trial.there_and_back(here)
+        yield trial.end()
+        if after is None:
+            yield from _not_reached(files[place + 1 :], migration, "empty")
+            return
+        trial = _Trial(copies, migration, "generated rows")
+        trial.on_generated_rows(here, rows)
+        yield trial.end()
+        copies.keep(after.connection)
+        here = after
 
-    def __init__(self, migration: Migration, stage: Stage) -> None:
+
+def _forwards(copies: WorkingCopies, original: State, pending: Sequence[Migration]) -> Iterator[Verification]:
+    here = original
+    for place, migration in enumerate(pending):
+        trial = _Trial(copies, migration, "copy")
+        after = trial.there_and_back(here)
+        yield trial.end()
+        if after is None:
+            yield from _not_reached(pending[place + 1 :], migration, "copy")
+            break
+        copies.keep(original.connection, after.connection)
+        here = after
+    copies.keep(original.connection)
+
+
+def _backwards(copies: WorkingCopies, original: State, applied: Sequence[Migration]) -> Iterator[Verification]:
+    here = original
+    for place, migration in enumerate(applied):
+        trial = _Trial(copies, migration, "copy")
+        before = trial.back_and_there(here)
+        yield trial.end()
+        if before is None:
+            if trial.problems:
+                yield from _not_reached(applied[place + 1 :], migration, "copy")
+            return
+        copies.keep(before.connection)
+        here = before
+
+
+def _not_reached(migrations: Sequence[Migration], failed: Migration, stage: Stage) -> Iterator[Verification]:
+    problem = f"not tried: {failed.id} comes before it here, and fails"
+    for migration in migrations:
+        yield Verification(id=migration.id, stage=stage, problems=(problem,), reversible=migration.reversible)
+
+
+# ---------------------------------------------------------------- one migration on one stage
+
+
+class _Trial:
+    """One migration on one stage: finds what is wrong with it, and how long that took.
+
+    Each script runs in a copy of its own, so that what was before it is still there to compare with.
+    """
+
+    def __init__(self, copies: WorkingCopies, migration: Migration, stage: Stage) -> None:
+        self.copies = copies
         self.migration = migration
-        self.problems: list[str] = []
+        self.problems: list[TripFailure] = []
         self.warnings: list[str] = []
         self.losses: list[str] = []
         self.unfilled: dict[str, str] = {}
-        #: Tables and columns ("" for all) whose values the scripts lose: as declared, or because the migration made them.
-        self.declared: set[tuple[str, str]] = set()
-        self.made: set[tuple[str, str]] = set()
-        #: Differences of the schema, and tables whose rows differ, that are among the problems already.
-        self.told: set[str] = set()
         self._stage: Stage = stage
+        self._law = Law()
+        #: What there was at the beginning, and after each script.
+        self._states: list[State] = []
+        #: Whether it began with the rollback: then what was before the migration is not known.
+        self._backwards = False
         self._begun = time.perf_counter()
 
     def end(self) -> Verification:
@@ -116,7 +172,7 @@ class _Trial:
         return Verification(
             id=self.migration.id,
             stage=self._stage,
-            problems=tuple(dict.fromkeys(self.problems)),
+            problems=tuple(dict.fromkeys(map(str, self.problems))),
             warnings=tuple(dict.fromkeys(self.warnings)),
             losses=tuple(dict.fromkeys(self.losses)),
             unfilled=self.unfilled,
@@ -124,212 +180,120 @@ class _Trial:
             seconds=time.perf_counter() - self._begun,
         )
 
-
-def _on_made_databases(copies: WorkingCopies, files: Sequence[Migration], rows: int) -> Iterator[Verification]:
-    here: Connection = copies.copy()
-    for place, migration in enumerate(files):
-        trial = _Trial(migration, "empty")
-        after = _there_and_back(copies, here, trial)
-        yield trial.end()
-        if after is None:
-            yield from _not_reached(files[place + 1 :], migration, "empty")
-            return
-        trial = _Trial(migration, "generated rows")
-        filled = copies.copy(here)
-        trial.unfilled = fill(filled, rows=rows).unfilled
-        last = _there_and_back(copies, filled, trial)
-        if last is not None and migration.reversible and not trial.problems:
-            _undo_with_new_rows(copies, last, filled, rows, trial)
-        yield trial.end()
-        copies.keep(after)
-        here = after
-
-
-def _forwards(copies: WorkingCopies, original: Connection, pending: Sequence[Migration]) -> Iterator[Verification]:
-    here = original
-    for place, migration in enumerate(pending):
-        trial = _Trial(migration, "copy")
-        after = _there_and_back(copies, here, trial)
-        yield trial.end()
-        copies.keep(original, after)
-        if after is None:
-            yield from _not_reached(pending[place + 1 :], migration, "copy")
-            return
-        here = after
-
-
-def _backwards(copies: WorkingCopies, original: Connection, applied: Sequence[Migration]) -> Iterator[Verification]:
-    here = original
-    for place, migration in enumerate(applied):
-        trial = _Trial(migration, "copy")
-        before = _back_and_there(copies, here, trial)
-        yield trial.end()
-        copies.keep(before)
-        if before is None:
-            if trial.problems:
-                yield from _not_reached(applied[place + 1 :], migration, "copy")
-            return
-        here = before
-
-
-def _not_reached(migrations: Iterable[Migration], failed: Migration, stage: Stage) -> Iterator[Verification]:
-    for migration in migrations:
-        trial = _Trial(migration, stage)
-        trial.problems.append(f"not tried: {failed.id} comes before it here, and fails")
-        yield trial.end()
-
-
-# ---------------------------------------------------------------- the law
-
-
-def _there_and_back(copies: WorkingCopies, before: Connection, trial: _Trial) -> Connection | None:
-    """Apply, roll back and apply again; return the database after the first of these, None if that fails."""
-    after = _applied(copies, before, trial, "apply fails")
-    if after is None or not _can_be_undone(trial):
+    def there_and_back(self, before: State) -> State | None:
+        """Apply, roll back and apply again; return what there is after the first of these, None if that fails."""
+        self._states = [before]
+        after = self._run(Step(migration=self.migration, direction="apply"))
+        if after is not None:
+            self._down_and_up([before, after])
         return after
-    undone = _undone(copies, after, before, trial)
-    if undone is None:
-        return after
-    _compare(before, undone, trial, "after the rollback")
-    again = _applied(copies, undone, trial, "apply after the rollback fails")
-    if again is not None:
-        _compare(after, again, trial, "after the second apply")
-    return after
 
+    def back_and_there(self, after: State) -> State | None:
+        """Roll back and apply again; return what there is after the first of these, None if one fails."""
+        self._states, self._backwards = [after], True
+        return self._states[1] if self._down_and_up([None, after]) else None
 
-def _back_and_there(copies: WorkingCopies, after: Connection, trial: _Trial) -> Connection | None:
-    """Roll back and apply again; return the database after the first of these, None if one fails."""
-    if not _can_be_undone(trial):
-        return None
-    before = _undone(copies, after, None, trial)
-    if before is None:
-        return None
-    again = _applied(copies, before, trial, "apply after the rollback fails")
-    if again is None:
-        return None
-    _compare(after, again, trial, "after rollback and apply", without_made=True)
-    return before
-
-
-def _undo_with_new_rows(copies: WorkingCopies, after: Connection, before: Connection, rows: int, trial: _Trial) -> None:
-    """Roll back when rows were written since: what is in the new tables and columns goes with them."""
-    written = copies.copy(after)
-    trial.unfilled |= fill(written, rows=rows, seed=1).unfilled
-    undone = copies.copy(written)
-    try:
-        _note_losses(trial, "rollback", _run(undone, trial, "rollback", is_end=True), before)
-    except Error as error:
-        trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
-
-
-def _can_be_undone(trial: _Trial) -> bool:
-    migration = trial.migration
-    if migration.reversible:
-        return True
-    why = "has no rollback script" if migration.down is None else "has an empty rollback script"
-    trial.warnings.append(f"irreversible: it {why}")
-    return False
-
-
-# ---------------------------------------------------------------- scripts
-
-
-def _applied(copies: WorkingCopies, source: Connection, trial: _Trial, failing: str) -> Connection | None:
-    copy = copies.copy(source)
-    try:
-        _note_losses(trial, "apply", _run(copy, trial, "apply"), source)
-    except Error as error:
-        trial.problems.append(f"{failing}: {error}")
-        return None
-    return copy
-
-
-def _undone(copies: WorkingCopies, source: Connection, before: Connection | None, trial: _Trial) -> Connection | None:
-    copy = copies.copy(source)
-    try:
-        losses = _run(copy, trial, "rollback")
-    except Error as error:
-        trial.problems.append(f"rollback fails: {error}")
-        return None
-    # without a database of before, what the rollback leaves tells what there was
-    _note_losses(trial, "rollback", losses, copy if before is None else before)
-    return copy
-
-
-def _run(connection: Connection, trial: _Trial, direction: Direction, *, is_end: bool = False) -> tuple[Loss, ...]:
-    """Run a script as a run does, with its checks; return what it lost. What does not hold after it is a problem.
-
-    Raises:
-        Error: It fails; what does not hold at the `is_end` of a run, too.
-    """
-    id, script = trial.migration.id, Step(migration=trial.migration, direction=direction).script
-    before = Before.of(connection, integrity_problems(connection))
-    connection.pragma("foreign_keys", script.foreign_keys)
-    with transaction(connection) if script.transactional else contextlib.nullcontext():
-        ran = run_script(
-            connection,
-            script.text,
-            migration=id,
-            path=script.path,
-            transactional=script.transactional,
-            notice=lambda _text: None,
-        )
-        if connection.in_transaction != script.transactional:
-            did = "ended the run's transaction" if script.transactional else "left a transaction open"
-            raise MigrationFailed(f"{script.path}: the script {did}", migration=id, path=script.path)
+    def on_generated_rows(self, before: State, rows: int) -> None:
+        """Apply, roll back and apply again with so many rows in each table; then roll back when rows were written since."""
+        filled = self.copies.copy(before.connection)
+        self.unfilled = fill(filled, rows=rows).unfilled
+        after = self.there_and_back(State.of(filled, stays=True))
+        if after is None or not self.migration.reversible or self.problems:
+            return
+        written = self.copies.copy(after.connection)
+        self.unfilled |= fill(written, rows=rows, seed=1).unfilled
+        step = Step(migration=self.migration, direction="rollback")
+        written.seed()
         try:
-            check(connection, before, lambda _text: None)
-        except CheckFailed as error:
-            if is_end:
-                raise
-            # a later migration may mend it, so those are tried, too
-            trial.problems.append(f"{direction} is refused: {error}")
-    return ran.losses
+            # what is in the new tables and columns goes with them
+            self._note_losses(step, self._lost(written, step, is_end=True), filled)
+        except Error as error:
+            self.warnings.append(f"the rollback refuses rows that were written since: {error}")
 
+    def _down_and_up(self, states: Sequence[State | None]) -> bool:
+        """Return whether it could be undone and applied again."""
+        if not self.migration.reversible:
+            why = "has no rollback script" if self.migration.down is None else "has an empty rollback script"
+            self.warnings.append(f"irreversible: it {why}")
+        _, again = down_and_up([self.migration], states, self._law, self._run, self._differs)
+        return bool(again)
 
-def _note_losses(trial: _Trial, direction: Direction, losses: Iterable[Loss], before: Connection) -> None:
-    """Note what a script lost, and hold it against what its file declares and what the migration made."""
-    script = Step(migration=trial.migration, direction=direction).script
-    there = column_names(before) if losses else set()
-    for loss in losses:
-        lost = (fold(loss.table), fold(loss.column or ""))
-        made = direction == "rollback" and lost not in there
-        if loss.is_declared(script.allows):
-            trial.declared.add(lost)
-        elif made:
-            trial.made.add(lost)
-        else:
-            trial.problems.append(
-                f"{direction} loses data without saying so: {loss}\n  Mend it, or write `{loss.declaration}` at the top of "
-                f"{script.path.name if script.path else trial.migration.id}"
+    # ------------------------------------------------------------ scripts
+
+    def _run(self, step: Step) -> State | None:
+        """Run a script in a copy of what there is after the one before it; return what there is then, None if it fails."""
+        source = self._states[-1].connection
+        copy = self.copies.copy(source)
+        try:
+            losses = self._lost(copy, step)
+        except Error as error:
+            again = " after the rollback" if step.direction == "apply" and len(self._states) > 1 else ""
+            self._fails(step, f"{step.direction}{again} fails: {error}")
+            return None
+        before = None if self._backwards else self._states[0].connection
+        # without a database of before, what the rollback leaves tells what there was
+        self._note_losses(step, losses, before or copy)
+        self._states.append(State.of(copy, stays=True))
+        return self._states[-1]
+
+    def _lost(self, connection: WorkingCopy, step: Step, *, is_end: bool = False) -> tuple[Loss, ...]:
+        """Run a script as a run does, with its checks; return what it lost. What does not hold after it is a problem.
+
+        Raises:
+            Error: It fails; what does not hold at the `is_end` of a run, too.
+        """
+        script = step.script
+        before = Before.of(connection, integrity_problems(connection))
+        connection.pragma("foreign_keys", script.foreign_keys)
+        with transaction(connection) if script.transactional else contextlib.nullcontext():
+            ran = run_script(
+                connection,
+                script.text,
+                migration=step.id,
+                path=script.path,
+                transactional=script.transactional,
+                notice=lambda _text: None,
             )
-            continue
-        trial.losses.append(f"{direction}: {loss}")
+            if connection.in_transaction != script.transactional:
+                did = "ended the run's transaction" if script.transactional else "left a transaction open"
+                raise MigrationFailed(f"{script.path}: the script {did}", migration=step.id, path=script.path)
+            try:
+                check(connection, before, lambda _text: None)
+            except CheckFailed as error:
+                if is_end:
+                    raise
+                # a later migration may mend it, so those are tried, too
+                self._fails(step, f"{step.direction} is refused: {error}")
+        return ran.losses
 
+    def _note_losses(self, step: Step, losses: Sequence[Loss], before: Connection) -> None:
+        """Note what a script lost, and hold it against what its file declares and what the migration made."""
+        script = step.script
+        there = column_names(before) if losses else set()
+        for loss in losses:
+            is_declared = loss.is_declared(script.allows)
+            made = step.direction == "rollback" and (fold(loss.table), fold(loss.column or "")) not in there
+            if not is_declared and not made:
+                name = script.path.name if script.path else step.id
+                mend = f"Mend it, or write `{loss.declaration}` at the top of {name}"
+                self._fails(step, f"{step.direction} loses data without saying so: {loss}", mend)
+                continue
+            self.losses.append(f"{step.direction}: {loss}")
+            # what the migration made is there again with what it put in; what was written since is not
+            if is_declared or self._backwards:
+                self._law.excuse([loss])
 
-# ---------------------------------------------------------------- comparison
+    # ------------------------------------------------------------ what is wrong
 
+    def _fails(self, step: Step, message: str, *differences: str) -> None:
+        self.problems.append(TripFailure(step.id, step.direction, message, differences))
 
-def _compare(expected: Connection, actual: Connection, trial: _Trial, when: str, *, without_made: bool = False) -> None:
-    """Note what differs in schema and rows, except for what the scripts say that they lose.
-
-    `without_made`: nor for what the migration made and its rollback dropped.
-    """
-    found = [str(difference) for difference in schema.differences(schema.read(expected), schema.read(actual))]
-    # what one comparison finds, the next finds as well
-    if lines := [line for line in found if line not in trial.told]:
-        trial.problems.append("\n  ".join([f"the schema {when} is another", *lines]))
-    allows = trial.migration.allows
-    lost = trial.declared | trial.made if without_made else trial.declared
-
-    def excused(table: str, column: str | None) -> bool:
-        name = fold(table)
-        return allows.loses(table) or (name, fold(column or "")) in lost or name in trial.told
-
-    rows = row_differences(expected, actual, excused)
-    for difference in rows:
-        trial.problems.append("\n  ".join([f"rows {when} are others", *str(difference).split("\n")]))
-    for name in ("user_version", "application_id"):
-        if (value := actual.pragma(name)) != (wanted := expected.pragma(name)):
-            trial.warnings.append(f"PRAGMA {name} is {value} {when}, expected {wanted}")
-    trial.told.update(lines, (fold(difference.table) for difference in rows))
+    def _differs(self, step: Step, found: Difference) -> None:
+        when = "after the rollback" if step.direction == "rollback" else "after the second apply"
+        when = "after rollback and apply" if self._backwards else when
+        if found.schema:
+            self._fails(step, f"the schema {when} is another", *found.schema)
+        for difference in found.rows:
+            self._fails(step, f"rows {when} are others", *str(difference).split("\n"))
+        for name, (expected, actual) in found.header.items():
+            self.warnings.append(f"PRAGMA {name} is {actual} {when}, expected {expected}")

@@ -1,0 +1,141 @@
+"""The law of up, down and up again: each time, schema and rows are what they were when the database was there before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from dao.engine import Connection
+from dao.migrate.copies.rows import Content, RowDifference, contents, row_difference
+from dao.migrate.schema import replay as schema
+from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.model import Schema
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Direction, Loss, Step
+
+__all__ = ["Difference", "Law", "State", "TripFailure", "down_and_up"]
+
+_HEADER = ("user_version", "application_id")
+
+
+@attrs.frozen
+class State:
+    """A database at a moment: its schema, what its tables hold, and numbers of its header, by the names of their pragmas.
+
+    `connection` leads to it for as long as it stays like this. Then rows that differ can be shown, and are compared in the
+    columns that both databases have; without it, tables are compared as a whole.
+    """
+
+    schema: Schema
+    tables: dict[str, Content]
+    header: dict[str, Any]
+    connection: Connection | None
+
+    @classmethod
+    def of(cls, connection: Connection, *, stays: bool) -> State:
+        """Read it, without the ledger. Reads all rows."""
+        return cls(
+            schema.read(connection),
+            contents(connection, inside=False),
+            {name: connection.pragma(name) for name in _HEADER},
+            connection if stays else None,
+        )
+
+
+@attrs.frozen
+class Difference:
+    """In what a database is not what it should be: its schema, line by line; tables, by their rows; its header.
+
+    `header` has what a number there should be and what it is, by the name of its pragma.
+    """
+
+    schema: tuple[str, ...]
+    rows: tuple[RowDifference, ...]
+    header: dict[str, tuple[Any, Any]]
+
+
+@attrs.frozen
+class TripFailure:
+    """What was not right on the way down ("rollback") or up ("apply"): a message, and the differences."""
+
+    id: str
+    direction: Direction
+    message: str
+    differences: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return "\n  ".join([self.message, *self.differences])
+
+
+class Law:
+    """Tells in what a database is not what it was: each difference once, and none in what scripts say that they lose."""
+
+    def __init__(self) -> None:
+        #: Folded names of tables and columns ("" for all) whose values need not come back.
+        self._excused: set[tuple[str, str]] = set()
+        #: Lines on the schema, and names of tables.
+        self._told: set[str] = set()
+
+    def excuse(self, losses: Iterable[Loss]) -> None:
+        """Note what was lost and need not come back."""
+        self._excused |= {(fold(loss.table), fold(loss.column or "")) for loss in losses}
+
+    def excuse_rows(self, tables: Iterable[str]) -> None:
+        """Note tables whose rows need not come back."""
+        self._excused |= {(fold(table), "") for table in tables}
+
+    def difference(self, expected: State, actual: State) -> Difference:
+        """Return in what a database is not what it should be, but for what was told before, or is excused."""
+        lines = [str(found) for found in schema.differences(expected.schema, actual.schema)]
+        lines = [line for line in lines if line not in self._told]
+        rows = [found for table in expected.tables if (found := self._in_rows(table, expected, actual))]
+        self._told.update(lines, (found.table for found in rows))
+        pairs = {name: (value, actual.header[name]) for name, value in expected.header.items()}
+        header = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        return Difference(tuple(lines), tuple(rows), header)
+
+    def _in_rows(self, table: str, expected: State, actual: State) -> RowDifference | None:
+        was, now = expected.tables[table], actual.tables.get(table)
+        excused = {column for of, column in self._excused if of == fold(table)}
+        if now is None or was == now or table in self._told or "" in excused:
+            return None
+        if expected.connection is None or actual.connection is None:
+            return None if excused else RowDifference(table, was.rows, now.rows)
+        return row_difference(expected.connection, actual.connection, table, was, now, without=excused)
+
+
+def down_and_up(
+    applied: Sequence[Migration],
+    states: Sequence[State | None],
+    law: Law,
+    run: Callable[[Step], State | None],
+    differs: Callable[[Step, Difference], object],
+) -> tuple[list[Migration], list[Migration]]:
+    """Roll back migrations, the latest first, and apply them again; return those that were undone, and those applied again.
+
+    `states` has what there was before the first of them, None if that is not known, and after each. `run` runs a step, and
+    returns what there is then, None if it failed; `differs` is told in what that is not what it should be. The way down
+    ends at the first that is irreversible or fails, and the way up begins there.
+    """
+    undone: list[Migration] = []
+    again: list[Migration] = []
+
+    def comes_back(step: Step, expected: State | None) -> bool:
+        state = run(step)
+        law.excuse_rows(step.migration.allows.rows)
+        if state is not None and expected is not None:
+            differs(step, law.difference(expected, state))
+        return state is not None
+
+    for migration, before in zip(reversed(applied), reversed(states[:-1]), strict=True):
+        if not migration.reversible or not comes_back(Step(migration=migration, direction="rollback"), before):
+            break
+        undone.append(migration)
+    begin = len(applied) - len(undone)
+    for migration, after in zip(applied[begin:], states[begin + 1 :], strict=True):
+        if not comes_back(Step(migration=migration, direction="apply"), after):
+            break
+        again.append(migration)
+    return undone, again
