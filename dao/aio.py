@@ -23,13 +23,13 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import apsw
 
 from dao import engine, url
-from dao.engine import Connection, sqlite
+from dao.engine import Connection, reset, sqlite
 from dao.engine.replay import check_seconds, done, run_in_transaction
 from dao.errors import Error, PoolClosed
 from dao.pooling.aio_connection import connect, run
 from dao.pooling.aio_lender import Lender, opened
 from dao.pooling.aio_writer import TaskWriter
-from dao.pooling.lending import AsyncWriting, Health, PoolStats, check_size, reset
+from dao.pooling.lending import AsyncWriting, Health, PoolStats, check_size
 from dao.pooling.loop import event, shielded, within
 
 __all__ = ["Pool", "connect", "run"]

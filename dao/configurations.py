@@ -16,8 +16,8 @@ from typing import Any, TypeVar, overload
 import attrs
 import msgspec
 
-from dao import codec, crud, stored
-from dao.engine import Connection, execute_many, fetch, write
+from dao import codec, stored
+from dao.engine import Connection, execute, execute_many, fetch
 from dao.errors import ConfigurationTypeError
 from dao.records import Configuration
 from dao.rows import CONFIGURATIONS
@@ -33,7 +33,7 @@ _GET_ALL = "SELECT key, value FROM configurations ORDER BY key"
 _GET_PREFIX = "SELECT key, value FROM configurations WHERE key >= $1 AND key < $2 ORDER BY key"
 _EXISTS = "SELECT 1 FROM configurations WHERE key = $1"
 _SET = f"{CONFIGURATIONS.insert} ON CONFLICT (key) DO UPDATE SET value = excluded.value"
-_DELETE = "DELETE FROM configurations WHERE key = $1 RETURNING key"
+_DELETE = "DELETE FROM configurations WHERE key = $1"
 
 _ABSENT = object()
 _AS_TEXT = (datetime, timedelta, Decimal, enum.Enum)
@@ -47,7 +47,7 @@ def set(connection: Connection, key: str, value: object) -> None:
             keys, datetime, timedelta, Decimal, enum members and attrs objects.
         ValueError: The key is empty, a datetime is naive, or a float is not finite.
     """
-    write(connection, _SET, _row(key, value))
+    execute(connection, _SET, _row(key, value))
 
 
 def set_many(connection: Connection, values: Mapping[str, object]) -> None:
@@ -95,13 +95,13 @@ def get_one(connection: Connection, key: str, type: Any = Any) -> Any:
     """
     value = get(connection, key, type, _ABSENT)
     if value is _ABSENT:
-        raise crud.not_found(CONFIGURATIONS, key)
+        raise CONFIGURATIONS.not_found(key)
     return value
 
 
 def get_record(connection: Connection, key: str) -> Configuration | None:
     """Return the setting with its `updated_at`, or None."""
-    return crud.get(connection, CONFIGURATIONS, _GET, (key,))
+    return CONFIGURATIONS.first(fetch(connection, _GET, (key,)))
 
 
 def get_all(connection: Connection, prefix: str = "") -> dict[str, Any]:
@@ -118,7 +118,7 @@ def exists(connection: Connection, key: str) -> bool:
 
 def delete(connection: Connection, key: str) -> bool:
     """Delete a setting. Return whether it was there. Safe to repeat."""
-    return bool(write(connection, _DELETE, (key,)))
+    return bool(execute(connection, _DELETE, (key,)))
 
 
 def _end_of_prefix(prefix: str) -> str | None:

@@ -21,9 +21,9 @@ from dao import codec
 from dao.engine import Connection, fetch
 from dao.errors import InvalidCursor
 from dao.rows import Table
-from dao.stored import Stored
+from dao.stored import Stored, unreadable
 
-__all__ = ["MAX_LIMIT", "Listing", "Page", "bounds"]
+__all__ = ["MAX_LIMIT", "Listing", "Page", "bounds", "by_status"]
 
 #: A page holds from 1 to this many records.
 MAX_LIMIT = 1000
@@ -32,6 +32,7 @@ MAX_LIMIT = 1000
 _BEGINNING, _END = "", "~"
 
 R = TypeVar("R", bound=Stored)
+E = TypeVar("E", bound=enum.StrEnum)
 
 
 @attrs.frozen
@@ -206,6 +207,19 @@ def _count_sql(table: Table[Any], shape: _Shape) -> str:
         conditions.append(f"status IN ({', '.join(f'${next(number)}' for _ in range(shape.statuses))})")
     where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
     return f"SELECT count(*) FROM {table.name}{where}"
+
+
+def by_status(connection: Connection, record: type[R], kind: type[E], counts: str, one: str) -> dict[E, int]:
+    """Return how many rows have each status, from a statement that counts them; `one` finds the key of one with a status.
+
+    Raises:
+        UnreadableRow: Rows have a status that this program does not know.
+    """
+    found: dict[str, int] = dict(fetch(connection, counts))
+    for status in found.keys() - kind._value2member_map_.keys():
+        for key in fetch(connection, one, (status,)):
+            raise unreadable(record, key, "status", status, "which it does not know")
+    return {status: found.get(status.value, 0) for status in kind}
 
 
 def bounds(since: datetime | None, until: datetime | None) -> tuple[str, str]:

@@ -17,11 +17,11 @@ import apsw
 import attrs
 
 from dao import engine, url
-from dao.engine import Connection, sqlite
-from dao.engine.fork import FORKED
+from dao.engine import Connection, reset, sqlite
 from dao.engine.replay import check_seconds, done
+from dao.engine.sqlite.fork import FORKED
 from dao.errors import Error, PoolClosed
-from dao.pooling.lending import CHECK, Health, Lease, Place, PoolStats, Writing, check_size, is_broken, reset, timed_out
+from dao.pooling.lending import CHECK, Health, Lease, Place, PoolStats, Writing, check_size, is_broken, timed_out
 from dao.pooling.writer import Writer, wake_threads
 
 __all__ = ["Health", "Lease", "Pool", "PoolStats"]

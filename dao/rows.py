@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
 
 from dao import codec
+from dao.errors import NotFound
 from dao.fields import members
 from dao.records import Configuration, Session, Task, ToolExecution, Workflow, WorkflowTask
 from dao.stored import Stored, unreadable
@@ -45,6 +46,8 @@ class Table(Generic[R]):
     from_row: Callable[[tuple[Any, ...]], R]
     from_rows: Callable[[Iterable[tuple[Any, ...]]], list[R]]
     to_row: Callable[[R], tuple[Any, ...]]
+    #: The tables that columns refer to, by their id.
+    references: Mapping[str, str]
     #: The columns as SELECT lists them.
     listed: str = attrs.field(init=False)
     #: The INSERT of a row.
@@ -76,8 +79,27 @@ class Table(Generic[R]):
         """Return the columns as a SELECT lists them that joins several tables."""
         return ", ".join(f"{self.name}.{name}" for name in self.columns)
 
+    def first(self, rows: list[tuple[Any, ...]]) -> R | None:
+        """Return the record of the first row, or None if there is none."""
+        return self.from_row(rows[0]) if rows else None
 
-def _table(record: type[R]) -> Table[R]:
+    def found(self, record: R | None, *key: str) -> R:
+        """Return the record with this key, unless there is none.
+
+        Raises:
+            NotFound: There is none.
+        """
+        if record is None:
+            raise self.not_found(*key)
+        return record
+
+    def not_found(self, *key: str) -> NotFound:
+        """Return the error for a key that no row has."""
+        name = key[0] if len(key) == 1 else key
+        return NotFound(f"{self.name}: no row has the key {name!r}", table=self.name, key=name)
+
+
+def _table(record: type[R], **references: str) -> Table[R]:
     fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(record)  # type: ignore[arg-type] # mypy sees no bound of R
     scope: dict[str, Any] = {
         "record_class": record,
@@ -151,6 +173,7 @@ def to_row(record):
         from_row=scope["from_row"],
         from_rows=scope["from_rows"],
         to_row=scope["to_row"],
+        references=references,
     )
 
 
@@ -174,7 +197,7 @@ def _misfit(record: type[Stored], given: object, error: AttributeError) -> NoRet
 
 TASKS = _table(Task)
 WORKFLOWS = _table(Workflow)
-WORKFLOW_TASKS = _table(WorkflowTask)
-TOOL_EXECUTIONS = _table(ToolExecution)
+WORKFLOW_TASKS = _table(WorkflowTask, workflow_id="workflows", task_id="tasks")
+TOOL_EXECUTIONS = _table(ToolExecution, task_id="tasks")
 SESSIONS = _table(Session)
 CONFIGURATIONS = _table(Configuration)

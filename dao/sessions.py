@@ -9,8 +9,9 @@ import warnings
 from datetime import datetime, timedelta
 from typing import Any
 
-from dao import codec, crud
-from dao.engine import Connection, fetch, write
+from dao import codec
+from dao.engine import Connection, execute, fetch
+from dao.engine.batches import in_batches
 from dao.errors import NotFound
 from dao.records import Session
 from dao.rows import SESSIONS
@@ -37,9 +38,8 @@ _HEARTBEAT = """
 UPDATE sessions
 SET    last_heartbeat = CASE WHEN last_heartbeat < $1 THEN $1 ELSE last_heartbeat END
 WHERE  id = $2 AND is_active = 1
-RETURNING id
 """
-_CLOSE = "UPDATE sessions SET is_active = 0 WHERE id = $1 AND is_active = 1 RETURNING id"
+_CLOSE = "UPDATE sessions SET is_active = 0 WHERE id = $1 AND is_active = 1"
 _LIST_ACTIVE = f"SELECT {SESSIONS.listed} FROM sessions WHERE is_active = 1 ORDER BY created_at, id"
 _LIST_ACTIVE_OF_CLIENT = (
     f"SELECT {SESSIONS.listed} FROM sessions WHERE client_id = $1 AND is_active = 1 ORDER BY created_at, id"
@@ -74,7 +74,7 @@ def open(connection: Connection, *, client_id: str, metadata: Any = None, now: d
     """
     moment = codec.now() if now is None else now
     session = Session(client_id=client_id, metadata=metadata, created_at=moment)
-    write(connection, _CREATE, SESSIONS.to_row(session))
+    execute(connection, _CREATE, SESSIONS.to_row(session))
     return session
 
 
@@ -85,18 +85,18 @@ def heartbeat(connection: Connection, id: str, *, now: datetime | None = None) -
         NotFound: No open session has this id. It may have been closed as stale: let the client open another.
     """
     moment = codec.moment_to_text(now)
-    if not write(connection, _HEARTBEAT, (moment, id)):
+    if not execute(connection, _HEARTBEAT, (moment, id)):
         raise NotFound(f"sessions: no open session has the id {id!r}; open a new one", table="sessions", key=id)
 
 
 def close(connection: Connection, id: str) -> bool:
     """Close a session. Return whether it was open. Safe to repeat."""
-    return bool(write(connection, _CLOSE, (id,)))
+    return bool(execute(connection, _CLOSE, (id,)))
 
 
 def get(connection: Connection, id: str) -> Session | None:
     """Return the session with this id, open or closed, or None."""
-    return crud.get(connection, SESSIONS, _GET, (id,))
+    return SESSIONS.first(fetch(connection, _GET, (id,)))
 
 
 def get_one(connection: Connection, id: str) -> Session:
@@ -105,7 +105,7 @@ def get_one(connection: Connection, id: str) -> Session:
     Raises:
         NotFound: There is none.
     """
-    return crud.found(get(connection, id), SESSIONS, id)
+    return SESSIONS.found(get(connection, id), id)
 
 
 def exists(connection: Connection, id: str) -> bool:
@@ -147,7 +147,7 @@ def close_stale(
         DatabaseBusy: Another connection kept it before any was closed.
         ValueError: `batch` is no whole number from 1.
     """
-    return sorted(id for (id,) in crud.in_batches(connection, _CLOSE_STALE, (_cutoff(older_than, now),), batch))
+    return sorted(id for (id,) in in_batches(connection, _CLOSE_STALE, (_cutoff(older_than, now),), batch))
 
 
 def delete_stale(
@@ -157,7 +157,7 @@ def delete_stale(
 
     In batches and with errors as `close_stale`, in no particular order.
     """
-    return sorted(id for (id,) in crud.in_batches(connection, _DELETE_STALE, (_cutoff(older_than, now),), batch))
+    return sorted(id for (id,) in in_batches(connection, _DELETE_STALE, (_cutoff(older_than, now),), batch))
 
 
 def count_active(connection: Connection, *, client_id: str | None = None) -> int:

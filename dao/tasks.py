@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from dao import codec, crud
-from dao.engine import Connection, execute_many, fetch, write
-from dao.listing import Listing, Page
+from dao import codec
+from dao.engine import Connection, change, execute, execute_many, fetch
+from dao.listing import Listing, Page, by_status
 from dao.records import Task, TaskStatus
 from dao.rows import TASKS
 
@@ -29,7 +29,7 @@ __all__ = [
 _CREATE = TASKS.insert
 _GET = f"SELECT {TASKS.listed} FROM tasks WHERE id = $1"
 _EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
-_DELETE = "DELETE FROM tasks WHERE id = $1 RETURNING id"
+_DELETE = "DELETE FROM tasks WHERE id = $1"
 _UPDATE = TASKS.update
 # A task that waits again starts with a clean slate.
 _SET_PENDING = """
@@ -66,7 +66,7 @@ def create(connection: Connection, task: Task) -> None:
     Raises:
         UniqueViolation: A task has this id.
     """
-    write(connection, _CREATE, TASKS.to_row(task))
+    execute(connection, _CREATE, TASKS.to_row(task))
 
 
 def create_many(connection: Connection, tasks: Iterable[Task]) -> None:
@@ -80,7 +80,7 @@ def create_many(connection: Connection, tasks: Iterable[Task]) -> None:
 
 def get(connection: Connection, id: str) -> Task | None:
     """Return the task with this id, or None."""
-    return crud.get(connection, TASKS, _GET, (id,))
+    return TASKS.first(fetch(connection, _GET, (id,)))
 
 
 def get_one(connection: Connection, id: str) -> Task:
@@ -89,7 +89,7 @@ def get_one(connection: Connection, id: str) -> Task:
     Raises:
         NotFound: There is none.
     """
-    return crud.found(get(connection, id), TASKS, id)
+    return TASKS.found(get(connection, id), id)
 
 
 def exists(connection: Connection, id: str) -> bool:
@@ -108,7 +108,7 @@ def update(connection: Connection, task: Task) -> Task:
         StaleRecord: It was changed since: read it again and repeat the change.
     """
     parameters = TASKS.for_update(TASKS.to_row(task))
-    return crud.update(connection, TASKS, _UPDATE, parameters, _GET, (task.id,))
+    return change(connection, TASKS, _UPDATE, parameters, _GET, (task.id,))
 
 
 def set_status(
@@ -122,16 +122,17 @@ def set_status(
     Raises:
         NotFound: There is no such task.
     """
-    text = crud.member(TaskStatus, status)._value_
-    if text == "pending":
-        return crud.update(connection, TASKS, _SET_PENDING, (text, error, id), _GET, (id,))
-    sql = _SET_RUNNING if text == "running" else _SET_FINISHED
-    return crud.update(connection, TASKS, sql, (text, codec.moment_to_text(now), error, id), _GET, (id,))
+    text = TaskStatus(status).value
+    sql, parameters = _SET_PENDING, [text, error, id]
+    if text != "pending":
+        sql = _SET_RUNNING if text == "running" else _SET_FINISHED
+        parameters.insert(1, codec.moment_to_text(now))
+    return change(connection, TASKS, sql, parameters, _GET, (id,))
 
 
 def delete(connection: Connection, id: str) -> bool:
     """Delete a task, its places in workflows and its tool executions. Return whether it was there. Safe to repeat."""
-    return bool(write(connection, _DELETE, (id,)))
+    return bool(execute(connection, _DELETE, (id,)))
 
 
 def find(
@@ -217,4 +218,4 @@ def count_by_status(connection: Connection) -> dict[TaskStatus, int]:
     Raises:
         UnreadableRow: There are some with a status that this program does not know: a newer version wrote them.
     """
-    return crud.count_by_status(connection, Task, TaskStatus, _COUNT_BY_STATUS, _ONE_OF_STATUS)
+    return by_status(connection, Task, TaskStatus, _COUNT_BY_STATUS, _ONE_OF_STATUS)

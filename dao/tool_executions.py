@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 
-from dao import codec, crud
-from dao.engine import Connection, fetch, missing_parent, transaction, write
-from dao.errors import ForeignKeyViolation
+from dao import codec
+from dao.engine import Connection, change, execute, fetch, transaction
+from dao.engine.batches import in_batches
 from dao.listing import Listing, Page, bounds
 from dao.records import ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
@@ -38,7 +38,6 @@ __all__ = [
 _CREATE = TOOL_EXECUTIONS.insert
 _GET = f"SELECT {TOOL_EXECUTIONS.listed} FROM tool_executions WHERE id = $1"
 _EXISTS = "SELECT 1 FROM tool_executions WHERE id = $1"
-_TASK_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 _END = """
 UPDATE tool_executions
 SET    status = $1, output = $2, error = $3, completed_at = $4, duration_ms = $5
@@ -128,11 +127,7 @@ def record(connection: Connection, execution: ToolExecution) -> None:
         UniqueViolation: An execution has this id.
         ForeignKeyViolation: There is no such task.
     """
-    try:
-        write(connection, _CREATE, TOOL_EXECUTIONS.to_row(execution))
-    except ForeignKeyViolation as error:
-        parents = (("task_id", _TASK_EXISTS, execution.task_id),)
-        raise missing_parent(connection, error, "tool_executions", parents) from error.__cause__
+    execute(connection, _CREATE, TOOL_EXECUTIONS.to_row(execution), TOOL_EXECUTIONS)
 
 
 def finish(
@@ -176,7 +171,7 @@ def timeout(
 
 def get(connection: Connection, id: str) -> ToolExecution | None:
     """Return the tool execution with this id, or None."""
-    return crud.get(connection, TOOL_EXECUTIONS, _GET, (id,))
+    return TOOL_EXECUTIONS.first(fetch(connection, _GET, (id,)))
 
 
 def get_one(connection: Connection, id: str) -> ToolExecution:
@@ -185,7 +180,7 @@ def get_one(connection: Connection, id: str) -> ToolExecution:
     Raises:
         NotFound: There is none.
     """
-    return crud.found(get(connection, id), TOOL_EXECUTIONS, id)
+    return TOOL_EXECUTIONS.found(get(connection, id), id)
 
 
 def exists(connection: Connection, id: str) -> bool:
@@ -315,7 +310,7 @@ def delete_before(connection: Connection, moment: datetime, *, batch: int = 1000
         ValueError: The moment is naive, or `batch` is no whole number from 1.
     """
     before = codec.time_to_text(codec.millisecond(moment))
-    return sum(1 for _ in crud.in_batches(connection, _DELETE_BEFORE, (before,), batch))
+    return sum(1 for _ in in_batches(connection, _DELETE_BEFORE, (before,), batch))
 
 
 def _end(
@@ -334,7 +329,8 @@ def _end(
     output_text = None if output is None else codec.plain_json_text(output, "output")
     completed_at, duration = _ended(execution, now)
     parameters = (status._value_, output_text, error, completed_at, duration, execution.id)
-    return crud.update(connection, TOOL_EXECUTIONS, _END, parameters, _GET, (execution.id,), stale="has ended already")
+    key = (execution.id,)
+    return change(connection, TOOL_EXECUTIONS, _END, parameters, _GET, key, stale="has ended already")
 
 
 def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | None]:

@@ -11,9 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from dao import codec, crud
-from dao.engine import Connection, execute_many, fetch, missing_parent, transaction, write
-from dao.errors import ForeignKeyViolation
+from dao import codec
+from dao.engine import Connection, change, execute, execute_many, fetch, transaction
 from dao.records import MAX_INTEGER, Task, Workflow, WorkflowTask
 from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
 
@@ -52,7 +51,7 @@ WHERE  workflow_id = $1 AND sequence >= $2 AND task_id <> $3
 _MOVE = "UPDATE workflow_tasks SET sequence = $1 WHERE workflow_id = $2 AND task_id = $3 RETURNING task_id"
 # the same without RETURNING, for many rows at once
 _PLACE = "UPDATE workflow_tasks SET sequence = $1 WHERE workflow_id = $2 AND task_id = $3"
-_REMOVE = "DELETE FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2 RETURNING task_id"
+_REMOVE = "DELETE FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _TASK_IDS = "SELECT task_id FROM workflow_tasks WHERE workflow_id = $1"
 _COUNT = "SELECT count(*) FROM workflow_tasks WHERE workflow_id = $1"
 _LIST_TASKS = f"""
@@ -69,9 +68,6 @@ JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
 WHERE  workflow_tasks.task_id = $1
 ORDER  BY workflow_tasks.workflow_id
 """
-_WORKFLOW_EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
-_TASK_EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
-
 _TASK_WIDTH = len(TASKS.columns)
 
 
@@ -106,17 +102,13 @@ def add(
             created_at=codec.now() if now is None else now,
         )
         _make_room(connection, workflow_id, task_id, sequence)
-        try:
-            write(connection, _ADD, WORKFLOW_TASKS.to_row(link))
-        except ForeignKeyViolation as error:
-            parents = (("workflow_id", _WORKFLOW_EXISTS, workflow_id), ("task_id", _TASK_EXISTS, task_id))
-            raise missing_parent(connection, error, "workflow_tasks", parents) from error.__cause__
+        execute(connection, _ADD, WORKFLOW_TASKS.to_row(link), WORKFLOW_TASKS)
         return link
 
 
 def get(connection: Connection, workflow_id: str, task_id: str) -> WorkflowTask | None:
     """Return the link that puts the task into the workflow, or None."""
-    return crud.get(connection, WORKFLOW_TASKS, _GET, (workflow_id, task_id))
+    return WORKFLOW_TASKS.first(fetch(connection, _GET, (workflow_id, task_id)))
 
 
 def get_one(connection: Connection, workflow_id: str, task_id: str) -> WorkflowTask:
@@ -125,7 +117,7 @@ def get_one(connection: Connection, workflow_id: str, task_id: str) -> WorkflowT
     Raises:
         NotFound: The workflow does not have this task.
     """
-    return crud.found(get(connection, workflow_id, task_id), WORKFLOW_TASKS, (workflow_id, task_id))
+    return WORKFLOW_TASKS.found(get(connection, workflow_id, task_id), workflow_id, task_id)
 
 
 def exists(connection: Connection, workflow_id: str, task_id: str) -> bool:
@@ -135,7 +127,7 @@ def exists(connection: Connection, workflow_id: str, task_id: str) -> bool:
 
 def remove(connection: Connection, workflow_id: str, task_id: str) -> bool:
     """Take a task out of a workflow; both stay. Return whether it was in. Safe to repeat."""
-    return bool(write(connection, _REMOVE, (workflow_id, task_id)))
+    return bool(execute(connection, _REMOVE, (workflow_id, task_id)))
 
 
 def move(connection: Connection, workflow_id: str, task_id: str, *, sequence: int) -> WorkflowTask:
@@ -152,7 +144,7 @@ def move(connection: Connection, workflow_id: str, task_id: str, *, sequence: in
     with transaction(connection):
         _make_room(connection, workflow_id, task_id, sequence)
         key = (workflow_id, task_id)
-        return crud.update(connection, WORKFLOW_TASKS, _MOVE, (sequence, *key), _GET, key)
+        return change(connection, WORKFLOW_TASKS, _MOVE, (sequence, *key), _GET, key)
 
 
 def reorder(connection: Connection, workflow_id: str, task_ids: Sequence[str]) -> None:
@@ -198,4 +190,4 @@ def _make_room(connection: Connection, workflow_id: str, task_id: str, sequence:
             raise ValueError(
                 f"no room in workflow {workflow_id!r}: a task has the last sequence, {MAX_INTEGER}; reorder it"
             )
-        write(connection, _MAKE_ROOM, (workflow_id, sequence, task_id))
+        execute(connection, _MAKE_ROOM, (workflow_id, sequence, task_id))

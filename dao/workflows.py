@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from dao import crud
-from dao.engine import Connection, execute_many, fetch, write
-from dao.listing import Listing, Page
+from dao.engine import Connection, change, execute, execute_many, fetch
+from dao.listing import Listing, Page, by_status
 from dao.records import Workflow, WorkflowStatus
 from dao.rows import WORKFLOWS
 
@@ -29,7 +28,7 @@ __all__ = [
 _CREATE = WORKFLOWS.insert
 _GET = f"SELECT {WORKFLOWS.listed} FROM workflows WHERE id = $1"
 _EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
-_DELETE = "DELETE FROM workflows WHERE id = $1 RETURNING id"
+_DELETE = "DELETE FROM workflows WHERE id = $1"
 _UPDATE = WORKFLOWS.update
 _SET_STATUS = "UPDATE workflows SET status = $1 WHERE id = $2 RETURNING id"
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM workflows GROUP BY status"
@@ -44,7 +43,7 @@ def create(connection: Connection, workflow: Workflow) -> None:
     Raises:
         UniqueViolation: A workflow has this id.
     """
-    write(connection, _CREATE, WORKFLOWS.to_row(workflow))
+    execute(connection, _CREATE, WORKFLOWS.to_row(workflow))
 
 
 def create_many(connection: Connection, workflows: Iterable[Workflow]) -> None:
@@ -58,7 +57,7 @@ def create_many(connection: Connection, workflows: Iterable[Workflow]) -> None:
 
 def get(connection: Connection, id: str) -> Workflow | None:
     """Return the workflow with this id, or None."""
-    return crud.get(connection, WORKFLOWS, _GET, (id,))
+    return WORKFLOWS.first(fetch(connection, _GET, (id,)))
 
 
 def get_one(connection: Connection, id: str) -> Workflow:
@@ -67,7 +66,7 @@ def get_one(connection: Connection, id: str) -> Workflow:
     Raises:
         NotFound: There is none.
     """
-    return crud.found(get(connection, id), WORKFLOWS, id)
+    return WORKFLOWS.found(get(connection, id), id)
 
 
 def exists(connection: Connection, id: str) -> bool:
@@ -85,7 +84,7 @@ def update(connection: Connection, workflow: Workflow) -> Workflow:
         StaleRecord: It was changed since: read it again and repeat the change.
     """
     parameters = WORKFLOWS.for_update(WORKFLOWS.to_row(workflow))
-    return crud.update(connection, WORKFLOWS, _UPDATE, parameters, _GET, (workflow.id,))
+    return change(connection, WORKFLOWS, _UPDATE, parameters, _GET, (workflow.id,))
 
 
 def set_status(connection: Connection, id: str, status: WorkflowStatus | str) -> Workflow:
@@ -94,12 +93,13 @@ def set_status(connection: Connection, id: str, status: WorkflowStatus | str) ->
     Raises:
         NotFound: There is no such workflow.
     """
-    return crud.update(connection, WORKFLOWS, _SET_STATUS, (crud.member(WorkflowStatus, status).value, id), _GET, (id,))
+    parameters = (WorkflowStatus(status).value, id)
+    return change(connection, WORKFLOWS, _SET_STATUS, parameters, _GET, (id,))
 
 
 def delete(connection: Connection, id: str) -> bool:
     """Delete a workflow and its links; its tasks stay. Return whether it was there. Safe to repeat."""
-    return bool(write(connection, _DELETE, (id,)))
+    return bool(execute(connection, _DELETE, (id,)))
 
 
 def find(
@@ -172,4 +172,4 @@ def count_by_status(connection: Connection) -> dict[WorkflowStatus, int]:
     Raises:
         UnreadableRow: There are some with a status that this program does not know: a newer version wrote them.
     """
-    return crud.count_by_status(connection, Workflow, WorkflowStatus, _COUNT_BY_STATUS, _ONE_OF_STATUS)
+    return by_status(connection, Workflow, WorkflowStatus, _COUNT_BY_STATUS, _ONE_OF_STATUS)

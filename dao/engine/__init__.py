@@ -1,48 +1,92 @@
 """What the table modules ask of a connection: run a statement, run several as one, translate what goes wrong.
 
-The one place that knows which engine a connection belongs to. Today that is SQLite.
+The functions here are the same for every engine; where engines differ they ask the engine's module, which they find by the
+connection's type. `_Engine` is what such a module offers.
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Callable, Iterable, Sequence
-from types import CoroutineType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import apsw
 
-from dao.engine import fork, sqlite
-from dao.engine.not_utf8 import unreadable_text
-from dao.errors import (
-    DatabaseBusy,
-    ForeignKeyViolation,
-    OperationalError,
-    SchemaOutOfDate,
-)
+from dao.engine import sqlite
+from dao.errors import Error, StaleRecord
+from dao.rows import Table
+from dao.stored import Stored
 from dao.url import DatabaseURL, parse
 
 __all__ = [
+    "ENGINES",
     "Connection",
+    "DriverError",
+    "change",
     "connect",
+    "execute",
     "execute_many",
     "fetch",
-    "fetch_changed",
-    "forget",
+    "in_transaction",
+    "interrupt",
     "is_connection",
-    "missing_parent",
     "not_a_connection",
     "probe",
+    "reset",
     "transaction",
-    "use_defaults",
-    "write",
 ]
 
-T = TypeVar("T")
-
 Connection = apsw.Connection
+#: The base of what a driver raises.
+DriverError = apsw.Error
 Row = tuple[Any, ...]
+R = TypeVar("R", bound=Stored)
+
+
+class _Engine(Protocol):
+    """The module of an engine. Its functions raise what the driver raises, and `translated` makes errors of ours of that."""
+
+    def is_usable(self, connection: Any) -> bool: ...
+    def is_idle(self, connection: Any) -> bool: ...
+    def in_transaction(self, connection: Any) -> bool: ...
+    def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
+    def execute_many(self, connection: Any, sql: str, rows: Iterable[Row]) -> None: ...
+    def change(
+        self,
+        connection: Any,
+        table: Table[R],
+        change_sql: str,
+        row: Sequence[Any],
+        read_sql: str,
+        key: tuple[str, ...],
+    ) -> R | None: ...
+    def begin(self, connection: Any, *, nested: bool) -> None: ...
+    def commit(self, connection: Any, *, nested: bool) -> None: ...
+    def roll_back(self, connection: Any, *, nested: bool) -> None: ...
+    def translated(
+        self,
+        error: Exception,
+        connection: Any,
+        sql: str,
+        parameters: Sequence[Any],
+        *,
+        commits: bool,
+        table: Table[Any] | None,
+    ) -> Error | None: ...
+    def reset(self, connection: Any) -> bool: ...
+    def interrupt(self, connection: Any) -> None: ...
+    def probe(self, connection: Any, url: DatabaseURL, deadline: float) -> bool: ...
+
+
+#: The engine of each type of connection.
+ENGINES: dict[type, _Engine] = {Connection: sqlite}
+
+
+def _engine(connection: object) -> _Engine:
+    for kind in type(connection).__mro__:
+        if kind in ENGINES:
+            return ENGINES[kind]
+    raise not_a_connection(connection)
 
 
 def connect(url: str | DatabaseURL) -> Connection:
@@ -66,180 +110,9 @@ def connect(url: str | DatabaseURL) -> Connection:
     return sqlite.open_connection(parse(url))
 
 
-def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-    """Run one statement to its end and return its rows.
-
-    Raises:
-        Error: What the caller can act on; anything else comes as the driver raised it.
-    """
-    try:
-        return connection.execute(sql, parameters).fetchall()
-    except UnicodeDecodeError as error:
-        raise unreadable_text(connection, sql, parameters) from error
-    except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection)
-
-
-def write(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
-    """Run one statement that changes rows to its end and return its rows; outside of a transaction it is one.
-
-    Raises:
-        CommitUnknown: It was one, and met an I/O error.
-        Error: As `fetch`; then nothing was changed.
-    """
-    alone = True
-    try:
-        alone = not connection.in_transaction
-        changing = connection.execute(sql, parameters)
-        return changing.fetchall()
-    except UnicodeDecodeError as error:
-        if alone:
-            _abandon(connection, changing)
-        raise unreadable_text(connection, sql, parameters) from error
-    except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, commits=alone)
-
-
-def fetch_changed(
-    connection: Connection,
-    change: str,
-    parameters: Sequence[Any],
-    read: str,
-    key: Sequence[Any],
-    judge: Callable[[bool, list[Row]], T],
-) -> T:
-    """Change a row, read it as its triggers left it, and return what `judge` makes of it, in one transaction.
-
-    `change` has a RETURNING. `judge` is told whether that gave a row, and the rows of `read`; what it raises undoes the
-    change. If nothing was changed, what is read may be newer than that.
-
-    Raises:
-        CommitUnknown: The commit met an I/O error.
-        Error: As `fetch`; then nothing was changed.
-    """
-    # a statement of the caller's that is not at its end yet holds a transaction, too
-    try:
-        joins = connection.in_transaction or connection.txn_state() != apsw.SQLITE_TXN_NONE
-    except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection)
-    if joins:
-        with transaction(connection):
-            return judge(bool(fetch(connection, change, parameters)), fetch(connection, read, key))
-    try:
-        # A statement has made all its changes when it gives its first row (sqlite.org/lang_returning.html), and commits
-        # after its last. What runs in between is in its transaction, which costs a tenth less than one with BEGIN and COMMIT.
-        # The cursor is held before it runs: one that is dropped, as by a Ctrl-C that comes as `execute` returns, commits.
-        changing = connection.cursor()
-        try:
-            changing.execute(change, parameters)
-            changed = changing.fetchone() is not None
-            judged = judge(changed, fetch(connection, read, key))
-        except BaseException:
-            if connection.txn_state() != apsw.SQLITE_TXN_NONE:
-                _abandon(connection, changing)
-            raise
-        try:
-            changing.fetchall()
-        except apsw.Error as error:
-            _raise(error, connection, commits=True)
-    except apsw.Error as error:
-        _raise(error, connection)
-    return judged
-
-
-def _abandon(connection: Connection, changing: apsw.Cursor) -> None:
-    # it would commit whatever else is done with it, but for being interrupted
-    connection.interrupt()
-    with contextlib.suppress(apsw.InterruptError):
-        changing.fetchall()
-
-
-def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
-    """Run one statement for each of the rows, all in one transaction.
-
-    Raises:
-        CommitUnknown: The commit met an I/O error.
-        Error: As `fetch`; then none of the rows was written.
-    """
-    with transaction(connection):
-        try:
-            connection.executemany(sql, rows)
-        except apsw.Error as error:
-            _raise(error, connection)
-
-
-def probe(connection: Connection, url: DatabaseURL, deadline: float) -> bool:
-    """Read the database from its file, not from the cache. Return whether another connection holds the write lock.
-
-    Raises:
-        DatabaseBusy: It could not even be read until the deadline, a moment of the monotonic clock.
-        OperationalError: The file is damaged, or no longer the one that was opened.
-    """
-    sqlite.check_in_place(connection)
-    connection.release_memory()
-    try:
-        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(url, deadline))
-        fetch(connection, "SELECT 1 FROM (SELECT count(*) FROM sqlite_schema)")
-        if connection.readonly("main"):
-            return False
-        sqlite.set_busy_timeout(connection, 0)
-        try:
-            with transaction(connection):
-                return False
-        except DatabaseBusy:
-            return True
-    finally:
-        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(url))
-
-
-# what SQLite says of a statement for another schema than it finds
-_LACKING = re.compile(
-    r"no such (table|column)|table .* has no column named|ON CONFLICT clause does not match", re.DOTALL
-)
-
-
-# what it says of what the statement does not name itself, but something in the schema does
-_BROKEN = re.compile(r"no such table: main\.|no such column: (new|old)\.|foreign key mismatch", re.IGNORECASE)
-
-
-def _raise(error: Exception, connection: Connection, *, commits: bool = False) -> NoReturn:
-    if not isinstance(error, apsw.Error):
-        if is_connection(connection):
-            raise error
-        raise not_a_connection(connection) from error
-    fork.check(connection)
-    _hold_if_lost(connection)
-    unknown = sqlite.unknown_outcome(error, connection) if commits else None
-    translated = unknown or sqlite.translate(error, connection)
-    name = sqlite.file_of(connection) or "the database in memory"
-    if translated is None and _BROKEN.match(str(error)):
-        translated = OperationalError(
-            f"{name}: {error}, which a view, trigger or foreign key of its schema refers to: `dao status` names it; mend it in a "
-            "migration"
-        )
-    if translated is None and _LACKING.match(str(error)):
-        translated = SchemaOutOfDate(
-            f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`; if nothing is pending, "
-            "`dao status` says what is broken"
-        )
-    if translated is None:
-        raise error
-    raise translated from error
-
-
 def is_connection(given: object) -> bool:
     """Return whether it is a connection that can be used here and now, and no asynchronous one outside of its thread."""
-    if not isinstance(given, Connection):
-        return False
-    try:
-        state: object = given.in_transaction
-    except apsw.Error:
-        return True
-    except RuntimeError:  # no event loop is running, or not its own
-        return False
-    if isinstance(state, CoroutineType):
-        state.close()
-    return isinstance(state, bool)
+    return any(isinstance(given, kind) and engine.is_usable(given) for kind, engine in ENGINES.items())
 
 
 def not_a_connection(given: object) -> TypeError:
@@ -256,45 +129,109 @@ def not_a_connection(given: object) -> TypeError:
     return TypeError(f"expected a connection, got {name}: {advice}")
 
 
-def missing_parent(
-    connection: Connection, error: ForeignKeyViolation, table: str, references: Iterable[tuple[str, str, Any]]
-) -> ForeignKeyViolation:
-    """Return the violation with its names: SQLite reports a foreign key by nothing but its kind.
+# ---------------------------------------------------------------- statements
 
-    `references` gives, for each foreign key of the row, its column, a statement that finds the parent, and the value.
+
+def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    """Run a statement to its end and return its rows. One that changes some, too, belongs in a `transaction`.
+
+    Raises:
+        Error: What the caller can act on; anything else comes as the driver raised it.
     """
-    for column, find, value in references:
-        if value is not None and not fetch(connection, find, (value,)):
-            return ForeignKeyViolation(
-                f"{table}: {column} refers to {value!r}, which does not exist",
-                table=table,
-                columns=[column],
-                constraint=f"{table}_{column}_fkey",
-            )
-    return error
+    try:
+        return connection.execute(sql, parameters).fetchall()
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection, sql, parameters)
+
+
+def execute(connection: Connection, sql: str, parameters: Sequence[Any] = (), table: Table[Any] | None = None) -> int:
+    """Run a statement that changes rows and gives none, and return how many it changed; alone, it is a transaction.
+
+    The violation of a foreign key has its names if `parameters` are a row of a `table`.
+
+    Raises:
+        CommitUnknown: It was alone, and met an I/O error.
+        Error: As `fetch`; then nothing was changed.
+    """
+    alone = True
+    try:
+        engine = _engine(connection)
+        alone = not engine.in_transaction(connection)
+        return engine.execute(connection, sql, parameters)
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection, sql, parameters, commits=alone, table=table)
+
+
+def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
+    """Run one statement for each of the rows, all in one transaction.
+
+    Raises:
+        CommitUnknown: The commit met an I/O error.
+        Error: As `fetch`; then none of the rows was written.
+    """
+    with transaction(connection):
+        try:
+            _engine(connection).execute_many(connection, sql, rows)
+        except Exception as error:  # noqa: BLE001 - raised again
+            _raise(error, connection)
+
+
+def change(
+    connection: Connection,
+    table: Table[R],
+    change_sql: str,
+    row: Sequence[Any],
+    read_sql: str,
+    key: tuple[str, ...],
+    *,
+    stale: str = "has changed since it was read: read it again and repeat the change",
+) -> R:
+    """Change a row and return the record of it as its triggers left it, in one transaction.
+
+    `change_sql` has a RETURNING. What it changed is undone if the row cannot be read, or is not there any more.
+
+    Raises:
+        NotFound: No row has the key.
+        StaleRecord: The row is there, and the change passed it by.
+        CommitUnknown: The commit met an I/O error.
+        Error: As `fetch`; then nothing was changed.
+    """
+    engine = _engine(connection)
+    try:
+        if engine.is_idle(connection):
+            record = engine.change(connection, table, change_sql, row, read_sql, key)
+            if record is not None:
+                return record
+            # the row may have come after it was looked for: once more, with nobody in between
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection, read_sql, key)
+    with transaction(connection):
+        changed = fetch(connection, change_sql, row)
+        record = table.found(table.first(fetch(connection, read_sql, key)), *key)
+    if changed:
+        return record
+    name = key[0] if len(key) == 1 else key
+    raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
+
+
+def _raise(
+    error: Exception,
+    connection: Connection,
+    sql: str = "",
+    parameters: Sequence[Any] = (),
+    *,
+    commits: bool = False,
+    table: Table[Any] | None = None,
+) -> NoReturn:
+    if not is_connection(connection):
+        raise not_a_connection(connection) from error
+    known = _engine(connection).translated(error, connection, sql, parameters, commits=commits, table=table)
+    if known is None:
+        raise error
+    raise known from error
 
 
 # ---------------------------------------------------------------- transactions
-
-# The connections whose outermost `transaction` is open, and those of them whose transaction SQLite has rolled back.
-_open: set[Connection] = set()
-_lost: set[Connection] = set()
-
-
-def forget(connection: Connection) -> None:
-    """Forget the transaction of a connection, which is ended otherwise than by its block."""
-    _open.discard(connection)
-    _lost.discard(connection)
-
-
-def _hold_if_lost(connection: Connection) -> None:
-    """If SQLite has rolled back our transaction, begin one that will be rolled back too.
-
-    Without it, whoever swallows the error would commit each statement that follows, one by one.
-    """
-    if connection in _open and not connection.in_transaction:
-        _lost.add(connection)
-        connection.execute("BEGIN")
 
 
 class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
@@ -317,25 +254,24 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     """
 
     # A slotted class: @contextmanager costs a microsecond more.
-    __slots__ = ("_connection", "_nested")
+    __slots__ = ("_connection", "_engine", "_nested")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def __enter__(self) -> Connection:
         connection = self._connection
-        if not isinstance(connection, Connection) or (connection.is_async and not is_connection(connection)):
+        self._engine = engine = _engine(connection)
+        if not engine.is_usable(connection):
             raise not_a_connection(connection)
-        self._nested = connection.in_transaction
+        self._nested = engine.in_transaction(connection)
         try:
-            connection.execute("SAVEPOINT dao" if self._nested else "BEGIN IMMEDIATE")
-            if not self._nested:
-                _open.add(connection)
+            engine.begin(connection, nested=self._nested)
         except BaseException as error:
             # an interruption may come when it has begun
             if not self._nested:
-                self._undo()
-            if isinstance(error, apsw.Error):
+                engine.roll_back(connection, nested=False)
+            if isinstance(error, Exception):
                 _raise(error, connection)
             raise
         return connection
@@ -343,59 +279,45 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        connection = self._connection
+        connection, engine, nested = self._connection, self._engine, self._nested
         if kind is not None:
-            self._undo()
+            engine.roll_back(connection, nested=nested)
             return
-        if connection in _lost:
-            self._undo()
-            raise OperationalError(
-                "SQLite rolled this transaction back after an error in it, and nothing of it was committed: let such an "
-                "error leave the block, then repeat all of it"
-            )
-        if not connection.in_transaction:
-            self._undo()
-            raise OperationalError(
-                "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
-                "both to dao.transaction"
-            )
         try:
-            connection.execute("RELEASE dao" if self._nested else "COMMIT")
+            engine.commit(connection, nested=nested)
         except BaseException as error:
-            self._undo()
-            if isinstance(error, apsw.Error):
-                _raise(error, connection, commits=not self._nested)
+            engine.roll_back(connection, nested=nested)
+            if isinstance(error, Exception):
+                _raise(error, connection, commits=not nested)
             raise
-        if not self._nested:
-            _open.discard(connection)
-
-    def _undo(self) -> None:
-        connection = self._connection
-        if fork.is_inherited(connection):
-            return  # the transaction is the parent's
-        if not self._nested:
-            forget(connection)
-            # SQLite may have rolled back by itself: sqlite.org/lang_transaction.html, section 3
-            if connection.in_transaction:
-                self._roll_back("ROLLBACK")
-            return
-        _hold_if_lost(connection)
-        if connection not in _lost and connection.in_transaction:
-            self._roll_back("ROLLBACK TO dao; RELEASE dao")
-            _hold_if_lost(connection)
-
-    def _roll_back(self, sql: str) -> None:
-        connection = self._connection
-        try:
-            connection.execute(sql)
-        except apsw.Error as error:
-            # one that fails ends the transaction all the same: what is left to undo, the next who opens the file undoes;
-            # there is no such savepoint if an interruption came as it had been released
-            if connection.in_transaction and not isinstance(error, apsw.SQLError):
-                raise
 
 
-def use_defaults(connection: Connection) -> None:
-    """Set a connection of ours to SQLite's defaults where other people's scripts rely on them: "text" is a string too."""
-    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
-    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)
+def in_transaction(connection: Connection) -> bool:
+    """Return whether a transaction is open on the connection, whoever began it."""
+    return _engine(connection).in_transaction(connection)
+
+
+# ---------------------------------------------------------------- pools
+
+
+def reset(connection: Connection) -> bool:
+    """Roll back what was left open, and return whether the connection can be lent again."""
+    return _engine(connection).reset(connection)
+
+
+def interrupt(connection: Connection) -> None:
+    """Interrupt the statement that is running; nothing happens if none is, or if the connection is closed."""
+    _engine(connection).interrupt(connection)
+
+
+def probe(connection: Connection, url: DatabaseURL, deadline: float) -> bool:
+    """Read the database from its file, not from the cache. Return whether another connection holds the write lock.
+
+    Raises:
+        DatabaseBusy: It could not even be read until the deadline, a moment of the monotonic clock.
+        OperationalError: The file is damaged, or no longer the one that was opened.
+    """
+    try:
+        return _engine(connection).probe(connection, url, deadline)
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from dao.engine import Connection, not_a_connection, transaction
+from dao.engine import Connection, in_transaction, not_a_connection, transaction
 from dao.errors import ConnectionBusy, DatabaseBusy
 
 __all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
@@ -113,10 +114,8 @@ def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: A
         except ConnectionBusy:
             raise
         except DatabaseBusy:
-            import random  # noqa: PLC0415 - takes 2 ms, which who need not wait saves
-
             pause = random.uniform(0, wait)  # noqa: S311 - jitter, no secret
-            if where.in_transaction or time.monotonic() + pause >= end:
+            if in_transaction(where) or time.monotonic() + pause >= end:
                 raise
             time.sleep(pause)
             if where.is_interrupted:

@@ -11,8 +11,9 @@ import apsw
 import attrs
 
 from dao import url
-from dao.engine import Connection, connect, is_connection, not_a_connection, sqlite, transaction, use_defaults
-from dao.engine import files as database_file
+from dao.engine import Connection, connect, is_connection, not_a_connection, sqlite, transaction
+from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import use_defaults
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
 from dao.migrate import processes as lock
 from dao.migrate.schema import catalog

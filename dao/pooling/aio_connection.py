@@ -16,9 +16,10 @@ import apsw
 import apsw.aio
 
 from dao import url
-from dao.engine import Connection, fork, sqlite
-from dao.engine import files as database_file
+from dao.engine import Connection, sqlite
 from dao.engine.replay import done
+from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import fork
 from dao.errors import OperationalError
 from dao.pooling.lending import warn_unclosed
 from dao.pooling.loop import is_asyncio, running, shielded, within

@@ -13,11 +13,12 @@ from typing import Any
 import apsw
 
 from dao import url
-from dao.engine.fork import FORKED
+from dao.engine import reset
+from dao.engine.sqlite.fork import FORKED
 from dao.errors import PoolClosed
 from dao.pooling.aio_connection import abandon, connect
 from dao.pooling.aio_writer import TaskWriter
-from dao.pooling.lending import is_broken, reset, timed_out, warn_unclosed
+from dao.pooling.lending import is_broken, timed_out, warn_unclosed
 from dao.pooling.loop import Event, event, is_over, running, shielded, within
 
 __all__ = ["Lender", "Place", "opened"]

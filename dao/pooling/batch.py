@@ -13,7 +13,6 @@ from typing import Any
 
 import apsw
 
-from dao import engine
 from dao.engine import Connection, sqlite
 from dao.engine.replay import done
 from dao.errors import CommitUnknown, Error, ForeignKeyViolation, OperationalError
@@ -101,7 +100,7 @@ class Line:
     def begin(self) -> None:
         """Begin the transaction of a batch."""
         self._execute("BEGIN IMMEDIATE")
-        engine._open.add(self.connection)
+        sqlite.note_begun(self.connection)
 
     def run(self, call: Call) -> bool:
         """Run one function in its savepoint. Return whether the transaction is still there.
@@ -119,7 +118,7 @@ class Line:
         guard.calling = False
         if guard.cursors:
             guard.close_cursors()
-        if connection in engine._lost or not connection.in_transaction:
+        if sqlite.is_lost(connection) or not connection.in_transaction:
             return False
         if call.error is None and connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             call.error = ForeignKeyViolation(
@@ -151,7 +150,7 @@ class Line:
             if unknown := sqlite.unknown_outcome(error, self.connection):
                 raise unknown from error
             raise
-        engine._open.discard(self.connection)
+        sqlite.forget(self.connection)
         return self.connection.txn_state() == apsw.SQLITE_TXN_NONE
 
     def interrupt(self) -> None:
@@ -161,7 +160,7 @@ class Line:
 
     def close(self) -> None:
         """Close the connection; a transaction that is open is undone."""
-        engine.forget(self.connection)
+        sqlite.forget(self.connection)
         try:
             self.connection.close(True)
         except apsw.Error as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 import warnings
@@ -12,11 +11,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-import apsw
 import attrs
 
 from dao import url
-from dao.engine import Connection, forget
+from dao.engine import Connection, DriverError
 from dao.errors import DatabaseBusy, OperationalError, PoolTimeout, ReadOnlyDatabase
 
 __all__ = [
@@ -29,18 +27,12 @@ __all__ = [
     "Writing",
     "check_size",
     "is_broken",
-    "reset",
     "timed_out",
     "warn_unclosed",
 ]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-log = logging.getLogger("dao.pool")
-
-_NO_TRANSACTION = apsw.SQLITE_TXN_NONE
-
 
 #: How often those who wait look for places that were lost, in seconds.
 CHECK = 1.0
@@ -192,21 +184,7 @@ def is_broken(error: BaseException | None) -> bool:
     """Return whether an error that left a block may be the connection's own, rather than the statement's or the row's."""
     if isinstance(error, DatabaseBusy | ReadOnlyDatabase):
         return False
-    return isinstance(error, OperationalError | apsw.Error)
-
-
-def reset(connection: Connection) -> bool:
-    """Roll back what was left open, and return whether the connection can be lent again."""
-    try:
-        if connection.in_transaction:
-            log.warning("pool: a connection came back in a transaction; it was rolled back")
-            forget(connection)
-            connection.execute("ROLLBACK")
-        # A cursor that was not read to its end holds a snapshot: the next user would see the past, and could not write.
-        # A database in memory is its connection, and cannot be replaced.
-        return connection.txn_state() == _NO_TRANSACTION or not connection.filename
-    except apsw.Error:
-        return False
+    return isinstance(error, OperationalError | DriverError)
 
 
 def warn_unclosed(path: str) -> None:

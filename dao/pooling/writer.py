@@ -31,7 +31,7 @@ from typing import Any
 import apsw
 
 from dao import engine, url
-from dao.engine.fork import FORKED
+from dao.engine.sqlite.fork import FORKED
 from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
 from dao.pooling.batch import Call, Line, failure
 from dao.pooling.lending import CHECK

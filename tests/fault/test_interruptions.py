@@ -24,7 +24,7 @@ from tests.folders import query
 PATIENCE = 30.0
 
 # An exception between `open` and its `with` leaves the file to the garbage collector, which closes it, and warns. Opening a
-# database reads one such file: see `dao.engine.files`.
+# database reads one such file: see `dao.engine.sqlite.files`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*name='/proc/self/fdinfo")
 
 
@@ -174,7 +174,7 @@ def test_write_interrupted_at_any_moment_stores_what_was_told(path, times):
 
     def insert(connection: apsw.Connection, text: str) -> None:
         assert alone.acquire(blocking=False)
-        engine.write(connection, "INSERT INTO notes VALUES ($1)", (text,))
+        engine.execute(connection, "INSERT INTO notes VALUES ($1)", (text,))
         alone.release()
 
     def work() -> None:
@@ -214,7 +214,7 @@ def test_ctrl_c_at_any_moment_loses_nothing(monkeypatch, path, way, times):
     alone = threading.Lock()
 
     def insert(connection: apsw.Connection) -> None:
-        engine.write(connection, "INSERT INTO notes VALUES (lower(hex(randomblob(16))))")
+        engine.execute(connection, "INSERT INTO notes VALUES (lower(hex(randomblob(16))))")
 
     def insert_alone(connection: apsw.Connection) -> None:
         assert alone.acquire(blocking=False)

@@ -184,7 +184,7 @@ def test_busy_timeout_bounds_the_wait(monkeypatch, url, locked, query, seconds):
         waits.append(pause)
         clock.now += pause
 
-    monkeypatch.setattr(sqlite, "time", types.SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    monkeypatch.setattr(sqlite.opening, "time", types.SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
     with opened(url + query) as connection, pytest.raises(dao.DatabaseBusy):
         engine.fetch(connection, "BEGIN IMMEDIATE")
     assert clock.now == pytest.approx(seconds)

@@ -237,7 +237,10 @@ def test_translate_check_constraint_every_one_of_the_schema_has_its_table_and_co
     found = [(table, name) for table, sql in tables for name in re.findall(r"CONSTRAINT (\w+)\s+CHECK", sql)]
     assert len(found) > 40
     for table, name in found:
-        owner, columns = sqlite._checked_columns(connection, name)
+        error = apsw.ConstraintError(f"CHECK constraint failed: {name}")
+        error.extendedresult = apsw.SQLITE_CONSTRAINT_CHECK
+        violation = sqlite.translate(error, connection)
+        owner, columns = violation.table, violation.columns
         assert owner == table
         assert name.startswith(f"{table}_{columns[0]}") or name == "tool_executions_completed_at_when_finished"
         assert len(columns) == (2 if name == "tool_executions_completed_at_when_finished" else 1)

@@ -15,6 +15,7 @@ import pytest
 
 import dao
 from dao import Task, engine, tasks
+from dao.rows import TASKS
 
 
 class Stop(Exception):
@@ -545,7 +546,7 @@ def test_run_in_transaction_with_a_pool_takes_one_connection_for_all_attempts(ur
 # ---------------------------------------------------------------- a change and a look at it
 
 RENAME = "UPDATE tasks SET title = $1 WHERE id = $2 RETURNING id"
-READ = "SELECT title, updated_at FROM tasks WHERE id = $1"
+READ = f"SELECT {TASKS.listed} FROM tasks WHERE id = $1"
 BROKEN = "SELECT json(title) FROM tasks WHERE id = $1"  # a title is no JSON
 
 
@@ -558,25 +559,24 @@ def journal(request, connection, other) -> str:
     return mode
 
 
-def rename(connection: apsw.Connection, title: str, *, read: str = READ, change: str = RENAME) -> tuple[bool, list]:
-    """Rename the task "1" and return whether it was there, and what was read of it."""
-    return engine.fetch_changed(connection, change, (title, "1"), read, ("1",), lambda changed, rows: (changed, rows))
+def rename(connection: apsw.Connection, title: str, *, read: str = READ, change: str = RENAME) -> Task:
+    """Rename the task "1" and return it as it is then."""
+    return engine.change(connection, TASKS, change, (title, "1"), read, ("1",))
 
 
-def test_fetch_changed_reads_what_the_trigger_left_and_commits(url, connection, journal):
+def test_change_reads_what_the_trigger_left_and_commits(url, connection, journal):
     """The second statement sees the change and the trigger's, and both are there for others afterwards."""
     add(connection, "a", id="1")
-    before = tasks.get_one(connection, "1").updated_at
-    changed, [(title, updated_at)] = rename(connection, "b")
-    assert changed
-    assert (title, updated_at > dao.codec.time_to_text(before)) == ("b", True)
+    before = tasks.get_one(connection, "1")
+    renamed = rename(connection, "b")
+    assert (renamed.title, renamed.updated_at > before.updated_at) == ("b", True)
     assert not connection.in_transaction
     assert connection.txn_state() == apsw.SQLITE_TXN_NONE
     with contextlib.closing(apsw.Connection(connection.filename)) as another:
         assert titles(another) == "b"
 
 
-def test_fetch_changed_nobody_writes_in_between(connection, other):
+def test_change_nobody_writes_in_between(connection, other):
     """What is read is what was changed, not what another made of it: it holds the lock until it has read."""
     add(connection, "a", id="1")
     tried = []
@@ -595,8 +595,8 @@ def test_fetch_changed_nobody_writes_in_between(connection, other):
 
 
 @pytest.mark.parametrize("kind", [Stop, KeyboardInterrupt])
-def test_fetch_changed_exception_before_its_end_undoes_the_change(connection, journal, kind):
-    """If the row cannot be read or is refused, or somebody presses Ctrl-C then, nothing was changed; the connection goes on."""
+def test_change_exception_before_its_end_undoes_the_change(connection, journal, kind):
+    """If the row cannot be read, or somebody presses Ctrl-C then, nothing was changed; the connection goes on."""
     add(connection, "a", id="1")
 
     def fail(_cursor: object, sql: str, _bindings: object) -> bool:
@@ -604,22 +604,16 @@ def test_fetch_changed_exception_before_its_end_undoes_the_change(connection, jo
             raise kind("enough")
         return True
 
-    def refuse(*_: object) -> None:
-        raise kind("enough")
-
     connection.exec_trace = fail
     with pytest.raises(kind, match="enough"):
         rename(connection, "b")
     connection.exec_trace = None
     assert titles(connection) == "a"
-    with pytest.raises(kind, match="enough"):
-        engine.fetch_changed(connection, RENAME, ("b", "1"), READ, ("1",), refuse)
-    assert titles(connection) == "a"
     assert not connection.in_transaction
     assert tasks.set_status(connection, "1", "running").title == "a"
 
 
-def test_fetch_changed_error_of_the_database_undoes_the_change(connection, other):
+def test_change_error_of_the_database_undoes_the_change(connection, other):
     """Likewise if the error is SQLite's own; inside a transaction what came before it stays, if that is wanted."""
     add(connection, "a", id="1")
     with pytest.raises(apsw.SQLError, match="malformed JSON"):
@@ -632,15 +626,18 @@ def test_fetch_changed_error_of_the_database_undoes_the_change(connection, other
     assert titles(other) == "ac"
 
 
-def test_fetch_changed_no_row_gives_nothing(connection):
-    """Without a row nothing is read; a row that the change passed by is read all the same."""
-    assert rename(connection, "b") == (False, [])
+def test_change_no_row_or_one_that_is_passed_by_is_refused(connection):
+    """Without a row it was not found; a row that the change passed by is stale, and stays as it is."""
+    with pytest.raises(dao.NotFound):
+        rename(connection, "b")
     add(connection, "a", id="1")
-    changed, [(title, _)] = rename(connection, "b", change=RENAME.replace("WHERE", "WHERE 0 AND"))
-    assert (changed, title) == (False, "a")
+    with pytest.raises(dao.StaleRecord):
+        rename(connection, "b", change=RENAME.replace("WHERE", "WHERE 0 AND"))
+    assert titles(connection) == "a"
+    assert not connection.in_transaction
 
 
-def test_fetch_changed_locked_database_is_busy(connection, other):
+def test_change_locked_database_is_busy(connection, other):
     """While another writes, the change is refused as that of a transaction is."""
     add(connection, "a", id="1")
     with dao.transaction(connection), pytest.raises(dao.DatabaseBusy):
@@ -648,7 +645,7 @@ def test_fetch_changed_locked_database_is_busy(connection, other):
     assert titles(other) == "a"
 
 
-def test_fetch_changed_busy_at_the_commit_changes_nothing(connection, journal, url):
+def test_change_busy_at_the_commit_changes_nothing(connection, journal, url):
     """In rollback-journal mode a reader can keep the commit back: then nothing is changed, and it says so."""
     add(connection, "a", id="1")
     connection.set_busy_timeout(0)
@@ -663,7 +660,7 @@ def test_fetch_changed_busy_at_the_commit_changes_nothing(connection, journal, u
     assert titles(connection) == ("a" if journal == "delete" else "b")
 
 
-def test_fetch_changed_beside_a_statement_that_is_not_at_its_end_does_not_pretend(connection, other):
+def test_change_beside_a_statement_that_is_not_at_its_end_does_not_pretend(connection, other):
     """A write of the caller's that is not at its end could still undo the change: it is refused, rather than lost later."""
     add(connection, "a", id="1")
     half = connection.execute("UPDATE tasks SET title = 'half' WHERE id = '1' RETURNING id")
@@ -673,7 +670,7 @@ def test_fetch_changed_beside_a_statement_that_is_not_at_its_end_does_not_preten
     assert titles(connection) == titles(other) == "a"
 
 
-def test_fetch_changed_failure_leaves_the_callers_cursors_alone(connection):
+def test_change_failure_leaves_the_callers_cursors_alone(connection):
     """Somebody who reads on, in a loop of his own, reads to the end, whatever fails in between."""
     for name in "abc":
         add(connection, name, **({"id": "1"} if name == "a" else {}))

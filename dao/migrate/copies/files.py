@@ -20,8 +20,9 @@ import apsw
 import attrs
 
 from dao import url
-from dao.engine import Connection, fork, is_connection, not_a_connection, sqlite
-from dao.engine import files as database_file
+from dao.engine import Connection, is_connection, not_a_connection, sqlite
+from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import fork
 from dao.errors import CommitUnknown, DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate.copies.held import hold, write_all
 from dao.migrate.copies.rows import contents

@@ -17,7 +17,7 @@ import attrs
 
 from dao import url
 from dao.engine import Connection, sqlite, transaction
-from dao.engine import files as database_file
+from dao.engine.sqlite import files as database_file
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies.files import (
     PAGES,

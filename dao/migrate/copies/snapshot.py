@@ -21,7 +21,7 @@ from urllib.parse import quote
 import apsw
 
 from dao.engine import Connection
-from dao.engine.files import is_there
+from dao.engine.sqlite.files import is_there
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate.copies.files import (
     ID,

@@ -18,8 +18,9 @@ from typing import Any
 import apsw
 
 from dao import url
-from dao.engine import Connection, sqlite, use_defaults
-from dao.engine import files as database_file
+from dao.engine import Connection, sqlite
+from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import use_defaults
 from dao.migrate.copies.files import copy_into, new_file, require_room, size_of
 from dao.migrate.copies.held import hold
 from dao.migrate.values import Copying

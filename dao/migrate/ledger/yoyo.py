@@ -25,7 +25,8 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table, get_migration_hash
 
 from dao import url
-from dao.engine import sqlite, use_defaults
+from dao.engine import sqlite
+from dao.engine.sqlite import use_defaults
 from dao.errors import MigrationError
 from dao.migrate.database import keeping_mode
 from dao.migrate.schema.catalog import table_names

@@ -10,7 +10,8 @@ from __future__ import annotations
 import apsw
 
 from dao import errors
-from dao.engine import Connection, connect, use_defaults
+from dao.engine import Connection, connect
+from dao.engine.sqlite import use_defaults
 from dao.migrate.copies.files import copy_into
 from dao.migrate.linting.schema import Schema, read
 from dao.migrate.linting.seen import TEMPORARY, Event, Failure, Statement, Subject

@@ -15,7 +15,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection, sqlite
-from dao.engine import files as database_file
+from dao.engine.sqlite import files as database_file
 from dao.errors import (
     CheckFailed,
     CommitUnknown,

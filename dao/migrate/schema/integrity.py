@@ -11,7 +11,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.engine import files as database_file
+from dao.engine.sqlite import files as database_file
 from dao.errors import DatabaseCorrupt, visible
 from dao.migrate.schema.catalog import foreign_keys, quoted, table_names
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import apsw
 import attrs
 
-from dao.engine import Connection, connect, use_defaults
+from dao.engine import Connection, connect
+from dao.engine.sqlite import use_defaults
 from dao.errors import MigrationError
 from dao.migrate.schema.catalog import Definition, column_names, definitions, fold
 from dao.migrate.schema.model import Schema, differences

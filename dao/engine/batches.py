@@ -1,0 +1,45 @@
+"""Changes of many rows, a batch at a time, so that others can write in between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dao.engine import Connection, fetch, in_transaction, transaction
+from dao.errors import DatabaseBusy
+from dao.records import MAX_INTEGER
+
+__all__ = ["in_batches"]
+
+# About as long as other connections wait between two tries for the lock: without it they would hardly ever find it free.
+_PAUSE = 0.005
+
+
+def in_batches(connection: Connection, sql: str, parameters: Sequence[Any], batch: int) -> Iterator[tuple[Any, ...]]:
+    """Yield what a statement returns that changes so many rows at the most, again and again until it finds no more.
+
+    Each time is a transaction of its own; in one of the caller's it is a part of that. If another connection keeps the lock
+    for too long meanwhile, what is left is left to the next call.
+
+    Raises:
+        DatabaseBusy: So it did at the first time.
+        ValueError: `batch` is no whole number from 1.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= MAX_INTEGER:
+        raise ValueError(f"batch must be a whole number from 1, got {batch!r}")
+    begun = False
+    while True:
+        try:
+            with transaction(connection):
+                rows = fetch(connection, sql, (*parameters, batch))
+        except DatabaseBusy:
+            if not begun or in_transaction(connection):
+                raise
+            return
+        yield from rows
+        if len(rows) < batch:
+            return
+        begun = True
+        if not in_transaction(connection):
+            time.sleep(_PAUSE)

@@ -1,0 +1,239 @@
+"""Open a SQLite database and set its connection up: settings, busy timeout, WAL.
+
+apsw brings its own SQLite. A second SQLite library on the same file in this process (Python's `sqlite3`, or even a
+plain `open()` of the file) would drop this one's locks and lose commits: sqlite.org/howtocorrupt.html, 2.2 and 2.2.1.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable
+
+import apsw
+import attrs
+
+from dao.engine.sqlite import files, fork
+from dao.engine.sqlite.errors import file_of, translate
+from dao.errors import OperationalError, UnsupportedEngine
+from dao.url import DatabaseURL
+
+__all__ = [
+    "BUSY_TIMEOUT",
+    "STATEMENT_CACHE",
+    "absolute",
+    "busy_timeout",
+    "check_exists",
+    "check_in_place",
+    "check_version",
+    "configure",
+    "connection_arguments",
+    "open_connection",
+    "set_busy_timeout",
+    "use_defaults",
+]
+
+#: How long a connection waits for a lock, in milliseconds, unless its URL says otherwise.
+BUSY_TIMEOUT = 5_000
+
+# 3.7.0 to 3.51.2 can corrupt a WAL database: sqlite.org/wal.html#walresetbug
+_FIRST_TRUSTED = (3, 51, 3)
+
+_JOURNAL_SIZE_LIMIT = 64 * 1024 * 1024
+#: How many prepared statements a connection keeps: apsw's own 100 are fewer than the shapes of `find`.
+STATEMENT_CACHE = 256
+_OPEN_FLAGS = {
+    "ro": apsw.SQLITE_OPEN_READONLY,
+    "rw": apsw.SQLITE_OPEN_READWRITE,
+    "rwc": apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE,
+}
+
+
+# ---------------------------------------------------------------- open
+
+
+def open_connection(url: DatabaseURL) -> apsw.Connection:
+    """Open the database that the URL names and set the connection up.
+
+    Raises:
+        OperationalError: It cannot be opened; the message says why, and `DatabaseCorrupt`, `DatabaseBusy` and
+            `ReadOnlyDatabase` are the kinds that a program may act on.
+        UnsupportedEngine: This SQLite has the WAL-reset bug.
+    """
+    check_version()
+    try:
+        connection = apsw.Connection(*connection_arguments(url), statementcachesize=STATEMENT_CACHE)
+    except (apsw.CantOpenError, apsw.IOError) as error:
+        raise files.not_opened(url.path, url.mode) from error
+    try:
+        configure(connection, url)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_version() -> None:
+    """Refuse a SQLite that can corrupt a database in WAL mode.
+
+    Raises:
+        UnsupportedEngine: This one can.
+    """
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")[:3]) < _FIRST_TRUSTED:
+        raise UnsupportedEngine(
+            f"apsw was built against SQLite {version}, which can corrupt a database in WAL mode "
+            "(sqlite.org/wal.html#walresetbug): install apsw's own wheel (pip install --only-binary apsw apsw)"
+        )
+
+
+def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
+    """Return what `apsw.Connection` takes: the file's real path and the open flags.
+
+    Raises:
+        OperationalError: The file was open when this process was forked.
+    """
+    if url.is_memory:
+        return url.path, _OPEN_FLAGS[url.mode or "rwc"]
+    path = absolute(url).path
+    fork.check_file(path)
+    # a link that is put there now would lead to another file than the one whose neighbours are looked for
+    return path, _OPEN_FLAGS[url.mode or "rwc"] | apsw.SQLITE_OPEN_NOFOLLOW
+
+
+def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
+    """Set a new connection up: busy timeout, WAL, synchronous NORMAL, foreign keys, defensive.
+
+    With `journal_mode=keep` neither the mode is set nor, in another than WAL, what is not safe there: synchronous NORMAL.
+
+    Raises:
+        OperationalError: As `open_connection`.
+    """
+    set_busy_timeout(connection, busy_timeout(url))
+    for option, value in (
+        (apsw.SQLITE_DBCONFIG_DQS_DDL, 0),
+        (apsw.SQLITE_DBCONFIG_DQS_DML, 0),
+        (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
+        (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
+        (apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0 if url.foreign_keys is False else 1),
+        # Else a statement is prepared anew whenever a value is bound that its plan could depend on: LIMIT, a column that
+        # a partial index is for, after ANALYZE any of an index. That costs a page of 50 a third of its time, and plans
+        # would vary by value. The price: no index for LIKE and GLOB with a parameter, which no statement of ours has.
+        (apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1),
+    ):
+        connection.config(option, value)
+    try:
+        if not connection.readonly("main"):
+            files.check_name(file_of(connection))
+            # with synchronous as SQLite has it, FULL: a power loss in the middle of the switch could damage a file with rows
+            # under NORMAL, and that a file is empty is not known for as long as another program may fill it
+            _use_wal(connection, url)
+        if url.journal_mode != "keep" or connection.pragma("journal_mode") == "wal":
+            connection.pragma("synchronous", url.synchronous or "normal")
+        elif url.synchronous:
+            connection.pragma("synchronous", url.synchronous)
+        connection.pragma("journal_size_limit", _JOURNAL_SIZE_LIMIT)
+        if url.cache_size is not None:
+            connection.pragma("cache_size", url.cache_size)
+    except apsw.Error as error:
+        translated = translate(error, connection)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
+    # The switch needs the file to itself and ignores the busy handler: look first, and retry.
+    if url.is_memory or url.journal_mode == "keep" or connection.pragma("journal_mode") == "wal":
+        return
+    deadline = time.monotonic() + busy_timeout(url) / 1000
+    while True:
+        try:
+            connection.pragma("journal_mode", "wal")
+            return
+        except apsw.BusyError:
+            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter, no secret
+            if time.monotonic() >= deadline or connection.is_interrupted:
+                raise
+
+
+def busy_timeout(url: DatabaseURL, deadline: float = math.inf) -> int:
+    """Return how many milliseconds a connection waits for a lock, at the most until a moment of the monotonic clock."""
+    normal = BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout
+    return int(min(normal, max(0.0, (deadline - time.monotonic()) * 1000)))
+
+
+def set_busy_timeout(
+    connection: apsw.Connection, milliseconds: int, waiting: Callable[[float], object] | None = None
+) -> None:
+    """Make the connection wait up to so many milliseconds for another's lock.
+
+    SQLite's own handler sleeps in fixed steps of up to 100 ms. Random waits of 0.2 to 5 ms, and up to 20 as the wait lasts, gave
+    four writing processes 0.9 to 1.0 of the throughput and a worst wait of 40 ms instead of 130. Up to 1.2 ms would make
+    that 25, and the throughput 0.8: who asks too often takes the processor from who writes.
+
+    `waiting` is called now and then with the seconds waited so far.
+    """
+    ours = weakref.ref(connection)
+    started = 0.0
+
+    def handler(count: int) -> bool:
+        nonlocal started
+        moment = time.monotonic()
+        if count == 0:
+            started = moment
+        waited = moment - started
+        connection = ours()
+        left = milliseconds / 1000 - waited
+        if left <= 0 or connection is None or connection.is_interrupted:
+            return False
+        if waiting is not None:
+            waiting(waited)
+        time.sleep(min(random.uniform(0.0002, 0.005) * min(1 + count / 100, 4), left))  # noqa: S311 - jitter, no secret
+        return True
+
+    connection.set_busy_handler(handler)
+
+
+def absolute(url: DatabaseURL) -> DatabaseURL:
+    """Return a URL of the same file by its real path, which a change of the working folder or of a link leaves as it is.
+
+    It is the one name of a database for all that is beside the file: SQLite's own `-wal` is there, not beside a link.
+    """
+    return url if url.is_memory else attrs.evolve(url, path=os.path.realpath(url.path))
+
+
+def check_exists(url: DatabaseURL) -> None:
+    """Refuse a database that is not there: to open it would make it.
+
+    Raises:
+        OperationalError: It is not.
+    """
+    if not url.is_memory and not files.is_there(url.path):
+        raise OperationalError(f"{url.path} does not exist: restore it, or make it with `dao migrate`")
+
+
+def check_in_place(connection: apsw.Connection) -> None:
+    """Refuse a database whose file was deleted, moved or replaced under the connection: what it writes is lost.
+
+    Raises:
+        OperationalError: It was.
+    """
+    import ctypes  # noqa: PLC0415 - takes 4 ms, and only health checks need it
+
+    moved = ctypes.c_int(0)
+    connection.file_control("main", apsw.SQLITE_FCNTL_HAS_MOVED, ctypes.addressof(moved))
+    if moved.value:
+        raise OperationalError(
+            f"{file_of(connection)} was deleted, moved or replaced while it was open: what is written now is lost; "
+            "close all connections to it"
+        )
+
+
+def use_defaults(connection: apsw.Connection) -> None:
+    """Set a connection of ours to SQLite's defaults where other people's scripts rely on them: "text" is a string too."""
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)
