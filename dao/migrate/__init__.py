@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dao.migrate.scripts.new import new
     from dao.migrate.values import (
         SNAPSHOTS,
+        Committed,
         Created,
         Difference,
         Drifted,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SNAPSHOTS",
+    "Committed",
     "Comparison",
     "Created",
     "Deed",
@@ -126,6 +128,7 @@ _NAMES = {
     "scripts.new": ("new",),
     "values": (
         "SNAPSHOTS",
+        "Committed",
         "Created",
         "Difference",
         "Drifted",

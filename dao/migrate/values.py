@@ -17,6 +17,7 @@ from dao.text import counted
 
 __all__ = [
     "SNAPSHOTS",
+    "Committed",
     "Copying",
     "Created",
     "Difference",
@@ -71,9 +72,21 @@ class Notice:
 
 @attrs.frozen
 class Finished:
-    """A script is done. It counts once the run is committed."""
+    """A script is done. It counts once it is `Committed`."""
 
     result: Result
+
+
+@attrs.frozen
+class Committed:
+    """A transaction of the run is committed and stays, with the migrations of these `ids`, in order.
+
+    It had the write lock for so many `seconds`, in which no other connection could write. A script that does not run in a
+    transaction is committed as it goes; then the `seconds` are those that it took.
+    """
+
+    ids: tuple[str, ...]
+    seconds: float
 
 
 @attrs.frozen
@@ -116,7 +129,7 @@ class Drifted:
     unknown: str | None = None
 
 
-Event = Started | Notice | Finished | Waiting | Created | Snapshotted | Removed | Drifted
+Event = Started | Notice | Finished | Committed | Waiting | Created | Snapshotted | Removed | Drifted
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]
 

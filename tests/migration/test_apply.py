@@ -86,9 +86,11 @@ def test_apply_events_tell_what_happens_in_order(url, tmp_path):
         "Finished",
         "Started",
         "Finished",
+        "Committed",
     ]
     assert [event.step.id for event in events if isinstance(event, migrate.Started)] == ["1_a", "2_b"]
     assert [event.result for event in events if isinstance(event, migrate.Finished)] == results
+    assert (events[-1].ids, events[-1].seconds > 0) == (("1_a", "2_b"), True)
 
 
 # ---------------------------------------------------------------- to, steps, each

@@ -21,7 +21,7 @@ from dao.migrate.rehearsal.observation import look
 from dao.migrate.rehearsal.round_trip import Content, content, there_and_back
 from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
 from dao.migrate.run.guard import Guard
-from dao.migrate.run.runner import _first_batch
+from dao.migrate.run.runner import parts
 from dao.migrate.schema.integrity import integrity_problems
 from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.directives import Allowance
@@ -145,11 +145,11 @@ def _on_copy(
     times: list[Times] = []
     contents: list[Content] = [content(copy)] if round_trip else []
     state = look(copy)
-    batch: list[Step] = []
+    batch: Sequence[Step] = ()
     guard = Guard(copy)
     for place, step in enumerate(todo):
         if step not in batch:
-            batch, guard = _first_batch(todo[place:], each=False) or [step], Guard(copy)
+            batch, guard = parts(todo[place:])[0].steps, Guard(copy)
             before = Before.of(copy, integrity_problems(copy)) if len(batch) > 1 else None
         since = None if step is batch[0] else before  # it finds and times that itself
         one, state, taken, guard = rehearse_step(

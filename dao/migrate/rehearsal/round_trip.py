@@ -21,7 +21,7 @@ from dao.migrate.run.runner import run
 from dao.migrate.schema import replay as schema
 from dao.migrate.schema.model import Schema
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Event, Result, Step
+from dao.migrate.values import Committed, Event, Result, Step
 from dao.text import counted
 
 __all__ = ["Content", "content", "there_and_back"]
@@ -105,13 +105,17 @@ class _Trip:
     ) -> bool:
         self.copy.seed()
         try:
-            (result,) = run(self.copy, self.files, decide, allow_data_loss=allow_data_loss, report=self.tell)
+            (result,) = run(self.copy, self.files, decide, allow_data_loss=allow_data_loss, report=self._report)
         except (MigrationFailed, CheckFailed) as error:
             error.committed = None  # it was a copy
             self.failures.append(TripFailure(step.id, direction, f"{_verb(direction)} fails: {error}"))
             return False
         self._excuse(step, result)
         return True
+
+    def _report(self, event: Event) -> None:
+        if not isinstance(event, Committed):  # to the copy
+            self.tell(event)
 
     def _excuse(self, step: Step, result: Result) -> None:
         """Note the tables that need not come back: the pair says that it loses something of them."""

@@ -27,13 +27,13 @@ from dao.migrate.rehearsal.observation import (
     successors,
 )
 from dao.migrate.run.guard import Guard
-from dao.migrate.run.runner import _first_batch, run
+from dao.migrate.run.runner import parts, run
 from dao.migrate.run.script import run_script
 from dao.migrate.schema.integrity import Unusable, Violation
 from dao.migrate.schema.session import of_run
 from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Event, Finished, Notice, Result, Started, Step
+from dao.migrate.values import Committed, Event, Finished, Notice, Result, Started, Step
 
 __all__ = ["Times", "longest_hold", "rehearse_step"]
 
@@ -94,15 +94,13 @@ class Times:
 def longest_hold(todo: Sequence[Step], times: Sequence[Times]) -> float:
     """Return how long a run of these would hold the write lock: the longest of its transactions, in seconds."""
     longest = 0.0
-    while todo:
+    for part in parts(todo):
+        batch, times = times[: len(part.steps)], times[len(part.steps) :]
         # a script that is in no transaction holds the lock for no longer than it runs
-        number = len(_first_batch(todo, each=False))
-        batch = times[: number or 1]
         held = sum(one.script for one in batch)
-        if number:
+        if part.transactional:
             held += batch[0].before + batch[-1].checks + sum(one.commit for one in batch)
         longest = max(longest, held)
-        todo, times = todo[len(batch) :], times[len(batch) :]
     return longest
 
 
@@ -232,6 +230,8 @@ class _Rehearsing:
             self.copy.set_commit_hook(None)
 
     def _report(self, event: Event) -> None:
+        if isinstance(event, Committed):  # to the copy
+            return
         if isinstance(event, Notice):
             if event.text in self.notices:
                 return

@@ -7,9 +7,9 @@ neither an error nor kill -9 leaves a half-applied schema or a stale lock.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import apsw
 import attrs
@@ -26,9 +26,10 @@ from dao.errors import (
     MigrationFailed,
     ReadOnlyDatabase,
 )
+from dao.migrate.copies import snapshot
+from dao.migrate.copies.files import open_file
 from dao.migrate.database import exclusive
-from dao.migrate.ledger import drift
-from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.drift import Found
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer, ended
@@ -42,6 +43,7 @@ from dao.migrate.schema.usable import Before, check
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import (
+    Committed,
     Drifted,
     Finished,
     Loss,
@@ -49,16 +51,44 @@ from dao.migrate.values import (
     Removed,
     Report,
     Result,
+    Snapshot,
     Snapshotted,
     Started,
     Step,
     tell_done,
 )
 
-if TYPE_CHECKING:
-    from dao.migrate.values import Snapshot
+__all__ = ["Part", "parts", "run"]
 
-__all__ = ["run"]
+
+@attrs.frozen
+class Part:
+    """Steps of a run that share a transaction, or a single one that runs outside of any; never empty."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def transactional(self) -> bool:
+        """Whether it is a transaction."""
+        return self.steps[0].script.transactional
+
+    @property
+    def foreign_keys(self) -> bool:
+        """Whether foreign keys are enforced in it, which can be set between two transactions only."""
+        return self.steps[0].script.foreign_keys
+
+
+def parts(steps: Sequence[Step], *, each: bool = False) -> list[Part]:
+    """Return the steps in the parts that a run commits one after the other, in order.
+
+    Neighbours share one, but with `each`; and but for those that cannot run in a transaction, or want foreign keys enforced.
+    """
+
+    def place(numbered: tuple[int, Step]) -> int:
+        number, step = numbered
+        return number if each or step.script.foreign_keys or not step.script.transactional else -1
+
+    return [Part(tuple(step for _, step in part)) for _, part in itertools.groupby(enumerate(steps), place)]
 
 
 def run(
@@ -79,9 +109,8 @@ def run(
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
 
-    All in one transaction, or with `each` every script in its own. A script that cannot run in a transaction, or wants
-    foreign keys enforced, runs alone; what stands before it is committed first. `prepare` may change the database before
-    the first of them, in the run's transaction, which all must share then. What is lost between the beginning and the end of
+    They run in `parts`, of which each is committed as a whole. `prepare` may change the database before the first script, in the
+    run's transaction, which all must share then. What is lost between the beginning and the end of
     a transaction is refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came before, in
     other runs. With `snapshots`, one of a file that holds rows is taken before anything changes, and so many are kept.
 
@@ -103,132 +132,261 @@ def run(
     """
     if connection.readonly("main"):
         raise ReadOnlyDatabase(database_file.why_read_only(connection))
-    tell: Report = report or (lambda _event: None)
-    results: list[Result] = []
-    todo: list[Step] | None = None
-    enforced = False
-    allowed = Allowance.of(allow_loss)
-    found = told = Found()
     # before the lock is taken: it reads the whole file
     problems = integrity_problems(connection) if before is None else before.problems
     with session.of_run(connection), contextlib.ExitStack() as until_done:
-        while todo is None or todo:
-            connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, enforced)
-            alone: Step | None = None
-            with _saying_what_stays(results), exclusive(connection):
-                writer = Writer(connection)
-                state = writer.before
-                _refuse_interference(results, state)
-                todo = list(decide(state)) if todo is None else _still_due(todo, state)
-                if prepare is not None:
-                    _refuse_parts(todo)
-                if todo and todo[0].script.foreign_keys != enforced:
-                    # that can be set between two transactions only
-                    enforced = not enforced
-                    continue
-                if snapshots and (todo or prepare) and sqlite.file_of(connection) and holds_rows(connection):
-                    tell(Snapshotted(until_done.enter_context(_snapshot(connection, state, tell, keep=snapshots))))
-                    snapshots = 0
-                batch = _first_batch(todo, each=each)
-                clean = prepare is None and drift.is_clean(connection, state)
-                there = before or Before.of(connection, problems)
-                watching = guard or Guard(connection)
-                world = _World(
-                    migrations, state, watching, allow_data_loss, allowed, allow_broken, clean, there, settled=settled
-                )
-                if prepare is not None:
-                    prepare()
-                    prepare = None
-                if batch:
-                    done = [_run_inside(connection, step, world, tell) for step in batch]
-                    done = _with_losses(batch, done, world)
-                    # after all of them: each script changes the schema, so SQLite would compile these anew after each
-                    for step, result in zip(batch, done, strict=True):
-                        _record(writer, step, result)
-                    done[-1] = _check(connection, batch[-1], done[-1], world, tell)
-                    found = _note_schema(connection, batch, world)
-                elif todo:
-                    alone = todo[0]
-                    writer.begun(alone.migration, "applying" if alone.direction == "apply" else "rolling back")
-            if alone is not None:
-                result, found = _run_alone(connection, alone, world, tell)
-                done, batch = [result], [alone]
-            if todo:
-                results += done
-                todo = todo[len(batch) :]
-                if found != told:
-                    told = found
-                    tell_done(tell, Drifted(found.differences, found.unknown))
-    return results
+        this = _Run(
+            connection=connection,
+            migrations=migrations,
+            tell=report or (lambda _event: None),
+            allow_data_loss=allow_data_loss,
+            allowed=Allowance.of(allow_loss),
+            allow_broken=allow_broken,
+            guard=guard,
+            snapshots=snapshots,
+            until_done=until_done,
+            problems=problems,
+            before=before,
+            settled=settled,
+        )
+        with this.locked(foreign_keys=False) as lock:
+            steps = decide(lock.ledger)
+            todo = parts(steps, each=each)
+            if prepare is not None:
+                _refuse_to_part(steps)
+                this.change(lock, steps, prepare)
+                todo.clear()
+            elif todo and todo[0].transactional and not todo[0].foreign_keys:
+                this.change(lock, todo.pop(0).steps)
+        for part in todo:
+            this.commit(part)
+    return this.results
 
 
-@attrs.frozen
-class _World:
-    """What a script of the run may have to be held against: the files, the ledger, the data before it, what is allowed."""
-
-    migrations: Sequence[Migration]
-    ledger: Ledger
-    guard: Guard
-    allow_data_loss: bool
-    allowed: Allowance
-    allow_broken: Collection[str]
-    #: The schema was what its migrations make and nothing else, before the run.
-    clean: bool
-    #: What the transaction found, and whether it has to work at its end.
-    before: Before
-    settled: bool
-
-
-@contextlib.contextmanager
-def _snapshot(connection: Connection, state: Ledger, tell: Report, *, keep: int) -> Iterator[Snapshot]:
-    """Take a snapshot for a run. Older ones of runs go once that is done; if it changed nothing this one goes instead."""
-    # loaded when there is something to lose
-    from dao.migrate.copies import snapshot  # noqa: PLC0415
-    from dao.migrate.copies.files import open_file  # noqa: PLC0415
-
-    path = sqlite.file_of(connection)
-    before = snapshot.snapshots(connection)
-    taken: Snapshot | None = None
-    try:
-        with open_file(connection) as reader:
-            taken = snapshot.save(reader, path, state.ids[-1] if state.ids else None, kind="run")
-        yield taken
-    except CommitUnknown:
-        raise  # what this connection sees does not tell
-    except BaseException:
-        with contextlib.suppress(apsw.Error, Error, OSError):
-            now = ledger.read(connection)
-            if now.entries == state.entries and not now.unfinished:
-                # an interruption may come as it gets its name: nobody else takes one for as long as this run has the lock
-                new = [one for one in snapshot.snapshots(connection) if one.kind == "run" and one not in before]
-                for made in new if taken is None else [taken]:
-                    made.path.unlink(missing_ok=True)
-                    tell_done(tell, Removed(made))
-        raise
-    snapshot.prune(connection, keep, "run", report=tell)
-
-
-def _first_batch(todo: Sequence[Step], *, each: bool) -> list[Step]:
-    """Return the steps from the first that share a transaction; none if the first cannot be in one."""
-    batch: list[Step] = []
-    for step in todo:
-        if not step.script.transactional or (
-            batch and (each or step.script.foreign_keys or batch[0].script.foreign_keys)
-        ):
-            break
-        batch.append(step)
-    return batch
-
-
-def _refuse_parts(todo: Sequence[Step]) -> None:
+def _refuse_to_part(steps: Sequence[Step]) -> None:
     """Refuse scripts that need a transaction of their own where all of them must share one."""
-    alone = [step.id for step in todo if step.script.foreign_keys or not step.script.transactional]
-    if alone:
+    if alone := [step.id for step in steps if step.script.foreign_keys or not step.script.transactional]:
         raise MigrationError(
             f"these do not run in the transaction of the others ({', '.join(alone)}), so a failure could come after "
             "everything was dropped. Nothing was changed; migrate a new database instead, or delete this one with all "
             "its rows first"
         )
+
+
+@attrs.define
+class _Lock:
+    """A transaction of a run: the ledger that it found and writes, and what it has done once that can be committed."""
+
+    writer: Writer
+    since: float
+    results: list[Result] = attrs.Factory(list)
+    found: Found = attrs.Factory(Found)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.writer.before
+
+
+@attrs.frozen
+class _Beginning:
+    """What scripts are held against: the ledger and the schema as they were before them, and who watches the data."""
+
+    ledger: Ledger
+    before: Before
+    guard: Guard
+    #: The schema was what its migrations make and nothing else.
+    clean: bool
+
+
+@attrs.define(kw_only=True)
+class _Run:
+    """A run that is under way: what it may do, and what it has done. The parameters are those of `run`."""
+
+    connection: Connection
+    migrations: Sequence[Migration]
+    tell: Report
+    allow_data_loss: bool
+    allowed: Allowance
+    allow_broken: Collection[str]
+    guard: Guard | None
+    snapshots: int
+    until_done: contextlib.ExitStack
+    problems: Collection[str]
+    before: Before | None
+    settled: bool
+    #: Of what is committed.
+    results: list[Result] = attrs.Factory(list)
+    drifted: Found = attrs.Factory(Found)
+
+    @contextlib.contextmanager
+    def locked(self, *, foreign_keys: bool) -> Iterator[_Lock]:
+        """Hold the lock; what is done in the block is committed at its end, and told."""
+        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, foreign_keys)
+        with _saying_what_stays(self.results), exclusive(self.connection):
+            since = time.perf_counter()
+            lock = _Lock(Writer(self.connection), since)
+            _refuse_interference(self.results, lock.ledger)
+            yield lock
+        if lock.results:
+            self.committed(lock.results, lock.found, time.perf_counter() - lock.since)
+
+    def committed(self, results: Sequence[Result], found: Found, seconds: float) -> None:
+        self.results += results
+        tell_done(self.tell, Committed(tuple(result.id for result in results), seconds))
+        if found != self.drifted:
+            self.drifted = found
+            tell_done(self.tell, Drifted(found.differences, found.unknown))
+
+    def commit(self, part: Part) -> None:
+        """Run a part as far as nobody else has done so since the run began."""
+        with self.locked(foreign_keys=part.foreign_keys) as lock:
+            steps = _still_due(part.steps, lock.ledger)
+            if not steps:
+                return
+            if part.transactional:
+                self.change(lock, steps)
+                return
+            (step,) = steps
+            beginning = self.begin(lock)
+            lock.writer.begun(step.migration, "applying" if step.direction == "apply" else "rolling back")
+        self.run_alone(step, beginning)
+
+    def begin(self, lock: _Lock, *, prepared: bool = False) -> _Beginning:
+        """Take the snapshot, if that is to be done still, and look at what is there before anything changes."""
+        if self.snapshots and sqlite.file_of(self.connection) and holds_rows(self.connection):
+            taken = self.until_done.enter_context(_snapshot(self.connection, lock.ledger, self.tell, self.snapshots))
+            self.tell(Snapshotted(taken))
+            self.snapshots = 0
+        return _Beginning(
+            lock.ledger,
+            self.before or Before.of(self.connection, self.problems),
+            self.guard or Guard(self.connection),
+            clean=not prepared and drift.is_clean(self.connection, lock.ledger),
+        )
+
+    def change(self, lock: _Lock, steps: Sequence[Step], prepare: Callable[[], object] | None = None) -> None:
+        """Run scripts in the transaction that is open."""
+        beginning = self.begin(lock, prepared=prepare is not None)
+        if prepare is not None:
+            prepare()
+        if steps:
+            results = [self.run_inside(step, beginning.guard) for step in steps]
+            lock.results, lock.found = self.settle(steps, results, beginning, lock.writer)
+
+    def run_inside(self, step: Step, guard: Guard) -> Result:
+        result = self.run_script(step, guard)
+        if not self.connection.in_transaction:
+            # a conflict clause or trigger with ROLLBACK that did not raise
+            raise _failed(step, "the script ended the run's transaction")
+        self.tell(Finished(result))
+        return result
+
+    def run_alone(self, step: Step, beginning: _Beginning) -> None:
+        """Run a script outside of a transaction. The ledger knows already that it has begun."""
+        try:
+            result = self.run_script(step, beginning.guard)
+            if self.connection.in_transaction:
+                raise _failed(step, "the script left a transaction open, which was rolled back")
+            with exclusive(self.connection):
+                (result,), found = self.settle([step], [result], beginning, Writer(self.connection))
+        except BaseException as error:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            with contextlib.suppress(apsw.Error):  # the disk may be full
+                ended(self.connection, step.id)
+            if isinstance(error, Error):
+                error.committed = tuple(one.id for one in self.results) or None
+                error.advice = (
+                    f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, "
+                    f"finish or undo it by hand; `dao migrate resolve {step.id}` shows what differs, and with --applied or "
+                    "--rolled-back notes which it is"
+                )
+            raise
+        tell_done(self.tell, Finished(result))
+        self.committed([result], found, result.seconds)
+
+    def run_script(self, step: Step, guard: Guard) -> Result:
+        notices: list[str] = []
+
+        def notice(text: str) -> None:
+            if text not in notices:
+                notices.append(text)
+                self.tell(Notice(step, text))
+
+        guard.begin_script(step.key)
+        self.tell(Started(step))
+        begun = time.perf_counter()
+        ran = run_script(
+            self.connection,
+            step.script.text,
+            migration=step.id,
+            path=step.script.path,
+            transactional=step.script.transactional,
+            notice=notice,
+            guard=guard,
+        )
+        if not ran.statements and step.direction == "apply":
+            notice("holds no statement: noted as applied, and nothing was done")
+        return Result(
+            id=step.id,
+            direction=step.direction,
+            statements=ran.statements,
+            seconds=time.perf_counter() - begun,
+            notices=tuple(notices),
+        )
+
+    def settle(
+        self, steps: Sequence[Step], results: list[Result], beginning: _Beginning, writer: Writer
+    ) -> tuple[list[Result], Found]:
+        """Note in the ledger what scripts have done, and check it all; return the results with losses and notices.
+
+        Raises:
+            CheckFailed: They lose what they may not, or something is broken that was not.
+        """
+        lost = beginning.guard.losses()
+        losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
+        if not self.allow_data_loss:
+            refuse([(step.script.path, step.id, self.undeclared(step, losses[step.key], beginning)) for step in steps])
+        results = [attrs.evolve(one, losses=losses[step.key]) for step, one in zip(steps, results, strict=True)]
+        # after all of them: each script changes the schema, so SQLite would compile these anew after each
+        for step, result in zip(steps, results, strict=True):
+            _record(writer, step, result)
+        notices: list[str] = []
+        if self.settled:
+            check(self.connection, beginning.before, notices.append, self.allow_broken)
+        for text in notices:
+            self.tell(Notice(steps[-1], text))
+        results[-1] = attrs.evolve(results[-1], notices=(*results[-1].notices, *notices))
+        # a rollback may leave any schema; it is not held against it, but it is said
+        undone = any(step.direction == "rollback" for step in steps)
+        found = drift.record(
+            self.connection,
+            self.migrations,
+            beginning.ledger,
+            schema_before=beginning.before.schema,
+            clean=beginning.clean and not undone,
+        )
+        return results, found if undone else attrs.evolve(found, unknown=None)
+
+    def undeclared(self, step: Step, losses: Sequence[Loss], beginning: _Beginning) -> list[Loss]:
+        losses = [loss for loss in losses if not loss.is_declared(step.script.allows | self.allowed)]
+        if losses and step.direction == "rollback":
+            made = drift.made_by(step, self.migrations, beginning.ledger)
+            losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
+        return losses
+
+
+def _failed(step: Step, reason: str) -> MigrationFailed:
+    path = step.script.path
+    return MigrationFailed(f"{path or step.id}: {reason}", migration=step.id, path=path, reason=reason)
+
+
+def _record(writer: Writer, step: Step, result: Result) -> None:
+    detail = "; ".join(f"lost {loss}" for loss in result.losses) or None
+    if step.direction == "apply":
+        writer.applied(step.migration, duration_ms=round(result.seconds * 1000), detail=detail)
+    else:
+        writer.not_applied(step.id, duration_ms=round(result.seconds * 1000), detail=detail)
 
 
 def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:
@@ -242,19 +400,6 @@ def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:
     return due
 
 
-def _run_inside(connection: Connection, step: Step, world: _World, tell: Report) -> Result:
-    result = _run_script(connection, step, world.guard, tell)
-    if not connection.in_transaction:
-        # a conflict clause or trigger with ROLLBACK that did not raise
-        raise MigrationFailed(
-            f"{step.script.path or step.id}: the script ended the run's transaction",
-            migration=step.id,
-            path=step.script.path,
-        )
-    tell(Finished(result))
-    return result
-
-
 def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
     """Refuse to go on over a hole that another run has made between two transactions of this one."""
     should_be = {result.id: result.direction == "apply" for result in results}
@@ -264,116 +409,6 @@ def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
                 f"another run has {'undone' if applied else 'applied'} {id} while this one was under way, between two of its "
                 "transactions: look at `dao status`, then repeat"
             )
-
-
-def _check(connection: Connection, step: Step, result: Result, world: _World, tell: Report) -> Result:
-    """Check what is about to be committed; return the result of the last step, with what could not be judged.
-
-    Raises:
-        CheckFailed: Something is broken that was not.
-    """
-    notices: list[str] = []
-    if world.settled:
-        check(connection, world.before, notices.append, world.allow_broken)
-    for text in notices:
-        tell(Notice(step, text))
-    return attrs.evolve(result, notices=(*result.notices, *notices))
-
-
-def _run_alone(connection: Connection, step: Step, world: _World, tell: Report) -> tuple[Result, Found]:
-    """Run a script outside of a transaction. The ledger knows already that it has begun."""
-    try:
-        result = _run_script(connection, step, world.guard, tell)
-        if connection.in_transaction:
-            raise MigrationFailed(
-                f"{step.script.path or step.id}: the script left a transaction open, which was rolled back",
-                migration=step.id,
-                path=step.script.path,
-            )
-        with exclusive(connection):
-            (result,) = _with_losses([step], [result], world)
-            result = _check(connection, step, result, world, tell)
-            _record(Writer(connection), step, result)
-            found = _note_schema(connection, [step], world)
-    except BaseException as error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        with contextlib.suppress(apsw.Error):  # the disk may be full
-            ended(connection, step.id)
-        if not isinstance(error, Error):
-            raise
-        error.advice = (
-            f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, finish or "
-            f"undo it by hand; `dao migrate resolve {step.id}` shows what differs, and with --applied or --rolled-back notes "
-            "which it is"
-        )
-        raise
-    tell_done(tell, Finished(result))
-    return result, found
-
-
-def _note_schema(connection: Connection, batch: Sequence[Step], world: _World) -> Found:
-    """Note the schema that scripts have left. A rollback may leave any; it is not held against it, but it is said."""
-    undone = any(step.direction == "rollback" for step in batch)
-    clean = world.clean and not undone
-    found = drift.record(connection, world.migrations, world.ledger, schema_before=world.before.schema, clean=clean)
-    return found if undone else attrs.evolve(found, unknown=None)
-
-
-def _run_script(connection: Connection, step: Step, guard: Guard, tell: Report) -> Result:
-    notices: list[str] = []
-
-    def notice(text: str) -> None:
-        if text not in notices:
-            notices.append(text)
-            tell(Notice(step, text))
-
-    guard.begin_script(step.key)
-    tell(Started(step))
-    begun = time.perf_counter()
-    ran = run_script(
-        connection,
-        step.script.text,
-        migration=step.id,
-        path=step.script.path,
-        transactional=step.script.transactional,
-        notice=notice,
-        guard=guard,
-    )
-    if not ran.statements and step.direction == "apply":
-        notice("holds no statement: noted as applied, and nothing was done")
-    return Result(
-        id=step.id,
-        direction=step.direction,
-        statements=ran.statements,
-        seconds=time.perf_counter() - begun,
-        notices=tuple(notices),
-    )
-
-
-def _with_losses(steps: Sequence[Step], done: Sequence[Result], world: _World) -> list[Result]:
-    """Return the results of scripts with what they have lost, now that all are done; refuse what they may not lose."""
-    lost = world.guard.losses()
-    losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
-    if not world.allow_data_loss:
-        refuse([(step.script.path, step.id, _undeclared(step, losses[step.key], world)) for step in steps])
-    return [attrs.evolve(result, losses=losses[step.key]) for step, result in zip(steps, done, strict=True)]
-
-
-def _undeclared(step: Step, losses: Sequence[Loss], world: _World) -> list[Loss]:
-    losses = [loss for loss in losses if not loss.is_declared(step.script.allows | world.allowed)]
-    if losses and step.direction == "rollback":
-        made = drift.made_by(step, world.migrations, world.ledger)
-        losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
-    return losses
-
-
-def _record(writer: Writer, step: Step, result: Result) -> None:
-    detail = "; ".join(f"lost {loss}" for loss in result.losses) or None
-    if step.direction == "apply":
-        writer.applied(step.migration, duration_ms=round(result.seconds * 1000), detail=detail)
-    else:
-        writer.not_applied(step.id, duration_ms=round(result.seconds * 1000), detail=detail)
 
 
 @contextlib.contextmanager
@@ -391,3 +426,28 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
         if results:
             error.add_note(f"These stay committed: {', '.join(result.id for result in results)}.")
         raise
+
+
+@contextlib.contextmanager
+def _snapshot(connection: Connection, state: Ledger, tell: Report, keep: int) -> Iterator[Snapshot]:
+    """Take a snapshot for a run. Older ones of runs go once that is done; if it changed nothing this one goes instead."""
+    before = snapshot.snapshots(connection)
+    taken: Snapshot | None = None
+    try:
+        with open_file(connection) as reader:
+            last = state.ids[-1] if state.ids else None
+            taken = snapshot.save(reader, sqlite.file_of(connection), last, kind="run")
+        yield taken
+    except CommitUnknown:
+        raise  # what this connection sees does not tell
+    except BaseException:
+        with contextlib.suppress(apsw.Error, Error, OSError):
+            now = entries.read(connection)
+            if now.entries == state.entries and not now.unfinished:
+                # an interruption may come as it gets its name: nobody else takes one for as long as this run has the lock
+                new = [one for one in snapshot.snapshots(connection) if one.kind == "run" and one not in before]
+                for made in new if taken is None else [taken]:
+                    made.path.unlink(missing_ok=True)
+                    tell_done(tell, Removed(made))
+        raise
+    snapshot.prune(connection, keep, "run", report=tell)
