@@ -55,14 +55,14 @@ _REMOVE = "DELETE FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _TASK_IDS = "SELECT task_id FROM workflow_tasks WHERE workflow_id = $1"
 _COUNT = "SELECT count(*) FROM workflow_tasks WHERE workflow_id = $1"
 _LIST_TASKS = f"""
-SELECT {TASKS.qualified()}, {WORKFLOW_TASKS.qualified()}
+SELECT {TASKS.qualified}, {WORKFLOW_TASKS.qualified}
 FROM   workflow_tasks
 JOIN   tasks ON tasks.id = workflow_tasks.task_id
 WHERE  workflow_tasks.workflow_id = $1
 ORDER  BY workflow_tasks.sequence, workflow_tasks.task_id
 """
 _LIST_WORKFLOWS = f"""
-SELECT {WORKFLOWS.qualified()}
+SELECT {WORKFLOWS.qualified}
 FROM   workflow_tasks
 JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
 WHERE  workflow_tasks.task_id = $1
