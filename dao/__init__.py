@@ -23,96 +23,48 @@ from dao import _lazy
 from dao.errors import *  # noqa: F403 - the whole hierarchy is public
 from dao.errors import __all__ as _errors
 
+# what type checkers and editors see, and what is imported when it is first used
 if _typing.TYPE_CHECKING:
-    from dao import (
-        aio,
-        configurations,
-        migrate,
-        sessions,
-        settings,
-        tasks,
-        testing,
-        tool_executions,
-        workflow_tasks,
-        workflows,
+    from dao import aio as aio
+    from dao import configurations as configurations
+    from dao import migrate as migrate
+    from dao import sessions as sessions
+    from dao import settings as settings
+    from dao import tasks as tasks
+    from dao import testing as testing
+    from dao import tool_executions as tool_executions
+    from dao import workflow_tasks as workflow_tasks
+    from dao import workflows as workflows
+    from dao.codec import new_id as new_id
+    from dao.engine import connect as connect
+    from dao.engine import transaction as transaction
+    from dao.engine.replay import replaying as replaying
+    from dao.engine.replay import run_in_transaction as run_in_transaction
+    from dao.listing import Page as Page
+    from dao.pool import Health as Health
+    from dao.pool import Pool as Pool
+    from dao.pool import PoolStats as PoolStats
+    from dao.records import Configuration as Configuration
+    from dao.records import Session as Session
+    from dao.records import Task as Task
+    from dao.records import TaskStatus as TaskStatus
+    from dao.records import ToolExecution as ToolExecution
+    from dao.records import ToolStatus as ToolStatus
+    from dao.records import Workflow as Workflow
+    from dao.records import WorkflowStatus as WorkflowStatus
+    from dao.records import WorkflowTask as WorkflowTask
+else:
+    _NAMES = _lazy.Names(
+        __name__,
+        {
+            "": "aio configurations migrate sessions settings tasks testing tool_executions workflow_tasks workflows",
+            "codec": "new_id",
+            "engine": "connect transaction",
+            "engine.replay": "replaying run_in_transaction",
+            "listing": "Page",
+            "pool": "Health Pool PoolStats",
+            "records": "Configuration Session Task TaskStatus ToolExecution ToolStatus Workflow WorkflowStatus WorkflowTask",
+        },
     )
-    from dao.codec import new_id
-    from dao.engine import connect, transaction
-    from dao.engine.replay import replaying, run_in_transaction
-    from dao.listing import Page
-    from dao.pool import Health, Pool, PoolStats
-    from dao.records import (
-        Configuration,
-        Session,
-        Task,
-        TaskStatus,
-        ToolExecution,
-        ToolStatus,
-        Workflow,
-        WorkflowStatus,
-        WorkflowTask,
-    )
-
-__all__ = [
-    "Configuration",
-    "Health",
-    "Page",
-    "Pool",
-    "PoolStats",
-    "Session",
-    "Task",
-    "TaskStatus",
-    "ToolExecution",
-    "ToolStatus",
-    "Workflow",
-    "WorkflowStatus",
-    "WorkflowTask",
-    "aio",
-    "configurations",
-    "connect",
-    "migrate",
-    "new_id",
-    "replaying",
-    "run_in_transaction",
-    "sessions",
-    "settings",
-    "tasks",
-    "testing",
-    "tool_executions",
-    "transaction",
-    "workflow_tasks",
-    "workflows",
-]
-__all__ += _errors  # noqa: PLE0605 - a list of names
-
-_MODULES = (
-    "aio",
-    "configurations",
-    "migrate",
-    "sessions",
-    "settings",
-    "tasks",
-    "testing",
-    "tool_executions",
-    "workflow_tasks",
-    "workflows",
-)
-_NAMES = {
-    "codec": ("new_id",),
-    "engine": ("connect", "transaction"),
-    "engine.replay": ("replaying", "run_in_transaction"),
-    "listing": ("Page",),
-    "pool": ("Health", "Pool", "PoolStats"),
-    "records": (
-        "Configuration",
-        "Session",
-        "Task",
-        "TaskStatus",
-        "ToolExecution",
-        "ToolStatus",
-        "Workflow",
-        "WorkflowStatus",
-        "WorkflowTask",
-    ),
-}
-__getattr__, __dir__ = _lazy.attach(__name__, _NAMES, _MODULES)
+    __all__ = [name for names in (_NAMES, _errors) for name in names]
+    __getattr__, __dir__ = _NAMES.find, _NAMES.listed

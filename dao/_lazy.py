@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["attach"]
+__all__ = ["Names"]
 
 
-def attach(
-    package: str, names: Mapping[str, Sequence[str]], modules: Sequence[str] = ()
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Return the `__getattr__` and `__dir__` of a package; `names` gives the public names of each of its modules.
+class Names:
+    """The names of a package, given by module: `{"engine": "connect transaction"}`. Under "" are the modules that are public.
 
-    `modules` are those of its modules that are public themselves.
+    The package takes from it: `__getattr__, __dir__ = names.find, names.listed`.
     """
-    module_of = {name: module for module, found in names.items() for name in found}
 
-    def find(name: str) -> Any:
-        if name in modules:
-            return importlib.import_module(f"{package}.{name}")
-        if name in module_of:
-            found = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
-            setattr(sys.modules[package], name, found)
-            return found
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    def __init__(self, package: str, names: Mapping[str, str]) -> None:
+        self._package = package
+        self._module_of = {name: module or name for module, found in names.items() for name in found.split()}
+        self._modules = {*names.get("", "").split()}
 
-    def listed() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *module_of, *modules})
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._module_of)
 
-    return find, listed
+    def load(self, name: str) -> Any:
+        """Return what has this name."""
+        module = importlib.import_module(f"{self._package}.{self._module_of[name]}")
+        return module if name in self._modules else getattr(module, name)
+
+    def find(self, name: str) -> Any:
+        """Return what has this name, and keep it in the package."""
+        if name not in self._module_of:
+            raise AttributeError(f"module {self._package!r} has no attribute {name!r}")
+        found = self.load(name)
+        setattr(sys.modules[self._package], name, found)
+        return found
+
+    def listed(self) -> list[str]:
+        """Return all names that the package has, those that were not used yet included."""
+        return sorted({*vars(sys.modules[self._package]), *self})

@@ -6,6 +6,7 @@ Each raises TypeError or ValueError with the field's name first.
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -105,7 +106,7 @@ def boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> N
         raise TypeError(f"{type(record).__name__}.{attribute.name} must be a bool, got {value!r}")
 
 
-def json_object(value: dict[str, Any], name: str = "value") -> dict[str, Any]:
+def json_object(value: Mapping[str, Any], name: str = "value") -> dict[str, Any]:
     """Return a copy of a dict as it will be read back."""
     if not isinstance(value, dict):
         raise TypeError(f"{name}: must be a dict, got {value!r}")

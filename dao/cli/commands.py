@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from dao import _lazy
 
 __all__ = ["Commands"]
 
-# by module: one is loaded when a command of it is called, since all together take longer than most commands do
-_NAMES = {
-    "change": ("init", "migrate", "redo", "reset", "rollback"),
-    "ledger": ("accept", "adopt", "mark", "unmark"),
-    "lint": ("lint",),
-    "look": ("health", "history", "plan", "status", "wait"),
-    "new": ("new",),
-    "rehearse": ("rehearse",),
-    "schema": ("schema",),
-    "snapshots": ("restore", "snapshot", "snapshots"),
-    "verify": ("verify",),
-}
-_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+# An underscore at the end is no part of a command's name: it tells the command from what its module imports.
+_NAMES = _lazy.Names(
+    "dao.cli",
+    {
+        "change": "init migrate_ redo reset rollback",
+        "ledger": "accept adopt mark unmark",
+        "lint": "lint",
+        "look": "health history plan status wait",
+        "new": "new",
+        "rehearse": "rehearse",
+        "schema": "schema",
+        "snapshots": "restore snapshot snapshots_",
+        "verify": "verify",
+    },
+)
+_COMMANDS = {name.removesuffix("_"): name for name in _NAMES}
 
 
 class Commands(click.Group):
@@ -28,12 +31,10 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, sorted."""
-        return sorted({*super().list_commands(ctx), *_MODULE_OF})
+        return sorted({*super().list_commands(ctx), *_COMMANDS})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or None if there is none of this name."""
-        if cmd_name in _MODULE_OF and cmd_name not in self.commands:
-            module = importlib.import_module(f"dao.cli.{_MODULE_OF[cmd_name]}")
-            # those whose names are taken in their module have an underscore there
-            self.add_command(getattr(module, f"{cmd_name}_", None) or getattr(module, cmd_name))
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            self.add_command(_NAMES.load(_COMMANDS[cmd_name]))
         return super().get_command(ctx, cmd_name)

@@ -18,134 +18,83 @@ from typing import TYPE_CHECKING
 
 from dao import _lazy
 
+# what type checkers and editors see, and what is imported when it is first used
 if TYPE_CHECKING:
-    from dao.migrate.copies.restore import Restored, restore
-    from dao.migrate.copies.snapshot import snapshots, take_snapshot
-    from dao.migrate.ledger.adopt import adopt
-    from dao.migrate.ledger.history import Deed, history
-    from dao.migrate.ledger.marks import Unfinished, accept, mark, resolve, unfinished, unmark
-    from dao.migrate.ledger.plan import Comparison
-    from dao.migrate.ledger.status import MigrationStatus, State, Status, assert_current, status
-    from dao.migrate.linting import Finding, lint
-    from dao.migrate.rehearsal import Rehearsal, rehearse
-    from dao.migrate.run.verbs import apply, plan, redo, reset, rollback
-    from dao.migrate.schema.dump import dump
-    from dao.migrate.scripts.load import default_folder, load
-    from dao.migrate.scripts.migration import Migration, Script
-    from dao.migrate.scripts.new import new
-    from dao.migrate.values import (
-        SNAPSHOTS,
-        Committed,
-        Created,
-        Difference,
-        Drifted,
-        Event,
-        Finished,
-        Loss,
-        Notice,
-        Removed,
-        Report,
-        Result,
-        Snapshot,
-        Snapshotted,
-        Started,
-        Step,
-        Waiting,
+    from dao.migrate.copies.restore import Restored as Restored
+    from dao.migrate.copies.restore import restore as restore
+    from dao.migrate.copies.snapshot import snapshots as snapshots
+    from dao.migrate.copies.snapshot import take_snapshot as take_snapshot
+    from dao.migrate.ledger.adopt import adopt as adopt
+    from dao.migrate.ledger.history import Deed as Deed
+    from dao.migrate.ledger.history import history as history
+    from dao.migrate.ledger.marks import Unfinished as Unfinished
+    from dao.migrate.ledger.marks import accept as accept
+    from dao.migrate.ledger.marks import mark as mark
+    from dao.migrate.ledger.marks import resolve as resolve
+    from dao.migrate.ledger.marks import unfinished as unfinished
+    from dao.migrate.ledger.marks import unmark as unmark
+    from dao.migrate.ledger.plan import Comparison as Comparison
+    from dao.migrate.ledger.status import MigrationStatus as MigrationStatus
+    from dao.migrate.ledger.status import State as State
+    from dao.migrate.ledger.status import Status as Status
+    from dao.migrate.ledger.status import assert_current as assert_current
+    from dao.migrate.ledger.status import status as status
+    from dao.migrate.linting import Finding as Finding
+    from dao.migrate.linting import lint as lint
+    from dao.migrate.rehearsal import Rehearsal as Rehearsal
+    from dao.migrate.rehearsal import rehearse as rehearse
+    from dao.migrate.run.verbs import apply as apply
+    from dao.migrate.run.verbs import plan as plan
+    from dao.migrate.run.verbs import redo as redo
+    from dao.migrate.run.verbs import reset as reset
+    from dao.migrate.run.verbs import rollback as rollback
+    from dao.migrate.schema.dump import dump as dump
+    from dao.migrate.scripts.load import default_folder as default_folder
+    from dao.migrate.scripts.load import load as load
+    from dao.migrate.scripts.migration import Migration as Migration
+    from dao.migrate.scripts.migration import Script as Script
+    from dao.migrate.scripts.new import new as new
+    from dao.migrate.values import SNAPSHOTS as SNAPSHOTS
+    from dao.migrate.values import Committed as Committed
+    from dao.migrate.values import Created as Created
+    from dao.migrate.values import Difference as Difference
+    from dao.migrate.values import Drifted as Drifted
+    from dao.migrate.values import Event as Event
+    from dao.migrate.values import Finished as Finished
+    from dao.migrate.values import Loss as Loss
+    from dao.migrate.values import Notice as Notice
+    from dao.migrate.values import Removed as Removed
+    from dao.migrate.values import Report as Report
+    from dao.migrate.values import Result as Result
+    from dao.migrate.values import Snapshot as Snapshot
+    from dao.migrate.values import Snapshotted as Snapshotted
+    from dao.migrate.values import Started as Started
+    from dao.migrate.values import Step as Step
+    from dao.migrate.values import Waiting as Waiting
+    from dao.migrate.verification import Verification as Verification
+    from dao.migrate.verification import verify as verify
+else:
+    _NAMES = _lazy.Names(
+        __name__,
+        {
+            "copies.restore": "Restored restore",
+            "copies.snapshot": "snapshots take_snapshot",
+            "ledger.adopt": "adopt",
+            "ledger.history": "Deed history",
+            "ledger.marks": "Unfinished accept mark resolve unfinished unmark",
+            "ledger.plan": "Comparison",
+            "ledger.status": "MigrationStatus State Status assert_current status",
+            "linting": "Finding lint",
+            "rehearsal": "Rehearsal rehearse",
+            "run.verbs": "apply plan redo reset rollback",
+            "schema.dump": "dump",
+            "scripts.load": "default_folder load",
+            "scripts.migration": "Migration Script",
+            "scripts.new": "new",
+            "values": "SNAPSHOTS Committed Created Difference Drifted Event Finished Loss Notice Removed "
+            "Report Result Snapshot Snapshotted Started Step Waiting",
+            "verification": "Verification verify",
+        },
     )
-    from dao.migrate.verification import Verification, verify
-
-__all__ = [
-    "SNAPSHOTS",
-    "Committed",
-    "Comparison",
-    "Created",
-    "Deed",
-    "Difference",
-    "Drifted",
-    "Event",
-    "Finding",
-    "Finished",
-    "Loss",
-    "Migration",
-    "MigrationStatus",
-    "Notice",
-    "Rehearsal",
-    "Removed",
-    "Report",
-    "Restored",
-    "Result",
-    "Script",
-    "Snapshot",
-    "Snapshotted",
-    "Started",
-    "State",
-    "Status",
-    "Step",
-    "Unfinished",
-    "Verification",
-    "Waiting",
-    "accept",
-    "adopt",
-    "apply",
-    "assert_current",
-    "default_folder",
-    "dump",
-    "history",
-    "lint",
-    "load",
-    "mark",
-    "new",
-    "plan",
-    "redo",
-    "rehearse",
-    "reset",
-    "resolve",
-    "restore",
-    "rollback",
-    "snapshots",
-    "status",
-    "take_snapshot",
-    "unfinished",
-    "unmark",
-    "verify",
-]
-
-# by module: what a command has no use for takes longer to load than the command does
-_NAMES = {
-    "copies.restore": ("Restored", "restore"),
-    "copies.snapshot": ("snapshots", "take_snapshot"),
-    "ledger.adopt": ("adopt",),
-    "ledger.history": ("Deed", "history"),
-    "ledger.marks": ("Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"),
-    "ledger.plan": ("Comparison",),
-    "ledger.status": ("MigrationStatus", "State", "Status", "assert_current", "status"),
-    "linting": ("Finding", "lint"),
-    "rehearsal": ("Rehearsal", "rehearse"),
-    "run.verbs": ("apply", "plan", "redo", "reset", "rollback"),
-    "schema.dump": ("dump",),
-    "scripts.load": ("default_folder", "load"),
-    "scripts.migration": ("Migration", "Script"),
-    "scripts.new": ("new",),
-    "values": (
-        "SNAPSHOTS",
-        "Committed",
-        "Created",
-        "Difference",
-        "Drifted",
-        "Event",
-        "Finished",
-        "Loss",
-        "Notice",
-        "Removed",
-        "Report",
-        "Result",
-        "Snapshot",
-        "Snapshotted",
-        "Started",
-        "Step",
-        "Waiting",
-    ),
-    "verification": ("Verification", "verify"),
-}
-
-__getattr__, __dir__ = _lazy.attach(__name__, _NAMES)
+    __all__ = [name for name in _NAMES]  # noqa: C416 - ruff takes it for what it is
+    __getattr__, __dir__ = _NAMES.find, _NAMES.listed

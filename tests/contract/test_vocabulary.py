@@ -144,6 +144,7 @@ TYPED = """\
 from collections.abc import Iterator
 from typing import Any, assert_type
 
+import dao
 from dao import Configuration, Page, Session, Task, TaskStatus, ToolExecution, Workflow, WorkflowTask
 from dao import configurations, connect, sessions, tasks, tool_executions, workflow_tasks, workflows
 from dao.listing import Listing
@@ -170,6 +171,9 @@ assert_type(tasks.find(c), Page[Workflow])  # error
 assert_type(tasks.find(c), Page[Any])  # error
 tasks.find(c).items[0].sequence  # error
 tasks.find(c, title="a")  # error
+dao.nothing  # error
+dao.migrate.nothing  # error
+assert_type(dao.Task(title="a", task_type="b"), Task)
 """
 
 

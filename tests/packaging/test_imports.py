@@ -150,6 +150,17 @@ def test_all_has_every_error():
     assert all(getattr(dao, name) is classes[name] and issubclass(classes[name], dao.Error) for name in raised)
 
 
+@pytest.mark.parametrize("package", [dao, migrate], ids=lambda package: package.__name__)
+def test_names_that_type_checkers_see_are_those_that_are_there(package):
+    """The imports for type checkers and the names that are imported when they are used are one list, written twice."""
+    (block,) = (node for node in ast.parse(Path(package.__file__).read_text()).body if isinstance(node, ast.If))
+    seen = [(alias.name, alias.asname) for node in block.body for alias in node.names]
+    assert all(name == exported for name, exported in seen)
+    assert {name for name, _ in seen} == {*package.__all__} - {*errors.__all__}
+    assert len({*package.__all__}) == len(package.__all__)
+    assert {*package.__all__} <= {*dir(package)}
+
+
 @pytest.mark.parametrize(
     "module", ["aio", "configurations", "migrate", "pool", "records", "sessions", "settings", "tasks", "testing", "url"]
 )
