@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypedDict, Unpack
 
 import attrs
 
-from dao.engine import Connection
 from dao.errors import MigrationError
 from dao.migrate.database import Target, existing, exists, name_of, opened
 from dao.migrate.ledger import entries
@@ -18,6 +17,14 @@ from dao.migrate.scripts.migration import Migration, from_texts, has_statement
 from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Report, Result, Step
 
 __all__ = ["apply", "ledger_of", "plan", "redo", "reset", "rollback"]
+
+
+class Limits(TypedDict, total=False):
+    """Keywords of `plan`: those that say how far `apply` or `rollback` go."""
+
+    to: str | None
+    steps: int | None
+    allow_out_of_order: bool
 
 
 def ledger_of(target: Target) -> Ledger:
@@ -67,35 +74,24 @@ def apply(
     """
     files = loaded(migrations)
 
-    steps_of_new: list[Step] | None = None
-
     def decide(state: Ledger) -> list[Step]:
-        if steps_of_new is not None and not state.entries and not state.unfinished:
-            return steps_of_new
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
-    # of a database that does not exist the ledger is known, and what is refused creates none
-    steps_of_new = None if exists(target) else decide(Ledger())
-    if steps_of_new == []:
+    # what is refused creates no database, nor does what has nothing to do
+    if not exists(target) and not decide(Ledger()):
         return []
-    with opened(target, report=report) as connection:
-        state = entries.read(connection)
-        if not decide(state):
-            _tell_drift(connection, files, state, report)
-            return []
-        from dao.migrate.run.runner import run  # noqa: PLC0415 - a run with nothing to do loads no runner
-
-        return run(
-            connection,
-            files,
-            decide,
-            each=each,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=snapshots,
-            report=report,
-        )
+    return _run(
+        target,
+        files,
+        decide,
+        report,
+        tell_drift=True,
+        each=each,
+        allow_data_loss=allow_data_loss,
+        allow_loss=allow_loss,
+        allow_broken=allow_broken,
+        snapshots=snapshots,
+    )
 
 
 def rollback(
@@ -128,22 +124,17 @@ def rollback(
     def decide(state: Ledger) -> list[Step]:
         return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
-    with opened(existing(target), report=report) as connection:
-        if not decide(entries.read(connection)):
-            return []
-        from dao.migrate.run.runner import run  # noqa: PLC0415 - a run with nothing to do loads no runner
-
-        return run(
-            connection,
-            files,
-            decide,
-            each=each,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=snapshots,
-            report=report,
-        )
+    return _run(
+        existing(target),
+        files,
+        decide,
+        report,
+        each=each,
+        allow_data_loss=allow_data_loss,
+        allow_loss=allow_loss,
+        allow_broken=allow_broken,
+        snapshots=snapshots,
+    )
 
 
 def redo(
@@ -178,21 +169,16 @@ def redo(
         forth = [migration for migration in files if migration.id in again]
         return [*back, *(Step(migration=migration, direction="apply") for migration in forth)]
 
-    with opened(existing(target), report=report) as connection:
-        if not decide(entries.read(connection)):
-            return []
-        from dao.migrate.run.runner import run  # noqa: PLC0415 - a run with nothing to do loads no runner
-
-        return run(
-            connection,
-            files,
-            decide,
-            allow_data_loss=allow_data_loss,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            snapshots=snapshots,
-            report=report,
-        )
+    return _run(
+        existing(target),
+        files,
+        decide,
+        report,
+        allow_data_loss=allow_data_loss,
+        allow_loss=allow_loss,
+        allow_broken=allow_broken,
+        snapshots=snapshots,
+    )
 
 
 def _as_applied(migration: Migration, state: Ledger) -> Migration:
@@ -205,29 +191,22 @@ def _as_applied(migration: Migration, state: Ledger) -> Migration:
 
 
 def plan(
-    target: Target,
-    migrations: Source = None,
-    *,
-    direction: Direction = "apply",
-    to: str | None = None,
-    steps: int | Literal["default"] | None = "default",
-    allow_out_of_order: bool = False,
+    target: Target, migrations: Source = None, *, direction: Direction = "apply", **limits: Unpack[Limits]
 ) -> list[Step]:
     """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only, creates nothing.
+
+    `limits` are `to`, `steps` and `allow_out_of_order`, with the defaults that they have there.
 
     Raises:
         MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
     """
     files = loaded(migrations)
     state = ledger_of(target)
-    if steps == "default":
-        steps = None if direction == "apply" else 1
     if direction == "apply":
-        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+        return to_apply(files, state, **limits)
     from dao.migrate.ledger.drift import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
 
-    undoing = to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-    return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in undoing]
+    return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in to_roll_back(files, state, **limits)]
 
 
 def reset(
@@ -265,10 +244,25 @@ def reset(
         return run(connection, files, decide, prepare=lambda: drop_all(connection), snapshots=snapshots, report=report)
 
 
-def _tell_drift(connection: Connection, files: Sequence[Migration], state: Ledger, report: Report | None) -> None:
-    """Report a schema that is not what its migrations make, where there is nothing to run that would find it."""
-    if report is not None:
-        from dao.migrate.ledger import drift  # noqa: PLC0415 - a run with nothing to do loads no more than it needs
+def _run(
+    target: Target,
+    files: Sequence[Migration],
+    decide: Callable[[Ledger], Sequence[Step]],
+    report: Report | None,
+    *,
+    tell_drift: bool = False,
+    **options: Any,
+) -> list[Result]:
+    """Run what there is to do; where there is nothing, `tell_drift`: of a schema that is not what its migrations make."""
+    with opened(target, report=report) as connection:
+        state = entries.read(connection)
+        if decide(state):
+            from dao.migrate.run.runner import run  # noqa: PLC0415 - a run with nothing to do loads no runner
 
-        if found := drift.differences(connection, files, state):
-            report(Drifted(tuple(found)))
+            return run(connection, files, decide, report=report, **options)
+        if report is not None and tell_drift:
+            from dao.migrate.ledger import drift  # noqa: PLC0415 - as above
+
+            if found := drift.differences(connection, files, state):
+                report(Drifted(tuple(found)))
+        return []
