@@ -20,15 +20,11 @@ __all__ = ["MEMORY", "DatabaseURL", "cleaned", "control_character", "parse"]
 MEMORY = ":memory:"
 
 _FORMS = "sqlite:///relative.db, sqlite:////absolute.db, sqlite:///:memory: or file:path"
-_SQLITE_SCHEMES = {"sqlite", "sqlite+apsw", "file"}
-#: What surrounds a value in a file from Windows, in one that `docker --env-file` read, or pasted: blanks, line ends, a byte
-#: order mark.
+# what surrounds a value that was pasted, or read from a file of Windows or by `docker --env-file`
 _AROUND = " \t\r\n\v\f\x85\xa0\ufeff"
 _QUOTES = ("'", '"')
-# and what is as invisible
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _NAMES = {"\0": "a NUL", "\t": "a tab", "\n": "a line feed", "\r": "a carriage return", "\ufeff": "a byte order mark"}
-_POSTGRESQL_SCHEMES = {"postgresql", "postgres"}
 
 
 @attrs.frozen(kw_only=True)
@@ -58,21 +54,15 @@ class DatabaseURL:
         return self.path == MEMORY
 
     def __str__(self) -> str:
-        values = {
-            "mode": self.mode,
-            "busy_timeout": self.busy_timeout,
-            "synchronous": self.synchronous,
-            "cache_size": self.cache_size,
-            "foreign_keys": None if self.foreign_keys is None else "on" if self.foreign_keys else "off",
-            "journal_mode": self.journal_mode,
-        }
-        query = "&".join(f"{name}={value}" for name, value in values.items() if value is not None)
+        given = {name: getattr(self, name) for name in _PARAMETERS if getattr(self, name) is not None}
+        written = {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in given.items()}
+        query = "&".join(f"{name}={value}" for name, value in written.items())
         path = MEMORY if self.is_memory else quote(self.path, safe="/:@!$&()*+,;=~-._")
         return f"sqlite:///{path}" + (f"?{query}" if query else "")
 
 
 def cleaned(text: str) -> str:
-    """Return a value without blanks, line ends and byte order marks around it, and without quotes that enclose all of it."""
+    """Return a value without what nobody sees around it, and without quotes that enclose all of it."""
     text = text.strip(_AROUND)
     if text[:1] in _QUOTES and text[-1] == text[0] and len(text) > 1:
         return text[1:-1].strip(_AROUND)
@@ -118,9 +108,9 @@ def parse(url: str | DatabaseURL) -> DatabaseURL:
         meant = f"; for the file {url} write sqlite:///{url}" if is_file else ""
         raise InvalidURL(f"a database URL begins with its scheme: {_FORMS}{meant}")
     scheme = match[1].lower()
-    if scheme in _POSTGRESQL_SCHEMES:
+    if scheme in {"postgresql", "postgres"}:
         raise UnsupportedEngine(f"this version opens SQLite only, not {scheme}: use {_FORMS}")
-    if scheme not in _SQLITE_SCHEMES:
+    if scheme not in {"sqlite", "sqlite+apsw", "file"}:
         raise InvalidURL(f"unknown database scheme {scheme!r}: use {_FORMS}")
     rest, _, query = url[match.end() :].partition("?")
     if "#" in rest or "#" in query:
@@ -162,42 +152,15 @@ def _unquoted(text: str) -> str:
     return path
 
 
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def convert(value: str) -> str:
-        if value.lower() not in allowed:
-            raise ValueError(" or ".join(allowed))
-        return value.lower()
-
-    return convert
-
-
-def _whole_number(value: str) -> int:
-    if not re.fullmatch(r"[+-]?[0-9]{1,9}", value):
-        raise ValueError("a whole number")
-    return int(value)
-
-
-def _milliseconds(value: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,9}", value):
-        raise ValueError("a whole number of milliseconds")
-    return int(value)
-
-
-def _switch(value: str) -> bool:
-    if value.lower() in {"on", "true", "yes", "1"}:
-        return True
-    if value.lower() in {"off", "false", "no", "0"}:
-        return False
-    raise ValueError("on or off")
-
-
-_PARAMETERS: dict[str, Callable[[str], Any]] = {
-    "mode": _choice("ro", "rw", "rwc"),
-    "busy_timeout": _milliseconds,
-    "synchronous": _choice("off", "normal", "full", "extra"),
-    "cache_size": _whole_number,
-    "foreign_keys": _switch,
-    "journal_mode": _choice("wal", "keep"),
+_ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
+# For each parameter the values that it may have in lower case, what becomes of one, and what to say of any other.
+_PARAMETERS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "mode": ("ro|rw|rwc", str, "ro or rw or rwc"),
+    "busy_timeout": ("[0-9]{1,9}", int, "a whole number of milliseconds"),
+    "synchronous": ("off|normal|full|extra", str, "off or normal or full or extra"),
+    "cache_size": ("[+-]?[0-9]{1,9}", int, "a whole number"),
+    "foreign_keys": ("|".join(_ON + _OFF), _ON.__contains__, "on or off"),
+    "journal_mode": ("wal|keep", str, "wal or keep"),
 }
 
 
@@ -211,10 +174,9 @@ def _parameters(query: str) -> dict[str, Any]:
             raise InvalidURL(f"unknown parameter{which} in the database URL: use {', '.join(_PARAMETERS)}")
         if name in settings:
             raise InvalidURL(f"the database URL has the parameter {name!r} twice")
-        try:
-            settings[name] = _PARAMETERS[name](_unquoted(value))
-        except InvalidURL:
-            raise
-        except ValueError as error:
-            raise InvalidURL(f"{name} in the database URL: expected {error}") from error
+        allowed, convert, expected = _PARAMETERS[name]
+        value = _unquoted(value).lower()
+        if not re.fullmatch(allowed, value):
+            raise InvalidURL(f"{name} in the database URL: expected {expected}")
+        settings[name] = convert(value)
     return settings
