@@ -18,7 +18,7 @@ import pytest
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.ledger.adopt import TOOLS, adopt
-from dao.migrate.scripts.layouts import version
+from dao.migrate.scripts.ids import version
 from tests.folders import dump, ids, query, tables
 from tests.migration.test_layouts import LAYOUTS, dbmate, diesel, flyway, folder_of, goose, in_layout, sqlx, yoyo
 

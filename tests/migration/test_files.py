@@ -17,7 +17,8 @@ from yoyo.migrations import parse_metadata_from_sql_comments
 
 from dao import migrate
 from dao.errors import MigrationError, MigrationFileError
-from dao.migrate.scripts.migration import has_statement, sort_key, start_of_statement
+from dao.migrate.scripts.ids import sort_key
+from dao.migrate.scripts.statements import has_statement, start_of_statement
 from tests.folders import write
 
 A_TABLE = "CREATE TABLE a (id);"

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from dao import migrate
 from dao.errors import Irreversible, MigrationFailed, MigrationFileError
-from dao.migrate.scripts.layouts import version
-from dao.migrate.scripts.migration import from_texts, has_statement, sort_key, start_of_statement
+from dao.migrate.scripts.ids import sort_key, version
+from dao.migrate.scripts.migration import from_texts
+from dao.migrate.scripts.statements import has_statement, start_of_statement
 from tests.folders import ids, query, schema, tables
 
 #: A migration as every layout can hold it: its number, name and two scripts.

@@ -22,7 +22,7 @@ from dao.migrate.ledger.plan import compare, find_id, refuse
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
-from dao.migrate.scripts.layouts import version
+from dao.migrate.scripts.ids import version
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Report

@@ -19,8 +19,8 @@ from dao.engine.sqlite import files as database_file
 from dao.errors import MigrationError
 from dao.migrate import processes
 from dao.migrate.schema import catalog
-from dao.migrate.scripts.folder import normal
-from dao.migrate.scripts.migration import Migration, sort_key
+from dao.migrate.scripts.ids import normal, sort_key
+from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Entry", "Ledger", "in_utc", "read"]
 

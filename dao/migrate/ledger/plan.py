@@ -9,8 +9,9 @@ import attrs
 from dao import url
 from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError, visible
 from dao.migrate.ledger.entries import Entry, Ledger
-from dao.migrate.scripts.folder import normal
-from dao.migrate.scripts.migration import Migration, Script, from_texts, has_statement, sort_key
+from dao.migrate.scripts.ids import normal, sort_key
+from dao.migrate.scripts.migration import Migration, Script, from_texts
+from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
 
 __all__ = ["Comparison", "compare", "find_id", "refuse", "to_apply", "to_roll_back"]

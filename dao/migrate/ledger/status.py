@@ -15,7 +15,8 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger, in_utc
 from dao.migrate.ledger.plan import compare, refuse
 from dao.migrate.scripts.load import Source, loaded
-from dao.migrate.scripts.migration import Migration, has_statement
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.statements import has_statement
 
 __all__ = ["MigrationStatus", "State", "Status", "assert_current", "status"]
 

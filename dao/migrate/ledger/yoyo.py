@@ -30,8 +30,7 @@ from dao.engine.sqlite import use_defaults
 from dao.errors import MigrationError
 from dao.migrate.database import keeping_mode
 from dao.migrate.schema.catalog import table_names
-from dao.migrate.scripts.folder import text_of
-from dao.migrate.scripts.migration import refuse_broken_off
+from dao.migrate.scripts.files import refuse_broken_off, text_of
 
 __all__ = ["ApswBackend", "Marked"]
 

@@ -21,8 +21,9 @@ from dao.migrate.linting.schema import Schema
 from dao.migrate.linting.seen import Subject, listed
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
+from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.load import Source, loaded
-from dao.migrate.scripts.migration import Migration, sort_key
+from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
 
 __all__ = ["RULES", "Finding", "Rule", "Severity", "lint"]

@@ -21,7 +21,7 @@ from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.script import _culprit, _fail, _Script
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.session import apart
-from dao.migrate.scripts.migration import has_statement, start_of_statement
+from dao.migrate.scripts.statements import has_statement, start_of_statement
 from dao.migrate.values import Step
 
 __all__ = ["Replay"]

@@ -11,7 +11,7 @@ import attrs
 
 from dao.migrate.linting.schema import Table
 from dao.migrate.linting.seen import TEMPORARY, Problem, Statement, Subject, listed
-from dao.migrate.scripts.migration import start_of_statement
+from dao.migrate.scripts.statements import start_of_statement
 
 __all__ = ["statement_problems"]
 

@@ -13,7 +13,8 @@ from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
 from dao.migrate.scripts.load import Source, loaded
-from dao.migrate.scripts.migration import Migration, from_texts, has_statement
+from dao.migrate.scripts.migration import Migration, from_texts
+from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Report, Result, Step
 
 __all__ = ["apply", "ledger_of", "plan", "redo", "reset", "rollback"]

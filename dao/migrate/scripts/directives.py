@@ -14,7 +14,7 @@ from typing import NamedTuple
 import attrs
 
 from dao.errors import MigrationFileError
-from dao.migrate.scripts.folder import normal
+from dao.migrate.scripts.ids import normal
 
 __all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "name_in_list", "read"]
 

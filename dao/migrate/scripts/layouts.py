@@ -10,50 +10,35 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal
 
 from dao.errors import MigrationFileError
 from dao.migrate.scripts import sections
 from dao.migrate.scripts.directives import ALONE
-from dao.migrate.scripts.folder import Refusals, check_name, is_folder, is_script, listing, normal, refuse, text_of
+from dao.migrate.scripts.files import File, Refusals, check_name, is_folder, is_script, listing, refuse, text_of
+from dao.migrate.scripts.ids import normal, version
 from dao.migrate.scripts.misnamed import misnamed, nearest, script_meant
 
-__all__ = ["Layout", "Scripts", "layout_of", "number", "number_text", "read", "version"]
+__all__ = ["Layout", "layout_of", "read"]
 
 #: "pair": `NAME.sql` + `NAME.rollback.sql`; "up/down": `NAME.up.sql` + `NAME.down.sql`. These two may be mixed.
 Layout = Literal["pair", "up/down", "dbmate", "goose", "diesel", "flyway"]
+#: A migration's id and its two scripts. Where one file holds both, each text has its lines where the file has them.
+Pair = tuple[str, File, File | None]
 
-T = TypeVar("T")
+_UP_SUFFIXES = (".up.sql", ".sql")
+_DOWN_SUFFIXES = (".rollback.sql", ".down.sql")
 
-_SCRIPT_SUFFIXES = (".up.sql", ".sql")
-_ROLLBACK_SUFFIXES = (".rollback.sql", ".down.sql")
-_PAIR_SUFFIXES = (*_ROLLBACK_SUFFIXES, ".up.sql")
-
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)*")
-_DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})(?:-([0-9]{6}))?(?:-([0-9]+))?(?=_|$)")
-_FLYWAY_NUMBER = re.compile(r"V([0-9]+(?:[._][0-9]+)*)(?=__|$)")
-
-_FLYWAY_FOLDER = re.compile(r"(?:[VUB][0-9]+(?:[._][0-9]+)*|R)__.*\.sql", re.DOTALL)
-# not compiled here: only folders of Flyway's need them
-_FLYWAY = r"(?s)([VUB])([0-9]+(?:[._][0-9]+)*)(?:__.*)?\.sql"
-_CALLBACK = r"(?s)(?:before|after|create)[A-Z][A-Za-z]*(?:__.*)?\.sql"
-_PLACEHOLDER = r"\$\{[^}\n]*\}"
+_FLYWAYS = re.compile(r"(?:[VUB][0-9]+(?:[._][0-9]+)*|R)__.*\.sql", re.DOTALL)
+_FLYWAY = re.compile(r"([VUB])([0-9]+(?:[._][0-9]+)*)(?:__.*)?\.sql", re.DOTALL)
+_CALLBACK = re.compile(r"(?:before|after|create)[A-Z][A-Za-z]*(?:__.*)?\.sql", re.DOTALL)
+_PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
 
 
-class Scripts(NamedTuple):
-    """The scripts of one migration. In a layout of one file both paths are that file, and lines keep their numbers."""
-
-    # a tuple, as nobody keeps them: each attrs class costs every command a millisecond
-    id: str
-    path: Path
-    text: str
-    rollback_path: Path | None = None
-    rollback_text: str | None = None
-
-
-def read(folder: Path, refused: Refusals) -> list[Scripts]:
+def read(folder: Path, refused: Refusals) -> list[Pair]:
     """Return the scripts of the folder's migrations, sorted by file name, without those that are `refused`.
 
     The texts have LF line ends and no byte order mark. What a tool says about a migration outside of its script (the
@@ -68,13 +53,11 @@ def read(folder: Path, refused: Refusals) -> list[Scripts]:
         return _diesel(entries, refused)
     if not texts:
         refused.raise_all()
-        raise MigrationFileError(
-            f"{folder}: the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql", path=folder
-        )
+        refuse(folder, "the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql")
     if layout == "flyway":
-        return _flyway(entries, dict(texts), refused)
+        return _flyway(entries, texts, refused)
     if layout in {"dbmate", "goose"}:
-        return _sectioned(entries, dict(texts), layout, refused)
+        return _sectioned(entries, texts, layout, refused)
     return _pairs(texts, refused)
 
 
@@ -90,69 +73,24 @@ def layout_of(folder: Path) -> Layout:
     return layout
 
 
-def _detected(entries: Sequence[os.DirEntry[str]], refused: Refusals) -> tuple[Layout, list[tuple[Path, str]]]:
-    """Return the layout of a folder, and the paths and texts of its scripts if they are not in folders of their own."""
+def _detected(entries: Sequence[os.DirEntry[str]], refused: Refusals) -> tuple[Layout, dict[Path, str]]:
+    """Return the layout of a folder, and the texts of its scripts by path if they are not in folders of their own."""
     if any(_is_diesel(entry) for entry in entries):
-        return "diesel", []
-    texts = []
+        return "diesel", {}
+    texts: dict[Path, str] = {}
     for entry in entries:
         with refused:
             path = Path(entry.path)
             if is_script(entry, path):
-                texts.append((path, text_of(path)))
-    paths = [path for path, _ in texts]
-    if any(_FLYWAY_FOLDER.fullmatch(path.name) for path in paths) and not any(
-        path.name.endswith(_PAIR_SUFFIXES) for path in paths
-    ):
+                texts[path] = text_of(path)
+    names = [path.name for path in texts]
+    if any(map(_FLYWAYS.fullmatch, names)) and not any(name.endswith((*_DOWN_SUFFIXES, ".up.sql")) for name in names):
         return "flyway", texts
-    if any(sections.is_marked(text, "dbmate") for _, text in texts):
-        return "dbmate", texts
-    if any(sections.is_marked(text, "goose") for _, text in texts):
-        return "goose", texts
-    return "up/down" if paths and all(path.name.endswith((".up.sql", ".down.sql")) for path in paths) else "pair", texts
-
-
-def number(id: str) -> tuple[int, ...] | None:
-    """Return the number that an id begins with, by which it sorts, in its parts: (1, 10) for `1.10_a`; None without one.
-
-    A date is one number, whichever way it is written: `2025-01-15-010000_a` is `20250115010000_a`. An id of Flyway's has
-    its number after the V, where underscores part it too.
-    """
-    plain = id.partition("_")[0]
-    if plain.isdecimal() and plain.isascii():
-        return (int(plain),)
-    if match := _DATE.match(id):
-        year, month, day, time, counter = match.groups()
-        return (int(f"{year}{month}{day}{time or '000000'}"), *([] if counter is None else [int(counter)]))
-    text = number_text(id)
-    return None if text is None else tuple(int(part) for part in re.findall(r"[0-9]+", text))
-
-
-def number_text(id: str) -> str | None:
-    """Return the number that an id begins with as it is written there, without Flyway's V; None without one."""
-    for pattern in (_DATE, _FLYWAY_NUMBER, _NUMBER):
-        if match := pattern.match(id):
-            return match[0].removeprefix("V")
-    return None
-
-
-def version(id: str, tool: str) -> str | None:
-    """Return what a tool's own ledger calls the migration; None if the tool would not take it for one.
-
-    Leading zeros, and Flyway's trailing `.0`, are left out where the tool does not tell them apart.
-    """
-    if tool == "diesel":
-        return id.partition("_")[0].replace("-", "") or None
-    if tool == "dbmate":
-        match = re.match(r"[0-9]+", id)
-        return None if match is None else match[0]
-    if tool == "flyway":
-        parts = list(number(id) or ()) if _FLYWAY_NUMBER.match(id) else []
-        while len(parts) > 1 and parts[-1] == 0:
-            del parts[-1]
-        return ".".join(map(str, parts)) or None
-    match = re.match(r"([0-9]+)_", id)
-    return None if match is None else str(int(match[1]))
+    if tool := next(
+        (tool for tool in sections.TOOLS for text in texts.values() if sections.is_marked(text, tool)), None
+    ):
+        return tool, texts
+    return "up/down" if names and all(name.endswith((".up.sql", ".down.sql")) for name in names) else "pair", texts
 
 
 def _refuse_collisions(paths: Mapping[str, Path], tool: str, refused: Refusals) -> None:
@@ -172,13 +110,15 @@ def _refuse_collisions(paths: Mapping[str, Path], tool: str, refused: Refusals) 
 # ---------------------------------------------------------------- pairs
 
 
-def _pairs(texts: Iterable[tuple[Path, str]], refused: Refusals) -> list[Scripts]:
+def _pairs(texts: Mapping[Path, str], refused: Refusals) -> list[Pair]:
     """Return pairs. Two may have one number: the ids tell them apart, and many tools that name files so do not mind."""
-    scripts: dict[str, tuple[Path, str]] = {}
-    rollbacks: dict[str, tuple[Path, str]] = {}
-    for path, text in texts:
+    ups: dict[str, File] = {}
+    downs: dict[str, File] = {}
+    for path, text in texts.items():
         with refused:
-            id, found = _id(path.name, scripts, rollbacks)
+            found, suffixes = (downs, _DOWN_SUFFIXES) if path.name.endswith(_DOWN_SUFFIXES) else (ups, _UP_SUFFIXES)
+            suffix = next(suffix for suffix in suffixes if path.name.endswith(suffix))
+            id = normal(path.name.removesuffix(suffix))
             if id in found:
                 other = found[id][0].name
                 alike = (
@@ -188,28 +128,19 @@ def _pairs(texts: Iterable[tuple[Path, str]], refused: Refusals) -> list[Scripts
                     path, f"the migration {id} has a script like this already, {other}{alike}; remove one of the two"
                 )
             found[id] = path, text
-    for id, reason in misnamed(scripts, {id: path.name for id, (path, _) in rollbacks.items()}):
+    for id, reason in misnamed(ups, {id: path.name for id, (path, _) in downs.items()}):
         with refused:
-            refuse((scripts.get(id) or rollbacks.pop(id))[0], reason)
+            refuse((ups.get(id) or downs.pop(id))[0], reason)
     # what could not be read is there all the same
     unread = {error.path.name.lower() for error in refused if error.path is not None}
-    for id in sorted(rollbacks.keys() - scripts.keys()):
-        if unread.intersection(f"{id}{suffix}".lower() for suffix in _SCRIPT_SUFFIXES):
-            continue
-        with refused:
-            path = rollbacks.pop(id)[0]
-            like = nearest(id, scripts)
-            which = f" (the nearest is {scripts[like][0].name})" if like else ""
-            refuse(path, f"a rollback script without its migration{which}; add {id}.sql beside it or remove it")
-    return [Scripts(id, *script, *rollbacks.get(id, (None, None))) for id, script in scripts.items()]
-
-
-def _id(name: str, scripts: dict[str, T], rollbacks: dict[str, T]) -> tuple[str, dict[str, T]]:
-    for suffixes, found in ((_ROLLBACK_SUFFIXES, rollbacks), (_SCRIPT_SUFFIXES, scripts)):
-        for suffix in suffixes:
-            if name.endswith(suffix) and name != suffix:
-                return normal(name.removesuffix(suffix)), found
-    raise AssertionError(name)  # hidden files and other suffixes were passed over
+    for id in sorted(downs.keys() - ups.keys()):
+        if unread.isdisjoint(f"{id}{suffix}".lower() for suffix in _UP_SUFFIXES):
+            with refused:
+                path, _ = downs.pop(id)
+                like = nearest(id, ups)
+                which = f" (the nearest is {ups[like][0].name})" if like else ""
+                refuse(path, f"a rollback script without its migration{which}; add {id}.sql beside it or remove it")
+    return [(id, up, downs.get(id)) for id, up in ups.items()]
 
 
 # ---------------------------------------------------------------- dbmate, goose: two sections in one file
@@ -217,26 +148,25 @@ def _id(name: str, scripts: dict[str, T], rollbacks: dict[str, T]) -> tuple[str,
 
 def _sectioned(
     entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], tool: str, refused: Refusals
-) -> list[Scripts]:
-    example = next(path for path, text in texts.items() if sections.is_marked(text, tool))
+) -> list[Pair]:
     for entry in entries:
         if tool == "goose" and re.match(r"[0-9]+_.*(?<!_test)\.go$", entry.name):
             with refused:
                 refuse(Path(entry.path), "Go migrations are not run here; write it in SQL")
-    _refuse_collisions(
-        {path.stem: path for path, text in texts.items() if sections.is_marked(text, tool)}, tool, refused
-    )
-    found = []
+    marked = {path.stem: path for path, text in texts.items() if sections.is_marked(text, tool)}
+    _refuse_collisions(marked, tool, refused)
+    example = next(iter(marked.values()))
+    found: list[Pair] = []
     for path, text in texts.items():
         with refused:
-            if not sections.is_marked(text, tool):
+            if path.stem not in marked:
                 refuse(
                     path,
                     f"has no line `{sections.UP[tool]}`, and {example.name} is written for {tool}: add that line, or keep the "
                     "files of different tools in folders of their own",
                 )
             up, down = sections.split(path, text, tool)
-            found.append(Scripts(normal(path.stem), path, up, None if down is None else path, down))
+            found.append((normal(path.stem), (path, up), None if down is None else (path, down)))
     return found
 
 
@@ -247,8 +177,8 @@ def _is_diesel(entry: os.DirEntry[str]) -> bool:
     return is_folder(entry) and any(os.path.lexists(os.path.join(entry.path, name)) for name in ("up.sql", "down.sql"))
 
 
-def _diesel(entries: Iterable[os.DirEntry[str]], refused: Refusals) -> list[Scripts]:
-    found = []
+def _diesel(entries: Iterable[os.DirEntry[str]], refused: Refusals) -> list[Pair]:
+    found: list[Pair] = []
     for entry in entries:
         path = Path(entry.path)
         with refused:
@@ -259,33 +189,25 @@ def _diesel(entries: Iterable[os.DirEntry[str]], refused: Refusals) -> list[Scri
                 refuse(
                     path, "a file beside folders of diesel's (NAME/up.sql); keep the two apart in folders of their own"
                 )
-    _refuse_collisions({scripts.id: scripts.path for scripts in found}, "diesel", refused)
+    _refuse_collisions({id: path for id, (path, _), _ in found}, "diesel", refused)
     return found
 
 
-def _in_folder(path: Path, refused: Refusals) -> Scripts:
-    names = {inner.name for inner in listing(path)}
+def _in_folder(folder: Path, refused: Refusals) -> Pair:
+    names = {inner.name for inner in listing(folder)}
     for name in sorted(names - {"up.sql", "down.sql", "metadata.toml"}):
         meant = "metadata.toml" if name.lower() == "metadata.toml" else script_meant(name)
         if meant is not None:
             with refused:
-                refuse(path / name, f"would be passed over; rename it to {meant}, or move it elsewhere")
+                refuse(folder / name, f"would be passed over; rename it to {meant}, or move it elsewhere")
     if "up.sql" not in names:
-        refuse(path, "a folder without up.sql among diesel's migrations; add it, or move the folder elsewhere")
-    prefix = "" if "metadata.toml" not in names or _in_transaction(path / "metadata.toml") else ALONE
-    down = path / "down.sql" if "down.sql" in names else None
-    return Scripts(
-        id=normal(path.name),
-        path=path / "up.sql",
-        text=prefix + text_of(path / "up.sql"),
-        rollback_path=down,
-        rollback_text=None if down is None else text_of(down),
-    )
+        refuse(folder, "a folder without up.sql among diesel's migrations; add it, or move the folder elsewhere")
+    prefix = "" if "metadata.toml" not in names or _in_transaction(folder / "metadata.toml") else ALONE
+    up, down = folder / "up.sql", folder / "down.sql"
+    return normal(folder.name), (up, prefix + text_of(up)), (down, text_of(down)) if "down.sql" in names else None
 
 
 def _in_transaction(path: Path) -> bool:
-    import tomllib  # noqa: PLC0415 - only folders of diesel's need it
-
     try:
         value = tomllib.loads(text_of(path)).get("run_in_transaction")
     except tomllib.TOMLDecodeError as error:
@@ -299,30 +221,28 @@ def _in_transaction(path: Path) -> bool:
 # ---------------------------------------------------------------- Flyway
 
 
-def _flyway(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], refused: Refusals) -> list[Scripts]:
-    scripts: dict[str, Path] = {}
-    undoing: dict[str, Path] = {}
+def _flyway(entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], refused: Refusals) -> list[Pair]:
+    ups: dict[str, Path] = {}
+    downs: dict[str, Path] = {}  # by the id of the V script
     for path in texts:
         with refused:
-            match = re.fullmatch(_FLYWAY, path.name)
+            match = _FLYWAY.fullmatch(path.name)
             if match is None or match[1] == "B":
                 refuse(path, _not_run(path.name))
-            (scripts if match[1] == "V" else undoing)[path.stem] = path
+            (ups if match[1] == "V" else downs)[f"V{path.stem[1:]}"] = path
     for entry in entries:
         with refused:
             if is_folder(entry) and (inner := next(Path(entry.path).rglob("[VUR]*__*.sql"), None)):
                 refuse(inner, "Flyway looks into folders in folders, and here that is not done; move it up")
-    _refuse_collisions(scripts, "flyway", refused)
-    _refuse_collisions({f"V{id[1:]}": path for id, path in undoing.items()}, "flyway", refused)
-    undo = {version(f"V{id[1:]}", "flyway"): path for id, path in undoing.items()}
-    found = []
-    for id, path in scripts.items():
+    _refuse_collisions(ups, "flyway", refused)
+    _refuse_collisions(downs, "flyway", refused)
+    undo = {version(id, "flyway"): path for id, path in downs.items()}
+    found: list[Pair] = []
+    for id, path in ups.items():
         with refused:
             down = undo.pop(version(id, "flyway"), None)
-            text = _flyway_text(path, texts[path])
-            found.append(
-                Scripts(normal(id), path, text, down, None if down is None else _flyway_text(down, texts[down]))
-            )
+            up = path, _flyway_text(path, texts[path])
+            found.append((normal(id), up, None if down is None else (down, _flyway_text(down, texts[down]))))
     for path in undo.values():
         with refused:
             refuse(path, "an undo script without its migration; add the V script of this version or remove it")
@@ -335,7 +255,7 @@ def _not_run(name: str) -> str:
         return "repeatable scripts are not run here; make it a versioned one, and another for each change to come"
     if name[0] == "B":
         return "baseline scripts are not run here, since the V scripts make the same; move it out of the folder"
-    if re.fullmatch(_CALLBACK, name):
+    if _CALLBACK.fullmatch(name):
         return "callbacks are not run here; make it a versioned script, or run it after `dao migrate`"
     return "not a name of Flyway's among others that are; rename it like V2__add_x.sql, or move it out of the folder"
 
@@ -343,16 +263,15 @@ def _not_run(name: str) -> str:
 def _flyway_text(path: Path, text: str) -> str:
     """Return the text of a script, with what the file beside it says of it."""
     config = path.with_name(f"{path.name}.conf")
-    settings = {}
-    if config.exists():
-        rows = (line.partition("=") for line in text_of(config).split("\n") if line.strip() and line.lstrip()[0] != "#")
-        settings = {name.strip(): value.strip().lower() for name, _, value in rows}
+    lines = text_of(config).split("\n") if config.exists() else ()
+    rows = (line.partition("=") for line in lines if line.strip() and line.lstrip()[0] != "#")
+    settings = {name.strip(): value.strip().lower() for name, _, value in rows}
     for name, value in settings.items():
         if name not in {"executeInTransaction", "placeholderReplacement"} or value not in {"true", "false"}:
             refuse(
                 config, f"`{name}={value}` means nothing here; only executeInTransaction and placeholderReplacement do"
             )
-    match = re.search(_PLACEHOLDER, text)
+    match = _PLACEHOLDER.search(text)
     if match and settings.get("placeholderReplacement") != "false":
         line = text.count("\n", 0, match.start()) + 1
         refuse(path, f"{match[0]} is a placeholder, and nothing is replaced here; write its value", line)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
+import graphlib
 import heapq
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dao.errors import MigrationError, MigrationFileError
 from dao.migrate.scripts import layouts
-from dao.migrate.scripts.folder import Refusals, refuse
-from dao.migrate.scripts.migration import Migration, from_texts, refuse_broken_off, sort_key
+from dao.migrate.scripts.files import Refusals, refuse, refuse_broken_off
+from dao.migrate.scripts.ids import sort_key
+from dao.migrate.scripts.migration import Migration, from_texts
 
 __all__ = ["Source", "default_folder", "load", "loaded"]
-
 
 #: Where migrations come from: a folder, migrations that `load` returned, or None for this package's own.
 Source = str | os.PathLike[str] | Sequence[Migration] | None
@@ -27,7 +27,7 @@ def default_folder(*, write: bool = False) -> Path:
     Raises:
         MigrationError: It is to `write` in, and belongs to an installed package, which the next installation replaces.
     """
-    package = _package()
+    package = Path(__file__).resolve().parents[2]
     shipped = package / "sql" / "sqlite"
     if not shipped.is_dir():
         return package.parent / "sql" / "sqlite"
@@ -37,11 +37,6 @@ def default_folder(*, write: bool = False) -> Path:
             "--migrations or DATABASE_MIGRATIONS"
         )
     return shipped
-
-
-@functools.cache
-def _package() -> Path:
-    return Path(__file__).resolve().parents[2]
 
 
 def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
@@ -54,16 +49,15 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
         MigrationFileError: Files are not what they should be; `.path` and `.line` say where the first is wrong, the message
             has a line for each.
     """
-    path = default_folder() if folder is None else Path(folder)
     refused = Refusals()
     migrations: dict[str, Migration] = {}
-    for id, file, text, rollback_file, rollback_text in layouts.read(path, refused):
+    for id, (path, text), down in layouts.read(default_folder() if folder is None else Path(folder), refused):
+        rollback_path, rollback_text = down or (None, None)
         with refused:
-            migrations[id] = from_texts(id, text, rollback_text, path=file, rollback_path=rollback_file)
-        with refused:
-            refuse_broken_off(file, text)
-        with refused:
-            refuse_broken_off(rollback_file or file, rollback_text or "")
+            migrations[id] = from_texts(id, text, rollback_text, path=path, rollback_path=rollback_path)
+        for file in (path, text), down:
+            with refused:
+                refuse_broken_off(*(file or (path, "")))
     refused.raise_all()
     return _in_order(migrations)
 
@@ -85,40 +79,29 @@ def loaded(source: Source) -> Sequence[Migration]:
 
 def _in_order(migrations: Mapping[str, Migration]) -> list[Migration]:
     """Return the migrations by id, each after those that it depends on."""
-    waiting_for: dict[str, set[str]] = {}
-    dependents: dict[str, list[str]] = {}
     refused = Refusals()
     for migration in migrations.values():
         for id in migration.depends:
             with refused:
                 if id not in migrations:
                     refuse(migration.path, f"depends on {id!r}, which is not in this folder")
-            dependents.setdefault(id, []).append(migration.id)
-        waiting_for[migration.id] = set(migration.depends)
     refused.raise_all()
-    ready = [sort_key(id) for id, needed in waiting_for.items() if not needed]
-    heapq.heapify(ready)
-    ordered: list[Migration] = []
-    while ready:
-        id = heapq.heappop(ready)[2]
-        ordered.append(migrations[id])
-        for other in dependents.get(id, ()):
-            needed = waiting_for[other]
-            needed.remove(id)
-            if not needed:
-                heapq.heappush(ready, sort_key(other))
-    if len(ordered) < len(migrations):
-        done = {migration.id for migration in ordered}
-        cycle = _cycle({id: needed - done for id, needed in waiting_for.items() if id not in done})
+    graph = graphlib.TopologicalSorter({id: migration.depends for id, migration in migrations.items()})
+    try:
+        graph.prepare()
+    except graphlib.CycleError as error:
+        cycle = error.args[1][:0:-1]  # each of the error's is needed by the next, and the first is the last again
+        begin = cycle.index(min(cycle))
+        cycle = [*cycle[begin:], *cycle[:begin], cycle[begin]]
         path = migrations[cycle[0]].path
-        raise MigrationFileError(f"{path}: the dependencies go round in a circle: {' -> '.join(cycle)}", path=path)
+        message = f"{path}: the dependencies go round in a circle: {' -> '.join(cycle)}"
+        raise MigrationFileError(message, path=path) from None
+    ready: list[tuple[bool, tuple[int, ...], str]] = []
+    ordered: list[Migration] = []
+    while graph.is_active():
+        for id in graph.get_ready():
+            heapq.heappush(ready, sort_key(id))
+        *_, id = heapq.heappop(ready)
+        graph.done(id)
+        ordered.append(migrations[id])
     return ordered
-
-
-def _cycle(waiting_for: Mapping[str, Iterable[str]]) -> list[str]:
-    walked: list[str] = []
-    id = min(waiting_for)
-    while id not in walked:
-        walked.append(id)
-        id = min(waiting_for[id])
-    return [*walked[walked.index(id) :], id]

@@ -1,8 +1,4 @@
-"""Scripts on disk -> migrations in order, and a new one beside them.
-
-Which files make a migration, in which layout, is found in `layouts`, so that another project's folder can be taken as it
-is. A migration's id is the name of its file, or folder, without suffixes.
-"""
+"""A migration: a pair of scripts, with what they say of themselves."""
 
 from __future__ import annotations
 
@@ -12,19 +8,10 @@ from pathlib import Path
 import attrs
 
 from dao.errors import MigrationFileError
-from dao.migrate.scripts import directives, layouts
-from dao.migrate.scripts.folder import refuse
-from dao.migrate.scripts.statements import broken_off, has_statement, start_of_statement
+from dao.migrate.scripts import directives
+from dao.migrate.scripts.statements import has_statement
 
-__all__ = [
-    "Migration",
-    "Script",
-    "from_texts",
-    "has_statement",
-    "refuse_broken_off",
-    "sort_key",
-    "start_of_statement",
-]
+__all__ = ["Migration", "Script", "from_texts"]
 
 
 @attrs.frozen(kw_only=True)
@@ -49,7 +36,10 @@ class Script:
 
 @attrs.frozen(kw_only=True)
 class Migration:
-    """A pair of scripts: `up` applies it, `down` rolls it back. `depends` holds the ids that must be applied before."""
+    """A pair of scripts: `up` applies it, `down` rolls it back. `depends` holds the ids that must be applied before.
+
+    The id is the name of its file, or folder, without suffixes.
+    """
 
     id: str
     up: Script
@@ -72,25 +62,6 @@ class Migration:
         return self.down is not None and has_statement(self.down.text)
 
 
-def refuse_broken_off(path: Path, text: str) -> None:
-    """Refuse a script that does not come to its end.
-
-    Raises:
-        MigrationFileError: It leaves something open; the message has the line.
-    """
-    if found := broken_off(text):
-        refuse(path, *found)
-
-
-def sort_key(id: str) -> tuple[bool, tuple[int, ...], str]:
-    """Return the key by which ids sort: by their leading numbers, those without one last, then by their text."""
-    number = layouts.number(id)
-    return number is None, number or (), id
-
-
-# ---------------------------------------------------------------- read
-
-
 def from_texts(
     id: str, text: str, rollback_text: str | None, *, path: Path | None = None, rollback_path: Path | None = None
 ) -> Migration:
@@ -100,28 +71,31 @@ def from_texts(
         MigrationFileError: A directive means nothing.
     """
     file = path or Path(id)
-    said = directives.read(text, file)
-    undoing = directives.read(rollback_text or "", rollback_path or file)
+    up = directives.read(text, file)
+    down = directives.read(rollback_text or "", rollback_path or file)
     for name in ("transactional", "depends"):
-        if rollback_path is not None and name in undoing.lines:
-            line = undoing.lines[name]
+        if rollback_path is not None and name in down.lines:
+            line = down.lines[name]
             raise MigrationFileError(
                 f"{rollback_path}:{line}: `-- {name}:` has no effect in a rollback script; write it into {file.name}, from "
                 "where it applies to both",
                 path=rollback_path,
                 line=line,
             )
-    together = said.pair_transactional and undoing.pair_transactional
-    up = _script(path, text, said, together=together)
-    down = None if rollback_text is None else _script(rollback_path, rollback_text, undoing, together=together)
-    return Migration(id=id, up=up, down=down, depends=said.depends)
+    together = up.pair_transactional and down.pair_transactional
 
+    def script(said: directives.Directives, path: Path | None, text: str) -> Script:
+        return Script(
+            path=path,
+            text=text,
+            transactional=together and said.transactional,
+            foreign_keys=said.foreign_keys,
+            allows=said.allows,
+        )
 
-def _script(path: Path | None, text: str, said: directives.Directives, *, together: bool) -> Script:
-    return Script(
-        path=path,
-        text=text,
-        transactional=together and said.transactional,
-        foreign_keys=said.foreign_keys,
-        allows=said.allows,
+    return Migration(
+        id=id,
+        up=script(up, path, text),
+        down=None if rollback_text is None else script(down, rollback_path, rollback_text),
+        depends=up.depends,
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dao.errors import MigrationError
-from dao.migrate.scripts import layouts
+from dao.migrate.scripts import ids, layouts
 from dao.migrate.scripts.load import default_folder
 
 __all__ = ["new"]
@@ -59,14 +59,14 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
 def _new_id(folder: Path, layout: layouts.Layout, slug: str, moment: datetime) -> str:
     """Return the id of a migration that comes after all that are there."""
     names = [name for name in os.listdir(folder) if layout == "diesel" or name.endswith(".sql")]
-    latest = layouts.number_text(max(names, key=lambda name: layouts.number(name) or (), default="")) or ""
+    latest = ids.number_text(max(names, key=lambda name: ids.number(name) or (), default="")) or ""
     v, separator = ("V", "__") if layout == "flyway" else ("", "_")
     if layout != "pair" and 0 < len(latest) < _TIME and "-" not in latest:
         rest = latest.rstrip("0123456789")
         last = latest[len(rest) :]
         return f"{v}{rest}{int(last) + 1:0{len(last)}}{separator}{slug}"
     for name in names:
-        number = layouts.number(name)
+        number = ids.number(name)
         if number is not None and len(str(number[0])) == _TIME:
             try:
                 moment = max(moment, datetime.strptime(f"{number[0]}Z", "%Y%m%d%H%M%S%z") + timedelta(seconds=1))

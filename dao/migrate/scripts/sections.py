@@ -5,28 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from dao.migrate.scripts.folder import refuse
+from dao.migrate.scripts.files import refuse
 
-__all__ = ["UP", "is_marked", "split"]
+__all__ = ["TOOLS", "UP", "is_marked", "split"]
 
-# Patterns are not compiled here: folders of pairs need none of them.
-# By tool: what tells that a text is written for it. The word alone is found a hundred times as fast.
-_MARKS = {
-    "dbmate": ("migrate:", r"(?m)^--[ \t]*migrate:(?:up|down)(?:\s|\Z)"),
-    "goose": ("+goose", r"(?m)^--[ \t]*\+goose\b"),
-}
+#: The tools whose files these are.
+TOOLS: tuple[Literal["dbmate"], Literal["goose"]] = ("dbmate", "goose")
 #: By tool: the line that the first section begins with.
 UP = {"dbmate": "-- migrate:up", "goose": "-- +goose Up"}
 
-_DBMATE_MARKER = r"--\s*migrate:(up|down)(?:\s.*)?$"
-_GOOSE_MARKER = r"(\s*)--\s*\+goose\b(.*)$"
+# By tool: a line that tells that a text is written for it. The word alone is found a hundred times as fast.
+_MARKS = {
+    "dbmate": ("migrate:", re.compile(r"^--[ \t]*migrate:(?:up|down)(?:\s|\Z)", re.MULTILINE)),
+    "goose": ("+goose", re.compile(r"^--[ \t]*\+goose\b", re.MULTILINE)),
+}
+_DBMATE_MARKER = re.compile(r"--\s*migrate:(up|down)(?:\s.*)?$")
+_GOOSE_MARKER = re.compile(r"(\s*)--\s*\+goose\b(.*)$")
 
 
 def is_marked(text: str, tool: str) -> bool:
     """Return whether a text is written for a tool."""
     word, line = _MARKS[tool]
-    return word in text and re.search(line, text) is not None
+    return word in text and line.search(text) is not None
 
 
 def split(path: Path, text: str, tool: str) -> tuple[str, str | None]:
@@ -39,15 +41,18 @@ def split(path: Path, text: str, tool: str) -> tuple[str, str | None]:
         MigrationFileError: The lines are not what the tool wants; the message has the line.
     """
     lines = text.split("\n")
-    down = _dbmate_down(path, lines) if tool == "dbmate" else _goose_down(path, lines)
+    up, down = _dbmate(path, lines) if tool == "dbmate" else _goose(path, lines)
+    for place, line in enumerate(lines[:up]):
+        if line.strip() and not line.lstrip().startswith("--"):
+            refuse(path, f"only comments of `--` may stand before `{UP[tool]}`", place + 1)
     if down is None:
         return "\n".join(lines), None
     return "\n".join([*lines[:down], ""]), "\n" * down + "\n".join(lines[down:])
 
 
-def _dbmate_down(path: Path, lines: Sequence[str]) -> int:
-    """Return where dbmate's second section begins."""
-    markers = [(place, match[1]) for place, line in enumerate(lines) if (match := re.match(_DBMATE_MARKER, line))]
+def _dbmate(path: Path, lines: Sequence[str]) -> tuple[int, int]:
+    """Return where dbmate's two sections begin."""
+    markers = [(place, match[1]) for place, line in enumerate(lines) if (match := _DBMATE_MARKER.match(line))]
     for (place, name), expected in zip(markers, ("up", "down"), strict=False):
         if name != expected:
             refuse(path, f"`-- migrate:{name}` stands where `-- migrate:{expected}` should", place + 1)
@@ -56,17 +61,16 @@ def _dbmate_down(path: Path, lines: Sequence[str]) -> int:
         refuse(path, f"`-- migrate:{name}` stands here twice; make that a migration of its own", place + 1)
     if len(markers) < 2:
         refuse(path, "no line begins with `-- migrate:down`; dbmate needs one, even if nothing comes after it")
-    _refuse_statement_before(path, lines[: markers[0][0]], "-- migrate:up")
-    return markers[1][0]
+    return markers[0][0], markers[1][0]
 
 
-def _goose_down(path: Path, lines: list[str]) -> int | None:
-    """Return where goose's second section begins. Ends in `lines` the statements whose end only goose's marker shows."""
+def _goose(path: Path, lines: list[str]) -> tuple[int, int | None]:
+    """Return where goose's two sections begin. Ends in `lines` the statements whose end only goose's marker shows."""
     up: int | None = None
     down: int | None = None
     block: int | None = None
     for place, line in enumerate(lines):
-        match = re.match(_GOOSE_MARKER, line)
+        match = _GOOSE_MARKER.match(line)
         if match is None:
             continue
         name = " ".join(match[2].lower().split())
@@ -84,26 +88,20 @@ def _goose_down(path: Path, lines: list[str]) -> int | None:
             refuse(path, f"`{line.strip()}` is no annotation of goose's", place + 1)
         if misplaced:
             refuse(path, f"`{line}` stands in the wrong place", place + 1)
-        if name == "up":
-            up = place
-        elif name == "down":
-            down = place
-        elif name == "statementbegin":
-            block = place
-        elif name == "statementend":
-            written = next((row for row in reversed(lines[block:place]) if row.strip()), "")
-            if not written.partition("--")[0].rstrip().endswith(";"):
-                lines[place] = f"; {line}"
-            block = None
+        match name:
+            case "up":
+                up = place
+            case "down":
+                down = place
+            case "statementbegin":
+                block = place
+            case "statementend":
+                written = next((row for row in reversed(lines[block:place]) if row.strip()), "")
+                if not written.partition("--")[0].rstrip().endswith(";"):
+                    lines[place] = f"; {line}"
+                block = None
     if block is not None:
         refuse(path, "`-- +goose StatementBegin` without `-- +goose StatementEnd`", block + 1)
     if up is None:
         refuse(path, "no line says `-- +goose Up`; goose needs one before the statements")
-    _refuse_statement_before(path, lines[:up], "-- +goose Up")
-    return down
-
-
-def _refuse_statement_before(path: Path, lines: Sequence[str], marker: str) -> None:
-    for place, line in enumerate(lines):
-        if line.strip() and not line.lstrip().startswith("--"):
-            refuse(path, f"only comments of `--` may stand before `{marker}`", place + 1)
+    return up, down

@@ -1,7 +1,4 @@
-"""What is in a folder, and the texts of its files. What only looks like a migration is refused here, with its path.
-
-`Refusals` collects what is refused, so that a person sees all of it at once.
-"""
+"""The files in a folder, and their texts. What only looks like a migration is refused here, with its path."""
 
 from __future__ import annotations
 
@@ -15,12 +12,26 @@ from typing import NoReturn, Self
 
 from dao.errors import MigrationFileError, visible
 from dao.migrate.scripts.misnamed import is_meant
+from dao.migrate.scripts.statements import broken_off
 
-__all__ = ["Refusals", "check_name", "is_folder", "is_script", "listing", "normal", "refuse", "text_of"]
+__all__ = [
+    "File",
+    "Refusals",
+    "check_name",
+    "is_folder",
+    "is_script",
+    "listing",
+    "refuse",
+    "refuse_broken_off",
+    "text_of",
+]
+
+#: A script's path and text.
+File = tuple[Path, str]
 
 
 class Refusals(list[MigrationFileError]):
-    """What is refused in a folder. `with refusals:` adds what the block raises to them, and goes on."""
+    """All that is refused in a folder, so that it is told at once: `with refusals:` adds what the block raises, and goes on."""
 
     def __enter__(self) -> Self:
         return self
@@ -36,6 +47,22 @@ class Refusals(list[MigrationFileError]):
             raise self[0]
         if self:
             raise MigrationFileError("\n".join(map(str, self)), path=self[0].path, line=self[0].line)
+
+
+def refuse(path: Path, reason: str, line: int | None = None) -> NoReturn:
+    """Raise the error that says where a file is not what it should be, why, and what to do."""
+    where = path if line is None else f"{path}:{line}"
+    raise MigrationFileError(f"{where}: {reason}", path=path, line=line)
+
+
+def refuse_broken_off(path: Path, text: str) -> None:
+    """Refuse a script that does not come to its end.
+
+    Raises:
+        MigrationFileError: It leaves something open; the message has the line.
+    """
+    if found := broken_off(text):
+        refuse(path, *found)
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:
@@ -89,11 +116,6 @@ def is_script(entry: os.DirEntry[str], path: Path) -> bool:
     return True
 
 
-def normal(name: str) -> str:
-    """Return a name in Unicode's form NFC: on its way from macOS to Linux a file's name may come to be written in another."""
-    return unicodedata.normalize("NFC", name)
-
-
 def check_name(path: Path) -> None:
     """Refuse a file name that is not UTF-8, or holds a control character: it could not be an id."""
     try:
@@ -130,9 +152,3 @@ def text_of(path: Path) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise MigrationFileError(f"{path}:{line}: a NUL character, at which SQLite would stop", path=path, line=line)
     return text
-
-
-def refuse(path: Path, reason: str, line: int | None = None) -> NoReturn:
-    """Raise the error that says where a file is not what it should be, why, and what to do."""
-    where = path if line is None else f"{path}:{line}"
-    raise MigrationFileError(f"{where}: {reason}", path=path, line=line)
