@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -137,7 +136,7 @@ def outcome(run: Callable[[str, list[migrate.Migration]], None], texts: list[str
             run(f"sqlite:///{database}?synchronous=off", files)
         except dao.Error as error:
             # what stays of a run is another matter
-            return type(error), re.split(r"\n(?:Nothing was|What was)", str(error).replace(folder, ""))[0]
+            return type(error), "\n".join(map(str, [error.args[0], *error.details])).replace(folder, "")
         return {name: rows for name, rows in dump(database).items() if not name.lstrip("_").startswith(("yoyo", "dao"))}
 
 
