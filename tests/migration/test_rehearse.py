@@ -22,7 +22,8 @@ from dao import migrate
 from dao.errors import DatabaseCorrupt, DiskFull, Error, LedgerMismatch, MigrationError
 from dao.migrate.copies.working_copy import default_limit
 from dao.migrate.rehearsal import Copying, Gone, Rehearsal, Rehearsed, RowChange, rehearse
-from dao.migrate.rehearsal.trial import Times, longest_hold
+from dao.migrate.rehearsal.observation import Inventory, inventory
+from dao.migrate.rehearsal.trial import longest_hold
 from tests.folders import ALONE, IDS, ids, query, write
 
 #: Parents with children that go with them, and something of everything that a rebuild can lose.
@@ -755,24 +756,29 @@ def test_default_limit_is_a_quarter_of_a_small_memory(monkeypatch):
 # ---------------------------------------------------------------- the lock
 
 
-def test_longest_hold_counts_the_checks_of_a_run_once(three):
-    """Scripts that share a transaction have its checks once; one that runs alone has a transaction of its own."""
+def test_longest_hold_is_that_of_the_longest_transaction(three):
+    """Scripts that share a transaction hold the lock together; one that runs alone holds it for as long as it runs."""
     write(three, {"0003_c.sql": ALONE + "VACUUM;", "0004_d.sql": "SELECT 1;"})
     steps = migrate.plan("sqlite:///nowhere.db", three)
-
-    def times(script: float) -> Times:
-        made = Times()
-        made.decided, made.started = 0.0, 1.0
-        made.finished = made.started + script
-        made.looked = made.finished + 1000
-        made.committing = made.looked + 10
-        made.ended = made.committing + 100
-        return made
-
-    all_times = [times(2), times(4), times(5000), times(8)]
-    assert longest_hold(steps, all_times) == 5000
-    assert longest_hold(steps[:2], all_times[:2]) == 1 + (2 + 4) + 10 + 200
+    assert longest_hold(steps, [2, 4, 5000, 8]) == 5000
+    assert longest_hold(steps, [2, 4, 5, 5]) == longest_hold(steps[:2], [2, 4]) == 2 + 4
+    assert longest_hold(steps, [2, 4, 5, 8]) == 8
     assert longest_hold([], []) == 0
+
+
+def test_rehearse_lock_seconds_leave_out_what_only_a_rehearsal_does(second, monkeypatch):
+    """The rehearsal looks at the copy within the script's transaction; a run does not, and is done that much earlier."""
+    now = 0.0
+
+    def slow(connection: apsw.Connection) -> Inventory:
+        nonlocal now
+        now += 1000
+        return inventory(connection)
+
+    monkeypatch.setattr("dao.migrate.rehearsal.trial.inventory", slow)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    one = only(second("CREATE TABLE x (id);"))
+    assert (now, one.seconds, one.lock_seconds) == (1000, 0, 0)
 
 
 # ---------------------------------------------------------------- round trip

@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from dao.migrate.values import Difference, Loss
+from dao.migrate.verification.round_trip import TripFailure
 from dao.text import counted
 
 __all__ = [
@@ -17,7 +18,6 @@ __all__ = [
     "Rehearsed",
     "RoundTrip",
     "RowChange",
-    "TripFailure",
     "readable_key",
 ]
 
@@ -111,19 +111,6 @@ class Rehearsed:
     def ok(self) -> bool:
         """Whether `dao migrate` would apply it."""
         return self.failure is None and not self.undeclared
-
-
-@attrs.frozen
-class TripFailure:
-    """What was not right on the way down ("rollback") or up again ("apply"): a message, and the differences."""
-
-    id: str
-    direction: str
-    message: str
-    differences: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return "\n  ".join([self.message, *self.differences])
 
 
 @attrs.frozen(kw_only=True)

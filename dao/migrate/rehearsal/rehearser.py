@@ -10,28 +10,35 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import attrs
 
 from dao.engine import Connection
+from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies.files import database_of, remove_leftovers, size_of
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
 from dao.migrate.database import Target, exists, name_of, opened, translated
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_apply
-from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed
-from dao.migrate.rehearsal.observation import look
-from dao.migrate.rehearsal.round_trip import Content, content, there_and_back
-from dao.migrate.rehearsal.trial import Times, longest_hold, rehearse_step
+from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip
+from dao.migrate.rehearsal.observation import inventory
+from dao.migrate.rehearsal.trial import longest_hold, rehearse_step
 from dao.migrate.run.guard import Guard
-from dao.migrate.run.runner import parts
+from dao.migrate.run.runner import Part, parts, run
 from dao.migrate.schema.integrity import integrity_problems
 from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Copying, Event, Step
+from dao.migrate.values import Committed, Copying, Event, Step
+from dao.migrate.verification.round_trip import Difference, Law, State, TripFailure, down_and_up
 
 __all__ = ["rehearse"]
 
 Report = Callable[[Event | Copying], object]
+
+_VERBS = {"rollback": "the rollback", "apply": "applying it again"}
+_DIFFERS = {
+    "rollback": "the rollback does not give back what was there before",
+    "apply": "applying it again gives something else than the first time",
+}
 
 
 def rehearse(
@@ -94,17 +101,8 @@ def rehearse(
         )
         with translated(copy, path or name_of(target)):
             return _on_copy(
-                copy, files, todo, found, tell, Allowance.of(allow_loss), allow_broken, round_trip=round_trip
+                copy, files, todo, found, tell, Allowance.of(allow_loss), allow_broken, with_round_trip=round_trip
             )
-
-
-def _note_losses(rehearsed: list[Rehearsed], todo: Sequence[Step], guard: Guard, allowed: Allowance) -> None:
-    """Note what scripts have lost that share a transaction, now that all of them are done."""
-    lost = guard.losses()
-    for number, (step, one) in enumerate(zip(todo, rehearsed, strict=False)):
-        if losses := tuple(loss for source, loss in lost if source == step.key):
-            undeclared = tuple(loss for loss in losses if not loss.is_declared(step.script.allows | allowed))
-            rehearsed[number] = attrs.evolve(one, losses=losses, undeclared=undeclared)
 
 
 def _file_of(target: Target) -> str:
@@ -139,43 +137,105 @@ def _on_copy(
     allowed: Allowance,
     allow_broken: Collection[str],
     *,
-    round_trip: bool,
+    with_round_trip: bool,
 ) -> Rehearsal:
     rehearsed: list[Rehearsed] = []
-    times: list[Times] = []
-    contents: list[Content] = [content(copy)] if round_trip else []
-    state = look(copy)
-    batch: Sequence[Step] = ()
-    guard = Guard(copy)
-    for place, step in enumerate(todo):
-        if step not in batch:
-            batch, guard = parts(todo[place:])[0].steps, Guard(copy)
-            before = Before.of(copy, integrity_problems(copy)) if len(batch) > 1 else None
-        since = None if step is batch[0] else before  # it finds and times that itself
-        one, state, taken, guard = rehearse_step(
-            copy,
-            files,
-            step,
-            state,
-            guard,
-            tell,
-            since=since,
-            settled=step is batch[-1],
-            allow_broken=allow_broken,
-        )
-        rehearsed.append(one)
-        if step is batch[-1] or one.failure is not None:
-            _note_losses(rehearsed, todo, guard, allowed)
-        if one.failure is not None:
+    states = [State.of(copy, stays=False)] if with_round_trip else []
+    before = inventory(copy)
+    for part in parts(todo):
+        guard = Guard(copy)
+        # the first step finds and times this itself
+        since = Before.of(copy, integrity_problems(copy)) if len(part.steps) > 1 else None
+        tried: list[Rehearsed] = []
+        for step in part.steps:
+            one = rehearse_step(
+                copy,
+                files,
+                step,
+                before,
+                guard,
+                tell,
+                since=since if tried else None,
+                settled=step is part.steps[-1],
+                allow_broken=allow_broken,
+            )
+            tried.append(one.found)
+            before, guard = one.after, one.guard
+            if one.found.failure is not None:
+                break
+            if with_round_trip:
+                states.append(State.of(copy, stays=False))
+        rehearsed += _with_losses(tried, part, guard, allowed)
+        if rehearsed[-1].failure is not None:
             break
-        times.append(taken)
-        if round_trip:
-            contents.append(content(copy))
-    trip = there_and_back(copy, files, todo[: len(times)], contents, tell) if round_trip else None
+    done = [one for one in rehearsed if one.failure is None]
+    applied = todo[: len(done)]
+    migrations = [step.migration for step in applied]
     return attrs.evolve(
         found,
-        lock_seconds=longest_hold(todo[: len(times)], times),
+        lock_seconds=longest_hold(applied, [one.lock_seconds for one in done]),
         migrations=tuple(rehearsed),
         not_reached=tuple(step.id for step in todo[len(rehearsed) :]),
-        round_trip=trip,
+        round_trip=_round_trip(copy, files, migrations, done, states, tell) if with_round_trip else None,
+    )
+
+
+def _with_losses(tried: Sequence[Rehearsed], part: Part, guard: Guard, allowed: Allowance) -> Iterator[Rehearsed]:
+    """Yield what was found of steps that share a transaction, with what they have lost now that all of them are done."""
+    lost = guard.losses()
+    for one, step in zip(tried, part.steps, strict=False):
+        losses = tuple(loss for source, loss in lost if source == step.key)
+        undeclared = tuple(loss for loss in losses if not loss.is_declared(step.script.allows | allowed))
+        yield attrs.evolve(one, losses=losses, undeclared=undeclared)
+
+
+# ---------------------------------------------------------------- round trip
+
+
+def _round_trip(
+    copy: WorkingCopy,
+    files: Sequence[Migration],
+    applied: Sequence[Migration],
+    rehearsed: Sequence[Rehearsed],
+    states: Sequence[State],
+    tell: Callable[[Event], object],
+) -> RoundTrip:
+    """Undo the migrations that were applied to the copy and apply them again, each in a run of its own with all checks.
+
+    `states` has what there was before the first of them, and after each. What a script loses by its declaration is no
+    difference.
+    """
+    failures: list[TripFailure] = []
+    law = Law()
+    for migration, one in zip(applied, rehearsed, strict=True):
+        law.excuse(loss for loss in one.losses if loss.is_declared(migration.allows))
+
+    def report(event: Event) -> None:
+        if not isinstance(event, Committed):  # to the copy
+            tell(event)
+
+    def goes(step: Step) -> State | None:
+        copy.seed()
+        try:
+            (result,) = run(
+                copy, files, lambda _ledger: [step], allow_data_loss=step.direction == "apply", report=report
+            )
+        except (MigrationFailed, CheckFailed) as error:
+            error.committed = None  # it was a copy
+            failures.append(TripFailure(step.id, step.direction, f"{_VERBS[step.direction]} fails: {error}"))
+            return None
+        law.excuse(loss for loss in result.losses if loss.is_declared(step.migration.allows))
+        return State.of(copy, stays=False)
+
+    def differs(step: Step, found: Difference) -> None:
+        lines = (*found.schema, *(f"rows of {rows}" for rows in found.rows))
+        if lines:
+            failures.append(TripFailure(step.id, step.direction, _DIFFERS[step.direction], lines))
+
+    undone, again = down_and_up(applied, states, law, goes, differs)
+    return RoundTrip(
+        undone=tuple(migration.id for migration in undone),
+        applied_again=tuple(migration.id for migration in again),
+        irreversible=tuple(migration.id for migration in applied if not migration.reversible),
+        failures=tuple(failures),
     )

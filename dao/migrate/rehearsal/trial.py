@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import attrs
 
 from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies.files import size_of
 from dao.migrate.copies.working_copy import WorkingCopy
-from dao.migrate.ledger.entries import Ledger
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
-from dao.migrate.rehearsal.observation import (
-    Keys,
-    State,
-    changes,
-    children,
-    look,
-    lost_objects,
-    misplaced,
-    rebuilt,
-    shrunk,
-    successors,
-)
+from dao.migrate.rehearsal.keys import Keys, kept_keys
+from dao.migrate.rehearsal.observation import Effect, Inventory, inventory
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.runner import parts, run
 from dao.migrate.run.script import run_script
@@ -33,290 +21,233 @@ from dao.migrate.schema.integrity import Unusable, Violation
 from dao.migrate.schema.session import of_run
 from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Committed, Event, Finished, Notice, Result, Started, Step
+from dao.migrate.values import Committed, Event, Finished, Notice, Result, Step
 
-__all__ = ["Times", "longest_hold", "rehearse_step"]
+__all__ = ["Tried", "longest_hold", "rehearse_step"]
+
+
+@attrs.frozen
+class Tried:
+    """What came of a migration on the copy, what there is after it, and what a guard knows then."""
+
+    found: Rehearsed
+    after: Inventory
+    guard: Guard
 
 
 def rehearse_step(
     copy: WorkingCopy,
     files: Sequence[Migration],
     step: Step,
-    before: State,
+    before: Inventory,
     guard: Guard,
     tell: Callable[[Event], object],
     *,
     since: Before | None,
     settled: bool,
     allow_broken: Collection[str],
-) -> tuple[Rehearsed, State, Times, Guard]:
-    """Run a migration on the copy; return what it did, what there is after it, how long that took, and what a guard then knows.
+) -> Tried:
+    """Run a migration on the copy, and return what it did.
 
     `guard` has watched those before it that share its transaction; what is lost is for it to say, when all are done. Where it
     ends a transaction (`settled`), what worked before that (`since`, None if it also begins it) has to work, but for what
     `allow_broken` names. If it fails, nothing of it is left in the copy, unless it runs outside of a transaction.
     """
-    checks = {"before": since, "settled": settled, "allow_broken": allow_broken}
-    return _Rehearsing(copy, files, step, before, guard, tell, checks).result()
+    trial = _Trial(copy, files, step, before, guard, tell, since, settled, allow_broken)
+    bytes_before = size_of(copy)
+    error: MigrationFailed | CheckFailed | None = None
+    try:
+        trial.run()
+    except (MigrationFailed, CheckFailed) as raised:
+        error = raised
+        error.committed = None  # it was a copy
+    found = Rehearsed(
+        id=step.id,
+        path=None if step.script.path is None else str(step.script.path),
+        failure=None if error is None else _failure(error),
+        violations=_violations(error),
+        notices=tuple(trial.notices),
+        bytes_before=bytes_before,
+        bytes_after=size_of(copy),
+        free_after=int(copy.pragma("freelist_count")) * int(copy.pragma("page_size")),
+    )
+    effect = trial.effect
+    if trial.result is None or effect is None:
+        return Tried(found, before, guard)
+    taken = {gone.table: gone.keys for gone in trial.gone}
+    found = attrs.evolve(
+        found,
+        seconds=trial.result.seconds,
+        lock_seconds=trial.lock_seconds,
+        statements=trial.result.statements,
+        rebuilt=tuple(effect.rebuilt.values()),
+        lost=tuple(effect.lost_objects()),
+        misplaced=tuple(effect.misplaced()),
+        rows=tuple(effect.row_changes()),
+        gone=tuple(trial.gone),
+        cascades=tuple(
+            attrs.evolve(one, keys=tuple(key for key in one.keys if key not in taken.get(one.table, ())))
+            for one in trial.cascades
+        ),
+        enforced_failure=trial.enforced_failure,
+    )
+    return Tried(found, effect.after, trial.guard if error is None else guard)
+
+
+def _failure(error: MigrationFailed | CheckFailed) -> Failure:
+    if isinstance(error, CheckFailed):
+        return Failure(str(error))
+    return Failure(str(error), None if error.path is None else str(error.path), error.line)
+
+
+def _violations(error: MigrationFailed | CheckFailed | None) -> tuple[str, ...]:
+    found = error.violations if isinstance(error, CheckFailed) else ()
+    return tuple(str(broken) for broken in found if isinstance(broken, Violation | Unusable))
+
+
+def longest_hold(steps: Sequence[Step], seconds: Sequence[float]) -> float:
+    """Return how long a run would hold the write lock at most, by how long each of its steps holds it, in seconds."""
+    left = iter(seconds)
+    return max((sum(itertools.islice(left, len(part.steps))) for part in parts(steps)), default=0.0)
 
 
 class _Again(Exception):
-    """Undoes a run that has shown what to look at."""
+    """Undoes a run that has shown what to look at: it drops tables, or these miss rows."""
+
+    def __init__(self, effect: Effect, shrunk: Sequence[str]) -> None:
+        super().__init__()
+        self.effect = effect
+        self.shrunk = shrunk
 
 
-class Times:
-    """When what happened in the run of one script."""
+@attrs.define
+class _Trial:
+    """One migration on the copy; the parameters are those of `rehearse_step`."""
 
-    def __init__(self) -> None:
-        self.decided = self.started = self.finished = self.looked = self.committing = self.ended = 0.0
+    copy: WorkingCopy
+    files: Sequence[Migration]
+    step: Step
+    before: Inventory
+    known: Guard
+    tell: Callable[[Event], object]
+    since: Before | None
+    settled: bool
+    allow_broken: Collection[str]
+    # of the latest run, which may have failed after that
+    guard: Guard = attrs.field(init=False)
+    result: Result | None = None
+    effect: Effect | None = None
+    lock_seconds: float = 0.0
+    gone: Sequence[Gone] = ()
+    # of all runs
+    notices: list[str] = attrs.Factory(list)
+    cascades: list[Gone] = attrs.Factory(list)
+    enforced_failure: str | None = None
 
-    @property
-    def before(self) -> float:
-        """From the lock to the script: what was broken before is noted."""
-        return self.started - self.decided
+    def run(self) -> None:
+        """Run it once; if it loses rows, or drops a table where there are foreign keys, find out more and run it again.
 
-    @property
-    def script(self) -> float:
-        """The script, and its entry in the ledger."""
-        return self.finished - self.started
-
-    @property
-    def checks(self) -> float:
-        """The checks after the script."""
-        return max(0.0, self.committing - self.looked)
-
-    @property
-    def commit(self) -> float:
-        """The commit."""
-        return self.ended - max(self.committing, self.looked)
-
-
-def longest_hold(todo: Sequence[Step], times: Sequence[Times]) -> float:
-    """Return how long a run of these would hold the write lock: the longest of its transactions, in seconds."""
-    longest = 0.0
-    for part in parts(todo):
-        batch, times = times[: len(part.steps)], times[len(part.steps) :]
-        # a script that is in no transaction holds the lock for no longer than it runs
-        held = sum(one.script for one in batch)
-        if part.transactional:
-            held += batch[0].before + batch[-1].checks + sum(one.commit for one in batch)
-        longest = max(longest, held)
-    return longest
-
-
-class _Rehearsing:
-    """One migration on the copy."""
-
-    def __init__(
-        self,
-        copy: WorkingCopy,
-        files: Sequence[Migration],
-        step: Step,
-        before: State,
-        guard: Guard,
-        tell: Callable[[Event], object],
-        checks: dict[str, Any],
-    ) -> None:
-        self.checks = checks
-        self.copy = copy
-        self.files = files
-        self.step = step
-        self.before = before
-        self.tell = tell
-        # of before the script, and of the latest run
-        self.known = self.guard = guard
-        self.keys = Keys(copy)
-        self.children = children(copy)
-        self.bytes_before = size_of(copy)
-        # a run that cannot be undone is the only one
-        self.first = step.script.transactional
-        self.times = Times()
-        # what the latest run did, which may have failed after that
-        self.done: Result | None = None
-        self.after: State | None = None
-        self.gone: tuple[Gone, ...] = ()
-        self.cascades: tuple[Gone, ...] = ()
-        self.enforced_failure: str | None = None
-        self.notices: list[str] = []
-        # of the first run, if there is a second
-        self.shrunk: list[str] = []
-        self.drops = False
-
-    def result(self) -> tuple[Rehearsed, State, Times, Guard]:
-        failure: Failure | None = None
-        violations: tuple[str, ...] = ()
+        Raises:
+            MigrationFailed, CheckFailed: It fails, as it would in a run.
+        """
+        if not self.step.script.transactional:
+            # it cannot be undone, so this is the only run, and which rows it will be about is not known
+            with kept_keys(self.copy, self.before.tables) as keys:
+                self._run_once(keys)
+            return
         try:
-            self._run()
-        except (MigrationFailed, CheckFailed) as error:
-            failure = _failure(error)
-            if isinstance(error, CheckFailed):
-                kinds = Violation | Unusable
-                violations = tuple(str(broken) for broken in error.violations if isinstance(broken, kinds))
-        page: int = self.copy.pragma("page_size")
-        found = Rehearsed(
-            id=self.step.id,
-            path=None if self.step.script.path is None else str(self.step.script.path),
-            failure=failure,
-            violations=violations,
-            notices=tuple(self.notices),
-            bytes_before=self.bytes_before,
-            bytes_after=size_of(self.copy),
-            free_after=int(self.copy.pragma("freelist_count")) * page,
-        )
-        if self.done is None or self.after is None:
-            return found, self.before, self.times, self.known
-        again = self._rebuilt(self.after)
-        found = attrs.evolve(
-            found,
-            seconds=self.done.seconds,
-            lock_seconds=0.0 if failure else longest_hold([self.step], [self.times]),
-            statements=self.done.statements,
-            rebuilt=tuple(again),
-            lost=tuple(lost_objects(self.before, self.after, again)),
-            misplaced=tuple(misplaced(self.before, self.after, again)),
-            rows=tuple(changes(self.before, self.after, successors(self.before, self.after, self.guard.dropped))),
-            gone=self.gone,
-            cascades=self.cascades,
-            enforced_failure=self.enforced_failure,
-        )
-        return found, self.after, self.times, self.known if failure else self.guard
+            self._run_once(None)
+        except _Again as first:
+            if first.effect.dropped and self.before.children and not self.step.script.foreign_keys:
+                with kept_keys(self.copy, self.before.children) as keys:
+                    self._try_enforced(keys, first.effect)
+            with kept_keys(self.copy, first.shrunk) as keys:
+                self._run_once(keys)
 
-    # ------------------------------------------------------------ runs
-
-    def _run(self) -> None:
-        """Run it once; if it loses rows, or drops a table where there are foreign keys, find out more and run it again."""
-        if not self.first:
-            # which it will be about cannot be found out
-            with self.keys.of(self.before.tables):
-                self._run_once()
-            return
-        with contextlib.suppress(_Again):
-            self._run_once()
-            return
-        self.first = False
-        if self.drops and self.children and not self.step.script.foreign_keys:
-            with self.keys.of(self.children):
-                self._try_enforced()
-        with self.keys.of(self.shrunk):
-            self._run_once()
-
-    def _run_once(self) -> None:
-        self.done = None
-        self.guard = self.known.copy()
-        self.times = times = Times()
+    def _run_once(self, keys: Keys | None) -> None:
+        """Run it; without keys, only to see whether they are needed."""
+        self.result, self.guard = None, self.known.copy()
         self.copy.seed()
+        looked = 0.0
 
-        def decide(_state: Ledger) -> list[Step]:
-            times.decided = time.perf_counter()
-            return [self.step]
+        def report(event: Event) -> None:
+            nonlocal looked
+            match event:
+                case Notice(text=text) if text in self.notices:
+                    return
+                case Notice(text=text):
+                    self.notices.append(text)
+                case Committed(seconds=seconds):  # to the copy
+                    self.lock_seconds = seconds - looked
+                    return
+            self.tell(event)
+            if isinstance(event, Finished):
+                self.result = event.result
+                begun = time.perf_counter()
+                self._look(keys)
+                # it is not committed yet, unless it runs outside of a transaction
+                looked = time.perf_counter() - begun if self.step.script.transactional else 0.0
 
-        def committing() -> bool:
-            times.committing = time.perf_counter()
-            return False
-
-        self.copy.set_commit_hook(committing)
-        try:
-            run(
-                self.copy,
-                self.files,
-                decide,
-                allow_data_loss=True,
-                guard=self.guard,
-                report=self._report,
-                **self.checks,
-            )
-            times.ended = time.perf_counter()
-        finally:
-            self.copy.set_commit_hook(None)
-
-    def _report(self, event: Event) -> None:
-        if isinstance(event, Committed):  # to the copy
-            return
-        if isinstance(event, Notice):
-            if event.text in self.notices:
-                return
-            self.notices.append(event.text)
-        self.tell(event)
-        if isinstance(event, Started):
-            self.times.started = time.perf_counter()
-        elif isinstance(event, Finished):
-            self.times.finished = time.perf_counter()
-            self.done = event.result
-            self._look()
-            self.times.looked = time.perf_counter()
-
-    def _look(self) -> None:
-        """Look at what the script has done; it is not committed yet."""
-        self.after = look(self.copy)
-        now = successors(self.before, self.after, self.guard.dropped)
-        if self.first:
-            mine = [loss for source, loss in self.guard.losses() if source == self.step.key]
-            self.shrunk = shrunk(self.before, self.after, now, mine)
-            self.drops = bool(self.guard.dropped)
-            if self.shrunk or (self.drops and self.children):
-                raise _Again
-        self.gone = tuple(self.keys.gone(self.before, self.after, now, self._rebuilt(self.after)))
-        taken = {gone.table: gone.keys for gone in self.gone}
-        self.cascades = tuple(
-            attrs.evolve(one, keys=tuple(key for key in one.keys if key not in taken.get(one.table, ())))
-            for one in self.cascades
+        run(
+            self.copy,
+            self.files,
+            lambda _ledger: [self.step],
+            allow_data_loss=True,
+            allow_broken=self.allow_broken,
+            guard=self.guard,
+            report=report,
+            before=self.since,
+            settled=self.settled,
         )
 
-    def _rebuilt(self, after: State, guard: Guard | None = None) -> list[str]:
+    def _look(self, keys: Keys | None) -> None:
+        """Look at what the script has done."""
+        self.effect = self._effect(self.guard)
+        if keys is None:
+            mine = [loss for source, loss in self.guard.losses() if source == self.step.key]
+            shrunk = self.effect.shrunk(mine)
+            if shrunk or (self.effect.dropped and self.before.children):
+                raise _Again(self.effect, shrunk)
+        else:
+            self.gone = keys.gone(self.effect)
+
+    def _effect(self, guard: Guard) -> Effect:
         # VACUUM, which runs outside of a transaction, numbers anew
-        return rebuilt(self.before, after, (guard or self.guard).dropped, by_number=self.step.script.transactional)
+        by_number = self.step.script.transactional
+        return Effect(self.before, inventory(self.copy), frozenset(guard.dropped), by_number=by_number)
 
-    # ------------------------------------------------------------ foreign keys enforced
-
-    def _try_enforced(self) -> None:
+    def _try_enforced(self, keys: Keys, free: Effect) -> None:
         """Find which rows the script takes only where foreign keys are enforced, as they are in other tools."""
-        free = self.after
-        if free is None:
-            return
         try:
-            enforced, now, gone = self._enforced()
-            there = successors(self.before, free, self.guard.dropped)
-            fewer = {
-                name: rows
-                for name, successor in now.items()
-                if name in there
-                and (rows := (free.tables[there[name]].rows or 0) - (enforced.tables[successor].rows or 0)) > 0
-            }
-            keys = {one.table.lower(): one.keys for one in gone}
-            self.cascades = tuple(
-                Gone(self.before.tables[name].name, rows, keys.get(name, ())) for name, rows in fewer.items()
-            )
+            enforced, gone = self._enforced(keys)
         except MigrationFailed as error:
             self.enforced_failure = str(error)
+            return
+        named = {one.table: one.keys for one in gone}
+        for name in enforced.now:
+            if name in free.now and (rows := free.rows_now(name) - enforced.rows_now(name)) > 0:
+                table = self.before.tables[name].name
+                self.cascades.append(Gone(table, rows, named.get(table, ())))
 
-    def _enforced(self) -> tuple[State, dict[str, str], list[Gone]]:
+    def _enforced(self, keys: Keys) -> tuple[Effect, list[Gone]]:
         """Run the script with foreign keys enforced, look, and undo it."""
         self.copy.seed()
         with of_run(self.copy):
             self.copy.pragma("foreign_keys", True)
             self.copy.execute("BEGIN IMMEDIATE")
             try:
-                step = self.step
                 guard = Guard(self.copy)
                 run_script(
                     self.copy,
-                    step.script.text,
-                    migration=step.id,
-                    path=step.script.path,
+                    self.step.script.text,
+                    migration=self.step.id,
+                    path=self.step.script.path,
                     transactional=True,
                     notice=lambda _text: None,
                     guard=guard,
                 )
-                after = look(self.copy)
-                now = successors(self.before, after, guard.dropped)
-                return after, now, self.keys.gone(self.before, after, now, self._rebuilt(after, guard))
+                effect = self._effect(guard)
+                return effect, keys.gone(effect)
             finally:
                 if self.copy.in_transaction:
                     self.copy.execute("ROLLBACK")
-
-
-def _failure(error: MigrationFailed | CheckFailed) -> Failure:
-    error.committed = None  # it was a copy
-    if isinstance(error, CheckFailed):
-        return Failure(str(error))
-    return Failure(str(error), None if error.path is None else str(error.path), error.line)

@@ -72,7 +72,7 @@ class Guard:
         self.source: Hashable = 0
         #: What the statement which is being compiled reads: tables with columns, and the view, trigger or WITH that does.
         self.reads: set[tuple[str | None, str | None, str | None]] = set()
-        #: The tables that its scripts drop, in lower case.
+        #: The folded names of the tables that its scripts drop.
         self.dropped: set[str] = set()
         self._events: list[_Event] = []
         # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
@@ -91,7 +91,7 @@ class Guard:
         elif database == "main" and first and not first.startswith("sqlite_"):
             self._events.append(_Event(action, fold(first), second))
             if action in _DROPS:
-                self.dropped.add(first.lower())
+                self.dropped.add(fold(first))
 
     def before_statement(self) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
