@@ -30,6 +30,7 @@ __all__ = [
     "in_transaction",
     "interrupt",
     "is_connection",
+    "is_interrupted",
     "not_a_connection",
     "probe",
     "reset",
@@ -48,6 +49,7 @@ class _Engine(Protocol):
 
     def is_usable(self, connection: Any) -> bool: ...
     def is_idle(self, connection: Any) -> bool: ...
+    def is_interrupted(self, connection: Any) -> bool: ...
     def in_transaction(self, connection: Any) -> bool: ...
     def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
     def execute_many(self, connection: Any, sql: str, rows: Iterable[Row]) -> None: ...
@@ -295,6 +297,11 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
 def in_transaction(connection: Connection) -> bool:
     """Return whether a transaction is open on the connection, whoever began it."""
     return _engine(connection).in_transaction(connection)
+
+
+def is_interrupted(connection: Connection) -> bool:
+    """Return whether the connection was interrupted since its last statement."""
+    return _engine(connection).is_interrupted(connection)
 
 
 # ---------------------------------------------------------------- pools

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from dao.engine import Connection, in_transaction, not_a_connection, transaction
+from dao.engine import Connection, in_transaction, is_connection, is_interrupted, not_a_connection, transaction
 from dao.errors import ConnectionBusy, DatabaseBusy
 
 __all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
@@ -99,7 +99,7 @@ def replaying(*, deadline: float) -> _Run:
 
 
 def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    if not isinstance(where, Connection):
+    if not is_connection(where):
         lease: Any = where.acquire() if hasattr(where, "acquire") else None
         if not hasattr(lease, "__enter__"):
             raise not_a_connection(where)
@@ -118,6 +118,6 @@ def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: A
             if in_transaction(where) or time.monotonic() + pause >= end:
                 raise
             time.sleep(pause)
-            if where.is_interrupted:
+            if is_interrupted(where):
                 raise
             wait = min(wait * 2, 0.25)

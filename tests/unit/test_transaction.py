@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 
 import apsw
@@ -125,6 +127,20 @@ def test_transaction_read_then_write_never_sees_a_stale_snapshot(url, connection
     for thread in threads:
         thread.join()
     assert engine.fetch(connection, "SELECT value FROM counter") == [(100,)]
+
+
+def test_transaction_abandoned_keeps_neither_connection_nor_lock(url, other):
+    """Whoever drops a block that was never left drops its transaction: the connection goes, and others can write."""
+    own = dao.connect(url)
+    block = dao.transaction(own)
+    block.__enter__()
+    add(own, "a")
+    left = weakref.ref(own)
+    del own, block
+    gc.collect()
+    assert left() is None
+    add(other, "b")
+    assert titles(other) == "b"
 
 
 # ---------------------------------------------------------------- nested

@@ -9,66 +9,23 @@ import contextlib
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from types import CoroutineType
 from typing import Any, TypeVar
 
 import apsw
 
 from dao.engine.sqlite import fork
+from dao.engine.sqlite.errors import *  # noqa: F403 - the public names of each part, under one name
 from dao.engine.sqlite.errors import BUSY, file_of, missing_parent, translate, unknown_outcome
 from dao.engine.sqlite.not_utf8 import unreadable_text
-from dao.engine.sqlite.opening import (
-    BUSY_TIMEOUT,
-    STATEMENT_CACHE,
-    absolute,
-    busy_timeout,
-    check_exists,
-    check_in_place,
-    check_version,
-    configure,
-    connection_arguments,
-    open_connection,
-    set_busy_timeout,
-    use_defaults,
-)
-from dao.engine.sqlite.transactions import begin, commit, forget, hold_if_lost, is_lost, note_begun, roll_back
+from dao.engine.sqlite.opening import *  # noqa: F403 - as above
+from dao.engine.sqlite.opening import busy_timeout, check_in_place, set_busy_timeout
+from dao.engine.sqlite.transactions import *  # noqa: F403 - as above
+from dao.engine.sqlite.transactions import forget, hold_if_lost
 from dao.errors import Error, ForeignKeyViolation, OperationalError, SchemaOutOfDate
 from dao.rows import Table
 from dao.stored import Stored
 from dao.url import DatabaseURL
-
-__all__ = [
-    "BUSY_TIMEOUT",
-    "STATEMENT_CACHE",
-    "absolute",
-    "begin",
-    "busy_timeout",
-    "change",
-    "check_exists",
-    "check_in_place",
-    "check_version",
-    "commit",
-    "configure",
-    "connection_arguments",
-    "execute",
-    "execute_many",
-    "file_of",
-    "forget",
-    "in_transaction",
-    "interrupt",
-    "is_idle",
-    "is_lost",
-    "is_usable",
-    "note_begun",
-    "open_connection",
-    "probe",
-    "reset",
-    "roll_back",
-    "set_busy_timeout",
-    "translate",
-    "translated",
-    "unknown_outcome",
-    "use_defaults",
-]
 
 Row = tuple[Any, ...]
 R = TypeVar("R", bound=Stored)
@@ -79,11 +36,14 @@ log = logging.getLogger("dao.pool")
 def is_usable(connection: apsw.Connection) -> bool:
     """Return whether a connection can be used here and now: an asynchronous one can in its own thread only."""
     try:
-        return not connection.is_async or isinstance(connection.in_transaction, bool)
+        state: object = connection.in_transaction
     except apsw.Error:
         return True
     except RuntimeError:  # no event loop is running, or not its own
         return False
+    if isinstance(state, CoroutineType):
+        state.close()
+    return isinstance(state, bool)
 
 
 def in_transaction(connection: apsw.Connection) -> bool:
@@ -94,6 +54,11 @@ def in_transaction(connection: apsw.Connection) -> bool:
 def is_idle(connection: apsw.Connection) -> bool:
     """Return whether neither a transaction is open, nor a statement that is not at its end: that holds one, too."""
     return not connection.in_transaction and connection.txn_state() == apsw.SQLITE_TXN_NONE
+
+
+def is_interrupted(connection: apsw.Connection) -> bool:
+    """Return whether the connection was interrupted since its last statement."""
+    return connection.is_interrupted
 
 
 # ---------------------------------------------------------------- statements
