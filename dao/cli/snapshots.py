@@ -15,7 +15,8 @@ from dao.cli.options import command
 from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
 from dao.migrate.copies.restore import row_changes
-from dao.migrate.copies.snapshot import KEEP, chosen
+from dao.migrate.copies.snapshot import chosen
+from dao.migrate.values import SNAPSHOTS
 from dao.text import counted, milliseconds, readable
 
 __all__ = ["restore", "snapshot", "snapshots_"]
@@ -109,7 +110,7 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
             f"Replace all that {database} holds?", f"{database}: restore the snapshot {what}", *details
         ):
             raise MigrationError(f"{database} was not restored: you did not say yes. Nothing was changed")
-    done = migrate.restore(config.url, source.path, keep=config.snapshots or KEEP, report=output.report)
+    done = migrate.restore(config.url, source.path, keep=config.snapshots or SNAPSHOTS, report=output.report)
     output.line(f"{database}: restored {what}", style="green")
     if done.replaced is not None:
         output.line(f"what it held before: {done.replaced.id} (`dao restore {done.replaced.id}` puts it back)")

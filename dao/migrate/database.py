@@ -1,25 +1,21 @@
-"""The database that a run works on: opened for it, or the caller's own connection."""
+"""The database that is meant: opened for a run, or the caller's own connection; its file, and whether it exists."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import apsw
 import attrs
 
 from dao import url
 from dao.engine import Connection, connect, is_connection, not_a_connection, sqlite, transaction
-from dao.engine.sqlite import files as database_file
-from dao.engine.sqlite import use_defaults
+from dao.engine.sqlite import files, fork, use_defaults
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
-from dao.migrate import processes as lock
+from dao.migrate import processes
 from dao.migrate.schema import catalog
-
-if TYPE_CHECKING:
-    from dao.migrate.values import Report
+from dao.migrate.values import Created, Report, Waiting
 
 __all__ = [
     "Target",
@@ -29,6 +25,9 @@ __all__ = [
     "keeping_mode",
     "name_of",
     "opened",
+    "path_of",
+    "reopened",
+    "translated",
 ]
 
 #: What the migration functions work on: a connection that the caller owns, or a database URL.
@@ -75,19 +74,53 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     except DatabaseBusy as error:
         raise _held(sqlite.absolute(parsed).path) from error.__cause__
     use_defaults(connection)
-    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement.
+    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
     connection.set_progress_handler(lambda: False, 100_000)
-    if report is not None:
-        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), _waiting(connection, report))
     try:
-        if report is not None and is_new:
-            from dao.migrate.values import Created  # noqa: PLC0415 - once in a database's life
-
-            report(Created(os.path.abspath(parsed.path)))
+        if report is not None:
+            sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), _waiting(connection, report))
+            if is_new:
+                report(Created(os.path.abspath(parsed.path)))
         with translated(connection):
             yield connection
     finally:
         connection.close()
+
+
+@contextlib.contextmanager
+def reopened(target: Target, report: Report | None = None) -> Iterator[Connection]:
+    """Lend another connection to the file of a target, which exists. It changes no setting of the database.
+
+    Raises:
+        DatabaseBusy: Another connection kept the database to itself; the message says who.
+        OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was forked.
+    """
+    path, vfs, timeout = path_of(target), None, sqlite.BUSY_TIMEOUT
+    files.check_name(path)
+    if isinstance(target, Connection):
+        vfs = target.open_vfs
+        sqlite.check_in_place(target)
+    else:
+        timeout = sqlite.busy_timeout(url.parse(target))
+    fork.check_file(path)
+    try:
+        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
+    except (apsw.CantOpenError, apsw.IOError) as error:
+        raise files.not_opened(path, "rw") from error
+    sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
+    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
+    connection.set_progress_handler(lambda: False, 100_000)
+    try:
+        with translated(connection):
+            yield connection
+    except DatabaseBusy as error:
+        if not isinstance(error.__cause__, apsw.Error):
+            raise
+        raise _held(path) from error.__cause__
+    finally:
+        # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
+        with contextlib.suppress(apsw.IOError):
+            connection.close()
 
 
 def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
@@ -120,7 +153,7 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
         raise meant from error
     except UnicodeDecodeError as error:
         raise DatabaseCorrupt(
-            f"{name or database_file.called(connection)} holds a text that is not UTF-8 where a name or the "
+            f"{name or files.called(connection)} holds a text that is not UTF-8 where a name or the "
             "ledger should be: restore a snapshot (`dao restore`; what was written since is lost) or a backup"
         ) from error
 
@@ -133,10 +166,8 @@ def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
         nonlocal told
         told = told if seconds >= told else 0.0  # another wait
         if seconds >= (told + 2 if told else 0.5):
-            from dao.migrate.values import Waiting  # noqa: PLC0415 - hardly ever needed
-
             told = seconds
-            report(Waiting(seconds, lock.holder(sqlite.file_of(connection))))
+            report(Waiting(seconds, processes.holder(sqlite.file_of(connection))))
 
     return waiting
 
@@ -161,7 +192,7 @@ def exclusive(connection: Connection) -> Iterator[None]:
 
 
 def _held(path: str) -> DatabaseBusy:
-    holder = lock.holder(path) or "another connection"
+    holder = processes.holder(path) or "another connection"
     return DatabaseBusy(
         f"{path} is locked, held by {holder}. Repeat when it is done, or wait longer (--busy-timeout, "
         "DATABASE_BUSY_TIMEOUT)"
@@ -186,12 +217,19 @@ def exists(target: Target) -> bool:
     if isinstance(target, Connection):
         return True
     parsed = url.parse(target)
-    return not parsed.is_memory and database_file.is_there(parsed.path)
+    return not parsed.is_memory and files.is_there(parsed.path)
 
 
 def name_of(target: Target) -> str:
     """Return the path of the database, for messages."""
+    return (sqlite.file_of(target) or url.MEMORY) if isinstance(target, Connection) else url.parse(target).path
+
+
+def path_of(target: Target) -> str:
+    """Return the real path of the database's file, beside which all that belongs to it is; "" if it is in memory."""
     if isinstance(target, Connection):
-        return sqlite.file_of(target) or url.MEMORY
+        if not is_connection(target):
+            raise not_a_connection(target)
+        return "" if target.open_vfs == "memdb" else sqlite.file_of(target)
     parsed = url.parse(target)
-    return parsed.path
+    return "" if parsed.is_memory else sqlite.absolute(parsed).path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import errno
 import fcntl
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -243,33 +243,19 @@ def test_take_has_the_permissions_of_the_database(filled, url):
     assert take_snapshot(url).path.stat().st_mode & 0o777 == 0o640
 
 
-def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url, monkeypatch):
+def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url):
     """Even if the clock stands still, or is set back, the ids differ and the latest is the newest."""
-    clock = collections.deque([5, 5, 5, 2])
-
-    class Clock(copies.datetime):
-        @classmethod
-        def now(cls, zone=None):
-            return cls(2030, 1, 1, second=clock.popleft(), tzinfo=zone)
-
-    monkeypatch.setattr(copies, "datetime", Clock)
-    taken = [take_snapshot(url, keep=9) for _ in range(4)]
+    clock = [datetime(2030, 1, 1, second=second, tzinfo=UTC) for second in (5, 5, 5, 2)]
+    taken = [take_snapshot(url, keep=9, now=now) for now in clock]
     assert [one.id for one in taken] == [f"20300101T000005.00{number}Z" for number in range(4)]
     assert snapshots(url) == taken[::-1]
 
 
-def test_take_never_has_the_id_of_one_that_was_taken_at_the_same_moment(filled, url, monkeypatch):
+def test_new_file_never_has_the_id_of_a_snapshot_that_was_taken_at_the_same_moment(filled, url):
     """Another process may finish its snapshot between the look at those there are and the choice of an id."""
     first = take_snapshot(url)
-
-    class Clock(copies.datetime):
-        @classmethod
-        def now(cls, zone=None):
-            return first.taken_at
-
-    monkeypatch.setattr(copies, "datetime", Clock)
-    monkeypatch.setattr("dao.migrate.copies.snapshot._of", lambda _path: [])
-    assert take_snapshot(url).id > first.id
+    with copies.new_file(str(filled), now=first.taken_at) as new:
+        assert new.id > first.id
 
 
 def test_take_removes_nothing_unless_told_to(filled, url):

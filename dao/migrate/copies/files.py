@@ -1,6 +1,6 @@
-"""How a database is copied into a file beside it: opened, given room, copied, compared, written to the disk.
+"""How a database is copied into a file beside it: given room, copied, compared, written to the disk.
 
-What the copies are for is the business of `snapshot` and `restore`.
+What the copies are for is the business of `snapshot`, `restore` and `working_copy`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,15 @@ from typing import Any
 import apsw
 import attrs
 
-from dao import url
-from dao.engine import Connection, is_connection, not_a_connection, sqlite
-from dao.engine.sqlite import files as database_file
-from dao.engine.sqlite import fork
-from dao.errors import CommitUnknown, DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
+from dao.engine import Connection
+from dao.engine.sqlite.files import NO_ROOM
+from dao.errors import CommitUnknown, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
 from dao.migrate.copies.held import hold, write_all
 from dao.migrate.copies.rows import contents
-from dao.migrate.database import Target, _held, _waiting, translated
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.integrity import integrity_problems
-from dao.migrate.values import Copying, Report
+from dao.migrate.values import Copying
 from dao.text import readable
 
 __all__ = [
@@ -40,12 +37,10 @@ __all__ = [
     "compare",
     "copied",
     "copy_into",
-    "database_of",
     "file_errors",
     "finish",
     "moment_of",
     "new_file",
-    "open_file",
     "remove_leftovers",
     "require_room",
     "size_of",
@@ -58,63 +53,6 @@ ID = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z"
 PAGES = 1024
 _MARGIN = 1024 * 1024
 _MILLISECOND = timedelta(milliseconds=1)
-
-
-# ---------------------------------------------------------------- databases
-
-
-def database_of(target: Target) -> str:
-    """Return the real path of the database's file, beside which all that belongs to it is.
-
-    Raises:
-        MigrationError: It has none.
-    """
-    if isinstance(target, Connection):
-        if not is_connection(target):
-            raise not_a_connection(target)
-        path = "" if target.open_vfs == "memdb" else sqlite.file_of(target)
-    else:
-        parsed = url.parse(target)
-        path = "" if parsed.is_memory else sqlite.absolute(parsed).path
-    if not path:
-        raise MigrationError("a database in memory has no snapshots: they are files beside its own")
-    return path
-
-
-@contextlib.contextmanager
-def open_file(target: Target, report: Report | None = None) -> Iterator[Connection]:
-    """Lend a new connection to the existing file of a target. It changes no setting of the database.
-
-    Raises:
-        DatabaseBusy: Another connection kept the database to itself; the message says who.
-        OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was forked.
-    """
-    path, vfs, timeout = database_of(target), None, sqlite.BUSY_TIMEOUT
-    database_file.check_name(path)
-    if isinstance(target, Connection):
-        vfs = target.open_vfs
-        sqlite.check_in_place(target)
-    elif (parsed := url.parse(target)).busy_timeout is not None:
-        timeout = parsed.busy_timeout
-    fork.check_file(path)
-    try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
-    except (apsw.CantOpenError, apsw.IOError) as error:
-        raise database_file.not_opened(path, "rw") from error
-    sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
-    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
-    connection.set_progress_handler(lambda: False, 100_000)
-    try:
-        with translated(connection):
-            yield connection
-    except DatabaseBusy as error:
-        if not isinstance(error.__cause__, apsw.Error):
-            raise
-        raise _held(path) from error.__cause__
-    finally:
-        # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
-        with contextlib.suppress(apsw.IOError):
-            connection.close()
 
 
 def size_of(connection: Connection) -> int:
@@ -199,21 +137,17 @@ def _hashing(*paths: str) -> Iterator[Callable[[], bool]]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def same() -> bool:
-        outputs = [process.communicate()[0].split(b" ")[0] for process in processes]
-        return 0 < len(outputs) == len(paths) and len(outputs[0]) == 40 and len(set(outputs)) == 1
+        hashes = {process.communicate()[0].split(b" ")[0] for process in processes}
+        return 0 < len(processes) == len(paths) and len(hashes) == 1 and len(hashes.pop()) == 40
 
-    try:
+    with contextlib.ExitStack() as until_done:
         with contextlib.suppress(OSError, apsw.sqlite_extra.NotAvailable):
             tool = apsw.sqlite_extra.path("sqlite3_dbhash")
-            # one by one: should the second not start, the first must end
             for path in paths:
                 process = subprocess.Popen([tool, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-                processes.append(process)
+                processes.append(until_done.enter_context(process))
+                until_done.callback(process.kill)
         yield same
-    finally:
-        for process in processes:
-            with process:  # waits, and closes the pipe
-                process.kill()
 
 
 def _state(connection: Connection) -> dict[str, Any]:
@@ -273,10 +207,12 @@ class NewFile:
 
 
 @contextlib.contextmanager
-def new_file(path: str, *, like: str | None = None, after: str | None = None) -> Iterator[NewFile]:
+def new_file(
+    path: str, *, like: str | None = None, after: str | None = None, now: datetime | None = None
+) -> Iterator[NewFile]:
     """Make an empty file beside a database and lend it; unless it gets another name, it goes with the block.
 
-    Its id is the time, later than `after` and unlike that of any other snapshot. Owner and permissions are those of the
+    Its id is the time `now`, but later than `after` and unlike that of any other snapshot. Owner and permissions are those of the
     file `like`; without one it is for this user alone. Files that a crash has left are removed first: those that no
     process has a lock on.
 
@@ -290,7 +226,7 @@ def new_file(path: str, *, like: str | None = None, after: str | None = None) ->
             folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             _tidy(folder, path)
             # here and not in a function of its own: an interruption may come as that returns
-            for id in _ids(after):
+            for id in _ids(now or datetime.now(UTC), after):
                 name = f"{os.path.basename(path)}.{id}.partial"
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 with contextlib.suppress(FileExistsError):
@@ -322,9 +258,8 @@ def new_file(path: str, *, like: str | None = None, after: str | None = None) ->
             os.close(folder)
 
 
-def _ids(after: str | None) -> Iterator[str]:
-    """Give ids of snapshots, now's or the first after this one, and those of the milliseconds that follow."""
-    now = datetime.now(UTC)
+def _ids(now: datetime, after: str | None) -> Iterator[str]:
+    """Give ids of snapshots, that of now or the first after this one, and those of the milliseconds that follow."""
     moment = now if after is None else max(now, moment_of(after) + _MILLISECOND)
     while True:
         yield f"{moment:%Y%m%dT%H%M%S}.{moment.microsecond // 1000:03d}Z"
@@ -381,7 +316,7 @@ def file_errors(what: str) -> Iterator[None]:
         error = raised if isinstance(raised, OSError) else raised.__cause__
         if not isinstance(error, OSError):
             raise
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in NO_ROOM:
             raise DiskFull(f"{what}: no room left; nothing was changed. Free some space and repeat") from raised
         advice = {
             errno.EACCES: "check the permissions of the folder",

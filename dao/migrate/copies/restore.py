@@ -17,25 +17,23 @@ import attrs
 
 from dao import url
 from dao.engine import Connection, sqlite, transaction
-from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite.files import not_opened
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies.files import (
     PAGES,
     NewFile,
     copied,
-    database_of,
     finish,
     new_file,
-    open_file,
     require_room,
     size_of,
 )
 from dao.migrate.copies.held import chunks, raw_file, write_all
-from dao.migrate.copies.snapshot import KEEP, checked, chosen, prune, save
-from dao.migrate.database import Target, translated
+from dao.migrate.copies.snapshot import checked, chosen, file_of, prune, save
+from dao.migrate.database import Target, reopened, translated
 from dao.migrate.ledger.writer import carry_over
 from dao.migrate.schema.catalog import definitions, row_counts
-from dao.migrate.values import Report, Snapshot
+from dao.migrate.values import SNAPSHOTS, Report, Snapshot
 
 __all__ = ["Amend", "Restored", "restore", "row_changes"]
 
@@ -64,7 +62,7 @@ def restore(
     target: Target,
     id: str | os.PathLike[str] | None = None,
     *,
-    keep: int = KEEP,
+    keep: int = SNAPSHOTS,
     amend: Amend | None = None,
     report: Report | None = None,
 ) -> Restored:
@@ -91,17 +89,16 @@ def restore(
         CommitUnknown: The commit met an I/O error: the database is as before or restored.
         OperationalError: The folder cannot be written to.
     """
-    if isinstance(target, Connection) and target.in_transaction:
-        raise MigrationError("the connection is in the middle of a transaction: commit or roll back first")
-    if not isinstance(target, Connection) and url.parse(target).mode == "ro":
-        raise ReadOnlyDatabase(f"{database_of(target)} cannot be restored by a URL with mode=ro: leave that out")
+    path = file_of(target)
     if keep < 1:
         raise ValueError(f"keep={keep}: a number from 1, since what is replaced is kept, too")
-    path = database_of(target)
-    if not isinstance(target, Connection) and not os.path.exists(path):
-        parsed = url.parse(target) if isinstance(target, str) else target
-        if parsed.mode == "rw":
-            raise database_file.not_opened(path, parsed.mode)
+    if isinstance(target, Connection):
+        if target.in_transaction:
+            raise MigrationError("the connection is in the middle of a transaction: commit or roll back first")
+    elif (mode := url.parse(target).mode) == "ro":
+        raise ReadOnlyDatabase(f"{path} cannot be restored by a URL with mode=ro: leave that out")
+    elif mode == "rw" and not os.path.exists(path):
+        raise not_opened(path, mode)
     source = chosen(target, id).path
     if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise MigrationError(f"{path} cannot be restored from itself: name a snapshot (`dao snapshots` lists them)")
@@ -130,8 +127,8 @@ def row_changes(target: Target, path: str | os.PathLike[str]) -> dict[str, tuple
     with checked(path) as snapshot:
         then = row_counts(snapshot)
     now: dict[str, int] = {}
-    if os.path.exists(database_of(target)):
-        with contextlib.suppress(DatabaseCorrupt), open_file(target) as live:
+    if os.path.exists(file_of(target)):
+        with contextlib.suppress(DatabaseCorrupt), reopened(target) as live:
             now = row_counts(live)
     tables = sorted(now.keys() | then.keys())
     return {table: (now.get(table), then.get(table)) for table in tables if now.get(table) != then.get(table)}
@@ -150,10 +147,10 @@ def _replace(
     target: Target, copy: Connection, new: NewFile, amend: Amend, report: Report | None
 ) -> tuple[Snapshot | None, Path | None]:
     """Put the copy in the place of the database; return the snapshot of what it was, or a copy of the damaged file."""
-    path = database_of(target)
+    path = file_of(target)
     is_there = os.path.exists(path)
     if is_there:
-        with open_file(target, report) as live:
+        with reopened(target, report) as live:
             if _is_database(live):
                 return _overwrite(live, target, copy, new.id, amend)
     return None, _exchange(path, copy, new, amend, is_there=is_there)
@@ -195,7 +192,7 @@ def _overwrite(
         copy.execute("VACUUM")
     with live.backup("main", copy, "main") as backup:
         backup.step(0)  # copies nothing, and takes the lock
-        with open_file(target) as reader:
+        with reopened(target) as reader:
             saved = _save(reader, target, copy, id, amend)
         _commit(backup, live)
     live.set_busy_handler(None)
@@ -218,7 +215,7 @@ def _save(
     reader: Connection, target: Target, copy: Connection, id: str, amend: Amend
 ) -> tuple[Snapshot | None, Path | None]:
     """Take a snapshot of what will be replaced, or keep the bytes of the file if it is damaged; amend the copy."""
-    path = database_of(target)
+    path = file_of(target)
     try:
         holds_any = bool(definitions(reader))
         replaced = save(reader, path, kind="restore") if holds_any else None

@@ -16,27 +16,25 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import apsw
 
 from dao.engine import Connection
-from dao.engine.sqlite.files import is_there
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate.copies.files import (
     ID,
     compare,
     copied,
-    database_of,
     file_errors,
     moment_of,
     new_file,
-    open_file,
     require_room,
     size_of,
 )
 from dao.migrate.copies.held import checksum, hold, raw_file
-from dao.migrate.database import Target
+from dao.migrate.database import Target, existing, path_of, reopened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions
 from dao.migrate.schema.integrity import integrity_problems
@@ -45,9 +43,9 @@ from dao.migrate.values import Kind, Removed, Report, Snapshot, tell_done
 log = logging.getLogger("dao.migrate")
 
 __all__ = [
-    "KEEP",
     "checked",
     "chosen",
+    "file_of",
     "find",
     "prune",
     "save",
@@ -56,12 +54,8 @@ __all__ = [
     "verify",
 ]
 
-#: How many snapshots of a kind are kept unless said otherwise.
-KEEP = 3
-
-
 _NAME = re.compile(
-    rf"(?P<database>.+)\.(?P<id>{ID})\.(?P<version>[^.]+)(?:\.(?P<kind>run|restore|label-(?P<label>[^.]+)))?"
+    rf"(?P<database>.+)\.(?P<id>{ID})\.(?P<version>[^.]+)(?:\.(?:(?P<kind>run|restore)|label-(?P<label>[^.]+)))?"
     r"\.(?P<checksum>[0-9a-f]{16})\.snapshot"
 )
 _LABEL = re.compile(r"[\w-]{1,50}")
@@ -79,6 +73,7 @@ def take_snapshot(
     keep: int | None = None,
     version: str | None = None,
     report: Report | None = None,
+    now: datetime | None = None,
 ) -> Snapshot:
     """Copy a database into a new file beside it, and verify the copy. It stays until somebody removes it.
 
@@ -86,7 +81,7 @@ def take_snapshot(
     what they have not committed is not in the copy, even if the caller's own connection is in the middle of a write.
     The copy is complete, on disk and compared with the database before it gets its name. With `keep`, older ones that were
     asked for and have no label go after that, but so many, and each is reported as `Removed`. `version` replaces the last
-    applied migration in the name.
+    applied migration in the name. The id is the time `now`, or the first after that of the snapshots there are.
 
     Raises:
         ValueError: The label is not 1 to 50 letters, digits, `-` and `_`.
@@ -100,39 +95,43 @@ def take_snapshot(
         raise ValueError(f"keep={keep}: a number from 1, since the new snapshot is one")
     if label is not None and not _LABEL.fullmatch(label):
         raise ValueError(f"the label {label!r}: 1 to 50 letters, digits, - and _")
-    path = database_of(target)
-    if not is_there(path):
-        raise MigrationError(f"{path} does not exist: there is nothing to take a snapshot of. `dao migrate` creates it")
-    with open_file(target, report) as reader:
-        snapshot = save(reader, path, version, label=label)
+    path = file_of(target)
+    existing(target, "take a snapshot of")
+    with reopened(target, report) as reader:
+        snapshot = save(reader, path, version, label=label, now=now)
     if keep is not None:
         prune(target, keep, "manual", report=report)
     return snapshot
 
 
 def save(
-    reader: Connection, path: str, version: str | None = None, *, kind: Kind = "manual", label: str | None = None
+    reader: Connection,
+    path: str,
+    version: str | None = None,
+    *,
+    kind: Kind = "manual",
+    label: str | None = None,
+    now: datetime | None = None,
 ) -> Snapshot:
-    """Write what a connection outside of a transaction sees into a new snapshot of the database at `path`.
+    """Write all that a connection outside of a transaction sees into a new snapshot of the database at `path`.
 
     Raises:
         Error: As `take_snapshot`.
     """
+    is_run = kind == "run"
     reader.execute("BEGIN")
     try:
         if not definitions(reader):
             raise MigrationError(f"{path} holds nothing: there is nothing to take a snapshot of")
-        is_run = kind == "run"
         require_room(path, size_of(reader), f"a snapshot of {path}", otherwise=f", or {_WITHOUT}" if is_run else "")
         version = version or _version(reader)
-        what = f".label-{label}" if label else "" if kind == "manual" else f".{kind}"
         # the clock may have been set back: the latest is still the newest
         latest = next((snapshot.id for snapshot in _of(path)), None)
-        with new_file(path, like=path, after=latest) as new:
+        with new_file(path, like=path, after=latest, now=now) as new:
             copied(reader, new).close()
             compare(reader, path, new, _WITHOUT if is_run else _BY_HAND)
-            sum_ = checksum(new.file)
-            before, after = f"{path}.{new.id}.", f"{what}.{sum_}.snapshot"
+            what = f".label-{label}" if label else "" if kind == "manual" else f".{kind}"
+            before, after = f"{path}.{new.id}.", f"{what}.{checksum(new.file)}.snapshot"
             version = _fitting(version, _NAME_LENGTH - len(os.fsencode(os.path.basename(before) + after)))
             complete = before + version + after
             try:
@@ -145,15 +144,21 @@ def save(
     finally:
         if reader.in_transaction:
             reader.execute("ROLLBACK")
+    taken_at = moment_of(new.id)
     return Snapshot(
-        id=new.id,
-        path=Path(complete),
-        taken_at=moment_of(new.id),
-        version=version,
-        size=size,
-        kind=kind,
-        label=label,
+        id=new.id, path=Path(complete), taken_at=taken_at, version=version, size=size, kind=kind, label=label
     )
+
+
+def file_of(target: Target) -> str:
+    """Return the real path of the database's file, beside which its snapshots are.
+
+    Raises:
+        MigrationError: It has none.
+    """
+    if not (path := path_of(target)):
+        raise MigrationError("a database in memory has no snapshots: they are files beside its own")
+    return path
 
 
 def snapshots(target: Target) -> list[Snapshot]:
@@ -162,7 +167,7 @@ def snapshots(target: Target) -> list[Snapshot]:
     Raises:
         MigrationError: The database is in memory.
     """
-    return _of(database_of(target))
+    return _of(file_of(target))
 
 
 def find(target: Target, id: str | None = None) -> Snapshot:
@@ -171,7 +176,7 @@ def find(target: Target, id: str | None = None) -> Snapshot:
     Raises:
         MigrationError: There is none, or more than one.
     """
-    path = database_of(target)
+    path = file_of(target)
     there = _of(path)
     if not there:
         raise MigrationError(f"{path} has no snapshots: `dao snapshot` takes one")
@@ -204,12 +209,9 @@ def chosen(target: Target, id: str | os.PathLike[str] | None = None) -> Snapshot
     file = Path(os.path.abspath(id))
     if not file.exists():
         raise MigrationError(f"the snapshot {file} does not exist; `dao snapshots` lists those there are")
-    named = _parsed(file)
-    if named is not None:
-        return named
     seen = file.stat()
     changed = datetime.fromtimestamp(seen.st_mtime, UTC)
-    return Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=seen.st_size)
+    return _parsed(file) or Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=seen.st_size)
 
 
 def prune(
@@ -294,11 +296,8 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
             raise MigrationError(f"{path} is not a snapshot: a database that no migrations were applied to")
         try:
             yield connection
-        except (
-            apsw.CorruptError,
-            apsw.NotADBError,
-            UnicodeDecodeError,
-        ) as error:  # what one connection takes, another may not
+        except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
+            # what one connection takes, another may not
             raise _damaged(path, error) from error
     if _unused(path) != before:
         raise MigrationError(f"{path} was written to while it was read: {_TAKE}")
@@ -345,6 +344,7 @@ def _parsed(file: Path, database: str | None = None) -> Snapshot | None:
     match = _NAME.fullmatch(file.name)
     if match is None or database not in {None, match["database"]}:
         return None
+    kind: Any = match["kind"] or "manual"
     try:
         return Snapshot(
             id=match["id"],
@@ -352,7 +352,7 @@ def _parsed(file: Path, database: str | None = None) -> Snapshot | None:
             taken_at=moment_of(match["id"]),
             version=match["version"],
             size=file.stat().st_size,
-            kind="run" if match["kind"] == "run" else "restore" if match["kind"] == "restore" else "manual",
+            kind=kind,
             label=match["label"],
         )
     except (ValueError, FileNotFoundError):  # no time; or just removed
@@ -362,11 +362,8 @@ def _parsed(file: Path, database: str | None = None) -> Snapshot | None:
 def _version(reader: Connection) -> str:
     try:
         return next(reversed(ledger.read(reader).ids), "empty")
-    except (
-        MigrationError,
-        apsw.SQLError,
-        UnicodeDecodeError,
-    ):  # of old, or not intact: nobody's reason to go without a snapshot
+    except (MigrationError, apsw.SQLError, UnicodeDecodeError):
+        # of old, or not intact: no reason to go without a snapshot
         return "unknown"
 
 

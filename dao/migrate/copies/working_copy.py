@@ -13,6 +13,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import apsw
@@ -150,5 +151,11 @@ class WorkingCopies(contextlib.AbstractContextManager["WorkingCopies"]):
         for copy in [copy for copy in self._open if copy not in kept]:
             self._open.pop(copy).close()
 
-    def __exit__(self, *_error: object) -> None:
-        self.keep()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        # each says of what the file system refused in the block what it is
+        until_done = contextlib.ExitStack()
+        for copy in self._open.values():
+            until_done.push(copy)
+        return until_done.__exit__(kind, error, trace)

@@ -11,9 +11,9 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import CheckFailed, MigrationFailed
-from dao.migrate.copies.files import database_of, remove_leftovers, size_of
+from dao.migrate.copies.files import remove_leftovers, size_of
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
-from dao.migrate.database import Target, exists, name_of, opened, translated
+from dao.migrate.database import Target, exists, name_of, opened, path_of, translated
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_apply
@@ -76,7 +76,7 @@ def rehearse(
     files = loaded(migrations)
     limit = default_limit() if memory_limit is None else memory_limit
     tell: Report = report or (lambda _event: None)
-    path = _file_of(target)
+    path = path_of(target)
     if path:
         remove_leftovers(path)
     found = Rehearsal(database=name_of(target), exists=exists(target))
@@ -103,13 +103,6 @@ def rehearse(
             return _on_copy(
                 copy, files, todo, found, tell, Allowance.of(allow_loss), allow_broken, with_round_trip=round_trip
             )
-
-
-def _file_of(target: Target) -> str:
-    """Return the path of the database's file, "" for one in memory."""
-    if isinstance(target, Connection) and (not target.filename or target.open_vfs == "memdb"):
-        return ""
-    return database_of(target)
 
 
 @contextlib.contextmanager

@@ -27,8 +27,7 @@ from dao.errors import (
     ReadOnlyDatabase,
 )
 from dao.migrate.copies import snapshot
-from dao.migrate.copies.files import open_file
-from dao.migrate.database import exclusive
+from dao.migrate.database import exclusive, reopened
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.drift import Found
 from dao.migrate.ledger.entries import Ledger
@@ -434,7 +433,7 @@ def _snapshot(connection: Connection, state: Ledger, tell: Report, keep: int) ->
     before = snapshot.snapshots(connection)
     taken: Snapshot | None = None
     try:
-        with open_file(connection) as reader:
+        with reopened(connection) as reader:
             last = state.ids[-1] if state.ids else None
             taken = snapshot.save(reader, sqlite.file_of(connection), last, kind="run")
         yield taken
