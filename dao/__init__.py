@@ -10,11 +10,12 @@ Usage::
     tasks.create(connection, task)
     assert tasks.get(connection, task.id) == task
 
-Every function of a table takes the connection first, then ids, records and values by position, and options by keyword only. `get`
-returns a record or None, `get_one` a record or raises `NotFound`, `find` a `Page`, `list_…` a list, `exists` a bool.
+Every function of a table takes the connection first, then ids, records and values by position; options go by keyword
+only. `get` returns a record or None, `get_one` returns a record or raises `NotFound`, `find` returns a `Page`,
+`list_…` a list, `exists` a bool.
 
-The tables come from `dao.migrate`; async code finds the same functions through `dao.aio`. All of it is imported when it is
-first used: the command line needs next to nothing of it, and starts in half the time.
+The tables come from `dao.migrate`. Async code calls the same functions through `dao.aio`. Each name is imported when
+it is first used: the command line needs few of them, and starts in half the time.
 """
 
 import typing as _typing
@@ -63,7 +64,8 @@ else:
             "engine.replay": "replaying run_in_transaction",
             "listing": "Page",
             "pool": "Health Pool PoolStats",
-            "records": "Configuration Session Task TaskStatus ToolExecution ToolStatus Workflow WorkflowStatus WorkflowTask",
+            "records": "Configuration Session Task TaskStatus ToolExecution ToolStatus "
+            "Workflow WorkflowStatus WorkflowTask",
         },
     )
     __all__ = [name for names in (_NAMES, _errors) for name in names]

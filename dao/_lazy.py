@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used: to load all of them takes longer than most commands do."""
+"""Names of a package that are imported at their first use: to load all takes longer than most commands run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Names"]
 
 
 class Names:
-    """The names of a package, given by module: `{"engine": "connect transaction"}`. Under "" are the modules that are public.
+    """The names of a package, given by module: `{"engine": "connect transaction"}`. Public modules are under "".
 
-    The package takes from it: `__getattr__, __dir__ = names.find, names.listed`.
+    A package uses it like this: `__getattr__, __dir__ = names.find, names.listed`.
     """
 
     def __init__(self, package: str, names: Mapping[str, str]) -> None:
@@ -25,12 +25,16 @@ class Names:
         return iter(self._module_of)
 
     def load(self, name: str) -> Any:
-        """Return what has this name."""
+        """Return the object of this name."""
         module = importlib.import_module(f"{self._package}.{self._module_of[name]}")
         return module if name in self._modules else getattr(module, name)
 
     def find(self, name: str) -> Any:
-        """Return what has this name, and keep it in the package."""
+        """Return the object of this name, and keep it in the package.
+
+        Raises:
+            AttributeError: The package has no such name.
+        """
         if name not in self._module_of:
             raise AttributeError(f"module {self._package!r} has no attribute {name!r}")
         found = self.load(name)
@@ -38,5 +42,5 @@ class Names:
         return found
 
     def listed(self) -> list[str]:
-        """Return all names that the package has, those that were not used yet included."""
+        """Return all names of the package, unused ones included."""
         return sorted({*vars(sys.modules[self._package]), *self})

@@ -143,8 +143,8 @@ def _decode(text: str) -> Any:
     try:
         return decode_json_quickly(text)
     except msgspec.DecodeError:
-        # What SQLite calls valid and msgspec does not: numbers past the range of a float, lone surrogates, and whatever
-        # follows a NUL, where SQLite stops reading. Python would take NaN and Infinity as well.
+        # SQLite accepts more than msgspec does: numbers past the range of a float, lone surrogates, and anything after
+        # a NUL, where SQLite stops reading. Python would accept NaN and Infinity as well.
         return json.loads(text.partition("\0")[0], parse_constant=_refuse_constant)
 
 
@@ -161,8 +161,8 @@ def plain_json_text(value: object, name: str) -> str:
     """Return the value as JSON text that will read back equal.
 
     Raises:
-        TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …). The message
-            begins with the place, as `config.steps[2].retry` for `name` config.
+        TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …). The
+            message begins with the place, as `config.steps[2].retry` for `name` config.
         ValueError: A float in it is not finite, a text is not Unicode, or it is nested too deep.
     """
     try:

@@ -1,7 +1,8 @@
 """Configurations: settings by key. The table `configurations`, its SQL and the functions that run it.
 
-A value is stored as JSON text, so that it keeps its type. What JSON does not have goes as text: a datetime in ISO 8601,
-a timedelta as an ISO 8601 duration, a Decimal as its digits; an enum as its value, an attrs object as a dict.
+A value is stored as JSON text, so that it keeps its type. Values that JSON does not have become text: a datetime in
+ISO 8601, a timedelta as an ISO 8601 duration, a Decimal as its digits; an enum as its value, an attrs object as a
+dict.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def get(connection: Connection, key: str, type: Any = Any, default: Any = None) 
 
     Raises:
         ConfigurationTypeError: The value is not of that type.
-        UnreadableRow: What is stored is not JSON.
+        UnreadableRow: The stored text is not JSON.
     """
     rows = fetch(connection, _GET_VALUE, (key,))
     if not rows:
@@ -91,7 +92,7 @@ def get_one(connection: Connection, key: str, type: Any = Any) -> Any:
     Raises:
         NotFound: There is none.
         ConfigurationTypeError: The value is not of that type.
-        UnreadableRow: What is stored is not JSON.
+        UnreadableRow: The stored text is not JSON.
     """
     value = get(connection, key, type, _ABSENT)
     if value is _ABSENT:

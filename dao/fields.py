@@ -38,7 +38,7 @@ __all__ = [
 #: The largest INTEGER that SQLite and PostgreSQL (bigint) store.
 MAX_INTEGER = 2**63 - 1
 
-#: Metadata of a field whose column holds something else than its type says.
+#: Metadata of a field that is stored in another form than its own.
 TIME, JSON, BOOLEAN = ({"column": kind} for kind in ("time", "json", "boolean"))
 
 
@@ -54,12 +54,13 @@ def now(_record: object) -> datetime:
 
 
 WHEN_CREATED = attrs.Factory(when_created, takes_self=True)
-#: It takes the record, as the one above does, for `msgspec.convert` to refuse the class: it would leave out the converters.
+#: It takes the record, as the one above does, so that `msgspec.convert` refuses the class: it would skip the
+#: converters.
 NOW = attrs.Factory(now, takes_self=True)
 
 
 def is_unicode(value: str) -> bool:
-    """Return whether a text has a UTF-8 form, which one with a lone surrogate has not."""
+    """Return whether a text has a UTF-8 form; one with a lone surrogate has none."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -68,7 +69,7 @@ def is_unicode(value: str) -> bool:
 
 
 def text(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse what is no text, or none that can be stored."""
+    """Refuse anything but a text that can be stored."""
     name = f"{type(record).__name__}.{attribute.name}"
     if not isinstance(value, str):
         raise TypeError(f"{name} must be text, got {value!r}")
@@ -79,7 +80,7 @@ def text(record: object, attribute: attrs.Attribute[Any], value: object) -> None
 
 
 def not_blank(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
-    """Refuse a text of white space only: `str.isspace` says what that is, and CHECK constraints spell it out."""
+    """Refuse a text of white space only, as `str.isspace` defines it; the CHECK constraints list its characters."""
     text(record, attribute, value)
     if not value.strip():
         raise ValueError(f"{type(record).__name__}.{attribute.name} must not be blank, got {value!r}")
@@ -93,7 +94,7 @@ def not_empty(record: object, attribute: attrs.Attribute[Any], value: str) -> No
 
 
 def natural(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse what is no whole number from 0 to `MAX_INTEGER`."""
+    """Refuse anything but a whole number from 0 to `MAX_INTEGER`."""
     if type(value) is not int:
         raise TypeError(f"{type(record).__name__}.{attribute.name} must be an int, got {value!r}")
     if not 0 <= value <= MAX_INTEGER:
@@ -101,7 +102,7 @@ def natural(record: object, attribute: attrs.Attribute[Any], value: object) -> N
 
 
 def boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse what is neither True nor False."""
+    """Refuse anything but True and False."""
     if type(value) is not bool:
         raise TypeError(f"{type(record).__name__}.{attribute.name} must be a bool, got {value!r}")
 
@@ -120,7 +121,7 @@ def moment_or_none(value: datetime | None) -> datetime | None:
 
 
 def name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
-    """Make what the converters raise begin with the field's name, as what the validators raise does."""
+    """Put the field's name in front of the converters' errors, as the validators put it in front of theirs."""
 
     def named(field: attrs.Attribute[Any]) -> attrs.Attribute[Any]:
         convert: Any = field.converter
@@ -142,7 +143,7 @@ def name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs
 
 
 def members(field: attrs.Attribute[Any]) -> dict[object, object]:
-    """Return the few values that a field's column has, each with what it stands for; nothing if they are not few."""
+    """Return the values that the column of a boolean or an enum can hold, each with its meaning; else nothing."""
     if field.metadata.get("column") == "boolean":
         return {0: False, 1: True}
     return dict(getattr(field.converter, "_value2member_map_", {}))

@@ -1,8 +1,8 @@
-"""The `__init__` of the records: what the one by attrs does, in a third of the time.
+"""The `__init__` of the records: it does the same as the one that attrs makes, in a third of the time.
 
-It makes the row of the record, and lets the columns be decoded when they are read, as those of a row from the database are.
-JSON is checked by writing and reading it once, and the text is what will be stored. What it does not let through, for whatever
-reason, goes to the `__init__` by attrs, which raises the error, or knows better.
+It turns the values into a row, which is what will be stored, and leaves the columns to be decoded when they are read,
+as those of a row from the database are. A value that does not pass its checks goes to the `__init__` by attrs, which
+raises the error, or accepts it after all.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dao import codec, fields
 
 __all__ = ["initialiser"]
 
-# For each validator an expression that is true of nothing but what it lets through. `isascii` raises for what is no text.
+# For each validator an expression that is true only of values that it accepts. `isascii` raises for other objects.
 _UNICODE = "(isascii({0}) or is_unicode({0}))"
 _PASSES: dict[object, str] = {
     fields.text: _UNICODE,
@@ -26,7 +26,7 @@ _PASSES: dict[object, str] = {
     fields.natural: f"type({{0}}) is int and 0 <= {{0}} <= {fields.MAX_INTEGER}",
     fields.boolean: "type({0}) is bool",
 }
-# For each default that is made anew for each record, what it is in a row.
+# For each factory of defaults an expression for its value in a row.
 _MADE: dict[object, str] = {
     codec.new_id: "new_id()",
     codec.now: "now_to_text()",
@@ -82,7 +82,7 @@ def initialiser(record: type, twin: type, later: Collection[str]) -> Callable[..
                 step = step and f"None if {name} is None else {step}"
         if check:
             checks.append(check)
-        # under another name: the one by attrs gets what was given
+        # under another name: if a later check fails, the one by attrs gets the values as they were given
         row.append(f"{name}_" if step else name)
         if step:
             steps.append(f"{name}_ = {step}")

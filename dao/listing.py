@@ -63,10 +63,10 @@ class _Shape(NamedTuple):
 
 
 class Listing(Generic[R]):
-    """A table's records by creation time, filtered: page by page, one after the other, or counted.
+    """A table's records by creation time, filtered: in pages, one by one, or counted.
 
-    The filters are keywords named like columns. One that is None does not apply. The status may be one or several; several
-    of none match nothing. `since` is the earliest `created_at`, `until` the first that is too late.
+    The filters are keywords named like columns; one that is None does not apply. `status` is one status or several,
+    and an empty collection matches nothing. `since` is the earliest `created_at`, `until` the first that is too late.
     """
 
     def __init__(self, table: Table[R], status: type[enum.StrEnum]) -> None:
@@ -104,8 +104,8 @@ class Listing(Generic[R]):
             begins, start, ends, end = since is not None, earliest, until is not None, latest
         else:
             begins, start, ends, end = until is not None, latest, since is not None, earliest
-        # Unfiltered, it is bounded at both ends: without any bound it would be a scan, and with one alone ANALYZE may talk
-        # the planner into a skip-scan of another index and a sort of the whole table.
+        # Without a filter it is bounded at both ends: without any bound it would be a scan, and with one bound ANALYZE
+        # may talk the planner into a skip-scan of another index and a sort of the whole table.
         ends = ends or not (filters or statuses)
         parameters = [*filters.values()]
         if after is not None:
@@ -124,7 +124,7 @@ class Listing(Generic[R]):
         return Page(self._table.from_rows(rows), _cursor(last[self._created_at] + last[0], query))
 
     def walk(self, connection: Connection, *, status: str | Iterable[str] | None = None, **query: Any) -> Iterator[R]:
-        """Yield the records of all pages. Each page is a statement of its own: no transaction stays open in between."""
+        """Yield the records of all pages. Each page is one statement: no transaction stays open in between."""
         statuses = None if status is None else self._texts(status)
         page = functools.partial(self.page, connection, status=statuses, limit=500, **query)
 
@@ -210,7 +210,7 @@ def _count_sql(table: Table[Any], shape: _Shape) -> str:
 
 
 def by_status(connection: Connection, record: type[R], kind: type[E], counts: str, one: str) -> dict[E, int]:
-    """Return how many rows have each status, from a statement that counts them; `one` finds the key of one with a status.
+    """Return how many rows have each status. `counts` counts them, and `one` finds the key of a row of a status.
 
     Raises:
         UnreadableRow: Rows have a status that this program does not know.
@@ -236,9 +236,9 @@ def bounds(since: datetime | None, until: datetime | None) -> tuple[str, str]:
 
 # ---------------------------------------------------------------- cursor
 
-# A cursor is a checksum and the position, which is a time and an id, in hexadecimal. The checksum is over the query too:
-# it keeps honest callers from using a cursor with another query and from changing one. It is no secret: whoever may run
-# the query may start it anywhere.
+# A cursor is a checksum and the position, which is a time and an id, in hexadecimal. The checksum covers the query
+# too: it keeps honest callers from changing a cursor, or from using it with another query. It is no secret: a caller
+# that may run the query may start it anywhere.
 
 _CHECKSUM = 8
 _TIME = len("2025-01-15T01:00:00.000Z")
@@ -261,7 +261,7 @@ def _position(cursor: str, query: object) -> tuple[str, str]:
     # made again rather than taken apart: capitals and spaces stand for the same bytes
     if cursor != _cursor(position, query):
         raise InvalidCursor(
-            "this page cursor belongs to another query, or was changed: keep the filters and the order of its page, and pass "
-            "its `next` as it is"
+            "this page cursor belongs to another query, or was changed: keep the filters and the order of its page, "
+            "and pass its `next` as it is"
         )
     return position[:_TIME], position[_TIME:]

@@ -105,7 +105,7 @@ class Task(Stored):
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class Workflow(Stored):
-    """A named, ordered set of tasks (its `WorkflowTask` links). `config` is a JSON object, `metadata` any JSON value."""
+    """A named, ordered set of tasks (see `WorkflowTask`). `config` is a JSON object, `metadata` any JSON value."""
 
     __table__: ClassVar[str] = "workflows"
 

@@ -1,11 +1,13 @@
 """Between records and rows: a table's columns in order, and the conversion in both directions.
 
-Rows that the table's constraints have accepted need no second validation. So a record is built from its row without the
-validators, on the mutable twin of its class, and JSON and times stay in the row until they are read (`dao.stored`). The code is
-generated, as attrs generates `__init__`: straight-line code takes a third of a loop over the fields.
+Rows that the table's constraints have accepted need no second validation. So a record is built from its row without
+the validators, on the mutable twin of its class, and JSON and times stay in the row until they are read
+(`dao.stored`). The code is generated, as attrs generates `__init__`: straight-line code takes a third of the time of a
+loop over the fields.
 
-STRICT and NOT NULL bind whoever writes. A CHECK does not: a newer schema allows more, and a pragma turns it off. So the values that
-only a CHECK guards (statuses, booleans, JSON, times) are checked where they are decoded, and refused by `UnreadableRow`.
+STRICT and NOT NULL bind every writer. A CHECK does not: a newer schema allows more, and a pragma turns it off. So the
+values that only a CHECK guards (statuses, booleans, JSON, times) are checked where they are decoded; `UnreadableRow`
+refuses them.
 """
 
 from __future__ import annotations
@@ -71,7 +73,7 @@ class Table(Generic[R]):
 def _table(record: type[R], **references: str) -> Table[R]:
     name, key = record.__table__, record.__key__
     columns = tuple(field.name for field in _fields(record))
-    listed = ", ".join(columns)
+    listed, parameters = ", ".join(columns), ", ".join(f"${number + 1}" for number in range(len(columns)))
     changed = [column for column in columns if column not in {*key, "created_at", "updated_at"}]
     bound = [*changed, *key, "updated_at"]
     terms = [f"{column} = ${number}" for number, column in enumerate(bound, 1)]
@@ -81,7 +83,7 @@ def _table(record: type[R], **references: str) -> Table[R]:
         columns=columns,
         listed=listed,
         qualified=", ".join(f"{name}.{column}" for column in columns),
-        insert=f"INSERT INTO {name} ({listed}) VALUES ({', '.join(f'${number + 1}' for number in range(len(columns)))})",
+        insert=f"INSERT INTO {name} ({listed}) VALUES ({parameters})",
         update=f"UPDATE {name} SET {assigned} WHERE {found} RETURNING {', '.join(key)}",
         for_update=operator.itemgetter(*map(columns.index, bound)),
         references=references,
@@ -98,7 +100,7 @@ def _conversions(record: type[Stored]) -> dict[str, Any]:
         "json_text": codec.plain_json_text,
         "time_to_text": codec.time_to_text,
     }
-    # what the values of a row are assigned to, and what is converted then; what a record's values are, and their texts
+    # from a row: the targets of its values, and the conversions after that; from a record: its values, and their texts
     targets, convert, held, values = [], [], [], []
     for position, field in enumerate(_fields(record)):
         column = field.name
@@ -154,7 +156,7 @@ def _fields(record: type[Stored]) -> tuple[attrs.Attribute[Any], ...]:
 
 
 def _refuse(record: type[Stored], row: tuple[Any, ...], error: Exception) -> NoReturn:
-    """Raise the error for the value of a row that stands for nothing; whatever else went wrong as it is."""
+    """Raise the error for a value in a row that has no meaning, or the given error if there is no such value."""
     held = dict(zip([field.name for field in _fields(record)], row, strict=True))
     for field in _fields(record):
         value = held[field.name]
@@ -165,7 +167,7 @@ def _refuse(record: type[Stored], row: tuple[Any, ...], error: Exception) -> NoR
 
 
 def _misfit(record: type[Stored], given: object, error: AttributeError) -> NoReturn:
-    """Raise the error for what is no such record; whatever else went wrong as it is."""
+    """Raise the error for an object of another class, or the given error for a record."""
     if isinstance(given, record):
         raise error
     raise TypeError(f"expected a {record.__name__}, got {type(given).__name__}") from error

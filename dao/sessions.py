@@ -138,10 +138,10 @@ def close_stale(
 ) -> list[str]:
     """Close the sessions that `list_stale` would return, and return the ids of those that it closed, sorted.
 
-    The longest silent first, `batch` at a time, each in a transaction of its own, so that others can write in between; in a
-    transaction of yours all of it is a part of that. A session whose heartbeat comes at the same time is either closed or
-    spared, and of two callers only one gets its id. If another connection keeps the write lock for longer than the busy
-    timeout when some are closed, the rest is left to the next call.
+    The longest silent first, `batch` at a time, each in a transaction of its own, so that others can write in between;
+    in a transaction of yours all of it is a part of that. A session whose heartbeat comes at the same time is either
+    closed or spared, and of two callers only one gets its id. If another connection keeps the write lock for longer
+    than the busy timeout when some are closed, the rest is left to the next call.
 
     Raises:
         DatabaseBusy: Another connection kept it before any was closed.
@@ -153,7 +153,7 @@ def close_stale(
 def delete_stale(
     connection: Connection, *, older_than: timedelta, now: datetime | None = None, batch: int = 1000
 ) -> list[str]:
-    """Delete all sessions, open or closed, whose last heartbeat is older than that, and return the ids of those, sorted.
+    """Delete all sessions, open or closed, whose last heartbeat is older than that, and return their ids, sorted.
 
     In batches and with errors as `close_stale`, in no particular order.
     """

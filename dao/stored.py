@@ -1,17 +1,16 @@
 """The base of the records: columns that are decoded when they are first read, and the plain-dict forms.
 
-A record is made of a row, be it one of the database or one that `__init__` made of values. Until it is first read, an attribute
-that holds JSON or a time holds that row. So it costs next to nothing to make a record of which only the id is read, and to store
-one that was just made. Nobody can tell whether a column was decoded: `_DecodedFirst` says how.
-
-The code for it is generated, as attrs generates `__init__`: straight-line code takes a third of a loop over the fields.
+A record is made from a row: one of the database, or one that `__init__` made of values. Until it is first read, an
+attribute of JSON or time holds that row. So a record costs next to nothing if only its id is read, or if it is stored
+as it was made; to read all its columns takes twice as long as if they had been decoded at once. Nobody can tell
+whether a column was decoded: `_DecodedFirst` says how.
 """
 
 from __future__ import annotations
 
 import enum
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Self
 
@@ -27,8 +26,8 @@ __all__ = ["Stored", "decoded", "unreadable"]
 class _DecodedFirst:
     """`record.__dataclass_fields__`, which no record has: to look for it decodes the record.
 
-    msgspec reads the slots of an attrs object at their offsets, past every property. Before, it looks for this name on the
-    object. A class must not have it: what takes a record's class for a dataclass makes records past the validators.
+    msgspec reads the slots of an attrs object at their offsets, past every property, but looks for this name first. The
+    class must not have it: a library that takes it for a dataclass makes records past the validators.
     """
 
     def __get__(self, record: Stored | None, kind: type[Stored]) -> object:
@@ -36,8 +35,8 @@ class _DecodedFirst:
             for name in kind.__later__:
                 try:
                     getattr(record, name)
-                except Exception as error:  # noqa: BLE001 - whoever looks for an attribute hides what this raises
-                    # an encoder refuses the error, where it would have written the row
+                except Exception as error:  # noqa: BLE001 - msgspec would hide it
+                    # an encoder refuses an error, where it would have written the row
                     getattr(kind, f"_{name}").__set__(record, (*getattr(record, f"_{name}"), error))
         raise AttributeError(f"type object {kind.__name__!r} has no attribute '__dataclass_fields__'")
 
@@ -51,17 +50,17 @@ class Stored:
     __table__: ClassVar[str]
     __key__: ClassVar[tuple[str, ...]] = ("id",)
 
-    #: The columns that are decoded later. Under the attribute `config` is the slot `_config`: it holds the value, or the row.
+    #: The columns that are decoded later. Under `config` is the slot `_config`, which holds the value or the row.
     __later__: ClassVar[tuple[str, ...]] = ()
-    #: A mutable class of the same layout. What is made on it turns into the frozen class, which takes a third of
-    #: `object.__setattr__` for each slot. It adds nothing but `object`'s own methods: a class that is no subclass would do,
-    #: but the swap would compare their slots, which makes a record cost a fifth more.
+    #: A mutable class of the same layout: an object is filled as one, and then turned into the frozen class, in a
+    #: third of the time of `object.__setattr__`. It is a subclass because the turn would compare the slots of any
+    #: other class.
     __twin__: ClassVar[type]
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
         later = []
-        for position, field in enumerate(attrs.fields(cls)):  # type: ignore[arg-type] # attrs calls this for its classes
+        for position, field in enumerate(attrs.fields(cls)):  # type: ignore[arg-type] # it is an attrs class by now
             if field.metadata.get("column") in {"json", "time"}:
                 later.append(field.name)
                 slot = cls.__dict__.get(field.name)
@@ -70,7 +69,7 @@ class Stored:
                     setattr(cls, field.name, _decoded_later(cls, field, slot, position))
         cls.__later__ = tuple(later)
         if "__table__" in cls.__dict__:
-            # both of a pair, or Python would still be called for each
+            # both of a pair, or Python code would still run for each assignment
             own = ("__init__", "__setattr__", "__delattr__")
             cls.__twin__ = type("Twin", (cls,), {"__slots__": (), **{name: getattr(object, name) for name in own}})
             cls.__init__ = initialiser(cls, cls.__twin__, later)  # type: ignore[method-assign]
@@ -109,8 +108,8 @@ class Stored:
 
 def _decoded_later(record: type[Stored], field: attrs.Attribute[Any], slot: Any, position: int) -> property:
     """Return the attribute over a slot that holds either its value or the row, with its text at that position."""
-    # Written out with the slot's name it is read in a quarter of the time of slot.__get__. No JSON value and no time is a
-    # tuple. `recover` reads the JSON texts that `decode` does not take.
+    # Code with the slot's name reads it in a quarter of the time of slot.__get__. No JSON value and no time is a tuple.
+    # `recover` reads the JSON texts that `decode` does not take.
     name = field.name
     scope: dict[str, Any] = {"recover": decoded, "store": slot.__set__, "expected": object, "UTC": UTC}
     check = "pass"
@@ -139,7 +138,7 @@ def {name}(record):
     return value
 """
     exec(source, scope)  # noqa: S102 - of field names only, as attrs makes `__init__`
-    # attrs stores through it; who tries to assign to a frozen record is refused before
+    # attrs and pickle store through it; a frozen record refuses any other assignment before
     return property(scope[name], slot.__set__)
 
 
@@ -149,8 +148,9 @@ def decoded(kind: type[Stored], key: Sequence[object], column: str, text: str | 
     Raises:
         UnreadableRow: It is neither, or not of the expected type, or has a number that Python does not read.
     """
+    decode: Callable[[Any], Any] = codec.time_from_text if expected is datetime else codec.decode_json
     try:
-        value = codec.time_from_text(text) if expected is datetime else codec.decode_json(text)  # type: ignore[arg-type]
+        value = decode(text)
         if expected is datetime and value.tzinfo is not UTC:
             raise ValueError("it is not in UTC")
     except (TypeError, ValueError, RecursionError) as error:
@@ -164,8 +164,8 @@ def unreadable(kind: type[Stored], key: Sequence[object], column: str, value: ob
     """Return the error for a row of a record's table that holds what its column cannot hold for this program."""
     name = key[0] if len(key) == 1 else tuple(key)
     return UnreadableRow(
-        f"{kind.__table__}: {column} of the row {name!r} is {reprlib.repr(value)}, {why}: this program is "
-        "older than the data, or somebody wrote past the schema's constraints; run a newer version, or correct the row in SQL",
+        f"{kind.__table__}: {column} of the row {name!r} is {reprlib.repr(value)}, {why}: this program is older than "
+        "the data, or somebody wrote past the schema's constraints; run a newer version, or correct the row in SQL",
         table=kind.__table__,
         key=name,
         column=column,

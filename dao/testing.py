@@ -57,7 +57,7 @@ def make_task(**overrides: Any) -> Task:
     finished = status not in {TaskStatus.PENDING, TaskStatus.RUNNING}
     fields = {
         "title": f"Task {number}",
-        "description": f"What task {number} is about.",
+        "description": f"The subject of task {number}.",
         "task_type": "agent",
         "config": {"number": number, "tools": ["search", "shell"]},
         "metadata": {"labels": ["test"]},
@@ -75,7 +75,7 @@ def make_workflow(**overrides: Any) -> Workflow:
     number = next(_numbers)
     fields = {
         "name": f"Workflow {number}",
-        "description": f"What workflow {number} is about.",
+        "description": f"The subject of workflow {number}.",
         "config": {"number": number},
         "metadata": {"labels": ["test"]},
     }

@@ -72,7 +72,7 @@ RETURNING id
 
 @attrs.frozen(kw_only=True)
 class ToolStatistics:
-    """What the calls of one tool came to. Durations are in milliseconds, None if no call has one.
+    """The figures of the calls of one tool. Durations are in milliseconds, None if no call has one.
 
     `failures` counts the statuses failed and timeout. `p50_ms` and `p95_ms` are durations that occurred: the smallest
     that half, or 95 %, of the calls did not exceed.
@@ -302,8 +302,8 @@ def delete_before(connection: Connection, moment: datetime, *, batch: int = 1000
     """Delete all executions created before a moment, whatever their status, and return how many it deleted.
 
     The oldest first, `batch` at a time, each in a transaction of its own, so that others can write in between; in a
-    transaction of yours all of it is a part of that. If another connection keeps the write lock for longer than the busy
-    timeout when some are deleted, the rest is left to the next call. Safe to repeat.
+    transaction of yours all of it is a part of that. If another connection keeps the write lock for longer than the
+    busy timeout when some are deleted, the rest is left to the next call. Safe to repeat.
 
     Raises:
         DatabaseBusy: Another connection kept it before any was deleted.

@@ -29,7 +29,7 @@ _NAMES = {"\0": "a NUL", "\t": "a tab", "\n": "a line feed", "\r": "a carriage r
 
 @attrs.frozen(kw_only=True)
 class DatabaseURL:
-    """What a database URL means. `str()` of it is a URL that means the same.
+    """The meaning of a database URL. `str()` of it is a URL with the same meaning.
 
     `path` is a file's path, or `MEMORY`. A setting that the URL does not mention is None: the default applies.
     `busy_timeout` counts milliseconds; `cache_size` counts pages, or KiB when negative, as the pragma does.
@@ -76,16 +76,16 @@ def control_character(text: str) -> str | None:
 
 
 def parse(url: str | DatabaseURL) -> DatabaseURL:
-    """Return what the URL means. What has been parsed already is returned as it is.
+    """Return the meaning of a URL. A URL that was parsed already is returned as it is.
 
     Forms: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:relative.db`, `sqlite:/absolute.db`,
     `file:relative.db`, `file:///absolute.db`, and for a database in memory `sqlite://` or `sqlite:///:memory:`.
-    In names `?`, `#` and `%` are written `%3F`, `%23` and `%25`; blanks and other characters may stand as they are, but no
-    control character. Blanks, line ends, a byte order mark and quotes around the whole URL are no part of it.
+    In names `?`, `#` and `%` are written `%3F`, `%23` and `%25`; blanks and other characters may stand as they are, but
+    no control character. Blanks, line ends, a byte order mark and quotes around the whole URL are no part of it.
 
     Parameters: `mode=ro|rw|rwc`, `busy_timeout=` milliseconds, `synchronous=off|normal|full|extra`, `cache_size=` pages
-    (KiB if negative), `foreign_keys=on|off`, `journal_mode=wal|keep`: whether a database is switched to WAL when it is opened
-    for writing, which stays so in the file, or keeps the mode that it has.
+    (KiB if negative), `foreign_keys=on|off`, `journal_mode=wal|keep`: whether a database is switched to WAL when it is
+    opened for writing, which stays so in the file, or keeps the mode that it has.
 
     Raises:
         InvalidURL: It means nothing; the message says what is allowed.

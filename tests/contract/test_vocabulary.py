@@ -1,4 +1,4 @@
-"""The words of the table modules: the same name means the same thing in each, and takes its arguments in the same way."""
+"""The words of the table modules: a name means the same in each of them, and takes its arguments in the same way."""
 
 from __future__ import annotations
 
