@@ -14,7 +14,7 @@ from dao.engine import Connection
 from dao.migrate.schema.catalog import columns, fold, quoted, row_count, tables, typed
 from dao.text import counted
 
-__all__ = ["Content", "RowDifference", "contents", "holds_content", "row_difference"]
+__all__ = ["Content", "RowDifference", "contents", "row_difference"]
 
 #: Up to so many rows of a table are held side by side.
 _MOST = 100_000
@@ -35,16 +35,6 @@ class Content:
     rows: int
     columns: tuple[str, ...]
     hash: int
-
-
-def holds_content(virtual: str, shadows: Collection[str]) -> bool:
-    """Return whether a virtual table holds rows of its own, by the names of all shadow tables; all in lower case.
-
-    One without shadow tables shows what is elsewhere. A full-text index without a `_content` is of another table's text,
-    or of none that is kept.
-    """
-    own = {name.removeprefix(f"{virtual}_") for name in shadows if name.startswith(f"{virtual}_")}
-    return bool(own) and ("content" in own or not own & {"idx", "segdir"})
 
 
 def contents(connection: Connection, *, inside: bool = True) -> dict[str, Content]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import apsw
 
-from dao.migrate.copies.rows import holds_content
 from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.seen import Problem, Statement, Subject
 from dao.migrate.run.guard import HEEDED, Guard
@@ -148,10 +147,6 @@ class _Assumed(Holdings):
 
     def shadows(self) -> frozenset[str]:
         return frozenset(fold(table.name) for table in self.schema.tables.values() if table.kind == "shadow")
-
-    def is_own(self, name: str) -> bool:
-        table = self._table(name)
-        return table is not None and (table.kind != "virtual" or holds_content(name, self.shadows()))
 
     def count(self, name: str) -> int:
         table = self._table(name)

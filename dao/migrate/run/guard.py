@@ -97,21 +97,11 @@ class Guard:
         """Look at the tables that the statement which is about to run may take rows from."""
         shadows = self._known.shadows
         self.end_script()
-        if self._events:
-            events, self._events = self._events, []
-            if within := {fold(name) for *_, name in self.reads if name}:
-                # what a trigger or the inside of a view reads is not what the statement copies
-                with self._look():
-                    programs = self._holdings.programs(within)
-                self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
-            # what a virtual table did to its own while the statement before this one ran is among them, and among the reads
-            shadows |= self._known.shadows
-            events = self._without(shadows, events)
-            if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
-                self._fill(events[0].table, frozenset())
-            elif events:
-                with self._look():
-                    self._begin(events, shadows)
+        events, self._events = self._events, []
+        if events:
+            with self._look():
+                # what a virtual table did to its own while the statement before this one ran is among them, and the reads
+                self._begin(events, shadows | self._known.shadows)
         self.reads.clear()
 
     def begin_script(self, source: Hashable) -> None:
@@ -123,16 +113,18 @@ class Guard:
 
     def end_script(self) -> None:
         """Look at what the last statement of a script has done: what comes after it may be none of the run's."""
-        if self._running is not None:
+        self._holdings.forget()
+        running, self._running = self._running, None
+        if running is not None:
             with self._look():
-                self._finish()
+                self._finish(running)
 
     def losses(self) -> list[tuple[Hashable, Loss]]:
         """Return what is lost by now, each with whose script lost it; what comes later may make up for it."""
-        if self._running is None and not self._known.listed:
+        self.end_script()
+        if not self._known.listed:
             return []
         with self._look():
-            self._finish()
             self._known.link()
             found = list(self._known.losses)
             present = self._holdings.tables()
@@ -151,63 +143,78 @@ class Guard:
 
     # ------------------------------------------------------------ around a statement
 
-    @staticmethod
-    def _without(shadows: frozenset[str], events: list[_Event]) -> list[_Event]:
-        return [event for event in events if event.action in _DROPS or event.table not in shadows]
-
     def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:
-        known = self._known
+        if within := {fold(name) for *_, name in self.reads if name}:
+            # what a trigger or the inside of a view reads is not what the statement copies
+            programs = self._holdings.programs(within)
+            self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
         actions = {event.action for event in events}
-        if not known.listed and (len(events) > 1 or actions & _TAKES or self.reads):
+        if not self._known.listed and (len(events) > 1 or actions & _TAKES or self.reads):
             self._list()
-            shadows = known.shadows
-            events = self._without(shadows, events)
-        # nothing comes from SQLite's own tables, nor from those of virtual ones
-        names = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
-        names = {(table, column) for table, column in names if table not in shadows and not table.startswith("sqlite_")}
-        known.link()
-        reads = {column for _, column in names}
-        lineage = self._lineage({table for table, _ in names}) if actions & (_CREATES | _WRITES) else None
+            shadows = self._known.shadows
         running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
         if actions & _TAKES:
             self._running = running
             running.tables = self._holdings.tables()
-            # what a virtual table dropped of its own, while it was dropped itself, has gone by now
-            events = [event for event in events if event.action not in _DROPS or event.table in running.tables]
-        own = events[0] if events else None
-        if own is not None and own.action == apsw.SQLITE_DELETE:
+        events = [event for event in events if self._is_about(event, running, shadows)]
+        if not events:
+            return
+        if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
+            self._fill(events[0].table, frozenset())  # most statements of most scripts, by far
+            return
+        # nothing comes from SQLite's own tables, nor from those of virtual ones
+        names = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
+        names = {(table, column) for table, column in names if table not in shadows and not table.startswith("sqlite_")}
+        self._known.link()
+        reads = {column for _, column in names}
+        # what a trigger brings may be of any table, unless the statement reads none
+        lineage, of_triggers = self._lineage({table for table, _ in names}), None if reads else frozenset[str]()
+        own = events[0]
+        if own.action == apsw.SQLITE_DELETE:
             if own.table not in running.tables:  # a view
                 return
             running.deletes_from = own.table
-            events = events[1:]
+            del events[0]
         for event in events:
-            action, name, column = event
-            table = known.tables.get(name)
-            if action == apsw.SQLITE_SAVEPOINT:
-                self._savepoint(name, column or "")
-            elif action in _CREATES:
-                # asked before it runs: IF NOT EXISTS may make nothing
-                if table is None and not self._holdings.exists(name):
-                    known.tables[name] = Tracked(sources={ANY: reads} if reads else {})
-                    if reads:
-                        self._fill(name, lineage)
-            elif action in _DROPS:
-                self._drop(name, running.tables[name][0])
-            elif action == apsw.SQLITE_ALTER_TABLE:
-                if name in running.tables and table is not None:
-                    self._alter(running, name, table, column)
-            elif action == apsw.SQLITE_DELETE:
-                # by a trigger or a cascade; what the run has made is its own affair
-                if table is not None and not table.is_made and name not in running.counted:
-                    running.counted[name] = self._holdings.count(name)
-            elif table is not None:
-                if action == apsw.SQLITE_UPDATE:
-                    table.sources.setdefault(fold(column or ""), set()).update(reads)
-                    continue
-                if reads and table.is_made:
-                    table.sources.setdefault(ANY, set()).update(reads)
-                # what a trigger brings may be of any table, unless the statement reads none
-                self._fill(name, lineage if event is own else None if reads else frozenset())
+            self._note(event, running, reads, lineage if event is own else of_triggers)
+
+    @staticmethod
+    def _is_about(event: _Event, running: _Running, shadows: frozenset[str]) -> bool:
+        """Return whether an event is about a table of the script's, and not of what a virtual table does to its own."""
+        if event.action not in _DROPS:
+            return event.table not in shadows
+        # what a virtual table dropped of its own, while it was dropped itself, has gone by now
+        return event.table in running.tables
+
+    def _note(self, event: _Event, running: _Running, reads: set[str], lineage: frozenset[str] | None) -> None:
+        """Look at what a statement may do to a table, before it does."""
+        action, name, column = event
+        table = self._known.tables.get(name)
+        if action == apsw.SQLITE_SAVEPOINT:
+            self._savepoint(name, column or "")
+        elif action in _CREATES:
+            # asked before it runs: IF NOT EXISTS may make nothing
+            if table is None and not self._holdings.exists(name):
+                self._known.tables[name] = Tracked(sources={ANY: reads} if reads else {})
+                if reads:
+                    self._fill(name, lineage)
+        elif action in _DROPS:
+            self._drop(name, running.tables[name][0])
+        elif table is None:
+            return
+        elif action == apsw.SQLITE_ALTER_TABLE:
+            if name in running.tables:
+                self._alter(running, name, table, column)
+        elif action == apsw.SQLITE_DELETE:
+            # by a trigger or a cascade; what the run has made is its own affair
+            if not table.is_made and name not in running.counted:
+                running.counted[name] = self._holdings.count(name)
+        elif action == apsw.SQLITE_UPDATE:
+            table.sources.setdefault(fold(column or ""), set()).update(reads)
+        else:
+            if reads and table.is_made:
+                table.sources.setdefault(ANY, set()).update(reads)
+            self._fill(name, lineage)
 
     def _lineage(self, tables: set[str]) -> frozenset[str] | None:
         """Return the tables of before whose rows a statement may copy that reads these; None if that is not known."""
@@ -297,10 +304,7 @@ class Guard:
         if holds:
             running.holding.add((name, column))
 
-    def _finish(self) -> None:
-        running, self._running = self._running, None
-        if running is None:
-            return
+    def _finish(self, running: _Running) -> None:
         known = self._known
         named = self._holdings.changes() if running.deletes_from is not None else 0
         if (table := known.tables.get(running.deletes_from or "")) is not None:

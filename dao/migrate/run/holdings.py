@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
 
 from dao.engine import Connection
-from dao.migrate.copies.rows import holds_content
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
 
@@ -14,14 +12,23 @@ __all__ = ["Holdings"]
 
 
 class Holdings:
-    """What a connection's main database holds at the moment. Names are given as SQLite compares them, by `fold`."""
+    """What a connection's main database holds at the moment. Names are given as SQLite compares them, by `fold`.
+
+    The schema is read once, until it is told to `forget` it, as a statement may have changed it.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._programs: set[str] = set()
+        self.forget()
 
-    def _rows(self, sql: str, *values: str) -> list[Any]:
-        return self._connection.execute(sql, values).fetchall()
+    def forget(self) -> None:
+        """Read the schema anew when it is asked for next."""
+        self._tables: dict[str, tuple[str, int]] | None = None
+        self._shadows: frozenset[str] | None = None
+        self._columns: dict[str, list[tuple[str, bool]]] = {}
+
+    # ------------------------------------------------------------ what is there
 
     def exists(self, name: str) -> bool:
         """Return whether there is such a table. Looks into the schema in memory, without SQL."""
@@ -34,39 +41,56 @@ class Holdings:
             self._programs = {fold(item.name) for item in everything if item.type in {"view", "trigger"}}
         return self._programs
 
+    def tables(self) -> Mapping[str, tuple[str, int]]:
+        """Return all tables: by name, how it is spelt, and the root page, which is 0 for a virtual one."""
+        if self._tables is None:
+            found = catalog.definitions(self._connection)
+            self._tables = {fold(item.name): (item.name, item.page) for item in found if item.type == "table"}
+        return self._tables
+
+    def shadows(self) -> frozenset[str]:
+        """Return the names of the tables in which virtual tables keep what they hold, by statements of their own."""
+        if self._shadows is None:
+            some = not all(page for _, page in self.tables().values())
+            kinds = catalog.tables(self._connection) if some else []
+            self._shadows = frozenset(fold(table.name) for table in kinds if table.kind == "shadow")
+        return self._shadows
+
+    def columns(self, name: str) -> list[tuple[str, bool]]:
+        """Return a table's columns, each with whether it holds nothing of its own: if it is generated, or hidden."""
+        if name not in self._columns:
+            found = catalog.columns(self._connection, name)
+            self._columns[name] = [(column.name, bool(column.hidden)) for column in found]
+        return self._columns[name]
+
     def is_own(self, name: str) -> bool:
         """Return whether a table holds its rows itself: it is none that shows what is elsewhere."""
-        table = self.tables().get(name)
-        return table is not None and (table[1] > 0 or holds_content(name, self.shadows()))
+        _, page = self.tables().get(name, (name, None))
+        return page is not None and (page > 0 or _holds_content(name, self.shadows()))
+
+    # ------------------------------------------------------------ what it holds
 
     def changes(self) -> int:
         """Return how many rows the statement that has just run has changed, itself."""
         return self._connection.changes()
 
-    def tables(self) -> Mapping[str, tuple[str, int]]:
-        """Return all tables: by name, how it is spelt, and the root page, which is 0 for a virtual one."""
-        found = catalog.definitions(self._connection)
-        return {fold(item.name): (item.name, item.page) for item in found if item.type == "table"}
-
-    def shadows(self) -> frozenset[str]:
-        """Return the names of the tables in which virtual tables keep what they hold."""
-        # virtual tables work on these by statements of their own, some of them while they run
-        if all(page for _, page in self.tables().values()):
-            return frozenset()
-        return frozenset(fold(table.name) for table in catalog.tables(self._connection) if table.kind == "shadow")
-
     def count(self, name: str) -> int:
         """Return how many rows a table has; 0 if it is none, or shows what is elsewhere."""
-        rows = self._rows(f"SELECT count(*) FROM main.{quoted(name)}") if self.is_own(name) else [(0,)]
-        return int(rows[0][0])
-
-    def columns(self, name: str) -> list[tuple[str, bool]]:
-        """Return a table's columns, each with whether it holds nothing of its own: if it is generated, or hidden."""
-        return [(column.name, bool(column.hidden)) for column in catalog.columns(self._connection, name)]
+        return catalog.row_count(self._connection, name) if self.is_own(name) else 0
 
     def holds_values(self, name: str, column: str) -> bool:
         """Return whether a column of its own holds any value but NULL."""
-        holds_none = {fold(other): hidden for other, hidden in self.columns(name)}
-        if holds_none.get(fold(column), True) or not self.is_own(name):
+        if (column, False) not in [(fold(one), hidden) for one, hidden in self.columns(name)] or not self.is_own(name):
             return False
-        return bool(self._rows(f"SELECT 1 FROM main.{quoted(name)} WHERE {quoted(column)} IS NOT NULL LIMIT 1"))
+        some = f"SELECT 1 FROM main.{quoted(name)} WHERE {quoted(column)} IS NOT NULL LIMIT 1"
+        return bool(self._connection.execute(some).fetchall())
+
+
+def _holds_content(virtual: str, shadows: Collection[str]) -> bool:
+    """Return whether a virtual table holds rows of its own, by the names of all shadow tables.
+
+    One without shadow tables shows what is elsewhere. A full-text index without a `_content` is of another table's text,
+    or of none that is kept.
+    """
+    own = {name.removeprefix(f"{virtual}_") for name in shadows if name.startswith(f"{virtual}_")}
+    return bool(own) and ("content" in own or not own & {"idx", "segdir"})
