@@ -11,10 +11,10 @@ import attrs
 
 from dao import url
 from dao.engine import Connection, connect, is_connection, not_a_connection, sqlite, transaction
-from dao.engine.sqlite import files, fork, use_defaults
+from dao.engine.sqlite import files, fork
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
 from dao.migrate import processes
-from dao.migrate.schema import catalog
+from dao.migrate.schema import catalog, session
 from dao.migrate.values import Created, Report, Waiting
 
 __all__ = [
@@ -73,9 +73,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         connection = connect(keeping_mode(parsed))
     except DatabaseBusy as error:
         raise _held(sqlite.absolute(parsed).path) from error.__cause__
-    use_defaults(connection)
-    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
-    connection.set_progress_handler(lambda: False, 100_000)
+    session.prepare(connection)
     try:
         if report is not None:
             sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), _waiting(connection, report))
@@ -108,8 +106,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise files.not_opened(path, "rw") from error
     sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
-    # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
-    connection.set_progress_handler(lambda: False, 100_000)
+    session.interruptible(connection)
     try:
         with translated(connection):
             yield connection

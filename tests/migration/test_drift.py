@@ -12,7 +12,7 @@ import dao
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
 from dao.migrate.ledger.drift import diff
-from dao.migrate.schema import replay as schema
+from dao.migrate.schema import catalog
 from tests.folders import ALONE, IDS, THREE, ids, query, with_fourth, write
 
 #: A table with all that can hang on one.
@@ -54,7 +54,7 @@ def no_replay(monkeypatch):
     def fail(*_arguments):
         raise AssertionError("the migrations were replayed")
 
-    monkeypatch.setattr(schema, "replayed", fail)
+    monkeypatch.setattr("dao.migrate.ledger.drift.replayed", fail)
 
 
 # ---------------------------------------------------------------- noticed
@@ -433,7 +433,7 @@ def test_status_note_of_an_earlier_version_is_not_trusted(path, url, wrong):
     query(path, "CREATE INDEX mine ON n (x)")
     version = query(path, "PRAGMA schema_version")[0][0]
     connection = dao.connect(url)
-    live = schema.fingerprint(connection)
+    live = catalog.fingerprint(connection)
     connection.close()
     query(path, "UPDATE _dao_schema SET schema_version = ?, live = ?, expected = ?", version, live, live)
     assert drift(url, folder) == ["index mine is unexpected"]

@@ -9,8 +9,8 @@ import pytest
 from dao import migrate
 from dao.errors import MigrationError
 from dao.migrate.ledger import drift
-from dao.migrate.schema import dump
-from dao.migrate.schema import replay as schema
+from dao.migrate.schema import catalog, dump, model, reader
+from dao.migrate.schema.replay import made_by, replayed
 from tests.folders import ALONE, query, write
 
 OWN = migrate.load()
@@ -35,13 +35,13 @@ ANALYZE;
 
 def replay(*scripts: str):
     """Replay scripts, named by their place."""
-    return schema.replayed((str(place), text) for place, text in enumerate(scripts))
+    return replayed((str(place), text) for place, text in enumerate(scripts))
 
 
-def read(*scripts: str) -> schema.Schema:
+def read(*scripts: str) -> model.Schema:
     """Return the schema that scripts make."""
     with replay(*scripts) as connection:
-        return schema.read(connection)
+        return reader.read(connection)
 
 
 def numbered(folder, *scripts: str):
@@ -72,10 +72,15 @@ def test_replayed_scripts_run_as_in_a_run():
     ("script", "reason"),
     [
         ("CREATE TABLE a (y)", "table a already exists"),
-        ("ATTACH 'other.db' AS other", "ATTACH or DETACH is refused"),
-        ("CREATE TABLE c (x); ROLLBACK", "ROLLBACK is refused"),
+        ("ATTACH 'other.db' AS other", "refused ATTACH, DETACH and VACUUM INTO: a migration changes one database"),
+        ("CREATE TABLE c (x); ROLLBACK", "refused ROLLBACK: it would undo the other migrations of this run too"),
         ("SELECT * FROM b", "no such table: b"),
-        ("VACUUM", "cannot VACUUM from within a transaction"),
+        ("SELECT total_changes()", r"refused total_changes\(\): it counts what was done before this script, too"),
+        ("SAVEPOINT s", "the script leaves the savepoint s open"),
+        (
+            "VACUUM",
+            "cannot VACUUM from within a transaction; a script that begins with `-- transactional: false` runs outside of one",
+        ),
         ("INSERT OR ROLLBACK INTO a VALUES (1), (1)", "UNIQUE constraint failed: a.x"),
     ],
 )
@@ -167,24 +172,24 @@ def test_fingerprint_knows_every_text_of_the_schema_but_no_ledger_and_no_row():
         "DROP INDEX i;",
     ]:
         with replay("".join(done for done, _ in seen) + script) as connection:
-            print_ = schema.fingerprint(connection)
+            print_ = catalog.fingerprint(connection)
             connection.execute("CREATE TABLE _YOYO_migration (x); CREATE INDEX j ON _yoyo_migration (x)")
             connection.execute("CREATE TABLE _dao_migration (x PRIMARY KEY)")
-            assert schema.fingerprint(connection) == print_
+            assert catalog.fingerprint(connection) == print_
             if script:
                 connection.execute("INSERT INTO a VALUES (1); ANALYZE; VACUUM").fetchall()
-                assert schema.fingerprint(connection) == print_
+                assert catalog.fingerprint(connection) == print_
         seen.append((script, print_))
     assert len({print_ for _, print_ in seen}) == len(seen)
     with replay("CREATE VIEW v AS SELECT 1; CREATE TABLE a (x)") as connection:
-        assert schema.fingerprint(connection) == seen[-1][1]
+        assert catalog.fingerprint(connection) == seen[-1][1]
 
 
 def test_fingerprint_of_a_migrated_database_is_that_of_its_replay(theirs):
     """The live schema's text is what the replay in memory makes."""
     migrate.apply(theirs)
-    with schema.replayed((migration.id, migration.up.text) for migration in OWN) as memory:
-        assert schema.fingerprint(memory) == schema.fingerprint(theirs)
+    with replayed((migration.id, migration.up.text) for migration in OWN) as memory:
+        assert catalog.fingerprint(memory) == catalog.fingerprint(theirs)
 
 
 # ---------------------------------------------------------------- made_by
@@ -201,10 +206,10 @@ def test_made_by_is_what_was_not_there_before():
         CREATE VIEW v AS SELECT 1 AS one;
         CREATE TABLE passing (x); DROP TABLE passing;
     """
-    made = schema.made_by(earlier, "2", script)
+    made = made_by(earlier, "2", script)
     assert made.tables == {"new", "renamed"}
     assert made.columns == {("new", "a"), ("new", "b"), ("old", "z"), ("renamed", "x"), ("rebuilt", "w")}
-    words = schema.made_by([], "1", "CREATE VIRTUAL TABLE words USING fts5(word)")
+    words = made_by([], "1", "CREATE VIRTUAL TABLE words USING fts5(word)")
     assert {"words", "words_content"} <= words.tables
     assert ("words", "word") in words.columns
 
@@ -212,7 +217,7 @@ def test_made_by_is_what_was_not_there_before():
 def test_made_by_script_that_fails_is_named():
     """What cannot be replayed is an error, not an empty answer."""
     with pytest.raises(MigrationError, match=r"^2: replaying"):
-        schema.made_by([("1", "CREATE TABLE a (x)")], "2", "CREATE TABLE a (y)")
+        made_by([("1", "CREATE TABLE a (x)")], "2", "CREATE TABLE a (y)")
 
 
 # ---------------------------------------------------------------- dump
@@ -223,11 +228,11 @@ def test_dump_executed_in_an_empty_database_makes_the_same_schema(tmp_path):
     migrations = numbered(tmp_path / "other", OTHERS, "ALTER TABLE c RENAME TO d; ALTER TABLE a ADD COLUMN z TEXT;")
     text = dump.dump(migrations)
     made = read(*(migration.up.text for migration in migrations))
-    assert schema.differences(made, read(text)) == []
+    assert model.differences(made, read(text)) == []
     assert len(made.objects) == 10
     connection = apsw.Connection(str(tmp_path / "plain.db"))
     connection.execute(text).fetchall()
-    assert schema.differences(made, schema.read(connection)) == []
+    assert model.differences(made, reader.read(connection)) == []
     connection.close()
 
 
@@ -254,7 +259,7 @@ def test_dump_is_sorted_and_stable(tmp_path):
 def test_dump_of_own_migrations_executed_makes_what_they_make():
     """The schema file of this package is the schema of a migrated database."""
     made = read(*(migration.up.text for migration in OWN))
-    assert schema.differences(made, read(dump.dump(OWN))) == []
+    assert model.differences(made, read(dump.dump(OWN))) == []
 
 
 def test_own_schema_file_is_current():
@@ -265,7 +270,7 @@ def test_own_schema_file_is_current():
 
 def test_difference_makes_json():
     """A difference is plain data, for `--json`."""
-    [difference] = schema.differences(read("CREATE TABLE a (x INT)"), read("CREATE TABLE a (x TEXT)"))
+    [difference] = model.differences(read("CREATE TABLE a (x INT)"), read("CREATE TABLE a (x TEXT)"))
     assert attrs.asdict(difference) == {
         "kind": "changed",
         "type": "table",

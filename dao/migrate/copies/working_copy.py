@@ -21,9 +21,9 @@ import apsw
 from dao import url
 from dao.engine import Connection, sqlite
 from dao.engine.sqlite import files as database_file
-from dao.engine.sqlite import use_defaults
 from dao.migrate.copies.files import copy_into, new_file, require_room, size_of
 from dao.migrate.copies.held import hold
+from dao.migrate.schema.session import prepare
 from dao.migrate.values import Copying
 
 __all__ = ["SMALL", "WorkingCopies", "WorkingCopy", "default_limit"]
@@ -138,10 +138,7 @@ class WorkingCopies(contextlib.AbstractContextManager["WorkingCopies"]):
                 copy.pragma("journal_mode", "wal")
                 copy.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             sqlite.configure(copy, _IN_MEMORY)
-            use_defaults(copy)
-            copy.pragma("foreign_keys", False)
-            # SQLite calls back now and then, so that Ctrl-C is noticed in the middle of a long statement
-            copy.set_progress_handler(lambda: False, 100_000)
+            prepare(copy)
             copy.seed()
             self._open[copy] = stack.pop_all()
         return copy

@@ -15,9 +15,11 @@ from dao.errors import MigrationError, visible
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.schema import catalog, replay
+from dao.migrate.schema import catalog, model, replay
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.model import Schema
+from dao.migrate.schema.reader import read
+from dao.migrate.schema.replay import Made, replayed
 from dao.migrate.schema.usable import Texts
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -61,14 +63,14 @@ def diff(target: Target, migrations: Source = None) -> list[Difference]:
         if begun:
             connection.execute("BEGIN")
         try:
-            state, actual = ledger.read(connection), replay.read(connection)
+            state, actual = ledger.read(connection), read(connection)
         finally:
             if begun:
                 connection.execute("ROLLBACK")
-    return replay.differences(expected(files, state), actual)
+    return model.differences(expected(files, state), actual)
 
 
-def applied(migrations: Sequence[Migration], state: Ledger) -> list[replay.Script]:
+def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, str]]:
     """Return the scripts that the ledger says were applied, in that order: its texts, or the files' where it has none.
 
     Raises:
@@ -93,8 +95,8 @@ def expected(migrations: Sequence[Migration], state: Ledger) -> Schema:
     Raises:
         MigrationError: One cannot be replayed, or nobody has its text.
     """
-    with replay.replayed(applied(migrations, state)) as connection:
-        return replay.read(connection)
+    with replayed(applied(migrations, state)) as connection:
+        return read(connection)
 
 
 # ---------------------------------------------------------------- the note of the last change
@@ -116,7 +118,7 @@ class _Note:
 
     def now(self, connection: Connection) -> str:
         """Return the hash of the schema as it is now."""
-        return self.live if self.is_live else replay.fingerprint(connection)
+        return self.live if self.is_live else catalog.fingerprint(connection)
 
     @property
     def left(self) -> frozenset[str]:
@@ -150,7 +152,7 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
     if noted and noted.is_of(state) and (noted.expected is None or noted.expected[1:] == noted.now(connection)):
         return []
     try:
-        found = replay.differences(expected(migrations, state), replay.read(connection))
+        found = model.differences(expected(migrations, state), read(connection))
     except MigrationError:
         return []
     return _told(found, noted.left if noted else frozenset())
@@ -160,7 +162,7 @@ def is_clean(connection: Connection, state: Ledger) -> bool:
     """Return whether it is known that the schema is what its migrations make and nothing else, without replaying them."""
     noted = _noted(connection)
     if noted is None:
-        return not state.entries and replay.is_empty(connection)
+        return not state.entries and not catalog.definitions(connection, internal=False)
     return noted.is_of(state) and noted.expected == _ALONE + noted.now(connection)
 
 
@@ -177,12 +179,12 @@ def record(
     `before` is the ledger before the change: what its migrations made and those of now do not is left behind, as is what
     scripts have added to `schema_before`. `clean`: the schema is known to be what they make, and nothing else is there.
     """
-    state, live = ledger.read(connection), replay.fingerprint(connection)
+    state, live = ledger.read(connection), catalog.fingerprint(connection)
     found = Found()
     note: str | None = _ALONE + live
     if not clean:
         try:
-            there = replay.differences(expected(migrations, state), replay.read(connection))
+            there = model.differences(expected(migrations, state), read(connection))
             beside = frozenset(_name(one) for one in there if _is_beside(one))
             noted = _noted(connection)
             left = beside & noted.left if noted else frozenset[str]()
@@ -228,14 +230,14 @@ def _hash(state: Ledger) -> str:
 # ---------------------------------------------------------------- of one migration
 
 
-def made_by(step: Step, migrations: Sequence[Migration], state: Ledger) -> replay.Made:
+def made_by(step: Step, migrations: Sequence[Migration], state: Ledger) -> Made:
     """Return the tables and columns that the migration of a step made; nothing if that cannot be told."""
     try:
         scripts = applied(migrations, state)
         place = state.ids.index(step.id)
         return replay.made_by(scripts[:place], *scripts[place])
     except MigrationError:
-        return replay.Made(frozenset(), frozenset())
+        return Made(frozenset(), frozenset())
 
 
 def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
@@ -243,7 +245,7 @@ def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tup
     made = made_by(step, migrations, state)
     try:
         scripts = applied(migrations, state)[: state.ids.index(step.id) + 1]
-        with replay.replayed([*scripts, (step.id, step.script.text)]) as after:
+        with replayed([*scripts, (step.id, step.script.text)]) as after:
             left = catalog.column_names(after)
     except MigrationError:
         return ()

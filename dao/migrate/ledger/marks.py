@@ -14,9 +14,12 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.drift import applied
 from dao.migrate.ledger.plan import compare, find_id, refuse
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.schema.replay import Difference, differences, read, replayed
+from dao.migrate.schema.model import differences
+from dao.migrate.schema.reader import read
+from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Difference
 
 __all__ = ["Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"]
 

@@ -26,10 +26,10 @@ from yoyo.migrations import default_migration_table, get_migration_hash
 
 from dao import url
 from dao.engine import sqlite
-from dao.engine.sqlite import use_defaults
 from dao.errors import MigrationError
 from dao.migrate.database import keeping_mode
 from dao.migrate.schema.catalog import table_names
+from dao.migrate.schema.session import prepare
 from dao.migrate.scripts.files import refuse_broken_off, text_of
 
 __all__ = ["ApswBackend", "Marked"]
@@ -143,8 +143,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         query = "&".join(f"{name}={value}" for name, value in dburi.args.items())
         parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
         connection = sqlite.open_connection(keeping_mode(parsed))
-        connection.pragma("foreign_keys", False)
-        use_defaults(connection)
+        prepare(connection)
         return _Connection(connection)
 
     def list_tables(self, **_kwargs: Any) -> list[str]:

@@ -12,7 +12,7 @@ import apsw
 
 from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.seen import Problem, Statement, Subject
-from dao.migrate.run.guard import HEEDED, Guard
+from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold
 from dao.migrate.values import Loss
@@ -102,12 +102,10 @@ def _judge(statements: Sequence[Statement]) -> list[tuple[Statement, Loss]]:
         holdings.schema = statement.before
         guard.source = place
         for action, first, second in ((event.action, event.first, event.second or None) for event in statement.events):
-            if action == apsw.SQLITE_READ:
-                guard.reads.add((first, second, None))
-            elif action == apsw.SQLITE_ALTER_TABLE:
-                guard.saw(action, "main", first, second)
-            elif action in HEEDED:
-                guard.saw(action, first, second, "main")
+            if action == apsw.SQLITE_ALTER_TABLE:
+                guard.saw(action, "main", first, second, None)
+            elif action in Guard.heeded:
+                guard.saw(action, first, second, "main", None)
         guard.before_statement()
         holdings.follow(statement)
     holdings.schema = statements[-1].after

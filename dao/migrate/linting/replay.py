@@ -10,17 +10,15 @@ from __future__ import annotations
 import apsw
 
 from dao import errors
-from dao.engine import Connection, connect
-from dao.engine.sqlite import use_defaults
+from dao.engine import Connection
 from dao.migrate.copies.files import copy_into
 from dao.migrate.linting.schema import Schema, read
 from dao.migrate.linting.seen import TEMPORARY, Event, Failure, Statement, Subject
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
-from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.run.script import _culprit, _fail, _Script
 from dao.migrate.schema.catalog import fold
-from dao.migrate.schema.session import apart
+from dao.migrate.schema.script import Running, Watcher
+from dao.migrate.schema.session import apart, in_memory
 from dao.migrate.scripts.statements import has_statement, start_of_statement
 from dao.migrate.values import Step
 
@@ -47,12 +45,9 @@ class Replay:
     """A database in memory in which scripts are run, one after the other."""
 
     def __init__(self) -> None:
-        self.connection = connect("sqlite:///:memory:?foreign_keys=off")
-        use_defaults(self.connection)
+        self.connection = in_memory()
         # it is copied often, and most tables hold nothing
         self.connection.pragma("page_size", 1024)
-        # so that Ctrl-C is noticed in the middle of a long statement
-        self.connection.set_progress_handler(lambda: False, 100_000)
         self.schema = read(self.connection)
         self._twin: Connection | None = None
 
@@ -92,7 +87,6 @@ class Replay:
             with apart(self.connection, script.text):
                 failure = run.to_the_end()
         finally:
-            self.connection.authorizer = None
             if self.connection.in_transaction:
                 self.connection.execute("COMMIT")
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
@@ -115,97 +109,64 @@ class Replay:
             self.schema = schema
 
 
-class _Run:
+class _Run(Watcher):
     """One script in the replay."""
+
+    heeded = _KEPT | {apsw.SQLITE_ATTACH}
 
     def __init__(self, replay: Replay, step: Step) -> None:
         self.statements: list[Statement] = []
         self._replay = replay
         self._connection = replay.connection
         self._holdings = Holdings(replay.connection)
-        self._guard = Guard(self._holdings)
         self._step, self._text = step, step.script.text
-        self._path = step.script.path or step.migration.path
-        self._base = self._counted = 0  # the script is run from here; the lines up to here are counted
+        self._running = Running(replay.connection, step.id, step.script, notice=self._note, watcher=self)
+        self._begun = self._counted = 0  # the statements up to here have begun; the lines up to here are counted
         self._line = 1
         self._events: list[tuple[str | None, Event]] = []  # each with what has a name and holds it
         self._ignored: list[str] = []
-        self._script = self._rest()
         self._changes_schema = self._pending_schema = False
-        # what the replay itself asks is not the script's; to unset the authorizer would compile the next statement anew
-        self._looking = False
         # tables that hold rows in a database that is in use: those of before, and what is copied from them
         self._with_rows = set(replay.schema.tables)
+
+    def _note(self, ignored: str) -> None:
+        self._ignored.append(ignored)
 
     def to_the_end(self) -> Failure | None:
         """Run it, and return the first failure."""
         failure: Failure | None = None
-        while self._base < len(self._text):
-            failed, end = self._until_failure()
-            failure = failure or failed
-            if failed is None:
+        running = self._running
+        while running.end < len(self._text):
+            try:
+                running.execute()
                 break
-            self._base = max(end, self._base + 1)
-            self._script = self._rest()
+            except errors.Error as error:
+                self._forget_pending()
+                # it may have rolled the whole script back
+                self._pending_schema = True
+                self._finish_statement()
+                if running.begin >= self._begun:  # it was not even begun
+                    self._add(running.begin, running.end, (), ())
+                failure = failure or self._failure(error)
         self._finish_statement()
-        if failure is None and self._script.savepoints:
+        if failure is None and running.savepoints:
             last = self.statements[-1]
-            failure = Failure(last.line, f"the script leaves the savepoint {self._script.savepoints[0]} open", last)
+            failure = Failure(last.line, f"the script leaves the savepoint {running.savepoints[0]} open", last)
         return failure
 
-    def _rest(self) -> _Script:
-        return _Script(
-            self._text[self._base :],
-            migration=self._step.id,
-            path=self._path,
-            transactional=self._step.script.transactional,
-            notice=self._ignored.append,
-            guard=self._guard,
-        )
-
-    def _until_failure(self) -> tuple[Failure | None, int]:
-        """Run on to the end or a failure; return that, and where the statement ends that failed."""
-        cursor = self._connection.cursor()
-        cursor.exec_trace = self._trace
-        self._connection.authorizer = self._authorize
-        try:
-            for _ in cursor.execute(self._script.text, can_cache=False):
-                pass
-        except apsw.Error as error:
-            self._connection.authorizer = None
-            self._forget_pending()
-            # it may have rolled the whole script back
-            self._pending_schema = True
-            self._finish_statement()
-            begin, end = (self._base + place for place in _culprit(self._connection, self._script, error))
-            if begin >= self._base + self._script.end:  # it was not even begun
-                self._add(begin, end, (), ())
-            return self._failure(error), end
-        finally:
-            cursor.close(True)
-            self._connection.authorizer = None
-        return None, len(self._text)
-
-    def _failure(self, error: apsw.Error) -> Failure:
-        try:
-            _fail(self._connection, self._script, error)
-        except errors.MigrationFailed as failed:
-            line, message = failed.line or 1, failed.reason or ""
-        except errors.Error as failed:  # a disk that is full, which only memory can be here
-            line, message = 1, str(failed)
-        return Failure(line + self._text.count("\n", 0, self._base), message, self.statements[-1])
+    def _failure(self, error: errors.Error) -> Failure:
+        if isinstance(error, errors.MigrationFailed):
+            return Failure(error.line or 1, error.reason or "", self.statements[-1])
+        return Failure(1, str(error), self.statements[-1])  # a disk that is full, which only memory can be here
 
     def _forget_pending(self) -> None:
         self._events.clear()
         self._ignored.clear()
-        # it judges nothing here: `losses` hands all of this to another, when the schema after it is known
-        self._guard.begin_script(None)
 
-    def _authorize(
+    def saw(
         self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
-    ) -> int:
-        if self._looking:
-            return apsw.SQLITE_OK
+    ) -> None:
+        """Note what a statement does, but for what a trigger does, to the tables of the main database."""
         if action == apsw.SQLITE_ALTER_TABLE:
             first, second, database = second, database, first
         name = first or ""
@@ -225,21 +186,18 @@ class _Run:
             if action == apsw.SQLITE_READ and database == "temp":
                 name = ""  # it may have the name of another
             self._events.append((trigger, Event(action, name, second or "")))
-        if action == apsw.SQLITE_ALTER_TABLE:
-            first, second, database = database, first, second
-        return self._script.authorize(action, first, second, database, trigger)
 
-    def _trace(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
-        self._looking = True
+    def before_statement(self, sql: str, cursor: apsw.Cursor) -> None:
+        """Note a statement, and try it where it can be tried."""
+        self.looking = True
         try:
             self._next_statement(sql, is_readonly=cursor.is_readonly)
         finally:
-            self._looking = False
-        return True
+            self.looking = False
 
     def _next_statement(self, sql: str, *, is_readonly: bool) -> None:
-        script = self._script
-        script.begin, script.end = script.end, script.end + len(sql)
+        begin, end = self._running.begin, self._running.end
+        self._begun = end
         changes_schema, self._changes_schema = self._changes_schema, False
         # a view or trigger is not the statement, a WITH is
         programs = self._holdings.programs({fold(within) for within, _ in self._events if within})
@@ -249,7 +207,7 @@ class _Run:
         self._finish_statement()
         if not has_statement(sql):
             return
-        statement = self._add(self._base + script.begin, self._base + script.end, events, ignored)
+        statement = self._add(begin, end, events, ignored)
         inside = self._connection.in_transaction
         ends = any(event.action == apsw.SQLITE_TRANSACTION and event.first == "COMMIT" for event in events)
         statement.commits = not self._step.script.transactional and (ends if inside else not is_readonly)

@@ -12,9 +12,9 @@ from dao.engine import Connection
 from dao.migrate.rehearsal.findings import RowChange
 from dao.migrate.rehearsal.sample import Sample, misfits, sample, sequences
 from dao.migrate.schema import catalog
-from dao.migrate.schema import replay as schema
 from dao.migrate.schema.catalog import fold, row_count
-from dao.migrate.schema.model import Schema
+from dao.migrate.schema.model import Schema, differences
+from dao.migrate.schema.reader import read
 from dao.migrate.values import Difference, Loss
 
 __all__ = ["Effect", "Inventory", "Table", "inventory"]
@@ -54,7 +54,7 @@ def inventory(connection: Connection) -> Inventory:
             rows = _rows(connection, name, virtual=kind == "virtual")
             few = sample(connection, name) if rows and kind != "virtual" else {}
             tables[fold(name)] = Table(name, numbers[name], rows, few)
-    return Inventory(tables, schema.read(connection), sequences(connection))
+    return Inventory(tables, read(connection), sequences(connection))
 
 
 def _rows(connection: Connection, name: str, *, virtual: bool) -> int | None:
@@ -131,7 +131,7 @@ class Effect:
         """Return the indexes, triggers, views, constraints and options that rebuilt tables had and have no more."""
         if not self.rebuilt:
             return []
-        found = schema.differences(self.before.schema, self.after.schema)
+        found = differences(self.before.schema, self.after.schema)
         return [difference for difference in found if self._is_lost(difference)]
 
     def _is_lost(self, difference: Difference) -> bool:

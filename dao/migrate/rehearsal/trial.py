@@ -16,8 +16,8 @@ from dao.migrate.rehearsal.keys import Keys, kept_keys
 from dao.migrate.rehearsal.observation import Effect, Inventory, inventory
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.runner import parts, run
-from dao.migrate.run.script import run_script
 from dao.migrate.schema.integrity import Unusable, Violation
+from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import of_run
 from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.migration import Migration
@@ -237,15 +237,8 @@ class _Trial:
             self.copy.execute("BEGIN IMMEDIATE")
             try:
                 guard = Guard(self.copy)
-                run_script(
-                    self.copy,
-                    self.step.script.text,
-                    migration=self.step.id,
-                    path=self.step.script.path,
-                    transactional=True,
-                    notice=lambda _text: None,
-                    guard=guard,
-                )
+                script = attrs.evolve(self.step.script, transactional=True)
+                run_script(self.copy, self.step.id, script, watcher=guard)
                 effect = self._effect(guard)
                 return effect, keys.gone(effect)
             finally:

@@ -9,8 +9,8 @@ from dao.errors import MigrationError, visible
 from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.schema import replay as schema
 from dao.migrate.schema.catalog import definitions, fold, is_internal, quoted
+from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["drop_all", "foreign_objects"]
@@ -22,7 +22,7 @@ def foreign_objects(connection: Connection, migrations: Sequence[Migration], led
     if not present:
         return []
     try:
-        with schema.replayed(drift.applied(migrations, ledger)) as memory:
+        with replayed(drift.applied(migrations, ledger)) as memory:
             ours = _tables_and_views(memory)
     except MigrationError as error:
         raise MigrationError(
@@ -51,6 +51,6 @@ def drop_all(connection: Connection) -> None:
 def _tables_and_views(connection: Connection) -> set[tuple[str, str]]:
     return {
         (item.type, fold(item.name))
-        for item in definitions(connection)
-        if item.type in {"table", "view"} and not item.is_internal
+        for item in definitions(connection, internal=False)
+        if item.type in {"table", "view"}
     }

@@ -25,9 +25,10 @@ from dao.engine import Connection
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.lineage import ANY, Known, Origin, Tracked
 from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.script import Watcher
 from dao.migrate.values import Loss
 
-__all__ = ["HEEDED", "Guard"]
+__all__ = ["Guard"]
 
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
 _CREATES = frozenset({apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_VTABLE})
@@ -35,8 +36,6 @@ _WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE})
 # after these the shadow tables are others
 _CHANGE_SHADOWS = frozenset({apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE})
 _TAKES = _DROPS | _CHANGE_SHADOWS | {apsw.SQLITE_DELETE}
-#: What `Guard.saw` makes anything of.
-HEEDED = _TAKES | _CREATES | _WRITES | {apsw.SQLITE_SAVEPOINT}
 
 
 class _Event(NamedTuple):
@@ -61,13 +60,13 @@ class _Running:
     changes_shadows: bool = False
 
 
-class Guard:
+class Guard(Watcher):
     """Watches the scripts of a run on a connection. Names are compared as SQLite does: A to Z are a to z."""
+
+    heeded = _TAKES | _CREATES | _WRITES | {apsw.SQLITE_READ, apsw.SQLITE_SAVEPOINT}
 
     def __init__(self, holdings: Holdings | Connection) -> None:
         self._holdings = holdings if isinstance(holdings, Holdings) else Holdings(holdings)
-        #: While it looks for itself: the authorizer lets these statements pass.
-        self.looking = False
         #: Whose the statement is that runs, as `losses` tells.
         self.source: Hashable = 0
         #: What the statement which is being compiled reads: tables with columns, and the view, trigger or WITH that does.
@@ -81,8 +80,15 @@ class Guard:
         self._savepoints: list[tuple[str, Known]] = []
         self._running: _Running | None = None
 
-    def saw(self, action: int, first: str | None, second: str | None, database: str | None) -> None:
+    def saw(
+        self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
+    ) -> None:
         """Note what the authorizer was told of the statement that is being compiled."""
+        if action == apsw.SQLITE_READ:
+            # a temporary table may have the name of another
+            table = None if database == "temp" and first != "sqlite_temp_master" else first
+            self.reads.add((table, second, trigger))
+            return
         if action == apsw.SQLITE_ALTER_TABLE:
             # told in another order: the database, the table, and a column if it changes one
             first, second, database = second, database, first
@@ -93,7 +99,7 @@ class Guard:
             if action in _DROPS:
                 self.dropped.add(fold(first))
 
-    def before_statement(self) -> None:
+    def before_statement(self, _sql: str = "", _cursor: object = None) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
         shadows = self._known.shadows
         self.end_script()

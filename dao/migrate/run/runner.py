@@ -34,10 +34,10 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer, ended
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.loss import refuse
-from dao.migrate.run.script import run_script
 from dao.migrate.schema import session
 from dao.migrate.schema.catalog import holds_rows
 from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.script import run_script
 from dao.migrate.schema.usable import Before, check
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
@@ -315,21 +315,13 @@ class _Run:
         guard.begin_script(step.key)
         self.tell(Started(step))
         begun = time.perf_counter()
-        ran = run_script(
-            self.connection,
-            step.script.text,
-            migration=step.id,
-            path=step.script.path,
-            transactional=step.script.transactional,
-            notice=notice,
-            guard=guard,
-        )
-        if not ran.statements and step.direction == "apply":
+        statements = run_script(self.connection, step.id, step.script, notice=notice, watcher=guard)
+        if not statements and step.direction == "apply":
             notice("holds no statement: noted as applied, and nothing was done")
         return Result(
             id=step.id,
             direction=step.direction,
-            statements=ran.statements,
+            statements=statements,
             seconds=time.perf_counter() - begun,
             notices=tuple(notices),
         )

@@ -6,6 +6,7 @@ object of the same name is another one.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "columns",
     "definitions",
     "drop_sequence",
+    "fingerprint",
     "fold",
     "foreign_keys",
     "holds_rows",
@@ -141,10 +143,27 @@ class Definition:
         return (self.sql or "")[:20].upper() == "CREATE VIRTUAL TABLE"  # as SQLite writes it
 
 
-def definitions(connection: Connection, database: str = "main") -> list[Definition]:
-    """Return all that is defined in a database of a connection, in the order in which it was made. One query."""
+def definitions(connection: Connection, database: str = "main", *, internal: bool = True) -> list[Definition]:
+    """Return all that is defined in a database of a connection, in the order in which it was made. One query.
+
+    If not `internal`, the ledger's and SQLite's own are left out.
+    """
     rows: list[Any] = connection.execute(_DEFINITIONS.format(quoted(database))).fetchall()
-    return [Definition(*row) for row in rows]
+    found = [Definition(*row) for row in rows]
+    return found if internal else [item for item in found if not item.is_internal]
+
+
+def fingerprint(connection: Connection) -> str:
+    """Return a hash of the schema's text, without the ledger. Reads it in one query.
+
+    Equal ones mean equal schemas. Different ones may be the same schema, written differently: `model.differences` tells.
+    """
+    found = sorted(
+        (item.type, item.name, item.table, str(item.sql)) for item in definitions(connection, internal=False)
+    )
+    # no text in a schema holds a NUL, at which SQLite stops reading
+    text = "\0".join(itertools.chain.from_iterable(found))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def table_names(connection: Connection) -> set[str]:

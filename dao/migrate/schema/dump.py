@@ -33,7 +33,7 @@ def dump(migrations: Source = None) -> str:
     with replayed(((migration.id, migration.up.text) for migration in files), patience=math.inf) as connection:
         # shadow tables come with their virtual table
         shadows = {table.name for table in tables(connection) if table.kind == "shadow"}
-        found = [item for item in definitions(connection) if not (item.is_internal or item.table in shadows)]
+        found = [item for item in definitions(connection, internal=False) if item.table not in shadows]
     found.sort(key=lambda item: (_ORDER.index(item.type), item.name))
     header = _HEADER.format(last=files[-1].id if files else "none")
     return "\n".join([header, *(f"{_ended(item.sql)}\n" for item in found if item.sql is not None)])

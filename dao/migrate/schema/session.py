@@ -1,5 +1,6 @@
-"""What a script sets for its connection: none of it reaches the next script of a run, or whoever owns the connection.
+"""A connection for other people's scripts: how it is set up, and what they may set on it.
 
+None of that reaches the next script of a run, or whoever owns the connection.
 So a run of many scripts is the same as many runs of one, on a new connection each. Functions, collations, modules,
 `trusted_schema` and what else the owner has registered are there for all scripts.
 """
@@ -7,16 +8,29 @@ So a run of many scripts is the same as many runs of one, on a new connection ea
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import apsw
 
-from dao.engine import Connection
+from dao.engine import Connection, connect
+from dao.engine.sqlite import use_defaults
 from dao.errors import MigrationError
 from dao.migrate.schema.catalog import TABLES, Definition, definitions, drop_sequence, quoted, settings
 
-__all__ = ["BESIDE", "IGNORED", "IGNORED_INSIDE", "SETTINGS", "apart", "of_run"]
+__all__ = [
+    "BESIDE",
+    "IGNORED",
+    "IGNORED_INSIDE",
+    "SETTINGS",
+    "apart",
+    "in_memory",
+    "interruptible",
+    "of_run",
+    "prepare",
+]
 
 #: Pragmas that a script may set for itself. Each can be read, and put back inside a transaction.
 SETTINGS = (
@@ -57,7 +71,36 @@ _IN_A_RUN = dict.fromkeys(
 )
 # they wait for the next VACUUM, and read as what the file has
 _WAITING = ("auto_vacuum", "page_size")
+_OFTEN = 100_000  # instructions, some milliseconds
 _NO_CHANGES = f"DELETE FROM main.{quoted(TABLES[0])} WHERE 0"
+
+
+# ---------------------------------------------------------------- a connection of ours
+
+
+def in_memory(*, patience: float = math.inf) -> Connection:
+    """Open an empty database in memory for scripts, which are interrupted when that many seconds have passed."""
+    connection = connect("sqlite:///:memory:")
+    prepare(connection)
+    interruptible(connection, patience)
+    return connection
+
+
+def prepare(connection: Connection) -> None:
+    """Set a connection that `connect` has opened up for scripts: as SQLite is by itself, with foreign keys off."""
+    use_defaults(connection)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
+    interruptible(connection)
+
+
+def interruptible(connection: Connection, patience: float = math.inf) -> None:
+    """Let Ctrl-C be noticed in the middle of a long statement; interrupt it when so many seconds from now have passed."""
+    end = time.monotonic() + patience
+    # SQLite calls it back, and Python sees to its signals meanwhile
+    connection.set_progress_handler(lambda: time.monotonic() > end, _OFTEN)
+
+
+# ---------------------------------------------------------------- somebody else's, or ours
 
 
 @contextlib.contextmanager

@@ -9,9 +9,9 @@ import attrs
 
 from dao.engine import Connection
 from dao.migrate.copies.rows import Content, RowDifference, contents, row_difference
-from dao.migrate.schema import replay as schema
 from dao.migrate.schema.catalog import fold
-from dao.migrate.schema.model import Schema
+from dao.migrate.schema.model import Schema, differences
+from dao.migrate.schema.reader import read
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Direction, Loss, Step
 
@@ -37,7 +37,7 @@ class State:
     def of(cls, connection: Connection, *, stays: bool) -> State:
         """Read it, without the ledger. Reads all rows."""
         return cls(
-            schema.read(connection),
+            read(connection),
             contents(connection, inside=False),
             {name: connection.pragma(name) for name in _HEADER},
             connection if stays else None,
@@ -88,7 +88,7 @@ class Law:
 
     def difference(self, expected: State, actual: State) -> Difference:
         """Return in what a database is not what it should be, but for what was told before, or is excused."""
-        lines = [str(found) for found in schema.differences(expected.schema, actual.schema)]
+        lines = [str(found) for found in differences(expected.schema, actual.schema)]
         lines = [line for line in lines if line not in self._told]
         rows = [found for table in expected.tables if (found := self._in_rows(table, expected, actual))]
         self._told.update(lines, (found.table for found in rows))

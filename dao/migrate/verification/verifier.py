@@ -18,9 +18,10 @@ from dao.migrate.copies.working_copy import SMALL, WorkingCopies, WorkingCopy
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
-from dao.migrate.run.script import run_script
+from dao.migrate.run.guard import Guard
 from dao.migrate.schema.catalog import column_names, fold
 from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.script import run_script
 from dao.migrate.schema.usable import Before, check
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -246,14 +247,8 @@ class _Trial:
         before = Before.of(connection, integrity_problems(connection))
         connection.pragma("foreign_keys", script.foreign_keys)
         with transaction(connection) if script.transactional else contextlib.nullcontext():
-            ran = run_script(
-                connection,
-                script.text,
-                migration=step.id,
-                path=script.path,
-                transactional=script.transactional,
-                notice=lambda _text: None,
-            )
+            guard = Guard(connection)
+            run_script(connection, step.id, script, watcher=guard)
             if connection.in_transaction != script.transactional:
                 did = "ended the run's transaction" if script.transactional else "left a transaction open"
                 raise MigrationFailed(f"{script.path}: the script {did}", migration=step.id, path=script.path)
@@ -264,7 +259,7 @@ class _Trial:
                     raise
                 # a later migration may mend it, so those are tried, too
                 self._fails(step, f"{step.direction} is refused: {error}")
-        return ran.losses
+        return tuple(loss for _, loss in guard.losses())
 
     def _note_losses(self, step: Step, losses: Sequence[Loss], before: Connection) -> None:
         """Note what a script lost, and hold it against what its file declares and what the migration made."""
