@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any, TypeVar, overload
@@ -78,8 +78,10 @@ def get(connection: Connection, key: str, type: Any = Any, default: Any = None) 
     rows = fetch(connection, _GET_VALUE, (key,))
     if not rows:
         return default
-    (text,) = rows[0]
-    return _decoded(key, text) if type is Any else _value(key, text, type)
+    try:
+        return _decoder(type)(rows[0][0])
+    except Exception as error:  # noqa: BLE001 - it is raised again, or what it hides is
+        return _recovered(key, rows[0][0], type, error)
 
 
 @overload
@@ -168,23 +170,29 @@ def _decoded(key: str, text: str) -> Any:
     return stored.decoded(Configuration, (key,), "value", text)
 
 
-def _value(key: str, text: str, kind: Any) -> Any:
-    try:
-        if attrs.has(kind):
-            return _converter().structure(_decoded(key, text), kind)
-        return msgspec.json.decode(text, type=kind)
-    except Exception as error:
-        # cattrs raises an ExceptionGroup of whatever the class raised
-        if not attrs.has(kind) and not isinstance(error, msgspec.DecodeError):
-            raise
-        found = _decoded(key, text)
-        expected = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
-        raise ConfigurationTypeError(
-            f"configuration {key!r}: expected {expected}, found {type(found).__name__} ({_reason(error)})",
-            key=key,
-            expected=kind,
-            found=type(found).__name__,
-        ) from error
+@functools.lru_cache(256)
+def _decoder(kind: Any) -> Callable[[str], Any]:
+    """Return what makes a value of this type of its JSON text."""
+    if attrs.has(kind):
+        return lambda text: _converter().structure(codec.decode_json(text), kind)
+    return msgspec.json.Decoder(kind).decode
+
+
+def _recovered(key: str, text: str, kind: Any, error: Exception) -> Any:
+    """Return the value that the decoder of a type did not take, or raise the error that says why."""
+    # cattrs raises an ExceptionGroup of whatever the class raised
+    if kind is not Any and not attrs.has(kind) and not isinstance(error, msgspec.DecodeError):
+        raise error
+    found = _decoded(key, text)
+    if kind is Any:
+        return found
+    expected = getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind)
+    raise ConfigurationTypeError(
+        f"configuration {key!r}: expected {expected}, found {type(found).__name__} ({_reason(error)})",
+        key=key,
+        expected=kind,
+        found=type(found).__name__,
+    ) from error
 
 
 def _reason(error: BaseException) -> str:
