@@ -14,7 +14,6 @@ from dao import migrate, settings
 from dao.cli.options import UNSAFE, command, options
 from dao.cli.output import Output, is_terminal, plain
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
-from dao.migrate.values import Copying
 from dao.text import counted, milliseconds, readable
 
 __all__ = ["rehearse"]
@@ -178,10 +177,10 @@ def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int
 
 
 @contextlib.contextmanager
-def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], object]]:
+def _progress(output: Output) -> Iterator[Callable[[migrate.Event], object]]:
     """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs."""
     if output.quiet or output.as_json or not is_terminal(sys.stderr):
-        yield lambda event: None if isinstance(event, Copying | migrate.Notice) else output.report(event)
+        yield lambda event: None if isinstance(event, migrate.Copying | migrate.Notice) else output.report(event)
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
@@ -189,9 +188,9 @@ def _progress(output: Output) -> Iterator[Callable[[migrate.Event | Copying], ob
     with Progress(*columns, console=output.console(sys.stderr), transient=True, refresh_per_second=4) as bar:
         task = bar.add_task("copying the database", total=None)
 
-        def report(event: migrate.Event | Copying) -> None:
+        def report(event: migrate.Event) -> None:
             match event:
-                case Copying(done, total):
+                case migrate.Copying(done, total):
                     bar.update(task, completed=done, total=total)
                 case migrate.Started(step):
                     # how long a script will take, nobody knows; drawn now, so as not to be timed with the script

@@ -14,7 +14,6 @@ from dao import migrate, settings
 from dao.cli.options import UNSAFE, command
 from dao.cli.output import Output
 from dao.errors import MigrationError
-from dao.migrate.ledger import drift
 from dao.text import counted
 
 __all__ = ["schema", "schema_file"]
@@ -113,7 +112,7 @@ def diff(config: settings.Settings, output: Output) -> int:
     Object by object, columns and constraints by their structure, not their text. Reads only. Exits with 5 if anything
     does.
     """
-    found = drift.diff(config.url, config.migrations)
+    found = migrate.diff(config.url, config.migrations)
     output.json(
         {
             "database": config.url.path,

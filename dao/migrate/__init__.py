@@ -1,7 +1,7 @@
 """Migrations: from one schema version to another, and never in between.
 
 The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `reset`, `new`; `take_snapshot`, `snapshots`,
-`restore`; `rehearse`, `verify`, `lint`, `dump`, `history`; and for the ledger alone `mark`, `unmark`, `accept`, `resolve`, `adopt`.
+`restore`; `rehearse`, `verify`, `lint`, `dump`, `diff`, `history`; and for the ledger alone `mark`, `unmark`, `accept`, `resolve`, `adopt`.
 Each takes a database URL, or a connection that the caller owns, and works on this package's own migrations unless given
 others::
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dao.migrate.copies.snapshot import snapshots as snapshots
     from dao.migrate.copies.snapshot import take_snapshot as take_snapshot
     from dao.migrate.ledger.adopt import adopt as adopt
+    from dao.migrate.ledger.drift import diff as diff
     from dao.migrate.ledger.history import Deed as Deed
     from dao.migrate.ledger.history import history as history
     from dao.migrate.ledger.marks import Unfinished as Unfinished
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from dao.migrate.scripts.new import new as new
     from dao.migrate.values import SNAPSHOTS as SNAPSHOTS
     from dao.migrate.values import Committed as Committed
+    from dao.migrate.values import Copying as Copying
     from dao.migrate.values import Created as Created
     from dao.migrate.values import Difference as Difference
     from dao.migrate.values import Drifted as Drifted
@@ -80,6 +82,7 @@ else:
             "copies.restore": "Restored restore",
             "copies.snapshot": "snapshots take_snapshot",
             "ledger.adopt": "adopt",
+            "ledger.drift": "diff",
             "ledger.history": "Deed history",
             "ledger.marks": "Unfinished accept mark resolve unfinished unmark",
             "ledger.plan": "Comparison",
@@ -91,7 +94,7 @@ else:
             "scripts.load": "default_folder load",
             "scripts.migration": "Migration Script",
             "scripts.new": "new",
-            "values": "SNAPSHOTS Committed Created Difference Drifted Event Finished Loss Notice Removed "
+            "values": "SNAPSHOTS Committed Copying Created Difference Drifted Event Finished Loss Notice Removed "
             "Report Result Snapshot Snapshotted Started Step Waiting",
             "verification": "Verification verify",
         },

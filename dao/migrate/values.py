@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from datetime import datetime
@@ -119,17 +120,25 @@ class Removed:
 
 
 @attrs.frozen
+class Copying:
+    """So many pages of the database are in the copy, of so many."""
+
+    done: int
+    total: int
+
+
+@attrs.frozen
 class Drifted:
     """What was committed leaves a schema that is not what the applied migrations make: in what it differs, by object.
 
     `unknown` says why that cannot be told, after a rollback; then there are no differences.
     """
 
-    differences: tuple[Difference, ...]
+    differences: tuple[Difference, ...] = ()
     unknown: str | None = None
 
 
-Event = Started | Notice | Finished | Committed | Waiting | Created | Snapshotted | Removed | Drifted
+Event = Started | Notice | Finished | Committed | Waiting | Created | Copying | Snapshotted | Removed | Drifted
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]
 
@@ -258,20 +267,7 @@ class Difference:
         return visible(f"{subject} is {actual}, expected {expected}", line=True)
 
 
-@attrs.frozen
-class Copying:
-    """So many pages of the database are in the copy, of so many."""
-
-    done: int
-    total: int
-
-
 _LONG, _AROUND = 160, 50
-
-
-def _first_difference(one: str, other: str) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _excerpts(one: str, other: str) -> tuple[str, ...]:
@@ -279,7 +275,8 @@ def _excerpts(one: str, other: str) -> tuple[str, ...]:
     texts = (one, other)
     if max(map(len, texts)) <= _LONG:
         return texts
-    begin = max(0, _first_difference(one, other) - _AROUND)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+    begin = max(0, sum(1 for _ in same) - _AROUND)
     return tuple(
         ("… " if begin else "") + text[begin : begin + _LONG] + (" …" if len(text) > begin + _LONG else "")
         for text in texts

@@ -21,7 +21,7 @@ import pytest
 from dao import migrate
 from dao.errors import DatabaseCorrupt, DiskFull, Error, LedgerMismatch, MigrationError
 from dao.migrate.copies.working_copy import default_limit
-from dao.migrate.rehearsal import Copying, Gone, Rehearsal, Rehearsed, RowChange, rehearse
+from dao.migrate.rehearsal import Gone, Rehearsal, Rehearsed, RowChange, rehearse
 from dao.migrate.rehearsal.observation import Inventory, inventory
 from dao.migrate.rehearsal.trial import longest_hold
 from tests.folders import ALONE, IDS, ids, query, write
@@ -539,7 +539,7 @@ def test_rehearse_writer_goes_on_and_the_copy_is_of_one_moment(busy, path, url, 
     done: list[int] = []
 
     def report(event: object) -> None:
-        if isinstance(event, Copying):
+        if isinstance(event, migrate.Copying):
             done.append(event.done)
             if len(done) < 4:
                 seen = _ticks(path)
@@ -648,7 +648,7 @@ def test_rehearse_below_the_limit_is_in_memory(base, url, path):
     assert not rehearse(url, base, memory_limit=size - 1).in_memory
 
 
-@pytest.mark.parametrize("event", [Copying, migrate.Started, migrate.Finished])
+@pytest.mark.parametrize("event", [migrate.Copying, migrate.Started, migrate.Finished])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_rehearse_interrupted_leaves_no_file(base, url, path, event, error):
     """Ctrl-C and errors at any moment remove what was made."""

@@ -8,7 +8,6 @@ import pytest
 
 from dao import migrate
 from dao.errors import MigrationError
-from dao.migrate.ledger import drift
 from dao.migrate.schema import catalog, dump, model, reader
 from dao.migrate.schema.replay import made_by, replayed
 from tests.folders import ALONE, query, write
@@ -101,9 +100,9 @@ def test_replayed_failing_script_is_named(script, reason, tmp_path, monkeypatch)
 def test_diff_of_a_migrated_database_is_nothing(path, url, three):
     """What `apply` made is what the migrations make, the ledger left out; partly applied, what those make."""
     migrate.apply(url, three, to="0002_b")
-    assert drift.diff(url, three) == []
+    assert migrate.diff(url, three) == []
     migrate.apply(url, three)
-    assert drift.diff(url, three) == []
+    assert migrate.diff(url, three) == []
 
 
 def test_diff_of_a_database_that_was_changed_by_hand_says_how(path, url, three):
@@ -113,7 +112,7 @@ def test_diff_of_a_database_that_was_changed_by_hand_says_how(path, url, three):
     query(path, "CREATE TABLE d (x)")
     query(path, "ALTER TABLE a ADD COLUMN more")
     before = query(path, "PRAGMA schema_version")
-    assert [str(difference) for difference in drift.diff(url, three)] == [
+    assert [str(difference) for difference in migrate.diff(url, three)] == [
         "table a: column more is unexpected",
         "table c is missing",
         "table d is unexpected",
@@ -125,9 +124,9 @@ def test_diff_goes_by_the_texts_that_were_applied(path, url, three):
     """A file that was edited since is not what the database was made by."""
     migrate.apply(url, three)
     write(three, {"0003_c.sql": "CREATE TABLE c (id TEXT);"})
-    assert drift.diff(url, three) == []
+    assert migrate.diff(url, three) == []
     query(path, "DELETE FROM _dao_migration WHERE migration_id = '0003_c'")
-    assert str(drift.diff(url, three)[0]) == "table c: column id is INTEGER, expected TEXT"
+    assert str(migrate.diff(url, three)[0]) == "table c: column id is INTEGER, expected TEXT"
 
 
 def test_diff_migration_of_which_nobody_has_the_text_is_refused(path, url, three):
@@ -137,13 +136,13 @@ def test_diff_migration_of_which_nobody_has_the_text_is_refused(path, url, three
     (three / "0003_c.sql").unlink()
     (three / "0003_c.rollback.sql").unlink()
     with pytest.raises(MigrationError, match=r"^0003_c: the ledger of .*new\.db has no text of it.*put the file back"):
-        drift.diff(url, three)
+        migrate.diff(url, three)
 
 
 def test_diff_without_a_database_is_refused_and_makes_none(path, url, three):
     """There is nothing to compare, and it stays so."""
     with pytest.raises(MigrationError, match=r"new\.db does not exist: there is nothing to compare"):
-        drift.diff(url, three)
+        migrate.diff(url, three)
     assert not path.exists()
 
 
@@ -151,10 +150,10 @@ def test_diff_on_the_callers_connection_in_a_transaction_takes_part_in_it(theirs
     """It sees what is not committed yet, and leaves the transaction as it was."""
     migrate.apply(theirs, three)
     theirs.execute("BEGIN; DROP TABLE a")
-    assert [str(difference) for difference in drift.diff(theirs, three)] == ["table a is missing"]
+    assert [str(difference) for difference in migrate.diff(theirs, three)] == ["table a is missing"]
     assert theirs.in_transaction
     theirs.execute("ROLLBACK")
-    assert drift.diff(theirs, three) == []
+    assert migrate.diff(theirs, three) == []
     assert not theirs.in_transaction
 
 

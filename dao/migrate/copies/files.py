@@ -27,7 +27,7 @@ from dao.migrate.copies.rows import contents
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.integrity import integrity_problems
-from dao.migrate.values import Copying
+from dao.migrate.values import Copying, Report
 from dao.text import readable
 
 __all__ = [
@@ -62,13 +62,13 @@ def size_of(connection: Connection) -> int:
     return int(pages) * int(size)
 
 
-def copy_into(copy: Connection, source: Connection, report: Callable[[Copying], object] | None = None) -> None:
+def copy_into(copy: Connection, source: Connection, report: Report | None = None) -> None:
     """Replace all that one connection's database holds by what another connection sees, and report the progress."""
     with copy.backup("main", source, "main") as backup:
         finish(backup, report)
 
 
-def finish(backup: apsw.Backup, report: Callable[[Copying], object] | None = None) -> None:
+def finish(backup: apsw.Backup, report: Report | None = None) -> None:
     """Copy what a backup has not copied yet, piece by piece, so that Ctrl-C is noticed; then it commits."""
     while not backup.done:
         backup.step(PAGES)

@@ -12,7 +12,6 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +23,7 @@ from dao.engine.sqlite import files as database_file
 from dao.migrate.copies.files import copy_into, new_file, require_room, size_of
 from dao.migrate.copies.held import hold
 from dao.migrate.schema.session import prepare
-from dao.migrate.values import Copying
+from dao.migrate.values import Report
 
 __all__ = ["SMALL", "WorkingCopies", "WorkingCopy", "default_limit"]
 
@@ -103,7 +102,7 @@ class WorkingCopies(contextlib.AbstractContextManager["WorkingCopies"]):
         self._now = _EPOCH + time.time_ns() // 1_000_000
         self._open: dict[WorkingCopy, contextlib.ExitStack] = {}
 
-    def copy(self, source: Connection | None = None, report: Callable[[Copying], object] | None = None) -> WorkingCopy:
+    def copy(self, source: Connection | None = None, report: Report | None = None) -> WorkingCopy:
         """Return a new copy of all that a connection sees, of an empty database without one.
 
         If that is in a read transaction throughout, others may write meanwhile: the copy is of one moment, and made in one go.

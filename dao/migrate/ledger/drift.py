@@ -23,9 +23,9 @@ from dao.migrate.schema.replay import Made, replayed
 from dao.migrate.schema.usable import Texts
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Difference, Step
+from dao.migrate.values import Difference, Drifted, Step
 
-__all__ = ["Found", "applied", "diff", "differences", "expected", "is_clean", "made_by", "own_drops", "record"]
+__all__ = ["applied", "diff", "differences", "expected", "is_clean", "made_by", "own_drops", "record"]
 
 _READ = f"""
 SELECT _dao_schema.migrations, _dao_schema.live, _dao_schema.expected, _dao_schema.schema_version = {catalog.SCHEMA_VERSION}
@@ -39,14 +39,6 @@ _OBJECTS = frozenset({"table", "virtual table", "view"})
 # What stands before the hash of a schema that is what its migrations make: nothing else is there, or tables of others are.
 # Where it is another there is no hash, but a list in JSON of the tables and views that migrations left behind.
 _ALONE, _BESIDE = "=", "+"
-
-
-@attrs.frozen
-class Found:
-    """In what a schema is not what its migrations make. `unknown` says why that cannot be told; then it has no differences."""
-
-    differences: tuple[Difference, ...] = ()
-    unknown: str | None = None
 
 
 def diff(target: Target, migrations: Source = None) -> list[Difference]:
@@ -173,14 +165,14 @@ def record(
     *,
     schema_before: Texts | None = None,
     clean: bool = False,
-) -> Found:
+) -> Drifted:
     """Note the schema as it is, in the transaction that is open, and return in what it is not what its migrations make.
 
     `before` is the ledger before the change: what its migrations made and those of now do not is left behind, as is what
     scripts have added to `schema_before`. `clean`: the schema is known to be what they make, and nothing else is there.
     """
     state, live = ledger.read(connection), catalog.fingerprint(connection)
-    found = Found()
+    found = Drifted()
     note: str | None = _ALONE + live
     if not clean:
         try:
@@ -192,10 +184,10 @@ def record(
                 left |= beside & _made(migrations, before)
             if schema_before is not None:
                 left |= beside - {fold(item.name) for item in schema_before}
-            found = Found(tuple(_told(there, left)))
+            found = Drifted(tuple(_told(there, left)))
             note = json.dumps(sorted(left)) if found.differences else (_BESIDE if beside else _ALONE) + live
         except MigrationError as error:
-            found, note = Found(unknown=str(error)), None
+            found, note = Drifted(unknown=str(error)), None
     connection.execute(_WRITE, (_hash(state), live, note))
     return found
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsal, Rehearsed, RoundTrip, RowChange
 from dao.migrate.rehearsal.rehearser import rehearse
-from dao.migrate.values import Copying
 from dao.migrate.verification.round_trip import TripFailure
 
 __all__ = [
-    "Copying",
     "Failure",
     "Gone",
     "Rehearsal",

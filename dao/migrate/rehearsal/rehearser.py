@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 
@@ -27,12 +27,11 @@ from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Committed, Copying, Event, Step
+from dao.migrate.values import Committed, Event, Report, Step
 from dao.migrate.verification.round_trip import Difference, Law, State, TripFailure, down_and_up
 
 __all__ = ["rehearse"]
 
-Report = Callable[[Event | Copying], object]
 
 _VERBS = {"rollback": "the rollback", "apply": "applying it again"}
 _DIFFERS = {
@@ -191,7 +190,7 @@ def _round_trip(
     applied: Sequence[Migration],
     rehearsed: Sequence[Rehearsed],
     states: Sequence[State],
-    tell: Callable[[Event], object],
+    tell: Report,
 ) -> RoundTrip:
     """Undo the migrations that were applied to the copy and apply them again, each in a run of its own with all checks.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
 import attrs
 
@@ -21,7 +21,7 @@ from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import of_run
 from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Committed, Event, Finished, Notice, Result, Step
+from dao.migrate.values import Committed, Event, Finished, Notice, Report, Result, Step
 
 __all__ = ["Tried", "longest_hold", "rehearse_step"]
 
@@ -41,7 +41,7 @@ def rehearse_step(
     step: Step,
     before: Inventory,
     guard: Guard,
-    tell: Callable[[Event], object],
+    tell: Report,
     *,
     since: Before | None,
     settled: bool,
@@ -129,7 +129,7 @@ class _Trial:
     step: Step
     before: Inventory
     known: Guard
-    tell: Callable[[Event], object]
+    tell: Report
     since: Before | None
     settled: bool
     allow_broken: Collection[str]

@@ -29,7 +29,6 @@ from dao.errors import (
 from dao.migrate.copies import snapshot
 from dao.migrate.database import exclusive, reopened
 from dao.migrate.ledger import drift, entries
-from dao.migrate.ledger.drift import Found
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer, ended
 from dao.migrate.run.guard import Guard
@@ -179,7 +178,7 @@ class _Lock:
     writer: Writer
     since: float
     results: list[Result] = attrs.Factory(list)
-    found: Found = attrs.Factory(Found)
+    found: Drifted = attrs.Factory(Drifted)
 
     @property
     def ledger(self) -> Ledger:
@@ -215,7 +214,7 @@ class _Run:
     settled: bool
     #: Of what is committed.
     results: list[Result] = attrs.Factory(list)
-    drifted: Found = attrs.Factory(Found)
+    drifted: Drifted = attrs.Factory(Drifted)
 
     @contextlib.contextmanager
     def locked(self, *, foreign_keys: bool) -> Iterator[_Lock]:
@@ -229,12 +228,12 @@ class _Run:
         if lock.results:
             self.committed(lock.results, lock.found, time.perf_counter() - lock.since)
 
-    def committed(self, results: Sequence[Result], found: Found, seconds: float) -> None:
+    def committed(self, results: Sequence[Result], found: Drifted, seconds: float) -> None:
         self.results += results
         tell_done(self.tell, Committed(tuple(result.id for result in results), seconds))
         if found != self.drifted:
             self.drifted = found
-            tell_done(self.tell, Drifted(found.differences, found.unknown))
+            tell_done(self.tell, found)
 
     def commit(self, part: Part) -> None:
         """Run a part as far as nobody else has done so since the run began."""
@@ -328,7 +327,7 @@ class _Run:
 
     def settle(
         self, steps: Sequence[Step], results: list[Result], beginning: _Beginning, writer: Writer
-    ) -> tuple[list[Result], Found]:
+    ) -> tuple[list[Result], Drifted]:
         """Note in the ledger what scripts have done, and check it all; return the results with losses and notices.
 
         Raises:
