@@ -86,8 +86,10 @@ def initialiser(record: type, twin: type, later: Collection[str]) -> Callable[..
         row.append(f"{name}_" if step else name)
         if step:
             steps.append(f"{name}_ = {step}")
-        if name not in later:
-            assigned.append(f"self.{name} = {row[-1]}")
+        if field.metadata.get("column") == "json":
+            assigned.append(f"self._{name} = row")
+        else:
+            assigned.append(f"self.{'_' if name in later else ''}{name} = {row[-1]}")
     source = f"""
 def __init__(self, *, {", ".join(parameters)}):
     try:
@@ -96,7 +98,6 @@ def __init__(self, *, {", ".join(parameters)}):
             row = ({", ".join(row)},)
             turn(self, "__class__", twin)
             {"; ".join(assigned)}
-            {" = ".join(f"self._{name}" for name in later)} = row
             self.__class__ = record_class
             {"self.__attrs_post_init__()" if hasattr(record, "__attrs_post_init__") else ""}
             return

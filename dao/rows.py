@@ -1,7 +1,7 @@
 """Between records and rows: a table's columns in order, and the conversion in both directions.
 
 Rows that the table's constraints have accepted need no second validation. So a record is built from its row without
-the validators, on the mutable twin of its class, and JSON and times stay in the row until they are read
+the validators, on the mutable twin of its class, and JSON and times are decoded when they are read
 (`dao.stored`). The code is generated, as attrs generates `__init__`: straight-line code takes a third of the time of a
 loop over the fields.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, Generic, NoReturn, TypeVar
 
 import attrs
@@ -99,21 +100,24 @@ def _conversions(record: type[Stored]) -> dict[str, Any]:
         "misfit": functools.partial(_misfit, record),
         "json_text": codec.plain_json_text,
         "time_to_text": codec.time_to_text,
+        "datetime": datetime,
     }
     # from a row: the targets of its values, and the conversions after that; from a record: its values, and their texts
     targets, convert, held, values = [], [], [], []
     for position, field in enumerate(_fields(record)):
         column = field.name
         target, value = f"self.{column}", f"record.{column}"
-        if column in record.__later__:
+        kind = field.metadata.get("column")
+        if kind == "json":
             held.append(f"{column} = record._{column}")
             convert.append(f"self._{column} = row")
-            text = (
-                f"json_text({column}, {column!r})" if field.metadata["column"] == "json" else f"time_to_text({column})"
-            )
+            text = f"json_text({column}, {column!r})"
             if field.default is None:
                 text = f"None if {column} is None else {text}"
             target, value = "_", f"{column}[{position}] if type({column}) is tuple else {text}"
+        elif kind == "time":
+            held.append(f"{column} = record._{column}")
+            target, value = f"self._{column}", f"time_to_text({column}) if type({column}) is datetime else {column}"
         elif few := members(field):
             scope[f"{column}_members"] = few
             convert.append(f"{target} = {column}_members[{column}]")

@@ -1,9 +1,9 @@
 """The base of the records: columns that are decoded when they are first read, and the plain-dict forms.
 
-A record is made from a row: one of the database, or one that `__init__` made of values. Until it is first read, an
-attribute of JSON or time holds that row. So a record costs next to nothing if only its id is read, or if it is stored
-as it was made; to read all its columns takes twice as long as if they had been decoded at once. Nobody can tell
-whether a column was decoded: `_DecodedFirst` says how.
+A record is made from a row: one of the database, or one that `__init__` made of values. JSON stays in that row until it
+is first read, and a time is held as its text. So a record costs next to nothing if only its id is read, or if it is
+stored as it was made; to read all its columns takes half as long again as if they had been decoded at once. Nobody can
+tell whether a column was decoded: `_DecodedFirst` says how.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ class _DecodedFirst:
     def __get__(self, record: Stored | None, kind: type[Stored]) -> object:
         if record is not None:
             for name in kind.__later__:
+                slot = getattr(kind, f"_{name}")
                 try:
-                    getattr(record, name)
+                    slot.__set__(record, getattr(record, name))
                 except Exception as error:  # noqa: BLE001 - msgspec would hide it
                     # an encoder refuses an error, where it would have written the row
-                    getattr(kind, f"_{name}").__set__(record, (*getattr(record, f"_{name}"), error))
+                    held = slot.__get__(record)
+                    slot.__set__(record, (*held, error) if type(held) is tuple else (held, error))
         raise AttributeError(f"type object {kind.__name__!r} has no attribute '__dataclass_fields__'")
 
 
@@ -66,7 +68,9 @@ class Stored:
                 slot = cls.__dict__.get(field.name)
                 if slot is not None:  # as in a class of somebody's own, on one of these
                     setattr(cls, f"_{field.name}", slot)
-                    setattr(cls, field.name, _decoded_later(cls, field, slot, position))
+                    is_time = field.metadata["column"] == "time"
+                    attribute = _time(cls, field, slot) if is_time else _json(cls, field, slot, position)
+                    setattr(cls, field.name, attribute)
         cls.__later__ = tuple(later)
         if "__table__" in cls.__dict__:
             # both of a pair, or Python code would still run for each assignment
@@ -106,23 +110,14 @@ class Stored:
 # ---------------------------------------------------------------- from a row to values
 
 
-def _decoded_later(record: type[Stored], field: attrs.Attribute[Any], slot: Any, position: int) -> property:
-    """Return the attribute over a slot that holds either its value or the row, with its text at that position."""
-    # Code with the slot's name reads it in a quarter of the time of slot.__get__. No JSON value and no time is a tuple.
-    # `recover` reads the JSON texts that `decode` does not take.
-    name = field.name
-    scope: dict[str, Any] = {"recover": decoded, "store": slot.__set__, "expected": object, "UTC": UTC}
-    check = "pass"
-    if field.metadata["column"] == "time":
-        scope.update(decode=codec.time_from_text, expected=datetime)
-        check = "if value.tzinfo is not UTC: raise ValueError"
-    elif str(field.type).startswith("dict"):
-        scope.update(decode=codec.decode_object, expected=dict)
-    else:
-        scope.update(decode=codec.decode_json_quickly)
-    source = f"""
-def {name}(record):
-    value = record._{name}
+def _json(record: type[Stored], field: attrs.Attribute[Any], slot: Any, position: int) -> property:
+    """Return the attribute over a slot that holds either its value or the row, with its text at that position.
+
+    The value stays, since it may be changed in place. No JSON value is a tuple, so that a tuple is the row.
+    """
+    expected = dict if str(field.type).startswith("dict") else object
+    body = f"""
+    value = record._{field.name}
     if type(value) is tuple:
         text = value[{position}]
         if {"text is None" if field.default is None else "False"}:
@@ -130,16 +125,45 @@ def {name}(record):
         else:
             try:
                 value = decode(text)
-                {check}
             except Exception:
-                key = ({", ".join(f"record.{part}" for part in record.__key__)},)
-                value = recover(type(record), key, {name!r}, text, expected)
+                value = recover(record, text)
         store(record, value)
     return value
 """
-    exec(source, scope)  # noqa: S102 - of field names only, as attrs makes `__init__`
+    decode = codec.decode_json_quickly if expected is object else codec.decode_object
+    return _attribute(record, field.name, slot, body, expected, decode=decode)
+
+
+def _time(record: type[Stored], field: attrs.Attribute[Any], slot: Any) -> property:
+    """Return the attribute over a slot that holds either its value or its text.
+
+    The text stays: to keep the value takes longer than to decode it once more.
+    """
+    body = f"""
+    value = record._{field.name}
+    if type(value) is str:
+        try:
+            moment = decode(value)
+            if moment.tzinfo is UTC:
+                return moment
+        except Exception:
+            pass
+    elif {"value is None or " if field.default is None else ""}type(value) is datetime:
+        return value
+    return recover(record, value[0] if type(value) is tuple else value)
+"""
+    return _attribute(record, field.name, slot, body, datetime, decode=codec.time_from_text, datetime=datetime, UTC=UTC)
+
+
+def _attribute(record: type[Stored], name: str, slot: Any, body: str, expected: type, **scope: object) -> property:
+    def recover(found: Stored, text: str | None) -> Any:
+        return decoded(type(found), [getattr(found, part) for part in record.__key__], name, text, expected)
+
+    scope.update(recover=recover, store=slot.__set__)
+    # code with the slot's name reads it in a quarter of the time of slot.__get__
+    exec(f"def {name}(record):{body}", scope)  # noqa: S102 - of field names only, as attrs makes `__init__`
     # attrs and pickle store through it; a frozen record refuses any other assignment before
-    return property(scope[name], slot.__set__)
+    return property(scope[name], slot.__set__)  # type: ignore[arg-type]
 
 
 def decoded(kind: type[Stored], key: Sequence[object], column: str, text: str | None, expected: type = object) -> Any:
