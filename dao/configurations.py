@@ -28,7 +28,7 @@ __all__ = ["delete", "exists", "get", "get_all", "get_one", "get_record", "set",
 T = TypeVar("T")
 D = TypeVar("D")
 
-_GET = f"SELECT {CONFIGURATIONS.listed} FROM configurations WHERE key = $1"
+_GET = CONFIGURATIONS.get
 _GET_VALUE = "SELECT value FROM configurations WHERE key = $1"
 _GET_ALL = "SELECT key, value FROM configurations ORDER BY key"
 _GET_PREFIX = "SELECT key, value FROM configurations WHERE key >= $1 AND key < $2 ORDER BY key"

@@ -40,6 +40,8 @@ class Table(Generic[R]):
     #: The columns as SELECT lists them, alone and beside those of other tables.
     listed: str
     qualified: str
+    #: The SELECT of the row with a key.
+    get: str
     #: The INSERT of a row.
     insert: str
     #: The UPDATE of a row that is still as it was read, and its parameters out of the row. Key and `created_at` stay.
@@ -84,6 +86,7 @@ def _table(record: type[R], **references: str) -> Table[R]:
         columns=columns,
         listed=listed,
         qualified=", ".join(f"{name}.{column}" for column in columns),
+        get=f"SELECT {listed} FROM {name} WHERE {' AND '.join(f'{column} = ${n}' for n, column in enumerate(key, 1))}",
         insert=f"INSERT INTO {name} ({listed}) VALUES ({parameters})",
         update=f"UPDATE {name} SET {assigned} WHERE {found} RETURNING {', '.join(key)}",
         for_update=operator.itemgetter(*map(columns.index, bound)),

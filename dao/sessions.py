@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _CREATE = SESSIONS.insert
-_GET = f"SELECT {SESSIONS.listed} FROM sessions WHERE id = $1"
+_GET = SESSIONS.get
 _EXISTS = "SELECT 1 FROM sessions WHERE id = $1"
 # a heartbeat that arrives late does not turn the clock back
 _HEARTBEAT = """

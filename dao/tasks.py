@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _CREATE = TASKS.insert
-_GET = f"SELECT {TASKS.listed} FROM tasks WHERE id = $1"
+_GET = TASKS.get
 _EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 _DELETE = "DELETE FROM tasks WHERE id = $1"
 _UPDATE = TASKS.update
@@ -108,7 +108,7 @@ def update(connection: Connection, task: Task) -> Task:
         StaleRecord: It was changed since: read it again and repeat the change.
     """
     parameters = TASKS.for_update(TASKS.to_row(task))
-    return change(connection, TASKS, _UPDATE, parameters, _GET, (task.id,))
+    return change(connection, TASKS, _UPDATE, parameters, (task.id,))
 
 
 def set_status(
@@ -127,7 +127,7 @@ def set_status(
     if text != "pending":
         sql = _SET_RUNNING if text == "running" else _SET_FINISHED
         parameters.insert(1, codec.moment_to_text(now))
-    return change(connection, TASKS, sql, parameters, _GET, (id,))
+    return change(connection, TASKS, sql, parameters, (id,))
 
 
 def delete(connection: Connection, id: str) -> bool:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _CREATE = TOOL_EXECUTIONS.insert
-_GET = f"SELECT {TOOL_EXECUTIONS.listed} FROM tool_executions WHERE id = $1"
+_GET = TOOL_EXECUTIONS.get
 _EXISTS = "SELECT 1 FROM tool_executions WHERE id = $1"
 _END = """
 UPDATE tool_executions
@@ -329,8 +329,7 @@ def _end(
     output_text = None if output is None else codec.plain_json_text(output, "output")
     completed_at, duration = _ended(execution, now)
     parameters = (status._value_, output_text, error, completed_at, duration, execution.id)
-    key = (execution.id,)
-    return change(connection, TOOL_EXECUTIONS, _END, parameters, _GET, key, stale="has ended already")
+    return change(connection, TOOL_EXECUTIONS, _END, parameters, (execution.id,), stale="has ended already")
 
 
 def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | None]:

@@ -39,7 +39,7 @@ class LinkedTask(NamedTuple):
 
 
 _ADD = WORKFLOW_TASKS.insert
-_GET = f"SELECT {WORKFLOW_TASKS.listed} FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
+_GET = WORKFLOW_TASKS.get
 _EXISTS = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _LAST = "SELECT max(sequence) FROM workflow_tasks WHERE workflow_id = $1"
 _OCCUPIED = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND sequence = $2 AND task_id <> $3"
@@ -144,7 +144,7 @@ def move(connection: Connection, workflow_id: str, task_id: str, *, sequence: in
     with transaction(connection):
         _make_room(connection, workflow_id, task_id, sequence)
         key = (workflow_id, task_id)
-        return change(connection, WORKFLOW_TASKS, _MOVE, (sequence, *key), _GET, key)
+        return change(connection, WORKFLOW_TASKS, _MOVE, (sequence, *key), key)
 
 
 def reorder(connection: Connection, workflow_id: str, task_ids: Sequence[str]) -> None:

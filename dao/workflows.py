@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _CREATE = WORKFLOWS.insert
-_GET = f"SELECT {WORKFLOWS.listed} FROM workflows WHERE id = $1"
+_GET = WORKFLOWS.get
 _EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
 _DELETE = "DELETE FROM workflows WHERE id = $1"
 _UPDATE = WORKFLOWS.update
@@ -84,7 +84,7 @@ def update(connection: Connection, workflow: Workflow) -> Workflow:
         StaleRecord: It was changed since: read it again and repeat the change.
     """
     parameters = WORKFLOWS.for_update(WORKFLOWS.to_row(workflow))
-    return change(connection, WORKFLOWS, _UPDATE, parameters, _GET, (workflow.id,))
+    return change(connection, WORKFLOWS, _UPDATE, parameters, (workflow.id,))
 
 
 def set_status(connection: Connection, id: str, status: WorkflowStatus | str) -> Workflow:
@@ -94,7 +94,7 @@ def set_status(connection: Connection, id: str, status: WorkflowStatus | str) ->
         NotFound: There is no such workflow.
     """
     parameters = (WorkflowStatus(status).value, id)
-    return change(connection, WORKFLOWS, _SET_STATUS, parameters, _GET, (id,))
+    return change(connection, WORKFLOWS, _SET_STATUS, parameters, (id,))
 
 
 def delete(connection: Connection, id: str) -> bool:

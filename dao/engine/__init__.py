@@ -54,13 +54,7 @@ class _Engine(Protocol):
     def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
     def execute_many(self, connection: Any, sql: str, rows: Iterable[Row]) -> None: ...
     def change(
-        self,
-        connection: Any,
-        table: Table[R],
-        change_sql: str,
-        row: Sequence[Any],
-        read_sql: str,
-        key: tuple[str, ...],
+        self, connection: Any, table: Table[R], sql: str, parameters: Sequence[Any], key: tuple[str, ...]
     ) -> R | None: ...
     def begin(self, connection: Any, *, nested: bool) -> None: ...
     def commit(self, connection: Any, *, nested: bool) -> None: ...
@@ -181,16 +175,15 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
 def change(
     connection: Connection,
     table: Table[R],
-    change_sql: str,
-    row: Sequence[Any],
-    read_sql: str,
+    sql: str,
+    parameters: Sequence[Any],
     key: tuple[str, ...],
     *,
     stale: str = "has changed since it was read: read it again and repeat the change",
 ) -> R:
     """Change a row and return the record of it as its triggers left it, in one transaction.
 
-    `change_sql` has a RETURNING. What it changed is undone if the row cannot be read, or is not there any more.
+    The statement has a RETURNING. Its change is undone if the row cannot be read, or is not there any more.
 
     Raises:
         NotFound: No row has the key.
@@ -201,15 +194,15 @@ def change(
     engine = _engine(connection)
     try:
         if engine.is_idle(connection):
-            record = engine.change(connection, table, change_sql, row, read_sql, key)
+            record = engine.change(connection, table, sql, parameters, key)
             if record is not None:
                 return record
             # the row may have come after it was looked for: once more, with nobody in between
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, read_sql, key)
+        _raise(error, connection, table.get, key)
     with transaction(connection):
-        changed = fetch(connection, change_sql, row)
-        record = table.found(table.first(fetch(connection, read_sql, key)), *key)
+        changed = fetch(connection, sql, parameters)
+        record = table.found(table.first(fetch(connection, table.get, key)), *key)
     if changed:
         return record
     name = key[0] if len(key) == 1 else key

@@ -80,18 +80,12 @@ class _Engine:
             connection.execute(sql, row)
 
     def change(
-        self,
-        connection: Connection,
-        table: Any,
-        change_sql: str,
-        row: Sequence[Any],
-        read_sql: str,
-        key: tuple[str, ...],
+        self, connection: Connection, table: Any, sql: str, parameters: Sequence[Any], key: tuple[str, ...]
     ) -> Any:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            changed = connection.execute(change_sql, row).fetchall()
-            record = table.found(table.first(connection.execute(read_sql, key).fetchall()), *key)
+            changed = connection.execute(sql, parameters).fetchall()
+            record = table.found(table.first(connection.execute(table.get, key).fetchall()), *key)
         except BaseException:
             connection.execute("ROLLBACK")
             raise

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Iterator
 
 import apsw
+import attrs
 import pytest
 
 import dao
@@ -562,7 +563,7 @@ def test_run_in_transaction_with_a_pool_takes_one_connection_for_all_attempts(ur
 # ---------------------------------------------------------------- a change and a look at it
 
 RENAME = "UPDATE tasks SET title = $1 WHERE id = $2 RETURNING id"
-READ = f"SELECT {TASKS.listed} FROM tasks WHERE id = $1"
+READ = TASKS.get
 BROKEN = "SELECT json(title) FROM tasks WHERE id = $1"  # a title is no JSON
 
 
@@ -577,7 +578,7 @@ def journal(request, connection, other) -> str:
 
 def rename(connection: apsw.Connection, title: str, *, read: str = READ, change: str = RENAME) -> Task:
     """Rename the task "1" and return it as it is then."""
-    return engine.change(connection, TASKS, change, (title, "1"), read, ("1",))
+    return engine.change(connection, attrs.evolve(TASKS, get=read), change, (title, "1"), ("1",))
 
 
 def test_change_reads_what_the_trigger_left_and_commits(url, connection, journal):

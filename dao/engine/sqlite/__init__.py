@@ -76,12 +76,7 @@ def execute_many(connection: apsw.Connection, sql: str, rows: Iterable[Row]) -> 
 
 
 def change(
-    connection: apsw.Connection,
-    table: Table[R],
-    change_sql: str,
-    row: Sequence[Any],
-    read_sql: str,
-    key: tuple[str, ...],
+    connection: apsw.Connection, table: Table[R], sql: str, parameters: Sequence[Any], key: tuple[str, ...]
 ) -> R | None:
     """Change a row of an idle connection and return its record, or None if the change passed it by.
 
@@ -92,9 +87,9 @@ def change(
     # The cursor is held before it runs: one that is dropped, as by a Ctrl-C that comes as `execute` returns, commits.
     changing = connection.cursor()
     try:
-        changing.execute(change_sql, row)
+        changing.execute(sql, parameters)
         changed = changing.fetchone() is not None
-        record = table.found(table.first(connection.execute(read_sql, key).fetchall()), *key)
+        record = table.found(table.first(connection.execute(table.get, key).fetchall()), *key)
     except BaseException:
         if connection.txn_state() != apsw.SQLITE_TXN_NONE:
             _abandon(connection, changing)
