@@ -15,7 +15,7 @@ from dao.cli.options import command
 from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
 from dao.migrate.copies.restore import row_changes
-from dao.migrate.copies.snapshot import chosen
+from dao.migrate.copies.snapshot import find
 from dao.migrate.values import SNAPSHOTS
 from dao.text import counted, milliseconds, readable
 
@@ -92,7 +92,7 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
         # an unset variable in a script must not come to mean the newest
         raise click.UsageError("the ID is empty: name a snapshot, or leave it out for the newest")
     database = config.url.path
-    source = chosen(config.url, id)
+    source = find(config.url, id)
     what = f"{source.id} ({source.version}, {readable(source.size)}, {_age(source)} old)"
     if not yes and not is_terminal(sys.stdin):
         raise MigrationError(

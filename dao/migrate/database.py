@@ -30,7 +30,7 @@ __all__ = [
     "translated",
 ]
 
-#: What the migration functions work on: a connection that the caller owns, or a database URL.
+#: A database, as the migration functions take it: a connection that the caller owns, or a URL.
 Target = Connection | str | url.DatabaseURL
 
 _PLAIN = {"row_trace": None, "cursor_factory": apsw.Cursor, "authorizer": None}
@@ -91,7 +91,8 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
 
     Raises:
         DatabaseBusy: Another connection kept the database to itself; the message says who.
-        OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was forked.
+        OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was
+        forked.
     """
     path, vfs, timeout = path_of(target), None, sqlite.BUSY_TIMEOUT
     files.check_name(path)
@@ -121,7 +122,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
 
 
 def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
-    """Return a URL with which a database that holds anything keeps its journal mode, unless it says itself which to set."""
+    """Return a URL that leaves a database which holds anything in its journal mode, unless the URL itself sets one."""
     path = database.path
     if database.journal_mode or database.is_memory or not (os.path.exists(path) and os.path.getsize(path)):
         return database
@@ -141,9 +142,9 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
         # statements name columns of the ledger with their tables, as SQLite does then if there is no such column
         if isinstance(error, apsw.SQLError) and any(table in str(error) for table in catalog.TABLES):
             meant = MigrationError(
-                f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of a newer "
-                "version of this package. Undo that, or take the newer version, or restore a snapshot (`dao restore`; what "
-                "was written since is lost)"
+                f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of "
+                "a newer version of this package. Undo that, or take the newer version, or restore a snapshot (`dao "
+                "restore`; what was written since is lost)"
             )
         if meant is None:
             raise

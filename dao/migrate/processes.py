@@ -1,4 +1,4 @@
-"""Who holds the lock that a migration waits for."""
+"""Other processes: which one holds the lock that a migration waits for, and whether one is alive."""
 
 from __future__ import annotations
 

@@ -384,8 +384,8 @@ def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url
 
 def test_take_interrupted_in_a_call_of_sqlite_is_interrupted(filled, url, monkeypatch):
     """Copies are written by functions that SQLite calls: of one of them it passes no exception on, and Ctrl-C was lost."""
-    for name in [name for name, kind in vars(held._Descriptor).items() if inspect.isfunction(kind)]:
-        original, calls = getattr(held._Descriptor, name), []
+    for name in [name for name, kind in vars(held.Descriptor).items() if inspect.isfunction(kind)]:
+        original, calls = getattr(held.Descriptor, name), []
 
         def interrupted(
             *arguments: object, original: Callable[..., Any] = original, calls: list[object] = calls
@@ -396,7 +396,7 @@ def test_take_interrupted_in_a_call_of_sqlite_is_interrupted(filled, url, monkey
             return original(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(held._Descriptor, name, interrupted)
+            patch.setattr(held.Descriptor, name, interrupted)
             with contextlib.suppress(KeyboardInterrupt):
                 take_snapshot(url)
                 assert len(calls) < 2, name

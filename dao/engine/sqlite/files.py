@@ -1,4 +1,4 @@
-"""What SQLite does not say of a database's file: how many names it has, and what is in the way of opening or writing it."""
+"""Facts of a database's file that SQLite does not tell: how many names it has, and why it is not opened or written."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import apsw
 
 from dao.errors import DiskFull, OperationalError
 
-__all__ = ["NO_ROOM", "check_name", "is_there", "no_more_files", "not_opened", "why_read_only"]
+__all__ = ["NO_ROOM", "called", "check_name", "is_there", "no_more_files", "not_opened", "why_read_only"]
 
-#: What the system says of a full disk, and of a user's share of it.
+#: The numbers of the errors of a full disk, and of a full share of a user.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def is_there(path: str) -> bool:
-    """Return whether a file is there. One that may not be looked at counts as there: to open it says what is in the way."""
+    """Return whether a file is there. One that may not be looked at counts as there: to open it will say why."""
     try:
         os.stat(path)
     except OSError as error:
@@ -31,9 +31,9 @@ def is_there(path: str) -> bool:
 def check_name(path: str) -> None:
     """Refuse to write to a file that has several names, or that is a mount of its own: its `-wal` is not where it is.
 
-    Whoever opens it by another name does not see this one's `-wal`; SQLite only logs a warning then, and commits get lost
-    (sqlite.org/howtocorrupt.html, 2.5). `docker run -v ./app.db:/app/app.db` leaves it outside of the mount: it goes with the
-    container. That is noticed on Linux only.
+    Whoever opens it by another name does not see this one's `-wal`; SQLite only logs a warning then, and commits get
+    lost (sqlite.org/howtocorrupt.html, 2.5). `docker run -v ./app.db:/app/app.db` leaves it outside of the mount: it
+    goes with the container. That is noticed on Linux only.
 
     Raises:
         OperationalError: It is.
@@ -46,9 +46,9 @@ def check_name(path: str) -> None:
         name, copy = shlex.quote(path), shlex.quote(f"{path}.copy")
         raise OperationalError(
             f"{path} has {found.st_nlink} names (hard links), and commits get lost if it is opened by more than one "
-            f"(`find FOLDER -samefile {name}` lists them): close it everywhere. If a -wal or -journal is beside one of them, "
-            f"keep that one and remove the others; else `cp -p {name} {copy} && mv {copy} {name}` makes this a file of its "
-            "own, too. Symbolic links may lead to it"
+            f"(`find FOLDER -samefile {name}` lists them): close it everywhere. If a -wal or -journal is beside one of "
+            f"them, keep that one and remove the others; else `cp -p {name} {copy} && mv {copy} {name}` makes this a "
+            "file of its own, too. Symbolic links may lead to it"
         )
     if mounted:
         raise OperationalError(
@@ -87,7 +87,7 @@ def not_opened(path: str, mode: str | None = None) -> OperationalError:
 
 
 def no_more_files(path: str) -> OperationalError | None:
-    """Return an error if no further file can be opened, or made beside a database: that is all that SQLite says, too."""
+    """Return an error if no further file can be opened, or made beside a database."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:  # this process has too many open, or all together have
@@ -96,8 +96,8 @@ def no_more_files(path: str) -> OperationalError | None:
         system = os.statvfs(os.path.dirname(path))
         if system.f_files and not system.f_favail:
             return DiskFull(
-                f"cannot open {path}, or a file beside it: the file system has no room for another file. Remove some, and "
-                "repeat"
+                f"cannot open {path}, or a file beside it: the file system has no room for another file. Remove "
+                "some, and repeat"
             )
     return None
 
@@ -108,12 +108,12 @@ def called(connection: apsw.Connection) -> str:
 
 
 def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
-    """Return a message for a database that cannot be written to, by SQLite's extended result, or because it said so before."""
+    """Return a message for a database that cannot be written to; `code` is SQLite's extended result, if any."""
     name = called(connection)
     if code in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
         return (
-            f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw, as "
-            "`dao health` does"
+            f"{name} needs recovery after a crash, which a read-only connection cannot do: open it once with mode=rw, "
+            "as `dao health` does"
         )
     if code in {apsw.SQLITE_READONLY_DIRECTORY, apsw.SQLITE_READONLY_CANTINIT}:
         return (
@@ -127,13 +127,15 @@ def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
         if not os.access(name, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             found = os.stat(name)
             return (
-                f"{name} may not be written to by this user ({os.geteuid()}): it belongs to user {found.st_uid} and group "
-                f"{found.st_gid}, mode {found.st_mode & 0o777:04o}. Run this as its owner, or have it made writable"
+                f"{name} may not be written to by this user ({os.geteuid()}): it belongs to user {found.st_uid} and "
+                f"group {found.st_gid}, mode {found.st_mode & 0o777:04o}. Run this as its owner, or have it made "
+                "writable"
             )
     if connection.readonly("main"):
         return (
-            f"{name} can only be read: its header says that it takes a newer SQLite to write to it (its 19th byte), or it was "
-            "opened as immutable. If no newer one made it, it is damaged: move it away, and restore a snapshot or a backup"
+            f"{name} can only be read: its header says that it takes a newer SQLite to write to it (its 19th byte), or "
+            "it was opened as immutable. If no newer one made it, it is damaged: move it away, and restore a snapshot or "
+            "a backup"
         )
     return (
         f"{name} is read-only on this connection: look for PRAGMA query_only, and check the permissions of its folder"

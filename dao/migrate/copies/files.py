@@ -22,7 +22,7 @@ import attrs
 from dao.engine import Connection
 from dao.engine.sqlite.files import NO_ROOM
 from dao.errors import CommitUnknown, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
-from dao.migrate.copies.held import hold, write_all
+from dao.migrate.copies.held import Held, write_all
 from dao.migrate.copies.rows import contents
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
@@ -46,7 +46,7 @@ __all__ = [
     "size_of",
 ]
 
-#: What the id of a snapshot looks like.
+#: A regular expression for the id of a snapshot.
 ID = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z"
 
 #: How many pages are copied at a time.
@@ -177,7 +177,7 @@ class NewFile:
 
     def connect(self) -> Connection:
         """Return a new connection to the file, without locks or journals."""
-        held = hold(self.path, self.file)
+        held = Held(self.path, self.file)
         connection = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=held.name)
         for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "memory")):
             connection.pragma(name, value)
@@ -201,8 +201,8 @@ class NewFile:
             os.fsync(self.folder)
         except OSError as error:
             raise CommitUnknown(
-                f"{path} is in its place, but whether it still is after a power loss is not known ({error.strerror}): check "
-                "the disk, and look at what is there before you repeat it"
+                f"{path} is in its place, but whether it still is after a power loss is not known ({error.strerror}): "
+                "check the disk, and look at what is there before you repeat it"
             ) from error
 
 
@@ -212,9 +212,9 @@ def new_file(
 ) -> Iterator[NewFile]:
     """Make an empty file beside a database and lend it; unless it gets another name, it goes with the block.
 
-    Its id is the time `now`, but later than `after` and unlike that of any other snapshot. Owner and permissions are those of the
-    file `like`; without one it is for this user alone. Files that a crash has left are removed first: those that no
-    process has a lock on.
+    Its id is the time `now`, but later than `after` and unlike that of any other snapshot. Owner and permissions are
+    those of the file `like`; without one it is for this user alone. Files that a crash has left are removed first:
+    those that no process has a lock on.
 
     Raises:
         OperationalError: The folder cannot be written to.
@@ -295,7 +295,7 @@ def remove_leftovers(path: str) -> None:
 
 
 def _remove(folder: int, partial: str) -> None:
-    """Remove a file in the making, after what earlier versions had beside it; what cannot be removed is left to the next."""
+    """Remove a file in the making, and what version 0.1 had beside it; the next removes what cannot be removed."""
     for suffix in ("-journal", "-wal", "-shm", ""):
         with contextlib.suppress(OSError):
             os.unlink(partial + suffix, dir_fd=folder)
@@ -308,7 +308,7 @@ def moment_of(id: str) -> datetime:
 
 @contextlib.contextmanager
 def file_errors(what: str) -> Iterator[None]:
-    """Raise what the file system refuses in the block as what it is."""
+    """Translate errors of the file system in the block into errors of ours, which begin with `what`."""
     try:
         yield
     except (OSError, apsw.Error) as raised:
@@ -338,6 +338,6 @@ def require_room(path: str, needed: int, what: str, otherwise: str = "") -> None
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFull(
-            f"{what} needs {readable(needed)} in {folder}, and {readable(free)} are free there; nothing was changed. Free "
-            f"some space and repeat{otherwise}"
+            f"{what} needs {readable(needed)} in {folder}, and {readable(free)} are free there; nothing was changed. "
+            f"Free some space and repeat{otherwise}"
         )

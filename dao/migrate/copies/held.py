@@ -1,13 +1,14 @@
 """Databases in files that are open already.
 
-SQLite opens files by name, and in a folder of somebody else a name may have come to mean another file, or a link to one,
-since it was looked at. Here a connection works on a descriptor, whatever the names are by now.
+SQLite opens files by name, and in a folder of somebody else a name may have come to mean another file, or a link to
+one, since it was looked at. Here a connection works on a descriptor, whatever the names are by now.
 """
+
+# ruff: noqa: D102, FBT001, N802, N815 - SQLite's methods, as it calls them (sqlite.org/c3ref/io_methods.html)
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import os
@@ -17,7 +18,9 @@ from typing import Any, Protocol
 
 import apsw
 
-__all__ = ["checksum", "chunks", "hold", "raw_file", "write_all"]
+from dao.engine.sqlite.files import NO_ROOM
+
+__all__ = ["Descriptor", "Held", "checksum", "chunks", "raw_file", "write_all"]
 
 #: No locks of SQLite's: nobody else has these files, and on some systems they would meet those of `flock`.
 _BASE = "unix-none"
@@ -26,34 +29,35 @@ _numbers = itertools.count()
 
 
 class _File(Protocol):
-    def xRead(self, amount: int, offset: int) -> bytes: ...  # noqa: N802 - SQLite's name
+    def xRead(self, amount: int, offset: int) -> bytes: ...
 
-    def xFileSize(self) -> int: ...  # noqa: N802 - SQLite's name
+    def xFileSize(self) -> int: ...
 
 
-class _Held(apsw.VFS):
-    """The file system of a connection whose database is a file that is open already; the path is its name in messages.
+class Held(apsw.VFS):
+    """A file system on which a database is a file that is open already: for `apsw.Connection(path, vfs=….name)`.
 
-    Journals are of no name: they are gone with the connection. Other files, which scripts attach, are opened as usual.
+    The path is what messages call it. The connection keeps the file system, and leaves a descriptor open. Journals
+    are of no name: they are gone with the connection. Other files, which scripts attach, are opened as usual.
     """
 
-    def __init__(self, path: str, file: _File) -> None:
+    def __init__(self, path: str, file: int | _File) -> None:
         self.name = f"dao-held-{next(_numbers)}"
         self._path = path
-        self._file = file
+        self._file = Descriptor(file) if isinstance(file, int) else file
         super().__init__(self.name, _BASE)
 
-    def xFullPathname(self, name: str) -> str:  # noqa: N802 - SQLite's names, here and below
+    def xFullPathname(self, name: str) -> str:
         return name if name == self._path else super().xFullPathname(name)
 
-    def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: N802
+    def xAccess(self, pathname: str, flags: int) -> bool:
         return not pathname.startswith(self._path) and super().xAccess(pathname, flags)
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: FBT001, N802
+    def xDelete(self, filename: str, syncdir: bool) -> None:
         if not filename.startswith(self._path):
             super().xDelete(filename, syncdir)
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> Any:  # noqa: N802
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> Any:
         path = name.filename() if isinstance(name, apsw.URIFilename) else name
         if path is None or not path.startswith(self._path):
             return apsw.VFSFile(_BASE, name, flags)
@@ -61,63 +65,64 @@ class _Held(apsw.VFS):
         if flags[0] & apsw.SQLITE_OPEN_MAIN_DB:
             return self._file
         with tempfile.TemporaryFile(dir=os.path.dirname(path), buffering=0) as file:
-            return _Descriptor(os.dup(file.fileno()), owned=True)
+            return Descriptor(os.dup(file.fileno()), owned=True)
 
 
-class _Descriptor:
+class Descriptor:
     """A file of SQLite's by its descriptor."""
 
     # 0, by a function in C: a Ctrl-C that came in one in Python would be lost, as SQLite takes no error of it
-    xDeviceCharacteristics = int  # noqa: N815
+    xDeviceCharacteristics = int
 
     def __init__(self, file: int, *, owned: bool = False) -> None:
         self._descriptor = file
         self._owned = owned
 
-    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802 - SQLite's names, here and below
+    def xRead(self, amount: int, offset: int) -> bytes:
         try:
             return os.pread(self._descriptor, amount, offset)
         except OSError as error:
             raise apsw.IOError(error.strerror) from error
 
-    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: bytes, offset: int) -> None:
         try:
             write_all(self._descriptor, data, offset)
         except OSError as error:
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            raise (apsw.FullError if full else apsw.IOError)(error.strerror) from error
+            raise (apsw.FullError if error.errno in NO_ROOM else apsw.IOError)(error.strerror) from error
 
-    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+    def xTruncate(self, newsize: int) -> None:
         os.ftruncate(self._descriptor, newsize)
 
-    def xSync(self, _flags: int) -> None:  # noqa: N802
+    def xSync(self, _flags: int) -> None:
         os.fsync(self._descriptor)
 
-    def xFileSize(self) -> int:  # noqa: N802
+    def xFileSize(self) -> int:
         return os.fstat(self._descriptor).st_size
 
-    def xClose(self) -> None:  # noqa: N802
+    def xClose(self) -> None:
         if self._owned:
             os.close(self._descriptor)
 
-    def xLock(self, _level: int) -> None:  # noqa: N802
+    def xLock(self, _level: int) -> None:
         """Nobody else has the file."""
 
-    xUnlock = xLock  # noqa: N815
+    xUnlock = xLock
 
-    def xCheckReservedLock(self) -> bool:  # noqa: N802
+    def xCheckReservedLock(self) -> bool:
         return False
 
-    def xSectorSize(self) -> int:  # noqa: N802
+    def xSectorSize(self) -> int:
         return 4096
 
-    def xFileControl(self, _op: int, _pointer: int) -> bool:  # noqa: N802
+    def xFileControl(self, _op: int, _pointer: int) -> bool:
         return False
 
 
 @contextlib.contextmanager
 def raw_file(path: str) -> Iterator[apsw.VFSFile]:
-    """Lend a file by SQLite's own way to it, which follows no link: a plain one drops this process's locks on a database.
+    """Lend a file, opened as SQLite opens it, following no link.
+
+    To open and close it in any other way would drop this process's locks on a database.
 
     Raises:
         CantOpenError: It cannot be opened.
@@ -127,14 +132,6 @@ def raw_file(path: str) -> Iterator[apsw.VFSFile]:
         yield file
     finally:
         file.xClose()
-
-
-def hold(path: str, file: int | _File) -> _Held:
-    """Return a file system on which a database is a file that is open already: for `apsw.Connection(path, vfs=….name)`.
-
-    `path` is what messages call it. The connection keeps the file system, and leaves a descriptor open.
-    """
-    return _Held(path, _Descriptor(file) if isinstance(file, int) else file)
 
 
 def chunks(file: _File) -> Iterator[tuple[int, bytes]]:
@@ -148,7 +145,7 @@ def chunks(file: _File) -> Iterator[tuple[int, bytes]]:
 def checksum(opened: int | _File) -> str:
     """Return the first 16 digits of the SHA-256 of all that is in an open file."""
     digest = hashlib.sha256()
-    for _, chunk in chunks(_Descriptor(opened) if isinstance(opened, int) else opened):
+    for _, chunk in chunks(Descriptor(opened) if isinstance(opened, int) else opened):
         digest.update(chunk)
     return digest.hexdigest()[:16]
 

@@ -29,7 +29,7 @@ from dao.migrate.copies.files import (
     size_of,
 )
 from dao.migrate.copies.held import chunks, raw_file, write_all
-from dao.migrate.copies.snapshot import checked, chosen, file_of, prune, save
+from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
 from dao.migrate.database import Target, reopened, translated
 from dao.migrate.ledger.writer import carry_over
 from dao.migrate.schema.catalog import definitions, row_counts
@@ -41,12 +41,10 @@ __all__ = ["Amend", "Restored", "restore", "row_changes"]
 #: second one, or None if there is none that can be read.
 Amend = Callable[[Connection, Connection | None], object]
 
-_BESIDE = ("-wal", "-journal", "-shm")
-
 
 @attrs.frozen(kw_only=True)
 class Restored:
-    """What a restore did: the file it restored, and what it replaced.
+    """A restore that was done: the snapshot, and the database that it replaced.
 
     `replaced` is the snapshot of the database as it was, None if that held nothing or could not be read. Then `damaged`
     is a copy of its file as it was, if there was one.
@@ -66,20 +64,23 @@ def restore(
     amend: Amend | None = None,
     report: Report | None = None,
 ) -> Restored:
-    """Replace a database by a snapshot: the one with this id (its beginning will do) or label, at this path, or the newest.
+    """Replace a database by a snapshot: the one at this path, with this id (or its beginning) or label, or the newest.
 
-    A text with a separator in it, or that names a file, is a path, and the snapshots beside the database do not matter then.
+    A text with a separator in it, or that names a file, is a path, and the snapshots beside the database do not
+    matter then.
 
     The snapshot is verified, and never changed. A snapshot of the database as it is comes first; once all is done, of
-    those that restores took all but the newest `keep` are removed, but not the restored one; each is reported as `Removed`. The ledger becomes the snapshot's, too, but not the history: that goes on,
-    and the restore is noted in it. What else must survive, `amend` writes into the copy, in a transaction that is open on
-    it. All of it comes into effect at once.
+    those that restores took all but the newest `keep` are removed, but not the restored one; each is reported as
+    `Removed`. The ledger becomes the snapshot's, too, but not the history: that goes on, and the restore is noted in
+    it. If more must survive, `amend` writes it into the copy, in a transaction that is open on it. All of it comes
+    into effect at once.
 
     Open connections see the restored rows with their next statement. Those that are reading go on with the old ones; in
     rollback-journal mode the restore waits for them.
 
-    A database that does not exist is made, with the owner and the permissions of the snapshot. One too damaged to be opened as a database is replaced as a file, so that
-    programs that have it open must open it anew; its bytes are kept in a file named `.damaged`.
+    A database that does not exist is made, with the owner and the permissions of the snapshot. One too damaged to be
+    opened as a database is replaced as a file, so that programs that have it open must open it anew; its bytes are
+    kept in a file named `.damaged`.
 
     Raises:
         MigrationError: There is no such snapshot, or the caller's connection is in the middle of a transaction.
@@ -99,21 +100,22 @@ def restore(
         raise ReadOnlyDatabase(f"{path} cannot be restored by a URL with mode=ro: leave that out")
     elif mode == "rw" and not os.path.exists(path):
         raise not_opened(path, mode)
-    source = chosen(target, id).path
-    if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
+    source = find(target, id).path
+    exists = os.path.exists(path)
+    if exists and os.path.exists(source) and os.path.samefile(path, source):
         raise MigrationError(f"{path} cannot be restored from itself: name a snapshot (`dao snapshots` lists them)")
     with contextlib.ExitStack() as until_done:
         with checked(source) as snapshot:
-            there = os.path.getsize(path) if os.path.exists(path) else 0
             # the copy, as much again in the WAL, and what is replaced
-            require_room(path, 2 * size_of(snapshot) + there, f"restoring {path}")
-            like = path if os.path.exists(path) else os.path.realpath(source)
-            new = until_done.enter_context(new_file(path, like=like))
+            needed = 2 * size_of(snapshot) + (os.path.getsize(path) if exists else 0)
+            require_room(path, needed, f"restoring {path}")
+            new = until_done.enter_context(new_file(path, like=path if exists else os.path.realpath(source)))
             copy = until_done.enter_context(contextlib.closing(copied(snapshot, new)))
+        restoring = _Restoring(target, path, source, new, copy, amend)
         with translated(copy, path):
-            replaced, damaged = _replace(target, copy, new, _amending(source, amend), report)
+            done = restoring.replace(report)
     prune(target, keep, "restore", spare=source, report=report)
-    return Restored(database=path, source=source, replaced=replaced, damaged=damaged)
+    return done
 
 
 def row_changes(target: Target, path: str | os.PathLike[str]) -> dict[str, tuple[int | None, int | None]]:
@@ -134,28 +136,6 @@ def row_changes(target: Target, path: str | os.PathLike[str]) -> dict[str, tuple
     return {table: (now.get(table), then.get(table)) for table in tables if now.get(table) != then.get(table)}
 
 
-def _amending(source: Path, further: Amend | None) -> Amend:
-    def amend(copy: Connection, live: Connection | None) -> None:
-        carry_over(copy, live, source=source.name)
-        if further is not None:
-            further(copy, live)
-
-    return amend
-
-
-def _replace(
-    target: Target, copy: Connection, new: NewFile, amend: Amend, report: Report | None
-) -> tuple[Snapshot | None, Path | None]:
-    """Put the copy in the place of the database; return the snapshot of what it was, or a copy of the damaged file."""
-    path = file_of(target)
-    is_there = os.path.exists(path)
-    if is_there:
-        with reopened(target, report) as live:
-            if _is_database(live):
-                return _overwrite(live, target, copy, new.id, amend)
-    return None, _exchange(path, copy, new, amend, is_there=is_there)
-
-
 def _is_database(live: Connection) -> bool:
     """Return whether SQLite can begin to read a file, whatever the rest of it holds."""
     # by itself it does not even lock a file that was cut short
@@ -171,34 +151,101 @@ def _is_database(live: Connection) -> bool:
     return True
 
 
-def _overwrite(
-    live: Connection, target: Target, copy: Connection, id: str, amend: Amend
-) -> tuple[Snapshot | None, Path | None]:
-    """Replace all that the live file holds in one transaction, under a lock that begins before it is saved."""
-    live.pragma("synchronous", "full")
-    if live.pragma("journal_mode") != "wal":
-        # The lock outlives the transaction: the backup can begin only outside of one. Set before, the mode would keep a
-        # shared lock while it waits, and whoever is about to write would wait for us.
-        live.execute("BEGIN EXCLUSIVE")
-        live.pragma("locking_mode", "exclusive")
-        live.execute("ROLLBACK")
-        saved = _save(live, target, copy, id, amend)
-        with live.backup("main", copy, "main") as backup:
+@attrs.frozen
+class _Restoring:
+    """A restore under way: of the snapshot `source`, whose copy it is."""
+
+    target: Target
+    path: str
+    source: Path
+    new: NewFile
+    copy: Connection
+    amend: Amend | None
+
+    def replace(self, report: Report | None) -> Restored:
+        """Put the copy in the place of the database."""
+        if is_there := os.path.exists(self.path):
+            with reopened(self.target, report) as live:
+                if _is_database(live):
+                    return self._overwrite(live)
+        return self._exchange(is_there=is_there)
+
+    def _overwrite(self, live: Connection) -> Restored:
+        """Replace all that the live file holds in one transaction, under a lock that begins before it is saved."""
+        live.pragma("synchronous", "full")
+        if live.pragma("journal_mode") != "wal":
+            # The lock outlives the transaction: the backup can begin only outside of one. Set before, the mode would
+            # keep a shared lock while it waits, and whoever is about to write would wait for us.
+            live.execute("BEGIN EXCLUSIVE")
+            live.pragma("locking_mode", "exclusive")
+            live.execute("ROLLBACK")
+            saved = self._save(live)
+            with live.backup("main", self.copy, "main") as backup:
+                _commit(backup, live)
+            return saved
+        if self.copy.pragma("page_size") != live.pragma("page_size"):
+            # in WAL mode a database keeps its page size: the copy takes it over
+            self.copy.pragma("page_size", live.pragma("page_size"))
+            self.copy.execute("VACUUM")
+        with live.backup("main", self.copy, "main") as backup:
+            backup.step(0)  # copies nothing, and takes the lock
+            with reopened(self.target) as reader:
+                saved = self._save(reader)
             _commit(backup, live)
+        live.set_busy_handler(None)
+        with contextlib.suppress(apsw.Error):  # somebody reads: the WAL stays as long as the database for a while
+            live.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         return saved
-    if copy.pragma("page_size") != live.pragma("page_size"):
-        # in WAL mode a database keeps its page size: the copy takes it over
-        copy.pragma("page_size", live.pragma("page_size"))
-        copy.execute("VACUUM")
-    with live.backup("main", copy, "main") as backup:
-        backup.step(0)  # copies nothing, and takes the lock
-        with reopened(target) as reader:
-            saved = _save(reader, target, copy, id, amend)
-        _commit(backup, live)
-    live.set_busy_handler(None)
-    with contextlib.suppress(apsw.Error):  # somebody reads: the WAL stays as long as the database for a while
-        live.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    return saved
+
+    def _save(self, live: Connection) -> Restored:
+        """Take a snapshot of what will be replaced, or keep the bytes of the file if it is damaged; amend the copy."""
+        try:
+            holds_any = bool(definitions(live))
+            replaced = save(live, self.path, kind="restore") if holds_any else None
+        except (DatabaseCorrupt, apsw.CorruptError, apsw.NotADBError):
+            self._amend(None)
+            return Restored(database=self.path, source=self.source, damaged=self._keep_bytes())
+        self._amend(live if holds_any else None)
+        return Restored(database=self.path, source=self.source, replaced=replaced)
+
+    def _exchange(self, *, is_there: bool) -> Restored:
+        """Put the copy in the place of a file that is missing or no database."""
+        self._amend(None)
+        self.copy.close()
+        if not is_there and os.path.exists(self.path):
+            raise MigrationError(f"{self.path} did not exist and has just been made: nothing was changed. Repeat")
+        kept = self._keep_bytes()
+        for suffix in ("-wal", "-journal", "-shm"):
+            # they belong to the file that was there: SQLite would replay them into the new one
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.basename(self.path) + suffix, dir_fd=self.new.folder)
+        self.new.become(self.path)
+        return Restored(database=self.path, source=self.source, damaged=kept if is_there else None)
+
+    def _amend(self, live: Connection | None) -> None:
+        """Write into the copy what must survive."""
+        with transaction(self.copy):
+            carry_over(self.copy, live, source=self.source.name)
+            if self.amend is not None:
+                self.amend(self.copy, live)
+
+    def _keep_bytes(self) -> Path:
+        """Copy a file that is no intact database, and what belongs to it, byte by byte, for this user alone."""
+        kept = f"{self.path}.{self.new.id}.damaged"
+        for suffix in ("-wal", "-journal", ""):
+            if not os.path.exists(self.path + suffix):
+                continue
+            try:
+                with new_file(self.path) as new, raw_file(self.path + suffix) as file:
+                    for place, chunk in chunks(file):
+                        write_all(new.file, chunk, place)
+                    new.become(kept + suffix)
+            except (apsw.Error, OperationalError) as error:
+                raise OperationalError(
+                    f"{self.path} is damaged, and its bytes could not be kept ({error}); nothing was changed. Free "
+                    "some space, or move the file away yourself, and repeat"
+                ) from error
+        return Path(kept)
 
 
 def _commit(backup: apsw.Backup, live: Connection) -> None:
@@ -209,57 +256,3 @@ def _commit(backup: apsw.Backup, live: Connection) -> None:
         if backup.remaining <= PAGES and (unknown := sqlite.unknown_outcome(error, live)):
             raise unknown from error
         raise
-
-
-def _save(
-    reader: Connection, target: Target, copy: Connection, id: str, amend: Amend
-) -> tuple[Snapshot | None, Path | None]:
-    """Take a snapshot of what will be replaced, or keep the bytes of the file if it is damaged; amend the copy."""
-    path = file_of(target)
-    try:
-        holds_any = bool(definitions(reader))
-        replaced = save(reader, path, kind="restore") if holds_any else None
-    except (DatabaseCorrupt, apsw.CorruptError, apsw.NotADBError):
-        with transaction(copy):
-            amend(copy, None)
-        _keep_bytes(path, id)
-        return None, Path(f"{path}.{id}.damaged")
-    with transaction(copy):
-        amend(copy, reader if holds_any else None)
-    return replaced, None
-
-
-# ---------------------------------------------------------------- as a file
-
-
-def _exchange(path: str, copy: Connection, new: NewFile, amend: Amend, *, is_there: bool) -> Path | None:
-    """Put the copy in the place of a file that is missing or no database; return a copy of what was there."""
-    with transaction(copy):
-        amend(copy, None)
-    copy.close()
-    if not is_there and os.path.exists(path):
-        raise MigrationError(f"{path} did not exist and has just been made: nothing was changed. Repeat")
-    _keep_bytes(path, new.id)
-    for suffix in _BESIDE:
-        # they belong to the file that was there: SQLite would replay them into the new one
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.basename(path) + suffix, dir_fd=new.folder)
-    new.become(path)
-    return Path(f"{path}.{new.id}.damaged") if is_there else None
-
-
-def _keep_bytes(path: str, id: str) -> None:
-    """Copy a file that is no intact database, and what belongs to it, byte by byte, for this user alone."""
-    for suffix in ("-wal", "-journal", ""):
-        if not os.path.exists(path + suffix):
-            continue
-        try:
-            with new_file(path) as new, raw_file(path + suffix) as file:
-                for place, chunk in chunks(file):
-                    write_all(new.file, chunk, place)
-                new.become(f"{path}.{id}.damaged{suffix}")
-        except (apsw.Error, OperationalError) as error:
-            raise OperationalError(
-                f"{path} is damaged, and its bytes could not be kept ({error}); nothing was changed. Free some space, or "
-                "move the file away yourself, and repeat"
-            ) from error

@@ -27,7 +27,7 @@ _Row = tuple[tuple[str, Any], ...]
 
 @attrs.frozen
 class Content:
-    """What a table holds: so many rows in these columns, by folded name, and a hash that knows no order of either.
+    """The content of a table: so many rows, in these columns (folded), and a hash that knows no order of either.
 
     The hash is of this process: it is another in the next.
     """
@@ -40,8 +40,8 @@ class Content:
 def contents(connection: Connection, *, inside: bool = True) -> dict[str, Content]:
     """Return what each table holds, by name. Reads all rows, one at a time.
 
-    `inside`: of a virtual table what its shadow tables hold, else what it shows. The former may lie differently, and mean
-    the same.
+    `inside`: of a virtual table what its shadow tables hold, else what it shows. The former may lie differently, and
+    mean the same.
     """
     found: dict[str, Content] = {}
     for table in tables(connection):
@@ -71,7 +71,10 @@ def _content(connection: Connection, table: str) -> Content:
 
 
 def _listed(connection: Connection, table: str) -> dict[str, int]:
-    """Return the columns that `*` has, each with its place in the primary key or 0; none of a table whose module is missing."""
+    """Return the columns that `*` has, each with its place in the primary key or 0.
+
+    There are none of a virtual table whose module is not registered.
+    """
     try:
         return {column.name: column.key for column in columns(connection, table) if column.is_listed}
     except apsw.SQLError:
@@ -83,7 +86,7 @@ def _listed(connection: Connection, table: str) -> dict[str, int]:
 
 @attrs.frozen
 class RowDifference:
-    """A table whose rows differ: how many it should have and has, and examples, "- " what should be and "+ " what is."""
+    """A table whose rows differ: how many are expected and there, and examples of both ("- " and "+ ")."""
 
     table: str
     expected: int
@@ -98,7 +101,7 @@ class RowDifference:
 def row_difference(
     expected: Connection, actual: Connection, table: str, was: Content, now: Content, without: Collection[str] = ()
 ) -> RowDifference | None:
-    """Compare the rows of a table whose contents differ, in the columns that both databases have; `without` some, folded.
+    """Compare the rows of a table whose contents differ, in the columns that both databases have, but some (`without`).
 
     Reads all rows of both, unless they are too many to be held: then those that differ are not shown.
     """

@@ -1,10 +1,11 @@
 """Copies of a database, each verified and in a file of its own beside it: taken, listed, checked, removed.
 
-A snapshot is named `DATABASE.ID.VERSION[.KIND].CHECKSUM.snapshot`: when it was taken, the last migration that was applied,
-and the first 16 digits of the file's SHA-256, since `PRAGMA integrity_check` does not notice a changed letter in a row.
-KIND is `run` for one that a run took, `restore` for what a restore replaced: of these the newest are kept, each kind by
-itself. One that was asked for has none, or `label-LABEL`, and stays. Version 0.1 knew no kinds: what it took stays, too.
-While a snapshot is made its name ends in `.partial`, so that a crash leaves nothing that could be taken for one.
+A snapshot is named `DATABASE.ID.VERSION[.KIND].CHECKSUM.snapshot`: when it was taken, the last migration that was
+applied, and the first 16 digits of the file's SHA-256, since `PRAGMA integrity_check` does not notice a changed
+letter in a row. KIND is `run` for one that a run took, `restore` for what a restore replaced: of these the newest are
+kept, each kind by itself. One that was asked for has none, or `label-LABEL`, and stays. Version 0.1 knew no kinds:
+what it took stays, too. While a snapshot is made its name ends in `.partial`, so that a crash leaves nothing that
+could be taken for one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from dao.migrate.copies.files import (
     require_room,
     size_of,
 )
-from dao.migrate.copies.held import checksum, hold, raw_file
+from dao.migrate.copies.held import Held, checksum, raw_file
 from dao.migrate.database import Target, existing, path_of, reopened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions
@@ -44,7 +45,6 @@ log = logging.getLogger("dao.migrate")
 
 __all__ = [
     "checked",
-    "chosen",
     "file_of",
     "find",
     "prune",
@@ -77,11 +77,12 @@ def take_snapshot(
 ) -> Snapshot:
     """Copy a database into a new file beside it, and verify the copy. It stays until somebody removes it.
 
-    Reads the database through a connection of its own, in one read transaction: other connections go on meanwhile, and
-    what they have not committed is not in the copy, even if the caller's own connection is in the middle of a write.
-    The copy is complete, on disk and compared with the database before it gets its name. With `keep`, older ones that were
-    asked for and have no label go after that, but so many, and each is reported as `Removed`. `version` replaces the last
-    applied migration in the name. The id is the time `now`, or the first after that of the snapshots there are.
+    Reads the database through a connection of its own, in one read transaction: other connections go on meanwhile,
+    and what they have not committed is not in the copy, even if the caller's own connection is in the middle of a
+    write. The copy is complete, on disk and compared with the database before it gets its name. With `keep`, older
+    ones that were asked for and have no label go after that, but so many, and each is reported as `Removed`.
+    `version` replaces the last applied migration in the name. The id is the time `now`, or the first after that of
+    the snapshots there are.
 
     Raises:
         ValueError: The label is not 1 to 50 letters, digits, `-` and `_`.
@@ -170,48 +171,44 @@ def snapshots(target: Target) -> list[Snapshot]:
     return _of(file_of(target))
 
 
-def find(target: Target, id: str | None = None) -> Snapshot:
-    """Return the snapshot with this id, label or file name, or the only one whose id begins so; the newest if None.
+def find(target: Target, id: str | os.PathLike[str] | None = None) -> Snapshot:
+    """Return the snapshot at this path, with this id, label or file name, or the only one whose id begins so.
+
+    None stands for the newest.
+    A text is a path if it has a separator or names a file, and is not the beginning of an id. A file at a path is not
+    looked into: if it is not named like a snapshot, `id` is its name, `version` "unknown" and `taken_at` when it was
+    last changed.
 
     Raises:
         MigrationError: There is none, or more than one.
     """
-    path = file_of(target)
-    there = _of(path)
+    if id is not None and _is_path(id):
+        file = Path(os.path.abspath(id))
+        if not file.exists():
+            raise MigrationError(f"the snapshot {file} does not exist; `dao snapshots` lists those there are")
+        seen = file.stat()
+        changed = datetime.fromtimestamp(seen.st_mtime, UTC)
+        size = seen.st_size
+        return _parsed(file) or Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=size)
+    there = snapshots(target)
     if not there:
-        raise MigrationError(f"{path} has no snapshots: `dao snapshot` takes one")
+        raise MigrationError(f"{file_of(target)} has no snapshots: `dao snapshot` takes one")
     if id is None:
         return there[0]
     named = [one for one in there if id in {one.path.name, one.label}]
-    matching = named or [one for one in there if id and one.id.startswith(id)]
+    matching = named or [one for one in there if id and one.id.startswith(str(id))]
     if len(matching) != 1:
         ids = ", ".join(snapshot.id for snapshot in matching or there)
         what = "more than one snapshot" if matching else "no snapshot"
         how = "with the label" if named else "whose id begins with"
-        raise MigrationError(f"{path} has {what} {how} {id!r}: name one of {ids}")
+        raise MigrationError(f"{file_of(target)} has {what} {how} {id!r}: name one of {ids}")
     return matching[0]
 
 
-def chosen(target: Target, id: str | os.PathLike[str] | None = None) -> Snapshot:
-    """Return the snapshot that is meant: by a path if it is one, else as `find`. A file at a path is not looked into.
-
-    A text is a path if it has a separator or names a file, and not a beginning of an id. Of a file that is not named like
-    a snapshot, `id` is its name, `version` "unknown" and `taken_at` when it was last changed.
-
-    Raises:
-        MigrationError: There is none.
-    """
-    is_path = isinstance(id, os.PathLike) or (
-        id is not None and not re.fullmatch(r"[0-9TZ.]*", id) and (os.sep in id or os.path.isfile(id))
-    )
-    if id is None or not is_path:
-        return find(target, None if id is None else str(id))
-    file = Path(os.path.abspath(id))
-    if not file.exists():
-        raise MigrationError(f"the snapshot {file} does not exist; `dao snapshots` lists those there are")
-    seen = file.stat()
-    changed = datetime.fromtimestamp(seen.st_mtime, UTC)
-    return _parsed(file) or Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=seen.st_size)
+def _is_path(id: str | os.PathLike[str]) -> bool:
+    if not isinstance(id, str):
+        return True
+    return not re.fullmatch(r"[0-9TZ.]*", id) and (os.sep in id or os.path.isfile(id))
 
 
 def prune(
@@ -219,8 +216,9 @@ def prune(
 ) -> list[Snapshot]:
     """Remove all but the newest `keep` snapshots of a kind, report them, and return those that went.
 
-    One with a label and the one at `spare` stay in any case. Unless people asked for them, those of one content count once, and
-    the newest of them stays: runs that were killed, again and again, leave such, and must not push out what differs.
+    One with a label and the one at `spare` stay in any case. Unless people asked for them, those of one content count
+    once, and the newest of them stays: runs that were killed, again and again, leave such, and must not push out what
+    differs.
 
     If one cannot be removed, that is logged, for whatever they were to make room for is done.
     """
@@ -245,7 +243,7 @@ def prune(
 
 
 def verify(path: str | os.PathLike[str]) -> None:
-    """Check that a file is an intact snapshot: by the checksum in its name, if it has one, and `PRAGMA integrity_check`.
+    """Check that a file is an intact snapshot: by the checksum in its name, if any, and by `PRAGMA integrity_check`.
 
     Reads all of the file and writes nothing.
 
@@ -279,7 +277,7 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
                 raise apsw.CorruptError("it is not the file that was written")
             # immutable: no lock is taken and no file made beside it
             flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-            held = hold(path, file)
+            held = Held(path, file)
             connection = apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs=held.name)
             until_done.callback(connection.close)
             if file.xFileSize() < size_of(connection):

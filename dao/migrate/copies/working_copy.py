@@ -21,7 +21,7 @@ from dao import url
 from dao.engine import Connection, sqlite
 from dao.engine.sqlite import files as database_file
 from dao.migrate.copies.files import copy_into, new_file, require_room, size_of
-from dao.migrate.copies.held import hold
+from dao.migrate.copies.held import Held
 from dao.migrate.schema.session import prepare
 from dao.migrate.values import Report
 
@@ -37,7 +37,7 @@ _numbers = itertools.count()
 
 
 class _StandingClock(apsw.VFS):
-    """A file system, the usual one for "", but for the time: it stands at `now`, in milliseconds as SQLite counts them."""
+    """A file system, the usual one for "", in which it is always `now`: so many milliseconds, as SQLite counts them."""
 
     def __init__(self, base: str, now: int) -> None:
         self.name = f"dao-clock-{next(_numbers)}"
@@ -65,7 +65,7 @@ class WorkingCopy(apsw.Connection):
     called = ""
 
     def seed(self) -> None:
-        """Let `random()` and `randomblob()` give the same values from here on, one after the other, as on every copy."""
+        """Let `random()` and `randomblob()` give the same values from here on, in turn, as on every copy."""
         chance = random.Random(0)  # noqa: S311 - no secret
 
         def integer(*_none: Any) -> int:
@@ -82,9 +82,9 @@ class WorkingCopy(apsw.Connection):
 class WorkingCopies(contextlib.AbstractContextManager["WorkingCopies"]):
     """Makes the copies, and closes those that are left when its block ends.
 
-    Beyond `limit` bytes a copy is a file beside the path `beside`, of which a crash leaves none for long: the next one there
-    removes it. `number` is how many times the size of the database there has to be room, and `what` needs it; `otherwise`
-    says what else could be done.
+    Beyond `limit` bytes a copy is a file beside the path `beside`, of which a crash leaves none for long: the next
+    one there removes it. `number` is how many times the size of the database there has to be room, and `what` needs
+    it; `otherwise` says what else could be done.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class WorkingCopies(contextlib.AbstractContextManager["WorkingCopies"]):
     def copy(self, source: Connection | None = None, report: Report | None = None) -> WorkingCopy:
         """Return a new copy of all that a connection sees, of an empty database without one.
 
-        If that is in a read transaction throughout, others may write meanwhile: the copy is of one moment, and made in one go.
-        A backup begins anew only when its source sees a change (sqlite.org/c3ref/backup_finish.html).
+        If that is in a read transaction throughout, others may write meanwhile: the copy is of one moment, and made
+        in one go. A backup begins anew only when its source sees a change (sqlite.org/c3ref/backup_finish.html).
 
         Raises:
             DiskFull: There is no room for it.
@@ -119,7 +119,7 @@ class WorkingCopies(contextlib.AbstractContextManager["WorkingCopies"]):
                 if not self._open:
                     require_room(self._beside, self._number * size, self._what, self._otherwise)
                 new = stack.enter_context(new_file(self._beside))
-                held = hold(new.path, new.file)
+                held = Held(new.path, new.file)
                 stack.callback(held.unregister)
                 path, base = new.path, held.name
             clock = _StandingClock(base, self._now)
