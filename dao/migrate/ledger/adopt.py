@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-import attrs
 
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.database import Target, exclusive, existing, name_of, opened
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger.plan import compare, find_id, refuse
+from dao.migrate.ledger.plan import compare, refuse, up_to
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
@@ -29,13 +27,19 @@ from dao.migrate.values import Report
 
 __all__ = ["TOOLS", "adopt"]
 
-
-@attrs.frozen
-class _Applied:
-    """What a tool's ledger says: its versions, each with the checksum of its script or None, and those up to a version."""
-
-    checksums: dict[str, Any]
-    up_to: str | None = None
+#: By tool: its table, the columns that are read, and what tells another tool's table of the same name.
+_TABLES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "sqlx": ("_sqlx_migrations", ("version", "success", "checksum"), ()),
+    "dbmate": ("schema_migrations", ("version",), ("dirty",)),
+    "goose": ("goose_db_version", ("id", "version_id", "is_applied"), ()),
+    "golang-migrate": ("schema_migrations", ("version", "dirty"), ()),
+    "diesel": ("__diesel_schema_migrations", ("version",), ()),
+    "flyway": ("flyway_schema_history", ("installed_rank", "version", "type", "script", "checksum", "success"), ()),
+    "alembic": ("alembic_version", ("version_num",), ()),
+    "yoyo": ("_yoyo_migration", ("migration_id", "applied_at_utc"), ()),
+}
+#: The tools whose ledger can be taken over.
+TOOLS = tuple(_TABLES)
 
 
 def adopt(
@@ -65,139 +69,39 @@ def adopt(
     files = loaded(migrations)
     with opened(existing(target), report=report) as connection, exclusive(connection):
         state = ledger.read(connection)
-        _refuse_other_table(connection, tool)
+        rows = _rows(connection, tool)
         refuse(compare(files, state), state, allow_out_of_order=True)
         if tool == "yoyo":
-            return _complete(connection, files, state)
-        if to is not None:
-            _refuse_base(connection)
-            ids = [migration.id for migration in files]
-            wanted = set(ids[: ids.index(find_id(to, ids)) + 1])
+            # its ledger is this package's: only the texts are missing
+            wanted = {entry.id for entry in state.entries if entry.text is None}
+        elif to is not None:
+            if not rows:
+                raise MigrationError(f"alembic_version in {name_of(connection)} is empty: alembic has applied nothing")
+            wanted = up_to(to, files) - set(state.ids)
         else:
-            wanted = _matching(files, _READERS[tool](connection), tool)
-        return _mark(connection, files, state, wanted, tool)
-
-
-def _mark(
-    connection: Connection, files: Sequence[Migration], state: ledger.Ledger, wanted: set[str], tool: str
-) -> list[str]:
-    adopted = [migration for migration in files if migration.id in wanted and migration.id not in state.ids]
-    place = {migration.id: number for number, migration in enumerate(files)}
-    if adopted:
+            wanted = _matching(files, *_applied(rows, tool), tool) - set(state.ids)
+        adopted = [migration for migration in files if migration.id in wanted]
+        if not adopted:
+            return []
         writer = Writer(connection)
         for migration in adopted:
-            # its place among the applied ones is that in the folder, as for `mark`
-            later = [entry.applied_at for entry in state.entries if place[entry.id] > place[migration.id]]
-            writer.applied(
-                migration, duration_ms=None, operation="adopt", before=min(later, default=None), detail=f"from {tool}"
-            )
+            if entry := state.get(migration.id):
+                writer.note(migration, entry, operation="adopt", detail=f"from {tool}")
+            else:
+                writer.mark(migration, files, operation="adopt", detail=f"from {tool}")
         drift.record(connection, files, state)
-    return [migration.id for migration in adopted]
+        return [migration.id for migration in adopted]
 
 
-def _complete(connection: Connection, files: Sequence[Migration], state: ledger.Ledger) -> list[str]:
-    """Note the texts of what the stock yoyo applied: its ledger is this package's."""
-    by_id = {migration.id: migration for migration in files}
-    bare = [entry for entry in state.entries if entry.text is None]
-    if bare:
-        writer = Writer(connection)
-        for entry in bare:
-            writer.note(by_id[entry.id], entry, operation="adopt", detail="from yoyo")
-        drift.record(connection, files, state)
-    return [entry.id for entry in bare]
+# ---------------------------------------------------------------- what a tool has applied
 
 
-# ---------------------------------------------------------------- versions and files
+def _rows(connection: Connection, tool: str) -> Sequence[Any]:
+    """Return the rows of a tool's table, sorted by the first column.
 
-
-def _matching(files: Sequence[Migration], applied: _Applied, tool: str) -> set[str]:
-    """Return the ids of the files that a tool's ledger means."""
-    by_version: dict[str, Migration] = {}
-    for migration in files:
-        its = version(migration.id, tool)
-        if its in by_version:
-            raise MigrationFileError(
-                f"{migration.path}: has the version {its}, as {by_version[its].id} has, and {tool}'s ledger does not say "
-                "which of the two it means: give one of them another number",
-                path=migration.path,
-            )
-        if its is not None:
-            by_version[its] = migration
-    missing = [its for its in applied.checksums if its not in by_version]
-    if missing:
-        raise LedgerMismatch(
-            f"{tool} has applied what has no file here: version {', '.join(missing)}. Nothing was changed; restore the "
-            "files (another branch, an older checkout?), or name the right folder with --migrations",
-            missing=missing,
-        )
-    wanted = {by_version[its].id: checksum for its, checksum in applied.checksums.items()}
-    edited = [
-        migration
-        for migration in files
-        if wanted.get(migration.id) is not None and _CHECKSUMS[tool](migration) != wanted[migration.id]
-    ]
-    if edited:
-        raise LedgerMismatch(
-            f"{tool} has applied other texts than the files have now: "
-            f"{', '.join(str(migration.path) for migration in edited)}. Nothing was changed; put them back as they were "
-            "and write a new migration",
-            changed=[migration.id for migration in edited],
-        )
-    if applied.up_to is not None:
-        last = _parts(applied.up_to)
-        wanted |= {migration.id: None for its, migration in by_version.items() if _parts(its) <= last}
-    return set(wanted)
-
-
-def _parts(its: str) -> list[int]:
-    return [int(part) for part in its.split(".")]
-
-
-def _named(value: object, tool: str) -> str:
-    """Return a value of a version column as `version` writes it; as it is if that means nothing to the tool."""
-    return version(f"V{value}" if tool == "flyway" else f"{value}_", tool) or str(value)
-
-
-def _sha384(migration: Migration) -> bytes:
-    return hashlib.sha384(_bytes(migration)).digest()
-
-
-def _crc32(migration: Migration) -> int:
-    """Return Flyway's checksum: of the lines without their ends, as a signed number."""
-    text = _bytes(migration).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    sum_ = zlib.crc32(text.replace("\n", "").encode())
-    return sum_ - (1 << 32) if sum_ >= 1 << 31 else sum_
-
-
-def _bytes(migration: Migration) -> bytes:
-    """Return the file as it is on disk, byte order mark and line ends included."""
-    try:
-        return migration.path.read_bytes()
-    except OSError as error:
-        raise MigrationFileError(f"{migration.path}: cannot be read: {error.strerror}", path=migration.path) from error
-
-
-_CHECKSUMS: Mapping[str, Callable[[Migration], Any]] = {"sqlx": _sha384, "flyway": _crc32}
-
-# ---------------------------------------------------------------- their tables
-
-
-#: By tool: its table, the columns that are read, and what tells another tool's table of the same name.
-_TABLES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "sqlx": ("_sqlx_migrations", ("version", "success", "checksum"), ()),
-    "dbmate": ("schema_migrations", ("version",), ("dirty",)),
-    "goose": ("goose_db_version", ("id", "version_id", "is_applied"), ()),
-    "golang-migrate": ("schema_migrations", ("version", "dirty"), ()),
-    "diesel": ("__diesel_schema_migrations", ("version",), ()),
-    "flyway": ("flyway_schema_history", ("installed_rank", "version", "type", "script", "checksum", "success"), ()),
-    "alembic": ("alembic_version", ("version_num",), ()),
-    "yoyo": ("_yoyo_migration", ("migration_id", "applied_at_utc"), ()),
-}
-#: The tools whose ledger can be taken over.
-TOOLS = tuple(_TABLES)
-
-
-def _refuse_other_table(connection: Connection, tool: str) -> None:
+    Raises:
+        MigrationError: There is none, or it is another tool's.
+    """
     table, wanted, unwanted = _TABLES[tool]
     columns = {column.name for column in catalog.columns(connection, table)}
     if not columns:
@@ -212,81 +116,122 @@ def _refuse_other_table(connection: Connection, tool: str) -> None:
             f"the table {table} of {name_of(connection)} is not as {tool} makes it: its columns are "
             f"{', '.join(sorted(columns))}{hint}"
         )
-
-
-def _rows(connection: Connection, tool: str) -> Sequence[Any]:
-    """Return the rows of a tool's table, sorted by the first column."""
-    table, columns, _ = _TABLES[tool]
     rows: Sequence[Any] = connection.execute(
-        f"SELECT {', '.join(quoted(name) for name in columns)} FROM {quoted(table)} ORDER BY 1"
+        f"SELECT {', '.join(map(quoted, wanted))} FROM {quoted(table)} ORDER BY 1"
     ).fetchall()
     return rows
 
 
-def _refuse_unfinished(tool: str, versions: Sequence[str]) -> None:
-    if versions:
+def _applied(rows: Sequence[Any], tool: str) -> tuple[dict[str, Any], str | None]:
+    """Return what the rows say: versions with the checksums of their scripts or None, and up to which all are applied.
+
+    Raises:
+        MigrationError: One did not come to its end.
+    """
+    found: dict[Any, Any] = {}
+    last = None
+    unfinished: list[Any] = []
+    match tool:
+        case "sqlx":
+            unfinished = [its for its, success, _ in rows if not success]
+            found = {its: checksum for its, _, checksum in rows}
+        case "dbmate" | "diesel":
+            found = {its: None for (its,) in rows}
+        case "goose":
+            # the last row of a version counts; version 0 is goose's own
+            latest = {its: applied for _, its, applied in rows}
+            found = {its: None for its, applied in latest.items() if applied and its != 0}
+        case "golang-migrate":
+            # one row: all up to it are applied
+            unfinished = [its for its, dirty in rows if dirty]
+            found = {its: None for its, _ in rows}
+            last = next(iter(found), None)
+        case "flyway":
+            unfinished = [its or script for _, its, _, script, _, success in rows if not success]
+            for _, its, kind, _, checksum, _ in rows:
+                if its is None:
+                    continue  # a repeatable script, or the schema's creation
+                if "BASELINE" in kind and version(f"V{its}", tool):
+                    last = its
+                elif kind.startswith("UNDO") or kind == "DELETE":
+                    found.pop(_named(its, tool), None)
+                else:
+                    found[_named(its, tool)] = checksum
+    if unfinished:
         raise MigrationError(
-            f"{tool} did not come to the end of version {', '.join(versions)}, so part of it may be done. Nothing was "
-            f"changed; look at the database, finish or undo it by hand, mend it in {tool}'s ledger, then repeat"
+            f"{tool} did not come to the end of version {', '.join(map(str, unfinished))}, so part of it may be done. Nothing "
+            f"was changed; look at the database, finish or undo it by hand, mend it in {tool}'s ledger, then repeat"
         )
+    return {_named(its, tool): checksum for its, checksum in found.items()}, None if last is None else _named(
+        last, tool
+    )
 
 
-def _refuse_base(connection: Connection) -> None:
-    if not _rows(connection, "alembic"):
-        raise MigrationError(f"alembic_version in {name_of(connection)} is empty: alembic has applied nothing")
+def _named(value: object, tool: str) -> str:
+    """Return a value of a version column as `version` writes it; as it is if that means nothing to the tool."""
+    return version(f"V{value}" if tool == "flyway" else f"{value}_", tool) or str(value)
 
 
-def _read_sqlx(connection: Connection) -> _Applied:
-    rows = _rows(connection, "sqlx")
-    _refuse_unfinished("sqlx", [str(its) for its, success, _ in rows if not success])
-    return _Applied({_named(its, "sqlx"): checksum for its, _, checksum in rows})
+# ---------------------------------------------------------------- which files that means
 
 
-def _read_dbmate(connection: Connection) -> _Applied:
-    return _Applied({_named(its, "dbmate"): None for (its,) in _rows(connection, "dbmate")})
+def _matching(files: Sequence[Migration], checksums: Mapping[str, Any], last: str | None, tool: str) -> set[str]:
+    """Return the ids of the files that a tool's ledger means.
+
+    Raises:
+        MigrationFileError: Two files have one version.
+        LedgerMismatch: What it applied has no file, or another text.
+    """
+    by_version: dict[str, Migration] = {}
+    for migration in files:
+        its = version(migration.id, tool)
+        if its in by_version:
+            raise MigrationFileError(
+                f"{migration.path}: has the version {its}, as {by_version[its].id} has, and {tool}'s ledger does not say "
+                "which of the two it means: give one of them another number",
+                path=migration.path,
+            )
+        if its is not None:
+            by_version[its] = migration
+    if missing := [its for its in checksums if its not in by_version]:
+        raise LedgerMismatch(
+            f"{tool} has applied what has no file here: version {', '.join(missing)}. Nothing was changed; restore the "
+            "files (another branch, an older checkout?), or name the right folder with --migrations",
+            missing=missing,
+        )
+    wanted = {by_version[its].id: by_version[its] for its in checksums}
+    edited = [
+        by_version[its]
+        for its, checksum in checksums.items()
+        if checksum is not None and _checksum(by_version[its], tool) not in {None, checksum}
+    ]
+    if edited:
+        raise LedgerMismatch(
+            f"{tool} has applied other texts than the files have now: "
+            f"{', '.join(str(migration.path) for migration in edited)}. Nothing was changed; put them back as they were "
+            "and write a new migration",
+            changed=[migration.id for migration in edited],
+        )
+    if last is not None:
+        wanted |= {migration.id: migration for its, migration in by_version.items() if _parts(its) <= _parts(last)}
+    return set(wanted)
 
 
-def _read_diesel(connection: Connection) -> _Applied:
-    return _Applied({_named(its, "diesel"): None for (its,) in _rows(connection, "diesel")})
+def _parts(its: str) -> list[int]:
+    return [int(part) for part in its.split(".")]
 
 
-def _read_goose(connection: Connection) -> _Applied:
-    # the last row of a version counts; version 0 is goose's own
-    last = {its: applied for _, its, applied in _rows(connection, "goose")}
-    return _Applied({_named(its, "goose"): None for its, applied in last.items() if applied and its != 0})
-
-
-def _read_golang_migrate(connection: Connection) -> _Applied:
-    rows = _rows(connection, "golang-migrate")
-    _refuse_unfinished("golang-migrate", [str(its) for its, dirty in rows if dirty])
-    versions = [_named(its, "golang-migrate") for its, _ in rows]
-    # one row: all up to it are applied
-    return _Applied(dict.fromkeys(versions), versions[0] if versions else None)
-
-
-def _read_flyway(connection: Connection) -> _Applied:
-    rows = _rows(connection, "flyway")
-    _refuse_unfinished("flyway", [str(its or script) for _, its, _, script, _, success in rows if not success])
-    checksums: dict[str, Any] = {}
-    up_to: str | None = None
-    for _, its, kind, _, checksum, _ in rows:
-        if its is None:
-            continue  # a repeatable script, or the schema's creation
-        name = _named(its, "flyway")
-        if "BASELINE" in kind and version(f"V{its}", "flyway"):
-            up_to = name
-        elif kind.startswith("UNDO") or kind == "DELETE":
-            checksums.pop(name, None)
-        else:
-            checksums[name] = checksum
-    return _Applied(checksums, up_to)
-
-
-_READERS: Mapping[str, Callable[[Connection], _Applied]] = {
-    "sqlx": _read_sqlx,
-    "dbmate": _read_dbmate,
-    "goose": _read_goose,
-    "golang-migrate": _read_golang_migrate,
-    "diesel": _read_diesel,
-    "flyway": _read_flyway,
-}
+def _checksum(migration: Migration, tool: str) -> bytes | int | None:
+    """Return what a tool's ledger has of a file as it is on disk, byte order mark and line ends included; None if nothing."""
+    if tool not in {"sqlx", "flyway"}:
+        return None
+    try:
+        content = migration.path.read_bytes()
+    except OSError as error:
+        raise MigrationFileError(f"{migration.path}: cannot be read: {error.strerror}", path=migration.path) from error
+    if tool == "sqlx":
+        return hashlib.sha384(content).digest()
+    # Flyway's: of the lines without their ends, as a signed number
+    text = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    sum_ = zlib.crc32(text.replace("\n", "").encode())
+    return sum_ - (1 << 32) if sum_ >= 1 << 31 else sum_

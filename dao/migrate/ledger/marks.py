@@ -11,7 +11,6 @@ from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError, MigrationFi
 from dao.migrate.database import Target, exclusive, existing, opened
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger.drift import applied
 from dao.migrate.ledger.plan import compare, find_id, refuse
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.model import differences
@@ -31,23 +30,22 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
         MigrationError: There is no such migration, or the database does not exist.
         DatabaseBusy: Another connection kept the lock.
     """
-    files = {migration.id: migration for migration in loaded(migrations)}
-    wanted = {find_id(id, files) for id in ids}
-    place = {id: number for number, id in enumerate(files)}
+    files = loaded(migrations)
+    known = [migration.id for migration in files]
+    wanted = {find_id(id, known) for id in ids}
     with opened(existing(target)) as connection, exclusive(connection):
         state = ledger.read(connection)
-        marked = [id for id in files if id in wanted and (id not in state.ids or id in state.unfinished)]
+        wanted -= set(state.ids) - set(state.unfinished)
+        marked = [migration for migration in files if migration.id in wanted]
         if not marked:
             return []
         writer = Writer(connection)
-        for id in marked:
-            if id in state.ids:
-                writer.not_applied(id, operation="unmark")
-            # its place among the applied ones is that in the folder, so that a rollback does not begin with it
-            later = [entry.applied_at for entry in state.entries if place.get(entry.id, -1) > place[id]]
-            writer.applied(files[id], duration_ms=None, operation="mark", before=min(later, default=None))
-        drift.record(connection, list(files.values()), state)
-    return marked
+        for migration in marked:
+            if migration.id in state.ids:
+                writer.not_applied(migration.id, operation="unmark")
+            writer.mark(migration, files, operation="mark")
+        drift.record(connection, files, state)
+    return [migration.id for migration in marked]
 
 
 def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
@@ -59,12 +57,11 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
     """
     with opened(existing(target)) as connection, exclusive(connection):
         writer = Writer(connection)
-        state = writer.before
-        known = dict.fromkeys([*state.ids, *state.unfinished])
+        known = dict.fromkeys([*writer.before.ids, *writer.before.unfinished])
         unmarked = [find_id(id, known, kind="applied") for id in ids]
         for id in unmarked:
             writer.not_applied(id, operation="unmark")
-        drift.record(connection, _known(migrations), state)
+        drift.record(connection, _readable(migrations), writer.before)
     return unmarked
 
 
@@ -79,12 +76,13 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
         LedgerMismatch: Its file has gone, or several hold the text that was applied; or it was left unfinished.
         DatabaseBusy: Another connection kept the lock.
     """
-    files = {migration.id: migration for migration in loaded(migrations)}
+    migrations = loaded(migrations)
+    files = {migration.id: migration for migration in migrations}
     with opened(existing(target)) as connection, exclusive(connection):
         writer = Writer(connection)
         state = writer.before
         known = dict.fromkeys([*state.ids, *state.unfinished])
-        comparison = compare(list(files.values()), state)
+        comparison = compare(migrations, state)
         renamed = comparison.renamed
         old = {new: id for id, new in renamed.items()}
         accepted: dict[str, None] = {}
@@ -109,12 +107,12 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
             if (entry := state.get(old.get(id, id))) is not None:
                 detail = f"renamed from {old[id]}" if id in old else None
                 writer.note(files[id], entry, operation="accept", detail=detail)
-        drift.record(connection, list(files.values()), state)
+        drift.record(connection, migrations, state)
     return list(accepted)
 
 
-def _known(migrations: Source) -> Sequence[Migration]:
-    """Return the files' migrations, none if they cannot be read: who forgets one may not have the folder."""
+def _readable(migrations: Source) -> Sequence[Migration]:
+    """Return the files' migrations, none if they cannot be read: a migration is forgotten without its folder, too."""
     try:
         return loaded(migrations)
     except MigrationFileError:
@@ -149,7 +147,6 @@ def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished
         state = ledger.read(connection)
         id = find_id(id, state.unfinished, kind="unfinished")
         live = read(connection)
-    before = attrs.evolve(state, entries=tuple(entry for entry in state.entries if entry.id != id))
 
     def versus(texts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
         try:
@@ -158,7 +155,8 @@ def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished
         except MigrationError:
             return None
 
-    scripts = applied(files, before)
+    others = attrs.evolve(state, entries=tuple(entry for entry in state.entries if entry.id != id))
+    scripts = drift.applied(files, others)
     own = [(entry.id, entry.text or "") for entry in state.entries if entry.id == id]
     own = own or [(file.id, file.up.text) for file in files if file.id == id]
     return Unfinished(
@@ -176,7 +174,7 @@ def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"],
         DatabaseBusy: The process that was at it still lives, or another connection kept the lock.
         MigrationError: It is not unfinished, its file has gone, or the database does not exist.
     """
-    files = {migration.id: migration for migration in loaded(migrations)}
+    files = loaded(migrations)
     with opened(existing(target)) as connection, exclusive(connection):
         writer = Writer(connection)
         state = writer.before
@@ -185,19 +183,20 @@ def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"],
             raise DatabaseBusy(
                 f"{state.database}: process {state.running[id]} is {state.unfinished[id]} {id}: wait until it has ended"
             )
-        if outcome == "applied" and id not in files:
+        file = next((migration for migration in files if migration.id == id), None)
+        entry = state.get(id)
+        if outcome == "rolled back":
+            writer.not_applied(id, operation="resolve", detail=outcome)
+        elif file is None:
             raise LedgerMismatch(
                 f"{id}: its file has gone, so there is no text to note; restore it, or say --rolled-back if it was "
                 "undone",
                 missing=[id],
             )
-        entry = state.get(id)
-        if outcome == "rolled back":
-            writer.not_applied(id, operation="resolve", detail=outcome)
         elif entry is None:
-            writer.applied(files[id], duration_ms=None, operation="resolve", detail=outcome)
+            writer.applied(file, duration_ms=None, operation="resolve", detail=outcome)
         else:
             # its rollback did not come to its end: it keeps its place
-            writer.note(files[id], entry, operation="resolve", detail=outcome)
-        drift.record(connection, list(files.values()), state)
+            writer.note(file, entry, operation="resolve", detail=outcome)
+        drift.record(connection, files, state)
     return id

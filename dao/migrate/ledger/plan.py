@@ -14,7 +14,7 @@ from dao.migrate.scripts.migration import Migration, Script, from_texts
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
 
-__all__ = ["Comparison", "compare", "find_id", "refuse", "to_apply", "to_roll_back"]
+__all__ = ["Comparison", "compare", "find_id", "refuse", "to_apply", "to_roll_back", "up_to"]
 
 
 @attrs.frozen(kw_only=True)
@@ -92,6 +92,16 @@ def find_id(id: str, known: Iterable[str], *, kind: str = "in the folder") -> st
     raise MigrationError(f"no migration {id!r} is {kind}; those that are: {listed}")
 
 
+def up_to(id: str, migrations: Sequence[Migration]) -> set[str]:
+    """Return the ids of the migrations up to and with the one that is meant.
+
+    Raises:
+        MigrationError: As `find_id`.
+    """
+    ids = [migration.id for migration in migrations]
+    return set(ids[: ids.index(find_id(id, ids)) + 1])
+
+
 def to_apply(
     migrations: Sequence[Migration],
     ledger: Ledger,
@@ -109,12 +119,10 @@ def to_apply(
     """
     comparison = compare(migrations, ledger)
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
-    pending_ids = set(comparison.pending)
-    pending = [migration for migration in migrations if migration.id in pending_ids]
+    wanted = set(comparison.pending)
     if to is not None:
-        ids = [migration.id for migration in migrations]
-        wanted = set(ids[: ids.index(find_id(to, ids)) + 1])
-        pending = [migration for migration in pending if migration.id in wanted]
+        wanted &= up_to(to, migrations)
+    pending = [migration for migration in migrations if migration.id in wanted]
     return [Step(migration=migration, direction="apply") for migration in pending[: _number(steps)]]
 
 
@@ -129,8 +137,8 @@ def to_roll_back(
 ) -> list[Step]:
     """Return the scripts to run so that applied migrations are undone, the latest first: so many, or all after `to`.
 
-    `steps=None` without `to` means all; `to` goes before `steps`. For who is `redoing`, a migration that held no statement
-    when it was applied has nothing to undo.
+    `steps=None` without `to` means all; `to` goes before `steps`. When `redoing`, a migration that held no statement when it
+    was applied has nothing to undo, and files that were edited since are no obstacle: they are applied next as they are.
 
     Raises:
         Irreversible: One of them has no rollback script.
@@ -138,18 +146,16 @@ def to_roll_back(
         MigrationError: `to` is not applied.
         ValueError: `steps` is negative.
     """
-    entries = list(ledger.entries)
+    latest_first = ledger.entries[::-1]
     if to is not None:
-        ids = [entry.id for entry in entries]
-        undone = entries[ids.index(find_id(to, ids, kind="applied")) + 1 :]
+        ids = [entry.id for entry in latest_first]
+        undone = latest_first[: ids.index(find_id(to, ledger.ids, kind="applied"))]
     else:
-        number = _number(steps)
-        undone = entries if number is None else entries[len(entries) - min(number, len(entries)) :]
+        undone = latest_first[: _number(steps)]
     files = {migration.id: migration for migration in migrations}
     comparison = compare(migrations, ledger)
-    # A file that has gone is no obstacle where the ledger has its text.
+    # a file that has gone is no obstacle where the ledger has its text
     kept = {entry.id for entry in undone if entry.text is not None}
-    # Nor is one that was edited, for who is about to apply it as it is now.
     edited = {entry.id for entry in undone} if redoing else set()
     comparison = attrs.evolve(
         comparison,
@@ -157,7 +163,7 @@ def to_roll_back(
         changed=tuple(id for id in comparison.changed if id not in edited),
     )
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
-    return [_undoing(entry, files.get(entry.id), redoing=redoing) for entry in reversed(undone)]
+    return [_undoing(entry, files.get(entry.id), redoing=redoing) for entry in undone]
 
 
 def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from dao import _version
@@ -113,6 +113,14 @@ class Writer:
         self._backend.mark_one(Marked(migration.id), log=False, when=moment)
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._write(migration, moment.isoformat(), "applied", duration_ms)
+
+    def mark(
+        self, migration: Migration, files: Sequence[Migration], *, operation: str, detail: str | None = None
+    ) -> None:
+        """Note that a migration is applied, at its place in the folder: a rollback is not to begin with it."""
+        later = {one.id for one in files[files.index(migration) + 1 :]}
+        before = min((entry.applied_at for entry in self.before.entries if entry.id in later), default=None)
+        self.applied(migration, duration_ms=None, operation=operation, before=before, detail=detail)
 
     def not_applied(
         self, id: str, *, duration_ms: int | None = None, operation: str = "rollback", detail: str | None = None
