@@ -25,7 +25,6 @@ __all__ = [
     "is_unicode",
     "json_object",
     "members",
-    "moment_or_none",
     "name_in_errors",
     "natural",
     "not_blank",
@@ -113,11 +112,6 @@ def json_object(value: Mapping[str, Any], name: str = "value") -> dict[str, Any]
         raise TypeError(f"{name}: must be a dict, got {value!r}")
     plain: dict[str, Any] = codec.plain_json(value, name)
     return plain
-
-
-def moment_or_none(value: datetime | None) -> datetime | None:
-    """Return the moment in UTC, to the millisecond."""
-    return None if value is None else codec.millisecond(value)
 
 
 def name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:

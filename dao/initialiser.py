@@ -39,7 +39,6 @@ _SCOPE: dict[str, Any] = {
     "is_unicode": fields.is_unicode,
     "isascii": str.isascii,
     "json_text": codec.plain_json_text,
-    "millisecond": codec.millisecond,
     "new_id": codec.new_id,
     "now_to_text": codec.now_to_text,
     "time_to_text": codec.time_to_text,
@@ -64,7 +63,7 @@ def initialiser(record: type, twin: type, later: Collection[str]) -> Callable[..
             step = f"json_text({name}, {name!r})"
             check = f"isinstance({name}, dict)" if str(field.type).startswith("dict") else None
         elif field.metadata.get("column") == "time":
-            step = f"time_to_text(millisecond({name}))"
+            step = f"time_to_text({name})"
         else:
             step = f"{name}_members[{name}]"
             scope[f"{name}_members"] = fields.members(field)

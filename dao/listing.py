@@ -229,8 +229,8 @@ def bounds(since: datetime | None, until: datetime | None) -> tuple[str, str]:
         ValueError: A time is naive.
     """
     return (
-        _BEGINNING if since is None else codec.time_to_text(codec.millisecond(since)),
-        _END if until is None else codec.time_to_text(codec.millisecond(until)),
+        _BEGINNING if since is None else codec.time_to_text(since),
+        _END if until is None else codec.time_to_text(until),
     )
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 import attrs
+from attrs.converters import optional
 
 from dao import codec, fields
 from dao.fields import MAX_INTEGER
@@ -96,8 +97,10 @@ class Task(Stored):
     error: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
     created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
     updated_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
-    started_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
-    completed_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
+    started_at: datetime | None = attrs.field(default=None, converter=optional(codec.millisecond), metadata=fields.TIME)
+    completed_at: datetime | None = attrs.field(
+        default=None, converter=optional(codec.millisecond), metadata=fields.TIME
+    )
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -167,8 +170,10 @@ class ToolExecution(_Timed):
     duration_ms: int | None = attrs.field(default=None, validator=attrs.validators.optional(fields.natural))
     created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
     updated_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
-    started_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
-    completed_at: datetime | None = attrs.field(default=None, converter=fields.moment_or_none, metadata=fields.TIME)
+    started_at: datetime | None = attrs.field(default=None, converter=optional(codec.millisecond), metadata=fields.TIME)
+    completed_at: datetime | None = attrs.field(
+        default=None, converter=optional(codec.millisecond), metadata=fields.TIME
+    )
 
     def __attrs_post_init__(self) -> None:
         if (self.status in FINISHED) != (self.completed_at is not None):

@@ -84,7 +84,7 @@ def heartbeat(connection: Connection, id: str, *, now: datetime | None = None) -
     Raises:
         NotFound: No open session has this id. It may have been closed as stale: let the client open another.
     """
-    moment = codec.moment_to_text(now)
+    moment = codec.now_to_text(now)
     if not execute(connection, _HEARTBEAT, (moment, id)):
         raise NotFound(f"sessions: no open session has the id {id!r}; open a new one", table="sessions", key=id)
 
@@ -173,7 +173,7 @@ def count_active(connection: Connection, *, client_id: str | None = None) -> int
 def _cutoff(older_than: timedelta, now: datetime | None) -> str:
     moment = codec.now() if now is None else codec.millisecond(now)
     try:
-        return codec.time_to_text(codec.millisecond(moment - older_than))
+        return codec.time_to_text(moment - older_than)
     except OverflowError:
         # before year 1: no session is as old as that
         return ""

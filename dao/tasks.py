@@ -126,7 +126,7 @@ def set_status(
     sql, parameters = _SET_PENDING, [text, error, id]
     if text != "pending":
         sql = _SET_RUNNING if text == "running" else _SET_FINISHED
-        parameters.insert(1, codec.moment_to_text(now))
+        parameters.insert(1, codec.now_to_text(now))
     return change(connection, TASKS, sql, parameters, (id,))
 
 

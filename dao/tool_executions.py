@@ -309,7 +309,7 @@ def delete_before(connection: Connection, moment: datetime, *, batch: int = 1000
         DatabaseBusy: Another connection kept it before any was deleted.
         ValueError: The moment is naive, or `batch` is no whole number from 1.
     """
-    before = codec.time_to_text(codec.millisecond(moment))
+    before = codec.time_to_text(moment)
     return sum(1 for _ in in_batches(connection, _DELETE_BEFORE, (before,), batch))
 
 
@@ -336,7 +336,7 @@ def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | N
     """Return when a call that ends now has ended, as text, and after how many milliseconds."""
     begun: float | None = getattr(execution, "_monotonic", None) if now is None else None
     if begun is not None:
-        return codec.moment_to_text(None), max(0, round((time.monotonic() - begun) * 1000))
+        return codec.now_to_text(), max(0, round((time.monotonic() - begun) * 1000))
     moment = codec.now() if now is None else codec.millisecond(now)
     duration = None
     if execution.started_at is not None:
