@@ -1,7 +1,4 @@
-"""Proves migrations: up, down and up again must give the same schema and the same rows each time. Nothing real is touched.
-
-Each script runs in a copy of its own, so that what was before it is still there to compare with.
-"""
+"""Verifies migrations: up, down and up again must give the same schema and the same rows. Only copies are changed."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import attrs
 
 from dao.engine import Connection, transaction
 from dao.errors import CheckFailed, Error, MigrationFailed
-from dao.migrate.copies.working_copy import SMALL, WorkingCopies, WorkingCopy
+from dao.migrate.copies.working_copy import SMALL, WorkingCopies
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
@@ -31,18 +28,18 @@ from dao.migrate.verification.round_trip import Difference, Law, State, TripFail
 
 __all__ = ["Stage", "Verification", "verify"]
 
-#: What a migration was tried on: an empty database, one whose tables hold generated rows, a copy of a real one.
+#: Where a migration was tried: on an empty database, on one whose tables hold generated rows, on a copy of a real one.
 Stage = Literal["empty", "generated rows", "copy"]
 
 
 @attrs.frozen(kw_only=True)
 class Verification:
-    """What came of one migration on one stage.
+    """The result of one migration on one stage.
 
-    `problems` are what is wrong, each a text that may have several lines; `warnings` what is worth knowing, though it may
-    be meant: that it is irreversible, that its rollback refuses rows that were written since or leaves a `user_version`.
-    `losses` are the data that its scripts lose: what the rollback drops because the migration made it, and what is
-    declared. `unfilled` are the tables that no rows could be generated for, with the reason.
+    `problems` are texts, of one line or several. `warnings` may be meant: the migration is irreversible, its rollback
+    refuses rows that were written since, or leaves a `user_version`. `losses` are the data that its scripts lose: those
+    that are declared, and those that the rollback drops because the migration made them. `unfilled` are the tables
+    for which no rows could be generated, with the reason. `seconds` is how long it took.
     """
 
     id: str
@@ -63,13 +60,14 @@ class Verification:
 def verify(
     migrations: Source = None, *, database: Target | None = None, rows: int = 3, memory_limit: int = SMALL
 ) -> list[Verification]:
-    """Run every migration up, down and up again, and return what came of each, in order.
+    """Run every migration up, down and up again, and return the results in order. Only reads the database.
 
-    Each on an empty database, then on one whose tables hold `rows` generated rows each; then, if a `database` is named, on a
-    copy of it: the pending ones forwards from what it is, the applied ones backwards. After the rollback, schema and rows
-    must be what they were before; after the second time, what they were after the first. Foreign keys and integrity are
-    checked after every script, as in a run. Time stands still meanwhile, and chance repeats itself. Only reads the database.
-    Its copies are in memory, beyond `memory_limit` bytes (64 MiB) each in files of the temporary folder, which go at the end.
+    It is tried on an empty database, then on one whose tables hold `rows` generated rows each. If a `database` is
+    named, the pending migrations are tried on a copy of it, forwards, and then the applied ones, backwards. After the
+    rollback, schema and rows must be what they were before; after the second time, what they were after the first.
+    Foreign keys and integrity are checked after every script, as in a run. Meanwhile time stands still, and chance
+    repeats itself. Copies are in memory; those of more than `memory_limit` bytes (64 MiB) are in files of the
+    temporary folder, which go at the end.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -79,14 +77,14 @@ def verify(
     """
     files = loaded(migrations)
     with WorkingCopies() as copies:
-        found = list(_on_made_databases(copies, files, rows))
+        found = list(_forwards(copies, State.of(copies.copy(), stays=True), files, "empty", rows=rows))
     if database is not None:
         with WorkingCopies(limit=memory_limit) as copies, opened(existing(database), read_only=True) as source:
             state = ledger.read(source)
             pending = [step.migration for step in to_apply(files, state)]
-            original = State.of(copies.copy(source), stays=True)
-            found += _forwards(copies, original, pending)
             by_id = {migration.id: migration for migration in files}
+            original = State.of(copies.copy(source), stays=True)
+            found += _forwards(copies, original, pending, "copy")
             found += _backwards(copies, original, [by_id[id] for id in reversed(state.ids)])
     return found
 
@@ -94,45 +92,37 @@ def verify(
 # ---------------------------------------------------------------- stages
 
 
-def _on_made_databases(copies: WorkingCopies, files: Sequence[Migration], rows: int) -> Iterator[Verification]:
-    here = State.of(copies.copy(), stays=True)
-    for place, migration in enumerate(files):
-        trial = _Trial(copies, migration, "empty")
+def _forwards(
+    copies: WorkingCopies, begin: State, migrations: Sequence[Migration], stage: Stage, *, rows: int = 0
+) -> Iterator[Verification]:
+    """Try migrations one after the other; with `rows`, also with so many generated rows in each table."""
+    here = begin
+    for place, migration in enumerate(migrations):
+        trial = _Trial(copies, migration, stage)
         after = trial.there_and_back(here)
         yield trial.end()
         if after is None:
-            yield from _not_reached(files[place + 1 :], migration, "empty")
-            return
-        trial = _Trial(copies, migration, "generated rows")
-        trial.on_generated_rows(here, rows)
-        yield trial.end()
-        copies.keep(after.connection)
-        here = after
-
-
-def _forwards(copies: WorkingCopies, original: State, pending: Sequence[Migration]) -> Iterator[Verification]:
-    here = original
-    for place, migration in enumerate(pending):
-        trial = _Trial(copies, migration, "copy")
-        after = trial.there_and_back(here)
-        yield trial.end()
-        if after is None:
-            yield from _not_reached(pending[place + 1 :], migration, "copy")
+            yield from _not_reached(migrations[place + 1 :], migration, stage)
             break
-        copies.keep(original.connection, after.connection)
+        if rows:
+            trial = _Trial(copies, migration, "generated rows")
+            trial.on_generated_rows(here, rows)
+            yield trial.end()
+        copies.keep(begin.connection, after.connection)
         here = after
-    copies.keep(original.connection)
+    copies.keep(begin.connection)
 
 
-def _backwards(copies: WorkingCopies, original: State, applied: Sequence[Migration]) -> Iterator[Verification]:
-    here = original
-    for place, migration in enumerate(applied):
+def _backwards(copies: WorkingCopies, begin: State, migrations: Sequence[Migration]) -> Iterator[Verification]:
+    """Try migrations from the last to the first, as far as they can be undone."""
+    here = begin
+    for place, migration in enumerate(migrations):
         trial = _Trial(copies, migration, "copy")
         before = trial.back_and_there(here)
         yield trial.end()
         if before is None:
             if trial.problems:
-                yield from _not_reached(applied[place + 1 :], migration, "copy")
+                yield from _not_reached(migrations[place + 1 :], migration, "copy")
             return
         copies.keep(before.connection)
         here = before
@@ -148,31 +138,26 @@ def _not_reached(migrations: Sequence[Migration], failed: Migration, stage: Stag
 
 
 class _Trial:
-    """One migration on one stage: finds what is wrong with it, and how long that took.
-
-    Each script runs in a copy of its own, so that what was before it is still there to compare with.
-    """
+    """One migration on one stage. Each script runs in a copy of its own, and what was before it stays for comparison."""
 
     def __init__(self, copies: WorkingCopies, migration: Migration, stage: Stage) -> None:
-        self.copies = copies
-        self.migration = migration
+        self.copies, self.migration, self.stage = copies, migration, stage
         self.problems: list[TripFailure] = []
         self.warnings: list[str] = []
         self.losses: list[str] = []
         self.unfilled: dict[str, str] = {}
-        self._stage: Stage = stage
         self._law = Law()
-        #: What there was at the beginning, and after each script.
+        #: The database at the beginning, and after each script.
         self._states: list[State] = []
-        #: Whether it began with the rollback: then what was before the migration is not known.
+        #: Whether it begins with the rollback: then the database of before the migration is not known.
         self._backwards = False
         self._begun = time.perf_counter()
 
     def end(self) -> Verification:
-        """Return what was found."""
+        """Return what was found, each thing once."""
         return Verification(
             id=self.migration.id,
-            stage=self._stage,
+            stage=self.stage,
             problems=tuple(dict.fromkeys(map(str, self.problems))),
             warnings=tuple(dict.fromkeys(self.warnings)),
             losses=tuple(dict.fromkeys(self.losses)),
@@ -182,7 +167,7 @@ class _Trial:
         )
 
     def there_and_back(self, before: State) -> State | None:
-        """Apply, roll back and apply again; return what there is after the first of these, None if that fails."""
+        """Apply, roll back and apply again; return the database after the first of these, None if that fails."""
         self._states = [before]
         after = self._run(Step(migration=self.migration, direction="apply"))
         if after is not None:
@@ -190,12 +175,12 @@ class _Trial:
         return after
 
     def back_and_there(self, after: State) -> State | None:
-        """Roll back and apply again; return what there is after the first of these, None if one fails."""
+        """Roll back and apply again; return the database after the first of these, None if one fails."""
         self._states, self._backwards = [after], True
         return self._states[1] if self._down_and_up([None, after]) else None
 
     def on_generated_rows(self, before: State, rows: int) -> None:
-        """Apply, roll back and apply again with so many rows in each table; then roll back when rows were written since."""
+        """Do all that with so many rows in each table; then roll back with rows that were written since."""
         filled = self.copies.copy(before.connection)
         self.unfilled = fill(filled, rows=rows).unfilled
         after = self.there_and_back(State.of(filled, stays=True))
@@ -203,11 +188,11 @@ class _Trial:
             return
         written = self.copies.copy(after.connection)
         self.unfilled |= fill(written, rows=rows, seed=1).unfilled
-        step = Step(migration=self.migration, direction="rollback")
         written.seed()
+        step = Step(migration=self.migration, direction="rollback")
         try:
-            # what is in the new tables and columns goes with them
-            self._note_losses(step, self._lost(written, step, is_end=True), filled)
+            # new tables and columns take with them what is in them
+            self._note_losses(step, self._run_script(written, step, is_end=True), filled)
         except Error as error:
             self.warnings.append(f"the rollback refuses rows that were written since: {error}")
 
@@ -222,26 +207,25 @@ class _Trial:
     # ------------------------------------------------------------ scripts
 
     def _run(self, step: Step) -> State | None:
-        """Run a script in a copy of what there is after the one before it; return what there is then, None if it fails."""
-        source = self._states[-1].connection
-        copy = self.copies.copy(source)
+        """Run a script in a copy of the latest database; return what it makes of that, None if it fails."""
+        copy = self.copies.copy(self._states[-1].connection)
         try:
-            losses = self._lost(copy, step)
+            losses = self._run_script(copy, step)
         except Error as error:
             again = " after the rollback" if step.direction == "apply" and len(self._states) > 1 else ""
             self._fails(step, f"{step.direction}{again} fails: {error}")
             return None
         before = None if self._backwards else self._states[0].connection
-        # without a database of before, what the rollback leaves tells what there was
+        # where the database of before is not known, the rollback leaves one like it
         self._note_losses(step, losses, before or copy)
         self._states.append(State.of(copy, stays=True))
         return self._states[-1]
 
-    def _lost(self, connection: WorkingCopy, step: Step, *, is_end: bool = False) -> tuple[Loss, ...]:
-        """Run a script as a run does, with its checks; return what it lost. What does not hold after it is a problem.
+    def _run_script(self, connection: Connection, step: Step, *, is_end: bool = False) -> tuple[Loss, ...]:
+        """Run a script with the checks of a run, and return what it lost. A check that fails is a problem.
 
         Raises:
-            Error: It fails; what does not hold at the `is_end` of a run, too.
+            Error: The script fails; or a check does, at the `is_end` of a run.
         """
         script = step.script
         before = Before.of(connection, integrity_problems(connection))
@@ -262,23 +246,23 @@ class _Trial:
         return tuple(loss for _, loss in guard.losses())
 
     def _note_losses(self, step: Step, losses: Sequence[Loss], before: Connection) -> None:
-        """Note what a script lost, and hold it against what its file declares and what the migration made."""
+        """Note the losses of a script: each must be declared in it, or be of something that the migration made."""
         script = step.script
         there = column_names(before) if losses else set()
         for loss in losses:
             is_declared = loss.is_declared(script.allows)
-            made = step.direction == "rollback" and (fold(loss.table), fold(loss.column or "")) not in there
-            if not is_declared and not made:
+            is_made = step.direction == "rollback" and (fold(loss.table), fold(loss.column or "")) not in there
+            if not is_declared and not is_made:
                 name = script.path.name if script.path else step.id
                 mend = f"Mend it, or write `{loss.declaration}` at the top of {name}"
                 self._fails(step, f"{step.direction} loses data without saying so: {loss}", mend)
                 continue
             self.losses.append(f"{step.direction}: {loss}")
-            # what the migration made is there again with what it put in; what was written since is not
+            # the migration makes again what it made, but not what was written to it since
             if is_declared or self._backwards:
                 self._law.excuse([loss])
 
-    # ------------------------------------------------------------ what is wrong
+    # ------------------------------------------------------------ problems
 
     def _fails(self, step: Step, message: str, *differences: str) -> None:
         self.problems.append(TripFailure(step.id, step.direction, message, differences))
