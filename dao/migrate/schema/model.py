@@ -59,6 +59,8 @@ def differences(expected: Schema, actual: Schema) -> list[Difference]:
 
     The indexes and triggers of a table that is missing or unexpected are not named beside it.
     """
+    if expected is actual:
+        return []
     found: list[Difference] = []
     for key in sorted(expected.objects.keys() | actual.objects.keys(), key=lambda key: (_ORDER.index(key[0]), key[1])):
         one, other = expected.objects.get(key), actual.objects.get(key)

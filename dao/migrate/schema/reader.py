@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 from dao.engine import Connection
 from dao.migrate.schema.catalog import (
     Column,
+    Definition,
     ForeignKey,
     Index,
     Table,
@@ -25,17 +27,27 @@ __all__ = ["read"]
 
 # names that no table or column has to have
 _ALWAYS = frozenset({"new", "old", "excluded", "main", "temp", "rowid", "oid", "_rowid_"})
+#: The schemas that somebody holds, by their definitions: a trial of migrations comes back to the same ones.
+_in_use: weakref.WeakValueDictionary[frozenset[Definition], Schema] = weakref.WeakValueDictionary()
 
 
 def read(connection: Connection) -> Schema:
     """Return the structure of the main database, without the ledger, SQLite's own tables and shadow tables. Reads only."""
+    everything = definitions(connection)
+    key = frozenset(everything)
+    found = _in_use.get(key)
+    if found is None:
+        found = _in_use[key] = _read(connection, everything)
+    return found
+
+
+def _read(connection: Connection, everything: Sequence[Definition]) -> Schema:
     there = {table.name: table for table in tables(connection)}
     of_tables = {name: columns(connection, name) for name, table in there.items() if table.kind == "table"}
-    all_of_it = definitions(connection)
-    known = _ALWAYS | {fold(item.name) for item in all_of_it}
+    known = _ALWAYS | {fold(item.name) for item in everything}
     known |= {fold(column.name) for own in of_tables.values() for column in own}
     found: dict[tuple[str, str], Object] = {}
-    for item in all_of_it:
+    for item in everything:
         type, name, table = item.type, item.name, item.table
         if item.sql is None or item.is_internal or (table in there and there[table].kind == "shadow"):
             continue
