@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import attrs
@@ -10,10 +11,10 @@ import attrs
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.database import Target, exists, name_of, opened
-from dao.migrate.ledger import drift
-from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger.entries import Ledger, in_utc
+from dao.migrate.ledger.drift import differences
+from dao.migrate.ledger.entries import Ledger, in_utc, read
 from dao.migrate.ledger.plan import compare, refuse
+from dao.migrate.schema.usable import broken
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.statements import has_statement
@@ -69,67 +70,64 @@ def status(target: Target, migrations: Source = None) -> Status:
         MigrationFileError: A file is not what it should be.
         OperationalError: The database cannot be read.
     """
-    from dao.migrate.schema.usable import broken  # noqa: PLC0415 - `assert_current`, at every start of a program, has no use for it
-
     files = {migration.id: migration for migration in loaded(migrations)}
-    state, found, unusable = Ledger(), list[str](), list[str]()
-    if exists(target):
-        with opened(target, read_only=True) as connection:
-            state = ledger.read(connection)
-            # in the middle of a script nobody knows what the schema should be
-            found = [] if state.unfinished else _drift(connection, list(files.values()), state)
-            unusable = [str(one) for one in broken(connection)]
+    with _read(target) as (connection, state):
+        drifted = _drift(connection, list(files.values()), state)
+        unusable = [] if connection is None else [str(one) for one in broken(connection)]
     comparison = compare(list(files.values()), state)
     rows = []
     for entry in state.entries:
         file = files.get(entry.id)
-        reversible = has_statement(entry.rollback_text or "") if file is None else file.reversible
-        where: State = (
-            "unfinished"
-            if entry.id in comparison.unfinished
-            else "missing"
-            if file is None
-            else "changed"
-            if entry.id in comparison.changed
-            else "applied"
-        )
+        where: State = "applied" if file else "missing"
+        if entry.id in comparison.unfinished:
+            where = "unfinished"
+        elif entry.id in comparison.changed:
+            where = "changed"
         rows.append(
             MigrationStatus(
                 id=entry.id,
                 state=where,
-                reversible=reversible,
+                reversible=file.reversible if file else has_statement(entry.rollback_text or ""),
                 renamed=comparison.renamed.get(entry.id),
                 applied_at=in_utc(entry.applied_at),
                 duration_ms=entry.duration_ms,
             )
         )
+    # one that was begun, and not applied, may have lost its file
+    lost = [id for id in comparison.unfinished if id not in files and id not in state.ids]
     rows += [
         MigrationStatus(
             id=id,
             state="unfinished" if id in comparison.unfinished else "pending",
-            reversible=files[id].reversible,
+            reversible=id in files and files[id].reversible,
             out_of_order=id in comparison.out_of_order,
         )
-        for id in comparison.pending
-    ]
-    listed = {row.id for row in rows}
-    rows += [
-        # begun, not applied, and its file has gone
-        MigrationStatus(id=id, state="unfinished", reversible=False)
-        for id in comparison.unfinished
-        if id not in listed
+        for id in (*comparison.pending, *lost)
     ]
     return Status(
         database=name_of(target),
         exists=exists(target),
         migrations=tuple(rows),
-        drift=tuple(found),
+        drift=tuple(drifted),
         broken=tuple(unusable),
     )
 
 
-def _drift(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[str]:
-    return [str(difference) for difference in drift.differences(connection, migrations, state)]
+@contextlib.contextmanager
+def _read(target: Target) -> Iterator[tuple[Connection | None, Ledger]]:
+    """Lend a connection to a database, None if it does not exist, with its ledger, then empty."""
+    if not exists(target):
+        yield None, Ledger(database=name_of(target))
+        return
+    with opened(target, read_only=True) as connection:
+        yield connection, read(connection)
+
+
+def _drift(connection: Connection | None, migrations: Sequence[Migration], state: Ledger) -> list[str]:
+    # in the middle of a script nobody knows what the schema should be
+    if connection is None or state.unfinished:
+        return []
+    return [str(difference) for difference in differences(connection, migrations, state)]
 
 
 def assert_current(target: Target, migrations: Source = None) -> None:
@@ -141,11 +139,8 @@ def assert_current(target: Target, migrations: Source = None) -> None:
         LedgerMismatch: The files of applied migrations have changed, or the schema is not what they make.
     """
     files = loaded(migrations)
-    state, drifted = Ledger(), list[str]()
-    if exists(target):
-        with opened(target, read_only=True) as connection:
-            state = ledger.read(connection)
-            drifted = [] if state.unfinished else _drift(connection, files, state)
+    with _read(target) as (connection, state):
+        drifted = _drift(connection, files, state)
     comparison = compare(files, state)
     name = name_of(target)
     if comparison.missing and comparison.renamed.keys() >= set(comparison.missing):

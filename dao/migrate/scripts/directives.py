@@ -9,19 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import attrs
 
-from dao.errors import MigrationFileError
+from dao.migrate.scripts.files import refuse
 from dao.migrate.scripts.ids import normal
 
 __all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "name_in_list", "read"]
 
 _LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
 _DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
-# not compiled here: most folders need neither this nor the list below
-_GOOSE = r"(?mi)^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$"
+_GOOSE = re.compile(r"^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _SQLX = "-- no-transaction"
 _QUOTED = r'"(?:[^"]|"")*+"'
 _IN_LIST = rf'(?:{_QUOTED}|[^",])+'
@@ -85,25 +83,19 @@ class Allowance:
 NOTHING_ALLOWED = Allowance()
 
 
-class Directives(NamedTuple):
+@attrs.frozen(kw_only=True)
+class Directives:
     """What a script says: `lines` has the line of the first directive of each name that stands there.
 
     `transactional` is of this script; `pair_transactional` of its pair as a whole, whichever of the two says it.
     """
 
-    # a tuple, as nobody keeps them: each attrs class costs every command a millisecond
     depends: tuple[str, ...]
     transactional: bool
     pair_transactional: bool
     foreign_keys: bool
     allows: Allowance
     lines: Mapping[str, int]
-
-
-# of a script that says nothing, as most do
-_NONE = Directives(
-    depends=(), transactional=True, pair_transactional=True, foreign_keys=False, allows=NOTHING_ALLOWED, lines={}
-)
 
 
 def read(text: str, path: Path) -> Directives:
@@ -118,37 +110,35 @@ def read(text: str, path: Path) -> Directives:
         comment = line.lstrip()
         if comment and not comment.startswith("--"):
             break
-        if ":" not in comment:
-            continue
         if match := _LINE.match(line):
             found.setdefault(match[1], []).append((number, match[2].strip()))
         elif _DBMATE.match(line):
             alone = True
-    if not (found or alone or text.startswith(ALONE) or "+goose" in text):
-        return _NONE
-    allows = NOTHING_ALLOWED
-    for number, value in found.get("allows", []):
-        allows |= _allowance(value, path, number)
+    lines = {name: rows[0][0] for name, rows in found.items()}
     together = _one_of(found, "transactional", {"true": True, "false": False}, path)
     # goose takes it from anywhere in its file
-    together = together and not text.startswith(ALONE) and not ("+goose" in text and re.search(_GOOSE, text))
-    directives = Directives(
-        depends=tuple(dict.fromkeys(id for _, value in found.get("depends", []) for id in normal(value).split())),
-        transactional=together and not alone,
-        pair_transactional=together,
-        foreign_keys=_one_of(found, "foreign_keys", {"off": False, "on": True}, path),
-        allows=allows,
-        lines={name: rows[0][0] for name, rows in found.items()},
-    )
-    if directives.foreign_keys and not directives.transactional:
-        number = directives.lines["foreign_keys"]
-        raise MigrationFileError(
-            f"{path}:{number}: `-- foreign_keys: on` goes with a transaction; outside of one a script sets "
-            "PRAGMA foreign_keys itself",
-            path=path,
-            line=number,
+    together = together and not text.startswith(ALONE) and not ("+goose" in text and _GOOSE.search(text))
+    transactional = together and not alone
+    foreign_keys = _one_of(found, "foreign_keys", {"off": False, "on": True}, path)
+    if foreign_keys and not transactional:
+        reason = (
+            "`-- foreign_keys: on` goes with a transaction; outside of one a script sets PRAGMA foreign_keys itself"
         )
-    return directives
+        refuse(path, reason, lines["foreign_keys"])
+    allows = NOTHING_ALLOWED
+    for number, value in found.get("allows", ()):
+        allowance = _allowance(value)
+        if allowance is None:
+            refuse(path, f"`-- allows: {value}` must be {_FORMS}", number)
+        allows |= allowance
+    return Directives(
+        depends=tuple(dict.fromkeys(id for _, value in found.get("depends", ()) for id in normal(value).split())),
+        transactional=transactional,
+        pair_transactional=together,
+        foreign_keys=foreign_keys,
+        allows=allows,
+        lines=lines,
+    )
 
 
 def name_in_list(table: str, column: str | None = None) -> str:
@@ -166,20 +156,16 @@ def _one_of(found: Mapping[str, list[tuple[int, str]]], name: str, values: Mappi
     """Return the value of a directive that may stand there once; the first of the values if it does not."""
     rows = found.get(name, [])
     if len(rows) > 1:
-        line = rows[1][0]
-        raise MigrationFileError(f"{path}:{line}: `-- {name}:` stands here twice", path=path, line=line)
-    for number, value in rows:
+        refuse(path, f"`-- {name}:` stands here twice", rows[1][0])
+    for line, value in rows:
         if value.lower() not in values:
-            raise MigrationFileError(
-                f"{path}:{number}: `-- {name}: {value}` must be {' or '.join(sorted(values, reverse=True))}",
-                path=path,
-                line=number,
-            )
+            refuse(path, f"`-- {name}: {value}` must be {' or '.join(sorted(values, reverse=True))}", line)
         return values[value.lower()]
     return next(iter(values.values()))
 
 
-def _allowance(value: str, path: Path, line: int) -> Allowance:
+def _allowance(value: str) -> Allowance | None:
+    """Return what an `-- allows:` allows; None if it means nothing."""
     what, _, rest = value.lower().partition(" ")
     if what == "data-loss" and (rows := _names(rest)):
         return Allowance(rows=rows)
@@ -190,7 +176,7 @@ def _allowance(value: str, path: Path, line: int) -> Allowance:
             return Allowance(any_table=not names, tables=names)
         if kind == "column" and all("." in name for name in names):
             return Allowance(any_column=not names, columns=names)
-    raise MigrationFileError(f"{path}:{line}: `-- allows: {value}` must be {_FORMS}", path=path, line=line)
+    return None
 
 
 def _names(text: str) -> frozenset[str]:

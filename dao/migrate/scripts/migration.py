@@ -7,8 +7,8 @@ from pathlib import Path
 
 import attrs
 
-from dao.errors import MigrationFileError
 from dao.migrate.scripts import directives
+from dao.migrate.scripts.files import refuse
 from dao.migrate.scripts.statements import has_statement
 
 __all__ = ["Migration", "Script", "from_texts"]
@@ -75,12 +75,10 @@ def from_texts(
     down = directives.read(rollback_text or "", rollback_path or file)
     for name in ("transactional", "depends"):
         if rollback_path is not None and name in down.lines:
-            line = down.lines[name]
-            raise MigrationFileError(
-                f"{rollback_path}:{line}: `-- {name}:` has no effect in a rollback script; write it into {file.name}, from "
-                "where it applies to both",
-                path=rollback_path,
-                line=line,
+            refuse(
+                rollback_path,
+                f"`-- {name}:` has no effect in a rollback script; write it into {file.name}, from where it applies to both",
+                down.lines[name],
             )
     together = up.pair_transactional and down.pair_transactional
 
