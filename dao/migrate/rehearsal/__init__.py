@@ -1,4 +1,4 @@
-"""Rehearses migrations: runs what is pending on a copy of the database, through the real runner, and tells what it did."""
+"""Rehearses migrations: the real runner applies the pending ones to a copy of the database, and tells what they do."""
 
 from __future__ import annotations
 

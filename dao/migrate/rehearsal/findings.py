@@ -1,4 +1,4 @@
-"""What a rehearsal finds, as values: for each migration, and for the run as a whole. All of it can be written as JSON."""
+"""The findings of a rehearsal, of each migration and of the run as a whole. All of them can be written as JSON."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class RowChange:
 class Gone:
     """So many rows of a table that are not there any more, and the keys of the first of them, by column.
 
-    A key is the primary key, else the rowid; of a table that has neither and was made again, it is the whole row. There is
-    none if the columns of the key have changed. A blob is written as x'…'.
+    A key is the primary key, else the rowid, else the whole row if the table was made again. There are none if the
+    columns of the key have changed. A blob is written as x'…'.
     """
 
     table: str
@@ -72,18 +72,22 @@ def readable_key(key: dict[str, Any]) -> str:
 
 @attrs.frozen(kw_only=True)
 class Rehearsed:
-    """What one migration did to the copy.
+    """The effect of one migration on the copy.
 
-    `failure` is why it would fail, and nothing of it is then in the copy. `seconds` and `statements` are of its script.
-    `rebuilt` are the tables that it dropped and made again; `lost` the indexes, triggers, views, constraints and options
-    (STRICT) that were there before a rebuild and are not after it; `misplaced` the values that it brought into another column
-    or type, judged by the first rows, and the AUTOINCREMENT numbers that it set back.
-    `rows` are the tables whose number of rows changed, or that were made, dropped or renamed; `gone` the rows that are
-    missing, by key, from tables that are still there and have fewer, whether a DELETE of the script named them or not. `losses` are the data that it
-    loses, `undeclared` those of them for which `dao migrate` would refuse it. `cascades` are the rows that it would take
-    beyond that if foreign keys were enforced, as they are in other tools; `enforced_failure` says why it would fail then.
-    `violations` are foreign keys that it leaves broken. `bytes_before`, `bytes_after` and `free_after` (what is unused of
-    these) are the size of the file. `lock_seconds` is how long it would hold the write lock in a transaction of its own.
+    `failure` is why it would fail; then nothing of it is in the copy. `seconds` and `statements` are of its script, and
+    `lock_seconds` is how long it would hold the write lock in a transaction of its own.
+
+    `rebuilt` are the tables that it dropped and made again. `lost` are the indexes, triggers, views, constraints and
+    options (STRICT) that a rebuild has left out. `misplaced` are the values that it brought into another column or
+    type, judged by the first rows, and the AUTOINCREMENT numbers that it set back.
+
+    `rows` are the tables whose number of rows changed, or that were made, dropped or renamed. `gone` are the rows that
+    are missing from tables that are still there and have fewer, whether or not a DELETE of the script named them.
+    `losses` are the data that it loses, and `undeclared` those of them for which `dao migrate` would refuse it.
+    `cascades` are the rows that it would take beyond that if foreign keys were enforced, as they are in other tools;
+    `enforced_failure` is why it would fail then. `violations` are the foreign keys that it leaves broken, and the
+    objects that no longer work. `bytes_before` and `bytes_after` are the size of the file, and `free_after` is how much
+    of that is unused.
     """
 
     id: str
@@ -133,11 +137,12 @@ class RoundTrip:
 
 @attrs.frozen(kw_only=True)
 class Rehearsal:
-    """What came of the pending migrations on a copy of the database.
+    """The findings of the pending migrations on a copy of the database.
 
-    `migrations` are those that were tried, in order; `not_reached` those after one that failed. `in_memory`: where the copy
-    was; `bytes` is its size, and `copy_seconds` how long it took to make. `lock_seconds` is the longest time for which `dao
-    migrate` would hold the write lock, measured on the copy: a slower disk takes longer. The snapshot that is taken before, under the same lock, is not in it.
+    `migrations` are those that were tried, in order, and `not_reached` the ids of those after one that failed. `bytes`
+    is the size of the copy, `in_memory` whether it was there, and `copy_seconds` how long it took to make.
+    `lock_seconds` is the longest time for which `dao migrate` would hold the write lock, measured on the copy: a slower
+    disk takes longer. The snapshot that is taken under the same lock is not in it.
     """
 
     database: str
@@ -157,6 +162,6 @@ class Rehearsal:
 
     @property
     def ok(self) -> bool:
-        """Whether `dao migrate` would apply them all, and the round trip, if there was one, came back to where it began."""
+        """Whether `dao migrate` would apply them all, and the round trip, if there was one, came back."""
         came_back = self.round_trip is None or self.round_trip.ok
         return came_back and all(migration.ok for migration in self.migrations)

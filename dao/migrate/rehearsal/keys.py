@@ -57,7 +57,7 @@ class Keys:
 
 @contextlib.contextmanager
 def kept_keys(connection: Connection, tables: Iterable[str]) -> Iterator[Keys]:
-    """Keep the keys of tables for the time of a block, in a database of their own on the connection: a rollback leaves them alone.
+    """Keep the keys of tables for the time of a block, in a database of their own that no rollback changes.
 
     No transaction is open when it begins or ends.
     """

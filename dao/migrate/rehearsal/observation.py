@@ -1,4 +1,4 @@
-"""What a script has done to a database, found by looking at it before and after: tables, numbers of rows, what a rebuild lost."""
+"""The effect of a script on a database, found by a look before and after: tables, rows, and the losses of rebuilds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ __all__ = ["Effect", "Inventory", "Table", "inventory"]
 
 @attrs.frozen
 class Table:
-    """A table: its name, the number that it keeps when it is renamed, its rows, if these can be counted, and a few of them."""
+    """A table: its name, the number that it keeps when it is renamed, how many rows it has, and a few of them.
+
+    The number of rows is None if they cannot be counted.
+    """
 
     name: str
     number: int
@@ -32,7 +35,7 @@ class Table:
 
 @attrs.frozen
 class Inventory:
-    """What a database has at a moment: its tables by folded name, its schema, and how far AUTOINCREMENT has counted."""
+    """A database at a moment: its tables by folded name, its schema, and how far AUTOINCREMENT has counted."""
 
     tables: dict[str, Table]
     schema: Schema
@@ -68,7 +71,7 @@ def _rows(connection: Connection, name: str, *, virtual: bool) -> int | None:
 
 @attrs.frozen
 class Effect:
-    """What a script did, by what there was before and after it, and the tables that it `dropped`, by folded name.
+    """The effect of a script, by inventories before and after, and the folded names of the tables that it `dropped`.
 
     `by_number`: nothing but a rebuild gives a table a new number, as VACUUM does.
     """
@@ -123,7 +126,7 @@ class Effect:
         return sorted(found, key=lambda change: fold(change.table))
 
     def shrunk(self, losses: Iterable[Loss]) -> list[str]:
-        """Return the folded names of the tables that are still there but miss rows, by their number or by the losses."""
+        """Return the folded names of the tables that are still there but miss rows, by number or by the losses."""
         lost = {fold(loss.table) for loss in losses if loss.kind == "rows"}
         return sorted(name for name in self.now if name in lost or self.rows_before(name) > self.rows_now(name))
 
@@ -146,7 +149,7 @@ class Effect:
         return difference.kind == "missing" and of_rebuilt
 
     def misplaced(self) -> list[str]:
-        """Return what rebuilds did to values: which are in another column or of another type, which ids will be given again."""
+        """Say which values are in another column or of another type since a rebuild, and which ids are given again."""
         found: list[str] = []
         for key, name in self.rebuilt.items():
             found += misfits(name, self.before.tables[key].sample, self.after.tables[key].sample)

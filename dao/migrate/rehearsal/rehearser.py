@@ -1,4 +1,4 @@
-"""The rehearsal as a whole: what is pending, the copy, one trial after the other, the round trip."""
+"""The rehearsal as a whole: the pending migrations, the copy, one trial after the other, the round trip."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip
 from dao.migrate.rehearsal.observation import inventory
-from dao.migrate.rehearsal.trial import longest_hold, rehearse_step
+from dao.migrate.rehearsal.trial import Trial, longest_hold
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.runner import Part, parts, run
 from dao.migrate.schema.integrity import integrity_problems
@@ -53,16 +53,17 @@ def rehearse(
     memory_limit: int | None = None,
     report: Report | None = None,
 ) -> Rehearsal:
-    """Run the pending migrations on a copy of the database and return what they did there, one by one.
+    """Run the pending migrations on a copy of the database, and return what each did there.
 
-    The database is only read, in one read transaction, while others go on with it; if it does not exist, an empty one takes
-    its place. The copy is in memory or, beyond `memory_limit` bytes (1 GiB or a quarter of the machine's memory, whichever
-    is less), in a temporary file beside the database, which goes at the end. Every migration is a run of its own with all
-    checks, so that what precedes a failure is reported too. Data that it loses is reported, and does not stop it; that is
-    judged, as `apply` does, for those together that share a transaction there, and with the same `allow_loss` and `allow_broken`. Scripts that lose rows or drop tables run more than once, to find which rows. With `round_trip`, what was
-    applied is then undone and applied again. Meanwhile time stands still, and chance repeats itself.
+    The database is only read, in one read transaction, and others may write meanwhile; if it does not exist, an empty
+    one takes its place. The copy is in memory. One of more than `memory_limit` bytes (1 GiB, or a quarter of the
+    machine's memory if that is less) is in a temporary file beside the database, which goes at the end.
 
-    `report` is told what happens while it happens.
+    Every migration is a run of its own with all checks, so that those before a failure are reported too. A loss of data
+    is reported and stops nothing; as in `apply`, it is judged for those migrations together that share a transaction,
+    with the same `allow_loss` and `allow_broken`. A script that loses rows or drops tables runs more than once, to find
+    which rows. With `round_trip`, the migrations are then undone and applied again. Meanwhile time stands still, and
+    chance repeats itself. `report` is told of each event at once.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -74,27 +75,30 @@ def rehearse(
     """
     files = loaded(migrations)
     limit = default_limit() if memory_limit is None else memory_limit
-    tell: Report = report or (lambda _event: None)
+
+    def tell(event: Event) -> None:
+        if report is not None and not isinstance(event, Committed):  # to the copy
+            report(event)
+
     path = path_of(target)
     if path:
         remove_leftovers(path)
     found = Rehearsal(database=name_of(target), exists=exists(target))
-
-    def decide(state: Ledger) -> list[Step]:
-        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
-
     with contextlib.ExitStack() as stack:
         begun = time.perf_counter()
         with _read(target, tell) as source:
-            todo = decide(Ledger() if source is None else ledger.read(source))
+            state = Ledger() if source is None else ledger.read(source)
+            todo = to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
             if not todo:
                 return found
-            # as much again for what the migrations write
-            what, otherwise = f"a rehearsal with a copy of {path}", ", or let the copy be in memory (--memory-limit)"
-            copies = stack.enter_context(
-                WorkingCopies(path, limit if path else math.inf, number=2, what=what, otherwise=otherwise)
+            copies = WorkingCopies(
+                path,
+                limit if path else math.inf,
+                number=2,  # the migrations may write as much again
+                what=f"a rehearsal with a copy of {path}",
+                otherwise=", or let the copy be in memory (--memory-limit)",
             )
-            copy = copies.copy(source, tell)
+            copy = stack.enter_context(copies).copy(source, tell)
         found = attrs.evolve(
             found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
         )
@@ -140,7 +144,7 @@ def _on_copy(
         since = Before.of(copy, integrity_problems(copy)) if len(part.steps) > 1 else None
         tried: list[Rehearsed] = []
         for step in part.steps:
-            one = rehearse_step(
+            trial = Trial(
                 copy,
                 files,
                 step,
@@ -151,10 +155,10 @@ def _on_copy(
                 settled=step is part.steps[-1],
                 allow_broken=allow_broken,
             )
-            tried.append(one.found)
-            before, guard = one.after, one.guard
-            if one.found.failure is not None:
+            tried.append(trial.rehearse())
+            if tried[-1].failure is not None:
                 break
+            before, guard = trial.before, trial.guard
             if with_round_trip:
                 states.append(State.of(copy, stays=False))
         rehearsed += _with_losses(tried, part, guard, allowed)
@@ -173,7 +177,7 @@ def _on_copy(
 
 
 def _with_losses(tried: Sequence[Rehearsed], part: Part, guard: Guard, allowed: Allowance) -> Iterator[Rehearsed]:
-    """Yield what was found of steps that share a transaction, with what they have lost now that all of them are done."""
+    """Yield the findings of steps that share a transaction, with their losses, now that all of them are done."""
     lost = guard.losses()
     for one, step in zip(tried, part.steps, strict=False):
         losses = tuple(loss for source, loss in lost if source == step.key)
@@ -194,24 +198,17 @@ def _round_trip(
 ) -> RoundTrip:
     """Undo the migrations that were applied to the copy and apply them again, each in a run of its own with all checks.
 
-    `states` has what there was before the first of them, and after each. What a script loses by its declaration is no
-    difference.
+    `states` has the copy before the first of them, and after each. A declared loss is no difference.
     """
     failures: list[TripFailure] = []
     law = Law()
     for migration, one in zip(applied, rehearsed, strict=True):
         law.excuse(loss for loss in one.losses if loss.is_declared(migration.allows))
 
-    def report(event: Event) -> None:
-        if not isinstance(event, Committed):  # to the copy
-            tell(event)
-
     def goes(step: Step) -> State | None:
         copy.seed()
         try:
-            (result,) = run(
-                copy, files, lambda _ledger: [step], allow_data_loss=step.direction == "apply", report=report
-            )
+            (result,) = run(copy, files, lambda _ledger: [step], allow_data_loss=step.direction == "apply", report=tell)
         except (MigrationFailed, CheckFailed) as error:
             error.committed = None  # it was a copy
             failures.append(TripFailure(step.id, step.direction, f"{_VERBS[step.direction]} fails: {error}"))

@@ -1,4 +1,4 @@
-"""A few rows of each table, by key, to see what a rebuild does to values: which come into another column, or another type."""
+"""A few rows of each table, by key, to see which values a rebuild brings into another column, or another type."""
 
 from __future__ import annotations
 

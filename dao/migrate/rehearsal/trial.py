@@ -23,92 +23,19 @@ from dao.migrate.schema.usable import Before
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Committed, Event, Finished, Notice, Report, Result, Step
 
-__all__ = ["Tried", "longest_hold", "rehearse_step"]
-
-
-@attrs.frozen
-class Tried:
-    """What came of a migration on the copy, what there is after it, and what a guard knows then."""
-
-    found: Rehearsed
-    after: Inventory
-    guard: Guard
-
-
-def rehearse_step(
-    copy: WorkingCopy,
-    files: Sequence[Migration],
-    step: Step,
-    before: Inventory,
-    guard: Guard,
-    tell: Report,
-    *,
-    since: Before | None,
-    settled: bool,
-    allow_broken: Collection[str],
-) -> Tried:
-    """Run a migration on the copy, and return what it did.
-
-    `guard` has watched those before it that share its transaction; what is lost is for it to say, when all are done. Where it
-    ends a transaction (`settled`), what worked before that (`since`, None if it also begins it) has to work, but for what
-    `allow_broken` names. If it fails, nothing of it is left in the copy, unless it runs outside of a transaction.
-    """
-    trial = _Trial(copy, files, step, before, guard, tell, since, settled, allow_broken)
-    bytes_before = size_of(copy)
-    error: MigrationFailed | CheckFailed | None = None
-    try:
-        trial.run()
-    except (MigrationFailed, CheckFailed) as raised:
-        error = raised
-        error.committed = None  # it was a copy
-    found = Rehearsed(
-        id=step.id,
-        path=None if step.script.path is None else str(step.script.path),
-        failure=None if error is None else _failure(error),
-        violations=_violations(error),
-        notices=tuple(trial.notices),
-        bytes_before=bytes_before,
-        bytes_after=size_of(copy),
-        free_after=int(copy.pragma("freelist_count")) * int(copy.pragma("page_size")),
-    )
-    effect = trial.effect
-    if trial.result is None or effect is None:
-        return Tried(found, before, guard)
-    taken = {gone.table: gone.keys for gone in trial.gone}
-    found = attrs.evolve(
-        found,
-        seconds=trial.result.seconds,
-        lock_seconds=trial.lock_seconds,
-        statements=trial.result.statements,
-        rebuilt=tuple(effect.rebuilt.values()),
-        lost=tuple(effect.lost_objects()),
-        misplaced=tuple(effect.misplaced()),
-        rows=tuple(effect.row_changes()),
-        gone=tuple(trial.gone),
-        cascades=tuple(
-            attrs.evolve(one, keys=tuple(key for key in one.keys if key not in taken.get(one.table, ())))
-            for one in trial.cascades
-        ),
-        enforced_failure=trial.enforced_failure,
-    )
-    return Tried(found, effect.after, trial.guard if error is None else guard)
-
-
-def _failure(error: MigrationFailed | CheckFailed) -> Failure:
-    if isinstance(error, CheckFailed):
-        return Failure(str(error))
-    return Failure(str(error), None if error.path is None else str(error.path), error.line)
-
-
-def _violations(error: MigrationFailed | CheckFailed | None) -> tuple[str, ...]:
-    found = error.violations if isinstance(error, CheckFailed) else ()
-    return tuple(str(broken) for broken in found if isinstance(broken, Violation | Unusable))
+__all__ = ["Trial", "longest_hold"]
 
 
 def longest_hold(steps: Sequence[Step], seconds: Sequence[float]) -> float:
     """Return how long a run would hold the write lock at most, by how long each of its steps holds it, in seconds."""
     left = iter(seconds)
     return max((sum(itertools.islice(left, len(part.steps))) for part in parts(steps)), default=0.0)
+
+
+def _failure(error: MigrationFailed | CheckFailed) -> Failure:
+    if isinstance(error, CheckFailed):
+        return Failure(str(error))
+    return Failure(str(error), None if error.path is None else str(error.path), error.line)
 
 
 class _Again(Exception):
@@ -121,68 +48,113 @@ class _Again(Exception):
 
 
 @attrs.define
-class _Trial:
-    """One migration on the copy; the parameters are those of `rehearse_step`."""
+class Trial:
+    """One migration on the copy.
+
+    `guard` has watched the steps before it that share its transaction. `since` says what worked when that began, and is
+    None for its first step. After its last one (`settled`), all of that must still work, but for what `allow_broken`
+    names.
+    """
 
     copy: WorkingCopy
     files: Sequence[Migration]
     step: Step
     before: Inventory
-    known: Guard
+    guard: Guard
     tell: Report
     since: Before | None
     settled: bool
     allow_broken: Collection[str]
     # of the latest run, which may have failed after that
-    guard: Guard = attrs.field(init=False)
-    result: Result | None = None
-    effect: Effect | None = None
-    lock_seconds: float = 0.0
-    gone: Sequence[Gone] = ()
+    _watching: Guard = attrs.field(init=False)
+    _result: Result | None = attrs.field(init=False, default=None)
+    _effect: Effect | None = attrs.field(init=False, default=None)
+    _lock_seconds: float = attrs.field(init=False, default=0.0)
+    _gone: Sequence[Gone] = attrs.field(init=False, default=())
     # of all runs
-    notices: list[str] = attrs.Factory(list)
-    cascades: list[Gone] = attrs.Factory(list)
-    enforced_failure: str | None = None
+    _notices: list[str] = attrs.field(init=False, factory=list)
+    _cascades: list[Gone] = attrs.field(init=False, factory=list)
+    _enforced_failure: str | None = attrs.field(init=False, default=None)
 
-    def run(self) -> None:
-        """Run it once; if it loses rows, or drops a table where there are foreign keys, find out more and run it again.
+    def rehearse(self) -> Rehearsed:
+        """Run the migration and return its effect, without the losses: `guard` knows them when all steps are done.
 
-        Raises:
-            MigrationFailed, CheckFailed: It fails, as it would in a run.
+        If it fails, nothing of it is left in the copy, unless it runs outside of a transaction. If it does not,
+        `before` is then the inventory after it, and `guard` has watched it.
         """
+        bytes_before = size_of(self.copy)
+        error: MigrationFailed | CheckFailed | None = None
+        try:
+            self._run()
+        except (MigrationFailed, CheckFailed) as raised:
+            error = raised
+            error.committed = None  # it was a copy
+        violations = error.violations if isinstance(error, CheckFailed) else ()
+        path = self.step.script.path
+        found = Rehearsed(
+            id=self.step.id,
+            path=None if path is None else str(path),
+            failure=None if error is None else _failure(error),
+            violations=tuple(str(one) for one in violations if isinstance(one, Violation | Unusable)),
+            notices=tuple(self._notices),
+            bytes_before=bytes_before,
+            bytes_after=size_of(self.copy),
+            free_after=int(self.copy.pragma("freelist_count")) * int(self.copy.pragma("page_size")),
+        )
+        if self._result is None or self._effect is None:
+            return found
+        found = attrs.evolve(
+            found,
+            seconds=self._result.seconds,
+            lock_seconds=self._lock_seconds,
+            statements=self._result.statements,
+            rebuilt=tuple(self._effect.rebuilt.values()),
+            lost=tuple(self._effect.lost_objects()),
+            misplaced=tuple(self._effect.misplaced()),
+            rows=tuple(self._effect.row_changes()),
+            gone=tuple(self._gone),
+            cascades=tuple(self._cascades),
+            enforced_failure=self._enforced_failure,
+        )
+        if error is None:
+            self.before, self.guard = self._effect.after, self._watching
+        return found
+
+    def _run(self) -> None:
+        """Run it once; if it loses rows, or drops a table where there are foreign keys, run it again to find which."""
         if not self.step.script.transactional:
-            # it cannot be undone, so this is the only run, and which rows it will be about is not known
+            # it cannot be undone, so this is the only run, and it may take rows of any table
             with kept_keys(self.copy, self.before.tables) as keys:
                 self._run_once(keys)
             return
         try:
             self._run_once(None)
         except _Again as first:
-            if first.effect.dropped and self.before.children and not self.step.script.foreign_keys:
-                with kept_keys(self.copy, self.before.children) as keys:
+            children = self.before.children
+            if first.effect.dropped and children and not self.step.script.foreign_keys:
+                with kept_keys(self.copy, children) as keys:
                     self._try_enforced(keys, first.effect)
             with kept_keys(self.copy, first.shrunk) as keys:
                 self._run_once(keys)
 
     def _run_once(self, keys: Keys | None) -> None:
         """Run it; without keys, only to see whether they are needed."""
-        self.result, self.guard = None, self.known.copy()
+        self._result, self._watching = None, self.guard.copy()
         self.copy.seed()
         looked = 0.0
 
         def report(event: Event) -> None:
             nonlocal looked
             match event:
-                case Notice(text=text) if text in self.notices:
+                case Notice(text=text) if text in self._notices:
                     return
                 case Notice(text=text):
-                    self.notices.append(text)
-                case Committed(seconds=seconds):  # to the copy
-                    self.lock_seconds = seconds - looked
-                    return
+                    self._notices.append(text)
+                case Committed(seconds=seconds):
+                    self._lock_seconds = seconds - looked
             self.tell(event)
             if isinstance(event, Finished):
-                self.result = event.result
+                self._result = event.result
                 begun = time.perf_counter()
                 self._look(keys)
                 # it is not committed yet, unless it runs outside of a transaction
@@ -194,7 +166,7 @@ class _Trial:
             lambda _ledger: [self.step],
             allow_data_loss=True,
             allow_broken=self.allow_broken,
-            guard=self.guard,
+            guard=self._watching,
             report=report,
             before=self.since,
             settled=self.settled,
@@ -202,16 +174,21 @@ class _Trial:
 
     def _look(self, keys: Keys | None) -> None:
         """Look at what the script has done."""
-        self.effect = self._effect(self.guard)
+        self._effect = self._observe(self._watching)
         if keys is None:
-            mine = [loss for source, loss in self.guard.losses() if source == self.step.key]
-            shrunk = self.effect.shrunk(mine)
-            if shrunk or (self.effect.dropped and self.before.children):
-                raise _Again(self.effect, shrunk)
-        else:
-            self.gone = keys.gone(self.effect)
+            mine = [loss for source, loss in self._watching.losses() if source == self.step.key]
+            shrunk = self._effect.shrunk(mine)
+            if shrunk or (self._effect.dropped and self.before.children):
+                raise _Again(self._effect, shrunk)
+            return
+        self._gone = keys.gone(self._effect)
+        taken = {gone.table: gone.keys for gone in self._gone}
+        self._cascades = [
+            attrs.evolve(one, keys=tuple(key for key in one.keys if key not in taken.get(one.table, ())))
+            for one in self._cascades
+        ]
 
-    def _effect(self, guard: Guard) -> Effect:
+    def _observe(self, guard: Guard) -> Effect:
         # VACUUM, which runs outside of a transaction, numbers anew
         by_number = self.step.script.transactional
         return Effect(self.before, inventory(self.copy), frozenset(guard.dropped), by_number=by_number)
@@ -221,13 +198,13 @@ class _Trial:
         try:
             enforced, gone = self._enforced(keys)
         except MigrationFailed as error:
-            self.enforced_failure = str(error)
+            self._enforced_failure = str(error)
             return
         named = {one.table: one.keys for one in gone}
         for name in enforced.now:
             if name in free.now and (rows := free.rows_now(name) - enforced.rows_now(name)) > 0:
                 table = self.before.tables[name].name
-                self.cascades.append(Gone(table, rows, named.get(table, ())))
+                self._cascades.append(Gone(table, rows, named.get(table, ())))
 
     def _enforced(self, keys: Keys) -> tuple[Effect, list[Gone]]:
         """Run the script with foreign keys enforced, look, and undo it."""
@@ -239,7 +216,7 @@ class _Trial:
                 guard = Guard(self.copy)
                 script = attrs.evolve(self.step.script, transactional=True)
                 run_script(self.copy, self.step.id, script, watcher=guard)
-                effect = self._effect(guard)
+                effect = self._observe(guard)
                 return effect, keys.gone(effect)
             finally:
                 if self.copy.in_transaction:
