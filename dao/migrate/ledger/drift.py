@@ -7,10 +7,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
-import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine import Connection, DriverError
 from dao.errors import MigrationError, visible
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.ledger import entries as ledger
@@ -124,7 +123,7 @@ class _Note:
 def _noted(connection: Connection) -> _Note | None:
     try:
         row = connection.execute(_READ).fetchone()
-    except apsw.SQLError:
+    except DriverError:
         if "_dao_schema" in catalog.table_names(connection):
             raise
         return None

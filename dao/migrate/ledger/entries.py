@@ -11,10 +11,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine import Connection, DriverError
 from dao.engine.sqlite import files as database_file
 from dao.errors import MigrationError
 from dao.migrate import processes
@@ -126,7 +125,7 @@ def read(connection: Connection) -> Ledger:
 def _rows(connection: Connection) -> list[Any]:
     try:
         return connection.execute(_READ).fetchall()
-    except apsw.SQLError as error:
+    except DriverError as error:
         tables = catalog.table_names(connection)
         if "_yoyo_migration" not in tables:
             return []

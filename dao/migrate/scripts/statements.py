@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-import apsw
+from dao.engine.sqlite.parsing import is_complete, wants_more
 
 __all__ = ["broken_off", "end_of_statement", "has_statement", "start_of_statement"]
 
@@ -20,10 +20,9 @@ _NO_STATEMENT = re.compile(
 )
 _QUOTED = r"""'[^']*+'|"[^"]*+"|`[^`]*+`|\[[^\]]*+\]|--[^\n]*+|/\*.*?\*/"""
 _CLOSED = re.compile(rf"""(?>[^'"`\[/-]++|{_QUOTED}|-(?!-)|/(?!\*))*+""", re.DOTALL)
-# not compiled here: most scripts end with a semicolon
-_SEMICOLON = rf"(?s){_QUOTED}|(;)"
-_CONFLICT = r"(?ms)^<{7}(?: |$)(?=.*^>{7}(?: |$))"
-_SWALLOWED = r"(?s);\s*(?:--[^\n]*\s*)*/\*"
+_SEMICOLON = re.compile(rf"{_QUOTED}|(;)", re.DOTALL)
+_CONFLICT = re.compile(r"^<{7}(?: |$)(?=.*^>{7}(?: |$))", re.MULTILINE | re.DOTALL)
+_SWALLOWED = re.compile(r";\s*(?:--[^\n]*\s*)*/\*")
 _OPEN = {
     "/": "a comment begins here and never ends, so that SQLite would pass over all that follows; end it with */",
     "'": "a string begins here and never ends; a ' is missing, here or before",
@@ -50,7 +49,7 @@ def end_of_statement(text: str, begin: int) -> int:
     """Return where the statement that begins there ends, by SQLite's own notion of a complete statement."""
     end = begin
     while (end := text.find(";", end) + 1) > 0:
-        if apsw.complete(text[begin:end]):
+        if is_complete(text[begin:end]):
             return end
     return len(text)
 
@@ -61,42 +60,30 @@ def broken_off(text: str) -> tuple[str, int] | None:
     A last statement needs no semicolon. One that alters tables which other scripts make may be taken for complete though
     it lacks something: SQLite says so when it runs.
     """
-    if "<<<<<<<" in text and (conflict := re.search(_CONFLICT, text)):
+    if "<<<<<<<" in text and (conflict := _CONFLICT.search(text)):
         return "a merge conflict begins here; resolve it", _line(text, conflict.start())
     closed = _CLOSED.match(text).end()  # type: ignore[union-attr] # as above
     if closed < len(text):
         return _OPEN[text[closed]], _line(text, closed)
     if text.count("/*") > text.count("*/"):
-        for match in re.finditer(f"(?s){_QUOTED}", text):
-            if match[0].startswith("/*") and re.search(_SWALLOWED, match[0]):
+        for match in _SEMICOLON.finditer(text):
+            if match[0].startswith("/*") and _SWALLOWED.search(match[0]):
                 return (
                     "a comment begins here and goes on to the end of another, with statements between; end it with */",
                     _line(text, match.start()),
                 )
-    if apsw.complete(text):
+    if is_complete(text):
         return None
     begin = 0
-    for match in re.finditer(_SEMICOLON, text):
-        if match[1] and apsw.complete(text[begin : match.end()]):
+    for match in _SEMICOLON.finditer(text):
+        if match[1] and is_complete(text[begin : match.end()]):
             begin = match.end()
     begin = start_of_statement(text, begin)
-    if not apsw.complete(f"{text[begin:]}\n;"):
+    if not is_complete(f"{text[begin:]}\n;"):
         return "a trigger begins here and never ends; its END is missing", _line(text, begin)
-    if _lacks_something(text[begin:]):
+    if wants_more(text[begin:]):
         return "a statement begins here that is not complete", _line(text, begin)
     return None
-
-
-def _lacks_something(statement: str) -> bool:
-    """Return whether SQLite's compiler comes to the end of a statement and wants more."""
-    connection = apsw.Connection(":memory:")
-    try:
-        connection.cursor().execute(statement, explain=1).close(True)
-    except apsw.Error as error:
-        return str(error) == "incomplete input"
-    finally:
-        connection.close()
-    return False
 
 
 def _line(text: str, place: int) -> int:
