@@ -51,7 +51,7 @@ ID = r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z"
 
 #: How many pages are copied at a time.
 PAGES = 1024
-_MARGIN = 1024 * 1024
+_MARGIN = _LITTLE = 1024 * 1024  # bytes
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -108,8 +108,8 @@ def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None
     """
     copy = new.connect()
     try:
-        # a connection that keeps the file to itself keeps the tool out, too
-        alone = reader.pragma("locking_mode") == "exclusive"
+        # a little one is compared before a process has started; whoever keeps the file to itself keeps the tool out, too
+        alone = size_of(reader) < _LITTLE or reader.pragma("locking_mode") == "exclusive"
         with _hashing(*(() if alone else (path, new.path))) as same:
             integrity_problems(copy)
             if not same() and _state(reader) != _state(copy):

@@ -68,6 +68,7 @@ class Replay:
         """Return a copy of the database as it is now, to try things in, each in `undone`; good until the schema changes."""
         if self._twin is None:
             self._twin = apsw.Connection(":memory:")
+            # the script's transaction is open, and no backup reads from a connection that writes
             self._twin.deserialize("main", self.connection.serialize("main"))
         return self._twin
 
