@@ -88,7 +88,7 @@ WHERE  name = 'sqlite_sequence'
 
 def fold(name: str) -> str:
     """Return a name as SQLite compares it: letters of ASCII in lower case, and only those."""
-    return name.translate(_UPPER)
+    return name.lower() if name.isascii() else name.translate(_UPPER)
 
 
 def quoted(name: str) -> str:
@@ -103,7 +103,8 @@ def is_ours(name: str) -> bool:
 
 def is_internal(name: str) -> bool:
     """Return whether something is the ledger's or SQLite's own, by its name."""
-    return fold(name).startswith("sqlite_") or is_ours(name)
+    folded = fold(name)
+    return folded.startswith("sqlite_") or folded in _LEDGER
 
 
 def typed(columns: Iterable[str]) -> str:

@@ -59,13 +59,11 @@ def differences(expected: Schema, actual: Schema) -> list[Difference]:
 
     The indexes and triggers of a table that is missing or unexpected are not named beside it.
     """
-    if expected is actual:
-        return []
     found: list[Difference] = []
     for key in sorted(expected.objects.keys() | actual.objects.keys(), key=lambda key: (_ORDER.index(key[0]), key[1])):
         one, other = expected.objects.get(key), actual.objects.get(key)
         if one is not None and other is not None:
-            found += _within(one, other)
+            found += _within(one, other) if one != other else ()
         elif one is not None and _has_table(actual, one):
             found.append(Difference(kind="missing", type=one.type, name=one.name))
         elif other is not None and _has_table(expected, other):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from dao.engine import Connection
@@ -12,7 +14,6 @@ from dao.migrate.schema.catalog import (
     Definition,
     ForeignKey,
     Index,
-    Table,
     columns,
     definitions,
     fold,
@@ -21,49 +22,64 @@ from dao.migrate.schema.catalog import (
     tables,
 )
 from dao.migrate.schema.model import Item, Object, Schema
-from dao.migrate.schema.tokens import Clause, Token, body, clauses, cut, normal, tokens, written
+from dao.migrate.schema.tokens import Clause, Token, body, clauses, cut, double_quoted, normal, tokens, written
 
 __all__ = ["read"]
 
+_OPTIONS = ("STRICT", "WITHOUT ROWID")
 # names that no table or column has to have
 _ALWAYS = frozenset({"new", "old", "excluded", "main", "temp", "rowid", "oid", "_rowid_"})
-#: The schemas that somebody holds, by their definitions: a trial of migrations comes back to the same ones.
-_in_use: weakref.WeakValueDictionary[frozenset[Definition], Schema] = weakref.WeakValueDictionary()
+
+
+#: The objects that somebody holds, by all that they were read of: trials of migrations come back to the same ones.
+_in_use: weakref.WeakValueDictionary[Hashable, Object] = weakref.WeakValueDictionary()
 
 
 def read(connection: Connection) -> Schema:
     """Return the structure of the main database, without the ledger, SQLite's own tables and shadow tables. Reads only."""
-    everything = definitions(connection)
-    key = frozenset(everything)
-    found = _in_use.get(key)
-    if found is None:
-        found = _in_use[key] = _read(connection, everything)
-    return found
+    return Schema({(one.type, fold(one.name)): one for one in _Reader(connection).objects()})
 
 
-def _read(connection: Connection, everything: Sequence[Definition]) -> Schema:
-    there = {table.name: table for table in tables(connection)}
-    of_tables = {name: columns(connection, name) for name, table in there.items() if table.kind == "table"}
-    known = _ALWAYS | {fold(item.name) for item in everything}
-    known |= {fold(column.name) for own in of_tables.values() for column in own}
-    found: dict[tuple[str, str], Object] = {}
-    for item in everything:
-        type, name, table = item.type, item.name, item.table
-        if item.sql is None or item.is_internal or (table in there and there[table].kind == "shadow"):
-            continue
-        text = tokens(item.sql, known)
-        items: tuple[Item, ...]
-        if type == "index":
-            items = (_index(connection, name, table, text),)
-        elif name in of_tables:
-            items = tuple(_TableReader(connection, there[name], of_tables[name], text).items())
+class _Reader:
+    """A schema that is read."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.definitions = definitions(connection)
+        self.tables = {item.name: item.sql for item in self.definitions if item.type == "table"}
+
+    @functools.cached_property
+    def names(self) -> AbstractSet[str]:
+        """All names that a table or column has, or may have."""
+        found = {fold(item.name) for item in self.definitions}
+        for table in tables(self.connection):
+            if table.kind == "table":
+                found |= {fold(column.name) for column in columns(self.connection, table.name)}
+        return found | _ALWAYS
+
+    def objects(self) -> Iterator[Object]:
+        has_virtual = any(item.is_virtual for item in self.definitions)
+        shadows = {table.name for table in tables(self.connection) if table.kind == "shadow"} if has_virtual else set()
+        for item in self.definitions:
+            if item.sql is not None and not item.is_internal and item.table not in shadows:
+                known = double_quoted(item.sql) & self.names if '"' in item.sql else frozenset[str]()
+                table = self.tables[item.table] if item.type == "index" else None
+                key = (item, table, known)
+                found = _in_use.get(key)
+                if found is None:
+                    found = _in_use[key] = self.object(item, tokens(item.sql, known))
+                yield found
+
+    def object(self, item: Definition, text: Sequence[Token]) -> Object:
+        if item.type == "index":
+            items = [_index(self.connection, item.name, item.table, text)]
+        elif item.type == "table" and not item.is_virtual:
+            items = _TableReader(self.connection, item.name, text).items()
         else:
             # after CREATE VIEW name, CREATE TRIGGER name, CREATE VIRTUAL TABLE name
-            rest = text[4 if type == "table" else 3 :]
-            items = (Item("definition", None, None, written(rest), rest),)
-        type_ = "virtual table" if item.is_virtual else type
-        found[type_, fold(name)] = Object(type_, name, table, items)
-    return Schema(found)
+            rest = text[4 if item.is_virtual else 3 :]
+            items = [Item("definition", None, None, written(rest), tuple(rest))]
+        return Object("virtual table" if item.is_virtual else item.type, item.name, item.table, tuple(items))
 
 
 # ---------------------------------------------------------------- tables
@@ -72,13 +88,14 @@ def _read(connection: Connection, everything: Sequence[Definition]) -> Schema:
 class _TableReader:
     """A table that is read."""
 
-    def __init__(self, connection: Connection, table: Table, columns: Sequence[Column], text: Sequence[Token]) -> None:
+    def __init__(self, connection: Connection, name: str, text: Sequence[Token]) -> None:
         self.connection = connection
-        self.name = table.name
-        self.options = {"STRICT": table.strict, "WITHOUT ROWID": table.without_rowid}
-        self.columns = columns
-        self.indexes = indexes(connection, table.name)
-        parts = cut(body(text)[0])
+        self.name = name
+        self.columns = columns(connection, name)
+        self.indexes = indexes(connection, name)
+        inside, options = body(text)
+        self.options = {option: option.split()[0].lower() in {token.value for token in options} for option in _OPTIONS}
+        parts = cut(inside)
         count = len(self.columns)
         # the first token of a column is its name, whatever it reads
         self.of_column = [clauses(part[1:]) for part in parts[:count]]

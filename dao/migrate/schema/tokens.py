@@ -6,6 +6,7 @@ SQLite has accepted the text.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -13,7 +14,7 @@ import attrs
 
 from dao.migrate.schema.catalog import fold, quoted
 
-__all__ = ["Clause", "Token", "body", "clauses", "cut", "normal", "tokens", "written"]
+__all__ = ["Clause", "Token", "body", "clauses", "cut", "double_quoted", "normal", "tokens", "written"]
 
 # SQLite's own tokens (sqlite3GetToken): a letter is all that is not ASCII, too.
 _TOKEN = re.compile(
@@ -92,6 +93,13 @@ def tokens(text: str, known: Collection[str] | None = None) -> tuple[Token, ...]
         found.append(Token(value, blank + written, kind == "word"))
         blank = ""
     return tuple(found)
+
+
+@functools.lru_cache(maxsize=1024)
+def double_quoted(text: str) -> frozenset[str]:
+    """Return what stands in double quotes, in lower case: names, or strings."""
+    written = (token.written.lstrip() for token in tokens(text))
+    return frozenset(fold(_unquoted(one)) for one in written if one.startswith('"'))
 
 
 def _unquoted(written: str) -> str:
