@@ -39,8 +39,6 @@ if _typing.TYPE_CHECKING:
     from dao.codec import new_id as new_id
     from dao.engine import connect as connect
     from dao.engine import transaction as transaction
-    from dao.engine.replay import replaying as replaying
-    from dao.engine.replay import run_in_transaction as run_in_transaction
     from dao.listing import Page as Page
     from dao.pool import Health as Health
     from dao.pool import Pool as Pool
@@ -54,6 +52,8 @@ if _typing.TYPE_CHECKING:
     from dao.records import Workflow as Workflow
     from dao.records import WorkflowStatus as WorkflowStatus
     from dao.records import WorkflowTask as WorkflowTask
+    from dao.transactions import replaying as replaying
+    from dao.transactions import run_in_transaction as run_in_transaction
 else:
     _NAMES = _lazy.Names(
         __name__,
@@ -61,11 +61,11 @@ else:
             "": "aio configurations migrate sessions settings tasks testing tool_executions workflow_tasks workflows",
             "codec": "new_id",
             "engine": "connect transaction",
-            "engine.replay": "replaying run_in_transaction",
             "listing": "Page",
             "pool": "Health Pool PoolStats",
             "records": "Configuration Session Task TaskStatus ToolExecution ToolStatus "
             "Workflow WorkflowStatus WorkflowTask",
+            "transactions": "replaying run_in_transaction",
         },
     )
     __all__ = [name for names in (_NAMES, _errors) for name in names]

@@ -14,23 +14,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import weakref
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
-
-import apsw
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from dao import engine, url
-from dao.engine import Connection, reset, sqlite
-from dao.engine.replay import check_seconds, done, run_in_transaction
+from dao.engine import Connection, DriverError, sqlite
 from dao.errors import Error, PoolClosed
-from dao.pooling.aio_connection import connect, run
-from dao.pooling.aio_lender import Lender, opened
-from dao.pooling.aio_writer import TaskWriter
-from dao.pooling.lending import AsyncWriting, Health, PoolStats, check_size
-from dao.pooling.loop import event, shielded, within
+from dao.pooling.async_connection import abandon, connect, run, warn_unclosed
+from dao.pooling.batch import Call
+from dao.pooling.lender import Health, Lender, Place, PoolStats
+from dao.pooling.loop import event, is_over, running, shielded, waking, within
+from dao.pooling.writer import Writer
+from dao.transactions import check_seconds, done, run_in_transaction
+
+if TYPE_CHECKING:
+    from apsw import AsyncConnection
 
 __all__ = ["Pool", "connect", "run"]
 
@@ -38,7 +40,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Pool(Lender):
+class AsyncWriting(Protocol):
+    """What `Pool.writing` returns: its call is that of `Pool.write`."""
+
+    async def __call__(
+        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do as `Pool.write`."""
+
+
+class Pool:
     """Up to `size` connections to one database, each lent to one task at a time.
 
     As `dao.Pool`: opened when needed, lent in the order of arrival, one connection for a database in memory. It works for
@@ -54,9 +65,12 @@ class Pool(Lender):
             TypeError: The timeout is no number.
             ValueError: The size is below 1 or the timeout below 0.
         """
-        check_size(size)
-        self._timeout = check_seconds(timeout)
-        super().__init__(sqlite.absolute(url.parse(database_url)), size)
+        self._url = sqlite.absolute(url.parse(database_url))
+        self._lender: Lender[AsyncConnection] = Lender(self._url, size, timeout, threading.Lock)
+        self._writer = Writer(self._url, lambda _: None)
+        # those that the process's end finds open are closed with a warning there
+        weakref.finalize(self, _end_unclosed, self._lender).atexit = False
+        weakref.finalize(self, _warn_unclosed, self._writer, self._url.path)
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,22 +89,20 @@ class Pool(Lender):
             TypeError: The function returned before its work was done: a coroutine, a generator.
             Error: What the function raises.
         """
-        self._enter()
-        place, connection = await self._take(self._timeout)
 
         def call(given: Connection) -> tuple[T, bool]:
-            # a trip to the thread of its own costs as much again
-            return done(function(given, *args, **kwargs)), reset(given)
+            # to reset it here saves another trip to its thread, which costs as much as this one
+            return done(function(given, *args, **kwargs)), engine.reset(given)
 
+        lease = self.acquire()
+        connection = await lease.__aenter__()
         try:
             result, usable = await run(connection, call)
         except BaseException as error:
-            await shielded(functools.partial(self._give_back, place, error))
+            await lease.__aexit__(type(error), error, error.__traceback__)
             raise
-        if not usable or self._closed is not None:
-            await shielded(lambda: self._give_back(place, None))
-        else:
-            self._put_back(place, usable=True)
+        if not usable or not lease.put_back():
+            await lease.__aexit__(None, None, None)
         return result
 
     async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -102,7 +114,7 @@ class Pool(Lender):
         Raises:
             Error: As `dao.Pool.write`.
         """
-        return await self._write(self._timeout, function, *args, **kwargs)
+        return await self._write(self._lender.timeout, function, *args, **kwargs)
 
     def writing(self, *, timeout: float) -> AsyncWriting:
         """Return a `write` whose functions begin within so many seconds: `await pool.writing(timeout=1)(tasks.create, task)`.
@@ -117,57 +129,30 @@ class Pool(Lender):
             async with self.acquire(timeout=timeout) as connection:
                 return await run(connection, run_in_transaction, function, *args, **kwargs)
         self._enter()
-        if self._closed is not None:
-            raise PoolClosed(self._closed)
-        if self._writer is None:
-            self._writer = TaskWriter(self._url)
-        written: T = await self._writer.write(function, args, kwargs, timeout)
+        call = Call(function, args, kwargs, event())
+        try:
+            for seconds in self._writer.turns(call, timeout):
+                await within(seconds, call.ended.wait)
+        except BaseException:
+            if not self._writer.leave(call):
+                await shielded(call.ended.wait)
+            raise
+        written: T = call.outcome()
         return written
 
-    def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[apsw.AsyncConnection]:
+    def acquire(self, *, timeout: float | None = None) -> Lease:
         """Lend a connection for a block: `async with pool.acquire() as connection: await aio.run(connection, …)`.
 
-        A transaction that the block leaves open is rolled back. After an error that may be the connection's own, the
-        connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
+        As `dao.Pool.acquire`, but that a cancellation leaves the connection as it is.
 
-        Raises (the last three when the block is entered):
-            TypeError, ValueError: The timeout is no number of seconds from 0.
-            PoolTimeout: All connections stayed in use.
-            PoolClosed: The pool was closed, or belongs to the parent of this process or to another event loop.
-            OperationalError: A connection could not be opened.
+        Raises:
+            Error: As `dao.Pool.acquire`; PoolClosed also if the pool belongs to another event loop.
         """
-        return self._lent(self._timeout if timeout is None else check_seconds(timeout))
-
-    @contextlib.asynccontextmanager
-    async def _lent(self, timeout: float) -> AsyncIterator[apsw.AsyncConnection]:
-        self._enter()
-        place, connection = await self._take(timeout)
-        error: BaseException | None = None
-        try:
-            yield connection
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            await shielded(lambda: self._give_back(place, error))
+        return Lease(self._lender, self._enter, self._lender.timeout if timeout is None else check_seconds(timeout))
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
-        writer = self._writer.writer if self._writer is not None else None
-        return PoolStats(
-            size=self._size,
-            idle=len(self._idle),
-            active=len(self._taken),
-            waiting=len(self._queue),
-            acquired=self._acquired,
-            timeouts=self._timeouts + (writer.timeouts if writer else 0),
-            recycled=self._recycled,
-            wait_seconds=self._waited,
-            longest_wait_seconds=self._longest_wait,
-            queued=writer.queued if writer else 0,
-            writes=writer.writes if writer else 0,
-            batches=writer.batches if writer else 0,
-        )
+        return self._lender.stats(**self._writer.figures())
 
     async def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, as `dao.Pool.health`."""
@@ -183,50 +168,139 @@ class Pool(Lender):
         try:
             if await within(timeout, check):
                 return Health(ok=True, seconds=time.monotonic() - begun, locked=locked[0])
-        except (Error, apsw.Error) as raised:
+        except (Error, DriverError) as raised:
             error = str(raised)
         return Health(ok=False, seconds=time.monotonic() - begun, error=error)
 
     async def aclose(self, timeout: float = 30.0) -> bool:
-        """Shut the pool down and return whether all connections are closed.
-
-        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish,
-        and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
-        and all have a second to clean up. Safe to repeat.
+        """Shut the pool down and return whether all connections are closed, as `dao.Pool.close`.
 
         Raises:
             PoolClosed: The pool belongs to another event loop, which goes on.
             TypeError, ValueError: The timeout is no number of seconds from 0.
         """
-        check_seconds(timeout)
+        deadline = time.monotonic() + check_seconds(timeout)
         self._enter(closing=True)
-        deadline = time.monotonic() + timeout
-        if self._closed is None:
-            self._closed = "the pool is closed"
-        if self._writer is not None:
-            self._writer.finish()
-        for place in self._queue:
-            place.event.set()
-        self._queue.clear()
-        idle = self._idle.copy()
-        self._idle.clear()
+        drained, written = event(), event()
+        self._lender.close(drained)
+        self._writer.finish(written)
 
         async def close_idle() -> None:
-            for connection in idle:
-                with contextlib.suppress(apsw.Error):
-                    await connection.aclose()
+            closing = Lease(self._lender, self._enter, timeout)
+            place = self._lender.place(closing)
+            while self._lender.retire(place):
+                await _close(self._lender, place)
 
         # all of them, even if cancelled: each has a thread
         await shielded(close_idle)
-        written = self._writer is None or await self._writer.ended(timeout)
-        if not self._taken:
-            return written
-        if self._drained is None:
-            self._drained = event()
-        if await within(max(0.0, deadline - time.monotonic()), self._drained.wait):
-            return written
-        for connection in opened([], self._taken):
-            # a holder may close its connection itself
-            with contextlib.suppress(apsw.ConnectionClosedError):
-                connection.interrupt()
-        return await within(1.0, self._drained.wait) and written
+        for seconds in self._writer.ends(written, timeout):
+            await within(seconds, written.wait)
+        for seconds in self._lender.drains(timeout, deadline):
+            await within(seconds, drained.wait)
+        return self._lender.is_drained and written.is_set()
+
+    def _enter(self, *, closing: bool = False) -> None:
+        """Make sure that the pool is the running loop's, which it may be if the loop before has ended."""
+        lender, loop = self._lender, running()
+        if loop is lender.owner:
+            return
+        with lender.guard:
+            before, usable = lender.owner, closing or not self._url.is_memory
+            if before is None or (is_over(before) and usable):
+                lender.owner = loop
+        if lender.owner is not loop:
+            raise PoolClosed(
+                f"this pool of {self._url.path} belongs to another event loop"
+                + (": each loop needs a pool of its own" if usable else ", and the database in memory ended with that")
+            )
+        self._writer.wake = waking(loop)
+        if before is not None:
+            abandon(lender.connections())
+            lender.forget()
+
+
+class Lease:
+    """What `Pool.acquire` returns: `async with pool.acquire() as connection`. The connection goes back at the block's end."""
+
+    __slots__ = ("__weakref__", "_enter", "_lender", "_place", "_timeout")
+
+    def __init__(self, lender: Lender[AsyncConnection], enter: Callable[[], None], timeout: float) -> None:
+        self._lender = lender
+        self._enter = enter
+        self._timeout = timeout
+
+    async def __aenter__(self) -> AsyncConnection:
+        self._enter()
+        lender = self._lender
+        self._place = place = lender.place(self)
+        try:
+            if not lender.take(place, event):
+                for seconds in lender.waits(place, self._timeout):
+                    await within(seconds, place.event.wait)
+            return place.connection or await self._open(place)
+        except BaseException:
+            # also if the cancellation came as it was handed over
+            if place.connection is not None and not lender.put_back(place, usable=True):
+                await shielded(lambda: _close(lender, place))
+            lender.drop(place)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await shielded(lambda: self._end(value))
+
+    async def _end(self, error: BaseException | None) -> None:
+        lender, place = self._lender, self._place
+        try:
+            if lender.holds(place):
+                usable = lender.may_return(error, harmless=(BaseException,)) and await _reset(place.connection)
+                if not lender.put_back(place, usable=usable):
+                    await _close(lender, place)
+        except BaseException:
+            lender.drop(place)
+            raise
+        del self._place  # nothing is lost when this dies
+
+    def put_back(self) -> bool:
+        """Put a connection back that was reset already. Return False if it has to be closed: leave the block then."""
+        if back := self._lender.put_back(self._place, usable=True):
+            del self._place
+        return back
+
+    async def _open(self, place: Place[AsyncConnection]) -> AsyncConnection:
+        """Open a connection for a place that has been granted."""
+        kept = self._lender.kept
+        connection = kept if kept is not None and await _reset(kept) else await connect(self._lender.url)
+        self._lender.opened(place, connection)
+        return connection
+
+
+async def _reset(connection: Any) -> bool:
+    # the user may have closed it
+    with contextlib.suppress(DriverError):
+        usable: bool = await connection.async_run(engine.reset, connection)
+        return usable
+    return False
+
+
+async def _close(lender: Lender[AsyncConnection], place: Place[AsyncConnection]) -> None:
+    """Close a connection, and then count it as gone: when `Pool.aclose` returns, nothing is open any more."""
+    try:
+        with contextlib.suppress(DriverError):
+            if place.connection is not None:
+                await place.connection.aclose()
+    finally:
+        lender.drop(place)
+
+
+def _end_unclosed(lender: Lender[AsyncConnection]) -> None:
+    """End what a pool leaves behind that nobody has any more."""
+    if connections := lender.connections():
+        abandon(connections)
+        warn_unclosed(lender.url.path)
+
+
+def _warn_unclosed(writer: Writer, path: str) -> None:
+    if writer.is_open:
+        warn_unclosed(path)

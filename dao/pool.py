@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
-import os
+import math
 import threading
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-import apsw
 import attrs
 
 from dao import engine, url
-from dao.engine import Connection, reset, sqlite
-from dao.engine.replay import check_seconds, done
-from dao.engine.sqlite.fork import FORKED
+from dao.engine import Connection, DriverError, sqlite
 from dao.errors import Error, PoolClosed
-from dao.pooling.lending import CHECK, Health, Lease, Place, PoolStats, Writing, check_size, is_broken, timed_out
-from dao.pooling.writer import Writer, wake_threads
+from dao.pooling.batch import Call
+from dao.pooling.lender import CHECK, Health, Lender, Place, PoolStats
+from dao.pooling.threads import Signal, wake_in_turn
+from dao.pooling.writer import Writer
+from dao.transactions import check_seconds, done
 
 __all__ = ["Health", "Lease", "Pool", "PoolStats"]
 
@@ -32,11 +30,18 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+class Writing(Protocol):
+    """What `Pool.writing` returns: its call is that of `Pool.write`."""
+
+    def __call__(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do as `Pool.write`."""
+
+
 class Pool:
     """Up to `size` connections to one database, each lent to one thread at a time.
 
-    Connections are opened when first needed. Who waits is served in the order of arrival. A database in memory has one
-    connection, so its pool has size 1.
+    Connections are opened when first needed, and lent in the order of arrival. A database in memory has one connection, so its
+    pool has size 1.
 
     Usage::
 
@@ -55,23 +60,9 @@ class Pool:
             TypeError: The timeout is no number.
             ValueError: The size is below 1 or the timeout below 0.
         """
-        check_size(size)
-        self._timeout = check_seconds(timeout)
         self._url = sqlite.absolute(url.parse(database_url))
-        self._size = 1 if self._url.is_memory else size
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []  # the last one back is the first to go: its cache is warm
-        self._taken: set[Place] = set()
-        self._queue: deque[Place] = deque()
-        self._lost: deque[Place] = deque()
-        self._memory: Connection | None = None  # a database in memory is its connection, and must not be lost
-        self._closing = threading.Lock()
-        self._closed: str | None = None
-        self._drained = threading.Event()
-        self._writer = Writer(self._url, wake_threads)
-        self._acquired = self._timeouts = self._recycled = 0
-        self._waited = self._longest_wait = 0.0
-        _POOLS.add(self)
+        self._lender: Lender[Connection] = Lender(self._url, size, timeout, threading.Lock)
+        self._writer = Writer(self._url, wake_in_turn)
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +82,7 @@ class Pool:
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             OperationalError: A connection could not be opened.
         """
-        return Lease(self, self._timeout if timeout is None else check_seconds(timeout))
+        return Lease(self._lender, self._lender.timeout if timeout is None else check_seconds(timeout))
 
     def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes; return its result.
@@ -117,7 +108,7 @@ class Pool:
             RuntimeError: A function that runs in `write` called it.
             TypeError: The function returned before its work was done, a coroutine or a generator: nothing is stored.
         """
-        return self._write(self._timeout, function, *args, **kwargs)
+        return self._write(self._lender.timeout, function, *args, **kwargs)
 
     def writing(self, *, timeout: float) -> Writing:
         """Return a `write` whose functions begin within so many seconds: `pool.writing(timeout=1)(tasks.create, task)`.
@@ -131,26 +122,23 @@ class Pool:
         if self._url.is_memory:
             with self.acquire(timeout=timeout) as connection, engine.transaction(connection):
                 return done(function(connection, *args, **kwargs))
-        written: T = self._writer.write(function, args, kwargs, timeout)
+        call = Call(function, args, kwargs, Signal())
+        try:
+            for seconds in self._writer.turns(call, timeout):
+                call.ended.wait(seconds)
+        except BaseException:  # Ctrl-C
+            if not self._writer.leave(call):
+                while not call.ended.is_set():
+                    call.ended.wait(CHECK)
+            raise
+        finally:
+            call.ended.pass_on()
+        written: T = call.outcome()
         return written
 
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
-        with self._lock:
-            return PoolStats(
-                size=self._size,
-                idle=len(self._idle),
-                active=len(self._taken),
-                waiting=len(self._queue),
-                acquired=self._acquired,
-                timeouts=self._timeouts + self._writer.timeouts,
-                recycled=self._recycled,
-                wait_seconds=self._waited,
-                longest_wait_seconds=self._longest_wait,
-                queued=self._writer.queued,
-                writes=self._writer.writes,
-                batches=self._writer.batches,
-            )
+        return self._lender.stats(**self._writer.figures())
 
     def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, all within so many seconds.
@@ -166,16 +154,16 @@ class Pool:
         deadline = begun + check_seconds(timeout)
         try:
             sqlite.check_exists(self._url)
-            with Lease(self, timeout, deadline) as connection:
+            with Lease(self._lender, timeout, deadline) as connection:
                 locked = engine.probe(connection, self._url, deadline)
-        except (Error, apsw.Error) as error:
+        except (Error, DriverError) as error:
             return Health(ok=False, seconds=time.monotonic() - begun, error=str(error))
         return Health(ok=True, seconds=time.monotonic() - begun, locked=locked)
 
     def close(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed.
 
-        No further connection is lent, and who waits for one gets `PoolClosed`. Holders have `timeout` seconds to finish,
+        No further connection is lent, and those who wait for one get `PoolClosed`. Holders have `timeout` seconds to finish,
         and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
         and all have a second to clean up. What is held even after that is closed when it comes back. Safe to repeat.
 
@@ -183,189 +171,79 @@ class Pool:
             TypeError, ValueError: The timeout is no number of seconds from 0.
         """
         deadline = time.monotonic() + check_seconds(timeout)
-        with self._lock:
-            if self._closed is None:
-                self._closed = "the pool is closed"
-            for place in self._queue:
-                place.wake()
-            self._queue.clear()
-        with self._closing:
-            for connection in self._idle:
-                _close(connection)
-            with self._lock:
-                self._idle.clear()
-                self._memory = None
-                self._find_lost()
-        written = self._writer.close(timeout)
-        while not self._drained.wait(max(0.0, min(deadline - time.monotonic(), CHECK))):
-            if time.monotonic() >= deadline:
-                break
-            with self._lock:
-                self._find_lost()
-        else:
-            return written
-        with self._lock:
-            held = [place.connection for place in self._taken if place.connection is not None]
-        log.warning("pool: %d connections still in use after %.1f s; interrupting them", len(held), timeout)
-        for connection in held:
-            # a holder may close its connection itself
-            with contextlib.suppress(apsw.ConnectionClosedError):
-                connection.interrupt()
-        return self._drained.wait(1.0) and written
+        drained, written = Signal(), Signal()
+        self._lender.close(drained)
+        self._writer.finish(written)
+        closing = Lease(self._lender, timeout)
+        place = self._lender.place(closing)
+        while self._lender.retire(place):
+            _close(self._lender, place)
+        for seconds in self._writer.ends(written, timeout):
+            written.wait(seconds)
+        for seconds in self._lender.drains(timeout, deadline):
+            drained.wait(seconds)
+        return self._lender.is_drained and written.is_set()
 
-    # ------------------------------------------------------------ lending
 
-    def _take(self, place: Place, timeout: float, deadline: float) -> Connection:
-        """Return a connection: an idle one, a new one, or after waiting in the queue. A deadline limits the opening."""
-        with self._lock:
-            if self._closed is not None:
-                raise PoolClosed(self._closed)
-            if self._lost:
-                self._find_lost()
-            # in this order: whatever comes in between, a connection is lent once, or dropped and so closed
-            if self._idle:
-                place.connection = lent = self._idle.pop()
-                self._taken.add(place)
-                self._acquired += 1
-                return lent
-            if not self._grant(place):
-                place.queue()
-                self._queue.append(place)
-        if place not in self._taken:
-            self._wait(place, timeout)
-        connection = place.connection
-        if connection is None:
-            place.connection = connection = self._open(deadline)
-        self._acquired += 1
-        return connection
+class Lease:
+    """What `Pool.acquire` returns: `with pool.acquire() as connection`. The connection goes back at the block's end."""
 
-    def _grant(self, place: Place) -> bool:
-        """Give a place one of `size`, and an idle connection or leave to open one, if there is room."""
-        if len(self._taken) >= self._size:
-            return False
-        if self._idle:
-            place.connection = self._idle.pop()
-        self._taken.add(place)
-        return True
+    __slots__ = ("__weakref__", "_deadline", "_lender", "_place", "_timeout")
 
-    def _wait(self, place: Place, timeout: float) -> None:
-        """Wait in the queue."""
-        begun = time.monotonic()
-        end = begun + timeout
-        while place not in self._taken and self._closed is None and (left := end - time.monotonic()) > 0:
-            place.wait(left)
-            if place not in self._taken:
-                with self._lock:
-                    self._find_lost()
-        waited = time.monotonic() - begun
-        with self._lock:
-            self._waited += waited
-            self._longest_wait = max(self._longest_wait, waited)
-            if place in self._taken:
-                return
-            if self._closed is not None:
-                raise PoolClosed(self._closed)
-            self._queue.remove(place)
-            self._timeouts += 1
-            raise timed_out(self._url, timeout, self._size, len(self._queue))
+    def __init__(self, lender: Lender[Connection], timeout: float, deadline: float = math.inf) -> None:
+        self._lender = lender
+        self._timeout = timeout
+        self._deadline = deadline  # of the opening, a moment of the monotonic clock
 
-    def _open(self, deadline: float) -> Connection:
+    def __enter__(self) -> Connection:
+        lender = self._lender
+        self._place = place = lender.place(self)
+        try:
+            if not lender.take(place, Signal):
+                for seconds in lender.waits(place, self._timeout):
+                    place.event.wait(seconds)
+            return place.connection or self._open(place)
+        except BaseException:
+            lender.drop(place)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        lender, place = self._lender, self._place
+        try:
+            if place.connection is not None and lender.holds(place):
+                usable = engine.reset(place.connection) and (
+                    # an interruption may have come as something was set for a moment only, as `health` does
+                    value is None or lender.may_return(value, harmless=(Exception, GeneratorExit))
+                )
+                if not lender.put_back(place, usable=usable):
+                    _close(lender, place)
+        except BaseException:
+            lender.drop(place)
+            raise
+        del self._place  # nothing is lost when this dies
+
+    def _open(self, place: Place[Connection]) -> Connection:
         """Open a connection for a place that has been granted."""
-        if self._memory is not None and reset(self._memory):
-            return self._memory
-        connection = engine.connect(attrs.evolve(self._url, busy_timeout=sqlite.busy_timeout(self._url, deadline)))
-        if self._closed is not None:
-            _close(connection)
-            raise PoolClosed(self._closed)
-        if self._url.is_memory:
-            self._memory = connection
+        lender = self._lender
+        connection = lender.kept
+        if connection is None or not engine.reset(connection):
+            milliseconds = sqlite.busy_timeout(lender.url, self._deadline)
+            connection = engine.connect(attrs.evolve(lender.url, busy_timeout=milliseconds))
+        try:
+            lender.opened(place, connection)
+        except PoolClosed:
+            _close(lender, place)
+            raise
         return connection
 
-    def _give_back(self, place: Place, error: BaseException | None) -> None:
-        connection = place.connection
-        if self._closed is FORKED or connection is None:
-            return
-        usable = reset(connection) and (
-            error is None
-            or self._url.is_memory
-            # an interruption may have come as something was set for a moment only, as `health` does
-            or (isinstance(error, Exception | GeneratorExit) and not is_broken(error))
-        )
-        if usable:
-            with self._lock:
-                if place not in self._taken:
-                    return  # a fork came in between
-                if self._closed is None:
-                    self._taken.discard(place)
-                    place.connection = None
-                    self._idle.append(connection)
-                    if self._queue:
-                        self._serve()
-                    return
-        else:
-            self._recycled += 1
-        # closed first, then counted as gone: when `close` returns, nothing is open any more
-        _close(connection)
-        self._drop(place)
 
-    def _drop(self, place: Place) -> None:
-        """Let go of a place, whatever it has. Safe to repeat."""
-        with self._lock:
-            self._forget(place)
-
-    def _find_lost(self) -> None:
-        while self._lost:
-            self._forget(self._lost[0])
-            self._lost.popleft()
-        self._serve()
-        self._note_drained()
-
-    def _forget(self, place: Place) -> None:
-        # a connection that it still has is closed when nobody refers to it any more
-        self._taken.discard(place)
-        place.connection = None
-        with contextlib.suppress(ValueError):
-            self._queue.remove(place)
-        self._serve()
-        self._note_drained()
-
-    def _serve(self) -> None:
-        """Give what is free to those who wait longest."""
-        while self._queue and (self._queue[0] in self._taken or self._grant(self._queue[0])):
-            self._queue[0].wake()
-            self._queue.popleft()
-
-    def _note_drained(self) -> None:
-        if self._closed is not None and not self._taken and not self._idle:
-            self._drained.set()
-
-    def _abandon(self) -> None:
-        """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
-        self._lock, self._closing = (
-            threading.Lock(),
-            threading.Lock(),
-        )  # another thread of the parent may have held them
-        if not (self._idle or self._taken):
-            return
-        self._idle, self._taken, self._memory = [], set(), None
-        self._queue.clear()
-        self._closed = FORKED
-        self._drained.set()
-
-
-def _close(connection: Connection) -> None:
+def _close(lender: Lender[Connection], place: Place[Connection]) -> None:
+    """Close a connection, and then count it as gone: when `Pool.close` returns, nothing is open any more."""
     try:
-        connection.close()
-    except apsw.Error as error:
+        if place.connection is not None:
+            place.connection.close()
+    except DriverError as error:
         log.warning("pool: a connection could not be closed: %s", error)
-
-
-_POOLS: weakref.WeakSet[Pool] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for pool in list(_POOLS):
-        pool._abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    lender.drop(place)

@@ -117,7 +117,7 @@ def _read(values: Mapping[str, str], name: str, convert: Callable[[str], T], def
 
 
 def _size(text: str) -> int:
-    from dao.pooling.lending import check_size  # noqa: PLC0415 - as above
+    from dao.pooling.lender import check_size
 
     size = _number(text, int, "a whole number")
     check_size(size)
@@ -125,7 +125,7 @@ def _size(text: str) -> int:
 
 
 def _timeout(text: str) -> float:
-    from dao.engine.replay import check_seconds  # noqa: PLC0415 - as above
+    from dao.transactions import check_seconds
 
     return check_seconds(_number(text, float, "a number of seconds"))
 

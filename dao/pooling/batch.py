@@ -1,4 +1,4 @@
-"""What a batch of `dao.pooling.writer` is on its connection: one transaction, and a savepoint for each function that runs in it.
+"""One transaction that many functions share, each in a savepoint of its own, on the connection of `dao.pooling.writer`.
 
 Here is what keeps the functions apart from each other; who waits for them, and when a batch ends, is in `dao.pooling.writer`.
 """
@@ -14,26 +14,26 @@ from typing import Any
 import apsw
 
 from dao.engine import Connection, sqlite
-from dao.engine.replay import done
-from dao.errors import CommitUnknown, Error, ForeignKeyViolation, OperationalError
+from dao.errors import ForeignKeyViolation, OperationalError
+from dao.transactions import done
 
-__all__ = ["Call", "Line", "failure"]
+__all__ = ["Call", "SharedTransaction"]
 
 log = logging.getLogger("dao.pool")
 
 
 class Call:
-    """A function that waits for its turn and then for its commit. `done` is what its caller waits at."""
+    """A function that waits for its turn and then for its commit. `ended` is where its caller waits."""
 
-    __slots__ = ("arguments", "begun", "done", "error", "function", "keywords", "left", "result")
+    __slots__ = ("arguments", "begun", "ended", "error", "function", "keywords", "left", "result")
 
     def __init__(
-        self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], done: Any
+        self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], ended: Any
     ) -> None:
         self.function = function
         self.arguments = arguments
         self.keywords = keywords
-        self.done = done
+        self.ended = ended
         self.begun = self.left = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -86,8 +86,8 @@ class _Guard:
         self.cursors.clear()
 
 
-class Line:
-    """The connection of the writer, and what is said on it: begin, run calls, commit."""
+class SharedTransaction:
+    """The writer's connection, and one transaction on it after the other: begin, run functions, commit."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -98,7 +98,7 @@ class Line:
         connection.set_commit_hook(guard.veto)
 
     def begin(self) -> None:
-        """Begin the transaction of a batch."""
+        """Begin the transaction."""
         self._execute("BEGIN IMMEDIATE")
         sqlite.note_begun(self.connection)
 
@@ -106,7 +106,8 @@ class Line:
         """Run one function in its savepoint. Return whether the transaction is still there.
 
         Raises:
-            apsw.Error: It is not.
+            OperationalError: It cannot go on, as the function left a blob or a cursor open.
+            apsw.Error: It is not there.
         """
         connection, guard, execute = self.connection, self._guard, self._execute
         execute("SAVEPOINT dao_call")
@@ -137,7 +138,7 @@ class Line:
         return True
 
     def commit(self) -> bool:
-        """Commit the batch. Return whether the connection serves for another: nothing in it holds an old snapshot.
+        """Commit. Return whether the connection serves for another transaction: nothing in it holds an old snapshot.
 
         Raises:
             CommitUnknown: It met an I/O error.
@@ -153,10 +154,12 @@ class Line:
         sqlite.forget(self.connection)
         return self.connection.txn_state() == apsw.SQLITE_TXN_NONE
 
-    def interrupt(self) -> None:
-        """Interrupt the statement that is running."""
+    def translated(self, error: BaseException) -> BaseException:
+        """Return the error of ours for one of the transaction, or itself."""
+        # a function may have closed the connection
         with contextlib.suppress(apsw.ConnectionClosedError):
-            self.connection.interrupt()
+            return sqlite.translate(error, self.connection) or error
+        return error
 
     def close(self) -> None:
         """Close the connection; a transaction that is open is undone."""
@@ -165,23 +168,3 @@ class Line:
             self.connection.close(True)
         except apsw.Error as error:
             log.warning("pool: the writer's connection could not be closed: %s", error)
-
-
-def failure(error: BaseException, connection: Connection | None) -> Callable[[], Error]:
-    """Return what makes, for each call, an exception of its own for the error that met all of them."""
-    known = error
-    # a function may have closed the connection
-    with contextlib.suppress(apsw.ConnectionClosedError):
-        known = (connection is not None and sqlite.translate(error, connection)) or error
-    kind = type(known) if isinstance(known, OperationalError) else OperationalError
-    detail = str(known) if isinstance(known, Error) else f"{type(known).__name__}: {known}"
-
-    if not isinstance(known, CommitUnknown):
-        detail = f"nothing of this write is stored, for the transaction that it shared with others failed: {detail}"
-
-    def make() -> Error:
-        made = kind(detail)
-        made.__cause__ = error
-        return made
-
-    return make

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-__all__ = ["Event", "event", "is_asyncio", "is_over", "poster", "running", "shielded", "within"]
+__all__ = ["Event", "event", "is_asyncio", "is_over", "running", "shielded", "waking", "within"]
 
 
 class Event(Protocol):
@@ -15,6 +16,9 @@ class Event(Protocol):
 
     def set(self) -> None:
         """Wake all that wait."""
+
+    def is_set(self) -> bool:
+        """Return whether it was set."""
 
     async def wait(self) -> object:
         """Wait until it is set."""
@@ -37,10 +41,23 @@ def running() -> Any:
     return asyncio.get_running_loop()
 
 
-def poster(loop: Any) -> Callable[..., object]:
-    """Return what another thread calls to have a function called in a loop; it raises RuntimeError if that is over."""
+def waking(loop: Any) -> Callable[[Sequence[Event]], None]:
+    """Return what another thread calls to set events of a loop."""
     post: Callable[..., object] = loop.call_soon_threadsafe if is_asyncio(loop) else loop.run_sync_soon
-    return post
+
+    def wake(events: Sequence[Event]) -> None:
+        # a loop that has ended has nobody who waits
+        with contextlib.suppress(RuntimeError):
+            post(_set, events)
+
+    return wake
+
+
+def _set(events: Sequence[Event]) -> None:
+    for one in events:
+        # nor has one that ended before this
+        with contextlib.suppress(RuntimeError):
+            one.set()
 
 
 def is_over(loop: Any) -> bool:

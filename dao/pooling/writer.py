@@ -1,107 +1,58 @@
 """Group commit: one thread runs what many callers write, and commits it for all of them at once.
 
 For many threads or tasks that each write a little (tool executions, heartbeats): a commit costs the same for one of them
-as for a hundred. Here are the queue, the thread and the rules of a batch; `dao.Pool.write` and `dao.aio.Pool.write` wait.
-
-What holds for each call:
+as for a hundred. Here are the queue and the thread; `dao.Pool.write` and `dao.aio.Pool.write` wait. For each call holds:
 
 - Its function runs in a savepoint. If it fails, that savepoint is undone, and nothing else.
-- Its caller returns after the commit. Whoever was told of success is in the file, as safe as `synchronous` makes a commit.
+- Its caller returns after the commit. If it was told of success, its rows are in the file, as safe as `synchronous` makes them.
 - A commit that fails, or an error for which SQLite gives up the transaction (disk full, I/O error, RAISE(ROLLBACK)), is
   told to every call of the batch that had succeeded so far. Nothing of them is stored, but for a commit of which that cannot
   be known (`CommitUnknown`), and the next batch begins anew.
 - It begins in the order of arrival, or not at all if its caller has left the queue. A batch ends when nobody waits, at
-  256 calls or after 5 ms, so that a full one cannot keep its callers waiting; whoever comes then is in the next.
+  `BATCH_CALLS` or after `BATCH_SECONDS`, so that a full one cannot keep its callers waiting; later calls are in the next.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import math
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import apsw
-
 from dao import engine, url
-from dao.engine.sqlite.fork import FORKED
-from dao.errors import Error, OperationalError, PoolClosed, PoolTimeout
-from dao.pooling.batch import Call, Line, failure
-from dao.pooling.lending import CHECK
+from dao.errors import CommitUnknown, DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout
+from dao.pooling.batch import Call, SharedTransaction
+from dao.pooling.lender import CHECK, FORKED, until
 
-__all__ = ["Wait", "Writer", "wake_threads"]
+__all__ = ["BATCH_CALLS", "BATCH_SECONDS", "IDLE_SECONDS", "Writer"]
 
 log = logging.getLogger("dao.pool")
 
-#: Where a batch ends even if others wait: at so many calls, or so many seconds after its first.
-_CALLS = 256
-_SECONDS = 0.005
+#: A batch ends after so many calls, and so many seconds after its first, even if others wait.
+BATCH_CALLS = 256
+BATCH_SECONDS = 0.005
 
 #: An idle thread ends after so many seconds, and the next call starts another: a program that forgets to close the
 #: pool ends all the same. The connection stays open.
-_IDLE = 0.5
-
-
-class Wait:
-    """What a thread waits at for the end of its call."""
-
-    __slots__ = ("_lock", "_next", "ended")
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self._next: Wait | None = None
-
-    def wait(self, timeout: float) -> bool:
-        """Wait until it has ended, for so many seconds at the most; wake the next. Return whether it has ended."""
-        deadline = time.monotonic() + timeout
-        try:
-            while not self.ended:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._lock.acquire(timeout=min(left, CHECK))
-        finally:
-            # also when a Ctrl-C comes as the word does
-            if self.ended and self._next is not None:
-                with contextlib.suppress(RuntimeError):  # the next did not wait for it
-                    self._next._lock.release()
-                self._next = None
-        return True
-
-
-def wake_threads(waits: Sequence[Wait]) -> None:
-    """Wake the first of these threads; it wakes the second, and so on.
-
-    All at once they would fight for the interpreter's lock: one by one, 16 threads make a fifth more calls in a second.
-    """
-    for one, following in itertools.pairwise(waits):
-        one._next = following
-    for one in waits:
-        one.ended = True
-    if waits:
-        waits[0]._lock.release()
+IDLE_SECONDS = 0.5
 
 
 class Writer:
     """The queue of calls, and the thread that runs them on a connection of its own. Both are made when first needed.
 
-    `wake` is called with what the callers wait at (their calls' `done`) when they have ended.
+    `wake` sets the events of calls that have ended, in their threads or tasks.
     """
 
-    def __init__(self, database_url: url.DatabaseURL, wake: Callable[[Sequence[Any]], object]) -> None:
-        self._url = database_url
-        self._wake = wake
-        self._line: Line | None = None
-        self.writes = self.batches = self.timeouts = 0
+    def __init__(self, database: url.DatabaseURL, wake: Callable[[Sequence[Any]], object]) -> None:
+        self.wake = wake
+        self._url = database
+        self._shared: SharedTransaction | None = None
+        self._writes = self._batches = self._timeouts = 0
         self._begin_anew()
         _WRITERS.add(self)
 
@@ -109,43 +60,35 @@ class Writer:
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._queue: deque[Call] = deque()
-        self._enders: list[Any] = []  # what those wait at who wait for the end of it all
+        self._enders: list[Any] = []  # the events of those who wait for the end of it all
         self._thread: threading.Thread | None = None
         self._thread_id: int | None = None
         self._asleep = False
         self._closed: str | None = None
 
     @property
-    def queued(self) -> int:
-        """How many calls wait for their turn."""
-        return len(self._queue)
+    def is_open(self) -> bool:
+        """Whether it has a connection."""
+        return self._shared is not None
+
+    def figures(self) -> dict[str, int]:
+        """Return what `PoolStats` says of it."""
+        return {
+            "queued": len(self._queue),
+            "writes": self._writes,
+            "batches": self._batches,
+            "timeouts": self._timeouts,
+        }
 
     # ------------------------------------------------------------ callers
 
-    def write(
-        self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], timeout: float
-    ) -> Any:
-        """Have a function run, and wait for its commit, in a thread. It may wait for its turn so many seconds."""
-        call = Call(function, arguments, keywords, Wait())
-        left = False
-        try:
-            self.submit(call)
-            if not call.done.wait(timeout):
-                left = self.leave(call)
-                if not left:  # it has begun: now only its end tells whether it is stored
-                    call.done.wait(math.inf)
-        except BaseException:  # Ctrl-C
-            if not self.leave(call):
-                call.done.wait(math.inf)
-            raise
-        if left:
-            raise self.timed_out(timeout)
-        return call.outcome()
+    def turns(self, call: Call, timeout: float) -> Iterator[float]:
+        """Queue a call, and yield, until it has ended, for how many seconds to wait at its event.
 
-    def submit(self, call: Call) -> None:
-        """Put a call into the queue.
+        It may wait for its turn for so many seconds. Once it has begun, only its end tells whether it is stored.
 
         Raises:
+            PoolTimeout: Its turn did not come.
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             RuntimeError: This is the writer's own thread: the call would wait for itself.
         """
@@ -160,6 +103,16 @@ class Writer:
             if self._thread is None or self._asleep:
                 self._start()
             self._queue.append(call)
+        yield from until(call.ended, timeout)
+        if not call.ended.is_set() and self.leave(call):
+            with self._lock:
+                self._timeouts += 1
+            raise PoolTimeout(
+                f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait for "
+                "the same writer; give it functions that take less time, or wait longer"
+            )
+        while not call.ended.is_set():
+            yield CHECK
 
     def leave(self, call: Call) -> bool:
         """Take a call out of the queue. Return whether its function never runs, as it has not begun. Safe to repeat."""
@@ -170,68 +123,55 @@ class Writer:
                     self._queue.remove(call)
             return call.left
 
-    def timed_out(self, timeout: float) -> PoolTimeout:
-        """Return the error for a call that has left the queue, and count it."""
-        with self._lock:
-            self.timeouts += 1
-        return PoolTimeout(
-            f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait for "
-            "the same writer; give it functions that take less time, or wait longer"
-        )
-
     # ------------------------------------------------------------ the end
 
-    def close(self, timeout: float) -> bool:
-        """Close, and wait for it in a thread; return whether the connection is closed."""
-        ended = Wait()
-        self.finish(ended)
-        if ended.wait(timeout):
-            return True
-        self.give_up(timeout)
-        return ended.wait(1.0)
-
-    def finish(self, ended: object) -> None:
-        """Take no more calls, run those that are queued, close the connection, and wake who waits at `ended`.
-
-        Safe to repeat.
-        """
+    def finish(self, ended: Any) -> None:
+        """Take no more calls, run those that are queued, close the connection, and set the event `ended`. Safe to repeat."""
         with self._lock:
-            if self._closed is None:
-                self._closed = "the pool is closed"
-            if self._thread is not None or self._line is not None:
+            self._closed = self._closed or "the pool is closed"
+            if self._thread is not None or self._shared is not None:
                 # at the interpreter's end no thread can be started
                 with contextlib.suppress(RuntimeError):
                     self._start()
             if self._thread is not None:
                 self._enders.append(ended)
                 return
-        self._close_line()
-        self._wake([ended])
+        self._close_connection()
+        self.wake([ended])
 
-    def give_up(self, timeout: float) -> None:
-        """Run no more of what is queued, and interrupt what is running."""
+    def ends(self, ended: Any, timeout: float) -> Iterator[float]:
+        """Yield, until `ended` is set, for how many seconds to wait at it; or until nothing more can be done.
+
+        After the timeout no more of what is queued is run, what runs is interrupted, and has another second.
+        """
+        yield from until(ended, timeout)
+        if not ended.is_set():
+            self._give_up(timeout)
+            yield from until(ended, 1.0)
+
+    def _give_up(self, timeout: float) -> None:
         with self._lock:
-            queued, line = list(self._queue), self._line
+            queued, shared = list(self._queue), self._shared
             for call in queued:
                 call.begun = True  # as good as: it ends here
             self._queue.clear()
         log.warning("pool: writes go on after %.1f s; %d that wait are given up", timeout, len(queued))
-        self._end(queued, lambda: PoolClosed("the pool was closed before this write had its turn; nothing was done"))
-        if line is not None:
-            line.interrupt()
+        self._fail(queued, lambda: PoolClosed("the pool was closed before this write had its turn; nothing was done"))
+        if shared is not None:
+            engine.interrupt(shared.connection)
 
-    def _close_line(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+    def _close_connection(self) -> None:
+        if self._shared is not None:
+            self._shared.close()
+            self._shared = None
 
-    def _end(self, calls: Sequence[Call], failure: Callable[[], Error]) -> None:
-        """Tell each of the calls that has no error of its own about a failure."""
+    def _fail(self, calls: Sequence[Call], failure: Callable[[], Error]) -> None:
+        """End calls, each with an exception of its own, but for those that have one already."""
         for call in calls:
             if call.error is None:
                 call.result = None
                 call.error = failure()
-        self._wake([call.done for call in calls])
+        self.wake([call.ended for call in calls])
 
     # ------------------------------------------------------------ the thread
 
@@ -252,7 +192,7 @@ class Writer:
     def _serve(self) -> None:
         with self._lock:
             if self._thread is not threading.current_thread():
-                return  # who started it was interrupted, and may have started another
+                return  # the caller that started it was interrupted, and may have started another
             self._thread_id = threading.get_ident()
         while self._has_work():
             self._run_batch()
@@ -262,20 +202,76 @@ class Writer:
         with self._lock:
             if not self._queue and self._closed is None:
                 self._asleep = True
-                self._work.wait(_IDLE)
+                self._work.wait(IDLE_SECONDS)
                 self._asleep = False
             if self._queue:
                 return True
             if self._closed is None:
                 self._thread = self._thread_id = None
                 return False
-        self._close_line()
+        self._close_connection()
         with self._lock:
             self._thread = self._thread_id = None
             enders = self._enders
             self._enders = []
-        self._wake(enders)
+        self.wake(enders)
         return False
+
+    def _run_batch(self) -> None:
+        """Run what is queued in one transaction, commit it, and tell each caller."""
+        with self._lock:
+            waiting = list(self._queue)
+        try:
+            shared = self._begin()
+        except BaseException as error:  # noqa: BLE001 - the callers get it
+            # these have waited for all of the busy timeout; later ones wait on
+            told = self._failure(error)
+            self._fail([call for call in waiting if not call.left and self.leave(call)], told)
+            return
+        batch: list[Call] = []
+        lost = self._run_calls(shared, batch)
+        if lost is not None:
+            told = self._failure(lost)
+            self._close_connection()
+            self._fail(batch, told)
+            return
+        self._batches += bool(batch)
+        self._writes += sum(call.error is None for call in batch)
+        self.wake([call.ended for call in batch])
+
+    def _begin(self) -> SharedTransaction:
+        """Begin a transaction, on a new connection if there is none."""
+        shared = self._shared
+        if shared is None:
+            shared = SharedTransaction(engine.connect(self._url))
+            with self._lock:
+                self._shared = shared
+        try:
+            shared.begin()
+        except BaseException as error:
+            if not isinstance(shared.translated(error), DatabaseBusy):
+                self._close_connection()
+            raise
+        return shared
+
+    def _run_calls(self, shared: SharedTransaction, batch: list[Call]) -> BaseException | None:
+        """Run calls from the queue, add them to the batch, commit. Return what made the transaction be lost, if it is."""
+        end = time.monotonic() + BATCH_SECONDS
+        try:
+            while len(batch) < BATCH_CALLS and (call := self._next()) is not None:
+                batch.append(call)
+                if not shared.run(call):
+                    return call.error or OperationalError(
+                        "a function went on after an error for which SQLite had undone the transaction; let such an error "
+                        "leave the function"
+                    )
+                if time.monotonic() >= end:
+                    break
+            if not shared.commit():
+                self._close_connection()
+        except BaseException as error:  # noqa: BLE001 - the callers get it
+            return error
+        return None
 
     def _next(self) -> Call | None:
         with self._lock:
@@ -284,67 +280,25 @@ class Writer:
             self._queue[0].begun = True
             return self._queue.popleft()
 
-    def _run_batch(self) -> None:
-        """Run what is queued in one transaction, commit it, and tell each caller."""
-        with self._lock:
-            waiting = list(self._queue)
-        try:
-            line = self._begin()
-        except BaseException as error:  # noqa: BLE001 - the callers get it
-            # these have waited for all of the busy timeout; who came later waits on
-            told = failure(error, None if self._line is None else self._line.connection)
-            self._end([call for call in waiting if not call.left and self.leave(call)], told)
-            return
-        batch: list[Call] = []
-        lost = self._run_calls(line, batch)
-        if lost is not None:
-            told = failure(lost, line.connection)
-            self._close_line()
-            self._end(batch, told)
-            return
-        self.batches += bool(batch)
-        self.writes += sum(call.error is None for call in batch)
-        self._wake([call.done for call in batch])
+    def _failure(self, error: BaseException) -> Callable[[], Error]:
+        """Return what makes, for each call, an exception of its own for the error that met all of them."""
+        known = error if self._shared is None else self._shared.translated(error)
+        kind = type(known) if isinstance(known, OperationalError) else OperationalError
+        detail = str(known) if isinstance(known, Error) else f"{type(known).__name__}: {known}"
+        if not isinstance(known, CommitUnknown):
+            detail = f"nothing of this write is stored, for the transaction that it shared with others failed: {detail}"
 
-    def _run_calls(self, line: Line, batch: list[Call]) -> BaseException | None:
-        """Run calls from the queue, add them to the batch, commit. Return what made the transaction be lost, if it is."""
-        end = time.monotonic() + _SECONDS
-        try:
-            while len(batch) < _CALLS and (call := self._next()) is not None:
-                batch.append(call)
-                if not line.run(call):
-                    return call.error or OperationalError(
-                        "a function went on after an error for which SQLite had undone the transaction; let such an error "
-                        "leave the function"
-                    )
-                if time.monotonic() >= end:
-                    break
-            if not line.commit():
-                self._close_line()
-        except BaseException as error:  # noqa: BLE001 - the callers get it
-            return error
-        return None
+        def make() -> Error:
+            made = kind(detail)
+            made.__cause__ = error
+            return made
 
-    def _begin(self) -> Line:
-        """Begin a transaction, on a new connection if there is none."""
-        line = self._line
-        if line is None:
-            line = Line(engine.connect(self._url))
-            with self._lock:
-                self._line = line
-        try:
-            line.begin()
-        except apsw.BusyError:
-            raise
-        except BaseException:
-            self._close_line()
-            raise
-        return line
+        return make
 
-    def _abandon(self) -> None:
+    def leave_to_parent(self) -> None:
         """In a forked child: there is no thread any more; a writer that had no connection yet goes on."""
-        closed = self._closed if self._line is None else FORKED
-        self._line = None
+        closed = self._closed if self._shared is None else FORKED
+        self._shared = None
         self._begin_anew()  # another thread of the parent may have held the lock
         self._closed = closed
 
@@ -354,7 +308,7 @@ _WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for writer in list(_WRITERS):
-        writer._abandon()
+        writer.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_after_fork)

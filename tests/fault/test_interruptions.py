@@ -194,7 +194,7 @@ def test_write_interrupted_at_any_moment_stores_what_was_told(path, times):
 @pytest.mark.parametrize("way", ["acquire", "write"])
 def test_ctrl_c_at_any_moment_loses_nothing(monkeypatch, path, way, times):
     """A signal's handler may raise in the main thread, also while that waits for a lock or starts the writer's thread."""
-    monkeypatch.setattr("dao.pooling.writer._IDLE", 0.0005)  # it ends and is started again and again
+    monkeypatch.setattr("dao.pooling.writer.IDLE_SECONDS", 0.0005)  # it ends and is started again and again
     pool = dao.Pool(f"sqlite:///{path}", size=1, timeout=PATIENCE)
     main = threading.get_ident()
     raised, pending = 0, threading.Event()

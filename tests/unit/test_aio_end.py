@@ -12,8 +12,8 @@ import pytest
 
 import dao
 from dao import aio
-from tests.unit.test_aio import PATIENCE, Asyncio, Trio, add, loop, stored
-from tests.unit.test_pool import in_child
+from tests.concurrency import PATIENCE, Asyncio, Trio, in_child, loop, stored
+from tests.unit.test_pool import add
 
 __all__ = ["loop"]  # a fixture
 

@@ -1,18 +1,19 @@
-"""`dao.Pool`: bounds, order, timeouts, metrics, recycling, health, shutdown and forks."""
+"""`dao.Pool` and `dao.aio.Pool`: bounds, order, timeouts, metrics, recycling, health, shutdown and forks.
+
+Most tests run on both, one call after the other from threads; cancelled tasks are in `test_aio`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import signal
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import attrs
@@ -20,65 +21,38 @@ import pytest
 
 import dao
 from dao import Task, engine, pool, tasks
-from dao.pooling import lending
+from dao.pooling import threads
+from tests.concurrency import ENDLESS, PATIENCE, Signalled, Worker, in_child, making, signalled, stored, wait_for
 
-ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
-PATIENCE = 30  # seconds until a test gives up on another thread
+__all__ = ["signalled"]  # a fixture
 
 
-@pytest.fixture
-def make_pool(url: str) -> Iterator[Callable[..., dao.Pool]]:
-    """Return a function that makes pools on a migrated database; they are closed in the end."""
-    made: list[dao.Pool] = []
+@pytest.fixture(params=["threads", "asyncio", "trio"])
+def make_pool(request: pytest.FixtureRequest, url: str) -> Iterator[Callable[..., Any]]:
+    """Return a function that makes pools on a migrated database, for threads or for tasks; they are closed in the end."""
+    with making(request.param) as make:
+        yield lambda database_url=url, **arguments: make(database_url, **arguments)
 
-    def make(database_url: str = url, **arguments) -> dao.Pool:
-        made.append(dao.Pool(database_url, **{"timeout": 600, **arguments}))
-        return made[-1]
 
-    yield make
-    for one in made:
-        one.close(timeout=0)
+threads_only = pytest.mark.parametrize("make_pool", ["threads"], indirect=True)
 
 
 def add(connection: apsw.Connection, title: str = "a") -> None:
     tasks.create(connection, Task(title=title, task_type="agent"))
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something has come about in another thread."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never came about"
-        time.sleep(0.0005)
+def add_three_and_read_one(connection: apsw.Connection) -> apsw.Cursor:
+    tasks.create_many(connection, [Task(title=title, task_type="agent") for title in "abc"])
+    cursor = connection.execute("SELECT id FROM tasks")
+    next(cursor)
+    return cursor
 
 
-class Worker(threading.Thread):
-    """A thread that keeps what its function returned or raised."""
-
-    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
-        super().__init__(daemon=True)
-        self.work = lambda: function(*arguments)
-        self.result: object = None
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Run the function."""
-        try:
-            self.result = self.work()
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            self.error = error
-
-    def end(self) -> object:
-        """Wait for the end, and return the result or raise the error."""
-        self.join(PATIENCE)
-        assert not self.is_alive()
-        if self.error is not None:
-            raise self.error
-        return self.result
+def truncate_log(connection: apsw.Connection) -> None:
+    connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
-def hold(one: dao.Pool, begun: threading.Event, end: threading.Event) -> None:
+def hold(one: Any, begun: threading.Event, end: threading.Event) -> None:
     with one.acquire():
         begun.set()
         assert end.wait(PATIENCE)
@@ -120,14 +94,19 @@ def test_pool_argument_out_of_range_is_refused(make_pool, arguments, error):
 
 def test_pool_connection_is_set_up_like_any_other(make_pool):
     """A pool's connections are those of `dao.connect`, the URL's parameters included."""
-    with make_pool().acquire() as connection:
-        assert (connection.pragma("journal_mode"), connection.pragma("foreign_keys")) == ("wal", 1)
+    made = make_pool()
+    with made.acquire() as connection:
+        assert made.on(connection, lambda given: (given.pragma("journal_mode"), given.pragma("foreign_keys"))) == (
+            "wal",
+            1,
+        )
 
 
 def test_pool_url_with_parameters_passes_them_on(url, make_pool):
     """The URL's settings hold for each connection."""
-    with make_pool(url + "?synchronous=full").acquire() as connection:
-        assert connection.pragma("synchronous") == 2
+    made = make_pool(url + "?synchronous=full")
+    with made.acquire() as connection:
+        assert made.on(connection, lambda given: given.pragma("synchronous")) == 2
 
 
 def test_pool_relative_url_means_the_same_file_after_a_change_of_folder(monkeypatch, tmp_path, make_pool):
@@ -137,7 +116,8 @@ def test_pool_relative_url_means_the_same_file_after_a_change_of_folder(monkeypa
     made = make_pool("sqlite:///a.db")
     monkeypatch.chdir(tmp_path / "there")
     with made.acquire() as one, made.acquire() as other:
-        assert one.filename == other.filename == str(tmp_path / "a.db")
+        for connection in (one, other):
+            assert made.on(connection, lambda given: given.filename) == str(tmp_path / "a.db")
     assert list((tmp_path / "there").iterdir()) == []
 
 
@@ -177,7 +157,7 @@ def test_acquire_all_in_use_raises_pool_timeout(make_pool):
         )
         assert made.stats().wait_seconds >= made.stats().longest_wait_seconds >= 0.01
     with made.acquire(timeout=0), made.acquire(timeout=0):
-        assert made.stats().acquired == 4
+        assert (made.stats().acquired, made.stats().active) == (4, 2)
 
 
 @pytest.mark.parametrize("timeout", [-1, -0.001, float("nan")])
@@ -196,7 +176,7 @@ def test_acquire_last_one_back_is_the_first_to_go(make_pool):
         assert again is first
 
 
-def test_acquire_threads_in_the_queue_are_served_in_order_of_arrival(make_pool):
+def test_acquire_queue_is_served_in_order_of_arrival(make_pool):
     """Who waits longest is next, whatever comes later."""
     made = make_pool(size=1)
     served: list[int] = []
@@ -237,7 +217,7 @@ def test_acquire_newcomer_does_not_overtake_the_queue(make_pool):
     assert order == ["waited", "came later"]
 
 
-def test_acquire_timed_out_thread_leaves_the_queue(make_pool):
+def test_acquire_after_the_timeout_leaves_the_queue(make_pool):
     """Who gave up is not served later: the connection goes to the next."""
     made = make_pool(size=1)
 
@@ -260,13 +240,12 @@ def test_release_open_transaction_is_rolled_back(caplog, make_pool):
     """A transaction that the block left open is undone before the next one gets the connection, and is logged."""
     made = make_pool(size=1)
     with made.acquire() as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        add(connection)
+        made.on(connection, lambda given: (given.execute("BEGIN IMMEDIATE"), add(given)))
     assert "came back in a transaction" in caplog.text
     with made.acquire() as again:
         assert again is connection
-        assert not again.in_transaction
-        assert tasks.count(again) == 0
+        assert not made.on(again, engine.in_transaction)
+        assert made.on(again, tasks.count) == 0
 
 
 def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool):
@@ -275,14 +254,18 @@ def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool)
     After an error, what the next holder wrote was held in a transaction that nobody committed.
     """
     made = make_pool(size=1)
-    with made.acquire() as connection:
-        dao.transaction(connection).__enter__()
-    with made.acquire() as connection:
+
+    def write(connection: apsw.Connection) -> None:
         add(connection)
         with pytest.raises(dao.UniqueViolation):
             tasks.create(connection, tasks.find(connection).items[0])
         add(connection)
         assert not connection.in_transaction
+
+    with made.acquire() as connection:
+        made.on(connection, lambda given: dao.transaction(given).__enter__() and None)
+    with made.acquire() as connection:
+        made.on(connection, write)
 
 
 @pytest.mark.parametrize(
@@ -307,45 +290,46 @@ def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool)
 def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, error, kept):
     """An error of the row's or of the program's keeps the connection; one that may be its own has it replaced.
 
-    So has an interruption: one of `health`, as that set the timeout back, left a connection that did not wait for locks.
+    So has an interruption of a thread: one of `health`, as that set the timeout back, left a connection that did not wait
+    for locks. A task is only interrupted where it awaits.
     """
     made = make_pool(size=1)
+    kept = kept or (isinstance(error, KeyboardInterrupt) and not isinstance(made, dao.Pool))
     raises = contextlib.nullcontext() if error is None else pytest.raises(type(error))
     with raises as caught, made.acquire() as connection:
         if error is not None:
             raise error
     assert error is None or caught.value is error
-    assert made.stats().recycled == (0 if kept else 1)
+    assert (made.stats().recycled, made.stats().idle) == ((0, 1) if kept else (1, 0))
     with made.acquire() as again:
         assert (again is connection) is kept
-        add(again)
+        made.on(again, add)
     if not kept:
         with pytest.raises(apsw.ConnectionClosedError):
-            connection.execute("SELECT 1")
+            made.on(connection, tasks.count)
 
 
-def test_release_cursor_that_was_not_read_to_its_end_has_the_connection_replaced(make_pool):
+def test_release_cursor_that_was_not_read_to_its_end_has_the_connection_replaced(url, make_pool):
     """An open cursor holds a snapshot: the next user would see the past and could not write."""
     made = make_pool(size=1)
     with made.acquire() as connection:
-        tasks.create_many(connection, [Task(title=title, task_type="agent") for title in "abc"])
-        cursor = connection.execute("SELECT id FROM tasks")
-        next(cursor)
+        cursor = made.on(connection, add_three_and_read_one)
     assert made.stats().recycled == 1
     with made.acquire() as again:
         assert again is not connection
-        add(again)
-        assert tasks.count(again) == 4
+        made.on(again, add)
+        assert made.on(again, tasks.count) == stored(url) == 4
+    del cursor
 
 
 def test_release_closed_connection_is_replaced(make_pool):
     """A connection that its user closed is not lent again."""
     made = make_pool(size=1)
     with made.acquire() as connection:
-        connection.close()
+        made.close_connection(connection)
     assert (made.stats().recycled, made.stats().idle, made.stats().active) == (1, 0, 0)
     with made.acquire() as again:
-        add(again)
+        made.on(again, add)
 
 
 def test_release_broken_connection_lets_the_next_in_the_queue_open_one(make_pool):
@@ -354,17 +338,18 @@ def test_release_broken_connection_lets_the_next_in_the_queue_open_one(make_pool
 
     def use() -> int:
         with made.acquire() as connection:
-            add(connection)
-            return tasks.count(connection)
+            made.on(connection, add)
+            return made.on(connection, tasks.count)
 
     with made.acquire() as connection:
         workers = []
         for _ in range(3):
             workers.append(Worker(use))
             wait_for(lambda: made.stats().waiting == len(workers))
-        connection.close()
+        made.close_connection(connection)
     assert [worker.end() for worker in workers] == [1, 2, 3]
     assert (made.stats().recycled, made.stats().acquired) == (1, 4)
+    assert (made.stats().idle, made.stats().active) == (1, 0)
 
 
 def test_release_broken_connection_and_no_new_one_fails_each_in_the_queue(tmp_path, make_pool):
@@ -377,7 +362,7 @@ def test_release_broken_connection_and_no_new_one_fails_each_in_the_queue(tmp_pa
         for _ in range(3):
             workers.append(Worker(made.acquire().__enter__))
             wait_for(lambda: made.stats().waiting == len(workers))
-        connection.close()
+        made.close_connection(connection)
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
@@ -393,34 +378,19 @@ def test_pool_memory_is_one_connection_that_is_kept(make_pool, url):
     made = make_pool(url, size=5)
     assert made.stats().size == 1
     with pytest.raises(dao.OperationalError), made.acquire() as connection:  # noqa: PT012 - the block is the test
-        connection.execute("CREATE TABLE t (x); INSERT INTO t VALUES (1)").fetchall()
+        made.on(connection, lambda given: given.execute("CREATE TABLE t (x); INSERT INTO t VALUES (1)").fetchall())
         raise dao.OperationalError("a")
     with made.acquire() as again:
-        assert engine.fetch(again, "SELECT * FROM t") == [(1,)]
+        assert made.on(again, engine.fetch, "SELECT * FROM t") == [(1,)]
         with pytest.raises(dao.PoolTimeout), made.acquire(timeout=0):
             pytest.fail("a second connection")
+    assert made.health().ok
 
 
 # ---------------------------------------------------------------- interrupted in the queue
 
 
-class Signalled(BaseException):
-    """What a signal raises in the main thread, as Ctrl-C does."""
-
-
-@pytest.fixture
-def signalled() -> Iterator[Callable[[], None]]:
-    """Return a function that interrupts the main thread."""
-
-    def handler(*_: object) -> None:
-        raise Signalled
-
-    before = signal.signal(signal.SIGUSR1, handler)
-    main = threading.main_thread().ident
-    yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, before)
-
-
+@threads_only
 def test_acquire_interrupted_in_the_queue_leaves_it(make_pool, signalled):
     """Ctrl-C in the queue comes out as it is; the connection goes to the next, and nobody's place is lost."""
     made = make_pool(size=1)
@@ -443,21 +413,18 @@ def test_acquire_interrupted_in_the_queue_leaves_it(make_pool, signalled):
         assert made.stats().active == 1
 
 
-class InterruptedWhenServed(lending.Place):
-    """A place in the queue where the interruption comes at the moment of the hand-over."""
+class InterruptedWhenWoken(threads.Signal):
+    """A wait in which the interruption comes at the moment of the hand-over, or of the shutdown."""
 
-    __slots__ = ("woken",)
+    __slots__ = ()
 
     def wait(self, seconds: float) -> None:
-        """Wait to be served, and be interrupted then."""
-        wait_for(lambda: getattr(self, "woken", False))
+        """Wait to be woken, and be interrupted then."""
+        wait_for(self.is_set)
         raise Signalled
 
-    def wake(self) -> None:
-        """Let it go on."""
-        self.woken = True
 
-
+@threads_only
 @pytest.mark.parametrize("broken", [False, True], ids=["handed over", "to be opened"])
 def test_acquire_interrupted_as_it_is_served_gives_the_place_on(monkeypatch, make_pool, broken):
     """If a connection, or leave to open one, was handed over already, it goes to the next in the queue."""
@@ -473,7 +440,7 @@ def test_acquire_interrupted_as_it_is_served_gives_the_place_on(monkeypatch, mak
 
     with made.acquire() as connection:
         with monkeypatch.context() as patched:
-            patched.setattr(lending, "Place", InterruptedWhenServed)
+            patched.setattr(pool, "Signal", InterruptedWhenWoken)
             first = Worker(use)
             wait_for(lambda: made.stats().waiting == 1)
         second = Worker(use)
@@ -486,23 +453,20 @@ def test_acquire_interrupted_as_it_is_served_gives_the_place_on(monkeypatch, mak
         assert tasks.count(connection) == 1
 
 
+@threads_only
 def test_acquire_interrupted_while_the_pool_closes_raises_the_interruption(monkeypatch, make_pool):
     """A shutdown at the same time does not replace Ctrl-C by an error of its own."""
     made = make_pool(size=1)
-
-    class InterruptedAtShutdown(InterruptedWhenServed):
-        def wait(self, seconds: float) -> None:
-            wait_for(lambda: made._closed is not None)
-            raise Signalled
 
     def use() -> None:
         with pytest.raises(Signalled), made.acquire():
             pytest.fail("the connection is in use")
 
     with made.acquire():
-        monkeypatch.setattr(lending, "Place", InterruptedAtShutdown)
-        worker = Worker(use)
-        wait_for(lambda: made.stats().waiting == 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(pool, "Signal", InterruptedWhenWoken)
+            worker = Worker(use)
+            wait_for(lambda: made.stats().waiting == 1)
         closer = Worker(made.close, PATIENCE)
         worker.end()
     assert closer.end() is True
@@ -519,11 +483,6 @@ def test_health_of_a_good_database_is_true(make_pool):
         assert (health.ok, health.error) == (True, None)
         assert health.seconds >= 0
     assert (made.stats().active, made.stats().idle, made.stats().recycled) == (0, 1, 0)
-
-
-def test_health_in_memory_is_true(make_pool):
-    """A database in memory has no file to look at."""
-    assert make_pool("sqlite://").health().ok
 
 
 @pytest.mark.parametrize("mode", ["rwc", "ro"])
@@ -546,7 +505,7 @@ def test_health_while_another_writes_leaves_the_busy_timeout(url, make_pool):
         timer = threading.Timer(0.02, blocker.execute, ["COMMIT"])
         timer.start()
         with made.acquire() as connection:
-            add(connection)
+            made.on(connection, add)
         timer.join()
 
 
@@ -556,7 +515,7 @@ def test_health_all_in_use_is_false_in_time(make_pool):
     with made.acquire():
         health = made.health(timeout=0.01)
     assert not health.ok
-    assert "all 1 are in use" in health.error
+    assert ("all 1 are in use" if isinstance(made, dao.Pool) else "no answer within 0.01 s") in health.error
     assert made.health().ok
 
 
@@ -567,31 +526,34 @@ def test_health_of_a_locked_database_is_false_in_time(database, make_pool, opene
     blocker = apsw.Connection(str(database))
     if opened:
         with made.acquire() as connection:
-            connection.pragma("journal_mode", "delete")  # in WAL mode nobody can keep others from reading
+            # in WAL mode nobody can keep others from reading
+            made.on(connection, lambda given: given.pragma("journal_mode", "delete"))
     blocker.execute("BEGIN EXCLUSIVE")
     health = Worker(made.health, 0.02).end()
     assert not health.ok
-    assert "locked by another connection" in health.error
-    assert (made.stats().active, made.stats().idle, made.stats().recycled) == (0, int(opened), 0)
+    if isinstance(made, dao.Pool):
+        assert "locked by another connection" in health.error
+        assert (made.stats().idle, made.stats().recycled) == (int(opened), 0)
+    assert made.stats().active == 0
     timer = threading.Timer(0.05, blocker.execute, ["COMMIT"])
     timer.start()
     with made.acquire() as connection:
-        add(connection)
+        made.on(connection, add)
     timer.join()
     blocker.close()
     assert made.health().ok
 
 
 @pytest.fixture(params=["idle", "to be opened"])
-def used(request: pytest.FixtureRequest, make_pool) -> dao.Pool:
+def used(request: pytest.FixtureRequest, make_pool) -> Any:
     """A pool whose database has a task; its connection waits for use, the cache full, or was closed."""
     made = make_pool()
     with made.acquire() as connection:
-        add(connection)
-        assert tasks.count(connection) == 1
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        made.on(connection, add)
+        assert made.on(connection, tasks.count) == 1
+        made.on(connection, truncate_log)
         if request.param == "to be opened":
-            connection.close()
+            made.close_connection(connection)
     return made
 
 
@@ -631,8 +593,8 @@ def test_health_of_a_replaced_file_is_false_until_it_is_opened_again(database, m
     """A connection to a file that was replaced writes to nowhere: the probe says so, and has it replaced too."""
     made = make_pool()
     with made.acquire() as connection:
-        add(connection)
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        made.on(connection, add)
+        made.on(connection, truncate_log)
     assert made.health().ok
     replace(database)
     health = made.health()
@@ -641,18 +603,11 @@ def test_health_of_a_replaced_file_is_false_until_it_is_opened_again(database, m
     assert made.stats().recycled == 1
 
 
-def test_health_of_a_closed_pool_is_false(make_pool):
-    """A pool that lends nothing is not healthy."""
-    made = make_pool()
-    made.close()
-    assert made.health().error == "the pool is closed"
-
-
 # ---------------------------------------------------------------- close
 
 
 def test_close_idle_pool_closes_its_connections(make_pool):
-    """All idle connections are closed; nothing is lent any more; safe to repeat."""
+    """All idle connections are closed; nothing is lent any more; safe to repeat. Such a pool is not healthy."""
     made = make_pool()
     with made.acquire() as one, made.acquire() as other:
         pass
@@ -661,40 +616,54 @@ def test_close_idle_pool_closes_its_connections(make_pool):
     assert (made.stats().idle, made.stats().active) == (0, 0)
     for connection in (one, other):
         with pytest.raises(apsw.ConnectionClosedError):
-            connection.execute("SELECT 1")
+            made.on(connection, tasks.count)
     with pytest.raises(dao.PoolClosed, match="the pool is closed"), made.acquire():
         pytest.fail("the pool is closed")
+    assert made.health().error == "the pool is closed"
 
 
-def test_pool_as_context_manager_closes_at_the_end(url):
+def test_pool_as_context_manager_closes_at_the_end(make_pool):
     """The block of a pool ends with its shutdown."""
-    with dao.Pool(url) as made, made.acquire():
+    with make_pool() as made, made.acquire():
         pass
     with pytest.raises(dao.PoolClosed):
         made.acquire().__enter__()
 
 
-def test_close_waits_for_holders(make_pool):
-    """Who holds a connection may finish: its work is committed, and then the connection is closed."""
-    made = make_pool()
+def closed(made: Any) -> bool:
+    """Return whether a pool whose connections are all in use is closed."""
+    return made.health(timeout=0).error == "the pool is closed"
+
+
+def test_close_waits_for_holders_and_tells_the_queue(url, make_pool):
+    """Who holds a connection may finish; who waits for one is told at once that there will be none."""
+    made = make_pool(size=1)
     begun, end = threading.Event(), threading.Event()
 
     def use() -> apsw.Connection:
         with made.acquire() as connection:
             begun.set()
             assert end.wait(PATIENCE)
-            add(connection)
+            made.on(connection, add)
             return connection
 
     holder = Worker(use)
     assert begun.wait(PATIENCE)
+    workers = []
+    for _ in range(3):
+        workers.append(Worker(made.acquire().__enter__))
+        wait_for(lambda: made.stats().waiting == len(workers))
     closer = Worker(made.close, PATIENCE)
-    wait_for(lambda: made._closed is not None)
+    for worker in workers:
+        with pytest.raises(dao.PoolClosed):
+            worker.end()
     assert closer.is_alive()
     end.set()
     assert closer.end() is True
     with pytest.raises(apsw.ConnectionClosedError):
-        holder.end().execute("SELECT 1")
+        made.on(holder.end(), tasks.count)
+    assert (made.stats().waiting, made.stats().timeouts, made.stats().active, made.stats().idle) == (0, 0, 0, 0)
+    assert stored(url) == 1
 
 
 def test_close_interrupts_a_statement_that_does_not_end(caplog, url, make_pool):
@@ -702,11 +671,15 @@ def test_close_interrupts_a_statement_that_does_not_end(caplog, url, make_pool):
     made = make_pool()
     begun = threading.Event()
 
-    def use() -> None:
-        with made.acquire() as connection, dao.transaction(connection):
+    def add_and_run(connection: apsw.Connection) -> None:
+        with dao.transaction(connection):
             add(connection)
             begun.set()
             engine.fetch(connection, ENDLESS)
+
+    def use() -> None:
+        with made.acquire() as connection:
+            made.on(connection, add_and_run)
 
     holder = Worker(use)
     assert begun.wait(PATIENCE)
@@ -715,20 +688,17 @@ def test_close_interrupts_a_statement_that_does_not_end(caplog, url, make_pool):
         holder.end()
     assert "still in use" in caplog.text
     assert made.stats().active == 0
-    with contextlib.closing(dao.connect(url)) as connection:
-        assert tasks.count(connection) == 0
+    assert stored(url) == 0
 
 
 def test_close_holder_that_does_not_end_returns_false_and_closes_later(make_pool):
     """A connection that nobody gives back is reported, and closed when it comes back after all."""
     made = make_pool()
-    begun, end = threading.Event(), threading.Event()
-    holder = Worker(hold, made, begun, end)
-    assert begun.wait(PATIENCE)
-    assert made.close(timeout=0) is False
-    assert made.stats().active == 1
-    end.set()
-    holder.end()
+    with made.acquire() as connection:
+        assert made.close(timeout=0) is False
+        assert made.stats().active == 1
+    with pytest.raises(apsw.ConnectionClosedError):
+        made.on(connection, tasks.count)
     assert (made.stats().active, made.stats().idle) == (0, 0)
     assert made.close(timeout=0) is True
 
@@ -736,103 +706,96 @@ def test_close_holder_that_does_not_end_returns_false_and_closes_later(make_pool
 def test_close_holder_that_closed_its_connection_is_no_obstacle(make_pool):
     """A connection that its user closed has no statement to interrupt."""
     made = make_pool()
-    begun, end = threading.Event(), threading.Event()
-
-    def use() -> None:
-        with made.acquire() as connection:
-            connection.close()
-            begun.set()
-            assert end.wait(PATIENCE)
-
-    holder = Worker(use)
-    assert begun.wait(PATIENCE)
-    closer = Worker(made.close, 0)
-    end.set()
-    holder.end()
-    assert closer.end() is True
+    with made.acquire() as connection:
+        made.close_connection(connection)
+        assert made.close(timeout=0) is False
+    assert made.close(timeout=0) is True
 
 
-def test_close_during_another_close_waits_for_all_connections(monkeypatch, make_pool):
+class SlowClose(apsw.VFS):
+    """A file system on which a database is closed when it is told to be."""
+
+    def __init__(self) -> None:
+        self.slow, self.begun, self.end = False, threading.Event(), threading.Event()
+        self.below = apsw.vfs_names()[0]
+        super().__init__("slow-close", self.below, makedefault=True)
+
+    def xOpen(self, name, flags):  # noqa: N802 - SQLite's name
+        """Open a file that is slow to close."""
+        return SlowFile(self, name, flags)
+
+
+class SlowFile(apsw.VFSFile):
+    """A file that is slow to close."""
+
+    def __init__(self, disk: SlowClose, name, flags) -> None:
+        self._disk = disk
+        super().__init__(disk.below, name, flags)
+
+    def xClose(self):  # noqa: N802 - SQLite's name
+        """Wait, and close."""
+        if self._disk.slow:
+            self._disk.begun.set()
+            assert self._disk.end.wait(PATIENCE)
+        super().xClose()
+
+
+@pytest.fixture
+def disk() -> Iterator[SlowClose]:
+    """The slow file system, on which every connection is opened meanwhile."""
+    disk = SlowClose()
+    yield disk
+    disk.end.set()
+    disk.unregister()
+
+
+def test_close_during_another_close_waits_for_all_connections(disk, make_pool):
     """A second shutdown is not done before the first one is: a connection counts until it is closed."""
     made = make_pool()
-    begun, end = threading.Event(), threading.Event()
     with made.acquire():
         pass
-
-    def slowly(connection: apsw.Connection) -> None:
-        begun.set()
-        assert end.wait(PATIENCE)
-        connection.close()
-
-    monkeypatch.setattr(pool, "_close", slowly)
+    disk.slow = True
     first = Worker(made.close)
-    assert begun.wait(PATIENCE)
+    assert disk.begun.wait(PATIENCE)
     second = Worker(made.close)
     second.join(0.02)
     assert second.is_alive()
-    end.set()
+    disk.end.set()
     assert (first.end(), second.end()) == (True, True)
 
 
-def test_close_threads_in_the_queue_get_pool_closed(make_pool):
-    """Who waits for a connection is told at once that there will be none."""
-    made = make_pool(size=1)
-    with made.acquire():
-        workers = []
-        for _ in range(3):
-            workers.append(Worker(made.acquire().__enter__))
-            wait_for(lambda: made.stats().waiting == len(workers))
-        closer = Worker(made.close, PATIENCE)
-        for worker in workers:
-            with pytest.raises(dao.PoolClosed):
-                worker.end()
-    assert closer.end() is True
-    assert (made.stats().waiting, made.stats().timeouts) == (0, 0)
-
-
-def test_close_while_a_connection_is_being_opened_closes_that_too(monkeypatch, make_pool):
+def test_close_while_a_connection_is_being_opened_closes_that_too(monkeypatch, url, make_pool):
     """A connection that is ready only after the shutdown began is not lent, and the shutdown waits for it."""
-    made = make_pool()
+    made = make_pool(f"{url}?cache_size=7", size=1)
     begun, end, opened = threading.Event(), threading.Event(), []
-    connect = engine.connect
+    configure = engine.sqlite.configure
 
-    def slowly(database_url: object) -> apsw.Connection:
+    def slowly(connection: apsw.Connection, parsed: Any) -> None:
         begun.set()
         assert end.wait(PATIENCE)
-        opened.append(connect(database_url))
-        return opened[0]
+        configure(connection, parsed)
+        opened.append(connection)
 
-    monkeypatch.setattr(pool.engine, "connect", slowly)
+    for module in (engine.sqlite, engine.sqlite.opening):
+        monkeypatch.setattr(module, "configure", slowly)
     worker = Worker(made.acquire().__enter__)
     assert begun.wait(PATIENCE)
     assert made.stats().active == 1
     closer = Worker(made.close, PATIENCE)
-    wait_for(lambda: made._closed is not None)
+    wait_for(lambda: closed(made))
     end.set()
     with pytest.raises(dao.PoolClosed):
         worker.end()
     assert closer.end() is True
+    assert (made.stats().active, made.stats().acquired) == (0, 0)
     with pytest.raises(apsw.ConnectionClosedError):
-        opened[0].execute("SELECT 1")
+        made.on(opened[0], tasks.count)
 
 
 # ---------------------------------------------------------------- fork
 
 
-def in_child(function: Callable[[], object]) -> None:
-    """Run a function in a forked child, and see that it raises nothing there."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
-        child = os.fork()
-    if not child:
-        status = 1
-        with contextlib.suppress(BaseException):
-            function()
-            status = 0
-        os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
+@threads_only
 def test_pool_in_a_forked_child_refuses_to_lend(url, make_pool):
     """A connection does not survive a fork: the child's copy of the pool says so, and closes none of the parent's."""
     made = make_pool(size=2)
@@ -849,10 +812,10 @@ def test_pool_in_a_forked_child_refuses_to_lend(url, make_pool):
     in_child(child)
     with made.acquire() as connection:
         add(connection)
-    with contextlib.closing(dao.connect(url)) as other:
-        assert tasks.count(other) == 1
+    assert stored(url) == 1
 
 
+@threads_only
 def test_pool_forked_while_a_connection_is_held_leaves_the_parents_transaction(url, make_pool):
     """In the child the block ends without touching the connection; in the parent the transaction goes on."""
     made = make_pool(size=1)
@@ -869,8 +832,7 @@ def test_pool_forked_while_a_connection_is_held_leaves_the_parents_transaction(u
     assert connection.in_transaction
     connection.execute("COMMIT")
     lease.__exit__(None, None, None)
-    with contextlib.closing(dao.connect(url)) as other:
-        assert tasks.count(other) == 1
+    assert stored(url) == 1
 
 
 def test_pool_child_that_ends_as_python_does_leaves_the_parents_commits(database):
@@ -897,6 +859,7 @@ os._exit(0)
 # ---------------------------------------------------------------- many threads
 
 
+@threads_only
 def test_pool_many_threads_no_connection_is_lost_or_lent_twice(make_pool):
     """Whatever happens in the blocks, a connection has one user at a time, and in the end all places are free."""
     made = make_pool(size=4, timeout=PATIENCE)

@@ -17,7 +17,8 @@ import pytest
 
 import dao
 from dao import aio, migrate, tasks
-from tests.unit.test_aio import add, loop, stored
+from tests.concurrency import loop, stored
+from tests.unit.test_pool import add
 
 __all__ = ["loop"]  # a fixture
 

@@ -8,6 +8,7 @@ import functools
 import math
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
@@ -17,14 +18,13 @@ import apsw.aio
 
 from dao import url
 from dao.engine import Connection, sqlite
-from dao.engine.replay import done
 from dao.engine.sqlite import files as database_file
 from dao.engine.sqlite import fork
 from dao.errors import OperationalError
-from dao.pooling.lending import warn_unclosed
 from dao.pooling.loop import is_asyncio, running, shielded, within
+from dao.transactions import done
 
-__all__ = ["abandon", "connect", "run"]
+__all__ = ["abandon", "connect", "run", "warn_unclosed"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -206,6 +206,15 @@ def abandon(connections: Iterable[apsw.AsyncConnection]) -> None:
     for connection in connections:
         worker: Any = connection.async_controller
         worker.abandon()
+
+
+def warn_unclosed(path: str) -> None:
+    """Warn of a database whose connections nobody has closed."""
+    warnings.warn(
+        f"{path}: asynchronous connections were not closed; use `async with` or `await pool.aclose()`",
+        ResourceWarning,
+        stacklevel=2,
+    )
 
 
 def _at_exit() -> None:

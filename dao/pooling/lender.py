@@ -1,0 +1,407 @@
+"""Which connection of a pool goes to whom: the queue, the places, their bounds and deadlines, what is counted.
+
+Nothing here waits, opens or closes: `dao.Pool` does that for threads, and `dao.aio.Pool` for tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Generic, Protocol, TypeVar
+
+import attrs
+
+from dao import engine, url
+from dao.errors import DatabaseBusy, OperationalError, PoolClosed, PoolTimeout, ReadOnlyDatabase
+from dao.transactions import check_seconds
+
+__all__ = ["CHECK", "FORKED", "Event", "Health", "Lender", "Place", "PoolStats", "check_size", "until"]
+
+C = TypeVar("C", bound=Any)
+
+log = logging.getLogger("dao.pool")
+
+#: Why a pool of the parent's does not work in a forked process.
+FORKED = (
+    "this pool belongs to the parent of this process, and no connection survives a fork: close it before the fork, or start "
+    "the process with spawn or forkserver, and make a pool there"
+)
+
+#: How often those who wait look for places that were lost, in seconds.
+CHECK = 1.0
+
+
+class Event(Protocol):
+    """Where a thread or a task waits: all that has to be known of it here."""
+
+    def set(self) -> object:
+        """Wake whoever waits. Safe to repeat."""
+
+    def is_set(self) -> bool:
+        """Return whether it was set."""
+
+
+class Place(weakref.ref[Any], Generic[C]):
+    """What a lease has in the pool: a place in the queue, then one of `size`, then a connection.
+
+    It is a weak reference, so that no exception at any moment can lose it: a lease that was not ended as it should be dies with
+    the frames that held it, and its place is noted as lost by C code, which cannot be interrupted.
+    """
+
+    __slots__ = ("connection", "event")
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    connection: C | None
+    event: Any  # where the lease waits
+
+
+class Lender(Generic[C]):
+    """The connections of one pool.
+
+    Each method holds `guard` while it changes something. An exception from outside may end it at any bytecode: the order of its
+    statements is such that a connection is then lent once, or has been let go of, and so closed.
+    """
+
+    def __init__(
+        self, database: url.DatabaseURL, size: int, timeout: float, guard: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        check_size(size)
+        self.timeout = check_seconds(timeout)
+        self.url = database
+        self.size = 1 if database.is_memory else size
+        self.guard = guard()
+        self.closed: str | None = None  # why nothing is lent any more
+        self.owner: Any = None  # the event loop that all connections belong to, if they belong to one
+        self.kept: C | None = None  # a database in memory is its connection, and must not be lost
+        self._new_guard = guard
+        self._idle: list[C] = []  # the last one back is the first to go: its cache is warm
+        self._taken: set[Place[C]] = set()
+        self._queue: deque[Place[C]] = deque()
+        self._lost: deque[Place[C]] = deque()
+        self._closing: list[Event] = []
+        self._acquired = self._timeouts = self._recycled = 0
+        self._waited = self._longest_wait = 0.0
+        self._note_lost = self._lost.append
+        _LENDERS.add(self)
+
+    # ------------------------------------------------------------ lending
+
+    def place(self, lease: object) -> Place[C]:
+        """Return a new place, which holds what the lease has for as long as that lives."""
+        place: Place[C] = Place(lease, self._note_lost)
+        place.connection = None
+        return place
+
+    def take(self, place: Place[C], event: Callable[[], Event]) -> bool:
+        """Give the place a connection, or leave to open one. Return whether there is room for it; else it is in the queue.
+
+        Raises:
+            PoolClosed: Nothing is lent any more.
+        """
+        with self.guard:
+            if self.closed is not None:
+                raise PoolClosed(self.closed)
+            if self._lost:
+                self._find_lost()
+            if self._idle:
+                place.connection = self._idle.pop()
+                self._taken.add(place)
+                self._acquired += 1
+                return True
+            if self._grant(place):
+                return True
+            place.event = event()
+            self._queue.append(place)
+            return False
+
+    def waits(self, place: Place[C], timeout: float) -> Iterator[float]:
+        """Yield, until the place has its turn, for how many seconds to wait at its event.
+
+        Raises:
+            PoolTimeout: The time is up.
+            PoolClosed: The pool was closed meanwhile.
+        """
+        begun = time.monotonic()
+        for seconds in _waits(timeout):
+            if place in self._taken or self.closed is not None:
+                break
+            yield seconds
+            if place not in self._taken:
+                with self.guard:
+                    self._find_lost()
+        waited = time.monotonic() - begun
+        with self.guard:
+            self._waited += waited
+            self._longest_wait = max(self._longest_wait, waited)
+            if place in self._taken:
+                self._acquired += place.connection is not None
+                return
+            if self.closed is not None:
+                raise PoolClosed(self.closed)
+            self._queue.remove(place)
+            self._timeouts += 1
+        advice = (
+            "a database in memory has this one connection only: use a file"
+            if self.url.is_memory
+            else "hold connections for less time or make the pool larger"
+        )
+        raise PoolTimeout(
+            f"no connection became free within {timeout:g} s: all {self.size} are in use and {len(self._queue)} others "
+            f"wait; {advice}"
+        )
+
+    def opened(self, place: Place[C], connection: C) -> None:
+        """Give a place the connection that was opened for it.
+
+        Raises:
+            PoolClosed: The pool was closed meanwhile: close the connection.
+        """
+        place.connection = connection
+        with self.guard:
+            if self.closed is not None:
+                raise PoolClosed(self.closed)
+            if self.url.is_memory:
+                self.kept = connection
+            self._acquired += 1
+
+    def holds(self, place: Place[C]) -> bool:
+        """Return whether the place is one of this pool, and not of what it was before a fork or in another loop."""
+        return place in self._taken
+
+    def may_return(self, error: BaseException | None, *, harmless: tuple[type[BaseException], ...]) -> bool:
+        """Return whether a connection may be lent again after an error of its block: one of the harmless, and not its own."""
+        if error is None or self.url.is_memory or isinstance(error, DatabaseBusy | ReadOnlyDatabase):
+            return True
+        return isinstance(error, harmless) and not isinstance(error, OperationalError | engine.DriverError)
+
+    def put_back(self, place: Place[C], *, usable: bool) -> bool:
+        """Take a connection back, for the next one. Return False if it has to be closed, and then to be dropped."""
+        with self.guard:
+            if place not in self._taken:
+                return True  # a fork or another loop came in between
+            if not usable:
+                self._recycled += 1
+                return False
+            connection = place.connection
+            if self.closed is not None or connection is None:
+                return False
+            self._taken.discard(place)
+            place.connection = None
+            self._idle.append(connection)
+            if self._queue:
+                self._serve()
+            return True
+
+    def drop(self, place: Place[C]) -> None:
+        """Let go of a place, whatever it has. Safe to repeat."""
+        with self.guard:
+            self._forget(place)
+
+    def _grant(self, place: Place[C]) -> bool:
+        """Give a place one of `size`, and an idle connection or leave to open one, if there is room."""
+        if len(self._taken) >= self.size:
+            return False
+        if self._idle:
+            place.connection = self._idle.pop()
+        self._taken.add(place)
+        return True
+
+    def _serve(self) -> None:
+        """Give what is free to those who wait longest."""
+        while self._queue and (self._queue[0] in self._taken or self._grant(self._queue[0])):
+            self._queue[0].event.set()
+            self._queue.popleft()
+
+    def _find_lost(self) -> None:
+        while self._lost:
+            self._forget(self._lost[0])
+            self._lost.popleft()
+
+    def _forget(self, place: Place[C]) -> None:
+        # a connection that it still has is closed when nobody refers to it any more
+        self._taken.discard(place)
+        place.connection = None
+        with contextlib.suppress(ValueError):
+            self._queue.remove(place)
+        self._serve()
+        if self.is_drained:
+            for event in self._closing:
+                event.set()
+
+    # ------------------------------------------------------------ the end
+
+    def close(self, ended: Event) -> None:
+        """Lend nothing any more, and tell those who wait. `ended` is set when all connections are closed. Safe to repeat."""
+        with self.guard:
+            self.closed = self.closed or "the pool is closed"
+            self.kept = None
+            self._find_lost()
+            self._closing.append(ended)
+            while self._queue:
+                self._queue[0].event.set()
+                self._queue.popleft()
+
+    def retire(self, place: Place[C]) -> bool:
+        """Give a place an idle connection of a closed pool, to be closed and then dropped. Return False if there is none."""
+        with self.guard:
+            if not self._idle:
+                return False
+            self._taken.add(place)
+            place.connection = self._idle.pop()
+            return True
+
+    def drains(self, timeout: float, deadline: float) -> Iterator[float]:
+        """Yield, until all connections are closed, for how many seconds to wait for that; or until nothing more can be done.
+
+        At the deadline, a moment of the monotonic clock `timeout` seconds after the start, statements are interrupted, and their
+        holders have another second.
+        """
+        yield from self._drains(deadline - time.monotonic())
+        if not self.is_drained:
+            held = self.connections()
+            log.warning("pool: %d connections still in use after %.1f s; interrupting them", len(held), timeout)
+            for connection in held:
+                engine.interrupt(connection)
+            yield from self._drains(1.0)
+
+    def _drains(self, timeout: float) -> Iterator[float]:
+        for seconds in _waits(timeout):
+            with self.guard:
+                self._find_lost()
+            if self.is_drained:
+                return
+            yield seconds
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether the pool is closed, and all its connections are."""
+        return self.closed is not None and not self._taken and not self._idle
+
+    def connections(self) -> list[C]:
+        """Return the connections that there are, those that are lent too."""
+        with self.guard:
+            return [*self._idle, *(place.connection for place in self._taken if place.connection is not None)]
+
+    def forget(self) -> None:
+        """Forget the connections, and who held or awaited one: nothing of that goes on, and what comes back later is no place."""
+        with self.guard:
+            self._idle.clear()
+            self._taken.clear()
+            self._queue.clear()
+            self._closing.clear()
+            self.kept = None
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
+        self.guard = self._new_guard()  # another thread of the parent may have held it
+        self.owner = None
+        if self._idle or self._taken:
+            self.closed = FORKED
+        self.forget()
+
+    # ------------------------------------------------------------ what is reported
+
+    def stats(self, **writer: int) -> PoolStats:
+        """Return what the pool is doing now and has done so far, with the figures of its writer."""
+        with self.guard:
+            return PoolStats(
+                size=self.size,
+                idle=len(self._idle),
+                active=len(self._taken),
+                waiting=len(self._queue),
+                acquired=self._acquired,
+                timeouts=self._timeouts + writer.pop("timeouts"),
+                recycled=self._recycled,
+                wait_seconds=self._waited,
+                longest_wait_seconds=self._longest_wait,
+                **writer,
+            )
+
+
+@attrs.frozen(kw_only=True)
+class PoolStats:
+    """What a pool is doing. `size` bounds `idle` + `active`; the others count since the pool was made.
+
+    `wait_seconds` is the sum over all that had to wait for a connection, `longest_wait_seconds` the longest.
+
+    Of `write`: `queued` functions wait for their turn; `writes` were committed, in `batches` transactions.
+    """
+
+    size: int
+    idle: int
+    active: int
+    waiting: int
+    acquired: int
+    timeouts: int
+    recycled: int
+    wait_seconds: float
+    longest_wait_seconds: float
+    queued: int = 0
+    writes: int = 0
+    batches: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """Whether the database answered, in how many seconds, and if not, why.
+
+    `locked`: another connection held the write lock at that moment, so that a write would have waited.
+    """
+
+    ok: bool
+    seconds: float
+    error: str | None = None
+    locked: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
+
+
+def check_size(size: int) -> int:
+    """Return a pool's size, unless it is none.
+
+    Raises:
+        ValueError: It is no whole number from 1.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"a pool's size must be a whole number from 1, got {size!r}")
+    return size
+
+
+def _waits(timeout: float) -> Iterator[float]:
+    """Yield, until so many seconds are over, for how many of them to wait before the next look."""
+    end = time.monotonic() + timeout
+    while (left := end - time.monotonic()) > 0:
+        yield min(left, CHECK)
+
+
+def until(event: Event, timeout: float) -> Iterator[float]:
+    """Yield for how many seconds to wait at an event, until it is set or so many seconds are over."""
+    for seconds in _waits(timeout):
+        if event.is_set():
+            return
+        yield seconds
+
+
+_LENDERS: weakref.WeakSet[Lender[Any]] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lender in list(_LENDERS):
+        lender.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_after_fork)
