@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dao import url
 
-__all__ = ["DEFAULT_URL", "Settings", "load"]
+__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "load"]
 
 #: What is opened if nothing says otherwise.
 DEFAULT_URL = "sqlite:///orchestrator.db"
 
-T = TypeVar("T")
+#: How many snapshots are kept unless something else is said.
+SNAPSHOTS = 3
+
+# the variable of each number, the least that it can be, and what it is
+_NUMBERS: dict[str, tuple[str, type[int | float], int, str]] = {
+    "pool_size": ("DATABASE_POOL_SIZE", int, 1, "a whole number of connections"),
+    "pool_timeout": ("DATABASE_POOL_TIMEOUT", float, 0, "a number of seconds"),
+    "busy_timeout": ("DATABASE_BUSY_TIMEOUT", int, 0, "a whole number of milliseconds"),
+    "snapshots": ("DATABASE_SNAPSHOTS", int, 0, "a whole number of snapshots to keep"),
+}
 
 if TYPE_CHECKING:
     from dao.pool import Pool
@@ -34,11 +43,11 @@ class Settings:
     pool_size: int = 5
     pool_timeout: float = 30.0
     migrations: Path | None = None
-    snapshots: int = 3
+    snapshots: int = SNAPSHOTS
 
     def pool(self) -> Pool:
         """Return a new connection pool with these settings."""
-        from dao.pool import Pool  # noqa: PLC0415 - most commands need none
+        from dao.pool import Pool  # noqa: PLC0415 - takes 6 ms, and most commands need none
 
         return Pool(self.url, size=self.pool_size, timeout=self.pool_timeout)
 
@@ -64,23 +73,18 @@ def load(
     """
     values = _cleaned(_dotenv(Path(folder))) | _cleaned(environ)
     parsed = url.parse(database or values.get("DATABASE_URL") or DEFAULT_URL)
-    fallback = _read(values, "DATABASE_BUSY_TIMEOUT", _milliseconds, None)
-    if busy_timeout is not None or parsed.busy_timeout is None:
-        parsed = attrs.evolve(parsed, busy_timeout=fallback if busy_timeout is None else busy_timeout)
-    size = _read(values, "DATABASE_POOL_SIZE", _size, 5)
-    timeout = _read(values, "DATABASE_POOL_TIMEOUT", _timeout, 30.0)
+    numbers = {field: _number(values, *rule) for field, rule in _NUMBERS.items() if rule[0] in values}
+    fallback = numbers.pop("busy_timeout", None)
+    if busy_timeout is None and parsed.busy_timeout is None:
+        busy_timeout = fallback
+    if busy_timeout is not None:
+        parsed = attrs.evolve(parsed, busy_timeout=busy_timeout)
     source = migrations or values.get("DATABASE_MIGRATIONS")
     if isinstance(source, str):
         source = url.cleaned(source)
         if what := url.control_character(source):
             raise ValueError(f"the folder of the migrations cannot have {what} in its name: remove it")
-    return Settings(
-        url=parsed,
-        pool_size=size,
-        pool_timeout=timeout,
-        migrations=Path(source) if source else None,
-        snapshots=_read(values, "DATABASE_SNAPSHOTS", _snapshots, 3),
-    )
+    return Settings(url=parsed, migrations=Path(source) if source else None, **numbers)
 
 
 def _cleaned(given: Mapping[str, str | None]) -> dict[str, str]:
@@ -107,45 +111,11 @@ def _dotenv(folder: Path) -> Mapping[str, str | None]:
     return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 
-def _read(values: Mapping[str, str], name: str, convert: Callable[[str], T], default: T) -> T:
-    if name not in values:
-        return default
+def _number(values: Mapping[str, str], name: str, kind: type[int | float], least: int, what: str) -> Any:
     try:
-        return convert(values[name])
-    except ValueError as error:
-        raise ValueError(f"{name}={values[name]}: {error}") from error
-
-
-def _size(text: str) -> int:
-    from dao.pooling.lender import check_size
-
-    size = _number(text, int, "a whole number")
-    check_size(size)
-    return size
-
-
-def _timeout(text: str) -> float:
-    from dao.transactions import check_seconds
-
-    return check_seconds(_number(text, float, "a number of seconds"))
-
-
-def _snapshots(text: str) -> int:
-    number = _number(text, int, "a whole number of snapshots to keep")
-    if number < 0:
-        raise ValueError("expected a whole number of snapshots to keep, from 0")
+        number = kind(values[name])
+    except ValueError:
+        number = -1
+    if not number >= least:
+        raise ValueError(f"{name}={values[name]}: expected {what}, from {least}")
     return number
-
-
-def _milliseconds(text: str) -> int | None:
-    milliseconds = _number(text, int, "a whole number of milliseconds")
-    if milliseconds < 0:
-        raise ValueError("expected a whole number of milliseconds from 0")
-    return milliseconds
-
-
-def _number(text: str, kind: Callable[[str], T], what: str) -> T:
-    try:
-        return kind(text)
-    except ValueError as error:
-        raise ValueError(f"expected {what}") from error

@@ -173,7 +173,7 @@ _OPTIONS = {
     "no_snapshot": click.option(
         "--no-snapshot",
         is_flag=True,
-        help="Take no snapshot before. [default: one is taken; $DATABASE_SNAPSHOTS of them are kept, else 3]",
+        help=f"Take no snapshot before. [default: one is taken; $DATABASE_SNAPSHOTS of them are kept, else {settings.SNAPSHOTS}]",
     ),
 }
 

@@ -14,6 +14,7 @@ import attrs
 from dao.errors import visible
 from dao.migrate.scripts.directives import Allowance, name_in_list
 from dao.migrate.scripts.migration import Migration, Script
+from dao.settings import SNAPSHOTS
 from dao.text import counted
 
 __all__ = [
@@ -39,9 +40,6 @@ __all__ = [
     "Waiting",
     "tell_done",
 ]
-
-#: How many snapshots are kept unless something else is said.
-SNAPSHOTS = 3
 
 
 @attrs.frozen(kw_only=True)
