@@ -80,7 +80,7 @@ def get(connection: Connection, key: str, type: Any = Any, default: Any = None) 
         return default
     try:
         return _decoder(type)(rows[0][0])
-    except Exception as error:  # noqa: BLE001 - it is raised again, or what it hides is
+    except Exception as error:  # noqa: BLE001 - it is raised again
         return _recovered(key, rows[0][0], type, error)
 
 
@@ -172,7 +172,7 @@ def _decoded(key: str, text: str) -> Any:
 
 @functools.lru_cache(256)
 def _decoder(kind: Any) -> Callable[[str], Any]:
-    """Return what makes a value of this type of its JSON text."""
+    """Return the function that makes a value of this type of its JSON text."""
     if attrs.has(kind):
         return lambda text: _converter().structure(codec.decode_json(text), kind)
     return msgspec.json.Decoder(kind).decode
@@ -209,7 +209,7 @@ def _reason(error: BaseException) -> str:
 @functools.cache
 def _converter() -> Any:
     """Return a cattrs converter that is as strict about plain values as msgspec is."""
-    # cattrs takes 27 ms to import: only who stores attrs objects pays for it
+    # cattrs takes long to import, and only attrs objects need it
     from cattrs.preconf.json import make_converter  # noqa: PLC0415 - see above
 
     converter = make_converter(forbid_extra_keys=True)

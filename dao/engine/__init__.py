@@ -1,7 +1,7 @@
-"""What the table modules ask of a connection: run a statement, run several as one, translate what goes wrong.
+"""The seam between tables and engines: run a statement, run several as one, change a row, translate errors.
 
-The functions here are the same for every engine; where engines differ they ask the engine's module, which they find by the
-connection's type. `_Engine` is what such a module offers.
+The functions here are the same for every engine; where engines differ they ask the engine's module, which they find by
+the connection's type. `_Engine` lists what such a module offers.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ __all__ = [
 ]
 
 Connection = apsw.Connection
-#: The base of what a driver raises.
+#: The base of a driver's errors.
 DriverError = apsw.Error
 Row = tuple[Any, ...]
 R = TypeVar("R", bound=Stored)
 
 
 class _Engine(Protocol):
-    """The module of an engine. Its functions raise what the driver raises, and `translated` makes errors of ours of that."""
+    """The module of an engine. Its functions raise the driver's errors, and `translated` turns those into ours."""
 
     def is_usable(self, connection: Any) -> bool: ...
     def is_idle(self, connection: Any) -> bool: ...
@@ -86,17 +86,18 @@ def _engine(connection: object) -> _Engine:
 
 
 def connect(url: str | DatabaseURL) -> Connection:
-    """Open a database: WAL, synchronous NORMAL, foreign keys on, a busy timeout of 5 s, defensive, plans by the SQL alone.
+    """Open a database: WAL, synchronous NORMAL, foreign keys, a busy timeout of 5 s, defensive, plans by the SQL alone.
 
-    The last (SQLITE_DBCONFIG_ENABLE_QPSG) means that no plan depends on what is bound, so that nothing is prepared anew for
-    another value. In SQL of your own, an index for `LIKE $1` or a partial index for `flag = $1` needs the value written out.
+    The last (SQLITE_DBCONFIG_ENABLE_QPSG) means that no plan depends on what is bound, so that nothing is prepared anew
+    for another value. In SQL of your own, an index for `LIKE $1` or a partial index for `flag = $1` needs the value
+    written out.
 
     A file in another journal mode is switched to WAL for good when it is opened for writing, unless the URL says
-    `journal_mode=keep`. It is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`). Each thread or
-    task needs a connection of its own, since a connection is one transaction: `dao.Pool` hands them out.
+    `journal_mode=keep`. It is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`).
+    Each thread or task needs a connection of its own, since a connection is one transaction: `dao.Pool` hands them out.
 
-    A process that was forked while the file was open, in any way, cannot open it: SQLite would not lock it there, and rows
-    would get lost. Start such processes with spawn or forkserver, or close before the fork and open after it.
+    A process that was forked while the file was open, in any way, cannot open it: SQLite would not lock it there, and
+    rows would get lost. Start such processes with spawn or forkserver, or close before the fork and open after it.
 
     Raises:
         InvalidURL: The URL means nothing.
@@ -107,12 +108,12 @@ def connect(url: str | DatabaseURL) -> Connection:
 
 
 def is_connection(given: object) -> bool:
-    """Return whether it is a connection that can be used here and now, and no asynchronous one outside of its thread."""
+    """Return whether it is a connection that can be used here: an asynchronous one can in its own thread only."""
     return any(isinstance(given, kind) and engine.is_usable(given) for kind, engine in ENGINES.items())
 
 
 def not_a_connection(given: object) -> TypeError:
-    """Return the error for what is no connection, or none that can be used here."""
+    """Return the error for an object that is no connection, or none that can be used here."""
     if isinstance(given, Connection):
         advice = (
             "it works in its own thread only: `await dao.aio.run(connection, function, …)`, with dao.transaction in it"
@@ -132,7 +133,7 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
     """Run a statement to its end and return its rows. One that changes some, too, belongs in a `transaction`.
 
     Raises:
-        Error: What the caller can act on; anything else comes as the driver raised it.
+        Error: The caller can act on it. Any other error is the driver's own.
     """
     try:
         return connection.execute(sql, parameters).fetchall()
@@ -233,19 +234,20 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     """Run a block as one transaction: `with dao.transaction(connection): …`.
 
     Outermost it is BEGIN IMMEDIATE, which waits for the write lock at the start and not in the middle; inside another
-    transaction it is a savepoint. An exception undoes the block and goes on. Whoever nests and swallows the exception
-    keeps the outer transaction, unless SQLite itself gave it up (disk full, I/O error): then the outer one fails too.
+    transaction it is a savepoint. An exception undoes the block and goes on. A caller that nests and swallows the
+    exception keeps the outer transaction, unless SQLite itself gave it up (disk full, I/O error): then the outer one
+    fails too.
 
-    No code can catch a Ctrl-C that comes in the instant between the block and its end, and the transaction stays open: who goes
-    on after one should close the connection and take another. A pool does that by itself.
+    No code can catch a Ctrl-C that comes in the instant between the block and its end, and the transaction stays open:
+    a program that goes on after one should close the connection and take another. A pool does that by itself.
 
     Raises:
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
         ConnectionBusy: A cursor of this connection that is not at its end stands in the way.
         CommitUnknown: The commit met an I/O error.
         OperationalError: The block cannot be committed.
-        TypeError: It is no connection, or an asynchronous one outside of its thread: `await dao.aio.run(connection, function)`
-            runs a function with such a block in it.
+        TypeError: It is no connection, or an asynchronous one outside of its thread: `await dao.aio.run(connection,
+            function)` runs a function with such a block in it.
     """
 
     # A slotted class: @contextmanager costs a microsecond more.

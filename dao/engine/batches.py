@@ -12,15 +12,16 @@ from dao.records import MAX_INTEGER
 
 __all__ = ["in_batches"]
 
-# About as long as other connections wait between two tries for the lock: without it they would hardly ever find it free.
+# About as long as other connections wait between two tries for the lock: without it they would hardly ever find it
+# free.
 _PAUSE = 0.005
 
 
 def in_batches(connection: Connection, sql: str, parameters: Sequence[Any], batch: int) -> Iterator[tuple[Any, ...]]:
     """Yield what a statement returns that changes so many rows at the most, again and again until it finds no more.
 
-    Each time is a transaction of its own; in one of the caller's it is a part of that. If another connection keeps the lock
-    for too long meanwhile, what is left is left to the next call.
+    Each time is a transaction of its own; in one of the caller's it is a part of that. If another connection keeps the
+    lock for too long meanwhile, the rest is left to the next call.
 
     Raises:
         DatabaseBusy: So it did at the first time.

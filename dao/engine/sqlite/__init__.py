@@ -1,6 +1,6 @@
-"""SQLite, as `dao.engine` asks for an engine, and what SQLite's own users (migrations, pools) need beyond that.
+"""SQLite: the functions that `dao.engine` asks for, and those that migrations and pools need of SQLite alone.
 
-The functions that `dao.engine` asks for raise what apsw raises; `translated` makes errors of ours of that.
+The functions that `dao.engine` asks for raise apsw's errors; `translated` turns those into ours.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger("dao.pool")
 
 
 def is_usable(connection: apsw.Connection) -> bool:
-    """Return whether a connection can be used here and now: an asynchronous one can in its own thread only."""
+    """Return whether a connection can be used here: an asynchronous one can in its own thread only."""
     try:
         state: object = connection.in_transaction
     except apsw.Error:
@@ -81,8 +81,8 @@ def change(
     """Change a row of an idle connection and return its record, or None if the change passed it by.
 
     A statement has made all its changes when it gives its first row, and commits after its last
-    (sqlite.org/lang_returning.html). The row is read in between, which costs a tenth less than BEGIN and COMMIT do. If nothing
-    was changed, it is read after that.
+    (sqlite.org/lang_returning.html). The row is read in between, which costs a tenth less than BEGIN and COMMIT do. If
+    nothing was changed, it is read after that.
     """
     # The cursor is held before it runs: one that is dropped, as by a Ctrl-C that comes as `execute` returns, commits.
     changing = connection.cursor()
@@ -112,11 +112,11 @@ def _abandon(connection: apsw.Connection, changing: apsw.Cursor) -> None:
 
 # ---------------------------------------------------------------- errors
 
-# what SQLite says of a statement for another schema than it finds
+# SQLite's words for a statement that needs another schema
 _LACKING = re.compile(
     r"no such (table|column)|table .* has no column named|ON CONFLICT clause does not match", re.DOTALL
 )
-# what it says of what the statement does not name itself, but something in the schema does
+# its words for a name that is not in the statement, but in the schema
 _BROKEN = re.compile(r"no such table: main\.|no such column: (new|old)\.|foreign key mismatch", re.IGNORECASE)
 
 
@@ -148,13 +148,13 @@ def translated(
     name = file_of(connection) or "the database in memory"
     if _BROKEN.match(str(error)):
         return OperationalError(
-            f"{name}: {error}, which a view, trigger or foreign key of its schema refers to: `dao status` names it; mend it in a "
-            "migration"
+            f"{name}: {error}, which a view, trigger or foreign key of its schema refers to: `dao status` names it; "
+            "mend it in a migration"
         )
     if _LACKING.match(str(error)):
         return SchemaOutOfDate(
-            f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`; if nothing is pending, "
-            "`dao status` says what is broken"
+            f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`; if nothing is "
+            "pending, `dao status` says what is broken"
         )
     return None
 

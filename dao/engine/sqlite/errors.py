@@ -1,4 +1,4 @@
-"""What SQLite raises, as errors of ours: which kind, with the names of table, columns and constraint as far as they can be had."""
+"""SQLite's errors as ours: their kind, and the names of table, columns and constraint as far as SQLite tells."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ def file_of(connection: apsw.Connection) -> str:
     return connection.filename or ""
 
 
-#: Another connection is in the way; a protocol error is a race for the WAL's locks that went on for too long: sqlite.org/rescode.html#protocol
+#: Another connection is in the way. A protocol error is a race for the WAL's locks that went on for too long
+#: (sqlite.org/rescode.html#protocol).
 BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
 _CORRUPT = (apsw.CorruptError, apsw.NotADBError)
-_ENCODING = "attached databases must use the same text encoding as main database"
+# these are SQLErrors: the format of the schema is newer than any that there is, or its encoding is another one
+_FOREIGN = {"unsupported file format", "attached databases must use the same text encoding as main database"}
 _ADVICE = {
-    apsw.CantOpenError: "check that the file and its folder are there, and their permissions; to read a database in WAL "
-    "mode, too, SQLite makes a file beside it",
+    apsw.CantOpenError: "check that the file and its folder are there, and their permissions; to read a database in "
+    "WAL mode, too, SQLite makes a file beside it",
     apsw.IOError: "check the disk and the file system, and the database with PRAGMA integrity_check",
     apsw.InterruptError: "the statement was undone; repeat the transaction if it is still wanted",
     apsw.NoMemError: "there is not enough memory: free some, or raise the limit of the process or of SQLite's heap",
@@ -36,9 +38,9 @@ _ADVICE = {
 
 
 def translate(error: BaseException, connection: apsw.Connection, name: str = "") -> errors.Error | None:
-    """Return the `dao.Error` for what SQLite raised, or None if the caller could do nothing about it.
+    """Return the `dao.Error` for an error of SQLite's, or None if the caller could do nothing about it.
 
-    Messages call the database by this name, that of its file if there is none: one of a copy says nothing to anybody.
+    Messages call the database by this name, or by that of its file.
     """
     if isinstance(error, apsw.ConstraintError):
         return _constraint(error, connection)
@@ -46,55 +48,60 @@ def translate(error: BaseException, connection: apsw.Connection, name: str = "")
         return None
     name = name or files.called(connection)
     if isinstance(error, BUSY):
-        if own := _own_obstacle(error, connection, name):
-            return errors.ConnectionBusy(own)
-        return errors.DatabaseBusy(f"{name} is locked by another connection ({error}): try again")
-    if isinstance(error, apsw.FullError):
+        return _own_obstacle(error, connection, name) or errors.DatabaseBusy(
+            f"{name} is locked by another connection ({error}): try again"
+        )
+    if _is_full(error, connection):
         return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
-    # the last two are SQLErrors: the format of the schema is newer than any that there is, or its encoding is another one
-    if isinstance(error, _CORRUPT) or str(error) in {"unsupported file format", _ENCODING}:
+    if isinstance(error, _CORRUPT) or str(error) in _FOREIGN:
         return errors.DatabaseCorrupt(
             f"{name} is damaged or no SQLite database ({error}): restore a snapshot (`dao restore`; what was written "
             "since is lost) or a backup"
         )
     if isinstance(error, apsw.ReadOnlyError):
         return errors.ReadOnlyDatabase(files.why_read_only(connection, _extended(error)))
-    if isinstance(error, apsw.IOError):
-        system = error.__cause__.errno if isinstance(error.__cause__, OSError) else connection.system_errno
-        # of the index of a WAL, which is made when a database is opened, SQLite says no more than that it has not the size
-        if system in files.NO_ROOM or _extended(error) == apsw.SQLITE_IOERR_SHMSIZE:
-            return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
     if isinstance(error, apsw.CantOpenError) and (obstacle := files.no_more_files(name)):
         return obstacle
-    for kind, advice in _ADVICE.items():
-        if isinstance(error, kind):
-            return errors.OperationalError(f"{name}: {error}; {advice}")
-    return None
+    advice = next((advice for kind, advice in _ADVICE.items() if isinstance(error, kind)), None)
+    return errors.OperationalError(f"{name}: {error}; {advice}") if advice else None
 
 
-def _own_obstacle(error: apsw.Error, connection: apsw.Connection, name: str) -> str | None:
-    """Return a message if it is the connection itself, and no other, that keeps it from going on."""
-    code = getattr(error, "extendedresult", 0)
+def _is_full(error: apsw.Error, connection: apsw.Connection) -> bool:
+    if not isinstance(error, apsw.IOError):
+        return isinstance(error, apsw.FullError)
+    system = error.__cause__.errno if isinstance(error.__cause__, OSError) else connection.system_errno
+    # SQLite says of the index of a WAL, which it makes when a database is opened, only that it has not the size
+    return system in files.NO_ROOM or _extended(error) == apsw.SQLITE_IOERR_SHMSIZE
+
+
+def _own_obstacle(error: apsw.Error, connection: apsw.Connection, name: str) -> errors.ConnectionBusy | None:
+    """Return an error if it is the connection itself, and no other, that keeps it from going on."""
     # without a transaction it is another connection that was faster, for all of the busy timeout
-    if code == apsw.SQLITE_BUSY_SNAPSHOT and connection.txn_state() != apsw.SQLITE_TXN_NONE:
-        return (
-            f"{name} was changed by another connection since this one began to read it, so this one cannot write: finish or "
-            "close the cursor, or end the transaction, that reads, and begin anew; dao.transaction takes the lock before it reads"
+    if _extended(error) == apsw.SQLITE_BUSY_SNAPSHOT and connection.txn_state() != apsw.SQLITE_TXN_NONE:
+        return errors.ConnectionBusy(
+            f"{name} was changed by another connection since this one began to read it, so this one cannot write: "
+            "finish or close the cursor, or end the transaction, that reads, and begin anew; dao.transaction takes "
+            "the lock before it reads"
         )
-    if code == apsw.SQLITE_LOCKED or str(error).endswith("SQL statements in progress"):
-        return f"{name}: another statement of this connection is not at its end ({error}): finish or close its cursor"
+    if _extended(error) == apsw.SQLITE_LOCKED or str(error).endswith("SQL statements in progress"):
+        return errors.ConnectionBusy(
+            f"{name}: another statement of this connection is not at its end ({error}): finish or close its cursor"
+        )
     return None
 
 
 def unknown_outcome(error: BaseException, connection: apsw.Connection) -> errors.CommitUnknown | None:
     """Return the error for a commit that failed so that nobody knows whether it is stored, or None if it is not stored.
 
-    When a sync fails, or there is no memory or no room for the index of the WAL, the commit may already be complete in the file.
+    When a sync fails, or there is no memory or no room for the index of the WAL, the commit may already be complete in
+    the file.
     """
-    if not isinstance(error, apsw.IOError | apsw.NoMemError):
+    # a commit that has been written reads no more
+    if not isinstance(error, apsw.IOError | apsw.NoMemError) or _extended(error) in {
+        apsw.SQLITE_IOERR_READ,
+        apsw.SQLITE_IOERR_SHORT_READ,
+    }:
         return None
-    if getattr(error, "extendedresult", 0) in {apsw.SQLITE_IOERR_READ, apsw.SQLITE_IOERR_SHORT_READ}:
-        return None  # a commit that has been written reads no more
     advice = "free some memory" if isinstance(error, apsw.NoMemError) else "check the disk and the file system"
     return errors.CommitUnknown(
         f"{files.called(connection)}: the commit failed ({error}), and whether it is stored cannot be known: "
@@ -103,34 +110,32 @@ def unknown_outcome(error: BaseException, connection: apsw.Connection) -> errors
 
 
 def _extended(error: apsw.Error) -> int:
-    # apsw's stubs do not know the attribute, and what a file system in Python raises does not have it
+    # apsw's stubs do not know the attribute, and the errors of a file system in Python do not have it
     return int(getattr(error, "extendedresult", 0))
 
 
+# ---------------------------------------------------------------- constraints
+
+
 def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> errors.IntegrityError | None:
-    message = str(error)
-    code = _extended(error)
+    message, code = str(error), _extended(error)
     detail = message.partition(": ")[2]
+    columns = [name.rpartition(".")[2] for name in detail.split(", ")]
+    table: str | None = detail.partition(".")[0] or None
     if code == apsw.SQLITE_CONSTRAINT_CHECK:
         table, columns = _checked_columns(connection, detail)
-        where = f"{table}: " if table else ""
-        return errors.CheckViolation(
-            f"{where}the row breaks the constraint {detail}", table=table, columns=columns, constraint=detail
-        )
+        message = f"{f'{table}: ' if table else ''}the row breaks the constraint {detail}"
+        return errors.CheckViolation(message, table=table, columns=columns, constraint=detail)
     # ON DELETE RESTRICT is a trigger inside, and comes with the code of one
     if code == apsw.SQLITE_CONSTRAINT_FOREIGNKEY or message == "FOREIGN KEY constraint failed":
-        return errors.ForeignKeyViolation(
-            "a foreign key would break: the row refers to one that does not exist, or others refer to the row"
-        )
-    columns = [name.rpartition(".")[2] for name in detail.split(", ")]
-    table = detail.partition(".")[0] or None
+        message = "a foreign key would break: the row refers to one that does not exist, or others refer to the row"
+        return errors.ForeignKeyViolation(message)
     if code in {apsw.SQLITE_CONSTRAINT_PRIMARYKEY, apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_ROWID}:
         if index := re.fullmatch(r"index '(.*)'", detail):  # one on expressions: they have no names
             message = f"another row has the same value in the unique index {index[1]}"
             return errors.UniqueViolation(message, constraint=index[1])
-        return errors.UniqueViolation(
-            f"{table}: another row has this {' and '.join(columns)}", table=table, columns=columns
-        )
+        message = f"{table}: another row has this {' and '.join(columns)}"
+        return errors.UniqueViolation(message, table=table, columns=columns)
     if code == apsw.SQLITE_CONSTRAINT_NOTNULL:
         return errors.NotNullViolation(f"{table}: {columns[0]} must have a value", table=table, columns=columns)
     if code == apsw.SQLITE_CONSTRAINT_DATATYPE:
@@ -142,7 +147,7 @@ def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> err
 
 
 def _checked_columns(connection: apsw.Connection, constraint: str) -> tuple[str | None, list[str]]:
-    """Return the table that has the named CHECK, and the columns it looks at."""
+    """Return the table that has the named CHECK, and the columns in it."""
     declared = re.compile(rf"\bCONSTRAINT\s+[\"\[`]?{re.escape(constraint)}[\"\]`]?\s+CHECK\b", re.IGNORECASE)
     try:
         tables: list[Any] = connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'").fetchall()
@@ -169,11 +174,12 @@ def _in_parentheses(code: str) -> str:
 def missing_parent(
     connection: apsw.Connection, table: Table[Any], row: Sequence[Any]
 ) -> errors.ForeignKeyViolation | None:
-    """Return the violation of the foreign key whose parent the row lacks: SQLite says no more than that one is broken."""
-    values = dict(zip(table.columns, row, strict=True))
-    for column, parent in table.references.items():
-        value = values[column]
-        if value is not None and not connection.execute(f"SELECT 1 FROM {parent} WHERE id = $1", (value,)).fetchall():
+    """Return the violation of the foreign key whose parent is missing: SQLite says only that some key is broken."""
+    for column, value in zip(table.columns, row, strict=True):
+        parent = table.references.get(column)
+        if parent is None or value is None:
+            continue
+        if not connection.execute(f"SELECT 1 FROM {parent} WHERE id = $1", (value,)).fetchall():
             return errors.ForeignKeyViolation(
                 f"{table.name}: {column} refers to {value!r}, which does not exist",
                 table=table.name,

@@ -1,4 +1,4 @@
-"""Facts of a database's file that SQLite does not tell: how many names it has, and why it is not opened or written."""
+"""A database's file, where SQLite says too little: its other names, and the obstacles to opening or writing it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dao.errors import DiskFull, OperationalError
 
 __all__ = ["NO_ROOM", "called", "check_name", "is_there", "no_more_files", "not_opened", "why_read_only"]
 
-#: The numbers of the errors of a full disk, and of a full share of a user.
+#: The system's codes for a full disk, and for a user's full share of it.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def is_there(path: str) -> bool:
-    """Return whether a file is there. One that may not be looked at counts as there: to open it will say why."""
+    """Return whether a file is there. One that may not be looked at counts as there: opening it says why."""
     try:
         os.stat(path)
     except OSError as error:
@@ -29,9 +29,9 @@ def is_there(path: str) -> bool:
 
 
 def check_name(path: str) -> None:
-    """Refuse to write to a file that has several names, or that is a mount of its own: its `-wal` is not where it is.
+    """Refuse to write to a file that has several names, or is a mount of its own: its `-wal` is not beside each.
 
-    Whoever opens it by another name does not see this one's `-wal`; SQLite only logs a warning then, and commits get
+    A program that opens it by another name does not see this one's `-wal`; SQLite only logs a warning, and commits get
     lost (sqlite.org/howtocorrupt.html, 2.5). `docker run -v ./app.db:/app/app.db` leaves it outside of the mount: it
     goes with the container. That is noticed on Linux only.
 
@@ -71,7 +71,7 @@ def _mount_of(path: str) -> bytes:
 
 
 def not_opened(path: str, mode: str | None = None) -> OperationalError:
-    """Return the error for a file that SQLite could not open: it says only "unable to open database file"."""
+    """Return the error for a file of which SQLite says only "unable to open database file"."""
     path = os.path.realpath(path)
     folder = os.path.dirname(path)
     what = f"cannot open {path}"
@@ -87,7 +87,7 @@ def not_opened(path: str, mode: str | None = None) -> OperationalError:
 
 
 def no_more_files(path: str) -> OperationalError | None:
-    """Return an error if no further file can be opened, or made beside a database."""
+    """Return an error if no further file can be opened, or made beside a database, for whatever reason."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:  # this process has too many open, or all together have
@@ -96,19 +96,19 @@ def no_more_files(path: str) -> OperationalError | None:
         system = os.statvfs(os.path.dirname(path))
         if system.f_files and not system.f_favail:
             return DiskFull(
-                f"cannot open {path}, or a file beside it: the file system has no room for another file. Remove "
-                "some, and repeat"
+                f"cannot open {path}, or a file beside it: the file system has no room for another file. Remove some, "
+                "and repeat"
             )
     return None
 
 
 def called(connection: apsw.Connection) -> str:
-    """Return what messages call the connection's database; a copy says of which database it is one, in `called`."""
+    """Return the name of the connection's database in messages; a copy has that of its original, in `called`."""
     return getattr(connection, "called", "") or connection.filename or "the database"
 
 
 def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
-    """Return a message for a database that cannot be written to; `code` is SQLite's extended result, if any."""
+    """Return the reason why a database cannot be written to; the code is SQLite's extended result, if there is one."""
     name = called(connection)
     if code in {apsw.SQLITE_READONLY_ROLLBACK, apsw.SQLITE_READONLY_RECOVERY}:
         return (
@@ -134,8 +134,8 @@ def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
     if connection.readonly("main"):
         return (
             f"{name} can only be read: its header says that it takes a newer SQLite to write to it (its 19th byte), or "
-            "it was opened as immutable. If no newer one made it, it is damaged: move it away, and restore a snapshot or "
-            "a backup"
+            "it was opened as immutable. If no newer one made it, it is damaged: move it away, and restore a snapshot "
+            "or a backup"
         )
     return (
         f"{name} is read-only on this connection: look for PRAGMA query_only, and check the permissions of its folder"

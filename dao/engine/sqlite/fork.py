@@ -1,8 +1,9 @@
-"""What a forked process must leave alone: the connections that were open at the fork, and the files behind them.
+"""Forks: a child process must leave alone the connections that were open at the fork, and the files behind them.
 
-A child inherits SQLite's table of the locks that its parent holds, so its connections to the same file take none: they write
-beside whoever else does, and see the WAL removed under them (sqlite.org/howtocorrupt.html, 2.7). The table goes by file, and so does
-the refusal: what was open at the fork, in whatever way, is found among the inherited file descriptors.
+A child inherits SQLite's table of the locks that its parent holds, so its connections to the same file take none: they
+write beside any other process, and see the WAL removed under them (sqlite.org/howtocorrupt.html, 2.7). The table goes
+by file, and so does the refusal: what was open at the fork, in whatever way, is found among the inherited file
+descriptors.
 """
 
 from __future__ import annotations
@@ -19,23 +20,20 @@ from dao.errors import OperationalError
 
 __all__ = ["FORKED", "check", "check_file", "is_inherited"]
 
-#: Why a pool of the parent's does not work.
+#: The reason why a pool of the parent's does not work.
 FORKED = (
-    "this pool belongs to the parent of this process, and no connection survives a fork: close it before the fork, or start "
-    "the process with spawn or forkserver, and make a pool there"
+    "this pool belongs to the parent of this process, and no connection survives a fork: close it before the fork, or "
+    "start the process with spawn or forkserver, and make a pool there"
 )
 
-# of every fork between the first process and this one; connections are kept, since to close one could undo its transaction
+# of every fork between the first process and this one; connections are kept, since to close one could undo its
+# transaction
 _files: set[tuple[int, int]] = set()
 _connections: dict[apsw.Connection | apsw.AsyncConnection, str] = {}
 
 
 def check_file(path: str) -> None:
-    """Refuse to open a database that was open when this process was forked.
-
-    Raises:
-        OperationalError: It was.
-    """
+    """Raise OperationalError for a database that was open when this process was forked."""
     if _files:
         with contextlib.suppress(OSError):  # a new file: nobody had it open
             found = os.stat(path)
@@ -44,11 +42,7 @@ def check_file(path: str) -> None:
 
 
 def check(connection: apsw.Connection | apsw.AsyncConnection) -> None:
-    """Refuse a connection that the parent of this process opened.
-
-    Raises:
-        OperationalError: It is one.
-    """
+    """Raise OperationalError for a connection that the parent of this process opened."""
     if connection in _connections:
         _refuse(_connections[connection])
 
@@ -60,8 +54,9 @@ def is_inherited(connection: apsw.Connection) -> bool:
 
 def _refuse(path: str) -> NoReturn:
     raise OperationalError(
-        f"{path} was open when this process was forked, and SQLite would take its parent's locks for its own, so that rows get "
-        "lost: start the process with spawn or forkserver, or close all connections before the fork and open them after it"
+        f"{path} was open when this process was forked, and SQLite would take its parent's locks for its own, so that "
+        "rows get lost: start the process with spawn or forkserver, or close all connections before the fork and open "
+        "them after it"
     )
 
 
@@ -77,7 +72,8 @@ def _after_fork() -> None:
         if connection in _connections:
             continue
         path = "a database"
-        # one that another thread was using is locked for ever; an asynchronous one tells its file in its own thread only
+        # one that another thread was using is locked for ever; an asynchronous one tells its file in its own thread
+        # only
         with contextlib.suppress(apsw.ThreadingViolationError):
             path = path if connection.is_async else connection.filename
         if path:  # one in memory is the child's own, like all of its memory

@@ -1,4 +1,4 @@
-"""Which row of a result has a text that is not UTF-8. SQLite takes any bytes for a text; Python does not."""
+"""Texts that are not UTF-8: SQLite takes any bytes for a text, Python does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["unreadable_text"]
 
 
 def unreadable_text(connection: apsw.Connection, sql: str, parameters: Sequence[Any]) -> UnreadableRow:
-    """Return the error for a SELECT that gives a text which is not UTF-8: SQLite takes any bytes for one."""
+    """Return the error for a SELECT that gives a text which is not UTF-8, with the row that has it."""
     # of a RETURNING, which must not be run again, this is no SQL
     with contextlib.suppress(apsw.SQLError):
         # of each column its name, its type, and the names of its database, table and column

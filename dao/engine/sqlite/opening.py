@@ -59,8 +59,8 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
     """Open the database that the URL names and set the connection up.
 
     Raises:
-        OperationalError: It cannot be opened; the message says why, and `DatabaseCorrupt`, `DatabaseBusy` and
-            `ReadOnlyDatabase` are the kinds that a program may act on.
+        OperationalError: It cannot be opened, and the message says why. A program may act on `DatabaseCorrupt`,
+            `DatabaseBusy` and `ReadOnlyDatabase`.
         UnsupportedEngine: This SQLite has the WAL-reset bug.
     """
     check_version()
@@ -77,11 +77,7 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
 
 
 def check_version() -> None:
-    """Refuse a SQLite that can corrupt a database in WAL mode.
-
-    Raises:
-        UnsupportedEngine: This one can.
-    """
+    """Raise UnsupportedEngine for a SQLite that can corrupt a database in WAL mode."""
     version = apsw.sqlite_lib_version()
     if tuple(int(part) for part in version.split(".")[:3]) < _FIRST_TRUSTED:
         raise UnsupportedEngine(
@@ -91,7 +87,7 @@ def check_version() -> None:
 
 
 def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
-    """Return what `apsw.Connection` takes: the file's real path and the open flags.
+    """Return the arguments of `apsw.Connection`: the file's real path and the open flags.
 
     Raises:
         OperationalError: The file was open when this process was forked.
@@ -100,14 +96,15 @@ def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
         return url.path, _OPEN_FLAGS[url.mode or "rwc"]
     path = absolute(url).path
     fork.check_file(path)
-    # a link that is put there now would lead to another file than the one whose neighbours are looked for
+    # a link that is put there now would lead to a file with other neighbours
     return path, _OPEN_FLAGS[url.mode or "rwc"] | apsw.SQLITE_OPEN_NOFOLLOW
 
 
 def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
     """Set a new connection up: busy timeout, WAL, synchronous NORMAL, foreign keys, defensive.
 
-    With `journal_mode=keep` neither the mode is set nor, in another than WAL, what is not safe there: synchronous NORMAL.
+    With `journal_mode=keep` the mode stays as it is, and so does `synchronous` in any mode but WAL: NORMAL is safe
+    there only.
 
     Raises:
         OperationalError: As `open_connection`.
@@ -119,17 +116,16 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         (apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0),
         (apsw.SQLITE_DBCONFIG_DEFENSIVE, 1),
         (apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0 if url.foreign_keys is False else 1),
-        # Else a statement is prepared anew whenever a value is bound that its plan could depend on: LIMIT, a column that
-        # a partial index is for, after ANALYZE any of an index. That costs a page of 50 a third of its time, and plans
-        # would vary by value. The price: no index for LIKE and GLOB with a parameter, which no statement of ours has.
+        # Else SQLite prepares a statement anew whenever a value is bound that its plan could depend on, as a LIMIT: a
+        # page would cost half as much again, and plans would vary by value. The price is that no index serves LIKE $1.
         (apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1),
     ):
         connection.config(option, value)
     try:
         if not connection.readonly("main"):
             files.check_name(file_of(connection))
-            # with synchronous as SQLite has it, FULL: a power loss in the middle of the switch could damage a file with rows
-            # under NORMAL, and that a file is empty is not known for as long as another program may fill it
+            # under synchronous FULL, SQLite's default: under NORMAL a power loss during the switch could damage the
+            # file
             _use_wal(connection, url)
         if url.journal_mode != "keep" or connection.pragma("journal_mode") == "wal":
             connection.pragma("synchronous", url.synchronous or "normal")
@@ -139,10 +135,9 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         if url.cache_size is not None:
             connection.pragma("cache_size", url.cache_size)
     except apsw.Error as error:
-        translated = translate(error, connection)
-        if translated is None:
-            raise
-        raise translated from error
+        if known := translate(error, connection):
+            raise known from error
+        raise
 
 
 def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
@@ -161,7 +156,7 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
 
 
 def busy_timeout(url: DatabaseURL, deadline: float = math.inf) -> int:
-    """Return how many milliseconds a connection waits for a lock, at the most until a moment of the monotonic clock."""
+    """Return the milliseconds that a connection waits for a lock: not past the deadline, by the monotonic clock."""
     normal = BUSY_TIMEOUT if url.busy_timeout is None else url.busy_timeout
     return int(min(normal, max(0.0, (deadline - time.monotonic()) * 1000)))
 
@@ -171,11 +166,9 @@ def set_busy_timeout(
 ) -> None:
     """Make the connection wait up to so many milliseconds for another's lock.
 
-    SQLite's own handler sleeps in fixed steps of up to 100 ms. Random waits of 0.2 to 5 ms, and up to 20 as the wait lasts, gave
-    four writing processes 0.9 to 1.0 of the throughput and a worst wait of 40 ms instead of 130. Up to 1.2 ms would make
-    that 25, and the throughput 0.8: who asks too often takes the processor from who writes.
-
-    `waiting` is called now and then with the seconds waited so far.
+    SQLite's own handler sleeps in fixed steps of up to 100 ms. This one sleeps for random times, from 0.2 to 5 ms at
+    first and to 20 later: the longest wait is a third as long, at the same throughput. Shorter times would take the
+    processor from the connection that writes. `waiting` is called now and then with the seconds waited so far.
     """
     ours = weakref.ref(connection)
     started = 0.0
@@ -199,29 +192,21 @@ def set_busy_timeout(
 
 
 def absolute(url: DatabaseURL) -> DatabaseURL:
-    """Return a URL of the same file by its real path, which a change of the working folder or of a link leaves as it is.
+    """Return a URL of the same file by its real path, beside which SQLite's `-wal` is, too.
 
-    It is the one name of a database for all that is beside the file: SQLite's own `-wal` is there, not beside a link.
+    A later change of the working folder or of a link does not concern it.
     """
     return url if url.is_memory else attrs.evolve(url, path=os.path.realpath(url.path))
 
 
 def check_exists(url: DatabaseURL) -> None:
-    """Refuse a database that is not there: to open it would make it.
-
-    Raises:
-        OperationalError: It is not.
-    """
+    """Raise OperationalError for a database that is not there: to open it would make it."""
     if not url.is_memory and not files.is_there(url.path):
         raise OperationalError(f"{url.path} does not exist: restore it, or make it with `dao migrate`")
 
 
 def check_in_place(connection: apsw.Connection) -> None:
-    """Refuse a database whose file was deleted, moved or replaced under the connection: what it writes is lost.
-
-    Raises:
-        OperationalError: It was.
-    """
+    """Raise OperationalError if the file was deleted, moved or replaced under the connection: its writes are lost."""
     import ctypes  # noqa: PLC0415 - takes 4 ms, and only health checks need it
 
     moved = ctypes.c_int(0)
@@ -234,6 +219,6 @@ def check_in_place(connection: apsw.Connection) -> None:
 
 
 def use_defaults(connection: apsw.Connection) -> None:
-    """Set a connection of ours to SQLite's defaults where other people's scripts rely on them: "text" is a string too."""
+    """Set a connection of ours to the defaults of SQLite on which others' scripts rely: "text" is a string, too."""
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 1)
     connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 1)

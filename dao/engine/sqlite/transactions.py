@@ -1,8 +1,8 @@
 """The transactions of `dao.transaction` on a SQLite connection, and those of them that SQLite gives up by itself.
 
-After a full disk, an I/O error or a RAISE(ROLLBACK), SQLite rolls back all of a transaction, and each statement that follows
-would be committed by itself (sqlite.org/lang_transaction.html, section 3). So a lost transaction is replaced by one that is
-rolled back too: whoever swallows the error learns of it at the end of the block.
+After a full disk, an I/O error or a RAISE(ROLLBACK), SQLite rolls back all of a transaction, and each statement that
+follows would be committed by itself (sqlite.org/lang_transaction.html, section 3). So a lost transaction is replaced by
+one that is rolled back too: a caller that swallows the error learns of it at the end of the block.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def begin(connection: apsw.Connection, *, nested: bool) -> None:
 
 
 def commit(connection: apsw.Connection, *, nested: bool) -> None:
-    """Commit a transaction, or release its savepoint. Whoever calls this rolls back when it raises.
+    """Commit a transaction, or release its savepoint. The caller rolls back when this raises.
 
     Raises:
         OperationalError: The transaction is not there any more.
@@ -93,7 +93,7 @@ def _undo(connection: apsw.Connection, sql: str) -> None:
     try:
         connection.execute(sql)
     except apsw.Error as error:
-        # a rollback that fails ends the transaction all the same: what is left to undo, the next one to open the file undoes;
-        # there is no such savepoint if an interruption came as it had been released
+        # a rollback that fails ends the transaction all the same: what is left to undo, the next one to open the file
+        # undoes; there is no such savepoint if an interruption came as it had been released
         if connection.in_transaction and not isinstance(error, apsw.SQLError):
             raise
