@@ -1,4 +1,4 @@
-"""Proves that rollbacks undo: each migration up, down and up again, on generated rows or on a copy of a real database."""
+"""Verifies that rollbacks undo: each migration up, down and up again, on generated rows or a copy of a database."""
 
 from dao.migrate.verification.verifier import Stage, Verification, verify
 

@@ -1,4 +1,4 @@
-"""The tables that rows are generated for: their columns, what those refer to, and in which order they can be filled."""
+"""The tables for which rows are generated: their columns and references, and the order in which they can be filled."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]
 
 @attrs.frozen
 class Refusal:
-    """Why a row was refused, and which columns are to blame; None: that cannot be told.
+    """Why a row was refused, and which columns are to blame, None if that is not known.
 
     `depends_on_others`: the same values may be accepted beside other rows.
     """
@@ -48,7 +48,7 @@ class Column:
     refused: list[int] = attrs.Factory(lambda self: [0] * len(self.makers), takes_self=True)
 
     def choose(self, generator: random.Random, *, anything: bool) -> int:
-        """Return which maker to try of those that were refused least: one of the likeliest, unless it may be `anything`."""
+        """Return the place of a maker that was refused least; of the likeliest, unless it may be `anything`."""
         least = min(self.refused)
         found = [place for place, number in enumerate(self.refused) if number == least]
         if not anything:
@@ -68,7 +68,7 @@ class Reference:
 
 @attrs.define(eq=False)
 class Table:
-    """A table to fill: what it is made of, and what became of the rows that were tried. All names but its own are folded."""
+    """A table to fill, and what became of the rows that were tried. All names but its own are folded."""
 
     name: str
     virtual: bool
@@ -86,7 +86,7 @@ class Table:
 
     @property
     def insert(self) -> str:
-        """The statement that inserts a row. OR ABORT: what the schema says (ON CONFLICT REPLACE) would hide a refusal."""
+        """The statement that inserts a row. OR ABORT: an ON CONFLICT clause of the schema could hide a refusal."""
         names = ", ".join(quoted(column.name) for column in self.columns.values())
         return f"INSERT OR ABORT INTO {quoted(self.name)} ({names}) VALUES ({', '.join('?' * len(self.columns))})"
 
@@ -151,7 +151,7 @@ def groups(tables: Mapping[str, Table]) -> list[list[Table]]:
             if name in others:
                 others.update(ancestors)
     circles = {tuple(sorted(other for other in above[name] if name in above[other])) for name in tables}
-    # who refers to another has more above it than that has; virtual tables may be fed by the triggers of the others
+    # a child has more tables above it than its parent has; virtual tables may be fed by the triggers of the others
     ordered = sorted(
         circles, key=lambda names: (any(tables[name].virtual for name in names), len(above[names[0]]), names)
     )

@@ -41,12 +41,12 @@ class Filled:
 
 
 def fill(connection: Connection, *, rows: int = 3, seed: int = 0) -> Filled:
-    """Insert generated rows into every table that satisfy its constraints, and return how many each table got.
+    """Insert into every table generated rows that satisfy its constraints, and return how many each table got.
 
     Writes, in a savepoint. Each table gets `rows` more than it has, parents before their children; fewer if its
-    constraints leave no room for more. The first row has a value in every column, the second NULL wherever that may be, the
-    others both. The same schema, rows and seed make the same rows. Triggers fire; generated columns are left to SQLite;
-    a virtual table gets rows if it is still empty when the others have theirs. The ledger's tables are left out.
+    constraints leave no room for more. The first row has a value in every column, the second NULL wherever that may be,
+    the others both. The same schema, rows and seed make the same rows. Triggers fire, and generated columns are left to
+    SQLite. A virtual table gets rows if it is still empty when the others have theirs. The ledger gets none.
     """
     given_up: dict[str, str] = {}
     while True:

@@ -1,4 +1,4 @@
-"""The law of up, down and up again: each time, schema and rows are what they were when the database was there before."""
+"""The law of up, down and up again: schema and rows are each time what they were when the database was there before."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HEADER = ("user_version", "application_id")
 
 @attrs.frozen
 class State:
-    """A database at a moment: its schema, what its tables hold, and numbers of its header, by the names of their pragmas.
+    """A database at a moment: its schema, the content of its tables, and numbers of its header, by their pragmas.
 
-    `connection` leads to it for as long as it stays like this. Then rows that differ can be shown, and are compared in the
-    columns that both databases have; without it, tables are compared as a whole.
+    `connection` leads to it, if it stays as it is. Then rows that differ can be shown, and are compared in the columns
+    that both databases have; without it, tables are compared as a whole.
     """
 
     schema: Schema
@@ -46,9 +46,9 @@ class State:
 
 @attrs.frozen
 class Difference:
-    """In what a database is not what it should be: its schema, line by line; tables, by their rows; its header.
+    """How a database differs from what it should be: in its schema, line by line, in rows, and in its header.
 
-    `header` has what a number there should be and what it is, by the name of its pragma.
+    `header` has for a pragma the number that is expected, and the one that is there.
     """
 
     schema: tuple[str, ...]
@@ -58,7 +58,7 @@ class Difference:
 
 @attrs.frozen
 class TripFailure:
-    """What was not right on the way down ("rollback") or up ("apply"): a message, and the differences."""
+    """A problem on the way down ("rollback") or up ("apply"): a message, and the differences."""
 
     id: str
     direction: Direction
@@ -70,16 +70,16 @@ class TripFailure:
 
 
 class Law:
-    """Tells in what a database is not what it was: each difference once, and none in what scripts say that they lose."""
+    """Tells how a database differs from what it was: each difference once, and none that is excused."""
 
     def __init__(self) -> None:
         #: Folded names of tables and columns ("" for all) whose values need not come back.
         self._excused: set[tuple[str, str]] = set()
-        #: Lines on the schema, and names of tables.
+        #: Lines on the schema, and names of tables, that were told.
         self._told: set[str] = set()
 
     def excuse(self, losses: Iterable[Loss]) -> None:
-        """Note what was lost and need not come back."""
+        """Note losses: what they are about need not come back."""
         self._excused |= {(fold(loss.table), fold(loss.column or "")) for loss in losses}
 
     def excuse_rows(self, tables: Iterable[str]) -> None:
@@ -87,7 +87,7 @@ class Law:
         self._excused |= {(fold(table), "") for table in tables}
 
     def difference(self, expected: State, actual: State) -> Difference:
-        """Return in what a database is not what it should be, but for what was told before, or is excused."""
+        """Return how a database differs from what it should be, without what was told before or is excused."""
         lines = [str(found) for found in differences(expected.schema, actual.schema)]
         lines = [line for line in lines if line not in self._told]
         rows = [found for table in expected.tables if (found := self._in_rows(table, expected, actual))]
@@ -113,11 +113,11 @@ def down_and_up(
     run: Callable[[Step], State | None],
     differs: Callable[[Step, Difference], object],
 ) -> tuple[list[Migration], list[Migration]]:
-    """Roll back migrations, the latest first, and apply them again; return those that were undone, and those applied again.
+    """Roll back migrations, the latest first, and apply them again; return those undone and those applied again.
 
-    `states` has what there was before the first of them, None if that is not known, and after each. `run` runs a step, and
-    returns what there is then, None if it failed; `differs` is told in what that is not what it should be. The way down
-    ends at the first that is irreversible or fails, and the way up begins there.
+    `states` has the database before the first of them, None if it is not known, and after each. `run` runs a step and
+    returns the database after it, None if it fails; `differs` is told how that differs from what it should be. The way
+    down ends at the first that is irreversible or fails, and the way up begins there.
     """
     undone: list[Migration] = []
     again: list[Migration] = []

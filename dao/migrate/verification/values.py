@@ -1,4 +1,4 @@
-"""Values to try in the columns of generated rows: a stock of usual ones, and those that the table's own SQL mentions."""
+"""Values to try in the columns of generated rows: a stock of usual ones, and those that the table's SQL mentions."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _MOST_LITERALS = 60
 _LONGEST_TEXT = 512
 
 
+@functools.lru_cache(maxsize=4096)
 def makers(
-    declared_type: str, name: str, mentioned: Sequence[Value], *, strict: bool, key: bool = False
-) -> list[tuple[int, Maker]]:
-    """Return what to try in a column, each with its rank: those of a later rank when none of those before it is accepted.
+    declared_type: str, name: str, mentioned: tuple[Value, ...], *, strict: bool, key: bool = False
+) -> tuple[tuple[int, Maker], ...]:
+    """Return the makers of values to try in a column, each with its rank: first those of rank 0, then those of 1.
 
-    They are of its declared type and its name, then what its table's SQL mentions, then the rest. In a `key` the likely
-    numbers are none that a script gives to rows of its own.
+    Those of the declared type and the name come first, then the values that the table's SQL mentions, then the rest. In
+    a `key`, the likely numbers are none that a script gives to rows of its own.
     """
     kind = _kind(declared_type, strict=strict)
     text = f"{declared_type} {name}"
@@ -36,11 +37,11 @@ def makers(
         hinted = (lambda number: 1_000_000_000 + number,)
     usual, rest = _STOCK[kind]
     groups = (hinted, usual, _of_literals(kind, mentioned), rest)
-    return [(rank, maker) for rank, group in enumerate(groups) for maker in group]
+    return tuple((rank, maker) for rank, group in enumerate(groups) for maker in group)
 
 
 def _kind(declared_type: str, *, strict: bool) -> str:
-    """Return what a column prefers to hold, by SQLite's rules of affinity (sqlite.org/datatype3.html, 3.1)."""
+    """Return which type a column prefers, by SQLite's rules of affinity (sqlite.org/datatype3.html, 3.1)."""
     for pattern, kind in (("INT", "integer"), ("CHAR|CLOB|TEXT", "text"), ("BLOB", "blob"), ("REAL|FLOA|DOUB", "real")):
         if re.search(pattern, declared_type.upper()):
             return kind
@@ -146,7 +147,7 @@ _HINTS: dict[str, tuple[tuple[str, tuple[Maker, ...]], ...]] = {
 @functools.lru_cache(maxsize=4096)
 def literals(sql: str) -> tuple[Value, ...]:
     """Return the values that stand in SQL, each once and in their order; 1 and 1.0 are two."""
-    # what tells nothing apart is left out early: there are many tokens, and few of them are values
+    # most tokens cannot be values, and are left out early
     written = dict.fromkeys(token.value for token in tokens(sql) if token.value[0] in "'xX.0123456789")
     found = {(type(value), value): value for value in map(_literal, written) if value is not None}
     return tuple(found.values())[:_MOST_LITERALS]
@@ -166,7 +167,7 @@ def _literal(written: str) -> Value | None:
     return None
 
 
-def _of_literals(kind: str, literals: Sequence[Value]) -> Sequence[Maker]:
+def _of_literals(kind: str, literals: tuple[Value, ...]) -> Sequence[Maker]:
     numbers = [literal for literal in literals if isinstance(literal, int | float)]
     lengths = [number for number in numbers if isinstance(number, int) and 0 < number <= _LONGEST_TEXT]
     texts = [literal for literal in literals if isinstance(literal, str)]
@@ -187,7 +188,7 @@ def _of_literals(kind: str, literals: Sequence[Value]) -> Sequence[Maker]:
 
 
 def _patterns(text: str) -> Iterator[Maker]:
-    """Yield what makes texts that a literal may be the pattern or the beginning of."""
+    """Yield makers of texts of which a literal may be the pattern or the beginning."""
     yield lambda number: f"{text}{number}"
     if any(sign in text for sign in "*?["):
         yield lambda number: _like_glob(text, number)

@@ -138,7 +138,7 @@ def _not_reached(migrations: Sequence[Migration], failed: Migration, stage: Stag
 
 
 class _Trial:
-    """One migration on one stage. Each script runs in a copy of its own, and what was before it stays for comparison."""
+    """One migration on one stage. Each script runs in a copy of its own, so that all states can be compared."""
 
     def __init__(self, copies: WorkingCopies, migration: Migration, stage: Stage) -> None:
         self.copies, self.migration, self.stage = copies, migration, stage
