@@ -144,10 +144,10 @@ def test_rows_are_counted_without_the_ledger(connection):
     connection.execute("DELETE FROM Parent; INSERT INTO _yoyo_log VALUES ('x'); DELETE FROM texts_data")
     connection.execute("DELETE FROM texts_config")
     assert not any(catalog.row_counts(connection).values())
-    assert not catalog.holds_rows(connection)
+    assert not catalog.holds_rows(connection, catalog.definitions(connection))
     connection.execute("INSERT INTO main.child (one) VALUES ('x')")
     assert catalog.row_counts(connection)["child"] == 1
-    assert catalog.holds_rows(connection)
+    assert catalog.holds_rows(connection, catalog.definitions(connection))
 
 
 @pytest.mark.parametrize("name", ["plain", "of two words", 'with "quotes"', "Ünïcode"])

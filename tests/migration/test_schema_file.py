@@ -171,24 +171,24 @@ def test_fingerprint_knows_every_text_of_the_schema_but_no_ledger_and_no_row():
         "DROP INDEX i;",
     ]:
         with replay("".join(done for done, _ in seen) + script) as connection:
-            print_ = catalog.fingerprint(connection)
+            print_ = catalog.fingerprint(catalog.definitions(connection))
             connection.execute("CREATE TABLE _YOYO_migration (x); CREATE INDEX j ON _yoyo_migration (x)")
             connection.execute("CREATE TABLE _dao_migration (x PRIMARY KEY)")
-            assert catalog.fingerprint(connection) == print_
+            assert catalog.fingerprint(catalog.definitions(connection)) == print_
             if script:
                 connection.execute("INSERT INTO a VALUES (1); ANALYZE; VACUUM").fetchall()
-                assert catalog.fingerprint(connection) == print_
+                assert catalog.fingerprint(catalog.definitions(connection)) == print_
         seen.append((script, print_))
     assert len({print_ for _, print_ in seen}) == len(seen)
     with replay("CREATE VIEW v AS SELECT 1; CREATE TABLE a (x)") as connection:
-        assert catalog.fingerprint(connection) == seen[-1][1]
+        assert catalog.fingerprint(catalog.definitions(connection)) == seen[-1][1]
 
 
 def test_fingerprint_of_a_migrated_database_is_that_of_its_replay(theirs):
     """The live schema's text is what the replay in memory makes."""
     migrate.apply(theirs)
     with replayed((migration.id, migration.up.text) for migration in OWN) as memory:
-        assert catalog.fingerprint(memory) == catalog.fingerprint(theirs)
+        assert catalog.fingerprint(catalog.definitions(memory)) == catalog.fingerprint(catalog.definitions(theirs))
 
 
 # ---------------------------------------------------------------- made_by

@@ -109,7 +109,7 @@ class _Note:
 
     def now(self, connection: Connection) -> str:
         """Return the hash of the schema as it is now."""
-        return self.live if self.is_live else catalog.fingerprint(connection)
+        return self.live if self.is_live else catalog.fingerprint(catalog.definitions(connection))
 
     @property
     def left(self) -> frozenset[str]:
@@ -163,14 +163,18 @@ def record(
     before: Ledger,
     *,
     schema_before: Texts | None = None,
+    after: Ledger | None = None,
+    schema: Texts | None = None,
     clean: bool = False,
 ) -> Drifted:
     """Note the schema as it is, in the transaction that is open, and return in what it is not what its migrations make.
 
     `before` is the ledger before the change: what its migrations made and those of now do not is left behind, as is what
-    scripts have added to `schema_before`. `clean`: the schema is known to be what they make, and nothing else is there.
+    scripts have added to `schema_before`. `after` and `schema` are the ledger and the schema of now, where they are known.
+    `clean`: the schema is known to be what they make, and nothing else is there.
     """
-    state, live = ledger.read(connection), catalog.fingerprint(connection)
+    state = after or ledger.read(connection)
+    live = catalog.fingerprint(catalog.definitions(connection) if schema is None else schema)
     found = Drifted()
     note: str | None = _ALONE + live
     if not clean:

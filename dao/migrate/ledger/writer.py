@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
+import attrs
+
 from dao import _version
 from dao.engine import Connection
 from dao.migrate import processes
-from dao.migrate.ledger.entries import Entry, read
+from dao.migrate.ledger.entries import Entry, Ledger, read
 from dao.migrate.ledger.yoyo import ApswBackend, Marked
 from dao.migrate.schema.catalog import columns
 from dao.migrate.scripts.migration import Migration
@@ -86,16 +88,22 @@ class Writer:
         """
         self._connection = connection
         self._backend = ApswBackend.within(connection)
-        tables = self._backend.ensure_ledger()
-        if self._backend.lock_table in tables:
+        self._backend.ensure_ledger()
+        if self._backend.has_table(self._backend.lock_table):
             processes.respect_yoyo(connection)
-        if not tables >= _OURS:
+        if not all(map(self._backend.has_table, _OURS)):
             connection.execute(_CREATE)
         #: What the ledger said before anything was written.
         self.before = read(connection)
         self.rename(self.before.respelled)
         last = self.before.entries[-1].applied_at if self.before.entries else "1970-01-01"
         self._latest = datetime.fromisoformat(last)
+        self._entries = {entry.id: entry for entry in self.before.entries}
+
+    @property
+    def after(self) -> Ledger:
+        """What the ledger says now, if migrations were only noted as applied now, or as not applied."""
+        return attrs.evolve(self.before, entries=tuple(self._entries.values()))
 
     def applied(
         self,
@@ -113,6 +121,16 @@ class Writer:
         self._backend.mark_one(Marked(migration.id), log=False, when=moment)
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._write(migration, moment.isoformat(), "applied", duration_ms)
+        up, down = migration.up, migration.down
+        self._entries[migration.id] = Entry(
+            id=migration.id,
+            applied_at=moment.isoformat(),
+            checksum=up.checksum,
+            rollback_checksum=down.checksum if down else None,
+            text=up.text,
+            rollback_text=down.text if down else None,
+            duration_ms=duration_ms,
+        )
 
     def mark(
         self, migration: Migration, files: Sequence[Migration], *, operation: str, detail: str | None = None
@@ -129,6 +147,7 @@ class Writer:
         self._backend.unmark_one(Marked(id), log=False)
         self.log(operation, id, duration_ms=duration_ms, detail=detail)
         self._connection.execute(_REMOVE, (id,))
+        self._entries.pop(id, None)
 
     def rename(self, ids: Mapping[str, str]) -> None:
         """Move what is noted of migrations to other ids, in yoyo's table too. When they were applied stays as it is."""

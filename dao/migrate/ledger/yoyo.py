@@ -152,24 +152,27 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
 
     def init_database(self) -> None:
         """Create the lock table, which the stock command expects. DDL is known to be transactional: no try-out."""
-        if self.lock_table not in self.list_tables():
+        if not self.has_table(self.lock_table):
             self.create_lock_table()
 
-    def ensure_ledger(self) -> set[str]:
-        """Create or upgrade yoyo's tables inside the open transaction, and return the names of all that were there.
+    def has_table(self, name: str) -> bool:
+        """Return whether there is such a table. Looks into the schema in memory, without SQL."""
+        return bool(self.connection.apsw.table_exists("main", name))
+
+    def ensure_ledger(self) -> None:
+        """Create or upgrade yoyo's tables inside the open transaction.
 
         Raises:
             MigrationError: They are of a version that is not known.
         """
-        tables = set(self.list_tables())
-        if self.migration_table not in tables:
+        if not self.has_table(self.migration_table):
             # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and leave a
             # savepoint open, because of which SQLite would keep a copy of every page that the run changes
             internalmigrations.v2.create_log_table(self)
             internalmigrations.v2.create_version_table(self)
             internalmigrations.v2.create_migration_table(self)
             internalmigrations.mark_schema_version(self, _NEWEST)
-        elif self.version_table not in tables:
+        elif not self.has_table(self.version_table):
             internalmigrations.upgrade(self)
         elif (_NEWEST,) not in self.execute(f"SELECT max(version) FROM {self.version_table_quoted}").fetchall():
             raise MigrationError(
@@ -177,7 +180,6 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
                 "or somebody has changed it. Undo that, or install that yoyo"
             )
         self._internal_schema_updated = True
-        return tables
 
     def ensure_internal_schema_updated(self) -> None:
         """Create or upgrade yoyo's tables. Whether there is need is asked again under the lock: another may be faster."""

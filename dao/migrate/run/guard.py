@@ -109,6 +109,7 @@ class Guard(Watcher):
                 # what a virtual table did to its own while the statement before this one ran is among them, and the reads
                 self._begin(events, shadows | self._known.shadows)
         self.reads.clear()
+        self._holdings.forget()  # it may change what there is
 
     def begin_script(self, source: Hashable) -> None:
         """Get ready for another script of the run; `losses` calls it by this."""
@@ -119,7 +120,6 @@ class Guard(Watcher):
 
     def end_script(self) -> None:
         """Look at what the last statement of a script has done: what comes after it may be none of the run's."""
-        self._holdings.forget()
         running, self._running = self._running, None
         if running is not None:
             with self._look():
@@ -143,7 +143,8 @@ class Guard(Watcher):
 
     def copy(self) -> Guard:
         """Return another one that knows the same, for a run that may be undone."""
-        other = Guard(self._holdings)
+        other = Guard(copy.copy(self._holdings))
+        other._holdings.forget()
         other._known = copy.deepcopy(self._known)
         return other
 
@@ -154,8 +155,11 @@ class Guard(Watcher):
             # what a trigger or the inside of a view reads is not what the statement copies
             programs = self._holdings.programs(within)
             self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
+        # nothing comes from SQLite's own tables, nor from those of virtual ones
+        read = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
+        read = {(table, column) for table, column in read if not table.startswith("sqlite_")}
         actions = {event.action for event in events}
-        if not self._known.listed and (len(events) > 1 or actions & _TAKES or self.reads):
+        if not self._known.listed and (len(events) > 1 or actions & _TAKES or read):
             self._list()
             shadows = self._known.shadows
         running = _Running(self.source, changes_shadows=bool(actions & _CHANGE_SHADOWS))
@@ -165,16 +169,14 @@ class Guard(Watcher):
         events = [event for event in events if self._is_about(event, running, shadows)]
         if not events:
             return
-        if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
+        if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not read:
             self._fill(events[0].table, frozenset())  # most statements of most scripts, by far
             return
-        # nothing comes from SQLite's own tables, nor from those of virtual ones
-        names = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
-        names = {(table, column) for table, column in names if table not in shadows and not table.startswith("sqlite_")}
+        read = {(table, column) for table, column in read if table not in shadows}
         self._known.link()
-        reads = {column for _, column in names}
+        reads = {column for _, column in read}
         # what a trigger brings may be of any table, unless the statement reads none
-        lineage, of_triggers = self._lineage({table for table, _ in names}), None if reads else frozenset[str]()
+        lineage, of_triggers = self._lineage({table for table, _ in read}), None if reads else frozenset[str]()
         own = events[0]
         if own.action == apsw.SQLITE_DELETE:
             if own.table not in running.tables:  # a view

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from dao.engine import Connection
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold, quoted
+from dao.migrate.schema.catalog import Definition, fold, quoted
 
 __all__ = ["Holdings"]
 
@@ -17,14 +17,14 @@ class Holdings:
     The schema is read once, until it is told to `forget` it, as a statement may have changed it.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, schema: Iterable[Definition] | None = None) -> None:
         self._connection = connection
         self._programs: set[str] = set()
-        self.forget()
+        self.forget(schema)
 
-    def forget(self) -> None:
-        """Read the schema anew when it is asked for next."""
-        self._tables: dict[str, tuple[str, int]] | None = None
+    def forget(self, schema: Iterable[Definition] | None = None) -> None:
+        """Read the schema anew when it is asked for next, unless this is what is defined now."""
+        self._tables: dict[str, tuple[str, int]] | None = None if schema is None else _tables(schema)
         self._shadows: frozenset[str] | None = None
         self._columns: dict[str, list[tuple[str, bool]]] = {}
 
@@ -44,8 +44,7 @@ class Holdings:
     def tables(self) -> Mapping[str, tuple[str, int]]:
         """Return all tables: by name, how it is spelt, and the root page, which is 0 for a virtual one."""
         if self._tables is None:
-            found = catalog.definitions(self._connection)
-            self._tables = {fold(item.name): (item.name, item.page) for item in found if item.type == "table"}
+            self._tables = _tables(catalog.definitions(self._connection))
         return self._tables
 
     def shadows(self) -> frozenset[str]:
@@ -84,6 +83,10 @@ class Holdings:
             return False
         some = f"SELECT 1 FROM main.{quoted(name)} WHERE {quoted(column)} IS NOT NULL LIMIT 1"
         return bool(self._connection.execute(some).fetchall())
+
+
+def _tables(schema: Iterable[Definition]) -> dict[str, tuple[str, int]]:
+    return {fold(item.name): (item.name, item.page) for item in schema if item.type == "table"}
 
 
 def _holds_content(virtual: str, shadows: Collection[str]) -> bool:

@@ -32,12 +32,13 @@ from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer, ended
 from dao.migrate.run.guard import Guard
+from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.loss import refuse
 from dao.migrate.schema import session
 from dao.migrate.schema.catalog import holds_rows
 from dao.migrate.schema.integrity import integrity_problems
 from dao.migrate.schema.script import run_script
-from dao.migrate.schema.usable import Before, check
+from dao.migrate.schema.usable import Before, Texts, check
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import (
@@ -251,14 +252,15 @@ class _Run:
 
     def begin(self, lock: _Lock, *, prepared: bool = False) -> _Beginning:
         """Take the snapshot, if that is to be done still, and look at what is there before anything changes."""
-        if self.snapshots and sqlite.file_of(self.connection) and holds_rows(self.connection):
+        before = self.before or Before.of(self.connection, self.problems)
+        if self.snapshots and sqlite.file_of(self.connection) and holds_rows(self.connection, before.schema):
             taken = self.until_done.enter_context(_snapshot(self.connection, lock.ledger, self.tell, self.snapshots))
             self.tell(Snapshotted(taken))
             self.snapshots = 0
         return _Beginning(
             lock.ledger,
-            self.before or Before.of(self.connection, self.problems),
-            self.guard or Guard(self.connection),
+            before,
+            self.guard or Guard(Holdings(self.connection, before.schema)),
             clean=not prepared and drift.is_clean(self.connection, lock.ledger),
         )
 
@@ -342,8 +344,9 @@ class _Run:
         for step, result in zip(steps, results, strict=True):
             _record(writer, step, result)
         notices: list[str] = []
+        schema: Texts | None = None
         if self.settled:
-            check(self.connection, beginning.before, notices.append, self.allow_broken)
+            schema = check(self.connection, beginning.before, notices.append, self.allow_broken)
         for text in notices:
             self.tell(Notice(steps[-1], text))
         results[-1] = attrs.evolve(results[-1], notices=(*results[-1].notices, *notices))
@@ -354,6 +357,8 @@ class _Run:
             self.migrations,
             beginning.ledger,
             schema_before=beginning.before.schema,
+            after=writer.after,
+            schema=schema,
             clean=beginning.clean and not undone,
         )
         return results, found if undone else attrs.evolve(found, unknown=None)

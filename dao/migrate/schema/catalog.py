@@ -154,14 +154,12 @@ def definitions(connection: Connection, database: str = "main", *, internal: boo
     return found if internal else [item for item in found if not item.is_internal]
 
 
-def fingerprint(connection: Connection) -> str:
-    """Return a hash of the schema's text, without the ledger. Reads it in one query.
+def fingerprint(schema: Iterable[Definition]) -> str:
+    """Return a hash of the schema's text, without the ledger.
 
     Equal ones mean equal schemas. Different ones may be the same schema, written differently: `model.differences` tells.
     """
-    found = sorted(
-        (item.type, item.name, item.table, str(item.sql)) for item in definitions(connection, internal=False)
-    )
+    found = sorted((item.type, item.name, item.table, str(item.sql)) for item in schema if not item.is_internal)
     # no text in a schema holds a NUL, at which SQLite stops reading
     text = "\0".join(itertools.chain.from_iterable(found))
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
@@ -308,12 +306,12 @@ def row_counts(connection: Connection) -> dict[str, int]:
     return {table.name: row_count(connection, table.name) for table in tables(connection) if table.stores_rows}
 
 
-def holds_rows(connection: Connection) -> bool:
-    """Return whether any table holds a row, without the ledger's."""
+def holds_rows(connection: Connection, schema: Iterable[Definition]) -> bool:
+    """Return whether any table of the schema holds a row, without the ledger's."""
     return any(
-        connection.execute(f"SELECT 1 FROM main.{quoted(table.name)} LIMIT 1").fetchall()
-        for table in tables(connection)
-        if table.stores_rows
+        connection.execute(f"SELECT 1 FROM main.{quoted(item.name)} LIMIT 1").fetchall()
+        for item in sorted(schema, key=lambda item: item.number)
+        if item.type == "table" and item.page and not item.is_internal
     )
 
 

@@ -61,8 +61,8 @@ class Before:
 
 def check(
     connection: Connection, before: Before, notice: Callable[[str], object], allowed: Collection[str] = ()
-) -> None:
-    """Check the database inside the run's transaction against what it was before. Runs nothing, and changes nothing.
+) -> Texts:
+    """Check the database inside the run's transaction against what it was before, and return its schema. Changes nothing.
 
     `notice` is told what cannot be judged, because a function, collation or module is not registered here. Of what is `allowed`,
     by the names of views, triggers and tables, nothing has to work.
@@ -104,6 +104,7 @@ def check(
             violations=found,
             advice=f"{_CURE} {options}",
         )
+    return now
 
 
 def _sorted(found: Iterable[Unusable]) -> list[Unusable]:
