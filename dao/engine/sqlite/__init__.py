@@ -89,7 +89,10 @@ def change(
     try:
         changing.execute(sql, parameters)
         changed = changing.fetchone() is not None
-        record = table.found(table.first(connection.execute(table.get, key).fetchall()), *key)
+        rows: list[Any] = connection.execute(table.get, key).fetchall()
+        if not rows:
+            raise table.not_found(*key)
+        record = table.from_row(rows[0])
     except BaseException:
         if connection.txn_state() != apsw.SQLITE_TXN_NONE:
             _abandon(connection, changing)
