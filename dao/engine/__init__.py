@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 import apsw
 
 from dao.engine import sqlite
 from dao.errors import Error, StaleRecord
-from dao.rows import Table
-from dao.stored import Stored
 from dao.url import DatabaseURL, parse
+
+if TYPE_CHECKING:  # the records' modules are not needed to open a database
+    from dao.rows import Table
+    from dao.stored import Stored
 
 __all__ = [
     "ENGINES",
@@ -41,7 +43,7 @@ Connection = apsw.Connection
 #: The base of a driver's errors.
 DriverError = apsw.Error
 Row = tuple[Any, ...]
-R = TypeVar("R", bound=Stored)
+R = TypeVar("R", bound="Stored")
 
 
 class _Engine(Protocol):

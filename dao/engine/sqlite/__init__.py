@@ -10,7 +10,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 
@@ -23,12 +23,14 @@ from dao.engine.sqlite.opening import busy_timeout, check_in_place, set_busy_tim
 from dao.engine.sqlite.transactions import *  # noqa: F403 - as above
 from dao.engine.sqlite.transactions import forget, hold_if_lost
 from dao.errors import Error, ForeignKeyViolation, OperationalError, SchemaOutOfDate
-from dao.rows import Table
-from dao.stored import Stored
 from dao.url import DatabaseURL
 
+if TYPE_CHECKING:  # the records' modules are not needed to open a database
+    from dao.rows import Table
+    from dao.stored import Stored
+
 Row = tuple[Any, ...]
-R = TypeVar("R", bound=Stored)
+R = TypeVar("R", bound="Stored")
 
 log = logging.getLogger("dao.pool")
 

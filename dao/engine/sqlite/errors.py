@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from dao import errors
 from dao.engine.sqlite import files
-from dao.rows import Table
+
+if TYPE_CHECKING:  # the records' modules are not needed to open a database
+    from dao.rows import Table
 
 __all__ = ["BUSY", "file_of", "missing_parent", "translate", "unknown_outcome"]
 
