@@ -9,7 +9,8 @@ import pytest
 
 from dao import migrate
 from dao.errors import CheckFailed, DatabaseCorrupt
-from dao.migrate.schema.integrity import Unusable, Violation
+from dao.migrate.schema.check import Violation
+from dao.migrate.schema.usable import Unusable
 from tests.folders import dump, ids, query, tables, write
 
 FAMILY = """

@@ -26,7 +26,7 @@ from dao.migrate.copies.held import Held, write_all
 from dao.migrate.copies.rows import contents
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
-from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.check import integrity_problems
 from dao.migrate.values import Copying, Report
 from dao.text import readable
 

@@ -38,7 +38,7 @@ from dao.migrate.copies.held import Held, checksum, raw_file
 from dao.migrate.database import Target, existing, path_of, reopened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions
-from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.check import integrity_problems
 from dao.migrate.values import Kind, Removed, Report, Snapshot, tell_done
 
 log = logging.getLogger("dao.migrate")

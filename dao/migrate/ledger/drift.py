@@ -19,7 +19,6 @@ from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.model import Schema
 from dao.migrate.schema.reader import read
 from dao.migrate.schema.replay import Made, replayed
-from dao.migrate.schema.usable import Texts
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted, Step
@@ -162,9 +161,9 @@ def record(
     migrations: Sequence[Migration],
     before: Ledger,
     *,
-    schema_before: Texts | None = None,
+    schema_before: catalog.Definitions | None = None,
     after: Ledger | None = None,
-    schema: Texts | None = None,
+    schema: catalog.Definitions | None = None,
     clean: bool = False,
 ) -> Drifted:
     """Note the schema as it is, in the transaction that is open, and return in what it is not what its migrations make.

@@ -22,8 +22,7 @@ from dao.migrate.rehearsal.observation import inventory
 from dao.migrate.rehearsal.trial import Trial, longest_hold
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.runner import Part, parts, run
-from dao.migrate.schema.integrity import integrity_problems
-from dao.migrate.schema.usable import Before
+from dao.migrate.schema.check import Before, integrity_problems
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration

@@ -16,10 +16,10 @@ from dao.migrate.rehearsal.keys import Keys, kept_keys
 from dao.migrate.rehearsal.observation import Effect, Inventory, inventory
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.runner import parts, run
-from dao.migrate.schema.integrity import Unusable, Violation
+from dao.migrate.schema.check import Before, Violation
 from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import of_run
-from dao.migrate.schema.usable import Before
+from dao.migrate.schema.usable import Unusable
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Committed, Event, Finished, Notice, Report, Result, Step
 

@@ -35,10 +35,9 @@ from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.loss import refuse
 from dao.migrate.schema import session
-from dao.migrate.schema.catalog import holds_rows
-from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.catalog import Definitions, holds_rows
+from dao.migrate.schema.check import Before, check, integrity_problems
 from dao.migrate.schema.script import run_script
-from dao.migrate.schema.usable import Before, Texts, check
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import (
@@ -344,7 +343,7 @@ class _Run:
         for step, result in zip(steps, results, strict=True):
             _record(writer, step, result)
         notices: list[str] = []
-        schema: Texts | None = None
+        schema: Definitions | None = None
         if self.settled:
             schema = check(self.connection, beginning.before, notices.append, self.allow_broken)
         for text in notices:

@@ -21,6 +21,7 @@ __all__ = [
     "TABLES",
     "Column",
     "Definition",
+    "Definitions",
     "ForeignKey",
     "Index",
     "IndexedColumn",
@@ -142,6 +143,15 @@ class Definition:
     def is_virtual(self) -> bool:
         """Whether it is a virtual table."""
         return (self.sql or "")[:20].upper() == "CREATE VIRTUAL TABLE"  # as SQLite writes it
+
+    @property
+    def kind(self) -> str:
+        """Its type, which is "virtual table" for a virtual one."""
+        return "virtual table" if self.is_virtual else self.type
+
+
+#: All that is in a schema.
+Definitions = frozenset[Definition]
 
 
 def definitions(connection: Connection, database: str = "main", *, internal: bool = True) -> list[Definition]:

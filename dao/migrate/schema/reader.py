@@ -79,7 +79,7 @@ class _Reader:
             # after CREATE VIEW name, CREATE TRIGGER name, CREATE VIRTUAL TABLE name
             rest = text[4 if item.is_virtual else 3 :]
             items = [Item("definition", None, None, written(rest), tuple(rest))]
-        return Object("virtual table" if item.is_virtual else item.type, item.name, item.table, tuple(items))
+        return Object(item.kind, item.name, item.table, tuple(items))
 
 
 # ---------------------------------------------------------------- tables

@@ -17,9 +17,8 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.run.guard import Guard
 from dao.migrate.schema.catalog import column_names, fold
-from dao.migrate.schema.integrity import integrity_problems
+from dao.migrate.schema.check import Before, check, integrity_problems
 from dao.migrate.schema.script import run_script
-from dao.migrate.schema.usable import Before, check
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step

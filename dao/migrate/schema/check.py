@@ -1,0 +1,202 @@
+"""Whether a run may commit: everything that worked before works, foreign keys, rows and all that is in the schema.
+
+Only what has changed, or names what has, is asked for. What of it was broken before is found only if something is broken now,
+in a database in memory that is made from the schema's text of then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any
+
+import apsw
+import attrs
+
+from dao.engine import Connection
+from dao.engine.sqlite import files as database_file
+from dao.errors import CheckFailed, DatabaseCorrupt, visible
+from dao.migrate.schema.catalog import Definition, Definitions, definitions, fold, foreign_keys, quoted, table_names
+from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is_elsewhere, judge
+
+__all__ = ["Before", "Violation", "check", "integrity_problems"]
+
+_SHOWN = 10
+# What integrity_check says of rows, not of the file (sqlite.org/pragma.html).
+_IN_ROWS = re.compile(r"CHECK constraint failed in |(?:non-)?[A-Z]+ value in ")
+_CURE = (
+    "Mend, or drop, in the migration what refers to what is gone. A table is rebuilt by making the new one under another name, "
+    "copying, dropping the old one and renaming the new one: to rename the old one takes along what refers to it "
+    "(sqlite.org/lang_altertable.html). If it is meant, or a migration of a later run mends it:"
+)
+
+
+@attrs.frozen
+class Violation:
+    """Rows of `table` whose foreign key has the `values` (in `columns`), which no row of `parent` has."""
+
+    table: str
+    columns: tuple[str, ...] = attrs.field(eq=False)  # a column may be renamed
+    values: tuple[Any, ...]
+    parent: str
+
+    def __str__(self) -> str:
+        pairs = ", ".join(f"{column} = {value!r}" for column, value in zip(self.columns, self.values, strict=False))
+        what = f"{self.table}: {pairs or 'a row'} refers to a row of {self.parent} that does not exist"
+        return visible(what, line=True)
+
+
+@attrs.frozen
+class Before:
+    """What a transaction finds: the foreign keys that are broken, what is wrong in rows, and the schema."""
+
+    violations: Counter[Violation]
+    unusable: Collection[Unusable]
+    problems: Collection[str]
+    schema: Definitions
+
+    @classmethod
+    def of(cls, connection: Connection, problems: Collection[str]) -> Before:
+        """Return it; `problems` are those that `PRAGMA integrity_check` has found."""
+        return cls(*_keys(connection), problems, frozenset(definitions(connection)))
+
+
+def check(
+    connection: Connection, before: Before, notice: Callable[[str], object], allowed: Collection[str] = ()
+) -> Definitions:
+    """Check the database inside the run's transaction against what it was before, and return its schema. Changes nothing.
+
+    `notice` is told what cannot be judged, because a function, collation or module is not registered here. Of what is `allowed`,
+    by the names of views, triggers and tables, nothing has to work.
+
+    Raises:
+        CheckFailed: A foreign key or something in the schema is broken that was not, or is new, or `PRAGMA integrity_check` finds
+            what it did not; `.violations` has all.
+    """
+    now = frozenset(definitions(connection))
+    renamed = _renaming(before.schema, now)
+    violations, unusable = _keys(connection)
+    violations -= Counter(
+        {
+            attrs.evolve(one, table=renamed(one.table), parent=renamed(one.parent)): number
+            for one, number in before.violations.items()
+        }
+    )
+    if violations:
+        shown = [f"{one}" + (f" ({number} rows)" if number > 1 else "") for one, number in violations.items()]
+        raise CheckFailed(
+            "these migrations leave foreign keys broken", details=_first(shown), violations=list(violations)
+        )
+    known = [renamed(problem) for problem in before.problems]
+    if problems := [problem for problem in _integrity(connection) if problem not in known]:
+        raise CheckFailed(
+            "the database is not intact after these migrations", details=_first(problems), violations=problems
+        )
+    was_unusable = [_renamed(one, renamed) for one in before.unusable]
+    judged = [one for one in unusable if one not in was_unusable]
+    if changed := {fold(item.table) for item in before.schema ^ now}:
+        judged += judge(connection, now, changed)
+    passed_over = set(map(fold, allowed))
+    found = []
+    for one in sorted(one for one in judged if fold(one.name) not in passed_over):
+        if is_elsewhere(one.reason):
+            notice(f"cannot tell whether {one.what} works: {one.reason}")
+        # one that is new never had any content
+        elif one.reason != VAGUE or any(item.name == one.name for item in before.schema):
+            found.append(one)
+    if found:
+        broken_before = {_identity(_renamed(one, renamed)) for one in broken_in(before.schema)}
+        found = [one for one in found if _identity(one) not in broken_before]
+    if found:
+        options = " ".join(f"--allow-broken {shlex.quote(name)}" for name in dict.fromkeys(one.name for one in found))
+        raise CheckFailed(
+            "these migrations leave what does not work",
+            details=_first([str(one) for one in found]),
+            violations=found,
+            advice=f"{_CURE} {options}",
+        )
+    return now
+
+
+def _keys(connection: Connection) -> tuple[Counter[Violation], list[Unusable]]:
+    """Return the broken foreign keys, by their values, which stay the same when a table is rebuilt; and those that are no keys."""
+    rows, unusable = check_keys(connection)
+    found: Counter[Violation] = Counter()
+    columns = {
+        (table, key.id): key.columns for table in {row[0] for row in rows} for key in foreign_keys(connection, table)
+    }
+    for table, rowid, parent, key in rows:
+        names = columns[table, key]
+        values: tuple[Any, ...] = ()
+        if rowid is not None:  # a table WITHOUT ROWID tells only that there is one
+            listed = ", ".join(map(quoted, names))
+            row: Any = connection.execute(f"SELECT {listed} FROM {quoted(table)} WHERE rowid = ?", (rowid,)).fetchone()
+            values = row or ()
+        found[Violation(table, names, values, parent)] += 1
+    return found, unusable
+
+
+def _identity(one: Unusable) -> tuple[str, ...]:
+    # a table may have several foreign keys, and they have no names
+    return (one.type, fold(one.name), fold(one.reason) if one.type == "foreign key" else "")
+
+
+def _renaming(before: Collection[Definition], now: Collection[Definition]) -> Callable[[str], str]:
+    """Return a function that puts the present name of a table for that of before: it is where it was in the file."""
+    names = {item.name for item in now}
+    places = {item.page: item.name for item in now if item.type == "table" and item.page}
+    new = {
+        fold(item.name): places[item.page]
+        for item in before
+        if item.type == "table" and item.name not in names and item.page in places
+    }
+    if not new:
+        return lambda text: text
+    old = re.compile(rf"(?<![\w$])(?:{'|'.join(map(re.escape, new))})(?![\w$])", re.IGNORECASE)
+    return lambda text: old.sub(lambda found: new.get(fold(found[0]), found[0]), text)
+
+
+def _renamed(one: Unusable, renamed: Callable[[str], str]) -> Unusable:
+    return attrs.evolve(one, name=renamed(one.name), reason=renamed(one.reason))
+
+
+# ---------------------------------------------------------------- rows
+
+
+def integrity_problems(connection: Connection) -> frozenset[str]:
+    """Return what `PRAGMA integrity_check` finds in the rows: values that their constraints would refuse today.
+
+    Raises:
+        DatabaseCorrupt: It finds damage to the file.
+    """
+    problems = _integrity(connection)
+    damage = [problem for problem in problems if not _IN_ROWS.match(problem)]
+    if damage:
+        raise DatabaseCorrupt(
+            f"{database_file.called(connection)} is damaged, before any migration: restore a snapshot (`dao restore`; what was "
+            "written since is lost) or a backup",
+            details=_first(damage),
+        )
+    return frozenset(problems)
+
+
+def _integrity(connection: Connection) -> list[str]:
+    """Return what `PRAGMA integrity_check` finds, as far as it can look without what is not registered here."""
+    rows: list[Any] = []
+    try:
+        rows += connection.execute("PRAGMA main.integrity_check").fetchall()
+    except apsw.SQLError:
+        # a function or collation is not registered here: what needs none can be checked
+        for table in sorted(table_names(connection)):
+            with contextlib.suppress(apsw.SQLError):
+                rows += connection.execute(f"PRAGMA main.integrity_check({quoted(table)})").fetchall()
+    return [str(problem) for (problem,) in rows if problem != "ok"]
+
+
+def _first(lines: list[str]) -> list[str]:
+    """Return as many of the lines as a message shows, and how many more there are."""
+    rest = len(lines) - _SHOWN
+    return lines[:_SHOWN] + ([f"… and {rest} more"] if rest > 0 else [])
