@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 from types import SimpleNamespace
 
@@ -12,7 +13,6 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import CheckFailed, DiskFull, MigrationFailed
-from dao.migrate.copies import files as copies
 from dao.migrate.copies import snapshot as snapshot_module
 from dao.migrate.run import runner
 from tests.folders import ALONE, IDS, dump, ids, query, tables, write
@@ -221,7 +221,7 @@ def test_run_without_room_for_the_snapshot_changes_nothing(path, url, three, mon
     write(three, {"0004_d.sql": "CREATE TABLE d (id);"})
     before = dump(path)
     with monkeypatch.context() as full:
-        full.setattr(copies.shutil, "disk_usage", lambda _folder: SimpleNamespace(free=100))
+        full.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=100))
         with pytest.raises(DiskFull, match=r"nothing was changed.*--no-snapshot, DATABASE_SNAPSHOTS=0"):
             getattr(migrate, verb)(url, three)
     assert dump(path) == before

@@ -26,8 +26,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
-from dao.migrate.copies import files as copies
-from dao.migrate.copies import held
+from dao.migrate.copies import copying, files, held
 from dao.migrate.copies.snapshot import find, prune, snapshots, take_snapshot, verify
 from dao.migrate.values import Snapshot
 from tests.folders import dump, query, with_fourth
@@ -189,7 +188,7 @@ def test_take_while_others_write_is_one_state_of_the_database(filled, url):
 def test_take_copy_that_differs_is_refused(filled, url, monkeypatch, table, tool):
     """A copy without a row, of the ledger too, is not kept, whether SQLite's tool is there or not."""
     query(filled, "CREATE TABLE large AS SELECT zeroblob(2000000)")  # else the tool is not asked
-    copied = copies.copied
+    copied = copying.copied
 
     def losing(source, new):
         copy = copied(source, new)
@@ -256,7 +255,7 @@ def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url
 def test_new_file_never_has_the_id_of_a_snapshot_that_was_taken_at_the_same_moment(filled, url):
     """Another process may finish its snapshot between the look at those there are and the choice of an id."""
     first = take_snapshot(url)
-    with copies.new_file(str(filled), now=first.taken_at) as new:
+    with files.new_file(str(filled), now=first.taken_at) as new:
         assert new.id > first.id
 
 
@@ -336,7 +335,7 @@ def test_take_interrupted_leaves_nothing(filled, url, monkeypatch):
     def interrupted(_connection):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(copies, "integrity_problems", interrupted)
+    monkeypatch.setattr(copying, "integrity_problems", interrupted)
     with pytest.raises(KeyboardInterrupt):
         take_snapshot(url)
     assert beside(filled) == []
@@ -349,7 +348,7 @@ def interrupted_at(moment: int) -> Callable[..., Any]:
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
         code = frame.f_code
-        if code.co_filename != copies.__file__ or code.co_name != "new_file":
+        if code.co_filename != files.__file__ or code.co_name != "new_file":
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and next(left) == 0:
@@ -466,7 +465,7 @@ def test_take_folder_that_refuses_says_what_to_do(filled, url, monkeypatch, numb
         raise OSError(number, os.strerror(number))
 
     connection = dao.connect(url)
-    monkeypatch.setattr(copies.os, "open", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     with pytest.raises(kind, match=f"cannot write beside {re.escape(str(filled))}"):
         take_snapshot(connection)
     monkeypatch.undo()

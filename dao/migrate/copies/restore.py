@@ -19,15 +19,8 @@ from dao import url
 from dao.engine import Connection, sqlite, transaction
 from dao.engine.sqlite.files import not_opened
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
-from dao.migrate.copies.files import (
-    PAGES,
-    NewFile,
-    copied,
-    finish,
-    new_file,
-    require_room,
-    size_of,
-)
+from dao.migrate.copies.copying import PAGES, copied, finish, size_of
+from dao.migrate.copies.files import NewFile, new_file, require_room
 from dao.migrate.copies.held import chunks, raw_file, write_all
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
 from dao.migrate.database import Target, reopened, translated

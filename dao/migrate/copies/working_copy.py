@@ -20,7 +20,8 @@ import apsw
 from dao import url
 from dao.engine import Connection, sqlite
 from dao.engine.sqlite import files as database_file
-from dao.migrate.copies.files import copy_into, new_file, require_room, size_of
+from dao.migrate.copies.copying import copy_into, size_of
+from dao.migrate.copies.files import new_file, require_room
 from dao.migrate.copies.held import Held
 from dao.migrate.schema.session import prepare
 from dao.migrate.values import Report

@@ -11,7 +11,7 @@ import apsw
 
 from dao import errors
 from dao.engine import Connection
-from dao.migrate.copies.files import copy_into
+from dao.migrate.copies.copying import copy_into
 from dao.migrate.linting.schema import Schema, read
 from dao.migrate.linting.seen import TEMPORARY, Event, Failure, Statement, Subject
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 import attrs
 
 from dao.errors import CheckFailed, MigrationFailed
-from dao.migrate.copies.files import size_of
+from dao.migrate.copies.copying import size_of
 from dao.migrate.copies.working_copy import WorkingCopy
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
 from dao.migrate.rehearsal.keys import Keys, kept_keys
