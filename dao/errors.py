@@ -75,12 +75,11 @@ class Error(Exception):
 
     def __str__(self) -> str:
         lines = [super().__str__(), *(f"{self._indent}{detail}" for detail in self.details)]
-        if self.committed is not None:
-            stays = f"These stay committed: {', '.join(self.committed)}." if self.committed else "Nothing was changed."
-            lines.append(stays)
-        if self.advice:
-            lines.append(self.advice)
-        text = "\n".join(lines)
+        if self.committed:
+            lines.append(f"These stay committed: {', '.join(self.committed)}.")
+        elif self.committed is not None:
+            lines.append("Nothing was changed.")
+        text = "\n".join([*lines, self.advice] if self.advice else lines)
         for attribute, value in vars(self).items():
             for name in value if isinstance(value, tuple) else (value,):
                 if isinstance(name, str) and "\n" in name and attribute not in {"details", "advice"}:
@@ -89,16 +88,13 @@ class Error(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Return its class's name as `type`, its text as `message`, and the attributes, as what any JSON encoder takes."""
-        attributes = {
-            name: [str(item) for item in value]
-            if isinstance(value, tuple)
-            else value
-            if isinstance(value, int | str | None)
-            else str(value)
-            for name, value in vars(self).items()
-            if not name.startswith("_")
-        }
-        return {"type": type(self).__name__, "message": str(self), **attributes}
+        found: dict[str, Any] = {"type": type(self).__name__, "message": str(self)}
+        for name, value in vars(self).items():
+            if isinstance(value, tuple):
+                found[name] = [str(item) for item in value]
+            elif not name.startswith("_"):  # notes
+                found[name] = value if isinstance(value, int | str | None) else str(value)
+        return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         # an exception's own would call the class with the message alone, and the keywords below have no defaults
@@ -167,12 +163,7 @@ class IntegrityError(Error):
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        table: str | None = None,
-        columns: Sequence[str] = (),
-        constraint: str | None = None,
+        self, message: str, *, table: str | None = None, columns: Sequence[str] = (), constraint: str | None = None
     ) -> None:
         super().__init__(message)
         self.table = table
@@ -333,12 +324,7 @@ class CheckFailed(MigrationError):
     """The checks after the scripts found damage, so nothing was committed. `.violations` lists it."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        violations: Sequence[Any] = (),
-        details: Iterable[object] = (),
-        advice: str | None = None,
+        self, message: str, *, violations: Sequence[Any] = (), details: Iterable[object] = (), advice: str | None = None
     ) -> None:
         super().__init__(message, details=details, advice=advice)
         self.violations = tuple(violations)

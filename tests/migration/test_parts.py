@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from dao import migrate
-from dao.errors import MigrationFailed
-from dao.migrate.run.runner import parts
+from dao.errors import CheckFailed, MigrationFailed
+from dao.migrate.run.parts import parts
 from tests.folders import ids, query, tables, write
 
 SHARES, ENFORCED, ALONE = "SELECT 1;", "-- foreign_keys: on\nSELECT 1;", "-- transactional: false\nSELECT 1;"
@@ -65,6 +67,16 @@ def test_error_of_a_script_alone_has_what_is_committed_and_advice(path, url, tmp
         migrate.apply(other, write(tmp_path / "alone", {"2.sql": script}))
     assert (caught.value.committed, "Nothing was changed" in str(caught.value)) == (None, False)
     assert tables(path) == ["a", "b"]
+
+
+def test_error_of_a_loss_alone_has_both_advices(url, tmp_path):
+    """What would have let the script pass is said, and what to do since it has run."""
+    folder = write(tmp_path / "sql", {"1.sql": "CREATE TABLE a (x); INSERT INTO a VALUES (1);"})
+    migrate.apply(url, folder)
+    write(folder, {"2.sql": "-- transactional: false\nDROP TABLE a;"})
+    with pytest.raises(CheckFailed) as caught:
+        migrate.apply(url, folder)
+    assert re.match(r"Mend the script; or, .* --allow-loss a\n2 does not run in a transaction: ", caught.value.advice)
 
 
 def test_redo_is_committed_as_one(path, url, tmp_path):

@@ -236,7 +236,8 @@ def test_reset_with_a_script_outside_of_a_transaction_is_refused(path, url, tmp_
     migrate.apply(url, folder)
     before = dump(path)
     with pytest.raises(
-        MigrationError, match=r"do not run in a transaction \(0002_x\).* Nothing was changed; migrate a new"
+        MigrationError,
+        match=r"do not run in the transaction of the others \(0002_x\).* Nothing was changed; migrate a new",
     ):
         migrate.reset(url, folder)
     assert dump(path) == before

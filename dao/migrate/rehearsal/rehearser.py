@@ -22,7 +22,8 @@ from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip
 from dao.migrate.rehearsal.observation import inventory
 from dao.migrate.rehearsal.trial import Trial, longest_hold
 from dao.migrate.run.guard import Guard
-from dao.migrate.run.runner import Part, parts, run
+from dao.migrate.run.parts import Part, parts
+from dao.migrate.run.runner import run
 from dao.migrate.schema.check import Before, integrity_problems
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded

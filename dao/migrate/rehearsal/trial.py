@@ -15,7 +15,8 @@ from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
 from dao.migrate.rehearsal.keys import Keys, kept_keys
 from dao.migrate.rehearsal.observation import Effect, Inventory, inventory
 from dao.migrate.run.guard import Guard
-from dao.migrate.run.runner import parts, run
+from dao.migrate.run.parts import parts
+from dao.migrate.run.runner import run
 from dao.migrate.schema.check import Before, Violation
 from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import of_run

@@ -7,8 +7,8 @@ the run itself has made is its own affair.
 The authorizer tells, while a statement is compiled, what it may take rows from and what it reads and writes. Only those
 tables are counted, just before; a script that drops nothing and has no triggers or cascades to fire costs no count at all.
 Rows are counted, not recognised: what a SELECT copies counts as a row of the tables that it reads, what VALUES brings as none
-of before. Whether an INSERT replaces rows SQLite does not tell, so the table is counted around it where that matters. Rows that are replaced,
-or deleted from a view by its trigger, count as the script's intention.
+of before. SQLite does not tell whether an INSERT replaces rows, so the table is counted around it where that matters. Rows
+that are replaced, or deleted from a view by its trigger, count as the script's intention.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Guard(Watcher):
         self.source: Hashable = 0
         #: What the statement which is being compiled reads: tables with columns, and the view, trigger or WITH that does.
         self.reads: set[tuple[str | None, str | None, str | None]] = set()
-        #: The folded names of the tables that its scripts drop.
+        #: The tables that its scripts drop.
         self.dropped: set[str] = set()
         self._events: list[_Event] = []
         # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
@@ -148,8 +148,6 @@ class Guard(Watcher):
         other._known = copy.deepcopy(self._known)
         return other
 
-    # ------------------------------------------------------------ around a statement
-
     def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:
         if within := {fold(name) for *_, name in self.reads if name}:
             # what a trigger or the inside of a view reads is not what the statement copies
@@ -166,7 +164,12 @@ class Guard(Watcher):
         if actions & _TAKES:
             self._running = running
             running.tables = self._holdings.tables()
-        events = [event for event in events if self._is_about(event, running, shadows)]
+        # what a virtual table does to its own is not the script's; those that it drops with itself have gone by now
+        events = [
+            event
+            for event in events
+            if (event.table in running.tables if event.action in _DROPS else event.table not in shadows)
+        ]
         if not events:
             return
         if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not read:
@@ -176,7 +179,8 @@ class Guard(Watcher):
         self._known.link()
         reads = {column for _, column in read}
         # what a trigger brings may be of any table, unless the statement reads none
-        lineage, of_triggers = self._lineage({table for table, _ in read}), None if reads else frozenset[str]()
+        lineage = self._known.lineage({table for table, _ in read}, self._holdings.is_own)
+        of_triggers = None if reads else frozenset[str]()
         own = events[0]
         if own.action == apsw.SQLITE_DELETE:
             if own.table not in running.tables:  # a view
@@ -185,14 +189,6 @@ class Guard(Watcher):
             del events[0]
         for event in events:
             self._note(event, running, reads, lineage if event is own else of_triggers)
-
-    @staticmethod
-    def _is_about(event: _Event, running: _Running, shadows: frozenset[str]) -> bool:
-        """Return whether an event is about a table of the script's, and not of what a virtual table does to its own."""
-        if event.action not in _DROPS:
-            return event.table not in shadows
-        # what a virtual table dropped of its own, while it was dropped itself, has gone by now
-        return event.table in running.tables
 
     def _note(self, event: _Event, running: _Running, reads: set[str], lineage: frozenset[str] | None) -> None:
         """Look at what a statement may do to a table, before it does."""
@@ -224,26 +220,13 @@ class Guard(Watcher):
                 table.sources.setdefault(ANY, set()).update(reads)
             self._fill(name, lineage)
 
-    def _lineage(self, tables: set[str]) -> frozenset[str] | None:
-        """Return the tables of before whose rows a statement may copy that reads these; None if that is not known."""
-        found: set[str] = set()
-        for name in tables:
-            table = self._known.tables.get(name)
-            # a virtual one may show what is in another
-            of_table = table.lineage if table is not None and self._holdings.is_own(name) else None
-            if of_table is None:
-                return None
-            found |= of_table
-        return frozenset(found)
-
     def _fill(self, name: str, lineage: frozenset[str] | None) -> None:
         """Note whose rows come into a table. They are counted when rows of others do, if the run has made it."""
         table = self._known.tables.get(name)
         if table is None or (table.came and table.filling == lineage):
             return
         if table.is_made and table.came:
-            with self._look():
-                self._count(name, table)
+            self._count(name, table)
         table.filling = lineage
         table.came.setdefault(lineage, 0)
 
@@ -283,15 +266,14 @@ class Guard(Watcher):
         # what it does not have any more, none that takes its place can have from it
         gone = [column for column in origin.held if not self._keeps(name, table, column)]
         origin.lost += [origin.held.pop(column) for column in gone]
+        columns = {column: first for column, (first, _) in origin.held.items()}
+        if origin.rows and not table.is_made:
+            columns |= self._columns_of_before(name, origin)
         origin.held = {
             column: (first, self.source)
-            for column, (first, _) in origin.held.items()
+            for column, first in columns.items()
             if self._holdings.holds_values(name, column)
         }
-        columns = {} if table.is_made or not origin.rows else self._columns_of_before(name, origin)
-        for column, first in columns.items():
-            if self._holdings.holds_values(name, column):
-                origin.held[column] = (first, self.source)
         origin.dropped_by = self.source
 
     def _alter(self, running: _Running, name: str, table: Tracked, column: str | None) -> None:
@@ -350,8 +332,6 @@ class Guard(Watcher):
                 if column not in after:
                     table.drop_column(column, running.source, holds=(name, column) in running.holding)
 
-    # ------------------------------------------------------------ at the end
-
     def _judge(self, origin: Origin, name: str | None) -> Iterator[tuple[Hashable, Loss]]:
         """Compare a table that was dropped, or has lost columns, with what has its place now."""
         rows = origin.rows if origin.dropped_by is not None else self._holdings.count(name) if name is not None else 0
@@ -389,15 +369,13 @@ class Guard(Watcher):
         is_set = table.is_made and column in table.sources
         return not whole or is_set or self._holdings.holds_values(name, column)
 
-    # ------------------------------------------------------------ what is there
-
     @contextmanager
     def _look(self) -> Iterator[None]:
-        self.looking, before = True, self.looking
+        self.looking = True
         try:
             yield
         finally:
-            self.looking = before
+            self.looking = False
 
     def _list(self) -> None:
         """List what was there before the run, before a statement that may take from it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 
 import attrs
 
@@ -117,6 +117,20 @@ class Known:
         """Note a table of before, and return it."""
         self.origins.append(Origin(name))
         return Tracked(self.origins[-1], is_made=False)
+
+    def lineage(self, tables: Iterable[str], is_own: Callable[[str], bool]) -> frozenset[str] | None:
+        """Return the tables of before whose rows a statement may copy that reads these; None if that is not known.
+
+        That of a table which is not its `own` is not: a virtual one may show what is in another.
+        """
+        found: set[str] = set()
+        for name in tables:
+            table = self.tables.get(name)
+            of_table = table.lineage if table is not None and is_own(name) else None
+            if of_table is None:
+                return None
+            found |= of_table
+        return frozenset(found)
 
     def link(self) -> None:
         """Give a table that the run has made the rows to keep of the dropped one whose name it has taken."""

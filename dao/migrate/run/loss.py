@@ -1,24 +1,38 @@
-"""What a run may lose, as values, and the refusal of it. `guard` finds it."""
+"""What a run may lose, and the refusal of what it may not. `guard` finds what it does lose."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from dao.errors import CheckFailed
-from dao.migrate.values import Loss
+from dao.migrate.ledger import drift
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.scripts.directives import Allowance
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Loss, Step
 
-__all__ = ["refuse"]
+__all__ = ["refuse", "undeclared"]
 
 
-def refuse(found: Sequence[tuple[Path | None, str, Sequence[Loss]]]) -> None:
-    """Refuse what scripts lost, each named by its file, if it has one, and its id.
+def undeclared(
+    step: Step, losses: Sequence[Loss], allowed: Allowance, migrations: Sequence[Migration], ledger: Ledger
+) -> list[Loss]:
+    """Return what a step has lost and may not: neither its script nor the run allows it, nor did a rollback's own migration make it."""
+    losses = [loss for loss in losses if not loss.is_declared(step.script.allows | allowed)]
+    if losses and step.direction == "rollback":
+        made = drift.made_by(step, migrations, ledger)
+        losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
+    return losses
+
+
+def refuse(found: Iterable[tuple[Step, Sequence[Loss]]]) -> None:
+    """Refuse what scripts have lost, each named by its file, or its id if it has none.
 
     Raises:
         CheckFailed: There is any; `.violations` are the losses.
     """
-    lossy = [(path, str(path or id), losses) for path, id, losses in found if losses]
+    lossy = [(step.script.path, str(step.script.path or step.id), losses) for step, losses in found if losses]
     if not lossy:
         return
     names = ", ".join(name for _, name, _ in lossy)

@@ -7,7 +7,6 @@ neither an error nor kill -9 leaves a half-applied schema or a stale lock.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -27,13 +26,14 @@ from dao.errors import (
     ReadOnlyDatabase,
 )
 from dao.migrate.copies import snapshot
-from dao.migrate.database import exclusive, reopened
+from dao.migrate.database import exclusive, name_of, reopened
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer, ended
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.run.loss import refuse
+from dao.migrate.run.loss import refuse, undeclared
+from dao.migrate.run.parts import Part, parts, still_due
 from dao.migrate.schema import session
 from dao.migrate.schema.catalog import Definitions, holds_rows
 from dao.migrate.schema.check import Before, check, integrity_problems
@@ -44,7 +44,6 @@ from dao.migrate.values import (
     Committed,
     Drifted,
     Finished,
-    Loss,
     Notice,
     Removed,
     Report,
@@ -56,37 +55,7 @@ from dao.migrate.values import (
     tell_done,
 )
 
-__all__ = ["Part", "parts", "run"]
-
-
-@attrs.frozen
-class Part:
-    """Steps of a run that share a transaction, or a single one that runs outside of any; never empty."""
-
-    steps: tuple[Step, ...]
-
-    @property
-    def transactional(self) -> bool:
-        """Whether it is a transaction."""
-        return self.steps[0].script.transactional
-
-    @property
-    def foreign_keys(self) -> bool:
-        """Whether foreign keys are enforced in it, which can be set between two transactions only."""
-        return self.steps[0].script.foreign_keys
-
-
-def parts(steps: Sequence[Step], *, each: bool = False) -> list[Part]:
-    """Return the steps in the parts that a run commits one after the other, in order.
-
-    Neighbours share one, but with `each`; and but for those that cannot run in a transaction, or want foreign keys enforced.
-    """
-
-    def place(numbered: tuple[int, Step]) -> int:
-        number, step = numbered
-        return number if each or step.script.foreign_keys or not step.script.transactional else -1
-
-    return [Part(tuple(step for _, step in part)) for _, part in itertools.groupby(enumerate(steps), place)]
+__all__ = ["run"]
 
 
 def run(
@@ -107,10 +76,10 @@ def run(
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
 
-    They run in `parts`, of which each is committed as a whole. `prepare` may change the database before the first script, in the
-    run's transaction, which all must share then. What is lost between the beginning and the end of
-    a transaction is refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came before, in
-    other runs. With `snapshots`, one of a file that holds rows is taken before anything changes, and so many are kept.
+    They run in `parts`, of which each is committed as a whole. `prepare` may change the database before the first script, in
+    the run's transaction, which all must share then. What is lost between the beginning and the end of a transaction is
+    refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came before, in other runs. With
+    `snapshots`, one of a file that holds rows is taken before anything changes, and so many are kept.
 
     At each commit everything has to work that did when its transaction began, or `before` if that is given, but for what
     `allow_broken` names; not if it is not yet `settled`, because other scripts follow that would share the transaction.
@@ -151,7 +120,7 @@ def run(
             steps = decide(lock.ledger)
             todo = parts(steps, each=each)
             if prepare is not None:
-                _refuse_to_part(steps)
+                _refuse_to_part(steps, connection)
                 this.change(lock, steps, prepare)
                 todo.clear()
             elif todo and todo[0].transactional and not todo[0].foreign_keys:
@@ -161,13 +130,13 @@ def run(
     return this.results
 
 
-def _refuse_to_part(steps: Sequence[Step]) -> None:
+def _refuse_to_part(steps: Sequence[Step], connection: Connection) -> None:
     """Refuse scripts that need a transaction of their own where all of them must share one."""
     if alone := [step.id for step in steps if step.script.foreign_keys or not step.script.transactional]:
         raise MigrationError(
             f"these do not run in the transaction of the others ({', '.join(alone)}), so a failure could come after "
-            "everything was dropped. Nothing was changed; migrate a new database instead, or delete this one with all "
-            "its rows first"
+            f"everything was dropped. Nothing was changed; migrate a new database instead, or delete {name_of(connection)} "
+            "with all its rows first"
         )
 
 
@@ -175,8 +144,8 @@ def _refuse_to_part(steps: Sequence[Step]) -> None:
 class _Lock:
     """A transaction of a run: the ledger that it found and writes, and what it has done once that can be committed."""
 
-    writer: Writer
     since: float
+    writer: Writer
     results: list[Result] = attrs.Factory(list)
     found: Drifted = attrs.Factory(Drifted)
 
@@ -221,8 +190,7 @@ class _Run:
         """Hold the lock; what is done in the block is committed at its end, and told."""
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, foreign_keys)
         with _saying_what_stays(self.results), exclusive(self.connection):
-            since = time.perf_counter()
-            lock = _Lock(Writer(self.connection), since)
+            lock = _Lock(since=time.perf_counter(), writer=Writer(self.connection))
             _refuse_interference(self.results, lock.ledger)
             yield lock
         if lock.results:
@@ -238,7 +206,7 @@ class _Run:
     def commit(self, part: Part) -> None:
         """Run a part as far as nobody else has done so since the run began."""
         with self.locked(foreign_keys=part.foreign_keys) as lock:
-            steps = _still_due(part.steps, lock.ledger)
+            steps = still_due(part.steps, lock.ledger)
             if not steps:
                 return
             if part.transactional:
@@ -268,17 +236,15 @@ class _Run:
         beginning = self.begin(lock, prepared=prepare is not None)
         if prepare is not None:
             prepare()
-        if steps:
-            results = [self.run_inside(step, beginning.guard) for step in steps]
+        results = []
+        for step in steps:
+            results.append(self.run_script(step, beginning.guard))
+            if not self.connection.in_transaction:
+                # a conflict clause or trigger with ROLLBACK that did not raise
+                raise _failed(step, "the script ended the run's transaction")
+            self.tell(Finished(results[-1]))
+        if results:
             lock.results, lock.found = self.settle(steps, results, beginning, lock.writer)
-
-    def run_inside(self, step: Step, guard: Guard) -> Result:
-        result = self.run_script(step, guard)
-        if not self.connection.in_transaction:
-            # a conflict clause or trigger with ROLLBACK that did not raise
-            raise _failed(step, "the script ended the run's transaction")
-        self.tell(Finished(result))
-        return result
 
     def run_alone(self, step: Step, beginning: _Beginning) -> None:
         """Run a script outside of a transaction. The ledger knows already that it has begun."""
@@ -295,11 +261,12 @@ class _Run:
                 ended(self.connection, step.id)
             if isinstance(error, Error):
                 error.committed = tuple(one.id for one in self.results) or None
-                error.advice = (
+                advice = (
                     f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, "
                     f"finish or undo it by hand; `dao migrate resolve {step.id}` shows what differs, and with --applied or "
                     "--rolled-back notes which it is"
                 )
+                error.advice = f"{error.advice}\n{advice}" if error.advice else advice
             raise
         tell_done(self.tell, Finished(result))
         self.committed([result], found, result.seconds)
@@ -337,7 +304,10 @@ class _Run:
         lost = beginning.guard.losses()
         losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
         if not self.allow_data_loss:
-            refuse([(step.script.path, step.id, self.undeclared(step, losses[step.key], beginning)) for step in steps])
+            may_not = [
+                undeclared(step, losses[step.key], self.allowed, self.migrations, beginning.ledger) for step in steps
+            ]
+            refuse(zip(steps, may_not, strict=True))
         results = [attrs.evolve(one, losses=losses[step.key]) for step, one in zip(steps, results, strict=True)]
         # after all of them: each script changes the schema, so SQLite would compile these anew after each
         for step, result in zip(steps, results, strict=True):
@@ -362,13 +332,6 @@ class _Run:
         )
         return results, found if undone else attrs.evolve(found, unknown=None)
 
-    def undeclared(self, step: Step, losses: Sequence[Loss], beginning: _Beginning) -> list[Loss]:
-        losses = [loss for loss in losses if not loss.is_declared(step.script.allows | self.allowed)]
-        if losses and step.direction == "rollback":
-            made = drift.made_by(step, self.migrations, beginning.ledger)
-            losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
-        return losses
-
 
 def _failed(step: Step, reason: str) -> MigrationFailed:
     path = step.script.path
@@ -381,17 +344,6 @@ def _record(writer: Writer, step: Step, result: Result) -> None:
         writer.applied(step.migration, duration_ms=round(result.seconds * 1000), detail=detail)
     else:
         writer.not_applied(step.id, duration_ms=round(result.seconds * 1000), detail=detail)
-
-
-def _still_due(steps: Sequence[Step], state: Ledger) -> list[Step]:
-    """Return the steps without those that another run did between two transactions of this one."""
-    applied = set(state.ids)
-    due = []
-    for step in steps:
-        if (step.id in applied) == (step.direction == "rollback"):
-            due.append(step)
-            applied ^= {step.id}
-    return due
 
 
 def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:

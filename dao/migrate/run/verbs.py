@@ -233,13 +233,6 @@ def reset(
                     f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
                     "this command to drop. Nothing was changed; drop that first, or the whole file, if that is what you want"
                 )
-            alone = [migration.id for migration in files if not migration.up.transactional]
-            if alone:
-                raise MigrationError(
-                    f"these do not run in a transaction ({', '.join(alone)}), so a reset could fail after everything was "
-                    f"dropped. Nothing was changed; migrate a new database instead, or delete {name_of(connection)} with "
-                    "all its rows first"
-                )
             return to_apply(files, Ledger())
 
         return run(connection, files, decide, prepare=lambda: drop_all(connection), snapshots=snapshots, report=report)
