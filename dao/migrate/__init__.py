@@ -1,9 +1,9 @@
 """Migrations: from one schema version to another, and never in between.
 
-The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `reset`, `new`; `take_snapshot`, `snapshots`,
-`restore`; `rehearse`, `verify`, `lint`, `dump`, `diff`, `history`; and for the ledger alone `mark`, `unmark`, `accept`, `resolve`, `adopt`.
-Each takes a database URL, or a connection that the caller owns, and works on this package's own migrations unless given
-others::
+The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `reset`, `new`; `take_snapshot`,
+`snapshots`, `restore`; `rehearse`, `verify`, `lint`, `dump`, `diff`, `history`; and for the ledger alone `mark`,
+`unmark`, `accept`, `resolve`, `adopt`. Each takes a database URL, or a connection that the caller owns, and works on
+this package's own migrations unless given others::
 
     from dao import migrate
 

@@ -80,8 +80,8 @@ class Finished:
 class Committed:
     """A transaction of the run is committed and stays, with the migrations of these `ids`, in order.
 
-    It had the write lock for so many `seconds`, in which no other connection could write. A script that does not run in a
-    transaction is committed as it goes; then the `seconds` are those that it took.
+    It had the write lock for so many `seconds`, in which no other connection could write. A script that does not run
+    in a transaction is committed as it goes; then the `seconds` are those that it took.
     """
 
     ids: tuple[str, ...]
@@ -112,7 +112,7 @@ class Created:
 
 @attrs.frozen
 class Removed:
-    """A snapshot was removed: an older one beyond the number that is kept, or the run's own, since that changed nothing."""
+    """A snapshot was removed: one beyond the number that is kept, or that of a run which changed nothing."""
 
     snapshot: Snapshot
 
@@ -127,7 +127,7 @@ class Copying:
 
 @attrs.frozen
 class Drifted:
-    """What was committed leaves a schema that is not what the applied migrations make: in what it differs, by object.
+    """The commit leaves a schema that is not the one that the applied migrations make: how it differs, by object.
 
     `unknown` says why that cannot be told, after a rollback; then there are no differences.
     """
@@ -190,7 +190,7 @@ class Step:
 
 @attrs.frozen
 class Loss:
-    """What was lost: `rows` of a table that is still there, a whole table with so many, or the values of a column.
+    """A loss: `rows` of a table that is still there, a whole table with so many, or the values of a column.
 
     `rows` of a column is how many rows the table had. Names are those of before the run.
     """
@@ -211,18 +211,18 @@ class Loss:
 
     @property
     def name(self) -> str:
-        """What is lost, as `-- allows:` and `--allow-loss` name it."""
+        """Its name, as `-- allows:` and `--allow-loss` write it."""
         return name_in_list(self.table, self.column)
 
     @property
     def declaration(self) -> str:
-        """What a script says that means to lose it."""
+        """The directive of a script that means to lose it."""
         what = {"rows": "data-loss", "table": "drop table", "column": "drop column"}[self.kind]
         return f"-- allows: {what} {self.name}"
 
     def is_declared(self, allows: Allowance) -> bool:
         """Return whether a script with this declaration may lose it."""
-        if self.kind == "rows":  # whoever may drop this table with all of them may lose some
+        if self.kind == "rows":  # a script that may drop the table with all of them may lose some
             return allows.loses(self.table) or self.table.lower() in allows.tables
         return allows.drops(self.table, self.column)
 

@@ -1,1 +1,1 @@
-"""What was applied: entries, plan, status, marks, history, drift."""
+"""The ledger of the migrations that were applied: how it is read, written, and compared with the files."""

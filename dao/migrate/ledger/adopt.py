@@ -1,6 +1,6 @@
-"""Taking over the ledger of another tool: what it applied is marked as applied here, and nothing is run.
+"""Takes over the ledger of another tool: marks as applied here what it has applied, and runs nothing.
 
-Its table is read and left as it is. What each tool writes into it was looked up in the tool's own source, and for sqlx,
+Its table is read and left as it is. How each tool writes its own was looked up in the tool's own source, and for sqlx,
 dbmate, yoyo and alembic seen in databases that they made.
 """
 
@@ -47,9 +47,10 @@ def adopt(
 ) -> list[str]:
     """Mark as applied what another tool has applied, and return the ids of those that were not, in the folder's order.
 
-    `tool` is one of `TOOLS`. Writes, in one transaction, and only into this package's ledger: the texts and checksums of
-    the files as they are. Runs no script. What the tool has not applied stays pending, even in the middle. alembic's
-    ledger does not tell which files are applied: `to` is the last of them. Safe to repeat: the second time returns none.
+    `tool` is one of `TOOLS`. Writes, in one transaction, and only into this package's ledger: the texts and checksums
+    of the files as they are. Runs no script. A migration that the tool has not applied stays pending, even in the
+    middle. alembic's ledger does not tell which files are applied: `to` is the last of them. Safe to repeat: the
+    second time returns none.
 
     Raises:
         MigrationError: The tool is not known, the database does not exist or has no table of the tool's, or that says
@@ -106,8 +107,8 @@ def _rows(connection: Connection, tool: str) -> Sequence[Any]:
     columns = {column.name for column in catalog.columns(connection, table)}
     if not columns:
         raise MigrationError(
-            f"{name_of(connection)} has no table {table}, so {tool} has applied nothing to it: `dao migrate` applies the "
-            "migrations, `dao mark` notes by hand which are applied"
+            f"{name_of(connection)} has no table {table}, so {tool} has applied nothing to it: `dao migrate` applies "
+            "the migrations, `dao mark` notes by hand which are applied"
         )
     if not columns >= set(wanted) or columns & set(unwanted):
         others = [name for name, (its, *_) in _TABLES.items() if its == table and name != tool]
@@ -159,8 +160,9 @@ def _applied(rows: Sequence[Any], tool: str) -> tuple[dict[str, Any], str | None
                     found[_named(its, tool)] = checksum
     if unfinished:
         raise MigrationError(
-            f"{tool} did not come to the end of version {', '.join(map(str, unfinished))}, so part of it may be done. Nothing "
-            f"was changed; look at the database, finish or undo it by hand, mend it in {tool}'s ledger, then repeat"
+            f"{tool} did not come to the end of version {', '.join(map(str, unfinished))}, so part of it may be "
+            f"done. Nothing was changed; look at the database, finish or undo it by hand, mend it in {tool}'s "
+            "ledger, then repeat"
         )
     return {_named(its, tool): checksum for its, checksum in found.items()}, None if last is None else _named(
         last, tool
@@ -180,15 +182,15 @@ def _matching(files: Sequence[Migration], checksums: Mapping[str, Any], last: st
 
     Raises:
         MigrationFileError: Two files have one version.
-        LedgerMismatch: What it applied has no file, or another text.
+        LedgerMismatch: It applied what has no file, or another text.
     """
     by_version: dict[str, Migration] = {}
     for migration in files:
         its = version(migration.id, tool)
         if its in by_version:
             raise MigrationFileError(
-                f"{migration.path}: has the version {its}, as {by_version[its].id} has, and {tool}'s ledger does not say "
-                "which of the two it means: give one of them another number",
+                f"{migration.path}: has the version {its}, as {by_version[its].id} has, and {tool}'s ledger does not "
+                "say which of the two it means: give one of them another number",
                 path=migration.path,
             )
         if its is not None:
@@ -208,8 +210,8 @@ def _matching(files: Sequence[Migration], checksums: Mapping[str, Any], last: st
     if edited:
         raise LedgerMismatch(
             f"{tool} has applied other texts than the files have now: "
-            f"{', '.join(str(migration.path) for migration in edited)}. Nothing was changed; put them back as they were "
-            "and write a new migration",
+            f"{', '.join(str(migration.path) for migration in edited)}. Nothing was changed; put them back as they "
+            "were and write a new migration",
             changed=[migration.id for migration in edited],
         )
     if last is not None:
@@ -222,7 +224,7 @@ def _parts(its: str) -> list[int]:
 
 
 def _checksum(migration: Migration, tool: str) -> bytes | int | None:
-    """Return what a tool's ledger has of a file as it is on disk, byte order mark and line ends included; None if nothing."""
+    """Return a tool's checksum of a file as it is on disk, byte order mark and line ends included, or None."""
     if tool not in {"sqlx", "flyway"}:
         return None
     try:

@@ -26,7 +26,8 @@ from dao.migrate.values import Difference, Drifted, Step
 __all__ = ["applied", "diff", "differences", "expected", "is_clean", "made_by", "own_drops", "record"]
 
 _READ = f"""
-SELECT _dao_schema.migrations, _dao_schema.live, _dao_schema.expected, _dao_schema.schema_version = {catalog.SCHEMA_VERSION}
+SELECT _dao_schema.migrations, _dao_schema.live, _dao_schema.expected,
+       _dao_schema.schema_version = {catalog.SCHEMA_VERSION}
 FROM   _dao_schema
 """
 _WRITE = f"""
@@ -34,13 +35,13 @@ INSERT OR REPLACE INTO _dao_schema (only, schema_version, migrations, live, expe
 VALUES (1, {catalog.SCHEMA_VERSION}, ?, ?, ?)
 """
 _OBJECTS = frozenset({"table", "virtual table", "view"})
-# What stands before the hash of a schema that is what its migrations make: nothing else is there, or tables of others are.
-# Where it is another there is no hash, but a list in JSON of the tables and views that migrations left behind.
+# Stands before the hash of a schema that is what its migrations make: nothing else is there, or tables of others are.
+# Another schema has no hash, but a list in JSON of the tables and views that migrations left behind.
 _ALONE, _BESIDE = "=", "+"
 
 
 def diff(target: Target, migrations: Source = None) -> list[Difference]:
-    """Return in what the schema of a database is not the one that its applied migrations make. Reads only.
+    """Return how the schema of a database differs from the one that its applied migrations make. Reads only.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -72,8 +73,8 @@ def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, s
         text = files.get(entry.id) if entry.text is None else entry.text
         if text is None:
             raise MigrationError(
-                f"{visible(entry.id, line=True)}: the ledger of {state.database} has no text of it, since yoyo applied it, "
-                "and its file has gone: put the file back"
+                f"{visible(entry.id, line=True)}: the ledger of {state.database} has no text of it, since yoyo "
+                "applied it, and its file has gone: put the file back"
             )
         scripts.append((entry.id, text))
     return scripts
@@ -94,7 +95,7 @@ def expected(migrations: Sequence[Migration], state: Ledger) -> Schema:
 
 @attrs.frozen
 class _Note:
-    """The schema as the last change left it: hashes of what was applied and of the schema, and whether that is expected."""
+    """The schema as the last change left it: hashes of the migrations and of the schema, and whether it is theirs."""
 
     migrations: str
     live: str
@@ -130,11 +131,11 @@ def _noted(connection: Connection) -> _Note | None:
 
 
 def differences(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
-    """Return in what the live schema is not what its migrations make. Reads only: one row, if nothing has changed it.
+    """Return how the live schema differs from the one that its migrations make. Reads only: one row, if it does not.
 
-    Tables and views beside those of the migrations are no difference, since the file may hold more than this package's; but
-    those are that a migration made which is not applied any more, or a rollback. If the migrations cannot be replayed,
-    nothing is known, and nothing returned.
+    Tables and views beside those of the migrations are no difference, since the file may hold more than this
+    package's; but those are that a migration made which is not applied any more, or a rollback. If the migrations
+    cannot be replayed, nothing is known, and nothing returned.
     """
     noted = _noted(connection)
     if noted is None and not state.entries:
@@ -149,7 +150,7 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
 
 
 def is_clean(connection: Connection, state: Ledger) -> bool:
-    """Return whether it is known that the schema is what its migrations make and nothing else, without replaying them."""
+    """Return whether the schema is known, without a replay, to be what its migrations make and nothing else."""
     noted = _noted(connection)
     if noted is None:
         return not state.entries and not catalog.definitions(connection, internal=False)
@@ -166,11 +167,11 @@ def record(
     schema: catalog.Definitions | None = None,
     clean: bool = False,
 ) -> Drifted:
-    """Note the schema as it is, in the transaction that is open, and return in what it is not what its migrations make.
+    """Note the schema as it is, in the open transaction, and return how it differs from what its migrations make.
 
-    `before` is the ledger before the change: what its migrations made and those of now do not is left behind, as is what
-    scripts have added to `schema_before`. `after` and `schema` are the ledger and the schema of now, where they are known.
-    `clean`: the schema is known to be what they make, and nothing else is there.
+    `before` is the ledger before the change: objects that its migrations made, and those of now do not, are left
+    behind, as are those that scripts have added to `schema_before`. `after` and `schema` are the ledger and the schema
+    of now, where they are known. `clean`: the schema is known to be what they make, and nothing else is there.
     """
     state = after or ledger.read(connection)
     live = catalog.fingerprint(catalog.definitions(connection) if schema is None else schema)
@@ -216,7 +217,7 @@ def _made(migrations: Sequence[Migration], state: Ledger) -> frozenset[str]:
 
 
 def _hash(state: Ledger) -> str:
-    """Return a hash of what is applied: if that has moved on, by the stock yoyo for one, what was noted says nothing."""
+    """Return a hash of what is applied. The stock yoyo may move that on; then the note says nothing."""
     lines = "\n".join(f"{entry.id} {entry.checksum}" for entry in state.entries)
     return hashlib.sha256(lines.encode()).hexdigest()
 

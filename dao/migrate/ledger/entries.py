@@ -1,8 +1,8 @@
 """The ledger as it is read: which migrations are applied, and in the middle of which a run ended.
 
-yoyo's `_yoyo_migration` is the authority, so that the stock `yoyo` command can read and write it. Our `_dao_migration` has the
-texts beside it, so that an edit is noticed. A row of ours belongs to one of yoyo's by id and by the time of application: one
-that is left over from an earlier application counts for nothing.
+yoyo's `_yoyo_migration` is the authority, so that the stock `yoyo` command can read and write it. Our
+`_dao_migration` has the texts beside it, so that an edit is noticed. A row of ours belongs to one of yoyo's by id and
+by the time of application: one that is left over from an earlier application counts for nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ __all__ = ["Entry", "Ledger", "in_utc", "read"]
 _READ = """
 SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, _dao_migration.checksum,
        _dao_migration.rollback_checksum, _dao_migration.apply_text, _dao_migration.rollback_text,
-       _dao_migration.duration_ms, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host, _dao_migration.pid
+       _dao_migration.duration_ms, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host,
+       _dao_migration.pid
 FROM   _yoyo_migration
 FULL   JOIN _dao_migration ON _dao_migration.migration_id = _yoyo_migration.migration_id
                           AND _dao_migration.applied_at_utc = _yoyo_migration.applied_at_utc
@@ -131,8 +132,8 @@ def _rows(connection: Connection) -> list[Any]:
             return []
         if "migration_id" not in {column.name for column in catalog.columns(connection, "_yoyo_migration")}:
             raise MigrationError(
-                "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, which "
-                "brings it up to date"
+                "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, "
+                "which brings it up to date"
             ) from error
         if "_dao_migration" in tables:
             raise
@@ -146,5 +147,5 @@ def _place(entry: Entry) -> tuple[str, object]:
 
 
 def in_utc(noted: object) -> str:
-    """Return a time as the ledger has it, with its zone: yoyo notes none, and before version 9 a blank where a T is now."""
+    """Return a time of the ledger with its zone: yoyo notes none, and before version 9 a blank in place of the T."""
     return str(noted).replace(" ", "T") + "Z"

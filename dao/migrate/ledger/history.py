@@ -1,4 +1,4 @@
-"""Who did what to a database's schema, where, when, with which version of this tool, and how long it took."""
+"""The history of a schema: each operation with its time, user, host and duration, and the version of this tool."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dao.migrate.schema import catalog
 __all__ = ["Deed", "history"]
 
 _OURS = """
-SELECT _dao_history.at_utc, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms, _dao_history.detail,
-       _dao_history.username, _dao_history.hostname, _dao_history.tool_version
+SELECT _dao_history.at_utc, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms,
+       _dao_history.detail, _dao_history.username, _dao_history.hostname, _dao_history.tool_version
 FROM   _dao_history
 ORDER  BY id
 """
@@ -35,8 +35,8 @@ _NOT_OURS = (
 class Deed:
     """One operation: apply, rollback, mark, unmark, accept, adopt, resolve, reset or restore.
 
-    `at` is in UTC, ISO 8601. `id` is None for what concerns the whole database. `tool_version` is None for what the stock
-    `yoyo` command did; `detail` says more, such as what was lost.
+    `at` is in UTC, ISO 8601. `id` is None for what concerns the whole database. `tool_version` is None for what the
+    stock `yoyo` command did; `detail` says more, such as what was lost.
     """
 
     at: str

@@ -68,8 +68,8 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
 def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
     """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
 
-    One whose file was renamed is noted under its new id, at its old time; it may be named by either. If that id is another
-    applied one's, which was renamed as well, so is that.
+    One whose file was renamed is noted under its new id, at its old time; it may be named by either. If that id is
+    another applied one's, which was renamed as well, so is that.
 
     Raises:
         MigrationError: One is not applied, its file has gone, or the database does not exist.
@@ -126,8 +126,8 @@ def _readable(migrations: Source) -> Sequence[Migration]:
 class Unfinished:
     """A migration in the middle of which a run ended, outside of a transaction, and how the live schema differs.
 
-    `from_applied`: from the schema with the migration applied; `from_rolled_back`: from the one without it. None if that
-    cannot be told, because the migrations cannot be replayed.
+    `from_applied`: from the schema with the migration applied; `from_rolled_back`: from the one without it. None if
+    that cannot be told, because the migrations cannot be replayed.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What is there, what is to be done: files compared with the ledger. Nothing here runs anything."""
+"""Files compared with the ledger: where they do not agree, and which scripts are to run. Nothing here runs anything."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Comparison:
     """Files and ledger side by side, as migration ids.
 
     `pending` is in the order of application, the others in that of the ledger. `changed`: applied, and the file is
-    another one now. `missing`: applied, and the file has gone. `out_of_order`: pending, but sorts before an applied one.
-    `unfinished`: a script that cannot run in a transaction did not come to its end. `alike`: of the missing and changed ones
-    those whose text the ledger has and other files hold that are pending or changed, and which.
+    another one now. `missing`: applied, and the file has gone. `out_of_order`: pending, but sorts before an applied
+    one. `unfinished`: a script that cannot run in a transaction did not come to its end. `alike`: of the missing and
+    changed ones those whose text the ledger has and other files hold that are pending or changed, and which.
     """
 
     pending: tuple[str, ...]
@@ -137,8 +137,9 @@ def to_roll_back(
 ) -> list[Step]:
     """Return the scripts to run so that applied migrations are undone, the latest first: so many, or all after `to`.
 
-    `steps=None` without `to` means all; `to` goes before `steps`. When `redoing`, a migration that held no statement when it
-    was applied has nothing to undo, and files that were edited since are no obstacle: they are applied next as they are.
+    `steps=None` without `to` means all; `to` goes before `steps`. When `redoing`, a migration that held no statement
+    when it was applied has nothing to undo, and files that were edited since are no obstacle: they are applied next
+    as they are.
 
     Raises:
         Irreversible: One of them has no rollback script.
@@ -186,17 +187,17 @@ _UNFINISHED = (
     "--rolled-back notes which it is"
 )
 _CHANGED = (
-    "its files have changed since it was applied. Put them back and write a new migration; or, if the edit is deliberate "
-    "and the database needs nothing, `dao accept {id}`"
+    "its files have changed since it was applied. Put them back and write a new migration; or, if the edit is "
+    "deliberate and the database needs nothing, `dao accept {id}`"
 )
 _WRITTEN = (
-    "it held no statement when it was applied, so what its files hold now has not run. `dao unmark {id}` makes it pending, and "
-    "`dao migrate` runs it; or put the files back"
+    "it held no statement when it was applied, so what its files hold now has not run. `dao unmark {id}` makes it "
+    "pending, and `dao migrate` runs it; or put the files back"
 )
 _MISSING = (
-    "it is applied, and its file has gone. Restore the file (another branch, an older checkout?). If the file has another name "
-    "now, `dao mark NAME` and `dao unmark {id}` note that and run nothing. `dao unmark {id}` alone forgets it: what it made "
-    "stays in the database"
+    "it is applied, and its file has gone. Restore the file (another branch, an older checkout?). If the file has "
+    "another name now, `dao mark NAME` and `dao unmark {id}` note that and run nothing. `dao unmark {id}` alone "
+    "forgets it: what it made stays in the database"
 )
 _RENAMED = (
     "it is applied, and its file is named {new} now. If that is meant, `dao accept {new}` notes it and runs nothing"
@@ -206,8 +207,8 @@ _MOVED = (
     "`dao accept {new}` notes that and runs nothing; if not, put its file back"
 )
 _ALIKE = (
-    "it is applied, its file has gone, and its text is that of {new}, so that it cannot be told which file is which. Restore the "
-    "file, or say which it is now with `dao mark NAME` and `dao unmark {id}`, which run nothing"
+    "it is applied, its file has gone, and its text is that of {new}, so that it cannot be told which file is "
+    "which. Restore the file, or say which it is now with `dao mark NAME` and `dao unmark {id}`, which run nothing"
 )
 _OUT_OF_ORDER = (
     "it is pending, but comes before migrations that are applied. Give it a later timestamp; or, if the order does not "
@@ -224,9 +225,10 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     """
     for id, pid in ledger.running.items():
         raise DatabaseBusy(
-            f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until it has "
-            "ended. If that process is something else by now, look at the database, since part of it may be done; finish or undo "
-            f"it by hand, then note which: `dao mark {id}` (applied) or `dao unmark {id}` (not applied)"
+            f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until "
+            "it has ended. If that process is something else by now, look at the database, since part of it may be "
+            f"done; finish or undo it by hand, then note which: `dao mark {id}` (applied) or `dao unmark {id}` (not "
+            "applied)"
         )
     out_of_order = () if allow_out_of_order else comparison.out_of_order
     # ids whose text is applied already: nothing must advise to apply it

@@ -156,21 +156,21 @@ def assert_current(target: Target, migrations: Source = None) -> None:
         ids = ", ".join(comparison.unfinished)
         raise SchemaOutOfDate(
             f"{name}: a run ended in the middle of {ids}, outside of a transaction: `dao migrate resolve "
-            f"{comparison.unfinished[0]}` shows how the schema differs from both ends; finish or undo it by hand, then say which "
-            "with --applied or --rolled-back",
+            f"{comparison.unfinished[0]}` shows how the schema differs from both ends; finish or undo it by hand, "
+            "then say which with --applied or --rolled-back",
             pending=pending,
             unfinished=comparison.unfinished,
         )
     if comparison.changed:
         raise LedgerMismatch(
-            f"{name}: the files of applied migrations have changed ({', '.join(comparison.changed)}), so the schema may be "
-            "another one than this program was written for: put them back, or `dao accept ID`",
+            f"{name}: the files of applied migrations have changed ({', '.join(comparison.changed)}), so the schema "
+            "may be another one than this program was written for: put them back, or `dao accept ID`",
             changed=comparison.changed,
         )
     if comparison.out_of_order:
         raise SchemaOutOfDate(
-            f"{name} lacks migrations that come before applied ones ({', '.join(comparison.out_of_order)}): `dao migrate` "
-            "refuses them as they are, and says what can be done",
+            f"{name} lacks migrations that come before applied ones ({', '.join(comparison.out_of_order)}): `dao "
+            "migrate` refuses them as they are, and says what can be done",
             pending=pending,
         )
     if drifted:

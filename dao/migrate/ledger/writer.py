@@ -71,7 +71,8 @@ _ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id =
 _RENAME_YOYOS = "UPDATE OR REPLACE _yoyo_migration SET migration_hash = ?, migration_id = ? WHERE migration_id = ?"
 _RENAME = "UPDATE OR REPLACE _dao_migration SET migration_id = ? WHERE migration_id = ?"
 _NOTE = """
-INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version, yoyo_log_id)
+INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version,
+                          yoyo_log_id)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
@@ -93,7 +94,7 @@ class Writer:
             processes.respect_yoyo(connection)
         if not all(map(self._backend.has_table, _OURS)):
             connection.execute(_CREATE)
-        #: What the ledger said before anything was written.
+        #: The ledger as it was before anything was written.
         self.before = read(connection)
         self.rename(self.before.respelled)
         last = self.before.entries[-1].applied_at if self.before.entries else "1970-01-01"
@@ -162,7 +163,7 @@ class Writer:
         self._write(migration, entry.applied_at, "applied", entry.duration_ms)
 
     def begun(self, migration: Migration, state: str) -> None:
-        """Note that a script begins which cannot run in a transaction; `state` says which, as in `Ledger.unfinished`."""
+        """Note that a script begins outside of a transaction; `state` says which way, as in `Ledger.unfinished`."""
         entry = self.before.get(migration.id)
         applied_at = self._later_than_all().isoformat() if entry is None else entry.applied_at
         runner = (os.uname().nodename, os.getpid())
@@ -171,7 +172,7 @@ class Writer:
     def log(
         self, operation: str, id: str | None = None, *, duration_ms: int | None = None, detail: str | None = None
     ) -> None:
-        """Note in the history what was done, by whom, where and with which version; for a migration, in yoyo's log too."""
+        """Note in the history what was done, by whom, where and with which version; in yoyo's log for a migration."""
         if id is None:
             noted = self._backend.get_log_data(operation=operation) | {"id": None}
         else:

@@ -1,4 +1,4 @@
-"""yoyo's DatabaseBackend, on apsw: our runner writes the ledger through it, and the `yoyo` command opens databases with it.
+"""yoyo's DatabaseBackend, on apsw: our runner writes the ledger through it, and the `yoyo` command uses it, too.
 
 yoyo's own SQLite backend opens the file with Python's `sqlite3`, a second SQLite in the process, and commits a
 migration before it marks it. This one shares apsw's SQLite, and commits the script and its ledger row together. The
@@ -40,7 +40,7 @@ _NEWEST = max(internalmigrations.schema_versions)
 
 
 class _Driver:
-    """What yoyo asks of a DB-API module."""
+    """The DB-API module that yoyo asks for."""
 
     DatabaseError = apsw.Error
     paramstyle = "named"
@@ -105,7 +105,7 @@ class _Connection:
 
 @attrs.frozen
 class Marked:
-    """What yoyo asks of a migration that it marks, unmarks or logs."""
+    """A migration as far as yoyo asks for it to mark, unmark or log it."""
 
     id: str
 
@@ -166,8 +166,8 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             MigrationError: They are of a version that is not known.
         """
         if not self.has_table(self.migration_table):
-            # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it, and leave a
-            # savepoint open, because of which SQLite would keep a copy of every page that the run changes
+            # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it,
+            # and leave a savepoint open, because of which SQLite would keep a copy of every page that the run changes
             internalmigrations.v2.create_log_table(self)
             internalmigrations.v2.create_version_table(self)
             internalmigrations.v2.create_migration_table(self)
@@ -176,19 +176,19 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             internalmigrations.upgrade(self)
         elif (_NEWEST,) not in self.execute(f"SELECT max(version) FROM {self.version_table_quoted}").fetchall():
             raise MigrationError(
-                f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer yoyo wrote it, "
-                "or somebody has changed it. Undo that, or install that yoyo"
+                f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer "
+                "yoyo wrote it, or somebody has changed it. Undo that, or install that yoyo"
             )
         self._internal_schema_updated = True
 
     def ensure_internal_schema_updated(self) -> None:
-        """Create or upgrade yoyo's tables. Whether there is need is asked again under the lock: another may be faster."""
+        """Create or upgrade yoyo's tables, if there still is need under the lock: another may be faster."""
         if not self._internal_schema_updated and internalmigrations.needs_upgrading(self):
             with self.transaction():
                 self.ensure_ledger()
 
     @contextlib.contextmanager
-    def lock(self, timeout: float = 10) -> Iterator[None]:  # noqa: ARG002 - yoyo's signature
+    def lock(self, timeout: float = 10) -> Iterator[None]:
         """Do nothing: BEGIN IMMEDIATE is the lock. A row in a table would outlive a crash."""
         yield
 
@@ -198,11 +198,11 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         self.execute("BEGIN IMMEDIATE")
 
     def savepoint_rollback(self, id: str) -> None:
-        """Roll back to a savepoint, unless SQLite has given up the whole transaction, as it does when the disk is full."""
+        """Roll back to a savepoint, unless SQLite has given up the whole transaction, as on a full disk."""
         if self.connection.apsw.in_transaction:
             super().savepoint_rollback(id)
 
-    def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+    def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:
         """Apply a migration and mark it, in one transaction, unless another process was faster."""
         self.ensure_internal_schema_updated()
         _load(migration)
@@ -217,7 +217,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             if mark:
                 self.mark_one(migration, log=False)
 
-    def rollback_one(self, migration: Any, force: bool = False) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+    def rollback_one(self, migration: Any, force: bool = False) -> None:
         """Roll a migration back and unmark it, in one transaction, unless another process was faster."""
         self.ensure_internal_schema_updated()
         _load(migration)
@@ -230,7 +230,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
                 self.log_migration(migration, "rollback")
                 self.unmark_one(migration, log=False)
 
-    def mark_one(self, migration: Any, log: bool = True, when: datetime | None = None) -> None:  # noqa: FBT001, FBT002 - yoyo's signature
+    def mark_one(self, migration: Any, log: bool = True, *, when: datetime | None = None) -> None:
         """Mark a migration as applied, at a time in UTC without a zone, or now."""
         self.ensure_internal_schema_updated()
         values = {"migration_hash": migration.hash, "migration_id": migration.id, "when": when or _now()}
@@ -245,7 +245,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         return row
 
     def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        """Return a row for yoyo's log. Its own version asks the DNS for the host, and fails for a user without a name."""
+        """Return a row for yoyo's log. Its own asks the DNS for the host, and fails for a user without a name."""
         return {
             "id": str(uuid.uuid4()),
             "migration_id": migration.id if migration else None,

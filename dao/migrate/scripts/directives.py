@@ -1,6 +1,6 @@
-"""What a script says of itself, in the comment lines at its top: `-- depends:`, `-- transactional:` and their like.
+"""Directives: the comment lines at the top of a script, such as `-- depends:` and `-- transactional:`.
 
-What other tools write for "not in a transaction" is understood too: dbmate's `-- migrate:up transaction:false`, goose's
+Other tools' ways to say "not in a transaction" are understood too: dbmate's `-- migrate:up transaction:false`, goose's
 `-- +goose NO TRANSACTION`, sqlx's `-- no-transaction`.
 """
 
@@ -26,14 +26,14 @@ _IN_LIST = rf'(?:{_QUOTED}|[^",])+'
 _LIST = f"{_IN_LIST}(?:,{_IN_LIST})*"
 _FORMS = "`data-loss TABLE[, TABLE]`, `drop table [TABLE[, TABLE]]` or `drop column [TABLE.COLUMN[, TABLE.COLUMN]]`"
 
-#: What the text of a script begins with if a file beside it says that it runs outside of a transaction, as diesel's does.
-#: It is in the text, and in the first line, so that the ledger says it still, and lines keep their numbers.
+#: Begins the text of a script of which a file beside it, as diesel's, says that it runs outside of a transaction. It
+#: is in the text, and in the first line, so that the ledger still says it, and lines keep their numbers.
 ALONE = "/* a file beside this one says: outside of a transaction */ "
 
 
 @attrs.frozen
 class Allowance:
-    """What a script may lose, as it declares: rows of these tables, these tables and columns. All in lower case.
+    """The losses that a script declares: rows of these tables, these tables and columns. All in lower case.
 
     `any_table` and `any_column`: the declaration names none, so it means all.
     """
@@ -85,7 +85,7 @@ NOTHING_ALLOWED = Allowance()
 
 @attrs.frozen(kw_only=True)
 class Directives:
-    """What a script says: `lines` has the line of the first directive of each name that stands there.
+    """The directives of a script: `lines` has the line of the first directive of each name that stands there.
 
     `transactional` is of this script; `pair_transactional` of its pair as a whole, whichever of the two says it.
     """

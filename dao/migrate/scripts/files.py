@@ -1,4 +1,4 @@
-"""The files in a folder, and their texts. What only looks like a migration is refused here, with its path."""
+"""The files in a folder, and their texts. A file that only looks like a migration is refused here, with its path."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ File = tuple[Path, str]
 
 
 class Refusals(list[MigrationFileError]):
-    """All that is refused in a folder, so that it is told at once: `with refusals:` adds what the block raises, and goes on."""
+    """All refusals of a folder, told at once: `with refusals:` adds the one that the block raises, and goes on."""
 
     def __enter__(self) -> Self:
         return self
@@ -82,7 +82,7 @@ def listing(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def is_script(entry: os.DirEntry[str], path: Path) -> bool:
-    """Return whether an entry, at this path, is a script to read. What only looks like one is refused, not passed over."""
+    """Return whether an entry is a script to read. One that only looks like it is refused, not passed over."""
     name = entry.name
     suffix = path.suffix
     check_name(path)

@@ -13,7 +13,7 @@ _FLYWAY_NUMBER = re.compile(r"V([0-9]+(?:[._][0-9]+)*)(?=__|$)")
 
 
 def normal(name: str) -> str:
-    """Return a name in Unicode's form NFC: on its way from macOS to Linux a file's name may come to be written in another."""
+    """Return a name in Unicode's form NFC: between macOS and Linux a file's name may change to another form."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -24,10 +24,10 @@ def sort_key(id: str) -> tuple[bool, tuple[int, ...], str]:
 
 
 def number(id: str) -> tuple[int, ...] | None:
-    """Return the number that an id begins with, by which it sorts, in its parts: (1, 10) for `1.10_a`; None without one.
+    """Return the number that an id begins with, by which it sorts, in parts: (1, 10) for `1.10_a`; None without one.
 
-    A date is one number, whichever way it is written: `2025-01-15-010000_a` is `20250115010000_a`. An id of Flyway's has
-    its number after the V, where underscores part it too.
+    A date is one number, whichever way it is written: `2025-01-15-010000_a` is `20250115010000_a`. An id of Flyway's
+    has its number after the V, where underscores part it too.
     """
     if match := _DATE.match(id):
         year, month, day, time, counter = match.groups()

@@ -1,9 +1,10 @@
 """The scripts in a folder, in the layout of the tool that it was written for. Every malformed folder is refused here.
 
-The layouts: pairs of `NAME.sql` and `NAME.rollback.sql` (yoyo, and this project) or of `NAME.up.sql` and `NAME.down.sql`
-(sqlx, golang-migrate); one file with two sections (dbmate, goose); folders with `up.sql` and `down.sql` (diesel);
-`V1__NAME.sql` with `U1__NAME.sql` (Flyway). Names and contents tell which it is. Nothing here understands SQL: where a
-section begins is said by lines that the tools too find without looking at what is around them.
+The layouts: pairs of `NAME.sql` and `NAME.rollback.sql` (yoyo, and this project) or of `NAME.up.sql` and
+`NAME.down.sql` (sqlx, golang-migrate); one file with two sections (dbmate, goose); folders with `up.sql` and
+`down.sql` (diesel); `V1__NAME.sql` with `U1__NAME.sql` (Flyway). Names and contents tell which it is. Nothing here
+understands SQL: where a section begins is said by lines that the tools too find without looking at what is around
+them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
 def read(folder: Path, refused: Refusals) -> list[Pair]:
     """Return the scripts of the folder's migrations, sorted by file name, without those that are `refused`.
 
-    The texts have LF line ends and no byte order mark. What a tool says about a migration outside of its script (the
+    The texts have LF line ends and no byte order mark. A tool's word on a migration outside of its script (the
     `metadata.toml` of diesel) stands in a comment in the first line of the text.
 
     Raises:
@@ -162,8 +163,8 @@ def _sectioned(
             if path.stem not in marked:
                 refuse(
                     path,
-                    f"has no line `{sections.UP[tool]}`, and {example.name} is written for {tool}: add that line, or keep the "
-                    "files of different tools in folders of their own",
+                    f"has no line `{sections.UP[tool]}`, and {example.name} is written for {tool}: add that line, or "
+                    "keep the files of different tools in folders of their own",
                 )
             up, down = sections.split(path, text, tool)
             found.append((normal(path.stem), (path, up), None if down is None else (path, down)))

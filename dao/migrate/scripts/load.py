@@ -33,8 +33,8 @@ def default_folder(*, write: bool = False) -> Path:
         return package.parent / "sql" / "sqlite"
     if write:
         raise MigrationError(
-            f"{shipped} is part of the installed package, and nothing is written there: name the folder of your migrations with "
-            "--migrations or DATABASE_MIGRATIONS"
+            f"{shipped} is part of the installed package, and nothing is written there: name the folder of your "
+            "migrations with --migrations or DATABASE_MIGRATIONS"
         )
     return shipped
 
@@ -46,8 +46,8 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
     as far as `-- depends:` demands.
 
     Raises:
-        MigrationFileError: Files are not what they should be; `.path` and `.line` say where the first is wrong, the message
-            has a line for each.
+        MigrationFileError: Files are not what they should be; `.path` and `.line` say where the first is wrong, the
+            message has a line for each.
     """
     refused = Refusals()
     migrations: dict[str, Migration] = {}

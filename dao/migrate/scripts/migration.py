@@ -18,8 +18,8 @@ __all__ = ["Migration", "Script", "from_texts"]
 class Script:
     """The text of a script, with LF line ends and without a byte order mark, and how it says that it is to run.
 
-    `path` is None for one that only the ledger still has. `transactional` is false if it must run outside of a transaction,
-    `foreign_keys` true if foreign keys are to be enforced meanwhile. `allows` is what it may lose.
+    `path` is None for one that only the ledger still has. `transactional` is false if it must run outside of a
+    transaction, `foreign_keys` true if foreign keys are to be enforced meanwhile. `allows` is what it may lose.
     """
 
     path: Path | None
@@ -53,7 +53,7 @@ class Migration:
 
     @property
     def allows(self) -> directives.Allowance:
-        """What either script may lose."""
+        """The losses that either script declares."""
         return self.up.allows | self.down.allows if self.down else self.up.allows
 
     @property
@@ -77,7 +77,8 @@ def from_texts(
         if rollback_path is not None and name in down.lines:
             refuse(
                 rollback_path,
-                f"`-- {name}:` has no effect in a rollback script; write it into {file.name}, from where it applies to both",
+                f"`-- {name}:` has no effect in a rollback script; write it into {file.name}, from where it applies "
+                "to both",
                 down.lines[name],
             )
     together = up.pair_transactional and down.pair_transactional

@@ -1,10 +1,11 @@
 """Files that would be run as migrations, though by their names they undo one, or are for another engine.
 
-Only two spellings pair a rollback with its migration, `NAME.rollback.sql` and `NAME.down.sql`. What means the same in any
-other spelling is found by its words, wherever they stand: between dots, as in `1_a.undo.sqlite.sql`; at the end, as in
-`1_a_down.sql`, if there is a `1_a` or another migration of that number; or in what is otherwise another's name. What has
-another's name and more after a dot (`1_a.dwon.sql`) is no migration of its own, either. Within a description
-(`2_add_rollback_flag.sql`), or at the end of one that stands alone (`3_scale_down.sql`), the word is like any.
+Only two spellings pair a rollback with its migration, `NAME.rollback.sql` and `NAME.down.sql`. A name that means the
+same in any other spelling is found by its words, wherever they stand: between dots, as in `1_a.undo.sqlite.sql`; at
+the end, as in `1_a_down.sql`, if there is a `1_a` or another migration of that number; or in what is otherwise
+another's name. A file with another's name and more after a dot (`1_a.dwon.sql`) is no migration of its own, either.
+Within a description (`2_add_rollback_flag.sql`), or at the end of one that stands alone (`3_scale_down.sql`), the
+word is like any.
 """
 
 from __future__ import annotations
@@ -15,21 +16,25 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 __all__ = ["is_meant", "misnamed", "nearest", "script_meant"]
 
-# words in one text each (SIM905), since a list would have a line for every word
+# words in one text each, since a list would have a line for every word
 _DOWN = frozenset(
-    "down downs rollback rollbacks undo undos revert reverts reverse downgrade unapply backout backward backwards".split()  # noqa: SIM905
+    "down downs rollback rollbacks undo undos revert reverts reverse downgrade unapply backout "
+    "backward backwards".split()
 )
 # these mean it only at the end of its migration's name, or in place of what makes the same
-_PERHAPS_DOWN = frozenset("u d dn rb err back inverse teardown uninstall drop remove delete".split())  # noqa: SIM905
+_PERHAPS_DOWN = frozenset("u d dn rb err back inverse teardown uninstall drop remove delete".split())
 _MADE = ("create", "add", "make", "install")
-_UP = frozenset("u up ups do apply upgrade forward forwards migrate deploy".split())  # noqa: SIM905
+_UP = frozenset("u up ups do apply upgrade forward forwards migrate deploy".split())
 _OTHERS = frozenset(
-    "postgres postgresql pg pgsql psql mysql mariadb mssql sqlserver oracle cockroach cockroachdb crdb duckdb clickhouse".split()  # noqa: SIM905
+    "postgres postgresql pg pgsql psql mysql mariadb mssql sqlserver oracle cockroach cockroachdb crdb duckdb "
+    "clickhouse".split()
 )
-# what engines, copies and tools add
-_MORE = _UP | _OTHERS | frozenset("sqlite copy old new bak backup orig final tmp sql v".split())  # noqa: SIM905
+# engines, copies and tools add these
+_MORE = _UP | _OTHERS | frozenset("sqlite copy old new bak backup orig final tmp sql v".split())
 # without any of these a folder need not be looked at
 _TOLD = _DOWN | _PERHAPS_DOWN | _OTHERS | {"roll"}
+
+_APART = "keep each engine's files in a folder of their own"
 
 Words = tuple[str, ...]
 
@@ -50,7 +55,7 @@ def misnamed(stems: Collection[str], rollbacks: Mapping[str, str]) -> Iterator[t
         undone = dict.fromkeys(folder.ends_so, "") | undone
     for name in names:
         if engine := folder.other_engine(name):
-            reason = f"by its name it is for {engine}, and this runs SQLite; keep each engine's files in a folder of their own"
+            reason = f"by its name it is for {engine}, and this runs SQLite; {_APART}"
         elif general := folder.made_special(name):
             reason = f"by its name it is {general} for SQLite, and both would be run; keep the one that is for SQLite"
         elif name in undone:
@@ -74,7 +79,7 @@ def nearest(id: str, ids: Iterable[str]) -> str | None:
 
 
 def is_meant(name: str) -> bool:
-    """Return whether a file that is no script by its suffix is meant as one: `1_a.down`, `1_a.sql.down`, `1_a.sql.sqlite`."""
+    """Return whether a file that is no script by its suffix is meant as one: `1_a.down`, `1_a.sql.sqlite`."""
     stem, _, suffix = name.lower().rpartition(".")
     return bool(stem) and (suffix == "up" or suffix in _DOWN or (stem.endswith(".sql") and suffix.startswith("sqlite")))
 
@@ -138,7 +143,7 @@ class _Folder:
         return self._other((*words[:-1], words[-1].removesuffix(glued)), stem) if glued else None
 
     def part_of(self, stem: str) -> str | None:
-        """Return the migration whose name, and more after a dot, a file has; a number after a dot is another version."""
+        """Return the migration whose name a file has, and more after a dot; a number there is another version."""
         for dot in re.finditer(r"\.(?!v?\d)", stem) if stem in self.words else ():
             more = _words(stem[dot.end() :])
             if not _UP.issuperset(more) and (match := self._same(_words(stem[: dot.start()]), stem)):

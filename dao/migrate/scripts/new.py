@@ -20,10 +20,11 @@ _TIME = 14
 
 
 def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetime | None = None) -> tuple[Path, ...]:
-    """Create an empty migration in the folder's layout and return the paths of its files: two, or the one that it needs.
+    """Create an empty migration in the folder's layout and return the paths of its files, two or one.
 
-    The id is the time in UTC and the name in snake case, such as `20250115010000_create_tasks`; a second later than the
-    latest id there is, if the clock is behind that. Among another tool's files with small numbers it is the next of these.
+    The id is the time in UTC and the name in snake case, such as `20250115010000_create_tasks`; a second later than
+    the latest id there is, if the clock is behind that. Among another tool's files with small numbers it is the next
+    of these.
 
     Raises:
         MigrationError: The name holds no letter or digit, the files cannot be written, or no folder is given where this

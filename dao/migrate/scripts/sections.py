@@ -1,4 +1,4 @@
-"""dbmate's and goose's files: two scripts in one, told apart by lines of comment. A file that these tools refuse is refused."""
+"""dbmate's and goose's files: two scripts in one, told apart by comments. Files that these tools refuse are refused."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from dao.engine.sqlite.parsing import is_complete, wants_more
 
 __all__ = ["broken_off", "end_of_statement", "has_statement", "start_of_statement"]
 
-# What SQLite's tokenizer skips, byte for byte (sqlite3GetToken); possessive, so that no comment is matched past its end.
+# all that SQLite's tokenizer skips, byte for byte (sqlite3GetToken); possessive, so that no comment is matched past
+# its end
 _NO_STATEMENT = re.compile(
     r"(?>[ \t\n\f\r][\t-\r ]*+|[;\ufeff]|--[^\n]*+|/\*(?!\Z).*?(?:\*/|\Z))*+",
     re.DOTALL,
@@ -57,8 +58,8 @@ def end_of_statement(text: str, begin: int) -> int:
 def broken_off(text: str) -> tuple[str, int] | None:
     """Return what a script leaves open, and the line in which that begins; None if the script comes to its end.
 
-    A last statement needs no semicolon. One that alters tables which other scripts make may be taken for complete though
-    it lacks something: SQLite says so when it runs.
+    A last statement needs no semicolon. One that alters tables which other scripts make may be taken for complete
+    though it lacks something: SQLite says so when it runs.
     """
     if "<<<<<<<" in text and (conflict := _CONFLICT.search(text)):
         return "a merge conflict begins here; resolve it", _line(text, conflict.start())
