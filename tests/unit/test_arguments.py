@@ -70,7 +70,8 @@ def called(function: Callable[..., Any], **instead: object) -> object:
     """Call a function with what it needs, and read what it yields."""
     positional, named = [], {}
     for name, parameter in inspect.signature(function).parameters.items():
-        if name not in instead and parameter.default is not parameter.empty:
+        optional = parameter.default is not parameter.empty or parameter.kind is parameter.VAR_KEYWORD
+        if name not in instead and optional:
             continue
         value = instead[name] if name in instead else GIVEN[name]
         if parameter.kind is parameter.KEYWORD_ONLY:
