@@ -318,3 +318,27 @@ def test_differences_names_of_any_letters_are_told_apart(name):
         )
     }
     assert f"column {name}" in parts
+
+
+# ---------------------------------------------------------------- read once
+
+
+def test_read_same_definition_is_the_same_object():
+    """A definition that somebody holds is not read again, in whatever database it is."""
+    one, other = read(BASE), read("CREATE TABLE before_it (x)", BASE)
+    key = ("table", "jobs")
+    assert one.objects[key] is other.objects[key]
+    assert one.objects.keys() < other.objects.keys()
+
+
+def test_read_same_definition_means_another_thing_beside_other_names():
+    """What is held of a definition counts only where its double quotes mean the same, and its table is the same."""
+    checked = """CREATE TABLE a (x CHECK (x <> "Word"));"""
+    string, name = read(checked), read(checked, "CREATE TABLE other (word)")
+    assert [str(one) for one in model.differences(string, read(checked.replace("Word", "word")))] == [
+        """table a: check is CHECK (x <> "word"), expected CHECK (x <> "Word")"""
+    ]
+    assert model.differences(name, read(checked.replace("Word", "word"), "CREATE TABLE other (word)")) == []
+    index = "CREATE INDEX i ON b (x COLLATE NOCASE)"
+    plain, folded = read("CREATE TABLE b (x)", index), read("CREATE TABLE b (x COLLATE NOCASE)", index)
+    assert plain.objects["index", "i"] != folded.objects["index", "i"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import apsw
 import pytest
 
 from dao import migrate
 from dao.errors import DatabaseCorrupt, MigrationFailed
+from dao.migrate.schema.script import Running, Watcher, run_script
+from dao.migrate.schema.session import in_memory
+from dao.migrate.scripts.migration import Script
 from tests.folders import ALONE, IDS, ids, query, tables, with_fourth
 
 # ---------------------------------------------------------------- where it failed
@@ -334,3 +339,80 @@ def test_apply_any_script_means_what_it_means_to_sqlite(path, url, tmp_path, scr
     """SQLite's own parser finds the statements, whatever strings, comments and names hold."""
     assert ids(migrate.apply(url, with_fourth(tmp_path / "sql", script))) == [*IDS, "0004_x"]
     assert query(path, check) == rows
+
+
+# ---------------------------------------------------------------- the mechanism
+
+
+class Seen(Watcher):
+    """Notes what a script does, and looks for itself before each statement."""
+
+    heeded = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_READ})
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.actions: list[tuple[int, str | None]] = []
+        self.statements: list[str] = []
+        self.ended = 0
+
+    def saw(self, action, first, second, database, trigger):
+        """Note it."""
+        self.actions.append((action, first))
+
+    def before_statement(self, sql, cursor):
+        """Look, and note it."""
+        self.looking = True
+        self.connection.execute("SELECT * FROM t").fetchall()
+        self.looking = False
+        self.statements.append(sql.strip())
+
+    def end_script(self):
+        """Count it."""
+        self.ended += 1
+
+
+@pytest.fixture
+def memory():
+    with contextlib.closing(in_memory()) as connection:
+        connection.execute("CREATE TABLE t (x UNIQUE)")
+        yield connection
+
+
+def test_watcher_is_told_what_the_script_does_and_not_what_it_looks_at_itself(memory):
+    """A watcher hears of the actions that it heeds, of each statement before it runs, and of the end."""
+    seen = Seen(memory)
+    script = Script(path=None, text="INSERT INTO t VALUES (1); -- so\nDELETE FROM t WHERE x = 1;")
+    assert run_script(memory, "1", script, watcher=seen) == 2
+    assert set(seen.actions) == {(apsw.SQLITE_INSERT, "t"), (apsw.SQLITE_READ, "t")}
+    assert seen.actions.count((apsw.SQLITE_INSERT, "t")) == 1
+    assert "".join(seen.statements).startswith("INSERT INTO t VALUES (1);")
+    assert "DELETE FROM t WHERE x = 1;" in "".join(seen.statements)
+    assert seen.ended == 1
+
+
+def test_running_script_goes_on_after_a_failure(memory):
+    """After an error the place is that of the statement which failed, and the rest can be run."""
+    text = "INSERT INTO t VALUES (1);\nINSERT INTO t VALUES (1);\nSELEC 2;\nINSERT INTO t VALUES (3);"
+    running = Running(memory, "1", Script(path=None, text=text))
+    failed = []
+    while running.end < len(text):
+        try:
+            running.execute()
+        except MigrationFailed as error:
+            failed.append((error.line, error.statement, text[running.begin : running.end].strip()))
+    assert failed == [
+        (2, "INSERT INTO t VALUES (1);", "INSERT INTO t VALUES (1);"),
+        (3, "SELEC 2;", "SELEC 2;"),
+    ]
+    assert memory.execute("SELECT x FROM t").fetchall() == [(1,), (3,)]
+
+
+def test_script_in_memory_has_sqlites_defaults_and_is_interrupted():
+    """A connection for scripts takes "text" for a string, enforces no foreign keys, and has as much time as it is given."""
+    with contextlib.closing(in_memory(patience=0)) as connection:
+        assert connection.execute('SELECT "text"').get == "text"
+        assert connection.execute("PRAGMA foreign_keys").get == 0
+        with pytest.raises(apsw.InterruptError):
+            connection.execute(
+                "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000) SELECT max(x) FROM n"
+            ).fetchall()

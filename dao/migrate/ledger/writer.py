@@ -14,7 +14,7 @@ from dao.engine import Connection
 from dao.migrate import processes
 from dao.migrate.ledger.entries import Entry, Ledger, read
 from dao.migrate.ledger.yoyo import ApswBackend, Marked
-from dao.migrate.schema.catalog import columns
+from dao.migrate.schema.catalog import OURS, columns
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Writer", "carry_over", "ended"]
@@ -55,7 +55,6 @@ CREATE TABLE IF NOT EXISTS _dao_schema (
     expected       TEXT
 ) STRICT
 """
-_OURS = {"_dao_migration", "_dao_history", "_dao_schema"}
 _WRITE = """
 INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
                             rollback_text, duration_ms, tool_version, host, pid)
@@ -92,7 +91,7 @@ class Writer:
         self._backend.ensure_ledger()
         if self._backend.has_table(self._backend.lock_table):
             processes.respect_yoyo(connection)
-        if not all(map(self._backend.has_table, _OURS)):
+        if not all(map(self._backend.has_table, OURS)):
             connection.execute(_CREATE)
         #: The ledger as it was before anything was written.
         self.before = read(connection)

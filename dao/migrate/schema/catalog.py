@@ -17,6 +17,7 @@ import attrs
 from dao.engine import Connection
 
 __all__ = [
+    "OURS",
     "SCHEMA_VERSION",
     "TABLES",
     "Column",
@@ -46,16 +47,9 @@ __all__ = [
     "typed",
 ]
 
-#: The tables that hold the ledger: yoyo's, and ours.
-TABLES = (
-    "_yoyo_migration",
-    "_yoyo_log",
-    "_yoyo_version",
-    "yoyo_lock",
-    "_dao_migration",
-    "_dao_history",
-    "_dao_schema",
-)
+#: The tables that hold the ledger: yoyo's, and those of ours.
+OURS = ("_dao_migration", "_dao_history", "_dao_schema")
+TABLES = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", *OURS)
 #: In a query: the number that SQLite counts up whenever the schema changes.
 SCHEMA_VERSION = "(SELECT schema_version FROM pragma_schema_version)"
 _LEDGER = frozenset(TABLES)

@@ -1,8 +1,8 @@
 """A connection for other people's scripts: how it is set up, and what they may set on it.
 
-None of that reaches the next script of a run, or whoever owns the connection.
-So a run of many scripts is the same as many runs of one, on a new connection each. Functions, collations, modules,
-`trusted_schema` and what else the owner has registered are there for all scripts.
+None of that reaches the next script of a run, or whoever owns the connection. So a run of many scripts is the same as many
+runs of one, on a new connection each. Functions, collations, modules, `trusted_schema` and what else the owner has
+registered are there for all scripts.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ IGNORED_INSIDE = {
 BESIDE = "dao rehearsal"
 
 #: What a script finds, whatever the owner of the connection has set: these change what statements do.
-_IN_A_RUN = dict.fromkeys(
-    (
-        *("ignore_check_constraints", "legacy_alter_table", "recursive_triggers", "reverse_unordered_selects"),
-        "writable_schema",
-    ),
-    0,
-)
+_IN_A_RUN = {
+    "ignore_check_constraints": 0,
+    "legacy_alter_table": 0,
+    "recursive_triggers": 0,
+    "reverse_unordered_selects": 0,
+    "writable_schema": 0,
+}
 # they wait for the next VACUUM, and read as what the file has
 _WAITING = ("auto_vacuum", "page_size")
 _OFTEN = 100_000  # instructions, some milliseconds
@@ -81,16 +81,15 @@ _NO_CHANGES = f"DELETE FROM main.{quoted(TABLES[0])} WHERE 0"
 def in_memory(*, patience: float = math.inf) -> Connection:
     """Open an empty database in memory for scripts, which are interrupted when that many seconds have passed."""
     connection = connect("sqlite:///:memory:")
-    prepare(connection)
-    interruptible(connection, patience)
+    prepare(connection, patience)
     return connection
 
 
-def prepare(connection: Connection) -> None:
+def prepare(connection: Connection, patience: float = math.inf) -> None:
     """Set a connection that `connect` has opened up for scripts: as SQLite is by itself, with foreign keys off."""
     use_defaults(connection)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
-    interruptible(connection)
+    interruptible(connection, patience)
 
 
 def interruptible(connection: Connection, patience: float = math.inf) -> None:
@@ -148,9 +147,8 @@ def apart(connection: Connection, text: str) -> Iterator[None]:
                 connection.pragma(name, connection.pragma(name))
         failed = False
     finally:
-        with (
-            contextlib.suppress(apsw.Error) if failed else contextlib.nullcontext()
-        ):  # the first error is the one to know
+        # the first error is the one to know
+        with contextlib.suppress(apsw.Error) if failed else contextlib.nullcontext():
             if found is not None:
                 _set(connection, found, _read(connection))
             # what a transaction made goes with it
