@@ -51,6 +51,20 @@ class Entry:
     rollback_text: str | None = attrs.field(default=None, repr=False)
     duration_ms: int | None = None
 
+    @classmethod
+    def of(cls, migration: Migration, applied_at: str, duration_ms: int | None) -> Entry:
+        """Return the entry of a migration that is applied with the texts of its files."""
+        up, down = migration.up, migration.down
+        return cls(
+            id=migration.id,
+            applied_at=applied_at,
+            checksum=up.checksum,
+            rollback_checksum=down.checksum if down else None,
+            text=up.text,
+            rollback_text=down.text if down else None,
+            duration_ms=duration_ms,
+        )
+
     def differs_from(self, migration: Migration) -> bool:
         """Return whether a file was changed since it was applied, as far as the ledger knows."""
         up, down = migration.up, migration.down

@@ -120,17 +120,8 @@ class Writer:
             moment = min(moment, datetime.fromisoformat(before) - timedelta(microseconds=1))
         self._backend.mark_one(Marked(migration.id), log=False, when=moment)
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
-        self._write(migration, moment.isoformat(), "applied", duration_ms)
-        up, down = migration.up, migration.down
-        self._entries[migration.id] = Entry(
-            id=migration.id,
-            applied_at=moment.isoformat(),
-            checksum=up.checksum,
-            rollback_checksum=down.checksum if down else None,
-            text=up.text,
-            rollback_text=down.text if down else None,
-            duration_ms=duration_ms,
-        )
+        self._entries[migration.id] = entry = Entry.of(migration, moment.isoformat(), duration_ms)
+        self._write(entry)
 
     def mark(
         self, migration: Migration, files: Sequence[Migration], *, operation: str, detail: str | None = None
@@ -159,14 +150,14 @@ class Writer:
     def note(self, migration: Migration, entry: Entry, *, operation: str, detail: str | None = None) -> None:
         """Note the texts that the files have now as those that were applied, and log the operation."""
         self.log(operation, migration.id, detail=detail)
-        self._write(migration, entry.applied_at, "applied", entry.duration_ms)
+        self._write(Entry.of(migration, entry.applied_at, entry.duration_ms))
 
     def begun(self, migration: Migration, state: str) -> None:
         """Note that a script begins outside of a transaction; `state` says which way, as in `Ledger.unfinished`."""
         entry = self.before.get(migration.id)
         applied_at = self._later_than_all().isoformat() if entry is None else entry.applied_at
-        runner = (os.uname().nodename, os.getpid())
-        self._write(migration, applied_at, state, None if entry is None else entry.duration_ms, runner)
+        now = Entry.of(migration, applied_at, None if entry is None else entry.duration_ms)
+        self._write(now, state, os.uname().nodename, os.getpid())
 
     def log(
         self, operation: str, id: str | None = None, *, duration_ms: int | None = None, detail: str | None = None
@@ -180,17 +171,9 @@ class Writer:
         values = (at, operation, id, duration_ms, detail, who, where, _version.__version__, noted["id"])
         self._connection.execute(_NOTE, values)
 
-    def _write(
-        self,
-        migration: Migration,
-        applied_at: str,
-        state: str,
-        duration_ms: int | None,
-        runner: tuple[str | None, int | None] = (None, None),
-    ) -> None:
-        up, down = migration.up, migration.down
-        texts = (up.checksum, down and down.checksum, up.text, down and down.text)
-        values = (migration.id, applied_at, state, *texts, duration_ms, _version.__version__, *runner)
+    def _write(self, entry: Entry, state: str = "applied", host: str | None = None, pid: int | None = None) -> None:
+        id, applied_at, *texts, duration = attrs.astuple(entry)
+        values = (id, applied_at, state, *texts, duration, _version.__version__, host, pid)
         self._connection.execute(_WRITE, values)
 
     def _later_than_all(self) -> datetime:
