@@ -18,7 +18,6 @@ __all__ = [
     "Rehearsed",
     "RoundTrip",
     "RowChange",
-    "readable_key",
 ]
 
 #: How many rows of a table are named by their keys.
@@ -62,10 +61,10 @@ class Gone:
     def __str__(self) -> str:
         rows = f"{counted(self.rows, 'row')} of {self.table}"
         more = "; …" if len(self.keys) < self.rows else ""
-        return f"{rows} ({'; '.join(map(readable_key, self.keys))}{more})" if self.keys else rows
+        return f"{rows} ({'; '.join(map(_readable, self.keys))}{more})" if self.keys else rows
 
 
-def readable_key(key: dict[str, Any]) -> str:
+def _readable(key: dict[str, Any]) -> str:
     """Return the key of a row as a person reads it: `id = 3, name = 'x'`."""
     return ", ".join(f"{column} = {'NULL' if value is None else repr(value)}" for column, value in key.items())
 

@@ -117,10 +117,9 @@ class Effect:
             successor = self.after.tables[self.now[name]] if name in self.now else None
             if successor is None:
                 found.append(RowChange(table.name, table.rows, None))
-            elif self.now[name] != name:
-                found.append(RowChange(table.name, table.rows, successor.rows, successor.name))
-            elif table.rows != successor.rows:
-                found.append(RowChange(table.name, table.rows, successor.rows))
+            elif self.now[name] != name or table.rows != successor.rows:
+                renamed = successor.name if self.now[name] != name else None
+                found.append(RowChange(table.name, table.rows, successor.rows, renamed))
         made = [table for name, table in self.after.tables.items() if name not in self.now.values()]
         found += [RowChange(table.name, None, table.rows) for table in made]
         return sorted(found, key=lambda change: fold(change.table))

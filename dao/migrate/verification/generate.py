@@ -7,6 +7,7 @@ again. So a table whose constraints are a riddle stays empty, and is reported.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -106,14 +107,12 @@ class _Filling:
         for _ in range(_CIRCLE_TRIES if len(group) > 1 else 1):
             before = [self._broken_keys(table) for table in group]
             self.connection.execute("SAVEPOINT fill_group")
-            counts, reasons = self._insert_rows(group, rows)
-            broken = [
-                table.name for table, number in zip(group, before, strict=True) if self._broken_keys(table) > number
-            ]
+            made = self._insert_rows(group, rows)
+            broken = [one.name for one, number in zip(group, before, strict=True) if self._broken_keys(one) > number]
             if not broken:
                 self.connection.execute("RELEASE fill_group")
-                self.filled.rows.update({name: number for name, number in counts.items() if number})
-                self.filled.unfilled.update({name: why for name, why in reasons.items() if why and not counts[name]})
+                self.filled.rows.update(made.rows)
+                self.filled.unfilled.update(made.unfilled)
                 return
             self.connection.execute("ROLLBACK TO fill_group; RELEASE fill_group")
             for table in group:
@@ -121,30 +120,27 @@ class _Filling:
         reason = f"these tables refer to each other, and no rows were found that do: {', '.join(broken)}"
         self.filled.unfilled.update({table.name: reason for table in group})
 
-    def _insert_rows(self, group: Sequence[Table], rows: int) -> tuple[dict[str, int], dict[str, str]]:
-        """Insert rows in turn, one into each table; return how many there are of each, and why there are no more."""
-        counts = {table.name: 0 for table in group}
+    def _insert_rows(self, group: Sequence[Table], rows: int) -> Filled:
+        """Insert rows in turn, one into each table, until it takes no more."""
+        counts: Counter[str] = Counter()
         reasons: dict[str, str] = {}
+        left = list(group)
         for place in range(rows):
-            for table in group:
-                if table.name in reasons:
-                    continue
+            for table in left.copy():
                 try:
                     if place == 0 and not self._wants_rows(table):
-                        reasons[table.name] = ""  # nothing to report
+                        left.remove(table)
                         continue
                     self._insert_row(table, place)
                     counts[table.name] += 1
                 except _UnfilledError as error:
-                    reasons[table.name] = str(error)
-        return counts, reasons
+                    left.remove(table)
+                    if not counts[table.name]:
+                        reasons[table.name] = str(error)
+        return Filled(dict(counts), reasons)
 
     def _wants_rows(self, table: Table) -> bool:
-        """Return whether a table is to be filled: a virtual one that its triggers or its content fill already is not.
-
-        Raises:
-            _UnfilledError: It cannot be written to.
-        """
+        """Return whether a table is to be filled: a virtual one that triggers or its content fill is not."""
         try:
             self.connection.execute(f"EXPLAIN {table.insert}", [None] * len(table.columns)).fetchall()
             return not table.virtual or not row_count(self.connection, table.name)
@@ -154,11 +150,7 @@ class _Filling:
     # ------------------------------------------------------------ rows
 
     def _insert_row(self, table: Table, place: int) -> None:
-        """Insert one row, changing it until it is accepted.
-
-        Raises:
-            _UnfilledError: It was not.
-        """
+        """Insert one row, changing it until it is accepted."""
         row = Row()
         promised = table.promised.pop(0) if table.promised else Row()
         # everything is set in the first row, what can be NULL is in the second, chance decides in the others
@@ -196,29 +188,25 @@ class _Filling:
 
     def _refusal(self, table: Table, row: Row) -> Refusal | None:
         """Insert a row and return why it is refused; None if it is not."""
-        self.connection.execute("SAVEPOINT fill_row")
-        refusal = self._tried(table, row)
-        if not self.connection.in_transaction:
-            raise _RolledBackError(table.name, str(refusal and refusal.reason))
-        self.connection.execute("RELEASE fill_row" if refusal is None else "ROLLBACK TO fill_row; RELEASE fill_row")
-        return refusal
-
-    def _tried(self, table: Table, row: Row) -> Refusal | None:
         # in a circle a row may refer to one that comes later
-        before = 0 if table.circle else self._broken_keys(table)
+        broken = 0 if table.circle else self._broken_keys(table)
         changes = self.connection.total_changes()
+        refusal = None
+        self.connection.execute("SAVEPOINT fill_row")
         try:
             self.connection.execute(table.insert, [row.values[name] for name in table.columns])
         except (apsw.ConstraintError, apsw.SQLError, apsw.MismatchError) as error:
-            reason = str(error)
-            if reason not in table.refusals:
-                table.refusals[reason] = self._explained(table, error)
-            return table.refusals[reason]
-        if self.connection.total_changes() == changes:
-            return Refusal("a trigger ignores the row")
-        if not table.circle and self._broken_keys(table) > before:
-            return Refusal("a foreign key would break")
-        return None
+            refusal = table.refusals.get(str(error)) or self._explained(table, error)
+            table.refusals[str(error)] = refusal
+        else:
+            if self.connection.total_changes() == changes:
+                refusal = Refusal("a trigger ignores the row")
+            elif not table.circle and self._broken_keys(table) > broken:
+                refusal = Refusal("a foreign key would break")
+        if not self.connection.in_transaction:
+            raise _RolledBackError(table.name, "" if refusal is None else refusal.reason)
+        self.connection.execute("RELEASE fill_row" if refusal is None else "ROLLBACK TO fill_row; RELEASE fill_row")
+        return refusal
 
     def _explained(self, table: Table, error: apsw.Error) -> Refusal:
         reason = str(error)
@@ -236,11 +224,7 @@ class _Filling:
     # ------------------------------------------------------------ references
 
     def _refer(self, table: Table, row: Row, *, null: bool | None) -> None:
-        """Let the row refer to rows of its parents, or to none.
-
-        Raises:
-            _UnfilledError: It has to, and there is none.
-        """
+        """Let the row refer to rows of its parents, or to none."""
         for parent, promise in row.promises:
             if promise in parent.promised:
                 parent.promised.remove(promise)
