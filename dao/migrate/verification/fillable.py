@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -84,7 +85,7 @@ class Table:
     circle: frozenset[str] = frozenset()
     refusals: dict[str, Refusal] = attrs.Factory(dict)
 
-    @property
+    @cached_property
     def insert(self) -> str:
         """The statement that inserts a row. OR ABORT: an ON CONFLICT clause of the schema could hide a refusal."""
         names = ", ".join(quoted(column.name) for column in self.columns.values())
