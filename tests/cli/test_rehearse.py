@@ -107,7 +107,7 @@ def test_rehearse_loss_is_shown_with_what_to_declare_and_exits_with_5(run, folde
 
 
 def test_rehearse_declared_loss_is_no_failure(run, folder, held):
-    """What the file declares is shown, and `migrate` does it."""
+    """A declared loss is shown, and `migrate` does it."""
     write(folder, {"0003_c.sql": "-- allows: drop table x\nDROP TABLE x;"})
     outcome = run("rehearse")
     assert outcome.code == 0
@@ -116,7 +116,7 @@ def test_rehearse_declared_loss_is_no_failure(run, folder, held):
 
 
 def test_rehearse_failure_shows_the_first_ones_the_place_and_the_rest(run, folder):
-    """What goes well, then file, line and statement of what does not, then what was not tried; exit code 5."""
+    """Migrations that apply come first, then the failure with its place, then those not tried; exit code 5."""
     write(folder, {"0002_b.sql": "\nINSERT INTO nowhere VALUES (1);"})
     outcome = run("rehearse")
     assert outcome.code == 5
@@ -137,7 +137,7 @@ def test_rehearse_round_trip_counts_and_names_the_irreversible(run, folder):
 
 
 def test_rehearse_round_trip_difference_exits_with_5(run, folder):
-    """What does not come back is shown below its migration."""
+    """Differences are shown below their migration."""
     write(folder, {"0002_b.rollback.sql": "ALTER TABLE b RENAME TO bb;"})
     outcome = run("rehearse", "--round-trip", "--to", "0002")
     assert outcome.code == 5
@@ -239,7 +239,8 @@ def test_rehearse_at_a_terminal_shows_what_runs_and_leaves_the_results(terminal,
 
 def test_rehearse_ctrl_c_removes_the_copy(terminal, folder, partly):
     """In the middle of a statement that never ends, Ctrl-C ends it, and no file is left."""
-    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000000) SELECT count(*) FROM n;"
+    numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000000)"
+    endless = f"{numbers} SELECT count(*) FROM n;"
     write(folder, {"0003_c.sql": endless})
     screen = terminal("rehearse", "--memory-limit", "0")
     screen.until("applying 0003_c")

@@ -23,7 +23,7 @@ def test_verify_prints_a_line_for_each_migration_and_a_total(run, path):
 
 
 def test_verify_failure_is_shown_and_exits_with_5(run, folder):
-    """What is wrong stands below its migration, once, with its differences; the total goes to standard error."""
+    """A problem stands below its migration, once, with its differences; the total goes to standard error."""
     write(folder, {"0002_b.rollback.sql": "ALTER TABLE b RENAME TO bb;"})
     outcome = run("verify")
     assert outcome.code == 5
@@ -78,7 +78,7 @@ def test_verify_quiet_prints_failures_only(run, folder):
 
 @pytest.mark.parametrize("value", ["postgresql://nobody@nowhere/none", "sqlite:///:memory:", "nonsense"])
 def test_verify_without_copy_does_not_care_for_the_database(run, monkeypatch, value):
-    """What DATABASE_URL says is no matter, as long as no database is asked for."""
+    """DATABASE_URL may say anything, as long as no database is asked for."""
     monkeypatch.setenv("DATABASE_URL", value)
     assert run("verify").code == 0
 

@@ -1,4 +1,4 @@
-"""Generated rows: that they satisfy the constraints of a schema, cover NULL and values, and that a riddle is reported."""
+"""Generated rows satisfy the constraints of a schema, and cover NULL and values; a riddle is reported."""
 
 from __future__ import annotations
 
@@ -50,13 +50,17 @@ def test_fill_own_schema_gives_every_table_its_rows(memory, enforced):
 SCHEMAS = {
     "composite foreign key": """
         CREATE TABLE p (a TEXT, b INT, PRIMARY KEY (a, b));
-        CREATE TABLE c (x TEXT, y INT, z INT NOT NULL, FOREIGN KEY (x, y) REFERENCES p, FOREIGN KEY (x, z) REFERENCES p (a, b))
+        CREATE TABLE c (x TEXT, y INT, z INT NOT NULL,
+            FOREIGN KEY (x, y) REFERENCES p, FOREIGN KEY (x, z) REFERENCES p (a, b))
     """,
     "foreign keys that share a column": """
         CREATE TABLE p (a INT, b INT, PRIMARY KEY (a, b));
-        CREATE TABLE c (x INT NOT NULL, y INT NOT NULL, z INT NOT NULL, FOREIGN KEY (x, y) REFERENCES p, FOREIGN KEY (x, z) REFERENCES p)
+        CREATE TABLE c (x INT NOT NULL, y INT NOT NULL, z INT NOT NULL,
+            FOREIGN KEY (x, y) REFERENCES p, FOREIGN KEY (x, z) REFERENCES p)
     """,
-    "self reference": "CREATE TABLE n (id INTEGER PRIMARY KEY, up INT REFERENCES n, own INT NOT NULL REFERENCES n (id))",
+    "self reference": """
+        CREATE TABLE n (id INTEGER PRIMARY KEY, up INT REFERENCES n, own INT NOT NULL REFERENCES n (id))
+    """,
     "circle of two": """
         CREATE TABLE a (id INTEGER PRIMARY KEY, b TEXT REFERENCES b (id));
         CREATE TABLE b (id TEXT PRIMARY KEY, a INT NOT NULL REFERENCES a)
@@ -66,7 +70,8 @@ SCHEMAS = {
         CREATE TABLE b (id TEXT PRIMARY KEY CHECK (length(id) = 26), a INT NOT NULL REFERENCES a)
     """,
     "children sort before their parents": """
-        CREATE TABLE a (b INT NOT NULL REFERENCES b); CREATE TABLE b (id INTEGER PRIMARY KEY, c INT NOT NULL REFERENCES c);
+        CREATE TABLE a (b INT NOT NULL REFERENCES b);
+        CREATE TABLE b (id INTEGER PRIMARY KEY, c INT NOT NULL REFERENCES c);
         CREATE TABLE c (id INTEGER PRIMARY KEY)
     """,
     "unique pair": "CREATE TABLE t (a INT, b TEXT, UNIQUE (a, b))",
@@ -80,7 +85,9 @@ SCHEMAS = {
     "json in an index": "CREATE TABLE t (d TEXT NOT NULL); CREATE INDEX i ON t (json_extract(d, '$.k'))",
     "length": "CREATE TABLE t (u TEXT NOT NULL CHECK (length(u) = 17), b BLOB NOT NULL CHECK (length(b) = 20))",
     "range": "CREATE TABLE t (y INT NOT NULL CHECK (y BETWEEN 1900 AND 1902), r REAL NOT NULL CHECK (r > 0 AND r < 1))",
-    "pattern": f"CREATE TABLE t (g TEXT NOT NULL CHECK (g GLOB '{GLOBBED}'), u TEXT NOT NULL CHECK (u LIKE 'http_://%'))",
+    "pattern": f"""
+        CREATE TABLE t (g TEXT NOT NULL CHECK (g GLOB '{GLOBBED}'), u TEXT NOT NULL CHECK (u LIKE 'http_://%'))
+    """,
     "hexadecimal": "CREATE TABLE t (h TEXT NOT NULL CHECK (length(h) = 64 AND h NOT GLOB '*[^0-9a-f]*'))",
     "dates": """
         CREATE TABLE t (d DATE NOT NULL CHECK (d IS date(d)), t DATETIME NOT NULL DEFAULT CURRENT_TIMESTAMP
@@ -94,8 +101,8 @@ SCHEMAS = {
     "without rowid": "CREATE TABLE t (k BLOB PRIMARY KEY, v) WITHOUT ROWID",
     "generated columns": "CREATE TABLE t (a INT NOT NULL, b INT AS (a + 1) STORED CHECK (b > 1000), c AS (a) VIRTUAL)",
     "odd names": """
-        CREATE TABLE [odd "na me] ("a b" INT NOT NULL CHECK ("a b" > 5), [select] TEXT NOT NULL CHECK ([select] = 'x'), "x""y" INT,
-            'Ä' NOT NULL, ä NOT NULL)
+        CREATE TABLE [odd "na me] ("a b" INT NOT NULL CHECK ("a b" > 5), [select] TEXT NOT NULL CHECK ([select] = 'x'),
+            "x""y" INT, 'Ä' NOT NULL, ä NOT NULL)
     """,
     "conflict clauses": "CREATE TABLE t (a INT NOT NULL CHECK (a IN (70, 80, 90)) UNIQUE ON CONFLICT REPLACE)",
     "autoincrement": "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, v)",
@@ -110,7 +117,7 @@ SCHEMAS = {
 
 @pytest.mark.parametrize("schema", list(SCHEMAS))
 def test_fill_gives_rows_that_satisfy_the_constraints(memory, schema):
-    """Whatever the constraints are, every table gets its rows, and SQLite finds no fault with them."""
+    """Every table gets its rows, whatever the constraints are, and SQLite finds no fault with them."""
     memory.execute(SCHEMAS[schema]).fetchall()
     filled = fill(memory)
     assert filled.unfilled == {}
@@ -131,7 +138,7 @@ def test_fill_with_foreign_keys_enforced_gives_the_same_rows(memory, schema):
 
 
 def test_fill_first_row_is_full_and_second_is_empty(memory):
-    """What may be NULL is set in the first row and NULL in the second, so that a loss of either shows."""
+    """A column that may be NULL is set in the first row and NULL in the second, so that a loss of either shows."""
     memory.execute("CREATE TABLE t (a INT NOT NULL, b TEXT, c BLOB, d REAL)").fetchall()
     fill(memory)
     first, second, _ = rows(memory, "t")
@@ -220,7 +227,7 @@ def test_fill_foreign_key_to_no_key_is_reported(memory, schema):
 
 
 def test_fill_failure_leaves_nothing_behind(memory):
-    """What is interrupted in the middle is undone."""
+    """An interruption in the middle undoes all."""
     memory.execute("CREATE TABLE a (x); CREATE TABLE b (x)").fetchall()
     counted = 0
 

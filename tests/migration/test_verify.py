@@ -60,7 +60,7 @@ def only(texts: tuple[str, ...]) -> str:
 
 
 def test_verify_own_migrations_are_clean():
-    """The project's own migrations come back exactly, on empty tables and on full ones, and say what their rollback drops."""
+    """The project's own migrations come back exactly, on empty and on full tables, and lose what they made."""
     found = verify()
     assert [(one.id, one.stage) for one in found] == [
         (migration.id, stage) for migration in migrate.load() for stage in ("empty", "generated rows")
@@ -93,7 +93,7 @@ def test_verify_rebuild_that_restores_everything_is_clean(second):
     ids=["index", "trigger", "strict", "default", "foreign key", "not null"],
 )
 def test_verify_rollback_that_forgets_part_of_the_schema_is_a_problem(second, whole, forgotten, message):
-    """What a rebuild in a rollback leaves out is named, on empty tables already."""
+    """The part that a rebuild in a rollback leaves out is named, on empty tables already."""
     assert whole in REBUILD
     found = second("ALTER TABLE t ADD COLUMN extra TEXT", REBUILD.replace(whole, forgotten))
     for one in found.values():
@@ -126,7 +126,7 @@ def test_verify_rollback_that_changes_rows_is_a_problem(second):
 
 
 def test_verify_second_apply_that_differs_from_the_first_is_a_problem(tmp_path):
-    """What only the first application does is found: here, a rollback that leaves its table, and IF NOT EXISTS hides it."""
+    """A rollback that leaves its table is found, though IF NOT EXISTS hides it."""
     folder = write(
         tmp_path / "folder",
         {
@@ -141,7 +141,7 @@ def test_verify_second_apply_that_differs_from_the_first_is_a_problem(tmp_path):
 
 
 def test_verify_rows_of_a_virtual_table_are_compared(tmp_path):
-    """What a full-text table shows must come back, however its shadow tables keep it."""
+    """The rows of a full-text table must come back, however its shadow tables keep them."""
     script = "CREATE VIRTUAL TABLE f USING fts5 (x);\nINSERT INTO f VALUES ('one'), ('two');"
     folder = {
         "0001_f.sql": script,
@@ -220,7 +220,7 @@ def test_verify_rollback_that_fails_is_a_problem(second):
 
 
 def test_verify_failing_apply_leaves_the_later_ones_untried(tmp_path):
-    """What comes after a script that does not run cannot be tried, and is said not to be."""
+    """Migrations after a script that does not run cannot be tried, and are said not to be."""
     found = verify(write(tmp_path / "folder", THREE | {"0002_b.sql": "CREATE TABL b;"}))
     assert [(one.id, one.stage, one.ok) for one in found] == [
         ("0001_a", "empty", True),
@@ -379,7 +379,7 @@ def test_verify_copy_finds_a_rollback_that_loses_what_was_written_since(tmp_path
 
 
 def test_verify_copy_never_writes_the_database(partly, tmp_path):
-    """The file has the same bytes, the same content and the same ledger afterwards, also with a log that is not merged."""
+    """The file has the same bytes, content and ledger afterwards, also with a log that is not merged."""
     query(partly, "INSERT INTO t VALUES (1, 'a', NULL, 'one')")
     before = hashlib.sha256(partly.read_bytes()).digest(), dump(partly)
     verify(tmp_path / "folder", database=f"sqlite:///{partly}")
@@ -387,7 +387,7 @@ def test_verify_copy_never_writes_the_database(partly, tmp_path):
 
 
 def test_verify_copy_that_is_large_goes_to_a_file_which_is_gone_afterwards(partly, tmp_path, monkeypatch):
-    """What is too large for memory is tried in files in a temporary folder, with the same result."""
+    """Copies that are too large for memory are files in a temporary folder, with the same result."""
     query(partly, "INSERT INTO t VALUES (1, 'a', NULL, 'one')")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
@@ -419,7 +419,7 @@ def test_verify_copy_stops_backwards_at_what_is_irreversible(partly, tmp_path):
 
 
 def test_verify_copy_of_a_database_that_is_not_there_or_has_changed_files_is_refused(partly, tmp_path):
-    """What is not there is not made, and a ledger that does not agree with the files is no ground to stand on."""
+    """A missing database is not made, and a ledger that does not agree with the files is refused."""
     with pytest.raises(MigrationError, match="does not exist"):
         verify(tmp_path / "folder", database=f"sqlite:///{tmp_path}/gone.db")
     assert not (tmp_path / "gone.db").exists()

@@ -47,7 +47,7 @@ def contents(connection: Connection, *, inside: bool = True) -> dict[str, Conten
     for table in tables(connection):
         if table.kind == "virtual" and not inside:
             # its module is not registered here, or what it shows is not there
-            with contextlib.suppress(apsw.SQLError, apsw.CorruptError):
+            with contextlib.suppress(apsw.SQLError):
                 found[table.name] = _content(connection, table.name)
         elif table.kind == "table" or (table.kind == "shadow" and inside):
             found[table.name] = _content(connection, table.name)

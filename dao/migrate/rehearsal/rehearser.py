@@ -173,7 +173,7 @@ def _on_copy(
         lock_seconds=longest_hold(applied, [one.lock_seconds for one in done]),
         migrations=tuple(rehearsed),
         not_reached=tuple(step.id for step in todo[len(rehearsed) :]),
-        round_trip=_round_trip(copy, files, migrations, done, states, tell) if with_round_trip else None,
+        round_trip=_round_trip(copy, files, migrations, done, states, tell, allow_broken) if with_round_trip else None,
     )
 
 
@@ -196,6 +196,7 @@ def _round_trip(
     rehearsed: Sequence[Rehearsed],
     states: Sequence[State],
     tell: Report,
+    allow_broken: Collection[str],
 ) -> RoundTrip:
     """Undo the migrations that were applied to the copy and apply them again, each in a run of its own with all checks.
 
@@ -209,7 +210,14 @@ def _round_trip(
     def goes(step: Step) -> State | None:
         copy.seed()
         try:
-            (result,) = run(copy, files, lambda _ledger: [step], allow_data_loss=step.direction == "apply", report=tell)
+            (result,) = run(
+                copy,
+                files,
+                lambda _ledger: [step],
+                allow_data_loss=step.direction == "apply",
+                allow_broken=allow_broken,
+                report=tell,
+            )
         except (MigrationFailed, CheckFailed) as error:
             error.committed = None  # it was a copy
             failures.append(TripFailure(step.id, step.direction, f"{_VERBS[step.direction]} fails: {error}"))
