@@ -170,8 +170,15 @@ def _decoded(key: str, text: str) -> Any:
     return stored.decoded(Configuration, (key,), "value", text)
 
 
-@functools.lru_cache(256)
 def _decoder(kind: Any) -> Callable[[str], Any]:
+    try:
+        return _kept_decoder(kind)
+    except TypeError:  # a type with metadata that cannot be hashed; or one that msgspec refuses, which does so again
+        return _kept_decoder.__wrapped__(kind)
+
+
+@functools.lru_cache(256)
+def _kept_decoder(kind: Any) -> Callable[[str], Any]:
     """Return the function that makes a value of this type of its JSON text."""
     if attrs.has(kind):
         return lambda text: _converter().structure(codec.decode_json(text), kind)

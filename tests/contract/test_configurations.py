@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Annotated
 
 import apsw
 import attrs
@@ -120,6 +121,14 @@ def test_set_value_of_a_type_reads_back_exactly(connection, value, kind, text):
     assert repr(found) == repr(value)  # Decimal("1.1") equals Decimal("1.10")
     if text is not None:
         assert stored_text(connection, "key") == text
+
+
+def test_get_takes_a_type_with_metadata_that_cannot_be_hashed(connection):
+    """Decoders are kept by type; a type that cannot be a key of that has one made for the call."""
+    configurations.set(connection, "agent.retries", 3)
+    assert configurations.get(connection, "agent.retries", Annotated[int, {"unit": "times"}]) == 3
+    with pytest.raises(dao.ConfigurationTypeError):
+        configurations.get(connection, "agent.retries", Annotated[str, {"unit": "times"}])
 
 
 @pytest.mark.parametrize(
