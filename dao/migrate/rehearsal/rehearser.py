@@ -29,7 +29,7 @@ from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Committed, Event, Report, Step
-from dao.migrate.verification.round_trip import Difference, Law, State, TripFailure, down_and_up
+from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
 
 __all__ = ["rehearse"]
 
@@ -225,7 +225,7 @@ def _round_trip(
         law.excuse(loss for loss in result.losses if loss.is_declared(step.migration.allows))
         return State.of(copy, stays=False)
 
-    def differs(step: Step, found: Difference) -> None:
+    def differs(step: Step, found: Differences) -> None:
         lines = (*found.schema, *(f"rows of {rows}" for rows in found.rows))
         if lines:
             failures.append(TripFailure(step.id, step.direction, _DIFFERS[step.direction], lines))

@@ -60,7 +60,7 @@ class Column:
 
 @attrs.frozen
 class Reference:
-    """A foreign key: `columns` of the child refer to `keys` of the parent."""
+    """A foreign key: `columns` of the child refer to `keys` of the parent, or without those to its primary key."""
 
     parent: str
     columns: tuple[str, ...]
@@ -101,20 +101,11 @@ def read(connection: Connection, seed: int) -> dict[str, Table]:
     texts: dict[str, list[str]] = {}
     for item in sorted(catalog.definitions(connection), key=lambda item: (item.type != "table", item.name)):
         texts.setdefault(item.table, []).append(item.sql or "")
-    tables = {
+    return {
         fold(table.name): _table(connection, table, "\n".join(texts[table.name]), seed)
         for table in catalog.tables(connection)
         if table.kind != "shadow" and table.name in texts
     }
-    for table in tables.values():
-        # a foreign key that names no column means the primary key
-        table.references = [
-            attrs.evolve(reference, keys=reference.keys or tables[reference.parent].key)
-            if reference.parent in tables
-            else reference
-            for reference in table.references
-        ]
-    return tables
 
 
 def _table(connection: Connection, table: catalog.Table, sql: str, seed: int) -> Table:

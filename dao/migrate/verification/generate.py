@@ -183,7 +183,7 @@ class _Filling:
         for column in changed:
             _set(table, table.columns[column], row, null=None, anything=anything)
         own_name = fold(table.name)
-        if any(one.parent == own_name and not {*one.keys}.isdisjoint(changed) for one in table.references):
+        if any(one.parent == own_name and {*(one.keys or table.key)} & {*changed} for one in table.references):
             self._refer(table, row, null=None)  # it may refer to itself
 
     def _refusal(self, table: Table, row: Row) -> Refusal | None:
@@ -239,21 +239,22 @@ class _Filling:
     def _key_of_parent(self, table: Table, reference: Reference, row: Row, *, null: bool | None) -> Sequence[Any]:
         """Return what a row has in the columns of a foreign key: the key of a parent, present or to come, or NULL."""
         parent = self.tables.get(reference.parent)
-        if parent is not None and not (parent.has(reference.keys) and len(reference.keys) == len(reference.columns)):
+        keys = reference.keys or (parent.key if parent else ())
+        if parent is not None and not (parent.has(keys) and len(keys) == len(reference.columns)):
             parent = None
-        keys = [] if parent is None else self._keys_of(parent, reference.keys)
+        present = [] if parent is None else self._present_keys(parent, keys)
         nullable = [column for column in reference.columns if table.columns[column].nullable]
-        if nullable and (not keys or _becomes_null(table, null=null)):
+        if nullable and (not present or _becomes_null(table, null=null)):
             return [None if column in nullable else row.values[column] for column in reference.columns]
-        if keys:
-            return table.generator.choice(keys)
+        if present:
+            return table.generator.choice(present)
         if parent is table:
-            return [row.values[key] for key in reference.keys]
+            return [row.values[key] for key in keys]
         if parent is not None and parent.name in table.circle:
-            return _promise(parent, reference.keys, row)
+            return _promise(parent, keys, row)
         raise _UnfilledError(f"a row has to refer to one of {reference.parent}, which has none to refer to")
 
-    def _keys_of(self, parent: Table, keys: Sequence[str]) -> list[Any]:
+    def _present_keys(self, parent: Table, keys: Sequence[str]) -> list[Any]:
         names = ", ".join(map(quoted, keys))
         there = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
         return self.connection.execute(

@@ -15,7 +15,7 @@ from dao.migrate.schema.reader import read
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Direction, Loss, Step
 
-__all__ = ["Difference", "Law", "State", "TripFailure", "down_and_up"]
+__all__ = ["Differences", "Law", "State", "TripFailure", "down_and_up"]
 
 _HEADER = ("user_version", "application_id")
 
@@ -45,7 +45,7 @@ class State:
 
 
 @attrs.frozen
-class Difference:
+class Differences:
     """How a database differs from what it should be: in its schema, line by line, in rows, and in its header.
 
     `header` has for a pragma the number that is expected, and the one that is there.
@@ -86,7 +86,7 @@ class Law:
         """Note tables whose rows need not come back."""
         self._excused |= {(fold(table), "") for table in tables}
 
-    def difference(self, expected: State, actual: State) -> Difference:
+    def differences(self, expected: State, actual: State) -> Differences:
         """Return how a database differs from what it should be, without what was told before or is excused."""
         lines = [str(found) for found in differences(expected.schema, actual.schema)]
         lines = [line for line in lines if line not in self._told]
@@ -94,7 +94,7 @@ class Law:
         self._told.update(lines, (found.table for found in rows))
         pairs = {name: (value, actual.header[name]) for name, value in expected.header.items()}
         header = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
-        return Difference(tuple(lines), tuple(rows), header)
+        return Differences(tuple(lines), tuple(rows), header)
 
     def _in_rows(self, table: str, expected: State, actual: State) -> RowDifference | None:
         was, now = expected.tables[table], actual.tables.get(table)
@@ -111,7 +111,7 @@ def down_and_up(
     states: Sequence[State | None],
     law: Law,
     run: Callable[[Step], State | None],
-    differs: Callable[[Step, Difference], object],
+    differs: Callable[[Step, Differences], object],
 ) -> tuple[list[Migration], list[Migration]]:
     """Roll back migrations, the latest first, and apply them again; return those undone and those applied again.
 
@@ -126,7 +126,7 @@ def down_and_up(
         state = run(step)
         law.excuse_rows(step.migration.allows.rows)
         if state is not None and expected is not None:
-            differs(step, law.difference(expected, state))
+            differs(step, law.differences(expected, state))
         return state is not None
 
     for migration, before in zip(reversed(applied), reversed(states[:-1]), strict=True):

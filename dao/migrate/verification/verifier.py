@@ -23,7 +23,7 @@ from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 from dao.migrate.verification.generate import fill
-from dao.migrate.verification.round_trip import Difference, Law, State, TripFailure, down_and_up
+from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
 
 __all__ = ["Stage", "Verification", "verify"]
 
@@ -266,7 +266,7 @@ class _Trial:
     def _fails(self, step: Step, message: str, *differences: str) -> None:
         self.problems.append(TripFailure(step.id, step.direction, message, differences))
 
-    def _differs(self, step: Step, found: Difference) -> None:
+    def _differs(self, step: Step, found: Differences) -> None:
         when = "after the rollback" if step.direction == "rollback" else "after the second apply"
         when = "after rollback and apply" if self._backwards else when
         if found.schema:
