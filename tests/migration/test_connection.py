@@ -15,6 +15,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import CheckFailed, DatabaseBusy, MigrationError, MigrationFailed
+from dao.migrate.ledger.writer import Writer
 from tests.folders import ALONE, IDS, dump, ids, with_fourth
 
 # ---------------------------------------------------------------- the caller's
@@ -174,6 +175,15 @@ def test_apply_other_connections_see_the_old_schema_or_the_new(theirs, path, thr
     assert before == [[("theirs",)]] * 6
     assert {("a",), ("b",), ("c",), ("theirs",), ("_yoyo_migration",)} < set(committed)
     reader.close()
+
+
+def test_writer_finds_the_ledger_that_another_made_since_the_schema_was_read(theirs, url, three):
+    """SQLite keeps a schema in memory until a statement runs: of runs at once on a new file all but the first failed."""
+    assert not theirs.table_exists("main", "_yoyo_migration")
+    migrate.apply(url, three)
+    theirs.execute("BEGIN IMMEDIATE")
+    assert Writer(theirs).before.ids == IDS
+    theirs.execute("ROLLBACK")
 
 
 def test_apply_reader_in_a_transaction_keeps_the_old_schema(url, three):

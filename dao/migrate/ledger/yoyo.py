@@ -152,11 +152,11 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
 
     def init_database(self) -> None:
         """Create the lock table, which the stock command expects. DDL is known to be transactional: no try-out."""
-        if not self.has_table(self.lock_table):
+        if self.lock_table not in self.list_tables():
             self.create_lock_table()
 
     def has_table(self, name: str) -> bool:
-        """Return whether there is such a table. Looks into the schema in memory, without SQL."""
+        """Return whether there is such a table, as the last statement found the schema. Runs none itself."""
         return bool(self.connection.apsw.table_exists("main", name))
 
     def ensure_ledger(self) -> None:
@@ -165,6 +165,10 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         Raises:
             MigrationError: They are of a version that is not known.
         """
+        # a statement, be there the table or not, notices what others have made since the schema was read
+        version = None
+        with contextlib.suppress(apsw.SQLError):
+            version = self.connection.apsw.execute(f"SELECT max(version) FROM {self.version_table_quoted}").get
         if not self.has_table(self.migration_table):
             # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it,
             # and leave a savepoint open, because of which SQLite would keep a copy of every page that the run changes
@@ -174,7 +178,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             internalmigrations.mark_schema_version(self, _NEWEST)
         elif not self.has_table(self.version_table):
             internalmigrations.upgrade(self)
-        elif (_NEWEST,) not in self.execute(f"SELECT max(version) FROM {self.version_table_quoted}").fetchall():
+        elif version != _NEWEST:
             raise MigrationError(
                 f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer "
                 "yoyo wrote it, or somebody has changed it. Undo that, or install that yoyo"
