@@ -7,7 +7,8 @@ import time
 import attrs
 import click
 
-from dao import Health, migrate, settings
+import dao
+from dao import migrate, settings
 from dao.cli.options import MISMATCH, PENDING, command, creating_nothing, only_one_of, options, timeout_option
 from dao.cli.output import Output
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
@@ -215,7 +216,7 @@ def wait(config: settings.Settings, output: Output, timeout: float) -> int:
     return code
 
 
-def _health(config: settings.Settings, timeout: float) -> tuple[Health, int]:
+def _health(config: settings.Settings, timeout: float) -> tuple[dao.Health, int]:
     """Return the health of the database with its schema, and the exit code."""
     # a probe creates nothing, and sets nothing
     url = attrs.evolve(creating_nothing(config).url, journal_mode="keep")

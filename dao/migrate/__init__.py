@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dao.migrate.copies.snapshot import snapshots as snapshots
     from dao.migrate.copies.snapshot import take_snapshot as take_snapshot
     from dao.migrate.ledger.adopt import adopt as adopt
-    from dao.migrate.ledger.drift import diff as diff
+    from dao.migrate.ledger.expected import diff as diff
     from dao.migrate.ledger.history import Deed as Deed
     from dao.migrate.ledger.history import history as history
     from dao.migrate.ledger.marks import Unfinished as Unfinished
@@ -82,7 +82,7 @@ else:
             "copies.restore": "Restored restore",
             "copies.snapshot": "snapshots take_snapshot",
             "ledger.adopt": "adopt",
-            "ledger.drift": "diff",
+            "ledger.expected": "diff",
             "ledger.history": "Deed history",
             "ledger.marks": "Unfinished accept mark resolve unfinished unmark",
             "ledger.plan": "Comparison",

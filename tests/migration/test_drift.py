@@ -11,7 +11,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
-from dao.migrate.ledger.drift import diff
+from dao.migrate.ledger.expected import diff
 from dao.migrate.schema import catalog
 from tests.folders import ALONE, IDS, THREE, ids, query, with_fourth, write
 
@@ -54,7 +54,7 @@ def no_replay(monkeypatch):
     def fail(*_arguments):
         raise AssertionError("the migrations were replayed")
 
-    monkeypatch.setattr("dao.migrate.ledger.drift.replayed", fail)
+    monkeypatch.setattr("dao.migrate.ledger.expected.replayed", fail)
 
 
 # ---------------------------------------------------------------- noticed

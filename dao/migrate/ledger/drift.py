@@ -1,4 +1,8 @@
-"""Drift: whether the schema is what the applied migrations make."""
+"""Drift: whether the schema still is what the applied migrations make.
+
+That is asked whenever a program starts, so each change leaves a note of it. Only where the note does not answer are the
+migrations replayed, as `expected` does.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,15 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from dao.engine import Connection, DriverError
-from dao.errors import MigrationError, visible
-from dao.migrate.database import Target, existing, opened
+from dao.errors import MigrationError
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.schema import catalog, model, replay
+from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold
-from dao.migrate.schema.model import Schema
-from dao.migrate.schema.reader import read
-from dao.migrate.schema.replay import Made, replayed
-from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Difference, Drifted, Step
+from dao.migrate.values import Difference, Drifted
 
-__all__ = ["applied", "diff", "differences", "expected", "is_clean", "made_by", "own_drops", "record"]
+__all__ = ["differences", "is_clean", "record"]
 
 _READ = f"""
 SELECT _dao_schema.migrations, _dao_schema.live, _dao_schema.expected,
@@ -38,59 +37,6 @@ _OBJECTS = frozenset({"table", "virtual table", "view"})
 # Stands before the hash of a schema that is what its migrations make: nothing else is there, or tables of others are.
 # Another schema has no hash, but a list in JSON of the tables and views that migrations left behind.
 _ALONE, _BESIDE = "=", "+"
-
-
-def diff(target: Target, migrations: Source = None) -> list[Difference]:
-    """Return how the schema of a database differs from the one that its applied migrations make. Reads only.
-
-    Raises:
-        MigrationFileError: A file is not what it should be.
-        MigrationError: The database does not exist, or its migrations cannot be replayed.
-    """
-    files = loaded(migrations)
-    with opened(existing(target, "compare"), read_only=True) as connection:
-        # both as of one moment, while others go on
-        begun = not connection.in_transaction
-        if begun:
-            connection.execute("BEGIN")
-        try:
-            state, actual = ledger.read(connection), read(connection)
-        finally:
-            if begun:
-                connection.execute("ROLLBACK")
-    return model.differences(expected(files, state), actual)
-
-
-def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, str]]:
-    """Return the scripts that the ledger says were applied, in that order: its texts, or the files' where it has none.
-
-    Raises:
-        MigrationError: The stock yoyo applied one whose file has gone, so nobody has its text.
-    """
-    files = {migration.id: migration.up.text for migration in migrations}
-    scripts = []
-    for entry in state.entries:
-        text = files.get(entry.id) if entry.text is None else entry.text
-        if text is None:
-            raise MigrationError(
-                f"{visible(entry.id, line=True)}: the ledger of {state.database} has no text of it, since yoyo "
-                "applied it, and its file has gone: put the file back"
-            )
-        scripts.append((entry.id, text))
-    return scripts
-
-
-def expected(migrations: Sequence[Migration], state: Ledger) -> Schema:
-    """Return the schema that the applied migrations make: those of the ledger, replayed in memory.
-
-    Raises:
-        MigrationError: One cannot be replayed, or nobody has its text.
-    """
-    with replayed(applied(migrations, state)) as connection:
-        return read(connection)
-
-
-# ---------------------------------------------------------------- the note of the last change
 
 
 @attrs.frozen
@@ -142,8 +88,10 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
         return []
     if noted and noted.is_of(state) and (noted.expected is None or noted.expected[1:] == noted.now(connection)):
         return []
+    from dao.migrate.ledger import expected  # noqa: PLC0415 - 30 ms, and a schema hardly ever differs
+
     try:
-        found = model.differences(expected(migrations, state), read(connection))
+        found = expected.compare(connection, migrations, state)
     except MigrationError:
         return []
     return _told(found, noted.left if noted else frozenset())
@@ -178,13 +126,15 @@ def record(
     found = Drifted()
     note: str | None = _ALONE + live
     if not clean:
+        from dao.migrate.ledger import expected  # noqa: PLC0415 - as above
+
         try:
-            there = model.differences(expected(migrations, state), read(connection))
+            there = expected.compare(connection, migrations, state)
             beside = frozenset(_name(one) for one in there if _is_beside(one))
             noted = _noted(connection)
             left = beside & noted.left if noted else frozenset[str]()
             if beside and not set(before.entries) <= set(state.entries):
-                left |= beside & _made(migrations, before)
+                left |= beside & expected.names(migrations, before)
             if schema_before is not None:
                 left |= beside - {fold(item.name) for item in schema_before}
             found = Drifted(tuple(_told(there, left)))
@@ -208,43 +158,7 @@ def _name(difference: Difference) -> str:
     return fold(difference.name)  # tables and views share their names
 
 
-def _made(migrations: Sequence[Migration], state: Ledger) -> frozenset[str]:
-    """Return the names of the tables and views that applied migrations make; none if that cannot be told."""
-    try:
-        return frozenset(name for type, name in expected(migrations, state).objects if type in _OBJECTS)
-    except MigrationError:
-        return frozenset()
-
-
 def _hash(state: Ledger) -> str:
     """Return a hash of what is applied. The stock yoyo may move that on; then the note says nothing."""
     lines = "\n".join(f"{entry.id} {entry.checksum}" for entry in state.entries)
     return hashlib.sha256(lines.encode()).hexdigest()
-
-
-# ---------------------------------------------------------------- of one migration
-
-
-def made_by(step: Step, migrations: Sequence[Migration], state: Ledger) -> Made:
-    """Return the tables and columns that the migration of a step made; nothing if that cannot be told."""
-    try:
-        scripts = applied(migrations, state)
-        place = state.ids.index(step.id)
-        return replay.made_by(scripts[:place], *scripts[place])
-    except MigrationError:
-        return Made(frozenset(), frozenset())
-
-
-def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
-    """Return what the rollback of a step takes away of what its own migration made, as `tasks.priority`; sorted."""
-    made = made_by(step, migrations, state)
-    try:
-        scripts = applied(migrations, state)[: state.ids.index(step.id) + 1]
-        with replayed([*scripts, (step.id, step.script.text)]) as after:
-            left = catalog.column_names(after)
-    except MigrationError:
-        return ()
-    # a table is listed with the column ""
-    gone = [f"table {table}" for table in made.tables if (table, "") not in left]
-    gone += [f"column {table}.{column}" for table, column in made.columns - left if table not in made.tables]
-    return tuple(sorted(gone))

@@ -11,6 +11,7 @@ from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError, MigrationFi
 from dao.migrate.database import Target, exclusive, existing, opened
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.plan import compare, find_id, refuse
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.model import differences
@@ -156,7 +157,7 @@ def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished
             return None
 
     others = attrs.evolve(state, entries=tuple(entry for entry in state.entries if entry.id != id))
-    scripts = drift.applied(files, others)
+    scripts = applied(files, others)
     own = [(entry.id, entry.text or "") for entry in state.entries if entry.id == id]
     own = own or [(file.id, file.up.text) for file in files if file.id == id]
     return Unfinished(

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from dao.engine import Connection
 from dao.errors import MigrationError, visible
-from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.catalog import definitions, fold, is_internal, quoted
 from dao.migrate.schema.replay import replayed
@@ -22,7 +22,7 @@ def foreign_objects(connection: Connection, migrations: Sequence[Migration], led
     if not present:
         return []
     try:
-        with replayed(drift.applied(migrations, ledger)) as memory:
+        with replayed(applied(migrations, ledger)) as memory:
             ours = _tables_and_views(memory)
     except MigrationError as error:
         raise MigrationError(

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Iterable, Sequence
 
 from dao.errors import CheckFailed
-from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.expected import made_by
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
@@ -21,7 +21,7 @@ def undeclared(
     """Return what a step has lost and may not: neither its script nor the run allows it, nor did a rollback's own migration make it."""
     losses = [loss for loss in losses if not loss.is_declared(step.script.allows | allowed)]
     if losses and step.direction == "rollback":
-        made = drift.made_by(step, migrations, ledger)
+        made = made_by(step, migrations, ledger)
         losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
     return losses
 

@@ -205,7 +205,7 @@ def plan(
     state = ledger_of(target)
     if direction == "apply":
         return to_apply(files, state, **limits)
-    from dao.migrate.ledger.drift import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
+    from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
 
     return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in to_roll_back(files, state, **limits)]
 

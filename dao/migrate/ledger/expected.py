@@ -1,0 +1,114 @@
+"""The schema that the applied migrations make, found by replaying them, and how another one differs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dao.engine import Connection
+from dao.errors import MigrationError, visible
+from dao.migrate.database import Target, existing, opened
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.schema import catalog, model, replay
+from dao.migrate.schema.model import Schema
+from dao.migrate.schema.reader import read
+from dao.migrate.schema.replay import Made, replayed
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Difference, Step
+
+__all__ = ["applied", "compare", "diff", "expected", "made_by", "names", "own_drops"]
+
+
+def diff(target: Target, migrations: Source = None) -> list[Difference]:
+    """Return how the schema of a database differs from the one that its applied migrations make. Reads only.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        MigrationError: The database does not exist, or its migrations cannot be replayed.
+    """
+    files = loaded(migrations)
+    with opened(existing(target, "compare"), read_only=True) as connection:
+        # both as of one moment, while others go on
+        begun = not connection.in_transaction
+        if begun:
+            connection.execute("BEGIN")
+        try:
+            state, actual = ledger.read(connection), read(connection)
+        finally:
+            if begun:
+                connection.execute("ROLLBACK")
+    return model.differences(expected(files, state), actual)
+
+
+def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, str]]:
+    """Return the scripts that the ledger says were applied, in that order: its texts, or the files' where it has none.
+
+    Raises:
+        MigrationError: The stock yoyo applied one whose file has gone, so nobody has its text.
+    """
+    files = {migration.id: migration.up.text for migration in migrations}
+    scripts = []
+    for entry in state.entries:
+        text = files.get(entry.id) if entry.text is None else entry.text
+        if text is None:
+            raise MigrationError(
+                f"{visible(entry.id, line=True)}: the ledger of {state.database} has no text of it, since yoyo "
+                "applied it, and its file has gone: put the file back"
+            )
+        scripts.append((entry.id, text))
+    return scripts
+
+
+def expected(migrations: Sequence[Migration], state: Ledger) -> Schema:
+    """Return the schema that the applied migrations make: those of the ledger, replayed in memory.
+
+    Raises:
+        MigrationError: One cannot be replayed, or nobody has its text.
+    """
+    with replayed(applied(migrations, state)) as connection:
+        return read(connection)
+
+
+def compare(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
+    """Return how the live schema differs from the one that the applied migrations make, objects of others included.
+
+    Raises:
+        MigrationError: As `expected`.
+    """
+    return model.differences(expected(migrations, state), read(connection))
+
+
+def names(migrations: Sequence[Migration], state: Ledger) -> frozenset[str]:
+    """Return the names of the tables, views and indexes that applied migrations make, by `fold`; none if unknown."""
+    try:
+        return frozenset(
+            name for type, name in expected(migrations, state).objects if "table" in type or type == "view"
+        )
+    except MigrationError:
+        return frozenset()
+
+
+def made_by(step: Step, migrations: Sequence[Migration], state: Ledger) -> Made:
+    """Return the tables and columns that the migration of a step made; nothing if that cannot be told."""
+    try:
+        scripts = applied(migrations, state)
+        place = state.ids.index(step.id)
+        return replay.made_by(scripts[:place], *scripts[place])
+    except MigrationError:
+        return Made(frozenset(), frozenset())
+
+
+def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
+    """Return what the rollback of a step takes away of what its own migration made, as `tasks.priority`; sorted."""
+    made = made_by(step, migrations, state)
+    try:
+        scripts = applied(migrations, state)[: state.ids.index(step.id) + 1]
+        with replayed([*scripts, (step.id, step.script.text)]) as after:
+            left = catalog.column_names(after)
+    except MigrationError:
+        return ()
+    # a table is listed with the column ""
+    gone = [f"table {table}" for table in made.tables if (table, "") not in left]
+    gone += [f"column {table}.{column}" for table, column in made.columns - left if table not in made.tables]
+    return tuple(sorted(gone))
