@@ -1,1 +1,1 @@
-"""What a database is: its catalog, its model, how two differ, and what migrations make of an empty one."""
+"""A database's schema: its catalog, its model, how two differ, and the schema that migrations make."""

@@ -1,7 +1,7 @@
-"""The system catalog: all that is read from `sqlite_schema` and from table-valued pragmas, and how names are compared and quoted.
+"""The system catalog: all SQL over `sqlite_schema` and table-valued pragmas, and how names are compared and quoted.
 
-Nobody else in `dao.migrate` has SQL over those. All functions read the main database, unless they say otherwise; a temporary
-object of the same name is another one.
+No other module of `dao.migrate` has such SQL. All functions read the main database, unless they say otherwise; a
+temporary object of the same name is another one.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def is_internal(name: str) -> bool:
 
 
 def typed(columns: Iterable[str]) -> str:
-    """Return SQL for the columns of a row, each as its type and its value. Text comes as its bytes, since it need not be UTF-8."""
+    """Return SQL that selects columns, each as its type and value; text as its bytes, since it need not be UTF-8."""
     return ", ".join(
         f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
         for name in map(quoted, columns)
@@ -117,8 +117,8 @@ def typed(columns: Iterable[str]) -> str:
 class Definition:
     """A table, index, view or trigger, with its SQL; that is None for an index that a constraint has made.
 
-    `page` is where it begins in the file, 0 if it has no rows of its own, and `number` its place in the catalog. A table that
-    is renamed keeps both; neither counts when two definitions are compared.
+    `page` is its root page in the file, 0 if it has no rows of its own, and `number` its place in the catalog. A table
+    that is renamed keeps both; neither counts when two definitions are compared.
     """
 
     type: str
@@ -161,7 +161,7 @@ def definitions(connection: Connection, database: str = "main", *, internal: boo
 def fingerprint(schema: Iterable[Definition]) -> str:
     """Return a hash of the schema's text, without the ledger.
 
-    Equal ones mean equal schemas. Different ones may be the same schema, written differently: `model.differences` tells.
+    Equal hashes mean equal schemas. Different ones may be of one schema written in two ways: `model.differences` tells.
     """
     found = sorted((item.type, item.name, item.table, str(item.sql)) for item in schema if not item.is_internal)
     # no text in a schema holds a NUL, at which SQLite stops reading
@@ -202,7 +202,8 @@ def tables(connection: Connection) -> list[Table]:
 class Column:
     """A column of a table; `key` is its place in the PRIMARY KEY, from 1 on, or 0.
 
-    `hidden` is 0, 1 for a column of a virtual table that `*` leaves out, and 2 or 3 for a generated one, virtual or stored.
+    `hidden` is 0, 1 for a column of a virtual table that `*` leaves out, 2 for a virtual generated column, 3 for a
+    stored one.
     """
 
     name: str
@@ -246,7 +247,7 @@ def column_names(connection: Connection) -> set[tuple[str, str]]:
 
 @attrs.frozen
 class ForeignKey:
-    """A foreign key: its columns, and the parent with the columns that it names; none stand for the parent's primary key."""
+    """A foreign key: its columns, its parent, and the parent's columns; none if it means the parent's primary key."""
 
     id: int
     columns: tuple[str, ...]
@@ -306,7 +307,7 @@ def row_count(connection: Connection, table: str) -> int:
 
 
 def row_counts(connection: Connection) -> dict[str, int]:
-    """Return how many rows each table has, without the ledger's; what virtual tables hold counts in their shadow tables."""
+    """Return how many rows each table has, without the ledger's. Virtual tables are counted by their shadow tables."""
     return {table.name: row_count(connection, table.name) for table in tables(connection) if table.stores_rows}
 
 
@@ -330,7 +331,10 @@ def settings(connection: Connection, names: Sequence[str]) -> dict[str, Any]:
 
 
 def drop_sequence(connection: Connection) -> None:
-    """Drop what AUTOINCREMENT leaves in the temporary database, and would hide the file's own. SQLite lets nobody drop it by name."""
+    """Drop the temporary `sqlite_sequence`, which AUTOINCREMENT leaves and which would hide the file's own.
+
+    SQLite does not let it be dropped by its name.
+    """
     defensive = connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, -1)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
     connection.config(apsw.SQLITE_DBCONFIG_WRITABLE_SCHEMA, 1)

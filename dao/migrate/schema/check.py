@@ -1,7 +1,7 @@
 """Whether a run may commit: everything that worked before works, foreign keys, rows and all that is in the schema.
 
-Only what has changed, or names what has, is asked for. What of it was broken before is found only if something is broken now,
-in a database in memory that is made from the schema's text of then.
+Only objects that have changed, or name one that has, are looked at. If something is broken now, the schema of before is
+made from its text in memory, to find whether it was broken then.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is
 __all__ = ["Before", "Violation", "check", "integrity_problems"]
 
 _SHOWN = 10
-# What integrity_check says of rows, not of the file (sqlite.org/pragma.html).
+# integrity_check says these of rows, not of the file (sqlite.org/pragma.html).
 _IN_ROWS = re.compile(r"CHECK constraint failed in |(?:non-)?[A-Z]+ value in ")
 _CURE = (
-    "Mend, or drop, in the migration what refers to what is gone. A table is rebuilt by making the new one under another name, "
-    "copying, dropping the old one and renaming the new one: to rename the old one takes along what refers to it "
+    "Mend, or drop, in the migration what refers to what is gone. A table is rebuilt by making the new one under "
+    "another name, copying, dropping the old one and renaming the new one: to rename the old one takes along what refers to it "
     "(sqlite.org/lang_altertable.html). If it is meant, or a migration of a later run mends it:"
 )
 
@@ -51,7 +51,7 @@ class Violation:
 
 @attrs.frozen
 class Before:
-    """What a transaction finds: the foreign keys that are broken, what is wrong in rows, and the schema."""
+    """The state that a transaction finds: the broken foreign keys, what is wrong in rows, and the schema."""
 
     violations: Counter[Violation]
     unusable: Collection[Unusable]
@@ -67,14 +67,14 @@ class Before:
 def check(
     connection: Connection, before: Before, notice: Callable[[str], object], allowed: Collection[str] = ()
 ) -> Definitions:
-    """Check the database inside the run's transaction against what it was before, and return its schema. Changes nothing.
+    """Check the database inside the run's transaction against what it was before; return its schema. Changes nothing.
 
-    `notice` is told what cannot be judged, because a function, collation or module is not registered here. Of what is `allowed`,
-    by the names of views, triggers and tables, nothing has to work.
+    `notice` is told of objects that cannot be judged, because a function, collation or module is not registered here.
+    The views, triggers and tables whose names are `allowed` do not have to work.
 
     Raises:
-        CheckFailed: A foreign key or something in the schema is broken that was not, or is new, or `PRAGMA integrity_check` finds
-            what it did not; `.violations` has all.
+        CheckFailed: A foreign key or an object of the schema is broken that was not or is new, or `PRAGMA
+            integrity_check` finds a new problem; `.violations` has all.
     """
     now = frozenset(definitions(connection))
     renamed = _renaming(before.schema, now)
@@ -122,7 +122,7 @@ def check(
 
 
 def _keys(connection: Connection) -> tuple[Counter[Violation], list[Unusable]]:
-    """Return the broken foreign keys, by their values, which stay the same when a table is rebuilt; and those that are no keys."""
+    """Return the broken foreign keys, by values that a rebuild keeps, and those without a unique parent."""
     rows, unusable = check_keys(connection)
     found: Counter[Violation] = Counter()
     columns = {
@@ -176,8 +176,8 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     damage = [problem for problem in problems if not _IN_ROWS.match(problem)]
     if damage:
         raise DatabaseCorrupt(
-            f"{database_file.called(connection)} is damaged, before any migration: restore a snapshot (`dao restore`; what was "
-            "written since is lost) or a backup",
+            f"{database_file.called(connection)} is damaged, before any migration: restore a snapshot "
+            "(`dao restore`; what was written since is lost) or a backup",
             details=_first(damage),
         )
     return frozenset(problems)

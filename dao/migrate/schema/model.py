@@ -1,7 +1,4 @@
-"""What a database is made of, and in what two differ: object by object, a table column by column and by its constraints.
-
-Read by `inspection`.
-"""
+"""The structure of a schema, which `reader` reads, and how two differ: by object, column and constraint."""
 
 from __future__ import annotations
 
@@ -22,8 +19,8 @@ _ORDER = ("table", "virtual table", "view", "index", "trigger")
 class Item:
     """Something of an object that can differ: a column, a constraint, an option, or the definition as a whole.
 
-    Two are the same thing, though it may have changed, if they have the same `key`; they are equal if `name` and `content`
-    are. `label` and `shown` are for people.
+    Two are the same thing, though it may have changed, if they have the same `key`; they are equal if `name` and
+    `content` are. `label` and `shown` are for people.
     """
 
     family: str

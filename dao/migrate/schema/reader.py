@@ -36,7 +36,7 @@ _in_use: weakref.WeakValueDictionary[Hashable, Object] = weakref.WeakValueDictio
 
 
 def read(connection: Connection) -> Schema:
-    """Return the structure of the main database, without the ledger, SQLite's own tables and shadow tables. Reads only."""
+    """Return the structure of the main database, without the ledger, SQLite's own tables and shadow tables."""
     return Schema({(one.type, fold(one.name)): one for one in _Reader(connection).objects()})
 
 

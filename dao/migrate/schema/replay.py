@@ -23,7 +23,7 @@ _PATIENCE = 2.0
 
 @attrs.frozen
 class Made:
-    """What a script made: tables, and columns as (table, column), that were not there before it; by `fold`."""
+    """The tables, and the columns as (table, column), that a script made; names by `fold`."""
 
     tables: frozenset[str]
     columns: frozenset[tuple[str, str]]
@@ -36,10 +36,10 @@ class Made:
 
 @contextlib.contextmanager
 def replayed(scripts: Iterable[tuple[str, str]], *, patience: float = _PATIENCE) -> Iterator[Connection]:
-    """Open an empty database in memory, run scripts in it as in a run, each an id and a text, and close it after the block.
+    """Open an empty database in memory, run scripts (ids and texts) in it as in a run, and close it after the block.
 
-    Foreign keys are off. All scripts together have `patience` seconds: it happens under the write lock, too, and one may
-    count to a billion.
+    Foreign keys are off. All scripts together have `patience` seconds: a script may count to a billion, and others wait
+    for the write lock meanwhile.
 
     Raises:
         MigrationError: A script fails in an empty database, or takes too long.
@@ -63,7 +63,8 @@ def _replay(connection: Connection, id: str, text: str) -> None:
         if isinstance(error.__cause__ or error, apsw.InterruptError):
             why = "it takes too long"
         raise MigrationError(
-            f"{id}: replaying this migration in an empty database fails ({why}), so what the migrations make cannot be told"
+            f"{id}: replaying this migration in an empty database fails ({why}), so what the migrations make cannot be "
+            "told"
         ) from error
 
 

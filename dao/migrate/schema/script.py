@@ -22,7 +22,7 @@ __all__ = ["Running", "Watcher", "run_script"]
 
 _OK, _REFUSED, _PASSED_OVER = apsw.SQLITE_OK, apsw.SQLITE_DENY, apsw.SQLITE_IGNORE
 _LONGEST_QUOTE = 400
-#: What may change a table, and whether the authorizer names that first or second.
+#: The actions that may change a table, and whether the authorizer names that first or second.
 _ON_TABLE = {
     apsw.SQLITE_INSERT: ("INSERT", 0),
     apsw.SQLITE_UPDATE: ("UPDATE", 0),
@@ -44,13 +44,14 @@ _REFUSED_FUNCTIONS = {
     "load_extension": "load it on a connection of your own, and give that to migrate.apply",
     "total_changes": "it counts what was done before this script, too",
 }
-#: What a script sets in the file itself, and why it may not have taken effect.
+#: The pragmas that change the file itself, and why one may not have taken effect.
 _LASTING = {
-    "page_size": "VACUUM changes it, outside of a transaction (`-- transactional: false`), and not in WAL mode: set `PRAGMA "
-    "journal_mode = delete` before, and wal after",
+    "page_size": "VACUUM changes it, outside of a transaction (`-- transactional: false`), and not in WAL mode: set "
+    "`PRAGMA journal_mode = delete` before, and wal after",
     "auto_vacuum": "VACUUM changes it, outside of a transaction (`-- transactional: false`)",
     "encoding": "a database that exists keeps its encoding",
-    "journal_mode": "it changes outside of a transaction (`-- transactional: false`), while nobody else has the database open",
+    "journal_mode": "it changes outside of a transaction (`-- transactional: false`), while nobody else has the "
+    "database open",
 }
 _AUTO_VACUUM = {"none": "0", "full": "1", "incremental": "2"}
 _HINTS = {
@@ -103,7 +104,7 @@ class Running:
         self._notice = notice
         self._watcher = watcher or Watcher()
         self._refusal: str | None = None
-        #: What it has set in the file.
+        #: The settings of the file that it has changed.
         self._settings: dict[str, str] = {}
         is_about_it = "journal_mode" in script.text.lower()
         self._journal_mode = str(connection.pragma("journal_mode")) if is_about_it else ""
@@ -241,7 +242,7 @@ class Running:
                 )
 
     def _failure(self, error: apsw.Error) -> Error:
-        """Return an error as what it is, and set `begin` and `end` to where in the text the statement stands that met it."""
+        """Return the error to raise, and set `begin` and `end` to the statement that failed."""
         text, refusal = self.script.text, self._refusal  # to look for the culprit may meet another
         if refusal is not None or self._failed_to_compile(error):
             # it is the one after the last that began
@@ -292,9 +293,9 @@ def run_script(
 ) -> int:
     """Run a script, of the migration with this id, and return how many statements it had. It begins no transaction.
 
-    What it sets for the connection ends with it (`session.apart`). In a transaction, its own BEGIN, COMMIT and pragmas that would
-    stop the run are ignored, with a notice. ROLLBACK, ATTACH and writing to the ledger are refused. There is a notice of
-    settings of the file that did not take effect, too.
+    Its settings of the connection end with it (`session.apart`). In a transaction, its own BEGIN, COMMIT and pragmas
+    that would stop the run are ignored, with a notice. ROLLBACK, ATTACH and writing to the ledger are refused.
+    Settings of the file that did not take effect are noticed, too.
 
     Raises:
         MigrationFailed: A statement failed or was refused; it says where. Or a savepoint was left open.

@@ -1,8 +1,8 @@
 """A connection for other people's scripts: how it is set up, and what they may set on it.
 
-None of that reaches the next script of a run, or whoever owns the connection. So a run of many scripts is the same as many
-runs of one, on a new connection each. Functions, collations, modules, `trusted_schema` and what else the owner has
-registered are there for all scripts.
+None of that reaches the next script of a run, or the owner of the connection. So a run of many scripts is the same as
+many runs of one, on a new connection each. Functions, collations, modules, `trusted_schema` and everything else that
+the owner has registered are there for all scripts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ IGNORED_INSIDE = {
 #: The name under which the rehearsal attaches a database of its own. No script can attach any.
 BESIDE = "dao rehearsal"
 
-#: What a script finds, whatever the owner of the connection has set: these change what statements do.
+#: A script finds these set so, whatever the owner of the connection has: they change what statements do.
 _IN_A_RUN = {
     "ignore_check_constraints": 0,
     "legacy_alter_table": 0,
@@ -93,7 +93,7 @@ def prepare(connection: Connection, patience: float = math.inf) -> None:
 
 
 def interruptible(connection: Connection, patience: float = math.inf) -> None:
-    """Let Ctrl-C be noticed in the middle of a long statement; interrupt it when so many seconds from now have passed."""
+    """Let Ctrl-C be noticed in the middle of a long statement, and interrupt one after so many seconds from now."""
     end = time.monotonic() + patience
     # SQLite calls it back, and Python sees to its signals meanwhile
     connection.set_progress_handler(lambda: time.monotonic() > end, _OFTEN)
@@ -188,8 +188,8 @@ def _refuse_guests(connection: Connection) -> None:
     if guests:
         raise MigrationError(
             f"the connection has more than its database ({', '.join(guests)}): a script would find it under names that "
-            "mean something else, or nothing, everywhere else. Nothing was changed; drop or detach that first, or give the "
-            "URL of the database instead"
+            "mean something else, or nothing, everywhere else. Nothing was changed; drop or detach that first, or give "
+            "the URL of the database instead"
         )
     if temporary:
         drop_sequence(connection)

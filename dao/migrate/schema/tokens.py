@@ -1,7 +1,7 @@
 """SQL cut into tokens, so that it can be compared without regard to blanks, comments, quotes and the case of names.
 
-It serves the comparison of schemas only: it is no parser, and nothing is run by what it finds. It takes for granted that
-SQLite has accepted the text.
+It serves the comparison of schemas only: it is no parser, and nothing is run by its findings. It relies on SQLite
+having accepted the text.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Clause:
 
     @property
     def group(self) -> tuple[Token, ...]:
-        """What stands in its first parentheses."""
+        """The tokens in its first parentheses."""
         return _group(self.tokens)
 
     @property
     def outside(self) -> str:
-        """What stands outside of parentheses, as one text of lower-case words."""
+        """The tokens outside of parentheses, as one text of lower-case words."""
         depth, words = 0, []
         for token in self.tokens:
             depth += (token.value == "(") - (token.value == ")")
@@ -65,7 +65,7 @@ class Clause:
 
     @property
     def conflict(self) -> str | None:
-        """What it does on a conflict, unless that is ABORT, as without saying."""
+        """Its ON CONFLICT clause; None for ABORT, which is the default."""
         found = re.search(r"\bon conflict (\w+)", self.outside)
         return found[1].upper() if found and found[1] != "abort" else None
 
@@ -73,7 +73,7 @@ class Clause:
 def tokens(text: str, known: Collection[str] | None = None) -> tuple[Token, ...]:
     """Return the tokens of SQL, without blanks and comments.
 
-    Names are the same with and without quotes of any kind, in upper and lower case. What stands in double quotes may be
+    Names are the same with and without quotes of any kind, in upper and lower case. Text in double quotes may be
     a string as well: it is one unless it is among the `known` names (in lower case; None: all are), and keeps its case.
     """
     found: list[Token] = []

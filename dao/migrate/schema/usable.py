@@ -1,7 +1,7 @@
 """Whether what is in a schema works: its views, triggers, virtual tables and foreign keys.
 
-SQLite notices that something refers to what is gone when it is used, not before. Its compiler is the judge: it is given, and
-does not run, what uses a view, a table or its triggers.
+SQLite notices that an object refers to one that is gone when it is used, not before. Its compiler is the judge: it is
+given statements that use a view, a table or its triggers, and does not run them.
 """
 
 from __future__ import annotations
@@ -41,13 +41,14 @@ __all__ = [
     "trigger_problem",
 ]
 
-#: What SQLite says if something is missing that a program registers with its connection.
+#: SQLite says so if something is missing that a program registers with its connection.
 _ELSEWHERE = re.compile(
-    r"(no such|unknown)( window)? function|no such (collation sequence|module|tokenizer)|unknown tokenizer|unsafe use of|"
-    r"vtable constructor failed|not authorized|access to .* prohibited|may not be used as a window|non-aggregate"
+    r"(no such|unknown)( window)? function|no such (collation sequence|module|tokenizer)|unknown tokenizer|"
+    r"unsafe use of|vtable constructor failed|not authorized|access to .* prohibited|"
+    r"may not be used as a window|non-aggregate"
 )
 _NO_TABLE = re.compile(r"no such table: (?:main\.)?(.+)", re.DOTALL)
-#: What fts4 says of a table whose content has gone, and of one that never had any.
+#: fts4 says this of a table whose content has gone, and of one that never had any.
 VAGUE = "SQL logic error"
 _MANY = 200  # names that have changed: to look for each everywhere would take longer than to ask for everything
 _ENDLESS = 10_000_000  # instructions of a statement: where there are no rows, it was made to run for ever
@@ -55,7 +56,7 @@ _ENDLESS = 10_000_000  # instructions of a statement: where there are no rows, i
 
 @attrs.frozen(order=True)
 class Unusable:
-    """A view, a trigger, a table or a foreign key (`name` is its table's) that does not work, and what SQLite says of it."""
+    """A view, trigger, table or foreign key (`name` is its table's) that does not work, and what SQLite says of it."""
 
     type: str
     name: str
@@ -66,12 +67,12 @@ class Unusable:
 
     @property
     def what(self) -> str:
-        """What it is, with its name."""
+        """Its type and name, for messages."""
         return f"the {self.type}{' of' if self.type == 'foreign key' else ''} {self.name}"
 
 
 def broken(connection: Connection) -> list[Unusable]:
-    """Return what does not work in the schema of a database, as far as SQLite alone can tell. Reads its text in one query."""
+    """Return what does not work in the schema of a database, as far as SQLite alone can tell. One query."""
     return sorted(one for one in broken_in(definitions(connection)) if one.reason != VAGUE)
 
 
@@ -95,7 +96,7 @@ def compiles(connection: Connection, sql: str) -> str | None:
 def trigger_problem(
     connection: Connection, statements: Iterable[str], trigger: str | None, others: Iterable[str]
 ) -> str | None:
-    """Return what is wrong with a trigger, or without one with its table: what the statements that fire it say without the others."""
+    """Return what statements that fire a trigger say without the others; with None, what is wrong with the table."""
     connection.execute("SAVEPOINT dao_usable")
     try:
         for other in others:
@@ -127,7 +128,7 @@ def reads(connection: Connection, table: str) -> str | None:
 
 
 def check_keys(connection: Connection) -> tuple[list[Any], list[Unusable]]:
-    """Return the rows of `PRAGMA foreign_key_check`, and the foreign keys that it cannot check: their columns are no key."""
+    """Return the rows of `PRAGMA foreign_key_check`, and the foreign keys whose parent is not unique."""
     try:
         return connection.execute("PRAGMA main.foreign_key_check").fetchall(), []
     except apsw.SQLError:  # one mismatch, and it says nothing else
@@ -145,9 +146,9 @@ def check_keys(connection: Connection) -> tuple[list[Any], list[Unusable]]:
 
 
 def judge(connection: Connection, schema: Collection[Definition], changed: AbstractSet[str]) -> Iterator[Unusable]:
-    """Yield what does not work among the tables and views that have changed, by their folded names, and what names those.
+    """Yield what does not work among the tables and views that `changed` (folded names) and the objects that name one.
 
-    Whether the parent of a foreign key is one, `check_keys` tells.
+    `check_keys` tells whether the parent columns of a foreign key are unique.
     """
     there = {fold(item.name): item for item in schema if item.type in {"table", "view"}}
     triggers: dict[str, list[Definition]] = {}
@@ -207,7 +208,7 @@ def _naming(there: Collection[Definition], changed: AbstractSet[str]) -> Callabl
 
 
 def _judge_writes(connection: Connection, item: Definition, firing: str, triggers: Sequence[str]) -> Iterator[Unusable]:
-    """Compile what writes to a table or view: its triggers, and a table's constraints, indexes and generated columns with it.
+    """Compile statements that write to a table or view, with its triggers, constraints, indexes and generated columns.
 
     `firing` is the text of the triggers that are asked for: the word for what fires each is in it.
     """
@@ -235,8 +236,8 @@ def _judge_writes(connection: Connection, item: Definition, firing: str, trigger
 def broken_in(schema: Iterable[Definition]) -> list[Unusable]:
     """Return what does not work in a schema, made from its text in memory, without what cannot be judged there.
 
-    Something stands in for the functions and collations that a program registers. What needs a module, or names what does,
-    is left out.
+    Stand-ins are registered for the functions and collations of a program. Objects that need a module, or name one that
+    does, are left out.
     """
     with contextlib.closing(apsw.Connection(":memory:")) as connection, contextlib.suppress(apsw.InterruptError):
         connection.set_progress_handler(lambda: True, _ENDLESS)
