@@ -211,6 +211,19 @@ def test_verify_broken_foreign_key_is_a_problem(second):
     assert "p = 4711 refers to a row of p that does not exist" in found["generated rows"].problems[0]
 
 
+def test_verify_view_that_does_not_work_is_a_problem_and_the_later_ones_are_tried(tmp_path):
+    """A broken view is refused as in a run, and the losses of the migrations after it are told all the same."""
+    pairs = {"1_t": ("t (a)", "TABLE t"), "2_v": ("v AS SELECT none FROM t", "VIEW v"), "3_z": ("z (x)", "TABLE z")}
+    entries = {}
+    for id, (made, dropped) in pairs.items():
+        entries[f"{id}.sql"] = f"CREATE {dropped.split()[0]} {made};"
+        entries[f"{id}.rollback.sql"] = f"DROP {dropped};"
+    found = verify(write(tmp_path / "folder", entries))
+    assert [one.ok for one in found] == [True, True, False, False, True, True]
+    assert "the view v: no such column: none" in only(found[2].problems)
+    assert found[-1].losses == ("rollback: z: the table is dropped with 3 rows",)
+
+
 def test_verify_rollback_that_fails_is_a_problem(second):
     """A rollback that does not run is found, with file and line."""
     found = second("CREATE TABLE n (x);", "-- away\nDROP TABLE m;")
