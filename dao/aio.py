@@ -187,7 +187,7 @@ class Pool:
 
         async def close_idle() -> None:
             closing = Lease(self._lender, self._enter, timeout)
-            place = self._lender.place(closing)
+            place = Place(closing, self._lender.note_lost)
             while self._lender.retire(place):
                 await _close(self._lender, place)
 
@@ -232,7 +232,8 @@ class Lease:
     async def __aenter__(self) -> AsyncConnection:
         self._enter()
         lender = self._lender
-        self._place = place = lender.place(self)
+        self._place = place = Place(self, lender.note_lost)
+        place.connection = None
         try:
             if not lender.take(place, event):
                 for seconds in lender.waits(place, self._timeout):
@@ -240,7 +241,7 @@ class Lease:
             return place.connection or await self._open(place)
         except BaseException:
             # also if the cancellation came as it was handed over
-            if place.connection is not None and not lender.put_back(place, usable=True):
+            if self._place.connection is not None and not self.put_back():
                 await shielded(lambda: _close(lender, place))
             lender.drop(place)
             raise
@@ -253,7 +254,7 @@ class Lease:
     async def _end(self, error: BaseException | None) -> None:
         lender, place = self._lender, self._place
         try:
-            if lender.holds(place):
+            if place.connection is not None:
                 usable = lender.may_return(error, harmless=(BaseException,)) and await _reset(place.connection)
                 if not lender.put_back(place, usable=usable):
                     await _close(lender, place)
@@ -268,7 +269,7 @@ class Lease:
             del self._place
         return back
 
-    async def _open(self, place: Place[AsyncConnection]) -> AsyncConnection:
+    async def _open(self, place: Place) -> AsyncConnection:
         """Open a connection for a place that has been granted."""
         kept = self._lender.kept
         connection = kept if kept is not None and await _reset(kept) else await connect(self._lender.url)
@@ -284,7 +285,7 @@ async def _reset(connection: Any) -> bool:
     return False
 
 
-async def _close(lender: Lender[AsyncConnection], place: Place[AsyncConnection]) -> None:
+async def _close(lender: Lender[AsyncConnection], place: Place) -> None:
     """Close a connection, and then count it as gone: when `Pool.aclose` returns, nothing is open any more."""
     try:
         with contextlib.suppress(DriverError):

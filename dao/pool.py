@@ -175,7 +175,7 @@ class Pool:
         self._lender.close(drained)
         self._writer.finish(written)
         closing = Lease(self._lender, timeout)
-        place = self._lender.place(closing)
+        place = Place(closing, self._lender.note_lost)
         while self._lender.retire(place):
             _close(self._lender, place)
         for seconds in self._writer.ends(written, timeout):
@@ -197,7 +197,8 @@ class Lease:
 
     def __enter__(self) -> Connection:
         lender = self._lender
-        self._place = place = lender.place(self)
+        self._place = place = Place(self, lender.note_lost)
+        place.connection = None
         try:
             if not lender.take(place, Signal):
                 for seconds in lender.waits(place, self._timeout):
@@ -212,8 +213,9 @@ class Lease:
     ) -> None:
         lender, place = self._lender, self._place
         try:
-            if place.connection is not None and lender.holds(place):
-                usable = engine.reset(place.connection) and (
+            if place.connection is not None:
+                # the engine's own: to find it by the connection's type would cost a tenth of the lending
+                usable = sqlite.reset(place.connection) and (
                     # an interruption may have come as something was set for a moment only, as `health` does
                     value is None or lender.may_return(value, harmless=(Exception, GeneratorExit))
                 )
@@ -224,7 +226,7 @@ class Lease:
             raise
         del self._place  # nothing is lost when this dies
 
-    def _open(self, place: Place[Connection]) -> Connection:
+    def _open(self, place: Place) -> Connection:
         """Open a connection for a place that has been granted."""
         lender = self._lender
         connection = lender.kept
@@ -239,7 +241,7 @@ class Lease:
         return connection
 
 
-def _close(lender: Lender[Connection], place: Place[Connection]) -> None:
+def _close(lender: Lender[Connection], place: Place) -> None:
     """Close a connection, and then count it as gone: when `Pool.close` returns, nothing is open any more."""
     try:
         if place.connection is not None:

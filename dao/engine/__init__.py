@@ -81,10 +81,12 @@ ENGINES: dict[type, _Engine] = {Connection: sqlite}
 
 
 def _engine(connection: object) -> _Engine:
-    for kind in type(connection).__mro__:
-        if kind in ENGINES:
-            return ENGINES[kind]
-    raise not_a_connection(connection)
+    found = ENGINES.get(type(connection))
+    if found is None:  # one of a subclass
+        found = next((ENGINES[kind] for kind in type(connection).__mro__ if kind in ENGINES), None)
+    if found is None:
+        raise not_a_connection(connection)
+    return found
 
 
 def connect(url: str | DatabaseURL) -> Connection:

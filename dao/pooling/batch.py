@@ -96,11 +96,11 @@ class SharedTransaction:
         connection.cursor_factory = guard.cursor
         connection.authorizer = guard.authorize
         connection.set_commit_hook(guard.veto)
+        sqlite.note_begun(connection)  # once for all: in between nobody uses it
 
     def begin(self) -> None:
         """Begin the transaction."""
         self._execute("BEGIN IMMEDIATE")
-        sqlite.note_begun(self.connection)
 
     def run(self, call: Call) -> bool:
         """Run one function in its savepoint. Return whether the transaction is still there.
@@ -119,7 +119,7 @@ class SharedTransaction:
         guard.calling = False
         if guard.cursors:
             guard.close_cursors()
-        if sqlite.is_lost(connection) or not connection.in_transaction:
+        if not connection.in_transaction:
             return False
         if call.error is None and connection.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             call.error = ForeignKeyViolation(
@@ -129,7 +129,7 @@ class SharedTransaction:
             if call.error is not None:
                 execute("ROLLBACK TO dao_call")
             execute("RELEASE dao_call")
-        except apsw.SQLError:  # no such savepoint: SQLite gave up the transaction, and the function began another
+        except apsw.SQLError:  # no such savepoint: SQLite gave up the transaction, and another was begun
             return False
         except apsw.BusyError as error:
             raise OperationalError(
@@ -151,7 +151,6 @@ class SharedTransaction:
             if unknown := sqlite.unknown_outcome(error, self.connection):
                 raise unknown from error
             raise
-        sqlite.forget(self.connection)
         return self.connection.txn_state() == apsw.SQLITE_TXN_NONE
 
     def translated(self, error: BaseException) -> BaseException:

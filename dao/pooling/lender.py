@@ -47,7 +47,7 @@ class Event(Protocol):
         """Return whether it was set."""
 
 
-class Place(weakref.ref[Any], Generic[C]):
+class Place(weakref.ref[Any]):
     """What a lease has in the pool: a place in the queue, then one of `size`, then a connection.
 
     It is a weak reference, so that no exception at any moment can lose it: a lease that was not ended as it should be dies with
@@ -59,7 +59,7 @@ class Place(weakref.ref[Any], Generic[C]):
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
-    connection: C | None
+    connection: Any  # None too after a fork, and in the next loop
     event: Any  # where the lease waits
 
 
@@ -83,24 +83,18 @@ class Lender(Generic[C]):
         self.kept: C | None = None  # a database in memory is its connection, and must not be lost
         self._new_guard = guard
         self._idle: list[C] = []  # the last one back is the first to go: its cache is warm
-        self._taken: set[Place[C]] = set()
-        self._queue: deque[Place[C]] = deque()
-        self._lost: deque[Place[C]] = deque()
+        self._taken: set[Place] = set()
+        self._queue: deque[Place] = deque()
+        self._lost: deque[Place] = deque()
         self._closing: list[Event] = []
         self._acquired = self._timeouts = self._recycled = 0
         self._waited = self._longest_wait = 0.0
-        self._note_lost = self._lost.append
+        self.note_lost = self._lost.append
         _LENDERS.add(self)
 
     # ------------------------------------------------------------ lending
 
-    def place(self, lease: object) -> Place[C]:
-        """Return a new place, which holds what the lease has for as long as that lives."""
-        place: Place[C] = Place(lease, self._note_lost)
-        place.connection = None
-        return place
-
-    def take(self, place: Place[C], event: Callable[[], Event]) -> bool:
+    def take(self, place: Place, event: Callable[[], Event]) -> bool:
         """Give the place a connection, or leave to open one. Return whether there is room for it; else it is in the queue.
 
         Raises:
@@ -122,7 +116,7 @@ class Lender(Generic[C]):
             self._queue.append(place)
             return False
 
-    def waits(self, place: Place[C], timeout: float) -> Iterator[float]:
+    def waits(self, place: Place, timeout: float) -> Iterator[float]:
         """Yield, until the place has its turn, for how many seconds to wait at its event.
 
         Raises:
@@ -158,7 +152,7 @@ class Lender(Generic[C]):
             f"wait; {advice}"
         )
 
-    def opened(self, place: Place[C], connection: C) -> None:
+    def opened(self, place: Place, connection: C) -> None:
         """Give a place the connection that was opened for it.
 
         Raises:
@@ -172,17 +166,13 @@ class Lender(Generic[C]):
                 self.kept = connection
             self._acquired += 1
 
-    def holds(self, place: Place[C]) -> bool:
-        """Return whether the place is one of this pool, and not of what it was before a fork or in another loop."""
-        return place in self._taken
-
     def may_return(self, error: BaseException | None, *, harmless: tuple[type[BaseException], ...]) -> bool:
         """Return whether a connection may be lent again after an error of its block: one of the harmless, and not its own."""
         if error is None or self.url.is_memory or isinstance(error, DatabaseBusy | ReadOnlyDatabase):
             return True
         return isinstance(error, harmless) and not isinstance(error, OperationalError | engine.DriverError)
 
-    def put_back(self, place: Place[C], *, usable: bool) -> bool:
+    def put_back(self, place: Place, *, usable: bool) -> bool:
         """Take a connection back, for the next one. Return False if it has to be closed, and then to be dropped."""
         with self.guard:
             if place not in self._taken:
@@ -200,12 +190,12 @@ class Lender(Generic[C]):
                 self._serve()
             return True
 
-    def drop(self, place: Place[C]) -> None:
+    def drop(self, place: Place) -> None:
         """Let go of a place, whatever it has. Safe to repeat."""
         with self.guard:
             self._forget(place)
 
-    def _grant(self, place: Place[C]) -> bool:
+    def _grant(self, place: Place) -> bool:
         """Give a place one of `size`, and an idle connection or leave to open one, if there is room."""
         if len(self._taken) >= self.size:
             return False
@@ -225,7 +215,7 @@ class Lender(Generic[C]):
             self._forget(self._lost[0])
             self._lost.popleft()
 
-    def _forget(self, place: Place[C]) -> None:
+    def _forget(self, place: Place) -> None:
         # a connection that it still has is closed when nobody refers to it any more
         self._taken.discard(place)
         place.connection = None
@@ -249,7 +239,7 @@ class Lender(Generic[C]):
                 self._queue[0].event.set()
                 self._queue.popleft()
 
-    def retire(self, place: Place[C]) -> bool:
+    def retire(self, place: Place) -> bool:
         """Give a place an idle connection of a closed pool, to be closed and then dropped. Return False if there is none."""
         with self.guard:
             if not self._idle:
@@ -293,6 +283,8 @@ class Lender(Generic[C]):
     def forget(self) -> None:
         """Forget the connections, and who held or awaited one: nothing of that goes on, and what comes back later is no place."""
         with self.guard:
+            for place in self._taken:
+                place.connection = None
             self._idle.clear()
             self._taken.clear()
             self._queue.clear()

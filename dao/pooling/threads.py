@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 __all__ = ["Signal", "wake_in_turn"]
 
+_ONCE = contextlib.suppress(RuntimeError)  # of a lock that was released before
+
 
 class Signal:
     """As `threading.Event`, for one thread that waits. No exception from outside breaks it, at whatever bytecode it comes."""
@@ -32,15 +34,12 @@ class Signal:
 
     def wake(self) -> None:
         """Let the thread look whether it is set."""
-        with contextlib.suppress(RuntimeError):
+        with _ONCE:
             self._lock.release()
 
     def wait(self, seconds: float) -> None:
-        """Wait to be woken, for so many seconds at the most. Wake the next of those that are woken in turn."""
-        try:
-            self._lock.acquire(timeout=seconds)
-        finally:
-            self.pass_on()
+        """Wait to be woken, for so many seconds at the most."""
+        self._lock.acquire(timeout=seconds)
 
     def pass_on(self) -> None:
         """If it is set, wake the next of those that are woken in turn."""

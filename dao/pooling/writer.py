@@ -103,16 +103,17 @@ class Writer:
             if self._thread is None or self._asleep:
                 self._start()
             self._queue.append(call)
-        yield from until(call.ended, timeout)
-        if not call.ended.is_set() and self.leave(call):
-            with self._lock:
-                self._timeouts += 1
-            raise PoolTimeout(
-                f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait for "
-                "the same writer; give it functions that take less time, or wait longer"
-            )
+        end = time.monotonic() + timeout
         while not call.ended.is_set():
-            yield CHECK
+            left = end - time.monotonic()
+            if left <= 0 and self.leave(call):
+                with self._lock:
+                    self._timeouts += 1
+                raise PoolTimeout(
+                    f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait "
+                    "for the same writer; give it functions that take less time, or wait longer"
+                )
+            yield min(left, CHECK) if left > 0 else CHECK
 
     def leave(self, call: Call) -> bool:
         """Take a call out of the queue. Return whether its function never runs, as it has not begun. Safe to repeat."""

@@ -34,6 +34,8 @@ R = TypeVar("R", bound="Stored")
 
 log = logging.getLogger("dao.pool")
 
+_NO_TRANSACTION = apsw.SQLITE_TXN_NONE
+
 
 def is_usable(connection: apsw.Connection) -> bool:
     """Return whether a connection can be used here: an asynchronous one can in its own thread only."""
@@ -55,7 +57,7 @@ def in_transaction(connection: apsw.Connection) -> bool:
 
 def is_idle(connection: apsw.Connection) -> bool:
     """Return whether neither a transaction is open, nor a statement that is not at its end: that holds one, too."""
-    return not connection.in_transaction and connection.txn_state() == apsw.SQLITE_TXN_NONE
+    return not connection.in_transaction and connection.txn_state() == _NO_TRANSACTION
 
 
 def is_interrupted(connection: apsw.Connection) -> bool:
@@ -96,7 +98,7 @@ def change(
             raise table.not_found(*key)
         record = table.from_row(rows[0])
     except BaseException:
-        if connection.txn_state() != apsw.SQLITE_TXN_NONE:
+        if connection.txn_state() != _NO_TRANSACTION:
             _abandon(connection, changing)
         raise
     try:
@@ -176,7 +178,7 @@ def reset(connection: apsw.Connection) -> bool:
             connection.execute("ROLLBACK")
         # A cursor that was not read to its end holds a snapshot: the next user would see the past, and could not write.
         # A database in memory is its connection, and cannot be replaced.
-        return connection.txn_state() == apsw.SQLITE_TXN_NONE or not connection.filename
+        return connection.txn_state() == _NO_TRANSACTION or not connection.filename
     except apsw.Error:
         return False
 
