@@ -91,8 +91,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
 
     Raises:
         DatabaseBusy: Another connection kept the database to itself; the message says who.
-        OperationalError: What else SQLite raises in the block, as what it is; or the file was open when this was
-        forked.
+        OperationalError: SQLite raised it in the block, or the file was open when this process was forked.
     """
     path, vfs, timeout = path_of(target), None, sqlite.BUSY_TIMEOUT
     files.check_name(path)
@@ -131,7 +130,7 @@ def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
 
 @contextlib.contextmanager
 def translated(connection: Connection, name: str = "") -> Iterator[None]:
-    """Raise what the ledger's and the checks' own statements meet, such as a full disk, as what it is.
+    """Translate the errors of the ledger's and the checks' own statements, such as a full disk, into errors of ours.
 
     The messages call the database by this name, if it is a copy of the one that is meant.
     """

@@ -79,7 +79,7 @@ def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None
     """
     copy = new.connect()
     try:
-        # a little one is compared before a process has started; whoever keeps the file to itself keeps the tool out, too
+        # a little one is compared before a process has started; a connection that locks others out locks the tool out
         alone = size_of(reader) < _LITTLE or reader.pragma("locking_mode") == "exclusive"
         with _hashing(*(() if alone else (path, new.path))) as same:
             integrity_problems(copy)
