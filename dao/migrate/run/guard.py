@@ -149,13 +149,18 @@ class Guard(Watcher):
         return other
 
     def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:
+        # nothing comes from SQLite's own tables
+        self.reads = {read for read in self.reads if not fold(read[0] or "").startswith("sqlite_")}
+        if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
+            # most statements of most scripts, by far
+            if events[0].table not in shadows:
+                self._fill(events[0].table, frozenset())
+            return
         if within := {fold(name) for *_, name in self.reads if name}:
             # what a trigger or the inside of a view reads is not what the statement copies
             programs = self._holdings.programs(within)
             self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
-        # nothing comes from SQLite's own tables, nor from those of virtual ones
         read = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
-        read = {(table, column) for table, column in read if not table.startswith("sqlite_")}
         actions = {event.action for event in events}
         if not self._known.listed and (len(events) > 1 or actions & _TAKES or read):
             self._list()
@@ -172,9 +177,7 @@ class Guard(Watcher):
         ]
         if not events:
             return
-        if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not read:
-            self._fill(events[0].table, frozenset())  # most statements of most scripts, by far
-            return
+        # nor from those of virtual ones
         read = {(table, column) for table, column in read if table not in shadows}
         self._known.link()
         reads = {column for _, column in read}

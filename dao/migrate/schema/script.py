@@ -22,6 +22,7 @@ __all__ = ["Running", "Watcher", "run_script"]
 
 _OK, _REFUSED, _PASSED_OVER = apsw.SQLITE_OK, apsw.SQLITE_DENY, apsw.SQLITE_IGNORE
 _LONGEST_QUOTE = 400
+_WITH_LEDGER = {"main", "temp", None}
 #: The actions that may change a table, and whether the authorizer names that first or second.
 _ON_TABLE = {
     apsw.SQLITE_INSERT: ("INSERT", 0),
@@ -35,7 +36,7 @@ _ON_TABLE = {
     apsw.SQLITE_DROP_TRIGGER: ("DROP TRIGGER ON", 1),
     apsw.SQLITE_DROP_INDEX: ("DROP INDEX ON", 1),
 }
-_RULED = {*_ON_TABLE, apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_FUNCTION, apsw.SQLITE_PRAGMA} | {
+_RULED = {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_FUNCTION, apsw.SQLITE_PRAGMA} | {
     apsw.SQLITE_SAVEPOINT,
     apsw.SQLITE_TRANSACTION,
 }
@@ -147,17 +148,22 @@ class Running:
     def _authorize(
         self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
     ) -> int:
-        # it is called some fifty times for a table with its indexes, mostly for what nobody asks about
+        # called some fifty times for a table with its indexes: most of it is nobody's business
         watcher = self._watcher
         if watcher.looking:
             return _OK
         if action in watcher.heeded:
             watcher.saw(action, first, second, database, trigger)
-        return self._rule(action, first, second, database, trigger) if action in _RULED else _OK
+        if action in _ON_TABLE:
+            what, place = _ON_TABLE[action]
+            table = (second if place else first) or ""
+            # VACUUM writes everything too, into a database without a name
+            if is_ours(table) and database in _WITH_LEDGER and not (first or "").startswith("sqlite_autoindex"):
+                return self._refuse(f"{what} {table}: the ledger is kept by the runner (dao mark, dao unmark)")
+            return _OK
+        return self._rule(action, first, second, trigger) if action in _RULED else _OK
 
-    def _rule(
-        self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
-    ) -> int:
+    def _rule(self, action: int, first: str | None, second: str | None, trigger: str | None) -> int:
         """Return whether a script may do something. In a transaction more is refused or ignored."""
         match action:
             case apsw.SQLITE_PRAGMA:
@@ -175,13 +181,6 @@ class Running:
                 if first == "ROLLBACK":
                     return self._refuse("ROLLBACK: it would undo the other migrations of this run too")
                 return self._ignore(f"{first}: the run is one transaction already")
-            case _ if action in _ON_TABLE:
-                what, place = _ON_TABLE[action]
-                table = (first, second)[place] or ""
-                is_its_own = (first or "").startswith("sqlite_autoindex")
-                # VACUUM writes everything too, into a database without a name
-                if is_ours(table) and database in {"main", "temp", None} and not is_its_own:
-                    return self._refuse(f"{what} {table}: the ledger is kept by the runner (dao mark, dao unmark)")
         return _OK
 
     def _pragma(self, name: str, value: str | None) -> int:
