@@ -206,33 +206,33 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         if self.connection.apsw.in_transaction:
             super().savepoint_rollback(id)
 
+    def copy(self) -> contextlib.AbstractContextManager[ApswBackend]:
+        """Return itself inside a transaction, so that a script and its ledger rows share it; otherwise another one."""
+        return contextlib.nullcontext(self) if self._in_transaction else super().copy()
+
     def apply_one(self, migration: Any, force: bool = False, mark: bool = True) -> None:
         """Apply a migration and mark it, in one transaction, unless another process was faster."""
-        self.ensure_internal_schema_updated()
-        _load(migration)
-        if not migration.use_transactions:
-            super().apply_one(migration, force=force, mark=mark)
-            return
-        with self.transaction():
-            if mark and self.is_applied(migration):
-                return
-            migration.process_steps(self, "apply", force=force)
-            self.log_migration(migration, "apply")
-            if mark:
-                self.mark_one(migration, log=False)
+        with self._whole(migration):
+            if not (mark and migration.use_transactions and self.is_applied(migration)):
+                super().apply_one(migration, force=force, mark=mark)
 
     def rollback_one(self, migration: Any, force: bool = False) -> None:
         """Roll a migration back and unmark it, in one transaction, unless another process was faster."""
+        with self._whole(migration):
+            if not migration.use_transactions or self.is_applied(migration):
+                super().rollback_one(migration, force=force)
+
+    @contextlib.contextmanager
+    def _whole(self, migration: Any) -> Iterator[None]:
         self.ensure_internal_schema_updated()
-        _load(migration)
-        if not migration.use_transactions:
-            super().rollback_one(migration, force=force)
-            return
-        with self.transaction():
-            if self.is_applied(migration):
-                migration.process_steps(self, "rollback", force=force)
-                self.log_migration(migration, "rollback")
-                self.unmark_one(migration, log=False)
+        # yoyo's parser passes over what a script leaves open
+        script = Path(migration.path)
+        for path in (script, script.with_suffix(".rollback.sql")):
+            if script.suffix == ".sql" and path.is_file():
+                refuse_broken_off(path, text_of(path))
+        migration.load()
+        with self.transaction() if migration.use_transactions else contextlib.nullcontext():
+            yield
 
     def mark_one(self, migration: Any, log: bool = True, *, when: datetime | None = None) -> None:
         """Mark a migration as applied, at a time in UTC without a zone, or now."""
@@ -271,12 +271,3 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
 
 def _now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
-
-
-def _load(migration: Any) -> None:
-    """Load one of yoyo's migrations; as its own parser passes over what a script leaves open, that is refused first."""
-    script = Path(migration.path)
-    for path in (script, script.with_suffix(".rollback.sql")):
-        if script.suffix == ".sql" and path.is_file():
-            refuse_broken_off(path, text_of(path))
-    migration.load()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -209,6 +208,8 @@ def _in_folder(folder: Path, refused: Refusals) -> Pair:
 
 
 def _in_transaction(path: Path) -> bool:
+    import tomllib  # noqa: PLC0415 - only folders of diesel's need it
+
     try:
         value = tomllib.loads(text_of(path)).get("run_in_transaction")
     except tomllib.TOMLDecodeError as error:
