@@ -128,6 +128,8 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
     ) -> None:
         self._given = connection
         super().__init__(dburi, migration_table)
+        # always the same, and put together in more time than SQLite takes to run it
+        self.format_sql: Any = functools.cache(super().format_sql)
 
     @classmethod
     def within(cls, connection: apsw.Connection) -> ApswBackend:
