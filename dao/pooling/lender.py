@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -21,7 +21,7 @@ from dao import engine, url
 from dao.errors import DatabaseBusy, OperationalError, PoolClosed, PoolTimeout, ReadOnlyDatabase
 from dao.transactions import check_seconds
 
-__all__ = ["CHECK", "FORKED", "Event", "Health", "Lender", "Place", "PoolStats", "check_size", "until"]
+__all__ = ["CHECK", "FORKED", "Health", "Lender", "Place", "PoolStats", "check_size", "until"]
 
 C = TypeVar("C", bound=Any)
 
@@ -35,16 +35,6 @@ FORKED = (
 
 #: How often those who wait look for places that were lost, in seconds.
 CHECK = 1.0
-
-
-class Event(Protocol):
-    """Where a thread or a task waits: all that has to be known of it here."""
-
-    def set(self) -> object:
-        """Wake whoever waits. Safe to repeat."""
-
-    def is_set(self) -> bool:
-        """Return whether it was set."""
 
 
 class Place(weakref.ref[Any]):
@@ -86,15 +76,15 @@ class Lender(Generic[C]):
         self._taken: set[Place] = set()
         self._queue: deque[Place] = deque()
         self._lost: deque[Place] = deque()
-        self._closing: list[Event] = []
+        self._closing: list[Any] = []
         self._acquired = self._timeouts = self._recycled = 0
         self._waited = self._longest_wait = 0.0
         self.note_lost = self._lost.append
-        _LENDERS.add(self)
+        FORKED_WITH.add(self)
 
     # ------------------------------------------------------------ lending
 
-    def take(self, place: Place, event: Callable[[], Event]) -> bool:
+    def take(self, place: Place, event: Callable[[], Any]) -> bool:
         """Give the place a connection, or leave to open one. Return whether there is room for it; else it is in the queue.
 
         Raises:
@@ -124,9 +114,7 @@ class Lender(Generic[C]):
             PoolClosed: The pool was closed meanwhile.
         """
         begun = time.monotonic()
-        for seconds in _waits(timeout):
-            if place in self._taken or self.closed is not None:
-                break
+        for seconds in until(lambda: place in self._taken or self.closed is not None, timeout):
             yield seconds
             if place not in self._taken:
                 with self.guard:
@@ -228,7 +216,7 @@ class Lender(Generic[C]):
 
     # ------------------------------------------------------------ the end
 
-    def close(self, ended: Event) -> None:
+    def close(self, ended: Any) -> None:
         """Lend nothing any more, and tell those who wait. `ended` is set when all connections are closed. Safe to repeat."""
         with self.guard:
             self.closed = self.closed or "the pool is closed"
@@ -254,21 +242,18 @@ class Lender(Generic[C]):
         At the deadline, a moment of the monotonic clock `timeout` seconds after the start, statements are interrupted, and their
         holders have another second.
         """
-        yield from self._drains(deadline - time.monotonic())
+        yield from until(self._find_drained, deadline - time.monotonic())
         if not self.is_drained:
             held = self.connections()
             log.warning("pool: %d connections still in use after %.1f s; interrupting them", len(held), timeout)
             for connection in held:
                 engine.interrupt(connection)
-            yield from self._drains(1.0)
+            yield from until(self._find_drained, 1.0)
 
-    def _drains(self, timeout: float) -> Iterator[float]:
-        for seconds in _waits(timeout):
-            with self.guard:
-                self._find_lost()
-            if self.is_drained:
-                return
-            yield seconds
+    def _find_drained(self) -> bool:
+        with self.guard:
+            self._find_lost()
+        return self.is_drained
 
     @property
     def is_drained(self) -> bool:
@@ -373,27 +358,20 @@ def check_size(size: int) -> int:
     return size
 
 
-def _waits(timeout: float) -> Iterator[float]:
-    """Yield, until so many seconds are over, for how many of them to wait before the next look."""
+def until(is_over: Callable[[], bool], timeout: float) -> Iterator[float]:
+    """Yield for how many seconds to wait before the next look, until it is over, or until so many seconds are."""
     end = time.monotonic() + timeout
-    while (left := end - time.monotonic()) > 0:
+    while not is_over() and (left := end - time.monotonic()) > 0:
         yield min(left, CHECK)
 
 
-def until(event: Event, timeout: float) -> Iterator[float]:
-    """Yield for how many seconds to wait at an event, until it is set or so many seconds are over."""
-    for seconds in _waits(timeout):
-        if event.is_set():
-            return
-        yield seconds
-
-
-_LENDERS: weakref.WeakSet[Lender[Any]] = weakref.WeakSet()
+#: What is told in a forked child that it is one, by `leave_to_parent`.
+FORKED_WITH: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for lender in list(_LENDERS):
-        lender.leave_to_parent()
+    for one in list(FORKED_WITH):
+        one.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -6,22 +6,9 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-__all__ = ["Event", "event", "is_asyncio", "is_over", "running", "shielded", "waking", "within"]
-
-
-class Event(Protocol):
-    """What `asyncio.Event` and `trio.Event` have in common."""
-
-    def set(self) -> None:
-        """Wake all that wait."""
-
-    def is_set(self) -> bool:
-        """Return whether it was set."""
-
-    async def wait(self) -> object:
-        """Wait until it is set."""
+__all__ = ["event", "is_asyncio", "is_over", "running", "shielded", "waking", "within"]
 
 
 def _trio() -> Any:
@@ -41,11 +28,11 @@ def running() -> Any:
     return asyncio.get_running_loop()
 
 
-def waking(loop: Any) -> Callable[[Sequence[Event]], None]:
+def waking(loop: Any) -> Callable[[Sequence[Any]], None]:
     """Return what another thread calls to set events of a loop."""
     post: Callable[..., object] = loop.call_soon_threadsafe if is_asyncio(loop) else loop.run_sync_soon
 
-    def wake(events: Sequence[Event]) -> None:
+    def wake(events: Sequence[Any]) -> None:
         # a loop that has ended has nobody who waits
         with contextlib.suppress(RuntimeError):
             post(_set, events)
@@ -53,7 +40,7 @@ def waking(loop: Any) -> Callable[[Sequence[Event]], None]:
     return wake
 
 
-def _set(events: Sequence[Event]) -> None:
+def _set(events: Sequence[Any]) -> None:
     for one in events:
         # nor has one that ended before this
         with contextlib.suppress(RuntimeError):
@@ -77,11 +64,10 @@ def is_asyncio(loop: Any) -> bool:
     return isinstance(loop, asyncio.AbstractEventLoop)
 
 
-def event() -> Event:
+def event() -> Any:
     """Return a new event of the loop that is running."""
     if trio := _trio():
-        made: Event = trio.Event()
-        return made
+        return trio.Event()
     return asyncio.Event()
 
 

@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import math
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -27,7 +26,7 @@ from typing import Any
 from dao import engine, url
 from dao.errors import CommitUnknown, DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout
 from dao.pooling.batch import Call, SharedTransaction
-from dao.pooling.lender import CHECK, FORKED, until
+from dao.pooling.lender import FORKED, FORKED_WITH, until
 
 __all__ = ["BATCH_CALLS", "BATCH_SECONDS", "IDLE_SECONDS", "Writer"]
 
@@ -54,7 +53,7 @@ class Writer:
         self._shared: SharedTransaction | None = None
         self._writes = self._batches = self._timeouts = 0
         self._begin_anew()
-        _WRITERS.add(self)
+        FORKED_WITH.add(self)
 
     def _begin_anew(self) -> None:
         self._lock = threading.Lock()
@@ -62,7 +61,6 @@ class Writer:
         self._queue: deque[Call] = deque()
         self._enders: list[Any] = []  # the events of those who wait for the end of it all
         self._thread: threading.Thread | None = None
-        self._thread_id: int | None = None
         self._asleep = False
         self._closed: str | None = None
 
@@ -92,7 +90,7 @@ class Writer:
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             RuntimeError: This is the writer's own thread: the call would wait for itself.
         """
-        if self._thread_id == threading.get_ident():
+        if threading.current_thread() is self._thread:
             raise RuntimeError(
                 "write was called by a function that runs in write: its commit would wait for itself; call the inner "
                 "function with the connection that the outer one was given"
@@ -103,17 +101,15 @@ class Writer:
             if self._thread is None or self._asleep:
                 self._start()
             self._queue.append(call)
-        end = time.monotonic() + timeout
-        while not call.ended.is_set():
-            left = end - time.monotonic()
-            if left <= 0 and self.leave(call):
-                with self._lock:
-                    self._timeouts += 1
-                raise PoolTimeout(
-                    f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait "
-                    "for the same writer; give it functions that take less time, or wait longer"
-                )
-            yield min(left, CHECK) if left > 0 else CHECK
+        yield from until(call.ended.is_set, timeout)
+        if not call.ended.is_set() and self.leave(call):
+            with self._lock:
+                self._timeouts += 1
+            raise PoolTimeout(
+                f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait for "
+                "the same writer; give it functions that take less time, or wait longer"
+            )
+        yield from until(call.ended.is_set, math.inf)
 
     def leave(self, call: Call) -> bool:
         """Take a call out of the queue. Return whether its function never runs, as it has not begun. Safe to repeat."""
@@ -145,10 +141,10 @@ class Writer:
 
         After the timeout no more of what is queued is run, what runs is interrupted, and has another second.
         """
-        yield from until(ended, timeout)
+        yield from until(ended.is_set, timeout)
         if not ended.is_set():
             self._give_up(timeout)
-            yield from until(ended, 1.0)
+            yield from until(ended.is_set, 1.0)
 
     def _give_up(self, timeout: float) -> None:
         with self._lock:
@@ -194,7 +190,6 @@ class Writer:
         with self._lock:
             if self._thread is not threading.current_thread():
                 return  # the caller that started it was interrupted, and may have started another
-            self._thread_id = threading.get_ident()
         while self._has_work():
             self._run_batch()
 
@@ -208,11 +203,11 @@ class Writer:
             if self._queue:
                 return True
             if self._closed is None:
-                self._thread = self._thread_id = None
+                self._thread = None
                 return False
         self._close_connection()
         with self._lock:
-            self._thread = self._thread_id = None
+            self._thread = None
             enders = self._enders
             self._enders = []
         self.wake(enders)
@@ -302,14 +297,3 @@ class Writer:
         self._shared = None
         self._begin_anew()  # another thread of the parent may have held the lock
         self._closed = closed
-
-
-_WRITERS: weakref.WeakSet[Writer] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for writer in list(_WRITERS):
-        writer.leave_to_parent()
-
-
-os.register_at_fork(after_in_child=_after_fork)
