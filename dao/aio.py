@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class AsyncWriting(Protocol):
-    """What `Pool.writing` returns: its call is that of `Pool.write`."""
+    """The type of what `Pool.writing` returns: it is called as `Pool.write` is."""
 
     async def __call__(
         self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
@@ -54,7 +54,7 @@ class Pool:
 
     As `dao.Pool`: opened when needed, lent in the order of arrival, one connection for a database in memory. It works for
     one event loop at a time: for the next when the one before has ended. A pool that is not closed ends with its process,
-    or when nobody has it any more, with a ResourceWarning.
+    or with the last reference to it, with a ResourceWarning.
     """
 
     def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
@@ -66,7 +66,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = sqlite.absolute(url.parse(database_url))
-        self._lender: Lender[AsyncConnection] = Lender(self._url, size, timeout, threading.Lock)
+        self._lender: Lender = Lender(self._url, size, timeout, threading.Lock)
         self._writer = Writer(self._url, lambda _: None)
         # those that the process's end finds open are closed with a warning there
         weakref.finalize(self, _end_unclosed, self._lender).atexit = False
@@ -220,11 +220,11 @@ class Pool:
 
 
 class Lease:
-    """What `Pool.acquire` returns: `async with pool.acquire() as connection`. The connection goes back at the block's end."""
+    """A connection for a block, `async with pool.acquire() as connection`: it goes back to the pool at the end."""
 
     __slots__ = ("__weakref__", "_enter", "_lender", "_place", "_timeout")
 
-    def __init__(self, lender: Lender[AsyncConnection], enter: Callable[[], None], timeout: float) -> None:
+    def __init__(self, lender: Lender, enter: Callable[[], None], timeout: float) -> None:
         self._lender = lender
         self._enter = enter
         self._timeout = timeout
@@ -249,9 +249,10 @@ class Lease:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await shielded(lambda: self._end(value))
+        await shielded(lambda: self._give_back(value))
+        del self._place  # nothing is lost when this dies
 
-    async def _end(self, error: BaseException | None) -> None:
+    async def _give_back(self, error: BaseException | None) -> None:
         lender, place = self._lender, self._place
         try:
             if place.connection is not None:
@@ -261,7 +262,6 @@ class Lease:
         except BaseException:
             lender.drop(place)
             raise
-        del self._place  # nothing is lost when this dies
 
     def put_back(self) -> bool:
         """Put a connection back that was reset already. Return False if it has to be closed: leave the block then."""
@@ -285,7 +285,7 @@ async def _reset(connection: Any) -> bool:
     return False
 
 
-async def _close(lender: Lender[AsyncConnection], place: Place) -> None:
+async def _close(lender: Lender, place: Place) -> None:
     """Close a connection, and then count it as gone: when `Pool.aclose` returns, nothing is open any more."""
     try:
         with contextlib.suppress(DriverError):
@@ -295,8 +295,8 @@ async def _close(lender: Lender[AsyncConnection], place: Place) -> None:
         lender.drop(place)
 
 
-def _end_unclosed(lender: Lender[AsyncConnection]) -> None:
-    """End what a pool leaves behind that nobody has any more."""
+def _end_unclosed(lender: Lender) -> None:
+    """End the connections of a pool to which no reference is left."""
     if connections := lender.connections():
         abandon(connections)
         warn_unclosed(lender.url.path)

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Writing(Protocol):
-    """What `Pool.writing` returns: its call is that of `Pool.write`."""
+    """The type of what `Pool.writing` returns: it is called as `Pool.write` is."""
 
     def __call__(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do as `Pool.write`."""
@@ -61,7 +61,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = sqlite.absolute(url.parse(database_url))
-        self._lender: Lender[Connection] = Lender(self._url, size, timeout, threading.Lock)
+        self._lender: Lender = Lender(self._url, size, timeout, threading.Lock)
         self._writer = Writer(self._url, wake_in_turn)
 
     def __enter__(self) -> Self:
@@ -90,7 +90,7 @@ class Pool:
         For many threads that each write a little (tool executions, heartbeats): one commit serves all that wait for one.
         The function runs in the pool's writer thread, on a connection of its own, beside the `size` that are lent. It
         runs in a savepoint: if it raises, what it did is undone, what others did is not, and its exception comes here.
-        What returns is committed, and as durable as `synchronous` has it.
+        If it returns, it is committed, and as durable as `synchronous` has it.
 
         Functions run one after the other, in the order of arrival, so a slow one delays all that wait. One begins within
         the pool's timeout (`writing` sets another), or never. Once it has begun, this waits for its commit, and a Ctrl-C
@@ -165,7 +165,7 @@ class Pool:
 
         No further connection is lent, and those who wait for one get `PoolClosed`. Holders have `timeout` seconds to finish,
         and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
-        and all have a second to clean up. What is held even after that is closed when it comes back. Safe to repeat.
+        and all have a second to clean up. A connection that is held even then is closed when it comes back. Safe to repeat.
 
         Raises:
             TypeError, ValueError: The timeout is no number of seconds from 0.
@@ -186,11 +186,11 @@ class Pool:
 
 
 class Lease:
-    """What `Pool.acquire` returns: `with pool.acquire() as connection`. The connection goes back at the block's end."""
+    """A connection for a block, `with pool.acquire() as connection`: it goes back to the pool at the end."""
 
     __slots__ = ("__weakref__", "_deadline", "_lender", "_place", "_timeout")
 
-    def __init__(self, lender: Lender[Connection], timeout: float, deadline: float = math.inf) -> None:
+    def __init__(self, lender: Lender, timeout: float, deadline: float = math.inf) -> None:
         self._lender = lender
         self._timeout = timeout
         self._deadline = deadline  # of the opening, a moment of the monotonic clock
@@ -229,7 +229,7 @@ class Lease:
     def _open(self, place: Place) -> Connection:
         """Open a connection for a place that has been granted."""
         lender = self._lender
-        connection = lender.kept
+        connection: Connection | None = lender.kept
         if connection is None or not engine.reset(connection):
             milliseconds = sqlite.busy_timeout(lender.url, self._deadline)
             connection = engine.connect(attrs.evolve(lender.url, busy_timeout=milliseconds))
@@ -241,7 +241,7 @@ class Lease:
         return connection
 
 
-def _close(lender: Lender[Connection], place: Place) -> None:
+def _close(lender: Lender, place: Place) -> None:
     """Close a connection, and then count it as gone: when `Pool.close` returns, nothing is open any more."""
     try:
         if place.connection is not None:

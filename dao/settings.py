@@ -14,7 +14,7 @@ from dao import url
 
 __all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "load"]
 
-#: What is opened if nothing says otherwise.
+#: The database that is opened unless something else is said.
 DEFAULT_URL = "sqlite:///orchestrator.db"
 
 #: How many snapshots are kept unless something else is said.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What to open and how. `pool_timeout` is in seconds; `url.busy_timeout` in milliseconds, as SQLite has it.
+    """The database to open, and how. `pool_timeout` is in seconds; `url.busy_timeout` in milliseconds, as SQLite has it.
 
     `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none taken.
     """
@@ -98,7 +98,7 @@ def _dotenv(folder: Path) -> Mapping[str, str | None]:
     path = folder / ".env"
     if not path.is_file():
         return {}
-    from dotenv.parser import parse_stream  # noqa: PLC0415 - loaded by those only who have such a file
+    from dotenv.parser import parse_stream  # noqa: PLC0415 - loaded only if there is such a file
 
     try:
         bindings = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8-sig"))))

@@ -1,4 +1,4 @@
-"""Functions that the caller hands over: run in a transaction, and again while the database is busy; what is refused of them."""
+"""Functions of the caller's: run in a transaction, and again while the database is busy, or refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType, map, filter)
 
 
 def done(result: T) -> T:
-    """Return what a function returned, unless its work is yet to be done, by when nobody keeps its transaction open.
+    """Return what a function returned, unless its work is yet to be done, when its transaction is over.
 
     Raises:
         TypeError: It is a coroutine or anything else to await, a generator, or what `map` or `filter` gave.
@@ -80,7 +80,7 @@ def run_in_transaction(
 
     Raises:
         DatabaseBusy: It was busy until the deadline.
-        ConnectionBusy: What stands in the way is a cursor or a transaction of the connection itself. Raised at once.
+        ConnectionBusy: A cursor or a transaction of the connection itself stands in the way. Raised at once.
         CommitUnknown: The commit met an I/O error.
         TypeError: The function returned before its work was done, a coroutine or a generator: nothing is stored.
     """

@@ -1,1 +1,1 @@
-"""What both public pools are made of: the lender, the writer, the event loop."""
+"""The parts of both public pools: the lender, the writer, and where threads and tasks wait."""

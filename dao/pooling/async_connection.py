@@ -99,6 +99,10 @@ async def run(
         return result
     except Exception:
         raise
+    except GeneratorExit:  # of a coroutine that is dropped, where nothing can be awaited
+        if at_work:
+            connection.interrupt()
+        raise
     except BaseException:
         await shielded(lambda: _stop(connection, at_work))
         raise
@@ -134,7 +138,7 @@ else:
 
 
 class _Worker(_Controller):
-    """What is added to apsw's controllers: their thread does not keep the process alive, and they know their loop."""
+    """An addition to apsw's controllers: the thread does not keep the process alive, and calls come from one loop only."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -148,7 +152,7 @@ class _Worker(_Controller):
         """Do nothing, in a thread that ends with this."""
 
     def _serve(self) -> None:
-        # a loop that has ended has nobody who waits
+        # nobody waits in a loop that has ended
         with contextlib.suppress(RuntimeError):
             super().worker_thread_run()  # type: ignore[no-untyped-call] # apsw annotates no return
 
@@ -165,7 +169,7 @@ class _Worker(_Controller):
         return super().send(call)
 
     def close(self) -> None:
-        """End the thread, as the connection was closed, or as nobody has it any more."""
+        """End the thread: the connection was closed, or no reference to it is left."""
         if self in _OPEN:
             _OPEN.discard(self)
             if self._connection() is None:
@@ -175,7 +179,7 @@ class _Worker(_Controller):
             super().close()  # type: ignore[no-untyped-call] # apsw annotates no return
 
     def abandon(self) -> None:
-        """End the thread after what it is doing, which is interrupted. Its connection is closed when nobody holds it."""
+        """End the thread after its call, which is interrupted. The connection is closed with the last reference to it."""
         connection = self._connection()
         with contextlib.suppress(apsw.ConnectionClosedError):
             if connection is not None:
@@ -202,14 +206,14 @@ _OPEN: set[_Worker] = set()
 
 
 def abandon(connections: Iterable[apsw.AsyncConnection]) -> None:
-    """End the threads of connections that nobody will use any more, as their loop has ended."""
+    """End the threads of connections whose loop has ended."""
     for connection in connections:
         worker: Any = connection.async_controller
         worker.abandon()
 
 
 def warn_unclosed(path: str) -> None:
-    """Warn of a database whose connections nobody has closed."""
+    """Warn of a database whose connections were not closed."""
     warnings.warn(
         f"{path}: asynchronous connections were not closed; use `async with` or `await pool.aclose()`",
         ResourceWarning,

@@ -1,6 +1,6 @@
 """One transaction that many functions share, each in a savepoint of its own, on the connection of `dao.pooling.writer`.
 
-Here is what keeps the functions apart from each other; who waits for them, and when a batch ends, is in `dao.pooling.writer`.
+This module keeps the functions apart from each other; the writer lets their callers wait, and says when a batch ends.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Call:
 class _Guard:
     """Keeps a function from ending the transaction that it shares, and from leaving a cursor open."""
 
-    # It does not know the connection that knows it: that cycle would keep a connection open that nobody uses.
+    # It does not know the connection that knows it: that cycle would keep an unused connection open.
     __slots__ = ("calling", "cursors")
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class SharedTransaction:
         connection.cursor_factory = guard.cursor
         connection.authorizer = guard.authorize
         connection.set_commit_hook(guard.veto)
-        sqlite.note_begun(connection)  # once for all: in between nobody uses it
+        sqlite.note_begun(connection)  # once for all: it is not used in between
 
     def begin(self) -> None:
         """Begin the transaction."""

@@ -13,7 +13,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import attrs
 
@@ -23,8 +23,6 @@ from dao.transactions import check_seconds
 
 __all__ = ["CHECK", "FORKED", "Health", "Lender", "Place", "PoolStats", "check_size", "until"]
 
-C = TypeVar("C", bound=Any)
-
 log = logging.getLogger("dao.pool")
 
 #: Why a pool of the parent's does not work in a forked process.
@@ -33,12 +31,12 @@ FORKED = (
     "the process with spawn or forkserver, and make a pool there"
 )
 
-#: How often those who wait look for places that were lost, in seconds.
+#: How often a thread or task that waits looks for places that were lost, in seconds.
 CHECK = 1.0
 
 
 class Place(weakref.ref[Any]):
-    """What a lease has in the pool: a place in the queue, then one of `size`, then a connection.
+    """The standing of a lease in the pool: in the queue, then one of `size`, then with a connection.
 
     It is a weak reference, so that no exception at any moment can lose it: a lease that was not ended as it should be dies with
     the frames that held it, and its place is noted as lost by C code, which cannot be interrupted.
@@ -53,7 +51,7 @@ class Place(weakref.ref[Any]):
     event: Any  # where the lease waits
 
 
-class Lender(Generic[C]):
+class Lender:
     """The connections of one pool.
 
     Each method holds `guard` while it changes something. An exception from outside may end it at any bytecode: the order of its
@@ -70,9 +68,9 @@ class Lender(Generic[C]):
         self.guard = guard()
         self.closed: str | None = None  # why nothing is lent any more
         self.owner: Any = None  # the event loop that all connections belong to, if they belong to one
-        self.kept: C | None = None  # a database in memory is its connection, and must not be lost
+        self.kept: Any = None  # a database in memory is its connection, and must not be lost
         self._new_guard = guard
-        self._idle: list[C] = []  # the last one back is the first to go: its cache is warm
+        self._idle: list[Any] = []  # the last one back is the first to go: its cache is warm
         self._taken: set[Place] = set()
         self._queue: deque[Place] = deque()
         self._lost: deque[Place] = deque()
@@ -140,7 +138,7 @@ class Lender(Generic[C]):
             f"wait; {advice}"
         )
 
-    def opened(self, place: Place, connection: C) -> None:
+    def opened(self, place: Place, connection: Any) -> None:
         """Give a place the connection that was opened for it.
 
         Raises:
@@ -193,7 +191,7 @@ class Lender(Generic[C]):
         return True
 
     def _serve(self) -> None:
-        """Give what is free to those who wait longest."""
+        """Give free places to those that have waited longest."""
         while self._queue and (self._queue[0] in self._taken or self._grant(self._queue[0])):
             self._queue[0].event.set()
             self._queue.popleft()
@@ -204,7 +202,7 @@ class Lender(Generic[C]):
             self._lost.popleft()
 
     def _forget(self, place: Place) -> None:
-        # a connection that it still has is closed when nobody refers to it any more
+        # a connection that it still has is closed with the last reference to it
         self._taken.discard(place)
         place.connection = None
         with contextlib.suppress(ValueError):
@@ -217,7 +215,7 @@ class Lender(Generic[C]):
     # ------------------------------------------------------------ the end
 
     def close(self, ended: Any) -> None:
-        """Lend nothing any more, and tell those who wait. `ended` is set when all connections are closed. Safe to repeat."""
+        """Lend nothing any more, and tell all that wait. `ended` is set when all connections are closed. Safe to repeat."""
         with self.guard:
             self.closed = self.closed or "the pool is closed"
             self.kept = None
@@ -260,13 +258,13 @@ class Lender(Generic[C]):
         """Whether the pool is closed, and all its connections are."""
         return self.closed is not None and not self._taken and not self._idle
 
-    def connections(self) -> list[C]:
+    def connections(self) -> list[Any]:
         """Return the connections that there are, those that are lent too."""
         with self.guard:
             return [*self._idle, *(place.connection for place in self._taken if place.connection is not None)]
 
     def forget(self) -> None:
-        """Forget the connections, and who held or awaited one: nothing of that goes on, and what comes back later is no place."""
+        """Forget the connections and all places: none of it goes on, and a lease that ends later has nothing to give back."""
         with self.guard:
             for place in self._taken:
                 place.connection = None
@@ -305,11 +303,11 @@ class Lender(Generic[C]):
 
 @attrs.frozen(kw_only=True)
 class PoolStats:
-    """What a pool is doing. `size` bounds `idle` + `active`; the others count since the pool was made.
+    """The state of a pool. `size` bounds `idle` + `active`; the others count since the pool was made.
 
     `wait_seconds` is the sum over all that had to wait for a connection, `longest_wait_seconds` the longest.
 
-    Of `write`: `queued` functions wait for their turn; `writes` were committed, in `batches` transactions.
+    For `write`: `queued` functions wait for their turn; `writes` were committed, in `batches` transactions.
     """
 
     size: int
@@ -365,7 +363,7 @@ def until(is_over: Callable[[], bool], timeout: float) -> Iterator[float]:
         yield min(left, CHECK)
 
 
-#: What is told in a forked child that it is one, by `leave_to_parent`.
+#: All lenders and writers: in a forked child `leave_to_parent` is called on each.
 FORKED_WITH: weakref.WeakSet[Any] = weakref.WeakSet()
 
 

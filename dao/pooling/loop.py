@@ -1,4 +1,4 @@
-"""The few things that `dao.aio` asks of the event loop, be it asyncio's or trio's."""
+"""The event loop as `dao.aio` uses it, be it asyncio's or trio's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def waking(loop: Any) -> Callable[[Sequence[Any]], None]:
     post: Callable[..., object] = loop.call_soon_threadsafe if is_asyncio(loop) else loop.run_sync_soon
 
     def wake(events: Sequence[Any]) -> None:
-        # a loop that has ended has nobody who waits
+        # nobody waits in a loop that has ended
         with contextlib.suppress(RuntimeError):
             post(_set, events)
 
@@ -42,7 +42,7 @@ def waking(loop: Any) -> Callable[[Sequence[Any]], None]:
 
 def _set(events: Sequence[Any]) -> None:
     for one in events:
-        # nor has one that ended before this
+        # nor in one that ended before this
         with contextlib.suppress(RuntimeError):
             one.set()
 
