@@ -52,9 +52,9 @@ class AsyncWriting(Protocol):
 class Pool:
     """Up to `size` connections to one database, each lent to one task at a time.
 
-    As `dao.Pool`: opened when needed, lent in the order of arrival, one connection for a database in memory. It works for
-    one event loop at a time: for the next when the one before has ended. A pool that is not closed ends with its process,
-    or with the last reference to it, with a ResourceWarning.
+    As `dao.Pool`: opened when needed, lent in the order of arrival, one connection for a database in memory. It works
+    for one event loop at a time: for the next when the one before has ended. A pool that is not closed ends with its
+    process, or with the last reference to it, with a ResourceWarning.
     """
 
     def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
@@ -117,7 +117,9 @@ class Pool:
         return await self._write(self._lender.timeout, function, *args, **kwargs)
 
     def writing(self, *, timeout: float) -> AsyncWriting:
-        """Return a `write` whose functions begin within so many seconds: `await pool.writing(timeout=1)(tasks.create, task)`.
+        """Return a `write` whose functions begin within so many seconds.
+
+        Usage: `await pool.writing(timeout=1)(tasks.create, task)`.
 
         Raises:
             TypeError, ValueError: The timeout is no number of seconds from 0.

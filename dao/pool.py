@@ -40,8 +40,8 @@ class Writing(Protocol):
 class Pool:
     """Up to `size` connections to one database, each lent to one thread at a time.
 
-    Connections are opened when first needed, and lent in the order of arrival. A database in memory has one connection, so its
-    pool has size 1.
+    Connections are opened when first needed, and lent in the order of arrival. A database in memory has one connection,
+    so its pool has size 1.
 
     Usage::
 
@@ -49,7 +49,8 @@ class Pool:
             with pool.acquire() as connection:
                 tasks.create(connection, task)
 
-    A pool that has opened its database does not survive a fork, and the child cannot open that file either (`dao.connect`).
+    A pool that has opened its database does not survive a fork, and the child cannot open that file either
+    (`dao.connect`).
     """
 
     def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
@@ -87,15 +88,15 @@ class Pool:
     def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes; return its result.
 
-        For many threads that each write a little (tool executions, heartbeats): one commit serves all that wait for one.
-        The function runs in the pool's writer thread, on a connection of its own, beside the `size` that are lent. It
-        runs in a savepoint: if it raises, what it did is undone, what others did is not, and its exception comes here.
-        If it returns, it is committed, and as durable as `synchronous` has it.
+        For many threads that each write a little (tool executions, heartbeats): one commit serves all that wait for
+        one. The function runs in the pool's writer thread, on a connection of its own, beside the `size` that are lent.
+        It runs in a savepoint: if it raises, what it did is undone, what others did is not, and its exception comes
+        here. If it returns, it is committed, and as durable as `synchronous` has it.
 
-        Functions run one after the other, in the order of arrival, so a slow one delays all that wait. One begins within
-        the pool's timeout (`writing` sets another), or never. Once it has begun, this waits for its commit, and a Ctrl-C
-        is raised after that. Part of a function is undone with `dao.transaction`; COMMIT and ROLLBACK are refused, and
-        cursors that were not read to their end are closed.
+        Functions run one after the other, in the order of arrival, so a slow one delays all that wait. One begins
+        within the pool's timeout (`writing` sets another), or never. Once it has begun, this waits for its commit, and
+        a Ctrl-C is raised after that. Part of a function is undone with `dao.transaction`; COMMIT and ROLLBACK are
+        refused, and cursors that were not read to their end are closed.
 
         A database in memory is its one connection: there each function gets a transaction of its own.
 
@@ -143,9 +144,9 @@ class Pool:
     def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, all within so many seconds.
 
-        Whatever the database does is in the answer, and raises nothing. The file itself is read, so that one that is damaged,
-        gone or cannot be read for a lock does not pass for healthy; one that does not exist is not made. While another
-        connection writes, reads go on: that is healthy, however long it takes, and `locked` says so.
+        Whatever the database does is in the answer, and raises nothing. The file itself is read, so that one that is
+        damaged, gone or cannot be read for a lock does not pass for healthy; one that does not exist is not made. While
+        another connection writes, reads go on: that is healthy, however long it takes, and `locked` says so.
 
         Raises:
             TypeError, ValueError: The timeout is no number of seconds from 0.
@@ -163,9 +164,10 @@ class Pool:
     def close(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed.
 
-        No further connection is lent, and those who wait for one get `PoolClosed`. Holders have `timeout` seconds to finish,
-        and so have the writes that wait for their turn; then statements are interrupted, such a write gets `PoolClosed`,
-        and all have a second to clean up. A connection that is held even then is closed when it comes back. Safe to repeat.
+        No further connection is lent, and those who wait for one get `PoolClosed`. Holders have `timeout` seconds to
+        finish, and so have the writes that wait for their turn; then statements are interrupted, such a write gets
+        `PoolClosed`, and all have a second to clean up. A connection that is held even then is closed when it comes
+        back. Safe to repeat.
 
         Raises:
             TypeError, ValueError: The timeout is no number of seconds from 0.

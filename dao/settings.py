@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """The database to open, and how. `pool_timeout` is in seconds; `url.busy_timeout` in milliseconds, as SQLite has it.
+    """The database to open, and how. `pool_timeout` is in seconds, `url.busy_timeout` in milliseconds.
 
-    `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none taken.
+    `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none
+    taken.
     """
 
     url: url.DatabaseURL
@@ -60,12 +61,12 @@ def load(
     environ: Mapping[str, str] = os.environ,
     folder: str | os.PathLike[str] = ".",
 ) -> Settings:
-    """Return the settings: the arguments, else the environment's, else those of the `.env` in the folder, else defaults.
+    """Return the settings: the arguments, else those of the environment, of the `.env` in the folder, or the defaults.
 
     Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT`,
-    `DATABASE_MIGRATIONS` and `DATABASE_SNAPSHOTS`; an empty value counts as none. Blanks, line ends, byte order marks and quotes
-    around a value, as files from Windows and `docker --env-file` leave them, are no part of it. A busy timeout in the URL goes
-    before `DATABASE_BUSY_TIMEOUT`.
+    `DATABASE_MIGRATIONS` and `DATABASE_SNAPSHOTS`; an empty value counts as none. Blanks, line ends, byte order marks
+    and quotes around a value, as files from Windows and `docker --env-file` leave them, are no part of it. A busy
+    timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
 
     Raises:
         InvalidURL: The database URL means nothing.

@@ -31,8 +31,9 @@ def done(result: T) -> T:
         if isinstance(result, CoroutineType):
             result.close()  # or Python would warn that nobody awaits it
         raise TypeError(
-            f"the function returned a {type(result).__name__}, whose work is yet to be done: pass a function that does it "
-            "before it returns, with no `async def` and no `yield`; list(…) makes a list of what a generator or `map` yields"
+            f"the function returned a {type(result).__name__}, whose work is yet to be done: pass a function that does "
+            "it before it returns, with no `async def` and no `yield`; list(…) makes a list of what a generator or "
+            "`map` yields"
         )
     return result
 
@@ -72,9 +73,9 @@ def run_in_transaction(
     """Call `function(connection, *args, **kwargs)` in a transaction and return its result; replay all of it while busy.
 
     A replay begins anew, so what the function read is read again; what it did outside of the database is done again.
-    Waits between the attempts grow from 1 to 250 ms, with full jitter, and end 30 seconds after the first (`replaying` sets
-    another deadline). Inside a transaction that is open already nothing is replayed: that is for whoever opened it. An
-    interruption ends it all, and so does `CommitUnknown`: to replay what may be stored is the caller's decision.
+    Waits between the attempts grow from 1 to 250 ms, with full jitter, and end 30 seconds after the first (`replaying`
+    sets another deadline). Inside a transaction that is open already nothing is replayed: that is for whoever opened
+    it. An interruption ends it all, and so does `CommitUnknown`: to replay what may be stored is the caller's decision.
 
     `where` is a connection, or a pool to take one from.
 

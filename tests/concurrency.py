@@ -1,4 +1,4 @@
-"""Threads, event loops and pools for tests: started, interrupted, cancelled and waited for; and one face for both pools."""
+"""Threads and event loops for tests: started, interrupted, cancelled and waited for; and one face for both pools."""
 
 from __future__ import annotations
 

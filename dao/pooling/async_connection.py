@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
-    """Open a database as `dao.connect` does, with a worker thread of its own. Close it with `await connection.aclose()`.
+    """Open a database as `dao.connect` does, with a thread of its own. Close it with `await connection.aclose()`.
 
     It belongs to the event loop that is running. One that is still open when the process ends is closed then, with a
     ResourceWarning.
@@ -47,12 +47,14 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
     async def open_connection() -> None:
         arguments = sqlite.connection_arguments(parsed)
         kind = _Asyncio if is_asyncio(running()) else _Trio
-        before = apsw.async_controller.set(functools.partial(kind, arguments[0]))  # type: ignore[arg-type] # the stub is wrong
+        controller: Any = functools.partial(kind, arguments[0])  # the stub is wrong
+        before = apsw.async_controller.set(controller)
         try:
             opened.append(await apsw.Connection.as_async(*arguments, statementcachesize=sqlite.STATEMENT_CACHE))
         except RuntimeError as error:
             raise OperationalError(
-                f"cannot open {arguments[0]}: {error}: this process has too many threads, no memory for another, or is ending"
+                f"cannot open {arguments[0]}: {error}: this process has too many threads, no memory for another, or is "
+                "ending"
             ) from error
         finally:
             apsw.async_controller.reset(before)
@@ -84,13 +86,15 @@ async def run(
     function that was done before the interruption reached it keeps its effect.
 
     Raises:
-        RuntimeError: The connection belongs to another event loop, or the function raised StopIteration or GeneratorExit.
-        TypeError: It is no asynchronous connection, or the function returned before its work was done: a coroutine, a generator.
+        RuntimeError: The connection belongs to another event loop, or the function raised StopIteration or
+            GeneratorExit.
+        TypeError: It is no asynchronous connection, or the function returned before its work was done: a coroutine, a
+            generator.
     """
     if not getattr(connection, "is_async", False):
         raise TypeError(
-            f"expected an asynchronous connection, got {type(connection).__name__}: open one with `await dao.aio.connect(url)`, or "
-            "use `await pool.run(function, …)`"
+            f"expected an asynchronous connection, got {type(connection).__name__}: open one with "
+            "`await dao.aio.connect(url)`, or use `await pool.run(function, …)`"
         )
     fork.check(connection)
     at_work: list[bool] = []  # not empty while it is
@@ -114,7 +118,7 @@ def _call(at_work: list[bool], function: Callable[..., T], connection: Any, args
     try:
         return done(function(connection, *args, **kwargs))
     except (StopIteration, GeneratorExit) as error:
-        # whoever awaits a future with one of these would wait for ever; generators, too, turn the first into this (PEP 479)
+        # to await a future with one of these never ends; generators, too, turn the first into this (PEP 479)
         raise RuntimeError(f"the function raised {type(error).__name__}") from error
     finally:
         at_work.clear()
@@ -138,7 +142,7 @@ else:
 
 
 class _Worker(_Controller):
-    """An addition to apsw's controllers: the thread does not keep the process alive, and calls come from one loop only."""
+    """An addition to apsw's controllers: the thread keeps no process alive, and calls come from one loop only."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -163,7 +167,7 @@ class _Worker(_Controller):
         _OPEN.add(self)
 
     def send(self, call: Callable[[], Any]) -> Any:
-        """Send a call to the thread; its result comes to the loop that the connection was opened in, and to no other."""
+        """Send a call to the thread; its result comes to the loop in which the connection was opened only."""
         if running() is not self._home:
             raise RuntimeError(f"this connection to {self.path} belongs to another event loop: open one in each")
         return super().send(call)
@@ -179,7 +183,7 @@ class _Worker(_Controller):
             super().close()  # type: ignore[no-untyped-call] # apsw annotates no return
 
     def abandon(self) -> None:
-        """End the thread after its call, which is interrupted. The connection is closed with the last reference to it."""
+        """Interrupt the call, then end the thread. The connection is closed with the last reference to it."""
         connection = self._connection()
         with contextlib.suppress(apsw.ConnectionClosedError):
             if connection is not None:
@@ -194,7 +198,7 @@ class _Asyncio(_Worker, apsw.aio.AsyncIO):
 
 class _Trio(_Worker, apsw.aio.Trio):  # type: ignore[misc] # to mypy alone a _Worker is an AsyncIO
     async def send(self, call: Callable[[], Any]) -> Any:
-        """Send a call, whose end at a deadline is trio's own: apsw's is an error, TooSlowError, also where trio goes on."""
+        """Send a call, and leave deadlines to trio: apsw raises TooSlowError at them, also where trio goes on."""
         before = apsw.aio.deadline.set(apsw.aio.deadline.get() or math.inf)
         try:
             return await super().send(call)

@@ -27,8 +27,8 @@ log = logging.getLogger("dao.pool")
 
 #: Why a pool of the parent's does not work in a forked process.
 FORKED = (
-    "this pool belongs to the parent of this process, and no connection survives a fork: close it before the fork, or start "
-    "the process with spawn or forkserver, and make a pool there"
+    "this pool belongs to the parent of this process, and no connection survives a fork: close it before the fork, or "
+    "start the process with spawn or forkserver, and make a pool there"
 )
 
 #: How often a thread or task that waits looks for places that were lost, in seconds.
@@ -38,8 +38,8 @@ CHECK = 1.0
 class Place(weakref.ref[Any]):
     """The standing of a lease in the pool: in the queue, then one of `size`, then with a connection.
 
-    It is a weak reference, so that no exception at any moment can lose it: a lease that was not ended as it should be dies with
-    the frames that held it, and its place is noted as lost by C code, which cannot be interrupted.
+    It is a weak reference, so that no exception at any moment can lose it: a lease that was not ended as it should be
+    dies with the frames that held it, and its place is noted as lost by C code, which cannot be interrupted.
     """
 
     __slots__ = ("connection", "event")
@@ -54,8 +54,8 @@ class Place(weakref.ref[Any]):
 class Lender:
     """The connections of one pool.
 
-    Each method holds `guard` while it changes something. An exception from outside may end it at any bytecode: the order of its
-    statements is such that a connection is then lent once, or has been let go of, and so closed.
+    Each method holds `guard` while it changes something. An exception from outside may end it at any bytecode: the
+    order of its statements is such that a connection is then lent once, or has been let go of, and so closed.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Lender:
     # ------------------------------------------------------------ lending
 
     def take(self, place: Place, event: Callable[[], Any]) -> bool:
-        """Give the place a connection, or leave to open one. Return whether there is room for it; else it is in the queue.
+        """Give the place a connection, or leave to open one. Return False if there is no room, and it is in the queue.
 
         Raises:
             PoolClosed: Nothing is lent any more.
@@ -153,7 +153,7 @@ class Lender:
             self._acquired += 1
 
     def may_return(self, error: BaseException | None, *, harmless: tuple[type[BaseException], ...]) -> bool:
-        """Return whether a connection may be lent again after an error of its block: one of the harmless, and not its own."""
+        """Return whether a connection may be lent again after an error: a harmless one, and not its own."""
         if error is None or self.url.is_memory or isinstance(error, DatabaseBusy | ReadOnlyDatabase):
             return True
         return isinstance(error, harmless) and not isinstance(error, OperationalError | engine.DriverError)
@@ -215,7 +215,7 @@ class Lender:
     # ------------------------------------------------------------ the end
 
     def close(self, ended: Any) -> None:
-        """Lend nothing any more, and tell all that wait. `ended` is set when all connections are closed. Safe to repeat."""
+        """Lend nothing more, and tell all that wait. Set `ended` when all connections are closed. Safe to repeat."""
         with self.guard:
             self.closed = self.closed or "the pool is closed"
             self.kept = None
@@ -226,7 +226,7 @@ class Lender:
                 self._queue.popleft()
 
     def retire(self, place: Place) -> bool:
-        """Give a place an idle connection of a closed pool, to be closed and then dropped. Return False if there is none."""
+        """Give a place an idle connection of a closed pool, to be closed and dropped. Return False if there is none."""
         with self.guard:
             if not self._idle:
                 return False
@@ -235,10 +235,10 @@ class Lender:
             return True
 
     def drains(self, timeout: float, deadline: float) -> Iterator[float]:
-        """Yield, until all connections are closed, for how many seconds to wait for that; or until nothing more can be done.
+        """Yield, until all connections are closed or nothing more can be done, for how many seconds to wait for that.
 
-        At the deadline, a moment of the monotonic clock `timeout` seconds after the start, statements are interrupted, and their
-        holders have another second.
+        At the deadline, a moment of the monotonic clock `timeout` seconds after the start, statements are interrupted,
+        and their holders have another second.
         """
         yield from until(self._find_drained, deadline - time.monotonic())
         if not self.is_drained:
@@ -264,7 +264,7 @@ class Lender:
             return [*self._idle, *(place.connection for place in self._taken if place.connection is not None)]
 
     def forget(self) -> None:
-        """Forget the connections and all places: none of it goes on, and a lease that ends later has nothing to give back."""
+        """Forget the connections and all places: a lease that ends later has nothing to give back."""
         with self.guard:
             for place in self._taken:
                 place.connection = None

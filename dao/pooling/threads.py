@@ -13,7 +13,7 @@ _ONCE = contextlib.suppress(RuntimeError)  # of a lock that was released before
 
 
 class Signal:
-    """As `threading.Event`, for one thread that waits. No exception from outside breaks it, at whatever bytecode it comes."""
+    """As `threading.Event`, for one thread that waits. An exception from outside breaks it at no bytecode."""
 
     __slots__ = ("_lock", "following", "is_on")
 

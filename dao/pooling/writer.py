@@ -1,15 +1,18 @@
 """Group commit: one thread runs what many callers write, and commits it for all of them at once.
 
-For many threads or tasks that each write a little (tool executions, heartbeats): a commit costs the same for one of them
-as for a hundred. Here are the queue and the thread; `dao.Pool.write` and `dao.aio.Pool.write` wait. For each call holds:
+For many threads or tasks that each write a little (tool executions, heartbeats): a commit costs the same for one of
+them as for a hundred. Here are the queue and the thread; `dao.Pool.write` and `dao.aio.Pool.write` wait. For each call
+holds:
 
 - Its function runs in a savepoint. If it fails, that savepoint is undone, and nothing else.
-- Its caller returns after the commit. If it was told of success, its rows are in the file, as safe as `synchronous` makes them.
+- Its caller returns after the commit. If it was told of success, its rows are in the file, as safe as `synchronous`
+  makes them.
 - A commit that fails, or an error for which SQLite gives up the transaction (disk full, I/O error, RAISE(ROLLBACK)), is
-  told to every call of the batch that had succeeded so far. Nothing of them is stored, but for a commit of which that cannot
-  be known (`CommitUnknown`), and the next batch begins anew.
+  told to every call of the batch that had succeeded so far. Nothing of them is stored, but for a commit of which that
+  cannot be known (`CommitUnknown`), and the next batch begins anew.
 - It begins in the order of arrival, or not at all if its caller has left the queue. A batch ends when nobody waits, at
-  `BATCH_CALLS` or after `BATCH_SECONDS`, so that a full one cannot keep its callers waiting; later calls are in the next.
+  `BATCH_CALLS` or after `BATCH_SECONDS`, so that a full one cannot keep its callers waiting; later calls are in the
+  next.
 """
 
 from __future__ import annotations
@@ -106,8 +109,8 @@ class Writer:
             with self._lock:
                 self._timeouts += 1
             raise PoolTimeout(
-                f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait for "
-                "the same writer; give it functions that take less time, or wait longer"
+                f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait "
+                "for the same writer; give it functions that take less time, or wait longer"
             )
         yield from until(call.ended.is_set, math.inf)
 
@@ -123,7 +126,7 @@ class Writer:
     # ------------------------------------------------------------ the end
 
     def finish(self, ended: Any) -> None:
-        """Take no more calls, run those that are queued, close the connection, and set the event `ended`. Safe to repeat."""
+        """Take no more calls, run those that are queued, close the connection, and set `ended`. Safe to repeat."""
         with self._lock:
             self._closed = self._closed or "the pool is closed"
             if self._thread is not None or self._shared is not None:
@@ -251,15 +254,15 @@ class Writer:
         return shared
 
     def _run_calls(self, shared: SharedTransaction, batch: list[Call]) -> BaseException | None:
-        """Run calls from the queue, add them to the batch, commit. Return what made the transaction be lost, if it is."""
+        """Run calls from the queue, add them to the batch, commit. Return the error for which all is lost, if it is."""
         end = time.monotonic() + BATCH_SECONDS
         try:
             while len(batch) < BATCH_CALLS and (call := self._next()) is not None:
                 batch.append(call)
                 if not shared.run(call):
                     return call.error or OperationalError(
-                        "a function went on after an error for which SQLite had undone the transaction; let such an error "
-                        "leave the function"
+                        "a function went on after an error for which SQLite had undone the transaction; let such an "
+                        "error leave the function"
                     )
                 if time.monotonic() >= end:
                     break

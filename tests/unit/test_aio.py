@@ -215,7 +215,7 @@ def test_run_cancelled_again_and_again_still_waits_for_the_end(loop, url):
 
 
 def test_run_in_a_scope_whose_time_is_up_is_cancelled_by_trio_alone(url):
-    """Whether time is up is trio's to say: apsw asked a clock of its own, and TooSlowError came out of `move_on_after`."""
+    """Trio says whether time is up: apsw asked a clock of its own, and TooSlowError came out of `move_on_after`."""
 
     def slow(connection: apsw.Connection) -> int:
         time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""What becomes of asynchronous connections that nobody closes: when the process ends, the loop, or the last reference."""
+"""Asynchronous connections that nobody closes: as the process ends, the loop, or the last reference to them."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_connection_for_which_no_thread_can_be_started_is_refused(loop, url):
 
 
 def test_pool_of_a_loop_that_has_ended_works_in_the_next(loop, url):
-    """Each verb works in one loop after the other: `write` used to commit and never return, `run` to raise RuntimeError."""
+    """Each verb works in one loop after the other: `write` committed and never returned, `run` raised RuntimeError."""
     pool = aio.Pool(url, size=1)
     held = []
 
@@ -204,7 +204,7 @@ for rounds in (1, 2, 50):
 
 
 def test_pool_of_a_loop_closed_in_the_middle_keeps_its_size(url):
-    """What such a loop left half done is nothing to the next: each opening of it was a connection more than `size` there."""
+    """Work that such a loop left half done is nothing to the next: each opening of it was one over `size`."""
     command = [sys.executable, "-c", CLOSED_IN_THE_MIDDLE, url]  # Python says much about such tasks on stderr
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.stdout.splitlines() == ["2 2", "0 True"] * 3, done.stderr
@@ -273,7 +273,7 @@ def test_connection_of_another_loop_is_refused(loop, url):
 
 @pytest.mark.parametrize("library", [Asyncio, Trio])
 def test_pool_after_a_fork_is_refused_in_the_child(url, library):
-    """In a forked child the parent's pool tells so, in its health and in each verb, and closes nothing of the parent's."""
+    """In a forked child the parent's pool says so, in its health and in each verb, and closes nothing of it."""
     pool = aio.Pool(url)
 
     async def child() -> None:

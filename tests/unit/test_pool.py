@@ -29,7 +29,7 @@ __all__ = ["signalled"]  # a fixture
 
 @pytest.fixture(params=["threads", "asyncio", "trio"])
 def make_pool(request: pytest.FixtureRequest, url: str) -> Iterator[Callable[..., Any]]:
-    """Return a function that makes pools on a migrated database, for threads or for tasks; they are closed in the end."""
+    """Return a function that makes pools on a migrated database, for threads or tasks; they are closed in the end."""
     with making(request.param) as make:
         yield lambda database_url=url, **arguments: make(database_url, **arguments)
 
@@ -290,8 +290,8 @@ def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool)
 def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, error, kept):
     """An error of the row's or of the program's keeps the connection; one that may be its own has it replaced.
 
-    So has an interruption of a thread: one of `health`, as that set the timeout back, left a connection that did not wait
-    for locks. A task is only interrupted where it awaits.
+    So has an interruption of a thread: one of `health`, as that set the timeout back, left a connection that did not
+    wait for locks. A task is only interrupted where it awaits.
     """
     made = make_pool(size=1)
     kept = kept or (isinstance(error, KeyboardInterrupt) and not isinstance(made, dao.Pool))
@@ -487,7 +487,7 @@ def test_health_of_a_good_database_is_true(make_pool):
 
 @pytest.mark.parametrize("mode", ["rwc", "ro"])
 def test_health_while_another_writes_is_true_and_says_so(url, make_pool, mode):
-    """A write as long as a migration turns no probe red, nor keeps it waiting; that writes would wait is in the answer."""
+    """A long write turns no probe red, nor keeps it waiting; the answer says that writes would wait."""
     made = make_pool(f"{url}?mode={mode}&busy_timeout=600000", size=1)
     with contextlib.closing(dao.connect(url)) as blocker, dao.transaction(blocker):
         add(blocker)
