@@ -1,4 +1,4 @@
-"""Looks for what is known to go wrong in migration scripts, with SQLite's own compiler; nothing is run on a database."""
+"""Looks for known mistakes in migration scripts, with SQLite's own compiler. Runs nothing on a database."""
 
 from dao.migrate.linting.linter import Finding, lint
 from dao.migrate.linting.rules import RULES, Rule, Severity

@@ -1,8 +1,8 @@
 """Looks for what may go wrong with migrations before they meet a database: `dao lint`.
 
-Every script is replayed in an empty database in memory, statement by statement, and SQLite's own compiler says what each
-one does. `rules` has the rules; `statements`, `outcome` and `losses` find what breaks them; here the findings meet the
-comments that silence them.
+Every script is replayed in an empty database in memory, statement by statement, and SQLite's own compiler says what
+each one does. `rules` has the rules; `statements`, `outcome` and `losses` find what breaks them; here the findings
+meet the comments that silence them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Finding:
 def lint(migrations: Source = None) -> list[Finding]:
     """Return what the rules hold against migrations, in the order of the files, then by line. Needs no database.
 
-    Runs the scripts in memory, so it takes as long as they do in an empty database. A script that fails is a finding, and
-    what comes after it is judged as far as it goes without it. Silenced findings are among the results.
+    Runs the scripts in memory, so it takes as long as they do in an empty database. A script that fails is a finding,
+    and what comes after it is judged as far as it goes without it. Silenced findings are among the results.
 
     Raises:
         MigrationFileError: A file is not what it should be, so that there is no migration to look at.

@@ -1,7 +1,7 @@
-"""What `lint` says of data that scripts lose: the verdict of the runner's own guard, where every table holds rows.
+"""The data that scripts would lose: the verdict of the runner's own guard, where every table holds rows.
 
-A script is judged as if all before it were applied long ago, so that tables and columns of before it hold something. Whether
-all of its rows are copied, only a database with rows can tell.
+A script is judged as if all before it were applied long ago, so that the tables and columns from before it hold
+something. Only a database with rows can tell whether a rebuild copies all of them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _COPIES = (apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE)
 def loss_problems(subject: Subject, together: Sequence[Subject]) -> Iterator[Problem]:
     """Yield what a script loses without declaring it.
 
-    `together` are the scripts that a run may hold in one transaction with this one. A rebuild may be spread over some of them:
-    then what is lost is judged at their end, from the first of them on that had the table.
+    `together` are the scripts that a run may hold in one transaction with this one. A rebuild may be spread over some
+    of them: then what is lost is judged at their end, from the first of them on that had the table.
     """
     found: dict[Loss, Statement] = {}
     own = set(map(id, subject.statements))
@@ -113,14 +113,14 @@ def _judge(statements: Sequence[Statement]) -> list[tuple[Statement, Loss]]:
 
 
 class _Assumed(Holdings):
-    """What a schema would hold if every table that was there at first had rows, and every column values."""
+    """Holdings of a schema in which every table from the start has rows, and every column has values."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self._full = dict.fromkeys(schema.tables, 1)
 
     def follow(self, statement: Statement) -> None:
-        """Note which tables hold rows after a statement: one that is filled from another does, one that is emptied does not."""
+        """Note which tables hold rows after a statement: one filled from another does, one that is emptied does not."""
         full = self._full
         for old, new in statement.after.renamed_since(statement.before).items():
             full[new] = full.get(old, 0)

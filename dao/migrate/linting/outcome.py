@@ -1,4 +1,4 @@
-"""What `lint` finds in the schema that a script leaves: views, triggers, keys, defaults, what a rebuild lost."""
+"""Checks of the schema that a script leaves: views, triggers, keys, defaults, and what a rebuild lost."""
 
 from __future__ import annotations
 
@@ -199,7 +199,10 @@ def _columns(connection: Connection, view: str) -> list[str]:
 
 
 def _unwatched(connection: Connection, table: Table, added: set[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield the triggers that an UPDATE of any column fires but the key, what they set themselves, and some of those added."""
+    """Yield the triggers of an UPDATE that name columns and miss some of those added.
+
+    Each watches all other columns, but for the key and those that it sets itself.
+    """
     watched: dict[str, set[str]] = {}
     sets: dict[str, set[str]] = {}
     columns = [column for column in table.columns if not column.hidden]

@@ -1,8 +1,8 @@
 """Replays scripts in an empty database in memory and keeps, for every statement, what SQLite's compiler said of it.
 
-The authorizer tells what a statement touches, the schema before and after it what it did. What could only be seen in a
-database with rows, or by compiling the statement in another way, is tried in a copy: the replay itself runs everything
-once, as the runner does.
+The authorizer tells what a statement touches, the schema before and after it what it did. A copy serves
+to try what only a database with rows shows, or another way of compiling the statement: the replay itself runs
+everything once, as the runner does.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Replay:
         self.connection.close()
 
     def twin(self) -> Connection:
-        """Return a copy of the database as it is now, to try things in, each in `undone`; good until the schema changes."""
+        """Return a copy of the database as it is now, for trials within `undone`; good until the schema changes."""
         if self._twin is None:
             self._twin = apsw.Connection(":memory:")
             # the script's transaction is open, and no backup reads from a connection that writes

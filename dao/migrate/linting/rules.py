@@ -1,4 +1,4 @@
-"""What `lint` looks for, as data: the documentation and the SARIF report are made from this table.
+"""The rules of `lint`, as data: the documentation and the SARIF report are made from this table.
 
 A code is never given to another rule. A severity says what a finding does to `dao lint`: an error fails it, a warning
 does with `--strict`, a note never.
@@ -125,8 +125,8 @@ RULES = (
         "M014",
         "double-quoted-string",
         "warning",
-        "Double quotes are for names. SQLite takes one that fits no column for a string, so a misspelt column passes as a "
-        "text, and connections that have this turned off fail.",
+        "Double quotes are for names. SQLite takes one that fits no column for a string, so a misspelt column passes "
+        "as a text, and connections that have this turned off fail.",
         "write strings in single quotes",
     ),
     Rule(
@@ -141,7 +141,8 @@ RULES = (
         "M016",
         "if-exists",
         "warning",
-        "The statement succeeds whatever the schema is, so that a database which differs from its ledger goes unnoticed.",
+        "The statement succeeds whatever the schema is, so that a database which differs from its ledger goes "
+        "unnoticed.",
         "leave out IF [NOT] EXISTS: the ledger knows what is there",
     ),
     Rule(
@@ -169,7 +170,8 @@ RULES = (
         "M020",
         "version-collision",
         "warning",
-        "Two migrations begin with the same number: their order is an accident of their names, and other tools refuse them.",
+        "Two migrations begin with the same number: their order is an accident of their names, and other tools refuse "
+        "them.",
         "give the newer one, which no database has applied yet, a number of its own",
     ),
     Rule(
@@ -184,7 +186,8 @@ RULES = (
         "not-atomic",
         "warning",
         "Outside of a transaction SQLite commits after every statement: if a later one fails, the earlier ones stay.",
-        "leave in this file the one statement that needs `-- transactional: false`, and move the others to another pair",
+        "leave in this file the one statement that needs `-- transactional: false`, and move the others to another "
+        "pair",
     ),
     Rule(
         "M023",
@@ -211,8 +214,8 @@ RULES = (
         "M026",
         "nullable-primary-key",
         "note",
-        "For historical reasons SQLite accepts NULL in a PRIMARY KEY, any number of times, unless the table is STRICT or "
-        "WITHOUT ROWID or the key is INTEGER (sqlite.org/lang_createtable.html, section 3.5).",
+        "For historical reasons SQLite accepts NULL in a PRIMARY KEY, any number of times, unless the table is STRICT "
+        "or WITHOUT ROWID or the key is INTEGER (sqlite.org/lang_createtable.html, section 3.5).",
         "write NOT NULL beside PRIMARY KEY",
     ),
     Rule(
@@ -234,18 +237,19 @@ RULES = (
         "M029",
         "misfit-copy",
         "warning",
-        "INSERT … SELECT goes by position, not by name: with another order of columns values come into the wrong ones, and into "
-        "one of another type SQLite converts what it can and keeps the rest as it is, or fails if the table is STRICT.",
+        "INSERT … SELECT goes by position, not by name: with another order of columns values come into the wrong "
+        "ones, and into one of another type SQLite converts what it can and keeps the rest as it is, or fails if the "
+        "table is STRICT.",
         "name the columns on both sides, in the same order, and convert values with CAST",
     ),
     Rule(
         "M030",
         "sequence-reset",
         "warning",
-        "Dropping an AUTOINCREMENT table drops its number in sqlite_sequence: the table that takes its place goes on after its "
-        "largest id, so that ids of rows which were deleted are given again.",
-        "between the copy and the drop, write UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = "
-        "'OLD') WHERE name = 'NEW'",
+        "Dropping an AUTOINCREMENT table drops its number in sqlite_sequence: the table that takes its place goes on "
+        "after its largest id, so that ids of rows which were deleted are given again.",
+        "between the copy and the drop, write UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE "
+        "name = 'OLD') WHERE name = 'NEW'",
     ),
     Rule(
         "M901",

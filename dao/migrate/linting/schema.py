@@ -1,4 +1,4 @@
-"""What a schema holds, as far as `lint` compares it before and after each statement. Cheap to read again and again."""
+"""The schema as `lint` compares it before and after each statement. Cheap to read again and again."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ from dao.migrate.values import Step
 
 __all__ = ["TEMPORARY", "Event", "Failure", "Problem", "Statement", "Subject", "listed"]
 
-#: What makes or drops a temporary object.
+#: The actions that make or drop a temporary object.
 TEMPORARY = frozenset(value for name, value in vars(apsw).items() if name.startswith("SQLITE_") and "_TEMP_" in name)
 
 
 @attrs.frozen
 class Event:
-    """What the authorizer was told: an action of SQLite's and its two arguments, in the main database."""
+    """One call of the authorizer: an action of SQLite's and its two arguments, in the main database."""
 
     action: int
     first: str
@@ -81,7 +81,7 @@ Problem = tuple[str, Statement | None, str]
 
 @attrs.define(kw_only=True)
 class Subject:
-    """A script that was replayed: its statements in order, the schema before and after it, its first failure, its problems.
+    """A script that was replayed: its statements in order, the schema before and after, its first failure, problems.
 
     `origin` is the schema whose data it must keep: in a rollback, that before its up script.
     """

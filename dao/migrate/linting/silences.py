@@ -1,8 +1,8 @@
 """Comments that silence a finding: `-- lint: ignore CODE[, CODE] reason`.
 
-On the lines above a statement or at its line's end, one is for that statement. Before the first statement, and apart from
-it by an empty line, it is for the whole script. Comments are what SQLite's compiler says nothing of, so they are found
-with a pattern, which knows strings and names only to pass over them.
+On the lines above a statement or at its line's end, one is for that statement. Before the first statement, and apart
+from it by an empty line, it is for the whole script. Comments are what SQLite's compiler says nothing of, so they are
+found with a pattern, which knows strings and names only to pass over them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `lint` finds in a script, statement by statement. Each check yields a code, a statement (or None) and a message."""
+"""Checks of a script, statement by statement. Each yields a code, a statement (or None) and a message."""
 
 from __future__ import annotations
 
@@ -153,10 +153,11 @@ def _renamed_table(subject: Subject, statement: Statement, known: _Known, old: s
     if successor is not None and successor.root == known.table.root:
         return  # it gets its name back
     if successor is not None:
+        name = known.table.name
         yield (
             "M007",
             statement,
-            f"{known.table.name} is renamed away before the new {known.table.name} is made: {_followers(statement, new)}",
+            f"{name} is renamed away before the new {name} is made: {_followers(statement, new)}",
         )
     elif not subject.is_rollback and new != known.table.name.lower():
         yield (

@@ -1,4 +1,4 @@
-"""What only a trial shows: compiling a statement in another way, or running it while a table holds a row.
+"""Trials: a statement is compiled in another way, or run while a table holds a row.
 
 All of it happens in a copy of the database, its twin, and is undone there.
 """
@@ -18,7 +18,7 @@ from dao.migrate.schema.usable import compiles
 
 __all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "undone", "without_quotes"]
 
-#: What SQLite says of a double-quoted string where they are turned off.
+#: SQLite's words for a double-quoted string where they are turned off.
 _QUOTES = " - should this be a string literal in single-quotes?"
 #: A value for a column of such a type; for others it is a number, which most constraints of type accept.
 _VALUES = {"TEXT": "'x'", "BLOB": "x'00'"}
@@ -166,7 +166,7 @@ _CONVERTED = frozenset(
 
 
 def _affinity(type: str) -> str:
-    """Return what SQLite makes of a column's type (sqlite.org/datatype3.html, 3.1), "" if it takes anything as it is."""
+    """Return what SQLite makes of a column's type (sqlite.org/datatype3.html, 3.1); "" if it converts nothing."""
     name = type.upper()
     if name in {"", "ANY"}:
         return ""
