@@ -102,7 +102,7 @@ class Writer:
 
     @property
     def after(self) -> Ledger:
-        """What the ledger says now, if migrations were only noted as applied now, or as not applied."""
+        """The ledger by now, if migrations were only noted as applied, or as not applied."""
         return attrs.evolve(self.before, entries=tuple(self._entries.values()))
 
     def applied(

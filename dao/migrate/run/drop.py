@@ -26,8 +26,8 @@ def foreign_objects(connection: Connection, migrations: Sequence[Migration], led
             ours = _tables_and_views(memory)
     except MigrationError as error:
         raise MigrationError(
-            f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the database file "
-            "yourself if that is what you want"
+            f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the database "
+            "file yourself if that is what you want"
         ) from error
     return sorted(visible(f"{kind} {name}", line=True) for kind, name in present - ours)
 

@@ -1,14 +1,14 @@
-"""What a run loses: rows that no DELETE of its scripts names, tables that held rows, columns that held values.
+"""The losses of a run: rows that no DELETE of its scripts names, tables that held rows, columns that held values.
 
-What is there at the end of a run is judged against what was there at its beginning, by table and column: a table that was
-dropped against the one that has its name at the end, a column against the one of its name that was filled from it. What
-the run itself has made is its own affair.
+The end of a run is judged against its beginning, by table and column: a table that was dropped against the one that has
+its name at the end, a column against the one of its name that was filled from it. Things that the run itself has made
+are its own affair.
 
-The authorizer tells, while a statement is compiled, what it may take rows from and what it reads and writes. Only those
-tables are counted, just before; a script that drops nothing and has no triggers or cascades to fire costs no count at all.
-Rows are counted, not recognised: what a SELECT copies counts as a row of the tables that it reads, what VALUES brings as none
-of before. SQLite does not tell whether an INSERT replaces rows, so the table is counted around it where that matters. Rows
-that are replaced, or deleted from a view by its trigger, count as the script's intention.
+The authorizer tells, while a statement is compiled, what it may take rows from and what it reads and writes. Only
+those tables are counted, just before; a script that drops nothing and has no triggers or cascades to fire costs no
+count at all. Rows are counted, not recognised: what a SELECT copies counts as a row of the tables that it reads, what
+VALUES brings as none of before. SQLite does not tell whether an INSERT replaces rows, so the table is counted around
+it where that matters. Rows that are replaced, or deleted from a view by its trigger, count as the script's intention.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TAKES = _DROPS | _CHANGE_SHADOWS | {apsw.SQLITE_DELETE}
 
 
 class _Event(NamedTuple):
-    """What a statement, or a trigger of it, may do to a table; `column` is that of an UPDATE or ALTER TABLE."""
+    """An action of a statement, or of a trigger of it, on a table; `column` is that of an UPDATE or ALTER TABLE."""
 
     action: int
     table: str
@@ -48,12 +48,13 @@ class _Event(NamedTuple):
 
 @attrs.define
 class _Running:
-    """What is to be found out when a statement is done, and whose it is."""
+    """A statement that runs: whose it is, and the questions for when it is done."""
 
     source: Hashable
     deletes_from: str | None = None
     counted: dict[str, int] = attrs.Factory(dict)
-    #: What it alters, with the columns; all tables before, with their root pages; the columns that hold values and may go.
+    #: The tables it alters, with their columns; all tables before, with their root pages; the columns that hold
+    #: values and may go.
     altered: dict[str, list[str]] = attrs.Factory(dict)
     tables: Mapping[str, tuple[str, int]] = attrs.Factory(dict)
     holding: set[tuple[str, str]] = attrs.Factory(set)
@@ -67,15 +68,15 @@ class Guard(Watcher):
 
     def __init__(self, holdings: Holdings | Connection) -> None:
         self._holdings = holdings if isinstance(holdings, Holdings) else Holdings(holdings)
-        #: Whose the statement is that runs, as `losses` tells.
+        #: The owner of the statement that runs, as `losses` tells.
         self.source: Hashable = 0
-        #: What the statement which is being compiled reads: tables with columns, and the view, trigger or WITH that does.
+        #: The reads of the statement being compiled: tables with columns, and the view, trigger or WITH that reads.
         self.reads: set[tuple[str | None, str | None, str | None]] = set()
         #: The tables that its scripts drop.
         self.dropped: set[str] = set()
         self._events: list[_Event] = []
-        # Tables are listed when a statement may first take from one: most scripts have none that does, and a history of a
-        # thousand scripts that each make a table would list half a million. What the run has made until then is known.
+        # Tables are listed when a statement may first take from one: most scripts have none that does, and a history
+        # of a thousand scripts that each make a table would list half a million. Those made until then are known.
         self._known = Known()
         self._savepoints: list[tuple[str, Known]] = []
         self._running: _Running | None = None
@@ -106,7 +107,7 @@ class Guard(Watcher):
         events, self._events = self._events, []
         if events:
             with self._look():
-                # what a virtual table did to its own while the statement before this one ran is among them, and the reads
+                # among them, and among the reads, is what a virtual table did to its own during the statement before
                 self._begin(events, shadows | self._known.shadows)
         self.reads.clear()
         self._holdings.forget()  # it may change what there is
@@ -313,7 +314,7 @@ class Guard(Watcher):
             known.shadows = self._holdings.shadows()
 
     def _follow(self, running: _Running) -> None:
-        """Find where the altered tables and columns are now: a renamed table keeps its root page, a virtual one has none."""
+        """Find where the altered tables and columns are now: a renamed table keeps its root page, if it has one."""
         now = self._holdings.tables()
         by_page = {page: name for name, (_, page) in now.items() if page}
         new = [name for name, (_, page) in now.items() if not page and name not in running.tables]
@@ -360,7 +361,7 @@ class Guard(Watcher):
             yield source, Loss("column", origin.name, rows, column)
 
     def _keeps(self, name: str, table: Tracked, column: str, *, whole: bool = False) -> bool:
-        """Return whether a table has a column of that name that was filled from it: by an UPDATE, or when it was copied.
+        """Return whether a table has a column of that name that was filled from it, by an UPDATE or a copy.
 
         If the table is `whole`, it has values there, unless an UPDATE of the script set those of a copy.
         """

@@ -1,4 +1,4 @@
-"""What a database holds, as far as `guard` asks: tables and their names, rows, values."""
+"""The things that a database holds, as far as `guard` asks: tables and their names, rows, values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Holdings"]
 
 
 class Holdings:
-    """What a connection's main database holds at the moment. Names are given as SQLite compares them, by `fold`.
+    """The things that the main database of a connection holds now. Names are as SQLite compares them, by `fold`.
 
     The schema is read once, until it is told to `forget` it, as a statement may have changed it.
     """
@@ -92,8 +92,8 @@ def _tables(schema: Iterable[Definition]) -> dict[str, tuple[str, int]]:
 def _holds_content(virtual: str, shadows: Collection[str]) -> bool:
     """Return whether a virtual table holds rows of its own, by the names of all shadow tables.
 
-    One without shadow tables shows what is elsewhere. A full-text index without a `_content` is of another table's text,
-    or of none that is kept.
+    One without shadow tables shows what is elsewhere. A full-text index without a `_content` is of another table's
+    text, or of none that is kept.
     """
     own = {name.removeprefix(f"{virtual}_") for name in shadows if name.startswith(f"{virtual}_")}
     return bool(own) and ("content" in own or not own & {"idx", "segdir"})

@@ -1,4 +1,4 @@
-"""What is known of tables in the middle of a run: which were there before it, and what has the place of each by now."""
+"""The tables in the middle of a run: which were there before it, and which table has the place of each by now."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ ANY = ""
 class Origin:
     """A table of before the run, as it was; `rows` once it is dropped, and what became of them since.
 
-    `missed` are those that the table in its place lacked, whenever it was dropped itself, and whose script had dropped it before.
-    `columns` are those of before that are still there, by their present names; read when they may change. `held` are those
-    that held values and went, by the names they had then: what they were called before the run, and whose script took them.
-    `lost` are those of them that nothing can have kept.
+    `missed` are those that the table in its place lacked, whenever it was dropped itself, and whose script had
+    dropped it before. `columns` are those of before that are still there, by their present names; read when they may
+    change. `held` are those that held values and went, by the names they had then: what they were called before the
+    run, and whose script took them. `lost` are those of them that nothing can have kept.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Tracked:
     """A table: the one of before whose rows it has, or has taken over, and what the run did to it.
 
     `sources`: which columns were read, of whatever table, to UPDATE a column of it, and by INSERTs (under `ANY`).
-    `deleted` are the rows that DELETEs named. `came` are the rows that INSERTs brought, by the tables of before whose rows
-    they can be, by name: none for what VALUES gives, None if that is not known. Those of `filling` are not in it that came
-    after there were `since`, with those deleted.
+    `deleted` are the rows that DELETEs named. `came` are the rows that INSERTs brought, by the tables of before whose
+    rows they can be, by name: none for what VALUES gives, None if that is not known. Those of `filling` are not in it
+    that came after there were `since`, with those deleted.
     """
 
     origin: Origin | None = None
@@ -105,7 +105,7 @@ class Tracked:
 
 @attrs.define
 class Known:
-    """What is known so far. `tables`, by present name, are all of before, once `listed`, and those that the run made."""
+    """The tables known so far, by present name: all of before, once `listed`, and those that the run made."""
 
     listed: bool = False
     tables: dict[str, Tracked] = attrs.Factory(dict)

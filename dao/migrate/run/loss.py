@@ -1,4 +1,4 @@
-"""What a run may lose, and the refusal of what it may not. `guard` finds what it does lose."""
+"""Which losses a run may have, and the refusal of the others. `guard` finds them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["refuse", "undeclared"]
 def undeclared(
     step: Step, losses: Sequence[Loss], allowed: Allowance, migrations: Sequence[Migration], ledger: Ledger
 ) -> list[Loss]:
-    """Return what a step has lost and may not: neither its script nor the run allows it, nor did a rollback's own migration make it."""
+    """Return the losses that neither script nor run allows. A rollback may drop what its own migration made."""
     losses = [loss for loss in losses if not loss.is_declared(step.script.allows | allowed)]
     if losses and step.direction == "rollback":
         made = made_by(step, migrations, ledger)

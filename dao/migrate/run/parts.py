@@ -33,7 +33,8 @@ class Part:
 def parts(steps: Sequence[Step], *, each: bool = False) -> list[Part]:
     """Return the steps in the parts that a run commits one after the other, in order.
 
-    Neighbours share one, but with `each`; and but for those that cannot run in a transaction, or want foreign keys enforced.
+    Neighbours share one, but with `each`; and but for those that cannot run in a transaction, or want foreign keys
+    enforced.
     """
 
     def place(numbered: tuple[int, Step]) -> int:

@@ -76,16 +76,18 @@ def run(
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
 
-    They run in `parts`, of which each is committed as a whole. `prepare` may change the database before the first script, in
-    the run's transaction, which all must share then. What is lost between the beginning and the end of a transaction is
-    refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came before, in other runs. With
-    `snapshots`, one of a file that holds rows is taken before anything changes, and so many are kept.
+    They run in `parts`, of which each is committed as a whole. `prepare` may change the database before the first
+    script, in the run's transaction, which all must share then. A loss between the beginning and the end of a
+    transaction is refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came
+    before, in other runs. With `snapshots`, one of a file that holds rows is taken before anything changes, and so
+    many are kept.
 
-    At each commit everything has to work that did when its transaction began, or `before` if that is given, but for what
-    `allow_broken` names; not if it is not yet `settled`, because other scripts follow that would share the transaction.
+    At each commit everything has to work that did when its transaction began, or `before` if that is given, but for
+    what `allow_broken` names; not if it is not yet `settled`, because other scripts follow that would share the
+    transaction.
 
-    What `report` raises ends the run as any other error does. What it raises when told of something that is committed already
-    is logged, and so are old snapshots that cannot be removed: the run has done what it says.
+    An exception of `report` ends the run as any other error does. One that it raises when told of something that is
+    committed already is logged, and so are old snapshots that cannot be removed: the run has done what it says.
 
     Raises:
         MigrationFailed: A script failed.
@@ -135,8 +137,8 @@ def _refuse_to_part(steps: Sequence[Step], connection: Connection) -> None:
     if alone := [step.id for step in steps if step.script.foreign_keys or not step.script.transactional]:
         raise MigrationError(
             f"these do not run in the transaction of the others ({', '.join(alone)}), so a failure could come after "
-            f"everything was dropped. Nothing was changed; migrate a new database instead, or delete {name_of(connection)} "
-            "with all its rows first"
+            "everything was dropped. Nothing was changed; migrate a new database instead, or delete "
+            f"{name_of(connection)} with all its rows first"
         )
 
 
@@ -156,7 +158,7 @@ class _Lock:
 
 @attrs.frozen
 class _Beginning:
-    """What scripts are held against: the ledger and the schema as they were before them, and who watches the data."""
+    """The state that scripts are held against: the ledger and the schema before them, and the guard of the data."""
 
     ledger: Ledger
     before: Before
@@ -262,9 +264,9 @@ class _Run:
             if isinstance(error, Error):
                 error.committed = tuple(one.id for one in self.results) or None
                 advice = (
-                    f"{step.id} does not run in a transaction: what it did before this stays done. Look at the database, "
-                    f"finish or undo it by hand; `dao migrate resolve {step.id}` shows what differs, and with --applied or "
-                    "--rolled-back notes which it is"
+                    f"{step.id} does not run in a transaction: what it did before this stays done. Look at the "
+                    f"database, finish or undo it by hand; `dao migrate resolve {step.id}` shows what differs, and "
+                    "with --applied or --rolled-back notes which it is"
                 )
                 error.advice = f"{error.advice}\n{advice}" if error.advice else advice
             raise
@@ -352,8 +354,8 @@ def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
     for id, applied in should_be.items():
         if (id in state.ids) != applied:
             raise LedgerMismatch(
-                f"another run has {'undone' if applied else 'applied'} {id} while this one was under way, between two of its "
-                "transactions: look at `dao status`, then repeat"
+                f"another run has {'undone' if applied else 'applied'} {id} while this one was under way, between two "
+                "of its transactions: look at `dao status`, then repeat"
             )
 
 
@@ -376,7 +378,7 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _snapshot(connection: Connection, state: Ledger, tell: Report, keep: int) -> Iterator[Snapshot]:
-    """Take a snapshot for a run. Older ones of runs go once that is done; if it changed nothing this one goes instead."""
+    """Take a snapshot for a run. After it older ones of runs go, or this one, if the run changed nothing."""
     before = snapshot.snapshots(connection)
     taken: Snapshot | None = None
     try:
@@ -390,7 +392,7 @@ def _snapshot(connection: Connection, state: Ledger, tell: Report, keep: int) ->
         with contextlib.suppress(apsw.Error, Error, OSError):
             now = entries.read(connection)
             if now.entries == state.entries and not now.unfinished:
-                # an interruption may come as it gets its name: nobody else takes one for as long as this run has the lock
+                # an interruption may come as it gets its name: nobody else takes one while this run has the lock
                 new = [one for one in snapshot.snapshots(connection) if one.kind == "run" and one not in before]
                 for made in new if taken is None else [taken]:
                     made.path.unlink(missing_ok=True)

@@ -53,16 +53,17 @@ def apply(
     """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
 
     Writes, in one transaction; with `each`, in one for every migration. A database that does not exist is created.
-    Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo everything. So is
-    what worked before, or is new, and does not work: views, triggers, and foreign keys and virtual tables whose table has gone;
-    unless `allow_broken` has its name, which is the child's for a foreign key. With nothing pending it only reads. What was
-    there before and has gone at the end, rows, or tables or columns that held something, is refused, unless its script
-    declares it, `allow_loss` names it (`table`, with all that is in it, or `table.column`), or `allow_data_loss`. Before a
-    file that holds rows is changed, a snapshot of it is taken beside it, and the newest `snapshots` of them are kept; 0 takes
-    none. Safe to repeat, and to run in several processes at once: the others wait, and find nothing to do.
+    Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo
+    everything. So do views and triggers that worked before, or are new, and do not work, and foreign keys and
+    virtual tables whose table has gone; unless `allow_broken` has the name, which is the child's for a foreign key.
+    With nothing pending it only reads. A loss is refused (rows, or tables or columns that held something, and are
+    gone at the end), unless its script declares it, `allow_loss` names it (`table`, with all that is in it, or
+    `table.column`), or `allow_data_loss`. Before a file that holds rows is changed, a snapshot of it is taken beside
+    it, and the newest `snapshots` of them are kept; 0 takes none. Safe to repeat, and to run in several processes at
+    once: the others wait, and find nothing to do.
 
-    `report` is told what happens while it happens. What it raises undoes the run; but what is committed stays, and if it was
-    told of that, its exception is logged. So are old snapshots that cannot be removed.
+    `report` is told what happens while it happens. An exception that it raises undoes the run; but what is committed
+    stays, and the exception is logged if it was told of that. So are old snapshots that cannot be removed.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -111,9 +112,10 @@ def rollback(
 ) -> list[Result]:
     """Undo applied migrations, the latest first, all or none: so many (None: all of them), or all that came after `to`.
 
-    The order is that in which they were applied. A script comes from its file or, if that has gone, from the ledger. It may
-    drop what its own migration made; otherwise data and snapshots are as in `apply`. Where it ends at another schema than the
-    remaining migrations make, `report` is told in what (`Drifted`), and `status` knows it from then on.
+    The order is that in which they were applied. A script comes from its file or, if that has gone, from the ledger.
+    It may drop what its own migration made; otherwise data and snapshots are as in `apply`. Where it ends at another
+    schema than the remaining migrations make, `report` is told in what (`Drifted`), and `status` knows it from then
+    on.
 
     Raises:
         Irreversible: One of them has no rollback script. Nothing was changed.
@@ -194,7 +196,7 @@ def _as_applied(migration: Migration, state: Ledger) -> Migration:
 def plan(
     target: Target, migrations: Source = None, *, direction: Direction = "apply", **limits: Unpack[Limits]
 ) -> list[Step]:
-    """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only, creates nothing.
+    """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only.
 
     `limits` are `to`, `steps` and `allow_out_of_order`, with the defaults that they have there.
 
@@ -213,15 +215,15 @@ def plan(
 def reset(
     target: Target, migrations: Source = None, *, snapshots: int = SNAPSHOTS, report: Report | None = None
 ) -> list[Result]:
-    """Drop everything, rows included, and apply all migrations again, all in one transaction. A snapshot is taken before.
+    """Drop everything, rows included, and apply all migrations again, in one transaction. Takes a snapshot before.
 
     Raises:
         MigrationError: The database holds tables or views that its migrations did not make, or a migration does not run
             in a transaction. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
-    from dao.migrate.run.drop import drop_all, foreign_objects  # noqa: PLC0415 - a run with nothing to do loads no runner
-    from dao.migrate.run.runner import run  # noqa: PLC0415 - a run with nothing to do loads no runner
+    from dao.migrate.run.drop import drop_all, foreign_objects  # noqa: PLC0415 - as in `_run`
+    from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
     files = loaded(migrations)
     with opened(target, report=report) as connection:
@@ -230,8 +232,9 @@ def reset(
             foreign = foreign_objects(connection, files, state)
             if foreign:
                 raise MigrationError(
-                    f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not for "
-                    "this command to drop. Nothing was changed; drop that first, or the whole file, if that is what you want"
+                    f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not "
+                    "for this command to drop. Nothing was changed; drop that first, or the whole file, if that is "
+                    "what you want"
                 )
             return to_apply(files, Ledger())
 
@@ -247,7 +250,7 @@ def _run(
     tell_drift: bool = False,
     **options: Any,
 ) -> list[Result]:
-    """Run what there is to do; where there is nothing, `tell_drift`: of a schema that is not what its migrations make."""
+    """Run what there is to do; with nothing to do, and `tell_drift`, report how the schema differs."""
     with opened(target, report=report) as connection:
         state = entries.read(connection)
         if decide(state):

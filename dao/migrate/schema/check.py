@@ -29,8 +29,8 @@ _SHOWN = 10
 _IN_ROWS = re.compile(r"CHECK constraint failed in |(?:non-)?[A-Z]+ value in ")
 _CURE = (
     "Mend, or drop, in the migration what refers to what is gone. A table is rebuilt by making the new one under "
-    "another name, copying, dropping the old one and renaming the new one: to rename the old one takes along what refers to it "
-    "(sqlite.org/lang_altertable.html). If it is meant, or a migration of a later run mends it:"
+    "another name, copying, dropping the old one and renaming the new one: to rename the old one takes along what "
+    "refers to it (sqlite.org/lang_altertable.html). If it is meant, or a migration of a later run mends it:"
 )
 
 

@@ -131,7 +131,7 @@ def of_run(connection: Connection) -> Iterator[None]:
 def apart(connection: Connection, text: str) -> Iterator[None]:
     """Run a script in the block so that what it sets for the connection ends with it.
 
-    What is asked and put back depends on words that the script has to use for it: most use none.
+    Only settings whose words the script uses are asked and put back: most use none.
     """
     words = text.lower()
     found = _read(connection) if "pragma" in words else None

@@ -157,7 +157,7 @@ def body(of: Sequence[Token]) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
 def clauses(of: Sequence[Token]) -> list[Clause]:
     """Return the constraints of a column, after its name, or of a table, and what a generated column is made of.
 
-    What the pragmas tell, such as a DEFAULT, stays with the clause before it.
+    Parts that the pragmas tell, such as a DEFAULT, stay with the clause before them.
     """
     found: list[tuple[str, str | None, list[Token]]] = []
     name: str | None = None
