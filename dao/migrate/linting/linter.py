@@ -8,19 +8,21 @@ meet the comments that silence them.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
 from dao.migrate.linting.losses import loss_problems
-from dao.migrate.linting.outcome import Outcome
+from dao.migrate.linting.outcome import Outcome, find_orphans
 from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.rules import RULES, Rule, Severity, by_code
 from dao.migrate.linting.schema import Schema
-from dao.migrate.linting.seen import Subject, listed
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
+from dao.migrate.linting.subject import Subject, listed
+from dao.migrate.run.parts import parts
 from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -56,29 +58,32 @@ def lint(migrations: Source = None) -> list[Finding]:
     Raises:
         MigrationFileError: A file is not what it should be, so that there is no migration to look at.
     """
-    files = loaded(migrations)
-    subjects: list[Subject] = []
     with contextlib.closing(Replay()) as replay:
         outcome = Outcome()
-        for migration in files:
-            subjects += _pair(migration, replay, outcome, len(subjects))
-        if not any(subject.failure for subject in subjects):
-            for number, problem in outcome.orphans(replay.schema):
-                subjects[number].problems.append(problem)
-    for subject, together in _together(subjects):
-        subject.problems += loss_problems(subject, together)
-    for subject, message in _collisions(subjects):
-        subject.problems.append(("M020", None, message))
+        pairs = [_replay_pair(migration, replay, outcome) for migration in loaded(migrations)]
+    subjects = [subject for pair in pairs for subject in pair]
+    applied = [up for up, *_ in pairs]
+    if not any(subject.failure for subject in subjects):
+        find_orphans(applied)
+    scripts = iter(applied)
+    for part in parts([up.step for up in applied]):
+        together = list(itertools.islice(scripts, len(part.steps)))
+        for up in together:
+            up.problems += loss_problems(up, together)
+    for subject in subjects:
+        if subject.is_rollback:
+            subject.problems += loss_problems(subject, [subject])
+    _find_collisions(applied)
     return [finding for subject in subjects for finding in _findings(subject)]
 
 
 # ---------------------------------------------------------------- one pair
 
 
-def _pair(migration: Migration, replay: Replay, outcome: Outcome, number: int) -> list[Subject]:
-    """Lint both scripts of a pair, and leave the replay after the first."""
+def _replay_pair(migration: Migration, replay: Replay, outcome: Outcome) -> list[Subject]:
+    """Return both scripts of a pair with their problems, and leave the replay after the first."""
     up = replay.run(Step(migration=migration, direction="apply"))
-    _look(up, replay, outcome, number)
+    _look(up, replay, outcome)
     if not up.statements:
         up.problems.append(("M027", None, "the script holds nothing but comments"))
         return [up]
@@ -92,73 +97,54 @@ def _pair(migration: Migration, replay: Replay, outcome: Outcome, number: int) -
         return [up, down]
     with contextlib.closing(replay.copy()) as other:
         down = other.run(rollback, up.before)
-        _look(down, other, outcome, number)
-    left = [] if down.failure or up.failure else list(_left(up.before, down.after))
-    if left:
+        _look(down, other, outcome)
+    if not (down.failure or up.failure) and (left := [*_left(up.before, down.after)]):
         down.problems.append(("M019", None, "after the rollback " + listed(left)))
     return [up, down]
 
 
-def _look(subject: Subject, replay: Replay, outcome: Outcome, number: int) -> None:
+def _look(subject: Subject, replay: Replay, outcome: Outcome) -> None:
     if subject.failure is not None:
         subject.problems.append(("M001", subject.failure.statement, subject.failure.message))
     subject.problems += statement_problems(subject)
-    subject.problems += outcome.problems(subject, replay, number)
-
-
-def _together(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, Sequence[Subject]]]:
-    """Yield each script, with those that a run may apply in one transaction with it; a rollback alone."""
-    batch: list[Subject] = []
-    found: list[tuple[Subject, Sequence[Subject]]] = []
-    for subject in subjects:
-        up = subject.step.migration.up
-        alone = not up.transactional or up.foreign_keys
-        if subject.is_rollback or alone:
-            found.append((subject, [subject]))
-            batch = [] if alone else batch
-        else:
-            batch.append(subject)
-            found.append((subject, batch))
-    yield from found
+    subject.problems += outcome.problems(subject, replay.connection)
 
 
 def _left(before: Schema, after: Schema) -> Iterator[str]:
     """Say what a rollback did not bring back, and what it left."""
     for name in sorted(before.tables.keys() | after.tables.keys()):
         old, new = before.tables.get(name), after.tables.get(name)
-        if old is new:
-            continue
         if old is None or new is None:
             yield f"the table {name} is {'missing' if new is None else 'still there'}"
-            continue
-        columns = [{attrs.evolve(column, name=column.name.lower()) for column in table.columns} for table in (old, new)]
-        changed = sorted({column.name for column in columns[0] ^ columns[1]})
-        if changed:
-            yield f"the table {name} differs in {listed(changed)}"
-    for type, name in sorted(before.objects.keys() ^ after.objects.keys()):
-        item = before.objects.get((type, name)) or after.objects[type, name]
+        elif old is not new:
+            columns = [
+                {attrs.evolve(column, name=key) for key, column in table.columns.items()} for table in (old, new)
+            ]
+            if changed := sorted({column.name for column in columns[0] ^ columns[1]}):
+                yield f"the table {name} differs in {listed(changed)}"
+    for key in sorted(before.objects.keys() ^ after.objects.keys()):
+        item = before.objects.get(key) or after.objects[key]
         # it went, or stayed, with its table
-        if type == "view" or all(
-            item.table.lower() in schema.tables or ("view", item.table.lower()) in schema.objects
-            for schema in (before, after)
-        ):
-            yield f"the {type} {name} is {'missing' if (type, name) in before.objects else 'still there'}"
+        if item.type == "view" or all(schema.has(item.table) for schema in (before, after)):
+            yield f"the {item.type} {key[1]} is {'missing' if key in before.objects else 'still there'}"
 
 
-def _collisions(subjects: Sequence[Subject]) -> Iterator[tuple[Subject, str]]:
+def _find_collisions(scripts: Sequence[Subject]) -> None:
     first: dict[tuple[int, ...], str] = {}
-    for subject in subjects:
-        id = subject.step.id
+    for script in scripts:
+        id = script.step.id
         without_number, number, _ = sort_key(id)
-        if not without_number and not subject.is_rollback and first.setdefault(number, id) != id:
-            yield subject, f"{id} has the same number as {first[number]}"
+        if not without_number and first.setdefault(number, id) != id:
+            script.problems.append(("M020", None, f"{id} has the same number as {first[number]}"))
 
 
 # ---------------------------------------------------------------- findings
 
 
 def _findings(subject: Subject) -> list[Finding]:
-    silences = read_silences(subject.step.script.text, subject.statements)
+    """Return the problems of a script as findings, by line, with those of its silences."""
+    text = subject.step.script.text
+    silences = read_silences(text, subject.statements)
     # one for the statement comes before one for the script
     nearest = sorted(silences, key=lambda silence: silence.statement is None)
     found: list[Finding] = []
@@ -166,7 +152,7 @@ def _findings(subject: Subject) -> list[Finding]:
         silence = next((silence for silence in nearest if silence.covers(code, statement)), None)
         if silence is not None:
             silence.used = True
-        line = statement.line if statement else 1
+        line = text.count("\n", 0, statement.begin) + 1 if statement else 1
         if code == "M001" and subject.failure is not None:
             line = subject.failure.line
         found.append(_finding(subject, code, line, message, silence.reason if silence else None))

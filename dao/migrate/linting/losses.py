@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import apsw
 
-from dao.migrate.linting.schema import Schema, Table
-from dao.migrate.linting.seen import Problem, Statement, Subject
+from dao.migrate.linting.schema import Schema
+from dao.migrate.linting.subject import Problem, Statement, Subject
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold
@@ -19,29 +19,28 @@ from dao.migrate.values import Loss
 
 __all__ = ["loss_problems"]
 
-#: A table and, if it is about one, a column.
-_Names = tuple[str, str | None]
 _COPIES = (apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE)
+_TAKING = (apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE)
 
 
 def loss_problems(subject: Subject, together: Sequence[Subject]) -> Iterator[Problem]:
     """Yield what a script loses without declaring it.
 
     `together` are the scripts that a run may hold in one transaction with this one. A rebuild may be spread over some
-    of them: then what is lost is judged at their end, from the first of them on that had the table.
+    of them: then the losses are judged at their end, from the first of them on that had the table.
     """
     found: dict[Loss, Statement] = {}
-    own = set(map(id, subject.statements))
+    own = together.index(subject)
     for statement, loss in _judge(subject.statements):
         if _is_excused(subject, loss):
             continue
-        place = next(place for place, other in enumerate(together) if other is subject)
-        lost: _Names | None = (loss.table.lower(), loss.column)
-        while place and (lost := lost and _names_before(together[place - 1], *lost)):
-            place -= 1
-        wider = [one for other in together[place:] for one in other.statements]
+        first = own
+        names: tuple[str, str | None] | None = (fold(loss.table), loss.column)
+        while first and names and (names := _names_before(together[first - 1], *names)):
+            first -= 1
+        wider = [one for other in together[first:] for one in other.statements]
         judged = [(statement, loss)] if len(wider) == len(subject.statements) else _judge(wider)
-        found |= {other: one for one, other in judged if id(one) in own}
+        found |= {other: one for one, other in judged if one in subject.statements}
     for loss, statement in found.items():
         if not _is_excused(subject, loss):
             yield ("M003" if loss.column else "M002"), statement, _message(loss, statement, subject.after)
@@ -49,50 +48,45 @@ def loss_problems(subject: Subject, together: Sequence[Subject]) -> Iterator[Pro
 
 def _is_excused(subject: Subject, loss: Loss) -> bool:
     """Return whether a script may lose it: it says so, or, in a rollback, its own migration made it."""
-    table = subject.origin.tables.get(loss.table.lower())
-    gone = table is None or (loss.column is not None and table.column(loss.column) is None)
+    table = subject.origin.tables.get(fold(loss.table))
+    is_made = table is None or (loss.column is not None and fold(loss.column) not in table.columns)
     # where a script fails, the rest of a rebuild may be what failed
-    half_done = subject.failure is not None and _is_copied(subject.statements, loss)
-    return (subject.is_rollback and gone) or half_done or loss.is_declared(subject.step.script.allows)
+    is_half_done = subject.failure is not None and any(
+        fold(loss.table) in one.tables(apsw.SQLITE_READ) and one.tables(*_COPIES) for one in subject.statements
+    )
+    return (subject.is_rollback and is_made) or is_half_done or loss.is_declared(subject.step.script.allows)
 
 
 def _message(loss: Loss, statement: Statement, after: Schema) -> str:
-    table = after.tables.get(loss.table.lower())
     if loss.kind == "table":
         return f"{loss.table} is dropped with all its rows"
     if loss.column is None:
         return f"{loss.table} is dropped and made anew, and nothing copies its rows"
     if not statement.tables(apsw.SQLITE_DROP_TABLE):
         return f"the column {loss.table}.{loss.column} is dropped with its values"
-    there = "the new table has it, but " if table is not None and table.column(loss.column) else ""
+    table = after.tables.get(fold(loss.table))
+    there = "the new table has it, but " if table and fold(loss.column) in table.columns else ""
     return f"{loss.table}.{loss.column} is lost: {there}the copy leaves it out"
 
 
-def _names_before(script: Subject, name: str, column: str | None) -> _Names | None:
+def _names_before(script: Subject, name: str, column: str | None) -> tuple[str, str | None] | None:
     """Return what a table and a column were called before a script; None if they were not there."""
     for statement in reversed(script.statements):
         if statement.after is not statement.before:
-            renamed = statement.after.renamed_since(statement.before)
-            now, name = name, next((old for old, new in renamed.items() if new == name), name)
+            now, name = name, next((old for old, new in statement.renamed.items() if new == name), name)
             if (table := statement.before.tables.get(name)) is None:
                 return None
             after = statement.after.tables.get(now, table)
-            if column is not None and table.column(column) is None and len(table.columns) == len(after.columns):
+            if column and fold(column) not in table.columns and len(table.columns) == len(after.columns):
                 pairs = zip(table.columns, after.columns, strict=True)
-                column = next((old.name for old, new in pairs if new.name.lower() == column.lower()), column)
-    table = script.before.tables.get(name)
-    return None if table is None or (column is not None and table.column(column) is None) else (name, column)
-
-
-def _is_copied(statements: Sequence[Statement], loss: Loss) -> bool:
-    return any(loss.table.lower() in one.tables(apsw.SQLITE_READ) and one.tables(*_COPIES) for one in statements)
+                column = next((old for old, new in pairs if new == fold(column)), column)
+    there = script.before.tables.get(name)
+    return None if there is None or (column and fold(column) not in there.columns) else (name, column)
 
 
 def _judge(statements: Sequence[Statement]) -> list[tuple[Statement, Loss]]:
     """Return what is lost at the end of statements that were replayed, each with the one that took it."""
-    if not any(
-        one.tables(apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE) for one in statements
-    ):
+    if not any(one.tables(*_TAKING) for one in statements):
         return []
     holdings = _Assumed(statements[0].before)
     guard = Guard(holdings)
@@ -101,15 +95,16 @@ def _judge(statements: Sequence[Statement]) -> list[tuple[Statement, Loss]]:
             continue
         holdings.schema = statement.before
         guard.source = place
-        for action, first, second in ((event.action, event.first, event.second or None) for event in statement.events):
-            if action == apsw.SQLITE_ALTER_TABLE:
-                guard.saw(action, "main", first, second, None)
-            elif action in Guard.heeded:
-                guard.saw(action, first, second, "main", None)
+        for event in statement.events:
+            if event.action == apsw.SQLITE_ALTER_TABLE:
+                guard.saw(event.action, "main", event.first, event.second or None, None)
+            elif event.action in Guard.heeded:
+                guard.saw(event.action, event.first, event.second or None, "main", None)
         guard.before_statement()
         holdings.follow(statement)
     holdings.schema = statements[-1].after
-    return [(statements[int(str(place))], loss) for place, loss in guard.losses()]
+    by_place = dict[object, Statement](enumerate(statements))
+    return [(by_place[place], loss) for place, loss in guard.losses()]
 
 
 class _Assumed(Holdings):
@@ -122,37 +117,34 @@ class _Assumed(Holdings):
     def follow(self, statement: Statement) -> None:
         """Note which tables hold rows after a statement: one filled from another does, one that is emptied does not."""
         full = self._full
-        for old, new in statement.after.renamed_since(statement.before).items():
+        for old, new in statement.renamed.items():
             full[new] = full.get(old, 0)
         if read := statement.tables(apsw.SQLITE_READ):
             brought = max(1, sum(full.get(name, 0) for name in read))
             full.update({name: full.get(name, 0) + brought for name in statement.tables(*_COPIES)})
         if statement.without_where is not None and statement.without_where[0] == apsw.SQLITE_DELETE:
-            full.pop(statement.without_where[1].lower(), None)
+            full.pop(fold(statement.without_where[1]), None)
         self._full = {name: rows for name, rows in full.items() if name in statement.after.tables}
 
-    def _table(self, name: str) -> Table | None:
-        return next((table for table in self.schema.tables.values() if fold(table.name) == name), None)
-
     def exists(self, name: str) -> bool:
-        return self._table(name) is not None
+        return name in self.schema.tables
 
     def changes(self) -> int:
         return 0
 
     def tables(self) -> Mapping[str, tuple[str, int]]:
-        return {fold(table.name): (table.name, table.root) for table in self.schema.tables.values()}
+        return self.schema.places
 
     def shadows(self) -> frozenset[str]:
-        return frozenset(fold(table.name) for table in self.schema.tables.values() if table.kind == "shadow")
+        return frozenset(name for name, table in self.schema.tables.items() if table.kind == "shadow")
 
     def count(self, name: str) -> int:
-        table = self._table(name)
-        return self._full.get(table.name.lower(), 0) if table is not None and self.is_own(name) else 0
+        return self._full.get(name, 0) if self.is_own(name) else 0
 
     def columns(self, name: str) -> list[tuple[str, bool]]:
-        table = self._table(name)
-        return [] if table is None else [(column.name, bool(column.hidden)) for column in table.columns]
+        table = self.schema.tables.get(name)
+        return [(column.name, bool(column.hidden)) for column in table.columns.values()] if table else []
 
     def holds_values(self, name: str, column: str) -> bool:
-        return self.count(name) > 0 and (column, False) in [(fold(one), hidden) for one, hidden in self.columns(name)]
+        table = self.schema.tables.get(name)
+        return table is not None and column in table.stored and self.count(name) > 0

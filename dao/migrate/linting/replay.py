@@ -13,7 +13,7 @@ from dao import errors
 from dao.engine import Connection
 from dao.migrate.copies.copying import copy_into
 from dao.migrate.linting.schema import Schema, read
-from dao.migrate.linting.seen import TEMPORARY, Event, Failure, Statement, Subject
+from dao.migrate.linting.subject import REMOVING, TEMPORARY, Event, Failure, Statement, Subject
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold
@@ -24,21 +24,9 @@ from dao.migrate.values import Step
 
 __all__ = ["Replay"]
 
-_DDL = frozenset(
-    value for name, value in vars(apsw).items() if name.startswith(("SQLITE_CREATE_", "SQLITE_DROP_", "SQLITE_ALTER_"))
-)
-_KEPT = _DDL | {
-    apsw.SQLITE_INSERT,
-    apsw.SQLITE_UPDATE,
-    apsw.SQLITE_DELETE,
-    apsw.SQLITE_READ,
-    apsw.SQLITE_SELECT,
-    apsw.SQLITE_PRAGMA,
-    apsw.SQLITE_TRANSACTION,
-    apsw.SQLITE_SAVEPOINT,
-}
-_WRITES = {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE}
-_SCHEMA_TABLES = {"sqlite_master", "sqlite_schema"}
+_WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
+_DDL = REMOVING | {value for name, value in vars(apsw).items() if name.startswith("SQLITE_CREATE_")}
+_OTHERS = {apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_PRAGMA, apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT}
 
 
 class Replay:
@@ -113,56 +101,51 @@ class Replay:
 class _Run(Watcher):
     """One script in the replay."""
 
-    heeded = _KEPT | {apsw.SQLITE_ATTACH}
+    heeded = _DDL | _WRITES | _OTHERS | {apsw.SQLITE_ATTACH}
 
     def __init__(self, replay: Replay, step: Step) -> None:
         self.statements: list[Statement] = []
-        self._replay = replay
-        self._connection = replay.connection
+        self._replay, self._script = replay, step.script
         self._holdings = Holdings(replay.connection)
-        self._step, self._text = step, step.script.text
-        self._running = Running(replay.connection, step.id, step.script, notice=self._note, watcher=self)
-        self._begun = self._counted = 0  # the statements up to here have begun; the lines up to here are counted
-        self._line = 1
-        self._events: list[tuple[str | None, Event]] = []  # each with what has a name and holds it
+        # of the statement that is being compiled: what the authorizer told, each with what has a name and holds it
+        self._events: list[tuple[str | None, Event]] = []
         self._ignored: list[str] = []
+        self._running = Running(replay.connection, step.id, step.script, notice=self._ignored.append, watcher=self)
+        self._begun = 0  # the statements up to here have begun
         self._changes_schema = self._pending_schema = False
         # tables that hold rows in a database that is in use: those of before, and what is copied from them
         self._with_rows = set(replay.schema.tables)
-
-    def _note(self, ignored: str) -> None:
-        self._ignored.append(ignored)
 
     def to_the_end(self) -> Failure | None:
         """Run it, and return the first failure."""
         failure: Failure | None = None
         running = self._running
-        while running.end < len(self._text):
+        while running.end < len(self._script.text):
             try:
                 running.execute()
                 break
             except errors.Error as error:
-                self._forget_pending()
                 # it may have rolled the whole script back
                 self._pending_schema = True
                 self._finish_statement()
                 if running.begin >= self._begun:  # it was not even begun
-                    self._add(running.begin, running.end, (), ())
+                    self._add(running.begin, running.end)
+                self._events.clear()
+                self._ignored.clear()
                 failure = failure or self._failure(error)
         self._finish_statement()
-        if failure is None and running.savepoints:
-            last = self.statements[-1]
-            failure = Failure(last.line, f"the script leaves the savepoint {running.savepoints[0]} open", last)
+        try:
+            running.check()
+        except errors.MigrationFailed as error:
+            failure = failure or self._failure(error)
         return failure
 
     def _failure(self, error: errors.Error) -> Failure:
+        last = self.statements[-1]
         if isinstance(error, errors.MigrationFailed):
-            return Failure(error.line or 1, error.reason or "", self.statements[-1])
-        return Failure(1, str(error), self.statements[-1])  # a disk that is full, which only memory can be here
-
-    def _forget_pending(self) -> None:
-        self._events.clear()
-        self._ignored.clear()
+            line = error.line or self._script.text.count("\n", 0, last.begin) + 1
+            return Failure(line, error.reason or "", last)
+        return Failure(1, str(error), last)  # a disk that is full, which only memory can be here
 
     def saw(
         self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
@@ -170,23 +153,24 @@ class _Run(Watcher):
         """Note what a statement does, but for what a trigger does, to the tables of the main database."""
         if action == apsw.SQLITE_ALTER_TABLE:
             first, second, database = second, database, first
-        name = first or ""
+        name = fold(first or "")
         # VACUUM attaches, and moves the root pages
         if (
-            (name in _SCHEMA_TABLES and action in _WRITES)
+            (name in {"sqlite_master", "sqlite_schema"} and action in _WRITES)
             or action == apsw.SQLITE_ATTACH
             or "ROLLBACK" in {first, second}
         ):
             self._changes_schema = True
+        reads = action == apsw.SQLITE_READ
         if (
-            action in _KEPT
-            and (trigger is None or action == apsw.SQLITE_READ)
-            and (database in {None, "main"} or action in TEMPORARY or action == apsw.SQLITE_READ)
-            and (not name.lower().startswith("sqlite_") or (name == "sqlite_sequence" and action in _WRITES))
+            action != apsw.SQLITE_ATTACH
+            and (trigger is None or reads)
+            and (database in {None, "main"} or action in TEMPORARY or reads)
+            and (not name.startswith("sqlite_") or (name == "sqlite_sequence" and action in _WRITES))
         ):
-            if action == apsw.SQLITE_READ and database == "temp":
-                name = ""  # it may have the name of another
-            self._events.append((trigger, Event(action, name, second or "")))
+            # what is read of a temporary table, which may have the name of another, is nothing's
+            event = Event(action, "" if reads and database == "temp" else first or "", second or "")
+            self._events.append((trigger, event))
 
     def before_statement(self, sql: str, cursor: apsw.Cursor) -> None:
         """Note a statement, and try it where it can be tried."""
@@ -197,35 +181,31 @@ class _Run(Watcher):
             self.looking = False
 
     def _next_statement(self, sql: str, *, is_readonly: bool) -> None:
-        begin, end = self._running.begin, self._running.end
-        self._begun = end
+        self._begun = self._running.end
         changes_schema, self._changes_schema = self._changes_schema, False
         # a view or trigger is not the statement, a WITH is
         programs = self._holdings.programs({fold(within) for within, _ in self._events if within})
         own = [event for within, event in self._events if within is None or fold(within) not in programs]
-        events, ignored = tuple(dict.fromkeys(own)), tuple(self._ignored)
-        self._forget_pending()
+        ignored = tuple(self._ignored)
+        self._events.clear()
+        self._ignored.clear()
         self._finish_statement()
         if not has_statement(sql):
             return
-        statement = self._add(begin, end, events, ignored)
-        inside = self._connection.in_transaction
-        ends = any(event.action == apsw.SQLITE_TRANSACTION and event.first == "COMMIT" for event in events)
-        statement.commits = not self._step.script.transactional and (ends if inside else not is_readonly)
+        statement = self._add(self._running.begin, self._running.end)
+        statement.events, statement.ignored = tuple(dict.fromkeys(own)), ignored
+        inside = self._replay.connection.in_transaction
+        ends = any(event.action == apsw.SQLITE_TRANSACTION and event.first == "COMMIT" for event in own)
+        statement.commits = not self._script.transactional and (ends if inside else not is_readonly)
         self._examine(statement, sql)
         self._pending_schema = changes_schema
 
-    def _add(self, begin: int, end: int, events: tuple[Event, ...], ignored: tuple[str, ...]) -> Statement:
-        begin = min(start_of_statement(self._text, begin), end)
-        end = begin + len(self._text[begin:end].rstrip())
-        self._line += self._text.count("\n", self._counted, begin)
-        self._counted = begin
-        schema = self._replay.schema
-        statement = Statement(
-            begin=begin, end=end, line=self._line, events=events, before=schema, after=schema, ignored=ignored
-        )
-        self.statements.append(statement)
-        return statement
+    def _add(self, begin: int, end: int) -> Statement:
+        text, schema = self._script.text, self._replay.schema
+        begin = min(start_of_statement(text, begin), end)
+        end = begin + len(text[begin:end].rstrip())
+        self.statements.append(Statement(begin=begin, end=end, before=schema, after=schema))
+        return self.statements[-1]
 
     def _finish_statement(self) -> None:
         """See what the statement that has just run did to the schema."""
@@ -236,37 +216,30 @@ class _Run(Watcher):
             self._pending_schema = False
             self._replay.look_again()
             statement.after = self._replay.schema
-            for old, new in statement.after.renamed_since(statement.before).items():
-                if old in self._with_rows:
-                    self._with_rows.add(new)
-            self._with_rows &= set(statement.after.tables)
-        if statement.only_inserts:
-            return
-        written = statement.tables(apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE)
-        if written and self._with_rows.intersection(statement.tables(apsw.SQLITE_READ)):
-            self._with_rows.update(set(written) & set(statement.after.tables))
+            self._with_rows |= {new for old, new in statement.renamed.items() if old in self._with_rows}
+            self._with_rows &= statement.after.tables.keys()
+        if not statement.only_inserts and self._with_rows.intersection(statement.tables(apsw.SQLITE_READ)):
+            written = statement.tables(apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE)
+            self._with_rows |= statement.after.tables.keys() & written
 
     # ------------------------------------------------------------ what only a trial shows
 
     def _examine(self, statement: Statement, sql: str) -> None:
+        twin, tables = self._replay.twin, statement.before.tables
         if '"' in sql and statement.events:
-            statement.quotes = double_quoted(self._replay.twin(), sql)
+            statement.quotes = double_quoted(twin(), sql)
         if statement.only_inserts:
             return
         actions = {event.action for event in statement.events}
         if not actions & (_DDL | {apsw.SQLITE_INSERT}) and actions & _WRITES:
             event = next(event for event in statement.events if event.action in _WRITES)
-            if event.first.lower() in statement.before.tables and lacks_where(self._replay.twin(), sql):
+            if fold(event.first) in tables and lacks_where(twin(), sql):
                 statement.without_where = (event.action, event.first)
-        altered = statement.tables(apsw.SQLITE_ALTER_TABLE)
-        sources = statement.tables(apsw.SQLITE_READ) if apsw.SQLITE_INSERT in actions else []
-        tables = [
-            statement.before.tables[name]
-            for name in altered + sources
-            if name in self._with_rows and name in statement.before.tables
-        ]
-        if tables:
-            statement.fails_on_rows = failure_with_rows(self._replay.twin(), sql, tables, copies=not altered)
-        written = [statement.before.tables.get(name) for name in statement.tables(apsw.SQLITE_INSERT)]
-        if len(tables) == len(written) == 1 and written[0] is not None and not altered and not statement.fails_on_rows:
-            statement.misfits = misfits(self._replay.twin(), sql, tables[0], written[0])
+        altered, inserted = statement.tables(apsw.SQLITE_ALTER_TABLE), statement.tables(apsw.SQLITE_INSERT)
+        sources = altered + (statement.tables(apsw.SQLITE_READ) if inserted else [])
+        full = [tables[name] for name in sources if name in self._with_rows and name in tables]
+        if full:
+            statement.fails_on_rows = failure_with_rows(twin(), sql, full, copies=not altered)
+        target = tables.get(inserted[0]) if len(inserted) == 1 else None
+        if len(full) == 1 and target is not None and not altered and not statement.fails_on_rows:
+            statement.misfits = misfits(twin(), sql, full[0], target)

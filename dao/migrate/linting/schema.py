@@ -1,45 +1,65 @@
-"""The schema as `lint` compares it before and after each statement. Cheap to read again and again."""
+"""The schema as `lint` compares it before and after each statement. All names in it are folded (`catalog.fold`)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from typing import TypeVar
 
 import attrs
 
 from dao.engine import Connection
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import Column, Definition
+from dao.migrate.schema.catalog import Column, Definition, ForeignKey, fold
 
 __all__ = ["Schema", "Table", "read"]
+
+K = TypeVar("K")
 
 
 @attrs.frozen
 class Table:
-    """A table. `root` tells whether two names mean the same one, from one statement to the next."""
+    """A table with its columns by name, in order. A renamed table keeps its `root`, from one statement to the next."""
 
     name: str
     root: int
-    sql: str
+    definition: Definition = attrs.field(repr=False)
     kind: str
     strict: bool
     without_rowid: bool
-    columns: tuple[Column, ...]
+    columns: Mapping[str, Column]
+    keys: tuple[ForeignKey, ...]
 
-    def column(self, name: str) -> Column | None:
-        """Return a column by its name in upper or lower case."""
-        return next((column for column in self.columns if column.name.lower() == name.lower()), None)
+    @functools.cached_property
+    def stored(self) -> dict[str, Column]:
+        """The columns that hold values of their own: no generated ones, and none that `*` leaves out."""
+        return {name: column for name, column in self.columns.items() if not column.hidden}
 
 
 @attrs.frozen
 class Schema:
-    """Tables by name, other objects by type and name. All names in lower case."""
+    """Tables by name, other objects by type and name; without SQLite's own."""
 
     tables: Mapping[str, Table]
     objects: Mapping[tuple[str, str], Definition]
 
+    @property
+    def definitions(self) -> list[Definition]:
+        """All definitions, of the tables first."""
+        return [*(table.definition for table in self.tables.values()), *self.objects.values()]
+
+    @functools.cached_property
+    def places(self) -> dict[str, tuple[str, int]]:
+        """Each table as it is spelt, with its root."""
+        return {name: (table.name, table.root) for name, table in self.tables.items()}
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a table or view of that name."""
+        return fold(name) in self.tables or ("view", fold(name)) in self.objects
+
     def on(self, table: str) -> list[Definition]:
-        """Return the indexes and triggers of a table."""
-        return [item for item in self.objects.values() if item.table.lower() == table and item.type != "view"]
+        """Return the indexes and triggers of a table or view."""
+        return [item for item in self.objects.values() if fold(item.table) == table and item.type != "view"]
 
     def renamed_since(self, before: Schema) -> dict[str, str]:
         """Return the tables that one statement renamed, as old and new name."""
@@ -47,26 +67,37 @@ class Schema:
         new = self.tables.keys() - before.tables.keys()
         return {gone[self.tables[name].root]: name for name in new if self.tables[name].root in gone}
 
+    def changed_since(self, before: Schema) -> set[str]:
+        """Return the tables and views that differ, or have other indexes or triggers, that have come or gone."""
+        changed = _differing(self.tables, before.tables)
+        for key in _differing(self.objects, before.objects):
+            changed |= {fold(item.table) for schema in (self, before) if (item := schema.objects.get(key))}
+        return changed
+
+
+def _differing(one: Mapping[K, object], other: Mapping[K, object]) -> set[K]:
+    return {key for key in one.keys() | other.keys() if one.get(key) is not other.get(key)}
+
 
 def read(connection: Connection, before: Schema | None = None) -> Schema:
-    """Return the schema of the main database. Tables that are as they were in `before` are taken from there."""
+    """Return the schema of the main database. What is as it was in `before` is the same object."""
     tables: dict[str, Table] = {}
     objects: dict[tuple[str, str], Definition] = {}
     kinds: dict[str, catalog.Table] | None = None
-    for found in catalog.definitions(connection):
-        name, root, sql = found.name, found.page, found.sql
-        key = name.lower()
-        if sql is None or key.startswith("sqlite_"):
+    for item in catalog.definitions(connection):
+        name = fold(item.name)
+        if item.sql is None or name.startswith("sqlite_"):
             continue
-        if found.type != "table":
-            objects[found.type, key] = found
+        if item.type != "table":
+            known = before.objects.get((item.type, name)) if before else None
+            objects[item.type, name] = item if known != item else known
             continue
-        known = None if before is None else before.tables.get(key)
-        same = known is not None and (known.sql, known.root, known.name) == (sql, root, name)
-        if known is None or not same:
+        table = before.tables.get(name) if before else None
+        if table is None or table.root != item.page or table.definition != item:
             kinds = kinds or {table.name: table for table in catalog.tables(connection)}
-            kind = kinds.get(name) or catalog.Table(name, "table", without_rowid=False, strict=False)
-            columns = tuple(catalog.columns(connection, name))
-            known = Table(name, root, sql, kind.kind, kind.strict, kind.without_rowid, columns)
-        tables[key] = known
+            kind = kinds.get(item.name) or catalog.Table(item.name, "table", without_rowid=False, strict=False)
+            columns = {fold(column.name): column for column in catalog.columns(connection, item.name)}
+            keys = tuple(catalog.foreign_keys(connection, item.name))
+            table = Table(item.name, item.page, item, kind.kind, kind.strict, kind.without_rowid, columns, keys)
+        tables[name] = table
     return Schema(tables, objects)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import attrs
 
 from dao.migrate.linting.rules import Rule, known
-from dao.migrate.linting.seen import Statement
+from dao.migrate.linting.subject import Statement
 
 __all__ = ["Silence", "read"]
 

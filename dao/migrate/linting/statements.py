@@ -1,8 +1,7 @@
-"""Checks of a script, statement by statement. Each yields a code, a statement (or None) and a message."""
+"""Checks of a script, statement by statement. Each yields a code, a statement and a message."""
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +9,8 @@ import apsw
 import attrs
 
 from dao.migrate.linting.schema import Table
-from dao.migrate.linting.seen import TEMPORARY, Problem, Statement, Subject, listed
+from dao.migrate.linting.subject import TEMPORARY, Problem, Statement, Subject, listed
+from dao.migrate.schema.catalog import fold
 from dao.migrate.scripts.statements import start_of_statement
 
 __all__ = ["statement_problems"]
@@ -26,28 +26,24 @@ _PRAGMAS = {
 }
 
 
-@attrs.define
+@attrs.frozen
 class _Known:
-    """A table of before the script: what it was."""
+    """A table of before the script, as it was, and the present names of the columns that it still has."""
 
     table: Table
-
-    @functools.cached_property
-    def columns(self) -> dict[str, str]:
-        """Its columns' present names, in lower case, and what they were before the script."""
-        return {column.name.lower(): column.name for column in self.table.columns if not column.hidden}
+    columns: set[str]
 
 
 def statement_problems(subject: Subject) -> Iterator[Problem]:
     """Yield what is wrong with statements, in no particular order."""
-    known = {name: _Known(table) for name, table in subject.before.tables.items()}
-    commits = 0
+    known = {name: _Known(table, set(table.stored)) for name, table in subject.before.tables.items()}
+    has_committed = False
     for statement in subject.statements:
         if statement.quotes:
             yield "M014", statement, f"{statement.quotes} is taken for a string"
-        commits += statement.commits
-        if statement.commits and commits > 1:
+        if statement.commits and has_committed:
             yield "M022", statement, "what came before it is committed by now, and stays if this fails"
+        has_committed |= statement.commits
         if statement.only_inserts:
             continue
         yield from _without_where(subject, statement, known)
@@ -61,28 +57,28 @@ def statement_problems(subject: Subject) -> Iterator[Problem]:
             yield from _new_objects(statement, known)
         for ignored in statement.ignored:
             yield "M021", statement, f"the runner {ignored}"
-        yield from _pragmas(subject, statement)
+        if subject.step.script.transactional:
+            yield from _pragmas(statement)
         yield from _follow(subject, statement, known)
 
 
 def _without_where(subject: Subject, statement: Statement, known: Mapping[str, _Known]) -> Iterator[Problem]:
-    if statement.without_where is None:
-        return
-    action, table = statement.without_where
+    action, table = statement.without_where or (0, "")
+    of_before = known.get(fold(table))
     # in a rollback, what its up script made is its own affair
-    if table.lower() not in known or known[table.lower()].table.name.lower() not in subject.origin.tables:
+    if of_before is None or fold(of_before.table.name) not in subject.origin.tables:
         return
     if action == apsw.SQLITE_UPDATE:
         yield "M005", statement, f"UPDATE without WHERE: it rewrites every row of {table}"
-    elif not subject.step.script.allows.loses(known[table.lower()].table.name):
+    elif not subject.step.script.allows.loses(of_before.table.name):
         yield "M004", statement, f"DELETE without WHERE: it deletes every row of {table}"
 
 
 def _new_objects(statement: Statement, known: Mapping[str, _Known]) -> Iterator[Problem]:
     for event in statement.events:
-        if event.action == apsw.SQLITE_CREATE_INDEX and event.second.lower() in known:
-            index = statement.after.objects.get(("index", event.first.lower()))
-            unique = index is not None and re.match(r"CREATE UNIQUE ", index.sql or "") is not None
+        if event.action == apsw.SQLITE_CREATE_INDEX and fold(event.second) in known:
+            index = statement.after.objects.get(("index", fold(event.first)))
+            unique = index is not None and (index.sql or "").startswith("CREATE UNIQUE ")  # as SQLite writes it
             fails = "; it fails if two rows have the same values" if unique else ""
             yield "M011", statement, f"the index {event.first} is built on {event.second}, which may be large{fails}"
     if statement.tables(apsw.SQLITE_CREATE_TABLE) and statement.tables(apsw.SQLITE_SELECT):
@@ -92,37 +88,31 @@ def _new_objects(statement: Statement, known: Mapping[str, _Known]) -> Iterator[
                 yield "M024", statement, f"{table.name} gets its columns from a SELECT, and nothing but their names"
 
 
-def _pragmas(subject: Subject, statement: Statement) -> Iterator[Problem]:
+def _pragmas(statement: Statement) -> Iterator[Problem]:
     for event in statement.events:
         name = event.first.lower()
-        if (
-            event.action == apsw.SQLITE_PRAGMA
-            and event.second
-            and subject.step.script.transactional
-            and name in _PRAGMAS
-        ):
+        if event.action == apsw.SQLITE_PRAGMA and event.second and name in _PRAGMAS:
             yield "M023", statement, f"PRAGMA {name} = {event.second}: {_PRAGMAS[name]}"
 
 
 def _if_exists(subject: Subject, statement: Statement) -> Iterator[Problem]:
     """Look at the first words: that a condition stands there is the one thing which the compiler keeps to itself."""
-    words = _first_words(subject.step.script.text, statement)
+    words = _first_words(subject.step.script.text, statement.begin)
     condition = _CREATED.match(words) or _DROPPED.match(words)
-    if condition is None:
+    # every run begins without temporary ones
+    if condition is None or any(event.action in TEMPORARY for event in statement.events):
         return
-    if any(event.action in TEMPORARY for event in statement.events):
-        return  # every run begins without them
+    creates = words.startswith("create")
     if statement.after is statement.before:
-        state = "is there already" if words.startswith("create") else "is not there"
+        state = "is there already" if creates else "is not there"
         yield "M016", statement, f"the {condition[1]} {state}, so this does nothing"
     elif not subject.is_rollback:
-        verb = "IF NOT EXISTS" if words.startswith("create") else "IF EXISTS"
+        verb = "IF NOT EXISTS" if creates else "IF EXISTS"
         yield "M016", statement, f"{verb} hides whether the {condition[1]} was there"
 
 
-def _first_words(text: str, statement: Statement) -> str:
+def _first_words(text: str, place: int) -> str:
     words: list[str] = []
-    place = statement.begin
     while len(words) < 7 and (word := _WORD.match(text, place)):
         words.append(word[0].lower())
         place = start_of_statement(text, word.end())
@@ -134,77 +124,68 @@ def _first_words(text: str, statement: Statement) -> str:
 
 def _follow(subject: Subject, statement: Statement, known: dict[str, _Known]) -> Iterator[Problem]:
     """Follow the tables of before through one statement: renamed, changed, dropped."""
-    if statement.after is statement.before:
+    before, after = statement.before.tables, statement.after.tables
+    if after is before:
         return
-    renamed = statement.after.renamed_since(statement.before)
-    for old, new in renamed.items():
+    for old, new in statement.renamed.items():
         if old in known:
             known[new] = known.pop(old)
-            yield from _renamed_table(subject, statement, known[new], old, new)
-    for name in statement.before.tables.keys() - statement.after.tables.keys() - renamed.keys():
+            yield from _renamed_table(subject, statement, known[new].table, old, new)
+    for name in before.keys() - after.keys() - statement.renamed.keys():
         known.pop(name, None)
     for name in statement.tables(apsw.SQLITE_ALTER_TABLE):
-        if name in known and name in statement.after.tables and name in statement.before.tables:
-            yield from _altered_table(subject, statement, known[name], name)
+        if name in known and name in before and name in after:
+            for was, now in _renamed_columns(known[name], before[name], after[name]):
+                if not subject.is_rollback:
+                    column = f"{known[name].table.name}.{was}"
+                    yield "M010", statement, f"the column {column} is renamed to {now}{_rewritten(statement)}"
 
 
-def _renamed_table(subject: Subject, statement: Statement, known: _Known, old: str, new: str) -> Iterator[Problem]:
+def _renamed_table(subject: Subject, statement: Statement, table: Table, old: str, new: str) -> Iterator[Problem]:
     successor = subject.after.tables.get(old)
-    if successor is not None and successor.root == known.table.root:
-        return  # it gets its name back
-    if successor is not None:
-        name = known.table.name
-        yield (
-            "M007",
-            statement,
-            f"{name} is renamed away before the new {name} is made: {_followers(statement, new)}",
-        )
-    elif not subject.is_rollback and new != known.table.name.lower():
-        yield (
-            "M010",
-            statement,
-            f"the table {old} is renamed to {new}{_rewritten(statement)}",
-        )
+    if successor is None:
+        if not subject.is_rollback and new != fold(table.name):
+            yield "M010", statement, f"the table {old} is renamed to {new}{_rewritten(statement)}"
+    elif successor.root != table.root:  # it does not get its name back
+        renamed = f"{table.name} is renamed away before the new {table.name} is made"
+        yield "M007", statement, f"{renamed}: {_followers(statement, new)}"
 
 
 def _followers(statement: Statement, new: str) -> str:
-    own = [
-        f"the {item.type} {item.name}"
-        for key, item in statement.after.objects.items()
-        if key in statement.before.objects
-        and statement.before.objects[key].sql != item.sql
-        and item.table.lower() != new
-    ]
-    tables = [
+    before, after = statement.before, statement.after
+    names = [
         f"the foreign key of {table.name}"
-        for name, table in statement.after.tables.items()
-        if name in statement.before.tables and statement.before.tables[name].sql != table.sql
+        for name, table in after.tables.items()
+        if name in before.tables and before.tables[name].definition != table.definition
     ]
-    names = tables + own
+    names += [f"the {kind} {name}" for kind, name, table in _rewritten_objects(statement) if table != new]
     if not names:
         return f"whatever refers to it now refers to {new}"
     return f"{listed(names)} now {'refers' if len(names) == 1 else 'refer'} to {new}"
 
 
 def _rewritten(statement: Statement) -> str:
-    names = [
-        f"{item.type} {item.name}"
-        for key, item in sorted(statement.after.objects.items())
-        if item.type != "index" and key in statement.before.objects and statement.before.objects[key].sql != item.sql
-    ]
+    names = [f"{kind} {name}" for kind, name, _ in sorted(_rewritten_objects(statement)) if kind != "index"]
     return f"; SQLite rewrites {listed(names)} to the new name" if names else ""
 
 
-def _altered_table(subject: Subject, statement: Statement, known: _Known, name: str) -> Iterator[Problem]:
-    before, after = statement.before.tables[name], statement.after.tables[name]
-    old = [column.name.lower() for column in before.columns if not column.hidden]
-    new = [column.name.lower() for column in after.columns if not column.hidden]
-    table = known.table.name
-    if len(new) == len(old):
-        for was, now in zip(old, new, strict=True):
+def _rewritten_objects(statement: Statement) -> list[tuple[str, str, str]]:
+    """Return the type and name of each object that a statement left with other SQL, and the table that it belongs to."""
+    before = statement.before.objects
+    return [
+        (item.type, item.name, fold(item.table))
+        for key, item in statement.after.objects.items()
+        if key in before and before[key].sql != item.sql
+    ]
+
+
+def _renamed_columns(known: _Known, before: Table, after: Table) -> Iterator[tuple[str, str]]:
+    """Yield the columns of before that a statement renamed, as old and new name; forget those that it dropped."""
+    if len(before.stored) == len(after.stored):
+        for was, now in zip(before.stored, after.stored, strict=True):
             if was != now and was in known.columns:
-                known.columns[now] = known.columns.pop(was)
-                if not subject.is_rollback:
-                    yield "M010", statement, f"the column {table}.{was} is renamed to {now}{_rewritten(statement)}"
-    for column in set(old) - set(new) if len(new) < len(old) else ():
-        known.columns.pop(column, None)
+                known.columns.remove(was)
+                known.columns.add(now)
+                yield was, now
+    elif len(after.stored) < len(before.stored):
+        known.columns.difference_update(before.stored.keys() - after.stored.keys())

@@ -13,7 +13,7 @@ import apsw
 
 from dao.engine import Connection
 from dao.migrate.linting.schema import Table
-from dao.migrate.schema.catalog import Column, quoted
+from dao.migrate.schema.catalog import Column, fold, quoted
 from dao.migrate.schema.usable import compiles
 
 __all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "undone", "without_quotes"]
@@ -101,8 +101,11 @@ def failure_with_rows(twin: Connection, sql: str, tables: Sequence[Table], *, co
 
 def _give_row(twin: Connection, table: Table) -> Sequence[Any]:
     """Insert a row into a table, if that can be done, and return what constraints it breaks."""
-    columns = [column for column in table.columns if not column.hidden and column.default is None]
-    columns = [column for column in columns if column.key == 0 or column.type.upper() != "INTEGER"]
+    columns = [
+        column
+        for column in table.stored.values()
+        if column.default is None and (column.key == 0 or column.type.upper() != "INTEGER")
+    ]
     names = ", ".join(quoted(column.name) for column in columns)
     values = ", ".join(
         _VALUES.get(column.type.upper(), "'x'" if "CHAR" in column.type.upper() else "1") for column in columns
@@ -123,7 +126,7 @@ def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[s
 
     A value belongs into the column of its own name, or one whose name is new; and into one of its own type.
     """
-    columns = [column for column in source.columns if not column.hidden]
+    columns = source.stored.values()
     marks = {column.name: _mark(column.type, place) for place, column in enumerate(columns)}
     names, places = ", ".join(map(quoted, marks)), ", ".join("?" * len(marks))
     with undone(twin), _configured(twin, {apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER: 0}):
@@ -134,24 +137,24 @@ def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[s
             twin.execute(f"INSERT INTO main.{quoted(source.name)} ({names}) VALUES ({places})", tuple(marks.values()))
             for _ in twin.cursor().execute(sql, can_cache=False):
                 pass
-            there = [column.name for column in target.columns]
-            rows = twin.execute(f"SELECT {', '.join(map(quoted, there))} FROM main.{quoted(target.name)}").fetchall()
+            there = ", ".join(map(quoted, target.columns))
+            rows = twin.execute(f"SELECT {there} FROM main.{quoted(target.name)}").fetchall()
         except apsw.Error as error:
             # that of a STRICT table, and of an INTEGER PRIMARY KEY
             return (str(error),) if str(error).startswith(("cannot store ", "datatype mismatch")) else ()
         finally:
             twin.pragma("ignore_check_constraints", False)
-    values = [(target.columns[place], value) for row in rows for place, value in enumerate(row)]
+    values = [pair for row in rows for pair in zip(target.columns.values(), row, strict=True)]
     return tuple(found for column in columns for found in _misfits(column, marks[column.name], values, source))
 
 
 def _misfits(column: Column, mark: object, values: Sequence[tuple[Column, object]], source: Table) -> Iterator[str]:
     # it may have been converted, too
     landed = [into for into, value in values if str(value).removesuffix(".0") == str(mark)]
-    is_there = any(into.name.lower() == column.name.lower() for into in landed)
+    is_there = any(fold(into.name) == fold(column.name) for into in landed)
     for into in landed:
-        is_other = into.name.lower() != column.name.lower()
-        if is_other and not is_there and source.column(into.name) is not None:
+        is_other = fold(into.name) != fold(column.name)
+        if is_other and not is_there and fold(into.name) in source.columns:
             yield f"the values of {column.name} come into {into.name}"
         elif (_affinity(column.type), _affinity(into.type)) in _CONVERTED:
             yield f"{into.name} is {into.type}, and its values come from {column.name}, which is {column.type}"

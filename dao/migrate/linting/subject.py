@@ -1,0 +1,117 @@
+"""A script that was replayed: its statements, its failure, and the problems found in it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import apsw
+import attrs
+
+from dao.migrate.linting.schema import Schema
+from dao.migrate.schema.catalog import fold
+from dao.migrate.values import Step
+
+__all__ = ["REMOVING", "TEMPORARY", "Event", "Failure", "Problem", "Statement", "Subject", "listed"]
+
+#: The actions that make or drop a temporary object, and those that drop or alter anything.
+TEMPORARY = frozenset(value for name, value in vars(apsw).items() if name.startswith("SQLITE_") and "_TEMP_" in name)
+REMOVING = frozenset(value for name, value in vars(apsw).items() if name.startswith(("SQLITE_DROP_", "SQLITE_ALTER_")))
+
+
+@attrs.frozen
+class Event:
+    """One call of the authorizer: an action and its two arguments, in the main database."""
+
+    action: int
+    first: str
+    second: str
+
+
+@attrs.define(kw_only=True, eq=False)
+class Statement:
+    """A statement of a script. `begin` and `end` are its place in the text, without the comments before it.
+
+    Attributes:
+        ignored: What the runner passes over.
+        commits: Whether it ran outside of a transaction and wrote, or ended one.
+        without_where: The action and the table of a DELETE or UPDATE that has no WHERE.
+        quotes: The double-quoted string without which it does not compile.
+        fails_on_rows: What SQLite says if the tables that it reads or alters hold a row.
+        misfits: Which values a copy brings into columns where they do not belong.
+    """
+
+    begin: int
+    end: int
+    before: Schema
+    after: Schema
+    events: tuple[Event, ...] = ()
+    ignored: tuple[str, ...] = ()
+    commits: bool = False
+    without_where: tuple[int, str] | None = None
+    quotes: str | None = None
+    fails_on_rows: str | None = None
+    misfits: tuple[str, ...] = ()
+
+    @property
+    def only_inserts(self) -> bool:
+        """Whether it writes values into a table and reads none: what most statements of a large script do."""
+        return len(self.events) == 1 and self.events[0].action == apsw.SQLITE_INSERT
+
+    @functools.cached_property
+    def renamed(self) -> dict[str, str]:
+        """The tables that it renamed, as old and new name. Known once it has run."""
+        return {} if self.after is self.before else self.after.renamed_since(self.before)
+
+    def tables(self, *actions: int) -> list[str]:
+        """Return the folded names of what such actions were about, each once."""
+        return list(dict.fromkeys(fold(event.first) for event in self.events if event.action in actions))
+
+
+@attrs.frozen
+class Failure:
+    """The first failure of a script, and the statement that met it."""
+
+    line: int
+    message: str
+    statement: Statement
+
+
+#: A rule's code, the statement that broke it (None: the script as a whole), and the message.
+Problem = tuple[str, Statement | None, str]
+
+
+@attrs.define(kw_only=True, eq=False)
+class Subject:
+    """A script that was replayed: its statements in order, the schema before and after, its first failure, problems.
+
+    `origin` is the schema whose data it must keep: in a rollback, that before its up script.
+    """
+
+    step: Step
+    origin: Schema
+    before: Schema
+    after: Schema
+    statements: Sequence[Statement] = ()
+    failure: Failure | None = None
+    problems: list[Problem] = attrs.Factory(list)
+
+    @property
+    def is_rollback(self) -> bool:
+        """Whether it undoes its migration."""
+        return self.step.direction == "rollback"
+
+    def culprit(self, type: str, name: str) -> Statement | None:
+        """Return the statement that made a view or trigger, or left a table as it is; or else the last that removed anything."""
+        for statement in reversed(self.statements):
+            if type == "table":
+                if statement.before.tables.get(name) is not statement.after.tables.get(name):
+                    return statement
+            elif (type, name) not in statement.before.objects and (type, name) in statement.after.objects:
+                return statement
+        return next((one for one in reversed(self.statements) if one.tables(*REMOVING)), None)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: a, b and c."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
