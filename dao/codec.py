@@ -83,8 +83,8 @@ def now_to_text(now: datetime | None = None) -> str:
     """Return the current time as text, unless a caller gives another `now`."""
     if now is not None:
         return time_to_text(now)
-    # The text of the second is kept: with the cold caches after a commit, to make and write a datetime takes 4 µs of the
-    # 60 of a short transaction.
+    # The text of the second is kept: with the cold caches after a commit, to make and write a datetime takes 4 µs of
+    # the 60 of a short transaction.
     global _second  # noqa: PLW0603 - one tuple, replaced as a whole: threads may come at once
     second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     known, text = _second

@@ -45,7 +45,7 @@ __all__ = [
 
 
 def visible(text: str, *, line: bool = False) -> str:
-    """Return a text in which control characters, those of writing directions too, are escapes; with `line`, line ends too."""
+    """Return a text with escapes for control characters, those of writing directions too; with `line`, for line ends."""
     if text.isprintable():
         return text
     import re  # noqa: PLC0415 - for what is rare
@@ -59,10 +59,11 @@ def visible(text: str, *, line: bool = False) -> str:
 class Error(Exception):
     """Base of everything below: `except dao.Error` catches all that this package raises on purpose.
 
-    Its text is the message, then, on lines of their own, the `.details` (texts or objects), the `.committed` (ids of the
-    migrations that are committed and stay, `()` if nothing was changed, None where that is not the question) and the `.advice`.
-    Control characters of names are escapes there, since logs and terminals would obey them; attributes have the names as they
-    are. Pickled or copied, it keeps message and attributes; its cause, often the driver's, stays behind.
+    Its text is the message, then, on lines of their own, the `.details` (texts or objects), the `.committed` (ids of
+    the migrations that are committed and stay, `()` if nothing was changed, None where that is not the question) and
+    the `.advice`. Control characters of names are escapes there, since logs and terminals would obey them; attributes
+    have the names as they are. Pickled or copied, it keeps message and attributes; its cause, often the driver's,
+    stays behind.
     """
 
     _indent = "  "
@@ -87,7 +88,7 @@ class Error(Exception):
         return visible(text)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return its class's name as `type`, its text as `message`, and the attributes, as what any JSON encoder takes."""
+        """Return its class's name as `type`, its text as `message`, and its attributes, for any JSON encoder."""
         found: dict[str, Any] = {"type": type(self).__name__, "message": str(self)}
         for name, value in vars(self).items():
             if isinstance(value, tuple):
@@ -129,8 +130,8 @@ class StaleRecord(Error):
 class UnreadableRow(Error):
     """A row holds what this program cannot read: a newer version wrote it, or somebody past the schema's constraints.
 
-    `.table`, `.key`, `.column` and `.value` say where and what; `.value` is bytes where a text is no UTF-8. Nothing that
-    is tried again reads it: the program has to be a newer one, or the row has to be corrected in SQL.
+    `.table`, `.key`, `.column` and `.value` say where and what; `.value` is bytes where a text is no UTF-8. Nothing
+    that is tried again reads it: the program has to be a newer one, or the row has to be corrected in SQL.
     """
 
     def __init__(self, message: str, *, table: str | None, key: object, column: str | None, value: object) -> None:
@@ -201,17 +202,18 @@ class DatabaseBusy(OperationalError):
 class ConnectionBusy(DatabaseBusy):
     """A statement or transaction of this same connection stands in the way, so that to wait or to retry does not help.
 
-    A cursor that was not read to its end, or a transaction that read before it writes, holds the database as it was then.
+    A cursor that was not read to its end, or a transaction that read before it writes, holds the database as it was
+    then.
     """
 
 
 class CommitUnknown(OperationalError):
     """The commit met an error after which nobody knows whether it is stored: look before you repeat it.
 
-    It may be complete in the file and not yet on the disk: other connections do not see it now, and find it there when the
-    file is opened anew. What they see is final once another commit has succeeded. Every other error of a transaction means
-    that nothing of it is stored. Of a statement that is a transaction by itself, SQLite does not say whether it failed before
-    its commit: an I/O error or want of memory in one is this, too.
+    It may be complete in the file and not yet on the disk: other connections do not see it now, and find it there
+    when the file is opened anew. Their view is final once another commit has succeeded. Every other error of a
+    transaction means that nothing of it is stored. Of a statement that is a transaction by itself, SQLite does not
+    say whether it failed before its commit: an I/O error or want of memory in one is this, too.
     """
 
 
@@ -262,8 +264,8 @@ class MigrationFileError(MigrationError):
 class MigrationFailed(MigrationError):
     """A script failed. `.statement` is the SQL that did, at `.path`, line `.line`, for this `.reason`.
 
-    `.committed` is None for a script that asked to run outside a transaction: part of it may be done, and `.advice` says what
-    to do then.
+    `.committed` is None for a script that asked to run outside a transaction: part of it may be done, and `.advice`
+    says what to do then.
     """
 
     _indent = "    "
@@ -288,7 +290,7 @@ class MigrationFailed(MigrationError):
 
 
 class LedgerMismatch(MigrationError):
-    """What the ledger says was applied is not what the files, or the schema, say.
+    """The ledger, and the files or the schema, do not agree about what was applied.
 
     Each attribute is a tuple of migration ids; `.drift` of differences between the schema and what the migrations make.
     """

@@ -58,8 +58,8 @@ accept = _ledger_command(
 def resolve(config: settings.Settings, output: Output, id: str, applied: bool, rolled_back: bool) -> int:
     """Say how an unfinished migration ended.
 
-    One that runs outside of a transaction and did not come to its end. Shows how the schema differs from both ends, then
-    notes which it is; without either option it only shows.
+    One that runs outside of a transaction and did not come to its end. Shows how the schema differs from both ends,
+    then notes which it is; without either option it only shows.
     """
     only_one_of(applied=applied, rolled_back=rolled_back)
     outcome: Literal["applied", "rolled back"] | None = "applied" if applied else "rolled back" if rolled_back else None

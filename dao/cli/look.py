@@ -33,8 +33,8 @@ _COLOURS: dict[migrate.State, str] = {
 @click.option(
     "--exit-code",
     is_flag=True,
-    help="Exit with 3 if migrations are pending, with 4 if files changed or went, or the schema is not what they make, or "
-    "does not work.",
+    help="Exit with 3 if migrations are pending, with 4 if files changed or went, or the schema is not what they "
+    "make, or does not work.",
 )
 def status(config: settings.Settings, output: Output, exit_code: bool) -> int:
     """Print where each migration stands. Reads only; creates no database."""

@@ -1,4 +1,4 @@
-"""What the commands share: their options, the settings that those make, exit codes."""
+"""The things that commands share: their options, the settings that those make, exit codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Exit codes beside those of `dao.cli.group`: migrations pending; files changed or gone; a check found what must not be.
+#: Exit codes for what `dao.cli.group` lists: migrations pending; files changed or gone; a check found a fault.
 PENDING, MISMATCH, UNSAFE = 3, 4, 5
 
 
@@ -90,8 +90,9 @@ def command(
 ) -> Callable[[F], F]:
     """Add the options that every command has; they reach the function as `config` and `output`.
 
-    `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything. `changes`: as
-    of `Output`. `creates`: the command makes a database that does not exist, unless `--existing` forbids it.
+    `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything.
+    `changes`: as of `Output`. `creates`: the command makes a database that does not exist, unless `--existing`
+    forbids it.
     """
     given = [
         *([_DATABASE] if database else ()),
@@ -164,8 +165,8 @@ _OPTIONS = {
         "--allow-broken",
         multiple=True,
         metavar="NAME",
-        help="Commit although this view or trigger, or a foreign key of this table, does not work. Can be given several "
-        "times.",
+        help="Commit although this view or trigger, or a foreign key of this table, does not work. Can be given "
+        "several times.",
     ),
     "allow_data_loss": click.option(
         "--allow-data-loss", is_flag=True, help="Commit although a script loses data that it does not declare."
@@ -173,7 +174,8 @@ _OPTIONS = {
     "no_snapshot": click.option(
         "--no-snapshot",
         is_flag=True,
-        help=f"Take no snapshot before. [default: one is taken; $DATABASE_SNAPSHOTS of them are kept, else {settings.SNAPSHOTS}]",
+        help="Take no snapshot before. [default: one is taken; $DATABASE_SNAPSHOTS of them are kept, else "
+        f"{settings.SNAPSHOTS}]",
     ),
 }
 

@@ -1,10 +1,11 @@
-"""What the commands print: plain lines, colour for a person at a terminal, JSON for machines.
+"""The output of the commands: plain lines, colour for a person at a terminal, JSON for machines.
 
-Results go to standard output, everything else (waiting, notices, errors) to standard error. Names come from files, databases
-and other people: control characters in them are shown as escapes, and a line end in one never makes a line.
+Results go to standard output, everything else (waiting, notices, errors) to standard error. Names come from files,
+databases and other people: control characters in them are shown as escapes, and a line end in one never makes a line.
 
-What cannot be printed undoes nothing: standard error is given up in silence; a command that changes something, or is a probe,
-prints its results there instead, and its exit code stays that of what it did. Where the print is all that was wanted, it is an error.
+A failure to print undoes nothing: standard error is given up in silence; a command that changes something, or is a
+probe, prints its results there instead, and its exit code stays that of its work. Where the print is all that was
+wanted, the failure is an error.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Output:
             self._print(sys.stderr, visible(text, line=True), "dim")
 
     def error(self, text: str) -> None:
-        """Print an error, all but its first line indented: a line end in a name makes no line that passes for another."""
+        """Print an error, all but its first line indented: no line end in a name makes a line that passes for another."""
         self._print(sys.stderr, visible(f"error: {text}").replace("\n", "\n  "), "red")
 
     def raw_error(self, text: str) -> None:
@@ -128,7 +129,7 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
-        """Show what is running for the time of a block, on a terminal, and after it which snapshot there is of before."""
+        """Show on a terminal what is running, for the time of a block, and after it which snapshot was taken before."""
         if not self.quiet and not self.as_json and is_terminal(sys.stderr):
             self._status = self.console(sys.stderr).status("reading the migrations")
         try:
@@ -178,7 +179,7 @@ class Output:
 
 
 def mend() -> None:
-    """Make the streams safe to use: one that was closed is empty, or swallows what it gets; unknown letters are escaped."""
+    """Make the streams safe to use: a closed one is empty, or swallows what it gets; unknown letters are escaped."""
     # in this order, so that each gets the file descriptor of its own, and no file of ours does
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)

@@ -92,12 +92,8 @@ def _print(output: Output, one: Rehearsed) -> None:
     for loss in one.losses:
         if loss in one.undeclared:
             _details(output, [f"LOSES {loss}"], "red")
-            _details(
-                output,
-                [
-                    f"  `dao migrate` refuses that, unless the file says `{loss.declaration}`, or it is told --allow-loss"
-                ],
-            )
+            advice = f"unless the file says `{loss.declaration}`, or it is told --allow-loss"
+            _details(output, [f"  `dao migrate` refuses that, {advice}"])
         elif loss.kind != "rows" or loss.table.lower() not in missing:
             _details(output, [f"loses {loss}, as is allowed"], "yellow")
     _details(output, [f"the rebuild loses: {difference}" for difference in one.lost], "yellow")
@@ -159,8 +155,8 @@ def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int
         output.error(f"`dao migrate` would FAIL: {failed[0]}. Nothing was changed; mend it and rehearse again")
     elif refused:
         output.error(
-            f"`dao migrate` would REFUSE to lose data: {', '.join(refused)}. Nothing was changed; mend the scripts, or let "
-            "them declare it"
+            f"`dao migrate` would REFUSE to lose data: {', '.join(refused)}. Nothing was changed; mend the scripts, "
+            "or let them declare it"
         )
     elif not found.ok:
         ids = dict.fromkeys(failure.id for failure in found.round_trip.failures) if found.round_trip else ()

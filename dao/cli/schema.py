@@ -20,7 +20,7 @@ __all__ = ["schema", "schema_file"]
 
 
 def schema_file(folder: Path) -> Path:
-    """Return where the schema of a folder of migrations is written: beside it, since in it every *.sql is a migration."""
+    """Return where the schema of a folder of migrations is written: beside it, as every *.sql in it is a migration."""
     folder = folder.absolute()
     return folder.with_name(f"{folder.name}.schema.sql")
 
@@ -54,8 +54,8 @@ def _dumped(config: settings.Settings, file: str | None, *, write: bool = False)
 def dump(config: settings.Settings, output: Output, file: str | None) -> None:
     """Write the schema file.
 
-    It holds what all migrations make, found by running them in memory. Needs no database. A file that is current stays as
-    it is.
+    It holds what all migrations make, found by running them in memory. Needs no database. A file that is current
+    stays as it is.
     """
     output.changes = file != "-"
     if file == "-" and output.as_json:

@@ -67,7 +67,8 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 def snapshots_(config: settings.Settings, output: Output) -> None:
     """List the snapshots of the database, the newest first.
 
-    Each with its id, when it was taken, its size, the last migration that was applied then, and its label or what took it.
+    Each with its id, when it was taken, its size, the last migration that was applied then, and its label or what
+    took it.
     """
     there = migrate.snapshots(config.url)
     for one in there:
@@ -85,8 +86,9 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:
     """Replace the database by a snapshot.
 
-    By the newest, the one with this ID (its beginning will do) or label, or the file at this path. What is replaced becomes
-    a snapshot itself, so that a restore can be undone. Programs that have the database open go on, with the restored rows.
+    By the newest, the one with this ID (its beginning will do) or label, or the file at this path. The replaced
+    database becomes a snapshot itself, so that a restore can be undone. Programs that have the database open go on,
+    with the restored rows.
     """
     if id is not None and not (id := url.cleaned(id)):
         # an unset variable in a script must not come to mean the newest
@@ -96,8 +98,8 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     what = f"{source.id} ({source.version}, {readable(source.size)}, {_age(source)} old)"
     if not yes and not is_terminal(sys.stdin):
         raise MigrationError(
-            f"restore replaces every row of {database} by the snapshot {what}, and there is no terminal to ask on: add --yes "
-            "to confirm"
+            f"restore replaces every row of {database} by the snapshot {what}, and there is no terminal to ask on: "
+            "add --yes to confirm"
         )
     if not yes:
         changes = row_changes(config.url, source.path)
