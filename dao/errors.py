@@ -45,7 +45,7 @@ __all__ = [
 
 
 def visible(text: str, *, line: bool = False) -> str:
-    """Return a text with escapes for control characters, those of writing directions too; with `line`, for line ends."""
+    """Return a text with escapes for control characters, writing directions included; with `line`, for line ends."""
     if text.isprintable():
         return text
     import re  # noqa: PLC0415 - for what is rare

@@ -64,7 +64,7 @@ class Output:
             self._print(sys.stderr, visible(text, line=True), "dim")
 
     def error(self, text: str) -> None:
-        """Print an error, all but its first line indented: no line end in a name makes a line that passes for another."""
+        """Print an error, all but its first line indented: a line end in a name begins no line of its own."""
         self._print(sys.stderr, visible(f"error: {text}").replace("\n", "\n  "), "red")
 
     def raw_error(self, text: str) -> None:

@@ -191,6 +191,10 @@ class _Worker(_Controller):
         _OPEN.discard(self)
         self.close()
 
+    def join(self, seconds: float) -> None:
+        """Wait for the end of the thread, for so long at the most."""
+        self._thread.join(seconds)
+
 
 class _Asyncio(_Worker, apsw.aio.AsyncIO):
     pass
@@ -232,7 +236,7 @@ def _at_exit() -> None:
     for worker in workers:
         worker.abandon()
     for worker in workers:
-        worker._thread.join(1.0)  # what it does even then is undone when the file is next opened
+        worker.join(1.0)  # what it does even then is undone when the file is next opened
 
 
 # after all other threads have ended, so that a loop in one of them is served to its end

@@ -170,7 +170,7 @@ def _rewritten(statement: Statement) -> str:
 
 
 def _rewritten_objects(statement: Statement) -> list[tuple[str, str, str]]:
-    """Return the type and name of each object that a statement left with other SQL, and the table that it belongs to."""
+    """Return type and name of each object that a statement left with other SQL, and the table that it belongs to."""
     before = statement.before.objects
     return [
         (item.type, item.name, fold(item.table))

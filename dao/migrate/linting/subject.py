@@ -102,7 +102,7 @@ class Subject:
         return self.step.direction == "rollback"
 
     def culprit(self, type: str, name: str) -> Statement | None:
-        """Return the statement that made a view or trigger, or left a table as it is; or else the last that removed anything."""
+        """Return the statement that made an object, or left a table as it is; else the last that removed anything."""
         for statement in reversed(self.statements):
             if type == "table":
                 if statement.before.tables.get(name) is not statement.after.tables.get(name):
