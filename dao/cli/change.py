@@ -11,7 +11,6 @@ import click
 
 from dao import migrate, settings
 from dao.cli.ledger import resolve
-from dao.cli.look import print_status
 from dao.cli.options import command, only_one_of, options
 from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
@@ -71,6 +70,8 @@ def init(config: settings.Settings, output: Output) -> None:
     """Create the database, migrate it, print the status."""
     with output.progress():
         migrate.apply(config.url, config.migrations, snapshots=config.snapshots, report=output.report)
+    from dao.cli.look import print_status
+
     print_status(output, migrate.status(config.url, config.migrations), created=output.created)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -140,14 +139,15 @@ Event = Started | Notice | Finished | Committed | Waiting | Created | Copying | 
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]
 
-log = logging.getLogger("dao.migrate")
-
 
 def tell_done(report: Report, event: Event) -> None:
     """Report what is done and cannot be undone: then what `report` raises harms nobody, and is logged."""
     try:
         report(event)
     except Exception:
+        import logging  # noqa: PLC0415 - 3 ms, for a case that hardly ever comes
+
+        log = logging.getLogger("dao.migrate")
         log.exception("report failed for what is done already: %r", event)
 
 

@@ -6,7 +6,6 @@ The functions that `dao.engine` asks for raise apsw's errors; `translated` turns
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from types import CoroutineType
@@ -32,7 +31,6 @@ if TYPE_CHECKING:  # the records' modules are not needed to open a database
 Row = tuple[Any, ...]
 R = TypeVar("R", bound="Stored")
 
-log = logging.getLogger("dao.pool")
 
 _NO_TRANSACTION = apsw.SQLITE_TXN_NONE
 
@@ -173,6 +171,9 @@ def reset(connection: apsw.Connection) -> bool:
     """Roll back what was left open, and return whether the connection can be lent again."""
     try:
         if connection.in_transaction:
+            import logging  # noqa: PLC0415 - takes as long to load as the engine
+
+            log = logging.getLogger("dao.pool")
             log.warning("pool: a connection came back in a transaction; it was rolled back")
             forget(connection)
             connection.execute("ROLLBACK")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import time
 import weakref
 from collections.abc import Callable
@@ -150,9 +149,15 @@ def _use_wal(connection: apsw.Connection, url: DatabaseURL) -> None:
             connection.pragma("journal_mode", "wal")
             return
         except apsw.BusyError:
-            time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - jitter, no secret
+            time.sleep(_between(0.001, 0.01))
             if time.monotonic() >= deadline or connection.is_interrupted:
                 raise
+
+
+def _between(low: float, high: float) -> float:
+    import random  # noqa: PLC0415 - for those only that wait
+
+    return random.uniform(low, high)  # noqa: S311 - no secret
 
 
 def busy_timeout(url: DatabaseURL, deadline: float = math.inf) -> int:
@@ -185,7 +190,7 @@ def set_busy_timeout(
             return False
         if waiting is not None:
             waiting(waited)
-        time.sleep(min(random.uniform(0.0002, 0.005) * min(1 + count / 100, 4), left))  # noqa: S311 - jitter, no secret
+        time.sleep(min(_between(0.0002, 0.005) * min(1 + count / 100, 4), left))
         return True
 
     connection.set_busy_handler(handler)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 import attrs
@@ -174,8 +174,7 @@ def table_names(connection: Connection) -> set[str]:
     return {item.name for item in definitions(connection) if item.type == "table"}
 
 
-@attrs.frozen
-class Table:
+class Table(NamedTuple):
     """A table, by its kind: "table", "virtual", or "shadow", in which a virtual table keeps what it holds."""
 
     name: str
@@ -198,8 +197,7 @@ def tables(connection: Connection) -> list[Table]:
 # ---------------------------------------------------------------- tables
 
 
-@attrs.frozen
-class Column:
+class Column(NamedTuple):
     """A column of a table; `key` is its place in the PRIMARY KEY, from 1 on, or 0.
 
     `hidden` is 0, 1 for a column of a virtual table that `*` leaves out, 2 for a virtual generated column, 3 for a
@@ -245,8 +243,7 @@ def column_names(connection: Connection) -> set[tuple[str, str]]:
     }
 
 
-@attrs.frozen
-class ForeignKey:
+class ForeignKey(NamedTuple):
     """A foreign key: its columns, its parent, and the parent's columns; none if it means the parent's primary key."""
 
     id: int
@@ -269,8 +266,7 @@ def foreign_keys(connection: Connection, table: str) -> list[ForeignKey]:
     return found
 
 
-@attrs.frozen
-class IndexedColumn:
+class IndexedColumn(NamedTuple):
     """A column of an index; its name is None if it is an expression."""
 
     name: str | None
@@ -278,8 +274,7 @@ class IndexedColumn:
     collation: str
 
 
-@attrs.frozen
-class Index:
+class Index(NamedTuple):
     """An index; `origin` is "c" for CREATE INDEX, "u" for UNIQUE and "pk" for PRIMARY KEY."""
 
     name: str
