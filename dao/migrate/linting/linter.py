@@ -117,9 +117,7 @@ def _left(before: Schema, after: Schema) -> Iterator[str]:
         if old is None or new is None:
             yield f"the table {name} is {'missing' if new is None else 'still there'}"
         elif old is not new:
-            columns = [
-                {column._replace(name=key) for key, column in table.columns.items()} for table in (old, new)
-            ]
+            columns = [{column._replace(name=key) for key, column in table.columns.items()} for table in (old, new)]
             if changed := sorted({column.name for column in columns[0] ^ columns[1]}):
                 yield f"the table {name} differs in {listed(changed)}"
     for key in sorted(before.objects.keys() ^ after.objects.keys()):
