@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import threading
 import time
 from collections import deque
@@ -29,7 +28,7 @@ from typing import Any
 from dao import engine, url
 from dao.errors import CommitUnknown, DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout
 from dao.pooling.batch import Call, SharedTransaction
-from dao.pooling.lender import FORKED, FORKED_WITH, until
+from dao.pooling.lender import CHECK, FORKED, FORKED_WITH, until
 
 __all__ = ["BATCH_CALLS", "BATCH_SECONDS", "IDLE_SECONDS", "Writer"]
 
@@ -104,15 +103,18 @@ class Writer:
             if self._thread is None or self._asleep:
                 self._start()
             self._queue.append(call)
-        yield from until(call.ended.is_set, timeout)
-        if not call.ended.is_set() and self.leave(call):
-            with self._lock:
-                self._timeouts += 1
-            raise PoolTimeout(
-                f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others wait "
-                "for the same writer; give it functions that take less time, or wait longer"
-            )
-        yield from until(call.ended.is_set, math.inf)
+        # not by `until`: a second generator for each call is felt when many threads write
+        end = time.monotonic() + timeout
+        while not call.ended.is_set():
+            left = end - time.monotonic()
+            if left <= 0 and self.leave(call):
+                with self._lock:
+                    self._timeouts += 1
+                raise PoolTimeout(
+                    f"the write did not begin within {timeout:g} s, and now it never will: {len(self._queue)} others "
+                    "wait for the same writer; give it functions that take less time, or wait longer"
+                )
+            yield min(left, CHECK) if left > 0 else CHECK
 
     def leave(self, call: Call) -> bool:
         """Take a call out of the queue. Return whether its function never runs, as it has not begun. Safe to repeat."""

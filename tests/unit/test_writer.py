@@ -406,7 +406,7 @@ def keep_a_blob_open(connection: apsw.Connection, *, writing: bool = True) -> No
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_write_transaction_that_is_lost_is_told_to_all_that_shared_it(url, pool, culprit, own, others, why):
-    """Each that had succeeded is told, with an error of its own; one that had failed keeps its own; the next do well."""
+    """Each that succeeded is told, with an error of its own; one that had failed keeps its own; the next do well."""
     with Together(pool) as queue:
         first, second = queue.put(add, "first"), queue.put(add, "second")
         failed = queue.put(add_and_fail, "failed")
