@@ -162,6 +162,16 @@ def test_reset_drops_everything_and_applies_all_again(path, url, tmp_path):
     assert migrate.status(url, folder).is_current
 
 
+def test_reset_scripts_may_take_what_they_have_made_themselves(path, url, tmp_path):
+    """Tables that were there before it are nothing that a script can lose, whatever the first one is."""
+    rebuild = "CREATE TABLE new (id); DROP TABLE a; ALTER TABLE new RENAME TO a;"
+    make = "CREATE VIRTUAL TABLE f USING fts5 (text); CREATE TABLE a (id); INSERT INTO a VALUES (1);"
+    folder = write(tmp_path / "sql", {"1.sql": make, "2.sql": rebuild})
+    migrate.apply(url, folder)
+    assert ids(migrate.reset(url, folder)) == ["1", "2"]
+    assert query(path, "SELECT * FROM a") == []
+
+
 def test_reset_database_that_does_not_exist_is_created(path, url, three):
     """On nothing, a reset is an apply."""
     assert ids(migrate.reset(url, three)) == IDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -70,9 +71,12 @@ def test_apply_what_another_applied_between_two_transactions_is_left_alone(path,
     assert migrate.status(url, folder).is_current
 
 
-def test_apply_what_another_undid_between_two_transactions_is_refused(path, url, tmp_path):
+@pytest.mark.parametrize("applied", [[], ["0001_a"]], ids=["by this run", "before it"])
+def test_apply_what_another_undid_between_two_transactions_is_refused(path, url, tmp_path, applied):
     """A run does not go on over a hole that somebody made behind it."""
     folder = with_fourth(tmp_path / "sql", ALONE + "SELECT 1;", "0002_x")
+
+    assert ids(migrate.apply(url, folder, steps=len(applied))) == applied
 
     def report(event):
         if isinstance(event, migrate.Started) and event.step.id == "0002_x":
@@ -81,6 +85,34 @@ def test_apply_what_another_undid_between_two_transactions_is_refused(path, url,
     with pytest.raises(LedgerMismatch, match="another run has undone 0001_a while this one was under way"):
         migrate.apply(url, folder, report=report)
     assert tables(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("script", ["SELECT 1;", ALONE + "SELECT 1;"], ids=["together", "alone"])
+def test_apply_what_another_began_between_two_transactions_is_refused(path, url, tmp_path, script, lives):
+    """No two runs are at a script at once that cannot run in a transaction, and none repeats what another left half-way."""
+    folder = write(tmp_path / "sql", {"1.sql": script, "2.sql": ALONE + "CREATE TABLE x (id);"})
+    host, pid = (os.uname().nodename, os.getpid()) if lives else (None, None)
+
+    def report(event):
+        if isinstance(event, migrate.Committed):
+            query(
+                path,
+                "INSERT INTO _dao_migration VALUES ('2', '2026-01-01', 'applying', '', NULL, '', NULL, NULL, '', ?, ?)",
+                host,
+                pid,
+            )
+
+    expected = (
+        pytest.raises(DatabaseBusy, match="is applying 2, outside of a transaction: wait until it has ended")
+        if lives
+        else pytest.raises(LedgerMismatch, match="another run has begun, and not ended, 2 while this one was under way")
+    )
+    with expected as caught:
+        migrate.apply(url, folder, report=report)
+    assert caught.value.committed == ("1",)
+    assert tables(path) == []
+    assert migrate.status(url, folder).ids("applied", "unfinished") == ["1", "2"]
 
 
 def test_rollback_outside_of_a_transaction_without_the_file_stays_outside(path, url, tmp_path):

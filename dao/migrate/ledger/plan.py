@@ -14,7 +14,7 @@ from dao.migrate.scripts.migration import Migration, Script, from_texts
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
 
-__all__ = ["Comparison", "compare", "find_id", "refuse", "to_apply", "to_roll_back", "up_to"]
+__all__ = ["Comparison", "compare", "find_id", "refuse", "refuse_running", "to_apply", "to_roll_back", "up_to"]
 
 
 @attrs.frozen(kw_only=True)
@@ -223,13 +223,7 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
         DatabaseBusy: Another process is in the middle of a script that cannot run in a transaction.
         LedgerMismatch: They do not; the message says which and what to do.
     """
-    for id, pid in ledger.running.items():
-        raise DatabaseBusy(
-            f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until "
-            "it has ended. If that process is something else by now, look at the database, since part of it may be "
-            f"done; finish or undo it by hand, then note which: `dao mark {id}` (applied) or `dao unmark {id}` (not "
-            "applied)"
-        )
+    refuse_running(ledger)
     out_of_order = () if allow_out_of_order else comparison.out_of_order
     # ids whose text is applied already: nothing must advise to apply it
     once_more = {id for ids in comparison.alike.values() for id in ids}
@@ -248,6 +242,21 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
             missing=comparison.missing,
             out_of_order=out_of_order,
             unfinished=comparison.unfinished,
+        )
+
+
+def refuse_running(ledger: Ledger) -> None:
+    """Refuse to go on while another process is in the middle of a script that cannot run in a transaction.
+
+    Raises:
+        DatabaseBusy: One is.
+    """
+    for id, pid in ledger.running.items():
+        raise DatabaseBusy(
+            f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until "
+            "it has ended. If that process is something else by now, look at the database, since part of it may be "
+            f"done; finish or undo it by hand, then note which: `dao mark {id}` (applied) or `dao unmark {id}` (not "
+            "applied)"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which steps of a run share a transaction. Nothing here runs anything."""
+"""Which steps of a run share a transaction, and what others may do between two of them. Nothing here runs anything."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import attrs
 
+from dao.errors import LedgerMismatch
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.values import Step
+from dao.migrate.ledger.plan import refuse_running
+from dao.migrate.values import Result, Step
 
-__all__ = ["Part", "parts", "still_due"]
+__all__ = ["Part", "parts", "refuse_interference", "still_due"]
 
 
 @attrs.frozen
@@ -53,3 +55,23 @@ def still_due(steps: Sequence[Step], ledger: Ledger) -> list[Step]:
             due.append(step)
             applied ^= {step.id}
     return due
+
+
+def refuse_interference(found: Ledger, results: Sequence[Result], now: Ledger) -> None:
+    """Refuse to go on over a hole that another run has made between two transactions of this one.
+
+    `found` is the ledger when it was decided what is due, without that; `results` are those of this run by now.
+
+    Raises:
+        DatabaseBusy: Another run is at a script that cannot run in a transaction.
+        LedgerMismatch: There is a hole, or it has left such a script half-way.
+    """
+    refuse_running(now)
+    should_be = dict.fromkeys(found.ids, True) | {result.id: result.direction == "apply" for result in results}
+    done = {id: "undone" if applied else "applied" for id, applied in should_be.items() if (id in now.ids) != applied}
+    done |= dict.fromkeys(now.unfinished.keys() - found.unfinished.keys(), "begun, and not ended,")
+    for id, what in done.items():
+        raise LedgerMismatch(
+            f"another run has {what} {id} while this one was under way, between two of its transactions: look at "
+            "`dao status`, then repeat"
+        )

@@ -20,7 +20,6 @@ from dao.errors import (
     CommitUnknown,
     DatabaseBusy,
     Error,
-    LedgerMismatch,
     MigrationError,
     MigrationFailed,
     ReadOnlyDatabase,
@@ -33,7 +32,7 @@ from dao.migrate.ledger.writer import Writer, ended
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.loss import refuse, undeclared
-from dao.migrate.run.parts import Part, parts, still_due
+from dao.migrate.run.parts import Part, parts, refuse_interference, still_due
 from dao.migrate.schema import session
 from dao.migrate.schema.catalog import Definitions, holds_rows
 from dao.migrate.schema.check import Before, check, integrity_problems
@@ -121,6 +120,9 @@ def run(
         with this.locked(foreign_keys=False) as lock:
             steps = decide(lock.ledger)
             todo = parts(steps, each=each)
+            due = {step.id for step in steps}
+            others = tuple(entry for entry in lock.ledger.entries if entry.id not in due)
+            this.found = attrs.evolve(lock.ledger, entries=others)
             if prepare is not None:
                 _refuse_to_part(steps, connection)
                 this.change(lock, steps, prepare)
@@ -186,6 +188,8 @@ class _Run:
     #: Of what is committed.
     results: list[Result] = attrs.Factory(list)
     drifted: Drifted = attrs.Factory(Drifted)
+    #: The ledger when it was decided what is due, without that.
+    found: Ledger = attrs.Factory(Ledger)
 
     @contextlib.contextmanager
     def locked(self, *, foreign_keys: bool) -> Iterator[_Lock]:
@@ -193,7 +197,6 @@ class _Run:
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, foreign_keys)
         with _saying_what_stays(self.results), exclusive(self.connection):
             lock = _Lock(since=time.perf_counter(), writer=Writer(self.connection))
-            _refuse_interference(self.results, lock.ledger)
             yield lock
         if lock.results:
             self.committed(lock.results, lock.found, time.perf_counter() - lock.since)
@@ -208,6 +211,7 @@ class _Run:
     def commit(self, part: Part) -> None:
         """Run a part as far as nobody else has done so since the run began."""
         with self.locked(foreign_keys=part.foreign_keys) as lock:
+            refuse_interference(self.found, self.results, lock.ledger)
             steps = still_due(part.steps, lock.ledger)
             if not steps:
                 return
@@ -229,7 +233,7 @@ class _Run:
         return _Beginning(
             lock.ledger,
             before,
-            self.guard or Guard(Holdings(self.connection, before.schema)),
+            self.guard or Guard(Holdings(self.connection, None if prepared else before.schema)),
             clean=not prepared and drift.is_clean(self.connection, lock.ledger),
         )
 
@@ -346,17 +350,6 @@ def _record(writer: Writer, step: Step, result: Result) -> None:
         writer.applied(step.migration, duration_ms=round(result.seconds * 1000), detail=detail)
     else:
         writer.not_applied(step.id, duration_ms=round(result.seconds * 1000), detail=detail)
-
-
-def _refuse_interference(results: Sequence[Result], state: Ledger) -> None:
-    """Refuse to go on over a hole that another run has made between two transactions of this one."""
-    should_be = {result.id: result.direction == "apply" for result in results}
-    for id, applied in should_be.items():
-        if (id in state.ids) != applied:
-            raise LedgerMismatch(
-                f"another run has {'undone' if applied else 'applied'} {id} while this one was under way, between two "
-                "of its transactions: look at `dao status`, then repeat"
-            )
 
 
 @contextlib.contextmanager
