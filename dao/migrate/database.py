@@ -6,12 +6,11 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-import apsw
 import attrs
 
 from dao import url
-from dao.engine import Connection, connect, is_connection, not_a_connection, sqlite, transaction
-from dao.engine.sqlite import files, fork
+from dao.engine import Connection, DriverError, connect, is_connection, not_a_connection, sqlite, transaction
+from dao.engine.sqlite import files
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
 from dao.migrate import processes
 from dao.migrate.schema import catalog, session
@@ -33,8 +32,6 @@ __all__ = [
 #: A database, as the migration functions take it: a connection that the caller owns, or a URL.
 Target = Connection | str | url.DatabaseURL
 
-_PLAIN = {"row_trace": None, "cursor_factory": apsw.Cursor, "authorizer": None}
-
 
 @contextlib.contextmanager
 def opened(target: Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
@@ -54,16 +51,8 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
                 "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
                 "a transaction of its own"
             )
-        # the caller may have rows made into something else than tuples, or forbid what a run has to do
-        kept = {name: getattr(target, name) for name, value in _PLAIN.items() if getattr(target, name) is not value}
-        try:
-            for name in kept:
-                setattr(target, name, _PLAIN[name])
-            with translated(target):
-                yield target
-        finally:
-            for name, value in kept.items():
-                setattr(target, name, value)
+        with session.plain(target), translated(target):
+            yield target
         return
     parsed = url.parse(target)
     if read_only:
@@ -100,24 +89,16 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
         sqlite.check_in_place(target)
     else:
         timeout = sqlite.busy_timeout(url.parse(target))
-    fork.check_file(path)
-    try:
-        connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
-    except (apsw.CantOpenError, apsw.IOError) as error:
-        raise files.not_opened(path, "rw") from error
-    sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
-    session.interruptible(connection)
-    try:
-        with translated(connection):
-            yield connection
-    except DatabaseBusy as error:
-        if not isinstance(error.__cause__, apsw.Error):
-            raise
-        raise _held(path) from error.__cause__
-    finally:
-        # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
-        with contextlib.suppress(apsw.IOError):
-            connection.close()
+    with sqlite.open_another(path, vfs) as connection:
+        sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
+        session.interruptible(connection)
+        try:
+            with translated(connection):
+                yield connection
+        except DatabaseBusy as error:
+            if not isinstance(error.__cause__, DriverError):
+                raise
+            raise _held(path) from error.__cause__
 
 
 def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
@@ -136,10 +117,10 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except apsw.Error as error:
+    except DriverError as error:
         meant: Error | None = sqlite.translate(error, connection, name)
         # statements name columns of the ledger with their tables, as SQLite does then if there is no such column
-        if isinstance(error, apsw.SQLError) and any(table in str(error) for table in catalog.TABLES):
+        if meant is None and any(table in str(error) for table in catalog.TABLES):
             meant = MigrationError(
                 f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of "
                 "a newer version of this package. Undo that, or take the newer version, or restore a snapshot (`dao "

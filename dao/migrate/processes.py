@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from dao.engine import Connection
+from dao.engine.sqlite import files
 from dao.errors import DatabaseBusy, visible
 
 __all__ = ["holder", "is_alive", "respect_yoyo"]
@@ -20,13 +21,10 @@ def holder(path: str) -> str | None:
     # 40 ms to import, and hardly ever needed
     import subprocess  # noqa: PLC0415
 
-    import apsw.sqlite_extra  # noqa: PLC0415
-
-    # A process of its own: to open the file in this one, even to look, would drop our locks on it.
     try:
-        tool = apsw.sqlite_extra.path("sqlite3_getlock")
+        tool = files.tool("sqlite3_getlock")
         found = subprocess.run([tool, path], capture_output=True, text=True, timeout=2, check=False).stdout
-    except (OSError, subprocess.SubprocessError, apsw.sqlite_extra.NotAvailable):
+    except (OSError, subprocess.SubprocessError):
         return None
     match = re.search(r"^(?:WAL-WRITE|RESERVED|PENDING|EXCLUSIVE)\b.* held by ([0-9]+)", found, re.MULTILINE)
     if match is None:

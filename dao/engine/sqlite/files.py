@@ -13,7 +13,7 @@ import apsw
 
 from dao.errors import DiskFull, OperationalError
 
-__all__ = ["NO_ROOM", "called", "check_name", "is_there", "no_more_files", "not_opened", "why_read_only"]
+__all__ = ["NO_ROOM", "called", "check_name", "is_there", "no_more_files", "not_opened", "tool", "why_read_only"]
 
 #: The system's codes for a full disk, and for a user's full share of it.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -26,6 +26,22 @@ def is_there(path: str) -> bool:
     except OSError as error:
         return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
+
+
+def tool(name: str) -> str:
+    """Return the path of one of SQLite's own programs, such as `sqlite3_dbhash`.
+
+    It is for a process of its own: to open a database's file in this one by any other way would drop our locks on it.
+
+    Raises:
+        FileNotFoundError: apsw came without it.
+    """
+    import apsw.sqlite_extra  # noqa: PLC0415 - few need it
+
+    try:
+        return str(apsw.sqlite_extra.path(name))
+    except apsw.sqlite_extra.NotAvailable as error:
+        raise FileNotFoundError(name) from error
 
 
 def check_name(path: str) -> None:

@@ -6,11 +6,12 @@ plain `open()` of the file) would drop this one's locks and lose commits: sqlite
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import apsw
 import attrs
@@ -30,6 +31,7 @@ __all__ = [
     "check_version",
     "configure",
     "connection_arguments",
+    "open_another",
     "open_connection",
     "set_busy_timeout",
     "use_defaults",
@@ -73,6 +75,26 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
         connection.close()
         raise
     return connection
+
+
+@contextlib.contextmanager
+def open_another(path: str, vfs: str | None = None) -> Iterator[apsw.Connection]:
+    """Lend a connection to a database that exists, by its real path. It changes no setting of the database.
+
+    Raises:
+        OperationalError: It cannot be opened, or was open when this process was forked.
+    """
+    fork.check_file(path)
+    try:
+        connection = apsw.Connection(path, flags=_OPEN_FLAGS["rw"] | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
+    except (apsw.CantOpenError, apsw.IOError) as error:
+        raise files.not_opened(path, "rw") from error
+    try:
+        yield connection
+    finally:
+        # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
+        with contextlib.suppress(apsw.IOError):
+            connection.close()
 
 
 def check_version() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import apsw
 
 from dao.engine import Connection
+from dao.engine.sqlite import files as database_file
 from dao.errors import DatabaseCorrupt, MigrationError
 from dao.migrate.copies.files import NewFile
 from dao.migrate.copies.held import write_all
@@ -103,8 +104,6 @@ def _hashing(*paths: str) -> Iterator[Callable[[], bool]]:
     """Hash databases in processes of their own, at the same time; the function waits and returns if all are equal."""
     import subprocess  # noqa: PLC0415 - as in the modules that start processes
 
-    import apsw.sqlite_extra  # noqa: PLC0415
-
     processes: list[subprocess.Popen[bytes]] = []
 
     def same() -> bool:
@@ -112,8 +111,8 @@ def _hashing(*paths: str) -> Iterator[Callable[[], bool]]:
         return 0 < len(processes) == len(paths) and len(hashes) == 1 and len(hashes.pop()) == 40
 
     with contextlib.ExitStack() as until_done:
-        with contextlib.suppress(OSError, apsw.sqlite_extra.NotAvailable):
-            tool = apsw.sqlite_extra.path("sqlite3_dbhash")
+        with contextlib.suppress(OSError):
+            tool = database_file.tool("sqlite3_dbhash")
             for path in paths:
                 process = subprocess.Popen([tool, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
                 processes.append(until_done.enter_context(process))

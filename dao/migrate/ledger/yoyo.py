@@ -12,12 +12,11 @@ import functools
 import getpass
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import apsw
 import attrs
 import yoyo
 from yoyo import exceptions, internalmigrations
@@ -25,7 +24,8 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table, get_migration_hash
 
 from dao import url
-from dao.engine import sqlite
+from dao.engine import Connection, DriverError, sqlite
+from dao.engine.sqlite.dbapi import DbApiConnection, Driver
 from dao.errors import MigrationError
 from dao.migrate.database import keeping_mode
 from dao.migrate.schema.catalog import table_names
@@ -39,68 +39,7 @@ __all__ = ["ApswBackend", "Marked"]
 _NEWEST = max(internalmigrations.schema_versions)
 
 
-class _Driver:
-    """The DB-API module that yoyo asks for."""
-
-    DatabaseError = apsw.Error
-    paramstyle = "named"
-
-
-exceptions.register(apsw.Error)
-
-
-class _Cursor:
-    """A DB-API cursor over apsw's: a statement without rows has no description instead of raising."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self._cursor = connection.cursor()
-        self._rows: list[Any] = []
-        self.description: Sequence[Any] | None = None
-
-    def execute(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> None:
-        values: Any = parameters
-        if isinstance(parameters, Mapping):
-            values = {
-                name: value.isoformat() if isinstance(value, datetime) else value for name, value in parameters.items()
-            }
-        self._cursor.execute(sql, values)
-        try:
-            self.description = self._cursor.get_description()
-        except apsw.ExecutionCompleteError:
-            self.description = None
-        # drained at once: until then a statement that returns rows is not done, and those after it have not begun
-        self._rows = self._cursor.fetchall()
-
-    def fetchone(self) -> Any:
-        return self._rows.pop(0) if self._rows else None
-
-    def fetchall(self) -> list[Any]:
-        rows, self._rows = self._rows, []
-        return rows
-
-    def close(self) -> None:
-        self._cursor.close()
-
-
-class _Connection:
-    """A DB-API connection over apsw's."""
-
-    def __init__(self, connection: apsw.Connection) -> None:
-        self.apsw = connection
-
-    def cursor(self) -> _Cursor:
-        return _Cursor(self.apsw)
-
-    def commit(self) -> None:
-        if self.apsw.in_transaction:
-            self.apsw.execute("COMMIT")
-
-    def rollback(self) -> None:
-        if self.apsw.in_transaction:
-            self.apsw.execute("ROLLBACK")
-
-    def close(self) -> None:
-        self.apsw.close()
+exceptions.register(DriverError)
 
 
 @attrs.frozen
@@ -118,13 +57,13 @@ class Marked:
 class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
     """A yoyo backend whose migrations and ledger rows commit together."""
 
-    _driver = _Driver
+    _driver = Driver
 
     def __init__(
         self,
         dburi: Any,
         migration_table: str = default_migration_table,
-        connection: apsw.Connection | None = None,
+        connection: Connection | None = None,
     ) -> None:
         self._given = connection
         super().__init__(dburi, migration_table)
@@ -132,21 +71,21 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         self.format_sql: Any = functools.cache(super().format_sql)
 
     @classmethod
-    def within(cls, connection: apsw.Connection) -> ApswBackend:
+    def within(cls, connection: Connection) -> ApswBackend:
         """Return a backend that takes part in the transaction which is open on the connection, and never ends it."""
         backend = cls(None, connection=connection)
         backend._in_transaction = True
         return backend
 
-    def connect(self, dburi: Any) -> _Connection:
+    def connect(self, dburi: Any) -> DbApiConnection:
         """Open the database that yoyo's parsed URI names; foreign keys are off, as SQLite has them."""
         if self._given is not None:
-            return _Connection(self._given)
+            return DbApiConnection(self._given)
         query = "&".join(f"{name}={value}" for name, value in dburi.args.items())
         parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
         connection = sqlite.open_connection(keeping_mode(parsed))
         prepare(connection)
-        return _Connection(connection)
+        return DbApiConnection(connection)
 
     def list_tables(self, **_kwargs: Any) -> list[str]:
         """Return the names of all tables."""
@@ -169,7 +108,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         """
         # a statement, be there the table or not, notices what others have made since the schema was read
         version = None
-        with contextlib.suppress(apsw.SQLError):
+        with contextlib.suppress(Driver.ProgrammingError):
             version = self.connection.apsw.execute(f"SELECT max(version) FROM {self.version_table_quoted}").get
         if not self.has_table(self.migration_table):
             # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it,

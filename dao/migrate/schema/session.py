@@ -29,6 +29,7 @@ __all__ = [
     "in_memory",
     "interruptible",
     "of_run",
+    "plain",
     "prepare",
 ]
 
@@ -69,6 +70,8 @@ _IN_A_RUN = {
     "reverse_unordered_selects": 0,
     "writable_schema": 0,
 }
+# rows as tuples, and nothing forbidden
+_PLAIN = {"row_trace": None, "cursor_factory": apsw.Cursor, "authorizer": None}
 # they wait for the next VACUUM, and read as what the file has
 _WAITING = ("auto_vacuum", "page_size")
 _OFTEN = 100_000  # instructions, some milliseconds
@@ -100,6 +103,19 @@ def interruptible(connection: Connection, patience: float = math.inf) -> None:
 
 
 # ---------------------------------------------------------------- somebody else's, or ours
+
+
+@contextlib.contextmanager
+def plain(connection: Connection) -> Iterator[None]:
+    """Set aside what the owner of a connection set: how rows are made, and which statements are forbidden."""
+    kept = {name: getattr(connection, name) for name, value in _PLAIN.items() if getattr(connection, name) is not value}
+    try:
+        for name in kept:
+            setattr(connection, name, _PLAIN[name])
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(connection, name, value)
 
 
 @contextlib.contextmanager
