@@ -160,7 +160,7 @@ def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
 def test_documents_are_there():
     """The documents that the others lead to are there, and none is empty."""
     names = {str(path.relative_to(ROOT)) for path in DOCUMENTS}
-    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sql/README.md"} <= names
+    assert {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "sql/README.md", "docs/architecture.md"} <= names
     assert [path for path in DOCUMENTS if not path.read_text().strip()] == []
 
 
@@ -226,6 +226,45 @@ def test_document_paths_exist(path):
     folders = "bin|bench|dao|docs|sql|tests"
     named = [span for span in spans(path) if re.fullmatch(rf"(?:{folders})/[\w./-]*", span)]
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def rooms(block: Block) -> list[str]:
+    """Return the files and folders that a tree of the repository shows, a name in a folder with the folder's path."""
+    found: list[str] = []
+    folders: list[str] = []
+    for line in block.text.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        for name in re.findall(r"[\w.]+(?:\.py\b|/)", re.split(r"\s{2,}", line.strip())[0]):
+            found.append("".join(folders[:depth]) + name)
+            if name.endswith("/"):
+                folders[depth:] = [name]
+    return found
+
+
+def test_architecture_draws_the_house_as_it_is():
+    """Its tree has every module and package of `dao` and `dao.migrate`, and nothing that is not there."""
+    (tree,) = (block for block in blocks(ROOT / "docs" / "architecture.md") if "dao/" in block.text)
+    drawn = rooms(tree)
+    assert [name for name in drawn if not (ROOT / name).exists()] == []
+    there = {
+        f"{path.relative_to(ROOT)}" + ("/" if path.is_dir() else "")
+        for folder in ("dao", "dao/migrate")
+        for path in (ROOT / folder).iterdir()
+        if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
+    }
+    tables = {
+        f"dao/{name}.py" for name in ("configurations", "sessions", "tool_executions", "workflow_tasks", "workflows")
+    }
+    assert there - {*drawn} == tables  # `tasks.py …` stands for them
+
+
+def test_architecture_modules_of_rooms_exist():
+    """A module that is named with its room, as `run/guard`, is in that room of `dao.migrate`."""
+    folders = "|".join(path.name for path in (ROOT / "dao" / "migrate").iterdir() if path.is_dir())
+    named = [re.fullmatch(rf"((?:{folders})/\w+)(?:\.py)?", span) for span in spans(ROOT / "docs" / "architecture.md")]
+    modules = [match[1] for match in named if match]
+    assert modules
+    assert [name for name in modules if not (ROOT / "dao" / "migrate" / f"{name}.py").exists()] == []
 
 
 @every_document
