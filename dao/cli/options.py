@@ -13,7 +13,7 @@ import click
 
 from dao import settings, url
 from dao.cli.output import Output
-from dao.engine.sqlite.files import is_there
+from dao.engine.sqlite.database_file import is_there
 from dao.errors import MigrationError, UnsupportedEngine
 from dao.migrate.scripts.directives import Allowance
 

@@ -10,7 +10,7 @@ import attrs
 
 from dao import url
 from dao.engine import Connection, DriverError, connect, is_connection, not_a_connection, sqlite, transaction
-from dao.engine.sqlite import files
+from dao.engine.sqlite import database_file
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
 from dao.migrate import processes
 from dao.migrate.schema import catalog, session
@@ -83,7 +83,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
         OperationalError: SQLite raised it in the block, or the file was open when this process was forked.
     """
     path, vfs, timeout = path_of(target), None, sqlite.BUSY_TIMEOUT
-    files.check_name(path)
+    database_file.check_name(path)
     if isinstance(target, Connection):
         vfs = target.open_vfs
         sqlite.check_in_place(target)
@@ -131,7 +131,7 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
         raise meant from error
     except UnicodeDecodeError as error:
         raise DatabaseCorrupt(
-            f"{name or files.called(connection)} holds a text that is not UTF-8 where a name or the "
+            f"{name or database_file.called(connection)} holds a text that is not UTF-8 where a name or the "
             "ledger should be: restore a snapshot (`dao restore`; what was written since is lost) or a backup"
         ) from error
 
@@ -195,7 +195,7 @@ def exists(target: Target) -> bool:
     if isinstance(target, Connection):
         return True
     parsed = url.parse(target)
-    return not parsed.is_memory and files.is_there(parsed.path)
+    return not parsed.is_memory and database_file.is_there(parsed.path)
 
 
 def name_of(target: Target) -> str:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from dao.engine import Connection
-from dao.engine.sqlite import files
+from dao.engine.sqlite import database_file
 from dao.errors import DatabaseBusy, visible
 
 __all__ = ["holder", "is_alive", "respect_yoyo"]
@@ -22,7 +22,7 @@ def holder(path: str) -> str | None:
     import subprocess  # noqa: PLC0415
 
     try:
-        tool = files.tool("sqlite3_getlock")
+        tool = database_file.tool("sqlite3_getlock")
         found = subprocess.run([tool, path], capture_output=True, text=True, timeout=2, check=False).stdout
     except (OSError, subprocess.SubprocessError):
         return None

@@ -18,8 +18,7 @@ import apsw.aio
 
 from dao import url
 from dao.engine import Connection, sqlite
-from dao.engine.sqlite import files as database_file
-from dao.engine.sqlite import fork
+from dao.engine.sqlite import database_file, fork
 from dao.errors import OperationalError
 from dao.pooling.loop import is_asyncio, running, shielded, within
 from dao.transactions import done

@@ -24,7 +24,7 @@ from tests.folders import query
 PATIENCE = 30.0
 
 # An exception between `open` and its `with` leaves the file to the garbage collector, which closes it, and warns. Opening a
-# database reads one such file: see `dao.engine.sqlite.files`.
+# database reads one such file: see `dao.engine.sqlite.database_file`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*name='/proc/self/fdinfo")
 
 

@@ -26,7 +26,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
-from dao.migrate.copies import copying, files, held
+from dao.migrate.copies import copying, descriptors, partial
 from dao.migrate.copies.snapshot import find, prune, snapshots, take_snapshot, verify
 from dao.migrate.values import Snapshot
 from tests.folders import dump, query, with_fourth
@@ -255,7 +255,7 @@ def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url
 def test_new_file_never_has_the_id_of_a_snapshot_that_was_taken_at_the_same_moment(filled, url):
     """Another process may finish its snapshot between the look at those there are and the choice of an id."""
     first = take_snapshot(url)
-    with files.new_file(str(filled), now=first.taken_at) as new:
+    with partial.new_file(str(filled), now=first.taken_at) as new:
         assert new.id > first.id
 
 
@@ -348,7 +348,7 @@ def interrupted_at(moment: int) -> Callable[..., Any]:
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
         code = frame.f_code
-        if code.co_filename != files.__file__ or code.co_name != "new_file":
+        if code.co_filename != partial.__file__ or code.co_name != "new_file":
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and next(left) == 0:
@@ -385,8 +385,8 @@ def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url
 
 def test_take_interrupted_in_a_call_of_sqlite_is_interrupted(filled, url, monkeypatch):
     """Copies are written by functions that SQLite calls: of one of them it passes no exception on, and Ctrl-C was lost."""
-    for name in [name for name, kind in vars(held.Descriptor).items() if inspect.isfunction(kind)]:
-        original, calls = getattr(held.Descriptor, name), []
+    for name in [name for name, kind in vars(descriptors.Descriptor).items() if inspect.isfunction(kind)]:
+        original, calls = getattr(descriptors.Descriptor, name), []
 
         def interrupted(
             *arguments: object, original: Callable[..., Any] = original, calls: list[object] = calls
@@ -397,7 +397,7 @@ def test_take_interrupted_in_a_call_of_sqlite_is_interrupted(filled, url, monkey
             return original(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(held.Descriptor, name, interrupted)
+            patch.setattr(descriptors.Descriptor, name, interrupted)
             with contextlib.suppress(KeyboardInterrupt):
                 take_snapshot(url)
                 assert len(calls) < 2, name
@@ -465,7 +465,7 @@ def test_take_folder_that_refuses_says_what_to_do(filled, url, monkeypatch, numb
         raise OSError(number, os.strerror(number))
 
     connection = dao.connect(url)
-    monkeypatch.setattr(files.os, "open", refuse)
+    monkeypatch.setattr(partial.os, "open", refuse)
     with pytest.raises(kind, match=f"cannot write beside {re.escape(str(filled))}"):
         take_snapshot(connection)
     monkeypatch.undo()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from dao import errors
-from dao.engine.sqlite import files
+from dao.engine.sqlite import database_file
 
 if TYPE_CHECKING:  # the records' modules are not needed to open a database
     from dao.rows import Table
@@ -48,7 +48,7 @@ def translate(error: BaseException, connection: apsw.Connection, name: str = "")
         return _constraint(error, connection)
     if not isinstance(error, apsw.Error):
         return None
-    name = name or files.called(connection)
+    name = name or database_file.called(connection)
     if isinstance(error, BUSY):
         return _own_obstacle(error, connection, name) or errors.DatabaseBusy(
             f"{name} is locked by another connection ({error}): try again"
@@ -61,8 +61,8 @@ def translate(error: BaseException, connection: apsw.Connection, name: str = "")
             "since is lost) or a backup"
         )
     if isinstance(error, apsw.ReadOnlyError):
-        return errors.ReadOnlyDatabase(files.why_read_only(connection, _extended(error)))
-    if isinstance(error, apsw.CantOpenError) and (obstacle := files.no_more_files(name)):
+        return errors.ReadOnlyDatabase(database_file.why_read_only(connection, _extended(error)))
+    if isinstance(error, apsw.CantOpenError) and (obstacle := database_file.no_more_files(name)):
         return obstacle
     advice = next((advice for kind, advice in _ADVICE.items() if isinstance(error, kind)), None)
     return errors.OperationalError(f"{name}: {error}; {advice}") if advice else None
@@ -73,7 +73,7 @@ def _is_full(error: apsw.Error, connection: apsw.Connection) -> bool:
         return isinstance(error, apsw.FullError)
     system = error.__cause__.errno if isinstance(error.__cause__, OSError) else connection.system_errno
     # SQLite says of the index of a WAL, which it makes when a database is opened, only that it has not the size
-    return system in files.NO_ROOM or _extended(error) == apsw.SQLITE_IOERR_SHMSIZE
+    return system in database_file.NO_ROOM or _extended(error) == apsw.SQLITE_IOERR_SHMSIZE
 
 
 def _own_obstacle(error: apsw.Error, connection: apsw.Connection, name: str) -> errors.ConnectionBusy | None:
@@ -106,7 +106,7 @@ def unknown_outcome(error: BaseException, connection: apsw.Connection) -> errors
         return None
     advice = "free some memory" if isinstance(error, apsw.NoMemError) else "check the disk and the file system"
     return errors.CommitUnknown(
-        f"{files.called(connection)}: the commit failed ({error}), and whether it is stored cannot be known: "
+        f"{database_file.called(connection)}: the commit failed ({error}), and whether it is stored cannot be known: "
         f"{advice}, and look at what is there before you repeat it"
     )
 

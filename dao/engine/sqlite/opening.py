@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import apsw
 import attrs
 
-from dao.engine.sqlite import files, fork
+from dao.engine.sqlite import database_file, fork
 from dao.engine.sqlite.errors import file_of, translate
 from dao.errors import OperationalError, UnsupportedEngine
 from dao.url import DatabaseURL
@@ -68,7 +68,7 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
     try:
         connection = apsw.Connection(*connection_arguments(url), statementcachesize=STATEMENT_CACHE)
     except (apsw.CantOpenError, apsw.IOError) as error:
-        raise files.not_opened(url.path, url.mode) from error
+        raise database_file.not_opened(url.path, url.mode) from error
     try:
         configure(connection, url)
     except BaseException:
@@ -88,7 +88,7 @@ def open_another(path: str, vfs: str | None = None) -> Iterator[apsw.Connection]
     try:
         connection = apsw.Connection(path, flags=_OPEN_FLAGS["rw"] | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
     except (apsw.CantOpenError, apsw.IOError) as error:
-        raise files.not_opened(path, "rw") from error
+        raise database_file.not_opened(path, "rw") from error
     try:
         yield connection
     finally:
@@ -144,7 +144,7 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         connection.config(option, value)
     try:
         if not connection.readonly("main"):
-            files.check_name(file_of(connection))
+            database_file.check_name(file_of(connection))
             # under synchronous FULL, SQLite's default: under NORMAL a power loss during the switch could damage the
             # file
             _use_wal(connection, url)
@@ -228,7 +228,7 @@ def absolute(url: DatabaseURL) -> DatabaseURL:
 
 def check_exists(url: DatabaseURL) -> None:
     """Raise OperationalError for a database that is not there: to open it would make it."""
-    if not url.is_memory and not files.is_there(url.path):
+    if not url.is_memory and not database_file.is_there(url.path):
         raise OperationalError(f"{url.path} does not exist: restore it, or make it with `dao migrate`")
 
 

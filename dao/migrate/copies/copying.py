@@ -10,10 +10,10 @@ from typing import Any
 import apsw
 
 from dao.engine import Connection
-from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import database_file
 from dao.errors import DatabaseCorrupt, MigrationError
-from dao.migrate.copies.files import NewFile
-from dao.migrate.copies.held import write_all
+from dao.migrate.copies.descriptors import write_all
+from dao.migrate.copies.partial import NewFile
 from dao.migrate.copies.rows import contents
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted

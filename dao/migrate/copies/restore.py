@@ -17,11 +17,11 @@ import attrs
 
 from dao import url
 from dao.engine import Connection, sqlite, transaction
-from dao.engine.sqlite.files import not_opened
+from dao.engine.sqlite.database_file import not_opened
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies.copying import PAGES, copied, finish, size_of
-from dao.migrate.copies.files import NewFile, new_file, require_room
-from dao.migrate.copies.held import chunks, raw_file, write_all
+from dao.migrate.copies.descriptors import chunks, raw_file, write_all
+from dao.migrate.copies.partial import NewFile, new_file, require_room
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
 from dao.migrate.database import Target, reopened, translated
 from dao.migrate.ledger.writer import carry_over

@@ -25,8 +25,8 @@ import apsw
 from dao.engine import Connection
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate.copies.copying import compare, copied, size_of
-from dao.migrate.copies.files import ID, file_errors, moment_of, new_file, require_room
-from dao.migrate.copies.held import Held, checksum, raw_file
+from dao.migrate.copies.descriptors import Held, checksum, raw_file
+from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
 from dao.migrate.database import Target, existing, path_of, reopened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions

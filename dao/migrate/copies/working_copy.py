@@ -19,10 +19,10 @@ import apsw
 
 from dao import url
 from dao.engine import Connection, sqlite
-from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import database_file
 from dao.migrate.copies.copying import copy_into, size_of
-from dao.migrate.copies.files import new_file, require_room
-from dao.migrate.copies.held import Held
+from dao.migrate.copies.descriptors import Held
+from dao.migrate.copies.partial import new_file, require_room
 from dao.migrate.schema.session import prepare
 from dao.migrate.values import Report
 

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from dao.engine import Connection, DriverError
-from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import database_file
 from dao.errors import MigrationError
 from dao.migrate import processes
 from dao.migrate.schema import catalog

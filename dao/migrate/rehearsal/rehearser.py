@@ -12,7 +12,7 @@ import attrs
 from dao.engine import Connection
 from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies.copying import size_of
-from dao.migrate.copies.files import remove_leftovers
+from dao.migrate.copies.partial import remove_leftovers
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
 from dao.migrate.database import Target, exists, name_of, opened, path_of, translated
 from dao.migrate.ledger import entries as ledger

@@ -14,7 +14,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection, sqlite
-from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import database_file
 from dao.errors import (
     CheckFailed,
     CommitUnknown,

@@ -17,7 +17,7 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.engine.sqlite import files as database_file
+from dao.engine.sqlite import database_file
 from dao.errors import CheckFailed, DatabaseCorrupt, visible
 from dao.migrate.schema.catalog import Definition, Definitions, definitions, fold, foreign_keys, quoted, table_names
 from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is_elsewhere, judge

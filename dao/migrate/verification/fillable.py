@@ -12,7 +12,7 @@ import attrs
 from dao.engine import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
-from dao.migrate.verification.values import Maker, literals, makers
+from dao.migrate.verification.makers import Maker, literals, makers
 
 __all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]
 

@@ -16,9 +16,9 @@ import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.engine.sqlite.files import NO_ROOM
+from dao.engine.sqlite.database_file import NO_ROOM
 from dao.errors import CommitUnknown, DiskFull, OperationalError
-from dao.migrate.copies.held import Held
+from dao.migrate.copies.descriptors import Held
 from dao.text import readable
 
 __all__ = [

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import apsw
 
-from dao.engine.sqlite.files import NO_ROOM
+from dao.engine.sqlite.database_file import NO_ROOM
 
 __all__ = ["Descriptor", "Held", "checksum", "chunks", "raw_file", "write_all"]
 
