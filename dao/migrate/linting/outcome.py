@@ -26,7 +26,7 @@ class Outcome:
     def __init__(self) -> None:
         #: How the views, triggers and virtual tables are defined that do not work.
         self._broken: dict[tuple[str, str], Definition] = {}
-        #: What is wrong with foreign keys, by table.
+        #: The faults of foreign keys, by table.
         self._wrong_keys: dict[str, list[tuple[str, str]]] = {}
 
     def problems(self, subject: Subject, connection: Connection) -> list[Problem]:

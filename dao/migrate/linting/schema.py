@@ -80,7 +80,7 @@ def _differing(one: Mapping[K, object], other: Mapping[K, object]) -> set[K]:
 
 
 def read(connection: Connection, before: Schema | None = None) -> Schema:
-    """Return the schema of the main database. What is as it was in `before` is the same object."""
+    """Return the schema of the main database. Anything that is as it was in `before` is the same object."""
     tables: dict[str, Table] = {}
     objects: dict[tuple[str, str], Definition] = {}
     kinds: dict[str, catalog.Table] | None = None

@@ -80,8 +80,8 @@ def _new_id(folder: Path, layout: layouts.Layout, slug: str, moment: datetime) -
 def _new_texts(layout: layouts.Layout, id: str, slug: str, *, undo: bool) -> dict[str, str]:
     """Return the texts of a new migration by the names of the files."""
     title = slug.replace("_", " ").capitalize()
-    script = f"-- {title}: what for.\n-- What it locks or rewrites, and what its rollback loses.\n\n"
-    rollback = f"-- Undoes {id}. What it loses.\n\n"
+    script = f"-- {title}: what for.\n-- Say what it locks or rewrites, and what its rollback loses.\n\n"
+    rollback = f"-- Undoes {id}. Say what it loses.\n\n"
     match layout:
         case "dbmate":
             return {f"{id}.sql": f"{script}-- migrate:up\n\n\n-- migrate:down\n\n"}
