@@ -19,6 +19,8 @@ from dao.migrate.schema.usable import VAGUE, check_keys, compiles, is_elsewhere,
 
 __all__ = ["Outcome", "find_orphans"]
 
+_STORED_AS = {"view": "view", "trigger": "trigger", "virtual table": "table"}
+
 
 class Outcome:
     """Looks at the schema after each script of one replay, and remembers what was wrong already."""
@@ -53,15 +55,14 @@ class Outcome:
             found = [*judge(connection, definitions, asked)]
         if any(one.type == "table" for one in found):  # for a string in double quotes: its triggers were not judged
             found += judge(connection, definitions, asked)
-        broken = {(one.type, fold(one.name)): one for one in reversed(found) if one.type != "table"}
-        items = {key: item for item in definitions if (key := (item.kind, fold(item.name))) in broken}
+        broken = {(one.type, fold(one.name)): one for one in reversed(found) if one.type in _STORED_AS}
+        items = {(type, name): subject.after.find(_STORED_AS[type], name) for type, name in broken}
         before, self._broken = self._broken, self._broken if subject.is_rollback else items
-        for key, item in items.items():
-            one, name = broken[key], key[1]
+        for (type, name), one in broken.items():
             # nor does a run refuse what cannot be judged here, and a virtual table that never had any content
             passed_over = is_elsewhere(one.reason) or (one.reason == VAGUE and name not in subject.before.tables)
-            if before.get(key) is not item and not passed_over:
-                yield "M009", subject.culprit(item.type, name), f"{one.what} no longer compiles: {one.reason}"
+            if before.get((type, name)) is not items[type, name] and not passed_over:
+                yield "M009", subject.culprit(_STORED_AS[type], name), f"{one.what} no longer compiles: {one.reason}"
 
     def _wrong_keys_since(self, subject: Subject, connection: Connection, changed: set[str]) -> Iterator[Problem]:
         before, self._wrong_keys = self._wrong_keys, {}

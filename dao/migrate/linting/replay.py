@@ -25,7 +25,8 @@ from dao.migrate.values import Step
 __all__ = ["Replay"]
 
 _WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
-_DDL = REMOVING | {value for name, value in vars(apsw).items() if name.startswith("SQLITE_CREATE_")}
+_CREATES = frozenset(value for name, value in vars(apsw).items() if name.startswith("SQLITE_CREATE_"))
+_DDL = REMOVING | _CREATES
 _OTHERS = {apsw.SQLITE_READ, apsw.SQLITE_SELECT, apsw.SQLITE_PRAGMA, apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT}
 
 
@@ -90,9 +91,9 @@ class Replay:
             failure=failure,
         )
 
-    def look_again(self) -> None:
-        """Read the schema, which may have changed."""
-        schema = read(self.connection, self.schema)
+    def look_again(self, *, only_added: bool = False) -> None:
+        """Read the schema, which may have changed, or may only have grown."""
+        schema = read(self.connection, self.schema, only_added=only_added)
         if schema != self.schema:
             self._forget_twin()
             self.schema = schema
@@ -112,7 +113,9 @@ class _Run(Watcher):
         self._ignored: list[str] = []
         self._running = Running(replay.connection, step.id, step.script, notice=self._ignored.append, watcher=self)
         self._begun = 0  # the statements up to here have begun
-        self._changes_schema = self._pending_schema = False
+        # whether the statement that is being compiled writes to the schema, and does more than that; and the one that runs
+        self._writes_schema = self._rewrites_schema = False
+        self._pending_schema = self._only_adds = False
         # tables that hold rows in a database that is in use: those of before, and what is copied from them
         self._with_rows = set(replay.schema.tables)
 
@@ -126,7 +129,7 @@ class _Run(Watcher):
                 break
             except errors.Error as error:
                 # it may have rolled the whole script back
-                self._pending_schema = True
+                self._pending_schema, self._only_adds = True, False
                 self._finish_statement()
                 if running.begin >= self._begun:  # it was not even begun
                     self._add(running.begin, running.end)
@@ -154,13 +157,9 @@ class _Run(Watcher):
         if action == apsw.SQLITE_ALTER_TABLE:
             first, second, database = second, database, first
         name = fold(first or "")
+        self._writes_schema |= name in {"sqlite_master", "sqlite_schema"} and action in _WRITES
         # VACUUM attaches, and moves the root pages
-        if (
-            (name in {"sqlite_master", "sqlite_schema"} and action in _WRITES)
-            or action == apsw.SQLITE_ATTACH
-            or "ROLLBACK" in {first, second}
-        ):
-            self._changes_schema = True
+        self._rewrites_schema |= action == apsw.SQLITE_ATTACH or "ROLLBACK" in {first, second}
         reads = action == apsw.SQLITE_READ
         if (
             action != apsw.SQLITE_ATTACH
@@ -182,7 +181,8 @@ class _Run(Watcher):
 
     def _next_statement(self, sql: str, *, is_readonly: bool) -> None:
         self._begun = self._running.end
-        changes_schema, self._changes_schema = self._changes_schema, False
+        writes_schema, rewrites_schema = self._writes_schema, self._rewrites_schema
+        self._writes_schema = self._rewrites_schema = False
         # a view or trigger is not the statement, a WITH is
         programs = self._holdings.programs({fold(within) for within, _ in self._events if within})
         own = [event for within, event in self._events if within is None or fold(within) not in programs]
@@ -198,7 +198,9 @@ class _Run(Watcher):
         ends = any(event.action == apsw.SQLITE_TRANSACTION and event.first == "COMMIT" for event in own)
         statement.commits = not self._script.transactional and (ends if inside else not is_readonly)
         self._examine(statement, sql)
-        self._pending_schema = changes_schema
+        actions = {event.action for event in own}
+        self._pending_schema = writes_schema or rewrites_schema
+        self._only_adds = bool(actions & _CREATES) and not (rewrites_schema or actions & REMOVING)
 
     def _add(self, begin: int, end: int) -> Statement:
         text, schema = self._script.text, self._replay.schema
@@ -214,7 +216,7 @@ class _Run(Watcher):
         statement = self.statements[-1]
         if self._pending_schema:
             self._pending_schema = False
-            self._replay.look_again()
+            self._replay.look_again(only_added=self._only_adds)
             statement.after = self._replay.schema
             self._with_rows |= {new for old, new in statement.renamed.items() if old in self._with_rows}
             self._with_rows &= statement.after.tables.keys()

@@ -38,10 +38,11 @@ class Table:
 
 @attrs.frozen
 class Schema:
-    """Tables by name, other objects by type and name; without SQLite's own."""
+    """Tables by name, other objects by type and name; without SQLite's own. `last` is the catalog's highest number."""
 
     tables: Mapping[str, Table]
     objects: Mapping[tuple[str, str], Definition]
+    last: int = attrs.field(eq=False)
 
     @property
     def definitions(self) -> list[Definition]:
@@ -52,6 +53,10 @@ class Schema:
     def places(self) -> dict[str, tuple[str, int]]:
         """Each table as it is spelt, with its root."""
         return {name: (table.name, table.root) for name, table in self.tables.items()}
+
+    def find(self, type: str, name: str) -> Definition:
+        """Return a definition that is there, by its type in the catalog and its name."""
+        return self.tables[name].definition if type == "table" else self.objects[type, name]
 
     def has(self, name: str) -> bool:
         """Return whether there is a table or view of that name."""
@@ -79,20 +84,24 @@ def _differing(one: Mapping[K, object], other: Mapping[K, object]) -> set[K]:
     return {key for key in one.keys() | other.keys() if one.get(key) is not other.get(key)}
 
 
-def read(connection: Connection, before: Schema | None = None) -> Schema:
-    """Return the schema of the main database. Anything that is as it was in `before` is the same object."""
-    tables: dict[str, Table] = {}
-    objects: dict[tuple[str, str], Definition] = {}
+def read(connection: Connection, before: Schema | None = None, *, only_added: bool = False) -> Schema:
+    """Return the schema of the main database. Anything that is as it was in `before` is the same object.
+
+    `only_added`: nothing in `before` has changed or gone, so that only what was made since is read.
+    """
+    before = before or Schema({}, {}, 0)
+    tables, objects = (dict(before.tables), dict(before.objects)) if only_added else ({}, {})
+    found = catalog.definitions(connection, since=before.last if only_added else 0)
     kinds: dict[str, catalog.Table] | None = None
-    for item in catalog.definitions(connection):
+    for item in found:
         name = fold(item.name)
         if item.sql is None or name.startswith("sqlite_"):
             continue
         if item.type != "table":
-            known = before.objects.get((item.type, name)) if before else None
-            objects[item.type, name] = item if known != item else known
+            known = before.objects.get((item.type, name))
+            objects[item.type, name] = known if known == item else item
             continue
-        table = before.tables.get(name) if before else None
+        table = before.tables.get(name)
         if table is None or table.root != item.page or table.definition != item:
             kinds = kinds or {table.name: table for table in catalog.tables(connection)}
             kind = kinds.get(item.name) or catalog.Table(item.name, "table", without_rowid=False, strict=False)
@@ -100,4 +109,4 @@ def read(connection: Connection, before: Schema | None = None) -> Schema:
             keys = tuple(catalog.foreign_keys(connection, item.name))
             table = Table(item.name, item.page, item, kind.kind, kind.strict, kind.without_rowid, columns, keys)
         tables[name] = table
-    return Schema(tables, objects)
+    return Schema(tables, objects, found[-1].number if found else before.last)

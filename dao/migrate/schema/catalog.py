@@ -55,7 +55,7 @@ SCHEMA_VERSION = "(SELECT schema_version FROM pragma_schema_version)"
 _LEDGER = frozenset(TABLES)
 _UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
-_DEFINITIONS = "SELECT type, name, tbl_name, sql, rootpage, rowid FROM {}.sqlite_schema"
+_DEFINITIONS = "SELECT type, name, tbl_name, sql, rootpage, rowid FROM {}.sqlite_schema WHERE rowid > ?"
 _TABLES = "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' ORDER BY name"
 _COLUMNS = """SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"""
 _FOREIGN_KEYS = """
@@ -148,12 +148,14 @@ class Definition:
 Definitions = frozenset[Definition]
 
 
-def definitions(connection: Connection, database: str = "main", *, internal: bool = True) -> list[Definition]:
+def definitions(
+    connection: Connection, database: str = "main", *, internal: bool = True, since: int = 0
+) -> list[Definition]:
     """Return all that is defined in a database of a connection, in the order in which it was made. One query.
 
-    If not `internal`, the ledger's and SQLite's own are left out.
+    If not `internal`, the ledger's and SQLite's own are left out. `since` leaves out the numbers up to that one.
     """
-    rows: list[Any] = connection.execute(_DEFINITIONS.format(quoted(database))).fetchall()
+    rows: list[Any] = connection.execute(_DEFINITIONS.format(quoted(database)), (since,)).fetchall()
     found = [Definition(*row) for row in rows]
     return found if internal else [item for item in found if not item.is_internal]
 
