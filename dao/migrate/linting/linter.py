@@ -17,7 +17,7 @@ import attrs
 from dao.migrate.linting.losses import loss_problems
 from dao.migrate.linting.outcome import Outcome, find_orphans
 from dao.migrate.linting.replay import Replay
-from dao.migrate.linting.rules import RULES, Rule, Severity, by_code
+from dao.migrate.linting.rules import RULES, Rule, Severity, by_name
 from dao.migrate.linting.schema import Schema
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
@@ -167,7 +167,7 @@ def _findings(subject: Subject) -> list[Finding]:
 
 
 def _finding(subject: Subject, code: str, line: int, message: str, silenced: str | None = None) -> Finding:
-    rule = by_code[code]
+    rule = by_name[code.lower()]
     return Finding(
         code=code,
         name=rule.name,

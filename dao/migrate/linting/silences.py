@@ -7,12 +7,13 @@ found with a pattern, which knows strings and names only to pass over them.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Sequence
 
 import attrs
 
-from dao.migrate.linting.rules import Rule, known
+from dao.migrate.linting.rules import Rule, by_name
 from dao.migrate.linting.subject import Statement
 
 __all__ = ["Silence", "read"]
@@ -57,7 +58,7 @@ def read(text: str, statements: Sequence[Statement]) -> list[Silence]:
 def _silence(text: str, match: re.Match[str], statements: Sequence[Statement]) -> Silence:
     parts = _IGNORE.match(match["rest"])
     names = [name.strip() for name in parts[1].split(",")] if parts else [match["rest"].strip()]
-    rules = {name: known(name) for name in names}
+    rules = {name: by_name.get(name.lower()) for name in names}
     statement, nowhere = _statement(text, match.start(), statements)
     return Silence(
         line=text.count("\n", 0, match.start()) + 1,
@@ -72,17 +73,13 @@ def _silence(text: str, match: re.Match[str], statements: Sequence[Statement]) -
 
 def _statement(text: str, place: int, statements: Sequence[Statement]) -> tuple[Statement | None, bool]:
     """Return the statement that a comment at this place is for, and whether it is for nothing."""
-    for number, statement in enumerate(statements):
-        if place < statement.begin:
-            previous = statements[number - 1] if number else None
-            if previous is not None and "\n" not in text[previous.end : place]:
-                return previous, False
-            if previous is None and re.search(r"\n[ \t]*\n", text[place : statement.begin]):
-                return None, False
-            return statement, False
-        if place < statement.end:
-            return statement, False
-    if statements:
-        last = statements[-1]
-        return last, "\n" in text[last.end : place].rstrip(" \t")
-    return None, False
+    number = bisect.bisect_right(statements, place, key=lambda statement: statement.begin)
+    before = statements[number - 1] if number else None
+    after = statements[number] if number < len(statements) else None
+    if before is not None and (place < before.end or "\n" not in text[before.end : place]):
+        return before, False
+    if after is None:
+        return before, before is not None
+    if before is None and re.search(r"\n[ \t]*\n", text[place : after.begin]):
+        return None, False
+    return after, False

@@ -6,6 +6,7 @@ All of it happens in a copy of the database, its twin, and is undone there.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,23 +17,12 @@ from dao.migrate.linting.schema import Table
 from dao.migrate.schema.catalog import Column, fold, quoted
 from dao.migrate.schema.usable import compiles
 
-__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "undone", "without_quotes"]
+__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "without_quotes"]
 
 #: SQLite's words for a double-quoted string where they are turned off.
 _QUOTES = " - should this be a string literal in single-quotes?"
 #: A value for a column of such a type; for others it is a number, which most constraints of type accept.
 _VALUES = {"TEXT": "'x'", "BLOB": "x'00'"}
-
-
-@contextlib.contextmanager
-def undone(connection: Connection) -> Iterator[None]:
-    """Undo what the block does."""
-    connection.execute("SAVEPOINT lint")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK TO lint; RELEASE lint")
 
 
 @contextlib.contextmanager
@@ -45,6 +35,19 @@ def _configured(connection: Connection, options: Mapping[int, int]) -> Iterator[
     finally:
         for option, value in before.items():
             connection.config(option, value)
+
+
+@contextlib.contextmanager
+def _undone(twin: Connection) -> Iterator[None]:
+    """Turn triggers off for a block, and undo what it does."""
+    twin.execute("SAVEPOINT lint")
+    try:
+        with _configured(twin, {apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER: 0}):
+            yield
+    finally:
+        twin.pragma("ignore_check_constraints", False)
+        if twin.in_transaction:
+            twin.execute("ROLLBACK TO lint; RELEASE lint")
 
 
 def without_quotes(connection: Connection) -> contextlib.AbstractContextManager[None]:
@@ -67,29 +70,20 @@ def lacks_where(twin: Connection, sql: str) -> bool:
     A parameter shows that it was understood as SQL, and not as part of a string or comment.
     """
     body = sql.rstrip().removesuffix(";")
-    places = [len(body)]
-    lower = body.lower()
-    place = lower.find("returning")
-    while place >= 0:
-        places.append(place)
-        place = lower.find("returning", place + 1)
-    for place in places:
+    for place in [len(body), *(match.start() for match in re.finditer("returning", body, re.IGNORECASE))]:
         try:
-            twin.cursor().execute(f"{body[:place]}\nWHERE ?1\n{body[place:]}", explain=1, can_cache=False).close(True)
+            compiles(twin, f"{body[:place]}\nWHERE ?1\n{body[place:]}")
         except apsw.BindingsError:
             return True
-        except apsw.Error:
-            continue
     return False
 
 
 def failure_with_rows(twin: Connection, sql: str, tables: Sequence[Table], *, copies: bool) -> str | None:
     """Run a statement while each of these tables holds a row, and return what fails because of that."""
-    with undone(twin), _configured(twin, {apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER: 0}):
+    with _undone(twin):
         known = [problem for table in tables for problem in _give_row(twin, table)]
         try:
-            for _ in twin.cursor().execute(sql, can_cache=False):
-                pass
+            twin.execute(sql, can_cache=False).fetchall()
         except apsw.Error as error:
             message = str(error)
             if copies:
@@ -101,16 +95,12 @@ def failure_with_rows(twin: Connection, sql: str, tables: Sequence[Table], *, co
 
 def _give_row(twin: Connection, table: Table) -> Sequence[Any]:
     """Insert a row into a table, if that can be done, and return what constraints it breaks."""
-    columns = [
-        column
+    values = {
+        quoted(column.name): _VALUES.get(column.type.upper(), "'x'" if "CHAR" in column.type.upper() else "1")
         for column in table.stored.values()
         if column.default is None and (column.key == 0 or column.type.upper() != "INTEGER")
-    ]
-    names = ", ".join(quoted(column.name) for column in columns)
-    values = ", ".join(
-        _VALUES.get(column.type.upper(), "'x'" if "CHAR" in column.type.upper() else "1") for column in columns
-    )
-    what = f"({names}) VALUES ({values})" if columns else "DEFAULT VALUES"
+    }
+    what = f"({', '.join(values)}) VALUES ({', '.join(values.values())})" if values else "DEFAULT VALUES"
     with contextlib.suppress(apsw.Error):
         twin.pragma("ignore_check_constraints", True)
         twin.execute(f"INSERT INTO {quoted(table.name)} {what}")
@@ -126,26 +116,24 @@ def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[s
 
     A value belongs into the column of its own name, or one whose name is new; and into one of its own type.
     """
-    columns = source.stored.values()
-    marks = {column.name: _mark(column.type, place) for place, column in enumerate(columns)}
+    marks = {name: _mark(column.type, place) for place, (name, column) in enumerate(source.stored.items())}
     names, places = ", ".join(map(quoted, marks)), ", ".join("?" * len(marks))
-    with undone(twin), _configured(twin, {apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER: 0}):
+    with _undone(twin):
         twin.pragma("ignore_check_constraints", True)
         try:
             twin.execute(f"DELETE FROM main.{quoted(source.name)}")
             twin.execute(f"DELETE FROM main.{quoted(target.name)}")
             twin.execute(f"INSERT INTO main.{quoted(source.name)} ({names}) VALUES ({places})", tuple(marks.values()))
-            for _ in twin.cursor().execute(sql, can_cache=False):
-                pass
+            twin.execute(sql, can_cache=False).fetchall()
             there = ", ".join(map(quoted, target.columns))
             rows = twin.execute(f"SELECT {there} FROM main.{quoted(target.name)}").fetchall()
         except apsw.Error as error:
             # that of a STRICT table, and of an INTEGER PRIMARY KEY
             return (str(error),) if str(error).startswith(("cannot store ", "datatype mismatch")) else ()
-        finally:
-            twin.pragma("ignore_check_constraints", False)
     values = [pair for row in rows for pair in zip(target.columns.values(), row, strict=True)]
-    return tuple(found for column in columns for found in _misfits(column, marks[column.name], values, source))
+    return tuple(
+        found for name, column in source.stored.items() for found in _misfits(column, marks[name], values, source)
+    )
 
 
 def _misfits(column: Column, mark: object, values: Sequence[tuple[Column, object]], source: Table) -> Iterator[str]:
@@ -184,11 +172,12 @@ def _affinity(type: str) -> str:
 
 def _mark(type: str, place: int) -> int | float | str | bytes:
     """Return a value for a column of that type which no other column of the table has."""
-    number = 7_000_000 + place
-    marks: dict[str, int | float | bytes] = {
-        "INTEGER": number,
-        "NUMERIC": number,
-        "REAL": number + 0.5,
-        "BLOB": b"dao %d" % place,
-    }
-    return marks.get(_affinity(type), f"dao {place}")
+    match _affinity(type):
+        case "INTEGER" | "NUMERIC":
+            return 7_000_000 + place
+        case "REAL":
+            return 7_000_000.5 + place
+        case "BLOB":
+            return b"dao %d" % place
+        case _:
+            return f"dao {place}"
