@@ -83,6 +83,7 @@ def test_definitions_returns_everything_in_order(connection):
     }
     assert [item.name for item in found if item.is_virtual] == ["texts"]
     assert [item.name for item in catalog.definitions(connection, "temp")] == ["child"]
+    assert catalog.definitions(connection, since=found[2].number) == found[3:] != []
 
 
 def test_definitions_of_a_renamed_table_keep_their_place(connection):

@@ -623,6 +623,31 @@ def test_lint_foreign_key_to_a_table_of_a_later_migration_has_no_finding(tmp_pat
     assert {finding.code for finding in lint(write(tmp_path / "sql", entries))} == {"M017"}
 
 
+def test_lint_foreign_key_whose_parent_goes_is_held_against_the_script_that_drops_it(tmp_path):
+    """Later scripts, which drop or rewrite other tables, have nothing to do with it."""
+    base = {
+        "1_a.sql": "CREATE TABLE a (id INTEGER PRIMARY KEY);\nCREATE TABLE b (id INTEGER PRIMARY KEY REFERENCES a);",
+        "2_b.sql": "SELECT 1;\nDROP TABLE a;",
+        "3_c.sql": "CREATE TABLE c (id INTEGER PRIMARY KEY);\nDROP TABLE c;",
+        "4_d.sql": ALONE + "VACUUM;",
+    }
+    found = [
+        (finding.path.name, finding.line) for finding in lint(write(tmp_path / "sql", base)) if finding.code == "M013"
+    ]
+    assert found == [("2_b.sql", 2)]
+
+
+def test_lint_schema_that_a_script_writes_by_hand_is_seen(tmp_path):
+    """A table whose SQL a script writes into the catalog itself is what the rollback has to bring back."""
+    by_hand = (
+        "PRAGMA writable_schema = ON;\nUPDATE sqlite_schema SET sql = replace(sql, 'y TEXT', 'z TEXT') "
+        "WHERE name = 'alone';\nPRAGMA writable_schema = RESET;"
+    )
+    assert undoing(tmp_path, by_hand, "SELECT 1;") == [
+        ("M019", "after the rollback the table alone differs in y and z")
+    ]
+
+
 def test_lint_broken_script_does_not_stop_it(tmp_path):
     """After a statement that fails, the rest of its script and the later scripts are looked at all the same."""
     broken = {

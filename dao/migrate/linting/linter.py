@@ -23,6 +23,7 @@ from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
 from dao.migrate.linting.subject import Subject, listed
 from dao.migrate.run.parts import parts
+from dao.migrate.schema.catalog import fold
 from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -123,7 +124,10 @@ def _left(before: Schema, after: Schema) -> Iterator[str]:
     for key in sorted(before.objects.keys() ^ after.objects.keys()):
         item = before.objects.get(key) or after.objects[key]
         # it went, or stayed, with its table
-        if item.type == "view" or all(schema.has(item.table) for schema in (before, after)):
+        if item.type == "view" or all(
+            schema.find("table", fold(item.table)) or schema.find("view", fold(item.table))
+            for schema in (before, after)
+        ):
             yield f"the {item.type} {key[1]} is {'missing' if key in before.objects else 'still there'}"
 
 

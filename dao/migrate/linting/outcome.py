@@ -27,7 +27,7 @@ class Outcome:
 
     def __init__(self) -> None:
         #: How the views, triggers and virtual tables are defined that do not work.
-        self._broken: dict[tuple[str, str], Definition] = {}
+        self._broken: dict[tuple[str, str], Definition | None] = {}
         #: The faults of foreign keys, by table.
         self._wrong_keys: dict[str, list[tuple[str, str]]] = {}
 
@@ -50,7 +50,7 @@ class Outcome:
 
     def _broken_since(self, subject: Subject, connection: Connection, changed: set[str]) -> Iterator[Problem]:
         definitions = subject.after.definitions
-        asked = changed | {fold(item.table) for item in self._broken.values()}
+        asked = changed | {fold(item.table) for item in self._broken.values() if item}
         with without_quotes(connection):
             found = [*judge(connection, definitions, asked)]
         if any(one.type == "table" for one in found):  # for a string in double quotes: its triggers were not judged
@@ -92,7 +92,7 @@ def find_orphans(scripts: Sequence[Subject]) -> None:
                 script = next(
                     one
                     for one in reversed(scripts)
-                    if one.after.tables.get(name) is not one.before.tables.get(name)
+                    if one.before.find("table", name) != one.after.find("table", name)
                     or (parent in one.before.tables and parent not in one.after.tables)
                 )
                 script.problems.append(("M013", script.culprit("table", name), message))

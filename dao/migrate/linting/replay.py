@@ -38,6 +38,7 @@ class Replay:
         # it is copied often, and most tables hold nothing
         self.connection.pragma("page_size", 1024)
         self.schema = read(self.connection)
+        self._version = 0
         self._twin: Connection | None = None
 
     def copy(self) -> Replay:
@@ -45,7 +46,7 @@ class Replay:
         other = Replay()
         # no deserialize: such a database is serialized without what its transaction has not yet committed
         copy_into(other.connection, self.connection)
-        other.schema = self.schema
+        other.schema, other._version = self.schema, other._read_version()
         return other
 
     def close(self) -> None:
@@ -80,8 +81,9 @@ class Replay:
             if self.connection.in_transaction:
                 self.connection.execute("COMMIT")
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
-        if failure is not None or not script.transactional:
-            self.look_again()
+        if "writable_schema" in script.text.lower():
+            self._version = -1  # its own writes do not count
+        self.look_again()
         return Subject(
             step=step,
             origin=origin or before,
@@ -92,17 +94,23 @@ class Replay:
         )
 
     def look_again(self, *, only_added: bool = False) -> None:
-        """Read the schema, which may have changed, or may only have grown."""
-        schema = read(self.connection, self.schema, only_added=only_added)
-        if schema != self.schema:
-            self._forget_twin()
-            self.schema = schema
+        """Read the schema if it has changed, or only grown."""
+        version = self._read_version()
+        if version != self._version:
+            schema = read(self.connection, self.schema, only_added=only_added)
+            self._version = version
+            if schema != self.schema:
+                self._forget_twin()
+                self.schema = schema
+
+    def _read_version(self) -> int:
+        return int(self.connection.pragma("schema_version"))
 
 
 class _Run(Watcher):
     """One script in the replay."""
 
-    heeded = _DDL | _WRITES | _OTHERS | {apsw.SQLITE_ATTACH}
+    heeded = _DDL | _WRITES | _OTHERS
 
     def __init__(self, replay: Replay, step: Step) -> None:
         self.statements: list[Statement] = []
@@ -113,9 +121,6 @@ class _Run(Watcher):
         self._ignored: list[str] = []
         self._running = Running(replay.connection, step.id, step.script, notice=self._ignored.append, watcher=self)
         self._begun = 0  # the statements up to here have begun
-        # whether the statement that is being compiled writes to the schema, and does more than that; and the one that runs
-        self._writes_schema = self._rewrites_schema = False
-        self._pending_schema = self._only_adds = False
         # tables that hold rows in a database that is in use: those of before, and what is copied from them
         self._with_rows = set(replay.schema.tables)
 
@@ -128,9 +133,7 @@ class _Run(Watcher):
                 running.execute()
                 break
             except errors.Error as error:
-                # it may have rolled the whole script back
-                self._pending_schema, self._only_adds = True, False
-                self._finish_statement()
+                self._finish_statement(failed=True)
                 if running.begin >= self._begun:  # it was not even begun
                     self._add(running.begin, running.end)
                 self._events.clear()
@@ -157,13 +160,9 @@ class _Run(Watcher):
         if action == apsw.SQLITE_ALTER_TABLE:
             first, second, database = second, database, first
         name = fold(first or "")
-        self._writes_schema |= name in {"sqlite_master", "sqlite_schema"} and action in _WRITES
-        # VACUUM attaches, and moves the root pages
-        self._rewrites_schema |= action == apsw.SQLITE_ATTACH or "ROLLBACK" in {first, second}
         reads = action == apsw.SQLITE_READ
         if (
-            action != apsw.SQLITE_ATTACH
-            and (trigger is None or reads)
+            (trigger is None or reads)
             and (database in {None, "main"} or action in TEMPORARY or reads)
             and (not name.startswith("sqlite_") or (name == "sqlite_sequence" and action in _WRITES))
         ):
@@ -181,8 +180,6 @@ class _Run(Watcher):
 
     def _next_statement(self, sql: str, *, is_readonly: bool) -> None:
         self._begun = self._running.end
-        writes_schema, rewrites_schema = self._writes_schema, self._rewrites_schema
-        self._writes_schema = self._rewrites_schema = False
         # a view or trigger is not the statement, a WITH is
         programs = self._holdings.programs({fold(within) for within, _ in self._events if within})
         own = [event for within, event in self._events if within is None or fold(within) not in programs]
@@ -198,9 +195,6 @@ class _Run(Watcher):
         ends = any(event.action == apsw.SQLITE_TRANSACTION and event.first == "COMMIT" for event in own)
         statement.commits = not self._script.transactional and (ends if inside else not is_readonly)
         self._examine(statement, sql)
-        actions = {event.action for event in own}
-        self._pending_schema = writes_schema or rewrites_schema
-        self._only_adds = bool(actions & _CREATES) and not (rewrites_schema or actions & REMOVING)
 
     def _add(self, begin: int, end: int) -> Statement:
         text, schema = self._script.text, self._replay.schema
@@ -209,18 +203,20 @@ class _Run(Watcher):
         self.statements.append(Statement(begin=begin, end=end, before=schema, after=schema))
         return self.statements[-1]
 
-    def _finish_statement(self) -> None:
-        """See what the statement that has just run did to the schema."""
+    def _finish_statement(self, *, failed: bool = False) -> None:
+        """See what the statement that has just run did to the schema; one that `failed` may have rolled it back."""
         if not self.statements:
             return
         statement = self.statements[-1]
-        if self._pending_schema:
-            self._pending_schema = False
-            self._replay.look_again(only_added=self._only_adds)
+        if statement.only_inserts and not failed:
+            return
+        only_adds = not failed and bool(statement.tables(*_CREATES)) and not statement.tables(*REMOVING)
+        self._replay.look_again(only_added=only_adds)
+        if self._replay.schema is not statement.after:
             statement.after = self._replay.schema
             self._with_rows |= {new for old, new in statement.renamed.items() if old in self._with_rows}
             self._with_rows &= statement.after.tables.keys()
-        if not statement.only_inserts and self._with_rows.intersection(statement.tables(apsw.SQLITE_READ)):
+        if self._with_rows.intersection(statement.tables(apsw.SQLITE_READ)):
             written = statement.tables(apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE)
             self._with_rows |= statement.after.tables.keys() & written
 

@@ -54,13 +54,11 @@ class Schema:
         """Each table as it is spelt, with its root."""
         return {name: (table.name, table.root) for name, table in self.tables.items()}
 
-    def find(self, type: str, name: str) -> Definition:
-        """Return a definition that is there, by its type in the catalog and its name."""
-        return self.tables[name].definition if type == "table" else self.objects[type, name]
-
-    def has(self, name: str) -> bool:
-        """Return whether there is a table or view of that name."""
-        return fold(name) in self.tables or ("view", fold(name)) in self.objects
+    def find(self, type: str, name: str) -> Definition | None:
+        """Return a definition by its type in the catalog and its name, if it is there."""
+        if type == "table":
+            return self.tables[name].definition if name in self.tables else None
+        return self.objects.get((type, name))
 
     def on(self, table: str) -> list[Definition]:
         """Return the indexes and triggers of a table or view."""

@@ -170,7 +170,7 @@ def _rewritten(statement: Statement) -> str:
 
 
 def _rewritten_objects(statement: Statement) -> list[tuple[str, str, str]]:
-    """Return type and name of each object that a statement left with other SQL, and the table that it belongs to."""
+    """Return the type, the name and the table of each object that a statement left with other SQL."""
     before = statement.before.objects
     return [
         (item.type, item.name, fold(item.table))

@@ -102,12 +102,10 @@ class Subject:
         return self.step.direction == "rollback"
 
     def culprit(self, type: str, name: str) -> Statement | None:
-        """Return the statement that made an object, or left a table as it is; else the last that removed anything."""
+        """Return the statement that made an object, or last changed a table; or else the last that removed anything."""
         for statement in reversed(self.statements):
-            if type == "table":
-                if statement.before.tables.get(name) is not statement.after.tables.get(name):
-                    return statement
-            elif (type, name) not in statement.before.objects and (type, name) in statement.after.objects:
+            before, after = statement.before.find(type, name), statement.after.find(type, name)
+            if before != after and (before is None or type == "table"):
                 return statement
         return next((one for one in reversed(self.statements) if one.tables(*REMOVING)), None)
 
