@@ -637,17 +637,6 @@ def test_lint_foreign_key_whose_parent_goes_is_held_against_the_script_that_drop
     assert found == [("2_b.sql", 2)]
 
 
-def test_lint_schema_that_a_script_writes_by_hand_is_seen(tmp_path):
-    """A table whose SQL a script writes into the catalog itself is what the rollback has to bring back."""
-    by_hand = (
-        "PRAGMA writable_schema = ON;\nUPDATE sqlite_schema SET sql = replace(sql, 'y TEXT', 'z TEXT') "
-        "WHERE name = 'alone';\nPRAGMA writable_schema = RESET;"
-    )
-    assert undoing(tmp_path, by_hand, "SELECT 1;") == [
-        ("M019", "after the rollback the table alone differs in y and z")
-    ]
-
-
 def test_lint_broken_script_does_not_stop_it(tmp_path):
     """After a statement that fails, the rest of its script and the later scripts are looked at all the same."""
     broken = {
