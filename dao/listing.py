@@ -163,7 +163,9 @@ class Listing(Generic[R]):
 
     def _texts(self, status: str | Iterable[str] | None) -> tuple[str, ...]:
         """Return the statuses as texts, each once and sorted."""
-        given = [status] if isinstance(status, str) else status or ()
+        if status is None:
+            return ()
+        given = [status] if isinstance(status, str) else status
         return tuple(sorted({self._status(item).value for item in given}))
 
 

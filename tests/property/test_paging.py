@@ -254,6 +254,17 @@ def test_find_cursor_with_the_same_query_in_another_form_is_accepted(listed):
     )
 
 
+def test_find_cursor_of_an_earlier_version_is_accepted(connection):
+    """A client keeps a cursor over an upgrade of the program: its form stays as it is."""
+    for id in "123":
+        moment = datetime(2025, 1, 2, 3, 4, int(id), tzinfo=UTC)
+        dao.tasks.create(connection, dao.Task(id=id, title="a", task_type="b", created_at=moment))
+    query = {"status": ["running", "pending"], "task_type": "b", "until": datetime(2025, 1, 3, tzinfo=UTC), "limit": 1}
+    cursor = "1944d270323032352d30312d30325430333a30343a30332e3030305a33"
+    assert dao.tasks.find(connection, **query).next == cursor
+    assert [task.id for task in dao.tasks.find(connection, **query, after=cursor).items] == ["2"]
+
+
 def test_find_cursor_of_another_table_is_refused(listed):
     """Tasks, workflows and tool executions do not take each other's cursors."""
     for one, other in itertools.permutations(LISTINGS.values(), 2):
@@ -359,6 +370,8 @@ def test_find_filter_that_means_nothing_is_refused(listed, name, query):
     for call in (module.find, module.count, lambda *args, **filters: list(module.iter_all(*args, **filters))):
         with pytest.raises(ValueError, match=r"not a valid|naive datetime"):
             call(listed, **query)
+        with pytest.raises(TypeError, match="not iterable"):
+            call(listed, status=0)
 
 
 def test_every_table_with_created_at_and_status_is_tested_here():
