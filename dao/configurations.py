@@ -80,7 +80,10 @@ def get(connection: Connection, key: str, type: Any = Any, default: Any = None) 
         return default
     try:
         return _decoder(type)(rows[0][0])
-    except Exception as error:  # noqa: BLE001 - it is raised again
+    except Exception as error:
+        # cattrs raises an ExceptionGroup of whatever the class raised
+        if type is not Any and not attrs.has(type) and not isinstance(error, msgspec.DecodeError):
+            raise
         return _recovered(key, rows[0][0], type, error)
 
 
@@ -187,9 +190,6 @@ def _kept_decoder(kind: Any) -> Callable[[str], Any]:
 
 def _recovered(key: str, text: str, kind: Any, error: Exception) -> Any:
     """Return the value that the decoder of a type did not take, or raise the error that says why."""
-    # cattrs raises an ExceptionGroup of whatever the class raised
-    if kind is not Any and not attrs.has(kind) and not isinstance(error, msgspec.DecodeError):
-        raise error
     found = _decoded(key, text)
     if kind is Any:
         return found

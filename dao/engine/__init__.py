@@ -154,9 +154,9 @@ def execute(connection: Connection, sql: str, parameters: Sequence[Any] = (), ta
         CommitUnknown: It was alone, and met an I/O error.
         Error: As `fetch`; then nothing was changed.
     """
+    engine = _engine(connection)
     alone = True
     try:
-        engine = _engine(connection)
         alone = not engine.in_transaction(connection)
         return engine.execute(connection, sql, parameters)
     except Exception as error:  # noqa: BLE001 - raised again
@@ -226,9 +226,14 @@ def _raise(
     if not is_connection(connection):
         raise not_a_connection(connection) from error
     known = _engine(connection).translated(error, connection, sql, parameters, commits=commits, table=table)
-    if known is None:
-        raise error
-    raise known from error
+    try:
+        if known is None:
+            raise error
+        raise known from error
+    finally:
+        # The traceback has this frame, and would keep itself alive in a circle: with the caller's frames, and the
+        # cursors in them that hold the database as it was, until the garbage is collected.
+        del error, known
 
 
 # ---------------------------------------------------------------- transactions

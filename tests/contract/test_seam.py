@@ -190,5 +190,6 @@ def test_run_in_transaction_of_another_engine_repeats_while_busy(other):
 def test_fetch_what_is_no_connection_of_any_engine_is_refused():
     """A type that no engine has is refused with advice, by reads and writes alike."""
     for call in (lambda c: tasks.get(c, "task"), lambda c: tasks.delete(c, "task"), lambda c: tasks.create(c, TASK)):
-        with pytest.raises(TypeError, match="expected a connection, got int"):
+        with pytest.raises(TypeError, match="expected a connection, got int") as caught:
             call(3)
+        assert not isinstance(caught.value.__cause__, TypeError)  # it would say the same twice

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import inspect
 import multiprocessing
 import pickle
 import re
+import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -483,6 +487,36 @@ def test_execute_any_way_translates_alike(connection, function):
         function(connection, TASK, rows)
     assert isinstance(caught.value.__cause__, apsw.ConstraintError)
     assert not connection.in_transaction
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        (lambda c: tasks.create_many(c, [dao.Task(id="1", title="a", task_type="b")] * 2), dao.UniqueViolation),
+        (lambda c: tasks.create_many(c, ["no task"]), TypeError),
+        (lambda c: tasks.set_status(c, "1", "failed"), dao.NotFound),
+        (lambda c: tasks.get(c, object()), TypeError),
+        (lambda c: engine.fetch(c, "SELEC"), apsw.SQLError),
+        (lambda c: (dao.configurations.set(c, "k", 1), dao.configurations.get(c, "k", 5)), TypeError),
+    ],
+)
+def test_error_that_was_dealt_with_keeps_no_frame_alive(connection, call, kind):
+    """The caller's variables go with the error, not at some collection: a cursor that was half read lets go at once."""
+    tasks.create(connection, dao.Task(title="a", task_type="b"))
+
+    def fail(_local: object) -> None:
+        call(connection)
+
+    local = threading.Event()  # anything that can be pointed at
+    left = weakref.ref(local)
+    gc.disable()
+    try:
+        with contextlib.suppress(kind):
+            fail(local)
+        del local
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 def test_insert_into_a_schema_that_no_longer_works_says_where_to_look(connection):
