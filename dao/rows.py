@@ -120,7 +120,7 @@ def _conversions(record: type[Stored]) -> dict[str, Any]:
             target, value = "_", f"{column}[{position}] if type({column}) is tuple else {text}"
         elif kind == "time":
             held.append(f"{column} = record._{column}")
-            target, value = f"self._{column}", f"time_to_text({column}) if type({column}) is datetime else {column}"
+            target, value = f"self._{column}", f"time_to_text({column}) if isinstance({column}, datetime) else {column}"
         elif few := members(field):
             scope[f"{column}_members"] = few
             convert.append(f"{target} = {column}_members[{column}]")

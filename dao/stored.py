@@ -148,7 +148,7 @@ def _time(record: type[Stored], field: attrs.Attribute[Any], slot: Any) -> prope
                 return moment
         except Exception:
             pass
-    elif {"value is None or " if field.default is None else ""}type(value) is datetime:
+    elif {"value is None or " if field.default is None else ""}isinstance(value, datetime):
         return value
     return recover(record, value[0] if type(value) is tuple else value)
 """

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dao
+from dao import codec
 from dao.engine import fetch
 from dao.testing import (
     make_configuration,
@@ -195,6 +196,33 @@ def test_record_value_that_json_would_change_is_refused(value):
     ):
         with pytest.raises((TypeError, ValueError), match=r"^(a key of )?(value|config|input)\b.*: "):
             make(value)
+
+
+class _Faked(type):
+    def __instancecheck__(cls, value: object) -> bool:
+        return isinstance(value, datetime)
+
+
+class Frozen(datetime, metaclass=_Faked):
+    """A library that freezes the clock puts such a class in the place of `datetime` in every module."""
+
+
+class Own(dao.Task):
+    """A class of somebody's own, which the `__init__` of attrs fills."""
+
+
+@pytest.mark.parametrize("kind", [dao.Task, Own])
+@pytest.mark.parametrize("given", [{}, {"created_at": Frozen(2025, 1, 2, 3, 4, 5, 678999, tzinfo=UTC)}])
+def test_record_under_a_frozen_clock_is_made_read_and_stored(connection, monkeypatch, kind, given):
+    """Users freeze the clock in their tests: a time of that library's class is a time."""
+    monkeypatch.setattr(codec, "datetime", Frozen)
+    assert type(codec.now()) is Frozen
+    task = kind(title="a", task_type="b", **given)
+    dao.tasks.create(connection, task)
+    found = dao.tasks.get_one(connection, task.id)
+    assert found.to_dict() == task.to_dict()
+    assert found.created_at == codec.millisecond(task.created_at)
+    assert dao.tasks.set_status(connection, task.id, "failed", now=codec.now()).completed_at is not None
 
 
 def test_record_value_that_contains_itself_is_refused():
