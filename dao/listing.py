@@ -165,8 +165,9 @@ class Listing(Generic[R]):
         """Return the statuses as texts, each once and sorted."""
         if status is None:
             return ()
-        given = [status] if isinstance(status, str) else status
-        return tuple(sorted({self._status(item).value for item in given}))
+        if isinstance(status, str):
+            return (self._status(status).value,)
+        return tuple(sorted({self._status(item).value for item in status}))
 
 
 def _given(filters: dict[str, str | None]) -> dict[str, str]:
