@@ -203,12 +203,7 @@ def count(
 ) -> int:
     """Return how many tasks `find` would list. Goes through all of them in an index: 0.3 s for a million."""
     return _LISTING.count(
-        connection,
-        status=status,
-        task_type=task_type,
-        workspace_path=workspace_path,
-        since=since,
-        until=until,
+        connection, status=status, task_type=task_type, workspace_path=workspace_path, since=since, until=until
     )
 
 

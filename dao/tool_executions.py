@@ -254,14 +254,7 @@ def count(
     until: datetime | None = None,
 ) -> int:
     """Return how many tool executions `find` would list. Goes through all of them in an index."""
-    return _LISTING.count(
-        connection,
-        tool_name=tool_name,
-        status=status,
-        task_id=task_id,
-        since=since,
-        until=until,
-    )
+    return _LISTING.count(connection, tool_name=tool_name, status=status, task_id=task_id, since=since, until=until)
 
 
 def list_errors(connection: Connection, *, tool_name: str | None = None, limit: int = 50) -> list[ToolExecution]:

@@ -48,9 +48,8 @@ UPDATE workflow_tasks
 SET    sequence = sequence + 1
 WHERE  workflow_id = $1 AND sequence >= $2 AND task_id <> $3
 """
-_MOVE = "UPDATE workflow_tasks SET sequence = $1 WHERE workflow_id = $2 AND task_id = $3 RETURNING task_id"
-# the same without RETURNING, for many rows at once
 _PLACE = "UPDATE workflow_tasks SET sequence = $1 WHERE workflow_id = $2 AND task_id = $3"
+_MOVE = f"{_PLACE} RETURNING task_id"
 _REMOVE = "DELETE FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _TASK_IDS = "SELECT task_id FROM workflow_tasks WHERE workflow_id = $1"
 _COUNT = "SELECT count(*) FROM workflow_tasks WHERE workflow_id = $1"

@@ -122,13 +122,7 @@ def find(
         InvalidCursor: `after` is not from a page of this query.
     """
     return _LISTING.page(
-        connection,
-        status=status,
-        since=since,
-        until=until,
-        oldest_first=oldest_first,
-        limit=limit,
-        after=after,
+        connection, status=status, since=since, until=until, oldest_first=oldest_first, limit=limit, after=after
     )
 
 
@@ -141,13 +135,7 @@ def iter_all(
     oldest_first: bool = False,
 ) -> Iterator[Workflow]:
     """Yield all workflows that `find` would, fetched a few hundred at a time: others may write in between."""
-    return _LISTING.walk(
-        connection,
-        status=status,
-        since=since,
-        until=until,
-        oldest_first=oldest_first,
-    )
+    return _LISTING.walk(connection, status=status, since=since, until=until, oldest_first=oldest_first)
 
 
 def count(
@@ -158,12 +146,7 @@ def count(
     until: datetime | None = None,
 ) -> int:
     """Return how many workflows `find` would list. Goes through all of them in an index."""
-    return _LISTING.count(
-        connection,
-        status=status,
-        since=since,
-        until=until,
-    )
+    return _LISTING.count(connection, status=status, since=since, until=until)
 
 
 def count_by_status(connection: Connection) -> dict[WorkflowStatus, int]:

@@ -91,10 +91,7 @@ def change(
     try:
         changing.execute(sql, parameters)
         changed = changing.fetchone() is not None
-        rows: list[Any] = connection.execute(table.get, key).fetchall()
-        if not rows:
-            raise table.not_found(*key)
-        record = table.from_row(rows[0])
+        record = table.found(table.first(connection.execute(table.get, key).fetchall()), *key)
     except BaseException:
         if connection.txn_state() != _NO_TRANSACTION:
             _abandon(connection, changing)

@@ -14,7 +14,7 @@ import apsw
 from dao.engine.sqlite import fork
 from dao.errors import OperationalError
 
-__all__ = ["begin", "commit", "forget", "hold_if_lost", "is_lost", "note_begun", "roll_back"]
+__all__ = ["begin", "commit", "forget", "hold_if_lost", "note_begun", "roll_back"]
 
 # the connections whose outermost transaction is one of ours, and those of them whose transaction SQLite has rolled back
 _open: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
@@ -24,11 +24,6 @@ _lost: weakref.WeakSet[apsw.Connection] = weakref.WeakSet()
 def note_begun(connection: apsw.Connection) -> None:
     """Note that the outermost transaction of a connection is one of ours."""
     _open.add(connection)
-
-
-def is_lost(connection: apsw.Connection) -> bool:
-    """Return whether SQLite has rolled our transaction back."""
-    return connection in _lost
 
 
 def forget(connection: apsw.Connection) -> None:
@@ -58,7 +53,7 @@ def commit(connection: apsw.Connection, *, nested: bool) -> None:
         OperationalError: The transaction is not there any more.
         apsw.Error: It cannot be committed.
     """
-    if is_lost(connection):
+    if connection in _lost:
         raise OperationalError(
             "SQLite rolled this transaction back after an error in it, and nothing of it was committed: let such an "
             "error leave the block, then repeat all of it"
@@ -82,7 +77,7 @@ def roll_back(connection: apsw.Connection, *, nested: bool) -> None:
         _undo(connection, "ROLLBACK")
         return
     hold_if_lost(connection)
-    if not is_lost(connection):
+    if connection not in _lost:
         _undo(connection, "ROLLBACK TO dao; RELEASE dao")
         hold_if_lost(connection)
 
