@@ -421,6 +421,16 @@ def test_apply_drop_of_a_table_that_differs_in_a_letter_which_sqlite_does_not_fo
     assert caught.value.violations == (Loss("table", "ä", 1),)
 
 
+def test_apply_losses_are_told_in_the_order_in_which_their_tables_were_made(path, url, tmp_path):
+    """The same loss is the same message each time."""
+    names = [f"t{number}" for number in (3, 1, 4, 0, 5, 9, 2, 6)]
+    query(path, "".join(f"CREATE TABLE {name} (id); INSERT INTO {name} VALUES (1);" for name in names))
+    folder = write(tmp_path / "drops", {"1.sql": "".join(f"DROP TABLE {name};" for name in sorted(names))})
+    with pytest.raises(CheckFailed) as caught:
+        migrate.apply(url, folder)
+    assert [loss.table for loss in caught.value.violations] == names
+
+
 # ---------------------------------------------------------------- rollback and redo
 
 #: Three migrations: a table; another and a column of the first; and one that rebuilds what was there.

@@ -18,13 +18,17 @@ class Holdings:
     """
 
     def __init__(self, connection: Connection, schema: Iterable[Definition] | None = None) -> None:
+        """Look at a connection; `schema` is what is defined there now, if that is known."""
         self._connection = connection
         self._programs: set[str] = set()
-        self.forget(schema)
+        self._tables: dict[str, tuple[str, int]] | None
+        self.forget()
+        if schema is not None:
+            self._tables = _tables(sorted(schema, key=lambda item: item.number))
 
-    def forget(self, schema: Iterable[Definition] | None = None) -> None:
-        """Read the schema anew when it is asked for next, unless this is what is defined now."""
-        self._tables: dict[str, tuple[str, int]] | None = None if schema is None else _tables(schema)
+    def forget(self) -> None:
+        """Read the schema anew when it is asked for next."""
+        self._tables = None
         self._shadows: frozenset[str] | None = None
         self._columns: dict[str, list[tuple[str, bool]]] = {}
 
