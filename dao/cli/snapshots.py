@@ -14,8 +14,7 @@ from dao.cli.ledger import warn_of_drift
 from dao.cli.options import command
 from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
-from dao.migrate.copies.restore import row_changes
-from dao.migrate.copies.snapshot import find
+from dao.migrate.copies.snapshot import find, row_changes
 from dao.migrate.values import SNAPSHOTS
 from dao.text import counted, milliseconds, readable
 

@@ -15,8 +15,8 @@ import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies import restore as module
-from dao.migrate.copies.restore import restore, row_changes
-from dao.migrate.copies.snapshot import prune, snapshots, take_snapshot
+from dao.migrate.copies.restore import restore
+from dao.migrate.copies.snapshot import prune, row_changes, snapshots, take_snapshot
 from dao.migrate.values import Snapshot
 from tests.folders import dump as everything
 from tests.folders import query

@@ -93,13 +93,15 @@ def test_apply_with_nothing_to_do_loads_no_yoyo(tmp_path):
     assert loaded_by(script, url, cwd=tmp_path) == []
 
 
-def test_command_line_in_a_pipe_loads_no_rich_and_no_yoyo(tmp_path):
-    """`dao status` for a machine loads click and nothing that it does not use."""
-    script = """
+@pytest.mark.parametrize("command", ["status", "plan", "history", "health", "migrate", "snapshot", "snapshots"])
+def test_command_line_in_a_pipe_loads_no_rich_and_no_yoyo(tmp_path, command):
+    """A command that applies nothing, run by a machine, loads click and nothing that it does not use."""
+    migrate.apply(f"sqlite:///{tmp_path}/orchestrator.db")
+    script = f"""
 import sys
 from dao.cli.main import main
 
-sys.argv[1:] = ["status"]
+sys.argv[1:] = ["{command}"]
 try:
     main()
 except SystemExit as end:

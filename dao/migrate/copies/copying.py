@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -102,8 +103,6 @@ def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None
 @contextlib.contextmanager
 def _hashing(*paths: str) -> Iterator[Callable[[], bool]]:
     """Hash databases in processes of their own, at the same time; the function waits and returns if all are equal."""
-    import subprocess  # noqa: PLC0415 - as in the modules that start processes
-
     processes: list[subprocess.Popen[bytes]] = []
 
     def same() -> bool:
@@ -112,9 +111,9 @@ def _hashing(*paths: str) -> Iterator[Callable[[], bool]]:
 
     with contextlib.ExitStack() as until_done:
         with contextlib.suppress(OSError):
-            tool = database_file.tool("sqlite3_dbhash")
             for path in paths:
-                process = subprocess.Popen([tool, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                hashing = [database_file.tool("sqlite3_dbhash"), path]
+                process = subprocess.Popen(hashing, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
                 processes.append(until_done.enter_context(process))
                 until_done.callback(process.kill)
         yield same

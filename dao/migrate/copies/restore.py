@@ -25,10 +25,10 @@ from dao.migrate.copies.partial import NewFile, new_file, require_room
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
 from dao.migrate.database import Target, reopened, translated
 from dao.migrate.ledger.writer import carry_over
-from dao.migrate.schema.catalog import definitions, row_counts
+from dao.migrate.schema.catalog import definitions
 from dao.migrate.values import SNAPSHOTS, Report, Snapshot
 
-__all__ = ["Amend", "Restored", "restore", "row_changes"]
+__all__ = ["Amend", "Restored", "restore"]
 
 #: Writes what must survive a restore into the copy (the first connection), from the database that is replaced: the
 #: second one, or None if there is none that can be read.
@@ -109,24 +109,6 @@ def restore(
             done = restoring.replace(report)
     prune(target, keep, "restore", spare=source, report=report)
     return done
-
-
-def row_changes(target: Target, path: str | os.PathLike[str]) -> dict[str, tuple[int | None, int | None]]:
-    """Return for each table how many rows the database and the snapshot have, where that differs; None: no such table.
-
-    A database that does not exist, or cannot be read, has no tables.
-
-    Raises:
-        Error: As `verify`.
-    """
-    with checked(path) as snapshot:
-        then = row_counts(snapshot)
-    now: dict[str, int] = {}
-    if os.path.exists(file_of(target)):
-        with contextlib.suppress(DatabaseCorrupt), reopened(target) as live:
-            now = row_counts(live)
-    tables = sorted(now.keys() | then.keys())
-    return {table: (now.get(table), then.get(table)) for table in tables if now.get(table) != then.get(table)}
 
 
 def _is_database(live: Connection) -> bool:

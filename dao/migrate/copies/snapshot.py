@@ -29,7 +29,7 @@ from dao.migrate.copies.descriptors import Held, checksum, raw_file
 from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
 from dao.migrate.database import Target, existing, path_of, reopened
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.schema.catalog import definitions
+from dao.migrate.schema.catalog import definitions, row_counts
 from dao.migrate.schema.check import integrity_problems
 from dao.migrate.values import Kind, Removed, Report, Snapshot, tell_done
 
@@ -40,6 +40,7 @@ __all__ = [
     "file_of",
     "find",
     "prune",
+    "row_changes",
     "save",
     "snapshots",
     "take_snapshot",
@@ -291,6 +292,24 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
             raise _damaged(path, error) from error
     if _unused(path) != before:
         raise MigrationError(f"{path} was written to while it was read: {_TAKE}")
+
+
+def row_changes(target: Target, path: str | os.PathLike[str]) -> dict[str, tuple[int | None, int | None]]:
+    """Return for each table how many rows the database and the snapshot have, where that differs; None: no such table.
+
+    A database that does not exist, or cannot be read, has no tables.
+
+    Raises:
+        Error: As `verify`.
+    """
+    with checked(path) as snapshot:
+        then = row_counts(snapshot)
+    now: dict[str, int] = {}
+    if os.path.exists(file_of(target)):
+        with contextlib.suppress(DatabaseCorrupt), reopened(target) as live:
+            now = row_counts(live)
+    tables = sorted(now.keys() | then.keys())
+    return {table: (now.get(table), then.get(table)) for table in tables if now.get(table) != then.get(table)}
 
 
 def _damaged(path: str, error: Exception) -> DatabaseCorrupt:
