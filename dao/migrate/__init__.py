@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from dao.migrate.copies.restore import restore as restore
     from dao.migrate.copies.snapshot import snapshots as snapshots
     from dao.migrate.copies.snapshot import take_snapshot as take_snapshot
+    from dao.migrate.events import Committed as Committed
+    from dao.migrate.events import Copying as Copying
+    from dao.migrate.events import Created as Created
+    from dao.migrate.events import Event as Event
+    from dao.migrate.events import Finished as Finished
+    from dao.migrate.events import Notice as Notice
+    from dao.migrate.events import Removed as Removed
+    from dao.migrate.events import Report as Report
+    from dao.migrate.events import Snapshotted as Snapshotted
+    from dao.migrate.events import Started as Started
+    from dao.migrate.events import Waiting as Waiting
     from dao.migrate.ledger.adopt import adopt as adopt
     from dao.migrate.ledger.expected import diff as diff
     from dao.migrate.ledger.history import Deed as Deed
@@ -56,23 +67,12 @@ if TYPE_CHECKING:
     from dao.migrate.scripts.migration import Script as Script
     from dao.migrate.scripts.new import new as new
     from dao.migrate.values import SNAPSHOTS as SNAPSHOTS
-    from dao.migrate.values import Committed as Committed
-    from dao.migrate.values import Copying as Copying
-    from dao.migrate.values import Created as Created
     from dao.migrate.values import Difference as Difference
     from dao.migrate.values import Drifted as Drifted
-    from dao.migrate.values import Event as Event
-    from dao.migrate.values import Finished as Finished
     from dao.migrate.values import Loss as Loss
-    from dao.migrate.values import Notice as Notice
-    from dao.migrate.values import Removed as Removed
-    from dao.migrate.values import Report as Report
     from dao.migrate.values import Result as Result
     from dao.migrate.values import Snapshot as Snapshot
-    from dao.migrate.values import Snapshotted as Snapshotted
-    from dao.migrate.values import Started as Started
     from dao.migrate.values import Step as Step
-    from dao.migrate.values import Waiting as Waiting
     from dao.migrate.verification import Verification as Verification
     from dao.migrate.verification import verify as verify
 else:
@@ -81,6 +81,7 @@ else:
         {
             "copies.restore": "Restored restore",
             "copies.snapshot": "snapshots take_snapshot",
+            "events": "Committed Copying Created Event Finished Notice Removed Report Snapshotted Started Waiting",
             "ledger.adopt": "adopt",
             "ledger.expected": "diff",
             "ledger.history": "Deed history",
@@ -94,8 +95,7 @@ else:
             "scripts.load": "default_folder load",
             "scripts.migration": "Migration Script",
             "scripts.new": "new",
-            "values": "SNAPSHOTS Committed Copying Created Difference Drifted Event Finished Loss Notice Removed "
-            "Report Result Snapshot Snapshotted Started Step Waiting",
+            "values": "SNAPSHOTS Difference Drifted Loss Result Snapshot Step",
             "verification": "Verification verify",
         },
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,7 +15,9 @@ from dao.engine.sqlite import database_file
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
 from dao.migrate import processes
 from dao.migrate.schema import catalog, session
-from dao.migrate.values import Created, Report, Waiting
+
+if TYPE_CHECKING:
+    from dao.migrate.events import Report
 
 __all__ = [
     "Target",
@@ -67,6 +70,8 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         if report is not None:
             sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), _waiting(connection, report))
             if is_new:
+                from dao.migrate.events import Created  # noqa: PLC0415 - 4 ms, for a run that has nothing to report
+
                 report(Created(os.path.abspath(parsed.path)))
         with translated(connection):
             yield connection
@@ -144,6 +149,8 @@ def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
         nonlocal told
         told = told if seconds >= told else 0.0  # another wait
         if seconds >= (told + 2 if told else 0.5):
+            from dao.migrate.events import Waiting  # noqa: PLC0415 - as above
+
             told = seconds
             report(Waiting(seconds, processes.holder(sqlite.file_of(connection))))
 

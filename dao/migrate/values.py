@@ -1,9 +1,8 @@
-"""The values of a run: steps, losses, snapshots, results, and the events that are reported while it runs."""
+"""The values of a run: steps, losses, snapshots, results and differences."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -18,26 +17,14 @@ from dao.text import counted
 
 __all__ = [
     "SNAPSHOTS",
-    "Committed",
-    "Copying",
-    "Created",
     "Difference",
     "Direction",
     "Drifted",
-    "Event",
-    "Finished",
     "Kind",
     "Loss",
-    "Notice",
-    "Removed",
-    "Report",
     "Result",
     "Snapshot",
-    "Snapshotted",
-    "Started",
     "Step",
-    "Waiting",
-    "tell_done",
 ]
 
 
@@ -51,104 +38,6 @@ class Result:
     seconds: float
     notices: tuple[str, ...] = ()
     losses: tuple[Loss, ...] = ()
-
-
-@attrs.frozen
-class Started:
-    """A script begins."""
-
-    step: Step
-
-
-@attrs.frozen
-class Notice:
-    """Something in a script was not done as written."""
-
-    step: Step
-    text: str
-
-
-@attrs.frozen
-class Finished:
-    """A script is done. It counts once it is `Committed`."""
-
-    result: Result
-
-
-@attrs.frozen
-class Committed:
-    """A transaction of the run is committed and stays, with the migrations of these `ids`, in order.
-
-    It had the write lock for so many `seconds`, in which no other connection could write. A script that does not run
-    in a transaction is committed as it goes; then the `seconds` are those that it took.
-    """
-
-    ids: tuple[str, ...]
-    seconds: float
-
-
-@attrs.frozen
-class Waiting:
-    """Another connection has the lock; waited so far, in seconds, and for whom, if that can be known."""
-
-    seconds: float
-    holder: str | None
-
-
-@attrs.frozen
-class Snapshotted:
-    """A snapshot of the database was taken, before anything changes."""
-
-    snapshot: Snapshot
-
-
-@attrs.frozen
-class Created:
-    """There was no database, so one was made; `path` is absolute."""
-
-    path: str
-
-
-@attrs.frozen
-class Removed:
-    """A snapshot was removed: one beyond the number that is kept, or that of a run which changed nothing."""
-
-    snapshot: Snapshot
-
-
-@attrs.frozen
-class Copying:
-    """So many pages of the database are in the copy, of so many."""
-
-    done: int
-    total: int
-
-
-@attrs.frozen
-class Drifted:
-    """The commit leaves a schema that is not the one that the applied migrations make: how it differs, by object.
-
-    `unknown` says why that cannot be told, after a rollback; then there are no differences.
-    """
-
-    differences: tuple[Difference, ...] = ()
-    unknown: str | None = None
-
-
-Event = Started | Notice | Finished | Committed | Waiting | Created | Copying | Snapshotted | Removed | Drifted
-#: Is told what happens, while it happens.
-Report = Callable[[Event], object]
-
-
-def tell_done(report: Report, event: Event) -> None:
-    """Report what is done and cannot be undone: then what `report` raises harms nobody, and is logged."""
-    try:
-        report(event)
-    except Exception:
-        import logging  # noqa: PLC0415 - 3 ms, for a case that hardly ever comes
-
-        log = logging.getLogger("dao.migrate")
-        log.exception("report failed for what is done already: %r", event)
 
 
 Direction = Literal["apply", "rollback"]
@@ -263,6 +152,17 @@ class Difference:
             return visible(f"{subject} is {self.kind}", line=True)
         expected, actual = _excerpts(self.expected or "", self.actual or "")
         return visible(f"{subject} is {actual}, expected {expected}", line=True)
+
+
+@attrs.frozen
+class Drifted:
+    """The commit leaves a schema that is not the one that the applied migrations make: how it differs, by object.
+
+    `unknown` says why that cannot be told, after a rollback; then there are no differences.
+    """
+
+    differences: tuple[Difference, ...] = ()
+    unknown: str | None = None
 
 
 _LONG, _AROUND = 160, 50

@@ -16,10 +16,10 @@ from dao.errors import DatabaseCorrupt, MigrationError
 from dao.migrate.copies.descriptors import write_all
 from dao.migrate.copies.partial import NewFile
 from dao.migrate.copies.rows import contents
+from dao.migrate.events import Copying, Report
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.check import integrity_problems
-from dao.migrate.values import Copying, Report
 
 __all__ = ["PAGES", "compare", "copied", "copy_into", "finish", "size_of"]
 

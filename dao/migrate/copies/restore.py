@@ -24,9 +24,10 @@ from dao.migrate.copies.descriptors import chunks, raw_file, write_all
 from dao.migrate.copies.partial import NewFile, new_file, require_room
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
 from dao.migrate.database import Target, reopened, translated
+from dao.migrate.events import Report
 from dao.migrate.ledger.writer import carry_over
 from dao.migrate.schema.catalog import definitions
-from dao.migrate.values import SNAPSHOTS, Report, Snapshot
+from dao.migrate.values import SNAPSHOTS, Snapshot
 
 __all__ = ["Amend", "Restored", "restore"]
 

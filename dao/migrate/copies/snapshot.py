@@ -28,10 +28,11 @@ from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
 from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
 from dao.migrate.database import Target, existing, path_of, reopened
+from dao.migrate.events import Removed, Report, tell_done
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions, row_counts
 from dao.migrate.schema.check import integrity_problems
-from dao.migrate.values import Kind, Removed, Report, Snapshot, tell_done
+from dao.migrate.values import Kind, Snapshot
 
 log = logging.getLogger("dao.migrate")
 

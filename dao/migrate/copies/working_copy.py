@@ -23,8 +23,8 @@ from dao.engine.sqlite import database_file
 from dao.migrate.copies.copying import copy_into, size_of
 from dao.migrate.copies.descriptors import Held
 from dao.migrate.copies.partial import new_file, require_room
+from dao.migrate.events import Report
 from dao.migrate.schema.session import prepare
-from dao.migrate.values import Report
 
 __all__ = ["SMALL", "WorkingCopies", "WorkingCopy", "default_limit"]
 

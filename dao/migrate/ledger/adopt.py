@@ -14,6 +14,7 @@ from typing import Any
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.database import Target, exclusive, existing, name_of, opened
+from dao.migrate.events import Report
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import compare, refuse, up_to
@@ -23,7 +24,6 @@ from dao.migrate.schema.catalog import quoted
 from dao.migrate.scripts.ids import version
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Report
 
 __all__ = ["TOOLS", "adopt"]
 

@@ -15,6 +15,7 @@ from dao.migrate.copies.copying import size_of
 from dao.migrate.copies.partial import remove_leftovers
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
 from dao.migrate.database import Target, exists, name_of, opened, path_of, translated
+from dao.migrate.events import Committed, Event, Report
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_apply
@@ -28,7 +29,7 @@ from dao.migrate.schema.check import Before, integrity_problems
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Committed, Event, Report, Step
+from dao.migrate.values import Step
 from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
 
 __all__ = ["rehearse"]

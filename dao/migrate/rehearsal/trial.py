@@ -11,6 +11,7 @@ import attrs
 from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies.copying import size_of
 from dao.migrate.copies.working_copy import WorkingCopy
+from dao.migrate.events import Committed, Event, Finished, Notice, Report
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
 from dao.migrate.rehearsal.keys import Keys, kept_keys
 from dao.migrate.rehearsal.observation import Effect, Inventory, inventory
@@ -22,7 +23,7 @@ from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import of_run
 from dao.migrate.schema.usable import Unusable
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Committed, Event, Finished, Notice, Report, Result, Step
+from dao.migrate.values import Result, Step
 
 __all__ = ["Trial", "longest_hold"]
 

@@ -26,6 +26,7 @@ from dao.errors import (
 )
 from dao.migrate.copies import snapshot
 from dao.migrate.database import exclusive, name_of, reopened
+from dao.migrate.events import Committed, Finished, Notice, Removed, Report, Snapshotted, Started, tell_done
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer, ended
@@ -39,20 +40,7 @@ from dao.migrate.schema.check import Before, check, integrity_problems
 from dao.migrate.schema.script import run_script
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import (
-    Committed,
-    Drifted,
-    Finished,
-    Notice,
-    Removed,
-    Report,
-    Result,
-    Snapshot,
-    Snapshotted,
-    Started,
-    Step,
-    tell_done,
-)
+from dao.migrate.values import Drifted, Result, Snapshot, Step
 
 __all__ = ["run"]
 

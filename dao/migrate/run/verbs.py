@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import attrs
 
@@ -15,7 +15,10 @@ from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration, from_texts
 from dao.migrate.scripts.statements import has_statement
-from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Report, Result, Step
+from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Result, Step
+
+if TYPE_CHECKING:  # a run that has nothing to do reports nothing
+    from dao.migrate.events import Report
 
 __all__ = ["apply", "ledger_of", "plan", "redo", "reset", "rollback"]
 
