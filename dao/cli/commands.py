@@ -13,6 +13,7 @@ _NAMES = _lazy.Names(
     "dao.cli",
     {
         "change": "init migrate_ redo reset rollback",
+        "check": "check",
         "ledger": "accept adopt mark unmark",
         "lint": "lint",
         "look": "health history plan status wait",

@@ -2,7 +2,8 @@
 
 Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 migrations are pending; 4 applied files have changed
 or gone; 5 a check found what must not be; 130 interrupted; 141 the reader of the output has gone. 3 and 4 are for
-`status --exit-code` and `health`, 5 for `rehearse`, `verify`, `lint` and `schema`.
+`status --exit-code` and `health`, 5 for `check`,
+`rehearse`, `verify`, `lint` and `schema`.
 """
 
 from __future__ import annotations

@@ -20,6 +20,9 @@ from dao import _lazy
 
 # what type checkers and editors see, and what is imported when it is first used
 if TYPE_CHECKING:
+    from dao.migrate.checking import Fault as Fault
+    from dao.migrate.checking import Soundness as Soundness
+    from dao.migrate.checking import check as check
     from dao.migrate.copies.restore import Restored as Restored
     from dao.migrate.copies.restore import restore as restore
     from dao.migrate.copies.snapshot import snapshots as snapshots
@@ -79,6 +82,7 @@ else:
     _NAMES = _lazy.Names(
         __name__,
         {
+            "checking": "Fault Soundness check",
             "copies.restore": "Restored restore",
             "copies.snapshot": "snapshots take_snapshot",
             "events": "Committed Copying Created Event Finished Notice Removed Report Snapshotted Started Waiting",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Target",
+    "at_one_moment",
     "exclusive",
     "existing",
     "exists",
@@ -104,6 +105,19 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
             if not isinstance(error.__cause__, DriverError):
                 raise
             raise _held(path) from error.__cause__
+
+
+@contextlib.contextmanager
+def at_one_moment(connection: Connection) -> Iterator[None]:
+    """Let a block read the database as of one moment, while others go on."""
+    begun = not connection.in_transaction
+    if begun:
+        connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if begun:
+            connection.execute("ROLLBACK")
 
 
 def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:

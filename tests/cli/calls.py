@@ -57,6 +57,7 @@ CALLS = {
     "schema": ["schema", "diff"],
     "lint": ["lint"],
     "verify": ["verify"],
+    "check": ["check"],
 }
 #: The commands that change a database, those that open one, and those that load migrations.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]

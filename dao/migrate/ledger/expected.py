@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dao.engine import Connection
 from dao.errors import MigrationError, visible
-from dao.migrate.database import Target, existing, opened
+from dao.migrate.database import Target, at_one_moment, existing, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog, model, replay
@@ -28,16 +28,8 @@ def diff(target: Target, migrations: Source = None) -> list[Difference]:
         MigrationError: The database does not exist, or its migrations cannot be replayed.
     """
     files = loaded(migrations)
-    with opened(existing(target, "compare"), read_only=True) as connection:
-        # both as of one moment, while others go on
-        begun = not connection.in_transaction
-        if begun:
-            connection.execute("BEGIN")
-        try:
-            state, actual = ledger.read(connection), read(connection)
-        finally:
-            if begun:
-                connection.execute("ROLLBACK")
+    with opened(existing(target, "compare"), read_only=True) as connection, at_one_moment(connection):
+        state, actual = ledger.read(connection), read(connection)
     return model.differences(expected(files, state), actual)
 
 

@@ -7,6 +7,7 @@ made from its text in memory, to find whether it was broken then.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import shlex
 from collections import Counter
@@ -22,7 +23,7 @@ from dao.errors import CheckFailed, DatabaseCorrupt, visible
 from dao.migrate.schema.catalog import Definition, Definitions, definitions, fold, foreign_keys, quoted, table_names
 from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is_elsewhere, judge
 
-__all__ = ["Before", "Violation", "check", "integrity_problems"]
+__all__ = ["Before", "Violation", "check", "integrity", "integrity_problems"]
 
 _SHOWN = 10
 # integrity_check says these of rows, not of the file (sqlite.org/pragma.html).
@@ -91,7 +92,7 @@ def check(
             "these migrations leave foreign keys broken", details=_first(shown), violations=list(violations)
         )
     known = [renamed(problem) for problem in before.problems]
-    if problems := [problem for problem in _integrity(connection) if problem not in known]:
+    if problems := [problem for problem in itertools.chain(*integrity(connection)) if problem not in known]:
         raise CheckFailed(
             "the database is not intact after these migrations", details=_first(problems), violations=problems
         )
@@ -172,28 +173,32 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     Raises:
         DatabaseCorrupt: It finds damage to the file.
     """
-    problems = _integrity(connection)
-    damage = [problem for problem in problems if not _IN_ROWS.match(problem)]
+    damage, in_rows = integrity(connection)
     if damage:
         raise DatabaseCorrupt(
             f"{database_file.called(connection)} is damaged, before any migration: restore a snapshot "
             "(`dao restore`; what was written since is lost) or a backup",
             details=_first(damage),
         )
-    return frozenset(problems)
+    return frozenset(in_rows)
 
 
-def _integrity(connection: Connection) -> list[str]:
-    """Return what `PRAGMA integrity_check` finds, as far as it can look without what is not registered here."""
+def integrity(connection: Connection, *, most: int = 100) -> tuple[list[str], list[str]]:
+    """Return what `PRAGMA integrity_check` finds: damage to the file, and values that their constraints would refuse.
+
+    It ends after so many lines, and looks as far as it can without what is not registered here.
+    """
     rows: list[Any] = []
     try:
-        rows += connection.execute("PRAGMA main.integrity_check").fetchall()
+        rows += connection.execute(f"PRAGMA main.integrity_check({most})").fetchall()
     except apsw.SQLError:
         # a function or collation is not registered here: what needs none can be checked
         for table in sorted(table_names(connection)):
             with contextlib.suppress(apsw.SQLError):
                 rows += connection.execute(f"PRAGMA main.integrity_check({quoted(table)})").fetchall()
-    return [str(problem) for (problem,) in rows if problem != "ok"]
+    found = [str(problem) for (problem,) in rows if problem != "ok"]
+    in_rows = [problem for problem in found if _IN_ROWS.match(problem)]
+    return [problem for problem in found if problem not in in_rows], in_rows
 
 
 def _first(lines: list[str]) -> list[str]:

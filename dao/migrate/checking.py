@@ -1,0 +1,226 @@
+"""Whether a database is sound: its file, its rows, everything in its schema, and its ledger. Reads only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import attrs
+
+from dao.engine import Connection, DriverError
+from dao.errors import DatabaseCorrupt, visible
+from dao.migrate.database import Target, at_one_moment, existing, name_of, opened, translated
+from dao.migrate.ledger import drift, entries
+from dao.migrate.ledger.plan import compare
+from dao.migrate.schema import catalog, reader, usable
+from dao.migrate.schema.catalog import quoted
+from dao.migrate.schema.check import integrity
+from dao.migrate.schema.model import Object
+from dao.migrate.schema.tokens import normal, tokens
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
+from dao.text import counted
+
+__all__ = ["Fault", "Soundness", "check"]
+
+#: Of the rows with the same fault so many are named.
+_NAMED = 100
+#: SQLite ends its check after so many lines.
+_MOST = 1_000_000
+_STRICT = {"INT": "integer", "INTEGER": "integer", "REAL": "real", "TEXT": "text", "BLOB": "blob"}
+
+# How rows of a table may break a constraint, the columns at fault, and a condition that such rows meet.
+_Condition = tuple[str, list[str], str]
+Kind = Literal["damage", "foreign key", "constraint", "object", "drift", "ledger"]
+
+
+@attrs.frozen(kw_only=True)
+class Fault:
+    """Something that is wrong in a database.
+
+    `kind` is "damage" to the file, a "foreign key" or "constraint" that rows break, an "object" of the schema that does
+    not work, "drift" of the schema from what the migrations make, or the "ledger". `name` is the table, view, trigger
+    or migration, if there is one.
+
+    `rows` are the first hundred with this fault, each as its key and the values at fault, by column; `count` is how
+    many there are, None where the fault is not one of rows, or where SQLite cannot tell which.
+    """
+
+    kind: Kind
+    name: str | None
+    text: str
+    count: int | None = None
+    rows: tuple[dict[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        number = "" if self.count is None else f" ({counted(self.count, 'row')})"
+        return visible(f"{self.kind}: {self.text}{number}", line=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fault as a dict, for any JSON encoder that takes its values."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen(kw_only=True)
+class Soundness:
+    """All that is wrong in a database, the worst first; `unknown` says what could not be checked, and why."""
+
+    database: str
+    faults: tuple[Fault, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+
+def check(target: Target, migrations: Source = None) -> Soundness:
+    """Look at all of a database, as of one moment: file, foreign keys, constraints, schema, ledger. Reads only.
+
+    Foreign keys and constraints are held against every row: programs can write with either of them off. It reads the
+    whole file. Migrations that are pending, or not known here, are no fault.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        MigrationError: The database does not exist.
+        OperationalError: It cannot be opened, or is no database at all.
+    """
+    files = loaded(migrations)
+    unknown: list[str] = []
+    with opened(existing(target, "check"), read_only=True) as connection:
+        try:
+            with translated(connection), at_one_moment(connection):
+                faults = tuple(_faults(connection, files, unknown))
+        except DatabaseCorrupt as error:
+            faults = (Fault(kind="damage", name=None, text=str(error)),)
+    return Soundness(database=name_of(target), faults=faults, unknown=tuple(unknown))
+
+
+def _faults(connection: Connection, files: Sequence[Migration], unknown: list[str]) -> Iterator[Fault]:
+    damage, in_rows = integrity(connection, most=_MOST)
+    for text in dict.fromkeys(damage):
+        yield Fault(kind="damage", name=None, text=text)
+    yield from _foreign_keys(connection)
+    yield from _constraints(connection, in_rows, unknown)
+    for one in usable.broken(connection):
+        yield Fault(kind="object", name=one.name, text=str(one))
+    state = entries.read(connection)
+    comparison = compare(files, state)
+    for id in comparison.unfinished:
+        yield Fault(kind="ledger", name=id, text=f"a run ended in the middle of {id}: `dao migrate resolve {id}`")
+    for id in comparison.changed:
+        yield Fault(
+            kind="ledger", name=id, text=f"the file of {id} has changed since it was applied: `dao accept {id}`"
+        )
+    if not state.unfinished:  # in the middle of a script nobody knows what the schema should be
+        for difference in drift.differences(connection, files, state):
+            yield Fault(kind="drift", name=difference.name, text=str(difference))
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _foreign_keys(connection: Connection) -> Iterator[Fault]:
+    violations, mismatched = usable.check_keys(connection)
+    # by table and foreign key
+    violations.sort(key=lambda row: (row[0], row[3], row[1] or 0))
+    for (table, number), rows in itertools.groupby(violations, key=lambda row: (row[0], row[3])):
+        ids = [rowid for _, rowid, *_ in rows]
+        (key,) = (key for key in catalog.foreign_keys(connection, table) if key.id == number)
+        first = ids[:_NAMED]
+        condition, bound = f"rowid IN ({', '.join('?' * len(first))})", first
+        if None in first:  # a table WITHOUT ROWID tells only that there is one
+            condition, bound = _refers_to_nothing(connection, key), []
+        yield Fault(
+            kind="foreign key",
+            name=table,
+            text=f"{table}: {', '.join(key.columns)} refers to a row of {key.parent} that does not exist",
+            count=len(ids),
+            rows=_rows(connection, table, key.columns, condition, bound),
+        )
+    for one in mismatched:
+        yield Fault(kind="foreign key", name=one.name, text=str(one))
+
+
+def _refers_to_nothing(connection: Connection, key: catalog.ForeignKey) -> str:
+    parents = catalog.columns(connection, key.parent)
+    theirs = key.parent_columns or [one.name for one in sorted(parents, key=lambda one: one.key) if one.key]
+    conditions = [f"child.{quoted(own)} IS NOT NULL" for own in key.columns]
+    if parents:
+        pairs = zip(theirs, key.columns, strict=True)
+        equal = " AND ".join(f"parent.{quoted(one)} = child.{quoted(own)}" for one, own in pairs)
+        conditions.append(f"NOT EXISTS (SELECT 1 FROM main.{quoted(key.parent)} AS parent WHERE {equal})")
+    return " AND ".join(conditions)
+
+
+def _constraints(connection: Connection, problems: Iterable[str], unknown: list[str]) -> Iterator[Fault]:
+    """Yield the constraints that rows break: those that SQLite has found, and CHECKs.
+
+    It names the table or the column only, and a connection that reads only knows no CHECKs at all.
+    """
+    found = {problem for problem in problems if not problem.startswith("CHECK constraint failed in ")}
+    for table in reader.read(connection).objects.values():
+        if table.type != "table":
+            continue
+        conditions = list(_conditions(connection, table, found))
+        for (text, columns, condition), count in zip(
+            conditions, _counts(connection, table.name, conditions), strict=True
+        ):
+            if isinstance(count, str):
+                unknown.append(f"cannot tell whether {text}: {count}")
+            elif count:
+                rows = _rows(connection, table.name, columns, condition)
+                yield Fault(kind="constraint", name=table.name, text=text, count=count, rows=rows)
+    for problem in sorted(found):
+        yield Fault(kind="constraint", name=None, text=problem)
+
+
+def _conditions(connection: Connection, table: Object, found: set[str]) -> Iterator[_Condition]:
+    """Yield how rows of a table may break its constraints; what is `found` is taken out of that."""
+    columns = catalog.columns(connection, table.name)
+    for item in table.items:
+        if item.family == "check":
+            words = {token.value for token in tokens(item.shown)}
+            named = [column.name for column in columns if normal(column.name) in words]
+            what = item.label if item.name else item.shown
+            yield f"rows of {table.name} break {what}", named, f"NOT {item.shown.removeprefix('CHECK ')}"
+    for column in columns:
+        own, kind = quoted(column.name), column.type.upper()
+        for said, condition in (
+            # IS NULL is never true for SQLite, where a column is NOT NULL
+            (f"NULL value in {table.name}.{column.name}", f"typeof({own}) = 'null'"),
+            (
+                f"non-{kind} value in {table.name}.{column.name}",
+                f"typeof({own}) NOT IN ('{_STRICT.get(kind)}', 'null')",
+            ),
+        ):
+            if said in found:
+                found.remove(said)
+                yield said, [column.name], condition
+
+
+def _counts(connection: Connection, table: str, conditions: Sequence[_Condition]) -> list[int | str]:
+    """Return how many rows meet each condition, in one pass; what SQLite says of one that it cannot judge here."""
+    numbers = [f"count(*) FILTER (WHERE {condition})" for *_, condition in conditions]
+    try:
+        (row,) = connection.execute(f"SELECT 0, {', '.join(numbers)} FROM main.{quoted(table)}") if numbers else [(0,)]
+    except DriverError as error:
+        if not usable.is_elsewhere(str(error)):
+            raise
+        if len(conditions) == 1:
+            return [str(error)]
+        return [count for one in conditions for count in _counts(connection, table, [one])]
+    return [*row[1:]]
+
+
+def _rows(
+    connection: Connection, table: str, columns: Sequence[str], condition: str, bound: Sequence[Any] = ()
+) -> tuple[dict[str, Any], ...]:
+    """Return the first rows that meet a condition: their key and these columns."""
+    keys = [column.name for column in sorted(catalog.columns(connection, table), key=lambda one: one.key) if column.key]
+    names = list(dict.fromkeys([*(keys or ["rowid"]), *columns]))
+    selected = ", ".join(map(quoted, names))
+    sql = f"SELECT {selected} FROM main.{quoted(table)} AS child WHERE {condition} LIMIT {_NAMED}"
+    return tuple(dict(zip(names, row, strict=True)) for row in connection.execute(sql, bound))

@@ -1,0 +1,43 @@
+"""The command that looks for what is wrong in a database."""
+
+from __future__ import annotations
+
+from tests.cli.calls import refused
+from tests.folders import query
+
+
+def test_a_sound_database_is_one_line_and_code_0(run, path, folder):
+    """Nothing else is printed."""
+    run("migrate")
+    outcome = run("check")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "orchestrator.db: sound\n", "")
+    assert run("check", "--json").document == {"database": "orchestrator.db", "ok": True, "faults": [], "unknown": []}
+    assert run("check", "--quiet").out == ""
+
+
+def test_each_fault_is_a_line_with_its_rows_below_and_the_code_is_5(run, path, folder):
+    """Ten rows are shown of each, all are counted."""
+    run("migrate")
+    query(path, "CREATE TABLE child (id INTEGER PRIMARY KEY, of INTEGER REFERENCES a (id))")
+    query(
+        path,
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12) "
+        "INSERT INTO child SELECT i, i FROM n",
+    )
+    outcome = run("check")
+    assert outcome.code == 5
+    lines = outcome.out.splitlines()
+    assert lines[0] == "foreign key: child: of refers to a row of a that does not exist (12 rows)"
+    assert lines[1] == "  id = 1, of = 1"
+    assert lines[11:] == ["  … and 2 more (--json has a hundred)"]
+    assert outcome.err == "error: orchestrator.db: not sound (1 fault)\n"
+    document = run("check", "--json")
+    assert document.code == 5
+    (fault,) = document.document["faults"]
+    assert (fault["kind"], fault["name"], fault["count"], len(fault["rows"])) == ("foreign key", "child", 12, 12)
+
+
+def test_a_missing_database_is_refused(run, path, folder):
+    """It is not made, and not called sound."""
+    refused(run("check"), "does not exist", "nothing to check")
+    assert not path.exists()
