@@ -161,7 +161,7 @@ class Pool:
         begun = time.monotonic()
         deadline = begun + check_seconds(timeout)
         locked: list[bool] = []
-        error = f"no answer within {timeout:g} s"
+        error, kind = f"no answer within {timeout:g} s", "PoolTimeout"
 
         async def check() -> None:
             sqlite.check_exists(self._url)
@@ -171,8 +171,8 @@ class Pool:
             if await within(timeout, check):
                 return Health(ok=True, seconds=time.monotonic() - begun, locked=locked[0])
         except (Error, DriverError) as raised:
-            error = str(raised)
-        return Health(ok=False, seconds=time.monotonic() - begun, error=error)
+            error, kind = str(raised), type(raised).__name__
+        return Health(ok=False, seconds=time.monotonic() - begun, error=error, kind=kind)
 
     async def aclose(self, timeout: float = 30.0) -> bool:
         """Shut the pool down and return whether all connections are closed, as `dao.Pool.close`.

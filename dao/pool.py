@@ -158,7 +158,7 @@ class Pool:
             with Lease(self._lender, timeout, deadline) as connection:
                 locked = engine.probe(connection, self._url, deadline)
         except (Error, DriverError) as error:
-            return Health(ok=False, seconds=time.monotonic() - begun, error=str(error))
+            return Health(ok=False, seconds=time.monotonic() - begun, error=str(error), kind=type(error).__name__)
         return Health(ok=True, seconds=time.monotonic() - begun, locked=locked)
 
     def close(self, timeout: float = 30.0) -> bool:

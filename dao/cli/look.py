@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import attrs
 import click
@@ -23,6 +24,8 @@ _COLOURS: dict[migrate.State, str] = {
     "missing": "red",
     "unfinished": "bold red",
 }
+# The errors that no waiting mends. A migration that is not finished may be running.
+_FOR_GOOD = {"DatabaseCorrupt", "LedgerMismatch", "MigrationFileError", "SchemaTooNew", "UnsupportedEngine"}
 
 
 # ---------------------------------------------------------------- migrations
@@ -167,70 +170,83 @@ def history(config: settings.Settings, output: Output) -> None:
 # ---------------------------------------------------------------- probes
 
 
+_AT_LEAST = (
+    "Whether the database may have more migrations than this program knows, applied after all that it knows, as in a "
+    "rolling deployment."
+)
+
+
 @click.command("health")
 @command(changes=True)
 @timeout_option(5)
-def health(config: settings.Settings, output: Output, timeout: float) -> int:
+@click.option("--at-least/--exact", default=False, help=f"{_AT_LEAST} [default: --exact]")
+def health(config: settings.Settings, output: Output, timeout: float, at_least: bool) -> int:
     """Check the database and its schema, for probes.
 
     It is healthy if it answers in time and no migration is pending, also while somebody writes. Creates no database.
     """
-    answer, code = _health(config, timeout)
+    answer, error, code = _health(config, timeout, at_least=at_least)
     output.json(
         {
             "database": config.url.path,
-            "healthy": answer.ok,
+            "healthy": error is None,
             "seconds": round(answer.seconds, 6),
             "locked": answer.locked,
-            "error": answer.error,
+            "error": error,
         }
     )
-    if answer.error is None:
+    if error is None:
         locked = "; another connection holds the write lock" if answer.locked else ""
         output.line(f"{config.url.path}: healthy (answered in {milliseconds(answer.seconds)}{locked})", style="green")
     else:
-        output.error(answer.error)
+        output.error(error["message"])
     return code
 
 
 @click.command("wait")
 @command(changes=True)
 @timeout_option(30)
-def wait(config: settings.Settings, output: Output, timeout: float) -> int:
+@click.option("--at-least/--exact", default=True, help=f"{_AT_LEAST} [default: --at-least]")
+def wait(config: settings.Settings, output: Output, timeout: float, at_least: bool) -> int:
     """Wait until the database is ready.
 
-    It is when it exists, answers and no migration is pending: before a program starts.
+    It is when it exists, answers and no migration is pending: before a program starts. It fails at once if waiting
+    cannot help: the file is damaged, or the schema is another one.
     """
-    end = time.monotonic() + timeout
+    begun = time.monotonic()
     while True:
-        remaining = end - time.monotonic()
-        answer, code = _health(config, max(0.1, min(5.0, remaining)))
-        if answer.error is None or remaining <= 0:
+        remaining = begun + timeout - time.monotonic()
+        _, error, code = _health(config, max(0.1, min(5.0, remaining)), at_least=at_least)
+        if error is None or error["type"] in _FOR_GOOD or remaining <= 0:
             break
         time.sleep(min(0.2, remaining))
-    output.json({"database": config.url.path, "ready": answer.error is None, "error": answer.error})
-    if answer.error is None:
+    output.json({"database": config.url.path, "ready": error is None, "error": error})
+    if error is None:
         output.line(f"{config.url.path}: ready", style="green")
+    elif error["type"] in _FOR_GOOD:
+        output.error(f"not ready, and waiting does not help: {error['message']}")
     else:
-        output.error(f"not ready after {timeout:g} s: {answer.error}")
+        output.error(f"not ready after {timeout:g} s: {error['message']}")
     return code
 
 
-def _health(config: settings.Settings, timeout: float) -> tuple[dao.Health, int]:
-    """Return the health of the database with its schema, and the exit code."""
+def _health(
+    config: settings.Settings, timeout: float, *, at_least: bool
+) -> tuple[dao.Health, dict[str, Any] | None, int]:
+    """Return the answer of the database, what is wrong with it or its schema, and the exit code."""
     # a probe creates nothing, and sets nothing
     url = attrs.evolve(creating_nothing(config).url, journal_mode="keep")
     with attrs.evolve(config, url=url, pool_size=1).pool() as pool:
         answer = pool.health(timeout)
         if not answer.ok:
-            return answer, 1
+            return answer, {"type": answer.kind, "message": answer.error}, 1
         try:
             with pool.acquire(timeout=timeout) as connection:
-                migrate.assert_current(connection, config.migrations)
+                migrate.assert_current(connection, config.migrations, at_least=at_least)
         except Error as error:
             if isinstance(error, SchemaOutOfDate) and not error.unfinished:
                 code = PENDING
             else:
                 code = MISMATCH if isinstance(error, SchemaOutOfDate | SchemaTooNew | LedgerMismatch) else 1
-            return attrs.evolve(answer, ok=False, error=str(error)), code
-    return answer, 0
+            return answer, error.to_dict(), code
+    return answer, None, 0

@@ -330,7 +330,7 @@ class PoolStats:
 
 @attrs.frozen(kw_only=True)
 class Health:
-    """Whether the database answered, in how many seconds, and if not, why.
+    """Whether the database answered, in how many seconds, and if not, why: the text of the error, and its class's name.
 
     `locked`: another connection held the write lock at that moment, so that a write would have waited.
     """
@@ -338,6 +338,7 @@ class Health:
     ok: bool
     seconds: float
     error: str | None = None
+    kind: str | None = None
     locked: bool = False
 
     def to_dict(self) -> dict[str, Any]:

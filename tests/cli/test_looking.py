@@ -11,7 +11,8 @@ import pytest
 
 import dao
 from dao import migrate
-from tests.cli.calls import KINDS, plain, refused, removed, slipped_in
+from tests.cli.calls import KINDS, edited, plain, refused, removed, slipped_in
+from tests.cli.conftest import PATIENCE
 from tests.folders import ALONE, IDS, dump, query, tables, write
 
 # ---------------------------------------------------------------- status, plan
@@ -274,10 +275,40 @@ def test_health_and_wait_say_what_is_wrong_by_code_and_message(run, path, folder
     refused(run(*command), str(path), "0003_c", "run `dao migrate`", code=3)
     document = run(*command, "--json").document
     assert document.get("healthy", document.get("ready")) is False
-    assert "0003_c" in document["error"]
+    assert (document["error"]["type"], document["error"]["pending"]) == ("SchemaOutOfDate", ["0003_c"])
     run("migrate")
     removed(folder)
     refused(run(*command), "does not know (0002_b)", "newer version", code=4)
+
+
+def test_health_and_wait_at_least_accept_what_a_newer_release_applied(run, folder):
+    """An additive migration took the old release out of service: its probe said that the schema is too new."""
+    run("migrate")
+    for file in folder.glob("0003_c*"):
+        file.unlink()
+    refused(run("health"), "does not know (0003_c)", code=4)
+    refused(run("wait", "--exact", "--timeout", "60"), "waiting does not help", "does not know (0003_c)", code=4)
+    assert run("health", "--at-least").code == 0
+    assert run("wait", "--timeout", "0").code == 0
+    # it still has to have all that this one needs
+    write(folder, {"0004_d.sql": "CREATE TABLE d (id);"})
+    refused(run("health", "--at-least"), "0004_d", "dao migrate", code=3)
+
+
+@pytest.mark.parametrize("wrong", ["damaged", "edited", "drifted"])
+def test_wait_ends_at_once_where_waiting_cannot_help(run, path, folder, wrong):
+    """It waited out its whole patience for a schema that nobody was about to change, or a file that is none."""
+    run("migrate")
+    if wrong == "damaged":
+        path.write_bytes(b"no database" * 1000)
+    elif wrong == "edited":
+        edited(folder)
+    else:
+        query(path, "DROP TABLE c")
+    begun = time.monotonic()
+    outcome = run("wait", "--timeout", str(10 * PATIENCE))
+    refused(outcome, "not ready, and waiting does not help: ", code=1 if wrong == "damaged" else 4)
+    assert time.monotonic() - begun < PATIENCE
 
 
 def test_wait_current_schema_is_ready_at_once(run):

@@ -292,6 +292,24 @@ def test_assert_current_unknown_migrations_are_named(theirs, path, three):
     assert caught.value.unknown == ("0002_b",)
 
 
+def test_assert_current_at_least_accepts_what_came_later_only(theirs, three):
+    """The old release of a rolling deployment refused the schema as soon as the new one had migrated it."""
+    files = migrate.load(three)
+    migrate.apply(theirs, three)
+    with pytest.raises(SchemaTooNew):
+        migrate.assert_current(theirs, files[:2])
+    migrate.assert_current(theirs, files[:2], at_least=True)
+    migrate.assert_current(theirs, files[:1], at_least=True)
+    # another lineage: what it does not know came before what it knows
+    with pytest.raises(SchemaTooNew) as caught:
+        migrate.assert_current(theirs, files[::2], at_least=True)
+    assert caught.value.unknown == ("0002_b",)
+    # the schema of what is not known is held against the ledger's texts
+    theirs.execute("DROP TABLE c")
+    with pytest.raises(LedgerMismatch, match="table c is missing"):
+        migrate.assert_current(theirs, files[:2], at_least=True)
+
+
 def test_assert_current_without_folder_means_this_packages_schema():
     """A program that uses this package asks whether the database has this version's schema."""
     connection = dao.connect("sqlite://")

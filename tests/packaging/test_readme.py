@@ -62,7 +62,10 @@ def commands(path: Path) -> list[str]:
 def options(command: click.Command) -> set[str]:
     """Return the options of a command, and those of the commands below it."""
     below = command.commands.values() if isinstance(command, click.Group) else ()
-    own = {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    own = {
+        "--help",
+        *(option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]),
+    }
     return own.union(*map(options, below))
 
 

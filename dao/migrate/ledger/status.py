@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -130,8 +131,18 @@ def _drift(connection: Connection | None, migrations: Sequence[Migration], state
     return [str(difference) for difference in differences(connection, migrations, state)]
 
 
-def assert_current(target: Target, migrations: Source = None) -> None:
+def _last(state: Ledger, files: Sequence[Migration]) -> set[str]:
+    """Return the ids that were applied after all those of the files."""
+    known = {migration.id for migration in files}
+    return set(itertools.takewhile(lambda id: id not in known, reversed(state.ids)))
+
+
+def assert_current(target: Target, migrations: Source = None, *, at_least: bool = False) -> None:
     """Refuse to work on a schema that is not the one this program was written for. Reads only, and creates no database.
+
+    With `at_least` it may have more: migrations that are not known here and were applied after all that are. Thus the
+    old release goes on while a new one is deployed, provided that the migrations of that leave alone what the old one
+    uses: nobody but their author knows.
 
     Raises:
         SchemaTooNew: The database has migrations that are not known here.
@@ -145,7 +156,7 @@ def assert_current(target: Target, migrations: Source = None) -> None:
     name = name_of(target)
     if comparison.missing and comparison.renamed.keys() >= set(comparison.missing):
         refuse(attrs.evolve(comparison, pending=(), changed=(), out_of_order=(), unfinished=()), Ledger(database=name))
-    if comparison.missing:
+    if comparison.missing and not (at_least and set(comparison.missing) <= _last(state, files)):
         raise SchemaTooNew(
             f"{name} has migrations that this program does not know ({', '.join(comparison.missing)}): use a newer "
             "version of the program",
