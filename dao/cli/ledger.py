@@ -11,6 +11,7 @@ from dao import migrate, settings
 from dao.cli.options import MISMATCH, command, only_one_of
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
+from dao.migrate.ledger.others import TOOLS
 
 __all__ = ["accept", "adopt", "mark", "resolve", "unmark", "warn_of_drift"]
 
@@ -87,12 +88,9 @@ def resolve(config: settings.Settings, output: Output, id: str, applied: bool, r
     return 0 if outcome else MISMATCH
 
 
-_TOOLS = ("sqlx", "dbmate", "goose", "golang-migrate", "diesel", "flyway", "alembic", "yoyo")
-
-
 @click.command("adopt")
 @command(changes=True)
-@click.option("--from", "tool", type=click.Choice(_TOOLS), required=True, help="The tool that made the database.")
+@click.option("--from", "tool", type=click.Choice(TOOLS), required=True, help="The tool that made the database.")
 @click.option("--to", metavar="ID", help="For alembic: the last of the migrations that are applied.")
 def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) -> None:
     """Take over the ledger of another tool.

@@ -109,17 +109,21 @@ def check(config: settings.Settings, output: Output, file: str | None) -> int:
 def diff(config: settings.Settings, output: Output) -> int:
     """Show what differs between the database and what its applied migrations make.
 
-    Object by object, columns and constraints by their structure, not their text. Reads only. Exits with 5 if anything
-    does.
+    Object by object, columns and constraints by their structure, not their text. Tables in which other tools keep
+    their own ledger are left out. Reads only. Exits with 5 if anything differs.
     """
     found = migrate.diff(config.url, config.migrations)
+    left_out = migrate.other_ledgers(config.url)
     output.json(
         {
             "database": config.url.path,
             "equal": not found,
             "differences": [attrs.asdict(difference) | {"text": str(difference)} for difference in found],
+            "left_out": [attrs.asdict(ledger) for ledger in left_out],
         }
     )
+    for ledger in left_out:
+        output.line(f"left out: {ledger}")
     for difference in found:
         output.line(str(difference))
     if not found:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from dao.migrate.ledger.marks import resolve as resolve
     from dao.migrate.ledger.marks import unfinished as unfinished
     from dao.migrate.ledger.marks import unmark as unmark
+    from dao.migrate.ledger.others import OtherLedger as OtherLedger
+    from dao.migrate.ledger.others import other_ledgers as other_ledgers
     from dao.migrate.ledger.plan import Comparison as Comparison
     from dao.migrate.ledger.status import MigrationStatus as MigrationStatus
     from dao.migrate.ledger.status import State as State
@@ -90,6 +92,7 @@ else:
             "ledger.expected": "diff",
             "ledger.history": "Deed history",
             "ledger.marks": "Unfinished accept mark resolve unfinished unmark",
+            "ledger.others": "OtherLedger other_ledgers",
             "ledger.plan": "Comparison",
             "ledger.status": "MigrationStatus State Status assert_current status",
             "linting": "Finding lint",

@@ -47,7 +47,7 @@ KEYS = {
     "snapshot": {"database", "snapshot", "removed", "seconds"},
     "snapshots": {"database", "snapshots"},
     "restore": {"drift", "database", "restored", "replaced", "damaged"},
-    "schema": {"database", "equal", "differences"},
+    "schema": {"database", "equal", "differences", "left_out"},
     "lint": {"migrations", "ok", "findings"},
     "verify": {"ok", "failed", "database", "verifications"},
 }

@@ -176,7 +176,20 @@ def test_schema_diff_of_an_untouched_database_is_none(run, partly):
         "database": "orchestrator.db",
         "equal": True,
         "differences": [],
+        "left_out": [],
     }
+
+
+def test_schema_diff_says_which_tables_of_other_tools_it_leaves_out(run, partly):
+    """After `dao adopt` the tool's own table stays, and made `dao schema diff` exit with 5 for ever."""
+    query(partly, "CREATE TABLE goose_db_version (id, version_id, is_applied)")
+    outcome = run("schema", "diff")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [
+        "left out: goose_db_version (of goose)",
+        "orchestrator.db: the schema is what its migrations make",
+    ]
+    assert run("schema", "diff", "--json").document["left_out"] == [{"tool": "goose", "table": "goose_db_version"}]
 
 
 def test_schema_diff_shows_each_difference_and_fails(run, partly):

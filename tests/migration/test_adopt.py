@@ -17,7 +17,8 @@ import pytest
 
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.ledger.adopt import TOOLS, adopt
+from dao.migrate.ledger.adopt import adopt
+from dao.migrate.ledger.others import TOOLS
 from dao.migrate.scripts.ids import version
 from tests.folders import dump, ids, query, tables
 from tests.migration.test_layouts import LAYOUTS, dbmate, diesel, flyway, folder_of, goose, in_layout, sqlx, yoyo
@@ -370,6 +371,82 @@ def test_adopt_checksum_of_a_saved_file_is_the_tools(path, url, tmp_path, tool):
     assert len(adopt(url, tool, folder)) == 1
 
 
+@pytest.mark.parametrize("tool", ["sqlx", "flyway"], indirect=True)
+@pytest.mark.parametrize("here", ["\n", "\r\n", "\r"], ids=repr)
+@pytest.mark.parametrize("there", ["\n", "\r\n"], ids=repr)
+def test_adopt_file_with_other_line_ends_is_the_one_that_was_applied(path, url, folder, tool, there, here):
+    """A checkout on Windows has other line ends than the one by which the tool ran; sqlx's checksum called it edited."""
+
+    def check_out(ends: str) -> None:
+        for file in folder.rglob("*.sql"):
+            file.write_bytes(ends.encode().join(file.read_bytes().splitlines()))
+
+    check_out(there)
+    applied = made_by(path, tool, folder, [0, 1])
+    check_out(here)
+    assert adopt(url, tool, folder) == applied
+
+
+# ---------------------------------------------------------------- the tool's own table afterwards
+
+
+def test_diff_after_adopt_is_clean(path, url, tool, folder):
+    """The table in which the tool notes what it did is nobody's drift; `dao schema diff` named it for ever, with exit 5."""
+    applied = made_by(path, tool, folder, [0, 1])
+    adopt(url, tool, folder, to=to(tool, applied[-1]))
+    assert migrate.diff(url, folder) == []
+    migrate.apply(url, folder)
+    assert migrate.diff(url, folder) == []
+    assert migrate.status(url, folder).is_current
+    query(path, "CREATE TABLE theirs (id)")
+    assert [str(one) for one in migrate.diff(url, folder)] == ["table theirs is unexpected"]
+
+
+def test_apply_after_adopt_replays_nothing(path, url, tool, folder, monkeypatch):
+    """The tool's table does not count, so the schema is known to be clean, and a run need not replay the migrations."""
+    applied = made_by(path, tool, folder, [0, 1])
+    adopt(url, tool, folder, to=to(tool, applied[-1]))
+
+    def fail(*_arguments):
+        raise AssertionError("the migrations were replayed")
+
+    monkeypatch.setattr("dao.migrate.ledger.expected.replayed", fail)
+    assert len(migrate.apply(url, folder)) == 2
+    assert migrate.status(url, folder).drift == ()
+
+
+#: Tables of tools that cannot be adopted, in another case here and there, as SQLite does not mind.
+BESIDE = {
+    "Atlas": "atlas_schema_revisions",
+    "Cloudflare D1": "d1_migrations",
+    "Django": "django_migrations",
+    "Drizzle": "__drizzle_migrations",
+    "Knex": "knex_migrations",
+    "Liquibase": "databasechangelog",
+    "Litestream": "_litestream_seq",
+    "Prisma": "_PRISMA_migrations",
+    "Rails": "ar_internal_metadata",
+}
+
+
+@pytest.mark.parametrize(("tool", "table"), BESIDE.items(), indirect=["tool"])
+def test_diff_tables_of_other_tools_are_no_difference(path, url, three, tool, table):
+    """Tools that cannot be adopted leave a table behind, too, and each is known by whose it is."""
+    migrate.apply(url, three)
+    query(path, f"CREATE TABLE {table} (id)")
+    assert migrate.diff(url, three) == []
+    assert [(one.tool, one.table) for one in migrate.other_ledgers(url)] == [(tool, table)]
+
+
+@pytest.mark.parametrize("change", ["ALTER TABLE schema_migrations ADD COLUMN x", "DROP TABLE schema_migrations"])
+def test_diff_table_that_a_migration_made_is_compared_whatever_it_is_called(path, url, tmp_path, change):
+    """A table that migrations make is theirs, also under the name of another tool's ledger."""
+    folder = folder_of(tmp_path / "sql", {"1_a.sql": "CREATE TABLE schema_migrations (version TEXT);"})
+    migrate.apply(url, folder)
+    query(path, change)
+    assert [one.name for one in migrate.diff(url, folder)] == ["schema_migrations"]
+
+
 # ---------------------------------------------------------------- refusals
 
 
@@ -394,10 +471,15 @@ def test_adopt_missing_database_is_refused_and_not_created(path, three):
 
 
 def test_adopt_database_without_the_tools_table_is_refused(path, tool, folder):
-    """A database that the tool has not worked on is refused."""
+    """A database that the tool has not worked on is refused, and sent to the tool that has, if one has."""
     execute(path, "CREATE TABLE x (id)")
     table, _ = TABLES[tool]
-    refused(path, MigrationError, f"has no table {table}, so {tool} has", tool, folder, to=to(tool, "0001_a"))
+    last = to(tool, "0001_a")
+    message = f"has no table {table}, so {tool} has"
+    refused(path, MigrationError, f"{message}.*`dao mark` notes.*`dao baseline` begins", tool, folder, to=last)
+    theirs = "flyway" if tool == "goose" else "goose"
+    execute(path, TABLES[theirs][1])
+    refused(path, MigrationError, f"{message}.*: `dao adopt --from {theirs}`", tool, folder, to=last)
 
 
 @pytest.mark.parametrize(

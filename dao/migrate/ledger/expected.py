@@ -8,6 +8,7 @@ from dao.engine import Connection
 from dao.errors import MigrationError, visible
 from dao.migrate.database import Target, at_one_moment, existing, opened
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog, model, replay
 from dao.migrate.schema.model import Schema
@@ -23,14 +24,16 @@ __all__ = ["applied", "compare", "diff", "expected", "made_by", "names", "own_dr
 def diff(target: Target, migrations: Source = None) -> list[Difference]:
     """Return how the schema of a database differs from the one that its applied migrations make. Reads only.
 
+    Tables in which other tools keep their own ledger are no difference.
+
     Raises:
         MigrationFileError: A file is not what it should be.
         MigrationError: The database does not exist, or its migrations cannot be replayed.
     """
     files = loaded(migrations)
     with opened(existing(target, "compare"), read_only=True) as connection, at_one_moment(connection):
-        state, actual = ledger.read(connection), read(connection)
-    return model.differences(expected(files, state), actual)
+        state, actual, ledgers = ledger.read(connection), read(connection), others.found(connection)
+    return others.without(model.differences(expected(files, state), actual), ledgers)
 
 
 def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, str]]:
@@ -65,10 +68,12 @@ def expected(migrations: Sequence[Migration], state: Ledger) -> Schema:
 def compare(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
     """Return how the live schema differs from the one that the applied migrations make, objects of others included.
 
+    The ledgers of other tools are not among them.
+
     Raises:
         MigrationError: As `expected`.
     """
-    return model.differences(expected(migrations, state), read(connection))
+    return others.without(model.differences(expected(migrations, state), read(connection)), others.found(connection))
 
 
 def names(migrations: Sequence[Migration], state: Ledger) -> frozenset[str]:
