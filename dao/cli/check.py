@@ -27,10 +27,10 @@ def check(config: settings.Settings, output: Output) -> int:
     output.json(
         {
             "database": found.database,
-            "ok": found.ok,
             "faults": [fault.to_dict() for fault in found.faults],
             "unknown": list(found.unknown),
-        }
+        },
+        ok=found.ok,
     )
     for fault in found.faults:
         output.line(str(fault), style="red")

@@ -75,4 +75,4 @@ def run() -> int:
 
 def _report(output: Output, error: dict[str, object]) -> None:
     with contextlib.suppress(OSError, SystemExit):  # standard output itself may be what failed
-        output.json({"error": error})
+        output.json({"error": error}, ok=False)

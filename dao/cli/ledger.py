@@ -84,7 +84,9 @@ def resolve(config: settings.Settings, output: Output, id: str, applied: bool, r
         migrate.resolve(config.url, found.id, outcome, config.migrations)
         output.line(f"{found.id}: noted as {outcome}", style="green")
         warn_of_drift(config, output)
-    output.json({"database": config.url.path, "id": found.id, "outcome": outcome, "differences": ends})
+    output.json(
+        {"database": config.url.path, "id": found.id, "outcome": outcome, "differences": ends}, ok=outcome is not None
+    )
     return 0 if outcome else MISMATCH
 
 

@@ -64,9 +64,9 @@ def _print(output: Output, findings: Sequence[migrate.Finding], folder: Path, *,
     output.json(
         {
             "migrations": folder,
-            "ok": ok,
             "findings": [attrs.asdict(finding) for finding in findings],
-        }
+        },
+        ok=ok,
     )
 
 
@@ -74,7 +74,7 @@ def _print_rules(output: Output) -> None:
     for rule in RULES:
         for line in (f"{rule.code} {rule.name} ({rule.severity})", f"    {rule.reason}", f"    To do: {rule.remedy}."):
             output.line(line)
-    output.json([attrs.asdict(rule) for rule in RULES])
+    output.json({"rules": [attrs.asdict(rule) for rule in RULES]})
 
 
 def _write_sarif(output: Output, findings: Sequence[migrate.Finding], file: str) -> None:

@@ -57,11 +57,11 @@ def print_status(output: Output, status: migrate.Status, **more: object) -> None
             "database": status.database,
             "exists": status.exists,
             **more,
-            "current": status.is_current,
             "drift": list(status.drift),
             "broken": list(status.broken),
-            "migrations": [attrs.asdict(migration) for migration in status.migrations],
-        }
+            "migrations": [_in_seconds(migration) for migration in status.migrations],
+        },
+        ok=status.is_current,
     )
     width = max(len(migration.id) for migration in status.migrations)
     for migration in status.migrations:
@@ -81,6 +81,12 @@ def print_status(output: Output, status: migrate.Status, **more: object) -> None
         output.line(f"  {difference}", style="red")
     for problem in status.broken:
         output.line(f"does not work: {problem}; mend it in a migration", style="red")
+
+
+def _in_seconds(one: migrate.MigrationStatus | migrate.Deed) -> dict[str, Any]:
+    found = attrs.asdict(one)
+    taken = found.pop("duration_ms")
+    return found | {"seconds": None if taken is None else taken / 1000}
 
 
 def _time(text: str) -> str:
@@ -164,7 +170,7 @@ def history(config: settings.Settings, output: Output) -> None:
             output.line(f"  {deed.detail}")
     if not deeds:
         output.line(f"{config.url.path}: nothing was done yet")
-    output.json({"database": config.url.path, "history": [attrs.asdict(deed) for deed in deeds]})
+    output.json({"database": config.url.path, "history": [_in_seconds(deed) for deed in deeds]})
 
 
 # ---------------------------------------------------------------- probes
@@ -189,11 +195,11 @@ def health(config: settings.Settings, output: Output, timeout: float, at_least: 
     output.json(
         {
             "database": config.url.path,
-            "healthy": error is None,
             "seconds": round(answer.seconds, 6),
             "locked": answer.locked,
             "error": error,
-        }
+        },
+        ok=error is None,
     )
     if error is None:
         locked = "; another connection holds the write lock" if answer.locked else ""
@@ -220,7 +226,7 @@ def wait(config: settings.Settings, output: Output, timeout: float, at_least: bo
         if error is None or error["type"] in _FOR_GOOD or remaining <= 0:
             break
         time.sleep(min(0.2, remaining))
-    output.json({"database": config.url.path, "ready": error is None, "error": error})
+    output.json({"database": config.url.path, "error": error}, ok=error is None)
     if error is None:
         output.line(f"{config.url.path}: ready", style="green")
     elif error["type"] in _FOR_GOOD:

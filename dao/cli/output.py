@@ -15,7 +15,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import click
@@ -82,10 +82,10 @@ class Output:
             shown = "".join(f"\n  {difference}" for difference in differences)
             self.warning(f"the schema is not what the applied migrations make (`dao schema diff`):{shown}")
 
-    def json(self, document: object) -> None:
-        """Print the document, if JSON is wanted."""
+    def json(self, document: Mapping[str, object], *, ok: bool = True) -> None:
+        """Print the document, if JSON is wanted; its `ok` says whether all is as it should be."""
         if self.as_json:
-            text = json.dumps(document, indent=2, default=str)
+            text = json.dumps({"ok": ok, **document}, indent=2, default=str)
             self._print(sys.stdout, text.replace("\x7f", "\\u007f"), None)
 
     def confirmed(self, question: str, *details: str) -> bool:

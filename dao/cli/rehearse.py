@@ -48,7 +48,7 @@ def rehearse(config: settings.Settings, output: Output, memory_limit: int | None
             report=report,
             **given,
         )
-    output.json(_document(found))
+    output.json(_document(found), ok=found.ok)
     if not found.migrations:
         output.line(f"{found.database}: nothing to apply, so there is nothing to rehearse")
         return 0
@@ -63,7 +63,6 @@ def rehearse(config: settings.Settings, output: Output, memory_limit: int | None
 
 def _document(found: migrate.Rehearsal) -> dict[str, Any]:
     return attrs.asdict(found) | {
-        "ok": found.ok,
         "seconds": found.seconds,
         "migrations": [attrs.asdict(one) | {"ok": one.ok} for one in found.migrations],
         "round_trip": None

@@ -93,7 +93,7 @@ def check(config: settings.Settings, output: Output, file: str | None) -> int:
         )
     )
     current = there == text
-    output.json({"path": path, "exists": there is not None, "current": current, "diff": rows})
+    output.json({"path": path, "exists": there is not None, "diff": rows}, ok=current)
     if current:
         output.line(f"{path}: current", style="green")
         return 0
@@ -117,10 +117,10 @@ def diff(config: settings.Settings, output: Output) -> int:
     output.json(
         {
             "database": config.url.path,
-            "equal": not found,
             "differences": [attrs.asdict(difference) | {"text": str(difference)} for difference in found],
             "left_out": [attrs.asdict(ledger) for ledger in left_out],
-        }
+        },
+        ok=not found,
     )
     for ledger in left_out:
         output.line(f"left out: {ledger}")

@@ -40,11 +40,11 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
     failed = [id for id, group in groups.items() if not all(one.ok for one in group)]
     output.json(
         {
-            "ok": not failed,
             "failed": failed,
             "database": None if database is None else database.path,
             "verifications": [attrs.asdict(one) | {"ok": one.ok, "seconds": round(one.seconds, 6)} for one in found],
-        }
+        },
+        ok=not failed,
     )
     for id, group in groups.items():
         _print(output, id, group)

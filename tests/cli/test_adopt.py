@@ -40,6 +40,7 @@ def test_adopt_again_says_that_there_is_nothing(run, theirs):
 def test_adopt_json_has_the_ids(run, theirs):
     """The document has what was adopted, what is pending, and what of that is out of order."""
     assert run("adopt", "--from", "dbmate", "--json").document == {
+        "ok": True,
         "database": "orchestrator.db",
         "tool": "dbmate",
         "ids": ["0001_a", "0003_c"],

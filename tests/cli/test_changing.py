@@ -30,6 +30,7 @@ def test_migrate_again_says_that_there_is_nothing_to_do(run, path):
     assert run("migrate") == (outcome := run("migrate"))
     assert (outcome.code, outcome.out) == (0, "orchestrator.db: nothing to apply\n")
     assert run("migrate", "--json").document == {
+        "ok": True,
         "database": "orchestrator.db",
         "created": False,
         "snapshot": None,

@@ -15,16 +15,16 @@ from tests.folders import ALONE, dump, query, tables, write
 
 # what a command prints as JSON has these keys: they are part of its interface
 KEYS = {
-    "check": {"database", "ok", "faults", "unknown"},
+    "check": {"database", "faults", "unknown"},
     "migrate": {"drift", "database", "created", "snapshot", "results"},
     "rollback": {"drift", "database", "created", "snapshot", "results"},
     "redo": {"drift", "database", "created", "snapshot", "results"},
-    "init": {"database", "exists", "created", "current", "drift", "broken", "migrations"},
+    "init": {"database", "exists", "created", "drift", "broken", "migrations"},
     "reset": {"drift", "database", "created", "snapshot", "results"},
-    "status": {"database", "exists", "current", "drift", "broken", "migrations"},
+    "status": {"database", "exists", "drift", "broken", "migrations"},
     "plan": {"database", "steps"},
-    "health": {"database", "healthy", "locked", "seconds", "error"},
-    "wait": {"database", "ready", "error"},
+    "health": {"database", "locked", "seconds", "error"},
+    "wait": {"database", "error"},
     "new": {"paths"},
     "mark": {"drift", "database", "ids"},
     "unmark": {"drift", "database", "ids"},
@@ -41,15 +41,14 @@ KEYS = {
         "migrations",
         "not_reached",
         "round_trip",
-        "ok",
         "seconds",
     },
     "snapshot": {"database", "snapshot", "removed", "seconds"},
     "snapshots": {"database", "snapshots"},
     "restore": {"drift", "database", "restored", "replaced", "damaged"},
-    "schema": {"database", "equal", "differences", "left_out"},
-    "lint": {"migrations", "ok", "findings"},
-    "verify": {"ok", "failed", "database", "verifications"},
+    "schema": {"database", "differences", "left_out"},
+    "lint": {"migrations", "findings"},
+    "verify": {"failed", "database", "verifications"},
 }
 
 
@@ -131,7 +130,7 @@ def test_command_json_is_one_document_with_these_keys(run, partly, name):
     prepare(run, name)
     outcome = run(*CALLS[name], "--json")
     assert (outcome.code, outcome.err) == (0, "")
-    assert set(outcome.document) == KEYS[name]
+    assert set(outcome.document) == {"ok", *KEYS[name]}
     assert run(*CALLS[name], "--json", "--quiet", "--help").code == 0
 
 
@@ -223,6 +222,7 @@ def test_mark_notes_without_running(run, path):
     ]
     assert run("mark", "0001").out == "nothing to change\n"
     assert run("mark", "0003", "0001", "--json").document == {
+        "ok": True,
         "database": "orchestrator.db",
         "ids": ["0003_c"],
         "drift": ["table a is missing", "table b is missing", "table c is missing"],
@@ -235,6 +235,7 @@ def test_unmark_forgets_without_undoing(run, partly, folder):
     assert run("unmark", "0002").out == "marked as not applied: 0002_b\n"
     assert tables(partly) == ["a", "b"]
     assert run("unmark", "0001", "--json").document == {
+        "ok": True,
         "database": "orchestrator.db",
         "ids": ["0001_a"],
         "drift": ["table a is unexpected", "table b is unexpected"],
@@ -315,7 +316,7 @@ def test_history_json_has_every_field(run):
     run("snapshot")
     (deed,) = run("history", "--json").document["history"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", deed.pop("at"))
-    assert isinstance(deed.pop("duration_ms"), int)
+    assert isinstance(deed.pop("seconds"), float)
     assert all(deed[name] for name in ("user", "host"))
     assert {name: deed[name] for name in deed if name not in {"user", "host"}} == {
         "operation": "apply",
@@ -368,6 +369,7 @@ def test_resolve_without_an_outcome_shows_what_differs_and_exits_with_four(run, 
     ]
     assert run("status", "--exit-code").code == 4
     assert run("migrate", "resolve", "0003", "--json").document == {
+        "ok": False,
         "database": "orchestrator.db",
         "id": "0003_c",
         "outcome": None,

@@ -29,7 +29,7 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
     assert run("status", "--json").document == {
         "database": "orchestrator.db",
         "exists": False,
-        "current": False,
+        "ok": False,
         "drift": [],
         "broken": [],
         "migrations": [
@@ -40,7 +40,7 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
                 "renamed": None,
                 "out_of_order": False,
                 "applied_at": None,
-                "duration_ms": None,
+                "seconds": None,
             }
             for id in IDS
         ],
@@ -58,8 +58,8 @@ def test_status_shows_when_each_was_applied_and_how_long_it_took(run, partly):
     ]
     first, _, last = run("status", "--json").document["migrations"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first["applied_at"])
-    assert isinstance(first["duration_ms"], int)
-    assert (last["applied_at"], last["duration_ms"]) == (None, None)
+    assert isinstance(first["seconds"], float)
+    assert (last["applied_at"], last["seconds"]) == (None, None)
 
 
 def test_status_marked_irreversible_and_out_of_order_are_said(run, folder):
@@ -225,7 +225,7 @@ def test_status_drift_is_shown_and_exits_with_four(run, path):
         "  index mine is unexpected",
     ]
     document = run("status", "--json").document
-    assert (document["current"], document["drift"]) == (False, ["index mine is unexpected"])
+    assert (document["ok"], document["drift"]) == (False, ["index mine is unexpected"])
     assert run("status").code == 0
     run("migrate")
     assert run("status", "--exit-code").code == 4
@@ -250,7 +250,7 @@ def test_health_current_schema_is_healthy(run):
     run("migrate")
     assert plain(run("health").out) == "orchestrator.db: healthy (answered in TIME)\n"
     document = run("health", "--json").document
-    assert (document["healthy"], document["error"]) == (True, None)
+    assert (document["ok"], document["error"]) == (True, None)
     assert document["seconds"] >= 0
 
 
@@ -274,7 +274,7 @@ def test_health_and_wait_say_what_is_wrong_by_code_and_message(run, path, folder
     run("migrate", "--to", "0002")
     refused(run(*command), str(path), "0003_c", "run `dao migrate`", code=3)
     document = run(*command, "--json").document
-    assert document.get("healthy", document.get("ready")) is False
+    assert document["ok"] is False
     assert (document["error"]["type"], document["error"]["pending"]) == ("SchemaOutOfDate", ["0003_c"])
     run("migrate")
     removed(folder)
@@ -315,7 +315,7 @@ def test_wait_current_schema_is_ready_at_once(run):
     """There is nothing to wait for, and even no time for it is enough."""
     run("migrate")
     assert run("wait", "--timeout", "0").out == "orchestrator.db: ready\n"
-    assert run("wait", "--json").document == {"database": "orchestrator.db", "ready": True, "error": None}
+    assert run("wait", "--json").document == {"database": "orchestrator.db", "ok": True, "error": None}
 
 
 def test_wait_migration_finishes_meanwhile_succeeds(run, path, folder):

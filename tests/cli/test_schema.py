@@ -45,10 +45,10 @@ def test_schema_dump_of_a_current_file_leaves_it(run, file):
     run("schema", "dump")
     before = file.stat()
     assert run("schema", "dump").out == f"{file}: current already\n"
-    assert run("schema", "dump", "--json").document == {"path": str(file), "written": False}
+    assert run("schema", "dump", "--json").document == {"ok": True, "path": str(file), "written": False}
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     file.write_text("another")
-    assert run("schema", "dump", "--json").document == {"path": str(file), "written": True}
+    assert run("schema", "dump", "--json").document == {"ok": True, "path": str(file), "written": True}
     assert file.read_text() == FILE
 
 
@@ -124,7 +124,7 @@ def test_schema_check_of_a_current_file_succeeds(run, file, path):
     assert run("schema", "check", "--json").document == {
         "path": str(file),
         "exists": True,
-        "current": True,
+        "ok": True,
         "diff": [],
     }
     file.write_bytes(FILE.replace("\n", "\r\n").encode())
@@ -144,7 +144,7 @@ def test_schema_check_of_a_stale_file_shows_what_differs(run, file, folder):
     assert outcome.err == f"error: {file} is not what the migrations make: run `dao schema dump`\n"
     assert file.read_text() == FILE
     document = run("schema", "check", "--json").document
-    assert (document["exists"], document["current"]) == (True, False)
+    assert (document["exists"], document["ok"]) == (True, False)
     assert "+CREATE TABLE d (x);" in document["diff"]
 
 
@@ -174,7 +174,7 @@ def test_schema_diff_of_an_untouched_database_is_none(run, partly):
     assert run("schema", "diff").out == "orchestrator.db: the schema is what its migrations make\n"
     assert run("schema", "diff", "--json").document == {
         "database": "orchestrator.db",
-        "equal": True,
+        "ok": True,
         "differences": [],
         "left_out": [],
     }
@@ -202,7 +202,7 @@ def test_schema_diff_shows_each_difference_and_fails(run, partly):
     assert outcome.out.splitlines() == ["table a: column more is unexpected", "table b is missing"]
     assert outcome.err == "error: orchestrator.db: the schema is not what its migrations make (2 differences)\n"
     document = run("schema", "diff", "--json").document
-    assert document["equal"] is False
+    assert document["ok"] is False
     assert document["differences"][0] == {
         "kind": "unexpected",
         "type": "table",

@@ -42,7 +42,7 @@ def test_snapshot_json_describes_the_file(run):
     run("migrate")
     document = run("snapshot", "--json").document
     (taken,) = snapshots(URL)
-    assert set(document) == {"database", "snapshot", "removed", "seconds"}
+    assert set(document) == {"ok", "database", "snapshot", "removed", "seconds"}
     assert document["removed"] == []
     assert document["snapshot"] == {
         "id": taken.id,
@@ -113,7 +113,7 @@ def test_snapshots_none_says_how_to_take_one(run, workplace):
     """It is no error to have none."""
     outcome = run("snapshots")
     assert (outcome.code, outcome.out) == (0, "orchestrator.db: no snapshots; `dao snapshot` takes one\n")
-    assert run("snapshots", "--json").document == {"database": "orchestrator.db", "snapshots": []}
+    assert run("snapshots", "--json").document == {"ok": True, "database": "orchestrator.db", "snapshots": []}
 
 
 # ---------------------------------------------------------------- restore
