@@ -130,7 +130,8 @@ def plan(
         how = "" if step.script.transactional else ", alone and outside of a transaction"
         how += ", alone and with foreign keys enforced" if step.script.foreign_keys else ""
         verb = "apply" if step.direction == "apply" else "roll back"
-        output.line(f"{verb} {step.id} (from {step.script.path or 'the ledger'}{how})")
+        source = f"from {step.script.path or 'the ledger'}" if step.script.text else "it has nothing to undo"
+        output.line(f"{verb} {step.id} ({source}{how})")
         if step.drops:
             output.line(f"  drops what it made, with what that holds: {', '.join(step.drops)}")
     if not planned:

@@ -61,12 +61,14 @@ class Step:
 
     @property
     def script(self) -> Script:
-        """The script to run.
+        """The script to run; an empty one where there is none for a rollback, and nothing to undo.
 
         Raises:
             ValueError: It is a rollback, and the migration has no script for that.
         """
         script = self.migration.up if self.direction == "apply" else self.migration.down
+        if script is None and self.migration.reversible:
+            return Script(path=None, text="")
         if script is None:
             raise ValueError(f"{self.id} has no rollback script")
         return script

@@ -70,12 +70,20 @@ def test_load_migration_holds_both_texts_and_paths(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    [".hidden.sql", ".0002_b.sql", ".gitkeep", "README.md", "1_a.sql.orig", "__init__.py", "_tmp_yoyonew1.sql"],
+    [
+        *(".hidden.sql", ".0002_b.sql", ".gitkeep", "README.md", "1_a.sql.orig", "__init__.py", "conftest.py"),
+        *("generate.py", "embed.go", "0002_b_test.go", "_tmp_yoyonew1.sql", "_tmp_yoyonew1.py"),
+    ],
 )
 def test_load_other_files_are_passed_over(tmp_path, name):
-    """Hidden files and files that are no migrations do not matter."""
+    """Hidden files and files that are no migrations do not matter; a helper in Python was refused as a migration."""
     folder = write(tmp_path / "sql", {"1_a.sql": A_TABLE, name: b"\xff"})
     assert ids(folder) == ["1_a"]
+
+
+def test_load_pipe_named_as_a_program_is_passed_over(tmp_path):
+    """To look into it would wait for ever."""
+    assert ids(write(tmp_path / "sql", {"1_a.sql": A_TABLE, "helper.py": os.mkfifo})) == ["1_a"]
 
 
 @pytest.mark.parametrize("name", ["docs", "__pycache__", ".1_a.sql"])
@@ -221,10 +229,12 @@ def test_load_byte_order_mark_and_line_ends_leave_text_and_checksum(tmp_path, co
     ],
 )
 def test_reversible_rollback_without_statement_is_not(tmp_path, rollback, reversible):
-    """A migration whose rollback is missing or holds only comments cannot be undone."""
+    """A migration whose rollback is missing or holds only comments cannot be undone, unless it did nothing itself."""
     scripts = {"1_a.sql": A_TABLE} | ({} if rollback is None else {"1_a.rollback.sql": rollback})
     (migration,) = migrate.load(write(tmp_path / "sql", scripts))
     assert migration.reversible is reversible
+    (migration,) = migrate.load(write(tmp_path / "sql", {"1_a.sql": "-- Nothing yet.\n;"}))
+    assert migration.reversible
 
 
 def runs_something(text: str) -> bool:
@@ -299,7 +309,28 @@ REFUSED = {
     "folder with number": (GOOD | {"0002_b": Path.mkdir}, "0002_b", None, "a folder where a migration file should be"),
     "upper-case suffix": (GOOD | {"2_b.SQL": A_TABLE}, "2_b.SQL", None, "lower case"),
     "mixed-case suffix": (GOOD | {"2_b.rollback.Sql": ""}, "2_b.rollback.Sql", None, "rename it to 2_b.rollback.sql"),
-    "Python": (GOOD | {"0002_b.py": ""}, "0002_b.py", None, "Python migrations are not run here"),
+    "Python": (GOOD | {"0002_b.py": ""}, "0002_b.py", None, "Python migrations are not run here; write it in SQL"),
+    "Python of yoyo's": (
+        GOOD | {"add-b.py": 'from yoyo import step\n\nsteps = [\n    step("SELECT 1")\n]\n'},
+        "add-b.py",
+        None,
+        "Python migrations are not run here",
+    ),
+    "Python of an old yoyo's": (GOOD | {"b.py": "step('SELECT 1')"}, "b.py", None, "Python migrations are not run"),
+    "Python of yoyo's, with dependencies only": (
+        GOOD | {"_b.py": "__depends__ = {'0001_a'}"},
+        "_b.py",
+        None,
+        "Python migrations are not run here",
+    ),
+    "Python of alembic's": (
+        GOOD | {"b.py": "down_revision = None\n\n\ndef upgrade() -> None:\n    op.execute('SELECT 1')\n"},
+        "b.py",
+        None,
+        "Python migrations are not run here",
+    ),
+    "Python of Flyway's": (GOOD | {"V2__b.py": ""}, "V2__b.py", None, "Python migrations are not run here"),
+    "Go": (GOOD | {"0002_b.go": ""}, "0002_b.go", None, "Go migrations are not run here; write it in SQL"),
     "hook": (GOOD | {"post-apply.sql": A_TABLE}, "post-apply.sql", None, "post-apply hooks are not run here"),
     "pipe": (GOOD | {"2_b.sql": os.mkfifo}, "2_b.sql", None, "not a regular file"),
     "Latin-1": (GOOD | {"2_b.sql": "--\n-- é".encode("latin-1")}, "2_b.sql", 2, "not UTF-8"),
@@ -411,12 +442,44 @@ def test_new_name_becomes_snake_case_after_the_time(tmp_path, name, slug):
     assert sorted(folder.iterdir()) == sorted([script, rollback])
 
 
-def test_new_pair_loads_and_is_irreversible_until_it_is_written(tmp_path):
-    """A new pair is a migration that does nothing and cannot be undone."""
+def test_new_pair_loads_and_does_nothing_until_it_is_written(tmp_path):
+    """A new pair is a migration that does nothing, so that there is nothing to undo."""
     migrate.new("a", write(tmp_path / "sql", {}), now=NOON)
     (migration,) = migrate.load(tmp_path / "sql")
     assert not has_statement(migration.up.text)
-    assert not migration.reversible
+    assert migration.down is not None
+    assert not has_statement(migration.down.text)
+    assert migration.reversible
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        {"init.sql": A_TABLE},
+        {"init.sql": A_TABLE, "init.rollback.sql": A_TABLE, "0001_a.sql": A_TABLE, "users.sql": "-- depends: init"},
+        {"b.sql": A_TABLE, "a.sql": "-- depends: b"},
+        {"init.up.sql": A_TABLE, "init.down.sql": A_TABLE},
+        {"init.up.sql": A_TABLE, "0001_a.up.sql": A_TABLE},
+        {"00000000000000_a.sql": A_TABLE, "größe.sql": A_TABLE},
+    ],
+    ids=", ".join,
+)
+def test_new_among_ids_without_a_number_comes_last(tmp_path, there):
+    """Ids without a number come after all others, so that each new migration came before them, and was refused."""
+    folder = write(tmp_path / "sql", there)
+    for number in range(3):
+        script, *_ = migrate.new(f"new {number}", folder, now=NOON)
+        assert migrate.load(folder)[-1].path == script
+
+
+def test_new_after_an_id_that_cannot_be_named_is_refused(tmp_path):
+    """With a blank in it, `-- depends:` would mean two ids."""
+    folder = write(tmp_path / "sql", {"create users.sql": A_TABLE})
+    with pytest.raises(
+        MigrationError, match=r"create users does not begin with a number.*Rename it; `dao accept` notes"
+    ):
+        migrate.new("a", folder, now=NOON)
+    assert [path.name for path in folder.iterdir()] == ["create users.sql"]
 
 
 def test_new_time_elsewhere_is_written_in_utc(tmp_path):
@@ -443,12 +506,18 @@ def test_new_without_time_takes_the_clocks(tmp_path):
         (["20250115120000_z.rollback.sql", "20250115120000_z.sql"], "20250115120001_z"),
         (["20250115125959_a.sql", "20250115110000_b.sql"], "20250115130000_z"),
         (["20991231235959_a.sql"], "21000101000000_z"),
-        (["99999999999999_a.sql", "0001_a.sql", "20300101000000_a.md"], "20250115120000_z"),
+        (["99999999999999_a.sql", "0001_a.sql", "20300101000000_a.md"], "100000000000000_z"),
+        (["99991231235959_a.sql"], "99991231235960_z"),
+        (["20250115120000123_a.sql"], "20250115120000124_z"),
+        (["20250115120000.7_a.sql"], "20250115120001_z"),
     ],
     ids=str,
 )
 def test_new_clock_behind_the_latest_id_sorts_after_it(tmp_path, there, expected):
-    """A new migration sorts after those that are there, even if the clock says otherwise, and overwrites none."""
+    """A new migration sorts after those that are there, even if the clock says otherwise, and overwrites none.
+
+    A longer number, such as a time in milliseconds, came after it; after the last second of all there was a traceback.
+    """
     folder = write(tmp_path / "sql", dict.fromkeys(there, "kept"))
     script, rollback = migrate.new("z", folder, now=NOON)
     assert (script.name, rollback.name) == (f"{expected}.sql", f"{expected}.rollback.sql")

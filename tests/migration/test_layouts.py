@@ -16,7 +16,7 @@ from dao.errors import Irreversible, MigrationFailed, MigrationFileError
 from dao.migrate.scripts.ids import sort_key, version
 from dao.migrate.scripts.migration import from_texts
 from dao.migrate.scripts.statements import has_statement, start_of_statement
-from tests.folders import ids, query, schema, tables
+from tests.folders import ids, query, schema, tables, write
 
 #: A migration as every layout can hold it: its number, name and two scripts.
 Written = tuple[int, str, str, str]
@@ -248,13 +248,16 @@ def test_apply_other_peoples_scripts_run_whole(path, url, tmp_path, layout, wind
 
 @layouts
 def test_rollback_and_redo_other_peoples_scripts_come_back(path, url, tmp_path, layout):
-    """Every script but the empty one can be undone and done again, and all together leave nothing."""
-    folder = in_layout(tmp_path / "sql", layout, [written for written in SCRIPTS if written[1] != "comments"])
+    """Every script can be undone and done again, and all together leave nothing.
+
+    One that held nothing but comments stood in the way of all before it.
+    """
+    folder = in_layout(tmp_path / "sql", layout, SCRIPTS)
     migrate.apply(url, folder)
     before = schema(path)
-    assert len(migrate.redo(url, folder, steps=5)) == 10
+    assert len(migrate.redo(url, folder, steps=6)) == 12
     assert schema(path) == before
-    assert len(migrate.rollback(url, folder, steps=None)) == 5
+    assert len(migrate.rollback(url, folder, steps=None)) == 6
     assert schema(path) == []
     assert migrate.status(url, folder).ids("applied") == []
 
@@ -451,6 +454,30 @@ REFUSED = {
     "goose, before": ({"1_a.sql": "SELECT 1;\n-- +goose Up\n"}, "1_a.sql", 1, "may stand before `-- +goose Up`"),
     "goose, Go": ({"1_a.sql": "-- +goose Up\n", "2_b.go": ""}, "2_b.go", None, "Go migrations are not run here"),
     "goose, collision": ({"1_a.sql": "-- +goose Up", "01_b.sql": "-- +goose Up"}, "1_a.sql", None, "as 01_b.sql has"),
+    "one of goose's among pairs": (
+        {"1_a.sql": "", "2_b.sql": "", "2_b.rollback.sql": "", "3_c.sql": "-- +goose Up\n"},
+        "3_c.sql",
+        None,
+        "written for goose, unlike most here",
+    ),
+    "one of dbmate's among Flyway's": (
+        {"V1__a.sql": "", "V2__b.sql": "", "V3__c.sql": UP + DOWN},
+        "V3__c.sql",
+        None,
+        "written for dbmate, unlike most here",
+    ),
+    "one of Flyway's among others": (
+        {"1_a.sql": "", "2_b.sql": "", "V3__c.sql": ""},
+        "V3__c.sql",
+        None,
+        "named like Flyway's, unlike most here",
+    ),
+    "one of diesel's among files": (
+        {"1_a.sql": "", "2_b.sql": "", "c/up.sql": ""},
+        "c",
+        None,
+        "a folder like diesel's, unlike most here",
+    ),
     "diesel beside files": ({"1_a/up.sql": "", "2_b.sql": ""}, "2_b.sql", None, "beside folders of diesel's"),
     "diesel, no up": ({"1_a/up.sql": "", "2_b/down.sql": ""}, "2_b", None, "without up.sql"),
     "diesel, other folder": ({"1_a/up.sql": "", "docs/x.md": ""}, "docs", None, "without up.sql"),
@@ -542,4 +569,34 @@ def test_new_among_files_of_two_sections_is_one_with_both(tmp_path, there, expec
     folder = folder_of(tmp_path / "sql", there)
     assert migrate.new("Add x", folder, now=NOON) == (folder / expected,)
     last = migrate.load(folder)[-1]
-    assert (last.up.path, last.down.path, last.reversible) == (folder / expected, folder / expected, False)
+    assert (last.up.path, last.down.path) == (folder / expected, folder / expected)
+
+
+#: By layout: what each migration is written as, and its number.
+MANY: dict[Layout, str] = {
+    sqlx: "0004_add_x.up.sql",
+    dbmate: "0004_add_x.sql",
+    goose: "00004_add_x.sql",
+    diesel: "2025-01-15-120000_add_x/up.sql",
+    flyway: "V4__add_x.sql",
+    yoyo: "20250115120000_add_x.sql",
+}
+
+
+@layouts
+@pytest.mark.parametrize("odd", ["seed.sql", "9_odd.sql", "9_odd.up.sql"])
+def test_new_beside_one_odd_name_stays_in_the_layout_of_the_others(tmp_path, layout, odd):
+    """One plain `.sql` among `.up.sql` was enough for a new pair in another layout, with another kind of number."""
+    folder = in_layout(tmp_path / "sql", layout, [(number, "a", "SELECT 1;", "SELECT 2;") for number in (1, 2, 3)])
+    write(folder, {odd: "SELECT 1;"})
+    first, *_ = migrate.new("Add x", folder, now=NOON)
+    expected = MANY[layout].replace("0004", "10" if odd[0] == "9" else "4") if layout is sqlx else MANY[layout]
+    assert first == folder / expected
+    if layout in (yoyo, sqlx):
+        assert migrate.load(folder)[-1].path == first
+        return
+    # the others cannot stand beside it, and it is the one that is named
+    with pytest.raises(MigrationFileError) as caught:
+        migrate.load(folder)
+    assert caught.value.path == folder / odd
+    assert "\n" not in str(caught.value)

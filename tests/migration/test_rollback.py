@@ -220,6 +220,46 @@ def test_rollback_irreversible_is_refused_before_anything_changes(path, url, tmp
     assert not next(m for m in migrate.status(url, folder).migrations if m.id == "0002_x").reversible
 
 
+@pytest.mark.parametrize("rollback", [None, "", "-- Nothing to undo.\n"], ids=["missing", "empty", "comment"])
+@pytest.mark.parametrize("gone", [False, True], ids=["by the file", "by the ledger"])
+def test_rollback_what_did_nothing_needs_nothing(path, url, tmp_path, rollback, gone):
+    """A script of comments leaves nothing to undo; its pair could not be rolled back, and blocked all before it."""
+    folder = with_fourth(tmp_path / "sql", "-- Was not needed after all.\n", "0002_x", rollback)
+    migrate.apply(url, folder)
+    if gone:
+        for name in ("0002_x.sql", "0002_x.rollback.sql"):
+            (folder / name).unlink(missing_ok=True)
+    assert migrate.status(url, folder).migrations[2].reversible
+    steps = migrate.plan(url, folder, direction="rollback", steps=None)
+    assert ids(steps) == ["0003_c", "0002_x", "0002_b", "0001_a"]
+    done = migrate.rollback(url, folder, steps=None)
+    assert [(one.id, one.statements) for one in done][:2] == [("0003_c", 1), ("0002_x", 0)]
+    assert tables(path) == []
+    assert migrate.status(url, folder).ids("applied") == []
+
+
+def test_rollback_of_what_yoyo_applied_without_its_file_is_not_called_empty(url, three):
+    """Nobody has the text of what the stock command applied: that it did nothing cannot be told."""
+    migrate.apply(url, three)
+    query(url.removeprefix("sqlite:///"), "DELETE FROM _dao_migration WHERE migration_id = '0002_b'")
+    remove("0002_b.sql", "0002_b.rollback.sql")(three)
+    assert [one.reversible for one in migrate.status(url, three).migrations] == [True, False, True]
+    with pytest.raises(LedgerMismatch):
+        migrate.rollback(url, three, steps=None)
+
+
+def test_rollback_irreversible_advice_is_a_way_out(path, url, tmp_path):
+    """A rollback that need not do anything can say so, as the message has it; there was no way to roll back past it."""
+    folder = with_fourth(tmp_path / "sql", "UPDATE b SET id = 3;")
+    migrate.apply(url, folder)
+    with pytest.raises(Irreversible, match=r"a rollback script of `SELECT 1;` says so, once `dao accept 0004_x`"):
+        migrate.rollback(url, folder, steps=None)
+    write(folder, {"0004_x.rollback.sql": "SELECT 1;"})
+    migrate.accept(url, ["0004_x"], folder)
+    assert len(migrate.rollback(url, folder, steps=None)) == 4
+    assert tables(path) == []
+
+
 # ---------------------------------------------------------------- files and ledger that do not agree
 
 

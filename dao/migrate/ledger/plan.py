@@ -175,7 +175,8 @@ def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
         where = "it has no rollback script" if migration.down is None else "its rollback script holds no statement"
         raise Irreversible(
             f"{entry.id} cannot be rolled back: {where}. Nothing was changed; write a new migration that undoes it, or "
-            "restore a snapshot or backup (what was written since is lost)",
+            "restore a snapshot or backup (what was written since is lost). If it left nothing that has to be undone, "
+            f"a rollback script of `SELECT 1;` says so, once `dao accept {entry.id}` has noted it",
             migration=entry.id,
         )
     return Step(migration=migration, direction="rollback")

@@ -13,12 +13,11 @@ from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.database import Target, exists, name_of, opened
 from dao.migrate.ledger.drift import differences
-from dao.migrate.ledger.entries import Ledger, in_utc, read
+from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
 from dao.migrate.ledger.plan import compare, refuse
 from dao.migrate.schema.usable import broken
 from dao.migrate.scripts.load import Source, loaded
-from dao.migrate.scripts.migration import Migration
-from dao.migrate.scripts.statements import has_statement
+from dao.migrate.scripts.migration import Migration, is_reversible
 
 __all__ = ["MigrationStatus", "State", "Status", "assert_current", "status"]
 
@@ -88,7 +87,7 @@ def status(target: Target, migrations: Source = None) -> Status:
             MigrationStatus(
                 id=entry.id,
                 state=where,
-                reversible=file.reversible if file else has_statement(entry.rollback_text or ""),
+                reversible=file.reversible if file else _is_reversible(entry),
                 renamed=comparison.renamed.get(entry.id),
                 applied_at=in_utc(entry.applied_at),
                 duration_ms=entry.duration_ms,
@@ -112,6 +111,11 @@ def status(target: Target, migrations: Source = None) -> Status:
         drift=tuple(drifted),
         broken=tuple(unusable),
     )
+
+
+def _is_reversible(entry: Entry) -> bool:
+    """Return whether the texts in the ledger can undo a migration whose file has gone."""
+    return entry.text is not None and is_reversible(entry.text, entry.rollback_text)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from dao.errors import MigrationFileError, visible
+from dao.migrate.scripts import ids
 from dao.migrate.scripts.misnamed import is_meant
 from dao.migrate.scripts.statements import broken_off
 
@@ -28,6 +29,14 @@ __all__ = [
 
 #: A script's path and text.
 File = tuple[Path, str]
+
+# languages in which other tools have migrations, by suffix
+_PROGRAMS = {".py": "Python", ".go": "Go"}
+# by which one in Python without a number is a migration: yoyo's steps, alembic's function, Django's class
+_MIGRATES = re.compile(
+    rb"(?:^|[=\[,(])\s*step\s*\(|^(?:steps\s*[:=]|__depends__\b|def\s+upgrade\s*\()|\(migrations\.Migration\)",
+    re.MULTILINE,
+)
 
 
 class Refusals(list[MigrationFileError]):
@@ -94,13 +103,18 @@ def is_script(entry: os.DirEntry[str], path: Path) -> bool:
                 "migrations folder",
             )
         return False
-    if suffix == ".py" and not name.startswith("_"):
-        refuse(path, f"Python migrations are not run here; write it as {path.stem}.sql and {path.stem}.rollback.sql")
+    if name.startswith("_tmp_yoyonew"):
+        return False
+    if suffix in _PROGRAMS and _migrates(path):
+        refuse(
+            path,
+            f"{_PROGRAMS[suffix]} migrations are not run here; write it in SQL, or move it elsewhere if it is none",
+        )
     if is_meant(name):
         refuse(
             path, "by its suffix it would be passed over; a migration is NAME.sql, with NAME.rollback.sql: rename it"
         )
-    if name.startswith("_tmp_yoyonew") or unicodedata.normalize("NFKC", suffix).strip().lower() != ".sql":
+    if unicodedata.normalize("NFKC", suffix).strip().lower() != ".sql":
         return False
     if suffix != ".sql":
         refuse(
@@ -114,6 +128,14 @@ def is_script(entry: os.DirEntry[str], path: Path) -> bool:
     if name.startswith("post-apply"):
         refuse(path, "yoyo's post-apply hooks are not run here; make it a migration of its own")
     return True
+
+
+def _migrates(path: Path) -> bool:
+    """Return whether a program is a migration, by its number or by what is in it: any other is a helper."""
+    if ids.number(path.stem) is not None:
+        return not path.stem.endswith("_test")
+    # a pipe would have nothing to read
+    return path.suffix == ".py" and path.is_file() and _MIGRATES.search(_content(path)) is not None
 
 
 def check_name(path: Path) -> None:
@@ -134,13 +156,17 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def text_of(path: Path) -> str:
-    """Return the text of a file, with LF line ends and without a byte order mark."""
+def _content(path: Path) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
-            content = file.read()
+            return file.read()
     except OSError as error:
         raise MigrationFileError(f"{path}: cannot be read: {error.strerror}", path=path) from error
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a file, with LF line ends and without a byte order mark."""
+    content = _content(path)
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode()
     except UnicodeDecodeError as error:

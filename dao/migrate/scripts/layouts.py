@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ from dao.migrate.scripts.files import File, Refusals, check_name, is_folder, is_
 from dao.migrate.scripts.ids import normal, version
 from dao.migrate.scripts.misnamed import misnamed, nearest, script_meant
 
-__all__ = ["Layout", "layout_of", "read"]
+__all__ = ["Layout", "layout_and_names", "read"]
 
 #: "pair": `NAME.sql` + `NAME.rollback.sql`; "up/down": `NAME.up.sql` + `NAME.down.sql`. These two may be mixed.
 Layout = Literal["pair", "up/down", "dbmate", "goose", "diesel", "flyway"]
@@ -31,6 +32,10 @@ Pair = tuple[str, File, File | None]
 
 _UP_SUFFIXES = (".up.sql", ".sql")
 _DOWN_SUFFIXES = (".rollback.sql", ".down.sql")
+_SUFFIXES = (*_DOWN_SUFFIXES, ".up.sql")
+# the layouts of files that only one tool has
+_OTHERS: tuple[Layout, ...] = (*sections.TOOLS, "flyway")
+_ODD = "{}, unlike most here: make it like them, or keep the files of different tools in folders of their own"
 
 _FLYWAYS = re.compile(r"(?:[VUB][0-9]+(?:[._][0-9]+)*|R)__.*\.sql", re.DOTALL)
 _FLYWAY = re.compile(r"([VUB])([0-9]+(?:[._][0-9]+)*)(?:__.*)?\.sql", re.DOTALL)
@@ -57,40 +62,79 @@ def read(folder: Path, refused: Refusals) -> list[Pair]:
     if layout == "flyway":
         return _flyway(entries, texts, refused)
     if layout in {"dbmate", "goose"}:
-        return _sectioned(entries, texts, layout, refused)
+        return _sectioned(texts, layout, refused)
     return _pairs(texts, refused)
 
 
-def layout_of(folder: Path) -> Layout:
-    """Return the layout of the folder; "pair" if it holds no migration yet.
+def layout_and_names(folder: Path) -> tuple[Layout, list[str]]:
+    """Return the layout of the folder, "pair" if it holds no migration yet, and the names of the files that are in it.
 
     Raises:
         MigrationFileError: A file is not what it should be.
     """
     refused = Refusals()
-    layout, _ = _detected(listing(folder), refused)
+    entries = listing(folder)
+    layout, texts = _detected(entries, refused)
     refused.raise_all()
-    return layout
+    if layout == "diesel":
+        return layout, [entry.name for entry in entries if _is_diesel(entry)]
+    kinds = _kinds(texts)
+    return layout, [path.name for path, kind in kinds.items() if kind == layout or not {kind, layout} & {*_OTHERS}]
 
 
 def _detected(entries: Sequence[os.DirEntry[str]], refused: Refusals) -> tuple[Layout, dict[Path, str]]:
-    """Return the layout of a folder, and the texts of its scripts by path if they are not in folders of their own."""
-    if any(_is_diesel(entry) for entry in entries):
+    """Return the layout of a folder, and the texts of its scripts by path if they are not in folders of their own.
+
+    It is that of most migrations. What another tool has among them is refused by name.
+    """
+    folders = [entry for entry in entries if _is_diesel(entry)]
+    files = sum(entry.name.endswith(".sql") and not entry.name.endswith(_DOWN_SUFFIXES) for entry in entries)
+    if folders and len(folders) >= files:
         return "diesel", {}
     texts: dict[Path, str] = {}
     for entry in entries:
         with refused:
             path = Path(entry.path)
+            if entry in folders:
+                refuse(path, _ODD.format("a folder like diesel's"))
             if is_script(entry, path):
                 texts[path] = text_of(path)
-    names = [path.name for path in texts]
-    if any(map(_FLYWAYS.fullmatch, names)) and not any(name.endswith((*_DOWN_SUFFIXES, ".up.sql")) for name in names):
-        return "flyway", texts
-    if tool := next(
-        (tool for tool in sections.TOOLS for text in texts.values() if sections.is_marked(text, tool)), None
-    ):
-        return tool, texts
-    return "up/down" if names and all(name.endswith((".up.sql", ".down.sql")) for name in names) else "pair", texts
+    kinds = _kinds(texts)
+    layout = _of_most(kinds.values())
+    if layout not in sections.TOOLS:  # their files are looked at one by one
+        suffixed = any(path.name.endswith(_SUFFIXES) for path in texts)
+        # Flyway's names do for pairs, too
+        odd = {*sections.TOOLS, *(() if suffixed else ("flyway",))} - {layout}
+        for path, kind in kinds.items():
+            if kind in odd:
+                del texts[path]
+                with refused:
+                    refuse(path, _ODD.format("named like Flyway's" if kind == "flyway" else f"written for {kind}"))
+    return layout, texts
+
+
+def _kinds(texts: Mapping[Path, str]) -> dict[Path, Layout]:
+    """Return the layout of each migration: by what is in its script, else by its name."""
+    theirs = [path.name for path in texts if _FLYWAYS.fullmatch(path.name)]
+    if any(name.endswith(_SUFFIXES) for name in theirs):
+        theirs = []
+    kinds: dict[Path, Layout] = {}
+    for path, text in texts.items():
+        if tool := next((tool for tool in sections.TOOLS if sections.is_marked(text, tool)), None):
+            kinds[path] = tool
+        elif not path.name.endswith(_DOWN_SUFFIXES):
+            is_theirs = path.name in theirs or (theirs and _CALLBACK.fullmatch(path.name))
+            kinds[path] = "flyway" if is_theirs else "up/down" if path.name.endswith(".up.sql") else "pair"
+    return kinds
+
+
+def _of_most(kinds: Iterable[Layout]) -> Layout:
+    """Return the layout of most migrations; where it is even, what only one tool has counts for more."""
+    votes = Counter(kinds)
+    layout = max(_OTHERS, key=votes.__getitem__)
+    if votes[layout] >= max(votes["pair"] + votes["up/down"], 1):
+        return layout
+    return "up/down" if votes["up/down"] >= max(votes["pair"], 1) else "pair"
 
 
 def _refuse_collisions(paths: Mapping[str, Path], tool: str, refused: Refusals) -> None:
@@ -146,13 +190,7 @@ def _pairs(texts: Mapping[Path, str], refused: Refusals) -> list[Pair]:
 # ---------------------------------------------------------------- dbmate, goose: two sections in one file
 
 
-def _sectioned(
-    entries: Iterable[os.DirEntry[str]], texts: Mapping[Path, str], tool: str, refused: Refusals
-) -> list[Pair]:
-    for entry in entries:
-        if tool == "goose" and re.match(r"[0-9]+_.*(?<!_test)\.go$", entry.name):
-            with refused:
-                refuse(Path(entry.path), "Go migrations are not run here; write it in SQL")
+def _sectioned(texts: Mapping[Path, str], tool: str, refused: Refusals) -> list[Pair]:
     marked = {path.stem: path for path, text in texts.items() if sections.is_marked(text, tool)}
     _refuse_collisions(marked, tool, refused)
     example = next(iter(marked.values()))

@@ -11,7 +11,7 @@ from dao.migrate.scripts import directives
 from dao.migrate.scripts.files import refuse
 from dao.migrate.scripts.statements import has_statement
 
-__all__ = ["Migration", "Script", "from_texts"]
+__all__ = ["Migration", "Script", "from_texts", "is_reversible"]
 
 
 @attrs.frozen(kw_only=True)
@@ -58,8 +58,13 @@ class Migration:
 
     @property
     def reversible(self) -> bool:
-        """Whether there is a rollback script that holds a statement."""
-        return self.down is not None and has_statement(self.down.text)
+        """Whether there is a rollback script that holds a statement, or there is nothing to undo."""
+        return is_reversible(self.up.text, self.down.text if self.down else None)
+
+
+def is_reversible(text: str, rollback_text: str | None) -> bool:
+    """Return whether a migration with these scripts can be undone: the second holds a statement, or the first none."""
+    return has_statement(rollback_text or "") or not has_statement(text)
 
 
 def from_texts(

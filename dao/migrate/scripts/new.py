@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dao.errors import MigrationError
 from dao.migrate.scripts import ids, layouts
-from dao.migrate.scripts.load import default_folder
+from dao.migrate.scripts.load import default_folder, load
 
 __all__ = ["new"]
 
@@ -24,12 +25,12 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
 
     The id is the time in UTC and the name in snake case, such as `20250115010000_create_tasks`; a second later than
     the latest id there is, if the clock is behind that. Among another tool's files with small numbers it is the next
-    of these.
+    of these. Where ids have no number, so that it would come before them, it says that it depends on the last.
 
     Raises:
         MigrationError: The name holds no letter or digit, the files cannot be written, or no folder is given where this
-            package is installed.
-        MigrationFileError: The folder's layout cannot be told.
+            package is installed. Or the migration on which it would have to depend has a blank in its id.
+        MigrationFileError: The folder's layout, or the order of its migrations, cannot be told.
     """
     path = default_folder(write=True) if folder is None else Path(folder)
     slug = re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
@@ -37,9 +38,10 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
         raise MigrationError(f"a migration's name needs a letter or a digit (a-z, 0-9), got {name!r}")
     if not path.is_dir():
         raise MigrationError(f"{path}: the migrations folder does not exist; create it first")
-    layout = layouts.layout_of(path)
+    layout, names = layouts.layout_and_names(path)
     moment = (datetime.now(UTC) if now is None else now.astimezone(UTC)).replace(microsecond=0)
-    texts = _new_texts(layout, _new_id(path, layout, slug, moment), slug, undo=any(path.glob("U*__*.sql")))
+    id = _new_id(names, layout, slug, moment)
+    texts = _new_texts(layout, id, slug, _depends(path, names, layout), undo=any(path.glob("U*__*.sql")))
     paths = tuple(path / name for name in texts)
     with contextlib.ExitStack() as unless_done:
         file = paths[0].parent
@@ -57,30 +59,46 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
     return paths
 
 
-def _new_id(folder: Path, layout: layouts.Layout, slug: str, moment: datetime) -> str:
-    """Return the id of a migration that comes after all that are there."""
-    names = [name for name in os.listdir(folder) if layout == "diesel" or name.endswith(".sql")]
-    latest = ids.number_text(max(names, key=lambda name: ids.number(name) or (), default="")) or ""
+def _new_id(names: Sequence[str], layout: layouts.Layout, slug: str, moment: datetime) -> str:
+    """Return the id of a migration that comes after all those whose names begin with a number."""
+    last = max(names, key=lambda name: ids.number(name) or (), default="")
+    latest = ids.number_text(last) or ""
     v, separator = ("V", "__") if layout == "flyway" else ("", "_")
     if layout != "pair" and 0 < len(latest) < _TIME and "-" not in latest:
         rest = latest.rstrip("0123456789")
-        last = latest[len(rest) :]
-        return f"{v}{rest}{int(last) + 1:0{len(last)}}{separator}{slug}"
-    for name in names:
-        number = ids.number(name)
-        if number is not None and len(str(number[0])) == _TIME:
-            try:
-                moment = max(moment, datetime.strptime(f"{number[0]}Z", "%Y%m%d%H%M%S%z") + timedelta(seconds=1))
-            except ValueError:
-                continue  # fourteen digits that are no time
+        final = latest[len(rest) :]
+        return f"{v}{rest}{int(final) + 1:0{len(final)}}{separator}{slug}"
+    number = (ids.number(last) or (0,))[0]
+    if len(str(number)) == _TIME:
+        with contextlib.suppress(ValueError, OverflowError):  # not all are a time, or one after which there is another
+            moment = max(moment, datetime.strptime(f"{number}Z", "%Y%m%d%H%M%S%z") + timedelta(seconds=1))
+    if int(f"{moment:%Y%m%d%H%M%S}") <= number:
+        return f"{v}{number + 1}{separator}{slug}"
     form = "%Y-%m-%d-%H%M%S" if layout == "diesel" and "-" in latest else "%Y%m%d%H%M%S"
     return f"{v}{moment:{form}}{separator}{slug}"
 
 
-def _new_texts(layout: layouts.Layout, id: str, slug: str, *, undo: bool) -> dict[str, str]:
+def _depends(folder: Path, names: Sequence[str], layout: layouts.Layout) -> str:
+    """Return the directive by which a new migration comes last; nothing where its number says so.
+
+    Raises:
+        MigrationError: No directive can name what it has to come after.
+    """
+    if layout == "flyway" or all(map(ids.number, names)):
+        return ""
+    last = load(folder)[-1].id
+    if len(last.split()) > 1:
+        raise MigrationError(
+            f"{folder}: {last} does not begin with a number, so that a new migration would come before it, and has a "
+            "blank in its name, so that none can depend on it. Rename it; `dao accept` notes that where it is applied"
+        )
+    return f"-- depends: {last}\n"
+
+
+def _new_texts(layout: layouts.Layout, id: str, slug: str, depends: str, *, undo: bool) -> dict[str, str]:
     """Return the texts of a new migration by the names of the files."""
     title = slug.replace("_", " ").capitalize()
-    script = f"-- {title}: what for.\n-- Say what it locks or rewrites, and what its rollback loses.\n\n"
+    script = f"-- {title}: what for.\n-- Say what it locks or rewrites, and what its rollback loses.\n{depends}\n"
     rollback = f"-- Undoes {id}. Say what it loses.\n\n"
     match layout:
         case "dbmate":
