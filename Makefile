@@ -132,6 +132,10 @@ bench: $(CONTENDERS)/.installed ## measure against the bare drivers and other li
 bench-full: $(CONTENDERS)/.installed ## measure thoroughly, up to a million rows, and write docs/benchmarks
 	$(CONTENDERS)/bin/python -m bench --full --write-docs
 
+.PHONY: reference
+reference: $(TOOLS) ## write docs/reference anew from the code
+	$(BIN)/python -m tests.reference.refusals
+
 .PHONY: clean
 clean: ## remove what the other targets made; databases stay
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
