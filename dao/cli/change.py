@@ -11,7 +11,7 @@ import click
 
 from dao import migrate, settings
 from dao.cli.ledger import resolve
-from dao.cli.options import command, only_one_of, options
+from dao.cli.options import command, only_one_of, options, steps_option
 from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
 from dao.text import counted, milliseconds
@@ -22,7 +22,7 @@ __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 @click.group("migrate", invoke_without_command=True)
 @command(changes=True, creates=True)
 @click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
-@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Apply the next N only.")
+@steps_option("Apply the next N only.")
 @options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
 @click.pass_context
 def migrate_(context: click.Context, /, config: settings.Settings, output: Output, **given: Any) -> None:
@@ -36,7 +36,7 @@ migrate_.add_command(resolve)
 
 @click.command("rollback")
 @command(changes=True)
-@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Undo the latest N. [default: 1]")
+@steps_option("Undo the latest N. [default: 1]")
 @click.option("--to", metavar="ID", help="Undo what was applied after this migration; it stays.")
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
 @options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
@@ -54,7 +54,7 @@ def rollback(
 
 @click.command("redo")
 @command(changes=True)
-@click.option("--steps", type=click.IntRange(min=1), default=1, metavar="N", help="Redo the latest N. [default: 1]")
+@steps_option("Redo the latest N. [default: 1]", default=1)
 @options("allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
 def redo(config: settings.Settings, output: Output, **given: Any) -> None:
     """Undo the latest and apply them again.

@@ -10,7 +10,17 @@ import click
 
 import dao
 from dao import migrate, settings
-from dao.cli.options import MISMATCH, PENDING, command, creating_nothing, only_one_of, options, timeout_option
+from dao.cli.options import (
+    MISMATCH,
+    PENDING,
+    called,
+    command,
+    creating_nothing,
+    only_one_of,
+    options,
+    steps_option,
+    timeout_option,
+)
 from dao.cli.output import Output
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.text import milliseconds
@@ -97,7 +107,7 @@ def _time(text: str) -> str:
 @command()
 @click.option("--rollback", "undo", is_flag=True, help="Plan a rollback instead.")
 @click.option("--to", metavar="ID", help="As for migrate and rollback.")
-@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="As for migrate and rollback.")
+@steps_option("As for migrate and rollback.")
 @click.option("--all", "everything", is_flag=True, help="As for rollback.")
 @options("allow_out_of_order")
 def plan(
@@ -170,7 +180,7 @@ def history(config: settings.Settings, output: Output) -> None:
         if deed.detail:
             output.line(f"  {deed.detail}")
     if not deeds:
-        output.line(f"{config.url.path}: nothing was done yet")
+        output.line(f"{called(config)}: nothing was done yet")
     output.json({"database": config.url.path, "history": [_in_seconds(deed) for deed in deeds]})
 
 

@@ -21,11 +21,13 @@ __all__ = [
     "MISMATCH",
     "PENDING",
     "UNSAFE",
+    "called",
     "command",
     "creating_nothing",
     "only_one_of",
     "options",
     "read_settings",
+    "steps_option",
     "timeout_option",
 ]
 
@@ -62,6 +64,11 @@ def creating_nothing(config: settings.Settings) -> settings.Settings:
     if config.url.mode not in {None, "rwc"}:
         return config
     return attrs.evolve(config, url=attrs.evolve(config.url, mode="rw"))
+
+
+def called(config: settings.Settings) -> str:
+    """Return the path of the database as it was given, with a word if it does not exist."""
+    return config.url.path if is_there(config.url.path) else f"{config.url.path} (does not exist yet)"
 
 
 # ---------------------------------------------------------------- the options of every command
@@ -183,6 +190,18 @@ _OPTIONS = {
 def options(*names: str) -> Callable[[F], F]:
     """Add these of the options that several commands have; each is named as the parameter that takes it."""
     return functools.partial(_with, [_OPTIONS[name] for name in names])
+
+
+def steps_option(text: str, default: int | None = None) -> Callable[[F], F]:
+    """Add `--steps`, with its help: a number of migrations, none of which would be no more than a mistake."""
+    return click.option("--steps", type=int, callback=_from_one, default=default, metavar="N", help=text)
+
+
+def _from_one(_context: click.Context, _parameter: click.Parameter, steps: int | None) -> int | None:
+    # other tools take 0 for none, for all, and for the default
+    if steps is not None and steps < 1:
+        raise click.BadParameter(f"{steps} is no number of migrations to run: give one from 1, or leave it out.")
+    return steps
 
 
 def timeout_option(seconds: float) -> Callable[[F], F]:

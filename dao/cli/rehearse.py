@@ -11,7 +11,7 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command, options
+from dao.cli.options import UNSAFE, command, options, steps_option
 from dao.cli.output import Output, is_terminal, plain
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
 from dao.text import counted, milliseconds, readable
@@ -25,7 +25,7 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
 @click.command("rehearse")
 @command()
 @click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
-@click.option("--steps", type=click.IntRange(min=0), metavar="N", help="Rehearse the next N only.")
+@steps_option("Rehearse the next N only.")
 @click.option("--round-trip", is_flag=True, help="Undo them on the copy, too, and apply them again.")
 @click.option(
     "--memory-limit",

@@ -11,8 +11,9 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli.ledger import warn_of_drift
-from dao.cli.options import command
+from dao.cli.options import called, command
 from dao.cli.output import Output, is_terminal
+from dao.engine.sqlite.database_file import is_there
 from dao.errors import MigrationError
 from dao.migrate.copies.snapshot import find, row_changes
 from dao.migrate.values import SNAPSHOTS
@@ -74,7 +75,8 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
         why = f"  {one.label}" if one.label else "" if one.kind == "manual" else f"  (before a {one.kind})"
         output.line(f"{one.id}  {_age(one):>12} ago  {readable(one.size):>10}  {one.version}{why}")
     if not there:
-        output.line(f"{config.url.path}: no snapshots; `dao snapshot` takes one")
+        how = "; `dao snapshot` takes one" if is_there(config.url.path) else ""
+        output.line(f"{called(config)}: no snapshots{how}")
     output.json({"database": config.url.path, "snapshots": [_document(one) for one in there]})
 
 

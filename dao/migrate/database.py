@@ -198,8 +198,8 @@ def _held(path: str) -> DatabaseBusy:
     )
 
 
-def existing(target: Target, what: str = "change") -> Target:
-    """Return the target, unless it is a database that does not exist, so that there is nothing to change, or whatever.
+def existing(target: Target, what: str) -> Target:
+    """Return the target, unless it is a database that does not exist, so that there is nothing to do `what` with.
 
     Raises:
         MigrationError: It is.
@@ -207,7 +207,10 @@ def existing(target: Target, what: str = "change") -> Target:
     if not exists(target):
         name = name_of(target)  # which folder it was not in is what often is wrong
         path = name if name == url.MEMORY else os.path.abspath(name)
-        raise MigrationError(f"{path} does not exist: there is nothing to {what}. `dao migrate` creates it")
+        raise MigrationError(
+            f"{path} does not exist: there is nothing to {what}. Name the database that is meant (--database, "
+            "DATABASE_URL), or make this one with `dao migrate`"
+        )
     return target
 
 

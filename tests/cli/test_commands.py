@@ -293,7 +293,7 @@ def test_ids_and_urls_from_windows_are_what_they_mean(run, partly):
 def test_history_prints_each_operation_with_who_and_how_long(run, path, monkeypatch):
     """A line has the time, what was done to which migration, how long it took, who did it where, and with what."""
     monkeypatch.setenv("LOGNAME", "somebody")
-    assert run("history").out == "orchestrator.db: nothing was done yet\n"
+    assert run("history").out == "orchestrator.db (does not exist yet): nothing was done yet\n"
     assert not path.exists()
     run("migrate", "--steps", "2")
     run("mark", "0003")

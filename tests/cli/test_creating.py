@@ -64,15 +64,53 @@ def test_command_with_existing_works_on_what_is_there(run, partly, name):
     assert set(tables(partly)) >= {"a", "b"}
 
 
-@pytest.mark.parametrize(
-    "name", ["rollback", "redo", "mark", "unmark", "accept", "adopt", "schema", "snapshot", "restore", "health"]
-)
-def test_command_without_its_database_says_which(run, path, name):
-    """A missing database is named with its absolute path: the working directory is what often is wrong."""
-    outcome = run(*CALLS[name])
-    assert outcome.code == 1
-    assert outcome.err.startswith(f"error: {path} ")
+#: A call of each command that needs a database, and what there is nothing to do with, if it says so.
+NEEDY = {
+    **{name: (CALLS[name], None) for name in ("restore", "health", "wait")},
+    "rollback": (["rollback"], "roll back"),
+    "plan of a rollback": (["plan", "--rollback"], "roll back"),
+    "redo": (["redo"], "redo"),
+    "mark": (["mark", "0003"], "mark in it"),
+    "mark what is not known": (["mark", "0009"], "mark in it"),
+    "unmark": (["unmark", "0003"], "unmark"),
+    "accept": (["accept", "0003"], "accept"),
+    "resolve": (["migrate", "resolve", "0003"], "resolve"),
+    "adopt": (["adopt", "--from", "yoyo"], "adopt"),
+    "schema diff": (["schema", "diff"], "compare"),
+    "check": (["check"], "check"),
+    "verify": (["verify", "--copy"], "copy"),
+    "snapshot": (["snapshot"], "take a snapshot of"),
+}
+
+
+@pytest.mark.parametrize(("call", "what"), NEEDY.values(), ids=NEEDY)
+def test_command_without_its_database_says_which(run, path, call, what):
+    """A missing database is named with its absolute path: the working directory is what often is wrong.
+
+    None makes it by accident; "`dao migrate` creates it" was all the advice, whatever was to be done, and a plan of a
+    rollback said that there was nothing to do.
+    """
+    outcome = run(*call)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert f"{path} " in outcome.err
+    if what is not None:
+        assert outcome.err == (
+            f"error: {path} does not exist: there is nothing to {what}. Name the database that is meant (--database, "
+            "DATABASE_URL), or make this one with `dao migrate`\n"
+        )
     assert not path.exists()
+
+
+def test_command_that_lists_what_is_not_there_says_that_there_is_no_database(run, path):
+    """`dao snapshots` advised to take one, of what does not exist, and the history of nothing was taken for one without deeds."""
+    assert run("history").out == "orchestrator.db (does not exist yet): nothing was done yet\n"
+    assert run("snapshots").out == "orchestrator.db (does not exist yet): no snapshots\n"
+    assert run("restore", "--yes").err.startswith(
+        f"error: {path} has no snapshots: it does not exist either; name another"
+    )
+    path.touch()
+    assert run("history").out == "orchestrator.db: nothing was done yet\n"
+    assert run("snapshots").out == "orchestrator.db: no snapshots; `dao snapshot` takes one\n"
 
 
 def test_apply_reports_the_database_that_it_creates(tmp_path):

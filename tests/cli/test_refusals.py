@@ -38,11 +38,15 @@ def lock(partly):
         (["migrate", "--steps", "-1"], ["'--steps'", "-1"]),
         (["rollback", "--steps", "-1"], ["'--steps'", "-1"]),
         (["plan", "--steps", "-1"], ["'--steps'", "-1"]),
-        (["redo", "--steps", "0"], ["'--steps'", "0"]),
+        (["migrate", "--steps", "0"], ["'--steps': 0 is no number of migrations to run: give one from 1"]),
+        (["rollback", "--steps", "0"], ["'--steps': 0 is no number of migrations to run: give one from 1"]),
+        (["plan", "--steps", "0"], ["'--steps': 0 is no number of migrations to run: give one from 1"]),
+        (["rehearse", "--steps", "0"], ["'--steps': 0 is no number of migrations to run: give one from 1"]),
+        (["redo", "--steps", "0"], ["'--steps': 0 is no number of migrations to run: give one from 1"]),
         (["migrate", "--to"], ["'--to' requires an argument"]),
         (["rollback", "--steps", "1", "--all"], ["--steps and --all exclude each other"]),
         (["rollback", "--to", "0001", "--all"], ["--to and --all exclude each other"]),
-        (["rollback", "--to", "0001", "--steps", "0"], ["--steps and --to exclude each other"]),
+        (["rollback", "--to", "0001", "--steps", "1"], ["--steps and --to exclude each other"]),
         (["plan", "--rollback", "--to", "0001", "--steps", "1"], ["--steps and --to exclude each other"]),
         (["migrate", "--busy-timeout", "-5"], ["'--busy-timeout'", "-5"]),
         (["migrate", "--busy-timeout", "soon"], ["'--busy-timeout'", "soon"]),
@@ -68,7 +72,10 @@ def lock(partly):
     ids=lambda value: ascii(" ".join(value)) if isinstance(value[0], str) and " " not in value[0] else "",
 )
 def test_command_misused_exits_with_two_and_says_what_is_wrong(run, workplace, arguments, parts):
-    """Wrong usage has its own exit code, a message that names what is wrong, and no effect; as JSON, too."""
+    """Wrong usage has its own exit code, a message that names what is wrong, and no effect; as JSON, too.
+
+    With `--steps 0` redo was refused, and the others said that there was nothing to apply, whatever was pending.
+    """
     misused(run(*arguments), *parts)
     outcome = run(*arguments[:1], "--json", *arguments[1:]) if arguments[0][0] != "-" else run(*arguments, "--json")
     assert outcome.code == 2

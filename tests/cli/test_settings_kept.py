@@ -15,8 +15,7 @@ from tests.folders import ALONE, query, write
 IDLE = {
     **{name: CALLS[name] for name in ("migrate", "init", "status", "plan", "health", "wait", "adopt", "history")},
     **{name: CALLS[name] for name in ("rehearse", "snapshot", "snapshots", "schema", "lint", "verify", "mark", "new")},
-    "rollback": ["rollback", "--steps", "0"],
-    "migrate no step": ["migrate", "--steps", "0"],
+    "rollback": ["rollback", "--to", "0003"],
 }
 #: A call of each command that changes something.
 BUSY = {
@@ -49,9 +48,9 @@ def test_command_with_nothing_to_do_leaves_every_byte(run, path, name, mode):
         assert beside(path) == []
 
 
-def test_migrate_no_step_creates_no_database(run, path):
-    """Without anything to do there is nothing to create: `--steps 0` left an empty database."""
-    assert run("migrate", "--steps", "0").out == "orchestrator.db: nothing to apply\n"
+def test_apply_no_step_creates_no_database(path, folder):
+    """Without anything to do there is nothing to create: `steps=0` left an empty database."""
+    assert migrate.apply(f"sqlite:///{path}", folder, steps=0) == []
     assert not path.exists()
 
 

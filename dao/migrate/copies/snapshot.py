@@ -27,7 +27,7 @@ from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, Operation
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
 from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
-from dao.migrate.database import Target, existing, path_of, reopened
+from dao.migrate.database import Target, existing, exists, path_of, reopened
 from dao.migrate.events import Removed, Report, tell_done
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions, row_counts
@@ -186,7 +186,8 @@ def find(target: Target, id: str | os.PathLike[str] | None = None) -> Snapshot:
         return _parsed(file) or Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=size)
     there = snapshots(target)
     if not there:
-        raise MigrationError(f"{file_of(target)} has no snapshots: `dao snapshot` takes one")
+        how = "`dao snapshot` takes one" if exists(target) else "it does not exist either; name another, or a file"
+        raise MigrationError(f"{file_of(target)} has no snapshots: {how}")
     if id is None:
         return there[0]
     named = [one for one in there if id in {one.path.name, one.label}]

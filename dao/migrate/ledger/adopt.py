@@ -47,7 +47,7 @@ def adopt(
             else "alembic's ledger does not say which of these files are applied: name the last of them with --to ID"
         )
     files = loaded(migrations)
-    with opened(existing(target), report=report) as connection, exclusive(connection):
+    with opened(existing(target, "adopt"), report=report) as connection, exclusive(connection):
         state = ledger.read(connection)
         applied = _applied(connection, tool)
         refuse(compare(files, state), state, allow_out_of_order=True)

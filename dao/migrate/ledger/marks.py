@@ -32,9 +32,10 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
         DatabaseBusy: Another connection kept the lock.
     """
     files = loaded(migrations)
+    existing(target, "mark in it")  # before an id is wrong: what is known is of another database
     known = [migration.id for migration in files]
     wanted = {find_id(id, known) for id in ids}
-    with opened(existing(target)) as connection, exclusive(connection):
+    with opened(target) as connection, exclusive(connection):
         state = ledger.read(connection)
         wanted -= set(state.ids) - set(state.unfinished)
         marked = [migration for migration in files if migration.id in wanted]
@@ -56,7 +57,7 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
         MigrationError: One is not applied, or the database does not exist.
         DatabaseBusy: Another connection kept the lock.
     """
-    with opened(existing(target)) as connection, exclusive(connection):
+    with opened(existing(target, "unmark")) as connection, exclusive(connection):
         writer = Writer(connection)
         known = dict.fromkeys([*writer.before.ids, *writer.before.unfinished])
         unmarked = [find_id(id, known, kind="applied") for id in ids]
@@ -79,7 +80,7 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
     """
     migrations = loaded(migrations)
     files = {migration.id: migration for migration in migrations}
-    with opened(existing(target)) as connection, exclusive(connection):
+    with opened(existing(target, "accept")) as connection, exclusive(connection):
         writer = Writer(connection)
         state = writer.before
         known = dict.fromkeys([*state.ids, *state.unfinished])
@@ -144,7 +145,7 @@ def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished
         MigrationError: It is not unfinished, or the database does not exist.
     """
     files = loaded(migrations)
-    with opened(existing(target), read_only=True) as connection:
+    with opened(existing(target, "resolve"), read_only=True) as connection:
         state = ledger.read(connection)
         id = find_id(id, state.unfinished, kind="unfinished")
         live = read(connection)
@@ -176,7 +177,7 @@ def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"],
         MigrationError: It is not unfinished, its file has gone, or the database does not exist.
     """
     files = loaded(migrations)
-    with opened(existing(target)) as connection, exclusive(connection):
+    with opened(existing(target, "resolve")) as connection, exclusive(connection):
         writer = Writer(connection)
         state = writer.before
         id = find_id(id, state.unfinished, kind="unfinished")

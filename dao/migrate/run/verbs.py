@@ -131,7 +131,7 @@ def rollback(
         return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
     return _run(
-        existing(target),
+        existing(target, "roll back"),
         files,
         decide,
         report,
@@ -176,7 +176,7 @@ def redo(
         return [*back, *(Step(migration=migration, direction="apply") for migration in forth)]
 
     return _run(
-        existing(target),
+        existing(target, "redo"),
         files,
         decide,
         report,
@@ -207,9 +207,9 @@ def plan(
         MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
     """
     files = loaded(migrations)
-    state = ledger_of(target)
     if direction == "apply":
-        return to_apply(files, state, **limits)
+        return to_apply(files, ledger_of(target), **limits)
+    state = ledger_of(existing(target, "roll back"))
     from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
 
     return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in to_roll_back(files, state, **limits)]

@@ -75,10 +75,12 @@ def verify(
         DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
     """
     files = loaded(migrations)
+    if database is not None:
+        existing(database, "copy")  # before a minute of other trials
     with WorkingCopies() as copies:
         found = list(_forwards(copies, State.of(copies.copy(), stays=True), files, "empty", rows=rows))
     if database is not None:
-        with WorkingCopies(limit=memory_limit) as copies, opened(existing(database), read_only=True) as source:
+        with WorkingCopies(limit=memory_limit) as copies, opened(database, read_only=True) as source:
             state = ledger.read(source)
             pending = [step.migration for step in to_apply(files, state)]
             by_id = {migration.id: migration for migration in files}
