@@ -43,9 +43,12 @@ def refuse(connection: Connection, migrations: Sequence[Migration], state: Ledge
     Raises:
         LedgerMismatch: Its ledger says so for certain; the message says what takes that over.
     """
-    if _is_new(connection, state) and (found := _applied_elsewhere(connection, migrations, state)):
-        error = LedgerMismatch(found[0])
-        error.committed, error.advice = (), f"{found[1]}."
+    if not _is_new(connection, state):
+        return
+    found = _applied_elsewhere(connection, migrations, state)
+    if found is not None:
+        error = LedgerMismatch(found)
+        error.committed = ()
         raise error
 
 
@@ -57,7 +60,7 @@ def advice(connection: Connection, migrations: Sequence[Migration], state: Ledge
     if not _is_new(connection, state):
         return None
     if found := _applied_elsewhere(connection, migrations, state):
-        return ". ".join(found)
+        return found
     there = names_of(connection)
     if not there:
         return None
@@ -86,8 +89,7 @@ def explain(error: MigrationFailed, connection: Connection, migrations: Sequence
             if _is_there(memory, what):  # an applied migration has made it
                 return
         own = [migration for migration in migrations if migration.id == error.migration]
-        elsewhere = _applied_elsewhere(connection, own, state)
-        cure = ". ".join(elsewhere) if elsewhere else _by_whom(connection, error.migration, state)
+        cure = _applied_elsewhere(connection, own, state) or _by_whom(connection, error.migration, state)
         error.advice = f"The {visible(' '.join(what), line=True)} was there before this run. {cure}."
 
 
@@ -118,17 +120,17 @@ def _is_new(connection: Connection, state: Ledger) -> bool:
     return not state.entries and catalog.OURS[0] not in catalog.table_names(connection)
 
 
-def _applied_elsewhere(
-    connection: Connection, migrations: Sequence[Migration], state: Ledger
-) -> tuple[str, str] | None:
+def _applied_elsewhere(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> str | None:
     """Return which of the migrations another tool has applied, and what takes that over; None if it is not certain."""
     for other in others.found(connection):
         if other.is_adoptable and (applied := others.claimed(connection, other.tool, migrations)):
             which = applied[0].id
             which += f" to {applied[-1].id} ({len(applied)} of the migrations)" if len(applied) > 1 else ""
-            what = f"{other.tool} has applied {visible(which, line=True)} to {state.database} already: its table "
-            cure = f"`{other.command}` notes as applied what {other.tool} has applied, and runs nothing; then "
-            return f"{what}{other.table} says so", f"{cure}`dao migrate` applies the rest"
+            which = visible(which, line=True)
+            return (
+                f"{other.tool} has applied {which} to {state.database} already, as its table {other.table} says: "
+                f"`dao adopt --from {other.tool}` notes that here and runs nothing, then `dao migrate` applies the rest"
+            )
     return None
 
 
