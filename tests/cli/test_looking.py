@@ -58,7 +58,7 @@ def test_status_prints_what_to_do_with_a_database_that_another_tool_has_made(run
     query(path, "INSERT INTO schema_migrations VALUES ('0001')")
     advice = run("status").out.splitlines()[-1]
     assert advice.startswith(
-        f"dbmate has applied 0001_a to {path} already: its table schema_migrations says so. `dao ad"
+        f"dbmate has applied 0001_a to {path} already, as its table schema_migrations says: `dao ad"
     )
     assert run("status", "--json").document["advice"] == advice
     refused(run("migrate"), "Nothing was changed.", "`dao adopt --from dbmate`")
