@@ -100,7 +100,7 @@ lint: $(TOOLS) ## check style (ruff), types (mypy), import contracts, scripts (d
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg --no-cache
-	@bin/dao lint --strict --quiet --migrations sql/sqlite
+	@bin/dao lint --all --strict --quiet --migrations sql/sqlite
 	@bin/dao schema check --quiet --migrations sql/sqlite
 
 .PHONY: check-migrations

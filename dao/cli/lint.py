@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command
+from dao.cli.options import UNSAFE, command, only_one_of, read_settings
 from dao.cli.output import Output
 from dao.errors import MigrationError
-from dao.migrate.linting import RULES
+from dao.migrate.linting import RULES, baseline
 from dao.migrate.linting.sarif import report
+from dao.migrate.linting.selection import git_default
 from dao.text import counted
 
 __all__ = ["lint"]
@@ -24,47 +25,105 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 @click.command("lint")
 @command(database=False)
+@click.option("--all", "everything", is_flag=True, help="Judge all migrations.")
+@click.option("--since", metavar="ID", help="Judge those after this one.")
+@click.option(
+    "--latest",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=1,
+    metavar="[N]",
+    help="Judge the latest, or the N latest.",
+)
+@click.option("-d", "--database", "named", metavar="URL", help="Judge those that this database has not applied.")
+@click.option(
+    "--git-base",
+    metavar="REF",
+    help="Judge those that this branch or commit does not have. [default: the default branch of origin; all are judged "
+    "if git knows of none]",
+)
+@click.option("--baseline", "known", metavar="FILE", help="Pass over the findings in FILE.")
+@click.option("--write-baseline", "written", metavar="FILE", help="Write the findings of all migrations to FILE.")
 @click.option("--rules", is_flag=True, help="Print the rules and do nothing else.")
 @click.option("--sarif", metavar="FILE", help="Write a SARIF report to FILE too, for code review; - prints it instead.")
 @click.option("--strict", is_flag=True, help="Fail because of warnings too.")
-def lint(config: settings.Settings, output: Output, rules: bool, sarif: str | None, strict: bool) -> int:
+def lint(
+    config: settings.Settings,
+    output: Output,
+    everything: bool,
+    named: str | None,
+    known: str | None,
+    written: str | None,
+    rules: bool,
+    sarif: str | None,
+    strict: bool,
+    **which: Any,
+) -> int:
     """Look for what may go wrong with migrations.
 
-    Runs them in memory and asks SQLite's compiler what each statement does; needs no database. Exits with 5 if there is
-    an error that is not silenced (`-- lint: ignore CODE reason` above the statement). Notes never fail.
+    Runs them in memory and asks SQLite's compiler what each statement does; needs no database. Judges those that are
+    not released, as far as git knows, and says how many; the others are run too, and count as applied long ago. Exits
+    with 5 if there is an error that is neither silenced (`-- lint: ignore CODE reason` above the statement) nor in the
+    baseline. Notes never fail.
     """
     if rules:
         _print_rules(output)
         return 0
     if sarif == "-" and output.as_json:
         raise click.UsageError("--json and --sarif - both print one document; write the report to a file")
-    findings = migrate.lint(config.migrations)
-    if sarif is not None:
-        _write_sarif(output, findings, sarif)
+    which["database"] = named
+    only_one_of(all=everything, **which)
+    only_one_of(write_baseline=written, **which)
+    for other in ({"baseline": known}, {"sarif": sarif}):
+        only_one_of(write_baseline=written, **other)
+    files = migrate.load(config.migrations)
+    if named is not None:
+        which["database"] = read_settings(named).url
+    elif not everything and written is None and all(given is None for given in which.values()):
+        which["git_base"] = git_default(files)
+    result = migrate.lint(files, baseline=known, **which)
+    folder = config.migrations or migrate.default_folder()
+    if written is not None:
+        _write_baseline(output, result, folder, written)
+        return 0
+    if sarif == "-":
+        output.text(json.dumps(report(result), indent=2) + "\n")
+    elif sarif is not None:
+        _write(sarif, json.dumps(report(result), indent=2) + "\n", "report")
     grave = {"error", "warning"} if strict else {"error"}
-    failed = any(finding.severity in grave and finding.silenced is None for finding in findings)
+    failed = any(finding.is_open and finding.severity in grave for finding in result.findings)
     if sarif != "-":
-        _print(output, findings, config.migrations or migrate.default_folder(), ok=not failed)
+        _print(output, result, folder, ok=not failed)
     return UNSAFE if failed else 0
 
 
-def _print(output: Output, findings: Sequence[migrate.Finding], folder: Path, *, ok: bool) -> None:
-    for finding in findings:
-        if finding.silenced is None:
+def _print(output: Output, result: migrate.LintResult, folder: Path, *, ok: bool) -> None:
+    for finding in result.findings:
+        if finding.is_open:
             text = f"{finding.severity} {finding.code} {finding.name}: {finding.message}; {finding.remedy}"
             output.line(f"{finding.path}:{finding.line}: {text}", style=_STYLES[finding.severity])
-    counts = {
-        severity: sum(finding.severity == severity and finding.silenced is None for finding in findings)
-        for severity in _STYLES
-    }
-    silenced = sum(finding.silenced is not None for finding in findings)
-    parts = [counted(number, name) for name, number in counts.items() if number]
-    parts += [f"{silenced} silenced"] if silenced else []
-    output.line(f"{folder}: {', '.join(parts) or 'nothing found'}")
+    if result.failed:
+        output.warning(
+            f"not judged, and failing in an empty database: {', '.join(result.failed)}. What comes after was judged "
+            "without what they would have done from there; `dao lint --all` says why they fail"
+        )
+    counts = [(sum(one.is_open and one.severity == name for one in result.findings), name) for name in _STYLES]
+    parts = [counted(number, name) for number, name in counts if number]
+    for number, what in (
+        (sum(one.in_baseline for one in result.findings), "in the baseline"),
+        (sum(one.silenced is not None for one in result.findings), "silenced"),
+    ):
+        parts += [f"{number} {what}"] if number else []
+    judged = f"judged {len(result.judged)} of {counted(result.total, 'migration')} ({result.selection})"
+    output.line(f"{folder}: {', '.join(parts) or 'nothing found'}; {judged}")
     output.json(
         {
             "migrations": folder,
-            "findings": [attrs.asdict(finding) for finding in findings],
+            "judged": result.judged,
+            "total": result.total,
+            "selection": result.selection,
+            "failed": result.failed,
+            "findings": [attrs.asdict(finding) for finding in result.findings],
         },
         ok=ok,
     )
@@ -77,12 +136,17 @@ def _print_rules(output: Output) -> None:
     output.json({"rules": [attrs.asdict(rule) for rule in RULES]})
 
 
-def _write_sarif(output: Output, findings: Sequence[migrate.Finding], file: str) -> None:
-    text = json.dumps(report(findings), indent=2) + "\n"
-    if file == "-":
-        output.text(text)
-        return
+def _write_baseline(output: Output, result: migrate.LintResult, folder: Path, file: str) -> None:
+    number = len(baseline.recorded(result.findings))
+    _write(file, baseline.text(result.findings), "baseline")
+    output.line(
+        f"{folder}: {counted(number, 'finding')} written to {file}; `dao lint --baseline {file}` passes over them"
+    )
+    output.json({"migrations": folder, "baseline": file, "written": number})
+
+
+def _write(file: str, text: str, what: str) -> None:
     try:
         Path(file).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise MigrationError(f"the report cannot be written to {file}: {error.strerror}") from error
+        raise MigrationError(f"the {what} cannot be written to {file}: {error.strerror}") from error

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from dao.migrate.ledger.status import assert_current as assert_current
     from dao.migrate.ledger.status import status as status
     from dao.migrate.linting import Finding as Finding
+    from dao.migrate.linting import LintResult as LintResult
     from dao.migrate.linting import lint as lint
     from dao.migrate.rehearsal import Rehearsal as Rehearsal
     from dao.migrate.rehearsal import rehearse as rehearse
@@ -95,7 +96,7 @@ else:
             "ledger.others": "OtherLedger other_ledgers",
             "ledger.plan": "Comparison",
             "ledger.status": "MigrationStatus State Status assert_current status",
-            "linting": "Finding lint",
+            "linting": "Finding LintResult lint",
             "rehearsal": "Rehearsal rehearse",
             "run.verbs": "apply plan redo reset rollback",
             "schema.dump": "dump",

@@ -19,9 +19,9 @@ KEYS = {
     "migrate": {"drift", "database", "created", "snapshot", "results"},
     "rollback": {"drift", "database", "created", "snapshot", "results"},
     "redo": {"drift", "database", "created", "snapshot", "results"},
-    "init": {"database", "exists", "created", "drift", "broken", "advice", "migrations"},
+    "init": {"database", "exists", "created", "drift", "broken", "migrations"},
     "reset": {"drift", "database", "created", "snapshot", "results"},
-    "status": {"database", "exists", "drift", "broken", "advice", "migrations"},
+    "status": {"database", "exists", "drift", "broken", "migrations"},
     "plan": {"database", "steps"},
     "health": {"database", "locked", "seconds", "error"},
     "wait": {"database", "error"},
@@ -47,7 +47,7 @@ KEYS = {
     "snapshots": {"database", "snapshots"},
     "restore": {"drift", "database", "restored", "replaced", "damaged"},
     "schema": {"database", "differences", "left_out"},
-    "lint": {"migrations", "findings"},
+    "lint": {"migrations", "judged", "total", "selection", "failed", "findings"},
     "verify": {"failed", "database", "verifications"},
 }
 

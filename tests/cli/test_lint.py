@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
 from dao.migrate.linting import RULES
-from tests.cli.calls import refused
+from tests.cli.calls import misused, refused
 from tests.folders import write
 
 SILENT = "-- lint: ignore M017 it is the first\n\n"
@@ -26,7 +27,7 @@ def one(folder):
 def test_lint_good_folder_says_so_and_opens_no_database(run, folder, path, monkeypatch):
     """Nothing is found, the exit code is 0, and no database is made, whatever the URL says."""
     monkeypatch.setenv("DATABASE_URL", "sqlite:///:memory:")
-    assert run("lint").out == f"{folder.name}: nothing found\n"
+    assert run("lint").out == f"{folder.name}: nothing found; judged 3 of 3 migrations (all)\n"
     assert run("lint", "--strict").code == 0
     assert not path.exists()
 
@@ -41,7 +42,7 @@ def test_lint_finding_is_one_line_and_an_error_fails(run, one):
             "three/0002_b.sql:3: error M002 drop-table: a is dropped with all its rows; copy the rows first, or declare it at "
             "the top of the file: `-- allows: drop table NAME`"
         ),
-        "three: 1 error, 1 silenced",
+        "three: 1 error, 1 silenced; judged 2 of 2 migrations (all)",
     ]
     assert outcome.err == ""
     assert run("lint", "--quiet").out == ""
@@ -73,6 +74,8 @@ def test_lint_json_is_one_document_with_everything(run, one):
         ("M017", 1, "it is the first"),
         ("M002", 3, None),
     ]
+    judged = {"judged": ["0001_a", "0002_b"], "total": 2, "selection": "all", "failed": []}
+    assert judged.items() <= document.items()
     finding = document["findings"][1]
     assert (finding["path"], finding["migration"]) == ("three/0002_b.sql", "0002_b")
     assert (finding["name"], finding["severity"]) == ("drop-table", "error")
@@ -109,3 +112,131 @@ def test_lint_what_cannot_be_read_or_written_is_refused(run, folder):
     outcome = run("lint", "--json", "--sarif", "-")
     assert (outcome.code, outcome.document["error"]["type"]) == (2, "UsageError")
     assert "write the report to a file" in outcome.err
+
+
+# ---------------------------------------------------------------- which are judged
+
+LAST = "three: 1 error, 1 silenced; judged 1 of 2 migrations "
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--since", "0001"], LAST + "(after 0001_a)"),
+        (["--latest"], LAST + "(the latest)"),
+        (["--latest", "--strict"], LAST + "(the latest)"),
+        (["--latest", "2"], "three: 1 error, 1 silenced; judged 2 of 2 migrations (the latest)"),
+        (["--all"], "three: 1 error, 1 silenced; judged 2 of 2 migrations (all)"),
+        (["--since", "0002_b"], "three: nothing found; judged 0 of 2 migrations (after 0002_b)"),
+    ],
+)
+def test_lint_says_which_migrations_it_has_judged(run, one, options, found):
+    """The last line has their number, that of all, and the choice; the whole history was judged each time."""
+    write(one, {"0002_b.sql": SILENT + "DROP TABLE a;"})
+    outcome = run("lint", *options)
+    assert outcome.out.splitlines()[-1] == found
+    assert outcome.code == (5 if "1 error" in found else 0)
+
+
+def test_lint_by_a_database_needs_its_url_on_the_command_line(run, one, path, monkeypatch):
+    """Only one that is named says what is released, not DATABASE_URL: what is judged does not depend on the machine."""
+    url = f"sqlite:///{path.name}"
+    run("migrate", "--database", url)
+    write(one, {"0002_b.sql": SILENT + "DROP TABLE a;"})
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert run("lint").out.splitlines()[-1].endswith("judged 2 of 2 migrations (all)")
+    outcome = run("lint", "--database", url)
+    assert outcome.out.splitlines()[-1] == LAST + f"(not applied in {path.name}, or changed since)"
+    assert run("lint", "-d", url, "--json").document["judged"] == ["0002_b"]
+
+
+def test_lint_in_a_clone_judges_what_its_default_branch_does_not_have(run, one, workplace, monkeypatch):
+    """Without any option, on every machine alike; --all judges what is released, too."""
+
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=work")
+        subprocess.run(["git", *who, *arguments], check=True, capture_output=True)
+
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    for arguments in (
+        ["init"],
+        ["add", "."],
+        ["commit", "-m", "a"],
+        ["update-ref", "refs/remotes/origin/main", "HEAD"],
+    ):
+        git(*arguments)
+    assert run("lint").out == "three: nothing found; judged 0 of 1 migration (not on origin/main, or changed since)\n"
+    write(one, {"0002_b.sql": SILENT + "DROP TABLE a;"})
+    assert run("lint").out.splitlines()[-1] == LAST + "(not on origin/main, or changed since)"
+    assert run("lint", "--git-base", "work").out.splitlines()[-1] == LAST + "(not on work, or changed since)"
+    assert run("lint", "--all").out.splitlines()[-1].endswith("judged 2 of 2 migrations (all)")
+    refused(run("lint", "--git-base", "nope"), "git knows no branch or commit 'nope'", "fetch it")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--all", "--latest"],
+        ["--since", "0001", "--git-base", "main"],
+        ["--latest", "1", "--database", "sqlite:///x.db"],
+        ["--write-baseline", "x", "--baseline", "x"],
+        ["--write-baseline", "x", "--latest"],
+        ["--write-baseline", "x", "--sarif", "y"],
+    ],
+)
+def test_lint_choices_exclude_each_other(run, one, workplace, options):
+    """Two that say what is judged are misuse, and so is a baseline of a part."""
+    misused(run("lint", *options), "exclude each other")
+    assert not (workplace / "x").exists()
+
+
+@pytest.mark.parametrize("option", ["--since", "--git-base", "--database", "--baseline"])
+def test_lint_choice_that_is_empty_is_refused(run, one, option):
+    """An unset variable of a script never comes to mean another choice."""
+    assert run("lint", f"{option}=").code in {1, 2}
+
+
+def test_lint_says_what_it_has_not_judged_and_could_not_run(run, one):
+    """A warning names them, with --quiet, too: what comes after them was judged without what they do."""
+    write(one, {"0002_b.sql": "SELECT nope();", "0003_c.sql": SILENT + "SELECT 1;"})
+    outcome = run("lint", "--latest", "--quiet")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert outcome.err.startswith("warning: not judged, and failing in an empty database: 0002_b. What comes after")
+    assert run("lint", "--latest", "--json").document["failed"] == ["0002_b"]
+
+
+# ---------------------------------------------------------------- a baseline
+
+
+def test_lint_baseline_lets_only_new_findings_fail(run, one, workplace):
+    """It is written once, without editing a released file; what it has fails nothing, a new finding does, a stale one warns."""
+    write(one, {"0002_b.sql": SILENT + "DROP TABLE a;"})
+    assert run("lint").code == 5
+    outcome = run("lint", "--write-baseline", "known.txt")
+    assert (outcome.code, outcome.out) == (
+        0,
+        "three: 1 finding written to known.txt; `dao lint --baseline known.txt` passes over them\n",
+    )
+    assert (workplace / "known.txt").read_text().splitlines()[-1].startswith("0002_b\tM002\t")
+    outcome = run("lint", "--baseline", "known.txt", "--strict")
+    assert (outcome.code, outcome.out) == (
+        0,
+        "three: 1 in the baseline, 1 silenced; judged 2 of 2 migrations (all)\n",
+    )
+    document = run("lint", "--baseline", "known.txt", "--json").document
+    assert (document["ok"], [one["in_baseline"] for one in document["findings"]]) == (True, [False, True])
+    write(one, {"0003_c.sql": SILENT + "CREATE TABLE c (id INTEGER PRIMARY KEY);\nDROP INDEX nope;"})
+    assert run("lint", "--baseline", "known.txt").code == 5
+    write(one, {"0003_c.sql": SILENT + "SELECT 1;", "0002_b.sql": SILENT + "SELECT 1;"})
+    outcome = run("lint", "--baseline", "known.txt")
+    assert outcome.code == 0
+    assert outcome.out.startswith("known.txt:3: warning M904 stale-baseline: 0002_b has no such M002 any more; remove")
+    assert run("lint", "--baseline", "known.txt", "--strict").code == 5
+
+
+def test_lint_baseline_as_json_says_what_was_written(run, one):
+    """The document has the file and the number; a file that cannot be written is an error."""
+    document = run("lint", "--write-baseline", "known.txt", "--json").document
+    assert document == {"ok": True, "migrations": "three", "baseline": "known.txt", "written": 0}
+    refused(run("lint", "--write-baseline", "nowhere/x"), "the baseline cannot be written to nowhere/x: No such file")
+    refused(run("lint", "--baseline", "nowhere"), "there is no baseline nowhere: `dao lint --write-baseline nowhere`")

@@ -59,7 +59,7 @@ def findings(folder, script, rollback="-- none"):
     """Return all findings about a pair after the base."""
     base = {"0001_base.sql": BASE, "0001_base.rollback.sql": BASE_BACK}
     write(folder / "sql", {**base, "0002_x.sql": script, "0002_x.rollback.sql": rollback})
-    return [finding for finding in lint(folder / "sql") if finding.migration == "0002_x"]
+    return [finding for finding in lint(folder / "sql").findings if finding.migration == "0002_x"]
 
 
 def undoing(folder, script, rollback):
@@ -75,6 +75,15 @@ WRONG = {
     "missing table": ("M001", "\nINSERT INTO nope VALUES (1);", 2, "no such table: nope"),
     "ATTACH": ("M001", "ATTACH 'x' AS y;", 1, "refused ATTACH"),
     "ROLLBACK": ("M001", "SELECT 1;\nROLLBACK;", 2, "refused ROLLBACK"),
+    "deferred foreign key": (
+        "M001",
+        (
+            "-- foreign_keys: on\n\nCREATE TABLE t (p INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED);\n"
+            "INSERT INTO t VALUES (1);"
+        ),
+        4,
+        "FOREIGN KEY constraint failed",
+    ),
     "savepoint left open": ("M001", "SAVEPOINT a;\nSELECT 1;", 2, "leaves the savepoint a open"),
     "VACUUM": ("M001", "VACUUM;", 1, "transactional: false"),
     "view in the way of a rebuild": (
@@ -176,6 +185,24 @@ WRONG = {
         3,
         "the index alone_x goes with the old alone",
     ),
+    "rebuild with an index on the columns in another order": (
+        "M008",
+        REBUILD.replace("INDEX alone_x ON alone (x)", "INDEX alone_yx ON alone (y, x)"),
+        3,
+        "the index alone_x goes with the old alone",
+    ),
+    "rebuild with an index on fewer rows": (
+        "M008",
+        REBUILD.replace("INDEX alone_x ON alone (x)", "INDEX alone_x2 ON alone (x) WHERE y = 1"),
+        3,
+        "the index alone_x goes with the old alone",
+    ),
+    "rebuild with an index on an expression": (
+        "M008",
+        REBUILD.replace("INDEX alone_x ON alone (x)", "INDEX alone_lower ON alone (lower(x))"),
+        3,
+        "the index alone_x goes with the old alone",
+    ),
     "rebuild without trigger": ("M008", REBUILD.rpartition("CREATE TRIGGER")[0], 3, "the trigger alone_g goes"),
     "rebuild without STRICT": (
         "M008",
@@ -208,12 +235,6 @@ WRONG = {
         1,
         "the trigger bad no longer compiles: no such column: nope",
     ),
-    "trigger with a double-quoted string": (
-        "M009",
-        'CREATE TRIGGER bad BEFORE DELETE ON alone BEGIN SELECT raise(FAIL, "no"); END;',
-        1,
-        "single-quotes",
-    ),
     "rename table": ("M010", "\nALTER TABLE seen RENAME TO looked;", 2, "SQLite rewrites view seen_a to the new name"),
     "rename column": ("M010", "ALTER TABLE seen RENAME COLUMN a TO c;", 1, "the column seen.a is renamed to c; SQLite"),
     "index on an old table": (
@@ -236,6 +257,12 @@ WRONG = {
         1,
         "t (p)",
     ),
+    "foreign key with an index that compares in another way than the parent": (
+        "M012",
+        "CREATE TABLE p (a TEXT COLLATE NOCASE PRIMARY KEY); CREATE TABLE t (a TEXT REFERENCES p);\nCREATE INDEX i ON t (a);",
+        1,
+        "t (a), which refers to p",
+    ),
     "foreign key to a column that is not unique": (
         "M013",
         "\nCREATE TABLE t (id INTEGER PRIMARY KEY, n TEXT UNIQUE REFERENCES parent (name));",
@@ -254,6 +281,30 @@ WRONG = {
         'CREATE TABLE t (id INTEGER PRIMARY KEY, x CHECK (x <> "it\'s"));',
         1,
         "is taken for a string",
+    ),
+    "double-quoted string in RAISE": (
+        "M014",
+        'SELECT 1;\nCREATE TRIGGER bad BEFORE DELETE ON alone BEGIN SELECT raise(FAIL, "no"); END;',
+        2,
+        '"no" is taken for a string in the trigger bad',
+    ),
+    "double-quoted string in a WHEN": (
+        "M014",
+        'CREATE TRIGGER bad BEFORE DELETE ON alone WHEN old.x = "no" BEGIN SELECT 1; END;',
+        1,
+        '"no" is taken for a string in the trigger bad',
+    ),
+    "double-quoted string in a view": (
+        "M014",
+        'CREATE VIEW v AS SELECT x FROM alone WHERE y = "open";',
+        1,
+        '"open" is taken for a string in the view v',
+    ),
+    "double-quoted string in a trigger, of a table that has one": (
+        "M014",
+        'CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT);\nCREATE TRIGGER bad AFTER INSERT ON t BEGIN UPDATE t SET x = "no" WHERE id = new.id; END;',
+        2,
+        '"no" is taken for a string in the trigger bad',
     ),
     "time as default": (
         "M015",
@@ -409,6 +460,36 @@ RIGHT = {
     "rebuild in order": ("M007", REBUILD),
     "rename away and back": ("M007", "ALTER TABLE parent RENAME TO p;\nALTER TABLE p RENAME TO parent;"),
     "rebuild with everything": ("M008", REBUILD),
+    "rebuild, index under another name": ("M008", REBUILD.replace("INDEX alone_x ON", "INDEX other ON")),
+    "rebuild, index on more columns": (
+        "M008",
+        REBUILD.replace("INDEX alone_x ON alone (x)", "INDEX other ON alone (x, y)"),
+    ),
+    "rebuild, index the other way": (
+        "M008",
+        REBUILD.replace("INDEX alone_x ON alone (x)", "INDEX other ON alone (x DESC)"),
+    ),
+    "rebuild, index without rows that it never finds": (
+        "M008",
+        REBUILD.replace("INDEX alone_x ON alone (x)", "INDEX other ON alone (x) WHERE x IS NOT NULL"),
+    ),
+    "rebuild, index by a constraint": (
+        "M008",
+        REBUILD.replace("x TEXT", "x TEXT UNIQUE").replace("CREATE INDEX", "-- CREATE INDEX"),
+    ),
+    "rebuild, index by a key without rowid": (
+        "M008",
+        REBUILD.replace(
+            "id INTEGER PRIMARY KEY, x TEXT, y TEXT, z TEXT)",
+            "id, x TEXT, y TEXT, z TEXT, PRIMARY KEY (x, id)) WITHOUT ROWID",
+        ).replace("CREATE INDEX", "-- CREATE INDEX"),
+    ),
+    "rebuild without the column of an index": (
+        "M008",
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, y TEXT);\nINSERT INTO n SELECT id, y FROM alone;\nDROP TABLE alone;\n"
+        "ALTER TABLE n RENAME TO alone;\n" + AGAIN.partition("\n")[2],
+    ),
+    "rebuild, trigger under another name": ("M008", REBUILD.replace("TRIGGER alone_g", "TRIGGER touched")),
     "rebuild, index dropped by name": (
         "M008",
         "DROP INDEX alone_x;\n" + REBUILD.replace("CREATE INDEX", "-- CREATE INDEX"),
@@ -440,6 +521,28 @@ RIGHT = {
             "CREATE INDEX i ON t (p, id); CREATE INDEX j ON t (q) WHERE q IS NOT NULL;"
         ),
     ),
+    "foreign key with a key without rowid": (
+        "M012",
+        "CREATE TABLE t (p INTEGER REFERENCES parent, q INTEGER, PRIMARY KEY (p, q)) WITHOUT ROWID;",
+    ),
+    "foreign key of two columns with an index the other way": (
+        "M012",
+        (
+            "CREATE TABLE p (a, b, PRIMARY KEY (a, b)); CREATE TABLE t (a, b, FOREIGN KEY (a, b) REFERENCES p);\n"
+            "CREATE INDEX i ON t (b DESC, a);"
+        ),
+    ),
+    "foreign key with an index that compares as the parent does": (
+        "M012",
+        (
+            "CREATE TABLE p (a TEXT COLLATE NOCASE PRIMARY KEY); CREATE TABLE t (a TEXT REFERENCES p);\n"
+            "CREATE INDEX i ON t (a COLLATE NOCASE);"
+        ),
+    ),
+    "foreign key whose index got another name": (
+        "M012",
+        "DROP INDEX child_parent;\nCREATE INDEX i ON child (parent_id, id);",
+    ),
     "foreign key that is the key": ("M012", "CREATE TABLE t (id INTEGER PRIMARY KEY REFERENCES parent);"),
     "foreign key to a unique column": (
         "M013",
@@ -450,12 +553,9 @@ RIGHT = {
         "CREATE TABLE t (n INTEGER PRIMARY KEY REFERENCES p);\nCREATE TABLE p (id INTEGER PRIMARY KEY);",
     ),
     "double-quoted names": ("M014", 'INSERT INTO "alone" ("x") VALUES (\'a "b" c\');'),
-    "double-quoted string in a trigger that fires": (
+    "double-quoted name of a column in a view and a trigger": (
         "M014",
-        (
-            'CREATE TRIGGER t AFTER INSERT ON seen BEGIN UPDATE seen SET a = "no" WHERE id = 1; END;\n'
-            "INSERT INTO seen (a) VALUES ('\"');"
-        ),
+        'CREATE VIEW v AS SELECT "x" FROM "alone";\nCREATE TRIGGER t AFTER INSERT ON seen BEGIN UPDATE seen SET "a" = \'"\' WHERE id = new."id"; END;',
     ),
     "default that fails": ("M015", "CREATE TABLE t (id INTEGER PRIMARY KEY, a DEFAULT (json('{')));"),
     "constant default": ("M015", "CREATE TABLE t (id INTEGER PRIMARY KEY, a DEFAULT (upper('x')), b DEFAULT 'now');"),
@@ -527,7 +627,7 @@ def test_lint_what_only_looks_like_it_is_let_be(tmp_path, case):
 
 def test_rules_each_has_an_example():
     """Every rule about scripts is tried above or below, and codes and names are unique."""
-    elsewhere = {"M017", "M018", "M019", "M020", "M901", "M902", "M903"}
+    elsewhere = {"M017", "M018", "M019", "M020", "M901", "M902", "M903", "M904"}
     codes = [rule.code for rule in RULES]
     assert {code for code, *_ in WRONG.values()} | elsewhere == set(codes)
     assert {code for code, _ in RIGHT.values()} | elsewhere == set(codes)
@@ -536,8 +636,38 @@ def test_rules_each_has_an_example():
 
 def test_lint_our_own_migrations_have_neither_errors_nor_warnings():
     """What is shipped passes, even with --strict."""
-    assert {finding.severity for finding in lint()} <= {"note"}
-    assert {finding.code for finding in lint(SQL)} == {"M015"}
+    assert {finding.severity for finding in lint().findings} <= {"note"}
+    assert {finding.code for finding in lint(SQL).findings} == {"M015"}
+
+
+def test_lint_double_quoted_string_of_a_trigger_is_not_held_against_what_fires_it(tmp_path):
+    """It is the trigger's alone, and it is no trigger that does not compile: RAISE(FAIL, "text") was an error, M009."""
+    script = (
+        'CREATE TRIGGER t AFTER INSERT ON seen BEGIN UPDATE seen SET a = "no" WHERE id = 1; END;\n'
+        "INSERT INTO seen (a) VALUES ('\"');"
+    )
+    assert [(code, line) for code, line, _ in found(tmp_path, script)] == [("M014", 1)]
+
+
+def test_lint_double_quoted_string_hides_nothing_else_that_is_wrong(tmp_path):
+    """A trigger that also writes to a table which is not there does not compile, whatever its quotes."""
+    script = 'CREATE TRIGGER t BEFORE DELETE ON seen BEGIN SELECT raise(FAIL, "no"); DELETE FROM nope; END;'
+    assert [(code, message) for code, _, message in found(tmp_path, script)] == [
+        ("M009", "the trigger t no longer compiles: no such table: main.nope")
+    ]
+
+
+def test_lint_quoted_column_that_has_gone_breaks_its_view(tmp_path):
+    """SQLite then takes the name for a string, and the view shows that instead of the column: no matter of quotes."""
+    files = {
+        "1.sql": 'CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT);\nCREATE VIEW v AS SELECT "x" AS y FROM t;',
+        "2.sql": "PRAGMA legacy_alter_table = 1;\nALTER TABLE t RENAME TO old;\nCREATE TABLE t (id INTEGER PRIMARY KEY);",
+    }
+    codes = [(one.code, one.message) for one in lint(write(tmp_path / "sql", files)).findings if one.migration == "2"]
+    assert [message for code, message in codes if code == "M009"] == [
+        'the view v no longer compiles: no such column: "x" - should this be a string literal in single-quotes?'
+    ]
+    assert "M014" not in {code for code, _ in codes}
 
 
 # ---------------------------------------------------------------- pairs and folders
@@ -576,7 +706,7 @@ def test_lint_pairs_say_what_is_missing(tmp_path):
             "3_d.sql": "-- not yet",
         },
     )
-    assert [(finding.path.name, finding.code, finding.line) for finding in lint(folder)] == [
+    assert [(finding.path.name, finding.code, finding.line) for finding in lint(folder).findings] == [
         ("01_a.sql", "M017", 1),
         ("1_b.sql", "M020", 1),
         ("1_b.rollback.sql", "M018", 1),
@@ -584,11 +714,24 @@ def test_lint_pairs_say_what_is_missing(tmp_path):
         ("2_c.rollback.sql", "M019", 1),
         ("3_d.sql", "M027", 1),
     ]
-    messages = [finding.message for finding in lint(folder)]
+    messages = [finding.message for finding in lint(folder).findings]
     assert messages[1] == "1_b has the same number as 01_a"
     assert messages[4] == (
         "after the rollback the table b differs in x and y, the table c is still there and the index i is missing"
     )
+
+
+def test_lint_rollback_of_an_empty_script_is_looked_at(tmp_path):
+    """What it does is nothing's undoing; it was passed over with its script, and so were its comments."""
+    rollback = "DROP TABLE alone;\n-- lint: ignore M004 a\nSELECT 1;"
+    assert undoing(tmp_path, "-- nothing", rollback) == [
+        ("M002", "alone is dropped with all its rows"),
+        ("M019", "after the rollback the table alone is missing"),
+        ("M902", "there is no M004 here to silence"),
+    ]
+    assert undoing(tmp_path, "-- nothing", "SELECT 1;") == []
+    assert undoing(tmp_path, "-- nothing", "-- lint: ignore M018 a") == [("M902", "there is no M018 here to silence")]
+    assert undoing(tmp_path, "-- nothing", "-- nothing") == []
 
 
 def test_lint_rollback_of_what_its_script_made_has_no_finding(tmp_path):
@@ -620,7 +763,7 @@ def test_lint_foreign_key_to_a_table_of_a_later_migration_has_no_finding(tmp_pat
         "1_a.sql": "CREATE TABLE a (id INTEGER PRIMARY KEY REFERENCES b);",
         "2_b.sql": "CREATE TABLE b (id INTEGER PRIMARY KEY);",
     }
-    assert {finding.code for finding in lint(write(tmp_path / "sql", entries))} == {"M017"}
+    assert {finding.code for finding in lint(write(tmp_path / "sql", entries)).findings} == {"M017"}
 
 
 def test_lint_foreign_key_whose_parent_goes_is_held_against_the_script_that_drops_it(tmp_path):
@@ -632,7 +775,9 @@ def test_lint_foreign_key_whose_parent_goes_is_held_against_the_script_that_drop
         "4_d.sql": ALONE + "VACUUM;",
     }
     found = [
-        (finding.path.name, finding.line) for finding in lint(write(tmp_path / "sql", base)) if finding.code == "M013"
+        (finding.path.name, finding.line)
+        for finding in lint(write(tmp_path / "sql", base)).findings
+        if finding.code == "M013"
     ]
     assert found == [("2_b.sql", 2)]
 
@@ -645,7 +790,9 @@ def test_lint_broken_script_does_not_stop_it(tmp_path):
     }
     folder = write(tmp_path / "sql", THREE | broken)
     places = [
-        (f.path.name, f.code, f.line) for f in lint(folder) if f.path.name in broken and f.code not in {"M017", "M020"}
+        (f.path.name, f.code, f.line)
+        for f in lint(folder).findings
+        if f.path.name in broken and f.code not in {"M017", "M020"}
     ]
     assert places == [
         ("0002_x.sql", "M004", 1),
@@ -717,7 +864,7 @@ def test_lint_whatever_the_scripts_never_raises(texts, cut):
         from_texts(f"{number}_x", text.replace("\r", ""), text, path=SQL / f"{number}_x.sql")
         for number, text in enumerate(texts)
     ]
-    for finding in lint(migrations):
+    for finding in lint(migrations).findings:
         text = next(one.up.text for one in migrations if one.id == finding.migration)
         assert 1 <= finding.line <= text.count("\n") + 1
 

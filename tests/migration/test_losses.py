@@ -64,7 +64,7 @@ def verdicts(path, url, tmp_path, filled):
                 int(finding.migration),
                 finding.message.partition(" ")[0] if finding.code == "M002" else column_in(finding),
             )
-            for finding in migrate.lint(folder)
+            for finding in migrate.lint(folder).findings
             if finding.code in {"M002", "M003"} and finding.migration != "1_setup"
         }
         found = migrate.rehearse(url, folder, **options)

@@ -143,7 +143,9 @@ def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
     migrate.apply(url, folder)
     (folder / "99990101000000_add_priority.sql").write_text(forth)
     (folder / "99990101000000_add_priority.rollback.sql").write_text(back)
-    assert {finding.code for finding in migrate.lint(folder)} == {finding.code for finding in migrate.lint()}
+    assert {finding.code for finding in migrate.lint(folder).findings} == {
+        finding.code for finding in migrate.lint().findings
+    }
     with contextlib.closing(dao.connect(url)) as connection:
         before = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
         task = dao.Task(title="a", task_type="b")

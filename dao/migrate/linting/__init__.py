@@ -1,6 +1,7 @@
 """Looks for known mistakes in migration scripts, with SQLite's own compiler. Runs nothing on a database."""
 
-from dao.migrate.linting.linter import Finding, lint
+from dao.migrate.linting.finding import Finding
+from dao.migrate.linting.linter import LintResult, lint
 from dao.migrate.linting.rules import RULES, Rule, Severity
 
-__all__ = ["RULES", "Finding", "Rule", "Severity", "lint"]
+__all__ = ["RULES", "Finding", "LintResult", "Rule", "Severity", "lint"]

@@ -1,24 +1,27 @@
 """Looks for what may go wrong with migrations before they meet a database: `dao lint`.
 
-Every script is replayed in an empty database in memory, statement by statement, and SQLite's own compiler says what
-each one does. `rules` has the rules; `statements`, `outcome` and `losses` find what breaks them; here the findings
-meet the comments that silence them.
+Every script is replayed in an empty database in memory. Those that are judged go statement by statement, and SQLite's
+own compiler says what each one does. `rules` has the rules; `statements`, `outcome` and `losses` find what breaks them;
+here the findings meet the comments and the baseline that let them be.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import os
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
+from dao.migrate.database import Target
+from dao.migrate.linting.baseline import marked
+from dao.migrate.linting.finding import Finding, finding
 from dao.migrate.linting.losses import loss_problems
 from dao.migrate.linting.outcome import Outcome, find_orphans
 from dao.migrate.linting.replay import Replay
-from dao.migrate.linting.rules import RULES, Rule, Severity, by_name
 from dao.migrate.linting.schema import Schema
+from dao.migrate.linting.selection import select
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
 from dao.migrate.linting.subject import Subject, listed
@@ -29,53 +32,77 @@ from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
 
-__all__ = ["RULES", "Finding", "Rule", "Severity", "lint"]
+__all__ = ["LintResult", "lint"]
 
 
 @attrs.frozen(kw_only=True)
-class Finding:
-    """Something that a rule holds against a migration: where it stands, what it is and what to do.
+class LintResult:
+    """The findings, in the order of the migrations, then by line, and which of the `total` migrations were judged.
 
-    `silenced` is the reason that the file gives for silencing it, or None.
+    `selection` says in words which those are. `failed` are migrations that were not judged, and fail in an empty
+    database: what comes after them was judged as if they had ended there.
     """
 
-    code: str
-    name: str
-    severity: Severity
-    migration: str
-    path: Path
-    line: int
-    message: str
-    remedy: str
-    silenced: str | None = None
+    findings: tuple[Finding, ...]
+    judged: tuple[str, ...]
+    total: int
+    selection: str
+    failed: tuple[str, ...] = ()
 
 
-def lint(migrations: Source = None) -> list[Finding]:
-    """Return what the rules hold against migrations, in the order of the files, then by line. Needs no database.
+def lint(
+    migrations: Source = None,
+    *,
+    since: str | None = None,
+    latest: int | None = None,
+    database: Target | None = None,
+    git_base: str | None = None,
+    baseline: str | os.PathLike[str] | None = None,
+) -> LintResult:
+    """Return what the rules hold against migrations. Changes nothing, and needs no database.
+
+    All are judged, unless one of four arguments says which: those after `since` (an id, or what begins only one), the
+    `latest` so many, those that `database` has not applied, or not as they are now, or those that the branch or commit
+    `git_base` does not have, or not as they are now. The others count as applied long ago; they are replayed, too.
 
     Runs the scripts in memory, so it takes as long as they do in an empty database. A script that fails is a finding,
-    and what comes after it is judged as far as it goes without it. Silenced findings are among the results.
+    and what comes after it is judged as far as it goes without it. Silenced findings are among the results, and so are
+    those that the file `baseline` has.
 
     Raises:
-        MigrationFileError: A file is not what it should be, so that there is no migration to look at.
+        MigrationFileError: A file is not what it should be, so that there is no migration to look at, or no baseline.
+        MigrationError: `since` is no migration, git does not know `git_base`, or the baseline cannot be read.
+        OperationalError: The database cannot be read.
+        ValueError: `latest` is below 1, or more than one of the four is given.
     """
+    files = loaded(migrations)
+    chosen = select(files, since=since, latest=latest, database=database, git_base=git_base)
+    judged = frozenset(chosen.ids)
+    failed: list[str] = []
+    pairs: list[list[Subject]] = []
     with contextlib.closing(Replay()) as replay:
         outcome = Outcome()
-        pairs = [_replay_pair(migration, replay, outcome) for migration in loaded(migrations)]
+        for migration in files:
+            if migration.id in judged:
+                pairs.append(_replay_pair(migration, replay, outcome))
+            elif not replay.run_unseen(Step(migration=migration, direction="apply")):
+                failed.append(migration.id)
+        replay.look_again()
     subjects = [subject for pair in pairs for subject in pair]
     applied = [up for up, *_ in pairs]
-    if not any(subject.failure for subject in subjects):
-        find_orphans(applied)
-    scripts = iter(applied)
-    for part in parts([up.step for up in applied]):
-        together = list(itertools.islice(scripts, len(part.steps)))
-        for up in together:
-            up.problems += loss_problems(up, together)
+    if not failed and not any(subject.failure for subject in subjects):
+        find_orphans(applied, replay.schema)
+    _find_losses(files, {up.step.id: up for up in applied})
     for subject in subjects:
         if subject.is_rollback:
             subject.problems += loss_problems(subject, [subject])
-    _find_collisions(applied)
-    return [finding for subject in subjects for finding in _findings(subject)]
+    _find_collisions(files, {up.step.id: up for up in applied})
+    found = [one for subject in subjects for one in _findings(subject)]
+    if baseline is not None:
+        found = marked(found, baseline, {migration.id for migration in files}, judged)
+    return LintResult(
+        findings=tuple(found), judged=chosen.ids, total=len(files), selection=chosen.words, failed=tuple(failed)
+    )
 
 
 # ---------------------------------------------------------------- one pair
@@ -83,18 +110,21 @@ def lint(migrations: Source = None) -> list[Finding]:
 
 def _replay_pair(migration: Migration, replay: Replay, outcome: Outcome) -> list[Subject]:
     """Return both scripts of a pair with their problems, and leave the replay after the first."""
+    replay.look_again()
+    outcome.catch_up(replay.schema, replay.connection)
     up = replay.run(Step(migration=migration, direction="apply"))
     _look(up, replay, outcome)
     if not up.statements:
         up.problems.append(("M027", None, "the script holds nothing but comments"))
-        return [up]
     if migration.down is None:
-        up.problems.append(("M017", None, f"{migration.id} has no rollback script"))
+        if up.statements:
+            up.problems.append(("M017", None, f"{migration.id} has no rollback script"))
         return [up]
     rollback = Step(migration=migration, direction="rollback")
     if not migration.reversible:
         down = Subject(step=rollback, origin=up.before, before=up.after, after=up.after)
-        down.problems.append(("M018", None, "the rollback script holds nothing but comments"))
+        if up.statements:
+            down.problems.append(("M018", None, "the rollback script holds nothing but comments"))
         return [up, down]
     with contextlib.closing(replay.copy()) as other:
         down = other.run(rollback, up.before)
@@ -131,13 +161,25 @@ def _left(before: Schema, after: Schema) -> Iterator[str]:
             yield f"the {item.type} {key[1]} is {'missing' if key in before.objects else 'still there'}"
 
 
-def _find_collisions(scripts: Sequence[Subject]) -> None:
+# ---------------------------------------------------------------- all of them
+
+
+def _find_losses(migrations: Sequence[Migration], applied: Mapping[str, Subject]) -> None:
+    """Add what is lost to the problems of the scripts, which a run may hold together if they follow one another."""
+    for part in parts([Step(migration=migration, direction="apply") for migration in migrations]):
+        for is_judged, steps in itertools.groupby(part.steps, lambda step: step.id in applied):
+            together = [applied[step.id] for step in steps] if is_judged else []
+            for up in together:
+                up.problems += loss_problems(up, together)
+
+
+def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Subject]) -> None:
     first: dict[tuple[int, ...], str] = {}
-    for script in scripts:
-        id = script.step.id
+    # one that is not judged is the older one
+    for id in sorted((migration.id for migration in migrations), key=applied.__contains__):
         without_number, number, _ = sort_key(id)
-        if not without_number and first.setdefault(number, id) != id:
-            script.problems.append(("M020", None, f"{id} has the same number as {first[number]}"))
+        if not without_number and first.setdefault(number, id) != id and id in applied:
+            applied[id].problems.append(("M020", None, f"{id} has the same number as {first[number]}"))
 
 
 # ---------------------------------------------------------------- findings
@@ -145,11 +187,16 @@ def _find_collisions(scripts: Sequence[Subject]) -> None:
 
 def _findings(subject: Subject) -> list[Finding]:
     """Return the problems of a script as findings, by line, with those of its silences."""
-    text = subject.step.script.text
+    text, path = subject.step.script.text, subject.step.script.path or subject.step.migration.path
     silences = read_silences(text, subject.statements)
     # one for the statement comes before one for the script
     nearest = sorted(silences, key=lambda silence: silence.statement is None)
     found: list[Finding] = []
+
+    def add(code: str, line: int, message: str, about: str = "", silenced: str | None = None) -> None:
+        about = f"{subject.step.direction} {about}"
+        found.append(finding(code, subject.step.id, path, line, message, about=about, silenced=silenced))
+
     for code, statement, message in subject.problems:
         silence = next((silence for silence in nearest if silence.covers(code, statement)), None)
         if silence is not None:
@@ -157,29 +204,14 @@ def _findings(subject: Subject) -> list[Finding]:
         line = text.count("\n", 0, statement.begin) + 1 if statement else 1
         if code == "M001" and subject.failure is not None:
             line = subject.failure.line
-        found.append(_finding(subject, code, line, message, silence.reason if silence else None))
+        about = text[statement.begin : statement.end] if statement else ""
+        add(code, line, message, about, silence.reason if silence else None)
     for silence in silences:
-        found += [_finding(subject, "M903", silence.line, f"{name!r} is not a rule") for name in silence.unknown]
+        for name in silence.unknown:
+            add("M903", silence.line, f"{name!r} is not a rule", name)
+        codes = listed([rule.code for rule in silence.rules])
         if silence.rules and not silence.reason:
-            found.append(
-                _finding(subject, "M901", silence.line, "a finding is silenced without a reason, so it is not")
-            )
+            add("M901", silence.line, "a finding is silenced without a reason, so it is not", codes)
         elif silence.rules and not silence.used and subject.failure is None:
-            codes = listed([rule.code for rule in silence.rules])
-            found.append(_finding(subject, "M902", silence.line, f"there is no {codes} here to silence"))
+            add("M902", silence.line, f"there is no {codes} here to silence", codes)
     return sorted(found, key=lambda finding: (finding.line, finding.code))
-
-
-def _finding(subject: Subject, code: str, line: int, message: str, silenced: str | None = None) -> Finding:
-    rule = by_name[code.lower()]
-    return Finding(
-        code=code,
-        name=rule.name,
-        severity=rule.severity,
-        migration=subject.step.id,
-        path=subject.step.script.path or subject.step.migration.path,
-        line=line,
-        message=message,
-        remedy=rule.remedy,
-        silenced=silenced,
-    )

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
 
 from dao.engine import Connection
-from dao.migrate.linting.schema import Table
+from dao.migrate.linting.schema import Schema, Table
 from dao.migrate.linting.subject import REMOVING, Problem, Statement, Subject, listed
-from dao.migrate.linting.trials import without_quotes
-from dao.migrate.schema.catalog import Definition, ForeignKey, fold, quoted
-from dao.migrate.schema.tokens import tokens
-from dao.migrate.schema.usable import VAGUE, check_keys, compiles, is_elsewhere, judge
+from dao.migrate.linting.trials import string_in, without_quotes
+from dao.migrate.schema.catalog import Definition, ForeignKey, fold, indexes, quoted
+from dao.migrate.schema.tokens import body, cut, normal, tokens, written
+from dao.migrate.schema.usable import VAGUE, Unusable, check_keys, compiles, is_elsewhere, judge
 
 __all__ = ["Outcome", "find_orphans"]
 
@@ -23,17 +23,28 @@ _STORED_AS = {"view": "view", "trigger": "trigger", "virtual table": "table"}
 
 
 class Outcome:
-    """Looks at the schema after each script of one replay, and remembers what was wrong already."""
+    """Looks at the schema after each script of one replay that is judged, and remembers what was wrong already."""
 
     def __init__(self) -> None:
-        #: How the views, triggers and virtual tables are defined that do not work.
-        self._broken: dict[tuple[str, str], Definition | None] = {}
+        self._schema: Schema | None = None
+        #: How the views, triggers and virtual tables are defined that do not work, or only with double-quoted strings.
+        self._broken: dict[_Key, Definition | None] = {}
         #: The faults of foreign keys, by table.
         self._wrong_keys: dict[str, list[tuple[str, str]]] = {}
+
+    def catch_up(self, schema: Schema, connection: Connection) -> None:
+        """Note what is wrong already, where scripts that are not judged have run since the last one that is."""
+        if schema is not self._schema:
+            everything = {fold(item.name) for item in schema.definitions}
+            self._broken = {key: _stored(schema, key) for key in _broken(schema, connection, everything)}
+            self._wrong_keys = _wrong_keys(schema, connection, everything, {})
+            self._schema = schema
 
     def problems(self, subject: Subject, connection: Connection) -> list[Problem]:
         """Return what is wrong since this script, the last that has run on the connection."""
         changed = subject.after.changed_since(subject.before)
+        if not subject.is_rollback:
+            self._schema = subject.after
         if not changed:
             return []
         problems = [*self._broken_since(subject, connection, changed)]
@@ -44,73 +55,115 @@ class Outcome:
                 if table is not before and table.kind == "table":
                     culprit = subject.culprit("table", name)
                     problems += [(code, culprit, what) for code, what in _wrong_with(connection, table, before)]
-            problems += _lost(subject)
+            problems += _lost(subject, connection)
         # a script that fails leaves another schema than it means to
         return problems if subject.failure is None else []
 
     def _broken_since(self, subject: Subject, connection: Connection, changed: set[str]) -> Iterator[Problem]:
-        definitions = subject.after.definitions
         asked = changed | {fold(item.table) for item in self._broken.values() if item}
-        with without_quotes(connection):
-            found = [*judge(connection, definitions, asked)]
-        if any(one.type == "table" for one in found):  # for a string in double quotes: its triggers were not judged
-            found += judge(connection, definitions, asked)
-        broken = {(one.type, fold(one.name)): one for one in reversed(found) if one.type in _STORED_AS}
-        items = {(type, name): subject.after.find(_STORED_AS[type], name) for type, name in broken}
+        found = _broken(subject.after, connection, asked)
+        items = {key: _stored(subject.after, key) for key in found}
         before, self._broken = self._broken, self._broken if subject.is_rollback else items
-        for (type, name), one in broken.items():
+        for key, one in found.items():
+            type, name, string = key
             # nor does a run refuse what cannot be judged here, and a virtual table that never had any content
             passed_over = is_elsewhere(one.reason) or (one.reason == VAGUE and name not in subject.before.tables)
-            if before.get((type, name)) is not items[type, name] and not passed_over:
-                yield "M009", subject.culprit(_STORED_AS[type], name), f"{one.what} no longer compiles: {one.reason}"
+            if before.get(key) is items[key] or passed_over:
+                continue
+            culprit = subject.culprit(_STORED_AS[type], name)
+            # in one that was there before, it was the name of a column that has gone
+            if string and _stored(subject.before, key) is not items[key]:
+                yield "M014", culprit, f"{string} is taken for a string in {one.what}"
+            else:
+                yield "M009", culprit, f"{one.what} no longer compiles: {one.reason}"
 
     def _wrong_keys_since(self, subject: Subject, connection: Connection, changed: set[str]) -> Iterator[Problem]:
-        before, self._wrong_keys = self._wrong_keys, {}
-        mismatches = {one.name: one.reason for one in check_keys(connection)[1]}
-        for name, table in subject.after.tables.items():
-            known = self._wrong_keys[name] = before.get(name, [])
-            if name in changed or any(fold(key.parent) in changed for key in table.keys):
-                found = [
-                    one
-                    for key in table.keys
-                    if fold(key.parent) in subject.after.tables  # or else it may come with a later script
-                    for one in _wrong_with_key(connection, table, key, mismatches.get(table.name, ""))
-                ]
-                self._wrong_keys[name] = found
-                for code, message in found:
-                    if (code, message) not in known:
-                        yield code, subject.culprit("table", name), message
+        before, self._wrong_keys = (
+            self._wrong_keys,
+            _wrong_keys(subject.after, connection, changed, self._wrong_keys),
+        )
+        for name, found in self._wrong_keys.items():
+            for code, message in found:
+                if (code, message) not in before.get(name, []):
+                    yield code, subject.culprit("table", name), message
 
 
-def find_orphans(scripts: Sequence[Subject]) -> None:
-    """Add the foreign keys whose parent never came to the problems of the last script that had to do with each."""
-    for name, table in scripts[-1].after.tables.items() if scripts else ():
+#: The type and folded name of what does not work, and the double-quoted string that is all that is wrong with it.
+_Key = tuple[str, str, str | None]
+
+
+def _stored(schema: Schema, key: _Key) -> Definition | None:
+    return schema.find(_STORED_AS[key[0]], key[1])
+
+
+def _broken(schema: Schema, connection: Connection, asked: set[str]) -> dict[_Key, Unusable]:
+    """Return the views, triggers and virtual tables that do not work, of those which `asked` has or which name one."""
+    definitions = schema.definitions
+    with without_quotes(connection):
+        found = [*judge(connection, definitions, asked)]
+    if any(string_in(one.reason) for one in found):
+        # a string hides what else is wrong, and one of a table what is wrong with its triggers
+        found += judge(connection, definitions, asked)
+    last = {(one.type, fold(one.name)): one for one in found if one.type in _STORED_AS}
+    return {(type, name, string_in(one.reason)): one for (type, name), one in last.items()}
+
+
+def _wrong_keys(
+    schema: Schema, connection: Connection, changed: set[str], known: Mapping[str, list[tuple[str, str]]]
+) -> dict[str, list[tuple[str, str]]]:
+    """Return the faults of foreign keys, by table; they are `known` where neither table nor parent has changed."""
+    wrong: dict[str, list[tuple[str, str]]] = {}
+    mismatches = {one.name: one.reason for one in check_keys(connection)[1]}
+    for name, table in schema.tables.items():
+        wrong[name] = known.get(name, [])
+        if name in changed or any(fold(key.parent) in changed for key in table.keys):
+            wrong[name] = [
+                one
+                for key in table.keys
+                if fold(key.parent) in schema.tables  # or else it may come with a later script
+                for one in _wrong_with_key(
+                    connection, table, key, schema.tables[fold(key.parent)], mismatches.get(table.name, "")
+                )
+            ]
+    return wrong
+
+
+def find_orphans(scripts: Sequence[Subject], last: Schema) -> None:
+    """Add the foreign keys whose parent never came to the problems of the last script that had to do with each.
+
+    `scripts` are those that are judged, `last` is the schema after all: one that is not judged may have dropped it.
+    """
+    for name, table in last.tables.items():
         for key in table.keys:
             parent = fold(key.parent)
-            if parent not in scripts[-1].after.tables:
+            if parent not in last.tables:
                 message = f"{_columns(table, key)} refers to {key.parent}, which is not there"
-                script = next(
-                    one
-                    for one in reversed(scripts)
-                    if one.before.find("table", name) != one.after.find("table", name)
-                    or (parent in one.before.tables and parent not in one.after.tables)
-                )
-                script.problems.append(("M013", script.culprit("table", name), message))
+                for one in reversed(scripts):
+                    if one.before.find("table", name) != one.after.find("table", name) or (
+                        parent in one.before.tables and parent not in one.after.tables
+                    ):
+                        if parent not in one.after.tables:
+                            one.problems.append(("M013", one.culprit("table", name), message))
+                        break
 
 
 def _columns(table: Table, key: ForeignKey) -> str:
     return f"{table.name} ({', '.join(key.columns)})"
 
 
-def _wrong_with_key(connection: Connection, table: Table, key: ForeignKey, mismatch: str) -> Iterator[tuple[str, str]]:
+def _wrong_with_key(
+    connection: Connection, table: Table, key: ForeignKey, parent: Table, mismatch: str
+) -> Iterator[tuple[str, str]]:
     if fold(f'referencing "{key.parent}"') in fold(mismatch):
         yield "M013", f"{_columns(table, key)}: {mismatch}"
-    where = " AND ".join(f"{quoted(column)} = ?1" for column in key.columns)
-    plan: list[Any] = connection.execute(
-        f"EXPLAIN QUERY PLAN SELECT 1 FROM {quoted(table.name)} WHERE {where}", (None,), can_cache=False
-    ).fetchall()
-    if any(detail.startswith("SCAN") for *_, detail in plan):
-        yield "M012", f"no index begins with the foreign key {_columns(table, key)}, which refers to {key.parent}"
+    primary = sorted((column for column in parent.columns.values() if column.key), key=lambda column: column.key)
+    theirs = key.parent_columns or [column.name for column in primary]
+    with contextlib.suppress(apsw.SQLError):  # a column that is not there, or a collation that a program registers
+        # SQLite compares as the parent's columns do
+        collations = [connection.column_metadata("main", parent.name, name)[1] for name in theirs]
+        terms = [f"{quoted(own)} COLLATE {quoted(its)}" for own, its in zip(key.columns, collations, strict=False)]
+        if _plan(connection, _search(table.name, terms)).startswith("SCAN"):
+            yield "M012", f"no index begins with the foreign key {_columns(table, key)}, which refers to {key.parent}"
 
 
 # ---------------------------------------------------------------- tables
@@ -177,7 +230,7 @@ def _unwatched(connection: Connection, table: Table, added: set[str]) -> Iterato
 # ---------------------------------------------------------------- rebuilds
 
 
-def _lost(script: Subject) -> Iterator[Problem]:
+def _lost(script: Subject, connection: Connection) -> Iterator[Problem]:
     """Yield what tables had before they were made anew."""
     dropping = [one for one in script.statements if one.tables(apsw.SQLITE_DROP_TABLE)]
     explicit = {
@@ -194,7 +247,11 @@ def _lost(script: Subject) -> Iterator[Problem]:
         for item in script.before.on(name):
             action = apsw.SQLITE_DROP_INDEX if item.type == "index" else apsw.SQLITE_DROP_TRIGGER
             key = fold(item.name)
-            if (item.type, key) not in script.after.objects and (action, key) not in explicit:
+            if (
+                (item.type, key) not in script.after.objects
+                and (action, key) not in explicit
+                and _is_missed(item, script.after.on(name), connection)
+            ):
                 what = f"the {item.type} {item.name} goes with the old {before.name} and is not made again"
                 yield "M008", dropped, what
         if before.strict and not table.strict:
@@ -203,6 +260,44 @@ def _lost(script: Subject) -> Iterator[Problem]:
             yield "M030", dropped, f"{before.name} was AUTOINCREMENT, and the table that takes its place is not"
         elif _counts(before) and not any(map(_sets_sequence, script.statements)):
             yield "M030", dropped, f"the number of {before.name} in sqlite_sequence goes with the old table"
+
+
+def _is_missed(item: Definition, others: Sequence[Definition], connection: Connection) -> bool:
+    """Return whether nothing stands for an index or trigger that went with its table, under whatever name.
+
+    A trigger with the same text stands for a trigger; for an index any that finds rows by the same first columns, or a
+    key, as far as the columns are there.
+    """
+    text = tokens(item.sql or "")
+    if item.type == "trigger":  # after CREATE, TRIGGER and its name
+        return all(other.type != "trigger" or tokens(other.sql or "")[3:] != text[3:] for other in others)
+    inside, rest = body(text)
+    parts = [part[:-1] if part[-1].value in {"asc", "desc"} else part for part in cut(inside)]
+    where = [written(rest[1:])] if rest else []
+    names = [part[0].value for part in parts]
+    if text[1].value == "unique" and not any(
+        index.unique and [normal(column.name or "") for column in index.columns] == names
+        for index in indexes(connection, item.table)
+    ):
+        return True
+    columns = [written(part) for part in parts]
+    while columns and compiles(connection, _search(item.table, columns, where)):
+        columns.pop()
+    return any(
+        _plan(connection, _search(item.table, columns[:number], where)).count("=?") < number
+        for number in range(1, len(columns) + 1)
+    )
+
+
+def _search(table: str, columns: Sequence[str], more: Sequence[str] = ()) -> str:
+    """Return a statement that looks for rows by their values in columns, as they stand in SQL."""
+    return f"SELECT 1 FROM {quoted(table)} WHERE " + " AND ".join([*(f"({one}) = x''" for one in columns), *more])
+
+
+def _plan(connection: Connection, sql: str) -> str:
+    """Return how SQLite would look for rows, beginning with SEARCH or SCAN."""
+    rows: list[Any] = connection.execute(f"EXPLAIN QUERY PLAN {sql}", can_cache=False).fetchall()
+    return str(rows[0][-1])
 
 
 def _drops(statement: Statement, table: Table) -> bool:

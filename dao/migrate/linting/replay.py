@@ -7,6 +7,9 @@ everything once, as the runner does.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
 import apsw
 
 from dao import errors
@@ -19,10 +22,13 @@ from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.script import Running, Watcher
 from dao.migrate.schema.session import apart, in_memory
+from dao.migrate.scripts.migration import Script
 from dao.migrate.scripts.statements import has_statement, start_of_statement
 from dao.migrate.values import Step
 
 __all__ = ["Replay"]
+
+T = TypeVar("T")
 
 _WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE})
 _CREATES = frozenset(value for name, value in vars(apsw).items() if name.startswith("SQLITE_CREATE_"))
@@ -69,18 +75,11 @@ class Replay:
 
     def run(self, step: Step, origin: Schema | None = None) -> Subject:
         """Run a script and return it as it was seen. After a statement that failed, it goes on with the next."""
-        before, script = self.schema, step.script
-        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, int(script.foreign_keys))
-        if script.transactional:
-            self.connection.execute("BEGIN")
-        run = _Run(self, step)
-        try:
-            with apart(self.connection, script.text):
-                failure = run.to_the_end()
-        finally:
-            if self.connection.in_transaction:
-                self.connection.execute("COMMIT")
-        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
+        before, run = self.schema, _Run(self, step)
+        failure, refused = self._work(step.script, run.to_the_end)
+        if refused and failure is None:
+            last = run.statements[-1]
+            failure = Failure(step.script.text.count("\n", 0, last.begin) + 1, refused, last)
         self.look_again()
         return Subject(
             step=step,
@@ -90,6 +89,32 @@ class Replay:
             statements=run.statements,
             failure=failure,
         )
+
+    def run_unseen(self, step: Step) -> bool:
+        """Run a script as `run` does, but look at nothing, and return whether it came to its end without a failure.
+
+        The next script that is to be seen needs a `look_again` before it.
+        """
+        running = Running(self.connection, step.id, step.script)
+        failures, refused = self._work(step.script, lambda: [*_failures(running)])
+        return not (failures or refused or running.savepoints)
+
+    def _work(self, script: Script, work: Callable[[], T]) -> tuple[T, str | None]:
+        """Do some work in a connection that is set up for a script; return also why SQLite refused to commit it."""
+        refused = None
+        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, int(script.foreign_keys))
+        if script.transactional:
+            self.connection.execute("BEGIN")
+        with apart(self.connection, script.text):
+            done = work()
+        if self.connection.in_transaction:
+            try:
+                self.connection.execute("COMMIT")
+            except apsw.ConstraintError as error:  # a foreign key that is deferred
+                refused = str(error)
+                self.connection.execute("ROLLBACK")
+        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
+        return done, refused
 
     def look_again(self, *, only_added: bool = False) -> None:
         """Read the schema if it has changed, or only grown."""
@@ -103,6 +128,16 @@ class Replay:
 
     def _read_version(self) -> int:
         return int(self.connection.pragma("schema_version"))
+
+
+def _failures(running: Running) -> Iterator[errors.Error]:
+    """Run a script to its end, and yield the failure of each statement that is passed over on the way."""
+    while running.end < len(running.script.text):
+        try:
+            running.execute()
+            return
+        except errors.Error as error:
+            yield error
 
 
 class _Run(Watcher):
@@ -126,17 +161,13 @@ class _Run(Watcher):
         """Run it, and return the first failure."""
         failure: Failure | None = None
         running = self._running
-        while running.end < len(self._script.text):
-            try:
-                running.execute()
-                break
-            except errors.Error as error:
-                self._finish_statement(failed=True)
-                if running.begin >= self._begun:  # it was not even begun
-                    self._add(running.begin, running.end)
-                self._events.clear()
-                self._ignored.clear()
-                failure = failure or self._failure(error)
+        for error in _failures(running):
+            self._finish_statement(failed=True)
+            if running.begin >= self._begun:  # it was not even begun
+                self._add(running.begin, running.end)
+            self._events.clear()
+            self._ignored.clear()
+            failure = failure or self._failure(error)
         self._finish_statement()
         try:
             running.check()

@@ -140,6 +140,9 @@ RULES = (
     Rule("M903", "unknown-rule", "warning",
          "The comment names no rule.",
          "write a code or name that `dao lint --rules` prints: `-- lint: ignore M002 the reason`"),
+    Rule("M904", "stale-baseline", "warning",
+         "The baseline has a finding that is not there any more: it would hide the same one if it came back.",
+         "remove the line"),
 )  # fmt: skip
 
 #: The rules by code and by name, both in lower case.

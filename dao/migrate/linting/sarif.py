@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dao import _version
-from dao.migrate.linting import RULES, Finding
+from dao.migrate.linting import RULES, Finding, LintResult
 
 __all__ = ["report"]
 
@@ -15,11 +14,11 @@ _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schem
 _RULES = {rule.code: number for number, rule in enumerate(RULES)}
 
 
-def report(findings: Sequence[Finding], *, root: Path | None = None) -> dict[str, Any]:
+def report(result: LintResult, *, root: Path | None = None) -> dict[str, Any]:
     """Return findings as a SARIF log, ready for `json.dumps`.
 
-    Paths are relative to `root` (the working directory unless given), where they lie in it; silenced findings are there
-    as suppressed.
+    Paths are relative to `root` (the working directory unless given), where they lie in it. Findings that are silenced
+    or in the baseline are there as suppressed. The run's properties say which migrations were judged.
     """
     base = (root or Path.cwd()).resolve()
     driver = {
@@ -41,7 +40,8 @@ def report(findings: Sequence[Finding], *, root: Path | None = None) -> dict[str
         "tool": {"driver": driver},
         "originalUriBaseIds": {"SRCROOT": {"uri": base.as_uri() + "/"}},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, base) for finding in findings],
+        "results": [_result(finding, base) for finding in result.findings],
+        "properties": {"judged": list(result.judged), "total": result.total, "selection": result.selection},
     }
     return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
 
@@ -54,9 +54,12 @@ def _result(finding: Finding, base: Path) -> dict[str, Any]:
         "level": finding.severity,
         "message": {"text": f"{finding.message}. To do: {finding.remedy}."},
         "locations": [{"physicalLocation": location}],
+        "partialFingerprints": {"statement/v1": finding.fingerprint},
     }
     if finding.silenced is not None:
         result["suppressions"] = [{"kind": "inSource", "justification": finding.silenced}]
+    elif finding.in_baseline:
+        result["suppressions"] = [{"kind": "external", "justification": "in the baseline"}]
     return result
 
 

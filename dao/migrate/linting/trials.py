@@ -17,7 +17,7 @@ from dao.migrate.linting.schema import Table
 from dao.migrate.schema.catalog import Column, fold, quoted
 from dao.migrate.schema.usable import compiles
 
-__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "without_quotes"]
+__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "string_in", "without_quotes"]
 
 #: SQLite's words for a double-quoted string where they are turned off.
 _QUOTES = " - should this be a string literal in single-quotes?"
@@ -59,9 +59,15 @@ def double_quoted(twin: Connection, sql: str) -> str | None:
     """Return the double-quoted string without which a statement does not compile, with its quotes."""
     with without_quotes(twin):
         problem = compiles(twin, sql) or ""
-    name = problem.partition("no such column: ")[2].removesuffix(_QUOTES)
+    name = string_in(problem)
     # one in a trigger that the statement fires is the trigger's
-    return name if problem.endswith(_QUOTES) and name in sql else None
+    return name if name and name in sql else None
+
+
+def string_in(problem: str) -> str | None:
+    """Return the double-quoted string, with its quotes, that SQLite complains of; None if it is another problem."""
+    found = problem.removeprefix("no such column: ").removesuffix(_QUOTES)
+    return found if problem.endswith(_QUOTES) else None
 
 
 def lacks_where(twin: Connection, sql: str) -> bool:
