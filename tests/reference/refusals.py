@@ -61,7 +61,7 @@ CURES = {
     "--output - and --json exclude each other": "give one of them",
     "--database names the database for --copy: without it, none is read": "add --copy, or leave --database out",
     "nan is no number of seconds.": "give a number from 0",
-    "the report cannot be written to *file*: *strerror*": "check the folder and its permissions, and the disk",
+    "the *what* cannot be written to *file*: *strerror*": "check the folder and its permissions, and the disk",
     "*path*: the schema file cannot be read: *strerror*": "check its permissions, and the disk",
     "*path*: the schema file cannot be written: *strerror*": "check the folder and its permissions, and the disk",
     "a database URL begins with its scheme: *forms**meant*": "write it in one of the forms that the message lists",

@@ -83,7 +83,10 @@ def _read(path: Path) -> list[tuple[int, tuple[str, str, str]]]:
             f"there is no baseline {path}: `dao lint --write-baseline {path}` makes one of today's findings"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise MigrationError(f"the baseline {path} cannot be read: {error}") from error
+        raise MigrationError(
+            f"the baseline {path} cannot be read ({error}): check its permissions, or make it anew with `dao lint "
+            f"--write-baseline {path}`"
+        ) from error
     entries = []
     for number, line in enumerate(content.split("\n"), 1):
         match line.removesuffix("\r").split("\t"):

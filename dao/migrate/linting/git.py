@@ -67,7 +67,11 @@ def _git(folder: Path, *arguments: str) -> str:
             errors="surrogateescape",
         )
     except FileNotFoundError as error:
-        raise MigrationError("there is no command `git` to ask what is released") from error
+        raise MigrationError(
+            "there is no command `git` to ask what is released: install it, or say otherwise what is to be judged"
+        ) from error
     if done.returncode and done.stderr:
-        raise MigrationError(f"git cannot tell what is released: {done.stderr.strip()}")
+        raise MigrationError(
+            f"git cannot tell what is released ({done.stderr.strip()}): mend that, or say otherwise what is to be judged"
+        )
     return done.stdout
