@@ -72,6 +72,6 @@ def _git(folder: Path, *arguments: str) -> str:
         ) from error
     if done.returncode and done.stderr:
         raise MigrationError(
-            f"git cannot tell what is released ({done.stderr.strip()}): mend that, or say otherwise what is to be judged"
+            f"git cannot tell what is released ({done.stderr.strip()}): mend that, or say otherwise what to judge"
         )
     return done.stdout
