@@ -153,6 +153,9 @@ class Output:
                 if self._status is not None:
                     doing = "applying" if step.direction == "apply" else "rolling back"
                     self._status.update(plain(f"{doing} {step.id}"))
+            case migrate.Verifying(id, _, number, total):
+                if self._status is not None:
+                    self._status.update(plain(f"verifying {id} ({number} of {total})"))
             case migrate.Notice(step, text):
                 self.note(f"{step.id}: {text}")
             case migrate.Snapshotted(snapshot):

@@ -33,7 +33,7 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
         raise click.UsageError("--database names the database for --copy: without it, none is read")
     database = read_settings(named).url if copy else None
     with output.progress():
-        found = migrate.verify(config.migrations, database=database, rows=rows)
+        found = migrate.verify(config.migrations, database=database, rows=rows, report=output.report)
     groups: dict[str, list[migrate.Verification]] = {}
     for one in found:
         groups.setdefault(one.id, []).append(one)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dao.migrate.events import Report as Report
     from dao.migrate.events import Snapshotted as Snapshotted
     from dao.migrate.events import Started as Started
+    from dao.migrate.events import Verifying as Verifying
     from dao.migrate.events import Waiting as Waiting
     from dao.migrate.ledger.adopt import adopt as adopt
     from dao.migrate.ledger.expected import diff as diff
@@ -88,7 +89,8 @@ else:
             "checking": "Fault Soundness check",
             "copies.restore": "Restored restore",
             "copies.snapshot": "snapshots take_snapshot",
-            "events": "Committed Copying Created Event Finished Notice Removed Report Snapshotted Started Waiting",
+            "events": "Committed Copying Created Event Finished Notice Removed Report Snapshotted Started Verifying "
+            "Waiting",
             "ledger.adopt": "adopt",
             "ledger.expected": "diff",
             "ledger.history": "Deed history",

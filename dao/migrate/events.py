@@ -19,6 +19,7 @@ __all__ = [
     "Report",
     "Snapshotted",
     "Started",
+    "Verifying",
     "Waiting",
     "tell_done",
 ]
@@ -95,7 +96,19 @@ class Copying:
     total: int
 
 
-Event = Started | Notice | Finished | Committed | Waiting | Created | Copying | Snapshotted | Removed | Drifted
+@attrs.frozen
+class Verifying:
+    """The turn of a migration has come, on a stage ("empty", with generated rows, or "copy"): so many of a total."""
+
+    id: str
+    stage: str
+    number: int
+    total: int
+
+
+Event = (
+    Started | Notice | Finished | Committed | Waiting | Created | Copying | Snapshotted | Removed | Drifted | Verifying
+)
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]
 

@@ -58,6 +58,14 @@ def test_migrate_at_a_terminal_shows_progress_and_colour(terminal, path):
     assert tables(path) == ["a", "b", "c"]
 
 
+def test_verify_at_a_terminal_shows_how_far_it_is(terminal):
+    """A long history showed nothing but that migrations were being read, for minutes."""
+    # so that the line is drawn once at least: it is, four times a second
+    screen = terminal("verify", "--rows", "2000")
+    assert screen.close() == 0
+    assert re.search(r"verifying 000[123]_[abc] \([123] of 3\)", screen.shown)
+
+
 def test_status_at_a_terminal_has_a_colour_for_each_state(terminal, partly):
     """Applied is green, pending yellow; the text is that of the plain output."""
     screen = terminal("status")

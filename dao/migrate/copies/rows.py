@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -37,15 +37,19 @@ class Content:
     hash: int
 
 
-def contents(connection: Connection, *, inside: bool = True) -> dict[str, Content]:
-    """Return what each table holds, by name. Reads all rows, one at a time.
+def contents(
+    connection: Connection, *, inside: bool = True, known: Mapping[str, Content] | None = None
+) -> dict[str, Content]:
+    """Return what each table holds, by name. Reads all rows, one at a time, but of those whose content is `known`.
 
     `inside`: of a virtual table what its shadow tables hold, else what it shows. The former may lie differently, and
-    mean the same.
+    mean the same. What a virtual table shows is never known.
     """
     found: dict[str, Content] = {}
     for table in tables(connection):
-        if table.kind == "virtual" and not inside:
+        if known and table.kind == "table" and table.name in known:
+            found[table.name] = known[table.name]
+        elif table.kind == "virtual" and not inside:
             # its module is not registered here, or what it shows is not there
             with contextlib.suppress(apsw.SQLError):
                 found[table.name] = _content(connection, table.name)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import apsw
 import attrs
@@ -142,11 +142,11 @@ class Guard(Watcher):
                     found += self._judge(origin, name if name in present else None)
         return found
 
-    def copy(self) -> Guard:
+    def copy(self) -> Self:
         """Return another one that knows the same, for a run that may be undone."""
-        other = Guard(copy.copy(self._holdings))
-        other._holdings.forget()
-        other._known = copy.deepcopy(self._known)
+        other = type(self)(copy.copy(self._holdings))
+        other._holdings.forget()  # noqa: SLF001 - it is of this class
+        other._known = copy.deepcopy(self._known)  # noqa: SLF001 - it is of this class
         return other
 
     def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:

@@ -309,7 +309,7 @@ class _Run:
         notices: list[str] = []
         schema: Definitions | None = None
         if self.settled:
-            schema = check(self.connection, beginning.before, notices.append, self.allow_broken)
+            schema = check(self.connection, beginning.before, notices.append, self.allow_broken).schema
         for text in notices:
             self.tell(Notice(steps[-1], text))
         results[-1] = attrs.evolve(results[-1], notices=(*results[-1].notices, *notices))

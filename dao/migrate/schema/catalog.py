@@ -6,6 +6,7 @@ temporary object of the same name is another one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 from collections.abc import Iterable, Sequence
@@ -113,7 +114,7 @@ def typed(columns: Iterable[str]) -> str:
 # ---------------------------------------------------------------- what there is
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class Definition:
     """A table, index, view or trigger, with its SQL; that is None for an index that a constraint has made.
 
@@ -128,7 +129,7 @@ class Definition:
     page: int = attrs.field(eq=False)
     number: int = attrs.field(eq=False)
 
-    @property
+    @functools.cached_property
     def is_internal(self) -> bool:
         """Whether it is the ledger's or SQLite's own."""
         return is_internal(self.name) or is_ours(self.table)
@@ -144,6 +145,9 @@ class Definition:
         return "virtual table" if self.is_virtual else self.type
 
 
+#: The same object for the same row: a trial of migrations reads the catalog again after every script.
+_definition = functools.lru_cache(maxsize=8192)(Definition)
+
 #: All that is in a schema.
 Definitions = frozenset[Definition]
 
@@ -156,7 +160,7 @@ def definitions(
     If not `internal`, the ledger's and SQLite's own are left out. `since` leaves out the numbers up to that one.
     """
     rows: list[Any] = connection.execute(_DEFINITIONS.format(quoted(database)), (since,)).fetchall()
-    found = [Definition(*row) for row in rows]
+    found = list(itertools.starmap(_definition, rows))
     return found if internal else [item for item in found if not item.is_internal]
 
 

@@ -66,12 +66,18 @@ class Before:
 
 
 def check(
-    connection: Connection, before: Before, notice: Callable[[str], object], allowed: Collection[str] = ()
-) -> Definitions:
-    """Check the database inside the run's transaction against what it was before; return its schema. Changes nothing.
+    connection: Connection,
+    before: Before,
+    notice: Callable[[str], object],
+    allowed: Collection[str] = (),
+    *,
+    written: Collection[str] | None = None,
+) -> Before:
+    """Check the database inside the run's transaction against what it was before; return what it is. Changes nothing.
 
     `notice` is told of objects that cannot be judged, because a function, collation or module is not registered here.
-    The views, triggers and tables whose names are `allowed` do not have to work.
+    The views, triggers and tables whose names are `allowed` do not have to work. `written` are the tables (folded
+    names) outside of which no row has changed, and no page of the file, where that is known.
 
     Raises:
         CheckFailed: A foreign key or an object of the schema is broken that was not or is new, or `PRAGMA
@@ -79,8 +85,8 @@ def check(
     """
     now = frozenset(definitions(connection))
     renamed = _renaming(before.schema, now)
-    violations, unusable = _keys(connection)
-    violations -= Counter(
+    present, unusable = _keys(connection)
+    violations = present - Counter(
         {
             attrs.evolve(one, table=renamed(one.table), parent=renamed(one.parent)): number
             for one, number in before.violations.items()
@@ -92,7 +98,8 @@ def check(
             "these migrations leave foreign keys broken", details=_first(shown), violations=list(violations)
         )
     known = [renamed(problem) for problem in before.problems]
-    if problems := [problem for problem in itertools.chain(*integrity(connection)) if problem not in known]:
+    in_rows = list(itertools.chain(*integrity(connection, tables=written)))
+    if problems := [problem for problem in in_rows if problem not in known]:
         raise CheckFailed(
             "the database is not intact after these migrations", details=_first(problems), violations=problems
         )
@@ -119,7 +126,7 @@ def check(
             violations=found,
             advice=f"{_CURE} {options}",
         )
-    return now
+    return Before(present, unusable, in_rows if written is None else known, now)
 
 
 def _keys(connection: Connection) -> tuple[Counter[Violation], list[Unusable]]:
@@ -183,17 +190,24 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     return frozenset(in_rows)
 
 
-def integrity(connection: Connection, *, most: int = 100) -> tuple[list[str], list[str]]:
+def integrity(
+    connection: Connection, *, most: int = 100, tables: Collection[str] | None = None
+) -> tuple[list[str], list[str]]:
     """Return what `PRAGMA integrity_check` finds: damage to the file, and values that their constraints would refuse.
 
-    It ends after so many lines, and looks as far as it can without what is not registered here.
+    It ends after so many lines, and looks as far as it can without what is not registered here; into these `tables`
+    (folded names) only, if they are given.
     """
     rows: list[Any] = []
-    try:
-        rows += connection.execute(f"PRAGMA main.integrity_check({most})").fetchall()
-    except apsw.SQLError:
-        # a function or collation is not registered here: what needs none can be checked
-        for table in sorted(table_names(connection)):
+    some = tables
+    if some is None:
+        try:
+            rows += connection.execute(f"PRAGMA main.integrity_check({most})").fetchall()
+        except apsw.SQLError:
+            # a function or collation is not registered here: what needs none can be checked
+            some = {fold(name) for name in table_names(connection)}
+    for table in sorted(some or ()):
+        if connection.table_exists("main", table):
             with contextlib.suppress(apsw.SQLError):
                 rows += connection.execute(f"PRAGMA main.integrity_check({quoted(table)})").fetchall()
     found = [str(problem) for (problem,) in rows if problem != "ok"]

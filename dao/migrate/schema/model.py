@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Sequence
 
 import attrs
@@ -40,12 +41,22 @@ class Object:
     table: str
     items: tuple[Item, ...]
 
+    @functools.cached_property
+    def parents(self) -> frozenset[str]:
+        """The folded names of the tables to which it refers by foreign keys."""
+        return frozenset(item.content[1] for item in self.items if item.family == "foreign key")  # type: ignore[index]
+
 
 @attrs.frozen
 class Schema:
     """The structure of a database: its objects by type and name (in lower case)."""
 
     objects: dict[tuple[str, str], Object]
+
+    @functools.cached_property
+    def virtual(self) -> frozenset[str]:
+        """The folded names of its virtual tables."""
+        return frozenset(name for type, name in self.objects if type == "virtual table")
 
 
 # ---------------------------------------------------------------- differences
@@ -56,6 +67,8 @@ def differences(expected: Schema, actual: Schema) -> list[Difference]:
 
     The indexes and triggers of a table that is missing or unexpected are not named beside it.
     """
+    if expected.objects == actual.objects:
+        return []
     found: list[Difference] = []
     for key in sorted(expected.objects.keys() | actual.objects.keys(), key=lambda key: (_ORDER.index(key[0]), key[1])):
         one, other = expected.objects.get(key), actual.objects.get(key)

@@ -158,7 +158,8 @@ def judge(connection: Connection, schema: Collection[Definition], changed: Abstr
     names = _naming(there.values(), changed)
     for key, item in there.items():
         own = triggers.get(key, [])
-        is_named = key in changed or names(item)
+        # to be named matters to what is compiled by itself; a table is compiled with its triggers
+        is_named = key in changed or ((item.type == "view" or item.is_virtual) and names(item))
         if is_internal(key) or not (is_named or own):
             continue
         problem = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,9 @@ import attrs
 from dao.engine import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
+from dao.migrate.schema.tokens import normal
 from dao.migrate.verification.makers import Maker, literals, makers
+from dao.migrate.verification.uses import Use
 
 __all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]
 
@@ -96,19 +98,35 @@ class Table:
         return bool(keys) and all(key in self.columns for key in keys)
 
 
-def read(connection: Connection, seed: int) -> dict[str, Table]:
-    """Return the tables by folded name, without the ledger's, SQLite's and those that a virtual table keeps."""
+def read(
+    connection: Connection,
+    seed: int,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+    uses: Mapping[str, Use] | None = None,
+) -> dict[str, Table]:
+    """Return the tables by folded name, without the ledger's, SQLite's and those that a virtual table keeps.
+
+    `only` and `without` are folded names; `uses` says in which form scripts take columns.
+    """
+    wanted = [
+        table
+        for table in catalog.tables(connection)
+        if table.kind != "shadow" and (only is None or fold(table.name) in only) and fold(table.name) not in without
+    ]
+    names = {table.name for table in wanted}
     texts: dict[str, list[str]] = {}
     for item in sorted(catalog.definitions(connection), key=lambda item: (item.type != "table", item.name)):
-        texts.setdefault(item.table, []).append(item.sql or "")
+        if item.table in names:
+            texts.setdefault(item.table, []).append(item.sql or "")
     return {
-        fold(table.name): _table(connection, table, "\n".join(texts[table.name]), seed)
-        for table in catalog.tables(connection)
-        if table.kind != "shadow" and table.name in texts
+        fold(table.name): _table(connection, table, "\n".join(texts[table.name]), seed, uses or {})
+        for table in wanted
+        if table.name in texts
     }
 
 
-def _table(connection: Connection, table: catalog.Table, sql: str, seed: int) -> Table:
+def _table(connection: Connection, table: catalog.Table, sql: str, seed: int, uses: Mapping[str, Use]) -> Table:
     mentioned = literals(sql)
     own = [column for column in catalog.columns(connection, table.name) if not column.hidden]
     return Table(
@@ -118,7 +136,14 @@ def _table(connection: Connection, table: catalog.Table, sql: str, seed: int) ->
         columns={
             fold(column.name): Column(
                 column.name,
-                makers(column.type, column.name, mentioned, strict=table.strict, key=bool(column.key)),
+                makers(
+                    column.type,
+                    column.name,
+                    mentioned,
+                    strict=table.strict,
+                    key=bool(column.key),
+                    use=uses.get(normal(column.name)),
+                ),
                 # SQLite lets a key be NULL by an old mistake; nobody means it
                 nullable=not column.not_null and not column.key,
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -16,14 +16,19 @@ import attrs
 
 from dao.engine import Connection, sqlite
 from dao.errors import CheckViolation, IntegrityError, UniqueViolation
-from dao.migrate.schema.catalog import fold, quoted, row_count
+from dao.migrate.schema import catalog
+from dao.migrate.schema.catalog import fold, quoted
 from dao.migrate.schema.tokens import normal, tokens
 from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table, groups, read
+from dao.migrate.verification.makers import values
+from dao.migrate.verification.uses import Use
 
-__all__ = ["Filled", "fill"]
+__all__ = ["Filled", "fill", "in_the_way"]
 
 #: How many rows are tried for one that is accepted: a table may have no room for a second.
 _TRIES, _TRIES_FOR_ANOTHER = 2_000, 400
+#: So often rows are proposed once more that were refused before.
+_AGAIN = 100
 #: From here on values are tried that are not likely.
 _PATIENCE = 100
 _CIRCLE_TRIES = 60
@@ -35,19 +40,30 @@ _PARENTS = 50
 
 @attrs.frozen
 class Filled:
-    """How many rows each table got, and why the others got none."""
+    """How many rows each table got, why those got none that are empty, and which have no room for as many as wanted."""
 
     rows: dict[str, int]
     unfilled: dict[str, str]
+    full: set[str] = attrs.Factory(set)
 
 
-def fill(connection: Connection, *, rows: int = 3, seed: int = 0) -> Filled:
-    """Insert into every table generated rows that satisfy its constraints, and return how many each table got.
+def fill(
+    connection: Connection,
+    *,
+    rows: int = 3,
+    seed: int = 0,
+    only: Collection[str] | None = None,
+    without: Collection[str] = (),
+    uses: Mapping[str, Use] | None = None,
+) -> Filled:
+    """Insert into tables generated rows that satisfy their constraints, and return how many each table got.
 
     Writes, in a savepoint. Each table gets `rows` more than it has, parents before their children; fewer if its
     constraints leave no room for more. The first row has a value in every column, the second NULL wherever that may be,
     the others both. The same schema, rows and seed make the same rows. Triggers fire, and generated columns are left to
-    SQLite. A virtual table gets rows if it is still empty when the others have theirs. The ledger gets none.
+    SQLite. A virtual table gets rows if it is still empty when the others have theirs. The ledger gets none. Tables are
+    filled that are among `only` (None: all), but none `without` (both folded names). `uses` says in which form scripts
+    take columns.
     """
     given_up: dict[str, str] = {}
     while True:
@@ -55,7 +71,7 @@ def fill(connection: Connection, *, rows: int = 3, seed: int = 0) -> Filled:
             with _savepoint(connection):
                 # for a connection that enforces foreign keys: a row may come before the one that it refers to
                 connection.execute("PRAGMA defer_foreign_keys = 1")
-                tables = {name: table for name, table in read(connection, seed).items() if table.name not in given_up}
+                tables = read(connection, seed, only, {*without, *map(fold, given_up)}, uses)
                 filling = _Filling(connection, tables, Filled({}, dict(given_up)))
                 for group in groups(tables):
                     filling.fill(group, rows)
@@ -63,6 +79,34 @@ def fill(connection: Connection, *, rows: int = 3, seed: int = 0) -> Filled:
         except _RolledBackError as error:
             # a trigger took the other tables' rows with it: once more without that table
             given_up[error.table] = str(error)
+
+
+def in_the_way(connection: Connection, filled: Filled, inserts: Collection[str], sql: str) -> frozenset[str]:
+    """Return the tables in which generated rows may have the place of those that a script brings: folded names.
+
+    It `inserts` into them; and they have no room for another row, or a unique key whose values stand in its SQL.
+    """
+    brought = frozenset(map(str, values(sql)))
+    names = {fold(name): name for name in filled.rows}
+    return frozenset(
+        name
+        for name in names.keys() & set(inserts)
+        if name in filled.full or _has_key_among(connection, names[name], brought)
+    )
+
+
+def _has_key_among(connection: Connection, table: str, values: Collection[str]) -> bool:
+    """Return whether any row has in all columns of a unique key one of these values, as texts."""
+    keys = [[column.name for column in catalog.columns(connection, table) if column.key]]
+    keys += [
+        [column.name or "" for column in index.columns] for index in catalog.indexes(connection, table) if index.unique
+    ]
+    return any(
+        all(str(value) in values for value in row)
+        for key in keys
+        if key and all(key)
+        for row in connection.execute(f"SELECT {', '.join(map(quoted, key))} FROM {quoted(table)}")
+    )
 
 
 class _UnfilledError(Exception):
@@ -113,6 +157,7 @@ class _Filling:
                 self.connection.execute("RELEASE fill_group")
                 self.filled.rows.update(made.rows)
                 self.filled.unfilled.update(made.unfilled)
+                self.filled.full.update(made.full)
                 return
             self.connection.execute("ROLLBACK TO fill_group; RELEASE fill_group")
             for table in group:
@@ -124,6 +169,7 @@ class _Filling:
         """Insert rows in turn, one into each table, until it takes no more."""
         counts: Counter[str] = Counter()
         reasons: dict[str, str] = {}
+        full: set[str] = set()
         left = list(group)
         for place in range(rows):
             for table in left.copy():
@@ -135,15 +181,24 @@ class _Filling:
                     counts[table.name] += 1
                 except _UnfilledError as error:
                     left.remove(table)
-                    if not counts[table.name]:
+                    if self._holds_rows(table):
+                        full.add(fold(table.name))
+                    else:
                         reasons[table.name] = str(error)
-        return Filled(dict(counts), reasons)
+        return Filled(dict(counts), reasons, full)
+
+    def _holds_rows(self, table: Table) -> bool:
+        """Return whether a table has any row; a virtual one whose module is not there has none."""
+        try:
+            return bool(self.connection.execute(f"SELECT 1 FROM {quoted(table.name)} LIMIT 1").fetchall())
+        except apsw.SQLError:
+            return False
 
     def _wants_rows(self, table: Table) -> bool:
         """Return whether a table is to be filled: a virtual one that triggers or its content fill is not."""
         try:
             self.connection.execute(f"EXPLAIN {table.insert}", [None] * len(table.columns)).fetchall()
-            return not table.virtual or not row_count(self.connection, table.name)
+            return not table.virtual or not self._holds_rows(table)
         except apsw.SQLError as error:
             raise _UnfilledError(str(error)) from error
 
@@ -158,13 +213,20 @@ class _Filling:
         for column in table.columns.values():
             _set(table, column, row, null=null)
         self._refer(table, row, null=null)
-        for number in range(_TRIES if place == 0 else _TRIES_FOR_ANOTHER):
+        refused: dict[str, Refusal] = {}
+        again = 0
+        for number in range(_TRIES_FOR_ANOTHER if place or self._holds_rows(table) else _TRIES):
             row.values.update(promised.values)
             row.makers.update(promised.makers)
-            refusal = self._refusal(table, row)
+            asked = repr(row.values)
+            refusal = refused.get(asked) or self._refusal(table, row)
             if refusal is None:
                 return
+            again += asked in refused
+            refused[asked] = refusal
             reason = refusal.reason
+            if again == _AGAIN:
+                break  # the search has nothing else to propose
             if refusal.columns is not None and len(refusal.columns) == 1 and not refusal.depends_on_others:
                 _remember(table, row, refusal.columns[0])
                 if refusal.columns[0] in promised.values:
@@ -195,7 +257,7 @@ class _Filling:
         self.connection.execute("SAVEPOINT fill_row")
         try:
             self.connection.execute(table.insert, [row.values[name] for name in table.columns])
-        except (apsw.ConstraintError, apsw.SQLError, apsw.MismatchError) as error:
+        except (apsw.ConstraintError, apsw.SQLError, apsw.MismatchError, apsw.TooBigError) as error:
             refusal = table.refusals.get(str(error)) or self._explained(table, error)
             table.refusals[str(error)] = refusal
         else:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from dao.migrate.schema.tokens import tokens
+from dao.migrate.verification.uses import Form, Use
 
-__all__ = ["Maker", "Value", "literals", "makers"]
+__all__ = ["Maker", "Value", "literals", "makers", "values"]
 
 Value = str | int | float | bytes
 #: Makes a value of a number: the same of the same, and another of another as far as the kind of value has others.
@@ -19,22 +23,36 @@ Maker = Callable[[int], Value]
 _EPOCH = datetime(2025, 1, 15, 1, tzinfo=UTC)
 _MOST_LITERALS = 60
 _LONGEST_TEXT = 512
+#: The digits of an index in a JSON path, with its brackets.
+_LONGEST_INDEX = 5
+_LARGEST = 2**63 - 1
+#: The steps of a JSON path: a label in quotes, one without, an index.
+_STEPS = re.compile(r"""\."([^"]*)"|\.([^.\[]+)|(\[[^\]]*\])""")
 
 
 @functools.lru_cache(maxsize=4096)
 def makers(
-    declared_type: str, name: str, mentioned: tuple[Value, ...], *, strict: bool, key: bool = False
+    declared_type: str,
+    name: str,
+    mentioned: tuple[Value, ...],
+    *,
+    strict: bool,
+    key: bool = False,
+    use: Use | None = None,
 ) -> tuple[tuple[int, Maker], ...]:
     """Return the makers of values to try in a column, each with its rank: first those of rank 0, then those of 1.
 
-    Those of the declared type and the name come first, then the values that the table's SQL mentions, then the rest. In
-    a `key`, the likely numbers are none that a script gives to rows of its own.
+    Those of the form in which scripts `use` it, or of the declared type and the name, come first, then the values that
+    the table's SQL mentions, then the rest. In a `key`, the likely numbers are none that a script gives to rows of its
+    own.
     """
     kind = _kind(declared_type, strict=strict)
     text = f"{declared_type} {name}"
     hinted = next((found for pattern, found in _HINTS.get(kind, ()) if re.search(pattern, text, re.IGNORECASE)), ())
     if key and kind == "integer":
         hinted = (lambda number: 1_000_000_000 + number,)
+    elif use is not None and kind in _USABLE[use.form]:
+        hinted = _of_use(use)
     usual, rest = _STOCK[kind]
     groups = (hinted, usual, _of_literals(kind, mentioned), rest)
     return tuple((rank, maker) for rank, group in enumerate(groups) for maker in group)
@@ -140,17 +158,77 @@ _HINTS: dict[str, tuple[tuple[str, tuple[Maker, ...]], ...]] = {
     "any": ((_NAMED_JSON, _JSON),),
 }
 
+#: In which kinds of column a form is looked for: a number of seconds in an INTEGER is no text.
+_USABLE: dict[Form, frozenset[str]] = {
+    "json": frozenset({"text", "numeric", "blob", "any"}),
+    "moment": frozenset({"text", "numeric", "any"}),
+    "number": frozenset({"text", "any"}),
+}
+
+
+# ---------------------------------------------------------------- uses
+
+
+def _of_use(use: Use) -> tuple[Maker, ...]:
+    match use.form:
+        case "json" if use.paths:
+            return (functools.partial(_json_with, use.paths),)
+        case "json":
+            return _texts("[{}]") if use.is_array else _JSON
+        case "moment":
+            return (*_TIMES, *_DATES)
+        case _:
+            return _texts("{}")
+
+
+def _json_with(paths: Sequence[str], number: int) -> str:
+    """Return JSON that has a number at each of these paths: a column of any type can take that over."""
+    found: Any = None
+    for path in paths:
+        found = _with(found, _STEPS.findall(path), number)
+    return json.dumps(found)
+
+
+def _with(within: Any, steps: Sequence[tuple[str, str, str]], number: int) -> Any:
+    """Return what there is with a number beside it, so many steps further in."""
+    if not steps:
+        return number if within is None else within
+    quoted, label, index = steps[0]
+    if index:
+        items: list[Any] = within if isinstance(within, list) else []
+        place = int(index[1:-1]) if index[1:-1].isdecimal() and len(index) < _LONGEST_INDEX else 0
+        items = items + [None] * (place + 1 - len(items))
+        return [*items[:place], _with(items[place], steps[1:], number), *items[place + 1 :]]
+    there: dict[str, Any] = within if isinstance(within, dict) else {}
+    key = quoted or label
+    return there | {key: _with(there.get(key), steps[1:], number)}
+
 
 # ---------------------------------------------------------------- literals
 
 
 @functools.lru_cache(maxsize=4096)
 def literals(sql: str) -> tuple[Value, ...]:
-    """Return the values that stand in SQL, each once and in their order; 1 and 1.0 are two."""
-    # most tokens cannot be values, and are left out early
-    written = dict.fromkeys(token.value for token in tokens(sql) if token.value[0] in "'xX.0123456789")
-    found = {(type(value), value): value for value in map(_literal, written) if value is not None}
-    return tuple(found.values())[:_MOST_LITERALS]
+    """Return the first of the values that stand in SQL."""
+    return values(sql)[:_MOST_LITERALS]
+
+
+def values(sql: str) -> tuple[Value, ...]:
+    """Return the values that stand in SQL, each once and in their order; 1 and 1.0 are two.
+
+    A number after a minus sign stands for its negative, too.
+    """
+    found: dict[tuple[type, Value], Value] = {}
+    before = ""
+    for token in tokens(sql):
+        # most tokens cannot be values, and are left out early
+        value = _literal(token.value) if token.value[0] in "'xX.0123456789" else None
+        if value is not None:
+            found.setdefault((type(value), value), value)
+        if isinstance(value, int | float) and before == "-":
+            found.setdefault((type(value), -value), -value)
+        before = token.value
+    return tuple(found.values())
 
 
 def _literal(written: str) -> Value | None:
@@ -161,10 +239,22 @@ def _literal(written: str) -> Value | None:
         if written.startswith("x'"):
             return bytes.fromhex(written[2:-1])
         if written.startswith("0x"):
-            return int(written, 16)
+            number = int(written, 16)
+            return number - 2**64 if number > _LARGEST else number
         if re.match(r"\.?[0-9]", written):
-            return float(written) if re.search(r"[.e]", written) else int(written)
+            # of 2 to the 63rd only the negative is an INTEGER; what is larger is a REAL
+            is_real = re.search(r"[.e]", written) or float(written) > _LARGEST + 1
+            return float(written) if is_real else int(written)
     return None
+
+
+def _beside(number: int | float) -> Iterator[int | float]:  # noqa: PYI041 - the two are different here
+    """Yield a number and those next to it, as SQLite can store them."""
+    if isinstance(number, float):
+        yield from (number, number + 1, number - 1, math.nextafter(number, math.inf), math.nextafter(number, -math.inf))
+    else:
+        for other in (number, number + 1, number - 1):
+            yield other if -_LARGEST - 1 <= other <= _LARGEST else float(other)
 
 
 def _of_literals(kind: str, literals: tuple[Value, ...]) -> Sequence[Maker]:
@@ -172,7 +262,7 @@ def _of_literals(kind: str, literals: tuple[Value, ...]) -> Sequence[Maker]:
     lengths = [number for number in numbers if isinstance(number, int) and 0 < number <= _LONGEST_TEXT]
     texts = [literal for literal in literals if isinstance(literal, str)]
     of_texts = [*_always(*texts), *(maker for text in texts for maker in _patterns(text))]
-    of_numbers = _always(*(number + step for number in numbers for step in (0, 1, -1)))
+    of_numbers = _always(*(other for number in numbers for other in _beside(number)))
     of_blobs = _always(*(literal for literal in literals if isinstance(literal, bytes)))
     match kind:
         case "text":

@@ -14,10 +14,15 @@ from dao.migrate.schema.model import Schema, differences
 from dao.migrate.schema.reader import read
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Direction, Loss, Step
+from dao.migrate.verification.touched import Touched, Trace
 
 __all__ = ["Differences", "Law", "State", "TripFailure", "down_and_up"]
 
 _HEADER = ("user_version", "application_id")
+
+
+def _header(connection: Connection) -> dict[str, Any]:
+    return {name: connection.pragma(name) for name in _HEADER}
 
 
 @attrs.frozen
@@ -34,14 +39,28 @@ class State:
     connection: Connection | None
 
     @classmethod
-    def of(cls, connection: Connection, *, stays: bool) -> State:
-        """Read it, without the ledger. Reads all rows."""
-        return cls(
-            read(connection),
-            contents(connection, inside=False),
-            {name: connection.pragma(name) for name in _HEADER},
-            connection if stays else None,
-        )
+    def of(
+        cls, connection: Connection, *, stays: bool, since: State | None = None, trace: Trace | None = None
+    ) -> State:
+        """Read it, without the ledger.
+
+        Reads all rows; but if the database was `since` before, and a `trace` has watched all that was done to it, only
+        those of the tables that were written, and of those whose definition is another.
+        """
+        schema = read(connection)
+        if since is None or trace is None:
+            return cls(schema, {}, _header(connection), connection if stays else None).with_rows(connection, None)
+        same = {
+            key for key, one in schema.objects.items() if key[0] == "table" and one is since.schema.objects.get(key)
+        }
+        tables = {name: content for name, content in since.tables.items() if ("table", fold(name)) in same}
+        known = cls(schema, tables, _header(connection), connection if stays else None)
+        return known.with_rows(connection, trace.written(since.schema, schema))
+
+    def with_rows(self, connection: Connection, written: Touched) -> State:
+        """Return it with the rows that it has now, of which those of tables that were not `written` are as before."""
+        known = {} if written is None else {name: one for name, one in self.tables.items() if fold(name) not in written}
+        return attrs.evolve(self, tables=contents(connection, inside=False, known=known))
 
 
 @attrs.frozen
