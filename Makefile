@@ -135,6 +135,7 @@ bench-full: $(CONTENDERS)/.installed ## measure thoroughly, up to a million rows
 .PHONY: reference
 reference: $(TOOLS) ## write docs/reference anew from the code
 	$(BIN)/python -m tests.reference.refusals
+	$(BIN)/python -m tests.reference.documents
 
 .PHONY: clean
 clean: ## remove what the other targets made; databases stay

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import click
 
 from dao.cli.group import group
 from tests.folders import ALONE, write
+from tests.reference import documents
 
 
 @attrs.frozen
@@ -22,11 +23,16 @@ class Outcome:
     code: int
     out: str
     err: str
+    #: The command that printed a document, as the reference names it.
+    command: str | None = attrs.field(default=None, eq=False)
 
     @property
     def document(self) -> Any:
-        """What it printed as JSON: one document and nothing else."""
-        return json.loads(self.out)
+        """What it printed as JSON: one document and nothing else, as the reference has it."""
+        document = json.loads(self.out)
+        if self.command is not None:
+            documents.check(self.command, document)
+        return document
 
 
 #: Every command, by its name.
@@ -63,6 +69,16 @@ CALLS = {
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
 OPENERS = [name for name in CALLS if name not in {"new", "lint", "verify", "snapshots", "restore"}]
 LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
+
+
+def documented(arguments: Sequence[str]) -> str | None:
+    """Return the command that is called, as the reference of its document names it; None if it prints none."""
+    if "--json" not in arguments:
+        return None
+    if alone := {"--rules", "--write-baseline"} & {*arguments}:
+        return f"lint {alone.pop()}"
+    two = " ".join(arguments[:2])
+    return two if two in documents.COMMANDS else arguments[0]
 
 
 def plain(text: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from dao import migrate
 from dao.cli.main import main
-from tests.cli.calls import Outcome
+from tests.cli.calls import Outcome, documented
 from tests.folders import THREE, write
 
 VARIABLES = (
@@ -68,7 +68,7 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         out, err = capsys.readouterr()
         assert isinstance(end.value.code, int)
         assert "Traceback" not in out + err
-        return Outcome(end.value.code, out, err)
+        return Outcome(end.value.code, out, err, documented([*map(str, arguments)]))
 
     return call
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.reference import refusals
+from tests.cli.calls import COMMANDS
+from tests.reference import documents, refusals
 
 
 def test_every_refusal_has_a_cure_and_stands_in_the_reference():
@@ -12,3 +13,13 @@ def test_every_refusal_has_a_cure_and_stands_in_the_reference():
     assert [one.message for one in found if not one.cure] == []
     assert [message for message in refusals.CURES if message not in {one.message for one in found}] == []
     assert refusals.PAGE.read_text(encoding="utf-8") == refusals.page(), "run `make reference`"
+
+
+def test_every_command_has_a_schema_of_its_document():
+    """The shapes of `--json` were known to who read the code; the tests of the commands hold each document to its schema."""
+    below = {name: getattr(command, "commands", None) or {} for name, command in COMMANDS.items()}
+    groups = {name for name, commands in below.items() if commands}
+    names = {f"{name} {one}" for name in groups for one in below[name]} | (set(COMMANDS) - groups) | {"migrate"}
+    assert set(documents.COMMANDS) == names | {"lint --rules", "lint --write-baseline"}
+    written = {path: path.read_text(encoding="utf-8") for path in [documents.PAGE, *documents.FOLDER.iterdir()]}
+    assert written == documents.pages(), "run `make reference`"

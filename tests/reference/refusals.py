@@ -126,6 +126,7 @@ CURES = {
     "a snapshot of *path* cannot be verified (*error*): its schema needs what its program defines; *otherwise*": "take it "
     "in that program, by migrate.take_snapshot(connection)",
     "*path* holds nothing: there is nothing to take a snapshot of": "name another database",
+    "*file of* has no snapshots: *how*": "take one with `dao snapshot`, if there is a database",
     "a database in memory has no snapshots: they are files beside its own": "use a file",
     "*path* was written to while it was read: *take*": "take a snapshot of it with `dao snapshot`, and restore that",
     "*path* is not a snapshot: a database that no migrations were applied to": "name another file",

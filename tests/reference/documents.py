@@ -1,0 +1,326 @@
+"""The JSON documents of the commands: a JSON Schema for each, made from the classes that they show.
+
+`python -m tests.reference.documents` writes `docs/reference/json.md` and `docs/reference/json/` anew.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import jsonschema
+
+from dao import migrate
+from dao.migrate.linting.rules import Rule
+
+__all__ = ["COMMANDS", "FOLDER", "PAGE", "check", "pages"]
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "json.md"
+FOLDER = PAGE.with_suffix("")
+
+#: A part of a document: its type, and a sentence about it.
+Part = tuple[object, str]
+
+
+@attrs.frozen
+class Shape:
+    """An object that shows a class: without some of its fields, and with other parts."""
+
+    of: type | None
+    without: tuple[str, ...] = ()
+    parts: Mapping[str, object] = attrs.Factory(dict)
+
+
+_Strings = tuple[str, ...]
+_Verdict = {"ok": bool}
+_Snapshot = Shape(
+    None,
+    parts={
+        "id": str,
+        "path": str,
+        "taken_at": datetime,
+        "version": str,
+        "bytes": int,
+        "kind": Literal["manual", "run", "restore"],
+        "label": str | None,
+    },
+)
+_Status = Shape(migrate.MigrationStatus, ("duration_ms",), {"seconds": float | None})
+_Deed = Shape(migrate.Deed, ("duration_ms",), {"seconds": float | None})
+_Rehearsed = Shape(typing.get_args(typing.get_type_hints(migrate.Rehearsal)["migrations"])[0], (), _Verdict)
+_RoundTrip = Shape(typing.get_args(typing.get_type_hints(migrate.Rehearsal)["round_trip"])[0], (), _Verdict)
+_Verification = Shape(migrate.Verification, (), _Verdict)
+_Difference = Shape(migrate.Difference, (), {"text": str})
+_Error = Shape(None, parts={"type": str, "message": str, ...: Any})
+
+_DATABASE: Part = (str, "the path of the database")
+_DRIFT: Part = (_Strings, "in what the schema is not what the applied migrations make")
+_IDS: Part = (_Strings, "the ids of the migrations that changed in the ledger")
+_RUN: dict[str, Part] = {
+    "database": _DATABASE,
+    "created": (bool, "whether there was no database before"),
+    "snapshot": (str | None, "the path of the snapshot that was taken before"),
+    "drift": (_Strings | None, "as of `status`; null if it was not checked, after a rollback"),
+    "results": (tuple[migrate.Result, ...], "the scripts that ran, in order"),
+}
+_STATUS: dict[str, Part] = {
+    "database": _DATABASE,
+    "exists": (bool, "whether the database exists"),
+    "drift": _DRIFT,
+    "broken": (_Strings, "the views, triggers and tables that do not work"),
+    "migrations": (tuple[_Status, ...], "applied ones in the order of application, then the pending ones in theirs"),
+}
+_LEDGER: dict[str, Part] = {"database": _DATABASE, "ids": _IDS, "drift": _DRIFT}
+
+#: The parts of each document beside `ok`, which is whether all is as it should be.
+COMMANDS: dict[str, dict[str, Part]] = {
+    "accept": _LEDGER,
+    "adopt": {
+        "database": _DATABASE,
+        "tool": (str, "the tool whose ledger was taken over"),
+        "ids": _IDS,
+        "drift": _DRIFT,
+        "pending": (_Strings, "the ids of the migrations that it has not applied"),
+        "out_of_order": (_Strings, "those of them that come before applied ones"),
+    },
+    "check": {
+        "database": _DATABASE,
+        "faults": (tuple[migrate.Fault, ...], "all that is wrong; `ok` if there is nothing"),
+        "unknown": (_Strings, "what could not be checked, and why"),
+    },
+    "health": {
+        "database": _DATABASE,
+        "seconds": (float, "how soon the database answered"),
+        "locked": (bool, "whether another connection held the write lock"),
+        "error": ((_Error, None), "why it is not healthy"),
+    },
+    "history": {"database": _DATABASE, "history": (tuple[_Deed, ...], "what was done, the oldest first")},
+    "init": {**_STATUS, "created": _RUN["created"]},
+    "lint": {
+        "migrations": (str, "the folder"),
+        "judged": (_Strings, "the ids of the migrations that were judged"),
+        "total": (int, "how many migrations there are"),
+        "selection": (str, "which of them are judged, in words"),
+        "failed": (_Strings, "the ids of those that were not judged, and fail in an empty database"),
+        "findings": (tuple[migrate.Finding, ...], "by file and line; silenced ones have the reason in `silenced`"),
+    },
+    "lint --write-baseline": {
+        "migrations": (str, "the folder"),
+        "baseline": (str, "the file that was written"),
+        "written": (int, "how many findings it holds"),
+    },
+    "lint --rules": {"rules": (tuple[Rule, ...], "all rules")},
+    "mark": _LEDGER,
+    "migrate": _RUN,
+    "migrate resolve": {
+        "database": _DATABASE,
+        "id": (str, "the id of the migration"),
+        "outcome": (Literal["applied", "rolled back"] | None, "how it ended, if that was said; `ok` if it was"),
+        "differences": (
+            dict[str, _Strings | None],
+            "how the schema differs from either end, `applied` and `rolled back`; null if it cannot be compared",
+        ),
+    },
+    "new": {"paths": (_Strings, "the files that were made")},
+    "plan": {
+        "database": _DATABASE,
+        "steps": (
+            tuple[
+                Shape(
+                    None,
+                    parts={
+                        "id": str,
+                        "direction": Literal["apply", "rollback"],
+                        "path": str | None,
+                        "transactional": bool,
+                        "foreign_keys": bool,
+                        "drops": _Strings,
+                    },
+                ),
+                ...,
+            ],
+            "what would run, in order",
+        ),
+    },
+    "redo": _RUN,
+    "rehearse": {
+        "database": _DATABASE,
+        "exists": (bool, "whether the database exists"),
+        "in_memory": (bool, "whether the copy was in memory"),
+        "bytes": (int, "the size of the database"),
+        "copy_seconds": (float, "how long the copy took"),
+        "lock_seconds": (float, "how long `dao migrate` would hold the write lock"),
+        "seconds": (float, "how long all scripts took"),
+        "migrations": (
+            tuple[_Rehearsed, ...],
+            "each migration that was tried; `migrate.rehearse` says what its parts are",
+        ),
+        "not_reached": (_Strings, "the ids of those after one that failed"),
+        "round_trip": ((_RoundTrip, None), "with --round-trip: whether all came back"),
+    },
+    "reset": _RUN,
+    "restore": {
+        "database": _DATABASE,
+        "restored": (_Snapshot, "the snapshot"),
+        "replaced": ((_Snapshot, None), "the snapshot of what was there before"),
+        "damaged": (str | None, "where the bytes are that were there before, if they were damaged"),
+        "drift": _DRIFT,
+    },
+    "rollback": _RUN,
+    "schema check": {
+        "path": (str, "the schema file"),
+        "exists": (bool, "whether it exists"),
+        "diff": (_Strings, "the lines of a unified diff; `ok` if there are none"),
+    },
+    "schema diff": {
+        "database": _DATABASE,
+        "differences": (tuple[_Difference, ...], "each difference; `ok` if there is none"),
+        "left_out": (tuple[migrate.OtherLedger, ...], "the ledgers of other tools, which are not compared"),
+    },
+    "schema dump": {"path": (str, "the schema file"), "written": (bool, "whether it was written, or current already")},
+    "snapshot": {
+        "database": _DATABASE,
+        "snapshot": (_Snapshot, "the one that was taken"),
+        "removed": (tuple[_Snapshot, ...], "older ones that were removed (--keep)"),
+        "seconds": (float, "how long it took"),
+    },
+    "snapshots": {"database": _DATABASE, "snapshots": (tuple[_Snapshot, ...], "the newest first")},
+    "status": _STATUS,
+    "unmark": _LEDGER,
+    "verify": {
+        "database": (str | None, "the path of the database, with --copy"),
+        "failed": (_Strings, "the ids of the migrations that failed; `ok` if none did"),
+        "verifications": (tuple[_Verification, ...], "each migration in each stage"),
+    },
+    "wait": {"database": _DATABASE, "error": ((_Error, None), "why it is not ready")},
+}
+
+
+# ---------------------------------------------------------------- schemas
+
+_PLAIN = {
+    str: {"type": "string"},
+    Path: {"type": "string"},
+    datetime: {"type": "string", "format": "date-time"},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    types.NoneType: {"type": "null"},
+    None: {"type": "null"},
+    Any: {},
+}
+
+
+def _schema(of: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a type or shape; a pair is one of two."""
+    if isinstance(of, Shape):
+        return _object(of)
+    if isinstance(of, tuple):
+        return {"anyOf": [_schema(one) for one in of]}
+    origin, arguments = typing.get_origin(of), typing.get_args(of)
+    if origin in {types.UnionType, typing.Union}:
+        return {"anyOf": [_schema(one) for one in arguments]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple:
+        return {"type": "array", "items": _schema(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema(arguments[1])}
+    return _object(Shape(of)) if attrs.has(of) else _PLAIN[of]
+
+
+def _object(shape: Shape) -> dict[str, Any]:
+    parts: dict[Any, Any] = {}
+    described = {}
+    if shape.of is not None:
+        hints = typing.get_type_hints(shape.of)
+        parts = {field.name: hints[field.name] for field in attrs.fields(shape.of) if field.name not in shape.without}
+        described = {"description": " ".join((shape.of.__doc__ or "").split("\n\n")[0].split())}
+    parts |= shape.parts
+    properties = {name: _schema(kind) for name, kind in parts.items() if name is not ...}
+    return {
+        "type": "object",
+        **described,
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": ... in parts,
+    }
+
+
+_FAILURE = {
+    "type": "object",
+    "description": "It failed.",
+    "properties": {"ok": {"const": False}, "error": _schema(_Error)},
+    "required": ["ok", "error"],
+    "additionalProperties": False,
+}
+
+
+def _done(command: str) -> dict[str, Any]:
+    parts = {"ok": (bool, "whether all is as it should be"), **COMMANDS[command]}
+    return {
+        "type": "object",
+        "properties": {name: {"description": text, **_schema(kind)} for name, (kind, text) in parts.items()},
+        "required": list(parts),
+        "additionalProperties": False,
+    }
+
+
+def check(command: str, document: Mapping[str, object]) -> None:
+    """Hold a document against the schema of its command.
+
+    Raises:
+        jsonschema.ValidationError: It is another.
+    """
+    jsonschema.validate(document, _FAILURE if set(document) == {"ok", "error"} else _done(command))
+
+
+# ---------------------------------------------------------------- pages
+
+
+def pages() -> dict[Path, str]:
+    """Return all files of the reference of the documents, with their texts."""
+    found = {
+        _file(name): json.dumps(
+            {
+                "$schema": "https://json-schema.org/draft/2020-12/schema",
+                "title": f"dao {name} --json",
+                "oneOf": [_done(name), _FAILURE],
+            },
+            indent=2,
+            ensure_ascii=False,
+        )
+        + "\n"
+        for name in COMMANDS
+    }
+    lines = [
+        "# The JSON documents of the commands",
+        "",
+        "With `--json` a command prints one document on standard output, whatever happens. It is an object; `ok` says whether all is as it",
+        'should be. If the command fails, it is `{"ok": false, "error": {…}}`: the error has the name of its class as `type`',
+        "([refusals.md](refusals.md)), its `message`, and what else that class tells (`details`, `committed`, `advice`, ids). Durations",
+        "are seconds, times are ISO 8601 in UTC. Each document has a JSON Schema, which the tests hold it to; new keys may come, and a",
+        "key that goes is named in the changelog. Made from the code by `make reference`.",
+    ]
+    for name, parts in COMMANDS.items():
+        lines += ["", f"## `dao {name}`", "", f"[json/{_file(name).name}](json/{_file(name).name})", ""]
+        lines += ["| key | |", "|---|---|", *(f"| `{key}` | {text} |" for key, (_, text) in parts.items())]
+    return found | {PAGE: "\n".join([*lines, ""])}
+
+
+def _file(command: str) -> Path:
+    return FOLDER / f"{command.replace(' --', '-').replace(' ', '-')}.schema.json"
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path in FOLDER.glob("*.schema.json"):
+        path.unlink()
+    for path, text in pages().items():
+        path.write_text(text, encoding="utf-8")
