@@ -199,3 +199,15 @@ def test_ledger_in_the_other_normal_form_is_read_and_written(path, url, three):
     assert ids(migrate.rollback(url, three, steps=2, allow_data_loss=True)) == ["0003_c", NFC]
     assert migrate.status(url, three).ids("applied") == ["0001_a"]
     assert ids(migrate.apply(url, three)) == [NFC, "0003_c"]
+
+
+def test_ledger_in_both_normal_forms_has_one_entry_once_it_is_written(path, url, three):
+    """An id that yoyo noted decomposed beside ours was undone twice, and what is left of a migration was not noticed."""
+    rename(three, "0002_b", NFC)
+    migrate.apply(url, three)
+    values = "SELECT 'of the other form', ?, applied_at_utc FROM _yoyo_migration WHERE migration_id = ?"
+    query(path, f"INSERT INTO _yoyo_migration {values}", NFD, NFC)
+    assert migrate.unmark(url, ["0003_c"], three) == ["0003_c"]
+    assert migrate.status(url, three).drift == ("table c is unexpected",)
+    assert ids(migrate.mark(url, ["0003_c"], three) and migrate.rollback(url, three, steps=2)) == ["0003_c", NFC]
+    assert migrate.status(url, three).ids("applied") == ["0001_a"]

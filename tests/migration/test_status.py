@@ -232,6 +232,20 @@ def test_unmark_undoes_nothing_and_forgets(path, url, three):
     assert query(path, "SELECT operation FROM _yoyo_log ORDER BY rowid DESC LIMIT 1") == [("unmark",)]
 
 
+@pytest.mark.parametrize("noted", [None, "soon", "2025-01-15T01:00:00+01:00"], ids=["none", "no time", "a zone"])
+def test_ledger_without_a_time_of_an_entry_can_be_changed(path, url, three, noted):
+    """A time that yoyo 5 left out, or a hand wrote otherwise, was a traceback in each verb that writes, `unmark` too."""
+    migrate.apply(url, three, steps=2)
+    query(path, "UPDATE _yoyo_migration SET applied_at_utc = ? WHERE migration_id = '0001_a'", noted)
+    assert migrate.status(url, three).ids("applied") == ["0001_a", "0002_b"]
+    assert migrate.unmark(url, ["0002_b"], three) == migrate.mark(url, ["0002_b"], three) == ["0002_b"]
+    assert ids(migrate.apply(url, three)) == ["0003_c"]
+    write(three, {"0000_x.sql": "SELECT 1;", "0000_x.rollback.sql": "SELECT 1;"})
+    assert migrate.mark(url, ["0000_x"], three) == ["0000_x"]
+    assert migrate.accept(url, ["0001_a"], three) == ["0001_a"]
+    assert ids(migrate.rollback(url, three, steps=2)) == ["0003_c", "0002_b"]
+
+
 @pytest.mark.parametrize("verb", ["mark", "unmark"])
 @pytest.mark.parametrize(
     ("id", "message"),

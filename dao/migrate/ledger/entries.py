@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -64,6 +65,15 @@ class Entry:
             rollback_text=down.text if down else None,
             duration_ms=duration_ms,
         )
+
+    @property
+    def moment(self) -> datetime | None:
+        """The time of application in UTC, without a zone; None if none is noted: yoyo 5 left some out."""
+        try:
+            noted = datetime.fromisoformat(self.applied_at)
+        except ValueError:
+            return None
+        return noted if noted.tzinfo is None else noted.astimezone(UTC).replace(tzinfo=None)
 
     def differs_from(self, migration: Migration) -> bool:
         """Return whether a file was changed since it was applied, as far as the ledger knows."""
@@ -154,10 +164,10 @@ def _rows(connection: Connection) -> list[Any]:
         return connection.execute(_READ_YOYOS).fetchall()
 
 
-def _place(entry: Entry) -> tuple[str, object]:
-    """Return the key by which entries are in the order of application."""
-    # yoyo before 9 wrote a blank where there is a T now
-    return entry.applied_at.replace(" ", "T"), sort_key(entry.id)
+def _place(entry: Entry) -> tuple[bool, object, object]:
+    """Return the key by which entries are in the order of application; those without a time are the first."""
+    moment = entry.moment
+    return moment is not None, moment, sort_key(entry.id)
 
 
 def in_utc(noted: object) -> str:

@@ -93,11 +93,12 @@ class Writer:
             processes.respect_yoyo(connection)
         if not all(map(self._backend.has_table, OURS)):
             connection.execute(_CREATE)
-        #: The ledger as it was before anything was written.
+        #: The ledger as it was before anything was written, but that each id is spelled in one way.
         self.before = read(connection)
-        self.rename(self.before.respelled)
-        last = self.before.entries[-1].applied_at if self.before.entries else "1970-01-01"
-        self._latest = datetime.fromisoformat(last)
+        if self.before.respelled:
+            self.rename(self.before.respelled)
+            self.before = read(connection)  # of an id in two spellings there was a row for each
+        self._latest = max(filter(None, (entry.moment for entry in self.before.entries)), default=None)
         self._entries = {entry.id: entry for entry in self.before.entries}
 
     @property
@@ -111,13 +112,13 @@ class Writer:
         *,
         duration_ms: int | None,
         operation: str = "apply",
-        before: str | None = None,
+        before: datetime | None = None,
         detail: str | None = None,
     ) -> None:
         """Note that a migration is applied, now or just before a time, and log the operation: "apply", "mark", …."""
         moment = self._later_than_all()
         if before is not None:
-            moment = min(moment, datetime.fromisoformat(before) - timedelta(microseconds=1))
+            moment = min(moment, before - timedelta(microseconds=1))
         self._backend.mark_one(Marked(migration.id), log=False, when=moment)
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._entries[migration.id] = entry = Entry.of(migration, moment.isoformat(), duration_ms)
@@ -128,7 +129,8 @@ class Writer:
     ) -> None:
         """Note that a migration is applied, at its place in the folder: a rollback is not to begin with it."""
         later = {one.id for one in files[files.index(migration) + 1 :]}
-        before = min((entry.applied_at for entry in self.before.entries if entry.id in later), default=None)
+        moments = (entry.moment for entry in self.before.entries if entry.id in later)
+        before = min(filter(None, moments), default=None)
         self.applied(migration, duration_ms=None, operation=operation, before=before, detail=detail)
 
     def not_applied(
@@ -179,8 +181,10 @@ class Writer:
     def _later_than_all(self) -> datetime:
         """Return the time, or just after the latest entry: the order of application survives a clock set back."""
         moment = datetime.now(UTC).replace(tzinfo=None)
-        self._latest = max(moment, self._latest + timedelta(microseconds=1))
-        return self._latest
+        if self._latest is not None:
+            moment = max(moment, self._latest + timedelta(microseconds=1))
+        self._latest = moment
+        return moment
 
 
 def ended(connection: Connection, id: str) -> None:
