@@ -34,6 +34,7 @@ __all__ = [
     "OperationalError",
     "PoolClosed",
     "PoolTimeout",
+    "PrepareFailed",
     "ReadOnlyDatabase",
     "SchemaOutOfDate",
     "SchemaTooNew",
@@ -330,6 +331,10 @@ class CheckFailed(MigrationError):
     ) -> None:
         super().__init__(message, details=details, advice=advice)
         self.violations = tuple(violations)
+
+
+class PrepareFailed(Error):
+    """The program's function that registers with a connection what the schema needs raised, or did more than that."""
 
 
 class SchemaOutOfDate(MigrationError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ _NUMBERS: dict[str, tuple[str, type[int | float], int, str]] = {
     "busy_timeout": ("DATABASE_BUSY_TIMEOUT", int, 0, "a whole number of milliseconds"),
     "snapshots": ("DATABASE_SNAPSHOTS", int, 0, "a whole number of snapshots to keep"),
 }
+_FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 if TYPE_CHECKING:
     from dao.pool import Pool
@@ -37,7 +39,7 @@ class Settings:
     """The database to open, and how. `pool_timeout` is in seconds, `url.busy_timeout` in milliseconds.
 
     `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none
-    taken.
+    taken. `prepare` is the `MODULE:FUNCTION` that the commands call with each connection, or None; a pool calls none.
     """
 
     url: url.DatabaseURL
@@ -45,6 +47,7 @@ class Settings:
     pool_timeout: float = 30.0
     migrations: Path | None = None
     snapshots: int = SNAPSHOTS
+    prepare: str | None = None
 
     def pool(self) -> Pool:
         """Return a new connection pool with these settings."""
@@ -58,15 +61,16 @@ def load(
     database: str | None = None,
     migrations: str | os.PathLike[str] | None = None,
     busy_timeout: int | None = None,
+    prepare: str | None = None,
     environ: Mapping[str, str] = os.environ,
     folder: str | os.PathLike[str] = ".",
 ) -> Settings:
     """Return the settings: the arguments, else those of the environment, of the `.env` in the folder, or the defaults.
 
     Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT`,
-    `DATABASE_MIGRATIONS` and `DATABASE_SNAPSHOTS`; an empty value counts as none. Blanks, line ends, byte order marks
-    and quotes around a value, as files from Windows and `docker --env-file` leave them, are no part of it. A busy
-    timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+    `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS` and `DATABASE_PREPARE`; an empty value counts as none. Blanks, line
+    ends, byte order marks and quotes around a value, as files from Windows and `docker --env-file` leave them, are no
+    part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
 
     Raises:
         InvalidURL: The database URL means nothing.
@@ -85,7 +89,11 @@ def load(
         source = url.cleaned(source)
         if what := url.control_character(source):
             raise ValueError(f"the folder of the migrations cannot have {what} in its name: remove it")
-    return Settings(url=parsed, migrations=Path(source) if source else None, **numbers)
+    function = url.cleaned(prepare) if prepare else values.get("DATABASE_PREPARE")
+    if function and not _FUNCTION.fullmatch(function):
+        name = "prepare" if prepare else "DATABASE_PREPARE"
+        raise ValueError(f"{name}={function}: expected MODULE:FUNCTION, such as app.database:register")
+    return Settings(url=parsed, migrations=Path(source) if source else None, prepare=function or None, **numbers)
 
 
 def _cleaned(given: Mapping[str, str | None]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from dao.cli.options import (
 )
 from dao.cli.output import Output
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
+from dao.migrate.schema.registration import register
 from dao.text import milliseconds
 
 __all__ = ["health", "history", "plan", "print_status", "status", "wait"]
@@ -35,7 +36,9 @@ _COLOURS: dict[migrate.State, str] = {
     "unfinished": "bold red",
 }
 # The errors that no waiting mends. A migration that is not finished may be running.
-_FOR_GOOD = {"DatabaseCorrupt", "LedgerMismatch", "MigrationFileError", "SchemaTooNew", "UnsupportedEngine"}
+_FOR_GOOD = {
+    *("DatabaseCorrupt", "LedgerMismatch", "MigrationFileError", "PrepareFailed", "SchemaTooNew", "UnsupportedEngine")
+}
 
 
 # ---------------------------------------------------------------- migrations
@@ -259,6 +262,7 @@ def _health(
             return answer, {"type": answer.kind, "message": answer.error}, 1
         try:
             with pool.acquire(timeout=timeout) as connection:
+                register(connection)
                 migrate.assert_current(connection, config.migrations, at_least=at_least)
         except Error as error:
             if isinstance(error, SchemaOutOfDate) and not error.unfinished:

@@ -12,7 +12,7 @@ __all__ = ["new"]
 
 
 @click.command("new")
-@command(database=False, changes=True)
+@command(database=False, changes=True, prepares=False)
 @click.argument("name", nargs=-1, required=True)
 def new(config: settings.Settings, output: Output, name: tuple[str, ...]) -> None:
     """Create an empty pair for a new migration.

@@ -15,6 +15,7 @@ from dao import settings, url
 from dao.cli.output import Output
 from dao.engine.sqlite.database_file import is_there
 from dao.errors import MigrationError, UnsupportedEngine
+from dao.migrate.schema.registration import preparing
 from dao.migrate.scripts.directives import Allowance
 
 __all__ = [
@@ -41,15 +42,22 @@ PENDING, MISMATCH, UNSAFE = 3, 4, 5
 
 
 def read_settings(
-    database: str | None, migrations: str | None = None, busy_timeout: int | None = None
+    database: str | None,
+    migrations: str | None = None,
+    busy_timeout: int | None = None,
+    prepare: str | None = None,
 ) -> settings.Settings:
     """Return the settings that the options and the environment make."""
-    for option, value, kind in (("--database", database, "database"), ("--migrations", migrations, "folder")):
+    for option, value, kind in (
+        ("--database", database, "database"),
+        ("--migrations", migrations, "folder"),
+        ("--prepare", prepare, "function"),
+    ):
         if value is not None and not url.cleaned(value):
             # an unset variable in a script must not come to mean the default
             raise click.UsageError(f"{option} is empty: name a {kind}, or leave the option out")
     try:
-        config = settings.load(database=database, migrations=migrations, busy_timeout=busy_timeout)
+        config = settings.load(database=database, migrations=migrations, busy_timeout=busy_timeout, prepare=prepare)
     except (ValueError, UnsupportedEngine) as error:
         raise click.UsageError(str(error)) from error
     if config.url.is_memory:
@@ -87,24 +95,36 @@ _BUSY = click.option(
     metavar="MS",
     help="Wait so many milliseconds for a lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000]",
 )
+_PREPARE = click.option(
+    "--prepare",
+    metavar="MODULE:FUNCTION",
+    help="Call this Python function with each connection: it registers the functions, collations and extensions that "
+    "the schema needs. [default: $DATABASE_PREPARE]",
+)
 _EXISTING = click.option("--existing", is_flag=True, help="Create no database: fail if there is none.")
 _QUIET = click.option("-q", "--quiet", is_flag=True, help="Print errors and warnings only.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
 def command(
-    *, database: bool = True, migrations: bool = True, changes: bool = False, creates: bool = False
+    *,
+    database: bool = True,
+    migrations: bool = True,
+    changes: bool = False,
+    creates: bool = False,
+    prepares: bool = True,
 ) -> Callable[[F], F]:
     """Add the options that every command has; they reach the function as `config` and `output`.
 
     `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything.
     `changes`: as of `Output`. `creates`: the command makes a database that does not exist, unless `--existing`
-    forbids it.
+    forbids it. `prepares`: it opens connections, if only in memory.
     """
     given = [
         *([_DATABASE] if database else ()),
         *([_FOLDER] if migrations else ()),
         *([_BUSY] if database else ()),
+        *([_PREPARE] if prepares else ()),
         _QUIET,
         _JSON,
         *([_EXISTING] if creates else ()),
@@ -116,13 +136,14 @@ def command(
             *,
             database: str | None = None,
             busy_timeout: int | None = None,
+            prepare: str | None = None,
             quiet: bool,
             as_json: bool,
             folder: str | None = None,
             existing: bool = False,
             **options: Any,
         ) -> Any:
-            config = read_settings(database if takes_one else settings.DEFAULT_URL, folder, busy_timeout)
+            config = read_settings(database if takes_one else settings.DEFAULT_URL, folder, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)
                 if not is_there(config.url.path):
@@ -130,7 +151,13 @@ def command(
                         f"{os.path.abspath(config.url.path)} does not exist, and --existing creates no database: name "
                         "another, or leave it out"
                     )
-            return function(config=config, output=Output(quiet=quiet, as_json=as_json, changes=changes), **options)
+            output = Output(quiet=quiet, as_json=as_json, changes=changes)
+            if config.prepare is None or not prepares:
+                return function(config=config, output=output, **options)
+            from dao.cli.prepare import loaded
+
+            with preparing(loaded(config.prepare)):
+                return function(config=config, output=output, **options)
 
         decorated: F = _with(given, called)
         return decorated

@@ -63,7 +63,7 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 
 
 @click.command("snapshots")
-@command(migrations=False)
+@command(migrations=False, prepares=False)
 def snapshots_(config: settings.Settings, output: Output) -> None:
     """List the snapshots of the database, the newest first.
 

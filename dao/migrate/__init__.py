@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from dao.migrate.run.verbs import reset as reset
     from dao.migrate.run.verbs import rollback as rollback
     from dao.migrate.schema.dump import dump as dump
+    from dao.migrate.schema.registration import Prepare as Prepare
     from dao.migrate.scripts.load import default_folder as default_folder
     from dao.migrate.scripts.load import load as load
     from dao.migrate.scripts.migration import Migration as Migration
@@ -102,6 +103,7 @@ else:
             "rehearsal": "Rehearsal rehearse",
             "run.verbs": "apply plan redo reset rollback",
             "schema.dump": "dump",
+            "schema.registration": "Prepare",
             "scripts.load": "default_folder load",
             "scripts.migration": "Migration Script",
             "scripts.new": "new",

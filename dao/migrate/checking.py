@@ -17,6 +17,7 @@ from dao.migrate.schema import catalog, reader, usable
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.check import integrity
 from dao.migrate.schema.model import Object
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.tokens import normal, tokens
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -76,11 +77,11 @@ class Soundness:
         return not self.faults
 
 
-def check(target: Target, migrations: Source = None) -> Soundness:
+def check(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> Soundness:
     """Look at all of a database, as of one moment: file, foreign keys, constraints, schema, ledger. Reads only.
 
     Foreign keys and constraints are held against every row: programs can write with either of them off. It reads the
-    whole file. Migrations that are pending, or not known here, are no fault.
+    whole file. Migrations that are pending, or not known here, are no fault. `prepare` is as in `apply`.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -89,7 +90,7 @@ def check(target: Target, migrations: Source = None) -> Soundness:
     """
     files = loaded(migrations)
     unknown: list[str] = []
-    with opened(existing(target, "check"), read_only=True) as connection:
+    with preparing(prepare), opened(existing(target, "check"), read_only=True) as connection:
         try:
             with translated(connection), at_one_moment(connection):
                 faults = tuple(_faults(connection, files, unknown))

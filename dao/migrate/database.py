@@ -12,9 +12,9 @@ import attrs
 from dao import url
 from dao.engine import Connection, DriverError, connect, is_connection, not_a_connection, sqlite, transaction
 from dao.engine.sqlite import database_file
-from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError
+from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError, OperationalError
 from dao.migrate import processes
-from dao.migrate.schema import catalog, session
+from dao.migrate.schema import catalog, registration, session
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
@@ -45,6 +45,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
 
     Raises:
         OperationalError: It cannot be opened.
+        PrepareFailed: As `registration.register`.
         MigrationError: The caller's connection is in the middle of a transaction.
     """
     if isinstance(target, Connection):
@@ -66,14 +67,14 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         connection = connect(keeping_mode(parsed))
     except DatabaseBusy as error:
         raise _held(sqlite.absolute(parsed).path) from error.__cause__
-    session.prepare(connection)
     try:
-        if report is not None:
-            sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), _waiting(connection, report))
-            if is_new:
-                from dao.migrate.events import Created  # noqa: PLC0415 - 4 ms, for a run that has nothing to report
+        session.prepare(connection)
+        waiting = None if report is None else _waiting(connection, report)
+        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), waiting)
+        if report is not None and is_new:
+            from dao.migrate.events import Created  # noqa: PLC0415 - 4 ms, for a run that has nothing to report
 
-                report(Created(os.path.abspath(parsed.path)))
+            report(Created(os.path.abspath(parsed.path)))
         with translated(connection):
             yield connection
     finally:
@@ -87,6 +88,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
     Raises:
         DatabaseBusy: Another connection kept the database to itself; the message says who.
         OperationalError: SQLite raised it in the block, or the file was open when this process was forked.
+        PrepareFailed: As `registration.register`.
     """
     path, vfs, timeout = path_of(target), None, sqlite.BUSY_TIMEOUT
     database_file.check_name(path)
@@ -96,6 +98,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
     else:
         timeout = sqlite.busy_timeout(url.parse(target))
     with sqlite.open_another(path, vfs) as connection:
+        registration.register(connection)
         sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
         session.interruptible(connection)
         try:
@@ -145,6 +148,8 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
                 "a newer version of this package. Undo that, or take the newer version, or restore a snapshot (`dao "
                 "restore`; what was written since is lost)"
             )
+        if meant is None and (advice := registration.to_register(str(error))):
+            meant = OperationalError(f"{name or database_file.called(connection)}: {error}; {advice}")
         if meant is None:
             raise
         raise meant from error

@@ -25,6 +25,7 @@ VARIABLES = (
     "DATABASE_BUSY_TIMEOUT",
     "DATABASE_MIGRATIONS",
     "DATABASE_SNAPSHOTS",
+    "DATABASE_PREPARE",
     "NO_COLOR",
 )
 #: How long a test waits for a process that should long be done.

@@ -221,6 +221,7 @@ def test_apply_what_needs_a_function_that_is_not_registered_is_named_not_refused
         "cannot tell whether the table c works: unknown function: ours()",
         "cannot tell whether the view v works: no such function: ours",
         "cannot tell whether the view w works: no such collation sequence: theirs",
+        "--prepare MODULE:FUNCTION (DATABASE_PREPARE; prepare= in Python) registers what is your program's own",
     )
     told = [event.text for event in events if isinstance(event, migrate.Notice)]
     assert told == list(result.notices)
@@ -272,6 +273,7 @@ def test_apply_and_status_of_a_function_that_gives_rows_and_of_statistics(path):
     assert result.notices == (
         "cannot tell whether the view numbers works: no such module: generate_series",
         "cannot tell whether the view twice works: no such module: generate_series",
+        "--prepare MODULE:FUNCTION (DATABASE_PREPARE; prepare= in Python) registers what is your program's own",
     )
     assert migrate.status(f"sqlite:///{path}", files).is_current
 

@@ -65,6 +65,7 @@ TREE = {
     dao.LedgerMismatch: dao.MigrationError,
     dao.Irreversible: dao.MigrationError,
     dao.CheckFailed: dao.MigrationError,
+    dao.PrepareFailed: dao.Error,
     dao.SchemaOutOfDate: dao.MigrationError,
     dao.SchemaTooNew: dao.MigrationError,
 }

@@ -25,6 +25,7 @@ READ = {
     "DATABASE_BUSY_TIMEOUT": lambda loaded: str(loaded.url.busy_timeout),
     "DATABASE_MIGRATIONS": lambda loaded: str(loaded.migrations),
     "DATABASE_SNAPSHOTS": lambda loaded: str(loaded.snapshots),
+    "DATABASE_PREPARE": lambda loaded: str(loaded.prepare),
 }
 VALUES = {
     "DATABASE_URL": ("sqlite:///file.db", "sqlite:///environ.db", "sqlite:///argument.db"),
@@ -33,8 +34,14 @@ VALUES = {
     "DATABASE_BUSY_TIMEOUT": ("100", "200", "300"),
     "DATABASE_MIGRATIONS": ("of/file", "of/environ", "of/argument"),
     "DATABASE_SNAPSHOTS": ("0", "7", None),
+    "DATABASE_PREPARE": ("of.file:register", "of.environ:register", "of.argument:register"),
 }
-ARGUMENTS = {"DATABASE_URL": "database", "DATABASE_BUSY_TIMEOUT": "busy_timeout", "DATABASE_MIGRATIONS": "migrations"}
+ARGUMENTS = {
+    "DATABASE_URL": "database",
+    "DATABASE_BUSY_TIMEOUT": "busy_timeout",
+    "DATABASE_MIGRATIONS": "migrations",
+    "DATABASE_PREPARE": "prepare",
+}
 every_variable = pytest.mark.parametrize("name", list(READ))
 
 

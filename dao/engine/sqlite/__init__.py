@@ -15,7 +15,7 @@ import apsw
 
 from dao.engine.sqlite import fork
 from dao.engine.sqlite.errors import *  # noqa: F403 - the public names of each part, under one name
-from dao.engine.sqlite.errors import BUSY, file_of, missing_parent, translate, unknown_outcome
+from dao.engine.sqlite.errors import BUSY, file_of, missing_parent, to_register, translate, unknown_outcome
 from dao.engine.sqlite.not_utf8 import unreadable_text
 from dao.engine.sqlite.opening import *  # noqa: F403 - as above
 from dao.engine.sqlite.opening import busy_timeout, check_in_place, set_busy_timeout
@@ -153,6 +153,10 @@ def translated(
             f"{name}: {error}, which a view, trigger or foreign key of its schema refers to: `dao status` names it; "
             "mend it in a migration"
         )
+    missing = str(error).rpartition(": ")[2].removesuffix("()")
+    advice = to_register(str(error), "its schema uses that: register it with each connection")
+    if advice and missing not in sql:  # else it is the statement that is wrong
+        return OperationalError(f"{name}: {error}; {advice}")
     if _LACKING.match(str(error)):
         return SchemaOutOfDate(
             f"{name}: {error}, so its schema is not the one this program needs: run `dao migrate`; if nothing is "

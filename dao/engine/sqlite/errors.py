@@ -14,7 +14,7 @@ from dao.engine.sqlite import database_file
 if TYPE_CHECKING:  # the records' modules are not needed to open a database
     from dao.rows import Table
 
-__all__ = ["BUSY", "file_of", "missing_parent", "translate", "unknown_outcome"]
+__all__ = ["BUSY", "file_of", "missing_parent", "to_register", "translate", "unknown_outcome"]
 
 
 def file_of(connection: apsw.Connection) -> str:
@@ -38,6 +38,26 @@ _ADVICE = {
     apsw.TooBigError: "a text, a blob or a statement is larger than SQLite's limit (1 GB unless it was lowered)",
 }
 
+# SQLite's words where something is missing that a program registers with its connection. The last are all that it says
+# of the collation of a key in a table WITHOUT ROWID.
+_MISSING = re.compile(
+    r"(?:^|: )(?:(?:(?:no such|unknown)(?: window)? function|no such (?:collation sequence|module|tokenizer)|"
+    r"unknown tokenizer): |no query solution$)"
+)
+# and where it may not be used. A schema that is read after that is "malformed".
+_FORBIDDEN = {
+    "unsafe use of ": "a schema may use what is registered as innocuous (flags=apsw.SQLITE_INNOCUOUS), or anything "
+    "once the program sets PRAGMA trusted_schema = on",
+    "non-deterministic functions prohibited in ": "register one of your own with deterministic=True",
+}
+
+
+def to_register(reason: str, how: str) -> str | None:
+    """Return what helps, by SQLite's words, if it is about what a program registers: if something is missing, `how`."""
+    if _MISSING.search(reason):
+        return how
+    return next((advice for words, advice in _FORBIDDEN.items() if words in reason), None)
+
 
 def translate(error: BaseException, connection: apsw.Connection, name: str = "") -> errors.Error | None:
     """Return the `dao.Error` for an error of SQLite's, or None if the caller could do nothing about it.
@@ -55,6 +75,8 @@ def translate(error: BaseException, connection: apsw.Connection, name: str = "")
         )
     if _is_full(error, connection):
         return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
+    if isinstance(error, apsw.CorruptError) and (advice := to_register(str(error), "register it")):
+        return errors.OperationalError(f"{name}: {str(error).rpartition(' - ')[2]}; {advice}")  # not malformed
     if isinstance(error, _CORRUPT) or str(error) in _FOREIGN:
         return errors.DatabaseCorrupt(
             f"{name} is damaged or no SQLite database ({error}): restore a snapshot (`dao restore`; what was written "

@@ -20,6 +20,7 @@ from dao.migrate.events import Copying, Report
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.check import integrity_problems
+from dao.migrate.schema.registration import to_register
 
 __all__ = ["PAGES", "compare", "copied", "copy_into", "finish", "size_of"]
 
@@ -93,9 +94,8 @@ def compare(reader: Connection, path: str, new: NewFile, otherwise: str) -> None
             details=error.details,
         ) from error
     except apsw.SQLError as error:
-        raise MigrationError(
-            f"a snapshot of {path} cannot be verified ({error}): its schema needs what its program defines; {otherwise}"
-        ) from error
+        hint = to_register(str(error)) or "its schema needs what its program defines"
+        raise MigrationError(f"a snapshot of {path} cannot be verified ({error}): {hint}; or {otherwise}") from error
     finally:
         copy.close()
 

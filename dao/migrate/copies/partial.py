@@ -19,6 +19,7 @@ from dao.engine import Connection
 from dao.engine.sqlite.database_file import NO_ROOM
 from dao.errors import CommitUnknown, DiskFull, OperationalError
 from dao.migrate.copies.descriptors import Held
+from dao.migrate.schema.registration import register
 from dao.text import readable
 
 __all__ = [
@@ -54,8 +55,13 @@ class NewFile:
         """Return a new connection to the file, without locks or journals."""
         held = Held(self.path, self.file)
         connection = apsw.Connection(self.path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=held.name)
-        for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "memory")):
-            connection.pragma(name, value)
+        try:
+            register(connection)
+            for name, value in (("locking_mode", "exclusive"), ("synchronous", "off"), ("journal_mode", "memory")):
+                connection.pragma(name, value)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def become(self, path: str) -> None:

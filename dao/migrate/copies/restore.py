@@ -27,6 +27,7 @@ from dao.migrate.database import Target, reopened, translated
 from dao.migrate.events import Report
 from dao.migrate.ledger.writer import carry_over
 from dao.migrate.schema.catalog import definitions
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.values import SNAPSHOTS, Snapshot
 
 __all__ = ["Amend", "Restored", "restore"]
@@ -56,6 +57,7 @@ def restore(
     *,
     keep: int = SNAPSHOTS,
     amend: Amend | None = None,
+    prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> Restored:
     """Replace a database by a snapshot: the one at this path, with this id (or its beginning) or label, or the newest.
@@ -75,6 +77,8 @@ def restore(
     A database that does not exist is made, with the owner and the permissions of the snapshot. One too damaged to be
     opened as a database is replaced as a file, so that programs that have it open must open it anew; its bytes are
     kept in a file named `.damaged`.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationError: There is no such snapshot, or the caller's connection is in the middle of a transaction.
@@ -98,7 +102,7 @@ def restore(
     exists = os.path.exists(path)
     if exists and os.path.exists(source) and os.path.samefile(path, source):
         raise MigrationError(f"{path} cannot be restored from itself: name a snapshot (`dao snapshots` lists them)")
-    with contextlib.ExitStack() as until_done:
+    with preparing(prepare), contextlib.ExitStack() as until_done:
         with checked(source) as snapshot:
             # the copy, as much again in the WAL, and what is replaced
             needed = 2 * size_of(snapshot) + (os.path.getsize(path) if exists else 0)

@@ -32,6 +32,7 @@ from dao.migrate.events import Removed, Report, tell_done
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions, row_counts
 from dao.migrate.schema.check import integrity_problems
+from dao.migrate.schema.registration import Prepare, preparing, register
 from dao.migrate.values import Kind, Snapshot
 
 log = logging.getLogger("dao.migrate")
@@ -66,6 +67,7 @@ def take_snapshot(
     label: str | None = None,
     keep: int | None = None,
     version: str | None = None,
+    prepare: Prepare | None = None,
     report: Report | None = None,
     now: datetime | None = None,
 ) -> Snapshot:
@@ -77,6 +79,8 @@ def take_snapshot(
     ones that were asked for and have no label go after that, but so many, and each is reported as `Removed`.
     `version` replaces the last applied migration in the name. The id is the time `now`, or the first after that of
     the snapshots there are.
+
+    `prepare` is as in `apply`.
 
     Raises:
         ValueError: The label is not 1 to 50 letters, digits, `-` and `_`.
@@ -92,7 +96,7 @@ def take_snapshot(
         raise ValueError(f"the label {label!r}: 1 to 50 letters, digits, - and _")
     path = file_of(target)
     existing(target, "take a snapshot of")
-    with reopened(target, report) as reader:
+    with preparing(prepare), reopened(target, report) as reader:
         snapshot = save(reader, path, version, label=label, now=now)
     if keep is not None:
         prune(target, keep, "manual", report=report)
@@ -275,6 +279,7 @@ def checked(path: str | os.PathLike[str]) -> Iterator[Connection]:
             held = Held(path, file)
             connection = apsw.Connection(f"file:{quote(path)}?immutable=1", flags, vfs=held.name)
             until_done.callback(connection.close)
+            register(connection)
             if file.xFileSize() < size_of(connection):
                 raise apsw.CorruptError("the end of the file is missing")
             integrity_problems(connection)

@@ -14,6 +14,7 @@ from dao.migrate.ledger.others import TOOLS, Applied
 from dao.migrate.ledger.plan import compare, refuse, up_to
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema import catalog
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.ids import version
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -22,7 +23,13 @@ __all__ = ["adopt"]
 
 
 def adopt(
-    target: Target, tool: str, migrations: Source = None, *, to: str | None = None, report: Report | None = None
+    target: Target,
+    tool: str,
+    migrations: Source = None,
+    *,
+    to: str | None = None,
+    prepare: Prepare | None = None,
+    report: Report | None = None,
 ) -> list[str]:
     """Mark as applied what another tool has applied, and return the ids of those that were not, in the folder's order.
 
@@ -30,6 +37,8 @@ def adopt(
     of the files as they are. Runs no script. A migration that the tool has not applied stays pending, even in the
     middle. alembic's ledger does not tell which files are applied: `to` is the last of them. Safe to repeat: the
     second time returns none.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationError: The tool is not known, the database does not exist or has no table of the tool's, or that says
@@ -47,7 +56,7 @@ def adopt(
             else "alembic's ledger does not say which of these files are applied: name the last of them with --to ID"
         )
     files = loaded(migrations)
-    with opened(existing(target, "adopt"), report=report) as connection, exclusive(connection):
+    with preparing(prepare), opened(existing(target, "adopt"), report=report) as connection, exclusive(connection):
         state = ledger.read(connection)
         applied = _applied(connection, tool)
         refuse(compare(files, state), state, allow_out_of_order=True)

@@ -10,6 +10,7 @@ import attrs
 from dao.migrate.database import Target, exists, opened
 from dao.migrate.ledger.entries import in_utc
 from dao.migrate.schema import catalog
+from dao.migrate.schema.registration import Prepare, preparing
 
 __all__ = ["Deed", "history"]
 
@@ -49,15 +50,17 @@ class Deed:
     tool_version: str | None
 
 
-def history(target: Target) -> list[Deed]:
+def history(target: Target, *, prepare: Prepare | None = None) -> list[Deed]:
     """Return all that was done to a database, the oldest first. Reads only; empty for one that does not exist.
+
+    `prepare` is as in `apply`.
 
     Raises:
         OperationalError: The database cannot be read.
     """
     if not exists(target):
         return []
-    with opened(target, read_only=True) as connection:
+    with preparing(prepare), opened(target, read_only=True) as connection:
         present = catalog.table_names(connection)
         ours: list[Any] = connection.execute(_OURS).fetchall() if "_dao_history" in present else []
         yoyos: list[Any] = []

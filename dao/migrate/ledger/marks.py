@@ -16,6 +16,7 @@ from dao.migrate.ledger.plan import compare, find_id, refuse
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.model import differences
 from dao.migrate.schema.reader import read
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -24,8 +25,10 @@ from dao.migrate.values import Difference
 __all__ = ["Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"]
 
 
-def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+def mark(target: Target, ids: Iterable[str], migrations: Source = None, *, prepare: Prepare | None = None) -> list[str]:
     """Note that migrations are applied, without running them, and return their ids. One that is, is passed over.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationError: There is no such migration, or the database does not exist.
@@ -35,7 +38,7 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
     existing(target, "mark in it")  # before an id is wrong: what is known is of another database
     known = [migration.id for migration in files]
     wanted = {find_id(id, known) for id in ids}
-    with opened(target) as connection, exclusive(connection):
+    with preparing(prepare), opened(target) as connection, exclusive(connection):
         state = ledger.read(connection)
         wanted -= set(state.ids) - set(state.unfinished)
         marked = [migration for migration in files if migration.id in wanted]
@@ -50,14 +53,18 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[
     return [migration.id for migration in marked]
 
 
-def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+def unmark(
+    target: Target, ids: Iterable[str], migrations: Source = None, *, prepare: Prepare | None = None
+) -> list[str]:
     """Note that migrations are not applied, without undoing them, and return their ids.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationError: One is not applied, or the database does not exist.
         DatabaseBusy: Another connection kept the lock.
     """
-    with opened(existing(target, "unmark")) as connection, exclusive(connection):
+    with preparing(prepare), opened(existing(target, "unmark")) as connection, exclusive(connection):
         writer = Writer(connection)
         known = dict.fromkeys([*writer.before.ids, *writer.before.unfinished])
         unmarked = [find_id(id, known, kind="applied") for id in ids]
@@ -67,11 +74,15 @@ def unmark(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
     return unmarked
 
 
-def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> list[str]:
+def accept(
+    target: Target, ids: Iterable[str], migrations: Source = None, *, prepare: Prepare | None = None
+) -> list[str]:
     """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
 
     One whose file was renamed is noted under its new id, at its old time; it may be named by either. If that id is
     another applied one's, which was renamed as well, so is that.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationError: One is not applied, its file has gone, or the database does not exist.
@@ -80,7 +91,7 @@ def accept(target: Target, ids: Iterable[str], migrations: Source = None) -> lis
     """
     migrations = loaded(migrations)
     files = {migration.id: migration for migration in migrations}
-    with opened(existing(target, "accept")) as connection, exclusive(connection):
+    with preparing(prepare), opened(existing(target, "accept")) as connection, exclusive(connection):
         writer = Writer(connection)
         state = writer.before
         known = dict.fromkeys([*state.ids, *state.unfinished])
@@ -138,21 +149,23 @@ class Unfinished:
     from_rolled_back: tuple[Difference, ...] | None
 
 
-def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished:
+def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: Prepare | None = None) -> Unfinished:
     """Return how the live schema differs from both ends of an unfinished migration. Reads only.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationError: It is not unfinished, or the database does not exist.
     """
     files = loaded(migrations)
-    with opened(existing(target, "resolve"), read_only=True) as connection:
+    with preparing(prepare), opened(existing(target, "resolve"), read_only=True) as connection:
         state = ledger.read(connection)
         id = find_id(id, state.unfinished, kind="unfinished")
         live = read(connection)
 
     def versus(texts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
         try:
-            with replayed(texts) as memory:
+            with preparing(prepare), replayed(texts) as memory:
                 return tuple(differences(read(memory), live))
         except MigrationError:
             return None
@@ -169,15 +182,24 @@ def unfinished(target: Target, id: str, migrations: Source = None) -> Unfinished
     )
 
 
-def resolve(target: Target, id: str, outcome: Literal["applied", "rolled back"], migrations: Source = None) -> str:
+def resolve(
+    target: Target,
+    id: str,
+    outcome: Literal["applied", "rolled back"],
+    migrations: Source = None,
+    *,
+    prepare: Prepare | None = None,
+) -> str:
     """Note how an unfinished migration ended, after somebody has finished or undone it by hand, and return its id.
+
+    `prepare` is as in `apply`.
 
     Raises:
         DatabaseBusy: The process that was at it still lives, or another connection kept the lock.
         MigrationError: It is not unfinished, its file has gone, or the database does not exist.
     """
     files = loaded(migrations)
-    with opened(existing(target, "resolve")) as connection, exclusive(connection):
+    with preparing(prepare), opened(existing(target, "resolve")) as connection, exclusive(connection):
         writer = Writer(connection)
         state = writer.before
         id = find_id(id, state.unfinished, kind="unfinished")

@@ -18,6 +18,7 @@ from dao.errors import MigrationFileError
 from dao.migrate.database import Target, exists, opened
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts import sections
 from dao.migrate.scripts.ids import version
 from dao.migrate.scripts.migration import Migration
@@ -110,11 +111,14 @@ def found(connection: Connection) -> list[OtherLedger]:
     return [*ledgers, *others]
 
 
-def other_ledgers(target: Target) -> list[OtherLedger]:
-    """Return the tables in which other tools keep their own ledger in a database. Reads only."""
+def other_ledgers(target: Target, *, prepare: Prepare | None = None) -> list[OtherLedger]:
+    """Return the tables in which other tools keep their own ledger in a database. Reads only.
+
+    `prepare` is as in `apply`.
+    """
     if not exists(target):
         return []
-    with opened(target, read_only=True) as connection:
+    with preparing(prepare), opened(target, read_only=True) as connection:
         return found(connection)
 
 

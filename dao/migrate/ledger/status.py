@@ -15,6 +15,7 @@ from dao.migrate.database import Target, exists, name_of, opened
 from dao.migrate.ledger.drift import differences
 from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
 from dao.migrate.ledger.plan import compare, refuse
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.usable import broken
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration, is_reversible
@@ -63,15 +64,17 @@ class Status:
         return not self.drift and not self.broken and all(migration.state == "applied" for migration in self.migrations)
 
 
-def status(target: Target, migrations: Source = None) -> Status:
+def status(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> Status:
     """Return where each migration stands. Reads only, and creates no database.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationFileError: A file is not what it should be.
         OperationalError: The database cannot be read.
     """
     files = {migration.id: migration for migration in loaded(migrations)}
-    with _read(target) as (connection, state):
+    with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, list(files.values()), state)
         unusable = [] if connection is None else [str(one) for one in broken(connection)]
     comparison = compare(list(files.values()), state)
@@ -141,12 +144,16 @@ def _last(state: Ledger, files: Sequence[Migration]) -> set[str]:
     return set(itertools.takewhile(lambda id: id not in known, reversed(state.ids)))
 
 
-def assert_current(target: Target, migrations: Source = None, *, at_least: bool = False) -> None:
+def assert_current(
+    target: Target, migrations: Source = None, *, at_least: bool = False, prepare: Prepare | None = None
+) -> None:
     """Refuse to work on a schema that is not the one this program was written for. Reads only, and creates no database.
 
     With `at_least` it may have more: migrations that are not known here and were applied after all that are. Thus the
     old release goes on while a new one is deployed, provided that the migrations of that leave alone what the old one
     uses: nobody but their author knows.
+
+    `prepare` is as in `apply`.
 
     Raises:
         SchemaTooNew: The database has migrations that are not known here.
@@ -154,7 +161,7 @@ def assert_current(target: Target, migrations: Source = None, *, at_least: bool 
         LedgerMismatch: The files of applied migrations have changed, or the schema is not what they make.
     """
     files = loaded(migrations)
-    with _read(target) as (connection, state):
+    with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, files, state)
     comparison = compare(files, state)
     name = name_of(target)

@@ -27,6 +27,7 @@ from dao.migrate.linting.statements import statement_problems
 from dao.migrate.linting.subject import Subject, listed
 from dao.migrate.run.parts import parts
 from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -58,6 +59,7 @@ def lint(
     database: Target | None = None,
     git_base: str | None = None,
     baseline: str | os.PathLike[str] | None = None,
+    prepare: Prepare | None = None,
 ) -> LintResult:
     """Return what the rules hold against migrations. Changes nothing, and needs no database.
 
@@ -69,6 +71,8 @@ def lint(
     and what comes after it is judged as far as it goes without it. Silenced findings are among the results, and so are
     those that the file `baseline` has.
 
+    `prepare` is as in `apply`.
+
     Raises:
         MigrationFileError: A file is not what it should be, so that there is no migration to look at, or no baseline.
         MigrationError: `since` is no migration, git does not know `git_base`, or the baseline cannot be read.
@@ -76,11 +80,12 @@ def lint(
         ValueError: `latest` is below 1, or more than one of the four is given.
     """
     files = loaded(migrations)
-    chosen = select(files, since=since, latest=latest, database=database, git_base=git_base)
+    with preparing(prepare):
+        chosen = select(files, since=since, latest=latest, database=database, git_base=git_base)
     judged = frozenset(chosen.ids)
     failed: list[str] = []
     pairs: list[list[Subject]] = []
-    with contextlib.closing(Replay()) as replay:
+    with preparing(prepare), contextlib.closing(Replay()) as replay:
         outcome = Outcome()
         for migration in files:
             if migration.id in judged:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -173,7 +172,9 @@ def _wrong_with(connection: Connection, table: Table, before: Table | None) -> I
     """Yield the code and message of what is wrong with a table that a script has made or changed."""
     old = before.columns if before else {}
     added = {name: column for name, column in table.columns.items() if name not in old}
-    if changing := [column.name for column in added.values() if column.default and _changes(column.default)]:
+    if changing := [
+        column.name for column in added.values() if column.default and _changes(connection, column.default)
+    ]:
         yield "M015", f"{table.name}: the default of {listed(changing)} is not constant"
     if before and (stored := added.keys() & table.stored):
         for trigger, missing in _unwatched(connection, table, stored):
@@ -187,14 +188,17 @@ def _wrong_with(connection: Connection, table: Table, before: Table | None) -> I
         yield "M026", f"{table.name}: the key column {listed(loose)} accepts NULL"
 
 
-@functools.lru_cache
-def _changes(default: str) -> bool:
+def _changes(connection: Connection, default: str) -> bool:
     """Return whether a default is not constant: SQLite does not let such an expression generate a column."""
-    with contextlib.closing(apsw.Connection(":memory:")) as connection:
-        try:
-            connection.execute(f"CREATE TABLE t (a, b AS ({default}) STORED); INSERT INTO t (a) VALUES (1)")
-        except apsw.Error as error:
-            return "non-deterministic" in str(error)
+    connection.execute("SAVEPOINT dao_default")
+    try:
+        connection.execute(
+            f"CREATE TEMP TABLE dao_default (a, b AS ({default}) STORED); INSERT INTO temp.dao_default (a) VALUES (1)"
+        )
+    except apsw.Error as error:
+        return "non-deterministic" in str(error)
+    finally:
+        connection.execute("ROLLBACK TO dao_default; RELEASE dao_default")
     return False
 
 

@@ -20,6 +20,7 @@ from dao.migrate.linting.subject import REMOVING, TEMPORARY, Event, Failure, Sta
 from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.registration import register
 from dao.migrate.schema.script import Running, Watcher
 from dao.migrate.schema.session import apart, in_memory
 from dao.migrate.scripts.migration import Script
@@ -64,6 +65,7 @@ class Replay:
         """Return a copy of the database as it is now, for trials within `undone`; good until the schema changes."""
         if self._twin is None:
             self._twin = apsw.Connection(":memory:")
+            register(self._twin)
             # the script's transaction is open, and no backup reads from a connection that writes
             self._twin.deserialize("main", self.connection.serialize("main"))
         return self._twin

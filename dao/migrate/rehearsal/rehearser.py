@@ -26,6 +26,7 @@ from dao.migrate.run.guard import Guard
 from dao.migrate.run.parts import Part, parts
 from dao.migrate.run.runner import run
 from dao.migrate.schema.check import Before, integrity_problems
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -53,6 +54,7 @@ def rehearse(
     allow_broken: Collection[str] = (),
     round_trip: bool = False,
     memory_limit: int | None = None,
+    prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> Rehearsal:
     """Run the pending migrations on a copy of the database, and return what each did there.
@@ -66,6 +68,8 @@ def rehearse(
     with the same `allow_loss` and `allow_broken`. A script that loses rows or drops tables runs more than once, to find
     which rows. With `round_trip`, the migrations are then undone and applied again. Meanwhile time stands still, and
     chance repeats itself. `report` is told of each event at once.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -86,7 +90,7 @@ def rehearse(
     if path:
         remove_leftovers(path)
     found = Rehearsal(database=name_of(target), exists=exists(target))
-    with contextlib.ExitStack() as stack:
+    with preparing(prepare), contextlib.ExitStack() as stack:
         begun = time.perf_counter()
         with _read(target, tell) as source:
             state = Ledger() if source is None else ledger.read(source)

@@ -50,7 +50,7 @@ def run(
     migrations: Sequence[Migration],
     decide: Callable[[Ledger], Sequence[Step]],
     *,
-    prepare: Callable[[], object] | None = None,
+    first: Callable[[], object] | None = None,
     each: bool = False,
     allow_data_loss: bool = False,
     allow_loss: Collection[str] = (),
@@ -63,7 +63,7 @@ def run(
 ) -> list[Result]:
     """Run the scripts that `decide` names once the lock is held and the ledger read. `migrations` are the files' all.
 
-    They run in `parts`, of which each is committed as a whole. `prepare` may change the database before the first
+    They run in `parts`, of which each is committed as a whole. `first` may change the database before the first
     script, in the run's transaction, which all must share then. A loss between the beginning and the end of a
     transaction is refused, unless its script declares it or `allow_loss` names it; a `guard` has seen what came
     before, in other runs. With `snapshots`, one of a file that holds rows is taken before anything changes, and so
@@ -81,7 +81,7 @@ def run(
         CheckFailed: A foreign key was broken, data got lost, the schema no longer works, or the file is damaged.
         DatabaseCorrupt: The file was damaged before the run.
         LedgerMismatch: Between two transactions of this run, another undid what it had done.
-        MigrationError: After `prepare`, a script cannot share its transaction.
+        MigrationError: After `first`, a script cannot share its transaction.
         DatabaseBusy: Another connection kept the lock.
         DiskFull: There is no room for the snapshot.
         CommitUnknown: A commit met an I/O error. To repeat the run is safe: it begins with what is stored.
@@ -111,9 +111,9 @@ def run(
             due = {step.id for step in steps}
             others = tuple(entry for entry in lock.ledger.entries if entry.id not in due)
             this.found = attrs.evolve(lock.ledger, entries=others)
-            if prepare is not None:
+            if first is not None:
                 _refuse_to_part(steps, connection)
-                this.change(lock, steps, prepare)
+                this.change(lock, steps, first)
                 todo.clear()
             elif todo and todo[0].transactional and not todo[0].foreign_keys:
                 this.change(lock, todo.pop(0).steps)
@@ -211,7 +211,7 @@ class _Run:
             lock.writer.begun(step.migration, "applying" if step.direction == "apply" else "rolling back")
         self.run_alone(step, beginning)
 
-    def begin(self, lock: _Lock, *, prepared: bool = False) -> _Beginning:
+    def begin(self, lock: _Lock, *, changed: bool = False) -> _Beginning:
         """Take the snapshot, if that is to be done still, and look at what is there before anything changes."""
         before = self.before or Before.of(self.connection, self.problems)
         if self.snapshots and sqlite.file_of(self.connection) and holds_rows(self.connection, before.schema):
@@ -221,15 +221,15 @@ class _Run:
         return _Beginning(
             lock.ledger,
             before,
-            self.guard or Guard(Holdings(self.connection, None if prepared else before.schema)),
-            clean=not prepared and drift.is_clean(self.connection, lock.ledger),
+            self.guard or Guard(Holdings(self.connection, None if changed else before.schema)),
+            clean=not changed and drift.is_clean(self.connection, lock.ledger),
         )
 
-    def change(self, lock: _Lock, steps: Sequence[Step], prepare: Callable[[], object] | None = None) -> None:
+    def change(self, lock: _Lock, steps: Sequence[Step], first: Callable[[], object] | None = None) -> None:
         """Run scripts in the transaction that is open."""
-        beginning = self.begin(lock, prepared=prepare is not None)
-        if prepare is not None:
-            prepare()
+        beginning = self.begin(lock, changed=first is not None)
+        if first is not None:
+            first()
         results = []
         for step in steps:
             results.append(self.run_script(step, beginning.guard))

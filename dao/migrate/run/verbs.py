@@ -12,6 +12,7 @@ from dao.migrate.database import Target, existing, exists, name_of, opened
 from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration, from_texts
 from dao.migrate.scripts.statements import has_statement
@@ -51,6 +52,7 @@ def apply(
     allow_loss: Collection[str] = (),
     allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
+    prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> list[Result]:
     """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
@@ -65,6 +67,10 @@ def apply(
     it, and the newest `snapshots` of them are kept; 0 takes none. Safe to repeat, and to run in several processes at
     once: the others wait, and find nothing to do.
 
+    `prepare` is called with each connection that this opens, those to copies and in memory among them: it registers the
+    functions, collations, modules and tokenizers that the schema needs, and loads extensions. Your own connection has
+    them, and cannot pass them on.
+
     `report` is told what happens while it happens. An exception that it raises undoes the run; but what is committed
     stays, and the exception is logged if it was told of that. So are old snapshots that cannot be removed.
 
@@ -76,6 +82,7 @@ def apply(
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
         DiskFull: There is no room, for the snapshot for one.
         CommitUnknown: The commit met an I/O error. To repeat the run is safe: it begins with what is stored.
+        PrepareFailed: `prepare` raised, or would have changed more than that.
     """
     files = loaded(migrations)
 
@@ -96,6 +103,7 @@ def apply(
         allow_loss=allow_loss,
         allow_broken=allow_broken,
         snapshots=snapshots,
+        prepare=prepare,
     )
 
 
@@ -111,6 +119,7 @@ def rollback(
     allow_loss: Collection[str] = (),
     allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
+    prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> list[Result]:
     """Undo applied migrations, the latest first, all or none: so many (None: all of them), or all that came after `to`.
@@ -140,6 +149,7 @@ def rollback(
         allow_loss=allow_loss,
         allow_broken=allow_broken,
         snapshots=snapshots,
+        prepare=prepare,
     )
 
 
@@ -152,6 +162,7 @@ def redo(
     allow_loss: Collection[str] = (),
     allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
+    prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> list[Result]:
     """Undo the latest migrations and apply them again, in one transaction: for one that is being written.
@@ -184,6 +195,7 @@ def redo(
         allow_loss=allow_loss,
         allow_broken=allow_broken,
         snapshots=snapshots,
+        prepare=prepare,
     )
 
 
@@ -197,7 +209,12 @@ def _as_applied(migration: Migration, state: Ledger) -> Migration:
 
 
 def plan(
-    target: Target, migrations: Source = None, *, direction: Direction = "apply", **limits: Unpack[Limits]
+    target: Target,
+    migrations: Source = None,
+    *,
+    direction: Direction = "apply",
+    prepare: Prepare | None = None,
+    **limits: Unpack[Limits],
 ) -> list[Step]:
     """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only.
 
@@ -207,16 +224,23 @@ def plan(
         MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
     """
     files = loaded(migrations)
-    if direction == "apply":
-        return to_apply(files, ledger_of(target), **limits)
-    state = ledger_of(existing(target, "roll back"))
-    from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
+    with preparing(prepare):
+        if direction == "apply":
+            return to_apply(files, ledger_of(target), **limits)
+        state = ledger_of(existing(target, "roll back"))
+        from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
 
-    return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in to_roll_back(files, state, **limits)]
+        steps = to_roll_back(files, state, **limits)
+        return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in steps]
 
 
 def reset(
-    target: Target, migrations: Source = None, *, snapshots: int = SNAPSHOTS, report: Report | None = None
+    target: Target,
+    migrations: Source = None,
+    *,
+    snapshots: int = SNAPSHOTS,
+    prepare: Prepare | None = None,
+    report: Report | None = None,
 ) -> list[Result]:
     """Drop everything, rows included, and apply all migrations again, in one transaction. Takes a snapshot before.
 
@@ -229,7 +253,7 @@ def reset(
     from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
     files = loaded(migrations)
-    with opened(target, report=report) as connection:
+    with preparing(prepare), opened(target, report=report) as connection:
 
         def decide(state: Ledger) -> list[Step]:
             foreign = foreign_objects(connection, files, state)
@@ -241,7 +265,7 @@ def reset(
                 )
             return to_apply(files, Ledger())
 
-        return run(connection, files, decide, prepare=lambda: drop_all(connection), snapshots=snapshots, report=report)
+        return run(connection, files, decide, first=lambda: drop_all(connection), snapshots=snapshots, report=report)
 
 
 def _run(
@@ -251,10 +275,11 @@ def _run(
     report: Report | None,
     *,
     tell_drift: bool = False,
+    prepare: Prepare | None,
     **options: Any,
 ) -> list[Result]:
     """Run what there is to do; with nothing to do, and `tell_drift`, report how the schema differs."""
-    with opened(target, report=report) as connection:
+    with preparing(prepare), opened(target, report=report) as connection:
         state = entries.read(connection)
         if decide(state):
             from dao.migrate.run.runner import run  # noqa: PLC0415 - a run with nothing to do loads no runner

@@ -21,6 +21,7 @@ from dao.engine import Connection
 from dao.engine.sqlite import database_file
 from dao.errors import CheckFailed, DatabaseCorrupt, visible
 from dao.migrate.schema.catalog import Definition, Definitions, definitions, fold, foreign_keys, quoted, table_names
+from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is_elsewhere, judge
 
 __all__ = ["Before", "Violation", "check", "integrity", "integrity_problems"]
@@ -108,13 +109,16 @@ def check(
     if changed := {fold(item.table) for item in before.schema ^ now}:
         judged += judge(connection, now, changed)
     passed_over = set(map(fold, allowed))
-    found = []
+    found, advice = [], dict[str, None]()
     for one in sorted(one for one in judged if fold(one.name) not in passed_over):
         if is_elsewhere(one.reason):
             notice(f"cannot tell whether {one.what} works: {one.reason}")
+            advice |= dict.fromkeys(filter(None, [to_register(one.reason)]))
         # one that is new never had any content
         elif one.reason != VAGUE or any(item.name == one.name for item in before.schema):
             found.append(one)
+    for text in advice:
+        notice(text)
     if found:
         broken_before = {_identity(_renamed(one, renamed)) for one in broken_in(before.schema)}
         found = [one for one in found if _identity(one) not in broken_before]

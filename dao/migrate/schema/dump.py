@@ -7,6 +7,7 @@ import math
 import apsw
 
 from dao.migrate.schema.catalog import definitions, tables
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.load import Source, loaded
 
@@ -21,16 +22,19 @@ _HEADER = """\
 """
 
 
-def dump(migrations: Source = None) -> str:
+def dump(migrations: Source = None, *, prepare: Prepare | None = None) -> str:
     """Return the schema that the migrations make, as a script: tables, indexes, views, triggers, each by name.
 
     The text is SQLite's own. Executed in an empty database, it makes that schema.
+
+    `prepare` is as in `apply`.
 
     Raises:
         MigrationError: One of them fails in an empty database.
     """
     files = loaded(migrations)
-    with replayed(((migration.id, migration.up.text) for migration in files), patience=math.inf) as connection:
+    scripts = ((migration.id, migration.up.text) for migration in files)
+    with preparing(prepare), replayed(scripts, patience=math.inf) as connection:
         # shadow tables come with their virtual table
         shadows = {table.name for table in tables(connection) if table.kind == "shadow"}
         found = [item for item in definitions(connection, internal=False) if item.table not in shadows]

@@ -14,6 +14,7 @@ import apsw
 from dao.engine import Connection, sqlite
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, Error, MigrationFailed, ReadOnlyDatabase
 from dao.migrate.schema.catalog import is_ours
+from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.session import IGNORED, IGNORED_INSIDE, apart
 from dao.migrate.scripts.migration import Script
 from dao.migrate.scripts.statements import end_of_statement, has_statement, start_of_statement
@@ -42,7 +43,7 @@ _RULED = {apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_FUNCTION, apsw.SQL
 }
 # what they give, or do, depends on the scripts before this one, or reaches those after it
 _REFUSED_FUNCTIONS = {
-    "load_extension": "load it on a connection of your own, and give that to migrate.apply",
+    "load_extension": "load it in a function, and name that with --prepare MODULE:FUNCTION; in a program, as prepare=",
     "total_changes": "it counts what was done before this script, too",
 }
 #: The pragmas that change the file itself, and why one may not have taken effect.
@@ -56,7 +57,7 @@ _LASTING = {
 }
 _AUTO_VACUUM = {"none": "0", "full": "1", "incremental": "2"}
 _HINTS = {
-    "cannot VACUUM": "; a script that begins with `-- transactional: false` runs outside of one",
+    "cannot VACUUM": "a script that begins with `-- transactional: false` runs outside of one",
 }
 
 
@@ -258,7 +259,8 @@ class Running:
         what = f"refused {refusal}" if refusal else str(error)
         if isinstance(error, apsw.BindingsError):
             what = "a parameter (?, :name, @name, $name), for which a script has no value"
-        what += _HINTS.get(str(error).partition(" from within")[0], "")
+        hint = _HINTS.get(str(error).partition(" from within")[0]) or to_register(str(error))
+        what += f"; {hint}" if hint else ""
         return MigrationFailed(
             f"{self.script.path or f'{self._id} (text from the ledger)'}:{line}: {what}",
             details=quoted.splitlines(),

@@ -2,7 +2,7 @@
 
 None of that reaches the next script of a run, or the owner of the connection. So a run of many scripts is the same as
 many runs of one, on a new connection each. Functions, collations, modules, `trusted_schema` and everything else that
-the owner has registered are there for all scripts.
+the owner has registered are there for all scripts; with a connection of ours, `registration` registers them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dao.engine import Connection, connect
 from dao.engine.sqlite import use_defaults
 from dao.errors import MigrationError
 from dao.migrate.schema.catalog import TABLES, Definition, definitions, drop_sequence, quoted, settings
+from dao.migrate.schema.registration import PLAIN, register
 
 __all__ = [
     "BESIDE",
@@ -32,6 +33,7 @@ __all__ = [
     "plain",
     "prepare",
 ]
+
 
 #: Pragmas that a script may set for itself. Each can be read, and put back inside a transaction.
 SETTINGS = (
@@ -70,8 +72,6 @@ _IN_A_RUN = {
     "reverse_unordered_selects": 0,
     "writable_schema": 0,
 }
-# rows as tuples, and nothing forbidden
-_PLAIN = {"row_trace": None, "cursor_factory": apsw.Cursor, "authorizer": None}
 # they wait for the next VACUUM, and read as what the file has
 _WAITING = ("auto_vacuum", "page_size")
 _OFTEN = 100_000  # instructions, some milliseconds
@@ -84,12 +84,21 @@ _NO_CHANGES = f"DELETE FROM main.{quoted(TABLES[0])} WHERE 0"
 def in_memory(*, patience: float = math.inf) -> Connection:
     """Open an empty database in memory for scripts, which are interrupted when that many seconds have passed."""
     connection = connect("sqlite:///:memory:")
-    prepare(connection, patience)
+    try:
+        prepare(connection, patience)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def prepare(connection: Connection, patience: float = math.inf) -> None:
-    """Set a connection that `connect` has opened up for scripts: as SQLite is by itself, with foreign keys off."""
+    """Set a connection that `connect` has opened up for scripts: as SQLite is by itself, with foreign keys off.
+
+    Raises:
+        PrepareFailed: As `register`.
+    """
+    register(connection)
     use_defaults(connection)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 0)
     interruptible(connection, patience)
@@ -108,10 +117,10 @@ def interruptible(connection: Connection, patience: float = math.inf) -> None:
 @contextlib.contextmanager
 def plain(connection: Connection) -> Iterator[None]:
     """Set aside what the owner of a connection set: how rows are made, and which statements are forbidden."""
-    kept = {name: getattr(connection, name) for name, value in _PLAIN.items() if getattr(connection, name) is not value}
+    kept = {name: getattr(connection, name) for name, value in PLAIN.items() if getattr(connection, name) is not value}
     try:
         for name in kept:
-            setattr(connection, name, _PLAIN[name])
+            setattr(connection, name, PLAIN[name])
         yield
     finally:
         for name, value in kept.items():

@@ -27,6 +27,7 @@ from dao.migrate.schema.catalog import (
     quoted,
     table_names,
 )
+from dao.migrate.schema.registration import register, to_register
 
 __all__ = [
     "VAGUE",
@@ -41,11 +42,9 @@ __all__ = [
     "trigger_problem",
 ]
 
-#: SQLite says so if something is missing that a program registers with its connection.
+#: SQLite says these, too, of what a program registers with its connection, or forbids there.
 _ELSEWHERE = re.compile(
-    r"(no such|unknown)( window)? function|no such (collation sequence|module|tokenizer)|unknown tokenizer|"
-    r"unsafe use of|vtable constructor failed|not authorized|access to .* prohibited|"
-    r"may not be used as a window|non-aggregate"
+    r"vtable constructor failed|not authorized|access to .* prohibited|may not be used as a window|non-aggregate"
 )
 _NO_TABLE = re.compile(r"no such table: (?:main\.)?(.+)", re.DOTALL)
 #: fts4 says this of a table whose content has gone, and of one that never had any.
@@ -78,7 +77,7 @@ def broken(connection: Connection) -> list[Unusable]:
 
 def is_elsewhere(reason: str) -> bool:
     """Return whether something cannot be judged here, because of what a program registers with its connection."""
-    return _ELSEWHERE.search(reason) is not None
+    return to_register(reason) is not None or _ELSEWHERE.search(reason) is not None
 
 
 # ---------------------------------------------------------------- the compiler
@@ -241,6 +240,7 @@ def broken_in(schema: Iterable[Definition]) -> list[Unusable]:
     does, are left out.
     """
     with contextlib.closing(apsw.Connection(":memory:")) as connection, contextlib.suppress(apsw.InterruptError):
+        register(connection)
         connection.set_progress_handler(lambda: True, _ENDLESS)
         connection.execute("ANALYZE")  # views may show its tables
         own = [item for item in schema if not item.name.startswith("sqlite_")]

@@ -254,12 +254,17 @@ class _Filling:
         broken = 0 if table.circle else self._broken_keys(table)
         changes = self.connection.total_changes()
         refusal = None
+        values = [row.values[name] for name in table.columns]
         self.connection.execute("SAVEPOINT fill_row")
         try:
-            self.connection.execute(table.insert, [row.values[name] for name in table.columns])
+            self.connection.execute(table.insert, values)
         except (apsw.ConstraintError, apsw.SQLError, apsw.MismatchError, apsw.TooBigError) as error:
             refusal = table.refusals.get(str(error)) or self._explained(table, error)
             table.refusals[str(error)] = refusal
+        except apsw.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - a function of the program's does not take such a value
+            refusal = Refusal(f"{type(error).__name__}: {error}")
         else:
             if self.connection.total_changes() == changes:
                 refusal = Refusal("a trigger ignores the row")

@@ -24,6 +24,7 @@ from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.check import Before, check, integrity_problems
 from dao.migrate.schema.model import Schema
+from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.script import Watcher, run_script
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -73,6 +74,7 @@ def verify(
     database: Target | None = None,
     rows: int = 3,
     memory_limit: int = SMALL,
+    prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> list[Verification]:
     """Run every migration up, down and up again, and return the results in order. Only reads the database.
@@ -83,7 +85,7 @@ def verify(
     they were before; after the second time, what they were after the first. Foreign keys and integrity are checked
     after every script, as in a run. Meanwhile time stands still, and chance repeats itself. Copies are in memory; those
     of more than `memory_limit` bytes (64 MiB) are in files of the temporary folder, which go at the end. `report` is
-    told of each migration when its turn comes.
+    told of each migration when its turn comes. `prepare` is as in `apply`.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -95,10 +97,14 @@ def verify(
     if database is not None:
         existing(database, "copy")  # before a minute of other trials
     tell = report or (lambda _event: None)
-    with WorkingCopies() as copies:
+    with preparing(prepare), WorkingCopies() as copies:
         found = list(_forwards(copies, _Place.of(copies.copy()), files, "empty", tell, rows=rows))
     if database is not None:
-        with WorkingCopies(limit=memory_limit) as copies, opened(database, read_only=True) as source:
+        with (
+            preparing(prepare),
+            WorkingCopies(limit=memory_limit) as copies,
+            opened(database, read_only=True) as source,
+        ):
             state = ledger.read(source)
             pending = [step.migration for step in to_apply(files, state)]
             by_id = {migration.id: migration for migration in files}

@@ -1,0 +1,435 @@
+"""Schemas that need what a program registers with its connection: functions, collations, modules, tokenizers."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import re
+
+import apsw
+import apsw.ext
+import pytest
+
+import dao
+from dao import migrate, tasks
+from dao.errors import CheckFailed, Error, MigrationError, MigrationFailed, OperationalError, PrepareFailed
+from dao.migrate.schema.registration import preparing, register
+from tests.folders import query, schema, tables, write
+
+#: Schemas that need something registered, each with a row; `n` is the table that has it, or leads to it.
+NEEDS = {
+    "check": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT CHECK (slug(a) = a)); INSERT INTO n VALUES (1, 'x');",
+    "generated column": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b AS (slug(a))); INSERT INTO n (a) VALUES ('x');",
+    "stored column": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b AS (slug(a)) STORED); INSERT INTO n (a) VALUES ('x');",
+    "index": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); CREATE INDEX n_a ON n (slug(a)); INSERT INTO n (a) VALUES ('x');",
+    "default": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT DEFAULT (slug('x'))); INSERT INTO n (id) VALUES (1);",
+    "trigger": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO n (a) VALUES ('x');"
+    "CREATE TRIGGER n_slug AFTER INSERT ON n BEGIN UPDATE n SET a = slug(a) WHERE id = new.id; END;"
+    "INSERT INTO n (a) VALUES ('x');",
+    "collation": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT COLLATE ours UNIQUE); INSERT INTO n (a) VALUES ('x');",
+    "key": "CREATE TABLE n (a TEXT COLLATE ours PRIMARY KEY) WITHOUT ROWID; INSERT INTO n (a) VALUES ('x');",
+    "tokenizer": "CREATE VIRTUAL TABLE n USING fts5(a, tokenize = 'ours'); INSERT INTO n (a) VALUES ('x');",
+    "module": "CREATE VIRTUAL TABLE n USING ours;",
+}
+#: SQLite's words without it.
+MISSING = re.compile("(no such|unknown) (function|collation sequence|module|tokenizer): |no query solution")
+#: What a view needs goes with it, not with a table.
+_VIEW = "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO n (a) VALUES ('x'); CREATE VIEW v AS SELECT slug(a) AS b FROM n;"
+every_need = pytest.mark.parametrize("need", [*NEEDS, "view"])
+
+
+def ours(connection):
+    """Register what the schemas need."""
+
+    def tokenizer(_connection, _arguments):
+        def words(text, _reason, _locale=None):
+            yield 0, len(text), text.decode()
+
+        return words
+
+    def rows():
+        return iter([(1,)])
+
+    rows.columns, rows.column_access = ("a",), apsw.ext.VTColumnAccess.By_Index
+    connection.create_scalar_function("slug", str.lower, 1, deterministic=True, flags=apsw.SQLITE_INNOCUOUS)
+    connection.create_collation("ours", lambda one, other: (one > other) - (one < other))
+    connection.register_fts5_tokenizer("ours", tokenizer)
+    apsw.ext.make_virtual_module(connection, "ours", rows)
+
+
+@pytest.fixture
+def folder(tmp_path, need):
+    """A pair that needs something, and one that does not."""
+    undo = "DROP VIEW v; DROP TABLE n;" if need == "view" else "DROP TABLE n;"
+    return write(
+        tmp_path / "migrations",
+        {
+            "0001_n.sql": _VIEW if need == "view" else NEEDS[need],
+            "0001_n.rollback.sql": undo,
+            "0002_x.sql": "CREATE TABLE x (id INTEGER PRIMARY KEY);",
+            "0002_x.rollback.sql": "DROP TABLE x;",
+        },
+    )
+
+
+def refusal(call, *arguments, **options):
+    """Return the error of ours with which a call fails, or None if it does what it should."""
+    try:
+        call(*arguments, **options)
+    except Error as error:
+        return error
+    return None
+
+
+# ---------------------------------------------------------------- with it, and without
+
+
+@every_need
+def test_every_verb_with_prepare_works_on_a_schema_that_needs_it(folder, path, url):
+    """With `prepare`, what a program registers is there for runs, replays, copies and snapshots: there was no way at all."""
+    assert len(migrate.apply(url, folder, to="0001", prepare=ours)) == 1
+    rehearsal = migrate.rehearse(url, folder, round_trip=True, prepare=ours)
+    assert rehearsal.ok, rehearsal
+    assert [one.problems for one in migrate.verify(folder, database=url, prepare=ours) if not one.ok] == []
+    assert [one for one in migrate.lint(folder, prepare=ours).findings if one.severity == "error"] == []
+    events: list[object] = []
+    (applied,) = migrate.apply(url, folder, prepare=ours, report=events.append)
+    assert applied.notices == ()
+    assert migrate.status(url, folder, prepare=ours).is_current
+    migrate.assert_current(url, folder, prepare=ours)
+    assert migrate.diff(url, folder, prepare=ours) == []
+    assert migrate.check(url, folder, prepare=ours).ok
+    assert "CREATE TABLE x" in migrate.dump(folder, prepare=ours)
+    before = schema(path)
+    taken = migrate.take_snapshot(url, prepare=ours)
+    assert migrate.redo(url, folder, prepare=ours)
+    assert migrate.rollback(url, folder, steps=2, allow_data_loss=True, prepare=ours)
+    assert tables(path) == []
+    migrate.restore(url, taken.path, prepare=ours)
+    assert migrate.reset(url, folder, prepare=ours)
+    assert schema(path) == before
+    migrate.unmark(url, ["0002_x"], folder, prepare=ours)
+    migrate.mark(url, ["0002_x"], folder, prepare=ours)
+    assert migrate.accept(url, ["0002_x"], folder, prepare=ours)
+    assert migrate.status(url, folder, prepare=ours).drift == ()
+
+
+@every_need
+def test_every_verb_without_prepare_fails_with_an_error_that_names_it_or_succeeds(folder, url, need):
+    """What is not registered is an error of ours with the option that helps: `dao rehearse` and others showed 52 lines of traceback."""
+    if need != "view":  # SQLite looks for what it uses when it is used
+        with pytest.raises(MigrationFailed, match="--prepare MODULE:FUNCTION") as failed:
+            migrate.apply(url, folder)
+        assert MISSING.match(failed.value.reason or "")
+        for call in (migrate.dump, migrate.lint, migrate.verify):
+            assert "--prepare MODULE:FUNCTION" in str(refusal(call, folder) or call(folder))
+    migrate.apply(url, folder, to="0001", prepare=ours)
+    errors = [
+        refusal(migrate.diff, url, folder),
+        refusal(migrate.rehearse, url, folder, round_trip=True),
+        refusal(migrate.verify, folder, database=url),
+        refusal(migrate.take_snapshot, url),
+        refusal(migrate.check, url, folder),
+        refusal(migrate.status, url, folder),
+        refusal(migrate.redo, url, folder, allow_data_loss=True),
+        refusal(migrate.apply, url, folder),
+    ]
+    assert (errors[0] is None) == (need == "view")
+    assert [
+        error for error in errors if error and not (MISSING.search(str(error)) and "--prepare MODULE:F" in str(error))
+    ] == []
+
+
+def test_apply_a_change_whose_table_cannot_be_judged_says_how_it_could(path, url, tmp_path):
+    """The notice that something cannot be judged is followed by the option, once."""
+    folder = write(tmp_path / "two", {"0001_n.sql": NEEDS["check"] + NEEDS["trigger"].replace("n ", "o ")})
+    migrate.apply(url, folder, prepare=ours)
+    write(folder, {"0002_n.sql": "ALTER TABLE n ADD COLUMN c TEXT; ALTER TABLE o ADD COLUMN c TEXT;"})
+    (result,) = migrate.apply(url, folder)
+    assert [text.partition(": ")[0] for text in result.notices[:-1]] == [
+        "cannot tell whether the table n works",
+        "cannot tell whether the trigger n_slug works",
+    ]
+    assert result.notices[-1].startswith("--prepare MODULE:FUNCTION")
+
+
+# ---------------------------------------------------------------- which connections
+
+
+def test_every_function_that_opens_a_database_or_replays_takes_prepare():
+    """A new verb that does not pass it on would fail on a schema that needs it."""
+    without = {"load", "new", "default_folder", "snapshots"}  # they read files and their names alone
+    found = {
+        name: inspect.signature(getattr(migrate, name)).parameters
+        for name in dir(migrate)
+        if inspect.isfunction(getattr(migrate, name))
+    }
+    assert {name for name, parameters in found.items() if "prepare" not in parameters} == without
+    assert all(found[name]["prepare"].kind is inspect.Parameter.KEYWORD_ONLY for name in found.keys() - without)
+
+
+def test_prepare_is_called_with_ours_and_not_with_the_callers_connection(theirs, tmp_path):
+    """A caller's connection has what its owner registered; the replay in memory beside it had nothing of that."""
+    folder = write(tmp_path / "one", {"0001_n.sql": NEEDS["check"]})
+    called: list[apsw.Connection] = []
+
+    def counted(connection):
+        called.append(connection)
+        ours(connection)
+
+    ours(theirs)
+    migrate.apply(theirs, folder)
+    with pytest.raises(MigrationError, match="no such function: slug; --prepare"):
+        migrate.diff(theirs, folder)
+    assert migrate.diff(theirs, folder, prepare=counted) == []
+    assert called
+    assert theirs not in called
+
+
+def test_apply_on_the_callers_connection_with_prepare_knows_whether_the_schema_drifted(theirs, tmp_path):
+    """A rollback on a connection of the caller's own could not tell whether it ends where it should."""
+    folder = write(
+        tmp_path / "one",
+        {"0001_n.sql": NEEDS["check"], "0002_x.sql": "CREATE TABLE x (a);", "0002_x.rollback.sql": "DROP TABLE x;"},
+    )
+    ours(theirs)
+    migrate.apply(theirs, folder)
+    for options, unknown in (({}, True), ({"prepare": ours}, False)):
+        events: list[object] = []
+        migrate.rollback(theirs, folder, report=events.append, **options)
+        assert any(isinstance(event, migrate.Drifted) and event.unknown for event in events) is unknown
+        migrate.apply(theirs, folder)
+
+
+def test_prepare_ends_with_its_call(url, tmp_path):
+    """What one call was given is not there for the next; a call without it, inside of one with it, has it."""
+    folder = write(tmp_path / "one", {"0001_n.sql": NEEDS["check"]})
+    migrate.apply(url, folder, prepare=ours)
+    with pytest.raises(MigrationError):
+        migrate.diff(url, folder)
+    with preparing(ours):
+        assert migrate.diff(url, folder) == []
+        with contextlib.suppress(PrepareFailed):
+            migrate.diff(url, folder, prepare=lambda _: 1 / 0)
+        assert migrate.diff(url, folder) == []
+    with pytest.raises(MigrationError):
+        migrate.diff(url, folder)
+
+
+def test_prepare_may_load_an_extension_and_be_called_often(path, url, tmp_path):
+    """Extensions are loaded in it: the runner refuses load_extension() in a script, and names the way."""
+    folder = write(
+        tmp_path / "one",
+        {"0001_n.sql": "CREATE TABLE n (a TEXT COLLATE uint PRIMARY KEY); INSERT INTO n VALUES ('a10'), ('a9');"},
+    )
+    load = functools.partial(apsw.sqlite_extra.load, extension="uint")
+    migrate.apply(url, folder, prepare=load)
+    assert migrate.check(url, folder, prepare=load).ok
+    write(folder, {"0002_x.sql": "SELECT load_extension('uint');"})
+    with pytest.raises(MigrationFailed, match=r"load_extension.*--prepare"):
+        migrate.apply(url, folder, prepare=load)
+
+
+# ---------------------------------------------------------------- what it may not do
+
+
+def raises(_connection):
+    raise ValueError("no such luck")
+
+
+def ends(_connection):
+    raise SystemExit(3)
+
+
+def closes(connection):
+    connection.close()
+
+
+async def waits(_connection):
+    pass
+
+
+def takes_nothing():
+    pass
+
+
+def writes(connection):
+    connection.execute("CREATE TABLE IF NOT EXISTS cache (a)")
+
+
+def writes_in_secret(connection):
+    with contextlib.suppress(apsw.Error):
+        connection.execute("CREATE TEMP TABLE cache (a)")
+
+
+def begins(connection):
+    connection.execute("BEGIN")
+
+
+def attaches(connection):
+    connection.execute("ATTACH ':memory:' AS other")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (raises, r"test_prepare:raises raised ValueError: no such luck \(.*test_prepare.py:\d+\)$"),
+        (ends, r"test_prepare:ends raised SystemExit: 3"),
+        (closes, r"test_prepare:closes closed the connection"),
+        (waits, r"test_prepare:waits raised TypeError: .*async def"),
+        (takes_nothing, r"test_prepare:takes_nothing raised TypeError: .*takes 0 positional arguments[^(]*$"),
+        (functools.partial(raises), r"partial.* raised ValueError"),
+        (writes, r"test_prepare:writes .* may not INSERT sqlite_master"),
+        (writes_in_secret, r"test_prepare:writes_in_secret .* may not INSERT sqlite_temp_master"),
+        (begins, r"test_prepare:begins .* may not TRANSACTION BEGIN"),
+        (attaches, r"test_prepare:attaches .* may not ATTACH"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_prepare_that_fails_or_changes_more_is_refused_and_nothing_is_done(path, url, three, theirs, prepare, message):
+    """Each mistake has its message, which names the function; nothing runs, and no connection is left behind."""
+    for call in (migrate.apply, migrate.status, migrate.rehearse, migrate.diff):
+        with pytest.raises(PrepareFailed, match=message):
+            call(url, three, prepare=prepare)
+    for call in (migrate.lint, migrate.verify, migrate.dump):
+        with pytest.raises(PrepareFailed, match=message):
+            call(three, prepare=prepare)
+    with pytest.raises(PrepareFailed, match=message):
+        migrate.take_snapshot(url, prepare=prepare)
+    assert tables(path) == []
+    migrate.apply(theirs, three)
+    with pytest.raises(PrepareFailed, match=message):  # beside the caller's connection
+        migrate.diff(theirs, three, prepare=prepare)
+
+
+def sets_everything(connection):
+    """Set what a program sets for itself, in each way that there is."""
+    for pragma in ("foreign_keys = on", "recursive_triggers = on", "journal_mode = delete", "legacy_alter_table = on"):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+    connection.pragma("query_only", True)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, 1)
+    connection.row_trace = lambda _cursor, row: [row]
+    connection.authorizer = lambda *_: apsw.SQLITE_DENY
+    connection.set_busy_timeout(1)
+
+
+def test_prepare_that_sets_what_a_program_sets_changes_nothing_for_the_scripts(path, url, tmp_path):
+    """A function that a program shares with its own connections does no harm: a rebuild keeps the children, triggers fire."""
+    folder = write(
+        tmp_path / "two",
+        {
+            "0001_t.sql": "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE CASCADE);"
+            "CREATE TABLE log (a); CREATE TRIGGER t AFTER INSERT ON c BEGIN INSERT INTO log VALUES (1); END;"
+            "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1);",
+            "0002_t.sql": "CREATE TABLE q (id INTEGER PRIMARY KEY, a); INSERT INTO q (id) SELECT id FROM p; DROP TABLE p;"
+            "ALTER TABLE q RENAME TO p;",
+        },
+    )
+    migrate.apply(url, folder, to="0001", prepare=sets_everything)
+    assert migrate.rehearse(url, folder, prepare=sets_everything).ok
+    migrate.apply(url, folder, prepare=sets_everything)
+    assert query(path, "SELECT (SELECT count(*) FROM c), (SELECT count(*) FROM log)") == [(1, 1)]
+    assert query(path, "PRAGMA journal_mode") == [("wal",)]
+    assert migrate.diff(url, folder, prepare=sets_everything) == []
+
+
+def test_register_leaves_the_settings_but_for_what_a_schema_may_use(connection):
+    """Of what it sets, `trusted_schema` and what LIKE means stay: they are what the schema needs."""
+
+    def sets(given):
+        given.pragma("trusted_schema", True)
+        given.pragma("case_sensitive_like", True)
+        sets_everything(given)
+
+    names = ("foreign_keys", "recursive_triggers", "journal_mode", "legacy_alter_table", "query_only")
+    before = [connection.pragma(name) for name in names]
+    with preparing(sets):
+        register(connection)
+    assert [connection.pragma(name) for name in names] == before
+    assert connection.execute("SELECT 1, 'a' LIKE 'A'").fetchall() == [(1, 0)]
+    assert connection.pragma("trusted_schema") == 1
+    connection.execute("CREATE TABLE written (a)")
+
+
+# ---------------------------------------------------------------- registered otherwise than the schema needs it
+
+
+def trusting(connection):
+    connection.create_scalar_function("slug", str.lower, 1, deterministic=True)
+    connection.pragma("trusted_schema", True)
+
+
+def test_a_function_that_is_not_innocuous_is_no_damage(path, url, tmp_path):
+    """A function that the schema may not use was reported as damage to the file, with the advice to restore a snapshot."""
+    folder = write(tmp_path / "one", {"0001_n.sql": NEEDS["check"]})
+    migrate.apply(url, folder, prepare=trusting)
+    assert migrate.check(url, folder, prepare=trusting).ok
+    write(folder, {"0002_n.sql": "ALTER TABLE n ADD COLUMN c TEXT;"})
+    with pytest.raises(PrepareFailed, match=r"may not use: unsafe use of slug\(\); .*SQLITE_INNOCUOUS.*trusted_schema"):
+        migrate.apply(
+            url, folder, prepare=lambda given: given.create_scalar_function("slug", str.lower, 1, deterministic=True)
+        )
+    connection = dao.connect(url)
+    connection.create_scalar_function("slug", str.lower, 1, deterministic=True)
+    query(path, "CREATE TABLE other (a)")
+    with pytest.raises(OperationalError, match=r"unsafe use of slug\(\); .*SQLITE_INNOCUOUS") as failed:
+        migrate.status(connection, folder)
+    assert "damaged" not in str(failed.value)
+    connection.close()
+
+
+def test_a_function_that_is_not_deterministic_is_no_damage(url, tmp_path):
+    """So was one that an index may not use."""
+    folder = write(tmp_path / "one", {"0001_n.sql": NEEDS["index"]})
+    migrate.apply(url, folder, prepare=ours)
+    with pytest.raises(PrepareFailed, match=r"non-deterministic functions prohibited.*deterministic=True"):
+        migrate.apply(
+            url,
+            write(folder, {"0002_x.sql": "CREATE TABLE x (a);"}),
+            prepare=lambda given: given.create_scalar_function("slug", str.lower, 1, flags=apsw.SQLITE_INNOCUOUS),
+        )
+
+
+def test_lint_knows_a_default_that_a_function_of_the_program_makes(tmp_path):
+    """Whether a default is constant was asked of a connection without the function, and answered with yes."""
+    folder = write(
+        tmp_path / "one", {"0001_n.sql": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT DEFAULT (any_id()));"}
+    )
+    codes = {}
+    for deterministic in (True, False):
+
+        def makes(connection, constant=deterministic):
+            connection.create_scalar_function(
+                "any_id", lambda: "1", 0, deterministic=constant, flags=apsw.SQLITE_INNOCUOUS
+            )
+
+        codes[deterministic] = {finding.code for finding in migrate.lint(folder, prepare=makes).findings}
+    assert codes[False] - codes[True] == {"M015"}
+
+
+def test_apply_what_a_function_breaks_is_refused(url, tmp_path):
+    """With `prepare`, what uses a function of the program is judged: a view with too many arguments for it is broken."""
+    folder = write(tmp_path / "one", {"0001_n.sql": _VIEW})
+    migrate.apply(url, folder, prepare=ours)
+    write(folder, {"0002_v.sql": "DROP VIEW v; CREATE VIEW v AS SELECT slug(a, a) AS b FROM n;"})
+    with pytest.raises(CheckFailed, match="the view v: wrong number of arguments"):
+        migrate.apply(url, folder, prepare=ours)
+
+
+# ---------------------------------------------------------------- the functions of tables
+
+
+def test_create_in_a_table_whose_trigger_needs_a_function_says_what_to_do(url):
+    """A table's function raised the driver's error where a trigger of the application's needs what is not registered."""
+    migrate.apply(url)
+    connection, other = dao.connect(url), dao.connect(url)
+    ours(connection)
+    connection.execute("CREATE TRIGGER own AFTER INSERT ON tasks BEGIN SELECT slug(new.title); END")
+    tasks.create(connection, dao.Task(title="t", task_type="agent"))
+    with pytest.raises(OperationalError, match="no such function: slug; its schema uses that: register it"):
+        tasks.create(other, dao.Task(title="u", task_type="agent"))
+    connection.close()
+    other.close()
