@@ -139,6 +139,18 @@ WRONG = {
         2,
         "every row of parent",
     ),
+    "delete, and a copy that does not come back": (
+        "M004",
+        "CREATE TEMP TABLE parent AS SELECT * FROM alone;\nDELETE FROM main.parent;\nINSERT INTO main.parent (code) SELECT 'a' FROM temp.parent;",
+        2,
+        "every row of parent",
+    ),
+    "delete before its copy": (
+        "M004",
+        "DELETE FROM seen;\nCREATE TEMP TABLE k AS SELECT * FROM seen;\nINSERT INTO seen SELECT * FROM k;",
+        1,
+        "every row of seen",
+    ),
     "update": ("M005", "\n\nUPDATE alone SET x = (SELECT 1 WHERE 2);", 3, "every row of alone"),
     "update from": ("M005", "UPDATE alone SET x = child.id FROM child;", 1, "every row of alone"),
     "add NOT NULL": ("M006", "\nALTER TABLE parent ADD COLUMN n TEXT NOT NULL;", 2, "NOT NULL column"),
@@ -431,6 +443,17 @@ RIGHT = {
     "delete with WHERE": ("M004", "DELETE FROM parent WHERE id = 1 -- ;"),
     "delete with WHERE true": ("M004", "DELETE FROM parent WHERE true;"),
     "delete with WHERE and RETURNING": ("M004", "DELETE FROM parent WHERE name = 'a returning b' RETURNING id;"),
+    "delete between a copy and back": (
+        "M004",
+        "CREATE TEMP TABLE k AS SELECT * FROM parent;\nDELETE FROM parent;\nINSERT INTO parent SELECT * FROM k WHERE id > 1;",
+    ),
+    "delete between a copy of a copy and back": (
+        "M004",
+        (
+            "CREATE TABLE k AS SELECT * FROM seen; CREATE TEMP TABLE m AS SELECT * FROM k; DROP TABLE k;\n"
+            "DELETE FROM seen;\nINSERT INTO seen SELECT * FROM m;"
+        ),
+    ),
     "delete from a new table": ("M004", "CREATE TABLE t (id INTEGER PRIMARY KEY);\nDELETE FROM t;"),
     "delete that is declared": ("M004", "-- allows: data-loss parent\nDELETE FROM parent;"),
     "delete in a new trigger": ("M004", "CREATE TRIGGER t AFTER INSERT ON alone BEGIN DELETE FROM parent; END;"),
@@ -588,6 +611,13 @@ RIGHT = {
         (
             "CREATE TABLE n (id INTEGER PRIMARY KEY, c TEXT, b INT, e TEXT, x ANY, a TEXT) STRICT;\n"
             "INSERT INTO n (id, c, b, e, x, a) SELECT id, a, CAST(b AS INTEGER), a || b, b, a FROM seen;"
+        ),
+    ),
+    "copy from columns without a type": (
+        "M029",
+        (
+            "CREATE TABLE k (k1, k2, k3);\nINSERT INTO k SELECT id, a, b FROM seen;\n"
+            "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b TEXT) STRICT;\nINSERT INTO n SELECT k1, k2, k3 FROM k;"
         ),
     ),
     "copy of few rows": (

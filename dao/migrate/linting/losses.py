@@ -31,15 +31,14 @@ def loss_problems(subject: Subject, together: Sequence[Subject]) -> Iterator[Pro
     """
     found: dict[Loss, Statement] = {}
     own = together.index(subject)
-    for statement, loss in _judge(subject.statements):
+    for statement, loss in _judge([subject]):
         if _is_excused(subject, loss):
             continue
         first = own
         names: tuple[str, str | None] | None = (fold(loss.table), loss.column)
         while first and names and (names := _names_before(together[first - 1], *names)):
             first -= 1
-        wider = [one for other in together[first:] for one in other.statements]
-        judged = [(statement, loss)] if len(wider) == len(subject.statements) else _judge(wider)
+        judged = [(statement, loss)] if len(together) - first == 1 else _judge(together[first:])
         found |= {other: one for one, other in judged if one in subject.statements}
     for loss, statement in found.items():
         if not _is_excused(subject, loss):
@@ -84,22 +83,27 @@ def _names_before(script: Subject, name: str, column: str | None) -> tuple[str, 
     return None if there is None or (column and fold(column) not in there.columns) else (name, column)
 
 
-def _judge(statements: Sequence[Statement]) -> list[tuple[Statement, Loss]]:
-    """Return what is lost at the end of statements that were replayed, each with the one that took it."""
+def _judge(scripts: Sequence[Subject]) -> list[tuple[Statement, Loss]]:
+    """Return what is lost at the end of scripts that were replayed, each with the statement that took it."""
+    statements = [statement for script in scripts for statement in script.statements]
     if not any(one.tables(*_TAKING) for one in statements):
         return []
     holdings = _Assumed(statements[0].before)
     guard = Guard(holdings)
+    first = {id(script.statements[0]) for script in scripts if script.statements}
     for place, statement in enumerate(statements):
+        if id(statement) in first:
+            guard.begin_script(place)
         if statement.only_inserts:
             continue
         holdings.schema = statement.before
         guard.source = place
         for event in statement.events:
+            name, database = event.temporary or event.first, "temp" if event.temporary else "main"
             if event.action == apsw.SQLITE_ALTER_TABLE:
-                guard.saw(event.action, "main", event.first, event.second or None, None)
+                guard.saw(event.action, database, name, event.second or None, None)
             elif event.action in Guard.heeded:
-                guard.saw(event.action, event.first, event.second or None, "main", None)
+                guard.saw(event.action, name, event.second or None, database, None)
         guard.before_statement()
         holdings.follow(statement)
     holdings.schema = statements[-1].after

@@ -194,12 +194,12 @@ class _Run(Watcher):
         reads = action == apsw.SQLITE_READ
         if (
             (trigger is None or reads)
-            and (database in {None, "main"} or action in TEMPORARY or reads)
+            and (database in {None, "main", "temp"} or action in TEMPORARY or reads)
             and (not name.startswith("sqlite_") or (name == "sqlite_sequence" and action in _WRITES))
         ):
-            # what is read of a temporary table, which may have the name of another, is nothing's
-            event = Event(action, "" if reads and database == "temp" else first or "", second or "")
-            self._events.append((trigger, event))
+            temporary = name if database == "temp" else ""
+            first = "" if temporary and action not in TEMPORARY else first
+            self._events.append((trigger, Event(action, first or "", second or "", temporary)))
 
     def before_statement(self, sql: str, cursor: apsw.Cursor) -> None:
         """Note a statement, and try it where it can be tried."""

@@ -70,8 +70,21 @@ def _without_where(subject: Subject, statement: Statement, known: Mapping[str, _
         return
     if action == apsw.SQLITE_UPDATE:
         yield "M005", statement, f"UPDATE without WHERE: it rewrites every row of {table}"
-    elif not subject.step.script.allows.loses(of_before.table.name):
+    elif not (subject.step.script.allows.loses(of_before.table.name) or _comes_back(subject, statement, fold(table))):
         yield "M004", statement, f"DELETE without WHERE: it deletes every row of {table}"
+
+
+def _comes_back(subject: Subject, statement: Statement, name: str) -> bool:
+    """Return whether the rows that a DELETE takes from a table are copied before it, and back after it."""
+    place, own = subject.statements.index(statement), (name, "")
+    holding = {own}
+    for one in subject.statements[:place]:
+        if holding & one.touched(apsw.SQLITE_READ):
+            holding |= one.touched(apsw.SQLITE_INSERT, apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_TEMP_TABLE)
+    return any(
+        own in one.touched(apsw.SQLITE_INSERT) and (holding - {own}) & one.touched(apsw.SQLITE_READ)
+        for one in subject.statements[place + 1 :]
+    )
 
 
 def _new_objects(statement: Statement, known: Mapping[str, _Known]) -> Iterator[Problem]:

@@ -21,11 +21,16 @@ REMOVING = frozenset(value for name, value in vars(apsw).items() if name.startsw
 
 @attrs.frozen
 class Event:
-    """One call of the authorizer: an action and its two arguments, in the main database."""
+    """One call of the authorizer: an action and its two arguments, in the main database.
+
+    `temporary` is the folded name of the temporary table that it is about; that is not in `first`, where somebody might
+    take it for another, unless the action can only be about one.
+    """
 
     action: int
     first: str
     second: str
+    temporary: str = ""
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -64,8 +69,16 @@ class Statement:
         return {} if self.after is self.before else self.after.renamed_since(self.before)
 
     def tables(self, *actions: int) -> list[str]:
-        """Return the folded names of what such actions were about, each once."""
+        """Return the folded names of what such actions were about, each once; "" for temporary tables."""
         return list(dict.fromkeys(fold(event.first) for event in self.events if event.action in actions))
+
+    def touched(self, *actions: int) -> set[tuple[str, str]]:
+        """Return the tables that such actions were about, by folded name: either that of one, or of a temporary one."""
+        return {
+            ("" if event.temporary else fold(event.first), event.temporary)
+            for event in self.events
+            if event.action in actions
+        }
 
 
 @attrs.frozen

@@ -179,7 +179,7 @@ def _affinity(type: str) -> str:
 def _mark(type: str, place: int) -> int | float | str | bytes:
     """Return a value for a column of that type which no other column of the table has."""
     match _affinity(type):
-        case "INTEGER" | "NUMERIC":
+        case "INTEGER" | "NUMERIC" | "":  # a column without a type may hold what fits anywhere
             return 7_000_000 + place
         case "REAL":
             return 7_000_000.5 + place

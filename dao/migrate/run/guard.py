@@ -23,7 +23,7 @@ import attrs
 
 from dao.engine import Connection
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.run.lineage import ANY, Known, Origin, Tracked
+from dao.migrate.run.lineage import ANY, TEMPORARY, Known, Origin, Tracked
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.script import Watcher
 from dao.migrate.values import Loss
@@ -31,10 +31,11 @@ from dao.migrate.values import Loss
 __all__ = ["Guard"]
 
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
-_CREATES = frozenset({apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_VTABLE})
+_CREATES = frozenset({apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_TEMP_TABLE, apsw.SQLITE_CREATE_VTABLE})
 _WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE})
 # after these the shadow tables are others
 _CHANGE_SHADOWS = frozenset({apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE})
+_FILLS = _CREATES | _WRITES
 _TAKES = _DROPS | _CHANGE_SHADOWS | {apsw.SQLITE_DELETE}
 
 
@@ -64,14 +65,14 @@ class _Running:
 class Guard(Watcher):
     """Watches the scripts of a run on a connection. Names are compared as SQLite does: A to Z are a to z."""
 
-    heeded = _TAKES | _CREATES | _WRITES | {apsw.SQLITE_READ, apsw.SQLITE_SAVEPOINT}
+    heeded = _TAKES | _FILLS | {apsw.SQLITE_READ, apsw.SQLITE_SAVEPOINT}
 
     def __init__(self, holdings: Holdings | Connection) -> None:
         self._holdings = holdings if isinstance(holdings, Holdings) else Holdings(holdings)
         #: The owner of the statement that runs, as `losses` tells.
         self.source: Hashable = 0
         #: The reads of the statement being compiled: tables with columns, and the view, trigger or WITH that reads.
-        self.reads: set[tuple[str | None, str | None, str | None]] = set()
+        self.reads: set[tuple[str, str | None, str | None]] = set()
         #: The tables that its scripts drop.
         self.dropped: set[str] = set()
         self._events: list[_Event] = []
@@ -85,20 +86,21 @@ class Guard(Watcher):
         self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
     ) -> None:
         """Note what the authorizer was told of the statement that is being compiled."""
-        if action == apsw.SQLITE_READ:
-            # a temporary table may have the name of another
-            table = None if database == "temp" and first != "sqlite_temp_master" else first
-            self.reads.add((table, second, trigger))
-            return
         if action == apsw.SQLITE_ALTER_TABLE:
             # told in another order: the database, the table, and a column if it changes one
             first, second, database = second, database, first
-        if action == apsw.SQLITE_SAVEPOINT:
-            self._events.append(_Event(action, str(first), fold(second or "")))
-        elif database == "main" and first and not first.startswith("sqlite_"):
-            self._events.append(_Event(action, fold(first), second))
+        name = first or ""
+        is_own = bool(name) and not name.startswith("sqlite_")
+        if is_own and database == "temp":
+            name = TEMPORARY + name
+        if action == apsw.SQLITE_READ:
+            self.reads.add((name, second, trigger))
+        elif action == apsw.SQLITE_SAVEPOINT:
+            self._events.append(_Event(action, name, fold(second or "")))
+        elif is_own and (database == "main" or action in _FILLS):
+            self._events.append(_Event(action, fold(name), second))
             if action in _DROPS:
-                self.dropped.add(fold(first))
+                self.dropped.add(fold(name))
 
     def before_statement(self, _sql: str = "", _cursor: object = None) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
@@ -118,6 +120,7 @@ class Guard(Watcher):
         self._events.clear()
         self.reads.clear()
         self._savepoints.clear()
+        self._known.forget_temporary()
 
     def end_script(self) -> None:
         """Look at what the last statement of a script has done: what comes after it may be none of the run's."""
@@ -151,7 +154,7 @@ class Guard(Watcher):
 
     def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:
         # nothing comes from SQLite's own tables
-        self.reads = {read for read in self.reads if not fold(read[0] or "").startswith("sqlite_")}
+        self.reads = {read for read in self.reads if not fold(read[0]).startswith("sqlite_")}
         if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
             # most statements of most scripts, by far
             if events[0].table not in shadows:
@@ -161,7 +164,7 @@ class Guard(Watcher):
             # what a trigger or the inside of a view reads is not what the statement copies
             programs = self._holdings.programs(within)
             self.reads = {read for read in self.reads if fold(read[2] or "") not in programs}
-        read = {(fold(table or ""), fold(column or "")) for table, column, _ in self.reads}
+        read = {(fold(table), fold(column or "")) for table, column, _ in self.reads}
         actions = {event.action for event in events}
         if not self._known.listed and (len(events) > 1 or actions & _TAKES or read):
             self._list()
@@ -181,7 +184,7 @@ class Guard(Watcher):
         # nor from those of virtual ones
         read = {(table, column) for table, column in read if table not in shadows}
         self._known.link()
-        reads = {column for _, column in read}
+        reads = {name for table, column in read for name in self._known.carried(table, column)}
         # what a trigger brings may be of any table, unless the statement reads none
         lineage = self._known.lineage({table for table, _ in read}, self._holdings.is_own)
         of_triggers = None if reads else frozenset[str]()
@@ -202,7 +205,7 @@ class Guard(Watcher):
             self._savepoint(name, column or "")
         elif action in _CREATES:
             # asked before it runs: IF NOT EXISTS may make nothing
-            if table is None and not self._holdings.exists(name):
+            if table is None and (name.startswith(TEMPORARY) or not self._holdings.exists(name)):
                 self._known.tables[name] = Tracked(sources={ANY: reads} if reads else {})
                 if reads:
                     self._fill(name, lineage)

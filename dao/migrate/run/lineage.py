@@ -9,10 +9,12 @@ import attrs
 from dao.migrate.schema.catalog import fold
 from dao.migrate.values import Loss
 
-__all__ = ["ANY", "Known", "Origin", "Tracked"]
+__all__ = ["ANY", "TEMPORARY", "Known", "Origin", "Tracked"]
 
 #: In `Tracked.sources`: an INSERT, which does not tell which columns it fills from which.
 ANY = ""
+#: In front of the name of a temporary table, which may be that of another; no name in SQL holds it.
+TEMPORARY = "\0"
 
 
 @attrs.define
@@ -105,7 +107,10 @@ class Tracked:
 
 @attrs.define
 class Known:
-    """The tables known so far, by present name: all of before, once `listed`, and those that the run made."""
+    """The tables known so far, by present name: all of before, once `listed`, and those that the run made.
+
+    The temporary ones of the script that runs are among those.
+    """
 
     listed: bool = False
     tables: dict[str, Tracked] = attrs.Factory(dict)
@@ -131,6 +136,22 @@ class Known:
                 return None
             found |= of_table
         return frozenset(found)
+
+    def carried(self, table: str, column: str) -> set[str]:
+        """Return the names of the columns whose values a column may hold.
+
+        That is its own, unless it is of a copy that names its columns otherwise: then any by which that was filled.
+        """
+        tracked = self.tables.get(table)
+        if tracked is None or not tracked.is_made:
+            return {column}
+        filled = tracked.sources.get(ANY, set()) | tracked.sources.get(column, set())
+        return {column} if column in filled else {column} | filled
+
+    def forget_temporary(self) -> None:
+        """Forget the temporary tables of a script that has come to its end."""
+        for name in [name for name in self.tables if name.startswith(TEMPORARY)]:
+            del self.tables[name]
 
     def link(self) -> None:
         """Give a table that the run has made the rows to keep of the dropped one whose name it has taken."""
