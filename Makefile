@@ -4,35 +4,32 @@
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-PYTHON ?= python3
-STEPS  ?= 1
+STEPS ?= 1
 # what a person writes reaches the scripts by the environment: no quoting to get wrong
-export NAME STEPS TO ID
-VENV   := .venv
-BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export NAME STEPS TO ID PYTHON
+VENV  := .venv
+BIN   := $(VENV)/bin
 
-# The environment is made once, and again when what it holds changes.
+# The environment is made once, and again when what it holds changes, its Python has gone, or PYTHON names another.
 INSTALLED := $(VENV)/.installed
 TOOLS     := $(VENV)/.installed-dev
+WILL_DO   := $(shell [ -x $(BIN)/python ] && { [ -z '$(PYTHON)' ] || PYTHON='$(PYTHON)' bin/set-up --is-of-python; } && echo yes)
 
-$(INSTALLED): setup.cfg pyproject.toml
-	@echo "setting up $(VENV) …"
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --editable .
-	@touch $@
+$(INSTALLED): setup.cfg pyproject.toml $(if $(WILL_DO),,FORCE)
+	@bin/set-up .
 
 $(TOOLS): $(INSTALLED)
-	@echo "installing the development tools …"
-	$(PIP) --editable '.[dev]'
+	@bin/set-up '.[dev]'
 	@touch $@
+
+FORCE:
 
 .PHONY: help
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: $(TOOLS) ## create .venv with the project and its development tools
+setup: $(TOOLS) ## create .venv with the project and its development tools (PYTHON=python3.12)
 
 .PHONY: migrate
 migrate: $(INSTALLED) ## apply the pending migrations (TO=id)
@@ -111,7 +108,7 @@ check-migrations: $(INSTALLED) ## prove that every migration can be applied, und
 wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it there
 	@rm -rf dist build
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
-	@bin/check-wheel dist/*.whl
+	@PYTHON=$(BIN)/python bin/check-wheel dist/*.whl
 
 .PHONY: check
 check: lint check-migrations test wheel ## all of these: what CI runs
@@ -120,7 +117,7 @@ check: lint check-migrations test wheel ## all of these: what CI runs
 CONTENDERS := $(VENV)/bench
 $(CONTENDERS)/.installed: $(INSTALLED)
 	@echo "setting up $(CONTENDERS) …"
-	$(PYTHON) -m venv $(CONTENDERS)
+	$(BIN)/python -m venv --clear $(CONTENDERS)
 	$(CONTENDERS)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 

@@ -178,15 +178,15 @@ def test_readme_names_the_scripts_and_the_commands_of_make():
 
 @every_document
 def test_document_make_targets_and_variables_exist(path):
-    """Every `make TARGET NAME=value` in a document is one of the Makefile's, and the target uses the variable."""
+    """Every `make TARGET NAME=value` in a document is one of the Makefile's, and the target uses or names the variable."""
     makefile = (ROOT / "Makefile").read_text()
     wrong = []
     for command in commands(path):
         for target, rest in re.findall(r"(?:^|[;&|] *)make ([a-z][a-z-]*)((?: [A-Z]+=\S+)*)", command):
-            recipe = re.search(rf"^{target}:.*\n((?:\t.*\n?)*)", makefile, re.MULTILINE)
-            used = recipe[1] if recipe else ""
-            names = re.findall(r" ([A-Z]+)=", rest)
-            if target not in phony() or any(f"$({name})" not in used and f"$${name}" not in used for name in names):
+            rule = re.search(rf"^{target}:(.*\n(?:\t.*\n?)*)", makefile, re.MULTILINE)
+            used = rule[1] if rule else ""
+            forms = [(f"$({name})", f"$${name}", f"({name}=") for name in re.findall(r" ([A-Z]+)=", rest)]
+            if target not in phony() or not all(any(form in used for form in each) for each in forms):
                 wrong.append(command)
     assert wrong == []
 
