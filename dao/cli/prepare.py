@@ -25,21 +25,27 @@ def loaded(name: str) -> Prepare:
     # as `python -m` and web servers have it: the command itself lies elsewhere
     if not {"", folder} & set(sys.path):
         sys.path.insert(0, folder)
-    what = f"cannot call {name}"
     try:
         found = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         # its own name, or that of a package around it: else it is another that the module imports
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            hint = f"; leave .py out: {module[:-3]}:{path}" if module.endswith(".py") else ""
+            advice = (
+                f"leave .py out: {module[:-3]}:{path}" if module.endswith(".py") else "name one that can be imported"
+            )
             raise click.UsageError(
-                f"{what}: there is no module {error.name} in {folder}, nor where Python looks for modules{hint}"
+                f"cannot call {name}: there is no module {error.name} in {folder}, nor where Python looks for modules; "
+                f"{advice}"
             ) from error
-        raise click.UsageError(f"{what}: to import {module} raises {type(error).__name__}: {error}") from error
+        raise click.UsageError(
+            f"cannot call {name}: to import {module} raises {type(error).__name__}: {error}; mend the module"
+        ) from error
     try:
         function: object = functools.reduce(getattr, path.split("."), found)
     except AttributeError as error:
-        raise click.UsageError(f"{what}: {getattr(found, '__file__', None) or module} has no {path}") from error
+        where = getattr(found, "__file__", None) or module
+        raise click.UsageError(f"cannot call {name}: {where} has no {path}; name a function that it has") from error
     if not callable(function):
-        raise click.UsageError(f"{what}: {path} is no function, but of type {type(function).__name__}")
+        kind = type(function).__name__
+        raise click.UsageError(f"cannot call {name}: {path} is no function, but of type {kind}; name a function")
     return function

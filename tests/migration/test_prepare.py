@@ -274,11 +274,11 @@ def attaches(connection):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (raises, r"test_prepare:raises raised ValueError: no such luck \(.*test_prepare.py:\d+\)$"),
+        (raises, r"test_prepare:raises raised ValueError: no such luck \(.*test_prepare.py:\d+\); mend it$"),
         (ends, r"test_prepare:ends raised SystemExit: 3"),
         (closes, r"test_prepare:closes closed the connection"),
         (waits, r"test_prepare:waits raised TypeError: .*async def"),
-        (takes_nothing, r"test_prepare:takes_nothing raised TypeError: .*takes 0 positional arguments[^(]*$"),
+        (takes_nothing, r"test_prepare:takes_nothing raised TypeError: .*takes 0 positional arguments[^(]*; mend it$"),
         (functools.partial(raises), r"partial.* raised ValueError"),
         (writes, r"test_prepare:writes .* may not INSERT sqlite_master"),
         (writes_in_secret, r"test_prepare:writes_in_secret .* may not INSERT sqlite_temp_master"),

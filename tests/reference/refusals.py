@@ -53,6 +53,11 @@ _CURE = re.compile(rf"(?:: |; |\. |, or )((?:(?:{_IMPERATIVES})\b|`dao ).*)", re
 
 #: What to do where the message itself does not say it, since it is too plain, or stands in the details of the error.
 CURES = {
+    "*name* registers what the schema may not use: *reason*; *advice*": "register it as the message says",
+    "a snapshot of *path* cannot be verified (*error*): *hint*; or *otherwise*": "name what registers it with --prepare, or take "
+    "it in that program, by migrate.take_snapshot(connection)",
+    "cannot call *name*: there is no module *name* in *folder*, nor where Python looks for modules; *advice*": "name one that "
+    "can be imported, without .py",
     "*url* was not reset: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "*database* was not restored: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "--to goes with --from alembic: *tool*'s ledger says itself what is applied": "leave --to out",
@@ -123,8 +128,6 @@ CURES = {
     "ATTACH, DETACH and VACUUM INTO: a migration changes one database": "do it outside of migrations",
     "ROLLBACK: it would undo the other migrations of this run too": "remove it; a script that fails is undone anyway",
     "*operation* of savepoint *name*: this script did not set it": "set it in this script, or remove the statement",
-    "a snapshot of *path* cannot be verified (*error*): its schema needs what its program defines; *otherwise*": "take it "
-    "in that program, by migrate.take_snapshot(connection)",
     "*path* holds nothing: there is nothing to take a snapshot of": "name another database",
     "*file of* has no snapshots: *how*": "take one with `dao snapshot`, if there is a database",
     "a database in memory has no snapshots: they are files beside its own": "use a file",

@@ -81,9 +81,7 @@ def register(connection: Connection) -> None:
         connection.pragma("writable_schema", "reset")
         definitions(connection)
     except apsw.ConnectionClosedError as error:
-        raise PrepareFailed(
-            f"{_name(function)} closed the connection: it is to register with it, and leave it open"
-        ) from error
+        raise PrepareFailed(f"{_name(function)} closed the connection; leave it open") from error
     except apsw.Error as error:
         # what else is wrong with the database shows when it is used
         if advice := to_register(str(error)):
@@ -120,7 +118,7 @@ def _call(function: Prepare, connection: Connection) -> None:
     if refused:
         raise PrepareFailed(
             f"{_name(function)} is to register functions and the like, and may not {refused[0]}: it is called with "
-            "every connection, copies and databases in memory among them"
+            "every connection, copies and databases in memory among them; leave that out"
         ) from raised
     if raised is not None:
         import traceback  # noqa: PLC0415 - as above
@@ -128,7 +126,7 @@ def _call(function: Prepare, connection: Connection) -> None:
         # where in the program: nowhere, if the function does not take a connection
         places = traceback.extract_tb(raised.__traceback__)[1:2]
         where = "".join(f" ({place.filename}:{place.lineno})" for place in places)
-        raise PrepareFailed(f"{_name(function)} raised {type(raised).__name__}: {raised}{where}") from raised
+        raise PrepareFailed(f"{_name(function)} raised {type(raised).__name__}: {raised}{where}; mend it") from raised
 
 
 def _name(function: Prepare) -> str:
