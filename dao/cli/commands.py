@@ -25,6 +25,14 @@ _NAMES = _lazy.Names(
     },
 )
 _COMMANDS = {name.removesuffix("_"): name for name in _NAMES}
+# As the help lists them; the rest are last.
+_GROUPS = {
+    "Change the schema": "new migrate rollback redo init reset",
+    "Look before and after": "status plan history schema health wait",
+    "Find faults": "lint verify rehearse check",
+    "Keep and bring back": "snapshot snapshots restore",
+}
+_REST = "Change the ledger alone"
 
 
 class Commands(click.Group):
@@ -33,6 +41,17 @@ class Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, sorted."""
         return sorted({*super().list_commands(ctx), *_COMMANDS})
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands in groups, each with the first sentence of its help."""
+        grouped = {title: names.split() for title, names in _GROUPS.items()}
+        listed = {name for names in grouped.values() for name in names}
+        grouped[_REST] = [name for name in self.list_commands(ctx) if name not in listed]
+        width = max(map(len, self.list_commands(ctx)))
+        for title, names in grouped.items():
+            found = [(f"{name:<{width}}", self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in found if command])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, or None if there is none of this name."""

@@ -34,9 +34,10 @@ _SHOWN = 20
     help="Remove older ones that were asked for and have no label, but the newest N. [default: remove none]",
 )
 def snapshot(config: settings.Settings, output: Output, label: str | None, keep: int | None) -> None:
-    """Copy the database into a verified file beside it, which stays until you remove it.
+    """Copy the database into a verified file beside it.
 
-    Other programs go on meanwhile. Those that runs and restores take are counted by themselves (DATABASE_SNAPSHOTS).
+    The file stays until you remove it. Other programs go on meanwhile. Those that runs and restores take are counted by
+    themselves (DATABASE_SNAPSHOTS).
     """
     removed = []
 

@@ -84,10 +84,14 @@ def test_command_help_explains_it_and_each_option(run, name):
 
 
 def test_help_of_the_group_lists_commands_and_exit_codes(run):
-    """`dao --help` has every command, and says what the exit codes mean."""
+    """`dao --help` has every command once, in groups, on one screen, and says what the exit codes mean."""
     outcome = run("--help")
     assert outcome.code == 0
-    assert re.findall(r"^  (\w+)  ", outcome.out.partition("Commands:")[2], re.MULTILINE) == sorted(CALLS)
+    groups = outcome.out.partition("Options:")[2]
+    assert sorted(re.findall(r"^  (\w+)  ", groups, re.MULTILINE)) == sorted(CALLS)
+    assert re.findall(r"^(\w.*):$", groups, re.MULTILINE)[0::4] == ["Change the schema", "Change the ledger alone"]
+    assert "..." not in groups
+    assert len(outcome.out.splitlines()) <= 50
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4" in " ".join(outcome.out.split())
 
 
