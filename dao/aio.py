@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import time
 import weakref
 from collections.abc import Callable
@@ -66,7 +65,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = sqlite.absolute(url.parse(database_url))
-        self._lender: Lender = Lender(self._url, size, timeout, threading.Lock)
+        self._lender = Lender(self._url, size, timeout)
         self._writer = Writer(self._url, lambda _: None)
         # those that the process's end finds open are closed with a warning there
         weakref.finalize(self, _end_unclosed, self._lender).atexit = False
@@ -98,6 +97,9 @@ class Pool:
         connection = await lease.__aenter__()
         try:
             result, usable = await run(connection, call)
+        except GeneratorExit:
+            lease.let_go()
+            raise
         except BaseException as error:
             await lease.__aexit__(type(error), error, error.__traceback__)
             raise
@@ -135,8 +137,8 @@ class Pool:
         try:
             for seconds in self._writer.turns(call, timeout):
                 await within(seconds, call.ended.wait)
-        except BaseException:
-            if not self._writer.leave(call):
+        except BaseException as error:
+            if not self._writer.leave(call) and not isinstance(error, GeneratorExit):
                 await shielded(call.ended.wait)
             raise
         written: T = call.outcome()
@@ -241,6 +243,9 @@ class Lease:
                 for seconds in lender.waits(place, self._timeout):
                     await within(seconds, place.event.wait)
             return place.connection or await self._open(place)
+        except GeneratorExit:
+            self.let_go()
+            raise
         except BaseException:
             # also if the cancellation came as it was handed over
             if self._place.connection is not None and not self.put_back():
@@ -270,6 +275,13 @@ class Lease:
         if back := self._lender.put_back(self._place, usable=True):
             del self._place
         return back
+
+    def let_go(self) -> None:
+        """Leave the block at once, in a coroutine that is closed or was dropped: there, nothing can be awaited."""
+        lender, place = self._lender, self._place
+        if place.connection is not None and place.connection is not lender.kept:
+            abandon([place.connection])
+        lender.note_lost(place)  # by the garbage collector, it may be, while this thread holds the lender's guard
 
     async def _open(self, place: Place) -> AsyncConnection:
         """Open a connection for a place that has been granted."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -62,7 +61,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = sqlite.absolute(url.parse(database_url))
-        self._lender: Lender = Lender(self._url, size, timeout, threading.Lock)
+        self._lender = Lender(self._url, size, timeout)
         self._writer = Writer(self._url, wake_in_turn)
 
     def __enter__(self) -> Self:
@@ -95,8 +94,9 @@ class Pool:
 
         Functions run one after the other, in the order of arrival, so a slow one delays all that wait. One begins
         within the pool's timeout (`writing` sets another), or never. Once it has begun, this waits for its commit, and
-        a Ctrl-C is raised after that. Part of a function is undone with `dao.transaction`; COMMIT and ROLLBACK are
-        refused, and cursors that were not read to their end are closed.
+        a Ctrl-C is raised after that; a second one is raised at once, and the write goes on. Part of a function is
+        undone with `dao.transaction`; COMMIT and ROLLBACK are refused, and cursors that were not read to their end are
+        closed.
 
         A database in memory is its one connection: there each function gets a transaction of its own.
 
@@ -221,7 +221,10 @@ class Lease:
                     # an interruption may have come as something was set for a moment only, as `health` does
                     value is None or lender.may_return(value, harmless=(Exception, GeneratorExit))
                 )
-                if not lender.put_back(place, usable=usable):
+                if value is not None and isinstance(value, GeneratorExit) and lender.guard.locked():
+                    # by this thread, it may be: the garbage collector ends a generator, and can do so anywhere
+                    lender.note_lost(place)
+                elif not lender.put_back(place, usable=usable):
                     _close(lender, place)
         except BaseException:
             lender.drop(place)

@@ -42,6 +42,7 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
     parsed = url.parse(database_url)
     sqlite.check_version()
     opened: list[apsw.AsyncConnection] = []
+    dropped = False
 
     async def open_connection() -> None:
         arguments = sqlite.connection_arguments(parsed)
@@ -57,11 +58,17 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
             ) from error
         finally:
             apsw.async_controller.reset(before)
+        if dropped:
+            abandon(opened)
 
     try:
         # whole, even if cancelled: half an opening leaves its thread behind
         await shielded(open_connection)
         await run(opened[0], sqlite.configure, parsed)
+    except GeneratorExit:  # as in `run`
+        dropped = True
+        abandon(opened)
+        raise
     except BaseException as error:
         for connection in opened:
             await shielded(connection.aclose)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import attrs
@@ -58,18 +58,15 @@ class Lender:
     order of its statements is such that a connection is then lent once, or has been let go of, and so closed.
     """
 
-    def __init__(
-        self, database: url.DatabaseURL, size: int, timeout: float, guard: Callable[[], AbstractContextManager[Any]]
-    ) -> None:
+    def __init__(self, database: url.DatabaseURL, size: int, timeout: float) -> None:
         check_size(size)
         self.timeout = check_seconds(timeout)
         self.url = database
         self.size = 1 if database.is_memory else size
-        self.guard = guard()
+        self.guard = threading.Lock()
         self.closed: str | None = None  # why nothing is lent any more
         self.owner: Any = None  # the event loop that all connections belong to, if they belong to one
         self.kept: Any = None  # a database in memory is its connection, and must not be lost
-        self._new_guard = guard
         self._idle: list[Any] = []  # the last one back is the first to go: its cache is warm
         self._taken: set[Place] = set()
         self._queue: deque[Place] = deque()
@@ -276,7 +273,7 @@ class Lender:
 
     def leave_to_parent(self) -> None:
         """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
-        self.guard = self._new_guard()  # another thread of the parent may have held it
+        self.guard = threading.Lock()  # another thread of the parent may have held it
         self.owner = None
         if self._idle or self._taken:
             self.closed = FORKED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import threading
@@ -15,7 +16,7 @@ import trio.testing
 
 import dao
 from dao import Task, aio, engine, tasks
-from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, loop, stored, until
+from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, loop, stored, until
 
 __all__ = ["loop"]  # a fixture
 
@@ -343,6 +344,31 @@ def test_pool_run_any_function_on_a_connection_of_its_own(loop, url):
     loop.run(main)
 
 
+def test_acquire_task_that_comes_as_a_connection_comes_back_does_not_overtake(loop, url):
+    """The tasks in the queue are served first, in the order of arrival, though they have not been woken yet."""
+    served: list[int] = []
+
+    async def main() -> None:
+        async with aio.Pool(url, size=1) as pool:
+
+            async def use(number: int) -> None:
+                async with pool.acquire():
+                    served.append(number)
+
+            started = []
+            async with pool.acquire():
+                for number in range(8):
+                    started.append(loop.start(lambda number=number: use(number)))
+                    await until(loop, lambda: pool.stats().waiting == len(started))
+            await use(8)
+            for task in started:
+                await task.end()
+            assert (pool.stats().waiting, pool.stats().acquired) == (0, 10)
+
+    loop.run(main)
+    assert served == list(range(9))
+
+
 def test_acquire_cancelled_in_the_queue_leaves_it(loop, url):
     """A cancelled task is not served later: the connection goes to the next."""
 
@@ -462,7 +488,104 @@ def test_pool_run_cancelled_returns_the_connection_healthy(loop, url):
     loop.run(main)
 
 
+def test_pool_run_that_leaves_a_cursor_open_has_the_connection_replaced(loop, url):
+    """The call that resets the connection in its own thread sees it, too."""
+    cursors = []
+
+    def leave_open(connection: apsw.Connection) -> None:
+        tasks.create_many(connection, [Task(title=title, task_type="agent") for title in "abc"])
+        cursors.append(connection.execute("SELECT id FROM tasks"))
+        next(cursors[0])
+
+    async def main() -> None:
+        async with aio.Pool(url, size=1) as pool:
+            await pool.run(leave_open)
+            assert pool.stats().recycled == 1
+            await pool.run(add)
+
+    loop.run(main)
+    assert stored(url) == 4
+
+
+@pytest.mark.parametrize("database_url", [None, "sqlite://"], ids=["file", "memory"])
+def test_pool_run_that_is_closed_awaits_nothing_and_loses_no_place(url, database_url):
+    """`close` of a coroutine raised RuntimeError, as it awaited the way back of its connection."""
+    loop, begun, end = Asyncio(), threading.Event(), threading.Event()
+
+    def occupy(_: apsw.Connection) -> None:
+        begun.set()
+        assert end.wait(PATIENCE)
+
+    async def main() -> None:
+        async with aio.Pool(database_url or url, size=1) as pool:
+            await pool.run(engine.fetch, "CREATE TABLE mine (n)")
+            at_work, in_queue = pool.run(occupy), pool.run(occupy)
+            at_work.send(None)
+            await until(loop, begun.is_set)
+            in_queue.send(None)
+            assert pool.stats().waiting == 1
+            in_queue.close()
+            at_work.close()
+            end.set()
+            assert await pool.run(engine.fetch, "SELECT count(*) FROM mine") == [(0,)]
+            assert (pool.stats().active, pool.stats().waiting, pool.stats().idle) == (0, 0, 1)
+
+    loop.run(main)
+
+
+@pytest.mark.parametrize("step", ["opening", "setting up"])
+def test_pool_run_that_is_closed_while_opening_leaves_no_connection_behind(url, step):
+    """The thread of such a connection waited for calls, and the connection for its thread, for ever."""
+
+    async def main() -> None:
+        async with aio.Pool(url, size=1) as pool:
+            coroutine = pool.run(add)
+            opening = coroutine.send(None)
+            if step == "setting up":
+                await asyncio.wait([opening])
+                coroutine.send(None)
+            coroutine.close()
+            del opening
+            assert await pool.run(tasks.count) == 0
+            assert (pool.stats().active, pool.stats().idle) == (0, 1)
+
+    Asyncio().run(main)
+    for thread in threading.enumerate():
+        if thread.name.startswith("dao: "):
+            thread.join(5)
+            assert not thread.is_alive()
+
+
 # ---------------------------------------------------------------- the pool: health and shutdown
+
+
+def test_pool_run_that_is_at_work_when_the_pool_closes_may_finish(loop, url):
+    """Its connection is closed as it comes back, and the shutdown waits for that; those in the queue are told at once."""
+
+    async def main() -> None:
+        pool = aio.Pool(url, size=1)
+        begun, end = threading.Event(), threading.Event()
+
+        def write(connection: apsw.Connection) -> None:
+            begun.set()
+            assert end.wait(PATIENCE)
+            add(connection)
+
+        holder = loop.start(lambda: pool.run(write))
+        await until(loop, begun.is_set)
+        waiting = loop.start(lambda: pool.run(add))
+        await until(loop, lambda: pool.stats().waiting == 1)
+        closing = loop.start(lambda: pool.aclose(timeout=PATIENCE))
+        with pytest.raises(dao.PoolClosed):
+            await waiting.end()
+        assert not closing.done
+        end.set()
+        assert await closing.end() is True
+        await holder.end()
+        assert (pool.stats().active, pool.stats().idle, pool.stats().waiting) == (0, 0, 0)
+
+    loop.run(main)
+    assert stored(url) == 1
 
 
 def test_aclose_cancelled_closes_the_idle_connections_all_the_same(loop, url):

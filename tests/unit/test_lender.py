@@ -29,7 +29,7 @@ class Bell:
 @pytest.fixture
 def lender() -> Lender:
     """A lender of one connection."""
-    return Lender(parse("sqlite:///a.db"), 1, 30.0, contextlib.nullcontext)
+    return Lender(parse("sqlite:///a.db"), 1, 30.0)
 
 
 def placed(lender: Lender, lease: Lease) -> Place:
