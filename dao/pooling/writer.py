@@ -58,7 +58,8 @@ class Writer:
         FORKED_WITH.add(self)
 
     def _begin_anew(self) -> None:
-        self._lock = threading.Lock()
+        # A thread may come in twice: the garbage collector ends a coroutine anywhere, and its call leaves the queue.
+        self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
         self._queue: deque[Call] = deque()
         self._enders: list[Any] = []  # the events of those who wait for the end of it all
@@ -68,8 +69,8 @@ class Writer:
 
     @property
     def is_open(self) -> bool:
-        """Whether it has a connection."""
-        return self._shared is not None
+        """Whether it has a connection that nobody has told it to close."""
+        return self._shared is not None and self._closed is None
 
     def figures(self) -> dict[str, int]:
         """Return what `PoolStats` says of it."""
@@ -153,10 +154,7 @@ class Writer:
 
     def _give_up(self, timeout: float) -> None:
         with self._lock:
-            queued, shared = list(self._queue), self._shared
-            for call in queued:
-                call.begun = True  # as good as: it ends here
-            self._queue.clear()
+            queued, shared = self._take_out(list(self._queue)), self._shared
         log.warning("pool: writes go on after %.1f s; %d that wait are given up", timeout, len(queued))
         self._fail(queued, lambda: PoolClosed("the pool was closed before this write had its turn; nothing was done"))
         if shared is not None:
@@ -166,6 +164,17 @@ class Writer:
         if self._shared is not None:
             self._shared.close()
             self._shared = None
+
+    def _take_out(self, calls: Sequence[Call]) -> list[Call]:
+        """Take calls out of the queue that end here, as good as begun. Return those that were in it still."""
+        out = []
+        with self._lock:
+            for call in calls:
+                if not (call.begun or call.left):
+                    call.begun = True
+                    self._queue.remove(call)
+                    out.append(call)
+        return out
 
     def _fail(self, calls: Sequence[Call], failure: Callable[[], Error]) -> None:
         """End calls, each with an exception of its own, but for those that have one already."""
@@ -225,16 +234,18 @@ class Writer:
         try:
             shared = self._begin()
         except BaseException as error:  # noqa: BLE001 - the callers get it
+            known = self._translated(error)
+            if not isinstance(known, DatabaseBusy):
+                self._close_connection()
             # these have waited for all of the busy timeout; later ones wait on
-            told = self._failure(error)
-            self._fail([call for call in waiting if not call.left and self.leave(call)], told)
+            self._fail(self._take_out(waiting), self._failure(known, error))
             return
         batch: list[Call] = []
         lost = self._run_calls(shared, batch)
         if lost is not None:
-            told = self._failure(lost)
+            known = self._translated(lost)
             self._close_connection()
-            self._fail(batch, told)
+            self._fail(batch, self._failure(known, lost))
             return
         self._batches += bool(batch)
         self._writes += sum(call.error is None for call in batch)
@@ -247,12 +258,7 @@ class Writer:
             shared = SharedTransaction(engine.connect(self._url))
             with self._lock:
                 self._shared = shared
-        try:
-            shared.begin()
-        except BaseException as error:
-            if not isinstance(shared.translated(error), DatabaseBusy):
-                self._close_connection()
-            raise
+        shared.begin()
         return shared
 
     def _run_calls(self, shared: SharedTransaction, batch: list[Call]) -> BaseException | None:
@@ -281,9 +287,12 @@ class Writer:
             self._queue[0].begun = True
             return self._queue.popleft()
 
-    def _failure(self, error: BaseException) -> Callable[[], Error]:
+    def _translated(self, error: BaseException) -> BaseException:
+        """Return the error of ours for one that met all calls, while its connection is there, or itself."""
+        return error if self._shared is None else self._shared.translated(error)
+
+    def _failure(self, known: BaseException, error: BaseException) -> Callable[[], Error]:
         """Return what makes, for each call, an exception of its own for the error that met all of them."""
-        known = error if self._shared is None else self._shared.translated(error)
         kind = type(known) if isinstance(known, OperationalError) else OperationalError
         detail = str(known) if isinstance(known, Error) else f"{type(known).__name__}: {known}"
         if not isinstance(known, CommitUnknown):

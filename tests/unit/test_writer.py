@@ -21,10 +21,13 @@ from hypothesis import strategies as st
 import dao
 from dao import Task, aio, engine, tasks
 from dao.pooling import lender, threads, writer
+from dao.pooling.batch import Call
+from dao.url import parse
 from tests.concurrency import (
     CANCELLED,
     ENDLESS,
     PATIENCE,
+    Asyncio,
     Signalled,
     Worker,
     in_child,
@@ -259,7 +262,7 @@ def test_write_in_memory_gives_each_function_a_transaction(make_pool):
     pool = make_pool("sqlite:///:memory:")
     with pool.acquire() as connection:
         pool.on(connection, lambda given: given.execute(SCHEMA).fetchall())
-    pool.write(add, "a")
+    assert pool.write(add, "a") == 1
     with pytest.raises(LookupError):
         pool.write(add_and_fail, "b")
     with pool.acquire() as connection:
@@ -280,7 +283,7 @@ def test_write_calls_that_wait_share_a_commit(url, pool):
         assert stored(url) == []
     assert stored(url) == texts
     assert [worker.end() for worker in queue.workers] == list(range(1, 13))
-    assert (pool.stats().writes, pool.stats().batches) == (13, 1)
+    assert (pool.stats().writes, pool.stats().batches, pool.stats().acquired) == (13, 1, 0)
 
 
 @pytest.mark.parametrize(("bound", "value", "batches"), [("BATCH_CALLS", 3, 3), ("BATCH_SECONDS", 0, 7)])
@@ -424,7 +427,7 @@ def test_write_transaction_that_is_lost_is_told_to_all_that_shared_it(url, pool,
     with pytest.raises(own):
         guilty.end()
     assert stored(url) == []
-    pool.write(add, "next")
+    assert pool.write(add, "next") == 1
     assert stored(url) == ["next"]
 
 
@@ -581,6 +584,38 @@ def test_write_that_waited_for_a_lock_does_not_wait_for_it_again(monkeypatch, ur
     assert stored(url) == ["next"]
 
 
+def test_write_that_waited_for_a_lock_is_told_of_it_though_its_time_is_up(url):
+    """A call that the writer has taken out of the queue waits for what it is told; it raised PoolTimeout instead."""
+    told: list[threads.Signal] = []
+    writing = writer.Writer(parse(f"{url}?busy_timeout=1"), told.extend)
+    call = Call(add, ("a",), {}, threads.Signal())
+    with contextlib.closing(dao.connect(url)) as other, dao.transaction(other):
+        turns = writing.turns(call, 0.02)
+        next(turns)
+        wait_for(lambda: told)
+    time.sleep(0.02)
+    assert next(turns) > 0
+    call.ended.set()
+    assert list(turns) == []
+    with pytest.raises(dao.DatabaseBusy, match="is locked by another connection"):
+        call.outcome()
+    writing.finish(threads.Signal())
+    wait_for(lambda: not has_thread())
+
+
+def test_write_transaction_that_cannot_begin_says_why(database, make_pool):
+    """The kind of the error was lost, as the connection had been closed when it was asked for it."""
+    pool = make_pool(f"sqlite:///{database}")
+    pool.write(engine.fetch, "SELECT 1")
+    with contextlib.closing(dao.connect(f"sqlite:///{database}")) as other:
+        other.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    with open(database, "r+b") as file:
+        file.write(b"\xff" * database.stat().st_size)
+    for _ in range(2):
+        with pytest.raises(dao.DatabaseCorrupt, match=r"nothing of this write is stored.*damaged"):
+            pool.write(engine.fetch, "SELECT 1")
+
+
 def test_write_waits_for_another_connections_lock(url, pool):
     """Another's transaction is waited for, as by any connection."""
     with contextlib.closing(dao.connect(url)) as other:
@@ -670,6 +705,28 @@ def test_write_interrupted_after_its_begin_waits_for_the_commit(url, pool, signa
 
 
 @threads_only
+def test_write_interrupted_twice_waits_no_longer(url, pool, signalled):
+    """A second Ctrl-C comes out before the commit, which comes all the same."""
+    held = Held()
+
+    def interrupt() -> None:
+        assert held.begun.wait(PATIENCE)
+        signalled()
+        time.sleep(0.05)
+        signalled()
+
+    interrupter = Worker(interrupt)
+    with pytest.raises(Signalled) as caught:
+        pool.write(held)
+    interrupter.end()
+    assert isinstance(caught.value.__context__, Signalled)
+    assert stored(url) == []
+    held.end.set()
+    assert pool.write(add, "next") == 2
+    assert stored(url) == ["held", "next"]
+
+
+@threads_only
 def test_write_word_that_is_not_passed_on_is_noticed(monkeypatch, url, pool):
     """A thread that was not woken by the one before it looks for itself: its call has ended."""
     monkeypatch.setattr(lender, "CHECK", 0.01)
@@ -707,10 +764,13 @@ def test_close_runs_what_is_queued_and_refuses_more(url, pool):
         queue.put(add, "b")
         closer = Worker(pool.close)
         wait_for(lambda: refused(pool))
+        with pytest.raises(dao.PoolClosed):
+            pool.write(add, "late")
     assert closer.end() is True
+    assert [worker.end() for worker in queue.workers] == [1, 2]
     assert stored(url) == ["a", "b"]
     assert not opened(url)
-    assert not has_thread()
+    wait_for(lambda: not has_thread())  # it tells of the end, and ends
     assert pool.close() is True
 
 
@@ -765,10 +825,10 @@ def test_write_idle_thread_ends_and_the_next_call_starts_another(monkeypatch, ur
     """The thread does not outstay its work; the connection stays."""
     monkeypatch.setattr(writer, "IDLE_SECONDS", 0.01)
     pool.write(add, "a")
-    connections = opened(url)
+    [connection] = opened(url)
     wait_for(lambda: not has_thread())
     pool.write(add, "b")
-    assert opened(url) == connections
+    assert opened(url) == [connection]
     assert stored(url) == ["a", "b"]
     wait_for(lambda: not has_thread())
     assert pool.close() is True
@@ -832,8 +892,11 @@ ACTIONS = {
 }
 
 
-@given(mixes=st.lists(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=12), min_size=2, max_size=4))
-def test_write_any_mix_of_calls_stores_exactly_what_was_told(tmp_path_factory, mixes):
+@given(
+    mixes=st.lists(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=12), min_size=2, max_size=4),
+    seconds=st.sampled_from([0, 0.005, PATIENCE]),
+)
+def test_write_any_mix_of_calls_stores_exactly_what_was_told(tmp_path_factory, mixes, seconds):
     """Whatever the threads do to each other: what returned is stored, what raised is not, and nothing is left open."""
     url = f"sqlite:///{tmp_path_factory.mktemp('mix')}/notes.db"
     told: list[str] = []
@@ -845,7 +908,8 @@ def test_write_any_mix_of_calls_stores_exactly_what_was_told(tmp_path_factory, m
                 pool.write(ACTIONS[action], text)
                 told.append(text)
 
-    with dao.Pool(url) as pool:
+    with pytest.MonkeyPatch.context() as patched, dao.Pool(url) as pool:
+        patched.setattr(writer, "BATCH_SECONDS", seconds)
         pool.write(lambda connection: connection.execute(SCHEMA))
         for worker in [Worker(work, pool, name, actions) for name, actions in enumerate(mixes)]:
             worker.end()
@@ -947,6 +1011,27 @@ async def refused_by(pool: aio.Pool) -> bool:
         return False
     except dao.PoolClosed:
         return True
+
+
+def test_aio_write_that_is_closed_awaits_nothing(url):
+    """Closed in the queue, its function never runs; later it does to the end. `close` raised RuntimeError there."""
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            held = Held()
+            first, second = pool.write(held), pool.write(add, "never")
+            first.send(None)
+            await until(Asyncio(), held.begun.is_set)
+            second.send(None)
+            assert pool.stats().queued == 1
+            second.close()
+            assert pool.stats().queued == 0
+            first.close()
+            held.end.set()
+            assert await pool.write(add, "next") == 2
+
+    Asyncio().run(main)
+    assert stored(url) == ["held", "next"]
 
 
 def test_aclose_cancelled_ends_the_thread_all_the_same(loop, url):
