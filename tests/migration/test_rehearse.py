@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,9 +22,12 @@ import pytest
 from dao import migrate
 from dao.errors import DatabaseCorrupt, DiskFull, Error, LedgerMismatch, MigrationError
 from dao.migrate.copies.working_copy import default_limit
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger import expected
 from dao.migrate.rehearsal import Gone, Rehearsal, Rehearsed, RowChange, rehearse
 from dao.migrate.rehearsal.observation import Inventory, inventory
 from dao.migrate.rehearsal.trial import longest_hold
+from dao.migrate.schema import replay
 from tests.folders import ALONE, IDS, ids, query, write
 
 #: Parents with children that go with them, and something of everything that a rebuild can lose.
@@ -676,6 +680,8 @@ import os, signal, sys
 from dao import migrate
 from dao.migrate.rehearsal import rehearse
 from dao.migrate.copies.working_copy import default_limit
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger import expected
 
 def report(event):
     if isinstance(event, migrate.Finished):
@@ -953,3 +959,51 @@ def test_rehearse_damaged_file_is_called_that(base, url, path):
     for error in refused:
         assert not isinstance(error, DatabaseCorrupt) or str(path) in str(error)
         assert ".partial" not in str(error)
+
+
+# ---------------------------------------------------------------- long histories
+
+
+def test_rehearse_round_trip_replays_the_history_once(tmp_path, monkeypatch):
+    """The way down asks after each rollback which schema is expected: the whole history was replayed for each."""
+    entries = {}
+    for number in range(12):
+        entries[f"{number:04d}_m.sql"] = f"CREATE TABLE t{number} (v);\nCREATE INDEX i{number} ON t{number} (v);"
+        entries[f"{number:04d}_m.rollback.sql"] = f"DROP TABLE t{number};"
+    replays: list[int] = []
+
+    def counted(scripts: list[tuple[str, str]], **options: Any) -> Any:
+        replays.append(len(scripts))
+        return replay.replayed(scripts, **options)
+
+    monkeypatch.setattr(expected, "replayed", counted)
+    found = rehearse(f"sqlite:///{tmp_path}/real.db", write(tmp_path / "folder", entries), round_trip=True)
+    assert found.round_trip is not None
+    assert (found.ok, len(found.round_trip.undone)) == (True, 12)
+    assert replays == [11]
+
+
+def test_remembering_expects_what_a_replay_expects(tmp_path):
+    """Whichever part of a history is asked for, and in whichever order, its schema is that of a replay."""
+    entries = {
+        "1_a.sql": "CREATE TABLE a (v);",
+        "2_b.sql": "CREATE TABLE b (v TEXT REFERENCES a);\nCREATE INDEX i ON b (v);",
+        "3_c.sql": "ALTER TABLE a RENAME COLUMN v TO w;\nDROP INDEX i;",
+        "4_d.sql": "DROP TABLE b;\nALTER TABLE a RENAME TO c;\nCREATE VIEW b AS SELECT w FROM c;",
+        "5_e.sql": "CREATE TABLE a (v);",
+    }
+    files = migrate.load(write(tmp_path / "folder", entries))
+    url = f"sqlite:///{tmp_path}/real.db"
+    migrate.apply(url, files)
+    with contextlib.closing(apsw.Connection(f"{tmp_path}/real.db")) as connection:
+        state = ledger.read(connection)
+    parts = [attrs.evolve(state, entries=state.entries[:number]) for number in (4, 2, 3, 0, 5, 1, 4)]
+    plainly = [expected.expected(files, part) for part in parts]
+    with expected.remembering():
+        assert [expected.expected(files, part) for part in parts] == plainly
+    # and it knows no more than it is told
+    other = [attrs.evolve(files[0], up=attrs.evolve(files[0].up, text="CREATE TABLE z (v);")), *files[1:]]
+    changed = attrs.evolve(state, entries=tuple(attrs.evolve(one, text=None) for one in state.entries[:1]))
+    with expected.remembering():
+        expected.expected(files, parts[1])
+        assert ("table", "z") in expected.expected(other, changed).objects

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import attrs
 
 from dao.engine import Connection
 from dao.errors import MigrationError, visible
@@ -11,7 +16,7 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog, model, replay
-from dao.migrate.schema.model import Schema
+from dao.migrate.schema.model import Object, Schema
 from dao.migrate.schema.reader import read
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import Made, replayed
@@ -19,7 +24,7 @@ from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Step
 
-__all__ = ["applied", "compare", "diff", "expected", "made_by", "names", "own_drops"]
+__all__ = ["applied", "compare", "diff", "expected", "made_by", "names", "own_drops", "remembering"]
 
 
 def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> list[Difference]:
@@ -63,8 +68,53 @@ def expected(migrations: Sequence[Migration], state: Ledger) -> Schema:
     Raises:
         MigrationError: One cannot be replayed, or nobody has its text.
     """
-    with replayed(applied(migrations, state)) as connection:
+    scripts, memory = applied(migrations, state), _memory.get()
+    if memory is not None:
+        return memory.schema(scripts)
+    with replayed(scripts) as connection:
         return read(connection)
+
+
+@contextlib.contextmanager
+def remembering() -> Iterator[None]:
+    """Let `expected` replay a history once in the block, for whoever goes through it: each part of it is known then."""
+    token = _memory.set(_Memory())
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+@attrs.define
+class _Memory:
+    """A history that was replayed, the objects that it makes, and what was there before each script changed it."""
+
+    scripts: list[tuple[str, str]] = attrs.Factory(list)
+    changes: list[dict[Any, Object | None]] = attrs.Factory(list)
+    objects: dict[Any, Object] = attrs.Factory(dict)
+
+    def schema(self, scripts: list[tuple[str, str]]) -> Schema:
+        """Return the schema that scripts make. Reads it after each if they are no part of the history."""
+        if self.scripts[: len(scripts)] != scripts:
+            self.scripts, self.changes, self.objects = [], [], {}
+            with replayed(scripts, after=self._look):
+                self.scripts = scripts
+        wanted = dict(self.objects)
+        for change in reversed(self.changes[len(scripts) :]):
+            for key, was in change.items():
+                if was is None:
+                    del wanted[key]
+                else:
+                    wanted[key] = was
+        return Schema(wanted)
+
+    def _look(self, connection: Connection) -> None:
+        before, self.objects = self.objects, read(connection).objects
+        keys = [key for key in before.keys() | self.objects.keys() if before.get(key) is not self.objects.get(key)]
+        self.changes.append({key: before.get(key) for key in keys})
+
+
+_memory: ContextVar[_Memory | None] = ContextVar("_memory", default=None)
 
 
 def compare(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:

@@ -17,6 +17,7 @@ from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_
 from dao.migrate.database import Target, exists, name_of, opened, path_of, translated
 from dao.migrate.events import Committed, Event, Report
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger import expected
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip
@@ -32,6 +33,7 @@ from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
 from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
+from dao.migrate.verification.touched import Trace
 
 __all__ = ["rehearse"]
 
@@ -145,7 +147,7 @@ def _on_copy(
     states = [State.of(copy, stays=False)] if with_round_trip else []
     before = inventory(copy)
     for part in parts(todo):
-        guard = Guard(copy)
+        guard = Trace(copy)
         # the first step finds and times this itself
         since = Before.of(copy, integrity_problems(copy)) if len(part.steps) > 1 else None
         tried: list[Rehearsed] = []
@@ -166,7 +168,7 @@ def _on_copy(
                 break
             before, guard = trial.before, trial.guard
             if with_round_trip:
-                states.append(State.of(copy, stays=False))
+                states.append(State.of(copy, stays=False, since=states[-1], trace=guard))
         rehearsed += _with_losses(tried, part, guard, allowed)
         if rehearsed[-1].failure is not None:
             break
@@ -212,8 +214,12 @@ def _round_trip(
     for migration, one in zip(applied, rehearsed, strict=True):
         law.excuse(loss for loss in one.losses if loss.is_declared(migration.allows))
 
+    latest = states[-1]
+
     def goes(step: Step) -> State | None:
+        nonlocal latest
         copy.seed()
+        trace = Trace(copy)
         try:
             (result,) = run(
                 copy,
@@ -221,6 +227,7 @@ def _round_trip(
                 lambda _ledger: [step],
                 allow_data_loss=step.direction == "apply",
                 allow_broken=allow_broken,
+                guard=trace,
                 report=tell,
             )
         except (MigrationFailed, CheckFailed) as error:
@@ -228,14 +235,16 @@ def _round_trip(
             failures.append(TripFailure(step.id, step.direction, f"{_VERBS[step.direction]} fails: {error}"))
             return None
         law.excuse(loss for loss in result.losses if loss.is_declared(step.migration.allows))
-        return State.of(copy, stays=False)
+        latest = State.of(copy, stays=False, since=latest, trace=trace)
+        return latest
 
     def differs(step: Step, found: Differences) -> None:
         lines = (*found.schema, *(f"rows of {rows}" for rows in found.rows))
         if lines:
             failures.append(TripFailure(step.id, step.direction, _DIFFERS[step.direction], lines))
 
-    undone, again = down_and_up(applied, states, law, goes, differs)
+    with expected.remembering():
+        undone, again = down_and_up(applied, states, law, goes, differs)
     return RoundTrip(
         undone=tuple(migration.id for migration in undone),
         applied_again=tuple(migration.id for migration in again),

@@ -24,6 +24,7 @@ from dao.migrate.schema.session import of_run
 from dao.migrate.schema.usable import Unusable
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Result, Step
+from dao.migrate.verification.touched import Trace
 
 __all__ = ["Trial", "longest_hold"]
 
@@ -62,13 +63,13 @@ class Trial:
     files: Sequence[Migration]
     step: Step
     before: Inventory
-    guard: Guard
+    guard: Trace
     tell: Report
     since: Before | None
     settled: bool
     allow_broken: Collection[str]
     # of the latest run, which may have failed after that
-    _watching: Guard = attrs.field(init=False)
+    _watching: Trace = attrs.field(init=False)
     _result: Result | None = attrs.field(init=False, default=None)
     _effect: Effect | None = attrs.field(init=False, default=None)
     _lock_seconds: float = attrs.field(init=False, default=0.0)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import apsw
 import attrs
@@ -12,7 +13,7 @@ from dao.engine import Connection
 from dao.errors import Error, MigrationError, MigrationFailed
 from dao.migrate.schema.catalog import column_names, fold
 from dao.migrate.schema.script import run_script
-from dao.migrate.schema.session import in_memory
+from dao.migrate.schema.session import in_memory, interruptible
 from dao.migrate.scripts.directives import is_transactional
 from dao.migrate.scripts.migration import Script
 
@@ -35,18 +36,30 @@ class Made:
 
 
 @contextlib.contextmanager
-def replayed(scripts: Iterable[tuple[str, str]], *, patience: float = _PATIENCE) -> Iterator[Connection]:
+def replayed(
+    scripts: Iterable[tuple[str, str]],
+    *,
+    patience: float = _PATIENCE,
+    after: Callable[[Connection], object] | None = None,
+) -> Iterator[Connection]:
     """Open an empty database in memory, run scripts (ids and texts) in it as in a run, and close it after the block.
 
     Foreign keys are off. All scripts together have `patience` seconds: a script may count to a billion, and others wait
-    for the write lock meanwhile.
+    for the write lock meanwhile. `after` may look at the database after each; that takes none of their time.
 
     Raises:
         MigrationError: A script fails in an empty database, or takes too long.
     """
     with contextlib.closing(in_memory(patience=patience)) as connection:
+        end = time.monotonic() + patience
         for id, text in scripts:
             _replay(connection, id, text)
+            if after is not None:
+                begun = time.monotonic()
+                after(connection)
+                now = time.monotonic()
+                end += now - begun
+                interruptible(connection, end - now)
         yield connection
 
 
