@@ -242,8 +242,12 @@ def test_ledger_without_a_time_of_an_entry_can_be_changed(path, url, three, note
     assert ids(migrate.apply(url, three)) == ["0003_c"]
     write(three, {"0000_x.sql": "SELECT 1;", "0000_x.rollback.sql": "SELECT 1;"})
     assert migrate.mark(url, ["0000_x"], three) == ["0000_x"]
-    assert migrate.accept(url, ["0001_a"], three) == ["0001_a"]
     assert ids(migrate.rollback(url, three, steps=2)) == ["0003_c", "0002_b"]
+    write(three, {"0001_a.sql": f"{THREE['0001_a.sql']} -- edited"})
+    assert migrate.accept(url, ["0001_a"], three) == ["0001_a"]
+    write(three, {"0001_a.sql": THREE["0001_a.sql"]})
+    (found,) = (one for one in migrate.status(url, three).migrations if one.id == "0001_a")
+    assert (found.state, found.applied_at) == ("changed", noted and f"{noted}Z")
 
 
 @pytest.mark.parametrize("verb", ["mark", "unmark"])

@@ -32,7 +32,7 @@ SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, _dao_migrat
        _dao_migration.pid
 FROM   _yoyo_migration
 FULL   JOIN _dao_migration ON _dao_migration.migration_id = _yoyo_migration.migration_id
-                          AND _dao_migration.applied_at_utc = _yoyo_migration.applied_at_utc
+                          AND _dao_migration.applied_at_utc = ifnull(_yoyo_migration.applied_at_utc, '')
 """
 _READ_YOYOS = f"""
 SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, {", ".join(["NULL"] * 9)}
@@ -42,7 +42,10 @@ FROM   _yoyo_migration
 
 @attrs.frozen(kw_only=True)
 class Entry:
-    """An applied migration. The texts and checksums are None if the stock `yoyo` command applied it."""
+    """An applied migration. The texts and checksums are None if the stock `yoyo` command applied it.
+
+    `applied_at` is as it is noted, or empty if nothing is: yoyo 5 left some out.
+    """
 
     id: str
     applied_at: str
@@ -68,7 +71,7 @@ class Entry:
 
     @property
     def moment(self) -> datetime | None:
-        """The time of application in UTC, without a zone; None if none is noted: yoyo 5 left some out."""
+        """The time of application in UTC, without a zone; None if none is noted."""
         try:
             noted = datetime.fromisoformat(self.applied_at)
         except ValueError:
@@ -126,7 +129,7 @@ def read(connection: Connection) -> Ledger:
             entries.append(
                 Entry(
                     id=normal(id),
-                    applied_at=str(applied_at),
+                    applied_at=str(applied_at or ""),
                     checksum=sum_,
                     rollback_checksum=rollback_sum,
                     text=text,

@@ -92,7 +92,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
                 state=where,
                 reversible=file.reversible if file else _is_reversible(entry),
                 renamed=comparison.renamed.get(entry.id),
-                applied_at=in_utc(entry.applied_at),
+                applied_at=in_utc(entry.applied_at) if entry.applied_at else None,
                 duration_ms=entry.duration_ms,
             )
         )
