@@ -777,6 +777,14 @@ def test_lint_rollback_of_what_its_script_made_has_no_finding(tmp_path):
     assert undoing(tmp_path, script, rollback) == []
 
 
+def test_lint_rollback_that_brings_an_index_back_under_another_name_says_which(tmp_path):
+    """It is neither missing nor still there; to apply the script again finds no index of its name all the same."""
+    script = "DROP INDEX alone_x;\nCREATE UNIQUE INDEX alone_xy ON alone (x, y);\nDROP TRIGGER kept_u;"
+    rollback = f"DROP INDEX alone_xy;\nCREATE INDEX again ON alone (x);\n{WATCH.replace('kept_u', 'watch')}"
+    message = "after the rollback the index alone_x is named again and the trigger kept_u is named watch"
+    assert undoing(tmp_path, script, rollback) == [("M019", message)]
+
+
 def test_lint_rollback_that_loses_more_is_found(tmp_path):
     """A rollback that drops, empties, breaks or cannot fill what was there before its script is found."""
     rollback = (
@@ -794,6 +802,32 @@ def test_lint_foreign_key_to_a_table_of_a_later_migration_has_no_finding(tmp_pat
         "2_b.sql": "CREATE TABLE b (id INTEGER PRIMARY KEY);",
     }
     assert {finding.code for finding in lint(write(tmp_path / "sql", entries)).findings} == {"M017"}
+
+
+def test_lint_foreign_key_that_a_later_migration_mends_has_no_finding(tmp_path):
+    """Its index, or the uniqueness of its parent, may come later; nobody can mend the first file any more."""
+    files = {
+        "1.sql": (
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, n TEXT);\nCREATE TABLE a (id INTEGER PRIMARY KEY, p REFERENCES p);\n"
+            "CREATE TABLE b (id INTEGER PRIMARY KEY, n UNIQUE REFERENCES p (n));"
+        ),
+    }
+    folder = write(tmp_path / "sql", files)
+
+    def codes():
+        return {one.code for one in lint(folder).findings} & {"M012", "M013"}
+
+    assert codes() == {"M012", "M013"}
+    write(folder, {"2.sql": "CREATE INDEX a_p ON a (p);"})
+    assert codes() == {"M013"}
+    write(folder, {"3.sql": "CREATE UNIQUE INDEX p_n ON p (n);"})
+    assert codes() == set()
+    silence = "-- lint: ignore M012 an index comes later\n-- lint: ignore M013 so does that of the parent\n\n"
+    write(folder, {"1.sql": silence + files["1.sql"]})
+    assert {one.code for one in lint(folder).findings} == {"M011", "M017"}
+    write(folder, {"1.sql": files["1.sql"]})
+    write(folder, {"4.sql": "ALTER TABLE a RENAME TO c;\nDROP INDEX a_p;"})
+    assert [one.migration for one in lint(folder).findings if one.code == "M012"] == ["4"]
 
 
 def test_lint_foreign_key_whose_parent_goes_is_held_against_the_script_that_drops_it(tmp_path):

@@ -20,7 +20,7 @@ from dao.migrate.linting.finding import Finding, finding
 from dao.migrate.linting.losses import loss_problems
 from dao.migrate.linting.outcome import Outcome, find_orphans
 from dao.migrate.linting.replay import Replay
-from dao.migrate.linting.schema import Schema
+from dao.migrate.linting.schema import Schema, alike
 from dao.migrate.linting.selection import select
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
@@ -93,6 +93,7 @@ def lint(
             elif not replay.run_unseen(Step(migration=migration, direction="apply")):
                 failed.append(migration.id)
         replay.look_again()
+        outcome.catch_up(replay.schema, replay.connection)
     subjects = [subject for pair in pairs for subject in pair]
     applied = [up for up, *_ in pairs]
     if not failed and not any(subject.failure for subject in subjects):
@@ -102,7 +103,7 @@ def lint(
         if subject.is_rollback:
             subject.problems += loss_problems(subject, [subject])
     _find_collisions(files, {up.step.id: up for up in applied})
-    found = [one for subject in subjects for one in _findings(subject)]
+    found = [one for subject in subjects for one in _findings(subject, outcome)]
     if baseline is not None:
         found = marked(found, baseline, {migration.id for migration in files}, judged)
     return LintResult(
@@ -156,14 +157,19 @@ def _left(before: Schema, after: Schema) -> Iterator[str]:
             columns = [{column._replace(name=key) for key, column in table.columns.items()} for table in (old, new)]
             if changed := sorted({column.name for column in columns[0] ^ columns[1]}):
                 yield f"the table {name} differs in {listed(changed)}"
-    for key in sorted(before.objects.keys() ^ after.objects.keys()):
-        item = before.objects.get(key) or after.objects[key]
+    gone = {key: before.objects[key] for key in sorted(before.objects.keys() - after.objects.keys())}
+    came = {key: after.objects[key] for key in sorted(after.objects.keys() - before.objects.keys())}
+    for key, item in [*gone.items()]:
+        if (twin := next((one for one, other in came.items() if alike(item, other)), None)) is not None:
+            del gone[key], came[twin]
+            yield f"the {item.type} {key[1]} is named {twin[1]}"
+    for key, item in (gone | came).items():
         # it went, or stayed, with its table
         if item.type == "view" or all(
             schema.find("table", fold(item.table)) or schema.find("view", fold(item.table))
             for schema in (before, after)
         ):
-            yield f"the {item.type} {key[1]} is {'missing' if key in before.objects else 'still there'}"
+            yield f"the {item.type} {key[1]} is {'missing' if key in gone else 'still there'}"
 
 
 # ---------------------------------------------------------------- all of them
@@ -190,8 +196,8 @@ def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Subj
 # ---------------------------------------------------------------- findings
 
 
-def _findings(subject: Subject) -> list[Finding]:
-    """Return the problems of a script as findings, by line, with those of its silences."""
+def _findings(subject: Subject, outcome: Outcome) -> list[Finding]:
+    """Return the problems of a script that are left at the end as findings, by line, with those of its silences."""
     text, path = subject.step.script.text, subject.step.script.path or subject.step.migration.path
     silences = read_silences(text, subject.statements)
     # one for the statement comes before one for the script
@@ -202,10 +208,13 @@ def _findings(subject: Subject) -> list[Finding]:
         about = f"{subject.step.direction} {about}"
         found.append(finding(code, subject.step.id, path, line, message, about=about, silenced=silenced))
 
-    for code, statement, message in subject.problems:
+    for problem in subject.problems:
+        code, statement, message = problem
         silence = next((silence for silence in nearest if silence.covers(code, statement)), None)
         if silence is not None:
             silence.used = True
+        if outcome.is_mended(problem):
+            continue
         line = text.count("\n", 0, statement.begin) + 1 if statement else 1
         if code == "M001" and subject.failure is not None:
             line = subject.failure.line

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 
 from dao.engine import Connection
-from dao.migrate.linting.schema import Schema, Table
+from dao.migrate.linting.schema import Schema, Table, alike
 from dao.migrate.linting.subject import REMOVING, Problem, Statement, Subject, listed
 from dao.migrate.linting.trials import string_in, without_quotes
 from dao.migrate.schema.catalog import Definition, ForeignKey, fold, indexes, quoted
@@ -30,6 +30,7 @@ class Outcome:
         self._broken: dict[_Key, Definition | None] = {}
         #: The faults of foreign keys, by table.
         self._wrong_keys: dict[str, list[tuple[str, str]]] = {}
+        self._told: set[tuple[str, str]] = set()
 
     def catch_up(self, schema: Schema, connection: Connection) -> None:
         """Note what is wrong already, where scripts that are not judged have run since the last one that is."""
@@ -38,6 +39,12 @@ class Outcome:
             self._broken = {key: _stored(schema, key) for key in _broken(schema, connection, everything)}
             self._wrong_keys = _wrong_keys(schema, connection, everything, {})
             self._schema = schema
+
+    def is_mended(self, problem: Problem) -> bool:
+        """Return whether a problem is of a foreign key that a later script has mended."""
+        code, _, message = problem
+        still = any((code, message) in found for found in self._wrong_keys.values())
+        return (code, message) in self._told and not still
 
     def problems(self, subject: Subject, connection: Connection) -> list[Problem]:
         """Return what is wrong since this script, the last that has run on the connection."""
@@ -77,13 +84,12 @@ class Outcome:
                 yield "M009", culprit, f"{one.what} no longer compiles: {one.reason}"
 
     def _wrong_keys_since(self, subject: Subject, connection: Connection, changed: set[str]) -> Iterator[Problem]:
-        before, self._wrong_keys = (
-            self._wrong_keys,
-            _wrong_keys(subject.after, connection, changed, self._wrong_keys),
-        )
+        before = self._wrong_keys
+        self._wrong_keys = _wrong_keys(subject.after, connection, changed, before)
         for name, found in self._wrong_keys.items():
             for code, message in found:
                 if (code, message) not in before.get(name, []):
+                    self._told.add((code, message))
                     yield code, subject.culprit("table", name), message
 
 
@@ -272,9 +278,9 @@ def _is_missed(item: Definition, others: Sequence[Definition], connection: Conne
     A trigger with the same text stands for a trigger; for an index any that finds rows by the same first columns, or a
     key, as far as the columns are there.
     """
+    if item.type == "trigger":
+        return not any(alike(item, other) for other in others)
     text = tokens(item.sql or "")
-    if item.type == "trigger":  # after CREATE, TRIGGER and its name
-        return all(other.type != "trigger" or tokens(other.sql or "")[3:] != text[3:] for other in others)
     inside, rest = body(text)
     parts = [part[:-1] if part[-1].value in {"asc", "desc"} else part for part in cut(inside)]
     where = [written(rest[1:])] if rest else []

@@ -11,8 +11,9 @@ import attrs
 from dao.engine import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import Column, Definition, ForeignKey, fold
+from dao.migrate.schema.tokens import tokens
 
-__all__ = ["Schema", "Table", "read"]
+__all__ = ["Schema", "Table", "alike", "read"]
 
 K = TypeVar("K")
 
@@ -76,6 +77,14 @@ class Schema:
         for key in _differing(self.objects, before.objects):
             changed |= {fold(item.table) for schema in (self, before) if (item := schema.objects.get(key))}
         return changed
+
+
+def alike(one: Definition, other: Definition) -> bool:
+    """Return whether two indexes or triggers are the same but for their names."""
+    texts = [tokens(item.sql or "") for item in (one, other)]
+    # CREATE, perhaps UNIQUE, its kind and its name
+    parts = [(text[1], text[4:] if text[1].value == "unique" else text[3:]) for text in texts]
+    return one.type == other.type and parts[0] == parts[1]
 
 
 def _differing(one: Mapping[K, object], other: Mapping[K, object]) -> set[K]:
