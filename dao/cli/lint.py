@@ -115,6 +115,7 @@ def _print(output: Output, result: migrate.LintResult, folder: Path, *, ok: bool
     ):
         parts += [f"{number} {what}"] if number else []
     judged = f"judged {len(result.judged)} of {counted(result.total, 'migration')} ({result.selection})"
+    judged += "" if result.judged else "; `dao lint --all` judges all"
     output.line(f"{folder}: {', '.join(parts) or 'nothing found'}; {judged}")
     output.json(
         {

@@ -127,7 +127,10 @@ LAST = "three: 1 error, 1 silenced; judged 1 of 2 migrations "
         (["--latest", "--strict"], LAST + "(the latest)"),
         (["--latest", "2"], "three: 1 error, 1 silenced; judged 2 of 2 migrations (the latest)"),
         (["--all"], "three: 1 error, 1 silenced; judged 2 of 2 migrations (all)"),
-        (["--since", "0002_b"], "three: nothing found; judged 0 of 2 migrations (after 0002_b)"),
+        (
+            ["--since", "0002_b"],
+            "three: nothing found; judged 0 of 2 migrations (after 0002_b); `dao lint --all` judges all",
+        ),
     ],
 )
 def test_lint_says_which_migrations_it_has_judged(run, one, options, found):
@@ -165,7 +168,9 @@ def test_lint_in_a_clone_judges_what_its_default_branch_does_not_have(run, one, 
         ["update-ref", "refs/remotes/origin/main", "HEAD"],
     ):
         git(*arguments)
-    assert run("lint").out == "three: nothing found; judged 0 of 1 migration (not on origin/main, or changed since)\n"
+    assert run("lint").out == (
+        "three: nothing found; judged 0 of 1 migration (not on origin/main, or changed since); `dao lint --all` judges all\n"
+    )
     write(one, {"0002_b.sql": SILENT + "DROP TABLE a;"})
     assert run("lint").out.splitlines()[-1] == LAST + "(not on origin/main, or changed since)"
     assert run("lint", "--git-base", "work").out.splitlines()[-1] == LAST + "(not on work, or changed since)"
