@@ -42,11 +42,16 @@ class DatabaseURL:
     cache_size: int | None = None
     foreign_keys: bool | None = None
     journal_mode: str | None = None
+    immutable: bool | None = None
 
     @path.validator
     def _check_path(self, _attribute: object, path: str) -> None:
         if what := control_character(path):
             raise InvalidURL(f"a file name cannot hold {what}: remove it from the database URL")
+
+    def __attrs_post_init__(self) -> None:
+        if self.immutable and self.mode != "ro":
+            raise InvalidURL("immutable in the database URL goes with mode=ro, for nobody can write then: add mode=ro")
 
     @property
     def is_memory(self) -> bool:
@@ -85,7 +90,10 @@ def parse(url: str | DatabaseURL) -> DatabaseURL:
 
     Parameters: `mode=ro|rw|rwc`, `busy_timeout=` milliseconds, `synchronous=off|normal|full|extra`, `cache_size=` pages
     (KiB if negative), `foreign_keys=on|off`, `journal_mode=wal|keep`: whether a database is switched to WAL when it is
-    opened for writing, which stays so in the file, or keeps the mode that it has.
+    opened for writing, which stays so in the file, or keeps the mode that it has. With `mode=ro`, `immutable=on|off`:
+    nobody can write to the database, as on read-only media, where SQLite cannot make the files without which it does
+    not read one in WAL mode. It takes no locks then and notices no change: if somebody does write, what is read is
+    wrong, or taken for damage (sqlite.org/uri.html#uriimmutable). One with a WAL or a journal beside it is refused.
 
     Raises:
         InvalidURL: It means nothing; the message says what is allowed.
@@ -161,6 +169,7 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "cache_size": ("[+-]?[0-9]{1,9}", int, "a whole number"),
     "foreign_keys": ("|".join(_ON + _OFF), _ON.__contains__, "on or off"),
     "journal_mode": ("wal|keep", str, "wal or keep"),
+    "immutable": ("|".join(_ON + _OFF), _ON.__contains__, "on or off"),
 }
 
 

@@ -410,10 +410,11 @@ PATHS = [
 
 def database_urls() -> st.SearchStrategy[DatabaseURL]:
     """Any database URL, with any settings."""
+    modes = st.sampled_from([(None, None), ("ro", True), ("ro", False), ("rw", False), ("rwc", None)])
     return st.builds(
-        DatabaseURL,
+        lambda mode, **more: DatabaseURL(mode=mode[0], immutable=mode[1], **more),
         path=paths(),
-        mode=_optional(st.sampled_from(["ro", "rw", "rwc"])),
+        mode=modes,
         busy_timeout=_optional(st.integers(0, 999_999_999)),
         synchronous=_optional(st.sampled_from(["off", "normal", "full", "extra"])),
         cache_size=_optional(st.integers(-999_999_999, 999_999_999)),

@@ -110,6 +110,8 @@ ACCEPTED = {
     "sqlite:///x.db%20": DatabaseURL(path="x.db "),
     "sqlite:///%22x'y%22": DatabaseURL(path='"x\'y"'),
     "sqlite:///x.db?journal_mode=keep": DatabaseURL(path="x.db", journal_mode="keep"),
+    "sqlite:///x.db?mode=ro&immutable=1": DatabaseURL(path="x.db", mode="ro", immutable=True),
+    "sqlite:///x.db?immutable=off": DatabaseURL(path="x.db", immutable=False),
     "sqlite:///x.db?foreign_keys=off": DatabaseURL(path="x.db", foreign_keys=False),
     "sqlite:///x.db?foreign_keys=1": DatabaseURL(path="x.db", foreign_keys=True),
     "sqlite://?busy_timeout=10&&foreign_keys=no&": DatabaseURL(path=MEMORY, busy_timeout=10, foreign_keys=False),
@@ -177,6 +179,9 @@ REFUSED = {
     "sqlite:///x.db?synchronous=2": "synchronous .*expected off or normal or full or extra",
     "sqlite:///x.db?cache_size=1.5": "cache_size .*expected a whole number",
     "sqlite:///x.db?foreign_keys=": "foreign_keys .*expected on or off",
+    "sqlite:///x.db?mode=ro&immutable=2": "immutable .*expected on or off",
+    "sqlite:///x.db?immutable=1": "immutable .*goes with mode=ro.*: add mode=ro",
+    "sqlite:///x.db?immutable=1&mode=rw": "immutable .*goes with mode=ro",
 }
 
 

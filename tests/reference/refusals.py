@@ -79,6 +79,7 @@ CURES = {
     "*called*: the commit failed (*error*), and whether it is stored cannot be known: *advice*, and look at what is there "
     "before you repeat it": "as the message says: check the disk, look, then repeat; to repeat a run of migrations is safe",
     "a row holds a text that is not UTF-8: CAST(… AS BLOB) shows its bytes": "correct the row in SQL",
+    "cannot read *path**suffix*: *strerror*": "check its permissions, and the disk",
     "`-- foreign_keys: on` goes with a transaction; outside of one a script sets PRAGMA foreign_keys itself": "remove one "
     "of the two directives",
     "`-- allows: *value*` must be *forms*": "write it in one of the forms that the message lists",
@@ -133,7 +134,7 @@ CURES = {
     "a database in memory has no snapshots: they are files beside its own": "use a file",
     "*path* was written to while it was read: *take*": "take a snapshot of it with `dao snapshot`, and restore that",
     "*path* is not a snapshot: a database that no migrations were applied to": "name another file",
-    "*path* is a database in use, not a snapshot: the file *path**suffix* belongs to it. *take*": "take a snapshot of it "
+    "*path* is a database in use, not a snapshot: the file *beside* belongs to it. *take*": "take a snapshot of it "
     "with `dao snapshot`, and restore that",
     "*script*: the script *did*": "remove the COMMIT or ROLLBACK from the script",
 }

@@ -392,6 +392,7 @@ def test_connect_folder_without_write_permission_says_so(readable):
 
 def test_folder_that_may_not_be_entered_says_so(readable):
     """A database that may not be looked at is one whose permissions are to be checked: it was called missing, and to be made."""
+    migrate.load()  # what is imported only now may be in a folder of root's
     readable.parent.chmod(0)
     url = f"sqlite:///{readable}"
     calls = [
@@ -417,6 +418,87 @@ def test_connect_read_only_refuses_to_write(url):
         with pytest.raises(dao.ReadOnlyDatabase, match="open it without mode=ro"):
             dao.tasks.create(connection, dao.Task(title="a", task_type="agent"))
         assert dao.tasks.count(connection) == 0
+
+
+@pytest.fixture
+def unwritable(readable):
+    """A migrated database in WAL mode, with a row, in a folder in which nobody but root may make a file."""
+    url = f"sqlite:///{readable}"
+    migrate.apply(url)
+    connection = dao.connect(url)
+    dao.tasks.create(connection, dao.Task(title="a", task_type="agent"))
+    connection.close()
+    readable.chmod(0o444)
+    readable.parent.chmod(0o555)
+    assert [path.name for path in readable.parent.iterdir()] == ["a.db"]
+    return readable
+
+
+def test_connect_immutable_reads_where_no_file_can_be_made(unwritable):
+    """On read-only media a database in WAL mode could not be read at all: `mode=ro` needs files beside it, too."""
+    url = f"sqlite:///{unwritable}?mode=ro"
+    with no_superuser():
+        with pytest.raises(dao.Error, match="mode=ro&immutable=on"):
+            dao.connect(url)
+        with opened(f"{url}&immutable=1") as connection:
+            assert connection.filename == str(unwritable)
+            assert [task.title for task in dao.tasks.iter_all(connection)] == ["a"]
+            migrate.assert_current(connection)
+            with pytest.raises(dao.ReadOnlyDatabase, match=r"open it without mode=ro \(or immutable\)"):
+                dao.tasks.create(connection, dao.Task(title="b", task_type="agent"))
+        with dao.Pool(f"{url}&immutable=1") as pool:
+            assert pool.health().ok
+        assert migrate.status(f"{url}&immutable=1").is_current
+        assert migrate.plan(f"{url}&immutable=1") == []
+        assert [str(one) for one in migrate.diff(f"{url}&immutable=1")] == ["table t is unexpected"]
+        with pytest.raises(dao.ReadOnlyDatabase, match=r"open it without mode=ro \(or immutable\)"):
+            migrate.rollback(f"{url}&immutable=1")
+    assert [path.name for path in unwritable.parent.iterdir()] == ["a.db"]
+
+
+@pytest.mark.parametrize("name", ["a?b#c%.db", "é b.db"])
+def test_connect_immutable_names_the_file_as_it_is(tmp_path, name):
+    """What means something in a URI stays a part of the name."""
+    path = tmp_path / name
+    url = str(DatabaseURL(path=str(path)))
+    migrate.apply(url)
+    with opened(f"{url}?mode=ro&immutable=on") as connection:
+        assert connection.filename == str(path)
+        assert dao.tasks.count(connection) == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_connect_immutable_async_is_the_same(unwritable):
+    """A connection for tasks takes the same parameters."""
+
+    async def count() -> int:
+        async with dao.aio.Pool(f"sqlite:///{unwritable}?mode=ro&immutable=on", size=1) as pool:
+            return await pool.run(dao.tasks.count)
+
+    with no_superuser():
+        assert asyncio.run(count()) == 1
+
+
+def test_connect_immutable_with_a_wal_is_refused(url, database):
+    """SQLite passes over the WAL of an immutable database: the latest commits were missing, without a word."""
+    writer = dao.connect(url)
+    dao.tasks.create(writer, dao.Task(title="a", task_type="agent"))
+    with pytest.raises(dao.OperationalError, match=r"orchestrator\.db-wal holds what belongs.*`dao health`"):
+        dao.connect(f"{url}?mode=ro&immutable=on")
+    writer.close()
+    with opened(f"{url}?mode=ro&immutable=on") as connection:
+        assert dao.tasks.count(connection) == 1
+
+
+def test_connect_immutable_with_a_hot_journal_is_refused(tmp_path):
+    """What was never committed would be read; a journal that is done with is no matter."""
+    path = tmp_path / "a.db"
+    run_python(CRASH, path)
+    with pytest.raises(dao.OperationalError, match=r"a\.db-journal holds what belongs"):
+        dao.connect(f"sqlite:///{path}?mode=ro&immutable=on")
+    (tmp_path / "a.db-journal").write_bytes(b"\0" * 512)
+    with opened(f"sqlite:///{path}?mode=ro&immutable=on"):
+        pass
 
 
 CRASH = """

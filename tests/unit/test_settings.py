@@ -386,4 +386,5 @@ def test_example_documents_the_url_parameters():
     assert list(listed) == [field.name for field in attrs.fields(settings.url.DatabaseURL) if field.name != "path"]
     for name, choices in listed.items():
         for choice in choices.replace("MS", "10").replace("PAGES", "-10").split("|"):
-            settings.url.parse(f"sqlite:///a.db?{name}={choice}")
+            needed = "mode=ro&" if name == "immutable" else ""
+            settings.url.parse(f"sqlite:///a.db?{needed}{name}={choice}")

@@ -13,7 +13,17 @@ import apsw
 
 from dao.errors import DiskFull, OperationalError
 
-__all__ = ["NO_ROOM", "called", "check_name", "is_there", "no_more_files", "not_opened", "tool", "why_read_only"]
+__all__ = [
+    "NO_ROOM",
+    "called",
+    "check_name",
+    "is_there",
+    "no_more_files",
+    "not_opened",
+    "tool",
+    "unsettled",
+    "why_read_only",
+]
 
 #: The system's codes for a full disk, and for a user's full share of it.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -26,6 +36,29 @@ def is_there(path: str) -> bool:
     except OSError as error:
         return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
+
+
+def unsettled(path: str) -> str | None:
+    """Return the file beside a database without which it is not what was committed; None if there is none.
+
+    Raises:
+        OperationalError: That cannot be looked at.
+    """
+    for suffix in ("-wal", "-journal"):
+        try:
+            file = os.open(path + suffix, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise OperationalError(f"cannot read {path}{suffix}: {error.strerror}") from error
+        try:
+            begins = os.read(file, 1)
+        finally:
+            os.close(file)
+        # a journal that begins with a zero is done with (sqlite.org/fileformat2.html, 3)
+        if begins and (suffix == "-wal" or begins != b"\0"):
+            return path + suffix
+    return None
 
 
 def tool(name: str) -> str:
@@ -133,10 +166,11 @@ def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
         )
     if code in {apsw.SQLITE_READONLY_DIRECTORY, apsw.SQLITE_READONLY_CANTINIT}:
         return (
-            f"{name} needs files beside it (-wal, -shm, -journal), and its folder is read-only: check its permissions"
+            f"{name} needs files beside it (-wal, -shm, -journal), and its folder is read-only: check its permissions; "
+            "if nobody can write to it, as on read-only media, read it with mode=ro&immutable=on in its URL"
         )
     if connection.open_flags & apsw.SQLITE_OPEN_READONLY:
-        return f"{name} is read-only: open it without mode=ro"
+        return f"{name} is read-only: open it without mode=ro (or immutable)"
     with contextlib.suppress(OSError):
         if os.statvfs(name).f_flag & os.ST_RDONLY:
             return f"{name} is on a file system that is mounted read-only"

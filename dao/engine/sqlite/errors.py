@@ -30,7 +30,8 @@ _CORRUPT = (apsw.CorruptError, apsw.NotADBError)
 _FOREIGN = {"unsupported file format", "attached databases must use the same text encoding as main database"}
 _ADVICE = {
     apsw.CantOpenError: "check that the file and its folder are there, and their permissions; to read a database in "
-    "WAL mode, too, SQLite makes a file beside it",
+    "WAL mode, too, SQLite makes a file beside it, unless its URL says mode=ro&immutable=on, which is for one that "
+    "nobody can write to, as on read-only media",
     apsw.IOError: "check the disk and the file system, and the database with PRAGMA integrity_check",
     apsw.InterruptError: "the statement was undone; repeat the transaction if it is still wanted",
     apsw.NoMemError: "there is not enough memory: free some, or raise the limit of the process or of SQLite's heap",

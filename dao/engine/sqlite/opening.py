@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from urllib.parse import quote
 
 import apsw
 import attrs
@@ -108,17 +109,26 @@ def check_version() -> None:
 
 
 def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
-    """Return the arguments of `apsw.Connection`: the file's real path and the open flags.
+    """Return the arguments of `apsw.Connection`: the file's real path, or its URI, and the open flags.
 
     Raises:
-        OperationalError: The file was open when this process was forked.
+        OperationalError: The file was open when this process was forked; or it is not all that is there of a database
+            that is to be immutable.
     """
     if url.is_memory:
         return url.path, _OPEN_FLAGS[url.mode or "rwc"]
     path = absolute(url).path
     fork.check_file(path)
     # a link that is put there now would lead to a file with other neighbours
-    return path, _OPEN_FLAGS[url.mode or "rwc"] | apsw.SQLITE_OPEN_NOFOLLOW
+    flags = _OPEN_FLAGS[url.mode or "rwc"] | apsw.SQLITE_OPEN_NOFOLLOW
+    if not url.immutable:
+        return path, flags
+    if beside := database_file.unsettled(path):
+        raise OperationalError(
+            f"{beside} holds what belongs to the database, and immutable=on passes it over: open {path} once where it "
+            "can be written to (`dao health`), which brings both together"
+        )
+    return f"file://{quote(path)}?immutable=1", flags | apsw.SQLITE_OPEN_URI
 
 
 def configure(connection: apsw.Connection, url: DatabaseURL) -> None:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import apsw
 
 from dao.engine import Connection
+from dao.engine.sqlite import database_file
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
@@ -330,18 +331,8 @@ def _unused(path: str) -> tuple[int, ...]:
     Raises:
         MigrationError: It has a WAL, or a journal that would be rolled back.
     """
-    for suffix in ("-wal", "-journal"):
-        with file_errors(f"cannot read {path}{suffix}"), contextlib.suppress(FileNotFoundError):
-            file = os.open(path + suffix, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                begins = os.read(file, 1)
-            finally:
-                os.close(file)
-            # a journal that begins with a zero is done with (sqlite.org/fileformat2.html, 3)
-            if begins and (suffix == "-wal" or begins != b"\0"):
-                raise MigrationError(
-                    f"{path} is a database in use, not a snapshot: the file {path}{suffix} belongs to it. {_TAKE}"
-                )
+    if beside := database_file.unsettled(path):
+        raise MigrationError(f"{path} is a database in use, not a snapshot: the file {beside} belongs to it. {_TAKE}")
     with file_errors(f"cannot read {path}"):
         seen = os.stat(path)
     return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
