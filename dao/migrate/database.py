@@ -158,6 +158,10 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
             f"{name or database_file.called(connection)} holds a text that is not UTF-8 where a name or the "
             "ledger should be: restore a snapshot (`dao restore`; what was written since is lost) or a backup"
         ) from error
+    except Exception as error:
+        if raised := sqlite.raised_by_program(error):
+            raise OperationalError(f"{name or database_file.called(connection)}: {raised}; mend it") from error
+        raise
 
 
 def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:

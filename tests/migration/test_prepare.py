@@ -419,6 +419,65 @@ def test_apply_what_a_function_breaks_is_refused(url, tmp_path):
         migrate.apply(url, folder, prepare=ours)
 
 
+# ---------------------------------------------------------------- functions that raise
+
+
+def picky(connection):
+    """Register what takes texts alone, and says so in the way of Python."""
+
+    def compare(one, other):
+        return ord(one) - ord(other)
+
+    connection.create_scalar_function("slug", str.lower, 1, deterministic=True, flags=apsw.SQLITE_INNOCUOUS)
+    connection.create_collation("letter", compare)
+
+
+@pytest.mark.parametrize("script", ["INSERT INTO n (b) VALUES (slug(1));", "INSERT INTO n (b) VALUES ('ab'), ('c');"])
+def test_apply_what_makes_a_registered_function_raise_fails_like_any_script(path, url, tmp_path, script):
+    """What a function of the program raised in a script came as a traceback; nothing of the run stays."""
+    folder = write(tmp_path / "one", {"0001_n.sql": f"CREATE TABLE n (b COLLATE letter UNIQUE);\n{script}"})
+    with pytest.raises(
+        MigrationFailed,
+        match=r"0001_n.sql:2: a function of the program raised TypeError: .* \((user-defined-scalar-slug|.*\.py:\d+)\)",
+    ) as failed:
+        migrate.apply(url, folder, prepare=picky)
+    assert failed.value.committed == ()
+    assert isinstance(failed.value.__cause__, TypeError)
+    assert tables(path) == []
+
+
+def test_what_a_registered_function_raises_in_a_check_is_an_error_of_ours(path, url, tmp_path):
+    """A row that a function of the program does not take any more ended commands that only read with a traceback."""
+    folder = write(
+        tmp_path / "one", {"0001_n.sql": "CREATE TABLE n (a, b AS (slug(a)));", "0002_x.sql": "CREATE TABLE x (a);"}
+    )
+    migrate.apply(url, folder, to="0001", prepare=picky)
+    connection = apsw.Connection(str(path))
+    connection.create_scalar_function("slug", str, 1, deterministic=True)
+    connection.execute("INSERT INTO n VALUES (1)")
+    connection.close()
+    for call in (migrate.take_snapshot, functools.partial(migrate.rehearse, migrations=folder, round_trip=True)):
+        with pytest.raises(OperationalError, match=r"a function of the program raised TypeError.*; mend it"):
+            call(url, prepare=picky)
+
+
+def test_lint_and_verify_try_values_that_a_registered_function_does_not_take(tmp_path):
+    """Their made-up rows are no fault of the migrations: they ended with a traceback."""
+    folder = write(
+        tmp_path / "two",
+        {
+            "0001_n.sql": "CREATE TABLE n (id INTEGER PRIMARY KEY, a INTEGER, CHECK (slug(a) <> 'x'));",
+            "0001_n.rollback.sql": "DROP TABLE n;",
+            "0002_n.sql": "ALTER TABLE n ADD COLUMN b; UPDATE n SET b = slug(a); CREATE INDEX n_b ON n (slug(b));"
+            "CREATE TABLE m (id INTEGER PRIMARY KEY, a, b, c TEXT DEFAULT (slug('X'))); INSERT INTO m (id, a, b) SELECT * FROM n;",
+            "0002_n.rollback.sql": "DROP TABLE m; DROP INDEX n_b; ALTER TABLE n DROP COLUMN b;",
+        },
+    )
+    assert [one.message for one in migrate.lint(folder, prepare=picky).findings if one.severity == "error"] == []
+    found = migrate.verify(folder, prepare=picky)
+    assert all(one.ok for one in found), found
+
+
 # ---------------------------------------------------------------- the functions of tables
 
 

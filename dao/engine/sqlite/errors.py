@@ -14,7 +14,7 @@ from dao.engine.sqlite import database_file
 if TYPE_CHECKING:  # the records' modules are not needed to open a database
     from dao.rows import Table
 
-__all__ = ["BUSY", "file_of", "missing_parent", "to_register", "translate", "unknown_outcome"]
+__all__ = ["BUSY", "file_of", "missing_parent", "raised_by_program", "to_register", "translate", "unknown_outcome"]
 
 
 def file_of(connection: apsw.Connection) -> str:
@@ -58,6 +58,25 @@ def to_register(reason: str, how: str) -> str | None:
     if _MISSING.search(reason):
         return how
     return next((advice for words, advice in _FORBIDDEN.items() if words in reason), None)
+
+
+#: The files of apsw through which it calls what a program has registered; traceback names them.
+_CALLERS = ("connection.c", "vtable.c", "fts.c")
+
+
+def raised_by_program(error: BaseException) -> str | None:
+    """Return what a function, collation, module or tokenizer of a program raised, and where; None for other errors."""
+    if isinstance(error, apsw.Error | errors.Error):
+        return None
+    import traceback  # noqa: PLC0415 - for what is rare
+
+    places = traceback.extract_tb(error.__traceback__)
+    if not any(place.filename.endswith(_CALLERS) for place in places):
+        return None
+    last = places[-1]
+    # one that is written in C has no line of its own
+    where = last.name if last.filename.endswith(_CALLERS) else f"{last.filename}:{last.lineno}"
+    return f"a function of the program raised {type(error).__name__}: {error} ({where})"
 
 
 def translate(error: BaseException, connection: apsw.Connection, name: str = "") -> errors.Error | None:

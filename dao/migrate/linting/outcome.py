@@ -11,7 +11,7 @@ import apsw
 from dao.engine import Connection
 from dao.migrate.linting.schema import Schema, Table, alike
 from dao.migrate.linting.subject import REMOVING, Problem, Statement, Subject, listed
-from dao.migrate.linting.trials import string_in, without_quotes
+from dao.migrate.linting.trials import string_in, trying, without_quotes
 from dao.migrate.schema.catalog import Definition, ForeignKey, fold, indexes, quoted
 from dao.migrate.schema.tokens import body, cut, normal, tokens, written
 from dao.migrate.schema.usable import VAGUE, Unusable, check_keys, compiles, is_elsewhere, judge
@@ -198,9 +198,11 @@ def _changes(connection: Connection, default: str) -> bool:
     """Return whether a default is not constant: SQLite does not let such an expression generate a column."""
     connection.execute("SAVEPOINT dao_default")
     try:
-        connection.execute(
-            f"CREATE TEMP TABLE dao_default (a, b AS ({default}) STORED); INSERT INTO temp.dao_default (a) VALUES (1)"
-        )
+        with trying():
+            connection.execute(
+                f"CREATE TEMP TABLE dao_default (a, b AS ({default}) STORED); "
+                "INSERT INTO temp.dao_default (a) VALUES (1)"
+            )
     except apsw.Error as error:
         return "non-deterministic" in str(error)
     finally:

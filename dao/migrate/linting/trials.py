@@ -12,12 +12,12 @@ from typing import Any
 
 import apsw
 
-from dao.engine import Connection
+from dao.engine import Connection, sqlite
 from dao.migrate.linting.schema import Table
 from dao.migrate.schema.catalog import Column, fold, quoted
 from dao.migrate.schema.usable import compiles
 
-__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "string_in", "without_quotes"]
+__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "string_in", "trying", "without_quotes"]
 
 #: SQLite's words for a double-quoted string where they are turned off.
 _QUOTES = " - should this be a string literal in single-quotes?"
@@ -48,6 +48,17 @@ def _undone(twin: Connection) -> Iterator[None]:
         twin.pragma("ignore_check_constraints", False)
         if twin.in_transaction:
             twin.execute("ROLLBACK TO lint; RELEASE lint")
+
+
+@contextlib.contextmanager
+def trying() -> Iterator[None]:
+    """Make an error of SQLite's of what a program's function raises, which may not take the values of a trial."""
+    try:
+        yield
+    except Exception as error:
+        if raised := sqlite.raised_by_program(error):
+            raise apsw.SQLError(raised) from error
+        raise
 
 
 def without_quotes(connection: Connection) -> contextlib.AbstractContextManager[None]:
@@ -89,9 +100,12 @@ def failure_with_rows(twin: Connection, sql: str, tables: Sequence[Table], *, co
     with _undone(twin):
         known = [problem for table in tables for problem in _give_row(twin, table)]
         try:
-            twin.execute(sql, can_cache=False).fetchall()
+            with trying():
+                twin.execute(sql, can_cache=False).fetchall()
         except apsw.Error as error:
             message = str(error)
+            if error.__cause__ is not None:
+                return None
             if copies:
                 return message if message.startswith("NOT NULL constraint failed") else None
             # our row may break the table's own CHECKs
@@ -107,11 +121,11 @@ def _give_row(twin: Connection, table: Table) -> Sequence[Any]:
         if column.default is None and (column.key == 0 or column.type.upper() != "INTEGER")
     }
     what = f"({', '.join(values)}) VALUES ({', '.join(values.values())})" if values else "DEFAULT VALUES"
-    with contextlib.suppress(apsw.Error):
+    with contextlib.suppress(apsw.Error), trying():
         twin.pragma("ignore_check_constraints", True)
         twin.execute(f"INSERT INTO {quoted(table.name)} {what}")
     twin.pragma("ignore_check_constraints", False)
-    with contextlib.suppress(apsw.Error):
+    with contextlib.suppress(apsw.Error), trying():
         problems = twin.execute(f"PRAGMA quick_check({quoted(table.name)})").fetchall()
         return [problem for problem in problems if problem != ("ok",)]
     return []
@@ -126,13 +140,15 @@ def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[s
     names, places = ", ".join(map(quoted, marks)), ", ".join("?" * len(marks))
     with _undone(twin):
         twin.pragma("ignore_check_constraints", True)
+        there = ", ".join(map(quoted, target.columns))
+        insert = f"INSERT INTO main.{quoted(source.name)} ({names}) VALUES ({places})"
         try:
-            twin.execute(f"DELETE FROM main.{quoted(source.name)}")
-            twin.execute(f"DELETE FROM main.{quoted(target.name)}")
-            twin.execute(f"INSERT INTO main.{quoted(source.name)} ({names}) VALUES ({places})", tuple(marks.values()))
-            twin.execute(sql, can_cache=False).fetchall()
-            there = ", ".join(map(quoted, target.columns))
-            rows = twin.execute(f"SELECT {there} FROM main.{quoted(target.name)}").fetchall()
+            with trying():
+                twin.execute(f"DELETE FROM main.{quoted(source.name)}")
+                twin.execute(f"DELETE FROM main.{quoted(target.name)}")
+                twin.execute(insert, tuple(marks.values()))
+                twin.execute(sql, can_cache=False).fetchall()
+                rows = twin.execute(f"SELECT {there} FROM main.{quoted(target.name)}").fetchall()
         except apsw.Error as error:
             # that of a STRICT table, and of an INTEGER PRIMARY KEY
             return (str(error),) if str(error).startswith(("cannot store ", "datatype mismatch")) else ()

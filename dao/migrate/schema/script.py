@@ -129,7 +129,9 @@ class Running:
             for _ in cursor.execute(self.script.text[self.end :], can_cache=False):
                 pass
             self._watcher.end_script()
-        except apsw.Error as error:
+        except Exception as error:
+            if not isinstance(error, apsw.Error) and sqlite.raised_by_program(error) is None:
+                raise
             raise self._failure(error) from error
         finally:
             cursor.close(True)
@@ -241,7 +243,7 @@ class Running:
                     f"{setting}: a program's dao.connect sets wal again, unless its URL says journal_mode=keep"
                 )
 
-    def _failure(self, error: apsw.Error) -> Error:
+    def _failure(self, error: Exception) -> Error:
         """Return the error to raise, and set `begin` and `end` to the statement that failed."""
         text, refusal = self.script.text, self._refusal  # to look for the culprit may meet another
         if refusal is not None or self._failed_to_compile(error):
@@ -256,7 +258,7 @@ class Running:
         line = text.count("\n", 0, max(mark, start)) + 1
         statement = text[start : self.end].strip()
         quoted = statement if len(statement) <= _LONGEST_QUOTE else statement[:_LONGEST_QUOTE] + " …"
-        what = f"refused {refusal}" if refusal else str(error)
+        what = f"refused {refusal}" if refusal else sqlite.raised_by_program(error) or str(error)
         if isinstance(error, apsw.BindingsError):
             what = "a parameter (?, :name, @name, $name), for which a script has no value"
         hint = _HINTS.get(str(error).partition(" from within")[0]) or to_register(str(error))
@@ -271,7 +273,7 @@ class Running:
             reason=what,
         )
 
-    def _failed_to_compile(self, error: apsw.Error) -> bool:
+    def _failed_to_compile(self, error: Exception) -> bool:
         """Return whether an error is of compiling a statement, not of the one that ran before it."""
         if getattr(error, "error_offset", -1) >= 0 or self.end == self._start or isinstance(error, apsw.BindingsError):
             return True

@@ -261,10 +261,11 @@ class _Filling:
         except (apsw.ConstraintError, apsw.SQLError, apsw.MismatchError, apsw.TooBigError) as error:
             refusal = table.refusals.get(str(error)) or self._explained(table, error)
             table.refusals[str(error)] = refusal
-        except apsw.Error:
-            raise
-        except Exception as error:  # noqa: BLE001 - a function of the program's does not take such a value
-            refusal = Refusal(f"{type(error).__name__}: {error}")
+        except Exception as error:
+            raised = sqlite.raised_by_program(error)
+            if raised is None:
+                raise
+            refusal = Refusal(raised)
         else:
             if self.connection.total_changes() == changes:
                 refusal = Refusal("a trigger ignores the row")
