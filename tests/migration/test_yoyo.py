@@ -93,6 +93,18 @@ def test_dao_and_yoyo_take_turns(path, url, three):
     assert tables(path) == []
 
 
+@both_backends
+def test_yoyo_says_what_it_does(path, three, scheme):
+    """With `-vv` the command names each migration that it applies and marks: through our backend it did one of the two."""
+    told = {}
+    for verb, arguments in (("apply", ["--revision", "0001_a"]), ("mark", [])):
+        called = command(verb, f"{scheme}{path}", three, "-vv", *arguments)
+        done = subprocess.run(called, capture_output=True, text=True, check=True)
+        told[verb] = [line.rpartition(":")[2] for line in done.stderr.splitlines() if " - " not in line]
+    assert told["apply"] == ["Applying 0001_a", "Marking 0001_a applied"]
+    assert told["mark"] == [f"Marking {id} applied" for id in ("0002_b", "0003_c")]
+
+
 def test_ledger_is_the_one_that_yoyo_makes(path, url, tmp_path, three):
     """Yoyo's tables are those that yoyo itself makes, to the letter."""
     migrate.apply(url, three)

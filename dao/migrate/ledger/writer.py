@@ -119,7 +119,7 @@ class Writer:
         moment = self._later_than_all()
         if before is not None:
             moment = min(moment, before - timedelta(microseconds=1))
-        self._backend.mark_one(Marked(migration.id), log=False, when=moment)
+        self._backend.mark_at(Marked(migration.id), moment)
         self.log(operation, migration.id, duration_ms=duration_ms, detail=detail)
         self._entries[migration.id] = entry = Entry.of(migration, moment.isoformat(), duration_ms)
         self._write(entry)

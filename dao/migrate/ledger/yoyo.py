@@ -175,13 +175,10 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         with self.transaction() if migration.use_transactions else contextlib.nullcontext():
             yield
 
-    def mark_one(self, migration: Any, log: bool = True, *, when: datetime | None = None) -> None:
-        """Mark a migration as applied, at a time in UTC without a zone, or now."""
-        self.ensure_internal_schema_updated()
-        values = {"migration_hash": migration.hash, "migration_id": migration.id, "when": when or _now()}
+    def mark_at(self, migration: Marked, when: datetime) -> None:
+        """Mark a migration as applied at a time, in UTC without a zone, and log nothing."""
+        values = {"migration_hash": migration.hash, "migration_id": migration.id, "when": when}
         self.execute(self.format_sql(self.mark_migration_sql), values)
-        if log:
-            self.log_migration(migration, "mark")
 
     def log_migration(self, migration: Any, operation: str) -> dict[str, Any]:
         """Log an operation, and return the row."""
