@@ -442,3 +442,69 @@ def field_values() -> st.SearchStrategy[Any]:
         st.builds(type("Text", (str,), {}), texts()),
         st.builds(type("Dict", (dict,), {}), json_objects()),
     )
+
+
+# ---------------------------------------------------------------- schemas
+
+_NAMES = ("a", "B", "c d", 'e"f', "é", "order", "x;y", "--z")
+_COLUMNS = (
+    "v TEXT NOT NULL DEFAULT 'it''s; -- so'",
+    'v INTEGER CONSTRAINT "v\'s range" CHECK (v BETWEEN 0 AND 9) -- of v\n',
+    "v TEXT COLLATE NOCASE UNIQUE ON CONFLICT IGNORE",
+    "v INTEGER DEFAULT (1 + 2)",
+    "v INT, g INT AS (v * 2) STORED, h INT GENERATED ALWAYS AS (g || ';') VIRTUAL",
+    "v BLOB DEFAULT x'00ff' /* ; */",
+)
+_PARENT = "p INTEGER REFERENCES {parent} (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED"
+_TABLES = (
+    "CREATE TABLE {name} (id INTEGER PRIMARY KEY, {column})",
+    "CREATE TABLE {name} (id INTEGER PRIMARY KEY AUTOINCREMENT, {column}, {reference}); INSERT INTO {name} DEFAULT VALUES",
+    "create table {name}(id TEXT PRIMARY KEY, {column}, {reference}) without rowid",
+    "CREATE TABLE {name} (id INTEGER PRIMARY KEY, {reference}, u ANY, UNIQUE (p, u)) STRICT",
+    "CREATE TABLE {name} (id INTEGER PRIMARY KEY, {column}, {reference}); ALTER TABLE {name} ADD COLUMN late DEFAULT 'x;'",
+    "CREATE TABLE {other} (id INTEGER PRIMARY KEY, {column}); ALTER TABLE {other} RENAME TO {name}",
+    "CREATE TABLE {name} AS SELECT 1 AS id, 'two' AS v",
+)
+_BESIDE = (
+    "CREATE INDEX {other} ON {name} (id DESC) WHERE id > 0",
+    "CREATE UNIQUE INDEX {other} ON {name} (lower(id), id COLLATE NOCASE)",
+    "CREATE VIEW {other} (id) AS SELECT id FROM {view} WHERE ';' <> '--'",
+    "CREATE VIEW {other} AS WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n LIMIT 3) SELECT id FROM n",
+    "CREATE VIEW {other} AS SELECT 1; CREATE TRIGGER {trigger} INSTEAD OF INSERT ON {other} BEGIN DELETE FROM {name}; END",
+    "CREATE TRIGGER {trigger} AFTER UPDATE OF id ON {name} WHEN new.id <> ';' BEGIN SELECT ';'; UPDATE {name} SET id = id; END",
+    "CREATE VIRTUAL TABLE {other} USING fts5 (id, content={name}); INSERT INTO {other} ({other}) VALUES ('rebuild')",
+    "CREATE VIRTUAL TABLE {other} USING fts5 (x, tokenize='porter ascii'); INSERT INTO {other} VALUES ('words')",
+    "CREATE VIRTUAL TABLE {other} USING fts4 (content={name}); INSERT INTO {other} ({other}) VALUES ('rebuild')",
+    "CREATE VIRTUAL TABLE {other} USING rtree (id, low, high)",
+)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+@st.composite
+def schemas(draw: st.DrawFn) -> list[str]:
+    """Statements that make a schema: tables of every kind, in any order, and what may stand on them, earlier or later."""
+    tables = draw(st.lists(st.sampled_from(_NAMES), min_size=1, max_size=4, unique=True))
+    statements = [
+        draw(st.sampled_from(_TABLES)).format(
+            name=_quoted(name),
+            other=_quoted(f"{name} old"),
+            column=draw(st.sampled_from(_COLUMNS)),
+            reference=_PARENT.format(parent=_quoted(draw(st.sampled_from(tables)))),
+        )
+        for name in tables
+    ]
+    shapes = draw(st.lists(st.sampled_from(_BESIDE), max_size=4))
+    others = [f"{number} of {draw(st.sampled_from(tables))}" for number in range(len(shapes))]
+    for other, shape in zip(others, shapes, strict=True):
+        statements.append(
+            shape.format(
+                name=_quoted(draw(st.sampled_from(tables))),
+                view=_quoted(draw(st.sampled_from([*tables, *others]))),
+                other=_quoted(other),
+                trigger=_quoted(f"on {other}"),
+            )
+        )
+    return statements

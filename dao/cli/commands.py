@@ -14,7 +14,7 @@ _NAMES = _lazy.Names(
     {
         "change": "init migrate_ redo reset rollback",
         "check": "check",
-        "ledger": "accept adopt mark unmark",
+        "ledger": "accept adopt baseline mark unmark",
         "lint": "lint",
         "look": "health history plan status wait",
         "new": "new",
@@ -27,7 +27,7 @@ _NAMES = _lazy.Names(
 _COMMANDS = {name.removesuffix("_"): name for name in _NAMES}
 # As the help lists them; the rest are last.
 _GROUPS = {
-    "Change the schema": "new migrate rollback redo init reset",
+    "Change the schema": "new baseline migrate rollback redo init reset",
     "Look before and after": "status plan history schema health wait",
     "Find faults": "lint verify rehearse check",
     "Keep and bring back": "snapshot snapshots restore",

@@ -1,10 +1,11 @@
-"""The commands that write the ledger and run nothing: mark, unmark, accept, resolve, adopt."""
+"""The commands that write the ledger and run nothing: mark, unmark, accept, resolve, adopt, baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Literal
 
+import attrs
 import click
 
 from dao import migrate, settings
@@ -13,7 +14,7 @@ from dao.cli.output import Output
 from dao.errors import MigrationFileError
 from dao.migrate.ledger.others import TOOLS
 
-__all__ = ["accept", "adopt", "mark", "resolve", "unmark", "warn_of_drift"]
+__all__ = ["accept", "adopt", "baseline", "mark", "resolve", "unmark", "warn_of_drift"]
 
 
 def warn_of_drift(config: settings.Settings, output: Output) -> list[str]:
@@ -124,5 +125,34 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) 
             "drift": current.drift,
             "pending": [migration.id for migration in pending],
             "out_of_order": [migration.id for migration in pending if migration.out_of_order],
+        }
+    )
+
+
+@click.command("baseline")
+@command(changes=True)
+@click.argument("name", nargs=-1)
+def baseline(config: settings.Settings, output: Output, name: tuple[str, ...]) -> None:
+    """Begin with a database that has no migrations.
+
+    Writes its schema as the first migration of the folder, and notes that as applied. Runs nothing, and touches no row.
+    Rows are not written: a new database will have none. Prints the paths. NAME is "baseline" if there is none.
+    """
+    folder = config.migrations or migrate.default_folder()
+    done = migrate.baseline(config.url, folder, name=" ".join(name) or "baseline", report=output.report)
+    for path in done.paths:
+        output.line(str(path))
+    for ledger in done.left_out:
+        output.line(f"left out: {ledger}")
+    output.line(f"{config.url.path}: {done.id} is noted as applied; its rows are not in it", style="green")
+    for problem in done.broken:
+        output.warning(f"{problem}; mend it in a migration, or a new database will be refused")
+    output.json(
+        {
+            "database": config.url.path,
+            "id": done.id,
+            "paths": [str(path) for path in done.paths],
+            "left_out": [attrs.asdict(ledger) for ledger in done.left_out],
+            "broken": [str(problem) for problem in done.broken],
         }
     )

@@ -2,8 +2,8 @@
 
 The verbs are the API: `load`, `plan`, `apply`, `rollback`, `redo`, `status`, `reset`, `new`; `take_snapshot`,
 `snapshots`, `restore`; `rehearse`, `verify`, `lint`, `dump`, `diff`, `history`; and for the ledger alone `mark`,
-`unmark`, `accept`, `resolve`, `adopt`. Each takes a database URL, or a connection that the caller owns, and works on
-this package's own migrations unless given others::
+`unmark`, `accept`, `resolve`, `adopt`, `baseline`. Each takes a database URL, or a connection that the caller owns,
+and works on this package's own migrations unless given others::
 
     from dao import migrate
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from dao.migrate.events import Verifying as Verifying
     from dao.migrate.events import Waiting as Waiting
     from dao.migrate.ledger.adopt import adopt as adopt
+    from dao.migrate.ledger.baseline import Baseline as Baseline
+    from dao.migrate.ledger.baseline import baseline as baseline
     from dao.migrate.ledger.expected import diff as diff
     from dao.migrate.ledger.history import Deed as Deed
     from dao.migrate.ledger.history import history as history
@@ -93,6 +95,7 @@ else:
             "events": "Committed Copying Created Event Finished Notice Removed Report Snapshotted Started Verifying "
             "Waiting",
             "ledger.adopt": "adopt",
+            "ledger.baseline": "Baseline baseline",
             "ledger.expected": "diff",
             "ledger.history": "Deed history",
             "ledger.marks": "Unfinished accept mark resolve unfinished unmark",

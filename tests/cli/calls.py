@@ -55,6 +55,7 @@ CALLS = {
     "unmark": ["unmark", "0002"],
     "accept": ["accept", "0002"],
     "adopt": ["adopt", "--from", "yoyo"],
+    "baseline": ["baseline", "--database", "sqlite:///existing.db", "--migrations", "begun"],
     "history": ["history"],
     "rehearse": ["rehearse"],
     "snapshot": ["snapshot"],
@@ -67,7 +68,7 @@ CALLS = {
 }
 #: The commands that change a database, those that open one, and those that load migrations.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
-OPENERS = [name for name in CALLS if name not in {"new", "lint", "verify", "snapshots", "restore"}]
+OPENERS = [name for name in CALLS if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline"}]
 LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
 
 

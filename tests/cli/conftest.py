@@ -16,7 +16,7 @@ import pytest
 from dao import migrate
 from dao.cli.main import main
 from tests.cli.calls import Outcome, documented
-from tests.folders import THREE, write
+from tests.folders import THREE, query, write
 
 VARIABLES = (
     "DATABASE_URL",
@@ -80,6 +80,15 @@ def two_applied(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     folder = tmp_path_factory.mktemp("partly")
     migrate.apply(f"sqlite:///{folder}/partly.db", write(folder / "three", THREE), to="0002_b")
     return (folder / "partly.db").read_bytes()
+
+
+@pytest.fixture
+def existing(tmp_path: Path) -> Path:
+    """The path of another database, made without migrations, beside a folder for its own, `begun`."""
+    (tmp_path / "begun").mkdir()
+    path = tmp_path / "existing.db"
+    query(path, "CREATE TABLE there (id INTEGER PRIMARY KEY)")
+    return path
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ KEYS = {
     "unmark": {"drift", "database", "ids"},
     "accept": {"drift", "database", "ids"},
     "adopt": {"drift", "database", "tool", "ids", "pending", "out_of_order"},
+    "baseline": {"database", "id", "paths", "left_out", "broken"},
     "history": {"database", "history"},
     "rehearse": {
         "database",
@@ -108,7 +109,7 @@ def test_version_is_that_of_the_package(run):
 
 
 @pytest.mark.parametrize("name", list(CALLS))
-def test_command_quiet_prints_nothing_but_warnings(run, partly, name):
+def test_command_quiet_prints_nothing_but_warnings(run, partly, existing, name):
     """With --quiet a command that succeeds prints nothing, unless somebody has to look at what it did."""
     prepare(run, name)
     outcome = run(*CALLS[name], "--quiet")
@@ -129,7 +130,7 @@ def test_rollback_quiet_warns_of_a_wrong_schema(run, partly, folder):
 
 
 @pytest.mark.parametrize("name", list(CALLS))
-def test_command_json_is_one_document_with_these_keys(run, partly, name):
+def test_command_json_is_one_document_with_these_keys(run, partly, existing, name):
     """With --json a command prints one document, whose keys are part of its interface."""
     prepare(run, name)
     outcome = run(*CALLS[name], "--json")

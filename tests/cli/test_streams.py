@@ -34,6 +34,7 @@ CHANGES = [
     "unmark",
     "accept",
     "adopt",
+    "baseline",
     "snapshot",
     "restore",
     "new",
@@ -79,7 +80,7 @@ def call(run, monkeypatch, capsys):
 
 
 @pytest.fixture
-def ready(run, partly):
+def ready(run, partly, existing):
     """A database in which each call of `CALLS` has something to do."""
 
     def prepare(name: str) -> None:
@@ -246,7 +247,7 @@ def evil(partly):
 
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "JSON"])
 @pytest.mark.parametrize("name", CALLS)
-def test_command_shows_control_characters_as_escapes(run, evil, name, as_json):
+def test_command_shows_control_characters_as_escapes(run, evil, existing, name, as_json):
     """Whatever the files, the database and others are called, a terminal gets nothing to obey, and no line that is forged."""
     arguments = CALLS[name]
     outcome = run(*arguments, *["--json"] * as_json)

@@ -49,7 +49,7 @@ class _Table:
 
 _LEDGERS: Mapping[str, _Table] = {
     "sqlx": _Table("_sqlx_migrations", ("version", "success", "checksum")),
-    "dbmate": _Table("schema_migrations", ("version",), ("dirty",)),
+    "dbmate": _Table("schema_migrations", ("version",), ("dirty", "inserted_at")),  # the other two: below, Ecto
     "goose": _Table("goose_db_version", ("id", "version_id", "is_applied")),
     "golang-migrate": _Table("schema_migrations", ("version", "dirty")),
     "diesel": _Table("__diesel_schema_migrations", ("version",)),
@@ -59,6 +59,7 @@ _LEDGERS: Mapping[str, _Table] = {
 }
 #: The tools whose ledger can be taken over.
 TOOLS = tuple(_LEDGERS)
+_RAILS = "ar_internal_metadata"
 #: The tables of tools whose ledger cannot, and of one that replicates.
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "Atlas": ("atlas_schema_revisions",),
@@ -69,7 +70,7 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
     "Liquibase": ("DATABASECHANGELOG", "DATABASECHANGELOGLOCK"),
     "Litestream": ("_litestream_seq", "_litestream_lock"),
     "Prisma": ("_prisma_migrations",),
-    "Rails": ("ar_internal_metadata",),
+    "Rails": (_RAILS,),
 }
 
 
@@ -89,9 +90,14 @@ class OtherLedger:
         return self.tool in _LEDGERS
 
     @property
+    def tells(self) -> bool:
+        """Whether it says by itself which files are applied, so that `adopt` needs nothing else."""
+        return self.is_adoptable and self.tool != "alembic"
+
+    @property
     def command(self) -> str:
         """The command that takes it over."""
-        return f"dao adopt --from {self.tool}" + (" --to ID" if self.tool == "alembic" else "")
+        return f"dao adopt --from {self.tool}" + ("" if self.tells else " --to ID")
 
 
 # ---------------------------------------------------------------- which there are
@@ -100,8 +106,9 @@ class OtherLedger:
 def found(connection: Connection) -> list[OtherLedger]:
     """Return the tables of other tools that a database has, under their usual names; none of the stock yoyo's."""
     there = {fold(name): name for name in catalog.table_names(connection)}
+    rails = _LEDGERS["dbmate"].name if _RAILS in there else None  # it has the same table, and one more
     ledgers = [
-        OtherLedger(tool, there[table.name])
+        OtherLedger("Rails" if table.name == rails else tool, there[table.name])
         for tool, table in _LEDGERS.items()
         if table.name in there and not catalog.is_ours(table.name) and _is_of(connection, table)
     ]
@@ -158,6 +165,11 @@ class Applied:
     last: str | None
     unfinished: tuple[str, ...]
     is_empty: bool
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it says of no version that it was begun."""
+        return not self.checksums and self.last is None and not self.unfinished
 
     def has(self, its: str) -> bool:
         """Return whether a version is among them."""

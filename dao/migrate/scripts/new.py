@@ -1,11 +1,11 @@
-"""A new, empty pair of scripts."""
+"""New migrations: their ids, and their files in the layout of the folder."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from dao.errors import MigrationError
 from dao.migrate.scripts import ids, layouts
 from dao.migrate.scripts.load import default_folder, load
 
-__all__ = ["new"]
+__all__ = ["create", "first", "has_rollback", "new", "remove", "texts_of"]
 
 
 #: How many digits a time has as an id.
@@ -33,30 +33,116 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
         MigrationFileError: The folder's layout, or the order of its migrations, cannot be told.
     """
     path = default_folder(write=True) if folder is None else Path(folder)
+    slug, layout, names, moment = _looked_at(name, path, now)
+    id = _new_id(names, layout, slug, moment)
+    title = slug.replace("_", " ").capitalize()
+    comment = f"-- {title}: what for.\n-- Say what it locks or rewrites, and what its rollback loses.\n"
+    comment += _depends(path, names, layout)
+    rollback = "" if layout in {"dbmate", "goose"} else f"-- Undoes {id}. Say what it loses.\n\n"
+    return create(path, texts_of(path, layout, id, comment=comment, script="", rollback=rollback))
+
+
+def first(name: str, folder: Path, *, now: datetime | None = None) -> tuple[layouts.Layout, str]:
+    """Return the layout of a folder, and the id of a new migration that comes before all that are there.
+
+    Raises:
+        MigrationError: The name holds no letter or digit, the folder does not exist, or no number comes before those
+            that are there.
+        MigrationFileError: The folder's layout cannot be told.
+    """
+    slug, layout, names, moment = _looked_at(name, folder, now)
+    numbered = [(its, name) for name in names if (its := ids.number(name)) is not None]
+    if not numbered:
+        return layout, _new_id(names, layout, slug, moment)
+    (number, *_), earliest = min(numbered)
+    text = ids.number_text(earliest) or ""
+    v, separator = ("V", "__") if layout == "flyway" else ("", "_")
+    if len(str(number)) == _TIME:
+        with contextlib.suppress(ValueError, OverflowError):  # as in `_new_id`
+            moment = min(moment, datetime.strptime(f"{number}Z", "%Y%m%d%H%M%S%z") - timedelta(seconds=1))
+        if int(f"{moment:%Y%m%d%H%M%S}") < number:
+            return layout, f"{v}{moment:{_form(layout, text)}}{separator}{slug}"
+    rest = text.rstrip("0123456789")
+    final = text[len(rest) :]
+    if not int(final):
+        raise MigrationError(f"{folder / earliest}: no number comes before its own: give it a larger one")
+    return layout, f"{v}{rest}{int(final) - 1:0{len(final)}}{separator}{slug}"
+
+
+def _looked_at(name: str, folder: Path, now: datetime | None) -> tuple[str, layouts.Layout, Sequence[str], datetime]:
+    """Return the name as an id has it, the layout of a folder, the names in it, and the time."""
     slug = re.sub(r"[^0-9a-z]+", "_", name.lower()).strip("_")
     if not slug:
         raise MigrationError(f"a migration's name needs a letter or a digit (a-z, 0-9), got {name!r}")
-    if not path.is_dir():
-        raise MigrationError(f"{path}: the migrations folder does not exist; create it first")
-    layout, names = layouts.layout_and_names(path)
+    if not folder.is_dir():
+        raise MigrationError(f"{folder}: the migrations folder does not exist; create it first")
     moment = (datetime.now(UTC) if now is None else now.astimezone(UTC)).replace(microsecond=0)
-    id = _new_id(names, layout, slug, moment)
-    texts = _new_texts(layout, id, slug, _depends(path, names, layout), undo=any(path.glob("U*__*.sql")))
-    paths = tuple(path / name for name in texts)
+    return slug, *layouts.layout_and_names(folder), moment
+
+
+# ---------------------------------------------------------------- files
+
+
+def create(folder: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
+    """Write new files into a folder, all or none, and onto the disk; return their paths. None replaces another.
+
+    Raises:
+        MigrationError: One is there already, or cannot be written.
+    """
+    paths = tuple(folder / name for name in texts)
     with contextlib.ExitStack() as unless_done:
         file = paths[0].parent
         try:
-            if layout == "diesel":
+            if file != folder:
                 file.mkdir()
                 unless_done.callback(file.rmdir)
             for file, text in zip(paths, texts.values(), strict=True):
-                with file.open("x", encoding="utf-8") as opened:
+                with file.open("x", encoding="utf-8", newline="") as opened:
                     unless_done.callback(file.unlink)
                     opened.write(text)
+                    opened.flush()
+                    os.fsync(opened.fileno())
         except OSError as error:
             raise MigrationError(f"{file}: cannot be written: {error.strerror}") from error
         unless_done.pop_all()
     return paths
+
+
+def remove(folder: Path, paths: Sequence[Path]) -> None:
+    """Take files away that `create` has written into a folder."""
+    with contextlib.suppress(OSError):
+        for path in paths:
+            path.unlink(missing_ok=True)
+        if paths and paths[0].parent != folder:
+            paths[0].parent.rmdir()
+
+
+def has_rollback(folder: Path, layout: layouts.Layout) -> bool:
+    """Return whether a migration gets a rollback script: among Flyway's files only where others have one."""
+    return layout != "flyway" or any(folder.glob("U*__*.sql"))
+
+
+def texts_of(
+    folder: Path, layout: layouts.Layout, id: str, *, comment: str, script: str, rollback: str
+) -> dict[str, str]:
+    """Return the texts of a migration by the names of its files. `comment` comes first of all, in lines of its own."""
+    up = f"{comment}\n{script}"
+    match layout:
+        case "dbmate":
+            return {f"{id}.sql": f"{comment}\n-- migrate:up\n\n{script}\n-- migrate:down\n\n{rollback}"}
+        case "goose":
+            return {f"{id}.sql": f"{comment}\n-- +goose Up\n\n{script}\n-- +goose Down\n\n{rollback}"}
+        case "diesel":
+            return {f"{id}/up.sql": up, f"{id}/down.sql": rollback}
+        case "flyway":
+            return {f"{id}.sql": up} | ({f"U{id[1:]}.sql": rollback} if has_rollback(folder, layout) else {})
+        case "up/down":
+            return {f"{id}.up.sql": up, f"{id}.down.sql": rollback}
+        case "pair":
+            return {f"{id}.sql": up, f"{id}.rollback.sql": rollback}
+
+
+# ---------------------------------------------------------------- ids
 
 
 def _new_id(names: Sequence[str], layout: layouts.Layout, slug: str, moment: datetime) -> str:
@@ -74,8 +160,12 @@ def _new_id(names: Sequence[str], layout: layouts.Layout, slug: str, moment: dat
             moment = max(moment, datetime.strptime(f"{number}Z", "%Y%m%d%H%M%S%z") + timedelta(seconds=1))
     if int(f"{moment:%Y%m%d%H%M%S}") <= number:
         return f"{v}{number + 1}{separator}{slug}"
-    form = "%Y-%m-%d-%H%M%S" if layout == "diesel" and "-" in latest else "%Y%m%d%H%M%S"
-    return f"{v}{moment:{form}}{separator}{slug}"
+    return f"{v}{moment:{_form(layout, latest)}}{separator}{slug}"
+
+
+def _form(layout: layouts.Layout, like: str) -> str:
+    """Return how ids have the time, where one of them is like this."""
+    return "%Y-%m-%d-%H%M%S" if layout == "diesel" and "-" in like else "%Y%m%d%H%M%S"
 
 
 def _depends(folder: Path, names: Sequence[str], layout: layouts.Layout) -> str:
@@ -93,23 +183,3 @@ def _depends(folder: Path, names: Sequence[str], layout: layouts.Layout) -> str:
             "blank in its name, so that none can depend on it. Rename it; `dao accept` notes that where it is applied"
         )
     return f"-- depends: {last}\n"
-
-
-def _new_texts(layout: layouts.Layout, id: str, slug: str, depends: str, *, undo: bool) -> dict[str, str]:
-    """Return the texts of a new migration by the names of the files."""
-    title = slug.replace("_", " ").capitalize()
-    script = f"-- {title}: what for.\n-- Say what it locks or rewrites, and what its rollback loses.\n{depends}\n"
-    rollback = f"-- Undoes {id}. Say what it loses.\n\n"
-    match layout:
-        case "dbmate":
-            return {f"{id}.sql": f"{script}-- migrate:up\n\n\n-- migrate:down\n\n"}
-        case "goose":
-            return {f"{id}.sql": f"{script}-- +goose Up\n\n\n-- +goose Down\n\n"}
-        case "diesel":
-            return {f"{id}/up.sql": script, f"{id}/down.sql": rollback}
-        case "flyway":
-            return {f"{id}.sql": script} | ({f"U{id[1:]}.sql": rollback} if undo else {})
-        case "up/down":
-            return {f"{id}.up.sql": script, f"{id}.down.sql": rollback}
-        case "pair":
-            return {f"{id}.sql": script, f"{id}.rollback.sql": rollback}

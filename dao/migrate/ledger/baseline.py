@@ -1,0 +1,234 @@
+"""Begins the migrations of a database that has none: its schema, as it is, becomes the first, noted as applied.
+
+Flyway's `baseline` only notes a version; this one writes the script, too, as Prisma's `migrate diff` with `migrate
+resolve` and Atlas's `migrate diff` with `--baseline` do in two steps: with it the folder makes the same schema in a new
+database.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+
+from dao.engine import Connection
+from dao.errors import CommitUnknown, MigrationError, MigrationFailed, MigrationFileError, visible
+from dao.migrate.database import Target, exclusive, existing, name_of, opened
+from dao.migrate.events import Report
+from dao.migrate.ledger import drift, expected, others, unnoted
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.others import OtherLedger
+from dao.migrate.ledger.plan import compare
+from dao.migrate.ledger.writer import Writer
+from dao.migrate.schema.catalog import Definition, fold, settings
+from dao.migrate.schema.dump import definitions_to_make, ended
+from dao.migrate.schema.registration import Prepare, preparing
+from dao.migrate.schema.replay import replayed
+from dao.migrate.schema.usable import Unusable, broken, check_keys
+from dao.migrate.scripts.layouts import Layout, layout_and_names
+from dao.migrate.scripts.load import default_folder, load
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.new import create, first, has_rollback, remove, texts_of
+
+__all__ = ["Baseline", "baseline"]
+
+_COMMENT = """\
+-- Baseline: the schema that the database had when its migrations began, as `dao baseline` found it.
+-- Rows are not in it. Those that a new database needs, a later migration has to insert where they are missing.
+"""
+_NO_ROLLBACK = "-- lint: ignore M017 a baseline is where the history begins\n"
+_ROLLBACK = """\
+-- Undoes nothing: it would drop all tables, with all rows. So `dao rollback` refuses to go back before {id}.
+-- lint: ignore M018 a baseline is where the history begins
+"""
+#: Numbers in the file's header by which programs know it.
+_NUMBERS = ("application_id", "user_version")
+
+
+@attrs.frozen(kw_only=True)
+class Baseline:
+    """The migration that `baseline` has written and noted as applied, with the paths of its files, two or one.
+
+    `left_out` are the tables of other tools, which it does not make. `broken` is what does not work in the schema: a
+    run in a new database refuses that, unless a later migration mends it.
+    """
+
+    id: str
+    paths: tuple[Path, ...]
+    left_out: tuple[OtherLedger, ...] = ()
+    broken: tuple[Unusable, ...] = ()
+
+
+def baseline(
+    target: Target,
+    folder: str | os.PathLike[str],
+    *,
+    name: str = "baseline",
+    now: datetime | None = None,
+    prepare: Prepare | None = None,
+    report: Report | None = None,
+) -> Baseline:
+    """Write the schema of a database as the first migration of a folder, and note it there as applied.
+
+    Writes the files and the ledger, both or neither, and runs nothing in the database. The id comes before all that are
+    in the folder; layout and name are as of `new`. Rows are not written, nor are the ledgers of other tools. The
+    rollback script undoes nothing, so that no `rollback` drops what was there before. The files are read back: what
+    they make in an empty database is the schema that is there, or nothing is written. `prepare` is as in `apply`.
+
+    Raises:
+        MigrationError: The database does not exist, holds nothing, or has a ledger: this package's, or that of a tool
+            that `adopt` takes over. Or the folder is this package's own, its migrations make what is there already, or
+            the schema cannot be made anew from its text. Nothing was changed, here and below.
+        MigrationFileError: A file of the folder is not what it should be.
+        DatabaseBusy: Another connection kept the lock.
+        CommitUnknown: The commit met an I/O error. The files are there, and may be noted as applied.
+    """
+    path = Path(folder)
+    if path.resolve() == default_folder().resolve():
+        raise MigrationError(
+            f"{path} has the migrations of this package, which are of its own tables: name the folder of yours with "
+            "--migrations or DATABASE_MIGRATIONS"
+        )
+    id = ""
+    paths: tuple[Path, ...] = ()
+    with preparing(prepare), opened(existing(target, "begin with"), report=report) as connection:
+        try:
+            with exclusive(connection):
+                _refuse_ledger(connection)
+                left_out = others.found(connection)
+                layout, id = first(name, path, now=now)
+                texts = _texts(connection, path, layout, id, left_out)
+                paths = create(path, texts)
+                unusable = _note(connection, path, id)
+        except CommitUnknown as error:
+            error.advice = f"`dao status` says whether {id} is applied; if not, `dao mark {id}` notes it."
+            raise
+        except BaseException:
+            # an interruption may come after the commit
+            if id not in ledger.read(connection).ids:
+                remove(path, paths)
+            raise
+    return Baseline(id=id, paths=paths, left_out=tuple(left_out), broken=tuple(unusable))
+
+
+def _refuse_ledger(connection: Connection) -> None:
+    """Refuse a database of which somebody knows already what is applied."""
+    state = ledger.read(connection)
+    if ids := [*state.ids, *state.unfinished]:
+        which = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
+        raise MigrationError(
+            f"{state.database} has a ledger already, with {visible(which, line=True)}, and a baseline is where one "
+            "begins. Write what else is there as a migration (`dao new`), and note that with `dao mark`"
+        )
+    for other in others.found(connection):
+        applied = others.applied_by(connection, other.tool) if other.tells else None
+        if applied is not None and not applied.is_nothing:
+            raise MigrationError(
+                f"{other.tool} has migrated {state.database}, as its table {other.table} says: take that over with "
+                f"`dao adopt --from {other.tool}`; or, to begin anew without it, drop that table first"
+            )
+
+
+# ---------------------------------------------------------------- the script
+
+
+def _texts(
+    connection: Connection, folder: Path, layout: Layout, id: str, left_out: Sequence[OtherLedger]
+) -> dict[str, str]:
+    """Return the texts of the migration by the names of its files.
+
+    Raises:
+        MigrationError: There is nothing to write, or the folder has it already.
+    """
+    without = {fold(other.table) for other in left_out}
+    found = [item for item in definitions_to_make(connection) if fold(item.table) not in without]
+    if not found:
+        raise MigrationError(
+            f"{name_of(connection)} holds no table and no view: write the first migration with `dao new`"
+        )
+    script = "\n".join(_statement(item, layout) for item in found)
+    numbers = settings(connection, _NUMBERS)
+    script += "".join(f"\nPRAGMA {name} = {number};\n" for name, number in numbers.items() if number)
+    _, names = layout_and_names(folder)
+    _refuse_makers(load(folder) if names else (), id, script, unnoted.names_of(connection), folder)
+    return texts_of(
+        folder,
+        layout,
+        id,
+        comment=_COMMENT if has_rollback(folder, layout) else _COMMENT + _NO_ROLLBACK,
+        script=script,
+        rollback=_ROLLBACK.format(id=id),
+    )
+
+
+def _statement(item: Definition, layout: Layout) -> str:
+    sql = ended(item.sql or "")
+    if layout == "goose" and ";" in sql[:-1]:  # it ends a statement at each
+        return f"-- +goose StatementBegin\n{sql}\n-- +goose StatementEnd\n"
+    return f"{sql}\n"
+
+
+def _refuse_makers(migrations: Sequence[Migration], id: str, script: str, names: Collection[str], folder: Path) -> None:
+    """Refuse a folder whose migrations make what is there, by themselves or after the baseline.
+
+    Raises:
+        MigrationError: They do.
+    """
+    made: set[str] = set()
+    scripts = [(migration.id, migration.up.text) for migration in migrations]
+    for earlier in ([], [(id, script)]):
+        try:
+            with replayed([*earlier, *scripts]) as memory:
+                made |= set() if earlier else unnoted.names_of(memory) & set(names)
+        except MigrationError as error:
+            # that they build on the baseline, or fail for another reason, is another matter
+            failed = error.__cause__
+            what = unnoted.there_already(failed) if earlier and isinstance(failed, MigrationFailed) else None
+            made |= {what[1]} if what else set()
+    if made:
+        shown = visible(", ".join(sorted(made)[:3]), line=True)
+        raise MigrationError(
+            f"the migrations in {folder} make what is there already ({shown}): mark those as applied that have made it "
+            "(`dao mark ID`, which runs nothing), or name another folder with --migrations"
+        )
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def _note(connection: Connection, folder: Path, id: str) -> list[Unusable]:
+    """Note the migration as applied, once it has proved to make the schema that is there; return what does not work.
+
+    Raises:
+        MigrationError: It does not.
+    """
+    name = name_of(connection)
+    writer = Writer(connection)
+    try:
+        files = load(folder)
+    except MigrationFileError as error:
+        raise MigrationError(
+            f"the schema of {name} cannot be a file of this layout ({error}): rename or drop what is named there"
+        ) from error
+    own = next(migration for migration in files if migration.id == id)
+    writer.mark(own, files, operation="baseline")
+    try:
+        differing = expected.compare(connection, files, writer.after)
+        with replayed([(id, own.up.text)]) as memory:
+            unusable = [*broken(memory), *check_keys(memory)[1]]
+    except MigrationError as error:
+        raise MigrationError(
+            f"the schema of {name} cannot be made anew from its own text ({error}): mend or drop what is named there"
+        ) from error
+    if differing:
+        raise MigrationError(
+            f"the schema of {name} is not the same when it is made anew from its own text: mend or drop what differs",
+            details=differing,
+        )
+    if late := compare(files, writer.after).out_of_order:
+        raise MigrationError(f"{late[0]} would come before the baseline: give it a number, or name another folder")
+    drift.record(connection, files, writer.before, after=writer.after, clean=True)
+    return unusable
