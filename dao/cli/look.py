@@ -72,6 +72,7 @@ def print_status(output: Output, status: migrate.Status, **more: object) -> None
             **more,
             "drift": list(status.drift),
             "broken": list(status.broken),
+            "advice": status.advice,
             "migrations": [_in_seconds(migration) for migration in status.migrations],
         },
         ok=status.is_current,
@@ -94,6 +95,8 @@ def print_status(output: Output, status: migrate.Status, **more: object) -> None
         output.line(f"  {difference}", style="red")
     for problem in status.broken:
         output.line(f"does not work: {problem}; mend it in a migration", style="red")
+    if status.advice:
+        output.line(status.advice, style="red")
 
 
 def _in_seconds(one: migrate.MigrationStatus | migrate.Deed) -> dict[str, Any]:

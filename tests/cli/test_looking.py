@@ -32,6 +32,7 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
         "ok": False,
         "drift": [],
         "broken": [],
+        "advice": None,
         "migrations": [
             {
                 "id": id,
@@ -46,6 +47,21 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
         ],
     }
     assert not path.exists()
+
+
+def test_status_prints_what_to_do_with_a_database_that_another_tool_has_made(run, path, folder):
+    """The advice is a line of its own, and in the document; `dao migrate` gives it, too, and changes nothing."""
+    write(folder, {"0001_a.sql": "-- migrate:up\nCREATE TABLE a (id);\n-- migrate:down\nDROP TABLE a;"})
+    for name in ("0001_a.rollback.sql", "0002_b.sql", "0002_b.rollback.sql", "0003_c.sql", "0003_c.rollback.sql"):
+        (folder / name).unlink()
+    query(path, "CREATE TABLE schema_migrations (version)")
+    query(path, "INSERT INTO schema_migrations VALUES ('0001')")
+    advice = run("status").out.splitlines()[-1]
+    assert advice.startswith(
+        f"dbmate has applied 0001_a to {path} already, as its table schema_migrations says: `dao ad"
+    )
+    assert run("status", "--json").document["advice"] == advice
+    refused(run("migrate"), "Nothing was changed.", "`dao adopt --from dbmate`")
 
 
 def test_status_shows_when_each_was_applied_and_how_long_it_took(run, partly):

@@ -74,6 +74,7 @@ _STATUS: dict[str, Part] = {
     "exists": (bool, "whether the database exists"),
     "drift": _DRIFT,
     "broken": (_Strings, "the views, triggers and tables that do not work"),
+    "advice": (str | None, "what to do before the first migration, where what they make is there already"),
     "migrations": (tuple[_Status, ...], "applied ones in the order of application, then the pending ones in theirs"),
 }
 _LEDGER: dict[str, Part] = {"database": _DATABASE, "ids": _IDS, "drift": _DRIFT}
@@ -88,6 +89,13 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "drift": _DRIFT,
         "pending": (_Strings, "the ids of the migrations that it has not applied"),
         "out_of_order": (_Strings, "those of them that come before applied ones"),
+    },
+    "baseline": {
+        "database": _DATABASE,
+        "id": (str, "the id of the migration, which is noted as applied"),
+        "paths": (_Strings, "its files, two or one"),
+        "left_out": (tuple[migrate.OtherLedger, ...], "the tables of other tools, which it does not make"),
+        "broken": (_Strings, "what does not work in the schema, so that a new database will be refused"),
     },
     "check": {
         "database": _DATABASE,

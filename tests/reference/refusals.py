@@ -94,8 +94,6 @@ CURES = {
     "`-- +goose StatementBegin` without `-- +goose StatementEnd`": "add the line that is missing",
     "not a regular file": "put a file in its place, or take it out of the folder",
     "*path*:*line*: a NUL character, at which SQLite would stop": "remove it, or save the file as UTF-8",
-    "the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql": "name the right folder, or make the "
-    "first with `dao new`",
     "must say `run_in_transaction = true` or `run_in_transaction = false`": "write one of the two",
     "`*name*=*value*` means nothing here; only executeInTransaction and placeholderReplacement do": "remove the line",
     "*path*: the dependencies go round in a circle: *cycle*": "remove one of the `-- depends:` lines",

@@ -23,11 +23,11 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.others import OtherLedger
 from dao.migrate.ledger.plan import compare
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.schema.catalog import Definition, fold, settings
+from dao.migrate.schema.catalog import Definition, definitions, fold, settings
 from dao.migrate.schema.dump import definitions_to_make, ended
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import replayed
-from dao.migrate.schema.usable import Unusable, broken, check_keys
+from dao.migrate.schema.usable import VAGUE, Unusable, check_keys, is_elsewhere, judge
 from dao.migrate.scripts.layouts import Layout, layout_and_names
 from dao.migrate.scripts.load import default_folder, load
 from dao.migrate.scripts.migration import Migration
@@ -218,7 +218,7 @@ def _note(connection: Connection, folder: Path, id: str) -> list[Unusable]:
     try:
         differing = expected.compare(connection, files, writer.after)
         with replayed([(id, own.up.text)]) as memory:
-            unusable = [*broken(memory), *check_keys(memory)[1]]
+            unusable = _unusable(memory)
     except MigrationError as error:
         raise MigrationError(
             f"the schema of {name} cannot be made anew from its own text ({error}): mend or drop what is named there"
@@ -232,3 +232,10 @@ def _note(connection: Connection, folder: Path, id: str) -> list[Unusable]:
         raise MigrationError(f"{late[0]} would come before the baseline: give it a number, or name another folder")
     drift.record(connection, files, writer.before, after=writer.after, clean=True)
     return unusable
+
+
+def _unusable(memory: Connection) -> list[Unusable]:
+    """Return what a run would refuse in a new database that the baseline has made."""
+    made = frozenset(definitions(memory))
+    found = [*judge(memory, made, {fold(item.table) for item in made}), *check_keys(memory)[1]]
+    return sorted(one for one in found if one.reason != VAGUE and not is_elsewhere(one.reason))

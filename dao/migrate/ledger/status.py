@@ -45,7 +45,8 @@ class MigrationStatus:
 class Status:
     """All migrations, applied ones first, in the order of application, then the pending ones in theirs.
 
-    `drift` says in what the live schema is not what the applied migrations make, `broken` what in it does not work.
+    `drift` says in what the live schema is not what the applied migrations make, `broken` what in it does not work,
+    `advice` what to do first where none is applied and what they make is there already.
     """
 
     database: str
@@ -53,6 +54,7 @@ class Status:
     migrations: tuple[MigrationStatus, ...]
     drift: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
+    advice: str | None = None
 
     def ids(self, *states: State) -> list[str]:
         """Return the ids of the migrations that are in one of these states."""
@@ -77,6 +79,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
     with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, list(files.values()), state)
         unusable = [] if connection is None else [str(one) for one in broken(connection)]
+        advice = _advice(connection, list(files.values()), state)
     comparison = compare(list(files.values()), state)
     rows = []
     for entry in state.entries:
@@ -113,6 +116,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
         migrations=tuple(rows),
         drift=tuple(drifted),
         broken=tuple(unusable),
+        advice=advice,
     )
 
 
@@ -142,6 +146,14 @@ def _last(state: Ledger, files: Sequence[Migration]) -> set[str]:
     """Return the ids that were applied after all those of the files."""
     known = {migration.id for migration in files}
     return set(itertools.takewhile(lambda id: id not in known, reversed(state.ids)))
+
+
+def _advice(connection: Connection | None, migrations: Sequence[Migration], state: Ledger) -> str | None:
+    if connection is None or state.entries:
+        return None
+    from dao.migrate.ledger import unnoted  # noqa: PLC0415 - 30 ms, before the first migration only
+
+    return unnoted.advice(connection, migrations, state)
 
 
 def assert_current(

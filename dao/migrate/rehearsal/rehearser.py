@@ -17,7 +17,7 @@ from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_
 from dao.migrate.database import Target, exists, name_of, opened, path_of, translated
 from dao.migrate.events import Committed, Event, Report
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger import expected
+from dao.migrate.ledger import expected, unnoted
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip
@@ -99,6 +99,8 @@ def rehearse(
             todo = to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
             if not todo:
                 return found
+            if source is not None:
+                unnoted.refuse(source, [step.migration for step in todo], state)
             copies = WorkingCopies(
                 path,
                 limit if path else math.inf,

@@ -12,6 +12,7 @@ from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies.copying import size_of
 from dao.migrate.copies.working_copy import WorkingCopy
 from dao.migrate.events import Committed, Event, Finished, Notice, Report
+from dao.migrate.ledger import unnoted
 from dao.migrate.rehearsal.findings import Failure, Gone, Rehearsed
 from dao.migrate.rehearsal.keys import Keys, kept_keys
 from dao.migrate.rehearsal.observation import Effect, Inventory, inventory
@@ -92,6 +93,8 @@ class Trial:
         except (MigrationFailed, CheckFailed) as raised:
             error = raised
             error.committed = None  # it was a copy
+            if isinstance(error, MigrationFailed):
+                unnoted.explain(error, self.copy, self.files)
         violations = error.violations if isinstance(error, CheckFailed) else ()
         path = self.step.script.path
         found = Rehearsed(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import attrs
 
-from dao.errors import MigrationError
+from dao.errors import MigrationError, MigrationFailed
 from dao.migrate.database import Target, existing, exists, name_of, opened
 from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
@@ -76,7 +76,8 @@ def apply(
 
     Raises:
         MigrationFileError: A file is not what it should be.
-        LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one.
+        LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one; or another
+            tool has applied the files to this database, and was not adopted.
         MigrationFailed: A script failed; it says where.
         CheckFailed: A foreign key was broken, data would get lost, something would not work, or the file is damaged.
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
@@ -226,7 +227,14 @@ def plan(
     files = loaded(migrations)
     with preparing(prepare):
         if direction == "apply":
-            return to_apply(files, ledger_of(target), **limits)
+            state = ledger_of(target)
+            steps = to_apply(files, state, **limits)
+            if steps and not state.entries and exists(target):
+                from dao.migrate.ledger import unnoted  # noqa: PLC0415 - for the first run only
+
+                with opened(target, read_only=True) as connection:
+                    unnoted.refuse(connection, [step.migration for step in steps], state)
+            return steps
         state = ledger_of(existing(target, "roll back"))
         from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
 
@@ -281,10 +289,16 @@ def _run(
     """Run what there is to do; with nothing to do, and `tell_drift`, report how the schema differs."""
     with preparing(prepare), opened(target, report=report) as connection:
         state = entries.read(connection)
-        if decide(state):
-            from dao.migrate.run.runner import run  # noqa: PLC0415 - a run with nothing to do loads no runner
+        if steps := decide(state):
+            from dao.migrate.ledger import unnoted  # noqa: PLC0415 - a run with nothing to do loads no runner
+            from dao.migrate.run.runner import run  # noqa: PLC0415 - as above
 
-            return run(connection, files, decide, report=report, **options)
+            unnoted.refuse(connection, [step.migration for step in steps], state)
+            try:
+                return run(connection, files, decide, report=report, **options)
+            except MigrationFailed as error:
+                unnoted.explain(error, connection, files)
+                raise
         if report is not None and tell_drift:
             from dao.migrate.ledger import drift  # noqa: PLC0415 - as above
 

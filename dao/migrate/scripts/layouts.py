@@ -58,7 +58,11 @@ def read(folder: Path, refused: Refusals) -> list[Pair]:
         return _diesel(entries, refused)
     if not texts:
         refused.raise_all()
-        refuse(folder, "the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql")
+        refuse(
+            folder,
+            "the folder holds no migration; a migration is NAME.sql with NAME.rollback.sql. `dao new` writes an empty "
+            "one, `dao baseline` one of the schema of a database that is there",
+        )
     if layout == "flyway":
         return _flyway(entries, texts, refused)
     if layout in {"dbmate", "goose"}:

@@ -1,0 +1,163 @@
+"""What is in a database and not in its ledger, since something else made it: said before a run, or when one fails.
+
+Another tool may have migrated the database, or somebody have made it by hand. That is no fault by itself: a file may
+hold more than this package's tables. It is one where a pending migration makes what is there already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+
+from dao.engine import Connection, DriverError
+from dao.errors import Error, LedgerMismatch, MigrationFailed, visible
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger import expected, others
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.schema import catalog
+from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.replay import replayed
+from dao.migrate.scripts.migration import Migration
+
+__all__ = ["advice", "explain", "names_of", "refuse", "there_already"]
+
+_THERE = re.compile(
+    r"(table|view|index|trigger) (.+) already exists"
+    r"|there is already (?:an? |another )(table|index)(?: or index)? (?:named|with this name:) (.+)",
+    re.DOTALL,
+)
+_COLUMN = re.compile(r"duplicate column name: (.+)", re.DOTALL)
+_MANY = 3
+_BY_NOBODY = (
+    "If these migrations have made it, `dao mark ID` notes each of them that is applied. If it was made without them, "
+    "`dao baseline` notes the schema that is there as the first migration of a folder. Both run nothing"
+)
+
+
+def refuse(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> None:
+    """Refuse to begin with migrations that another tool has applied, in a database that has no ledger of ours yet.
+
+    To apply them once more fails, or, where scripts say IF NOT EXISTS, changes the data twice.
+
+    Raises:
+        LedgerMismatch: Its ledger says so for certain; the message says what takes that over.
+    """
+    if not _is_new(connection, state):
+        return
+    found = _applied_elsewhere(connection, migrations, state)
+    if found is not None:
+        error = LedgerMismatch(found)
+        error.committed = ()
+        raise error
+
+
+def advice(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> str | None:
+    """Return what to do before the first migration of a database that holds already what these make; None if not.
+
+    Reads only; the migrations are replayed in memory if the database has tables, and no ledger of ours.
+    """
+    if not _is_new(connection, state):
+        return None
+    if found := _applied_elsewhere(connection, migrations, state):
+        return found
+    there = names_of(connection)
+    if not there:
+        return None
+    try:
+        with replayed((migration.id, migration.up.text) for migration in migrations) as memory:
+            both = sorted(there & names_of(memory))
+    except Error:  # they build on what is there
+        return None
+    if not both:
+        return None
+    shown = ", ".join(both[:_MANY]) + (f" and {len(both) - _MANY} more" if len(both) > _MANY else "")
+    what = visible(f"{state.database} holds already what these migrations make ({shown})", line=True)
+    return f"{what}. {_by_whom(connection, None, state)}"
+
+
+def explain(error: MigrationFailed, connection: Connection, migrations: Sequence[Migration]) -> None:
+    """Let the error of a script that met what was there before the run say what to do. The run has been undone."""
+    what = there_already(error)
+    if what is None or error.advice:
+        return
+    with contextlib.suppress(DriverError, Error):
+        state = ledger.read(connection)
+        if error.migration in state.ids or not _is_there(connection, what):
+            return
+        with replayed(expected.applied((), state)) as memory:
+            if _is_there(memory, what):  # an applied migration has made it
+                return
+        own = [migration for migration in migrations if migration.id == error.migration]
+        cure = _applied_elsewhere(connection, own, state) or _by_whom(connection, error.migration, state)
+        error.advice = f"The {visible(' '.join(what), line=True)} was there before this run. {cure}."
+
+
+def there_already(error: MigrationFailed) -> tuple[str, str] | None:
+    """Return what a script met that it wanted to make, by type and name; None if it failed for another reason."""
+    reason = error.reason or ""
+    if found := _COLUMN.fullmatch(reason):  # a CREATE TABLE may name one twice
+        return ("column", found[1]) if (error.statement or "")[:5].upper() == "ALTER" else None
+    found = _THERE.fullmatch(reason)
+    return None if found is None else (found[1] or found[3], (found[2] or found[4]).strip("\"'`[]"))
+
+
+def names_of(connection: Connection) -> set[str]:
+    """Return the names of the tables and views of a database, by `fold`, without the ledger of any tool."""
+    ledgers = {fold(other.table) for other in others.found(connection)}
+    return {
+        fold(item.name)
+        for item in catalog.definitions(connection, internal=False)
+        if item.type in {"table", "view"} and fold(item.name) not in ledgers
+    }
+
+
+# ---------------------------------------------------------------- who may have made it
+
+
+def _is_new(connection: Connection, state: Ledger) -> bool:
+    """Return whether nothing was ever noted in a ledger of ours: what was adopted, or undone, is known."""
+    return not state.entries and catalog.OURS[0] not in catalog.table_names(connection)
+
+
+def _applied_elsewhere(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> str | None:
+    """Return which of the migrations another tool has applied, and what takes that over; None if it is not certain."""
+    for other in others.found(connection):
+        if other.is_adoptable and (applied := others.claimed(connection, other.tool, migrations)):
+            which = applied[0].id
+            which += f" to {applied[-1].id} ({len(applied)} of the migrations)" if len(applied) > 1 else ""
+            which = visible(which, line=True)
+            return (
+                f"{other.tool} has applied {which} to {state.database} already, as its table {other.table} says: "
+                f"`dao adopt --from {other.tool}` notes that here and runs nothing, then `dao migrate` applies the rest"
+            )
+    return None
+
+
+def _by_whom(connection: Connection, id: str | None, state: Ledger) -> str:
+    """Return what to do, by what a database says of who has made it."""
+    for other in others.found(connection):
+        if other.is_adoptable and not state.entries:
+            otherwise = (
+                "; where they are not in SQL, `dao baseline` notes the schema that is there as the first migration"
+                if other.tool == "alembic"
+                else ""
+            )
+            return (
+                f"The table {other.table} is {other.tool}'s: if {other.tool} has applied these migrations, "
+                f"`{other.command}` notes that, and runs nothing{otherwise}"
+            )
+    if id is None or not state.entries:
+        return _BY_NOBODY
+    name = visible(id, line=True)
+    return (
+        f"If all that {name} does was done by hand, `dao mark {name}` notes it as applied and runs nothing; `dao "
+        "schema diff` then shows what differs"
+    )
+
+
+def _is_there(connection: Connection, what: tuple[str, str]) -> bool:
+    type, name = what
+    if type == "column":
+        return any(column == fold(name) for _, column in catalog.column_names(connection))
+    return any(fold(item.name) == fold(name) for item in catalog.definitions(connection))
