@@ -76,7 +76,7 @@ def test_baseline_cannot_be_rolled_back(there, url, folder):
         with pytest.raises(Irreversible, match="its rollback script holds no statement"):
             migrate.rollback(url, folder, steps=steps)
     assert dump(there) == before
-    assert [finding for finding in migrate.lint(folder) if finding.silenced is None] == []
+    assert [finding for finding in migrate.lint(folder).findings if finding.silenced is None] == []
     assert {(one.ok, one.reversible) for one in migrate.verify(folder)} == {(True, False)}
 
 
