@@ -159,6 +159,39 @@ def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
     assert migrate.status(url, folder).ids("pending") == ["99990101000000_add_priority"]
 
 
+def test_runbook_can_be_typed_as_it_stands(tmp_path):
+    """Each of its lines runs, in their order, on a database that lacks a migration; only a restore has to be confirmed."""
+    document = ROOT / "docs" / "migrations.md"
+    before, _, after = document.read_text().partition("## Runbook\n")
+    begin = before.count("\n")
+    end = begin + after.partition("\n## ")[0].count("\n")
+    lines = [line for block in blocks(document) if begin < block.line < end for line in shown(block) if line]
+    assert {"dao migrate", "dao rollback", "dao restore"} <= {*lines}
+    url = f"sqlite:///{tmp_path}/orchestrator.db"
+    migrate.apply(url, steps=6)
+    with contextlib.closing(dao.connect(url)) as connection:
+        dao.tasks.create(connection, dao.Task(title="Stays", task_type="agent"))
+
+    def typed(line: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *line.split()],
+            cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    for line in lines:
+        done = typed(line)
+        if line == "dao restore":
+            assert (done.returncode, "add --yes to confirm" in done.stderr) == (1, True)
+            done = typed(f"{line} --yes")
+        assert done.returncode == 0, (line, done)
+    assert [title for _, title in stored(tmp_path)] == ["Stays"]
+
+
 # ---------------------------------------------------------------- what the documents name
 
 
