@@ -12,7 +12,7 @@ from dao import migrate, settings
 from dao.cli.options import MISMATCH, command, only_one_of
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
-from dao.migrate.ledger.others import TOOLS
+from dao.migrate.scripts.ids import TOOLS
 
 __all__ = ["accept", "adopt", "baseline", "mark", "resolve", "unmark", "warn_of_drift"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dao.cli.ledger import adopt
-from dao.migrate.ledger.others import TOOLS
+from dao.migrate.scripts.ids import TOOLS
 from tests.cli.calls import misused, refused
 from tests.folders import dump, query, tables
 

@@ -18,8 +18,7 @@ import pytest
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.ledger.adopt import adopt
-from dao.migrate.ledger.others import TOOLS
-from dao.migrate.scripts.ids import version
+from dao.migrate.scripts.ids import TOOLS, version
 from tests.folders import dump, ids, query, tables
 from tests.migration.test_layouts import LAYOUTS, dbmate, diesel, flyway, folder_of, goose, in_layout, sqlx, yoyo
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import apsw
@@ -327,15 +330,28 @@ def test_baseline_that_is_interrupted_after_the_commit_keeps_the_files(there, ur
     assert migrate.status(url, folder).is_current
 
 
-def test_baseline_that_was_killed_before_the_commit_is_finished_by_mark(there, url, folder):
-    """After kill -9 between the two there are files without a mark: the next try says what makes it whole."""
-    done = baseline(url, folder)
-    migrate.unmark(url, [done.id], folder)
-    for name in ("_dao_migration", "_dao_history", "_dao_schema", "_yoyo_migration", "_yoyo_log", "_yoyo_version"):
-        query(there, f"DROP TABLE {name}")
-    refused(there, folder, r"make what is there already \(t\): mark those as applied .* \(`dao mark ID`")
-    assert "`dao mark ID`" in migrate.status(url, folder).advice
-    migrate.mark(url, [done.id], folder)
+#: Where a process is killed, and whether it leaves files and a mark.
+KILLED = {
+    "before the files": ("module.create = die", 0, False),
+    "between the files and the mark": ("module.drift.record = die", 2, False),
+    "after the commit": ("module.Baseline = die", 2, True),
+}
+
+
+@pytest.mark.parametrize(("patch", "files", "marked"), KILLED.values(), ids=KILLED)
+def test_baseline_that_was_killed_is_finished_as_the_message_says(there, url, folder, patch, files, marked):
+    """After kill -9 no mark is without its files; files may be without a mark, and the next try says `dao mark`."""
+    code = "import os\nfrom dao.migrate.ledger import baseline as module\ndef die(*_, **__): os.kill(os.getpid(), 9)\n"
+    code += f"{patch}\nmodule.baseline({url!r}, {str(folder)!r})"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert len(list(folder.iterdir())) == files
+    assert query(there, "SELECT count(*) FROM sqlite_schema WHERE name = '_dao_migration'") == [(marked,)]
+    if not files:
+        baseline(url, folder)
+    elif not marked:
+        refused(there, folder, r"make what is there already \(t\): mark those as applied .* \(`dao mark ID`")
+        assert "`dao mark ID`" in migrate.status(url, folder).advice
+        migrate.mark(url, ids(migrate.load(folder)), folder)
     assert migrate.status(url, folder).is_current
 
 

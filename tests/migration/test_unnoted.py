@@ -6,7 +6,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
-from dao.migrate.ledger.others import TOOLS
+from dao.migrate.scripts.ids import TOOLS
 from tests.folders import THREE, dump, ids, query, write
 from tests.migration.test_adopt import LAYOUT, TABLES, WRITTEN, execute, made_by
 from tests.migration.test_layouts import in_layout

@@ -10,12 +10,12 @@ from dao.migrate.database import Target, exclusive, existing, name_of, opened
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger.others import TOOLS, Applied
+from dao.migrate.ledger.others import Applied
 from dao.migrate.ledger.plan import compare, refuse, up_to
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema import catalog
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.scripts.ids import version
+from dao.migrate.scripts.ids import TOOLS, version
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 
@@ -33,7 +33,7 @@ def adopt(
 ) -> list[str]:
     """Mark as applied what another tool has applied, and return the ids of those that were not, in the folder's order.
 
-    `tool` is one of `TOOLS`. Writes, in one transaction, and only into this package's ledger: the texts and checksums
+    `tool` is one of `ids.TOOLS`. Writes, in one transaction, and only into this package's ledger: texts and checksums
     of the files as they are. Runs no script. A migration that the tool has not applied stays pending, even in the
     middle. alembic's ledger does not tell which files are applied: `to` is the last of them. Safe to repeat: the
     second time returns none.

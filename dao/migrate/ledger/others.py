@@ -25,7 +25,6 @@ from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference
 
 __all__ = [
-    "TOOLS",
     "Applied",
     "OtherLedger",
     "applied_by",
@@ -57,8 +56,6 @@ _LEDGERS: Mapping[str, _Table] = {
     "alembic": _Table("alembic_version", ("version_num",)),
     "yoyo": _Table("_yoyo_migration", ("migration_id", "applied_at_utc")),
 }
-#: The tools whose ledger can be taken over.
-TOOLS = tuple(_LEDGERS)
 _RAILS = "ar_internal_metadata"
 #: The tables of tools whose ledger cannot, and of one that replicates.
 _TABLES: Mapping[str, tuple[str, ...]] = {
@@ -76,7 +73,7 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
 
 @attrs.frozen
 class OtherLedger:
-    """A table in which another tool notes what it has done. `tool` is one of `TOOLS` if it can be adopted."""
+    """A table in which another tool notes what it has done. `tool` is one of `ids.TOOLS` if it can be adopted."""
 
     tool: str
     table: str

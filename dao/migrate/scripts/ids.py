@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["normal", "number", "number_text", "sort_key", "version"]
+__all__ = ["TOOLS", "normal", "number", "number_text", "sort_key", "version"]
+
+#: The tools whose ledger can be taken over, and whose versions `version` knows.
+TOOLS = ("sqlx", "dbmate", "goose", "golang-migrate", "diesel", "flyway", "alembic", "yoyo")
 
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _DATE = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})(?:-([0-9]{6}))?(?:-([0-9]+))?(?=_|$)")
