@@ -33,10 +33,10 @@ def adopt(
 ) -> list[str]:
     """Mark as applied what another tool has applied, and return the ids of those that were not, in the folder's order.
 
-    `tool` is one of `ids.TOOLS`. Writes, in one transaction, and only into this package's ledger: texts and checksums
-    of the files as they are. Runs no script. A migration that the tool has not applied stays pending, even in the
-    middle. alembic's ledger does not tell which files are applied: `to` is the last of them. Safe to repeat: the
-    second time returns none.
+    `tool` is a name as of `dao adopt --from`. Writes, in one transaction, and only into this package's ledger: texts
+    and checksums of the files as they are. Runs no script. A migration that the tool has not applied stays pending,
+    even in the middle. alembic's ledger does not tell which files are applied: `to` is the last of them. Safe to
+    repeat: the second time returns none.
 
     `prepare` is as in `apply`.
 
