@@ -73,7 +73,7 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
 
 @attrs.frozen
 class OtherLedger:
-    """A table in which another tool notes what it has done. `tool` is its name as `adopt` takes it, where that can take it over."""
+    """A table in which another tool notes what it has done. `tool` is its name, as of `adopt` where that reads it."""
 
     tool: str
     table: str
