@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import click
+from click.core import ParameterSource
 
 from dao import migrate, settings
 from dao.cli.ledger import resolve
@@ -29,6 +30,12 @@ def migrate_(context: click.Context, /, config: settings.Settings, output: Outpu
     """Apply the pending migrations, all or none. Creates the database if need be."""
     if context.invoked_subcommand is None:
         _run(migrate.apply, config, output, "nothing to apply", **given)
+        return
+    # a database that is named here is not the one that the other command changes
+    for parameter in context.command.params:
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+            name, command = parameter.opts[-1], f"dao migrate {context.invoked_subcommand}"
+            raise click.UsageError(f"{name} stands before the command that it is for: write it after `{command}`")
 
 
 migrate_.add_command(resolve)

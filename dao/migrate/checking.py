@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -17,7 +17,7 @@ from dao.migrate.schema import catalog, reader, usable
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.check import integrity
 from dao.migrate.schema.model import Object
-from dao.migrate.schema.registration import Prepare, preparing
+from dao.migrate.schema.registration import Prepare, preparing, to_register
 from dao.migrate.schema.tokens import normal, tokens
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -33,6 +33,8 @@ _STRICT = {"INT": "integer", "INTEGER": "integer", "REAL": "real", "TEXT": "text
 
 # How rows of a table may break a constraint, the columns at fault, and a condition that such rows meet.
 _Condition = tuple[str, list[str], str]
+# Is told what could not be checked, and why.
+_CannotTell = Callable[[str, str], None]
 Kind = Literal["damage", "foreign key", "constraint", "object", "drift", "ledger"]
 
 
@@ -100,11 +102,19 @@ def check(target: Target, migrations: Source = None, *, prepare: Prepare | None 
 
 
 def _faults(connection: Connection, files: Sequence[Migration], unknown: list[str]) -> Iterator[Fault]:
-    damage, in_rows = integrity(connection, most=_MOST)
+
+    def cannot_tell(what: str, reason: str) -> None:
+        advice = to_register(reason)
+        unknown.append(f"cannot tell whether {what}: {reason}" + (f"; {advice}" if advice else ""))
+
+    def unseen(table: str, reason: str) -> None:
+        cannot_tell(f"the table {table} is intact", reason)
+
+    damage, in_rows = integrity(connection, most=_MOST, unseen=unseen)
     for text in dict.fromkeys(damage):
         yield Fault(kind="damage", name=None, text=text)
-    yield from _foreign_keys(connection)
-    yield from _constraints(connection, in_rows, unknown)
+    yield from _foreign_keys(connection, cannot_tell)
+    yield from _constraints(connection, in_rows, cannot_tell)
     for one in usable.broken(connection):
         yield Fault(kind="object", name=one.name, text=str(one))
     state = entries.read(connection)
@@ -123,7 +133,7 @@ def _faults(connection: Connection, files: Sequence[Migration], unknown: list[st
 # ---------------------------------------------------------------- rows
 
 
-def _foreign_keys(connection: Connection) -> Iterator[Fault]:
+def _foreign_keys(connection: Connection, cannot_tell: _CannotTell) -> Iterator[Fault]:
     violations, mismatched = usable.check_keys(connection)
     # by table and foreign key
     violations.sort(key=lambda row: (row[0], row[3], row[1] or 0))
@@ -142,7 +152,10 @@ def _foreign_keys(connection: Connection) -> Iterator[Fault]:
             rows=_rows(connection, table, key.columns, condition, bound),
         )
     for one in mismatched:
-        yield Fault(kind="foreign key", name=one.name, text=str(one))
+        if usable.is_elsewhere(one.reason):
+            cannot_tell(f"{one.what} holds", one.reason)
+        else:
+            yield Fault(kind="foreign key", name=one.name, text=str(one))
 
 
 def _refers_to_nothing(connection: Connection, key: catalog.ForeignKey) -> str:
@@ -156,7 +169,7 @@ def _refers_to_nothing(connection: Connection, key: catalog.ForeignKey) -> str:
     return " AND ".join(conditions)
 
 
-def _constraints(connection: Connection, problems: Iterable[str], unknown: list[str]) -> Iterator[Fault]:
+def _constraints(connection: Connection, problems: Iterable[str], cannot_tell: _CannotTell) -> Iterator[Fault]:
     """Yield the constraints that rows break: those that SQLite has found, and CHECKs.
 
     It names the table or the column only, and a connection that reads only knows no CHECKs at all.
@@ -170,7 +183,7 @@ def _constraints(connection: Connection, problems: Iterable[str], unknown: list[
             conditions, _counts(connection, table.name, conditions), strict=True
         ):
             if isinstance(count, str):
-                unknown.append(f"cannot tell whether {text}: {count}")
+                cannot_tell(text, count)
             elif count:
                 rows = _rows(connection, table.name, columns, condition)
                 yield Fault(kind="constraint", name=table.name, text=text, count=count, rows=rows)

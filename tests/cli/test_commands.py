@@ -361,6 +361,16 @@ def half(run, partly, folder):
     return partly
 
 
+def test_resolve_refuses_options_that_stand_before_it(run, half, tmp_path):
+    """`dao migrate --database OTHER resolve` passed over what was named, and changed the ledger of the default database."""
+    before = dump(half)
+    misused(
+        run("migrate", "-d", f"sqlite:///{tmp_path}/other.db", "resolve", "0003", "--applied"),
+        "--database stands before",
+    )
+    assert dump(half) == before
+
+
 def test_resolve_without_an_outcome_shows_what_differs_and_exits_with_four(run, half):
     """It compares the schema with both ends, says how to go on, and notes nothing."""
     outcome = run("migrate", "resolve", "0003")

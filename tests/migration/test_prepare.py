@@ -154,6 +154,36 @@ def test_apply_a_change_whose_table_cannot_be_judged_says_how_it_could(path, url
     assert result.notices[-1].startswith("--prepare MODULE:FUNCTION")
 
 
+@pytest.mark.parametrize(
+    ("need", "what"),
+    [
+        ("check", "rows of n break CHECK (slug(a) = a): no such function: slug"),
+        ("index", "the table n is intact: unknown function: slug()"),
+        ("collation", "the table n is intact: no such collation sequence: ours"),
+        ("key", "the table n is intact: no such collation sequence: ours"),
+    ],
+)
+def test_check_tells_into_which_tables_it_cannot_look(folder, url, what):
+    """A table that `PRAGMA integrity_check` cannot look into without the program's functions was called sound in silence."""
+    migrate.apply(url, folder, prepare=ours)
+    found = migrate.check(url, folder)
+    assert found.ok
+    (unknown,) = found.unknown
+    assert unknown.startswith(f"cannot tell whether {what}; --prepare MODULE:FUNCTION")
+    assert migrate.check(url, folder, prepare=ours).unknown == ()
+
+
+def test_check_of_a_foreign_key_by_a_collation_of_the_program_is_not_known(url, tmp_path):
+    """That its parent cannot be compared here was held against the foreign key."""
+    table = "CREATE TABLE n (a TEXT COLLATE ours PRIMARY KEY); CREATE TABLE m (a TEXT REFERENCES n);"
+    folder = write(tmp_path / "one", {"0001_n.sql": table})
+    migrate.apply(url, folder, prepare=ours)
+    found = migrate.check(url, folder)
+    assert found.faults == ()
+    assert any(text.startswith("cannot tell whether the foreign key of m holds: ") for text in found.unknown)
+    assert migrate.check(url, folder, prepare=ours).unknown == ()
+
+
 # ---------------------------------------------------------------- which connections
 
 

@@ -6,7 +6,6 @@ made from its text in memory, to find whether it was broken then.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
 import shlex
@@ -195,12 +194,16 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
 
 
 def integrity(
-    connection: Connection, *, most: int = 100, tables: Collection[str] | None = None
+    connection: Connection,
+    *,
+    most: int = 100,
+    tables: Collection[str] | None = None,
+    unseen: Callable[[str, str], object] = lambda _table, _reason: None,
 ) -> tuple[list[str], list[str]]:
     """Return what `PRAGMA integrity_check` finds: damage to the file, and values that their constraints would refuse.
 
     It ends after so many lines, and looks as far as it can without what is not registered here; into these `tables`
-    (folded names) only, if they are given.
+    (folded names) only, if they are given. `unseen` is told of each table into which it cannot look, and why.
     """
     rows: list[Any] = []
     some = tables
@@ -212,8 +215,10 @@ def integrity(
             some = {fold(name) for name in table_names(connection)}
     for table in sorted(some or ()):
         if connection.table_exists("main", table):
-            with contextlib.suppress(apsw.SQLError):
+            try:
                 rows += connection.execute(f"PRAGMA main.integrity_check({quoted(table)})").fetchall()
+            except apsw.SQLError as error:
+                unseen(table, str(error))
     found = [str(problem) for (problem,) in rows if problem != "ok"]
     in_rows = [problem for problem in found if _IN_ROWS.match(problem)]
     return [problem for problem in found if problem not in in_rows], in_rows
