@@ -73,7 +73,7 @@ def below(command):
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in WITHOUT])
-def test_prepare_each_command_calls_it(run, partly, app, name):
+def test_prepare_each_command_calls_it(run, partly, existing, app, name):
     """Each calls the function that is named, with the database or with what it replays in memory."""
     if name in {"health", "wait"}:
         run("migrate")
