@@ -10,12 +10,12 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command, only_one_of, read_settings
+from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings
 from dao.cli.output import Output
 from dao.errors import MigrationError
+from dao.migrate.ledger.selection import git_default
 from dao.migrate.linting import RULES, baseline
 from dao.migrate.linting.sarif import report
-from dao.migrate.linting.selection import git_default
 from dao.text import counted
 
 __all__ = ["lint"]
@@ -26,15 +26,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 @click.command("lint")
 @command(database=False)
 @click.option("--all", "everything", is_flag=True, help="Judge all migrations.")
-@click.option("--since", metavar="ID", help="Judge those after this one.")
-@click.option(
-    "--latest",
-    type=click.IntRange(min=1),
-    is_flag=False,
-    flag_value=1,
-    metavar="[N]",
-    help="Judge the latest, or the N latest.",
-)
+@options("since", "latest")
 @click.option("-d", "--database", "named", metavar="URL", help="Judge those that this database has not applied.")
 @click.option(
     "--git-base",

@@ -184,6 +184,15 @@ def _loss(_context: click.Context, _parameter: click.Parameter, names: tuple[str
 
 
 _OPTIONS = {
+    "since": click.option("--since", metavar="ID", help="Only those after this one."),
+    "latest": click.option(
+        "--latest",
+        type=click.IntRange(min=1),
+        is_flag=False,
+        flag_value=1,
+        metavar="[N]",
+        help="Only the latest, or the N latest.",
+    ),
     "each": click.option("--each", is_flag=True, help="Commit after every migration instead of all together."),
     "allow_out_of_order": click.option(
         "--allow-out-of-order", is_flag=True, help="Go on although a pending migration comes before an applied one."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command, read_settings
+from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings
 from dao.cli.output import Output
 from dao.text import counted, milliseconds
 
@@ -23,7 +24,9 @@ _COLOURS = {"ok": "green", "irreversible": "yellow", "failed": "red"}
 @click.option("-d", "--database", "named", metavar="URL", help="With --copy: the database. [default: $DATABASE_URL]")
 @click.option("--copy", "--database-copy", "copy", is_flag=True, help="Try them on a copy of the database, too.")
 @click.option("--rows", type=click.IntRange(min=1), default=3, metavar="N", help="Rows per table. [default: 3]")
-def verify(config: settings.Settings, output: Output, named: str | None, copy: bool, rows: int) -> int:
+@click.option("--fixtures", metavar="FILE", help="Rows of your own, as INSERT statements, in place of generated ones.")
+@options("since", "latest")
+def verify(config: settings.Settings, output: Output, named: str | None, copy: bool, rows: int, **given: Any) -> int:
     """Prove that every migration can be undone.
 
     Runs each up, down and up again: in an empty database, in one with generated rows, and with --copy in a copy of the
@@ -31,9 +34,10 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
     """
     if named is not None and not copy:
         raise click.UsageError("--database names the database for --copy: without it, none is read")
+    only_one_of(since=given["since"], latest=given["latest"])
     database = read_settings(named).url if copy else None
     with output.progress():
-        found = migrate.verify(config.migrations, database=database, rows=rows, report=output.report)
+        found = migrate.verify(config.migrations, database=database, rows=rows, report=output.report, **given)
     groups: dict[str, list[migrate.Verification]] = {}
     for one in found:
         groups.setdefault(one.id, []).append(one)

@@ -118,3 +118,27 @@ def test_verify_rows_is_how_many_each_table_gets(run):
     """The number of generated rows can be chosen."""
     assert "the table is dropped with 7 rows" in run("verify", "--rows", 7).out
     assert run("verify", "--rows", 0).code == 2
+
+
+def test_verify_since_and_latest_try_those_only(run):
+    """Of a long history those that are new are tried, by the words that lint has."""
+    assert [line for line in run("verify", "--since", "0001").out.splitlines() if line.startswith("ok ")] == [
+        "ok            0002_b",
+        "ok            0003_c",
+    ]
+    assert "1 migration verified" in run("verify", "--latest").out
+    assert "2 migrations verified" in run("verify", "--latest", "2").out
+    outcome = run("verify", "--latest", "--since", "0001")
+    assert (outcome.code, "exclude each other" in outcome.err) == (2, True)
+    outcome = run("verify", "--since", "0009")
+    assert (outcome.code, "0009" in outcome.err) == (1, True)
+
+
+def test_verify_fixtures_are_rows_of_the_users_own(run, folder):
+    """Rows from a file are met by the scripts, and a file that is none is an error."""
+    write(folder, {"0002_b.sql": "CREATE TABLE b (id INTEGER PRIMARY KEY);\nINSERT INTO b SELECT max(id) FROM a;"})
+    write(folder.parent, {"rows.sql": "INSERT INTO a VALUES (42), (43);"})
+    outcome = run("verify", "--fixtures", folder.parent / "rows.sql")
+    assert outcome.code == 0
+    outcome = run("verify", "--fixtures", folder.parent / "none.sql")
+    assert (outcome.code, "none.sql: cannot be read" in outcome.err) == (1, True)

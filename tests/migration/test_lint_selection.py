@@ -8,9 +8,9 @@ import pytest
 
 from dao import migrate
 from dao.errors import MigrationError, MigrationFileError
+from dao.migrate.ledger.selection import git_default
 from dao.migrate.linting import baseline, lint
 from dao.migrate.linting.sarif import report
-from dao.migrate.linting.selection import git_default
 from tests.folders import write
 from tests.migration.test_lint import BASE, BASE_BACK, RIGHT, WRONG
 

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from dao import migrate
-from dao.migrate.verification import Verification, generate, touched, verifier, verify
+from dao.errors import MigrationFileError
+from dao.migrate.verification import Verification, generate, on_rows, touched, verify
 from dao.migrate.verification.uses import Use, uses
 from tests.folders import write
+
+NOTHING = "SELECT 1;"
 
 
 def folder(path: Path, *pairs: tuple[str, str]) -> Path:
@@ -156,6 +159,133 @@ def test_uses_tells_names_by_their_form():
     }
 
 
+# ---------------------------------------------------------------- rows of the user's own
+
+#: A script that takes a text apart in a way that no generated row can be ready for.
+TABLES = """
+CREATE TABLE p (id INTEGER PRIMARY KEY);
+CREATE TABLE t (id INTEGER PRIMARY KEY, p INT NOT NULL REFERENCES p, v TEXT NOT NULL);
+"""
+COPY = """
+CREATE TABLE n (v TEXT NOT NULL CHECK (v <> 'z'));
+INSERT INTO n SELECT CASE WHEN v LIKE '_/_' THEN v ELSE abs(-9223372036854775808) END FROM t;
+"""
+APART = (TABLES, "DROP TABLE t;\nDROP TABLE p;"), (COPY, "DROP TABLE n;")
+
+
+def test_verify_script_that_fails_on_generated_rows_says_what_to_do(tmp_path):
+    """The message says that the rows are generated, and how to give others: nobody could know."""
+    found = verify(folder(tmp_path / "folder", *APART))
+    (problem,) = problems(found)
+    assert "apply fails: " in problem
+    assert "integer overflow" in problem
+    assert problem.endswith(
+        "\n  The rows that it met are generated. Where there can be none like them, give rows of your own, as INSERT "
+        "statements in a file: `dao verify --fixtures FILE`"
+    )
+
+
+def test_verify_fixtures_take_the_place_of_generated_rows(tmp_path):
+    """A table gets the rows of the file where they fit, and what they refer to is generated or in the file, too."""
+    file = tmp_path / "rows.sql"
+    file.write_text(
+        "-- rows as there are\nINSERT INTO p VALUES (7);\nINSERT INTO t (id, p, v) VALUES (1, 7, 'a/b'), (2, 7, 'c/d');\n"
+        "INSERT INTO n VALUES ('later');\n"
+    )
+    found = verify(folder(tmp_path / "folder", *APART), fixtures=file)
+    assert problems(found) == []
+    # those that the script copied; and with them one that was written since
+    assert found[3].losses == tuple(f"rollback: n: the table is dropped with {rows} rows" for rows in (2, 3))
+
+
+def test_verify_fixtures_show_what_a_rollback_loses(tmp_path):
+    """Rows of the file are compared as generated ones are."""
+    file = tmp_path / "rows.sql"
+    file.write_text("INSERT INTO p VALUES (7); INSERT INTO t VALUES (1, 7, 'mine');")
+    found = verify(folder(tmp_path / "folder", APART[0], ("UPDATE t SET v = 'x';", "SELECT 1;")), fixtures=file)
+    assert problems(found)[0].splitlines()[1:] == [
+        "  t: 1 row, not all as expected",
+        "    - id = 1, v = 'mine'",
+        "    + id = 1, v = 'x'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("DELETE FROM t;", "rows.sql:1: this is no INSERT; leave it out"),
+        (
+            "INSERT INTO p VALUES (1);\nINSERT INTO q VALUES (1);",
+            "rows.sql:2: no migration leaves a schema .*no such table: q",
+        ),
+        (
+            "INSERT INTO t VALUES (1, 8, 'x');",
+            "rows.sql:1: no migration .*a row of t refers to one that does not exist",
+        ),
+        ("INSERT INTO t VALUES (?, 8, 'x');", "rows.sql:1: no migration .*"),
+        ("INSERT INTO p VALUES (1); /* open", "a comment begins here and never ends"),
+    ],
+    ids=["delete", "no table", "no parent", "parameter", "broken off"],
+)
+def test_verify_fixtures_that_are_none_are_refused(tmp_path, text, message):
+    """What is no INSERT, and what fits into no schema of the history, is an error with its line."""
+    (tmp_path / "rows.sql").write_text(text)
+    with pytest.raises(MigrationFileError, match=message):
+        verify(folder(tmp_path / "folder", APART[0]), fixtures=tmp_path / "rows.sql")
+
+
+def test_verify_fixtures_that_do_not_fit_are_said_where_they_are_missed(tmp_path):
+    """Where a script fails on generated rows, its message says why the user's own were not taken."""
+    (tmp_path / "rows.sql").write_text("\nINSERT INTO t (id, v) VALUES (1, 'a/b');")
+    (problem,) = problems(verify(folder(tmp_path / "folder", *APART), fixtures=tmp_path / "rows.sql"))
+    assert problem.endswith("\n  That of line 2 does not fit here: NOT NULL constraint failed: t.p")
+
+
+def test_verify_fixtures_in_no_file_are_refused(tmp_path):
+    """A file that cannot be read is an error with its name, before anything is tried."""
+    with pytest.raises(MigrationFileError, match=r"none\.sql: cannot be read: No such file"):
+        verify(folder(tmp_path / "folder", *APART), fixtures=tmp_path / "none.sql")
+
+
+# ---------------------------------------------------------------- which are tried
+
+
+@pytest.mark.parametrize("which", [{"since": "0001"}, {"latest": 2}])
+def test_verify_some_tries_those_on_what_the_earlier_ones_make(tmp_path, which):
+    """The rest of a history is just applied: nobody may edit it any more, and it was tried when it was new."""
+    migrations = folder(
+        tmp_path / "folder",
+        ("CREATE TABLE a (v);", "SELECT 'a rollback that does nothing';"),
+        ("UPDATE a SET v = 'x';", "SELECT 1;"),
+        ("CREATE TABLE b (v);", "DROP TABLE b;"),
+    )
+    found = verify(migrations, **which)
+    assert [(one.id, one.stage, one.ok) for one in found] == [
+        ("0002_m", "empty", True),
+        ("0002_m", "generated rows", False),
+        ("0003_m", "empty", True),
+        ("0003_m", "generated rows", True),
+    ]
+    url = f"sqlite:///{tmp_path}/real.db"
+    migrate.apply(url, migrations, steps=2)
+    found = verify(migrations, database=url, **which)
+    assert [one.id for one in found if one.stage == "copy"] == ["0003_m", "0002_m"]
+    migrate.apply(url, migrations)
+    found = verify(migrations, database=url, **which)
+    assert [one.id for one in found if one.stage == "copy"] == ["0003_m", "0002_m"]
+
+
+def test_verify_some_after_one_that_fails_are_not_reached(tmp_path):
+    """A migration that is not to be tried, and that the others cannot do without, is named with what it says."""
+    migrations = folder(
+        tmp_path / "folder", ("CREATE TABL a;", NOTHING), ("CREATE TABLE b (v);", "DROP TABLE b;"), (NOTHING, NOTHING)
+    )
+    found = verify(migrations, since="0002")
+    assert [(one.id, one.stage, one.ok) for one in found] == [("0001_m", "empty", False), ("0003_m", "empty", False)]
+    assert "0001_m.sql:1: near" in found[0].problems[0]
+    assert found[1].problems == ("not tried: 0001_m comes before it here, and fails",)
+
+
 # ---------------------------------------------------------------- what is looked at
 
 BASE = (
@@ -173,7 +303,6 @@ CREATE VIRTUAL TABLE f USING fts5 (v);
 """,
     "DROP TABLE f;\nDROP VIEW both;\nDROP TABLE c;\nDROP TABLE p;\nDROP TABLE log;\nDROP TABLE far;\nDROP TABLE other;",
 )
-NOTHING = "SELECT 1;"
 #: Gives the rows of each of two tables to the other.
 SWAP = """
 PRAGMA writable_schema = on;
@@ -237,7 +366,7 @@ def test_verify_rows_do_not_grow_with_the_history(tmp_path, monkeypatch):
         made.append(filled.rows)
         return filled
 
-    monkeypatch.setattr(verifier, "fill", counted)
+    monkeypatch.setattr(on_rows, "fill", counted)
     pairs = [(f"CREATE TABLE t{number} (v);", f"DROP TABLE t{number};") for number in range(12)]
     assert problems(verify(folder(tmp_path / "folder", *pairs, ("UPDATE t3 SET v = v;", NOTHING)))) == []
     assert made == [

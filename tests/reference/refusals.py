@@ -176,7 +176,8 @@ class _Source:
         self.tree = ast.parse(path.read_text(encoding="utf-8"))
         self.looking: set[str] = set()
         self.details = path.name == "plan.py"  # of a LedgerMismatch, one for each migration
-        self.own = "MigrationFileError" if path.parent.name == "scripts" else "MigrationFailed"
+        is_of_files = path.parent.name == "scripts" or path.name == "fixtures.py"
+        self.own = "MigrationFileError" if is_of_files else "MigrationFailed"
         if self.details:
             self.own = "LedgerMismatch"
 

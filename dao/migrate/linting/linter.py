@@ -15,13 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from dao.migrate.database import Target
+from dao.migrate.ledger.selection import select
 from dao.migrate.linting.baseline import marked
 from dao.migrate.linting.finding import Finding, finding
 from dao.migrate.linting.losses import loss_problems
 from dao.migrate.linting.outcome import Outcome, find_orphans
 from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.schema import Schema, alike
-from dao.migrate.linting.selection import select
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
 from dao.migrate.linting.subject import Subject, listed

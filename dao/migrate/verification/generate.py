@@ -71,10 +71,10 @@ def fill(
             with _savepoint(connection):
                 # for a connection that enforces foreign keys: a row may come before the one that it refers to
                 connection.execute("PRAGMA defer_foreign_keys = 1")
-                tables = read(connection, seed, only, {*without, *map(fold, given_up)}, uses)
+                tables = read(connection, seed, only, {*map(fold, given_up)}, uses)
                 filling = _Filling(connection, tables, Filled({}, dict(given_up)))
                 for group in groups(tables):
-                    filling.fill(group, rows)
+                    filling.fill([table for table in group if fold(table.name) not in without], rows)
                 return filling.filled
         except _RolledBackError as error:
             # a trigger took the other tables' rows with it: once more without that table

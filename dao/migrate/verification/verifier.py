@@ -6,66 +6,27 @@ generated rows, and those that these refer to, and only those are compared and c
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import attrs
 
-from dao.engine import transaction
-from dao.errors import CheckFailed, Error, MigrationFailed
 from dao.migrate.copies.working_copy import SMALL, WorkingCopies, WorkingCopy
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.events import Report, Verifying
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
-from dao.migrate.run.holdings import Holdings
-from dao.migrate.schema.catalog import fold
-from dao.migrate.schema.check import Before, check, integrity_problems
-from dao.migrate.schema.model import Schema
+from dao.migrate.ledger.selection import select
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.schema.script import Watcher, run_script
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Loss, Step
-from dao.migrate.verification.generate import fill, in_the_way
-from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
-from dao.migrate.verification.touched import Touched, Trace, related
-from dao.migrate.verification.uses import Use, uses
+from dao.migrate.verification.fixtures import Fixtures
+from dao.migrate.verification.on_rows import OnRows
+from dao.migrate.verification.trial import Place, Stage, Trial, Verification
+from dao.migrate.verification.uses import uses
 
-__all__ = ["Stage", "Verification", "verify"]
-
-#: Why a table holds no generated rows when the script runs.
-_BROUGHT = "its constraints leave room for the rows that the script brings, but not for others beside them"
-
-#: Where a migration was tried: on an empty database, on one whose tables hold generated rows, on a copy of a real one.
-Stage = Literal["empty", "generated rows", "copy"]
-
-
-@attrs.frozen(kw_only=True)
-class Verification:
-    """The result of one migration on one stage.
-
-    `problems` are texts, of one line or several. `warnings` may be meant: the migration is irreversible, its rollback
-    refuses rows that were written since, or leaves a `user_version`. `losses` are the data that its scripts lose: those
-    that are declared, and those that the rollback drops because the migration made them. `unfilled` are the tables
-    for which no rows could be generated, with the reason. `seconds` is how long it took.
-    """
-
-    id: str
-    stage: Stage
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    losses: tuple[str, ...] = ()
-    unfilled: dict[str, str] = attrs.Factory(dict)
-    reversible: bool = True
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
+__all__ = ["verify"]
 
 
 def verify(
@@ -73,14 +34,21 @@ def verify(
     *,
     database: Target | None = None,
     rows: int = 3,
+    fixtures: str | os.PathLike[str] | None = None,
+    since: str | None = None,
+    latest: int | None = None,
     memory_limit: int = SMALL,
     prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> list[Verification]:
     """Run every migration up, down and up again, and return the results in order. Only reads the database.
 
+    All are tried, unless one of two arguments says which: those after `since` (an id, or what begins only one), or the
+    `latest` so many. The others count as proved, and are just applied.
+
     It is tried on an empty database, then on one in which the tables that its scripts can touch hold `rows` generated
-    rows each, or as many as their constraints have room for. If a `database` is named, the pending migrations are tried
+    rows each, or as many as their constraints have room for; but those of the file `fixtures`, where its INSERT
+    statements fit. If a `database` is named, the pending migrations are tried
     on a copy of it, forwards, and then the applied ones, backwards. After the rollback, schema and rows must be what
     they were before; after the second time, what they were after the first. Foreign keys and integrity are checked
     after every script, as in a run. Meanwhile time stands still, and chance repeats itself. Copies are in memory; those
@@ -89,16 +57,21 @@ def verify(
 
     Raises:
         MigrationFileError: A file is not what it should be.
-        MigrationError: The database does not exist.
+        MigrationError: The database does not exist, or `since` is no migration.
         LedgerMismatch: Its ledger does not agree with the files.
         DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
+        ValueError: `latest` is below 1, or both that and `since` are given.
     """
     files = loaded(migrations)
     if database is not None:
         existing(database, "copy")  # before a minute of other trials
     tell = report or (lambda _event: None)
+    chosen = frozenset(select(files, since=since, latest=latest).ids)
+    own = None if fixtures is None else Fixtures.read(Path(fixtures))
     with preparing(prepare), WorkingCopies() as copies:
-        found = list(_forwards(copies, _Place.of(copies.copy()), files, "empty", tell, rows=rows))
+        found = list(_Stage(copies, "empty", chosen, tell, rows, own).forwards(Place.of(copies.copy()), files))
+    if own is not None and all(one.ok for one in found):
+        own.refuse_unused()
     if database is not None:
         with (
             preparing(prepare),
@@ -108,347 +81,80 @@ def verify(
             state = ledger.read(source)
             pending = [step.migration for step in to_apply(files, state)]
             by_id = {migration.id: migration for migration in files}
-            original = _Place.of(copies.copy(source))
+            original = Place.of(copies.copy(source))
+            stage = _Stage(copies, "copy", chosen, tell)
             if pending:
                 ahead = original.at(copies.copy(original.connection))
-                found += _forwards(copies, ahead, pending, "copy", tell, besides=original.connection)
+                found += stage.forwards(ahead, pending, besides=original.connection)
                 copies.keep(original.connection)
-            found += _backwards(copies, original, [by_id[id] for id in reversed(state.ids)], tell)
+            found += stage.backwards(original, [by_id[id] for id in reversed(state.ids)])
     return found
 
 
 @attrs.frozen
-class _Place:
-    """A database at a place of the history, and what a run's check has found there; None if it has to look first."""
-
-    state: State
-    connection: WorkingCopy
-    before: Before | None = None
-
-    @classmethod
-    def of(cls, connection: WorkingCopy) -> _Place:
-        return cls(State.of(connection, stays=True), connection)
-
-    def at(self, connection: WorkingCopy) -> _Place:
-        """Return the same place in another copy."""
-        return _Place(attrs.evolve(self.state, connection=connection), connection, self.before)
-
-
-# ---------------------------------------------------------------- stages
-
-
-def _forwards(
-    copies: WorkingCopies,
-    here: _Place,
-    migrations: Sequence[Migration],
-    stage: Stage,
-    tell: Report,
-    *,
-    rows: int = 0,
-    besides: WorkingCopy | None = None,
-) -> Iterator[Verification]:
-    """Try migrations one after the other, each of which the database follows; with `rows`, on so many rows, too.
-
-    Those are generated from an empty database on only. The copy `besides` stays open.
-    """
-    scripts = [script for migration in migrations for script in (migration.up, migration.down) if script]
-    forms = uses(script.text for script in scripts) if rows else {}
-    for place, migration in enumerate(migrations):
-        tell(Verifying(migration.id, stage, place + 1, len(migrations)))
-        other = copies.copy(here.connection) if rows else None
-        trial = _Trial(copies, migration, stage)
-        there = trial.there_and_back(here)
-        yield trial.end()
-        if there is None:
-            yield from _not_reached(migrations[place + 1 :], migration, stage)
-            return
-        if other is not None:
-            generated = _Generated(copies, trial, forms, rows, migrations[:place])
-            yield generated.tried(here.at(other)).end()
-        copies.keep(there.connection, besides)
-        here = there
-
-
-def _backwards(
-    copies: WorkingCopies, here: _Place, migrations: Sequence[Migration], tell: Report
-) -> Iterator[Verification]:
-    """Try migrations from the last to the first, as far as they can be undone."""
-    for place, migration in enumerate(migrations):
-        tell(Verifying(migration.id, "copy", place + 1, len(migrations)))
-        trial = _Trial(copies, migration, "copy")
-        before = trial.back_and_there(here)
-        yield trial.end()
-        if before is None:
-            if trial.problems:
-                yield from _not_reached(migrations[place + 1 :], migration, "copy")
-            return
-        copies.keep(before.connection)
-        here = before
-
-
-def _not_reached(migrations: Sequence[Migration], failed: Migration, stage: Stage) -> Iterator[Verification]:
-    problem = f"not tried: {failed.id} comes before it here, and fails"
-    for migration in migrations:
-        yield Verification(id=migration.id, stage=stage, problems=(problem,), reversible=migration.reversible)
-
-
-# ---------------------------------------------------------------- one migration on one stage
-
-
-class _Trial:
-    """One migration on one stage.
-
-    Scripts run in copies. The database itself shows what was before, and then follows, as each script does the same in
-    each copy.
-    """
-
-    def __init__(self, copies: WorkingCopies, migration: Migration, stage: Stage) -> None:
-        self.copies, self.migration, self.stage = copies, migration, stage
-        self.up, self.down = (Step(migration=migration, direction=one) for one in ("apply", "rollback"))
-        self.problems: list[TripFailure] = []
-        self.warnings: list[str] = []
-        self.losses: list[str] = []
-        self.unfilled: dict[str, str] = {}
-        #: The tables that its scripts have touched, and those into which they INSERT.
-        self.touched: Touched = frozenset()
-        self.inserts: set[str] = set()
-        #: The database before it, where that is known, and after it.
-        self.before: _Place | None = None
-        self.after: _Place | None = None
-        self._law = Law()
-        self._begun = time.perf_counter()
-
-    def end(self) -> Verification:
-        """Return what was found, each thing once."""
-        return Verification(
-            id=self.migration.id,
-            stage=self.stage,
-            problems=tuple(dict.fromkeys(map(str, self.problems))),
-            warnings=tuple(dict.fromkeys(self.warnings)),
-            losses=tuple(dict.fromkeys(self.losses)),
-            unfilled=self.unfilled,
-            reversible=self.migration.reversible,
-            seconds=time.perf_counter() - self._begun,
-        )
-
-    def there_and_back(self, here: _Place) -> _Place | None:
-        """Apply, roll back and apply again in a copy; return the database after it was applied, None if that fails."""
-        self.before = here
-        tried = self.copies.copy(here.connection)
-        latest = self._run(tried, here, self.up)
-        if latest is None:
-            return None
-        self.after = latest.at(here.connection)
-        followed = False
-
-        def run(step: Step, since: _Place) -> _Place | None:
-            nonlocal followed
-            if step.direction == "apply":
-                follow(here.connection, self.up)
-                followed = True
-            return self._run(tried, since, step)
-
-        self._down_and_up([here, self.after], latest, run)
-        if not followed:
-            follow(here.connection, self.up)
-        return self.after
-
-    def back_and_there(self, here: _Place) -> _Place | None:
-        """Roll back and apply again, each in a copy; return the database after the first, None if one fails."""
-        self.after = here
-        before: list[_Place] = []
-
-        def run(step: Step, since: _Place) -> _Place | None:
-            there = self._run(self.copies.copy(since.connection), since, step)
-            if there is not None:
-                before.append(there)
-            return there
-
-        return before[0] if self._down_and_up([None, here], here, run) else None
-
-    def _down_and_up(
-        self, places: Sequence[_Place | None], latest: _Place, run: Callable[[Step, _Place], _Place | None]
-    ) -> bool:
-        """Return whether it could be undone and applied again."""
-        if not self.migration.reversible:
-            why = "has no rollback script" if self.migration.down is None else "has an empty rollback script"
-            self.warnings.append(f"irreversible: it {why}")
-
-        def state(step: Step) -> State | None:
-            nonlocal latest
-            there = run(step, latest)
-            latest = there or latest
-            return None if there is None else there.state
-
-        states = [None if place is None else place.state for place in places]
-        _, again = down_and_up([self.migration], states, self._law, state, self._differs)
-        return bool(again)
-
-    # ------------------------------------------------------------ scripts
-
-    def _run(self, connection: WorkingCopy, since: _Place, step: Step) -> _Place | None:
-        """Run a script; return the database after it, None if it fails."""
-        trace = Trace(Holdings(connection, since.before.schema if since.before else None))
-        try:
-            there = self.run_script(connection, since, step, trace)
-        except Error as error:
-            # what comes after the statement that failed is not known
-            self.touched = None
-            again = " after the rollback" if step.direction == "apply" and since is not self.before else ""
-            self._fails(step, f"{step.direction}{again} fails: {error}")
-            return None
-        touched = trace.touched(since.state.schema, there.state.schema)
-        self.touched = None if touched is None or self.touched is None else self.touched | touched
-        self.inserts |= trace.inserts
-        return there
-
-    def run_script(
-        self, connection: WorkingCopy, since: _Place, step: Step, trace: Trace, *, is_end: bool = False
-    ) -> _Place:
-        """Run a script with the checks of a run, and note what it lost. A check that fails is a problem.
-
-        Raises:
-            Error: The script fails; or a check does, at the `is_end` of a run.
-        """
-        before = since.before or Before.of(connection, integrity_problems(connection))
-        after: Before | None = None
-        with _running(connection, step, trace):
-            state = State.of(connection, stays=True, since=since.state, trace=trace)
-            try:
-                written = trace.written(since.state.schema, state.schema)
-                after = check(connection, before, lambda _text: None, written=written)
-            except CheckFailed as error:
-                if is_end:
-                    raise
-                # a later migration may mend it, so those are tried, too
-                self._fails(step, f"{step.direction} is refused: {error}")
-        # where the database of before is not known, the rollback leaves one like it
-        there = self.before.state.schema if self.before else state.schema
-        self._note_losses(step, [loss for _, loss in trace.losses()], there)
-        return _Place(state, connection, after)
-
-    def _note_losses(self, step: Step, losses: Sequence[Loss], before: Schema) -> None:
-        """Note the losses of a script: each must be declared in it, or be of something that the migration made."""
-        script = step.script
-        there = _things(before) if losses else set()
-        for loss in losses:
-            is_declared = loss.is_declared(script.allows)
-            is_made = step.direction == "rollback" and (fold(loss.table), fold(loss.column or "")) not in there
-            if not is_declared and not is_made:
-                name = script.path.name if script.path else step.id
-                mend = f"Mend it, or write `{loss.declaration}` at the top of {name}"
-                self._fails(step, f"{step.direction} loses data without saying so: {loss}", mend)
-                continue
-            self.losses.append(f"{step.direction}: {loss}")
-            # the migration makes again what it made, but not what was written to it since
-            if is_declared or self.before is None:
-                self._law.excuse([loss])
-
-    # ------------------------------------------------------------ problems
-
-    def _fails(self, step: Step, message: str, *differences: str) -> None:
-        self.problems.append(TripFailure(step.id, step.direction, message, differences))
-
-    def _differs(self, step: Step, found: Differences) -> None:
-        when = "after the rollback" if step.direction == "rollback" else "after the second apply"
-        when = "after rollback and apply" if self.before is None else when
-        if found.schema:
-            self._fails(step, f"the schema {when} is another", *found.schema)
-        for difference in found.rows:
-            self._fails(step, f"rows {when} are others", *str(difference).split("\n"))
-        for name, (expected, actual) in found.header.items():
-            self.warnings.append(f"PRAGMA {name} is {actual} {when}, expected {expected}")
-
-
-def _things(schema: Schema) -> set[tuple[str, str]]:
-    """Return all tables and columns as (table, column), by `fold`; for each table also one with "" as column."""
-    tables = [one for one in schema.objects.values() if one.type in {"table", "virtual table"}]
-    columns = [(fold(one.name), item.key or "") for one in tables for item in one.items if item.family == "column"]
-    return {(fold(one.name), "") for one in tables}.union(columns)
-
-
-@contextlib.contextmanager
-def _running(connection: WorkingCopy, step: Step, watcher: Watcher | None = None) -> Iterator[None]:
-    """Run a script as a run does, and then the block, in its transaction if it has one.
-
-    Raises:
-        Error: The script fails.
-    """
-    script = step.script
-    connection.seed()
-    connection.pragma("foreign_keys", script.foreign_keys)
-    try:
-        with transaction(connection) if script.transactional else contextlib.nullcontext():
-            run_script(connection, step.id, script, watcher=watcher)
-            if connection.in_transaction != script.transactional:
-                did = "ended the run's transaction" if script.transactional else "left a transaction open"
-                raise MigrationFailed(f"{script.path}: the script {did}", migration=step.id, path=script.path)
-            yield
-    finally:
-        if not connection.in_transaction:
-            connection.pragma("foreign_keys", False)
-
-
-def follow(connection: WorkingCopy, *steps: Step) -> None:
-    """Run scripts of which trials have shown what they do."""
-    for step in steps:
-        with _running(connection, step):
-            pass
-
-
-# ---------------------------------------------------------------- generated rows
-
-
-@attrs.frozen
-class _Generated:
-    """The trial of a migration on generated rows, after the one on no rows but those of the scripts (`alone`).
-
-    `uses` says in which form scripts take columns. The migrations that come `earlier` make the database again.
-    """
+class _Stage:
+    """A stage on which migrations are tried: those that are `chosen`. `rows` and `fixtures` are for generated rows."""
 
     copies: WorkingCopies
-    alone: _Trial
-    uses: Mapping[str, Use]
-    rows: int
-    earlier: Sequence[Migration]
+    name: Stage
+    chosen: frozenset[str]
+    tell: Report
+    rows: int = 0
+    fixtures: Fixtures | None = None
 
-    def tried(self, here: _Place, without: frozenset[str] = frozenset()) -> _Trial:
-        """Fill the tables that it can touch, but some (`without`), and try it; then undo it with rows written since."""
-        trial = _Trial(self.copies, self.alone.migration, "generated rows")
-        touched = self.alone.touched
-        schemas = [place.state.schema for place in (self.alone.before, self.alone.after) if place]
-        needed = related(touched, *schemas)
-        filled = fill(here.connection, rows=self.rows, only=needed, without=without, uses=self.uses)
-        if filled.rows:
-            state = here.state.with_rows(here.connection, needed)
-            there = trial.there_and_back(attrs.evolve(here, state=state))
-        else:  # it finds what it found there
-            there = self._as_alone(trial, here)
-        trial.unfilled = filled.unfilled | dict.fromkeys(without, _BROUGHT)
-        if there is None:
-            text = trial.up.script.text
-            brought = frozenset[str]() if without else in_the_way(here.connection, filled, self.alone.inserts, text)
-            again = self.copies.copy()
-            if brought:
-                follow(again, *(Step(migration=migration, direction="apply") for migration in self.earlier))
-                other = self.tried(here.at(again), brought)
-                trial = other if other.after else trial
-            return trial
-        if trial.migration.reversible and not trial.problems:
-            trial.unfilled |= fill(there.connection, rows=self.rows, seed=1, only=needed, uses=self.uses).unfilled
-            try:
-                # new tables and columns take with them what is in them
-                trial.run_script(there.connection, there, trial.down, Trace(there.connection), is_end=True)
-            except Error as error:
-                trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
-        return trial
+    def forwards(
+        self, here: Place, migrations: Sequence[Migration], *, besides: WorkingCopy | None = None
+    ) -> Iterator[Verification]:
+        """Try migrations one after the other, each of which the database follows; with `rows`, on so many rows, too.
 
-    def _as_alone(self, trial: _Trial, here: _Place) -> _Place | None:
-        alone = self.alone
-        trial.problems += alone.problems
-        trial.warnings += alone.warnings
-        trial.losses += alone.losses
-        trial.before = here
-        follow(here.connection, trial.up)
-        trial.after = alone.after and alone.after.at(here.connection)
-        return trial.after
+        Those are generated from an empty database on only. The copy `besides` stays open.
+        """
+        scripts = [script for migration in migrations for script in (migration.up, migration.down) if script]
+        forms = uses(script.text for script in scripts) if self.rows else {}
+        is_stale = False
+        for place, migration in enumerate(migrations):
+            self.tell(Verifying(migration.id, self.name, place + 1, len(migrations)))
+            trial = Trial(self.copies, migration, self.name)
+            if migration.id not in self.chosen:
+                is_stale = trial.pass_over(here.connection)
+                if not is_stale:
+                    yield trial.end()
+                    yield from self._not_reached(migrations[place + 1 :], migration)
+                    return
+                continue
+            here, is_stale = Place.of(here.connection) if is_stale else here, False
+            other = self.copies.copy(here.connection) if self.rows else None
+            there = trial.there_and_back(here)
+            yield trial.end()
+            if there is None:
+                yield from self._not_reached(migrations[place + 1 :], migration)
+                return
+            if other is not None:
+                on_rows = OnRows(self.copies, trial, forms, self.rows, migrations[:place], self.fixtures)
+                yield on_rows.tried(here.at(other)).end()
+            self.copies.keep(there.connection, besides)
+            here = there
+
+    def backwards(self, here: Place, migrations: Sequence[Migration]) -> Iterator[Verification]:
+        """Try migrations from the last to the first, as far as they can be undone, or are chosen."""
+        last = max((place for place, one in enumerate(migrations) if one.id in self.chosen), default=-1)
+        wanted = migrations[: last + 1]
+        for place, migration in enumerate(wanted):
+            self.tell(Verifying(migration.id, "copy", place + 1, len(wanted)))
+            trial = Trial(self.copies, migration, self.name)
+            before = trial.back_and_there(here)
+            yield trial.end()
+            if before is None:
+                if trial.problems:
+                    yield from self._not_reached(wanted[place + 1 :], migration)
+                return
+            self.copies.keep(before.connection)
+            here = before
+
+    def _not_reached(self, migrations: Sequence[Migration], failed: Migration) -> Iterator[Verification]:
+        problem = f"not tried: {failed.id} comes before it here, and fails"
+        for migration in migrations:
+            if migration.id in self.chosen:
+                yield Verification(
+                    id=migration.id, stage=self.name, problems=(problem,), reversible=migration.reversible
+                )

@@ -1,6 +1,6 @@
-"""Which migrations of a folder are judged: all, the latest, those after one, or those that are not released.
+"""Which migrations of a folder are meant: all, the latest, those after one, or those that are not released.
 
-Released is what a database has applied, or what a branch of git has. All are replayed, whichever are judged.
+Released is what a database has applied, or what a branch of git has. Lint and verify run all, and judge those.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import attrs
 from dao.migrate.database import Target, exists, name_of, opened
 from dao.migrate.ledger.entries import Ledger, read
 from dao.migrate.ledger.plan import compare, find_id, up_to
-from dao.migrate.linting import git
+from dao.migrate.scripts import git
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Selection", "git_default", "select"]
@@ -22,7 +22,7 @@ __all__ = ["Selection", "git_default", "select"]
 
 @attrs.frozen
 class Selection:
-    """The ids of the migrations that are judged, in order, and which those are, in words; "all" if none is left out."""
+    """The ids of the migrations that are meant, in order, and which those are, in words; "all" if none is left out."""
 
     ids: tuple[str, ...]
     words: str
@@ -36,7 +36,7 @@ def select(
     database: Target | None = None,
     git_base: str | None = None,
 ) -> Selection:
-    """Return which migrations are judged, by the one argument that is not None; without any, all.
+    """Return which migrations are meant, by the one argument that is not None; without any, all.
 
     Raises:
         MigrationError: `since` is no migration, or git does not know `git_base`.
