@@ -14,13 +14,13 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.errors import Irreversible, MigrationError, MigrationFileError
+from dao.errors import CommitUnknown, Irreversible, MigrationError, MigrationFileError
 from dao.migrate.ledger import baseline as module
 from dao.migrate.ledger.baseline import baseline
 from dao.migrate.scripts.new import create
 from tests.folders import dump, ids, query, tables, write
 from tests.migration.test_adopt import LAYOUT, TABLES, WRITTEN, execute, made_by
-from tests.migration.test_layouts import in_layout
+from tests.migration.test_layouts import LAYOUTS, flyway, in_layout
 from tests.migration.test_unnoted import CERTAIN
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -72,15 +72,30 @@ def test_baseline_is_the_first_migration_and_is_applied(there, url, folder):
 
 
 def test_baseline_cannot_be_rolled_back(there, url, folder):
-    """Its rollback would drop what was there before it, with all rows; so it has none, and lint knows why."""
+    """Its rollback would drop what was there before it, with all rows; so it has none."""
     baseline(url, folder)
     before = dump(there)
     for steps in (1, None):
         with pytest.raises(Irreversible, match="its rollback script holds no statement"):
             migrate.rollback(url, folder, steps=steps)
     assert dump(there) == before
-    assert [finding for finding in migrate.lint(folder).findings if finding.silenced is None] == []
     assert {(one.ok, one.reversible) for one in migrate.verify(folder)} == {(True, False)}
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, None], ids=lambda make: make and make.__name__)
+def test_baseline_tells_lint_why_it_has_no_rollback(there, url, folder, layout):
+    """In the layout of every tool, whether the rollback is a file, a section or not there."""
+    if layout:
+        in_layout(folder, layout, [(9, "later", "ALTER TABLE t ADD COLUMN y;", "ALTER TABLE t DROP COLUMN y;")])
+    for file in folder.glob("U*"):  # so that Flyway's baseline gets none
+        file.unlink()
+    done = baseline(url, folder)
+    found = [finding for finding in migrate.lint(folder).findings if finding.migration == done.id]
+    assert [finding.code for finding in found if finding.silenced is None] == []
+    assert [finding.code for finding in found] == ["M017" if len(done.paths) == 1 and layout is flyway else "M018"]
+    assert not migrate.status(url, folder).migrations[0].reversible
+    migrate.apply(url, folder)
+    assert migrate.status(url, folder).is_current
 
 
 def test_baseline_on_a_connection_of_the_callers(theirs, folder):
@@ -328,6 +343,24 @@ def test_baseline_that_is_interrupted_after_the_commit_keeps_the_files(there, ur
     with pytest.raises(KeyboardInterrupt):
         baseline(url, folder)
     assert migrate.status(url, folder).is_current
+
+
+def test_baseline_whose_commit_is_unknown_keeps_the_files_and_says_how_to_look(there, url, folder, monkeypatch):
+    """Nobody knows whether the mark is stored: files without one can be marked, a mark without files is worse."""
+    exclusive = module.exclusive
+
+    @contextlib.contextmanager
+    def unknown(connection):
+        with exclusive(connection):
+            yield
+        raise CommitUnknown("the commit failed")
+
+    monkeypatch.setattr(module, "exclusive", unknown)
+    with pytest.raises(
+        CommitUnknown, match=r"`dao status` says whether (\S+_baseline) is applied; if not, `dao mark \1`"
+    ):
+        baseline(url, folder)
+    assert len(list(folder.iterdir())) == 2
 
 
 #: Where a process is killed, and whether it leaves files and a mark.

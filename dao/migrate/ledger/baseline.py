@@ -14,8 +14,8 @@ from pathlib import Path
 
 import attrs
 
-from dao.engine import Connection
-from dao.errors import CommitUnknown, MigrationError, MigrationFailed, MigrationFileError, visible
+from dao.engine import Connection, DriverError
+from dao.errors import CommitUnknown, Error, MigrationError, MigrationFailed, MigrationFileError, visible
 from dao.migrate.database import Target, exclusive, existing, name_of, opened
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, expected, others, unnoted
@@ -107,11 +107,18 @@ def baseline(
             error.advice = f"`dao status` says whether {id} is applied; if not, `dao mark {id}` notes it."
             raise
         except BaseException:
-            # an interruption may come after the commit
-            if id not in ledger.read(connection).ids:
+            if paths and _is_unmarked(connection, id):
                 remove(path, paths)
             raise
     return Baseline(id=id, paths=paths, left_out=tuple(left_out), broken=tuple(unusable))
+
+
+def _is_unmarked(connection: Connection, id: str) -> bool:
+    """Return whether a migration is not noted as applied, for certain: an interruption may come after the commit."""
+    try:
+        return id not in ledger.read(connection).ids
+    except (DriverError, Error):
+        return False
 
 
 def _refuse_ledger(connection: Connection) -> None:
