@@ -199,6 +199,62 @@ def test_every_function_that_opens_a_database_or_replays_takes_prepare():
     assert all(found[name]["prepare"].kind is inspect.Parameter.KEYWORD_ONLY for name in found.keys() - without)
 
 
+def test_prepare_is_called_once_with_every_connection_that_a_verb_opens(url, tmp_path, monkeypatch):
+    """A connection that is opened somewhere below without it would fail on a schema that needs it."""
+    opened: list[apsw.Connection] = []
+    called: list[apsw.Connection] = []
+
+    def counted(connection):
+        called.append(connection)
+        ours(connection)
+
+    monkeypatch.setattr(apsw, "connection_hooks", [opened.append])
+    rebuild = "CREATE TABLE m (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO m SELECT * FROM n; DROP TABLE n; ALTER TABLE m RENAME TO n;"
+    folder = write(
+        tmp_path / "two",
+        {
+            "0001_n.sql": NEEDS["index"],
+            "0001_n.rollback.sql": "DROP TABLE n;",
+            "0002_n.sql": rebuild,
+            "0002_n.rollback.sql": rebuild,
+        },
+    )
+    for call in (
+        functools.partial(migrate.apply, url, folder, to="0001"),
+        functools.partial(migrate.rehearse, url, folder, round_trip=True),
+        functools.partial(migrate.lint, folder),
+        functools.partial(migrate.verify, folder, database=url),
+        functools.partial(migrate.dump, folder),
+        functools.partial(migrate.apply, url, folder),
+        functools.partial(migrate.status, url, folder),
+        functools.partial(migrate.diff, url, folder),
+        functools.partial(migrate.check, url, folder),
+        functools.partial(migrate.take_snapshot, url),
+        functools.partial(migrate.rollback, url, folder),
+        functools.partial(migrate.restore, url),
+        functools.partial(migrate.unmark, url, ["0001"], folder),
+        functools.partial(migrate.mark, url, ["0001"], folder),
+        functools.partial(migrate.reset, url, folder),
+    ):
+        opened.clear()
+        called.clear()
+        call(prepare=counted)
+        assert opened
+        assert sorted(map(id, opened)) == sorted(map(id, called)), call
+
+
+def test_prepare_of_one_thread_is_not_there_in_another(url, path, tmp_path):
+    """Runs at the same time, in threads of one program, have each its own."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    folder = write(tmp_path / "one", {"0001_n.sql": NEEDS["check"]})
+    migrate.apply(url, folder, prepare=ours)
+    with ThreadPoolExecutor(1) as other, preparing(ours):
+        assert migrate.diff(url, folder) == []
+        with pytest.raises(MigrationError, match="no such function"):
+            other.submit(migrate.diff, url, folder).result()
+
+
 def test_prepare_is_called_with_ours_and_not_with_the_callers_connection(theirs, tmp_path):
     """A caller's connection has what its owner registered; the replay in memory beside it had nothing of that."""
     folder = write(tmp_path / "one", {"0001_n.sql": NEEDS["check"]})
