@@ -10,6 +10,8 @@ and works on this package's own migrations unless given others::
     migrate.apply("sqlite:///orchestrator.db")
     connection = dao.connect("sqlite:///orchestrator.db")
     migrate.assert_current(connection)
+
+Each that opens a connection takes `prepare`: a function that registers with it what the schema needs of the program.
 """
 
 from __future__ import annotations

@@ -424,8 +424,11 @@ def test_prepare_that_sets_what_a_program_sets_changes_nothing_for_the_scripts(p
 
 def test_register_leaves_the_settings_but_for_what_a_schema_may_use(connection):
     """Of what it sets, `trusted_schema` and what LIKE means stay: they are what the schema needs."""
+    connection.execute("CREATE TABLE asked (a)")
 
     def sets(given):
+        assert given.execute("PRAGMA table_info(asked)").fetchall()
+        assert given.execute("SELECT name FROM pragma_table_info('asked')").fetchall() == [("a",)]
         given.pragma("trusted_schema", True)
         given.pragma("case_sensitive_like", True)
         sets_everything(given)
