@@ -600,3 +600,26 @@ def test_new_beside_one_odd_name_stays_in_the_layout_of_the_others(tmp_path, lay
         migrate.load(folder)
     assert caught.value.path == folder / odd
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- programs beside the scripts
+
+
+@layouts
+def test_load_helper_beside_scripts_is_passed_over_in_every_layout(tmp_path, layout):
+    """A helper in Python beside goose's files was refused as a migration; pytest's and a package's own files, too."""
+    folder = in_layout(tmp_path / "sql", layout, SCRIPTS[:2])
+    expected = ids(migrate.load(folder))
+    write(folder, {"seed.py": "import sqlite3\n\n\ndef run(steps):\n    for step in steps:\n        step()\n"})
+    write(folder, {"__init__.py": "", "conftest.py": "import pytest\n", "embed.go": "package migrations\n"})
+    assert ids(migrate.load(folder)) == expected
+
+
+@pytest.mark.parametrize("layout", [yoyo, sqlx, dbmate, goose, flyway], ids=lambda layout: layout.__name__)
+def test_load_migration_in_python_is_refused_in_every_layout(tmp_path, layout):
+    """To pass over a migration would be worse than to refuse a helper: yoyo's own are known by what is in them."""
+    folder = in_layout(tmp_path / "sql", layout, SCRIPTS[:2])
+    write(folder, {"add-x.py": 'from yoyo import step\n\n__depends__ = {"a"}\nstep("SELECT 1", "SELECT 2")\n'})
+    with pytest.raises(MigrationFileError, match="Python migrations are not run here; write it in SQL") as caught:
+        migrate.load(folder)
+    assert caught.value.path == folder / "add-x.py"

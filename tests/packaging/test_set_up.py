@@ -62,7 +62,7 @@ def path(tmp_path):
     """A PATH with a folder for Pythons in front, and no other Python."""
     tools = tmp_path / "tools"
     tools.mkdir()
-    for tool in ("awk", "cat", "dirname", "make", "mkdir", "mv", "readlink", "rm", "sed", "sh", "touch"):
+    for tool in ("awk", "bash", "cat", "dirname", "make", "mkdir", "mv", "readlink", "rm", "sed", "sh", "touch"):
         (tools / tool).symlink_to(str(shutil.which(tool)))
     return f"{tmp_path / 'pythons'}:{tools}"
 
@@ -177,16 +177,25 @@ def test_setup_of_an_environment_that_somebody_else_made_keeps_it(checkout, path
     assert installed(checkout) == [f". with {own}", f".[dev] with {own}"]
 
 
+@pytest.fixture
+def interruptible():
+    """Lets Ctrl-C reach what is started, though to a job in the background, which this may be, it means nothing."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-@pytest.mark.parametrize("target", ["migrate", "setup"])
-def test_setup_broken_off_is_repaired_by_the_next(checkout, path, python, end, target):
+@pytest.mark.parametrize("command", ["make migrate", "make setup", "bash bin/set-up .[dev]"])
+def test_setup_broken_off_is_repaired_by_the_next(checkout, path, python, end, command):
     """A half-made environment was kept: it has no pip, or some packages in part, of which pip knows nothing."""
     first = python("python3", 3, 11)
-    if target == "setup":  # in the middle of the tools; the project is installed already
+    if command != "make migrate":  # in the middle of the tools; the project is installed already
         make(checkout, path, "migrate")
     (checkout / "wait").touch()
     process = subprocess.Popen(
-        ["make", target],
+        command.split(),  # where sh is bash, it goes on after a pip that ended by itself
         cwd=checkout,
         env={"PATH": path},
         stdin=subprocess.DEVNULL,

@@ -34,7 +34,8 @@ File = tuple[Path, str]
 _PROGRAMS = {".py": "Python", ".go": "Go"}
 # by which one in Python without a number is a migration: yoyo's steps, alembic's function, Django's class
 _MIGRATES = re.compile(
-    rb"(?:^|[=\[,(])\s*step\s*\(|^(?:steps\s*[:=]|__depends__\b|def\s+upgrade\s*\()|\(migrations\.Migration\)",
+    rb"(?:^|[=\[,(]\s*)step\s*\(\s*[^\s)]|^[ \t]*from[ \t]+yoyo[ \t]+import\b.*\bstep\b"
+    rb"|^(?:steps\s*[:=]|__depends__\b|def\s+upgrade\s*\()|\(migrations\.Migration\)",
     re.MULTILINE,
 )
 
