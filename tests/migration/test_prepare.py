@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -12,7 +13,7 @@ import apsw.ext
 import pytest
 
 import dao
-from dao import migrate, tasks
+from dao import aio, migrate, tasks
 from dao.errors import CheckFailed, Error, MigrationError, MigrationFailed, OperationalError, PrepareFailed
 from dao.migrate.schema.registration import preparing, register
 from tests.folders import query, schema, tables, write
@@ -506,6 +507,29 @@ def test_apply_what_a_function_breaks_is_refused(url, tmp_path):
     write(folder, {"0002_v.sql": "DROP VIEW v; CREATE VIEW v AS SELECT slug(a, a) AS b FROM n;"})
     with pytest.raises(CheckFailed, match="the view v: wrong number of arguments"):
         migrate.apply(url, folder, prepare=ours)
+
+
+# ---------------------------------------------------------------- pools
+
+
+def test_a_hook_of_apsw_reaches_the_connections_of_pools(url, monkeypatch):
+    """The way that the document shows: pools have no such parameter, and lend connections that nobody has seen before."""
+    monkeypatch.setattr(apsw, "connection_hooks", [ours])
+
+    def slug(connection):
+        return connection.execute("SELECT slug('A')").get
+
+    async def slugs():
+        async with aio.Pool(url) as pool:
+            return await pool.run(slug), await pool.write(slug)
+
+    with contextlib.closing(dao.connect(url)) as connection:
+        assert slug(connection) == "a"
+    with dao.Pool(url) as pool:
+        with pool.acquire() as connection:
+            assert slug(connection) == "a"
+        assert pool.write(slug) == "a"
+    assert asyncio.run(slugs()) == ("a", "a")
 
 
 # ---------------------------------------------------------------- functions that raise
