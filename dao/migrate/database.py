@@ -90,14 +90,15 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
         OperationalError: SQLite raised it in the block, or the file was open when this process was forked.
         PrepareFailed: As `registration.register`.
     """
-    path, vfs, timeout = path_of(target), None, sqlite.BUSY_TIMEOUT
+    path, vfs, timeout, immutable = path_of(target), None, sqlite.BUSY_TIMEOUT, False
     database_file.check_name(path)
     if isinstance(target, Connection):
         vfs = target.open_vfs
         sqlite.check_in_place(target)
     else:
-        timeout = sqlite.busy_timeout(url.parse(target))
-    with sqlite.open_another(path, vfs) as connection:
+        parsed = url.parse(target)
+        timeout, immutable = sqlite.busy_timeout(parsed), bool(parsed.immutable)
+    with sqlite.open_another(path, vfs, immutable=immutable) as connection:
         registration.register(connection)
         sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
         session.interruptible(connection)

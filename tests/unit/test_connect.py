@@ -453,6 +453,8 @@ def test_connect_immutable_reads_where_no_file_can_be_made(unwritable):
         assert [str(one) for one in migrate.diff(f"{url}&immutable=1")] == ["table t is unexpected"]
         with pytest.raises(dao.ReadOnlyDatabase, match=r"open it without mode=ro \(or immutable\)"):
             migrate.rollback(f"{url}&immutable=1")
+        with pytest.raises(dao.OperationalError, match=r"cannot write beside .*a\.db \(Permission denied\)"):
+            migrate.take_snapshot(f"{url}&immutable=1")
     assert [path.name for path in unwritable.parent.iterdir()] == ["a.db"]
 
 

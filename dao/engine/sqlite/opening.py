@@ -79,15 +79,18 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
 
 
 @contextlib.contextmanager
-def open_another(path: str, vfs: str | None = None) -> Iterator[apsw.Connection]:
+def open_another(path: str, vfs: str | None = None, *, immutable: bool = False) -> Iterator[apsw.Connection]:
     """Lend a connection to a database that exists, by its real path. It changes no setting of the database.
+
+    It may write, unless the database is `immutable`.
 
     Raises:
         OperationalError: It cannot be opened, or was open when this process was forked.
     """
     fork.check_file(path)
+    arguments = _immutable(path) if immutable else (path, _OPEN_FLAGS["rw"] | apsw.SQLITE_OPEN_NOFOLLOW)
     try:
-        connection = apsw.Connection(path, flags=_OPEN_FLAGS["rw"] | apsw.SQLITE_OPEN_NOFOLLOW, vfs=vfs)
+        connection = apsw.Connection(*arguments, vfs=vfs)
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise database_file.not_opened(path, "rw") from error
     try:
@@ -120,15 +123,18 @@ def connection_arguments(url: DatabaseURL) -> tuple[str, int]:
     path = absolute(url).path
     fork.check_file(path)
     # a link that is put there now would lead to a file with other neighbours
-    flags = _OPEN_FLAGS[url.mode or "rwc"] | apsw.SQLITE_OPEN_NOFOLLOW
-    if not url.immutable:
-        return path, flags
+    return _immutable(path) if url.immutable else (path, _OPEN_FLAGS[url.mode or "rwc"] | apsw.SQLITE_OPEN_NOFOLLOW)
+
+
+def _immutable(path: str) -> tuple[str, int]:
+    """Return the URI and the flags by which SQLite reads a file alone, without locks."""
     if beside := database_file.unsettled(path):
         raise OperationalError(
             f"{beside} holds what belongs to the database, and immutable=on passes it over: open {path} once where it "
             "can be written to (`dao health`), which brings both together"
         )
-    return f"file://{quote(path)}?immutable=1", flags | apsw.SQLITE_OPEN_URI
+    flags = _OPEN_FLAGS["ro"] | apsw.SQLITE_OPEN_NOFOLLOW | apsw.SQLITE_OPEN_URI
+    return f"file://{quote(path)}?immutable=1", flags
 
 
 def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
