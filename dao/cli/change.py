@@ -24,7 +24,7 @@ __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 @command(changes=True, creates=True)
 @click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
 @steps_option("Apply the next N only.")
-@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
+@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 @click.pass_context
 def migrate_(context: click.Context, /, config: settings.Settings, output: Output, **given: Any) -> None:
     """Apply the pending migrations, all or none. Creates the database if need be."""
@@ -46,7 +46,7 @@ migrate_.add_command(resolve)
 @steps_option("Undo the latest N. [default: 1]")
 @click.option("--to", metavar="ID", help="Undo what was applied after this migration; it stays.")
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
-@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
+@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 def rollback(
     config: settings.Settings, output: Output, steps: int | None, to: str | None, everything: bool, **given: Any
 ) -> None:
@@ -62,7 +62,7 @@ def rollback(
 @click.command("redo")
 @command(changes=True)
 @steps_option("Redo the latest N. [default: 1]", default=1)
-@options("allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
+@options("allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 def redo(config: settings.Settings, output: Output, **given: Any) -> None:
     """Undo the latest and apply them again.
 
@@ -73,10 +73,17 @@ def redo(config: settings.Settings, output: Output, **given: Any) -> None:
 
 @click.command("init")
 @command(changes=True, creates=True)
-def init(config: settings.Settings, output: Output) -> None:
+@options("lock_timeout")
+def init(config: settings.Settings, output: Output, lock_timeout: float | None) -> None:
     """Create the database, migrate it, print the status."""
     with output.progress():
-        migrate.apply(config.url, config.migrations, snapshots=config.snapshots, report=output.report)
+        migrate.apply(
+            config.url,
+            config.migrations,
+            snapshots=config.snapshots,
+            lock_timeout=lock_timeout,
+            report=output.report,
+        )
     from dao.cli.look import print_status
 
     print_status(output, migrate.status(config.url, config.migrations), created=output.created)
@@ -85,7 +92,7 @@ def init(config: settings.Settings, output: Output) -> None:
 @click.command("reset")
 @command(changes=True, creates=True)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@options("no_snapshot")
+@options("no_snapshot", "lock_timeout")
 def reset(config: settings.Settings, output: Output, yes: bool, **given: Any) -> None:
     """Drop everything and migrate again.
 

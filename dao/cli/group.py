@@ -19,8 +19,10 @@ from dao.cli.commands import Commands
 from dao.cli.output import GONE, Output, mend, silence
 from dao.errors import Error, visible
 
-__all__ = ["group", "run"]
+__all__ = ["INTERRUPTED", "group", "run"]
 
+#: The exit code after Ctrl-C.
+INTERRUPTED = 130
 _INTERRUPTED = "interrupted; what was not committed was rolled back, `dao status` shows what stands"
 
 
@@ -55,7 +57,7 @@ def run() -> int:
             output.error("there was no answer: nothing was changed")
             return 1
         output.error(_INTERRUPTED)
-        code = 130
+        code = INTERRUPTED
     except SystemExit:  # by click, which calls it 1, or `Output`: whoever read what was asked for has seen enough
         silence(sys.stdout)
         code = GONE
@@ -64,7 +66,7 @@ def run() -> int:
         output.error(_INTERRUPTED if interrupted else str(error))
         described: dict[str, object] = {"type": type(error).__name__, "message": str(error)}
         _report(output, error.to_dict() if isinstance(error, Error) else described)
-        code = 130 if interrupted else 1
+        code = INTERRUPTED if interrupted else 1
     except Exception:  # noqa: BLE001 - a bug of ours: Python's own way to show it would obey the names in it
         import traceback
 

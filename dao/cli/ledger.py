@@ -9,7 +9,7 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import MISMATCH, command, only_one_of
+from dao.cli.options import MISMATCH, command, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
 from dao.migrate.scripts.ids import TOOLS
@@ -31,9 +31,10 @@ def _ledger_command(name: str, done: str, description: str) -> click.Command:
     @click.command(name, help=description)
     @command(changes=True)
     @click.argument("ids", nargs=-1, required=True, metavar="ID…")
-    def change(config: settings.Settings, output: Output, ids: tuple[str, ...]) -> None:
+    @options("lock_timeout")
+    def change(config: settings.Settings, output: Output, ids: tuple[str, ...], lock_timeout: float | None) -> None:
         verb: Callable[..., list[str]] = getattr(migrate, name)
-        changed = verb(config.url, ids, config.migrations)
+        changed = verb(config.url, ids, config.migrations, lock_timeout=lock_timeout, report=output.report)
         for id in changed:
             output.line(f"{done} {id}")
         if not changed:
@@ -57,7 +58,10 @@ accept = _ledger_command(
 @click.argument("id", metavar="ID")
 @click.option("--applied", is_flag=True, help="It is applied: somebody finished it.")
 @click.option("--rolled-back", is_flag=True, help="It is not: somebody undid it.")
-def resolve(config: settings.Settings, output: Output, id: str, applied: bool, rolled_back: bool) -> int:
+@options("lock_timeout")
+def resolve(
+    config: settings.Settings, output: Output, id: str, applied: bool, rolled_back: bool, lock_timeout: float | None
+) -> int:
     """Say how an unfinished migration ended.
 
     One that runs outside of a transaction and did not come to its end. Shows how the schema differs from both ends,
@@ -82,7 +86,9 @@ def resolve(config: settings.Settings, output: Output, id: str, applied: bool, r
     if outcome is None:
         output.line(f"say which it is: `dao migrate resolve {found.id} --applied` or `--rolled-back`")
     else:
-        migrate.resolve(config.url, found.id, outcome, config.migrations)
+        migrate.resolve(
+            config.url, found.id, outcome, config.migrations, lock_timeout=lock_timeout, report=output.report
+        )
         output.line(f"{found.id}: noted as {outcome}", style="green")
         warn_of_drift(config, output)
     output.json(
@@ -95,7 +101,8 @@ def resolve(config: settings.Settings, output: Output, id: str, applied: bool, r
 @command(changes=True)
 @click.option("--from", "tool", type=click.Choice(TOOLS), required=True, help="The tool that made the database.")
 @click.option("--to", metavar="ID", help="For alembic: the last of the migrations that are applied.")
-def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) -> None:
+@options("lock_timeout")
+def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, lock_timeout: float | None) -> None:
     """Take over the ledger of another tool.
 
     Notes as applied what that tool has applied, and the checksums of its files. Runs nothing, and leaves the tool's own
@@ -107,7 +114,7 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) 
         )
     if tool != "alembic" and to is not None:
         raise click.UsageError(f"--to goes with --from alembic: {tool}'s ledger says itself what is applied")
-    ids = migrate.adopt(config.url, tool, config.migrations, to=to, report=output.report)
+    ids = migrate.adopt(config.url, tool, config.migrations, to=to, lock_timeout=lock_timeout, report=output.report)
     current = migrate.status(config.url, config.migrations)
     pending = [migration for migration in current.migrations if migration.state == "pending"]
     for id in ids:
@@ -132,14 +139,17 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None) 
 @click.command("baseline")
 @command(changes=True)
 @click.argument("name", nargs=-1)
-def baseline(config: settings.Settings, output: Output, name: tuple[str, ...]) -> None:
+@options("lock_timeout")
+def baseline(config: settings.Settings, output: Output, name: tuple[str, ...], lock_timeout: float | None) -> None:
     """Begin with a database that has no migrations.
 
     Writes its schema as the first migration of the folder, and notes that as applied. Runs nothing, and touches no row.
     Rows are not written: a new database will have none. Prints the paths. NAME is "baseline" if there is none.
     """
     folder = config.migrations or migrate.default_folder()
-    done = migrate.baseline(config.url, folder, name=" ".join(name) or "baseline", report=output.report)
+    done = migrate.baseline(
+        config.url, folder, name=" ".join(name) or "baseline", lock_timeout=lock_timeout, report=output.report
+    )
     for path in done.paths:
         output.line(str(path))
     for ledger in done.left_out:

@@ -93,7 +93,7 @@ _BUSY = click.option(
     "--busy-timeout",
     type=click.IntRange(min=0),
     metavar="MS",
-    help="Wait so many milliseconds for a lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000]",
+    help="Wait so many milliseconds for another program's lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000]",
 )
 _PREPARE = click.option(
     "--prepare",
@@ -183,6 +183,12 @@ def _loss(_context: click.Context, _parameter: click.Parameter, names: tuple[str
     return names
 
 
+def _no_nan(_context: click.Context, _parameter: click.Parameter, seconds: float | None) -> float | None:
+    if seconds is not None and math.isnan(seconds):  # neither above nor below any limit: waiting would never end
+        raise click.BadParameter("nan is no number of seconds.")
+    return seconds
+
+
 _OPTIONS = {
     "since": click.option("--since", metavar="ID", help="Only those after this one."),
     "latest": click.option(
@@ -213,6 +219,13 @@ _OPTIONS = {
     ),
     "allow_data_loss": click.option(
         "--allow-data-loss", is_flag=True, help="Commit although a script loses data that it does not declare."
+    ),
+    "lock_timeout": click.option(
+        "--lock-timeout",
+        type=click.FloatRange(min=0),
+        callback=_no_nan,
+        metavar="S",
+        help="Wait so many seconds for another migration run. [default: for as long as it lives]",
     ),
     "no_snapshot": click.option(
         "--no-snapshot",
@@ -250,12 +263,6 @@ def timeout_option(seconds: float) -> Callable[[F], F]:
         metavar="S",
         help=f"Seconds. [default: {seconds:g}]",
     )
-
-
-def _no_nan(_context: click.Context, _parameter: click.Parameter, seconds: float) -> float:
-    if math.isnan(seconds):  # neither above nor below any limit: waiting would never end
-        raise click.BadParameter("nan is no number of seconds.")
-    return seconds
 
 
 def only_one_of(**options: object) -> None:

@@ -11,7 +11,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli.ledger import warn_of_drift
-from dao.cli.options import called, command
+from dao.cli.options import called, command, options
 from dao.cli.output import Output, is_terminal
 from dao.engine.sqlite.database_file import is_there
 from dao.errors import MigrationError
@@ -85,7 +85,8 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 @command(migrations=False, changes=True, creates=True)
 @click.argument("id", required=False)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def restore(config: settings.Settings, output: Output, id: str | None, yes: bool) -> None:
+@options("lock_timeout")
+def restore(config: settings.Settings, output: Output, id: str | None, yes: bool, lock_timeout: float | None) -> None:
     """Replace the database by a snapshot.
 
     By the newest, the one with this ID (its beginning will do) or label, or the file at this path. The replaced
@@ -114,7 +115,13 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
             f"Replace all that {database} holds?", f"{database}: restore the snapshot {what}", *details
         ):
             raise MigrationError(f"{database} was not restored: you did not say yes. Nothing was changed")
-    done = migrate.restore(config.url, source.path, keep=config.snapshots or SNAPSHOTS, report=output.report)
+    done = migrate.restore(
+        config.url,
+        source.path,
+        keep=config.snapshots or SNAPSHOTS,
+        lock_timeout=lock_timeout,
+        report=output.report,
+    )
     output.line(f"{database}: restored {what}", style="green")
     if done.replaced is not None:
         output.line(f"what it held before: {done.replaced.id} (`dao restore {done.replaced.id}` puts it back)")

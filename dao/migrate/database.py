@@ -1,10 +1,10 @@
-"""The database that is meant: opened for a run, or the caller's own connection; its file, and whether it exists."""
+"""The database that is meant: opened for a run, or the caller's own connection; its locks, its file."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,6 +14,7 @@ from dao.engine import Connection, DriverError, connect, is_connection, not_a_co
 from dao.engine.sqlite import database_file
 from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError, OperationalError
 from dao.migrate import processes
+from dao.migrate.lock import MigrationLock, telling
 from dao.migrate.schema import catalog, registration, session
 
 if TYPE_CHECKING:
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Target",
+    "alone",
     "at_one_moment",
     "exclusive",
     "existing",
     "exists",
     "keeping_mode",
+    "lock_of",
     "name_of",
     "opened",
     "path_of",
@@ -69,8 +72,11 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         raise _held(sqlite.absolute(parsed).path) from error.__cause__
     try:
         session.prepare(connection)
-        waiting = None if report is None else _waiting(connection, report)
-        sqlite.set_busy_timeout(connection, sqlite.busy_timeout(parsed), waiting)
+        timeout = sqlite.busy_timeout(parsed)
+        if report is None:
+            sqlite.set_busy_timeout(connection, timeout)
+        else:
+            _tell_of_waiting(connection, timeout, report)
         if report is not None and is_new:
             from dao.migrate.events import Created  # noqa: PLC0415 - 4 ms, for a run that has nothing to report
 
@@ -100,7 +106,10 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
         timeout, immutable = sqlite.busy_timeout(parsed), bool(parsed.immutable)
     with sqlite.open_another(path, vfs, immutable=immutable) as connection:
         registration.register(connection)
-        sqlite.set_busy_timeout(connection, timeout, None if report is None else _waiting(connection, report))
+        if report is None:
+            sqlite.set_busy_timeout(connection, timeout)
+        else:
+            _tell_of_waiting(connection, timeout, report)
         session.interruptible(connection)
         try:
             with translated(connection):
@@ -165,25 +174,40 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
         raise
 
 
-def _waiting(connection: Connection, report: Report) -> Callable[[float], None]:
-    told = 0.0
+def _tell_of_waiting(connection: Connection, timeout: int, report: Report) -> None:
+    """Have a connection report when it waits for another's lock, which it does up to so many milliseconds."""
+    waiting = telling(report, lambda: processes.holder(sqlite.file_of(connection)))
+    sqlite.set_busy_timeout(connection, timeout, waiting)
 
-    def waiting(seconds: float) -> None:
-        # after half a second, then every two
-        nonlocal told
-        told = told if seconds >= told else 0.0  # another wait
-        if seconds >= (told + 2 if told else 0.5):
-            from dao.migrate.events import Waiting  # noqa: PLC0415 - as above
 
-            told = seconds
-            report(Waiting(seconds, processes.holder(sqlite.file_of(connection))))
+# ---------------------------------------------------------------- locks
 
-    return waiting
+
+def lock_of(target: Target, timeout: float | None = None, report: Report | None = None) -> MigrationLock:
+    """Return the lock between migrators of a database; see `MigrationLock`. Nothing is locked yet."""
+    path = path_of(target)
+    if isinstance(target, Connection) and not database_file.is_there(path):
+        path = ""  # nobody else finds it there either
+    return MigrationLock(path, timeout, report)
+
+
+@contextlib.contextmanager
+def alone(target: Target, lock_timeout: float | None = None, report: Report | None = None) -> Iterator[Connection]:
+    """Open a database and run a block as its only migrator, in one write transaction.
+
+    Raises:
+        DatabaseBusy: Another migrator lived for longer than the timeout, or another connection kept the lock.
+        MigrationError, OperationalError: As `opened`.
+    """
+    with lock_of(target, lock_timeout, report) as lock:
+        lock.take()
+        with opened(target, report=report) as connection, exclusive(connection):
+            yield connection
 
 
 @contextlib.contextmanager
 def exclusive(connection: Connection) -> Iterator[None]:
-    """Run a block in the write transaction that is the lock between runs.
+    """Run a block in a write transaction, which keeps everybody else from writing.
 
     Raises:
         DatabaseBusy: Another connection kept the lock; the message says which process, if that can be known.

@@ -14,7 +14,7 @@ import dao
 from dao import migrate
 from dao.errors import CheckFailed, DiskFull, MigrationFailed
 from dao.migrate.copies import snapshot as snapshot_module
-from dao.migrate.run import runner
+from dao.migrate.lock import MigrationLock
 from tests.folders import ALONE, IDS, dump, ids, query, tables, write
 
 #: A second part for the three migrations: in the transaction, alone with keys enforced, and outside of one.
@@ -115,14 +115,14 @@ def test_run_with_nothing_to_do_takes_no_snapshot(path, url, three, verb):
 
 def test_run_that_finds_nothing_to_do_under_the_lock_takes_no_snapshot(path, url, folder, monkeypatch):
     """Of two runs that begin at once, the second finds nothing left, and saves nothing."""
-    original = runner.run
+    original = MigrationLock.take
 
-    def late(connection, *arguments, **options):
-        monkeypatch.setattr(runner, "run", original)
+    def late(lock):
+        monkeypatch.setattr(MigrationLock, "take", original)
         migrate.apply(url, folder, snapshots=0)
-        return original(connection, *arguments, **options)
+        original(lock)
 
-    monkeypatch.setattr(runner, "run", late)
+    monkeypatch.setattr(MigrationLock, "take", late)
     assert migrate.apply(url, folder) == []
     assert taken(path) == []
 

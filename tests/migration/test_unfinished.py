@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -58,13 +60,18 @@ def test_apply_all_outside_of_a_transaction_are_applied_and_rolled_back(path, ur
     assert migrate.status(url, folder).ids("pending") == ["1", "2", "3"]
 
 
+#: Of somebody who does not know our lock, as the stock `yoyo` does not.
+MARKED = "INSERT INTO _yoyo_migration VALUES ('a hash', '0003_c', '2999-01-01T00:00:00')"
+UNMARKED = "DELETE FROM _yoyo_migration WHERE migration_id = '0001_a'"
+
+
 def test_apply_what_another_applied_between_two_transactions_is_left_alone(path, url, tmp_path):
     """A run that ends its transaction for such a script goes on with what is pending then."""
     folder = with_fourth(tmp_path / "sql", ALONE + "SELECT 1;", "0002_x")
 
     def report(event):
         if isinstance(event, migrate.Started) and event.step.id == "0002_x":
-            migrate.mark(url, ["0003_c"], folder)
+            query(path, MARKED)
 
     assert ids(migrate.apply(url, folder, report=report)) == ["0001_a", "0002_b", "0002_x"]
     assert tables(path) == ["a", "b"]
@@ -80,19 +87,19 @@ def test_apply_what_another_undid_between_two_transactions_is_refused(path, url,
 
     def report(event):
         if isinstance(event, migrate.Started) and event.step.id == "0002_x":
-            migrate.unmark(url, ["0001_a"])
+            query(path, UNMARKED)
 
     with pytest.raises(LedgerMismatch, match="another run has undone 0001_a while this one was under way"):
         migrate.apply(url, folder, report=report)
     assert tables(path) == ["a", "b"]
 
 
-@pytest.mark.parametrize("lives", [True, False])
+@pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("script", ["SELECT 1;", ALONE + "SELECT 1;"], ids=["together", "alone"])
-def test_apply_what_another_began_between_two_transactions_is_refused(path, url, tmp_path, script, lives):
+def test_apply_what_another_began_between_two_transactions_is_refused(path, url, tmp_path, script, named):
     """No two runs are at a script at once that cannot run in a transaction, and none repeats what another left half-way."""
     folder = write(tmp_path / "sql", {"1.sql": script, "2.sql": ALONE + "CREATE TABLE x (id);"})
-    host, pid = (os.uname().nodename, os.getpid()) if lives else (None, None)
+    host, pid = (os.uname().nodename, os.getpid()) if named else (None, None)
 
     def report(event):
         if isinstance(event, migrate.Committed):
@@ -103,12 +110,9 @@ def test_apply_what_another_began_between_two_transactions_is_refused(path, url,
                 pid,
             )
 
-    expected = (
-        pytest.raises(DatabaseBusy, match="is applying 2, outside of a transaction: wait until it has ended")
-        if lives
-        else pytest.raises(LedgerMismatch, match="another run has begun, and not ended, 2 while this one was under way")
-    )
-    with expected as caught:
+    with pytest.raises(
+        LedgerMismatch, match="another run has begun, and not ended, 2 while this one was under way"
+    ) as caught:
         migrate.apply(url, folder, report=report)
     assert caught.value.committed == ("1",)
     assert tables(path) == []
@@ -190,28 +194,81 @@ def unfinished_rollback(path: Path, folder: Path) -> Path:
     return folder
 
 
-def test_apply_killed_outside_of_a_transaction_leaves_it_unfinished(path, url, tmp_path):
-    """While such a script runs, others are told to wait; after a kill -9 it is unfinished, and nothing holds a lock."""
-    endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;"
-    folder = with_fourth(tmp_path / "sql", f"{ALONE}CREATE TABLE half (id);\n{endless}", "0002_x")
-    program = f"from dao import migrate; migrate.apply({url!r}, {str(folder)!r})"
-    process = subprocess.Popen([sys.executable, "-c", program])
+HALF = (
+    f"{ALONE}CREATE TABLE half (id);\nWITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n;"
+)
+
+
+@contextlib.contextmanager
+def half_way(path: Path, url: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a process in the middle of an endless script outside of a transaction; it is killed after the block."""
+    with_fourth(folder, HALF, "0002_x")
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from dao import migrate; migrate.apply({url!r}, {str(folder)!r})"]
+    )
     try:
         wait_until(lambda: path.exists() and "half" in tables(path))
-        for verb in (migrate.apply, migrate.rollback, migrate.plan):
-            with pytest.raises(
-                DatabaseBusy, match=f"process {process.pid} is applying 0002_x, outside of a transaction"
-            ):
-                verb(url, folder)
+        yield process
     finally:
         process.kill()
         process.wait()
+
+
+def test_apply_while_one_is_outside_of_a_transaction_says_who(path, url, tmp_path):
+    """While such a script runs, all that would run, look ahead, resolve or start a program hear who is at it."""
+    folder = tmp_path / "sql"
+    with half_way(path, url, folder) as process:
+        who = f"process {process.pid}"
+        for verb in (migrate.apply, migrate.rollback, migrate.redo):
+            with pytest.raises(DatabaseBusy, match=f"held by another migration run, {who}, for longer than 0 s"):
+                verb(url, folder, lock_timeout=0)
+        for verb in (migrate.plan, lambda url, folder: migrate.unfinished(url, "0002_x", folder)):
+            with pytest.raises(DatabaseBusy, match=f"{who} is applying 0002_x, outside of a transaction: wait until"):
+                verb(url, folder)
+        with pytest.raises(SchemaOutOfDate, match=f"{who} is applying 0002_x, outside of a transaction") as caught:
+            migrate.assert_current(url, folder)
+        # to wait helps, and nobody has to look
+        assert (caught.value.pending, caught.value.unfinished) == (("0002_x", "0003_c"), ())
+
+
+@pytest.mark.parametrize("alive", [True, False], ids=["its id is a living process", "its id is nobody's"])
+@pytest.mark.parametrize("outcome", ["applied", "rolled back"])
+def test_apply_killed_outside_of_a_transaction_leaves_it_unfinished(path, url, tmp_path, alive, outcome):
+    """After a kill -9 the script is unfinished, whatever process has its id by now, and can be resolved.
+
+    A container that died in one never started again: in it, pid 1 on the same host is always alive, and counted as the
+    one that is at it.
+    """
+    folder = tmp_path / "sql"
+    with half_way(path, url, folder) as process:
+        pass
+    if alive:
+        query(path, "UPDATE _dao_migration SET pid = ? WHERE state <> 'applied'", os.getpid())
+    who = os.getpid() if alive else process.pid
     assert migrate.status(url, folder).ids("unfinished") == ["0002_x"]
     assert migrate.status(url, folder).ids("applied") == IDS[:2]
-    with pytest.raises(LedgerMismatch, match="applying it did not come to its end"):
+    for verb in (migrate.apply, migrate.rollback, migrate.plan):
+        with pytest.raises(LedgerMismatch, match=rf"applying it did not come to its end \(it was process {who}\)"):
+            verb(url, folder)
+    with pytest.raises(SchemaOutOfDate, match="a run ended in the middle of 0002_x") as caught:
+        migrate.assert_current(url, folder)
+    assert caught.value.unfinished == ("0002_x",)
+    assert migrate.unfinished(url, "0002_x", folder).doing == "applying"
+    if outcome == "rolled back":
+        query(path, "DROP TABLE half")
+    with_fourth(folder, ALONE + "CREATE TABLE half (id);", "0002_x")
+    assert migrate.resolve(url, "0002_x", outcome, folder) == "0002_x"
+    assert ids(migrate.apply(url, folder)) == [*["0002_x"] * (outcome == "rolled back"), "0003_c"]
+    assert migrate.status(url, folder).is_current
+
+
+def test_apply_killed_on_another_host_is_named_with_it(path, url, tmp_path):
+    """A process id means nothing without its host, and a host that died holds no lock on a volume that has moved."""
+    folder = unfinished(path, tmp_path / "sql")
+    query(path, "UPDATE _dao_migration SET pid = 1, host = 'web-1' WHERE state <> 'applied'")
+    with pytest.raises(LedgerMismatch, match=r"did not come to its end \(it was process 1 on web-1\)"):
         migrate.apply(url, folder)
-    assert migrate.mark(url, ["0002_x"], folder) == ["0002_x"]
-    assert ids(migrate.apply(url, folder)) == ["0003_c"]
+    assert migrate.resolve(url, "0002_x", "rolled back", folder) == "0002_x"
 
 
 def wait_until(condition) -> None:
@@ -430,7 +487,9 @@ def test_resolve_while_its_process_lives_is_refused(path, url, tmp_path):
 
     def look():
         for outcome in ("applied", "rolled back"):
-            with pytest.raises(DatabaseBusy, match=r"process \d+ is applying 0004_x: wait until it has ended") as error:
+            with pytest.raises(
+                DatabaseBusy, match="of this same thread is under way, and would wait for itself"
+            ) as error:
                 migrate.resolve(url, "0004_x", outcome, folder)
             caught.append(error)
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 import apsw
 import pytest
+import yoyo as yoyo_package
+from yoyo.exceptions import LockTimeout
 from yoyo.scripts.main import main
 
 from dao import migrate
@@ -146,12 +152,13 @@ def test_accept_what_yoyo_applied_is_watched_from_then_on(path, url, three):
 # ---------------------------------------------------------------- yoyo's lock
 
 
-def lock(path: Path, pid: int) -> None:
-    """Leave yoyo's lock row of a process in the database."""
+def lock(path: Path, pid: int, since: datetime | None = None) -> None:
+    """Leave yoyo's lock row of a process in the database, taken at a time in UTC, or now."""
+    since = since or datetime.now(UTC)
     query(
         path, "CREATE TABLE yoyo_lock (locked INT DEFAULT 1, ctime TIMESTAMP, pid INT NOT NULL, PRIMARY KEY (locked))"
     )
-    query(path, "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, '2025-01-15T01:00:00', ?)", pid)
+    query(path, "INSERT INTO yoyo_lock (locked, ctime, pid) VALUES (1, ?, ?)", f"{since:%Y-%m-%d %H:%M:%S.%f}", pid)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +180,7 @@ def test_apply_while_a_living_yoyo_holds_its_lock_is_refused(path, url, three, v
     lock(path, os.getppid())
     before = dump(path)
     with pytest.raises(
-        DatabaseBusy, match=rf"a yoyo command \(process {os.getppid()}\) holds its lock .* `yoyo break-lock`"
+        DatabaseBusy, match=rf"a yoyo command \(process {os.getppid()}\) holds its lock .* `yoyo break-lock --database "
     ):
         verb(url, three)
     assert dump(path) == before
@@ -187,6 +194,71 @@ def test_apply_lock_of_a_dead_yoyo_is_ignored(path, url, three):
         pass
     lock(path, gone.pid)
     assert ids(migrate.apply(url, three)) == ["0003_c"]
+
+
+def test_apply_lock_row_older_than_the_process_of_its_id_is_ignored(path, url, three):
+    """A process that began after a row was written is not the one that wrote it.
+
+    The row of a yoyo that was killed in a container stopped all that ever ran in it: its id is theirs, too.
+    """
+    migrate.apply(url, three, steps=2)
+    lock(path, os.getpid(), datetime(2025, 1, 15, 1, tzinfo=UTC))
+    assert ids(migrate.apply(url, three)) == ["0003_c"]
+
+
+def test_apply_lock_row_of_this_process_is_respected(path, url, three):
+    """A program may hold yoyo's lock itself: it began before it took that."""
+    migrate.apply(url, three, steps=2)
+    lock(path, os.getpid())
+    with pytest.raises(DatabaseBusy, match=rf"a yoyo command \(process {os.getpid()}\) holds its lock"):
+        migrate.apply(url, three)
+
+
+@pytest.mark.parametrize("since", ["", "yesterday"])
+def test_apply_lock_row_without_a_time_is_respected(path, url, three, since):
+    """Where it cannot be known whether the process is another one, it may be the same."""
+    lock(path, os.getpid())
+    query(path, "UPDATE yoyo_lock SET ctime = ?", since)
+    with pytest.raises(DatabaseBusy, match="a yoyo command"):
+        migrate.apply(url, three)
+
+
+def test_apply_lock_of_yoyo_is_removed_by_the_command_that_is_named(tmp_path, three):
+    """The refusal names a command that works as it is, wherever the file is."""
+    (tmp_path / "da ta").mkdir()
+    path = tmp_path / "da ta" / "a b#c?d%20é.db"
+    lock(path, os.getppid())
+    with pytest.raises(DatabaseBusy) as caught:
+        migrate.apply(f"sqlite:///{quote(str(path))}", three)
+    [command] = re.findall("run `yoyo (break-lock .*)`", str(caught.value))
+    done = subprocess.run(
+        [YOYO, *shlex.split(command), "--batch", "--no-config-file"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert query(path, "SELECT * FROM yoyo_lock") == []
+    assert ids(migrate.apply(f"sqlite:///{quote(str(path))}", three)) == IDS
+
+
+def test_yoyo_through_our_backend_waits_for_a_run_of_ours(path, url, three):
+    """Through our backend the stock command takes the lock of our runs: it ran a script beside one that ran it."""
+    backend = yoyo_package.get_backend(f"{OURS}{path}")
+    refused = []
+
+    def take():
+        with pytest.raises(LockTimeout, match="another migration run") as caught, backend.lock(0.01):
+            raise AssertionError
+        refused.append(caught)
+
+    def report(event):
+        if isinstance(event, migrate.Started):
+            with ThreadPoolExecutor(1) as other:
+                other.submit(take).result()
+
+    write(three, {"0003_c.sql": ALONE + "CREATE TABLE c (id);"})
+    assert ids(migrate.apply(url, three, report=report)) == IDS
+    assert len(refused) == len(IDS)
+    with backend.lock(), backend.lock():  # the same one may take it again
+        pass
 
 
 def test_yoyo_through_our_backend_is_not_stopped_by_a_dead_lock(path, three):

@@ -23,7 +23,7 @@ from dao.migrate.copies.copying import PAGES, copied, finish, size_of
 from dao.migrate.copies.descriptors import chunks, raw_file, write_all
 from dao.migrate.copies.partial import NewFile, new_file, require_room
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
-from dao.migrate.database import Target, reopened, translated
+from dao.migrate.database import Target, lock_of, reopened, translated
 from dao.migrate.events import Report
 from dao.migrate.ledger.writer import carry_over
 from dao.migrate.schema.catalog import definitions
@@ -58,6 +58,7 @@ def restore(
     keep: int = SNAPSHOTS,
     amend: Amend | None = None,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
     report: Report | None = None,
 ) -> Restored:
     """Replace a database by a snapshot: the one at this path, with this id (or its beginning) or label, or the newest.
@@ -83,7 +84,7 @@ def restore(
     Raises:
         MigrationError: There is no such snapshot, or the caller's connection is in the middle of a transaction.
         DatabaseCorrupt: The snapshot is damaged. The database is as before.
-        DatabaseBusy: Another connection kept the lock.
+        DatabaseBusy: Another migrator or connection kept its lock. `lock_timeout` is as in `apply`.
         DiskFull: There is no room for the copies. The database is as before.
         CommitUnknown: The commit met an I/O error: the database is as before or restored.
         OperationalError: The folder cannot be written to.
@@ -99,10 +100,11 @@ def restore(
     elif mode == "rw" and not os.path.exists(path):
         raise not_opened(path, mode)
     source = find(target, id).path
-    exists = os.path.exists(path)
-    if exists and os.path.exists(source) and os.path.samefile(path, source):
+    if os.path.exists(path) and os.path.exists(source) and os.path.samefile(path, source):
         raise MigrationError(f"{path} cannot be restored from itself: name a snapshot (`dao snapshots` lists them)")
     with preparing(prepare), contextlib.ExitStack() as until_done:
+        until_done.enter_context(lock_of(target, lock_timeout, report)).take()
+        exists = os.path.exists(path)
         with checked(source) as snapshot:
             # the copy, as much again in the WAL, and what is replaced
             needed = 2 * size_of(snapshot) + (os.path.getsize(path) if exists else 0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.database import Target, exclusive, existing, name_of, opened
+from dao.migrate.database import Target, alone, existing, name_of
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
@@ -29,6 +29,7 @@ def adopt(
     *,
     to: str | None = None,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
     report: Report | None = None,
 ) -> list[str]:
     """Mark as applied what another tool has applied, and return the ids of those that were not, in the folder's order.
@@ -45,7 +46,7 @@ def adopt(
             that a migration failed halfway. Nothing was changed, here and below.
         LedgerMismatch: The tool applied what has no file, or a file was edited since; or this package's own ledger does
             not agree with the files.
-        DatabaseBusy: Another connection kept the lock.
+        DatabaseBusy: Another migrator or connection kept its lock. `lock_timeout` is as in `apply`.
     """
     if tool not in TOOLS:
         raise MigrationError(f"{tool!r} is no tool whose ledger can be taken over; those are {', '.join(TOOLS)}")
@@ -56,7 +57,7 @@ def adopt(
             else "alembic's ledger does not say which of these files are applied: name the last of them with --to ID"
         )
     files = loaded(migrations)
-    with preparing(prepare), opened(existing(target, "adopt"), report=report) as connection, exclusive(connection):
+    with preparing(prepare), alone(existing(target, "adopt"), lock_timeout, report) as connection:
         state = ledger.read(connection)
         applied = _applied(connection, tool)
         refuse(compare(files, state), state, allow_out_of_order=True)

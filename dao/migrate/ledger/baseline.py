@@ -16,7 +16,7 @@ import attrs
 
 from dao.engine import Connection, DriverError
 from dao.errors import CommitUnknown, Error, MigrationError, MigrationFailed, MigrationFileError, visible
-from dao.migrate.database import Target, exclusive, existing, name_of, opened
+from dao.migrate.database import Target, exclusive, existing, lock_of, name_of, opened
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, expected, others, unnoted
 from dao.migrate.ledger import entries as ledger
@@ -69,6 +69,7 @@ def baseline(
     name: str = "baseline",
     now: datetime | None = None,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
     report: Report | None = None,
 ) -> Baseline:
     """Write the schema of a database as the first migration of a folder, and note it there as applied.
@@ -76,14 +77,15 @@ def baseline(
     Writes the files and the ledger, both or neither, and runs nothing in the database. The id comes before all that are
     in the folder; layout and name are as of `new`. Rows are not written, nor are the ledgers of other tools. The
     rollback script undoes nothing, so that no `rollback` drops what was there before. The files are read back: what
-    they make in an empty database is the schema that is there, or nothing is written. `prepare` is as in `apply`.
+    they make in an empty database is the schema that is there, or nothing is written. `prepare` and `lock_timeout`
+    are as in `apply`.
 
     Raises:
         MigrationError: The database does not exist, holds nothing, or has a ledger: this package's, or that of a tool
             that `adopt` takes over. Or the folder is this package's own, its migrations make what is there already, or
             the schema cannot be made anew from its text. Nothing was changed, here and below.
         MigrationFileError: A file of the folder is not what it should be.
-        DatabaseBusy: Another connection kept the lock.
+        DatabaseBusy: Another migrator or connection kept its lock.
         CommitUnknown: The commit met an I/O error. The files are there, and may be noted as applied.
     """
     path = Path(folder)
@@ -94,7 +96,12 @@ def baseline(
         )
     id = ""
     paths: tuple[Path, ...] = ()
-    with preparing(prepare), opened(existing(target, "begin with"), report=report) as connection:
+    with (
+        preparing(prepare),
+        lock_of(existing(target, "begin with"), lock_timeout, report) as lock,
+        opened(target, report=report) as connection,
+    ):
+        lock.take()
         try:
             with exclusive(connection):
                 _refuse_ledger(connection)

@@ -7,7 +7,6 @@ by the time of application: one that is left over from an earlier application co
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 import attrs
 
 from dao.engine import Connection, DriverError
-from dao.engine.sqlite import database_file
+from dao.engine.sqlite import database_file, file_of
 from dao.errors import MigrationError
-from dao.migrate import processes
+from dao.migrate import lock, processes
 from dao.migrate.schema import catalog
 from dao.migrate.scripts.ids import normal, sort_key
 from dao.migrate.scripts.migration import Migration
@@ -89,19 +88,27 @@ class Entry:
 
 @attrs.frozen
 class Ledger:
-    """All entries in the order of application, and the migrations in the middle of which a run ended.
+    """All entries in the order of application, and the migrations that a run has begun and not ended.
 
-    Those could not run in a transaction; the value is what was being done: "applying" or "rolling back". `running` has
-    those of them at which a living process of this machine still is, and its id.
+    Those could not run in a transaction; the value is what is being done: "applying" or "rolling back". `begun_by` says
+    which process was at it, for messages. `running` is the one that is still at it, as `process 17 on web-1`; None if
+    the run ended in the middle.
     """
 
     entries: tuple[Entry, ...] = ()
     unfinished: Mapping[str, str] = attrs.Factory(dict)
-    running: Mapping[str, int] = attrs.Factory(dict)
+    begun_by: Mapping[str, str] = attrs.Factory(dict)
+    running: str | None = None
     #: The database it is of, for messages.
     database: str = "the database"
     #: Ids that are noted in another of Unicode's normal forms, and what they are in ours.
     respelled: Mapping[str, str] = attrs.Factory(dict)
+
+    @property
+    def doing(self) -> str:
+        """The process that is still at it and at what, for messages, if one is `running`."""
+        doing = ", ".join(f"{doing} {id}" for id, doing in self.unfinished.items())
+        return f"{self.running} is {doing}, outside of a transaction"
 
     @property
     def ids(self) -> list[str]:
@@ -119,7 +126,7 @@ def read(connection: Connection) -> Ledger:
     Raises:
         MigrationError: The ledger is of a yoyo before 6.0.
     """
-    entries, unfinished, running = [], {}, {}
+    entries, unfinished, begun_by = [], {}, {}
     ids: set[str] = set()
     for id, applied_at, sum_, rollback_sum, text, rollback_text, duration, own_id, state, host, pid in _rows(
         connection
@@ -139,12 +146,14 @@ def read(connection: Connection) -> Ledger:
             )
         if own_id is not None and state != "applied":
             unfinished[normal(own_id)] = state
-            if pid is not None and host == os.uname().nodename and processes.is_alive(pid):
-                running[normal(own_id)] = pid
+            if pid is not None:
+                begun_by[normal(own_id)] = processes.named(pid, host)
     return Ledger(
         entries=tuple(sorted(entries, key=_place)),
         unfinished=unfinished,
-        running=running,
+        begun_by=begun_by,
+        # whoever has the lock is at it: nobody gets it before that one has ended
+        running=lock.holder(file_of(connection)) if unfinished else None,
         database=database_file.called(connection),
         respelled={id: normal(id) for id in ids if id != normal(id)},
     )

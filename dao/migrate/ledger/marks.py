@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.database import Target, exclusive, existing, opened
+from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
+from dao.migrate.database import Target, alone, existing, opened
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.expected import applied
-from dao.migrate.ledger.plan import compare, find_id, refuse
+from dao.migrate.ledger.plan import compare, find_id, refuse, refuse_running
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.model import differences
 from dao.migrate.schema.reader import read
@@ -22,23 +22,34 @@ from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference
 
+if TYPE_CHECKING:
+    from dao.migrate.events import Report
+
 __all__ = ["Unfinished", "accept", "mark", "resolve", "unfinished", "unmark"]
 
 
-def mark(target: Target, ids: Iterable[str], migrations: Source = None, *, prepare: Prepare | None = None) -> list[str]:
+def mark(
+    target: Target,
+    ids: Iterable[str],
+    migrations: Source = None,
+    *,
+    prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
+    report: Report | None = None,
+) -> list[str]:
     """Note that migrations are applied, without running them, and return their ids. One that is, is passed over.
 
-    `prepare` is as in `apply`.
+    `prepare`, `lock_timeout` and `report` are as in `apply`, here and below.
 
     Raises:
         MigrationError: There is no such migration, or the database does not exist.
-        DatabaseBusy: Another connection kept the lock.
+        DatabaseBusy: Another migrator or connection kept its lock.
     """
     files = loaded(migrations)
     existing(target, "mark in it")  # before an id is wrong: what is known is of another database
     known = [migration.id for migration in files]
     wanted = {find_id(id, known) for id in ids}
-    with preparing(prepare), opened(target) as connection, exclusive(connection):
+    with preparing(prepare), alone(target, lock_timeout, report) as connection:
         state = ledger.read(connection)
         wanted -= set(state.ids) - set(state.unfinished)
         marked = [migration for migration in files if migration.id in wanted]
@@ -54,7 +65,13 @@ def mark(target: Target, ids: Iterable[str], migrations: Source = None, *, prepa
 
 
 def unmark(
-    target: Target, ids: Iterable[str], migrations: Source = None, *, prepare: Prepare | None = None
+    target: Target,
+    ids: Iterable[str],
+    migrations: Source = None,
+    *,
+    prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
+    report: Report | None = None,
 ) -> list[str]:
     """Note that migrations are not applied, without undoing them, and return their ids.
 
@@ -62,9 +79,9 @@ def unmark(
 
     Raises:
         MigrationError: One is not applied, or the database does not exist.
-        DatabaseBusy: Another connection kept the lock.
+        DatabaseBusy: Another migrator or connection kept its lock.
     """
-    with preparing(prepare), opened(existing(target, "unmark")) as connection, exclusive(connection):
+    with preparing(prepare), alone(existing(target, "unmark"), lock_timeout, report) as connection:
         writer = Writer(connection)
         known = dict.fromkeys([*writer.before.ids, *writer.before.unfinished])
         unmarked = [find_id(id, known, kind="applied") for id in ids]
@@ -75,7 +92,13 @@ def unmark(
 
 
 def accept(
-    target: Target, ids: Iterable[str], migrations: Source = None, *, prepare: Prepare | None = None
+    target: Target,
+    ids: Iterable[str],
+    migrations: Source = None,
+    *,
+    prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
+    report: Report | None = None,
 ) -> list[str]:
     """Note the texts that applied migrations have now as those that were applied, and return the ids. Runs nothing.
 
@@ -87,11 +110,11 @@ def accept(
     Raises:
         MigrationError: One is not applied, its file has gone, or the database does not exist.
         LedgerMismatch: Its file has gone, or several hold the text that was applied; or it was left unfinished.
-        DatabaseBusy: Another connection kept the lock.
+        DatabaseBusy: Another migrator or connection kept its lock.
     """
     migrations = loaded(migrations)
     files = {migration.id: migration for migration in migrations}
-    with preparing(prepare), opened(existing(target, "accept")) as connection, exclusive(connection):
+    with preparing(prepare), alone(existing(target, "accept"), lock_timeout, report) as connection:
         writer = Writer(connection)
         state = writer.before
         known = dict.fromkeys([*state.ids, *state.unfinished])
@@ -156,10 +179,12 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
 
     Raises:
         MigrationError: It is not unfinished, or the database does not exist.
+        DatabaseBusy: The process that is at it still lives.
     """
     files = loaded(migrations)
     with preparing(prepare), opened(existing(target, "resolve"), read_only=True) as connection:
         state = ledger.read(connection)
+        refuse_running(state)
         id = find_id(id, state.unfinished, kind="unfinished")
         live = read(connection)
 
@@ -189,24 +214,22 @@ def resolve(
     migrations: Source = None,
     *,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
+    report: Report | None = None,
 ) -> str:
     """Note how an unfinished migration ended, after somebody has finished or undone it by hand, and return its id.
 
     `prepare` is as in `apply`.
 
     Raises:
-        DatabaseBusy: The process that was at it still lives, or another connection kept the lock.
+        DatabaseBusy: As `mark`.
         MigrationError: It is not unfinished, its file has gone, or the database does not exist.
     """
     files = loaded(migrations)
-    with preparing(prepare), opened(existing(target, "resolve")) as connection, exclusive(connection):
+    with preparing(prepare), alone(existing(target, "resolve"), lock_timeout, report) as connection:
         writer = Writer(connection)
         state = writer.before
         id = find_id(id, state.unfinished, kind="unfinished")
-        if id in state.running:
-            raise DatabaseBusy(
-                f"{state.database}: process {state.running[id]} is {state.unfinished[id]} {id}: wait until it has ended"
-            )
         file = next((migration for migration in files if migration.id == id), None)
         entry = state.get(id)
         if outcome == "rolled back":

@@ -183,8 +183,8 @@ def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
 
 
 _UNFINISHED = (
-    "{doing} it did not come to its end, and it does not run in a transaction, so part of it may be done. Look at the "
-    "database, finish or undo it by hand; `dao migrate resolve {id}` shows what differs, and with --applied or "
+    "{doing} it did not come to its end{by}, and it does not run in a transaction, so part of it may be done. Look at "
+    "the database, finish or undo it by hand; `dao migrate resolve {id}` shows what differs, and with --applied or "
     "--rolled-back notes which it is"
 )
 _CHANGED = (
@@ -230,7 +230,7 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     once_more = {id for ids in comparison.alike.values() for id in ids}
     empty = {entry.id for entry in ledger.entries if entry.text is not None and not has_statement(entry.text)}
     problems = [
-        *(f"{id}: {_UNFINISHED.format(id=id, doing=ledger.unfinished[id])}" for id in comparison.unfinished),
+        *(f"{id}: {_unfinished(id, ledger)}" for id in comparison.unfinished),
         *(f"{id}: {_gone(id, comparison, _MOVED, _WRITTEN if id in empty else _CHANGED)}" for id in comparison.changed),
         *(f"{id}: {_gone(id, comparison, _RENAMED, _MISSING)}" for id in comparison.missing),
         *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
@@ -252,13 +252,13 @@ def refuse_running(ledger: Ledger) -> None:
     Raises:
         DatabaseBusy: One is.
     """
-    for id, pid in ledger.running.items():
-        raise DatabaseBusy(
-            f"{ledger.database}: process {pid} is {ledger.unfinished[id]} {id}, outside of a transaction: wait until "
-            "it has ended. If that process is something else by now, look at the database, since part of it may be "
-            f"done; finish or undo it by hand, then note which: `dao mark {id}` (applied) or `dao unmark {id}` (not "
-            "applied)"
-        )
+    if ledger.running is not None:
+        raise DatabaseBusy(f"{ledger.database}: {ledger.doing}: wait until it has ended")
+
+
+def _unfinished(id: str, ledger: Ledger) -> str:
+    by = f" (it was {ledger.begun_by[id]})" if id in ledger.begun_by else ""
+    return _UNFINISHED.format(id=id, doing=ledger.unfinished[id], by=by)
 
 
 def _gone(id: str, comparison: Comparison, renamed: str, otherwise: str) -> str:

@@ -186,6 +186,8 @@ def assert_current(
             unknown=comparison.missing,
         )
     pending = tuple(dict.fromkeys([*comparison.unfinished, *comparison.pending]))
+    if comparison.unfinished and state.running is not None:
+        raise SchemaOutOfDate(f"{name}: {state.doing}: wait until it has ended", pending=pending)
     if comparison.unfinished:
         ids = ", ".join(comparison.unfinished)
         raise SchemaOutOfDate(

@@ -17,7 +17,7 @@ from dao.migrate.ledger.yoyo import ApswBackend, Marked
 from dao.migrate.schema.catalog import OURS, columns
 from dao.migrate.scripts.migration import Migration
 
-__all__ = ["Writer", "carry_over", "ended"]
+__all__ = ["Writer", "carry_over"]
 
 log = logging.getLogger("dao.migrate")
 
@@ -66,7 +66,6 @@ SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum =
     host = excluded.host, pid = excluded.pid
 """
 _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
-_ENDED = "UPDATE _dao_migration SET host = NULL, pid = NULL WHERE migration_id = ?"
 _RENAME_YOYOS = "UPDATE OR REPLACE _yoyo_migration SET migration_hash = ?, migration_id = ? WHERE migration_id = ?"
 _RENAME = "UPDATE OR REPLACE _dao_migration SET migration_id = ? WHERE migration_id = ?"
 _NOTE = """
@@ -185,11 +184,6 @@ class Writer:
             moment = max(moment, self._latest + timedelta(microseconds=1))
         self._latest = moment
         return moment
-
-
-def ended(connection: Connection, id: str) -> None:
-    """Note that nobody is at a script any more which cannot run in a transaction and did not come to its end."""
-    connection.execute(_ENDED, (id,))
 
 
 def carry_over(copy: Connection, live: Connection | None, *, source: str) -> None:

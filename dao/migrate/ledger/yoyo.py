@@ -26,8 +26,8 @@ from yoyo.migrations import default_migration_table, get_migration_hash
 from dao import url
 from dao.engine import Connection, DriverError, sqlite
 from dao.engine.sqlite.dbapi import DbApiConnection, Driver
-from dao.errors import MigrationError
-from dao.migrate.database import keeping_mode
+from dao.errors import DatabaseBusy, MigrationError
+from dao.migrate.database import keeping_mode, lock_of
 from dao.migrate.schema.catalog import table_names
 from dao.migrate.schema.session import prepare
 from dao.migrate.scripts.files import refuse_broken_off, text_of
@@ -58,6 +58,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
     """A yoyo backend whose migrations and ledger rows commit together."""
 
     _driver = Driver
+    _is_locked = False
 
     def __init__(
         self,
@@ -134,8 +135,24 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
 
     @contextlib.contextmanager
     def lock(self, timeout: float = 10) -> Iterator[None]:
-        """Do nothing: BEGIN IMMEDIATE is the lock. A row in a table would outlive a crash."""
-        yield
+        """Take the lock that the migrations of this package take, too. A row in a table would outlive a crash.
+
+        Raises:
+            LockTimeout: Another had it for so many seconds; for 0, as yoyo has it, this waits on.
+        """
+        if self._is_locked:
+            yield
+            return
+        with lock_of(self.connection.apsw, timeout or None) as lock:
+            try:
+                lock.take()
+            except DatabaseBusy as error:
+                raise exceptions.LockTimeout(str(error)) from error
+            self._is_locked = True
+            try:
+                yield
+            finally:
+                self._is_locked = False
 
     def begin(self) -> None:
         """Begin a transaction by taking the write lock."""

@@ -9,7 +9,6 @@ import attrs
 
 from dao.errors import LedgerMismatch
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.plan import refuse_running
 from dao.migrate.values import Result, Step
 
 __all__ = ["Part", "parts", "refuse_interference", "still_due"]
@@ -58,15 +57,13 @@ def still_due(steps: Sequence[Step], ledger: Ledger) -> list[Step]:
 
 
 def refuse_interference(found: Ledger, results: Sequence[Result], now: Ledger) -> None:
-    """Refuse to go on over a hole that another run has made between two transactions of this one.
+    """Refuse to go on over a hole that somebody has made between two transactions of this run, past its lock.
 
     `found` is the ledger when it was decided what is due, without that; `results` are those of this run by now.
 
     Raises:
-        DatabaseBusy: Another run is at a script that cannot run in a transaction.
-        LedgerMismatch: There is a hole, or it has left such a script half-way.
+        LedgerMismatch: There is a hole, or a script is half-way that cannot run in a transaction.
     """
-    refuse_running(now)
     should_be = dict.fromkeys(found.ids, True) | {result.id: result.direction == "apply" for result in results}
     done = {id: "undone" if applied else "applied" for id, applied in should_be.items() if (id in now.ids) != applied}
     done |= dict.fromkeys(now.unfinished.keys() - found.unfinished.keys(), "begun, and not ended,")

@@ -1,7 +1,7 @@
 """The one transaction in which scripts, ledger and checks happen.
 
-BEGIN IMMEDIATE is also the lock between runs: it waits for the other, then reads the ledger that the other left. So
-neither an error nor kill -9 leaves a half-applied schema or a stale lock.
+It begins with the write lock, then reads the ledger that the run before has left. So neither an error nor kill -9
+leaves a half-applied schema or a stale lock. Other runs wait before that, for `dao.migrate.lock`, which the verbs take.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dao.migrate.database import exclusive, name_of, reopened
 from dao.migrate.events import Committed, Finished, Notice, Removed, Report, Snapshotted, Started, tell_done
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.writer import Writer, ended
+from dao.migrate.ledger.writer import Writer
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.loss import refuse, undeclared
@@ -251,8 +251,6 @@ class _Run:
         except BaseException as error:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
-            with contextlib.suppress(apsw.Error):  # the disk may be full
-                ended(self.connection, step.id)
             if isinstance(error, Error):
                 error.committed = tuple(one.id for one in self.results) or None
                 advice = (

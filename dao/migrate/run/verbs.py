@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import attrs
 
 from dao.errors import MigrationError, MigrationFailed
-from dao.migrate.database import Target, existing, exists, name_of, opened
+from dao.migrate.database import Target, existing, exists, lock_of, name_of, opened
 from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
@@ -53,6 +54,7 @@ def apply(
     allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
     report: Report | None = None,
 ) -> list[Result]:
     """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
@@ -64,8 +66,10 @@ def apply(
     With nothing pending it only reads. A loss is refused (rows, or tables or columns that held something, and are
     gone at the end), unless its script declares it, `allow_loss` names it (`table`, with all that is in it, or
     `table.column`), or `allow_data_loss`. Before a file that holds rows is changed, a snapshot of it is taken beside
-    it, and the newest `snapshots` of them are kept; 0 takes none. Safe to repeat, and to run in several processes at
-    once: the others wait, and find nothing to do.
+    it, and the newest `snapshots` of them are kept; 0 takes none.
+
+    Safe to repeat, and to run in several processes at once: the others wait for as long as the one lives that is at it,
+    or for `lock_timeout` seconds, and find nothing to do. The busy timeout is for the locks of other programs.
 
     `prepare` is called with each connection that this opens, those to copies and in memory among them: it registers the
     functions, collations, modules and tokenizers that the schema needs, and loads extensions. Your own connection has
@@ -80,7 +84,8 @@ def apply(
             tool has applied the files to this database, and was not adopted.
         MigrationFailed: A script failed; it says where.
         CheckFailed: A foreign key was broken, data would get lost, something would not work, or the file is damaged.
-        DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
+        DatabaseBusy: Another run lasted for longer than `lock_timeout`, or another connection kept the lock for longer
+            than the busy timeout.
         DiskFull: There is no room, for the snapshot for one.
         CommitUnknown: The commit met an I/O error. To repeat the run is safe: it begins with what is stored.
         PrepareFailed: `prepare` raised, or would have changed more than that.
@@ -97,6 +102,7 @@ def apply(
         target,
         files,
         decide,
+        lock_timeout,
         report,
         tell_drift=True,
         each=each,
@@ -121,6 +127,7 @@ def rollback(
     allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
     report: Report | None = None,
 ) -> list[Result]:
     """Undo applied migrations, the latest first, all or none: so many (None: all of them), or all that came after `to`.
@@ -144,6 +151,7 @@ def rollback(
         existing(target, "roll back"),
         files,
         decide,
+        lock_timeout,
         report,
         each=each,
         allow_data_loss=allow_data_loss,
@@ -164,6 +172,7 @@ def redo(
     allow_broken: Collection[str] = (),
     snapshots: int = SNAPSHOTS,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
     report: Report | None = None,
 ) -> list[Result]:
     """Undo the latest migrations and apply them again, in one transaction: for one that is being written.
@@ -191,6 +200,7 @@ def redo(
         existing(target, "redo"),
         files,
         decide,
+        lock_timeout,
         report,
         allow_data_loss=allow_data_loss,
         allow_loss=allow_loss,
@@ -248,6 +258,7 @@ def reset(
     *,
     snapshots: int = SNAPSHOTS,
     prepare: Prepare | None = None,
+    lock_timeout: float | None = None,
     report: Report | None = None,
 ) -> list[Result]:
     """Drop everything, rows included, and apply all migrations again, in one transaction. Takes a snapshot before.
@@ -261,7 +272,11 @@ def reset(
     from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
     files = loaded(migrations)
-    with preparing(prepare), opened(target, report=report) as connection:
+    with (
+        preparing(prepare),
+        lock_of(target, lock_timeout, report) as lock,
+        opened(target, report=report) as connection,
+    ):
 
         def decide(state: Ledger) -> list[Step]:
             foreign = foreign_objects(connection, files, state)
@@ -273,6 +288,7 @@ def reset(
                 )
             return to_apply(files, Ledger())
 
+        lock.take()
         return run(connection, files, decide, first=lambda: drop_all(connection), snapshots=snapshots, report=report)
 
 
@@ -280,6 +296,7 @@ def _run(
     target: Target,
     files: Sequence[Migration],
     decide: Callable[[Ledger], Sequence[Step]],
+    lock_timeout: float | None,
     report: Report | None,
     *,
     tell_drift: bool = False,
@@ -287,9 +304,14 @@ def _run(
     **options: Any,
 ) -> list[Result]:
     """Run what there is to do; with nothing to do, and `tell_drift`, report how the schema differs."""
-    with preparing(prepare), opened(target, report=report) as connection:
+    with preparing(prepare), contextlib.ExitStack() as until_done:
+        lock = until_done.enter_context(lock_of(target, lock_timeout, report))
+        if lock.may_be_held:
+            lock.take()  # before the other has ended nothing can be decided, nor even read in a rollback-journal mode
+        connection = until_done.enter_context(opened(target, report=report))
         state = entries.read(connection)
         if steps := decide(state):
+            lock.take()
             from dao.migrate.ledger import unnoted  # noqa: PLC0415 - a run with nothing to do loads no runner
             from dao.migrate.run.runner import run  # noqa: PLC0415 - as above
 

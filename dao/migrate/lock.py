@@ -1,0 +1,260 @@
+"""The lock between migrators: whoever changes a schema or its ledger holds it, for as long as that takes.
+
+It is the system's lock on a file beside the database, so it ends with its holder, however that ends, and a lock that is
+held means that its holder lives. No id of a process says that: a container gives the same one to all that it ever runs,
+and another container gives it to something else. The text in the file is for messages only, and a file that a killed
+process has left means nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import math
+import os
+import re
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+from dao.engine.sqlite.database_file import NO_ROOM
+from dao.errors import DatabaseBusy, DiskFull, OperationalError
+from dao.migrate import processes
+
+if TYPE_CHECKING:
+    from dao.migrate.events import Report
+
+__all__ = ["MigrationLock", "holder", "telling"]
+
+#: What the file's name has more than the database's: no longer than SQLite's own `-journal`.
+_SUFFIX = "-migrate"
+_LONGEST = 0.1  # seconds between two attempts
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class _File(io.FileIO):
+    """The file of a lock, as one thread has opened it. The lock ends when it is closed, or forgotten."""
+
+    def __init__(self, path: str, mode: str) -> None:
+        # before it can be locked: a child that is forked now lets go of it
+        _files[id(self)] = self
+        #: The thread that has the lock; 0 as long as none has.
+        self.thread = 0
+        super().__init__(path, mode, opener=_opened)
+
+
+_files: weakref.WeakValueDictionary[int, _File] = weakref.WeakValueDictionary()
+
+
+def _open_files() -> list[_File]:
+    # in one step: other threads open and close some
+    return [file for reference in _files.valuerefs() if (file := reference()) is not None]
+
+
+def _opened(path: str, flags: int) -> int:
+    # a link or a pipe that somebody has put there leads nowhere
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        return os.open(path, flags)
+    try:
+        return os.open(path, flags | os.O_CREAT, 0o666)
+    except OSError as error:
+        if error.errno not in _DENIED or not os.path.exists(path):
+            raise
+        # another user's: to lock it, it need not be written to
+        return os.open(path, (flags & ~os.O_ACCMODE) | os.O_RDONLY)
+
+
+def _let_go() -> None:
+    """Close in a forked child what its parent has locked: the lock would outlive the parent."""
+    for file in _open_files():
+        with contextlib.suppress(OSError):
+            file.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+class MigrationLock:
+    """The lock of one database for one migrator, free at first. In a `with` block, at the end of which it is freed.
+
+    `take` waits for another that has it: for so many seconds from now, or as long as that one lives. `report` is told
+    of that (`Waiting`). A database in memory, whose path is "", needs no lock.
+    """
+
+    def __init__(self, database: str, timeout: float | None = None, report: Report | None = None) -> None:
+        """Name the database by its real path.
+
+        Raises:
+            ValueError: The timeout is negative, or no number.
+        """
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(
+                f"lock_timeout={timeout}: a number of seconds from 0, or None to wait for as long as it takes"
+            )
+        self._database = database
+        self._path = database and database + _SUFFIX
+        self._timeout = timeout
+        self._deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+        self._report = report
+        self._file: _File | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if (file := self._file) is not None:
+            if not file.closed:  # as it is in a forked child
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+            file.close()
+            self._file = None
+
+    @property
+    def may_be_held(self) -> bool:
+        """Whether the file is there, so that another may have the lock, or was killed while it had."""
+        return bool(self._path) and os.path.lexists(self._path)
+
+    def take(self) -> None:
+        """Take the lock, unless this one has it already.
+
+        Raises:
+            DatabaseBusy: Another had it until the timeout; or this thread has it, and would wait for itself.
+            OperationalError: The file cannot be made, or its file system has no locks.
+        """
+        if not self._path or self._file is not None:
+            return
+        begun = time.monotonic()
+        told = _ignore if self._report is None else telling(self._report, self._other)
+        pause = 0.001
+        while not self._try():
+            if _is_held_here(self._path):
+                raise DatabaseBusy(
+                    f"{self._database}: a migration run of this same thread is under way, and would wait for itself: "
+                    "repeat when it is done"
+                )
+            moment = time.monotonic()
+            if moment >= self._deadline:
+                raise DatabaseBusy(
+                    f"{self._database} is locked, held by {self._other()}, for longer than {self._timeout or 0:g} s. "
+                    "Repeat when it is done, or wait longer (--lock-timeout)"
+                )
+            told(moment - begun)
+            time.sleep(min(pause, self._deadline - moment))
+            pause = min(2 * pause, _LONGEST)
+
+    def _try(self) -> bool:
+        import fcntl  # noqa: PLC0415 - a run with nothing to do takes no lock
+
+        try:
+            file = _File(self._path, "r+")
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found = os.fstat(file.fileno())
+            # the holder before this one may have removed it between the two: then there is another, or none
+            if os.path.samestat(found, os.stat(self._path, follow_symlinks=False)):
+                if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                    raise OperationalError(
+                        f"{self._path} is no file of this package's, which would write to it: look who has put it "
+                        "there, and remove it"
+                    )
+                file.thread = threading.get_ident()
+                self._file = file
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        except OSError as error:
+            raise self._failed(error) from error
+        finally:
+            if self._file is not file:
+                file.close()
+        if self._file is file:
+            self._note(file)
+        return self._file is file
+
+    def _note(self, file: _File) -> None:
+        """Write down who has the lock, and let those take it who may write to the database."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), 0)
+            os.pwrite(file.fileno(), f"{os.getpid()} {os.uname().nodename}\n".encode(errors="replace"), 0)
+        with contextlib.suppress(OSError):
+            meant = os.stat(self._database)
+            os.fchmod(file.fileno(), meant.st_mode & 0o666)
+            os.fchown(file.fileno(), meant.st_uid, meant.st_gid)
+
+    def _other(self) -> str:
+        return f"another migration run, {_noted(self._path)}"
+
+    def _failed(self, error: OSError) -> OperationalError:
+        what = f"{self._path}, on which migration runs wait for each other, cannot be made or locked ({error.strerror})"
+        if error.errno in NO_ROOM:
+            return DiskFull(f"{what}: no room left; nothing was changed. Free some space and repeat")
+        if error.errno in _DENIED:
+            return OperationalError(f"{what}: check the permissions of the folder")
+        return OperationalError(f"{what}: check the file system; SQLite needs one with locks, as local ones have")
+
+
+def holder(database: str) -> str | None:
+    """Return the process that has the lock of a database, such as `process 17 on web-1`; None if no other has.
+
+    This thread counts for no other.
+    """
+    path = database + _SUFFIX
+    if not database or not os.path.lexists(path) or _is_held_here(path):
+        return None
+    import fcntl  # noqa: PLC0415 - as above
+
+    try:
+        with _File(path, "r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _noted(path)
+    except OSError:
+        pass  # it has gone; or it is another user's, who has the database to himself, too
+    return None
+
+
+def _is_held_here(path: str) -> bool:
+    here = threading.get_ident()
+    return any(file.thread == here and file.name == path and not file.closed for file in _open_files())
+
+
+def _noted(path: str) -> str:
+    try:
+        with _File(path, "r") as file:
+            note = os.pread(file.fileno(), 300, 0).decode(errors="replace")
+    except OSError:
+        note = ""
+    found = re.fullmatch(r"([0-9]+) (\S*)\n", note)
+    return processes.named(int(found[1]), found[2]) if found else "of which no more is known"
+
+
+# ---------------------------------------------------------------- saying so
+
+
+def telling(report: Report, whom: Callable[[], str | None]) -> Callable[[float], None]:
+    """Return a function that is told for how long something waits: it reports that, less often as time goes by.
+
+    `whom` says for whom it waits, if that can be known.
+    """
+    told = 0.0
+
+    def waiting(seconds: float) -> None:
+        nonlocal told
+        told = told if seconds >= told else 0.0  # another wait
+        if seconds >= (told + min(max(2.0, told), 10.0) if told else 0.5):
+            from dao.migrate.events import Waiting  # noqa: PLC0415 - 4 ms, for a run that has nothing to report
+
+            told = seconds
+            report(Waiting(seconds, whom()))
+
+    return waiting
+
+
+def _ignore(_seconds: float) -> None:
+    pass
