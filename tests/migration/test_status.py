@@ -367,6 +367,8 @@ CHANGED_LEDGERS = [
     "ALTER TABLE _yoyo_migration DROP COLUMN applied_at_utc",
     "ALTER TABLE _dao_history DROP COLUMN yoyo_log_id",
     "DROP TABLE _yoyo_log",
+    "DROP TABLE _yoyo_version",
+    "DROP TABLE _yoyo_version; DROP TABLE _yoyo_log",
     "UPDATE _yoyo_version SET version = version + 7",
     "DELETE FROM _yoyo_version",
     "DROP TABLE _dao_schema; CREATE VIEW _dao_schema AS SELECT 1 AS x",

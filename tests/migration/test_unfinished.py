@@ -294,6 +294,17 @@ def test_apply_while_one_is_unfinished_is_refused_with_the_remedy(path, url, tmp
     assert dump(path) == before
 
 
+def test_unfinished_migration_is_known_without_yoyos_tables(path, url, tmp_path):
+    """Whoever drops yoyo's tables does not make it pending: a plan would have run it again, over what it has done."""
+    folder = unfinished(path, tmp_path / "sql")
+    query(path, "DROP TABLE _yoyo_migration; DROP TABLE _yoyo_log; DROP TABLE _yoyo_version")
+    (id,) = migrate.status(url, folder).ids("unfinished")
+    with pytest.raises(LedgerMismatch, match=f"dao migrate resolve {id}"):
+        migrate.plan(url, folder)
+    assert migrate.resolve(url, id, "rolled back", folder) == id
+    assert migrate.status(url, folder).ids("unfinished") == []
+
+
 def test_assert_current_while_one_is_unfinished_is_refused(path, tmp_path):
     """A program does not start on a schema of which nobody knows how far it got."""
     folder = unfinished(path, tmp_path / "sql")

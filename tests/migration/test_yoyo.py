@@ -19,7 +19,7 @@ from yoyo.exceptions import LockTimeout
 from yoyo.scripts.main import main
 
 from dao import migrate
-from dao.errors import DatabaseBusy, MigrationFileError
+from dao.errors import DatabaseBusy, MigrationError, MigrationFileError
 from tests.folders import ALONE, IDS, THREE, dump, ids, query, schema, tables, write
 
 YOYO = str(Path(sys.executable).with_name("yoyo"))
@@ -123,6 +123,20 @@ def test_ledger_is_the_one_that_yoyo_makes(path, url, tmp_path, three):
     assert query(path, "SELECT version FROM _yoyo_version ORDER BY 1") == query(
         theirs, "SELECT version FROM _yoyo_version ORDER BY 1"
     )
+
+
+def test_yoyo_through_our_backend_upgrades_an_old_ledger_and_no_other(path, url, three):
+    """A ledger without yoyo's version was taken for one of yoyo 5, and replaced by a single row of that table's columns."""
+    query(path, "CREATE TABLE _yoyo_migration (id VARCHAR(191) NOT NULL PRIMARY KEY, ctime TIMESTAMP)")
+    query(path, f"{THREE['0001_a.sql']}; INSERT INTO _yoyo_migration VALUES ('0001_a', '2018-01-15 01:00:00')")
+    yoyo_here("list", path, three)
+    assert ids(migrate.apply(url, three)) == ["0002_b", "0003_c"]
+    query(path, "DROP TABLE _yoyo_version; DROP TABLE _yoyo_log")
+    with pytest.raises(MigrationError, match=r"has no version that yoyo .* knows: .* or somebody has changed it"):
+        yoyo_here("list", path, three)
+    with pytest.raises(MigrationError, match="or somebody has changed it"):
+        migrate.unmark(url, ["0003_c"], three)
+    assert migrate.status(url, three).ids("applied") == IDS
 
 
 def test_status_after_yoyo_applied_an_edited_file_is_not_changed(path, url, three):

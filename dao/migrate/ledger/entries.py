@@ -37,6 +37,11 @@ _READ_YOYOS = f"""
 SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, {", ".join(["NULL"] * 9)}
 FROM   _yoyo_migration
 """
+_READ_OURS = f"""
+SELECT {", ".join(["NULL"] * 7)}, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host,
+       _dao_migration.pid
+FROM   _dao_migration
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -164,8 +169,8 @@ def _rows(connection: Connection) -> list[Any]:
         return connection.execute(_READ).fetchall()
     except DriverError as error:
         tables = catalog.table_names(connection)
-        if "_yoyo_migration" not in tables:
-            return []
+        if "_yoyo_migration" not in tables:  # ours may still have what is unfinished
+            return connection.execute(_READ_OURS).fetchall() if "_dao_migration" in tables else []
         if "migration_id" not in {column.name for column in catalog.columns(connection, "_yoyo_migration")}:
             raise MigrationError(
                 "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, "

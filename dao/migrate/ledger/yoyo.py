@@ -28,7 +28,7 @@ from dao.engine import Connection, DriverError, sqlite
 from dao.engine.sqlite.dbapi import DbApiConnection, Driver
 from dao.errors import DatabaseBusy, MigrationError
 from dao.migrate.database import keeping_mode, lock_of
-from dao.migrate.schema.catalog import table_names
+from dao.migrate.schema.catalog import columns, table_names
 from dao.migrate.schema.session import prepare
 from dao.migrate.scripts.files import refuse_broken_off, text_of
 
@@ -118,7 +118,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
             internalmigrations.v2.create_version_table(self)
             internalmigrations.v2.create_migration_table(self)
             internalmigrations.mark_schema_version(self, _NEWEST)
-        elif not self.has_table(self.version_table):
+        elif not self.has_table(self.version_table) and self._is_of_yoyo_5():
             internalmigrations.upgrade(self)
         elif version != _NEWEST:
             raise MigrationError(
@@ -126,6 +126,10 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
                 "yoyo wrote it, or somebody has changed it. Undo that, or install that yoyo"
             )
         self._internal_schema_updated = True
+
+    def _is_of_yoyo_5(self) -> bool:
+        # to upgrade any other loses it: SQLite takes the names of columns that are not there for strings
+        return {"id", "ctime"} <= {column.name for column in columns(self.connection.apsw, self.migration_table)}
 
     def ensure_internal_schema_updated(self) -> None:
         """Create or upgrade yoyo's tables, if there still is need under the lock: another may be faster."""
