@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -14,7 +13,7 @@ from dao.engine import Connection
 from dao.migrate.schema.catalog import columns, fold, quoted, row_count, tables, typed
 from dao.text import counted
 
-__all__ = ["Content", "RowDifference", "contents", "row_difference"]
+__all__ = ["Content", "RowDifference", "content", "contents", "row_difference"]
 
 #: Up to so many rows of a table are held side by side.
 _MOST = 100_000
@@ -37,28 +36,13 @@ class Content:
     hash: int
 
 
-def contents(
-    connection: Connection, *, inside: bool = True, known: Mapping[str, Content] | None = None
-) -> dict[str, Content]:
-    """Return what each table holds, by name. Reads all rows, one at a time, but of those whose content is `known`.
-
-    `inside`: of a virtual table what its shadow tables hold, else what it shows. The former may lie differently, and
-    mean the same. What a virtual table shows is never known.
-    """
-    found: dict[str, Content] = {}
-    for table in tables(connection):
-        if known and table.kind == "table" and table.name in known:
-            found[table.name] = known[table.name]
-        elif table.kind == "virtual" and not inside:
-            # its module is not registered here, or what it shows is not there
-            with contextlib.suppress(apsw.SQLError):
-                found[table.name] = _content(connection, table.name)
-        elif table.kind == "table" or (table.kind == "shadow" and inside):
-            found[table.name] = _content(connection, table.name)
-    return found
+def contents(connection: Connection) -> dict[str, Content]:
+    """Return what each table holds, by name; of a virtual one what its shadow tables hold. Reads all rows."""
+    return {table.name: content(connection, table.name) for table in tables(connection) if table.stores_rows}
 
 
-def _content(connection: Connection, table: str) -> Content:
+def content(connection: Connection, table: str) -> Content:
+    """Return what a table holds, or a virtual one shows. Reads all rows, one at a time."""
     names = sorted(_listed(connection, table), key=fold)
     if not names:
         return Content(0, (), 0)

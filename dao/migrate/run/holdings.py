@@ -90,7 +90,7 @@ class Holdings:
 
 
 def _tables(schema: Iterable[Definition]) -> dict[str, tuple[str, int]]:
-    return {fold(item.name): (item.name, item.page) for item in schema if item.type == "table"}
+    return {item.key: (item.name, item.page) for item in schema if item.type == "table"}
 
 
 def _holds_content(virtual: str, shadows: Collection[str]) -> bool:

@@ -58,6 +58,7 @@ _UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 _DEFINITIONS = "SELECT type, name, tbl_name, sql, rootpage, rowid FROM {}.sqlite_schema WHERE rowid > ?"
 _TABLES = "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' ORDER BY name"
+_TABLE = "SELECT name, type, wr, strict FROM pragma_table_list(?) WHERE schema = 'main' AND type <> 'view'"
 _COLUMNS = """SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"""
 _FOREIGN_KEYS = """
 SELECT   id, "table", "from", "to", on_update, on_delete, "match"
@@ -130,11 +131,21 @@ class Definition:
     number: int = attrs.field(eq=False)
 
     @functools.cached_property
+    def key(self) -> str:
+        """Its name, by `fold`."""
+        return fold(self.name)
+
+    @functools.cached_property
+    def words(self) -> str:
+        """Its SQL, by `fold`."""
+        return fold(self.sql or "")
+
+    @functools.cached_property
     def is_internal(self) -> bool:
         """Whether it is the ledger's or SQLite's own."""
         return is_internal(self.name) or is_ours(self.table)
 
-    @property
+    @functools.cached_property
     def is_virtual(self) -> bool:
         """Whether it is a virtual table."""
         return (self.sql or "")[:20].upper() == "CREATE VIRTUAL TABLE"  # as SQLite writes it
@@ -194,9 +205,13 @@ class Table(NamedTuple):
         return self.kind != "virtual"
 
 
-def tables(connection: Connection) -> list[Table]:
-    """Return the tables by name, without the ledger's and SQLite's own."""
-    rows: list[Any] = connection.execute(_TABLES).fetchall()
+def tables(connection: Connection, names: Iterable[str] | None = None) -> list[Table]:
+    """Return the tables by name, or those of some `names`, without the ledger's and SQLite's own."""
+    rows: list[Any] = []
+    if names is None:
+        rows += connection.execute(_TABLES).fetchall()
+    for name in sorted(names or ()):
+        rows += connection.execute(_TABLE, (name,)).fetchall()
     return [Table(name, kind, bool(wr), bool(strict)) for name, kind, wr, strict in rows if not is_internal(name)]
 
 

@@ -72,18 +72,20 @@ def check(
     allowed: Collection[str] = (),
     *,
     written: Collection[str] | None = None,
+    schema: Definitions | None = None,
 ) -> Before:
     """Check the database inside the run's transaction against what it was before; return what it is. Changes nothing.
 
     `notice` is told of objects that cannot be judged, because a function, collation or module is not registered here.
     The views, triggers and tables whose names are `allowed` do not have to work. `written` are the tables (folded
-    names) outside of which no row has changed, and no page of the file, where that is known.
+    names) outside of which no row has changed, and no page of the file, and `schema` is what is defined now, where
+    that is known.
 
     Raises:
         CheckFailed: A foreign key or an object of the schema is broken that was not or is new, or `PRAGMA
             integrity_check` finds a new problem; `.violations` has all.
     """
-    now = frozenset(definitions(connection))
+    now = frozenset(definitions(connection)) if schema is None else schema
     renamed = _renaming(before.schema, now)
     present, unusable = _keys(connection)
     violations = present - Counter(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -35,29 +35,33 @@ _ALWAYS = frozenset({"new", "old", "excluded", "main", "temp", "rowid", "oid", "
 _in_use: weakref.WeakValueDictionary[Hashable, Object] = weakref.WeakValueDictionary()
 
 
-def read(connection: Connection) -> Schema:
-    """Return the structure of the main database, without the ledger, SQLite's own tables and shadow tables."""
-    return Schema({(one.type, fold(one.name)): one for one in _Reader(connection).objects()})
+def read(connection: Connection, defined: Iterable[Definition] | None = None) -> Schema:
+    """Return the structure of the main database, without the ledger, SQLite's own tables and shadow tables.
+
+    `defined` is all that is in its catalog, if that is known.
+    """
+    reader = _Reader(connection, definitions(connection) if defined is None else list(defined))
+    return Schema({(one.type, item.key): one for item, one in reader.objects()})
 
 
 class _Reader:
     """A schema that is read."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, defined: Sequence[Definition]) -> None:
         self.connection = connection
-        self.definitions = definitions(connection)
+        self.definitions = defined
         self.tables = {item.name: item.sql for item in self.definitions if item.type == "table"}
 
     @functools.cached_property
     def names(self) -> AbstractSet[str]:
         """All names that a table or column has, or may have."""
-        found = {fold(item.name) for item in self.definitions}
+        found = {item.key for item in self.definitions}
         for table in tables(self.connection):
             if table.kind == "table":
                 found |= {fold(column.name) for column in columns(self.connection, table.name)}
         return found | _ALWAYS
 
-    def objects(self) -> Iterator[Object]:
+    def objects(self) -> Iterator[tuple[Definition, Object]]:
         has_virtual = any(item.is_virtual for item in self.definitions)
         shadows = {table.name for table in tables(self.connection) if table.kind == "shadow"} if has_virtual else set()
         for item in self.definitions:
@@ -68,7 +72,7 @@ class _Reader:
                 found = _in_use.get(key)
                 if found is None:
                     found = _in_use[key] = self.object(item, tokens(item.sql, known))
-                yield found
+                yield item, found
 
     def object(self, item: Definition, text: Sequence[Token]) -> Object:
         if item.type == "index":

@@ -149,7 +149,7 @@ def judge(connection: Connection, schema: Collection[Definition], changed: Abstr
 
     `check_keys` tells whether the parent columns of a foreign key are unique.
     """
-    there = {fold(item.name): item for item in schema if item.type in {"table", "view"}}
+    there = {item.key: item for item in schema if item.type in {"table", "view"}}
     triggers: dict[str, list[Definition]] = {}
     for item in schema:
         if item.type == "trigger":
@@ -169,14 +169,14 @@ def judge(connection: Connection, schema: Collection[Definition], changed: Abstr
         if problem is not None:
             yield Unusable(item.kind, item.name, _said(problem, schema))
         elif not item.is_virtual:
-            firing = " ".join(fold(one.sql or "") for one in own if key in changed or names(one))
+            firing = " ".join(one.words for one in own if key in changed or names(one))
             # what stands in the table itself is compiled with an INSERT
             firing += " insert" if key in changed and item.type == "table" else ""
             for one in _judge_writes(connection, item, firing, [trigger.name for trigger in own]):
                 yield attrs.evolve(one, reason=_said(one.reason, schema))
     gone = _naming((), changed - there.keys())
     for key, item in there.items():
-        if "references" in fold(item.sql or "") and (key in changed or gone(item)):
+        if "references" in item.words and (key in changed or gone(item)):
             for parent in dict.fromkeys(found.parent for found in foreign_keys(connection, item.name)):
                 if fold(parent) not in there:
                     yield Unusable("foreign key", item.name, f"it refers to {parent}, which does not exist")
@@ -201,9 +201,9 @@ def _naming(there: Collection[Definition], changed: AbstractSet[str]) -> Callabl
     found = set(changed)
     while True:
         pattern = re.compile(rf"(?<![\w$])(?:{'|'.join(map(re.escape, found))})(?![\w$])")
-        named = {fold(item.name) for item in there if item.type == "view" and pattern.search(fold(item.sql or ""))}
+        named = {fold(item.name) for item in there if item.type == "view" and pattern.search(item.words)}
         if named <= found:
-            return lambda item: pattern.search(fold(item.sql or "")) is not None
+            return lambda item: pattern.search(item.words) is not None
         found |= named
 
 

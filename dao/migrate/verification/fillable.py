@@ -111,8 +111,8 @@ def read(
     """
     wanted = [
         table
-        for table in catalog.tables(connection)
-        if table.kind != "shadow" and (only is None or fold(table.name) in only) and fold(table.name) not in without
+        for table in catalog.tables(connection, only)
+        if table.kind != "shadow" and fold(table.name) not in without
     ]
     names = {table.name for table in wanted}
     texts: dict[str, list[str]] = {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import apsw
 import attrs
 
 from dao.engine import Connection
-from dao.migrate.copies.rows import Content, RowDifference, contents, row_difference
-from dao.migrate.schema.catalog import fold
+from dao.migrate.copies.rows import Content, RowDifference, content, row_difference
+from dao.migrate.schema.catalog import Definitions, definitions, fold
 from dao.migrate.schema.model import Schema, differences
 from dao.migrate.schema.reader import read
 from dao.migrate.scripts.migration import Migration
@@ -21,19 +23,16 @@ __all__ = ["Differences", "Law", "State", "TripFailure", "down_and_up"]
 _HEADER = ("user_version", "application_id")
 
 
-def _header(connection: Connection) -> dict[str, Any]:
-    return {name: connection.pragma(name) for name in _HEADER}
-
-
 @attrs.frozen
 class State:
-    """A database at a moment: its schema, the content of its tables, and numbers of its header, by their pragmas.
+    """A database at a moment: its schema, also as it is `defined`, its tables' content, and numbers of its header.
 
     `connection` leads to it, if it stays as it is. Then rows that differ can be shown, and are compared in the columns
     that both databases have; without it, tables are compared as a whole.
     """
 
     schema: Schema
+    defined: Definitions = attrs.field(repr=False)
     tables: dict[str, Content]
     header: dict[str, Any]
     connection: Connection | None
@@ -47,20 +46,31 @@ class State:
         Reads all rows; but if the database was `since` before, and a `trace` has watched all that was done to it, only
         those of the tables that were written, and of those whose definition is another.
         """
-        schema = read(connection)
+        defined = frozenset(definitions(connection))
+        schema = read(connection, defined)
+        header = {name: connection.pragma(name) for name in _HEADER}
+        state = cls(schema, defined, {}, header, connection if stays else None)
         if since is None or trace is None:
-            return cls(schema, {}, _header(connection), connection if stays else None).with_rows(connection, None)
-        same = {
-            key for key, one in schema.objects.items() if key[0] == "table" and one is since.schema.objects.get(key)
-        }
-        tables = {name: content for name, content in since.tables.items() if ("table", fold(name)) in same}
-        known = cls(schema, tables, _header(connection), connection if stays else None)
-        return known.with_rows(connection, trace.written(since.schema, schema))
+            return state.with_rows(connection, None)
+        known = {}
+        for name, one in since.tables.items():
+            key = ("table", fold(name))
+            if key in schema.objects and schema.objects[key] is since.schema.objects.get(key):
+                known[name] = one
+        return attrs.evolve(state, tables=known).with_rows(connection, trace.written(since.schema, schema))
 
     def with_rows(self, connection: Connection, written: Touched) -> State:
         """Return it with the rows that it has now, of which those of tables that were not `written` are as before."""
         known = {} if written is None else {name: one for name, one in self.tables.items() if fold(name) not in written}
-        return attrs.evolve(self, tables=contents(connection, inside=False, known=known))
+        found: dict[str, Content] = {}
+        for one in self.schema.objects.values():
+            if one.type == "table":
+                found[one.name] = known.get(one.name) or content(connection, one.name)
+            elif one.type == "virtual table":
+                # it may show what is anywhere; or its module is not registered here, or what it shows is not there
+                with contextlib.suppress(apsw.SQLError):
+                    found[one.name] = content(connection, one.name)
+        return attrs.evolve(self, tables=found)
 
 
 @attrs.frozen

@@ -172,7 +172,7 @@ class Trial:
 
     def _run(self, connection: WorkingCopy, since: Place, step: Step) -> Place | None:
         """Run a script; return the database after it, None if it fails."""
-        trace = Trace(Holdings(connection, since.before.schema if since.before else None))
+        trace = Trace(Holdings(connection, since.state.defined))
         try:
             there = self.run_script(connection, since, step, trace)
         except Error as error:
@@ -200,7 +200,7 @@ class Trial:
             state = State.of(connection, stays=True, since=since.state, trace=trace)
             try:
                 written = trace.written(since.state.schema, state.schema)
-                after = check(connection, before, lambda _text: None, written=written)
+                after = check(connection, before, lambda _text: None, written=written, schema=state.defined)
             except CheckFailed as error:
                 if is_end:
                     raise
@@ -214,10 +214,9 @@ class Trial:
     def _note_losses(self, step: Step, losses: Sequence[Loss], before: Schema) -> None:
         """Note the losses of a script: each must be declared in it, or be of something that the migration made."""
         script = step.script
-        there = _things(before) if losses else set()
         for loss in losses:
             is_declared = loss.is_declared(script.allows)
-            is_made = step.direction == "rollback" and (fold(loss.table), fold(loss.column or "")) not in there
+            is_made = step.direction == "rollback" and not _has(before, loss.table, loss.column)
             if not is_declared and not is_made:
                 name = script.path.name if script.path else step.id
                 mend = f"Mend it, or write `{loss.declaration}` at the top of {name}"
@@ -244,11 +243,13 @@ class Trial:
             self.warnings.append(f"PRAGMA {name} is {actual} {when}, expected {expected}")
 
 
-def _things(schema: Schema) -> set[tuple[str, str]]:
-    """Return all tables and columns as (table, column), by `fold`; for each table also one with "" as column."""
-    tables = [one for one in schema.objects.values() if one.type in {"table", "virtual table"}]
-    columns = [(fold(one.name), item.key or "") for one in tables for item in one.items if item.family == "column"]
-    return {(fold(one.name), "") for one in tables}.union(columns)
+def _has(schema: Schema, table: str, column: str | None) -> bool:
+    """Return whether there is a table, or a column of it."""
+    kinds = ("table", "virtual table")
+    one = next((schema.objects[kind, fold(table)] for kind in kinds if (kind, fold(table)) in schema.objects), None)
+    if one is None or column is None:
+        return one is not None
+    return any(item.family == "column" and item.key == fold(column) for item in one.items)
 
 
 @contextlib.contextmanager
