@@ -64,19 +64,22 @@ def test_rollback_impossible_limit_is_refused(path, url, three, arguments, error
 
 
 @pytest.mark.parametrize(
-    "verb",
+    ("verb", "what"),
     [
-        migrate.rollback,
-        migrate.redo,
-        lambda url, folder: migrate.mark(url, IDS, folder),
-        lambda url, _folder: migrate.unmark(url, IDS),
-        lambda url, folder: migrate.accept(url, IDS, folder),
+        (migrate.rollback, "roll back"),
+        (lambda url, folder: migrate.plan(url, folder, direction="rollback"), "roll back"),
+        (migrate.redo, "redo"),
+        (lambda url, folder: migrate.mark(url, IDS, folder), "mark in it"),
+        (lambda url, _folder: migrate.unmark(url, IDS), "unmark"),
+        (lambda url, folder: migrate.accept(url, IDS, folder), "accept"),
     ],
-    ids=["rollback", "redo", "mark", "unmark", "accept"],
+    ids=["rollback", "plan", "redo", "mark", "unmark", "accept"],
 )
-def test_rollback_database_that_does_not_exist_is_refused(path, url, three, verb):
+def test_rollback_database_that_does_not_exist_is_refused(path, url, three, verb, what):
     """What undoes or corrects something creates no database."""
-    with pytest.raises(MigrationError, match=r"new\.db does not exist: there is nothing to change"):
+    with pytest.raises(
+        MigrationError, match=rf"new\.db does not exist: there is nothing to {what}\. Name the database"
+    ):
         verb(url, three)
     assert not path.exists()
 
