@@ -708,6 +708,28 @@ def test_lint_good_rebuild_has_no_finding(tmp_path):
     assert found(tmp_path, REBUILD) == []
 
 
+@pytest.mark.parametrize(
+    ("again", "lost"),
+    [
+        ("CREATE UNIQUE INDEX other ON t (x, y);", False),
+        ("CREATE INDEX other ON t (x, y);", True),
+        ("CREATE UNIQUE INDEX other ON t (x, y, id);", True),
+        ("CREATE UNIQUE INDEX other ON t (x, y) WHERE x > 0;", True),
+    ],
+)
+def test_lint_unique_index_is_made_again_by_one_that_holds_as_much(tmp_path, again, lost):
+    """Another name is no loss, another constraint is: values that were unique need not be any more."""
+    files = {
+        "1.sql": "CREATE TABLE t (id INTEGER PRIMARY KEY, x, y);\nCREATE UNIQUE INDEX t_xy ON t (x, y);",
+        "2.sql": (
+            "CREATE TABLE n (id INTEGER PRIMARY KEY, x, y);\nINSERT INTO n SELECT id, x, y FROM t;\nDROP TABLE t;\n"
+            f"ALTER TABLE n RENAME TO t;\n{again}"
+        ),
+    }
+    codes = [one.code for one in lint(write(tmp_path / "sql", files)).findings]
+    assert ("M008" in codes) == lost
+
+
 def test_lint_statement_that_fails_has_no_finding_about_what_follows_from_it(tmp_path):
     """That the rest of a rebuild could not run is not held against it once more."""
     assert [code for code, _, _ in found(tmp_path, WRONG["view in the way of a rebuild"][1])] == ["M001"]

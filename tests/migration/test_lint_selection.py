@@ -210,6 +210,23 @@ def test_lint_what_is_not_judged_counts_as_applied_long_ago(tmp_path):
     assert found == {"1": set(), "2": {"3"}}
 
 
+def test_lint_scripts_that_are_judged_are_no_run_over_one_between_them_that_is_not(tmp_path, url):
+    """The first copies, the last drops: with one between them that is applied, no run does both."""
+    files = {
+        "1.sql": "CREATE TABLE t (id INTEGER PRIMARY KEY, x);",
+        "2.sql": "CREATE TABLE n (id INTEGER PRIMARY KEY, x);\nINSERT INTO n SELECT * FROM t;",
+        "3.sql": "CREATE TABLE w (id INTEGER PRIMARY KEY);",
+        "4.sql": "DROP TABLE t;\nALTER TABLE n RENAME TO t;",
+    }
+    folder = write(tmp_path / "sql", files)
+    assert "M002" not in {one.code for one in lint(folder).findings}
+    migrate.apply(url, folder, to="3")
+    write(folder, {"2.rollback.sql": "DROP TABLE n;"})
+    result = lint(folder, database=url)
+    assert result.judged == ("2", "4")
+    assert [one.migration for one in result.findings if one.code == "M002"] == ["4"]
+
+
 def test_lint_what_was_wrong_before_is_not_held_against_the_script_that_is_judged(tmp_path):
     """A broken view, a key without an index, a string in double quotes: they are older, though it has to do with them."""
     files = {
