@@ -919,6 +919,15 @@ def test_lint_odd_scripts_are_understood(tmp_path, case):
     assert [line for code, line, _ in found(tmp_path, ODD[case]) if code == "M002"] == [last]
 
 
+def test_lint_trial_of_a_copy_that_counts_up_to_a_value_is_given_up(tmp_path):
+    """The value in the one row of a trial is large, and a script that makes as many rows took minutes and all memory."""
+    script = (
+        "CREATE TABLE n (alone INTEGER, x TEXT);\nWITH counted AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM counted "
+        "WHERE n < (SELECT max(id) * 1000000000 FROM alone)) INSERT INTO n SELECT id, x FROM alone, counted;"
+    )
+    assert [code for code, _, _ in found(tmp_path, script) if code != "M025"] == []
+
+
 def test_lint_many_inserts_are_one_statement_each(tmp_path):
     """The lines stay right after thousands of statements, and a finding in the middle is found."""
     rows = [f"INSERT INTO alone (id, x) VALUES ({number}, 'a;\nb');" for number in range(2_000)]

@@ -17,7 +17,7 @@ from dao.engine import Connection
 from dao.migrate.copies.copying import copy_into
 from dao.migrate.linting.schema import Schema, read
 from dao.migrate.linting.subject import REMOVING, TEMPORARY, Event, Failure, Statement, Subject
-from dao.migrate.linting.trials import double_quoted, failure_with_rows, lacks_where, misfits
+from dao.migrate.linting.trials import LONG, double_quoted, failure_with_rows, lacks_where, misfits
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.registration import register
@@ -66,6 +66,7 @@ class Replay:
         if self._twin is None:
             self._twin = apsw.Connection(":memory:")
             register(self._twin)
+            self._twin.set_progress_handler(lambda: True, LONG)
             # the script's transaction is open, and no backup reads from a connection that writes
             self._twin.deserialize("main", self.connection.serialize("main"))
         return self._twin

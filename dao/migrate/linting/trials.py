@@ -17,8 +17,19 @@ from dao.migrate.linting.schema import Table
 from dao.migrate.schema.catalog import Column, fold, quoted
 from dao.migrate.schema.usable import compiles
 
-__all__ = ["double_quoted", "failure_with_rows", "lacks_where", "misfits", "string_in", "trying", "without_quotes"]
+__all__ = [
+    "LONG",
+    "double_quoted",
+    "failure_with_rows",
+    "lacks_where",
+    "misfits",
+    "string_in",
+    "trying",
+    "without_quotes",
+]
 
+#: The instructions after which a trial is given up: a script may count up to what stands in the one row of a trial.
+LONG = 1_000_000
 #: SQLite's words for a double-quoted string where they are turned off.
 _QUOTES = " - should this be a string literal in single-quotes?"
 #: A value for a column of such a type; for others it is a number, which most constraints of type accept.
@@ -102,6 +113,8 @@ def failure_with_rows(twin: Connection, sql: str, tables: Sequence[Table], *, co
         try:
             with trying():
                 twin.execute(sql, can_cache=False).fetchall()
+        except apsw.InterruptError:
+            return None
         except apsw.Error as error:
             message = str(error)
             if error.__cause__ is not None:
