@@ -715,6 +715,8 @@ def test_lint_good_rebuild_has_no_finding(tmp_path):
         ("CREATE INDEX other ON t (x, y);", True),
         ("CREATE UNIQUE INDEX other ON t (x, y, id);", True),
         ("CREATE UNIQUE INDEX other ON t (x, y) WHERE x > 0;", True),
+        ("CREATE INDEX other ON t (x);\nALTER TABLE t DROP COLUMN y;", False),
+        ("ALTER TABLE t DROP COLUMN y;\nALTER TABLE t DROP COLUMN x;", False),
     ],
 )
 def test_lint_unique_index_is_made_again_by_one_that_holds_as_much(tmp_path, again, lost):
@@ -728,6 +730,19 @@ def test_lint_unique_index_is_made_again_by_one_that_holds_as_much(tmp_path, aga
     }
     codes = [one.code for one in lint(write(tmp_path / "sql", files)).findings]
     assert ("M008" in codes) == lost
+
+
+def test_lint_unique_index_is_made_again_by_a_primary_key(tmp_path):
+    """Tables get the key that they lacked in a rebuild, and the index of before is not needed any more."""
+    files = {
+        "1.sql": "CREATE TABLE t (a INTEGER, x);\nCREATE UNIQUE INDEX t_a ON t (a);",
+        "2.sql": (
+            "CREATE TABLE n (a INTEGER PRIMARY KEY, x);\nINSERT INTO n SELECT a, x FROM t;\nDROP TABLE t;\n"
+            "ALTER TABLE n RENAME TO t;"
+        ),
+    }
+    codes = [one.code for one in lint(write(tmp_path / "sql", files)).findings]
+    assert "M008" not in codes
 
 
 def test_lint_statement_that_fails_has_no_finding_about_what_follows_from_it(tmp_path):

@@ -199,6 +199,7 @@ LOSSES = {
     ),
     "never made anew": ([NEW + COPY, "DROP TABLE t;", "CREATE TABLE s (id);"], {(3, "t")}),
     "made anew without rows": (["DROP TABLE t;", NEW.replace(" n ", " t ")], {(2, "t")}),
+    "made anew without rows, and rebuilt later": (["DROP TABLE t;" + NEW.replace(" n ", " t "), NEW + COPY + SWAP], {(2, "t")}),
     "filled from another table": ([NEW + OTHERS + SWAP], {(2, "t")}),
     "filled from another table by way of one more": (
         ["CREATE TABLE m AS WITH q AS (SELECT * FROM docs) SELECT * FROM q;" + NEW + OTHERS.replace("docs", "m") + SWAP],

@@ -124,7 +124,8 @@ class _Assumed(Holdings):
         for old, new in statement.renamed.items():
             full[new] = full.get(old, 0)
         if read := statement.tables(apsw.SQLITE_READ):
-            brought = max(1, sum(full.get(name, 0) for name in read))
+            # a temporary table, a view or a WITH may show rows of any
+            brought = sum(full.get(name, 0 if name in statement.before.tables else 1) for name in read)
             full.update({name: full.get(name, 0) + brought for name in statement.tables(*_COPIES)})
         if statement.without_where is not None and statement.without_where[0] == apsw.SQLITE_DELETE:
             full.pop(fold(statement.without_where[1]), None)

@@ -262,7 +262,7 @@ def _lost(script: Subject, connection: Connection) -> Iterator[Problem]:
             if (
                 (item.type, key) not in script.after.objects
                 and (action, key) not in explicit
-                and _is_missed(item, script.after.on(name), connection)
+                and _is_missed(item, table, script.after.on(name), connection)
             ):
                 what = f"the {item.type} {item.name} goes with the old {before.name} and is not made again"
                 yield "M008", dropped, what
@@ -274,7 +274,7 @@ def _lost(script: Subject, connection: Connection) -> Iterator[Problem]:
             yield "M030", dropped, f"the number of {before.name} in sqlite_sequence goes with the old table"
 
 
-def _is_missed(item: Definition, others: Sequence[Definition], connection: Connection) -> bool:
+def _is_missed(item: Definition, table: Table, others: Sequence[Definition], connection: Connection) -> bool:
     """Return whether nothing stands for an index or trigger that went with its table, under whatever name.
 
     A trigger with the same text stands for a trigger; for an index any that finds rows by the same first columns, or a
@@ -286,15 +286,18 @@ def _is_missed(item: Definition, others: Sequence[Definition], connection: Conne
     inside, rest = body(text)
     parts = [part[:-1] if part[-1].value in {"asc", "desc"} else part for part in cut(inside)]
     where = [written(rest[1:])] if rest else []
-    names = [part[0].value for part in parts]
-    if text[1].value == "unique" and not any(
-        index.unique and [normal(column.name or "") for column in index.columns] == names
-        for index in indexes(connection, item.table)
-    ):
-        return True
     columns = [written(part) for part in parts]
     while columns and compiles(connection, _search(item.table, columns, where)):
         columns.pop()
+    # what was unique together with a column that has gone is another matter
+    is_unique = text[1].value == "unique" and len(columns) == len(parts)
+    names = {part[0].value for part in parts}
+    keys = [
+        [column.name or "" for column in index.columns] for index in indexes(connection, table.name) if index.unique
+    ]
+    keys.append([column.name for column in table.columns.values() if column.key])
+    if is_unique and not any(key and names.issuperset(map(normal, key)) for key in keys):
+        return True
     return any(
         _plan(connection, _search(item.table, columns[:number], where)).count("=?") < number
         for number in range(1, len(columns) + 1)
