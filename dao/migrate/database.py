@@ -72,11 +72,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         raise _held(sqlite.absolute(parsed).path) from error.__cause__
     try:
         session.prepare(connection)
-        timeout = sqlite.busy_timeout(parsed)
-        if report is None:
-            sqlite.set_busy_timeout(connection, timeout)
-        else:
-            _tell_of_waiting(connection, timeout, report)
+        _wait_for_locks(connection, sqlite.busy_timeout(parsed), report)
         if report is not None and is_new:
             from dao.migrate.events import Created  # noqa: PLC0415 - 4 ms, for a run that has nothing to report
 
@@ -106,10 +102,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
         timeout, immutable = sqlite.busy_timeout(parsed), bool(parsed.immutable)
     with sqlite.open_another(path, vfs, immutable=immutable) as connection:
         registration.register(connection)
-        if report is None:
-            sqlite.set_busy_timeout(connection, timeout)
-        else:
-            _tell_of_waiting(connection, timeout, report)
+        _wait_for_locks(connection, timeout, report)
         session.interruptible(connection)
         try:
             with translated(connection):
@@ -174,9 +167,11 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
         raise
 
 
-def _tell_of_waiting(connection: Connection, timeout: int, report: Report) -> None:
-    """Have a connection report when it waits for another's lock, which it does up to so many milliseconds."""
-    waiting = telling(report, lambda: processes.holder(sqlite.file_of(connection)))
+def _wait_for_locks(connection: Connection, timeout: int, report: Report | None) -> None:
+    """Have a connection wait for another's lock up to so many milliseconds, and report that."""
+    waiting = None
+    if report is not None:
+        waiting = telling(report, lambda: processes.holder(sqlite.file_of(connection)))
     sqlite.set_busy_timeout(connection, timeout, waiting)
 
 

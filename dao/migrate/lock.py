@@ -119,19 +119,20 @@ class MigrationLock:
         """Whether the file is there, so that another may have the lock, or was killed while it had."""
         return bool(self._path) and os.path.lexists(self._path)
 
-    def take(self) -> None:
-        """Take the lock, unless this one has it already.
+    def take(self) -> bool:
+        """Take the lock, unless this one has it already, and return whether another had it first.
 
         Raises:
             DatabaseBusy: Another had it until the timeout; or this thread has it, and would wait for itself.
             OperationalError: The file cannot be made, or its file system has no locks.
         """
         if not self._path or self._file is not None:
-            return
+            return False
         begun = time.monotonic()
         told = _ignore if self._report is None else telling(self._report, self._other)
-        pause = 0.001
+        pause, another = 0.001, False
         while not self._try():
+            another = True
             if _is_held_here(self._path):
                 raise DatabaseBusy(
                     f"{self._database}: a migration run of this same thread is under way, and would wait for itself: "
@@ -146,6 +147,7 @@ class MigrationLock:
             told(moment - begun)
             time.sleep(min(pause, self._deadline - moment))
             pause = min(2 * pause, _LONGEST)
+        return another
 
     def _try(self) -> bool:
         import fcntl  # noqa: PLC0415 - a run with nothing to do takes no lock

@@ -18,6 +18,7 @@ import pytest
 from dao import migrate
 from dao.errors import DatabaseBusy, OperationalError
 from dao.migrate.lock import MigrationLock, holder
+from dao.migrate.run import runner
 from tests.concurrency import PATIENCE
 from tests.folders import ALONE, IDS, THREE, ids, query, tables, write
 
@@ -168,6 +169,24 @@ def test_migrate_while_a_script_runs_outside_of_a_transaction_waits(path, url, t
         waiting = replicas(2)
         process.communicate("\n" * len(IDS))
     assert [one.end() for one in waiting] == [(0, f"{path}: nothing to apply\n")] * 2
+    assert migrate.status(url, three).is_current
+
+
+def test_apply_that_begins_together_with_another_does_not_check_the_file_for_nothing(url, three, monkeypatch):
+    """A run that has seen something pending, and then waited, looks again before it begins with anything."""
+
+    def run(*_arguments: object, **_options: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(runner, "run", run)
+    monkeypatch.setattr(MigrationLock, "may_be_held", property(lambda _lock: False))  # it began just before
+    with holding(url, three) as process:
+
+        def report(event: migrate.Event) -> None:
+            assert isinstance(event, migrate.Waiting)
+            process.communicate("\n" * len(IDS))
+
+        assert migrate.apply(url, three, report=report) == []
     assert migrate.status(url, three).is_current
 
 

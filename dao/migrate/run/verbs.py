@@ -310,8 +310,11 @@ def _run(
             lock.take()  # before the other has ended nothing can be decided, nor even read in a rollback-journal mode
         connection = until_done.enter_context(opened(target, report=report))
         state = entries.read(connection)
-        if steps := decide(state):
-            lock.take()
+        if (steps := decide(state)) and lock.take():
+            # the other has most likely done it: then the file need not be checked, nor a runner be loaded
+            state = entries.read(connection)
+            steps = decide(state)
+        if steps:
             from dao.migrate.ledger import unnoted  # noqa: PLC0415 - a run with nothing to do loads no runner
             from dao.migrate.run.runner import run  # noqa: PLC0415 - as above
 
