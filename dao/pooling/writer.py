@@ -140,7 +140,7 @@ class Writer:
                 self._enders.append(ended)
                 return
         self._close_connection()
-        self.wake([ended])
+        ended.set()  # here, and not by `wake`: no writer's thread is there to tell
 
     def ends(self, ended: Any, timeout: float) -> Iterator[float]:
         """Yield, until `ended` is set, for how many seconds to wait at it; or until nothing more can be done.

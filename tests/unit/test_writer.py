@@ -815,10 +815,11 @@ def test_close_function_that_does_not_end_returns_false_and_closes_later(url, po
     assert pool.close() is True
 
 
-def test_close_of_a_pool_that_never_wrote_starts_no_thread(pool):
-    """A writer that was never used has nothing to close."""
+def test_close_of_a_pool_that_never_wrote_starts_no_thread(caplog, pool):
+    """A writer that was never used has nothing to close, and nothing to give up: on trio it was said to have."""
     assert pool.close(timeout=0) is True
     assert not has_thread()
+    assert caplog.text == ""
 
 
 def test_write_idle_thread_ends_and_the_next_call_starts_another(monkeypatch, url, pool):
