@@ -299,9 +299,12 @@ CREATE VIEW both AS SELECT far.id, far.v FROM far;
 CREATE TRIGGER logged AFTER UPDATE ON p BEGIN INSERT INTO log VALUES (old.v); END;
 CREATE TRIGGER through INSTEAD OF UPDATE ON both BEGIN UPDATE far SET v = new.v WHERE id = new.id; END;
 CREATE TRIGGER fed AFTER INSERT ON other BEGIN UPDATE log SET v = new.v; END;
+CREATE TABLE zed (v TEXT);
+CREATE TRIGGER wants BEFORE INSERT ON zed WHEN NOT EXISTS (SELECT 1 FROM log)
+    BEGIN SELECT RAISE (ABORT, 'nothing is logged'); END;
 CREATE VIRTUAL TABLE f USING fts5 (v);
 """,
-    "DROP TABLE f;\nDROP VIEW both;\nDROP TABLE c;\nDROP TABLE p;\nDROP TABLE log;\nDROP TABLE far;\nDROP TABLE other;",
+    "DROP TABLE f;\nDROP TABLE zed;\nDROP VIEW both;\nDROP TABLE c;\nDROP TABLE p;\nDROP TABLE log;\nDROP TABLE far;\nDROP TABLE other;",
 )
 #: Gives the rows of each of two tables to the other.
 SWAP = """
@@ -309,6 +312,13 @@ PRAGMA writable_schema = on;
 UPDATE sqlite_schema SET rootpage = (
     SELECT sum(rootpage) FROM sqlite_schema WHERE name IN ('far', 'p')
 ) - rootpage WHERE name IN ('far', 'p');
+"""
+#: Leaves a value that the constraint of its table does not allow.
+UNSOUND = """
+CREATE TABLE k (v INT CHECK (v > 0));
+PRAGMA ignore_check_constraints = on;
+INSERT INTO k VALUES (0);
+ALTER TABLE k RENAME TO kk;
 """
 #: Scripts with their rollbacks, and the table in which rows do not come back; None if all do.
 MUTATIONS = {
@@ -333,6 +343,13 @@ MUTATIONS = {
         "c",
     ),
     "two pages that change places, which SQLite refuses": (SWAP, NOTHING, None),
+    "a value that no constraint allows, in a table with a new name": (
+        UNSOUND,
+        "DROP TABLE kk;",
+        None,
+    ),
+    "a key that children have": ("UPDATE p SET id = id + 7;", "UPDATE p SET id = id - 7;", None),
+    "a table that is filled where another is": ("UPDATE zed SET v = 'x';", NOTHING, "zed"),
     "a parent": ("DELETE FROM p WHERE id IN (SELECT p FROM c);", NOTHING, "p"),
     "outside of a transaction": ("-- transactional: false\nUPDATE far SET v = 'x';\nVACUUM;", NOTHING, "far"),
     "an index that rows refuse": ("CREATE UNIQUE INDEX u ON far (v IS NULL);", "DROP INDEX u;", None),

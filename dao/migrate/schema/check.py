@@ -100,14 +100,16 @@ def check(
             "these migrations leave foreign keys broken", details=_first(shown), violations=list(violations)
         )
     known = [renamed(problem) for problem in before.problems]
-    in_rows = list(itertools.chain(*integrity(connection, tables=written)))
+    changed = {fold(item.table) for item in before.schema ^ now}
+    # a table that has got another name, or definition, is another
+    in_rows = list(itertools.chain(*integrity(connection, tables=None if written is None else {*written, *changed})))
     if problems := [problem for problem in in_rows if problem not in known]:
         raise CheckFailed(
             "the database is not intact after these migrations", details=_first(problems), violations=problems
         )
     was_unusable = [_renamed(one, renamed) for one in before.unusable]
     judged = [one for one in unusable if one not in was_unusable]
-    if changed := {fold(item.table) for item in before.schema ^ now}:
+    if changed:
         judged += judge(connection, now, changed)
     passed_over = set(map(fold, allowed))
     found, advice = [], dict[str, None]()
