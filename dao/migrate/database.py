@@ -181,8 +181,11 @@ def _wait_for_locks(connection: Connection, timeout: int, report: Report | None)
 def lock_of(target: Target, timeout: float | None = None, report: Report | None = None) -> MigrationLock:
     """Return the lock between migrators of a database; see `MigrationLock`. Nothing is locked yet."""
     path = path_of(target)
-    if isinstance(target, Connection) and not database_file.is_there(path):
-        path = ""  # nobody else finds it there either
+    if isinstance(target, Connection):
+        if not database_file.is_there(path):
+            path = ""  # nobody else finds it there either
+    elif url.parse(target).mode == "ro":
+        path = ""  # it is not written to, and there may be no room for another file beside it
     return MigrationLock(path, timeout, report)
 
 

@@ -106,11 +106,8 @@ def _detected(entries: Sequence[os.DirEntry[str]], refused: Refusals) -> tuple[L
     kinds = _kinds(texts)
     layout = _of_most(kinds.values())
     if layout not in sections.TOOLS:  # their files are looked at one by one
-        suffixed = any(path.name.endswith(_SUFFIXES) for path in texts)
-        # Flyway's names do for pairs, too
-        odd = {*sections.TOOLS, *(() if suffixed else ("flyway",))} - {layout}
         for path, kind in kinds.items():
-            if kind in odd:
+            if kind in _OTHERS and kind != layout:
                 del texts[path]
                 with refused:
                     refuse(path, _ODD.format("named like Flyway's" if kind == "flyway" else f"written for {kind}"))
@@ -119,9 +116,11 @@ def _detected(entries: Sequence[os.DirEntry[str]], refused: Refusals) -> tuple[L
 
 def _kinds(texts: Mapping[Path, str]) -> dict[Path, Layout]:
     """Return the layout of each migration: by what is in its script, else by its name."""
+    suffixed = [path.name for path in texts if path.name.endswith(_SUFFIXES)]
+    ups = sum(not path.name.endswith(_DOWN_SUFFIXES) for path in texts)
     theirs = [path.name for path in texts if _FLYWAYS.fullmatch(path.name)]
-    if any(name.endswith(_SUFFIXES) for name in theirs):
-        theirs = []
+    if suffixed and (2 * len(theirs) <= ups or not {*theirs}.isdisjoint(suffixed)):
+        theirs = []  # these names do for pairs, too
     kinds: dict[Path, Layout] = {}
     for path, text in texts.items():
         if tool := next((tool for tool in sections.TOOLS if sections.is_marked(text, tool)), None):
