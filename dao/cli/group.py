@@ -1,9 +1,9 @@
 """The command `dao`: its group, its way with errors, and the exit codes.
 
 Exit codes: 0 done; 1 it failed; 2 the command line is wrong; 3 migrations are pending; 4 applied files have changed
-or gone; 5 a check found what must not be; 130 interrupted; 141 the reader of the output has gone. 3 and 4 are for
-`status --exit-code` and `health`, 5 for `check`,
-`rehearse`, `verify`, `lint` and `schema`.
+or gone; 5 a check found what must not be; 130 interrupted (143 if by SIGTERM, which a shell shows); 141 the reader of
+the output has gone. 3 and 4 are for `status --exit-code` and `health`, 5 for `check`, `rehearse`, `verify`, `lint` and
+`schema`.
 """
 
 from __future__ import annotations

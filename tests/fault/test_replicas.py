@@ -202,6 +202,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "accept": lambda url, folder, **how: migrate.accept(url, ["0001_a"], folder, **how),
     "resolve": lambda url, folder, **how: migrate.resolve(url, "0001_a", "applied", folder, **how),
     "adopt": lambda url, folder, **how: migrate.adopt(url, "yoyo", folder, **how),
+    "baseline": migrate.baseline,
     "restore": lambda url, _folder, **how: migrate.restore(url, **how),
 }
 
