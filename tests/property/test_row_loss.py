@@ -242,7 +242,9 @@ def test_apply_refuses_exactly_what_the_model_says_is_lost(run):
             # several scripts may each have lost rows of a table
             for loss in refusal.violations:
                 found[loss.column is not None, loss.table] += loss.rows
-            if any(loss.kind != "rows" for loss in refusal.violations):
+            # a REPLACE may take the values of the very rows that hold some: without rows nobody sees that
+            overwrites = any(statement.startswith("REPLACE") for statement in model.script)
+            if not overwrites and any(loss.kind != "rows" for loss in refusal.violations):
                 assert {finding.code for finding in migrate.lint(folder).findings} & {"M002", "M003"}
             assert query(path, "SELECT count(*) FROM a") == [(BEFORE["a"],)]
         else:

@@ -47,6 +47,7 @@ GIVEN: dict[str, Any] = {
     "client_id": "a",
     "moment": datetime(2026, 1, 1, tzinfo=UTC),
     "older_than": timedelta(1),
+    "folder": "nowhere",
     "ids": [],
     "to": "a",
     "tool": "sqlx",
