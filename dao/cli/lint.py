@@ -96,8 +96,8 @@ def _print(output: Output, result: migrate.LintResult, folder: Path, *, ok: bool
             output.line(f"{finding.path}:{finding.line}: {text}", style=_STYLES[finding.severity])
     if result.failed:
         output.warning(
-            f"not judged, and failing in an empty database: {', '.join(result.failed)}. What comes after was judged "
-            "without what they would have done from there; `dao lint --all` says why they fail"
+            f"not judged, and failing in an empty database: {', '.join(result.failed)}. The others were judged "
+            "without what these would have done; `dao lint --all` says why they fail"
         )
     counts = [(sum(one.is_open and one.severity == name for one in result.findings), name) for name in _STYLES]
     parts = [counted(number, name) for number, name in counts if number]

@@ -22,7 +22,7 @@ _COLOURS = {"ok": "green", "irreversible": "yellow", "failed": "red"}
 @click.command("verify")
 @command(database=False)
 @click.option("-d", "--database", "named", metavar="URL", help="With --copy: the database. [default: $DATABASE_URL]")
-@click.option("--copy", "--database-copy", "copy", is_flag=True, help="Try them on a copy of the database, too.")
+@click.option("--copy", is_flag=True, help="Try them on a copy of the database, too.")
 @click.option("--rows", type=click.IntRange(min=1), default=3, metavar="N", help="Rows per table. [default: 3]")
 @click.option("--fixtures", metavar="FILE", help="Rows of your own, as INSERT statements, in place of generated ones.")
 @options("since", "latest")

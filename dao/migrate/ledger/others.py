@@ -152,7 +152,7 @@ def _is_of(connection: Connection, table: _Table) -> bool:
 
 @attrs.frozen
 class Applied:
-    """What a tool's ledger says is applied: versions, with the checksums of their scripts where it has them.
+    """The versions that a tool's ledger says are applied, with the checksums of their scripts where it has them.
 
     `last`: so is all up to that version. `unfinished`: versions that did not come to their end. `is_empty`: the table
     has no row.

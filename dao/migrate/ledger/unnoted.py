@@ -1,4 +1,4 @@
-"""What is in a database and not in its ledger, since something else made it: said before a run, or when one fails.
+"""Objects of a database that its ledger does not know: something else made them. Told before a run, or when one fails.
 
 Another tool may have migrated the database, or somebody have made it by hand. That is no fault by itself: a file may
 hold more than this package's tables. It is one where a pending migration makes what is there already.

@@ -1,4 +1,4 @@
-"""What a branch of git has of a folder. Asks the command `git`, and changes nothing."""
+"""The files of a folder that a branch of git has. Asks the command `git`, and changes nothing."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def layout_and_names(folder: Path) -> tuple[Layout, list[str]]:
 def _detected(entries: Sequence[os.DirEntry[str]], refused: Refusals) -> tuple[Layout, dict[Path, str]]:
     """Return the layout of a folder, and the texts of its scripts by path if they are not in folders of their own.
 
-    It is that of most migrations. What another tool has among them is refused by name.
+    It is that of most migrations. Files of another tool among them are refused by name.
     """
     folders = [entry for entry in entries if _is_diesel(entry)]
     files = sum(entry.name.endswith(".sql") and not entry.name.endswith(_DOWN_SUFFIXES) for entry in entries)
