@@ -206,7 +206,7 @@ def test_lint_says_what_it_has_not_judged_and_could_not_run(run, one):
     write(one, {"0002_b.sql": "SELECT nope();", "0003_c.sql": SILENT + "SELECT 1;"})
     outcome = run("lint", "--latest", "--quiet")
     assert (outcome.code, outcome.out) == (0, "")
-    assert outcome.err.startswith("warning: not judged, and failing in an empty database: 0002_b. What comes after")
+    assert outcome.err.startswith("warning: not judged, and failing in an empty database: 0002_b. The others were")
     assert run("lint", "--latest", "--json").document["failed"] == ["0002_b"]
 
 
