@@ -592,6 +592,10 @@ RIGHT = {
     ),
     "pragma that is read": ("M023", "PRAGMA journal_mode;"),
     "pragma outside of a transaction": ("M023", ALONE + "PRAGMA journal_mode = DELETE;"),
+    "table after a virtual one, whose module reads its own": (
+        "M024",
+        "CREATE VIRTUAL TABLE s USING fts5(x);\nCREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT);",
+    ),
     "temporary table from a SELECT": ("M024", "CREATE TEMP TABLE t AS SELECT * FROM alone;"),
     "key without rowid": ("M025", "CREATE TABLE t (a TEXT PRIMARY KEY, b) WITHOUT ROWID;"),
     "keys that are not null": (
@@ -668,6 +672,18 @@ def test_lint_our_own_migrations_have_neither_errors_nor_warnings():
     """What is shipped passes, even with --strict."""
     assert {finding.severity for finding in lint().findings} <= {"note"}
     assert {finding.code for finding in lint(SQL).findings} == {"M015"}
+
+
+def test_lint_work_of_a_virtual_table_is_not_of_the_next_statement(tmp_path):
+    """What a module did while one statement ran was taken for the next one's work, whose missing WHERE was not found."""
+    script = (
+        "CREATE VIRTUAL TABLE s USING fts5(x, content='alone', content_rowid='id');\n"
+        "INSERT INTO s (s) VALUES ('rebuild');\nDELETE FROM seen;\n"
+        "INSERT INTO s (s) VALUES ('rebuild');\nUPDATE alone SET x = 1;\n"
+        "INSERT INTO s (s) VALUES ('delete-all');\nCREATE TABLE t (id INTEGER PRIMARY KEY);\n"
+    )
+    of_rows = [(one.code, one.line) for one in findings(tmp_path, script) if one.code in {"M004", "M005", "M024"}]
+    assert of_rows == [("M004", 3), ("M005", 5)]
 
 
 def test_lint_double_quoted_string_of_a_trigger_is_not_held_against_what_fires_it(tmp_path):

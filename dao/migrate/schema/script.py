@@ -72,7 +72,10 @@ class Watcher:
     def saw(
         self, action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
     ) -> None:
-        """Note what the authorizer was told of the statement that is being compiled."""
+        """Note what the authorizer was told of the statement that is being compiled.
+
+        What the module of a virtual table does while a statement is at work is not of the script, and not told.
+        """
 
     def before_statement(self, sql: str, cursor: apsw.Cursor) -> None:
         """Look at the database before a statement runs that was compiled. `sql` may be blanks and comments only."""
@@ -108,6 +111,9 @@ class Running:
         self._refusal: str | None = None
         #: The settings of the file that it has changed.
         self._settings: dict[str, str] = {}
+        #: The statement that is at work now, by SQLite's number of it; None: it is about to be, or none is.
+        self._working: int | None = None
+        self._begins = False
         is_about_it = "journal_mode" in script.text.lower()
         self._journal_mode = str(connection.pragma("journal_mode")) if is_about_it else ""
 
@@ -123,7 +129,11 @@ class Running:
         cursor.exec_trace = self._trace
         self._start = self.begin = self.end
         self._refusal = None
+        self._working, self._begins = None, False
+        traced = bool(self._watcher.heeded) and self._may_meet_virtual_tables()
         authorizer, connection.authorizer = connection.authorizer, self._authorize
+        if traced:
+            connection.trace_v2(apsw.SQLITE_TRACE_STMT | apsw.SQLITE_TRACE_PROFILE, self._at_work, id=self)
         try:
             # drained: a statement that returns rows holds up those after it
             for _ in cursor.execute(self.script.text[self.end :], can_cache=False):
@@ -135,7 +145,22 @@ class Running:
             raise self._failure(error) from error
         finally:
             cursor.close(True)
+            if traced:
+                connection.trace_v2(0, None, id=self)
             connection.authorizer = authorizer
+
+    def _may_meet_virtual_tables(self) -> bool:
+        # their modules prepare statements of their own while one of the script is at work
+        has_one = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage = 0)"
+        return "virtual" in self.script.text.lower() or bool(self._connection.execute(has_one).get)
+
+    def _at_work(self, event: dict[str, int]) -> None:
+        """Note which statement of the script is at work, from its first step to its last."""
+        if event["code"] == apsw.SQLITE_TRACE_STMT:
+            if self._begins and not self._watcher.looking:
+                self._working, self._begins = event["id"], False
+        elif event["id"] == self._working:
+            self._working = None
 
     def _trace(self, cursor: apsw.Cursor, sql: str, _bindings: object) -> bool:
         # apsw hands out the script piece by piece, without a gap
@@ -144,6 +169,7 @@ class Running:
         if sql.lstrip()[:1].isalpha() or has_statement(sql):
             self.statements += 1
         self._watcher.before_statement(sql, cursor)
+        self._begins = True
         return True
 
     # ------------------------------------------------------------ rules
@@ -155,7 +181,7 @@ class Running:
         watcher = self._watcher
         if watcher.looking:
             return _OK
-        if action in watcher.heeded:
+        if self._working is None and action in watcher.heeded:
             watcher.saw(action, first, second, database, trigger)
         if action in _ON_TABLE:
             what, place = _ON_TABLE[action]
