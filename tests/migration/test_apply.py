@@ -220,7 +220,10 @@ def test_apply_after_the_script_was_mended_goes_through(path, url, tmp_path):
     ("script", "most"), [("CREATE TABLE d (id INTEGER PRIMARY KEY);", 25), ("ALTER TABLE a ADD COLUMN y;", 28)]
 )
 def test_apply_one_line_takes_few_statements(path, url, three, monkeypatch, script, most):
-    """What a run asks of a database that holds rows is little, and nothing twice, whatever the snapshot's connections ask."""
+    """A run asks little of a database that holds rows, and nothing twice.
+
+    The snapshot's connections may ask for more.
+    """
     write(three, {"0003_c.sql": "CREATE TABLE c (id); INSERT INTO a VALUES (1);"})
     migrate.apply(url, three)
     write(three, {"0004_d.sql": script})

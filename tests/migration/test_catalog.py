@@ -37,7 +37,9 @@ def connection():
     with apsw.Connection(":memory:") as connection:
         connection.execute(
             """
-            CREATE TABLE Parent (a INTEGER, "b c" TEXT NOT NULL DEFAULT 'x', PRIMARY KEY ("b c", a)) STRICT, WITHOUT ROWID;
+            CREATE TABLE Parent (
+                a INTEGER, "b c" TEXT NOT NULL DEFAULT 'x', PRIMARY KEY ("b c", a)
+            ) STRICT, WITHOUT ROWID;
             CREATE TABLE child (
                 one TEXT COLLATE NOCASE REFERENCES parent,
                 two INTEGER AS (length(one)) STORED,

@@ -178,7 +178,10 @@ def test_apply_other_connections_see_the_old_schema_or_the_new(theirs, path, thr
 
 
 def test_writer_finds_the_ledger_that_another_made_since_the_schema_was_read(theirs, url, three):
-    """SQLite keeps a schema in memory until a statement runs: of runs at once on a new file all but the first failed."""
+    """Runs at once on a new file all succeed.
+
+    SQLite keeps a schema in memory until a statement runs: all but the first failed.
+    """
     assert not theirs.table_exists("main", "_yoyo_migration")
     migrate.apply(url, three)
     theirs.execute("BEGIN IMMEDIATE")
@@ -237,7 +240,10 @@ def held(path: Path) -> Iterator[subprocess.Popen[str]]:
     ids=["apply", "rollback", "redo", "reset", "mark", "unmark", "accept"],
 )
 def test_apply_lock_held_by_another_process_says_by_which(path, url, three, verb):
-    """When the busy timeout ends, the error names the process that holds the lock, and not its arguments, which may be secret."""
+    """When the busy timeout ends, the error names the process that holds the lock.
+
+    It does not name the arguments, which may be secret.
+    """
     migrate.apply(url, three, steps=2)
     before = dump(path)
     with held(path) as process:

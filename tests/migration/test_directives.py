@@ -181,7 +181,10 @@ def test_read_foreign_keys_outside_of_a_transaction_is_refused(alone):
 
 def test_read_lines_say_where_each_stands():
     """The line of the first of each name, for messages."""
-    text = "-- a comment\n-- foreign_keys: on\n\n-- allows: drop table\n-- depends: a b\n-- allows: drop column\n-- depends: b c\nSELECT 1;"
+    text = (
+        "-- a comment\n-- foreign_keys: on\n\n-- allows: drop table\n-- depends: a b\n-- allows: drop column\n"
+        "-- depends: b c\nSELECT 1;"
+    )
     read = directives.read(text, PATH)
     assert read.lines == {"foreign_keys": 2, "allows": 4, "depends": 5}
     assert read.depends == ("a", "b", "c")

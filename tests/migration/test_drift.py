@@ -1,4 +1,7 @@
-"""A schema that is not what its migrations make is noticed, from two numbers and a row, and nothing else is taken for it."""
+"""A schema that its migrations do not make is noticed, and nothing else is taken for it.
+
+Two numbers and a row are enough.
+"""
 
 from __future__ import annotations
 

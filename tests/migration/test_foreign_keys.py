@@ -20,7 +20,7 @@ CASCADE = ON + "-- allows: data-loss child\nDELETE FROM parent WHERE id = 1;"
 
 
 def enforced(connection: apsw.Connection, folder, **arguments) -> dict[str, tuple[bool, bool]]:
-    """Apply migrations and return of each script whether foreign keys were enforced, and whether all before it is committed."""
+    """Apply migrations; return of each script whether foreign keys were on and all before it is committed."""
     seen = {}
     other = apsw.Connection(connection.filename)
 

@@ -136,7 +136,10 @@ def test_misnamed_any_spelling_beside_its_migration_is_found(id, up, down, case,
     "name", ["1_a.down", "1_a.sql.down", "1_a.ROLLBACK", "2_b.sql.sqlite", "2_b.sql.sqlite3", "2_b.up"]
 )
 def test_load_script_by_another_suffix_is_refused(tmp_path, name):
-    """What is meant as a script but does not end in .sql was passed over: nothing could undo the migration, or made it."""
+    """A script whose name does not end in .sql is refused.
+
+    It was passed over: nothing could undo the migration, or made it.
+    """
     folder = write(
         tmp_path / "sql", {"1_a.sql": UP, name: DOWN, "app.sqlite": "", "1_a.sql.bak": "", "2_b.sql.postgres": ""}
     )
@@ -167,7 +170,10 @@ def test_load_all_that_is_wrong_is_said_at_once(tmp_path):
 
 
 def test_load_name_with_a_control_character_is_refused(tmp_path):
-    """A file name with an escape or a line end is refused, shown with its escapes: as an id it would reach terminals and logs."""
+    """A file name with an escape or a line end is refused, and shown with its escapes.
+
+    As an id it would reach terminals and logs.
+    """
     folder = write(tmp_path / "sql", {"1_a\x1b[2J.sql": UP, "2_b\n3_c.sql": UP, "4_\u202elqs.sql": UP})
     with pytest.raises(MigrationFileError, match="holds a control character") as caught:
         migrate.load(folder)
@@ -177,7 +183,10 @@ def test_load_name_with_a_control_character_is_refused(tmp_path):
 
 
 def test_apply_refused_folder_changes_nothing(tmp_path):
-    """`1_a_down.sql` beside `1_a.up.sql` dropped the table and the run reported success; it stops before the database."""
+    """`1_a_down.sql` beside `1_a.up.sql` stops the run before the database.
+
+    It dropped the table, and the run reported success.
+    """
     folder = write(tmp_path / "sql", {"1_a.up.sql": UP, "1_a_down.sql": DOWN})
     database = tmp_path / "a.db"
     with pytest.raises(MigrationFileError):

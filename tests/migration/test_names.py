@@ -77,7 +77,10 @@ LINKS = [a_file, relative, a_folder, two, up_from_a_link]
 
 @pytest.mark.parametrize("leads", LINKS)
 def test_database_behind_a_link_is_one_database(filled, url, tmp_path, leads):
-    """Snapshots are beside the file and found there, whatever name it is called by; restore took an older one instead."""
+    """Snapshots are beside the file and found there, whatever name it is called by.
+
+    Restore took an older one instead.
+    """
     link = f"sqlite:///{leads(filled, tmp_path / 'link')}"
     first, second = take_snapshot(url), take_snapshot(link)
     assert {one.path.parent for one in (first, second)} == {filled.parent}
@@ -117,7 +120,10 @@ def test_migrate_dangling_link_makes_what_it_leads_to(path, three, tmp_path):
 
 
 def test_link_that_leads_elsewhere_since_is_the_other_database(filled, tmp_path):
-    """Two commands by the same link are about two databases if it was changed between them; a connection stays where it is."""
+    """Two commands by a link that was changed between them are about two databases.
+
+    A connection stays where it is.
+    """
     link = a_file(filled, tmp_path / "link")
     url = f"sqlite:///{link}"
     pool = dao.Pool(url)
@@ -235,7 +241,10 @@ VERBS: dict[str, tuple[Callable[[Path], object], Callable[[str, Path], object]]]
 def test_link_in_place_of_a_file_in_the_making_is_not_followed(
     filled, url, three, tmp_path, monkeypatch, prepare, verb, swap
 ):
-    """Root's `dao restore` in a folder of somebody else wrote that one's content into a file that only root may write."""
+    """A link swapped in while a file is made leads root's write nowhere.
+
+    `dao restore` in somebody else's folder wrote that user's content into a file that only root may write.
+    """
     folder = with_fourth(three, "CREATE TABLE x (id);")
     take_snapshot(url)
     prepare(filled)
@@ -273,7 +282,10 @@ def test_link_in_place_of_a_file_in_the_making_is_not_followed(
 
 
 def test_link_in_place_of_a_damaged_database_is_not_read(filled, url, tmp_path, monkeypatch):
-    """Its bytes are kept in a file of the folder's owner: what a link put there leads to must not become readable so."""
+    """A link in place of a damaged database exposes no file that it leads to.
+
+    The bytes of the database are kept in a file of the folder's owner.
+    """
     take_snapshot(url)
     damage(filled)
     secret = tmp_path / "shadow"
@@ -335,7 +347,8 @@ def test_file_of_another_user_is_named_as_what_is_in_the_way(of_root):
             with pytest.raises(ReadOnlyDatabase) as caught:
                 change()
             assert re.fullmatch(
-                rf"{of_root} may not be written to by this user \(65534\): it belongs to user 0 and group 0, mode 0644. "
+                rf"{of_root} may not be written to by this user \(65534\): "
+                r"it belongs to user 0 and group 0, mode 0644. "
                 "Run this as its owner, or have it made writable",
                 str(caught.value),
             )
@@ -381,7 +394,10 @@ def hot(path: Path, folder: Path) -> Path:
 
 
 def test_restore_file_with_a_hot_journal_is_refused(filled, url, tmp_path):
-    """Only a WAL was looked for: rows that were never committed were restored. `dao snapshot` of it takes the committed ones."""
+    """A file with a hot journal is a database in use, not a snapshot.
+
+    Only a WAL was looked for: rows that were never committed were restored. `dao snapshot` takes the committed ones.
+    """
     copy = hot(filled, tmp_path / "copy")
     with checked_refuses("a database in use, not a snapshot: the file .*new.db-journal belongs to it.*`dao snapshot"):
         verify(copy)

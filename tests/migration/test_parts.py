@@ -26,7 +26,10 @@ SHARES, ENFORCED, ALONE = "SELECT 1;", "-- foreign_keys: on\nSELECT 1;", "-- tra
     ],
 )
 def test_parts_are_committed_one_by_one(url, tmp_path, scripts, together, each):
-    """Neighbours share a transaction, but what cannot or may not share one; a run and its rehearsal commit just these."""
+    """Neighbours share a transaction, except for those that cannot or may not.
+
+    A run and its rehearsal commit just these.
+    """
     folder = write(tmp_path / "sql", {f"{number}.sql": text for number, text in enumerate(scripts, 1)})
     steps = migrate.plan(url, folder)
     for option, expected in ((False, together), (True, each)):

@@ -59,7 +59,10 @@ def content(path: Path) -> object:
 
 @pytest.mark.parametrize("mode", ["wal", "delete", "truncate"])
 def test_restore_brings_everything_back(filled, url, old, mode):
-    """Schema, rows and ledger are those of the snapshot, in either journal mode, which stays, and no file is left over."""
+    """Schema, rows and ledger are those of the snapshot, in either journal mode.
+
+    The mode stays, and no file is left over.
+    """
     query(filled, f"PRAGMA journal_mode = {mode}")
     before = dump(filled)
     done = restore(url)
@@ -220,7 +223,10 @@ def test_restore_empty_file_needs_no_snapshot_of_it(filled, url, old):
 
 
 def test_restore_prunes_its_own_kind_but_not_what_it_restored(filled, url, old):
-    """Of what restores replaced the newest stay, and the one that was restored; those that were asked for do not count."""
+    """The newest copies of replaced databases stay, and so does the one that was restored.
+
+    Those that were asked for do not count.
+    """
     asked_for = [take_snapshot(url) for _ in range(3)]
     first, second = (restore(url, old.id, keep=2).replaced for _ in range(2))
     events = []

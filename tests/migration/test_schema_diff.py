@@ -148,29 +148,46 @@ TITLE = "TEXT NOT NULL DEFAULT 'none' COLLATE nocase"
 @pytest.mark.parametrize(
     ("old", "new", "difference"),
     [
-        ("TEXT NOT NULL DEFAULT 'none'", "TEXT DEFAULT 'none'", f"column title is TEXT DEFAULT 'none' COLLATE nocase, expected {TITLE}"),
+        ("TEXT NOT NULL DEFAULT 'none'", "TEXT DEFAULT 'none'",
+         f"column title is TEXT DEFAULT 'none' COLLATE nocase, expected {TITLE}"),
         ("'none'", "'None'", f"column title is TEXT NOT NULL DEFAULT 'None' COLLATE nocase, expected {TITLE}"),
         (" DEFAULT 'none'", "", f"column title is TEXT NOT NULL COLLATE nocase, expected {TITLE}"),
         (" COLLATE NOCASE", "", f"column title is TEXT NOT NULL DEFAULT 'none', expected {TITLE}"),
         (" UNIQUE,\n", ",\n", "unique (title) is missing"),
-        (" ON CONFLICT IGNORE", "", "column priority is INTEGER NOT NULL DEFAULT (1 + 1), expected INTEGER NOT NULL ON CONFLICT IGNORE DEFAULT (1 + 1)"),
+        (" ON CONFLICT IGNORE", "",
+         ("column priority is INTEGER NOT NULL DEFAULT (1 + 1), "
+          "expected INTEGER NOT NULL ON CONFLICT IGNORE DEFAULT (1 + 1)")),
         ("data       BLOB", "data       ANY", "column data is ANY DEFAULT x'AB', expected BLOB DEFAULT x'AB'"),
         ("x'AB'", "x'AC'", "column data is BLOB DEFAULT x'AC', expected BLOB DEFAULT x'AB'"),
-        ("priority * 2", "priority * 3", "column doubled is INTEGER GENERATED ALWAYS AS (priority * 3) STORED, expected INTEGER GENERATED ALWAYS AS (priority * 2) STORED"),
-        (" STORED", " VIRTUAL", "column doubled is INTEGER GENERATED ALWAYS AS (priority * 2) VIRTUAL, expected INTEGER GENERATED ALWAYS AS (priority * 2) STORED"),
+        ("priority * 2", "priority * 3",
+         ("column doubled is INTEGER GENERATED ALWAYS AS (priority * 3) STORED, "
+          "expected INTEGER GENERATED ALWAYS AS (priority * 2) STORED")),
+        (" STORED", " VIRTUAL",
+         ("column doubled is INTEGER GENERATED ALWAYS AS (priority * 2) VIRTUAL, "
+          "expected INTEGER GENERATED ALWAYS AS (priority * 2) STORED")),
         ("    data       BLOB DEFAULT x'AB',\n", "", "column data is missing"),
         ("x'AB',", "x'AB', more TEXT,", "column more is unexpected"),
         (" AUTOINCREMENT", "", "primary key (id) is PRIMARY KEY (id), expected PRIMARY KEY (id) AUTOINCREMENT"),
-        ("0x1F", "0x1E", "constraint jobs_priority_range is CHECK (priority BETWEEN 0 AND 0x1E), expected CHECK (priority BETWEEN 0 AND 0x1F)"),
-        ("CONSTRAINT jobs_priority_range ", "", "constraint jobs_priority_range is CHECK (priority BETWEEN 0 AND 0x1F), expected CONSTRAINT jobs_priority_range CHECK (priority BETWEEN 0 AND 0x1F)"),
+        ("0x1F", "0x1E",
+         ("constraint jobs_priority_range is CHECK (priority BETWEEN 0 AND 0x1E), "
+          "expected CHECK (priority BETWEEN 0 AND 0x1F)")),
+        ("CONSTRAINT jobs_priority_range ", "",
+         ("constraint jobs_priority_range is CHECK (priority BETWEEN 0 AND 0x1F), "
+          "expected CONSTRAINT jobs_priority_range CHECK (priority BETWEEN 0 AND 0x1F)")),
         ("    CHECK (x > 1.5e3),\n", "", "check is missing"),
         ("1.5e3", "1.5e4", "check is CHECK (x > 1.5e4), expected CHECK (x > 1.5e3)"),
-        (" ON DELETE SET NULL", "", "foreign key (generated) is FOREIGN KEY (generated) REFERENCES jobs (id) DEFERRABLE INITIALLY DEFERRED, expected FOREIGN KEY (generated) REFERENCES jobs (id) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED"),
-        (" DEFERRABLE INITIALLY DEFERRED", "", "foreign key (generated) is FOREIGN KEY (generated) REFERENCES jobs (id) ON DELETE SET NULL, expected FOREIGN KEY (generated) REFERENCES jobs (id) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED"),
-        ("CASCADE", "RESTRICT", f"constraint jobs_place_fkey is {FKEY} ON UPDATE RESTRICT, expected {FKEY} ON UPDATE CASCADE"),
+        (" ON DELETE SET NULL", "",
+         ("foreign key (generated) is FOREIGN KEY (generated) REFERENCES jobs (id) DEFERRABLE INITIALLY DEFERRED, "
+          "expected FOREIGN KEY (generated) REFERENCES jobs (id) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED")),
+        (" DEFERRABLE INITIALLY DEFERRED", "",
+         ("foreign key (generated) is FOREIGN KEY (generated) REFERENCES jobs (id) ON DELETE SET NULL, "
+          "expected FOREIGN KEY (generated) REFERENCES jobs (id) ON DELETE SET NULL DEFERRABLE INITIALLY DEFERRED")),
+        ("CASCADE", "RESTRICT",
+         f"constraint jobs_place_fkey is {FKEY} ON UPDATE RESTRICT, expected {FKEY} ON UPDATE CASCADE"),
         (f"    CONSTRAINT jobs_place_fkey {FKEY} ON UPDATE CASCADE,\n", "", "constraint jobs_place_fkey is missing"),
         (" ON CONFLICT REPLACE", "", "unique (x, y) is UNIQUE (x, y), expected UNIQUE (x, y) ON CONFLICT REPLACE"),
-        ("UNIQUE (y, priority)", "UNIQUE (priority, y)", "unique (y, priority) is UNIQUE (priority, y), expected UNIQUE (y, priority)"),
+        ("UNIQUE (y, priority)", "UNIQUE (priority, y)",
+         "unique (y, priority) is UNIQUE (priority, y), expected UNIQUE (y, priority)"),
     ],
 )  # fmt: skip
 def test_differences_change_of_a_table_is_one_difference(old, new, difference):
@@ -183,18 +200,25 @@ def test_differences_change_of_a_table_is_one_difference(old, new, difference):
     [
         (") STRICT;", ");", "table jobs is not STRICT, expected STRICT"),
         (" WITHOUT ROWID", "", "table marks is not WITHOUT ROWID, expected WITHOUT ROWID"),
-        ("PRIMARY KEY (x, y)", "PRIMARY KEY (y, x)", "table places: primary key (x, y) is PRIMARY KEY (y, x), expected PRIMARY KEY (x, y)"),
-        ("(x INTEGER, y INTEGER,", "(y INTEGER, x INTEGER,", "table places: the order of columns is y, x, expected x, y"),
-        ("it''s; -- no", "it''s; --  no", "table odd name: check is CHECK (\"order\" <> 'it''s; --  no'), expected CHECK (\"order\" <> 'it''s; -- no')"),
+        ("PRIMARY KEY (x, y)", "PRIMARY KEY (y, x)",
+         "table places: primary key (x, y) is PRIMARY KEY (y, x), expected PRIMARY KEY (x, y)"),
+        ("(x INTEGER, y INTEGER,", "(y INTEGER, x INTEGER,",
+         "table places: the order of columns is y, x, expected x, y"),
+        ("it''s; -- no", "it''s; --  no",
+         "table odd name: check is CHECK (\"order\" <> 'it''s; --  no'), expected CHECK (\"order\" <> 'it''s; -- no')"),
         ("DESC, priority)", "ASC, priority)", f"index jobs_by_title is {INDEX.replace(' DESC', '')}, expected {INDEX}"),
         ("COLLATE RTRIM ", "", f"index jobs_by_title is {INDEX.replace('COLLATE rtrim ', '')}, expected {INDEX}"),
         ("lower(title)", "upper(title)", f"index jobs_by_title is {INDEX.replace('lower', 'upper')}, expected {INDEX}"),
         ("WHERE priority > 3", "", f"index jobs_by_title is {INDEX.partition(' WHERE')[0]}, expected {INDEX}"),
         ("priority > 3", "priority > 4", f"index jobs_by_title is {INDEX.replace('3', '4')}, expected {INDEX}"),
         ("CREATE INDEX", "CREATE UNIQUE INDEX", f"index jobs_by_title is UNIQUE {INDEX}, expected {INDEX}"),
-        ("CREATE INDEX jobs_by_title ON jobs (", "CREATE INDEX jobs_by_title ON places (x); -- ", f"index jobs_by_title is ON places (x), expected {INDEX}"),
-        ("priority > 5", "priority > 6", "view urgent is AS SELECT id, title FROM jobs WHERE priority > 6, expected AS SELECT id, title FROM jobs WHERE priority > 5"),
-        ("content = ''", "content=places", "virtual table words is USING fts5(title, content=places), expected USING fts5(title, content = '')"),
+        ("CREATE INDEX jobs_by_title ON jobs (", "CREATE INDEX jobs_by_title ON places (x); -- ",
+         f"index jobs_by_title is ON places (x), expected {INDEX}"),
+        ("priority > 5", "priority > 6",
+         ("view urgent is AS SELECT id, title FROM jobs WHERE priority > 6, "
+          "expected AS SELECT id, title FROM jobs WHERE priority > 5")),
+        ("content = ''", "content=places",
+         "virtual table words is USING fts5(title, content=places), expected USING fts5(title, content = '')"),
     ],
 )  # fmt: skip
 def test_differences_change_of_an_object_is_one_difference(old, new, difference):
@@ -257,7 +281,10 @@ def test_differences_long_texts_are_shown_where_they_differ():
 
 
 def test_differences_several_objects_come_in_order_and_say_what_became_of_them():
-    """Tables come first, then views, indexes and triggers, each by name; a table takes its indexes and triggers along."""
+    """Tables come first, then views, indexes and triggers, each by name.
+
+    A table takes its indexes and triggers along.
+    """
     made = "CREATE TABLE b (x); CREATE INDEX b_x ON b (x); CREATE TRIGGER b AFTER INSERT ON b BEGIN SELECT 1; END;"
     kept = "CREATE TABLE d (x, y); CREATE TABLE e (x);"
     expected = f"{kept} {made} CREATE INDEX i ON d (x); CREATE VIEW v AS SELECT 1; CREATE INDEX z ON e (x)"
@@ -305,7 +332,10 @@ def test_differences_value_and_quoted_name_of_it_differ():
 def test_differences_names_of_any_letters_are_told_apart(name):
     """A table, column, constraint and index with any name is found again, and missed when it is gone."""
     table = quoted(f"t {name}")
-    made = f"CREATE TABLE {table} (one, {quoted(name)} TEXT CONSTRAINT {quoted(name)} CHECK ({quoted(name)} <> '') UNIQUE);"
+    made = (
+        f"CREATE TABLE {table} (one, "
+        f"{quoted(name)} TEXT CONSTRAINT {quoted(name)} CHECK ({quoted(name)} <> '') UNIQUE);"
+    )
     index = f"CREATE INDEX {quoted(f'i {name}')} ON {table} ({quoted(name)})"
     expected = read(made + index)
     assert model.differences(expected, read(made + index)) == []

@@ -52,9 +52,15 @@ def numbered(folder, *scripts: str):
 
 
 def test_replayed_scripts_run_as_in_a_run():
-    """A script's own transaction and foreign keys have no effect, strings may be in double quotes, nothing is cut short."""
+    """A script's own transaction and foreign keys have no effect, and nothing is cut short.
+
+    Strings may be in double quotes.
+    """
     scripts = [
-        "COMMIT; BEGIN; PRAGMA query_only = ON; PRAGMA synchronous = 0; CREATE TABLE a (x REFERENCES nowhere); INSERT INTO a VALUES (1); COMMIT;",
+        (
+            "COMMIT; BEGIN; PRAGMA query_only = ON; PRAGMA synchronous = 0; CREATE TABLE a (x REFERENCES nowhere); "
+            "INSERT INTO a VALUES (1); COMMIT;"
+        ),
         'PRAGMA user_version; SELECT x FROM a; CREATE TABLE b (a REFERENCES a); INSERT INTO b VALUES ("two");',
         f"{ALONE}VACUUM; PRAGMA foreign_keys = ON; BEGIN; CREATE TABLE c (x); ROLLBACK;",
     ]
@@ -78,7 +84,10 @@ def test_replayed_scripts_run_as_in_a_run():
         ("SAVEPOINT s", "the script leaves the savepoint s open"),
         (
             "VACUUM",
-            "cannot VACUUM from within a transaction; a script that begins with `-- transactional: false` runs outside of one",
+            (
+                "cannot VACUUM from within a transaction; "
+                "a script that begins with `-- transactional: false` runs outside of one"
+            ),
         ),
         ("INSERT OR ROLLBACK INTO a VALUES (1), (1)", "UNIQUE constraint failed: a.x"),
     ],

@@ -182,7 +182,10 @@ def test_apply_damaged_file_is_no_failure_of_the_script(path, url, three):
     ],
 )
 def test_apply_own_transaction_of_a_script_is_ignored_and_reported(path, url, tmp_path, statement, notice):
-    """A script's own BEGIN, COMMIT and pragmas for outside of a transaction do nothing, and the result says so, once."""
+    """A script's BEGIN, COMMIT and pragmas for outside of a transaction do nothing.
+
+    The result says so, once.
+    """
     script = f"{statement}; CREATE TABLE x (id); {statement};"
     results = migrate.apply(url, with_fourth(tmp_path / "sql", script))
     (said,) = results[-1].notices
@@ -243,7 +246,10 @@ REFUSED = [
     [(header, *case) for header in ("", ALONE) for case in REFUSED] + [("", *case) for case in REFUSED_INSIDE],
 )
 def test_apply_dangerous_statement_is_refused(url, tmp_path, monkeypatch, header, statement, reason):
-    """What would break the run's promise, or the ledger, is refused with its reason, inside and outside of a transaction."""
+    """A statement that would break the run's promise, or the ledger, is refused with its reason.
+
+    That holds inside and outside of a transaction.
+    """
     monkeypatch.chdir(tmp_path)
     folder = with_fourth(tmp_path / "sql", f"{header}SELECT 1;\n{statement};")
     with pytest.raises(MigrationFailed, match="refused ") as caught:
@@ -258,7 +264,8 @@ def test_apply_savepoints_of_a_script_are_its_own(path, url, tmp_path):
     """A script may set savepoints, nest them, name them in any case, and go back to them."""
     script = """
         SAVEPOINT s; INSERT INTO a VALUES (1); SAVEPOINT t; INSERT INTO a VALUES (2); ROLLBACK TO t; RELEASE S;
-        SAVEPOINT s; SAVEPOINT s; INSERT INTO a VALUES (3); ROLLBACK TO s; RELEASE s; INSERT INTO a VALUES (4); RELEASE s;
+        SAVEPOINT s; SAVEPOINT s; INSERT INTO a VALUES (3); ROLLBACK TO s; RELEASE s;
+        INSERT INTO a VALUES (4); RELEASE s;
     """
     migrate.apply(url, with_fourth(tmp_path / "sql", script))
     assert query(path, "SELECT id FROM a") == [(1,), (4,)]
@@ -408,11 +415,15 @@ def test_running_script_goes_on_after_a_failure(memory):
 
 
 def test_script_in_memory_has_sqlites_defaults_and_is_interrupted():
-    """A connection for scripts takes "text" for a string, enforces no foreign keys, and has as much time as it is given."""
+    """A connection for scripts takes "text" for a string, and enforces no foreign keys.
+
+    It has as much time as it is given.
+    """
     with contextlib.closing(in_memory(patience=0)) as connection:
         assert connection.execute('SELECT "text"').get == "text"
         assert connection.execute("PRAGMA foreign_keys").get == 0
         with pytest.raises(apsw.InterruptError):
             connection.execute(
-                "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000) SELECT max(x) FROM n"
+                "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 1000000) "
+                "SELECT max(x) FROM n"
             ).fetchall()

@@ -70,7 +70,10 @@ def dbhash(path: Path) -> str:
 
 
 def test_take_holds_all_that_the_database_holds(filled, url):
-    """A snapshot has the schema, the rows, the ledger and the header's numbers, and the same hash by SQLite's own tool."""
+    """A snapshot has the schema, the rows, the ledger and the header's numbers.
+
+    SQLite's own tool gives it the same hash.
+    """
     snapshot = take_snapshot(url)
     assert dump(snapshot.path) == dump(filled)
     assert dbhash(snapshot.path) == dbhash(filled)
@@ -359,7 +362,10 @@ def interrupted_at(moment: int) -> Callable[..., Any]:
 
 
 def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url, monkeypatch):
-    """Ctrl-C between the making of the file and the note that it was made left it: once in twenty, right after it appeared."""
+    """Ctrl-C between the making of a file and the note of it leaves no file.
+
+    It left one once in twenty times, right after the file appeared.
+    """
     before, reached = sys.gettrace(), False
 
     def copied(*_arguments: object) -> None:
@@ -384,7 +390,10 @@ def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url
 
 
 def test_take_interrupted_in_a_call_of_sqlite_is_interrupted(filled, url, monkeypatch):
-    """Copies are written by functions that SQLite calls: of one of them it passes no exception on, and Ctrl-C was lost."""
+    """Ctrl-C while a copy is written is not lost.
+
+    Copies are written by functions that SQLite calls, and from one of them it passes no exception on.
+    """
     for name in [name for name, kind in vars(descriptors.Descriptor).items() if inspect.isfunction(kind)]:
         original, calls = getattr(descriptors.Descriptor, name), []
 
