@@ -74,7 +74,10 @@ def test_batches_let_others_write_in_between(url, connection, change, monkeypatc
 
 
 def test_batches_in_a_transaction_are_part_of_it(connection, change, monkeypatch):
-    """In the caller's transaction nobody can write in between, nobody is waited for, and all of it is undone together."""
+    """In the caller's transaction nobody can write in between, and nobody is waited for.
+
+    All of it is undone together.
+    """
     function, left = change
     monkeypatch.delattr(time, "sleep")
     with pytest.raises(LookupError), dao.transaction(connection):  # noqa: PT012 - the block is the test

@@ -1,7 +1,7 @@
 """A second opinion on the indexes: SQLite's own advisor, and its planner once it knows what the tables hold.
 
-`sqlite3_expert` (sqlite.org/cli.html, ".expert") tries every index that a statement could use on a copy of 100,000 rows. It
-runs in a process of its own: it carries another SQLite, and two of them on one file lose data.
+`sqlite3_expert` (sqlite.org/cli.html, ".expert") tries every index that a statement could use on a copy of 100,000
+rows. It runs in a process of its own: it carries another SQLite, and two of them on one file lose data.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ TEXTS = {"task_type": "audit", "workspace_path": "/workspaces/7", "tool_name": "
 # Which statements have an index suggested that is not made, by their filters, and why.
 _FEW_ROWS = "the rows of one {} are few: looking at the other columns in all of them costs less than one more index"
 _PAIR = (
-    "one more index that holds the status makes each change of it, which is what tasks and executions live on, 1.2 to 1.5 "
-    "times as dear: the walk along one filter's index looks at the other in the row. Slow where many rows have the first and "
-    "few of these the second"
+    "one more index that holds the status makes each change of it, which is what tasks and executions live on, "
+    "1.2 to 1.5 times as dear: the walk along one filter's index looks at the other in the row. Slow where many "
+    "rows have the first and few of these the second"
 )
 NOT_MADE = {
     ("tasks", "status", "task_type"): _PAIR,
@@ -59,7 +59,10 @@ def crowded(tmp_path_factory) -> Iterator[tuple[apsw.Connection, Path]]:
 
 
 def askable(sql: str) -> str:
-    """Return a statement without what the advisor cannot compile on its stand-ins for tables; it finds the same rows."""
+    """Return a statement that the advisor can compile, and that finds the same rows.
+
+    It lacks the clauses that do not compile on the advisor's stand-ins for tables.
+    """
     return re.sub(r"\s+(RETURNING \w+|ON CONFLICT .*)\s*$", "", sql, flags=re.DOTALL).strip()
 
 

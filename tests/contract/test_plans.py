@@ -1,4 +1,7 @@
-"""The plan of every statement: an index finds the rows, no listing sorts, and each is the one stored in `tests/plans`."""
+"""The plan of every statement is the one stored in `tests/plans`.
+
+An index finds the rows, and no listing sorts.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ READ_IT_ALL = {
     "tasks._COUNT_BY_STATUS": r"SCAN tasks USING COVERING INDEX idx_tasks_status",
     "workflows._COUNT_BY_STATUS": r"SCAN workflows USING COVERING INDEX idx_workflows_status",
     # reads every call of the period, found by an index, and sorts these for the percentiles
-    "tool_executions._STATISTICS": r"SCAN (calls|\(subquery-\d+\))|USE TEMP B-TREE FOR ((LAST 2 TERMS OF )?ORDER|GROUP) BY",
+    "tool_executions._STATISTICS": (
+        r"SCAN (calls|\(subquery-\d+\))|USE TEMP B-TREE FOR ((LAST 2 TERMS OF )?ORDER|GROUP) BY"
+    ),
 }
 
 # Each index that no plan needs, and why it is there all the same.
@@ -198,7 +203,10 @@ def sql_outside_of_constants(path: Path) -> list[str]:
 
 
 def test_statements_no_module_runs_sql_that_is_not_listed():
-    """All SQL of the table modules is in constants, whose plans are stored, or made by the two functions for listings."""
+    """All SQL of the table modules is in constants, or made by the two functions for listings.
+
+    The plans of the constants are stored.
+    """
     folder = Path(dao.__file__).parent
     outside = {where for name in (*MODULES, "listing") for where in sql_outside_of_constants(folder / f"{name}.py")}
     assert outside == BUILDERS

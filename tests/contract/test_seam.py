@@ -1,7 +1,8 @@
-"""Every function of the table modules on a connection of another engine: it has nothing that `dao.engine` does not ask for.
+"""Every function of the table modules runs on a connection of another engine.
 
-That engine is SQLite behind a connection as psycopg's is: a statement that gives no rows has none to fetch, not even an empty
-list, and there is nothing on the connection but `execute`.
+The connection has nothing that `dao.engine` does not ask for. Its engine is SQLite behind a connection as psycopg's is:
+a statement that gives no rows has none to fetch, not even an empty list, and there is nothing on the connection but
+`execute`.
 """
 
 from __future__ import annotations

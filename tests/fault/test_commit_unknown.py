@@ -1,4 +1,4 @@
-"""Writes, syncs and deletions of files that fail: what an error says of the outcome is what is in the file afterwards."""
+"""Writes, syncs and deletions of files fail, and the error tells what the file then holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from tests.folders import ALONE, IDS, THREE, dump, ids, query, with_fourth, writ
 
 
 class Disk(apsw.VFS):
-    """The file system of every connection that is opened meanwhile. After so many deeds it fails, once or from then on."""
+    """The file system of every connection that is opened meanwhile.
+
+    After a given number of operations it fails, once or from then on.
+    """
 
     def __init__(self) -> None:
         self.left: int | None = None

@@ -67,7 +67,7 @@ def folder(tmp_path: Path, template: Path) -> Path:
 
 
 def race(number: int, path: Path, folder: Path, migrators: Migrators) -> None:
-    """Start `dao migrate` so many times at the same moment; assert that all succeed, and just one has done something."""
+    """Start `dao migrate` many times at once; assert that all succeed, and just one does something."""
     moment = time.time() + 0.02 + 0.01 * number
     outputs = [path.with_name(f"output{place}") for place in range(number)]
     options = ("--database", f"sqlite:///{path}", "--migrations", str(folder), "--busy-timeout", str(PATIENCE))
@@ -86,7 +86,9 @@ def race(number: int, path: Path, folder: Path, migrators: Migrators) -> None:
 
 
 class Programs:
-    """Threads that read and write a database from when it exists until the end of a block; that fails if one of them did.
+    """Threads that read and write a database until the end of a block, which fails if one of them did.
+
+    They begin as soon as the database exists.
 
     `written` are the tasks of which the writer was told that they are stored; `schemas` the new tables that were seen.
     """

@@ -174,7 +174,10 @@ def fail_at_each(every: int, path: Path, folder: Path, room: Room, journal: str)
 
 @pytest.mark.parametrize(("error", "journal"), [(apsw.FullError, "wal"), (apsw.IOError, "delete")])
 def test_apply_write_that_fails_leaves_everything_as_before(path, tmp_path, room, error, journal):
-    """Whichever write fails, of the snapshot, the database, its journal or its WAL: a typed error, and nothing changed."""
+    """Whichever write fails, the error is typed and nothing is changed.
+
+    The write is of the snapshot, the database, its journal or its WAL.
+    """
     room.error = error
     fail_at_each(5, path, write(tmp_path / "sql", HEAVY), room, journal)
 
@@ -227,7 +230,10 @@ for name, do in {
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a small file system needs root and Linux")
 @pytest.mark.parametrize(("options", "what"), [("size=2m", "space"), ("size=2m,nr_inodes=9", "files")])
 def test_disk_that_is_full_at_opening_is_disk_full(tmp_path, options, what):
-    """SQLite makes a file beside a database when it is opened: "disk I/O error", or the permissions, were blamed for a full disk."""
+    """A disk too full to open a database is called full.
+
+    SQLite makes a file beside the database: "disk I/O error", or the permissions, were blamed.
+    """
     call = ["unshare", "-m", sys.executable, "-c", _REAL, str(tmp_path), options, what]
     done = subprocess.run(call, capture_output=True, text=True, check=False)
     if "mount:" in done.stderr or "unshare:" in done.stderr:

@@ -67,7 +67,8 @@ def count(path: Path) -> int:
 def test_fork_child_that_would_lose_rows_is_refused(database):
     """A child makes a pool of its own while the parent's is open: what it was told is stored is.
 
-    It was not: SQLite's locks were inherited, the parent's end took the WAL away, and half of the child's rows were gone.
+    It was not: SQLite's locks were inherited, the parent's end took the WAL away, and half of the child's rows were
+    gone.
     """
     code = """
 def write():
@@ -167,7 +168,10 @@ unopened.close()
 
 
 def test_fork_child_opens_another_database(database):
-    """Only what was open is refused: another file is not, and one in memory is the child's. Its own children inherit both."""
+    """Only open connections are refused.
+
+    Those to another file are not, and one in memory is the child's. Its own children inherit both.
+    """
     code = """
 connection = dao.connect(url)
 memory = dao.connect("sqlite://")
@@ -184,7 +188,9 @@ child("child", other)
 
 @pytest.mark.parametrize("journal", [pytest.param("wal", marks=pytest.mark.slow), "delete"])
 def test_fork_in_a_transaction_child_that_ends_leaves_it_to_the_parent(database, journal):
-    """A child that leaves the block and ends, as Python programs do, neither commits, nor undoes, nor plays a journal back.
+    """A child that leaves the block and ends leaves the transaction to the parent.
+
+    It ends as Python programs do, and neither commits, nor undoes, nor plays a journal back.
 
     SQLite would, on closing: the parent's transaction, half of it in the file, is in the child's memory, too.
     """
@@ -223,7 +229,10 @@ connection.close()
 
 @pytest.mark.parametrize("kept_open", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_fork_workers_of_a_server_that_loads_the_program_first(database, kept_open):
-    """As gunicorn does with --preload: workers work if the master closed what it had opened, and else say what to do."""
+    """Under gunicorn's --preload, workers work if the master closed its connections.
+
+    Otherwise they say what to do.
+    """
     code = f"""
 pool = dao.Pool(url)  # of the program's module, loaded in the master
 migrate.status(url)
@@ -279,7 +288,10 @@ connection.close()
 
 
 def test_fork_while_a_thread_uses_a_connection_refuses_the_others(database):
-    """A connection in use tells nothing, and it alone: the one behind it in the list was usable, and closed by the child."""
+    """A connection in use tells nothing, and it alone.
+
+    The one behind it in the list was usable, and closed by the child.
+    """
     code = """
 import threading
 def hold():

@@ -1,4 +1,7 @@
-"""Exceptions that come from outside, at any moment of acquire, release and write: no lease, no word and no row is lost."""
+"""An exception from outside may come at any moment of acquire, release and write.
+
+No lease, no word and no row is lost.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ from tests.folders import query
 
 PATIENCE = 30.0
 
-# An exception between `open` and its `with` leaves the file to the garbage collector, which closes it, and warns. Opening a
-# database reads one such file: see `dao.engine.sqlite.database_file`.
+# An exception between `open` and its `with` leaves the file to the garbage collector, which closes it, and warns.
+# Opening a database reads one such file: see `dao.engine.sqlite.database_file`.
 pytestmark = pytest.mark.filterwarnings("ignore:.*name='/proc/self/fdinfo")
 
 
@@ -125,7 +128,8 @@ TIMES = [400, pytest.param(5_000, marks=pytest.mark.slow)]
 def test_acquire_interrupted_at_any_moment_loses_no_lease(path, size, times):
     """Where it strikes, be it as the connection is handed out or taken back, the place is free again.
 
-    Some hundred interruptions used up a pool: every second one that came just after the pool's lock was let go took a place.
+    Some hundred interruptions used up a pool: every second one that came just after the pool's lock was let go took a
+    place.
     """
     pool = dao.Pool(f"sqlite:///{path}", size=size, timeout=PATIENCE)
     using = itertools.count()
@@ -193,7 +197,10 @@ def test_write_interrupted_at_any_moment_stores_what_was_told(path, times):
 @pytest.mark.parametrize("times", [150, pytest.param(3_000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", ["acquire", "write"])
 def test_ctrl_c_at_any_moment_loses_nothing(monkeypatch, path, way, times):
-    """A signal's handler may raise in the main thread, also while that waits for a lock or starts the writer's thread."""
+    """A signal's handler may raise in the main thread.
+
+    It may do so while that waits for a lock, or starts the writer's thread.
+    """
     monkeypatch.setattr("dao.pooling.writer.IDLE_SECONDS", 0.0005)  # it ends and is started again and again
     pool = dao.Pool(f"sqlite:///{path}", size=1, timeout=PATIENCE)
     main = threading.get_ident()

@@ -118,7 +118,10 @@ def fail_at_each(verb: str, seed: Path, every: int, number: int, monkeypatch: py
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_system_call_that_fails_is_a_typed_error(seed, monkeypatch, verb):
-    """EIO, EMFILE and EACCES came raw, or as "not an error"; no file in the making is left, and the next call finds all well."""
+    """A failing system call is a typed error, and leaves no file in the making.
+
+    EIO, EMFILE and EACCES came raw, or as "not an error". The next call finds all well.
+    """
     fail_at_each(verb, seed, 9, errno.EIO, monkeypatch)
 
 

@@ -148,7 +148,10 @@ def add(connection: apsw.Connection, text: str) -> int:
 
 
 def test_write_sync_that_fails_is_told_to_its_batch_and_nobody_else(path, disk):
-    """Whoever was told "done" is stored, whoever was told of a failed commit is not, and the writer goes on after each."""
+    """A write that was called done is stored, and one whose commit failed is not.
+
+    The writer goes on after each.
+    """
     told: list[list[str]] = [[] for _ in range(THREADS)]
     failed: list[dao.Error] = []
 

@@ -58,7 +58,10 @@ def test_import_dao_loads_nothing_heavy(tmp_path):
 
 
 def test_import_dao_gives_every_module(tmp_path):
-    """`import dao` is enough for `dao.migrate` and all the others: some were attributes only after an import of their own."""
+    """`import dao` is enough for `dao.migrate` and all the others.
+
+    Some were attributes only after an import of their own.
+    """
     modules = "dao.aio, dao.migrate, dao.settings, dao.testing, dao.tasks, dao.errors"
     loaded_by(f"import dao; print({modules}); assert 'migrate' in dir(dao)", cwd=tmp_path)
 

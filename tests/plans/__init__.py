@@ -1,10 +1,10 @@
 """What each statement of `dao` is and how SQLite runs it: collected, written as text, read again, compared.
 
-The text files beside this module hold the answer that was accepted, one file for each module of SQL. `python -m tests.plans`
-writes them anew; `tests/contract/test_plans.py` holds them against the code.
+The text files beside this module hold the answer that was accepted, one file for each module of SQL.
+`python -m tests.plans` writes them anew; `tests/contract/test_plans.py` holds them against the code.
 
-A plan is `EXPLAIN QUERY PLAN` on the migrated schema without statistics, as a new database has none and `dao` never runs
-ANALYZE. What a trigger does is part of the plan of the statement that fires it.
+A plan is `EXPLAIN QUERY PLAN` on the migrated schema without statistics, as a new database has none and `dao` never
+runs ANALYZE. The plan of a statement has that of the triggers that it fires.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows as a database in use has them, made by number: the same in every run, and as uneven as real ones are.
 
-Most tasks are done and few wait, one type of task is rare, half of the tasks have no workspace, one tool does a third of
-the calls, one session in ten is open. Times and ids rise with the number, as those of `dao` do.
+Most tasks are done and few wait, one type of task is rare, half of the tasks have no workspace, one tool does a third
+of the calls, one session in ten is open. Times and ids rise with the number, as those of `dao` do.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ Fresh = Callable[..., AbstractContextManager[apsw.Connection]]
 
 @pytest.fixture(scope="session")
 def fresh(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fresh:
-    """Opens a migrated, empty database in a file for one `with` block; takes the parameters of its URL, as "?mode=rw"."""
+    """Opens a migrated, empty database in a file for one `with` block.
+
+    It takes the parameters of its URL, as "?mode=rw".
+    """
     folder = tmp_path_factory.mktemp("fresh")
     empty = template.read_bytes()
     numbers = itertools.count()

@@ -22,7 +22,10 @@ WHOLE = [
     "SELECT * FROM [begin end] -- ]",
     "SELECT `a`, 1 / 2, 3 - - 4, x'00' FROM t",
     "SELECT CASE WHEN 1 THEN 2 END",
-    "CREATE TRIGGER IF NOT EXISTS t1 AFTER INSERT ON t BEGIN SELECT CASE 1 WHEN 1 THEN ';' END; UPDATE t SET b = 1; END",
+    (
+        "CREATE TRIGGER IF NOT EXISTS t1 AFTER INSERT ON t BEGIN SELECT CASE 1 WHEN 1 THEN ';' END; "
+        "UPDATE t SET b = 1; END"
+    ),
     "CREATE TEMP TRIGGER IF NOT EXISTS t2 AFTER UPDATE ON t WHEN new.a = ';' BEGIN SELECT 1; /* END; */ END",
     "CREATE TABLE IF NOT EXISTS u (a CHECK (a <> '('), \"trigger;\")",
     "EXPLAIN SELECT 1",
@@ -77,7 +80,10 @@ def outcome(text: str) -> str:
 @example("CREATE TRIGGER x AFTER INSERT ON t BEGIN SELECT 1;")
 @example("SELECT 1 -- /*")
 def test_broken_off_any_script_agrees_with_sqlite(text):
-    """A script that SQLite runs to its end is whole; one that ends in an open comment, or inside a statement, is not."""
+    """A script that SQLite runs to its end is whole.
+
+    One that ends in an open comment, or inside a statement, is not.
+    """
     swallows = outcome(f"{text}\n;nonsense") in {"", outcome(text)} and not outcome(text)
     found = broken_off(text)
     if not outcome(text):
@@ -115,7 +121,10 @@ def test_broken_off_whole_statements_are_whole(statements, semicolon):
 )
 @pytest.mark.parametrize("name", ["1_a.sql", "1_a.rollback.sql"])
 def test_load_script_that_is_broken_off_is_refused(tmp_path, text, line, what, name):
-    """A script or rollback that does not come to its end is refused where that begins: SQLite swallows an open comment."""
+    """A script or rollback that does not come to its end is refused where that begins.
+
+    SQLite swallows an open comment.
+    """
     folder = write(tmp_path / "sql", {"1_a.sql": "SELECT 1;", name: text})
     with pytest.raises(MigrationFileError, match=what) as caught:
         migrate.load(folder)

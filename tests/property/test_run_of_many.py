@@ -209,7 +209,10 @@ def test_apply_setting_of_a_script_reaches_neither_the_next_nor_the_caller(tmp_p
     ],
 )
 def test_apply_connection_with_more_than_its_database_is_refused(tmp_path, guest):
-    """What would answer to a name in a script, here only, refuses the run by name and stays; it used to be taken for the database's."""
+    """A guest that answers to a name in a script refuses the run, and stays.
+
+    Only this connection has it, and it used to be taken for the database's.
+    """
     connection = dao.connect(f"sqlite:///{tmp_path / 'x.db'}")
     connection.execute(guest).fetchall()
     with pytest.raises(dao.errors.MigrationError, match=r"more than its database \(.* u\)"):

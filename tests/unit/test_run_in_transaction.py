@@ -1,4 +1,7 @@
-"""What the pools and `run_in_transaction` refuse of the functions that callers hand over, and of timeouts; who checks arguments."""
+"""The pools and `run_in_transaction` refuse functions that cannot work, and wrong timeouts.
+
+Some tests are about the side that checks arguments.
+"""
 
 from __future__ import annotations
 
@@ -110,7 +113,10 @@ def test_function_that_writes_and_returns_a_coroutine_is_undone(loop, url):
 
 @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration, GeneratorExit, KeyError])
 def test_function_that_raises_anything_comes_back(loop, url, error):
-    """Whatever a function raises comes to its caller; a StopIteration used to be lost, and the caller waited for ever."""
+    """An exception that a function raises comes to its caller.
+
+    A StopIteration used to be lost, and the caller waited for ever.
+    """
 
     def fail(connection: apsw.Connection) -> None:
         add(connection)
@@ -133,7 +139,10 @@ def test_function_that_raises_anything_comes_back(loop, url, error):
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_asynchronous_connection_where_a_plain_one_belongs_is_refused(loop, url):
-    """Outside of its thread no function and no transaction takes one: the latter did, with no atomicity and two warnings."""
+    """No function and no transaction takes an asynchronous connection outside of its thread.
+
+    The transaction did, with no atomicity and two warnings.
+    """
 
     async def main() -> None:
         connection = await aio.connect(url)

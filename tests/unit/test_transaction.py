@@ -494,7 +494,10 @@ WRITES = {
 
 @pytest.mark.parametrize("write", WRITES)
 def test_write_beside_a_half_read_cursor_says_at_once_that_it_is_in_the_way(connection, other, write):
-    """What a cursor of the connection itself holds, no retry sets free: it was tried for 30 s, and another was blamed."""
+    """No retry sets free a lock that a cursor of the connection itself holds.
+
+    It was tried for 30 s, and another was blamed.
+    """
     add(connection, "a", id="1")
     half_read = connection.execute("SELECT 1 UNION ALL SELECT 2 FROM tasks")
     add(other, "x")
@@ -678,7 +681,10 @@ def test_change_busy_at_the_commit_changes_nothing(connection, journal, url):
 
 
 def test_change_beside_a_statement_that_is_not_at_its_end_does_not_pretend(connection, other):
-    """A write of the caller's that is not at its end could still undo the change: it is refused, rather than lost later."""
+    """A change is refused while a write of the caller's is not at its end.
+
+    That write could still undo the change: a refusal is better than a later loss.
+    """
     add(connection, "a", id="1")
     half = connection.execute("UPDATE tasks SET title = 'half' WHERE id = '1' RETURNING id")
     with pytest.raises(dao.Error):
@@ -703,7 +709,8 @@ def test_change_failure_leaves_the_callers_cursors_alone(connection):
 def test_set_status_row_that_a_trigger_takes_away_is_kept_back(connection):
     """A change after which there is no row to return raises NotFound, and is undone with all that its triggers did."""
     connection.execute(
-        "CREATE TEMP TABLE gone (id); CREATE TEMP TRIGGER archive AFTER UPDATE OF status ON tasks WHEN new.status = 'completed' "
+        "CREATE TEMP TABLE gone (id); "
+        "CREATE TEMP TRIGGER archive AFTER UPDATE OF status ON tasks WHEN new.status = 'completed' "
         "BEGIN INSERT INTO gone VALUES (new.id); DELETE FROM tasks WHERE id = new.id; END"
     )
     add(connection, "a", id="1")

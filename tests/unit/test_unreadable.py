@@ -115,7 +115,10 @@ SELECTED_BY = {"is_active", "last_heartbeat"}
 
 @pytest.mark.parametrize(("table", "column", "sql", "value"), DAMAGE, ids=str)
 def test_read_value_this_program_cannot_read_names_row_column_and_value(filled, table, column, sql, value):
-    """One error for all of them: a status of a newer version was a bare KeyError, other damage what its decoder raised."""
+    """One error stands for all unreadable values.
+
+    A status of a newer version was a bare KeyError, other damage raised its decoder's error.
+    """
     key = KEYS[table]
     condition = {"workflow_tasks": "workflow_id = 'w'", "configurations": "key = 'c'"}.get(table, f"id = '{key}'")
     filled.execute(f"UPDATE {table} SET {column} = {sql} WHERE {condition}").fetchall()
