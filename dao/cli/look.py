@@ -35,7 +35,7 @@ _COLOURS: dict[migrate.State, str] = {
     "missing": "red",
     "unfinished": "bold red",
 }
-# The errors that no waiting mends. A migration that is not finished may be running.
+# The errors that no waiting mends.
 _FOR_GOOD = {
     *("DatabaseCorrupt", "LedgerMismatch", "MigrationFileError", "PrepareFailed", "SchemaTooNew", "UnsupportedEngine")
 }
@@ -234,19 +234,21 @@ def wait(config: settings.Settings, output: Output, timeout: float, at_least: bo
     """Wait until the database is ready.
 
     It is when it exists, answers and no migration is pending: before a program starts. It fails at once if waiting
-    cannot help: the file is damaged, or the schema is another one.
+    cannot help: the file is damaged, the schema is another one, or a run ended in the middle of a script.
     """
     begun = time.monotonic()
     while True:
         remaining = begun + timeout - time.monotonic()
         _, error, code = _health(config, max(0.1, min(5.0, remaining)), at_least=at_least)
-        if error is None or error["type"] in _FOR_GOOD or remaining <= 0:
+        # one that is being applied is not called unfinished
+        for_good = error is not None and (error["type"] in _FOR_GOOD or bool(error.get("unfinished")))
+        if error is None or for_good or remaining <= 0:
             break
         time.sleep(min(0.2, remaining))
     output.json({"database": config.url.path, "error": error}, ok=error is None)
     if error is None:
         output.line(f"{config.url.path}: ready", style="green")
-    elif error["type"] in _FOR_GOOD:
+    elif for_good:
         output.error(f"not ready, and waiting does not help: {error['message']}")
     else:
         output.error(f"not ready after {timeout:g} s: {error['message']}")

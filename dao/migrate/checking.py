@@ -120,7 +120,9 @@ def _faults(connection: Connection, files: Sequence[Migration], unknown: list[st
     state = entries.read(connection)
     comparison = compare(files, state)
     for id in comparison.unfinished:
-        yield Fault(kind="ledger", name=id, text=f"a run ended in the middle of {id}: `dao migrate resolve {id}`")
+        ended = f"a run ended in the middle of {id}: `dao migrate resolve {id}`"
+        text = f"{state.doing}: wait until it has ended, and check again" if state.running is not None else ended
+        yield Fault(kind="ledger", name=id, text=text)
     for id in comparison.changed:
         yield Fault(
             kind="ledger", name=id, text=f"the file of {id} has changed since it was applied: `dao accept {id}`"

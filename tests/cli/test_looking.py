@@ -311,7 +311,7 @@ def test_health_and_wait_at_least_accept_what_a_newer_release_applied(run, folde
     refused(run("health", "--at-least"), "0004_d", "dao migrate", code=3)
 
 
-@pytest.mark.parametrize("wrong", ["damaged", "edited", "drifted"])
+@pytest.mark.parametrize("wrong", ["damaged", "edited", "drifted", "unfinished"])
 def test_wait_ends_at_once_where_waiting_cannot_help(run, path, folder, wrong):
     """It waited out its whole patience for a schema that nobody was about to change, or a file that is none."""
     run("migrate")
@@ -319,6 +319,9 @@ def test_wait_ends_at_once_where_waiting_cannot_help(run, path, folder, wrong):
         path.write_bytes(b"no database" * 1000)
     elif wrong == "edited":
         edited(folder)
+    elif wrong == "unfinished":
+        write(folder, {"0004_d.sql": "-- transactional: false\nCREATE TABLE d (id); SELECT * FROM gone;"})
+        assert run("migrate").code == 1
     else:
         query(path, "DROP TABLE c")
     begun = time.monotonic()

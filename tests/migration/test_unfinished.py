@@ -229,6 +229,9 @@ def test_apply_while_one_is_outside_of_a_transaction_says_who(path, url, tmp_pat
             migrate.assert_current(url, folder)
         # to wait helps, and nobody has to look
         assert (caught.value.pending, caught.value.unfinished) == (("0002_x", "0003_c"), ())
+        # a check said that the run had ended, and to resolve what it was doing
+        (fault,) = migrate.check(url, folder).faults
+        assert f"{who} is applying 0002_x, outside of a transaction: wait until it has ended" in fault.text
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["its id is a living process", "its id is nobody's"])
