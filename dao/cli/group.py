@@ -47,6 +47,8 @@ def run() -> int:
         code = group(prog_name="dao", standalone_mode=False)
     except click.ClickException as error:
         usage, message = io.StringIO(), error.format_message()
+        if isinstance(error, click.MissingParameter):  # a choice stands there as a list of lines
+            message = " ".join(message.split())
         error.show(usage)
         hint, label, _ = usage.getvalue().partition("Error: ")
         output.raw_error(f"{hint}{label}{visible(message, line=True)}\n" if label else hint)

@@ -61,6 +61,8 @@ def lock(partly):
         (["mark"], ["Missing argument 'ID"]),
         (["unmark"], ["Missing argument 'ID"]),
         (["accept"], ["Missing argument 'ID"]),
+        # its line ends and tabs were shown as \\n and \\t
+        (["adopt"], ["Missing option '--from'. Choose from: sqlx, dbmate, goose,"]),
         (["status", "--database", "orchestrator.db"], ["begins with its scheme", "sqlite:///relative.db"]),
         (["status", "--database", "sqlite:///a.db?mode=rx"], ["mode in the database URL: expected ro or rw or rwc"]),
         (["status", "--database", "sqlite:///a.db?journal=x"], ["unknown parameter 'journal'", "busy_timeout"]),
