@@ -12,6 +12,7 @@ from dao.text import counted
 __all__ = ["check"]
 
 _SHOWN = 10
+_LONGEST = 200
 
 
 @click.command("check")
@@ -35,7 +36,7 @@ def check(config: settings.Settings, output: Output) -> int:
     for fault in found.faults:
         output.line(str(fault), style="red")
         for row in fault.rows[:_SHOWN]:
-            output.line(f"  {', '.join(f'{column} = {value!r}' for column, value in row.items())}")
+            output.line(f"  {', '.join(f'{column} = {_shown(value)}' for column, value in row.items())}")
         if fault.count is not None and fault.count > _SHOWN:
             output.line(f"  … and {fault.count - _SHOWN:,} more{' (--json has a hundred)' if fault.rows else ''}")
     for text in found.unknown:
@@ -45,3 +46,9 @@ def check(config: settings.Settings, output: Output) -> int:
         return 0
     output.error(f"{found.database}: not sound ({counted(len(found.faults), 'fault')})")
     return UNSAFE
+
+
+def _shown(value: object) -> str:
+    """Return a value as a line shows it: not all of a long one."""
+    text = "NULL" if value is None else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

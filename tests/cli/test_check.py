@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cli.calls import refused
-from tests.folders import query
+from tests.folders import query, write
 
 
 def test_a_sound_database_is_one_line_and_code_0(run, path, folder):
@@ -41,3 +41,15 @@ def test_a_missing_database_is_refused(run, path, folder):
     """It is not made, and not called sound."""
     refused(run("check"), "does not exist", "nothing to check")
     assert not path.exists()
+
+
+def test_long_value_of_a_row_is_cut_short_and_none_is_null(run, path, folder):
+    """A blob of 100 kB was printed whole, ten times for each fault, and NULL as Python's None."""
+    write(folder, {"0004_d.sql": "CREATE TABLE d (id INTEGER PRIMARY KEY, x, y, CHECK (y IS NULL AND length(x) < 5));"})
+    assert run("migrate").code == 0
+    query(path, "PRAGMA ignore_check_constraints = on; INSERT INTO d VALUES (1, zeroblob(100000), NULL)")
+    outcome = run("check")
+    assert outcome.code == 5
+    (row,) = [line for line in outcome.out.splitlines() if line.startswith("  id = 1, ")]
+    assert row.endswith(" …, y = NULL")
+    assert len(row) < 300
