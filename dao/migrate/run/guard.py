@@ -5,10 +5,10 @@ its name at the end, a column against the one of its name that was filled from i
 are its own affair.
 
 The authorizer tells, while a statement is compiled, what it may take rows from and what it reads and writes. Only
-those tables are counted, just before; a script that drops nothing and has no triggers or cascades to fire costs no
-count at all. Rows are counted, not recognised: what a SELECT copies counts as a row of the tables that it reads, what
-VALUES brings as none of before. SQLite does not tell whether an INSERT replaces rows, so the table is counted around
-it where that matters. Rows that are replaced, or deleted from a view by its trigger, count as the script's intention.
+those tables are counted, just before; a script that drops nothing and fires no triggers or cascades costs no count.
+Rows are counted, not recognised: what a SELECT copies counts as a row of the tables that it reads, what VALUES brings
+as none of before. SQLite does not tell whether an INSERT replaces rows, so the table is counted around it where that
+matters. Rows that are replaced, or deleted from a view by its trigger, count as the script's intention.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ __all__ = ["Guard"]
 
 _DROPS = frozenset({apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_VTABLE})
 _CREATES = frozenset({apsw.SQLITE_CREATE_TABLE, apsw.SQLITE_CREATE_TEMP_TABLE, apsw.SQLITE_CREATE_VTABLE})
-_WRITES = frozenset({apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE})
 # after these the shadow tables are others
 _CHANGE_SHADOWS = frozenset({apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_DROP_VTABLE, apsw.SQLITE_ALTER_TABLE})
-_FILLS = _CREATES | _WRITES
+_FILLS = _CREATES | {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE}
 _TAKES = _DROPS | _CHANGE_SHADOWS | {apsw.SQLITE_DELETE}
 
 
@@ -54,8 +53,7 @@ class _Running:
     source: Hashable
     deletes_from: str | None = None
     counted: dict[str, int] = attrs.Factory(dict)
-    #: The tables it alters, with their columns; all tables before, with their root pages; the columns that hold
-    #: values and may go.
+    #: The tables it alters, with their columns; all tables before, with their root pages; columns with values to lose.
     altered: dict[str, list[str]] = attrs.Factory(dict)
     tables: Mapping[str, tuple[str, int]] = attrs.Factory(dict)
     holding: set[tuple[str, str]] = attrs.Factory(set)
@@ -76,8 +74,7 @@ class Guard(Watcher):
         #: The tables that its scripts drop.
         self.dropped: set[str] = set()
         self._events: list[_Event] = []
-        # Tables are listed when a statement may first take from one: most scripts have none that does, and a history
-        # of a thousand scripts that each make a table would list half a million. Those made until then are known.
+        # listed when a statement may first take from one: a thousand that make one would list half a million
         self._known = Known()
         self._savepoints: list[tuple[str, Known]] = []
         self._running: _Running | None = None
@@ -101,6 +98,10 @@ class Guard(Watcher):
             self._events.append(_Event(action, fold(name), second))
             if action in _DROPS:
                 self.dropped.add(fold(name))
+
+    def meets_virtual_tables(self, _connection: Connection) -> bool:
+        """As of any watcher, by what is known already."""
+        return not all(page for _, page in self._holdings.tables().values())
 
     def before_statement(self, _sql: str = "", _cursor: object = None) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
@@ -155,8 +156,7 @@ class Guard(Watcher):
     def _begin(self, events: list[_Event], shadows: frozenset[str]) -> None:
         # nothing comes from SQLite's own tables
         self.reads = {read for read in self.reads if not fold(read[0]).startswith("sqlite_")}
-        if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:
-            # most statements of most scripts, by far
+        if len(events) == 1 and events[0].action == apsw.SQLITE_INSERT and not self.reads:  # most statements by far
             if events[0].table not in shadows:
                 self._fill(events[0].table, frozenset())
             return

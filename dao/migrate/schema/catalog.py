@@ -35,6 +35,7 @@ __all__ = [
     "fingerprint",
     "fold",
     "foreign_keys",
+    "has_virtual_tables",
     "holds_rows",
     "indexes",
     "is_internal",
@@ -57,6 +58,7 @@ _LEDGER = frozenset(TABLES)
 _UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 _DEFINITIONS = "SELECT type, name, tbl_name, sql, rootpage, rowid FROM {}.sqlite_schema WHERE rowid > ?"
+_HAS_VIRTUAL_TABLES = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0)"
 _TABLES = "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND type <> 'view' ORDER BY name"
 _TABLE = "SELECT name, type, wr, strict FROM pragma_table_list(?) WHERE schema = 'main' AND type <> 'view'"
 _COLUMNS = """SELECT name, type, "notnull", dflt_value, pk, hidden FROM pragma_table_xinfo(?, 'main')"""
@@ -189,6 +191,11 @@ def fingerprint(schema: Iterable[Definition]) -> str:
 def table_names(connection: Connection) -> set[str]:
     """Return the names of all tables, the ledger's and SQLite's own among them."""
     return {item.name for item in definitions(connection) if item.type == "table"}
+
+
+def has_virtual_tables(connection: Connection) -> bool:
+    """Return whether there is any virtual table."""
+    return bool(connection.execute(_HAS_VIRTUAL_TABLES).get)
 
 
 class Table(NamedTuple):

@@ -13,7 +13,7 @@ import apsw
 
 from dao.engine import Connection, sqlite
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, Error, MigrationFailed, ReadOnlyDatabase
-from dao.migrate.schema.catalog import is_ours
+from dao.migrate.schema.catalog import has_virtual_tables, is_ours
 from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.session import IGNORED, IGNORED_INSIDE, apart
 from dao.migrate.scripts.migration import Script
@@ -77,6 +77,10 @@ class Watcher:
         What the module of a virtual table does while a statement is at work is not of the script, and not told.
         """
 
+    def meets_virtual_tables(self, connection: Connection) -> bool:
+        """Return whether there is a virtual table, so that a statement of the script may set its module to work."""
+        return has_virtual_tables(connection)
+
     def before_statement(self, sql: str, cursor: apsw.Cursor) -> None:
         """Look at the database before a statement runs that was compiled. `sql` may be blanks and comments only."""
 
@@ -130,7 +134,10 @@ class Running:
         self._start = self.begin = self.end
         self._refusal = None
         self._working, self._begins = None, False
-        traced = bool(self._watcher.heeded) and self._may_meet_virtual_tables()
+        # the module of a virtual table prepares statements of its own while one of the script is at work
+        traced = bool(self._watcher.heeded) and (
+            "virtual" in self.script.text.lower() or self._watcher.meets_virtual_tables(connection)
+        )
         authorizer, connection.authorizer = connection.authorizer, self._authorize
         if traced:
             connection.trace_v2(apsw.SQLITE_TRACE_STMT | apsw.SQLITE_TRACE_PROFILE, self._at_work, id=self)
@@ -148,11 +155,6 @@ class Running:
             if traced:
                 connection.trace_v2(0, None, id=self)
             connection.authorizer = authorizer
-
-    def _may_meet_virtual_tables(self) -> bool:
-        # their modules prepare statements of their own while one of the script is at work
-        has_one = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND rootpage = 0)"
-        return "virtual" in self.script.text.lower() or bool(self._connection.execute(has_one).get)
 
     def _at_work(self, event: dict[str, int]) -> None:
         """Note which statement of the script is at work, from its first step to its last."""
