@@ -24,9 +24,11 @@ __all__ = [
     "Target",
     "alone",
     "at_one_moment",
+    "check_in_place",
     "exclusive",
     "existing",
     "exists",
+    "in_line",
     "keeping_mode",
     "lock_of",
     "name_of",
@@ -54,11 +56,8 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
     if isinstance(target, Connection):
         if not is_connection(target):
             raise not_a_connection(target)
-        if target.in_transaction and not read_only:
-            raise MigrationError(
-                "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
-                "a transaction of its own"
-            )
+        if not read_only:
+            _refuse_transaction(target)
         with session.plain(target), translated(target):
             yield target
         return
@@ -81,6 +80,14 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
             yield connection
     finally:
         connection.close()
+
+
+def _refuse_transaction(connection: Connection) -> None:
+    if connection.in_transaction:
+        raise MigrationError(
+            "the connection is in the middle of a transaction: commit or roll back first, since a migration run is a "
+            "transaction of its own"
+        )
 
 
 @contextlib.contextmanager
@@ -179,14 +186,50 @@ def _wait_for_locks(connection: Connection, timeout: int, report: Report | None)
 
 
 def lock_of(target: Target, timeout: float | None = None, report: Report | None = None) -> MigrationLock:
-    """Return the lock between migrators of a database; see `MigrationLock`. Nothing is locked yet."""
+    """Return the lock between migrators of a database; see `MigrationLock`. Nothing is locked yet.
+
+    Raises:
+        MigrationError: The caller's connection is in the middle of a transaction. Whoever has the lock may wait for
+            the end of that one, while it would wait here.
+    """
     path = path_of(target)
     if isinstance(target, Connection):
+        _refuse_transaction(target)
         if not database_file.is_there(path):
             path = ""  # nobody else finds it there either
     elif url.parse(target).mode == "ro":
         path = ""  # it is not written to, and there may be no room for another file beside it
     return MigrationLock(path, timeout, report)
+
+
+@contextlib.contextmanager
+def in_line(
+    target: Target, lock_timeout: float | None = None, report: Report | None = None
+) -> Iterator[tuple[MigrationLock, Connection]]:
+    """Open a database for a migrator that looks what there is to do before it takes the lock, which it gets, too.
+
+    If another may have that, it waits first: before the other has ended nothing can be decided, nor even read in a
+    rollback-journal mode.
+
+    Raises:
+        DatabaseBusy: Another migrator lived for longer than the timeout, or another connection kept its lock.
+        MigrationError, OperationalError: As `opened`.
+    """
+    with lock_of(target, lock_timeout, report) as lock:
+        if lock.may_be_held:
+            lock.take()
+        with opened(target, report=report) as connection:
+            yield lock, connection
+
+
+def check_in_place(connection: Connection) -> None:
+    """Refuse a connection whose file is no longer that of its path: others would lock and change another one.
+
+    Raises:
+        OperationalError: It was moved, removed or replaced since it was opened.
+    """
+    if path_of(connection):
+        sqlite.check_in_place(connection)
 
 
 @contextlib.contextmanager
@@ -199,8 +242,10 @@ def alone(target: Target, lock_timeout: float | None = None, report: Report | No
     """
     with lock_of(target, lock_timeout, report) as lock:
         lock.take()
-        with opened(target, report=report) as connection, exclusive(connection):
-            yield connection
+        with opened(target, report=report) as connection:
+            check_in_place(connection)
+            with exclusive(connection):
+                yield connection
 
 
 @contextlib.contextmanager

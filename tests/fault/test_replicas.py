@@ -17,7 +17,7 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.errors import DatabaseBusy, OperationalError
+from dao.errors import DatabaseBusy, MigrationError, OperationalError
 from dao.migrate.lock import MigrationLock, holder
 from dao.migrate.run import runner
 from tests.concurrency import PATIENCE
@@ -52,6 +52,27 @@ def url(path: Path) -> str:
 def three(tmp_path: Path) -> Path:
     """A folder of three migrations that make the tables a, b and c."""
     return write(tmp_path / "three", THREE)
+
+
+@contextlib.contextmanager
+def elsewhere(path: Path) -> Iterator[None]:
+    """Have another thread hold the lock of a database."""
+    taken, told = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with MigrationLock(str(path)) as lock:
+            lock.take()
+            taken.set()
+            assert told.wait(PATIENCE)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert taken.wait(PATIENCE)
+    try:
+        yield
+    finally:
+        told.set()
+        thread.join()
 
 
 @contextlib.contextmanager
@@ -471,3 +492,42 @@ def test_apply_killed_in_a_rollback_journal_mode_is_waited_for_past_the_busy_tim
     assert ids(migrate.apply(f"{url}?busy_timeout=1", three, report=lambda _event: told.set())) == IDS
     thread.join()
     other.close()
+
+
+@pytest.mark.parametrize("verb", ["apply", "rollback", "reset", "mark", "baseline"])
+def test_verb_in_the_middle_of_a_transaction_is_refused_before_it_waits(path, url, three, verb):
+    """It waited first for the other run, which waited for that transaction: both until one of them gave up."""
+    migrate.apply(url, three, steps=2)
+    connection = apsw.Connection(str(path))
+    connection.execute("BEGIN IMMEDIATE")
+    extra = {"mark": ([IDS[2]],)}.get(verb, ())
+    with elsewhere(path), pytest.raises(MigrationError, match="in the middle of a transaction"):
+        getattr(migrate, verb)(connection, *extra, three, lock_timeout=0)
+    connection.close()
+
+
+@pytest.mark.parametrize("verb", ["apply", "reset", "baseline"])
+def test_verb_waits_for_another_run_before_it_reads_in_a_rollback_journal_mode(path, url, three, tmp_path, verb):
+    """A run may keep readers out there: `reset` and `baseline` took that for a stranger's lock, and gave up."""
+    query(path, "PRAGMA journal_mode = delete")
+    other = apsw.Connection(str(path))
+    folder = tmp_path / "new" if verb == "baseline" else three
+    with elsewhere(path):
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(DatabaseBusy, match="another migration run"):
+            getattr(migrate, verb)(f"{url}?busy_timeout=1", folder, lock_timeout=0)
+    other.close()
+
+
+@pytest.mark.parametrize("verb", ["apply", "reset", "mark"])
+def test_verb_on_a_connection_whose_file_was_moved_is_refused(path, three, verb):
+    """It changed the file that was moved away, said that all was done, and locked the one that is there by now."""
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA journal_mode = wal")
+    connection.execute("CREATE TABLE theirs (id); DROP TABLE theirs")
+    away = path.rename(path.with_name("away.db"))
+    arguments, options = {"mark": ([[IDS[0]]], {})}.get(verb, ([], {"snapshots": 0}))
+    with pytest.raises(OperationalError, match="moved or replaced"):
+        getattr(migrate, verb)(connection, *arguments, three, **options)
+    connection.close()
+    assert query(away, "SELECT name FROM sqlite_schema") == []

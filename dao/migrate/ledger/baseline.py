@@ -16,7 +16,7 @@ import attrs
 
 from dao.engine import Connection, DriverError
 from dao.errors import CommitUnknown, Error, MigrationError, MigrationFailed, MigrationFileError, visible
-from dao.migrate.database import Target, exclusive, existing, lock_of, name_of, opened
+from dao.migrate.database import Target, check_in_place, exclusive, existing, in_line, name_of
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, expected, others, unnoted
 from dao.migrate.ledger import entries as ledger
@@ -96,12 +96,10 @@ def baseline(
         )
     id = ""
     paths: tuple[Path, ...] = ()
-    with (
-        preparing(prepare),
-        lock_of(existing(target, "begin with"), lock_timeout, report) as lock,
-        opened(target, report=report) as connection,
-    ):
+    existing(target, "begin with")
+    with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
         lock.take()
+        check_in_place(connection)
         try:
             with exclusive(connection):
                 _refuse_ledger(connection)

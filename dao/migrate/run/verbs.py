@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import attrs
 
 from dao.errors import MigrationError, MigrationFailed
-from dao.migrate.database import Target, existing, exists, lock_of, name_of, opened
+from dao.migrate.database import Target, check_in_place, existing, exists, in_line, name_of, opened
 from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
@@ -272,11 +271,7 @@ def reset(
     from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
     files = loaded(migrations)
-    with (
-        preparing(prepare),
-        lock_of(target, lock_timeout, report) as lock,
-        opened(target, report=report) as connection,
-    ):
+    with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
 
         def decide(state: Ledger) -> list[Step]:
             foreign = foreign_objects(connection, files, state)
@@ -289,6 +284,7 @@ def reset(
             return to_apply(files, Ledger())
 
         lock.take()
+        check_in_place(connection)
         return run(connection, files, decide, first=lambda: drop_all(connection), snapshots=snapshots, report=report)
 
 
@@ -304,11 +300,7 @@ def _run(
     **options: Any,
 ) -> list[Result]:
     """Run what there is to do; with nothing to do, and `tell_drift`, report how the schema differs."""
-    with preparing(prepare), contextlib.ExitStack() as until_done:
-        lock = until_done.enter_context(lock_of(target, lock_timeout, report))
-        if lock.may_be_held:
-            lock.take()  # before the other has ended nothing can be decided, nor even read in a rollback-journal mode
-        connection = until_done.enter_context(opened(target, report=report))
+    with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
         state = entries.read(connection)
         if (steps := decide(state)) and lock.take():
             # the other has most likely done it: then the file need not be checked, nor a runner be loaded
@@ -318,6 +310,7 @@ def _run(
             from dao.migrate.ledger import unnoted  # noqa: PLC0415 - a run with nothing to do loads no runner
             from dao.migrate.run.runner import run  # noqa: PLC0415 - as above
 
+            check_in_place(connection)
             unnoted.refuse(connection, [step.migration for step in steps], state)
             try:
                 return run(connection, files, decide, report=report, **options)
