@@ -107,12 +107,16 @@ class MigrationLock:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if (file := self._file) is not None:
-            if not file.closed:  # as it is in a forked child
+        file, self._file = self._file, None
+        if file is None:
+            return
+        try:
+            # not in a forked child, where it is closed; nor another's, if somebody has moved the folder meanwhile
+            if not file.closed and _is_at(file, self._path):
                 with contextlib.suppress(OSError):
                     os.unlink(self._path)
+        finally:
             file.close()
-            self._file = None
 
     @property
     def may_be_held(self) -> bool:
@@ -187,7 +191,8 @@ class MigrationLock:
         with contextlib.suppress(OSError):
             meant = os.stat(self._database)
             os.fchmod(file.fileno(), meant.st_mode & 0o666)
-            os.fchown(file.fileno(), meant.st_uid, meant.st_gid)
+            os.fchown(file.fileno(), -1, meant.st_gid)  # as any member of the group may
+            os.fchown(file.fileno(), meant.st_uid, -1)
 
     def _other(self) -> str:
         return f"another migration run, {_noted(self._path)}"
@@ -223,7 +228,15 @@ def holder(database: str) -> str | None:
 
 def _is_held_here(path: str) -> bool:
     here = threading.get_ident()
-    return any(file.thread == here and file.name == path and not file.closed for file in _open_files())
+    # a mount may show the folder at several paths
+    return any(file.thread == here and not file.closed and _is_at(file, path) for file in _open_files())
+
+
+def _is_at(file: _File, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
 
 
 def _noted(path: str) -> str:

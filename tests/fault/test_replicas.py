@@ -531,3 +531,51 @@ def test_verb_on_a_connection_whose_file_was_moved_is_refused(path, three, verb)
         getattr(migrate, verb)(connection, *arguments, three, **options)
     connection.close()
     assert query(away, "SELECT name FROM sqlite_schema") == []
+
+
+def test_lock_does_not_remove_that_of_another(tmp_path):
+    """The folder of the database was moved while one ran, and another has the lock of the new one."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with MigrationLock(str(folder / "x.db")) as second:
+        with MigrationLock(str(folder / "x.db")) as first:
+            first.take()
+            folder.rename(tmp_path / "old")
+            folder.mkdir()
+            second.take()
+        assert [file.name for file in folder.iterdir()] == ["x.db-migrate"]
+
+
+def test_lock_that_this_thread_has_by_another_path_is_refused(tmp_path):
+    """A mount may show a folder at several paths: the thread waited for itself, for ever."""
+    folder, again = tmp_path / "data", tmp_path / "again"
+    folder.mkdir()
+    again.symlink_to(folder)
+    with MigrationLock(str(folder / "x.db")) as first, MigrationLock(str(again / "x.db"), PATIENCE) as second:
+        first.take()
+        with pytest.raises(DatabaseBusy, match="would wait for itself"):
+            second.take()
+        assert holder(str(again / "x.db")) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_lock_that_another_member_of_the_group_left_may_be_taken(tmp_path):
+    """Its file kept the first group of whoever made it, so that one killed run refused all others of the group."""
+    path = tmp_path / "shared.db"
+    path.touch()
+    os.chown(path, 0, 4000)
+    path.chmod(0o660)
+    tmp_path.chmod(0o777)
+    taking = (
+        "import fcntl, os, sys\n"
+        "from dao.migrate.lock import MigrationLock\n"
+        "user = int(sys.argv[1])\n"
+        "os.setgroups([4000]); os.setgid(user); os.setuid(user)\n"
+        "MigrationLock('shared.db').take()\n"
+        "os._exit(0)"  # as if it were killed
+    )
+    for user in ("4001", "4002"):
+        # by a relative path: the folders above are for nobody else
+        subprocess.run([sys.executable, "-c", taking, user], cwd=tmp_path, check=True)
+    found = path.with_name(f"{path.name}-migrate").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (4001, 4000, 0o660)
