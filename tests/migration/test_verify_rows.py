@@ -138,6 +138,16 @@ def test_verify_text_that_a_later_script_reads_in_a_form_has_that_form(tmp_path,
     assert found[3].unfilled == {}
 
 
+def test_verify_key_that_a_script_adds_and_its_rollback_removes_is_in_no_row(tmp_path):
+    """Generated rows had the key already, so that the rollback took away more than the script had brought."""
+    sql = folder(
+        tmp_path,
+        ("CREATE TABLE t (id INTEGER PRIMARY KEY, c TEXT NOT NULL)", "DROP TABLE t"),
+        ("UPDATE t SET c = json_set(c, '$.v', 2)", "UPDATE t SET c = json_remove(c, '$.v')"),
+    )
+    assert problems(verify(sql)) == []
+
+
 def test_uses_tells_names_by_their_form():
     """Functions and operators tell it; words of SQL, stars and counts are nobody's numbers."""
     found = uses(

@@ -154,6 +154,17 @@ def test_setup_with_another_python_that_will_not_do_keeps_the_environment(checko
     assert "set-up" not in make(checkout, path, "-n", "setup").stdout
 
 
+def test_setup_with_what_is_no_python_keeps_the_environment(checkout, path, python):
+    """A program that succeeds whatever it is told passed for a Python that will do, and a good environment was gone."""
+    python("python3", 3, 11)
+    make(checkout, path, "setup")
+    before = installed(checkout)
+    done = make(checkout, path, "migrate", "PYTHON=/bin/true")
+    assert done.returncode == 2
+    assert "error: this needs Python " in done.stderr
+    assert installed(checkout) == before
+
+
 def test_setup_after_its_python_has_gone_makes_the_environment_anew(checkout, path, python):
     """An upgrade of the system took the Python away: every target failed with a bad interpreter."""
     python("python3", 3, 11)

@@ -106,7 +106,7 @@ _INTEGERS: tuple[Maker, ...] = (
     lambda number: 1_000 * _seconds(number),
 )
 _REALS: tuple[Maker, ...] = (*_always(0.0, 0.5, 1.0, -1.5, 0.01, 1e10), lambda number: number / 1_000)
-_JSON = _texts('{{"number": {}}}', "{{}}")
+_JSON = _texts('{{"number":{}}}', "{{}}")  # as SQLite writes it: a key that is added and removed leaves no trace
 _UUIDS = _texts("01940000-0000-7000-8000-{:012x}")
 _DATES = _moments("%Y-%m-%d")
 _TIMES = _moments("%Y-%m-%dT%H:%M:%S.000Z", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S+00:00")
@@ -186,7 +186,7 @@ def _json_with(paths: Sequence[str], number: int) -> str:
     found: Any = None
     for path in paths:
         found = _with(found, _STEPS.findall(path), number)
-    return json.dumps(found)
+    return json.dumps(found, separators=(",", ":"))
 
 
 def _with(within: Any, steps: Sequence[tuple[str, str, str]], number: int) -> Any:

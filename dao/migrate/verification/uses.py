@@ -33,6 +33,7 @@ _FUNCTIONS: dict[str, tuple[Form, int]] = {
     "strftime": ("moment", 1),
     **dict.fromkeys(("abs", "avg", "cast", "round", "sum", "total"), ("number", 0)),
 }
+_ADDS_OR_REMOVES = frozenset({"insert", "remove", "set"})
 _TO_NUMBER = re.compile(r" as (?:\w*int|real|floa|doub|num|dec)")
 _ARROWS, _ARITHMETIC = frozenset({"->", "->>"}), frozenset("+-*/%")
 #: These come first where a column is taken in several forms.
@@ -107,7 +108,9 @@ def _use(word: str, form: Form, arguments: Sequence[Sequence[Token]]) -> Use:
     literals = [part[0].value[1:-1] for part in arguments[1:] if len(part) == 1 and part[0].value.startswith("'")]
     if form == "moment" and {"unixepoch", "auto"} & set(literals):
         return Use("number")
-    paths = tuple(text for text in literals if text.startswith("$")) if form == "json" else ()
+    # a script that adds or removes a key does not read it, and its rollback would not bring back one that was there
+    reads = form == "json" and word.partition("_")[2] not in _ADDS_OR_REMOVES
+    paths = tuple(text for text in literals if text.startswith("$")) if reads else ()
     return Use(form, paths, not paths and word.endswith(("_each", "_array_length")))
 
 
