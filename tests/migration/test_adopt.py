@@ -1,7 +1,7 @@
 """Taking over another tool's ledger: what it applied is marked, its own table stays, and what does not fit is refused.
 
-The tables are as the tools make them: sqlx-cli 0.8.6, dbmate 2.37.0, alembic 1.x and yoyo 9.0.0 made databases from which
-they were copied; those of goose, golang-migrate, diesel and Flyway are from the tools' sources.
+The tables are as the tools make them: sqlx-cli 0.8.6, dbmate 2.37.0, alembic 1.x and yoyo 9.0.0 made databases from
+which they were copied; those of goose, golang-migrate, diesel and Flyway are from the tools' sources.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ CREATE INDEX "flyway_schema_history_s_idx" ON "flyway_schema_history" ("success"
     ),
     "yoyo": (
         "_yoyo_migration",
-        """CREATE TABLE "yoyo_lock" ("locked" INT DEFAULT 1, "ctime" TIMESTAMP,"pid" INT NOT NULL,PRIMARY KEY ("locked"));
+        """\
+CREATE TABLE "yoyo_lock" ("locked" INT DEFAULT 1, "ctime" TIMESTAMP,"pid" INT NOT NULL,PRIMARY KEY ("locked"));
 CREATE TABLE "_yoyo_log" (
             "id" VARCHAR(36),
             "migration_hash" VARCHAR(64),
@@ -347,7 +348,10 @@ _HISTORY = (
     ids=str,
 )
 def test_adopt_flyway_history_is_read_in_its_order(path, url, tmp_path, rows, expected):
-    """A baseline stands for all before it, what was undone or deleted is not applied, and a missing checksum is none."""
+    """A baseline stands for all before it, and a missing checksum is none.
+
+    Migrations that were undone or deleted are not applied.
+    """
     folder = in_layout(tmp_path / "sql", flyway, WRITTEN)
     execute(path, TABLES["flyway"][1])
     for rank, (its, kind) in enumerate(rows, 1):
@@ -374,7 +378,10 @@ def test_adopt_checksum_of_a_saved_file_is_the_tools(path, url, tmp_path, tool):
 @pytest.mark.parametrize("here", ["\n", "\r\n", "\r"], ids=repr)
 @pytest.mark.parametrize("there", ["\n", "\r\n"], ids=repr)
 def test_adopt_file_with_other_line_ends_is_the_one_that_was_applied(path, url, folder, tool, there, here):
-    """A checkout on Windows has other line ends than the one by which the tool ran; sqlx's checksum called it edited."""
+    """Another checkout's line ends are no edit.
+
+    On Windows they differ from those by which the tool ran, and sqlx's checksum called the file edited.
+    """
 
     def check_out(ends: str) -> None:
         for file in folder.rglob("*.sql"):
@@ -390,7 +397,10 @@ def test_adopt_file_with_other_line_ends_is_the_one_that_was_applied(path, url, 
 
 
 def test_diff_after_adopt_is_clean(path, url, tool, folder):
-    """The table in which the tool notes what it did is nobody's drift; `dao schema diff` named it for ever, with exit 5."""
+    """The table in which the tool notes what it did is nobody's drift.
+
+    `dao schema diff` named it for ever, with exit 5.
+    """
     applied = made_by(path, tool, folder, [0, 1])
     adopt(url, tool, folder, to=to(tool, applied[-1]))
     assert migrate.diff(url, folder) == []

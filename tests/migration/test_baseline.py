@@ -129,7 +129,10 @@ def test_baseline_keeps_the_order_in_which_triggers_were_made(there, url, folder
 
 
 def test_dump_makes_virtual_tables_after_what_they_show(tmp_path):
-    """The schema file could not be executed: fts4 asks for the columns of the table or view that it indexes, by name a later one."""
+    """The schema file makes a table or view before the fts4 table that indexes it.
+
+    It could not be executed: fts4 asks for the columns, also of one that is later by name.
+    """
     script = "CREATE TABLE zz (x); CREATE VIEW yy AS SELECT x FROM zz;"
     script += "".join(f"CREATE VIRTUAL TABLE {name} USING fts4 (content={name * 2});" for name in "zy")
     folder = write(tmp_path / "sql", {"1_a.sql": script})
@@ -157,7 +160,10 @@ def test_dump_makes_virtual_tables_after_what_they_show(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_baseline_comes_before_all_that_are_there(there, url, folder, earliest, id):
-    """Migrations that build on what is there are pending after it, in order: what is out of order would not be applied."""
+    """Migrations that build on the baseline are pending after it, in order.
+
+    One that is out of order would not be applied.
+    """
     write(folder, earliest)
     assert baseline(url, folder, now=NOW).id == id
     states = migrate.status(url, folder).migrations

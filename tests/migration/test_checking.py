@@ -24,7 +24,8 @@ FAMILY = """
 """
 CONSTRAINTS = """
     CREATE TABLE t (
-        id INTEGER PRIMARY KEY, n INTEGER NOT NULL, "the text" TEXT, CONSTRAINT n_small CHECK (n < 10), CHECK ("the text" <> '')
+        id INTEGER PRIMARY KEY, n INTEGER NOT NULL, "the text" TEXT,
+        CONSTRAINT n_small CHECK (n < 10), CHECK ("the text" <> '')
     ) STRICT;
     INSERT INTO t VALUES (1, 1, 'x'), (2, 2, NULL);
 """

@@ -545,7 +545,10 @@ def test_new_impossible_name_is_refused(tmp_path, name, folder, message):
 
 @pytest.mark.parametrize("there", [{}, {"0001_a": Path.mkdir, "0001_a/up.sql": A_TABLE}], ids=["pair", "diesel"])
 def test_new_without_room_names_the_file_and_leaves_nothing(tmp_path, there):
-    """What cannot be written is named, and nothing of it stays: it was called None, and an empty file was left to be applied."""
+    """A file that cannot be written is named, and nothing of it stays.
+
+    It was called None, and an empty file was left to be applied.
+    """
     folder = write(tmp_path / "sql", there)
     before = sorted(folder.rglob("*"))
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -229,7 +229,10 @@ def test_fill_table_that_is_full_is_not_reported_as_empty(memory, schema):
 
 
 def test_fill_table_without_room_is_given_up_once_nothing_new_comes_up(memory):
-    """The search ends when it repeats itself: the second row of a singleton was tried 400 times, with one statement each."""
+    """The search ends when it repeats itself.
+
+    The second row of a singleton was tried 400 times, with one statement each.
+    """
     memory.execute(FEW["one id"]).fetchall()
     fill(memory)
     tried = 0

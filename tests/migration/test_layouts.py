@@ -127,7 +127,10 @@ END""",
 
 @layouts
 def test_load_layout_has_the_names_as_ids(tmp_path, layout):
-    """A migration's id is the name of its file, or folder, without suffixes, and its paths are where the scripts are."""
+    """A migration's id is its file's or folder's name without suffixes.
+
+    Its paths are where the scripts are.
+    """
     folder = in_layout(
         tmp_path / "sql", layout, [(1, "a", "SELECT 1;", "SELECT 2;"), (10, "b", "SELECT 3;", "SELECT 4;")]
     )
@@ -325,7 +328,10 @@ def test_run_failure_in_a_section_names_the_line_of_the_file(url, tmp_path, text
     ],
 )
 def test_load_script_outside_of_a_transaction_is_known(tmp_path, files, expected):
-    """Each tool's own way to say that a script runs outside of a transaction is understood, for the scripts it means."""
+    """Each tool's way to run a script outside of a transaction is understood.
+
+    It applies to the scripts that the tool means.
+    """
     (migration,) = migrate.load(folder_of(tmp_path / "sql", files))
     assert tuple(script.transactional for script in (migration.up, migration.down) if script) == expected
     # the texts alone say it still, which are all that the ledger has

@@ -38,7 +38,10 @@ CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT);
 """
     + WATCH
 )
-BASE_BACK = "DROP TABLE counted; DROP TABLE kept; DROP VIEW seen_a; DROP TABLE seen; DROP TABLE alone; DROP TABLE child; DROP TABLE parent;"
+BASE_BACK = (
+    "DROP TABLE counted; DROP TABLE kept; DROP VIEW seen_a; DROP TABLE seen; DROP TABLE alone; "
+    "DROP TABLE child; DROP TABLE parent;"
+)
 
 NEW_ALONE = "CREATE TABLE new_alone (id INTEGER PRIMARY KEY, x TEXT, y TEXT{more});\n"
 COPY = "INSERT INTO new_alone (id, x, y) SELECT id, x, y FROM alone;\n"
@@ -141,7 +144,10 @@ WRONG = {
     ),
     "delete, and a copy that does not come back": (
         "M004",
-        "CREATE TEMP TABLE parent AS SELECT * FROM alone;\nDELETE FROM main.parent;\nINSERT INTO main.parent (code) SELECT 'a' FROM temp.parent;",
+        (
+            "CREATE TEMP TABLE parent AS SELECT * FROM alone;\nDELETE FROM main.parent;\n"
+            "INSERT INTO main.parent (code) SELECT 'a' FROM temp.parent;"
+        ),
         2,
         "every row of parent",
     ),
@@ -219,7 +225,8 @@ WRONG = {
     "rebuild without STRICT": (
         "M008",
         (
-            "CREATE TABLE n (id INTEGER PRIMARY KEY, name TEXT, code TEXT NOT NULL);\nINSERT INTO n SELECT * FROM parent;\n"
+            "CREATE TABLE n (id INTEGER PRIMARY KEY, name TEXT, code TEXT NOT NULL);\n"
+            "INSERT INTO n SELECT * FROM parent;\n"
             "DROP TABLE parent;\nALTER TABLE n RENAME TO parent;"
         ),
         3,
@@ -271,7 +278,10 @@ WRONG = {
     ),
     "foreign key with an index that compares in another way than the parent": (
         "M012",
-        "CREATE TABLE p (a TEXT COLLATE NOCASE PRIMARY KEY); CREATE TABLE t (a TEXT REFERENCES p);\nCREATE INDEX i ON t (a);",
+        (
+            "CREATE TABLE p (a TEXT COLLATE NOCASE PRIMARY KEY); CREATE TABLE t (a TEXT REFERENCES p);\n"
+            "CREATE INDEX i ON t (a);"
+        ),
         1,
         "t (a), which refers to p",
     ),
@@ -314,14 +324,18 @@ WRONG = {
     ),
     "double-quoted string in a trigger, of a table that has one": (
         "M014",
-        'CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT);\nCREATE TRIGGER bad AFTER INSERT ON t BEGIN UPDATE t SET x = "no" WHERE id = new.id; END;',
+        (
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT);\n"
+            'CREATE TRIGGER bad AFTER INSERT ON t BEGIN UPDATE t SET x = "no" WHERE id = new.id; END;'
+        ),
         2,
         '"no" is taken for a string in the trigger bad',
     ),
     "time as default": (
         "M015",
         (
-            "\nCREATE TABLE t (id INTEGER PRIMARY KEY, a DEFAULT CURRENT_TIMESTAMP, b DEFAULT (random()), c DEFAULT 1,\n"
+            "\n"
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, a DEFAULT CURRENT_TIMESTAMP, b DEFAULT (random()), c DEFAULT 1,\n"
             "    d DEFAULT (datetime('now')), e DEFAULT (datetime('2025-01-01')));"
         ),
         2,
@@ -378,7 +392,10 @@ WRONG = {
     ),
     "copy into another order by names": (
         "M029",
-        "CREATE TABLE n (id INTEGER PRIMARY KEY, b TEXT, a TEXT);\nINSERT INTO n (id, a, b) SELECT id, b, a FROM seen WHERE a > '';",
+        (
+            "CREATE TABLE n (id INTEGER PRIMARY KEY, b TEXT, a TEXT);\n"
+            "INSERT INTO n (id, a, b) SELECT id, b, a FROM seen WHERE a > '';"
+        ),
         2,
         "the values of b come into a",
     ),
@@ -411,7 +428,8 @@ WRONG = {
         "M028",
         (
             "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b TEXT, updated_at TEXT, d TEXT);\n"
-            f"INSERT INTO n (id, a, b, updated_at) SELECT * FROM kept;\nDROP TABLE kept;\nALTER TABLE n RENAME TO kept;\n{WATCH}"
+            "INSERT INTO n (id, a, b, updated_at) SELECT * FROM kept;\nDROP TABLE kept;\n"
+            f"ALTER TABLE n RENAME TO kept;\n{WATCH}"
         ),
         4,
         "the trigger kept_u watches every column of kept but d",
@@ -445,7 +463,10 @@ RIGHT = {
     "delete with WHERE and RETURNING": ("M004", "DELETE FROM parent WHERE name = 'a returning b' RETURNING id;"),
     "delete between a copy and back": (
         "M004",
-        "CREATE TEMP TABLE k AS SELECT * FROM parent;\nDELETE FROM parent;\nINSERT INTO parent SELECT * FROM k WHERE id > 1;",
+        (
+            "CREATE TEMP TABLE k AS SELECT * FROM parent;\nDELETE FROM parent;\n"
+            "INSERT INTO parent SELECT * FROM k WHERE id > 1;"
+        ),
     ),
     "delete between a copy of a copy and back": (
         "M004",
@@ -569,7 +590,10 @@ RIGHT = {
     "foreign key that is the key": ("M012", "CREATE TABLE t (id INTEGER PRIMARY KEY REFERENCES parent);"),
     "foreign key to a unique column": (
         "M013",
-        "CREATE TABLE p (id INTEGER PRIMARY KEY, n TEXT UNIQUE);\nCREATE TABLE t (n TEXT PRIMARY KEY REFERENCES p (n));",
+        (
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, n TEXT UNIQUE);\n"
+            "CREATE TABLE t (n TEXT PRIMARY KEY REFERENCES p (n));"
+        ),
     ),
     "foreign key to a later table": (
         "M013",
@@ -578,7 +602,10 @@ RIGHT = {
     "double-quoted names": ("M014", 'INSERT INTO "alone" ("x") VALUES (\'a "b" c\');'),
     "double-quoted name of a column in a view and a trigger": (
         "M014",
-        'CREATE VIEW v AS SELECT "x" FROM "alone";\nCREATE TRIGGER t AFTER INSERT ON seen BEGIN UPDATE seen SET "a" = \'"\' WHERE id = new."id"; END;',
+        (
+            'CREATE VIEW v AS SELECT "x" FROM "alone";\n'
+            'CREATE TRIGGER t AFTER INSERT ON seen BEGIN UPDATE seen SET "a" = \'"\' WHERE id = new."id"; END;'
+        ),
     ),
     "default that fails": ("M015", "CREATE TABLE t (id INTEGER PRIMARY KEY, a DEFAULT (json('{')));"),
     "constant default": ("M015", "CREATE TABLE t (id INTEGER PRIMARY KEY, a DEFAULT (upper('x')), b DEFAULT 'now');"),
@@ -631,8 +658,8 @@ RIGHT = {
     "rebuild of a table that goes on counting": (
         "M030",
         (
-            COUNTED
-            + "UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'counted') WHERE name = 'n';"
+            COUNTED + "UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence WHERE name = 'counted') "
+            "WHERE name = 'n';"
             "DROP TABLE counted;\nALTER TABLE n RENAME TO counted;"
         ),
     ),
@@ -644,8 +671,10 @@ RIGHT = {
     "a column beside a trigger that watches one, and one that watches all": (
         "M028",
         (
-            "CREATE TRIGGER one AFTER UPDATE OF a ON seen BEGIN SELECT 1; END;\nCREATE TRIGGER every AFTER UPDATE ON seen "
-            "BEGIN SELECT 1; END;\nCREATE TRIGGER new AFTER INSERT ON seen BEGIN SELECT 1; END;\nALTER TABLE seen ADD COLUMN d;"
+            "CREATE TRIGGER one AFTER UPDATE OF a ON seen BEGIN SELECT 1; END;\n"
+            "CREATE TRIGGER every AFTER UPDATE ON seen "
+            "BEGIN SELECT 1; END;\nCREATE TRIGGER new AFTER INSERT ON seen BEGIN SELECT 1; END;\n"
+            "ALTER TABLE seen ADD COLUMN d;"
         ),
     ),
     "a generated column": ("M028", "ALTER TABLE kept ADD COLUMN d AS (a || b);"),
@@ -707,7 +736,9 @@ def test_lint_quoted_column_that_has_gone_breaks_its_view(tmp_path):
     """SQLite then takes the name for a string, and the view shows that instead of the column: no matter of quotes."""
     files = {
         "1.sql": 'CREATE TABLE t (id INTEGER PRIMARY KEY, x TEXT);\nCREATE VIEW v AS SELECT "x" AS y FROM t;',
-        "2.sql": "PRAGMA legacy_alter_table = 1;\nALTER TABLE t RENAME TO old;\nCREATE TABLE t (id INTEGER PRIMARY KEY);",
+        "2.sql": (
+            "PRAGMA legacy_alter_table = 1;\nALTER TABLE t RENAME TO old;\nCREATE TABLE t (id INTEGER PRIMARY KEY);"
+        ),
     }
     codes = [(one.code, one.message) for one in lint(write(tmp_path / "sql", files)).findings if one.migration == "2"]
     assert [message for code, message in codes if code == "M009"] == [
@@ -777,7 +808,10 @@ def test_lint_broken_trigger_is_told_from_the_others_of_its_table(tmp_path):
 
 
 def test_lint_pairs_say_what_is_missing(tmp_path):
-    """A rollback that is missing, empty or incomplete, and a number that is there twice, are found in the file concerned."""
+    """A missing, empty or incomplete rollback, and a number given twice, are found.
+
+    The finding names the file concerned.
+    """
     folder = write(
         tmp_path / "sql",
         {
@@ -861,7 +895,8 @@ def test_lint_foreign_key_that_a_later_migration_mends_has_no_finding(tmp_path):
     """Its index, or the uniqueness of its parent, may come later; nobody can mend the first file any more."""
     files = {
         "1.sql": (
-            "CREATE TABLE p (id INTEGER PRIMARY KEY, n TEXT);\nCREATE TABLE a (id INTEGER PRIMARY KEY, p REFERENCES p);\n"
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, n TEXT);\n"
+            "CREATE TABLE a (id INTEGER PRIMARY KEY, p REFERENCES p);\n"
             "CREATE TABLE b (id INTEGER PRIMARY KEY, n UNIQUE REFERENCES p (n));"
         ),
     }
@@ -929,15 +964,19 @@ def test_lint_malformed_folder_is_refused(tmp_path):
 ODD = {
     "trigger with CASE": "CREATE TABLE t (id INTEGER PRIMARY KEY, x);\nCREATE TRIGGER g AFTER INSERT ON t BEGIN\n"
     "  UPDATE t SET x = CASE WHEN new.x THEN ';' ELSE 'end;' END WHERE id = new.id;\nEND;\nDROP TABLE parent;",
-    "keywords": 'CREATE TABLE t (id INTEGER PRIMARY KEY, "begin", "end", declare);\nINSERT INTO t VALUES (1, 2, 3, 4);\n\n\n'
+    "keywords": 'CREATE TABLE t (id INTEGER PRIMARY KEY, "begin", "end", declare);\n'
+    "INSERT INTO t VALUES (1, 2, 3, 4);\n\n\n"
     "DROP TABLE parent;",
     "semicolons": "INSERT INTO alone (x) VALUES ('a;\nb;'); -- ;\n/* ;\n*/ SELECT ';' ;\nDROP TABLE parent;",
-    "names": 'CREATE TABLE "a ""b"";\nç" (id INTEGER PRIMARY KEY, "x ""y" TEXT);\nCREATE INDEX "i;" ON "a ""b"";\nç" ("x ""y");\n'
-    'UPDATE "a ""b"";\nç" SET "x ""y" = 1;\nDROP TABLE parent;',
+    "names": 'CREATE TABLE "a ""b"";\nç" (id INTEGER PRIMARY KEY, "x ""y" TEXT);\nCREATE INDEX "i;" ON "a ""b"";\n'
+    'ç" ("x ""y");\nUPDATE "a ""b"";\nç" SET "x ""y" = 1;\nDROP TABLE parent;',
     "encoding": "PRAGMA encoding = 'UTF-16';\n\n\n\nDROP TABLE parent;",
-    "virtual table": "CREATE VIRTUAL TABLE f USING fts5 (body);\nINSERT INTO f VALUES ('x');\nDELETE FROM f;\nDROP TABLE f;\n"
-    "DROP TABLE parent;",
-    "generated column": "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b AS (a + 1));\nALTER TABLE t DROP COLUMN b;\n\n\nDROP TABLE parent;",
+    "virtual table": "CREATE VIRTUAL TABLE f USING fts5 (body);\nINSERT INTO f VALUES ('x');\nDELETE FROM f;\n"
+    "DROP TABLE f;\nDROP TABLE parent;",
+    "generated column": (
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a, b AS (a + 1));\nALTER TABLE t DROP COLUMN b;\n\n\n"
+        "DROP TABLE parent;"
+    ),
     "rolled back by SQLite": "INSERT OR ROLLBACK INTO alone (id) VALUES (1);\n"
     "INSERT OR ROLLBACK INTO alone (id) VALUES (1);\n\n\nDROP TABLE parent;",
 }
@@ -951,7 +990,10 @@ def test_lint_odd_scripts_are_understood(tmp_path, case):
 
 
 def test_lint_trial_of_a_copy_that_counts_up_to_a_value_is_given_up(tmp_path):
-    """The value in the one row of a trial is large, and a script that makes as many rows took minutes and all memory."""
+    """A trial is given up when its script counts up to the large value in its one row.
+
+    It took minutes and all memory.
+    """
     script = (
         "CREATE TABLE n (alone INTEGER, x TEXT);\nWITH counted AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM counted "
         "WHERE n < (SELECT max(id) * 1000000000 FROM alone)) INSERT INTO n SELECT id, x FROM alone, counted;"

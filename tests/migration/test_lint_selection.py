@@ -228,14 +228,20 @@ def test_lint_scripts_that_are_judged_are_no_run_over_one_between_them_that_is_n
 
 
 def test_lint_what_was_wrong_before_is_not_held_against_the_script_that_is_judged(tmp_path):
-    """A broken view, a key without an index, a string in double quotes: they are older, though it has to do with them."""
+    """A script is not blamed for older faults in the tables that it touches.
+
+    They are a broken view, a key without an index, and a string in double quotes.
+    """
     files = {
         "1.sql": (
             "CREATE TABLE p (id INTEGER PRIMARY KEY);\nCREATE TABLE t (id INTEGER PRIMARY KEY, p REFERENCES p, x);\n"
             "CREATE VIEW v AS SELECT nope FROM t;\n"
             'CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT raise(FAIL, "no"); END;'
         ),
-        "2.sql": "CREATE TRIGGER h AFTER DELETE ON t BEGIN SELECT 1; END;\nCREATE TRIGGER i AFTER DELETE ON p BEGIN SELECT 1; END;",
+        "2.sql": (
+            "CREATE TRIGGER h AFTER DELETE ON t BEGIN SELECT 1; END;\n"
+            "CREATE TRIGGER i AFTER DELETE ON p BEGIN SELECT 1; END;"
+        ),
         "2.rollback.sql": "DROP TRIGGER h;\nDROP TRIGGER i;",
     }
     folder = write(tmp_path / "sql", files)
@@ -303,7 +309,10 @@ def test_baseline_lets_be_what_it_has_and_nothing_else(folder, tmp_path):
 
 
 def test_baseline_text_is_the_same_each_time_and_grows_by_lines(folder, tmp_path):
-    """It is in the order of the migrations, without times, paths and line numbers, so that a diff shows what changed."""
+    """A baseline is in the order of the migrations, so that a diff shows what changed.
+
+    It has no times, paths or line numbers.
+    """
     text = written(folder, tmp_path / "known").read_text()
     moved = write(tmp_path / "moved", {name: f"-- a comment\n{script}" for name, script in FOUR.items()})
     assert written(moved, tmp_path / "again").read_text() == text

@@ -95,9 +95,15 @@ HARMLESS = {
     "retyped in place": [RETYPE + TAKE_OVER],
     "retyped in place in two files": [RETYPE, TAKE_OVER],
     "retyped in place, then rebuilt": [RETYPE + TAKE_OVER, NEW + COPY + SWAP],
-    "retyped in place, renamed first": [RETYPE_AFTER_RENAMING + "ALTER TABLE t DROP COLUMN y; ALTER TABLE t RENAME COLUMN x TO z;"],
-    "retyped in place, renamed first, in two files": [RETYPE_AFTER_RENAMING, "ALTER TABLE t DROP COLUMN y;" + NEW + COPY + SWAP],
-    "retyped in a table that is renamed": [RETYPE + TAKE_OVER + "ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME COLUMN x TO z;"],
+    "retyped in place, renamed first": [
+        RETYPE_AFTER_RENAMING + "ALTER TABLE t DROP COLUMN y; ALTER TABLE t RENAME COLUMN x TO z;",
+    ],
+    "retyped in place, renamed first, in two files": [
+        RETYPE_AFTER_RENAMING, "ALTER TABLE t DROP COLUMN y;" + NEW + COPY + SWAP,
+    ],
+    "retyped in a table that is renamed": [
+        RETYPE + TAKE_OVER + "ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME COLUMN x TO z;",
+    ],
     "column of its own": ["ALTER TABLE t ADD COLUMN y DEFAULT 3; UPDATE t SET y = id; ALTER TABLE t DROP COLUMN y;"],
     "rebuild over three files": [NEW + COPY, "DROP TABLE t;", "ALTER TABLE n RENAME TO t;"],
     "rebuild over two files, the other way": [
@@ -107,49 +113,63 @@ HARMLESS = {
     "rebuild, then renamed": [NEW + COPY + SWAP, "ALTER TABLE t RENAME TO s; ALTER TABLE s RENAME COLUMN x TO y;"],
     "rebuild twice, with changes between": [
         NEW + COPY + SWAP,
-        "DELETE FROM t WHERE id = 1; INSERT INTO t (id) VALUES (7), (8);" + NEW + COPY + SWAP + "DELETE FROM t WHERE id = 8;",
+        "DELETE FROM t WHERE id = 1; INSERT INTO t (id) VALUES (7), (8);" + NEW + COPY + SWAP
+        + "DELETE FROM t WHERE id = 8;",
     ],
     "rebuild that empties a column later": [NEW + COPY + SWAP, "UPDATE t SET replaced_by = NULL;"],
     "rebuild, and the only row with a value deleted": [NEW + COPY + SWAP, "DELETE FROM t WHERE id = 1;"],
     "rebuild over a temporary copy": [
-        "CREATE TEMP TABLE n AS SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ") + "INSERT INTO t SELECT * FROM n;",
+        "CREATE TEMP TABLE n AS SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ")
+        + "INSERT INTO t SELECT * FROM n;",
     ],
     "rebuild through a view": [
-        "CREATE VIEW v AS SELECT id, x, replaced_by FROM t;" + NEW + "INSERT INTO n SELECT * FROM v; DROP VIEW v;" + SWAP
+        "CREATE VIEW v AS SELECT id, x, replaced_by FROM t;" + NEW + "INSERT INTO n SELECT * FROM v; DROP VIEW v;"
+        + SWAP
     ],
-    "rebuild through a WITH": [NEW + "WITH q AS (SELECT * FROM t), r AS (SELECT * FROM q) INSERT INTO n SELECT * FROM r;" + SWAP],
+    "rebuild through a WITH": [
+        NEW + "WITH q AS (SELECT * FROM t), r AS (SELECT * FROM q) INSERT INTO n SELECT * FROM r;" + SWAP,
+    ],
     "rebuild with rows of another table": [NEW + OTHERS + COPY + SWAP, NEW + OTHERS.replace("10", "20") + COPY + SWAP],
     "rebuild through a table of before": [
-        "INSERT INTO twin SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ") + "INSERT INTO t SELECT * FROM twin;"
+        "INSERT INTO twin SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ")
+        + "INSERT INTO t SELECT * FROM twin;"
     ],
     "rebuild over a temporary table that has the name of another": [
-        "CREATE TEMP TABLE docs AS SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ") + "INSERT INTO t SELECT * FROM docs;"
+        "CREATE TEMP TABLE docs AS SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ")
+        + "INSERT INTO t SELECT * FROM docs;"
     ],
     "rebuild over a copy with other names": [
         "CREATE TEMP TABLE k (a, b, c); INSERT INTO k SELECT * FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ")
         + "INSERT INTO t SELECT a, b, c FROM k; DROP TABLE k;",
-        "CREATE TABLE k AS SELECT id AS a, x AS b, replaced_by AS c FROM t; CREATE TABLE m AS SELECT a AS d, b AS e, c AS f FROM k; DROP TABLE k; DROP TABLE t;"
+        "CREATE TABLE k AS SELECT id AS a, x AS b, replaced_by AS c FROM t; "
+        "CREATE TABLE m AS SELECT a AS d, b AS e, c AS f FROM k; DROP TABLE k; DROP TABLE t;"
         + NEW.replace(" n ", " t ") + "INSERT INTO t SELECT d, e, f FROM m; DROP TABLE m;",
     ],
     "rebuild over a copy as JSON": [
-        "CREATE TEMP TABLE k AS SELECT id, json_object('x', x, 'r', replaced_by) AS doc FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ")
+        "CREATE TEMP TABLE k AS SELECT id, json_object('x', x, 'r', replaced_by) AS doc FROM t; DROP TABLE t;"
+        + NEW.replace(" n ", " t ")
         + "INSERT INTO t SELECT id, doc ->> 'x', doc ->> 'r' FROM k;",
     ],
     "column retyped over a copy with other names": [
-        ("CREATE TEMP TABLE k AS SELECT id AS a, x AS b FROM t; ALTER TABLE t DROP COLUMN x; ALTER TABLE t ADD COLUMN x INTEGER;"
+        ("CREATE TEMP TABLE k AS SELECT id AS a, x AS b FROM t; ALTER TABLE t DROP COLUMN x; "
+         "ALTER TABLE t ADD COLUMN x INTEGER;"
         "UPDATE t SET x = (SELECT b FROM k WHERE a = id);"),
     ],
     "rebuild over a temporary copy in a savepoint": [
         "SAVEPOINT s; CREATE TEMP TABLE k AS SELECT id AS a FROM t; ROLLBACK TO s; RELEASE s;"
-        "CREATE TEMP TABLE k AS SELECT id AS a, x AS b, replaced_by AS c FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ")
+        "CREATE TEMP TABLE k AS SELECT id AS a, x AS b, replaced_by AS c FROM t; DROP TABLE t;"
+        + NEW.replace(" n ", " t ")
         + "INSERT INTO t SELECT a, b, c FROM k;",
     ],
     "rebuild that replaces rows": [NEW + COPY + SWAP, "REPLACE INTO t VALUES (1, 'z', 3), (9, 'z', 3);"],
-    "index of a table whose column has another name now": ["ALTER TABLE docs RENAME COLUMN body TO text; DROP TABLE words; DROP TABLE found; DROP TABLE found4;"],
+    "index of a table whose column has another name now": [
+        "ALTER TABLE docs RENAME COLUMN body TO text; DROP TABLE words; DROP TABLE found; DROP TABLE found4;",
+    ],
     "index of another table": ["DROP TABLE words; DROP TABLE found; DROP TABLE found4;"],
     "index of no table": ["DROP TABLE bare;"],
     "index made anew": [
-        ("DROP TABLE words; DROP TABLE found; CREATE VIRTUAL TABLE found USING fts5 (body, content = 'docs', tokenize = trigram);"
+        ("DROP TABLE words; DROP TABLE found; "
+         "CREATE VIRTUAL TABLE found USING fts5 (body, content = 'docs', tokenize = trigram);"
         "INSERT INTO found (found) VALUES ('rebuild');")
     ],
     "index rebuilt with its own text": [
@@ -161,10 +181,11 @@ HARMLESS = {
 
 @pytest.mark.parametrize("scripts", HARMLESS.values(), ids=HARMLESS)
 def test_scripts_that_keep_everything_to_the_end_lose_nothing(verdicts, scripts):
-    """What is there at the end of a run is no loss, be it retyped, made by the run, moved over several files, or an index.
+    """Nothing that is there at the end of a run is lost.
 
-    Columns that were retyped in place, rebuilds over several files and virtual tables were refused, and lint, rehearse and
-    migrate each said something else.
+    It may be retyped, made by the run, moved over several files, or an index. Columns that were retyped in place,
+    rebuilds over several files and virtual tables were refused, and lint, rehearse and migrate each said something
+    else.
     """
     assert verdicts(scripts) == (set(), set())
 
@@ -181,7 +202,8 @@ LOSSES = {
         {(3, "t.x")},
     ),
     "left out of the copy": (
-        [NEW.replace("x TEXT", "x TEXT DEFAULT ''") + "INSERT INTO n (id, replaced_by) SELECT id, replaced_by FROM t;" + SWAP],
+        [NEW.replace("x TEXT", "x TEXT DEFAULT ''") + "INSERT INTO n (id, replaced_by) SELECT id, replaced_by FROM t;"
+         + SWAP],
         {(2, "t.x")},
     ),
     "left out of the second copy": (
@@ -189,24 +211,30 @@ LOSSES = {
         {(3, "t.replaced_by")},
     ),
     "renamed by the copy": (
-        ["CREATE TABLE n (id INTEGER PRIMARY KEY, y, replaced_by); INSERT INTO n SELECT id, x, replaced_by FROM t;" + SWAP],
+        ["CREATE TABLE n (id INTEGER PRIMARY KEY, y, replaced_by); INSERT INTO n SELECT id, x, replaced_by FROM t;"
+         + SWAP],
         {(2, "t.x")},
     ),
     "left out of a copy that an earlier script's temporary table had": (
         ["CREATE TEMP TABLE k AS SELECT id, x, replaced_by FROM t;",
-         "CREATE TEMP TABLE k AS SELECT id, x AS b FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ") + "INSERT INTO t (id, x) SELECT id, b FROM k;"],
+         "CREATE TEMP TABLE k AS SELECT id, x AS b FROM t; DROP TABLE t;" + NEW.replace(" n ", " t ")
+         + "INSERT INTO t (id, x) SELECT id, b FROM k;"],
         {(3, "t.replaced_by")},
     ),
     "never made anew": ([NEW + COPY, "DROP TABLE t;", "CREATE TABLE s (id);"], {(3, "t")}),
     "made anew without rows": (["DROP TABLE t;", NEW.replace(" n ", " t ")], {(2, "t")}),
-    "made anew without rows, and rebuilt later": (["DROP TABLE t;" + NEW.replace(" n ", " t "), NEW + COPY + SWAP], {(2, "t")}),
+    "made anew without rows, and rebuilt later": (
+        ["DROP TABLE t;" + NEW.replace(" n ", " t "), NEW + COPY + SWAP], {(2, "t")},
+    ),
     "filled from another table": ([NEW + OTHERS + SWAP], {(2, "t")}),
     "filled from another table by way of one more": (
-        ["CREATE TABLE m AS WITH q AS (SELECT * FROM docs) SELECT * FROM q;" + NEW + OTHERS.replace("docs", "m") + SWAP],
+        ["CREATE TABLE m AS WITH q AS (SELECT * FROM docs) SELECT * FROM q;" + NEW + OTHERS.replace("docs", "m")
+         + SWAP],
         {(2, "t")},
     ),
     "filled from a trigger's table": (
-        [NEW + "CREATE TRIGGER g AFTER INSERT ON n BEGIN UPDATE t SET x = 'seen' WHERE id = new.id; END; INSERT INTO n VALUES (7, 'a', 1); DROP TRIGGER g;" + SWAP],
+        [NEW + "CREATE TRIGGER g AFTER INSERT ON n BEGIN UPDATE t SET x = 'seen' WHERE id = new.id; END; "
+               "INSERT INTO n VALUES (7, 'a', 1); DROP TRIGGER g;" + SWAP],
         {(2, "t")},
     ),
     "text of its own": (
@@ -237,28 +265,39 @@ def test_losses_at_the_end_of_a_run_are_told_alike_and_allowed_alike(verdicts, s
 
 #: Scripts that lose some rows, which only a database with rows can tell, and how many.
 FEWER = {
-    "over three files": ([NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1;", "DROP TABLE t;", "ALTER TABLE n RENAME TO t;"], 3, 1),
-    "as many brought": ([NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1; INSERT INTO n VALUES (7, '', 0);" + SWAP], 2, 1),
+    "over three files": (
+        [NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1;", "DROP TABLE t;", "ALTER TABLE n RENAME TO t;"], 3, 1,
+    ),
+    "as many brought": (
+        [NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1; INSERT INTO n VALUES (7, '', 0);" + SWAP], 2, 1,
+    ),
     "as many brought from another table": ([NEW + "INSERT INTO n SELECT * FROM t LIMIT 1;" + OTHERS + SWAP], 2, 2),
     "as many brought from another table first": ([NEW + OTHERS, "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP], 3, 2),
-    "as many brought from another table after": ([NEW + "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP, OTHERS.replace("INTO n", "INTO t")], 2, 2),
+    "as many brought from another table after": (
+        [NEW + "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP, OTHERS.replace("INTO n", "INTO t")], 2, 2,
+    ),
     "as many brought by a replacement": (
-        [NEW + "INSERT INTO n SELECT * FROM t WHERE id = 3; REPLACE INTO n VALUES (3, 'replace', 0), (7, '', 0);" + SWAP], 2, 2,
+        [NEW + "INSERT INTO n SELECT * FROM t WHERE id = 3; REPLACE INTO n VALUES (3, 'replace', 0), (7, '', 0);"
+         + SWAP], 2, 2,
     ),
     "as many brought before": (
-        [NEW + "INSERT INTO n VALUES (7, 'replace', 0), (8, '', 1);", "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP], 3, 2,
+        [NEW + "INSERT INTO n VALUES (7, 'replace', 0), (8, '', 1);", "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP],
+        3, 2,
     ),
     "as many brought, after a virtual table was read": (
-        ["CREATE TABLE n (body); INSERT INTO n SELECT body FROM own LIMIT 1; INSERT INTO n VALUES ('z');" + SWAP.replace(" t;", " own;")], 2, 1,
+        ["CREATE TABLE n (body); INSERT INTO n SELECT body FROM own LIMIT 1; INSERT INTO n VALUES ('z');"
+         + SWAP.replace(" t;", " own;")], 2, 1,
     ),
     "as many brought, after a virtual table was renamed": (
-        [NEW + "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP + "ALTER TABLE own RENAME TO o; INSERT INTO t (id) VALUES (7);"], 2, 2,
+        [NEW + "INSERT INTO n SELECT * FROM t LIMIT 1;" + SWAP
+         + "ALTER TABLE own RENAME TO o; INSERT INTO t (id) VALUES (7);"], 2, 2,
     ),
     "copied over each other": (
         ["CREATE TABLE n (id, x, replaced_by, z UNIQUE); INSERT OR REPLACE INTO n SELECT *, 1 FROM t;" + SWAP], 2, 2,
     ),
     "deletion taken back": (
-        [NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1; SAVEPOINT s; DELETE FROM n; ROLLBACK TO s; RELEASE s;" + SWAP], 2, 1,
+        [NEW + "INSERT INTO n SELECT * FROM t WHERE id > 1; SAVEPOINT s; DELETE FROM n; ROLLBACK TO s; RELEASE s;"
+         + SWAP], 2, 1,
     ),
 }  # fmt: skip
 

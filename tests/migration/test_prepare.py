@@ -21,9 +21,16 @@ from tests.folders import query, schema, tables, write
 #: Schemas that need something registered, each with a row; `n` is the table that has it, or leads to it.
 NEEDS = {
     "check": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT CHECK (slug(a) = a)); INSERT INTO n VALUES (1, 'x');",
-    "generated column": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b AS (slug(a))); INSERT INTO n (a) VALUES ('x');",
-    "stored column": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b AS (slug(a)) STORED); INSERT INTO n (a) VALUES ('x');",
-    "index": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); CREATE INDEX n_a ON n (slug(a)); INSERT INTO n (a) VALUES ('x');",
+    "generated column": (
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b AS (slug(a))); INSERT INTO n (a) VALUES ('x');"
+    ),
+    "stored column": (
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT, b AS (slug(a)) STORED); INSERT INTO n (a) VALUES ('x');"
+    ),
+    "index": (
+        "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); CREATE INDEX n_a ON n (slug(a)); "
+        "INSERT INTO n (a) VALUES ('x');"
+    ),
     "default": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT DEFAULT (slug('x'))); INSERT INTO n (id) VALUES (1);",
     "trigger": "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO n (a) VALUES ('x');"
     "CREATE TRIGGER n_slug AFTER INSERT ON n BEGIN UPDATE n SET a = slug(a) WHERE id = new.id; END;"
@@ -36,7 +43,10 @@ NEEDS = {
 #: SQLite's words without it.
 MISSING = re.compile("(no such|unknown) (function|collation sequence|module|tokenizer): |no query solution")
 #: What a view needs goes with it, not with a table.
-_VIEW = "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO n (a) VALUES ('x'); CREATE VIEW v AS SELECT slug(a) AS b FROM n;"
+_VIEW = (
+    "CREATE TABLE n (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO n (a) VALUES ('x'); "
+    "CREATE VIEW v AS SELECT slug(a) AS b FROM n;"
+)
 every_need = pytest.mark.parametrize("need", [*NEEDS, "view"])
 
 
@@ -88,7 +98,10 @@ def refusal(call, *arguments, **options):
 
 @every_need
 def test_every_verb_with_prepare_works_on_a_schema_that_needs_it(folder, path, url):
-    """With `prepare`, what a program registers is there for runs, replays, copies and snapshots: there was no way at all."""
+    """With `prepare`, a program's registrations are there for runs, replays, copies and snapshots.
+
+    There was no way at all.
+    """
     assert len(migrate.apply(url, folder, to="0001", prepare=ours)) == 1
     rehearsal = migrate.rehearse(url, folder, round_trip=True, prepare=ours)
     assert rehearsal.ok, rehearsal
@@ -118,7 +131,10 @@ def test_every_verb_with_prepare_works_on_a_schema_that_needs_it(folder, path, u
 
 @every_need
 def test_every_verb_without_prepare_fails_with_an_error_that_names_it_or_succeeds(folder, url, need):
-    """What is not registered is an error of ours with the option that helps: `dao rehearse` and others showed 52 lines of traceback."""
+    """A missing registration is an error of ours that names the option that helps.
+
+    `dao rehearse` and others showed 52 lines of traceback.
+    """
     if need != "view":  # SQLite looks for what it uses when it is used
         with pytest.raises(MigrationFailed, match="--prepare MODULE:FUNCTION") as failed:
             migrate.apply(url, folder)
@@ -165,7 +181,10 @@ def test_apply_a_change_whose_table_cannot_be_judged_says_how_it_could(path, url
     ],
 )
 def test_check_tells_into_which_tables_it_cannot_look(folder, url, what):
-    """A table that `PRAGMA integrity_check` cannot look into without the program's functions was called sound in silence."""
+    """A check names the tables that it cannot look into without the program's functions.
+
+    `PRAGMA integrity_check` cannot either, and the table was called sound in silence.
+    """
     migrate.apply(url, folder, prepare=ours)
     found = migrate.check(url, folder)
     assert found.ok
@@ -210,7 +229,10 @@ def test_prepare_is_called_once_with_every_connection_that_a_verb_opens(url, tmp
         ours(connection)
 
     monkeypatch.setattr(apsw, "connection_hooks", [opened.append])
-    rebuild = "CREATE TABLE m (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO m SELECT * FROM n; DROP TABLE n; ALTER TABLE m RENAME TO n;"
+    rebuild = (
+        "CREATE TABLE m (id INTEGER PRIMARY KEY, a TEXT); INSERT INTO m SELECT * FROM n; DROP TABLE n; "
+        "ALTER TABLE m RENAME TO n;"
+    )
     folder = write(
         tmp_path / "two",
         {
@@ -404,15 +426,18 @@ def sets_everything(connection):
 
 
 def test_prepare_that_sets_what_a_program_sets_changes_nothing_for_the_scripts(path, url, tmp_path):
-    """A function that a program shares with its own connections does no harm: a rebuild keeps the children, triggers fire."""
+    """A function that a program shares with its own connections does no harm.
+
+    A rebuild keeps the children, and triggers fire.
+    """
     folder = write(
         tmp_path / "two",
         {
             "0001_t.sql": "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p ON DELETE CASCADE);"
             "CREATE TABLE log (a); CREATE TRIGGER t AFTER INSERT ON c BEGIN INSERT INTO log VALUES (1); END;"
             "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1);",
-            "0002_t.sql": "CREATE TABLE q (id INTEGER PRIMARY KEY, a); INSERT INTO q (id) SELECT id FROM p; DROP TABLE p;"
-            "ALTER TABLE q RENAME TO p;",
+            "0002_t.sql": "CREATE TABLE q (id INTEGER PRIMARY KEY, a); INSERT INTO q (id) SELECT id FROM p; "
+            "DROP TABLE p;ALTER TABLE q RENAME TO p;",
         },
     )
     migrate.apply(url, folder, to="0001", prepare=sets_everything)
@@ -453,7 +478,10 @@ def trusting(connection):
 
 
 def test_a_function_that_is_not_innocuous_is_no_damage(path, url, tmp_path):
-    """A function that the schema may not use was reported as damage to the file, with the advice to restore a snapshot."""
+    """A function that the schema may not use is no damage to the file.
+
+    It was reported as such, with the advice to restore a snapshot.
+    """
     folder = write(tmp_path / "one", {"0001_n.sql": NEEDS["check"]})
     migrate.apply(url, folder, prepare=trusting)
     assert migrate.check(url, folder, prepare=trusting).ok
@@ -501,7 +529,10 @@ def test_lint_knows_a_default_that_a_function_of_the_program_makes(tmp_path):
 
 
 def test_apply_what_a_function_breaks_is_refused(url, tmp_path):
-    """With `prepare`, what uses a function of the program is judged: a view with too many arguments for it is broken."""
+    """With `prepare`, uses of the program's functions are judged.
+
+    A view that passes one too many arguments is broken.
+    """
     folder = write(tmp_path / "one", {"0001_n.sql": _VIEW})
     migrate.apply(url, folder, prepare=ours)
     write(folder, {"0002_v.sql": "DROP VIEW v; CREATE VIEW v AS SELECT slug(a, a) AS b FROM n;"})
@@ -513,7 +544,10 @@ def test_apply_what_a_function_breaks_is_refused(url, tmp_path):
 
 
 def test_a_hook_of_apsw_reaches_the_connections_of_pools(url, monkeypatch):
-    """The way that the document shows: pools have no such parameter, and lend connections that nobody has seen before."""
+    """The documented hook reaches connections that pools lend.
+
+    Pools have no parameter for it, and nobody has seen the connections before.
+    """
     monkeypatch.setattr(apsw, "connection_hooks", [ours])
 
     def slug(connection):
@@ -582,7 +616,8 @@ def test_lint_and_verify_try_values_that_a_registered_function_does_not_take(tmp
             "0001_n.sql": "CREATE TABLE n (id INTEGER PRIMARY KEY, a INTEGER, CHECK (slug(a) <> 'x'));",
             "0001_n.rollback.sql": "DROP TABLE n;",
             "0002_n.sql": "ALTER TABLE n ADD COLUMN b; UPDATE n SET b = slug(a); CREATE INDEX n_b ON n (slug(b));"
-            "CREATE TABLE m (id INTEGER PRIMARY KEY, a, b, c TEXT DEFAULT (slug('X'))); INSERT INTO m (id, a, b) SELECT * FROM n;",
+            "CREATE TABLE m (id INTEGER PRIMARY KEY, a, b, c TEXT DEFAULT (slug('X'))); "
+            "INSERT INTO m (id, a, b) SELECT * FROM n;",
             "0002_n.rollback.sql": "DROP TABLE m; DROP INDEX n_b; ALTER TABLE n DROP COLUMN b;",
         },
     )
@@ -595,7 +630,10 @@ def test_lint_and_verify_try_values_that_a_registered_function_does_not_take(tmp
 
 
 def test_create_in_a_table_whose_trigger_needs_a_function_says_what_to_do(url):
-    """A table's function raised the driver's error where a trigger of the application's needs what is not registered."""
+    """An insert whose trigger needs an unregistered function says what to do.
+
+    The table's function raised the driver's error.
+    """
     migrate.apply(url)
     connection, other = dao.connect(url), dao.connect(url)
     ours(connection)

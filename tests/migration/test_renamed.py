@@ -35,7 +35,10 @@ def ledger(path):
 @pytest.mark.parametrize("named_by", ["old", "new"])
 @pytest.mark.parametrize("new", NAMES.values(), ids=NAMES)
 def test_accept_of_a_renamed_file_moves_its_entry(path, url, three, new, named_by):
-    """The message names both and offers `dao accept`, which keeps time and history: it was `dao unmark`, hence run twice."""
+    """The message names both and offers `dao accept`, which keeps time and history.
+
+    It offered `dao unmark`, and the migration ran twice.
+    """
     migrate.apply(url, three)
     query(path, "INSERT INTO b VALUES (3)")
     before = schema(path), ledger(path)
@@ -91,7 +94,7 @@ def test_all_renamed_files_are_named_at_once(url, three):
     assert migrate.status(url, three).is_current
 
 
-#: By what was done to three numbered files: which number each has then; what `dao accept` is told; what is accepted by that.
+#: Renumberings of three files: which number each has then; what `dao accept` is told; what is accepted by that.
 RENUMBERED = {
     "one put between": ({"2": "3", "3": "4"}, "3", ["3", "4"]),
     "one put before": ({"1": "2", "2": "3", "3": "4"}, "2", ["2", "3", "4"]),
@@ -159,7 +162,10 @@ def test_missing_file_that_no_other_holds_is_no_rename(url, three):
 
 @pytest.mark.parametrize(("first", "then"), [(NFC, NFD), (NFD, NFC), (NFD, NFD)])
 def test_name_in_another_normal_form_is_the_same(path, url, three, first, then):
-    """A folder on its way from macOS to Linux comes with other bytes in its names: to the ledger they were other files."""
+    """File names in another Unicode normal form are the same ids.
+
+    A folder that moves from macOS to Linux gets other bytes in its names: to the ledger they were other files.
+    """
     rename(three, "0002_b", first)
     write(three, {"0003_c.sql": f"-- depends: {then}\n{THREE['0003_c.sql']}"})
     assert ids(migrate.apply(url, three)) == ["0001_a", NFC, "0003_c"]
@@ -188,7 +194,10 @@ def test_two_files_of_one_name_are_refused(three):
 
 
 def test_ledger_in_the_other_normal_form_is_read_and_written(path, url, three):
-    """Ids that an earlier version, or yoyo on macOS, noted decomposed are the same ids, and composed by the next change."""
+    """Ids that were noted decomposed are the same ids, and composed by the next change.
+
+    An earlier version, or yoyo on macOS, noted them so.
+    """
     rename(three, "0002_b", NFC)
     migrate.apply(url, three)
     for table in ("_yoyo_migration", "_dao_migration"):
@@ -202,7 +211,10 @@ def test_ledger_in_the_other_normal_form_is_read_and_written(path, url, three):
 
 
 def test_ledger_in_both_normal_forms_has_one_entry_once_it_is_written(path, url, three):
-    """An id that yoyo noted decomposed beside ours was undone twice, and what is left of a migration was not noticed."""
+    """An id that yoyo noted decomposed beside ours is one entry.
+
+    It was undone twice, and what is left of a migration was not noticed.
+    """
     rename(three, "0002_b", NFC)
     migrate.apply(url, three)
     values = "SELECT 'of the other form', ?, applied_at_utc FROM _yoyo_migration WHERE migration_id = ?"

@@ -54,7 +54,10 @@ RUNS = {
 @pytest.mark.parametrize(("verb", "applied", "arguments"), RUNS.values(), ids=RUNS)
 @pytest.mark.parametrize("owner", ["url", "connection"])
 def test_run_takes_one_snapshot_of_the_state_before(path, url, folder, owner, verb, applied, arguments):
-    """However many transactions a run has, there is one snapshot, it holds what was there before, and it is reported."""
+    """However many transactions a run has, it takes one snapshot, and reports it.
+
+    The snapshot holds what was there before.
+    """
     if applied == 6:
         migrate.apply(url, folder, snapshots=0)
     if verb is migrate.reset:
@@ -155,7 +158,10 @@ def test_run_keeps_the_newest(path, url, folder):
 
 
 def test_run_pushes_out_no_snapshot_for_equal_ones_of_killed_runs(path, url, folder):
-    """What runs leave that were killed before they changed anything counts once: three of them pushed out all that was older."""
+    """Snapshots of runs that were killed before they changed anything count once.
+
+    Three of them pushed out all that was older.
+    """
     older = []
     for number in (4, 5):
         with contextlib.closing(dao.connect(url)) as connection:
@@ -181,7 +187,10 @@ def test_apply_run_that_changes_nothing_leaves_the_snapshots_as_they_were(path, 
 
 
 def test_apply_snapshot_while_another_writes_holds_what_is_committed(path, url, folder):
-    """A writer at work loses nothing: what it committed before the lock is in the snapshot, and the rest in the database."""
+    """A writer at work loses nothing.
+
+    The snapshot has all that it committed before the lock, and the database the rest.
+    """
     stop = threading.Event()
     written = []
 

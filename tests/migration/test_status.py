@@ -1,4 +1,7 @@
-"""What is there and what would be done: `status`, `plan`, `assert_current`; and `mark` and `unmark`, which only note it."""
+"""`status`, `plan` and `assert_current` tell what is there and what would be done.
+
+`mark` and `unmark` only note it.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +205,10 @@ def test_mark_runs_nothing_and_notes_in_order(path, url, three):
 
 
 def test_mark_between_applied_ones_takes_its_place_in_the_folder(path, url, three):
-    """What is marked belatedly counts as applied before what comes after it, so that a rollback does not begin with it."""
+    """A migration that is marked belatedly counts as applied before those that come after it.
+
+    Thus a rollback does not begin with it.
+    """
     migrate.apply(url, three, steps=1)
     write(three, {"0000_x.sql": "SELECT 1;", "0000_x.rollback.sql": "SELECT 1;"})
     migrate.apply(url, three, steps=2, to="0002_b", allow_out_of_order=True)
@@ -234,7 +240,10 @@ def test_unmark_undoes_nothing_and_forgets(path, url, three):
 
 @pytest.mark.parametrize("noted", [None, "soon", "2025-01-15T01:00:00+01:00"], ids=["none", "no time", "a zone"])
 def test_ledger_without_a_time_of_an_entry_can_be_changed(path, url, three, noted):
-    """A time that yoyo 5 left out, or a hand wrote otherwise, was a traceback in each verb that writes, `unmark` too."""
+    """A time that yoyo 5 left out, or a hand wrote otherwise, is no traceback.
+
+    It was one in each verb that writes, `unmark` too.
+    """
     migrate.apply(url, three, steps=2)
     query(path, "UPDATE _yoyo_migration SET applied_at_utc = ? WHERE migration_id = '0001_a'", noted)
     assert migrate.status(url, three).ids("applied") == ["0001_a", "0002_b"]
@@ -378,7 +387,10 @@ CHANGED_LEDGERS = [
 
 @pytest.mark.parametrize("change", CHANGED_LEDGERS)
 def test_ledger_that_somebody_has_changed_is_called_that_and_can_be_restored(path, url, three, change):
-    """A table of the ledger without a column was "no such column: expected" of the driver's, and could not be restored."""
+    """A ledger that somebody has changed is called that, and can be restored.
+
+    A table without a column was the driver's "no such column: expected", and could not be restored.
+    """
     migrate.apply(url, three, steps=2)
     query(path, "INSERT INTO a VALUES (1)")
     good = migrate.take_snapshot(url)

@@ -97,7 +97,10 @@ def test_apply_what_another_undid_between_two_transactions_is_refused(path, url,
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("script", ["SELECT 1;", ALONE + "SELECT 1;"], ids=["together", "alone"])
 def test_apply_what_another_began_between_two_transactions_is_refused(path, url, tmp_path, script, named):
-    """No two runs are at a script at once that cannot run in a transaction, and none repeats what another left half-way."""
+    """No two runs are at once at a script that cannot run in a transaction.
+
+    None repeats what another left half-way.
+    """
     folder = write(tmp_path / "sql", {"1.sql": script, "2.sql": ALONE + "CREATE TABLE x (id);"})
     host, pid = (os.uname().nodename, os.getpid()) if named else (None, None)
 

@@ -1,4 +1,7 @@
-"""What another tool, or a person, made in a database before its first migration here is recognised, and cured by name."""
+"""Schemas made before the first migration here, by a tool or a person, are recognised.
+
+The message names the cure.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ def folder(tmp_path, tool):
 @pytest.mark.parametrize("tool", CERTAIN)
 @pytest.mark.parametrize("verb", [migrate.apply, migrate.plan, migrate.rehearse])
 def test_run_of_what_another_tool_has_applied_is_refused_at_the_start(path, url, tool, folder, verb):
-    """A run began all over, and ended with "table a already exists" and no hint; or not at all, where IF NOT EXISTS stood."""
+    """A run of what another tool has applied is refused at the start.
+
+    It began all over, and ended with "table a already exists" and no hint; or not at all, where IF NOT EXISTS stood.
+    """
     made_by(path, tool, folder, [0, 1])
     before = dump(path)
     with pytest.raises(LedgerMismatch) as caught:
@@ -53,7 +59,10 @@ def test_status_says_which_tool_has_applied_them(path, url, tool, folder):
 
 @pytest.mark.parametrize("tool", CERTAIN)
 def test_run_after_adopt_and_rollback_is_not_refused(path, url, tool, folder):
-    """The tool's ledger goes on saying that it applied what was rolled back here since; once adopted it counts no more."""
+    """A tool's ledger, once adopted, counts no more.
+
+    It goes on saying that it applied what was rolled back here since.
+    """
     applied = made_by(path, tool, folder, [0, 1])
     migrate.adopt(url, tool, folder)
     migrate.rollback(url, folder, steps=None)
@@ -146,7 +155,10 @@ def test_apply_script_that_is_wrong_by_itself_gets_no_advice(path, url, tmp_path
 
 
 def test_apply_for_alembic_names_both_ways(path, url, three):
-    """Of alembic's ledger nobody knows which files it means, and its own are Python: adopt and baseline are both said."""
+    """For alembic's ledger, adopt and baseline are both said.
+
+    Nobody knows which files it means, and its own are Python.
+    """
     execute(path, TABLES["alembic"][1] + "; INSERT INTO alembic_version VALUES ('ab'); CREATE TABLE b (id)")
     with pytest.raises(MigrationFailed, match=r"`dao adopt --from alembic --to ID`(.|\n)*`dao baseline`"):
         migrate.apply(url, three)

@@ -86,9 +86,12 @@ _HARMLESS = {
     ),
     "rename": "ALTER TABLE users RENAME TO people; ALTER TABLE log RENAME COLUMN x TO y",
     "virtual table with its content": "DROP TABLE found; ALTER TABLE docs RENAME COLUMN body TO text",
-    "virtual tables": "CREATE VIRTUAL TABLE boxes USING rtree(id, x, y); CREATE VIRTUAL TABLE f USING fts4(a, content='')",
+    "virtual tables": (
+        "CREATE VIRTUAL TABLE boxes USING rtree(id, x, y); CREATE VIRTUAL TABLE f USING fts4(a, content='')"
+    ),
     "generated column, expression and partial index": (
-        "CREATE TABLE t (a, b AS (a + 1), c AS (a * 2) STORED, CHECK (a > 0)); CREATE INDEX t_b ON t (b + 1) WHERE a > 5"
+        "CREATE TABLE t (a, b AS (a + 1), c AS (a * 2) STORED, CHECK (a > 0)); "
+        "CREATE INDEX t_b ON t (b + 1) WHERE a > 5"
     ),
     "foreign key to itself, in another case": "CREATE TABLE tree (id INTEGER PRIMARY KEY, up REFERENCES TREE (ID))",
     "names with quotes": 'CREATE TABLE "a""b" (x); CREATE VIEW "v""w" AS SELECT x FROM "a""b"',
@@ -112,7 +115,10 @@ def path(tmp_path):
 
 @pytest.mark.parametrize(("script", "expected"), _BREAKING.values(), ids=_BREAKING)
 def test_apply_schema_that_no_longer_works_is_refused_by_name(path, script, expected):
-    """What would fail at its next use undoes the run; it used to be committed, also where no row told, and called healthy."""
+    """A schema that would fail at its next use undoes the run.
+
+    It used to be committed, also where no row told, and called healthy.
+    """
     before = dump(path)
     with pytest.raises(CheckFailed) as refused:
         migrate.apply(f"sqlite:///{path}", scripts(_BASE, script))
@@ -174,7 +180,10 @@ def test_status_names_what_does_not_work(path, script, expected):
     ids=["no parent", "no key", "row without parent", "row against a check"],
 )
 def test_apply_later_script_of_the_run_mends_what_one_broke(path, breaking, mending):
-    """In one transaction all has to work at its end; with `each` after every script. The rehearsal used to want that, too."""
+    """In one transaction all has to work at its end; with `each`, after every script.
+
+    The rehearsal used to want the latter of both.
+    """
     files = scripts(_BASE, breaking, mending)
     assert migrate.rehearse(f"sqlite:///{path}", files).ok
     with pytest.raises(CheckFailed):
@@ -198,7 +207,10 @@ def test_apply_what_was_broken_before_is_not_held_against_the_run(path):
         "CREATE VIEW v AS SELECT none FROM users; CREATE TABLE c (p REFERENCES gone (id), q REFERENCES users (id)); "
         "CREATE TRIGGER t AFTER INSERT ON users BEGIN INSERT INTO none SELECT id FROM users; END",
     )
-    script = "ALTER TABLE users ADD COLUMN v; ALTER TABLE c ADD COLUMN w; PRAGMA legacy_alter_table = on; ALTER TABLE c RENAME TO d"
+    script = (
+        "ALTER TABLE users ADD COLUMN v; ALTER TABLE c ADD COLUMN w; PRAGMA legacy_alter_table = on; "
+        "ALTER TABLE c RENAME TO d"
+    )
     assert migrate.apply(f"sqlite:///{path}", scripts(_BASE, script))
     with pytest.raises(CheckFailed) as refused:
         migrate.apply(f"sqlite:///{path}", scripts(_BASE, script, "CREATE VIEW w AS SELECT v, none FROM users"))
@@ -231,9 +243,10 @@ def test_apply_what_needs_a_function_that_is_not_registered_is_named_not_refused
 
 
 def test_apply_what_a_program_registers_hides_neither_what_was_broken_nor_what_breaks(path):
-    """What was broken is found out although the schema cannot be made without the program's functions, collations and modules.
+    """Objects that were broken are found out although the schema needs what a program registers.
 
-    It used to be held against the run, and what needs them could be broken by it.
+    Without the program's functions, collations and modules it cannot be made. That used to be held against the run,
+    and what needs them could be broken by it.
     """
 
     def nothing():
@@ -246,7 +259,8 @@ def test_apply_what_a_program_registers_hides_neither_what_was_broken_nor_what_b
     apsw.ext.make_virtual_module(connection, "mine", nothing)
     connection.execute(
         "CREATE TABLE c (a COLLATE theirs UNIQUE, b CHECK (ours(b) > 0)); CREATE INDEX c_b ON c (ours(b)); "
-        "CREATE VIEW none AS SELECT none, ours(b) FROM c; CREATE VIEW v AS SELECT ours(title), title COLLATE theirs FROM posts; "
+        "CREATE VIEW none AS SELECT none, ours(b) FROM c; "
+        "CREATE VIEW v AS SELECT ours(title), title COLLATE theirs FROM posts; "
         "CREATE VIRTUAL TABLE m USING mine; CREATE VIEW w AS SELECT a FROM m; "
         "CREATE TRIGGER t AFTER DELETE ON docs BEGIN INSERT INTO log SELECT a FROM m; END"
     )
@@ -266,7 +280,8 @@ def test_apply_and_status_of_a_function_that_gives_rows_and_of_statistics(path):
     """A view of a table-valued function that is not registered, or of what ANALYZE makes, is not called broken."""
     files = scripts(
         _BASE,
-        "CREATE VIEW numbers AS SELECT value FROM generate_series(1, 9); CREATE VIEW twice AS SELECT value * 2 FROM numbers; "
+        "CREATE VIEW numbers AS SELECT value FROM generate_series(1, 9); "
+        "CREATE VIEW twice AS SELECT value * 2 FROM numbers; "
         "ANALYZE; CREATE VIEW statistics AS SELECT * FROM sqlite_stat1",
     )
     (result,) = migrate.apply(f"sqlite:///{path}", files)
@@ -279,17 +294,25 @@ def test_apply_and_status_of_a_function_that_gives_rows_and_of_statistics(path):
 
 
 def test_status_of_a_schema_that_means_harm_answers(path):
-    """What would run for ever if it were read, and names that no function can have, neither keep it waiting nor end it."""
+    """Endless views and impossible function names neither keep the check waiting nor end it.
+
+    The views would run for ever if they were read.
+    """
     query(
         path,
-        "CREATE VIEW for_ever AS WITH RECURSIVE x (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) SELECT n FROM x WHERE n < 0; "
-        f"CREATE VIEW long AS SELECT {'f' * 300}(1); CREATE VIRTUAL TABLE f USING fts5(n, content=for_ever, content_rowid=n)",
+        "CREATE VIEW for_ever AS WITH RECURSIVE x (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM x) SELECT n "
+        "FROM x WHERE n < 0; "
+        f"CREATE VIEW long AS SELECT {'f' * 300}(1); "
+        "CREATE VIRTUAL TABLE f USING fts5(n, content=for_ever, content_rowid=n)",
     )
     assert not migrate.status(f"sqlite:///{path}", scripts(_BASE)).broken
 
 
 def test_apply_what_may_be_broken_is_committed_by_name(path):
-    """Files that nobody may edit need not work: the message says how to allow it, of a run and its rehearsal, name by name."""
+    """Broken objects of files that nobody may edit can be allowed, name by name.
+
+    The message says how, of a run and of its rehearsal.
+    """
     script = "DROP TABLE users; DROP TABLE docs; CREATE TABLE users (id, name, age); CREATE TABLE c (p REFERENCES none)"
     files = scripts(_BASE, script)
     url = f"sqlite:///{path}"

@@ -52,7 +52,10 @@ FEW = {
 
 @pytest.mark.parametrize("kind", list(FEW))
 def test_verify_rows_that_a_script_brings_to_a_table_with_little_room(tmp_path, kind):
-    """A script that brings the only rows that a table has room for was said to fail, as generated rows had the place."""
+    """A script may bring the only rows that a table has room for.
+
+    It was said to fail, as generated rows had the place.
+    """
     columns, brings, takes = FEW[kind]
     found = verify(folder(tmp_path / "few", (f"CREATE TABLE s ({columns});", "DROP TABLE s;"), (brings, takes)))
     assert problems(found) == []
@@ -108,7 +111,9 @@ READ = {
     "arrow and place": "TEXT NOT NULL; INSERT INTO n SELECT ifnull(\"c\", 'x') ->> 1 FROM t",
     "json_each": "TEXT NOT NULL; INSERT INTO n SELECT each.value FROM t, json_each(t.c) AS each",
     "array length": "TEXT NOT NULL CHECK (v > 0); INSERT INTO n SELECT json_array_length(c) FROM t",
-    "another name": "TEXT NOT NULL; WITH o AS (SELECT c AS d FROM t) INSERT INTO n SELECT json_extract(d, '$.k') FROM o",
+    "another name": (
+        "TEXT NOT NULL; WITH o AS (SELECT c AS d FROM t) INSERT INTO n SELECT json_extract(d, '$.k') FROM o"
+    ),
     "json in an index": "TEXT; CREATE INDEX i ON t (json_extract(c, '$.k'))",
     "json in a view": "TEXT NOT NULL; CREATE VIEW w AS SELECT c ->> '$.k' AS v FROM t; INSERT INTO n SELECT v FROM w",
     "strftime": "TEXT NOT NULL; INSERT INTO n SELECT strftime('%Y', c) FROM t",
@@ -199,7 +204,8 @@ def test_verify_fixtures_take_the_place_of_generated_rows(tmp_path):
     """A table gets the rows of the file where they fit, and what they refer to is generated or in the file, too."""
     file = tmp_path / "rows.sql"
     file.write_text(
-        "-- rows as there are\nINSERT INTO p VALUES (7);\nINSERT INTO t (id, p, v) VALUES (1, 7, 'a/b'), (2, 7, 'c/d');\n"
+        "-- rows as there are\nINSERT INTO p VALUES (7);\n"
+        "INSERT INTO t (id, p, v) VALUES (1, 7, 'a/b'), (2, 7, 'c/d');\n"
         "INSERT INTO n VALUES ('later');\n"
     )
     found = verify(folder(tmp_path / "folder", *APART), fixtures=file)
@@ -314,7 +320,10 @@ CREATE TRIGGER wants BEFORE INSERT ON zed WHEN NOT EXISTS (SELECT 1 FROM log)
     BEGIN SELECT RAISE (ABORT, 'nothing is logged'); END;
 CREATE VIRTUAL TABLE f USING fts5 (v);
 """,
-    "DROP TABLE f;\nDROP TABLE zed;\nDROP VIEW both;\nDROP TABLE c;\nDROP TABLE p;\nDROP TABLE log;\nDROP TABLE far;\nDROP TABLE other;",
+    (
+        "DROP TABLE f;\nDROP TABLE zed;\nDROP VIEW both;\nDROP TABLE c;\nDROP TABLE p;\nDROP TABLE log;\n"
+        "DROP TABLE far;\nDROP TABLE other;"
+    ),
 )
 #: Gives the rows of each of two tables to the other.
 SWAP = """

@@ -101,7 +101,10 @@ def test_dao_and_yoyo_take_turns(path, url, three):
 
 @both_backends
 def test_yoyo_says_what_it_does(path, three, scheme):
-    """With `-vv` the command names each migration that it applies and marks: through our backend it did one of the two."""
+    """With `-vv` the command names each migration that it applies and marks.
+
+    Through our backend it did one of the two.
+    """
     told = {}
     for verb, arguments in (("apply", ["--revision", "0001_a"]), ("mark", [])):
         called = command(verb, f"{scheme}{path}", three, "-vv", *arguments)
@@ -126,7 +129,10 @@ def test_ledger_is_the_one_that_yoyo_makes(path, url, tmp_path, three):
 
 
 def test_yoyo_through_our_backend_upgrades_an_old_ledger_and_no_other(path, url, three):
-    """A ledger without yoyo's version was taken for one of yoyo 5, and replaced by a single row of that table's columns."""
+    """A ledger without yoyo's version is not taken for one of yoyo 5.
+
+    It was, and a single row of that table's columns replaced it.
+    """
     query(path, "CREATE TABLE _yoyo_migration (id VARCHAR(191) NOT NULL PRIMARY KEY, ctime TIMESTAMP)")
     query(path, f"{THREE['0001_a.sql']}; INSERT INTO _yoyo_migration VALUES ('0001_a', '2018-01-15 01:00:00')")
     yoyo_here("list", path, three)
@@ -310,7 +316,10 @@ def test_yoyo_rollback_through_our_backend_fails_without_a_trace(path, url, thre
 
 
 def test_yoyo_through_our_backend_refuses_a_script_that_is_broken_off(path, tmp_path):
-    """A comment that never ends stops the stock command, too: it passed over the rest, and noted the script as applied."""
+    """A comment that never ends stops the stock command, too.
+
+    It passed over the rest, and noted the script as applied.
+    """
     folder = write(tmp_path / "sql", {"1_a.sql": "CREATE TABLE a (id);\n/* open\nCREATE TABLE b (id);"})
     with pytest.raises(MigrationFileError, match=r"1_a\.sql:2: a comment begins here"):
         yoyo_here("apply", path, folder)
@@ -322,9 +331,14 @@ def test_yoyo_through_our_backend_runs_other_peoples_scripts(path, url, tmp_path
     folder = write(
         tmp_path / "sql",
         {
-            "1.sql": 'PRAGMA journal_mode; CREATE TABLE a (x DEFAULT "it; is"); INSERT INTO a VALUES ("it; is"); SELECT * FROM a;',
+            "1.sql": (
+                'PRAGMA journal_mode; CREATE TABLE a (x DEFAULT "it; is"); INSERT INTO a VALUES ("it; is"); '
+                "SELECT * FROM a;"
+            ),
             "1.rollback.sql": "DROP TABLE a;",
-            "2.sql": "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE a SET x = 2; SELECT 1; END; INSERT INTO a VALUES (1);",
+            "2.sql": (
+                "CREATE TRIGGER t AFTER INSERT ON a BEGIN UPDATE a SET x = 2; SELECT 1; END; INSERT INTO a VALUES (1);"
+            ),
             "2.rollback.sql": "DROP TRIGGER t;",
             "3.sql": ALONE + "VACUUM;\nCREATE TABLE b (id);",
             "3.rollback.sql": "DROP TABLE b;",
