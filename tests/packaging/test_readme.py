@@ -244,6 +244,13 @@ def test_document_commands_and_their_options_exist(path):
 
 
 @every_document
+def test_document_has_no_conflict_of_a_merge(path):
+    """A merge left its marks in the changelog, where nothing fails because of them."""
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r"^(?:<{7} .*|={7}|>{7} .*)$", text, re.MULTILINE) == []
+
+
+@every_document
 def test_document_options_alone_exist(path):
     """An option that is named alone is one of some command."""
     known = set().union(*map(options, COMMANDS.values()))
