@@ -52,6 +52,10 @@ def goose(number: int, name: str, up: str, down: str) -> dict[str, str]:
     }
 
 
+def sql_migrate(number: int, name: str, up: str, down: str) -> dict[str, str]:
+    return {name: text.replace("+goose", "+migrate") for name, text in goose(number, name, up, down).items()}
+
+
 def diesel(number: int, name: str, up: str, down: str) -> dict[str, str]:
     folder = f"2025-01-{number:02}-120000_{name}"
     return {f"{folder}/up.sql": up, f"{folder}/down.sql": down}
@@ -62,7 +66,7 @@ def flyway(number: int, name: str, up: str, down: str) -> dict[str, str]:
 
 
 Layout = Callable[[int, str, str, str], dict[str, str]]
-LAYOUTS: list[Layout] = [yoyo, sqlx, dbmate, goose, diesel, flyway]
+LAYOUTS: list[Layout] = [yoyo, sqlx, dbmate, goose, sql_migrate, diesel, flyway]
 layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 
 
@@ -140,6 +144,7 @@ def test_load_layout_has_the_names_as_ids(tmp_path, layout):
         sqlx: ["1_a", "10_b"],
         dbmate: ["0001_a", "0010_b"],
         goose: ["00001_a", "00010_b"],
+        sql_migrate: ["00001_a", "00010_b"],
         diesel: ["2025-01-01-120000_a", "2025-01-10-120000_b"],
         flyway: ["V1__a", "V10__b"],
     }[layout]
@@ -311,6 +316,8 @@ def test_run_failure_in_a_section_names_the_line_of_the_file(url, tmp_path, text
         ({"1_a.sql": "-- +goose NO TRANSACTION\n-- +goose Up\nVACUUM;\n-- +goose Down\n"}, (False, False)),
         ({"1_a.sql": "-- x\n\n-- +goose Up\nVACUUM;\n-- +goose no transaction\n"}, (False,)),
         ({"1_a.sql": "-- +goose Up\nVACUUM;\n-- +goose Down\n-- +goose NO TRANSACTION\n"}, (False, False)),
+        ({"1_a.sql": "-- +migrate Up notransaction\nVACUUM;\n-- +migrate Down\nSELECT 1;"}, (False, True)),
+        ({"1_a.sql": "-- x\n-- +migrate Up\nSELECT 1;\n-- +migrate Down notransaction\nVACUUM;"}, (True, False)),
         ({"1_a.up.sql": "-- no-transaction\nVACUUM;", "1_a.down.sql": "SELECT 1;"}, (False, True)),
         ({"1_a.up.sql": "SELECT 1;", "1_a.down.sql": "-- no-transaction\nVACUUM;"}, (True, False)),
         ({"1_a.up.sql": "\n-- no-transaction\nVACUUM;", "1_a.down.sql": ""}, (True, True)),
@@ -460,6 +467,15 @@ REFUSED = {
     "goose, before": ({"1_a.sql": "SELECT 1;\n-- +goose Up\n"}, "1_a.sql", 1, "may stand before `-- +goose Up`"),
     "goose, Go": ({"1_a.sql": "-- +goose Up\n", "2_b.go": ""}, "2_b.go", None, "Go migrations are not run here"),
     "goose, collision": ({"1_a.sql": "-- +goose Up", "01_b.sql": "-- +goose Up"}, "1_a.sql", None, "as 01_b.sql has"),
+    "sql-migrate, goose's word": (
+        {"a.sql": "-- +migrate Up\n-- +migrate NO TRANSACTION\n"},
+        "a.sql",
+        2,
+        "sql-migrate's",
+    ),
+    "goose, sql-migrate's word": ({"1_a.sql": "-- +goose Up notransaction\n"}, "1_a.sql", 1, "annotation of goose's"),
+    "sql-migrate, again": ({"a.sql": "-- +migrate Up\n-- +migrate Up\n"}, "a.sql", 2, "in the wrong place"),
+    "sql-migrate, no up": ({"a.sql": "-- +migrate StatementEnd\n"}, "a.sql", 1, "in the wrong place"),
     "one of goose's among pairs": (
         {"1_a.sql": "", "2_b.sql": "", "2_b.rollback.sql": "", "3_c.sql": "-- +goose Up\n"},
         "3_c.sql",
@@ -567,8 +583,9 @@ def test_new_among_another_tools_files_follows_them(tmp_path, there, expected):
         ({"20250101000000_a.sql": UP + DOWN}, "20250115120000_add_x.sql"),
         ({"20250101000000_a.sql": "-- +goose Up\n"}, "20250115120000_add_x.sql"),
         ({"00001_a.sql": "-- +goose Up\n"}, "00002_add_x.sql"),
+        ({"1_a.sql": "-- +migrate Up\n"}, "2_add_x.sql"),
     ],
-    ids=["dbmate", "goose", "goose, in sequence"],
+    ids=["dbmate", "goose", "goose, in sequence", "sql-migrate"],
 )
 def test_new_among_files_of_two_sections_is_one_with_both(tmp_path, there, expected):
     """Where one file holds both scripts, a new one has both sections."""
@@ -583,6 +600,7 @@ MANY: dict[Layout, str] = {
     sqlx: "0004_add_x.up.sql",
     dbmate: "0004_add_x.sql",
     goose: "00004_add_x.sql",
+    sql_migrate: "00004_add_x.sql",
     diesel: "2025-01-15-120000_add_x/up.sql",
     flyway: "V4__add_x.sql",
     yoyo: "20250115120000_add_x.sql",

@@ -32,6 +32,7 @@ from dao.migrate.scripts.layouts import Layout, layout_and_names
 from dao.migrate.scripts.load import default_folder, load
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.new import create, first, has_rollback, remove, texts_of
+from dao.migrate.scripts.sections import UP
 
 __all__ = ["Baseline", "baseline"]
 
@@ -178,8 +179,9 @@ def _texts(
 
 def _statement(item: Definition, layout: Layout) -> str:
     sql = ended(item.sql or "")
-    if layout == "goose" and ";" in sql[:-1]:  # it ends a statement at each
-        return f"-- +goose StatementBegin\n{sql}\n-- +goose StatementEnd\n"
+    if layout in {"goose", "sql-migrate"} and ";" in sql[:-1]:  # they end a statement at each
+        mark = UP[layout].removesuffix(" Up")
+        return f"{mark} StatementBegin\n{sql}\n{mark} StatementEnd\n"
     return f"{sql}\n"
 
 

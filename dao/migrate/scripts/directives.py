@@ -1,7 +1,7 @@
 """Directives: the comment lines at the top of a script, such as `-- depends:` and `-- transactional:`.
 
 Other tools' ways to say "not in a transaction" are understood too: dbmate's `-- migrate:up transaction:false`, goose's
-`-- +goose NO TRANSACTION`, sqlx's `-- no-transaction`.
+`-- +goose NO TRANSACTION`, sql-migrate's `-- +migrate Up notransaction`, sqlx's `-- no-transaction`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ __all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactio
 
 _LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
 _DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
+_SQL_MIGRATE = re.compile(r"--\s*\+migrate\s+(?:up|down)\s+notransaction\s*$", re.IGNORECASE)
 _GOOSE = re.compile(r"^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _SQLX = "-- no-transaction"
 _QUOTED = r'"(?:[^"]|"")*+"'
@@ -112,7 +113,7 @@ def read(text: str, path: Path) -> Directives:
             break
         if match := _LINE.match(line):
             found.setdefault(match[1], []).append((number, match[2].strip()))
-        elif _DBMATE.match(line):
+        elif _DBMATE.match(line) or _SQL_MIGRATE.match(line):
             alone = True
     lines = {name: rows[0][0] for name, rows in found.items()}
     together = _one_of(found, "transactional", {"true": True, "false": False}, path)

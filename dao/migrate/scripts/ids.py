@@ -61,6 +61,8 @@ def version(id: str, tool: str) -> str | None:
             while len(parts) > 1 and parts[-1] == 0:
                 del parts[-1]
             return ".".join(map(str, parts)) or None
+        case "sql-migrate":
+            return id
         case _:
             found = re.match(r"([0-9]+)_", id)
             return found and str(int(found[1]))

@@ -1,10 +1,10 @@
 """The scripts in a folder, in the layout of the tool that it was written for. Every malformed folder is refused here.
 
 The layouts: pairs of `NAME.sql` and `NAME.rollback.sql` (yoyo, and this project) or of `NAME.up.sql` and
-`NAME.down.sql` (sqlx, golang-migrate); one file with two sections (dbmate, goose); folders with `up.sql` and
-`down.sql` (diesel); `V1__NAME.sql` with `U1__NAME.sql` (Flyway). Names and contents tell which it is. Nothing here
-understands SQL: where a section begins is said by lines that the tools too find without looking at what is around
-them.
+`NAME.down.sql` (sqlx, golang-migrate); one file with two sections (dbmate, goose, sql-migrate); folders with
+`up.sql` and `down.sql` (diesel); `V1__NAME.sql` with `U1__NAME.sql` (Flyway). Names and contents tell which it is.
+Nothing here understands SQL: where a section begins is said by lines that the tools too find without looking at what
+is around them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dao.migrate.scripts.misnamed import misnamed, nearest, script_meant
 __all__ = ["Layout", "layout_and_names", "read"]
 
 #: "pair": `NAME.sql` + `NAME.rollback.sql`; "up/down": `NAME.up.sql` + `NAME.down.sql`. These two may be mixed.
-Layout = Literal["pair", "up/down", "dbmate", "goose", "diesel", "flyway"]
+Layout = Literal["pair", "up/down", "dbmate", "goose", "sql-migrate", "diesel", "flyway"]
 #: A migration's id and its two scripts. Where one file holds both, each text has its lines where the file has them.
 Pair = tuple[str, File, File | None]
 
@@ -65,7 +65,7 @@ def read(folder: Path, refused: Refusals) -> list[Pair]:
         )
     if layout == "flyway":
         return _flyway(entries, texts, refused)
-    if layout in {"dbmate", "goose"}:
+    if layout in sections.TOOLS:
         return _sectioned(texts, layout, refused)
     return _pairs(texts, refused)
 
@@ -190,7 +190,7 @@ def _pairs(texts: Mapping[Path, str], refused: Refusals) -> list[Pair]:
     return [(id, up, downs.get(id)) for id, up in ups.items()]
 
 
-# ---------------------------------------------------------------- dbmate, goose: two sections in one file
+# ---------------------------------------------------------------- dbmate, goose, sql-migrate: two sections in one file
 
 
 def _sectioned(texts: Mapping[Path, str], tool: str, refused: Refusals) -> list[Pair]:

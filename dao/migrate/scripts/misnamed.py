@@ -29,8 +29,9 @@ _OTHERS = frozenset(
     "postgres postgresql pg pgsql psql mysql mariadb mssql sqlserver oracle cockroach cockroachdb crdb duckdb "
     "clickhouse".split()
 )
-# engines, copies and tools add these
-_MORE = _UP | _OTHERS | frozenset("sqlite copy old new bak backup orig final tmp sql v".split())
+# engines and tools add these, copies those; at the end of a name alone these tell that it is a copy: 1_drop_old_a
+_COPIES = frozenset("copy old new bak backup orig final tmp".split())
+_MORE = _UP | _OTHERS | _COPIES | frozenset("sqlite sql v".split())
 # without any of these a folder need not be looked at
 _TOLD = _DOWN | _PERHAPS_DOWN | _OTHERS | {"roll"}
 
@@ -194,8 +195,8 @@ def _number(words: Words) -> Words:
 def _key(words: Words) -> Words:
     """Return the words without those that say which way it goes, for which engine, or which copy it is."""
     number = _number(words)
-    rest = [word for word in words[len(number) :] if word not in _MORE]
-    while rest and rest[-1].isdecimal():
+    rest = [word for word in words[len(number) :] if word not in _MORE or word in _COPIES]
+    while rest and (rest[-1].isdecimal() or rest[-1] in _COPIES):
         del rest[-1]
     return (*number, *rest)
 

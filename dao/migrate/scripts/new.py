@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from dao.errors import MigrationError
-from dao.migrate.scripts import ids, layouts
+from dao.migrate.scripts import ids, layouts, sections
 from dao.migrate.scripts.load import default_folder, load
 
 __all__ = ["create", "first", "has_rollback", "new", "remove", "texts_of"]
@@ -38,7 +38,7 @@ def new(name: str, folder: str | os.PathLike[str] | None = None, *, now: datetim
     title = slug.replace("_", " ").capitalize()
     comment = f"-- {title}: what for.\n-- Say what it locks or rewrites, and what its rollback loses.\n"
     comment += _depends(path, names, layout)
-    rollback = "" if layout in {"dbmate", "goose"} else f"-- Undoes {id}. Say what it loses.\n\n"
+    rollback = "" if layout in sections.TOOLS else f"-- Undoes {id}. Say what it loses.\n\n"
     return create(path, texts_of(path, layout, id, comment=comment, script="", rollback=rollback))
 
 
@@ -132,6 +132,8 @@ def texts_of(
             return {f"{id}.sql": f"{comment}\n-- migrate:up\n\n{script}\n-- migrate:down\n\n{rollback}"}
         case "goose":
             return {f"{id}.sql": f"{comment}\n-- +goose Up\n\n{script}\n-- +goose Down\n\n{rollback}"}
+        case "sql-migrate":
+            return {f"{id}.sql": f"{comment}\n-- +migrate Up\n\n{script}\n-- +migrate Down\n\n{rollback}"}
         case "diesel":
             return {f"{id}/up.sql": up, f"{id}/down.sql": rollback}
         case "flyway":

@@ -1,4 +1,4 @@
-"""dbmate's and goose's files: two scripts in one, told apart by comments. Files that these tools refuse are refused."""
+"""Files of dbmate, goose and sql-migrate: two scripts in one, told apart by comments. What these refuse is refused."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from dao.migrate.scripts.files import refuse
 __all__ = ["TOOLS", "UP", "is_marked", "split"]
 
 #: The tools whose files these are.
-TOOLS: tuple[Literal["dbmate"], Literal["goose"]] = ("dbmate", "goose")
+TOOLS: tuple[Literal["dbmate"], Literal["goose"], Literal["sql-migrate"]] = ("dbmate", "goose", "sql-migrate")
 #: By tool: the line that the first section begins with.
-UP = {"dbmate": "-- migrate:up", "goose": "-- +goose Up"}
+UP = {"dbmate": "-- migrate:up", "goose": "-- +goose Up", "sql-migrate": "-- +migrate Up"}
 
 # By tool: a line that tells that a text is written for it. The word alone is found a hundred times as fast.
 _MARKS = {
     "dbmate": ("migrate:", re.compile(r"^--[ \t]*migrate:(?:up|down)(?:\s|\Z)", re.MULTILINE)),
     "goose": ("+goose", re.compile(r"^--[ \t]*\+goose\b", re.MULTILINE)),
+    "sql-migrate": ("+migrate", re.compile(r"^--[ \t]*\+migrate\b", re.MULTILINE)),
 }
 _DBMATE_MARKER = re.compile(r"--\s*migrate:(up|down)(?:\s.*)?$")
-_GOOSE_MARKER = re.compile(r"(\s*)--\s*\+goose\b(.*)$")
+_ANNOTATION = re.compile(r"(\s*)--\s*\+(?:goose|migrate)\b(.*)$")
+_WITH_OPTION = {"up notransaction": "up", "down notransaction": "down"}  # sql-migrate's
+# by tool: what only the other one understands
+_FOREIGN = {"goose": {*_WITH_OPTION}, "sql-migrate": {"no transaction", "envsub off", "envsub on"}}
 
 
 def is_marked(text: str, tool: str) -> bool:
@@ -41,7 +45,7 @@ def split(path: Path, text: str, tool: str) -> tuple[str, str | None]:
         MigrationFileError: The lines are not what the tool wants; the message has the line.
     """
     lines = text.split("\n")
-    up, down = _dbmate(path, lines) if tool == "dbmate" else _goose(path, lines)
+    up, down = _dbmate(path, lines) if tool == "dbmate" else _annotated(path, lines, tool)
     for place, line in enumerate(lines[:up]):
         if line.strip() and not line.lstrip().startswith("--"):
             refuse(path, f"only comments of `--` may stand before `{UP[tool]}`", place + 1)
@@ -64,16 +68,21 @@ def _dbmate(path: Path, lines: Sequence[str]) -> tuple[int, int]:
     return markers[0][0], markers[1][0]
 
 
-def _goose(path: Path, lines: list[str]) -> tuple[int, int | None]:
-    """Return where goose's two sections begin. Ends in `lines` the statements whose end only goose's marker shows."""
+def _annotated(path: Path, lines: list[str], tool: str) -> tuple[int, int | None]:
+    """Return where the two sections of goose or sql-migrate begin.
+
+    Ends in `lines` the statements whose end only the tool's marker shows.
+    """
+    mark = UP[tool].removesuffix(" Up")
     up: int | None = None
     down: int | None = None
     block: int | None = None
     for place, line in enumerate(lines):
-        match = _GOOSE_MARKER.match(line)
+        match = _ANNOTATION.match(line) if mark[3:] in line else None
         if match is None:
             continue
         name = " ".join(match[2].lower().split())
+        name = "" if name in _FOREIGN[tool] else _WITH_OPTION.get(name, name)
         misplaced = {
             "up": up is not None,
             "down": up is None or down is not None or block is not None,
@@ -85,7 +94,7 @@ def _goose(path: Path, lines: list[str]) -> tuple[int, int | None]:
         if name == "envsub on":
             refuse(path, "`-- +goose ENVSUB ON`: nothing is replaced by environment variables here", place + 1)
         if misplaced is None or match[1]:
-            refuse(path, f"`{line.strip()}` is no annotation of goose's", place + 1)
+            refuse(path, f"`{line.strip()}` is no annotation of {tool}'s", place + 1)
         if misplaced:
             refuse(path, f"`{line}` stands in the wrong place", place + 1)
         match name:
@@ -101,7 +110,7 @@ def _goose(path: Path, lines: list[str]) -> tuple[int, int | None]:
                     lines[place] = f"; {line}"
                 block = None
     if block is not None:
-        refuse(path, "`-- +goose StatementBegin` without `-- +goose StatementEnd`", block + 1)
+        refuse(path, f"`{mark} StatementBegin` without `{mark} StatementEnd`", block + 1)
     if up is None:
-        refuse(path, "no line says `-- +goose Up`; goose needs one before the statements")
+        refuse(path, f"no line says `{mark} Up`; {tool} needs one before the statements")
     return up, down
