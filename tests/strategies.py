@@ -403,7 +403,8 @@ def paths() -> st.SearchStrategy[str]:
 PATHS = [
     "orchestrator.db", "/var/lib/orchestrator.db", "./:memory:", ":memory", ":memory:x", "/", "//", "//host/share", ".",
     "a?mode=ro", "a#b", "100%", "%41", "a%2Fb", "a b", "~/x", "C:\\data\\x.db", "x.db?", "localhost/x", "//localhost/x",
-    "sqlite:///x.db", "file:x", "a&b=c", "user:secret@host/x", "\u00e9\u4e2d\U0001f600", "-wal", "a+b", "+", " a ", "'a'",
+    "sqlite:///x.db", "file:x", "a&b=c", "user:secret@host/x", "\u00e9\u4e2d\U0001f600", "-wal", "a+b", "+", " a ",
+    "'a'",
 ]
 # fmt: on
 
@@ -458,10 +459,16 @@ _COLUMNS = (
 _PARENT = "p INTEGER REFERENCES {parent} (id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED"
 _TABLES = (
     "CREATE TABLE {name} (id INTEGER PRIMARY KEY, {column})",
-    "CREATE TABLE {name} (id INTEGER PRIMARY KEY AUTOINCREMENT, {column}, {reference}); INSERT INTO {name} DEFAULT VALUES",
+    (
+        "CREATE TABLE {name} (id INTEGER PRIMARY KEY AUTOINCREMENT, {column}, {reference}); "
+        "INSERT INTO {name} DEFAULT VALUES"
+    ),
     "create table {name}(id TEXT PRIMARY KEY, {column}, {reference}) without rowid",
     "CREATE TABLE {name} (id INTEGER PRIMARY KEY, {reference}, u ANY, UNIQUE (p, u)) STRICT",
-    "CREATE TABLE {name} (id INTEGER PRIMARY KEY, {column}, {reference}); ALTER TABLE {name} ADD COLUMN late DEFAULT 'x;'",
+    (
+        "CREATE TABLE {name} (id INTEGER PRIMARY KEY, {column}, {reference}); "
+        "ALTER TABLE {name} ADD COLUMN late DEFAULT 'x;'"
+    ),
     "CREATE TABLE {other} (id INTEGER PRIMARY KEY, {column}); ALTER TABLE {other} RENAME TO {name}",
     "CREATE TABLE {name} AS SELECT 1 AS id, 'two' AS v",
 )
@@ -469,9 +476,18 @@ _BESIDE = (
     "CREATE INDEX {other} ON {name} (id DESC) WHERE id > 0",
     "CREATE UNIQUE INDEX {other} ON {name} (lower(id), id COLLATE NOCASE)",
     "CREATE VIEW {other} (id) AS SELECT id FROM {view} WHERE ';' <> '--'",
-    "CREATE VIEW {other} AS WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n LIMIT 3) SELECT id FROM n",
-    "CREATE VIEW {other} AS SELECT 1; CREATE TRIGGER {trigger} INSTEAD OF INSERT ON {other} BEGIN DELETE FROM {name}; END",
-    "CREATE TRIGGER {trigger} AFTER UPDATE OF id ON {name} WHEN new.id <> ';' BEGIN SELECT ';'; UPDATE {name} SET id = id; END",
+    (
+        "CREATE VIEW {other} AS WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n LIMIT 3) "
+        "SELECT id FROM n"
+    ),
+    (
+        "CREATE VIEW {other} AS SELECT 1; "
+        "CREATE TRIGGER {trigger} INSTEAD OF INSERT ON {other} BEGIN DELETE FROM {name}; END"
+    ),
+    (
+        "CREATE TRIGGER {trigger} AFTER UPDATE OF id ON {name} WHEN new.id <> ';' BEGIN SELECT ';'; "
+        "UPDATE {name} SET id = id; END"
+    ),
     "CREATE VIRTUAL TABLE {other} USING fts5 (id, content={name}); INSERT INTO {other} ({other}) VALUES ('rebuild')",
     "CREATE VIRTUAL TABLE {other} USING fts5 (x, tokenize='porter ascii'); INSERT INTO {other} VALUES ('words')",
     "CREATE VIRTUAL TABLE {other} USING fts4 (content={name}); INSERT INTO {other} ({other}) VALUES ('rebuild')",
@@ -485,7 +501,10 @@ def _quoted(name: str) -> str:
 
 @st.composite
 def schemas(draw: st.DrawFn) -> list[str]:
-    """Statements that make a schema: tables of every kind, in any order, and what may stand on them, earlier or later."""
+    """Statements that make a schema: tables of every kind, and what may stand on them.
+
+    Tables come in any order, the others earlier or later.
+    """
     tables = draw(st.lists(st.sampled_from(_NAMES), min_size=1, max_size=4, unique=True))
     statements = [
         draw(st.sampled_from(_TABLES)).format(

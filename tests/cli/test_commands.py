@@ -151,7 +151,10 @@ def test_command_damaged_schema_format_is_damage(run, path, name):
 
 @pytest.mark.parametrize("name", ["migrate", "rehearse", "rollback", "reset"])
 def test_command_header_that_wants_a_newer_sqlite_to_write_is_named(run, partly, path, name):
-    """A file that this SQLite may only read is called that; the advice was to open it without mode=ro, which nobody had set."""
+    """A file that this SQLite may only read is called that.
+
+    The advice was to open it without mode=ro, which nobody had set.
+    """
     header = bytearray(path.read_bytes())
     header[18] = 3
     path.write_bytes(header)
@@ -362,7 +365,10 @@ def half(run, partly, folder):
 
 
 def test_resolve_refuses_options_that_stand_before_it(run, half, tmp_path):
-    """`dao migrate --database OTHER resolve` passed over what was named, and changed the ledger of the default database."""
+    """`dao migrate --database OTHER resolve` changes the database that it names.
+
+    It passed over the name, and changed the ledger of the default database.
+    """
     before = dump(half)
     misused(
         run("migrate", "-d", f"sqlite:///{tmp_path}/other.db", "resolve", "0003", "--applied"),

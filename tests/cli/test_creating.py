@@ -1,4 +1,7 @@
-"""Where files and databases come into being: said with the whole path, refused on request, and never in an installed package."""
+"""Creating files and databases: told with the whole path, and refused on request.
+
+An installed package is never written to.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ def test_migrate_that_fails_says_what_it_created(run, path, folder):
 @pytest.mark.parametrize("name", [*CREATORS, "restore"])
 @pytest.mark.parametrize("mode", ["--existing", "mode=rw"])
 def test_command_that_must_not_create_a_database_refuses(run, workplace, path, name, mode):
-    """With `--existing`, or `mode=rw` in the URL, nothing is created, not even from a snapshot, and the exit code is 1."""
+    """With `--existing`, or `mode=rw` in the URL, nothing is created, and the exit code is 1.
+
+    A snapshot does not create the database either.
+    """
     if name == "restore":
         assert run("migrate", "--to", "0002").code == run("snapshot").code == 0
         path.unlink()
@@ -102,7 +108,10 @@ def test_command_without_its_database_says_which(run, path, call, what):
 
 
 def test_command_that_lists_what_is_not_there_says_that_there_is_no_database(run, path):
-    """`dao snapshots` advised to take one, of what does not exist, and the history of nothing was taken for one without deeds."""
+    """Listing the snapshots or the history of a missing database says that there is none.
+
+    `dao snapshots` advised taking one, and the history was taken for one without deeds.
+    """
     assert run("history").out == "orchestrator.db (does not exist yet): nothing was done yet\n"
     assert run("snapshots").out == "orchestrator.db (does not exist yet): no snapshots\n"
     assert run("restore", "--yes").err.startswith(
@@ -144,7 +153,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("arguments", [["new", "add_x"], ["schema", "dump"]], ids=" ".join)
 def test_installed_package_is_not_written_into(workplace, installed, arguments):
-    """Without a folder, `new` and `schema dump` refuse where the package is installed: they wrote into site-packages."""
+    """Without a folder, `new` and `schema dump` refuse where the package is installed.
+
+    They wrote into site-packages.
+    """
     environ = {name: value for name, value in os.environ.items() if name != "DATABASE_MIGRATIONS"}
     before = sorted(installed.rglob("*.sql"))
     done = [

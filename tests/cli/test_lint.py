@@ -39,7 +39,8 @@ def test_lint_finding_is_one_line_and_an_error_fails(run, one):
     assert outcome.code == 5
     assert outcome.out.splitlines() == [
         (
-            "three/0002_b.sql:3: error M002 drop-table: a is dropped with all its rows; copy the rows first, or declare it at "
+            "three/0002_b.sql:3: error M002 drop-table: a is dropped with all its rows; "
+            "copy the rows first, or declare it at "
             "the top of the file: `-- allows: drop table NAME`"
         ),
         "three: 1 error, 1 silenced; judged 2 of 2 migrations (all)",
@@ -104,7 +105,7 @@ def test_lint_rules_prints_each(run, folder):
 
 
 def test_lint_what_cannot_be_read_or_written_is_refused(run, folder):
-    """A folder that is not there, and a report that cannot be written, have a message; two documents at once are misuse."""
+    """A missing folder and an unwritable report have a message; two documents at once are misuse."""
     refused(run("lint", "--migrations", "nowhere"), "nowhere: the migrations folder does not exist")
     outcome = run("lint", "--sarif", "nowhere/report.sarif")
     assert (outcome.code, outcome.err.startswith("error: ")) == (1, True)
@@ -169,7 +170,8 @@ def test_lint_in_a_clone_judges_what_its_default_branch_does_not_have(run, one, 
     ):
         git(*arguments)
     assert run("lint").out == (
-        "three: nothing found; judged 0 of 1 migration (not on origin/main, or changed since); `dao lint --all` judges all\n"
+        "three: nothing found; judged 0 of 1 migration (not on origin/main, or changed since); "
+        "`dao lint --all` judges all\n"
     )
     write(one, {"0002_b.sql": SILENT + "DROP TABLE a;"})
     assert run("lint").out.splitlines()[-1] == LAST + "(not on origin/main, or changed since)"
@@ -214,7 +216,10 @@ def test_lint_says_what_it_has_not_judged_and_could_not_run(run, one):
 
 
 def test_lint_baseline_lets_only_new_findings_fail(run, one, workplace):
-    """It is written once, without editing a released file; what it has fails nothing, a new finding does, a stale one warns."""
+    """A baseline is written once, without editing a released file.
+
+    Its findings fail nothing, a new one does, and a stale one warns.
+    """
     write(one, {"0002_b.sql": SILENT + "DROP TABLE a;"})
     assert run("lint").code == 5
     outcome = run("lint", "--write-baseline", "known.txt")

@@ -271,7 +271,10 @@ def test_health_current_schema_is_healthy(run):
 
 
 def test_health_and_wait_are_green_while_another_writes(run, path):
-    """A write of any length, a migration above all, restarts no container by its probe; health says that writes wait."""
+    """A long write, such as a migration, lets no probe restart the container.
+
+    Health says that writes wait.
+    """
     run("migrate")
     with contextlib.closing(dao.connect(f"sqlite:///{path}")) as blocker, dao.transaction(blocker):
         outcome = run("health")
@@ -285,7 +288,10 @@ def test_health_and_wait_are_green_while_another_writes(run, path):
 
 @pytest.mark.parametrize("command", [["health"], ["wait", "--timeout", "0"]], ids=["health", "wait"])
 def test_health_and_wait_say_what_is_wrong_by_code_and_message(run, path, folder, command):
-    """1: no database; 3: migrations pending; 4: migrations that this program does not know. The message says what to do."""
+    """The exit code tells why the database is not ready, and the message says what to do.
+
+    1: no database; 3: migrations pending; 4: migrations that this program does not know.
+    """
     refused(run(*command), str(path), "does not exist")
     run("migrate", "--to", "0002")
     refused(run(*command), str(path), "0003_c", "run `dao migrate`", code=3)

@@ -117,7 +117,10 @@ def test_prepare_makes_a_schema_that_needs_a_function_work(run, path, folder, ap
 
 
 def test_prepare_finds_the_module_in_the_working_directory_of_the_command(workplace, path, folder):
-    """The command lies in another folder than the program, whose modules nobody installs: as of gunicorn and uvicorn."""
+    """The command finds a program's modules in the working directory.
+
+    It lies in another folder than the program, which nobody installs: gunicorn and uvicorn do the same.
+    """
     (workplace / "program").mkdir()
     (workplace / "program" / "__init__.py").write_text("")
     (workplace / "program" / "database.py").write_text(APP)
@@ -147,7 +150,10 @@ def test_prepare_finds_the_module_in_the_working_directory_of_the_command(workpl
         ("{app}:register()", "expected MODULE:FUNCTION"),
         (
             "{app}.py:register",
-            "there is no module {app}.py in {folder}, nor where Python looks for modules; leave .py out: {app}:register",
+            (
+                "there is no module {app}.py in {folder}, nor where Python looks for modules; "
+                "leave .py out: {app}:register"
+            ),
         ),
         ("no_such_thing:register", "cannot call no_such_thing:register: there is no module no_such_thing in {folder}"),
         ("{app}:other", "{app}.py has no other"),
@@ -207,7 +213,10 @@ def example(heading: str) -> list[str]:
 def test_document_shows_how_functions_collations_and_extensions_are_registered(
     run, workplace, path, folder, monkeypatch
 ):
-    """The example is run as it stands: a function, a collation and an extension, from the command and from a program."""
+    """The example runs as it stands, from the command and from a program.
+
+    It registers a function, a collation and an extension.
+    """
     module, shell, program = example("Functions, collations and extensions of your own")
     (workplace / "app").mkdir()
     (workplace / "app" / "database.py").write_text(module)

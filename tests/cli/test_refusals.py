@@ -90,7 +90,10 @@ def test_command_misused_exits_with_two_and_says_what_is_wrong(run, workplace, a
     ["DATABASE_POOL_SIZE=x", "DATABASE_POOL_TIMEOUT=soon", "DATABASE_BUSY_TIMEOUT=-1", "DATABASE_URL=nonsense"],
 )
 def test_command_bad_variable_is_named_by_every_command(run, monkeypatch, setting):
-    """A variable that means nothing is refused, whatever the command makes of it; a database URL only by those with one."""
+    """A variable that means nothing is refused, whatever the command makes of it.
+
+    Only commands that have a database URL refuse a wrong one.
+    """
     variable, _, value = setting.partition("=")
     monkeypatch.setenv(variable, value)
     for name in CALLS:

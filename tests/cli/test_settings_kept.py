@@ -38,7 +38,10 @@ def beside(path):
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 @pytest.mark.parametrize("name", IDLE)
 def test_command_with_nothing_to_do_leaves_every_byte(run, path, name, mode):
-    """`migrate`, `health` and `wait` switched a database in rollback-journal mode to WAL for good, `mark` wrote its ledger."""
+    """A command with nothing to do changes no byte and no journal mode.
+
+    `migrate`, `health` and `wait` switched a rollback-journal database to WAL for good, and `mark` wrote its ledger.
+    """
     run("migrate")
     query(path, f"PRAGMA journal_mode = {mode}")
     before = path.read_bytes()

@@ -23,7 +23,7 @@ from tests.cli.test_terminal import shell
 from tests.folders import dump, query, tables, write
 
 needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-#: What is left in the database by the calls that change it, as far as their results say: its tables, or the ids applied.
+#: The calls that change the database, or write files: what they leave is compared.
 CHANGES = [
     "migrate",
     "rollback",
@@ -46,7 +46,10 @@ LOOKS = [name for name in CALLS if name not in [*CHANGES, *PROBES]]
 
 @contextlib.contextmanager
 def broken(kind: str) -> Iterator[IO[str] | None]:
-    """Open a stream that takes nothing: of a full disk, or a pipe whose reader has gone. Python has None for a closed one."""
+    """Open a stream that takes nothing: a full disk, or a pipe whose reader has gone.
+
+    Python has None for a closed one.
+    """
     if kind == "closed":
         yield None
         return
@@ -139,7 +142,10 @@ def test_help_whose_reader_has_gone_ends_as_what_looks(call, arguments):
 @needs_full
 @pytest.mark.parametrize("kind", ["full", "gone"])
 def test_command_that_is_interrupted_exits_with_130_if_nothing_can_be_printed(call, partly, monkeypatch, kind):
-    """Ctrl-C is Ctrl-C though stderr takes nothing: it was a failure, since the line end after ^C could not be printed."""
+    """Ctrl-C is Ctrl-C though stderr takes nothing.
+
+    It was a failure, since the line end after ^C could not be printed.
+    """
 
     def interrupted(*_arguments: object, **_options: object) -> None:
         raise KeyboardInterrupt
@@ -153,7 +159,10 @@ def test_command_that_is_interrupted_exits_with_130_if_nothing_can_be_printed(ca
     ("name", "kind"), [*((name, "full") for name in CALLS), ("migrate", "gone"), ("status", "gone")]
 )
 def test_command_whose_stderr_takes_nothing_does_the_same(run, call, ready, name, kind):
-    """Notes and warnings that cannot be printed change neither what is done nor the exit code: one undid the whole run."""
+    """Notes and warnings that cannot be printed change neither the work nor the exit code.
+
+    One of them undid the whole run.
+    """
     ready(name)
     code, out, _err = call(CALLS[name], stderr=kind)
     assert (code, "Traceback" in out) == (0, False)
@@ -208,7 +217,10 @@ def test_migrate_as_json_goes_to_stderr_if_stdout_takes_nothing(call, partly):
     ],
 )
 def test_command_with_closed_streams_keeps_its_exit_code(workplace, partly, command, code, ids):
-    """Closed and full streams, in a process of its own: no traceback, no exit code of Python's own (120), no lost work."""
+    """Closed and full streams cause no traceback, no exit code 120 and no lost work.
+
+    Each run is a process of its own, since 120 is the code of Python's shutdown.
+    """
     migrate.take_snapshot(f"sqlite:///{partly}")
     done = shell(f"dao {command}", workplace)
     assert (done.returncode, "Traceback" in done.stderr, "Exception ignored" in done.stderr) == (code, False, False)
@@ -248,7 +260,10 @@ def evil(partly):
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "JSON"])
 @pytest.mark.parametrize("name", CALLS)
 def test_command_shows_control_characters_as_escapes(run, evil, existing, name, as_json):
-    """Whatever the files, the database and others are called, a terminal gets nothing to obey, and no line that is forged."""
+    """Names give a terminal nothing to obey, and forge no line.
+
+    They are those of files, the database and others.
+    """
     arguments = CALLS[name]
     outcome = run(*arguments, *["--json"] * as_json)
     assert HARMLESS.fullmatch(outcome.out + outcome.err), outcome
@@ -270,7 +285,10 @@ def test_command_shows_control_characters_as_escapes(run, evil, existing, name, 
     ids=lambda value: " ".join(value).replace(EVIL, "…") if isinstance(value, list) else None,
 )
 def test_command_whose_arguments_hold_escapes_shows_them(run, partly, monkeypatch, code, arguments):
-    """What a script puts into arguments and variables, too, is shown with escapes, and forges no line: its line ends made some."""
+    """A script's arguments and variables, too, are shown with escapes, and forge no line.
+
+    Their line ends made some.
+    """
     if arguments == ["status"]:
         monkeypatch.setenv("DATABASE_SNAPSHOTS", EVIL)
     outcome = run(*arguments)

@@ -177,7 +177,10 @@ def test_migrate_interrupted_in_a_long_statement_rolls_back(terminal, applied, f
 def test_migrate_interrupted_while_it_waits_for_the_lock_ends(terminal, applied):
     """Ctrl-C ends the wait for another's lock."""
     before = dump(applied)
-    script = "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); sys.stdin.read()"
+    script = (
+        "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); "
+        "sys.stdin.read()"
+    )
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(applied)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

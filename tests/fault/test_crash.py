@@ -328,7 +328,10 @@ def survive(
 
 @pytest.mark.parametrize("name", [name for name in JOBS if "parts" not in name])
 def test_kill_9_at_any_moment_leaves_the_old_database_or_the_new(tmp_path, worlds, migrators, name):
-    """After a kill, ledger and schema agree, rows are as before or after, nothing is locked, and the next run finishes."""
+    """After a kill, ledger and schema agree, and the next run finishes.
+
+    Rows are as before or after, and nothing is locked.
+    """
     survive(3, name, tmp_path, worlds, migrators)
 
 
@@ -345,7 +348,10 @@ def test_kill_9_sixty_times_leaves_the_old_database_or_the_new(tmp_path, worlds,
 def die_at_each(
     every: int, name: str, folder: Path, worlds: dict[bool, World], migrators: Migrators
 ) -> collections.Counter[str]:
-    """Kill a job after each number of writes, syncs and removals that is a multiple, until it lives; return the phases."""
+    """Kill a job at every so many operations, until it lives; return the phases.
+
+    Operations are writes, syncs and removals.
+    """
     job, world = find(name, worlds)
     phases: collections.Counter[str] = collections.Counter()
     for after in range(0, 10_000, every):

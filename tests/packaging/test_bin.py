@@ -103,7 +103,10 @@ def test_script_help_is_that_of_its_command(deployed, elsewhere, script):
 
 @every_script
 def test_script_passes_arguments_directory_and_exit_code_through(deployed, elsewhere, script):
-    """Arguments arrive as they are, blanks and all; the working directory is the caller's, the exit code the command's."""
+    """Arguments arrive as they are, blanks and all.
+
+    The working directory is the caller's, the exit code the command's.
+    """
     executable(deployed.parent / ".venv" / "bin" / "dao", STUB)
     arguments = ["--to", "a b", "", "*", "it's", "--", "-x"]
     done = call(deployed / script, *arguments, cwd=elsewhere)

@@ -74,7 +74,10 @@ def options(command: click.Command) -> set[str]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The README's Python, run from top to bottom as one program beside a migrated database: the folder, and what came."""
+    """Run the README's Python as one program beside a migrated database.
+
+    Give the folder, and what came.
+    """
     folder = tmp_path_factory.mktemp("readme")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")}
     subprocess.run([sys.executable, "-m", "dao", "migrate", "--quiet"], cwd=folder, env=environ, check=True)
@@ -160,7 +163,10 @@ def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
 
 
 def test_runbook_can_be_typed_as_it_stands(tmp_path):
-    """Each of its lines runs, in their order, on a database that lacks a migration; only a restore has to be confirmed."""
+    """Each of its lines runs, in their order, on a database that lacks a migration.
+
+    Only a restore has to be confirmed.
+    """
     document = ROOT / "docs" / "migrations.md"
     before, _, after = document.read_text().partition("## Runbook\n")
     begin = before.count("\n")
@@ -211,7 +217,10 @@ def test_readme_names_the_scripts_and_the_commands_of_make():
 
 @every_document
 def test_document_make_targets_and_variables_exist(path):
-    """Every `make TARGET NAME=value` in a document is one of the Makefile's, and the target uses or names the variable."""
+    """Every `make TARGET NAME=value` in a document is one of the Makefile's.
+
+    The target uses or names the variable.
+    """
     makefile = (ROOT / "Makefile").read_text()
     wrong = []
     for command in commands(path):

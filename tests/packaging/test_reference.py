@@ -16,7 +16,10 @@ def test_every_refusal_has_a_cure_and_stands_in_the_reference():
 
 
 def test_every_command_has_a_schema_of_its_document():
-    """The shapes of `--json` were known to who read the code; the tests of the commands hold each document to its schema."""
+    """The tests of the commands hold each document to its schema.
+
+    Only readers of the code knew the shapes of `--json`.
+    """
     below = {name: getattr(command, "commands", None) or {} for name, command in COMMANDS.items()}
     groups = {name for name, commands in below.items() if commands}
     names = {f"{name} {one}" for name in groups for one in below[name]} | (set(COMMANDS) - groups) | {"migrate"}

@@ -1,4 +1,4 @@
-"""`make setup`: which Python it takes, what it says of one that will not do, and what it makes of what was broken off."""
+"""`make setup` takes a Python that will do, names one that will not, and mends what was broken off."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.packaging.test_bin import ROOT, call, executable
 #: How long something may take that takes a second, in seconds.
 PATIENCE = 60
 
-# Stands in for a Python, and for that of an environment which it makes: it says which one it is, and notes what pip is to
-# install. A file `fail` or `wait` beside the checkout's `.venv` has pip do that.
+# Stands in for a Python, and for that of an environment which it makes: it says which one it is, and notes what pip is
+# to install. A file `fail` or `wait` beside the checkout's `.venv` has pip do that.
 _PYTHON = """#!{real} -IS
 import os, pathlib, shutil, sys, time
 

@@ -49,7 +49,10 @@ class Origin:
 
 @attrs.define
 class Table:
-    """A table of the model: its rows, by id whether V holds a value; the table of before whose place it has, if it has."""
+    """A table of the model: its rows, by id whether V holds a value.
+
+    `origin` is the table of before whose place it has, if it has.
+    """
 
     rows: dict[int, bool]
     origin: Origin | None = None

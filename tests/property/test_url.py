@@ -143,7 +143,9 @@ REFUSED = {
     "mysql://localhost/x": "unknown database scheme 'mysql': use" + _FORMS,
     "sqlite3:///x.db": "unknown database scheme 'sqlite3': use" + _FORMS,
     r"C:\data\x.db": "unknown database scheme 'c': use" + _FORMS,
-    "sqlite://x.db": "names a file, not a host: write three slashes before a relative path, four before an absolute one",
+    "sqlite://x.db": (
+        "names a file, not a host: write three slashes before a relative path, four before an absolute one"
+    ),
     "sqlite://localhost/x.db": "names a file, not a host",
     "file://server/x.db": "names a file, not a host",
     "sqlite:": "names no file: use" + _FORMS,
@@ -166,7 +168,9 @@ REFUSED = {
     'sqlite:///x.db"\r': 'ends with ": remove it, or write %22',
     "'sqlite:///x.db": "begins with its scheme",
     "sqlite:///a%00b.db": r"cannot hold a NUL \(%00\)",
-    "sqlite:///x.db?timeout=5": "unknown parameter 'timeout'.*: use mode, busy_timeout, synchronous, cache_size, foreign_keys",
+    "sqlite:///x.db?timeout=5": (
+        "unknown parameter 'timeout'.*: use mode, busy_timeout, synchronous, cache_size, foreign_keys"
+    ),
     "sqlite:///x.db?Mode=ro": "unknown parameter 'Mode'",
     "sqlite:///x.db?=ro": "unknown parameter in the database URL",
     "sqlite:///x.db?mode=ro&mode=rw": "parameter 'mode' twice",
@@ -195,7 +199,10 @@ def test_parse_refused_form_says_what_is_allowed(text):
 
 @pytest.mark.parametrize("text", ["DATABASE_URL=sqlite:///x.db", "\u201csqlite:///x.db\u201d", "`sqlite:///x.db`"])
 def test_parse_what_is_around_a_url_is_no_file(text):
-    """The message of a URL in typographer's quotes, for one, gave a URL for the file of that name: that made another database."""
+    """The message of a URL in typographer's quotes gives no URL for the file of that name.
+
+    It did, and that made another database.
+    """
     with pytest.raises(dao.InvalidURL, match=r"begins with its scheme: .* or file:path$"):
         parse(text)
 

@@ -310,10 +310,22 @@ def pages() -> dict[Path, str]:
     lines = [
         "# The JSON documents of the commands",
         "",
-        "With `--json` a command prints one document on standard output, whatever happens. It is an object; `ok` says whether all is as it",
-        'should be. If the command fails, it is `{"ok": false, "error": {…}}`: the error has the name of its class as `type`',
-        "([refusals.md](refusals.md)), its `message`, and what else that class tells (`details`, `committed`, `advice`, ids). Durations",
-        "are seconds, times are ISO 8601 in UTC. Each document has a JSON Schema, which the tests hold it to; new keys may come, and a",
+        (
+            "With `--json` a command prints one document on standard output, whatever happens. It is an object; "
+            "`ok` says whether all is as it"
+        ),
+        (
+            'should be. If the command fails, it is `{"ok": false, "error": {…}}`: '
+            "the error has the name of its class as `type`"
+        ),
+        (
+            "([refusals.md](refusals.md)), its `message`, and what else that class tells (`details`, `committed`, "
+            "`advice`, ids). Durations"
+        ),
+        (
+            "are seconds, times are ISO 8601 in UTC. Each document has a JSON Schema, which the tests hold it to; "
+            "new keys may come, and a"
+        ),
         "key that goes is named in the changelog. Made from the code by `make reference`.",
     ]
     for name, parts in COMMANDS.items():

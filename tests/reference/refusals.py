@@ -54,10 +54,12 @@ _CURE = re.compile(rf"(?:: |; |\. |, or )((?:(?:{_IMPERATIVES})\b|`dao ).*)", re
 #: What to do where the message itself does not say it, since it is too plain, or stands in the details of the error.
 CURES = {
     "*name* registers what the schema may not use: *reason*; *advice*": "register it as the message says",
-    "a snapshot of *path* cannot be verified (*error*): *hint*; or *otherwise*": "name what registers it with --prepare, or take "
-    "it in that program, by migrate.take_snapshot(connection)",
-    "cannot call *name*: there is no module *name* in *folder*, nor where Python looks for modules; *advice*": "name one that "
-    "can be imported, without .py",
+    (
+        "a snapshot of *path* cannot be verified (*error*): *hint*; or *otherwise*"
+    ): "name what registers it with --prepare, or take it in that program, by migrate.take_snapshot(connection)",
+    (
+        "cannot call *name*: there is no module *name* in *folder*, nor where Python looks for modules; *advice*"
+    ): "name one that can be imported, without .py",
     "*url* was not reset: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "*database* was not restored: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "--to goes with --from alembic: *tool*'s ledger says itself what is applied": "leave --to out",
@@ -76,16 +78,22 @@ CURES = {
     "*what*: it is a folder, not a database file": "name the file in it",
     "*what*: it is a loop of symbolic links": "mend the links, or name the file itself",
     "*what*: it does not exist, and mode=*mode* creates nothing": "make it with `dao migrate`, or correct the name",
-    "*called*: the commit failed (*error*), and whether it is stored cannot be known: *advice*, and look at what is there "
-    "before you repeat it": "as the message says: check the disk, look, then repeat; to repeat a run of migrations is safe",
+    "*called*: the commit failed (*error*), and whether it is stored cannot be known: *advice*, "
+    "and look at what is there "
+    "before you repeat it": (
+        "as the message says: check the disk, look, then repeat; to repeat a run of migrations is safe"
+    ),
     "a row holds a text that is not UTF-8: CAST(… AS BLOB) shows its bytes": "correct the row in SQL",
     "cannot read *path**suffix*: *strerror*": "check its permissions, and the disk",
-    "`-- foreign_keys: on` goes with a transaction; outside of one a script sets PRAGMA foreign_keys itself": "remove one "
-    "of the two directives",
+    (
+        "`-- foreign_keys: on` goes with a transaction; outside of one a script sets PRAGMA foreign_keys itself"
+    ): "remove one of the two directives",
     "`-- allows: *value*` must be *forms*": "write it in one of the forms that the message lists",
     "`-- *name*:` stands here twice": "remove one of the lines",
     "`-- *name*: *value*` must be *sorted*": "write one of the values that the message lists",
-    "*folder*: not a folder; migrations are files in a folder": "name the folder with --migrations or DATABASE_MIGRATIONS",
+    (
+        "*folder*: not a folder; migrations are files in a folder"
+    ): "name the folder with --migrations or DATABASE_MIGRATIONS",
     "*folder*: cannot be read: *strerror*": "check its permissions",
     "*path*: cannot be read: *strerror*": "check its permissions, and the disk",
     "*migration*: cannot be read: *strerror*": "check its permissions, and the disk",
@@ -114,15 +122,19 @@ CURES = {
     "the migrations and *database* do not agree; nothing was changed": "the details say it, for each migration",
     "*names* loses data without saying that it means to": "the error names what is lost; declare it in the script "
     "(`-- allows:`), or allow it for once (--allow-loss)",
-    "these scripts lose data without saying that they mean to": "the error names what is lost; declare it in the scripts "
-    "(`-- allows:`), or allow it for once (--allow-loss)",
+    (
+        "these scripts lose data without saying that they mean to"
+    ): "the error names what is lost; declare it in the scripts (`-- allows:`), or allow it for once (--allow-loss)",
     "the script ended the run's transaction": "remove the conflict clause or trigger with ROLLBACK",
     "the script left a transaction open, which was rolled back": "end it with COMMIT, in the script",
     "these migrations leave foreign keys broken": "the details name the rows: mend them in the migration",
     "the database is not intact after these migrations": "the details say where: mend the rows in the migration",
-    "these migrations leave what does not work": "the details name it: mend or drop it in the migration, or --allow-broken",
-    "*id*: replaying this migration in an empty database fails (*why*), so what the migrations make cannot be told": "mend "
-    "the script, or what it needs from before the first migration",
+    "these migrations leave what does not work": (
+        "the details name it: mend or drop it in the migration, or --allow-broken"
+    ),
+    (
+        "*id*: replaying this migration in an empty database fails (*why*), so what the migrations make cannot be told"
+    ): "mend the script, or what it needs from before the first migration",
     "*what* *table*: the ledger is kept by the runner (dao mark, dao unmark)": "remove the statement",
     "ATTACH, DETACH and VACUUM INTO: a migration changes one database": "do it outside of migrations",
     "ROLLBACK: it would undo the other migrations of this run too": "remove it; a script that fails is undone anyway",
@@ -253,11 +265,23 @@ def page() -> str:
     lines = [
         "# Refusals and errors",
         "",
-        "All messages of the commands, with the class of the error that a program gets (`dao.errors`; in `--json` the `type`), and what",
-        "to do. Words in italics stand for what the message names. Made from the code by `python -m tests.reference.refusals`.",
+        (
+            "All messages of the commands, with the class of the error that a program gets (`dao.errors`; "
+            "in `--json` the `type`), and what"
+        ),
+        (
+            "to do. Words in italics stand for what the message names. Made from the code by `python -m "
+            "tests.reference.refusals`."
+        ),
         "",
-        "Exit codes: 1 for all of them, but 2 for wrong usage, 3 for `SchemaOutOfDate` and 4 for `SchemaTooNew` and `LedgerMismatch` of",
-        "`dao health` and `dao wait`. `dao lint --rules` lists what lint finds; what `rehearse`, `verify` and `check` find has exit code 5.",
+        (
+            "Exit codes: 1 for all of them, but 2 for wrong usage, "
+            "3 for `SchemaOutOfDate` and 4 for `SchemaTooNew` and `LedgerMismatch` of"
+        ),
+        (
+            "`dao health` and `dao wait`. `dao lint --rules` lists what lint finds; "
+            "what `rehearse`, `verify` and `check` find has exit code 5."
+        ),
     ]
     for room in dict.fromkeys(one.room for one in found):
         lines += ["", f"## {room}", "", "| message | error | what to do |", "|---|---|---|"]

@@ -560,7 +560,10 @@ def test_pool_run_that_is_closed_while_opening_leaves_no_connection_behind(url, 
 
 
 def test_pool_run_that_is_at_work_when_the_pool_closes_may_finish(loop, url):
-    """Its connection is closed as it comes back, and the shutdown waits for that; those in the queue are told at once."""
+    """Its connection is closed as it comes back, and the shutdown waits for that.
+
+    Those in the queue are told at once.
+    """
 
     async def main() -> None:
         pool = aio.Pool(url, size=1)

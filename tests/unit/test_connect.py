@@ -129,7 +129,10 @@ def test_connect_database_of_another_program_becomes_wal(database):
 
 @pytest.mark.parametrize("kind", ["connect", "pool", "aio"])
 def test_connect_database_of_another_program_keeps_its_mode_if_told(database, kind):
-    """With `journal_mode=keep` no byte of a file changes because it is opened, and what was safe in its mode still is."""
+    """With `journal_mode=keep` no byte of a file changes because it is opened.
+
+    All that was safe in its mode still is.
+    """
     plain = apsw.Connection(str(database))
     plain.execute("CREATE TABLE t (x)")
     plain.close()
@@ -391,7 +394,10 @@ def test_connect_folder_without_write_permission_says_so(readable):
 
 
 def test_folder_that_may_not_be_entered_says_so(readable):
-    """A database that may not be looked at is one whose permissions are to be checked: it was called missing, and to be made."""
+    """A database that may not be looked at is one whose permissions are to be checked.
+
+    It was called missing, and to be made.
+    """
     migrate.load()  # what is imported only now may be in a folder of root's
     readable.parent.chmod(0)
     url = f"sqlite:///{readable}"

@@ -521,7 +521,10 @@ def test_error_that_was_dealt_with_keeps_no_frame_alive(connection, call, kind):
 
 
 def test_insert_into_a_schema_that_no_longer_works_says_where_to_look(connection):
-    """What the schema refers to, and not the program, is no migration that is pending: the advice used to be to migrate."""
+    """A fault of the schema itself is no migration that is pending.
+
+    The program does not name what is missing, and the advice used to be to migrate.
+    """
     task = dao.Task(title="x", task_type="y")
     connection.execute("CREATE TRIGGER t AFTER INSERT ON tasks BEGIN INSERT INTO none VALUES (1); END")
     with pytest.raises(dao.OperationalError, match=r"no such table: main\.none.*`dao status`") as raised:

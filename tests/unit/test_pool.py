@@ -324,7 +324,10 @@ def test_release_cursor_that_was_not_read_to_its_end_has_the_connection_replaced
 
 @threads_only
 def test_release_by_the_garbage_collector_does_not_wait_for_its_own_thread(monkeypatch, make_pool):
-    """It may end a generator in the middle of the pool's own work, whose lock the generator then waited for, for ever."""
+    """The garbage collector may end a generator in the middle of the pool's own work.
+
+    The generator then waited for the pool's lock, for ever.
+    """
     made = make_pool(size=1)
 
     def read() -> Iterator[int]:
