@@ -704,7 +704,10 @@ def test_lint_our_own_migrations_have_neither_errors_nor_warnings():
 
 
 def test_lint_work_of_a_virtual_table_is_not_of_the_next_statement(tmp_path):
-    """What a module did while one statement ran was taken for the next one's work, whose missing WHERE was not found."""
+    """A module's work belongs to the statement that ran meanwhile.
+
+    It was taken for the next one's, whose missing WHERE was not found.
+    """
     script = (
         "CREATE VIRTUAL TABLE s USING fts5(x, content='alone', content_rowid='id');\n"
         "INSERT INTO s (s) VALUES ('rebuild');\nDELETE FROM seen;\n"
