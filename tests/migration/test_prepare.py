@@ -380,6 +380,18 @@ def attaches(connection):
     connection.execute("ATTACH ':memory:' AS other")
 
 
+def forbids_itself(connection):
+    # instead of what forbids it: it made the table in the file, and the run went on
+    connection.authorizer = lambda *_action: apsw.SQLITE_OK
+    connection.execute("CREATE TABLE mine (a)")
+
+
+def stays_in_the_middle(connection, kept=[]):  # noqa: B006 - so that nothing ends the statement
+    # a copy of the database could not be filled then: 25 lines of traceback
+    kept.append(connection.execute("SELECT name FROM sqlite_schema UNION ALL SELECT 1 UNION ALL SELECT 2"))
+    next(kept[-1])
+
+
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
@@ -393,6 +405,8 @@ def attaches(connection):
         (writes_in_secret, r"test_prepare:writes_in_secret .* may not INSERT sqlite_temp_master"),
         (begins, r"test_prepare:begins .* may not TRANSACTION BEGIN"),
         (attaches, r"test_prepare:attaches .* may not ATTACH"),
+        (forbids_itself, r"test_prepare:forbids_itself raised ReadOnlyError"),
+        (stays_in_the_middle, r"test_prepare:stays_in_the_middle leaves a statement"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -65,18 +65,28 @@ def register(connection: Connection) -> None:
     means: pragmas have no effect, and what else it sets is put back.
 
     Raises:
-        PrepareFailed: It raised, would have changed the database, or registers what the schema may not use.
+        PrepareFailed: It raised, would have changed the database, left a statement in the middle, or registers what the
+            schema may not use.
     """
     function = _prepare.get()
     if function is None:
         return
     switches = {option: connection.config(option, -1) for option in _SWITCHES}
+    only_reads = connection.pragma("query_only")
+    # for a function that sets an authorizer of its own
+    connection.pragma("query_only", True)
     _call(function, connection)
     try:
         for name, value in PLAIN.items():
             setattr(connection, name, value)
         for option, on in switches.items():
             connection.config(option, on)
+        connection.pragma("query_only", only_reads)
+        if connection.txn_state("main"):
+            raise PrepareFailed(
+                f"{_name(function)} leaves a statement whose rows it has not read to the end, and a run cannot go on "
+                "beside that; read them all (`fetchall()`), or close the cursor"
+            )
         # SQLite does not hold a schema that it has read already against what was registered since
         connection.pragma("writable_schema", "reset")
         definitions(connection)
