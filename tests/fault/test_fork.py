@@ -168,9 +168,9 @@ unopened.close()
 
 
 def test_fork_child_opens_another_database(database):
-    """Only open connections are refused.
+    """Only a file that was open is refused.
 
-    Those to another file are not, and one in memory is the child's. Its own children inherit both.
+    Another file is not, and a database in memory is the child's. Its own children inherit both.
     """
     code = """
 connection = dao.connect(url)

@@ -225,7 +225,7 @@ def test_restore_empty_file_needs_no_snapshot_of_it(filled, url, old):
 def test_restore_prunes_its_own_kind_but_not_what_it_restored(filled, url, old):
     """The newest copies of replaced databases stay, and so does the one that was restored.
 
-    Those that were asked for do not count.
+    Snapshots that were asked for do not count.
     """
     asked_for = [take_snapshot(url) for _ in range(3)]
     first, second = (restore(url, old.id, keep=2).replaced for _ in range(2))

@@ -182,7 +182,7 @@ def test_status_names_what_does_not_work(path, script, expected):
 def test_apply_later_script_of_the_run_mends_what_one_broke(path, breaking, mending):
     """In one transaction all has to work at its end; with `each`, after every script.
 
-    The rehearsal used to want the latter of both.
+    The rehearsal used to want it after every script, too.
     """
     files = scripts(_BASE, breaking, mending)
     assert migrate.rehearse(f"sqlite:///{path}", files).ok
