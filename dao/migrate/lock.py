@@ -202,6 +202,11 @@ class MigrationLock:
         if error.errno in NO_ROOM:
             return DiskFull(f"{what}: no room left; nothing was changed. Free some space and repeat")
         if error.errno in _DENIED:
+            if os.path.lexists(self._path):
+                # not to remove it: whoever has the lock would not be noticed any more
+                return OperationalError(
+                    f"{what}: a run of another user made it. Give it the owner and the permissions of the database"
+                )
             return OperationalError(f"{what}: check the permissions of the folder")
         return OperationalError(f"{what}: check the file system; SQLite needs one with locks, as local ones have")
 

@@ -579,3 +579,20 @@ def test_lock_that_another_member_of_the_group_left_may_be_taken(tmp_path):
         subprocess.run([sys.executable, "-c", taking, user], cwd=tmp_path, check=True)
     found = path.with_name(f"{path.name}-migrate").stat()
     assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (4001, 4000, 0o660)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_lock_file_that_this_user_may_not_open_is_the_file_to_look_at(tmp_path):
+    """The database was given to another user, the file that a killed run left was not; the message named the folder."""
+    tmp_path.chmod(0o777)
+    left = tmp_path / "x.db-migrate"
+    left.touch(0o600)
+    taking = (
+        "import fcntl, os\n"
+        "from dao.migrate.lock import MigrationLock\n"
+        "os.setgroups([]); os.setgid(4001); os.setuid(4001)\n"
+        "MigrationLock('x.db').take()"
+    )
+    ran = subprocess.run([sys.executable, "-c", taking], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Give it the owner and the permissions of the database" in ran.stderr
+    assert left.exists()
