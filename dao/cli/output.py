@@ -85,7 +85,11 @@ class Output:
     def json(self, document: Mapping[str, object], *, ok: bool = True) -> None:
         """Print the document, if JSON is wanted; its `ok` says whether all is as it should be."""
         if self.as_json:
-            text = json.dumps({"ok": ok, **document}, indent=2, default=str)
+            whole = {"ok": ok, **document}
+            try:
+                text = json.dumps(whole, indent=2, default=str, allow_nan=False)
+            except ValueError:  # JSON has no infinity
+                text = json.dumps(json.loads(json.dumps(whole, default=str), parse_constant=str), indent=2)
             self._print(sys.stdout, text.replace("\x7f", "\\u007f"), None)
 
     def confirmed(self, question: str, *details: str) -> bool:

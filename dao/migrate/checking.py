@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import attrs
 
-from dao.engine import Connection, DriverError
+from dao.engine import Connection, DriverError, sqlite
 from dao.errors import DatabaseCorrupt, visible
 from dao.migrate.database import Target, at_one_moment, existing, name_of, opened, translated
 from dao.migrate.ledger import drift, entries
@@ -113,10 +113,12 @@ def _faults(connection: Connection, files: Sequence[Migration], unknown: list[st
     damage, in_rows = integrity(connection, most=_MOST, unseen=unseen)
     for text in dict.fromkeys(damage):
         yield Fault(kind="damage", name=None, text=text)
-    yield from _foreign_keys(connection, cannot_tell)
+    violations, mismatched = usable.check_keys(connection)
+    yield from _foreign_keys(connection, violations, mismatched, cannot_tell)
     yield from _constraints(connection, in_rows, cannot_tell)
     for one in usable.broken(connection):
-        yield Fault(kind="object", name=one.name, text=str(one))
+        if one not in mismatched:
+            yield Fault(kind="object", name=one.name, text=str(one))
     state = entries.read(connection)
     comparison = compare(files, state)
     for id in comparison.unfinished:
@@ -135,23 +137,25 @@ def _faults(connection: Connection, files: Sequence[Migration], unknown: list[st
 # ---------------------------------------------------------------- rows
 
 
-def _foreign_keys(connection: Connection, cannot_tell: _CannotTell) -> Iterator[Fault]:
-    violations, mismatched = usable.check_keys(connection)
+def _foreign_keys(
+    connection: Connection, violations: list[Any], mismatched: Iterable[usable.Unusable], cannot_tell: _CannotTell
+) -> Iterator[Fault]:
     # by table and foreign key
     violations.sort(key=lambda row: (row[0], row[3], row[1] or 0))
     for (table, number), rows in itertools.groupby(violations, key=lambda row: (row[0], row[3])):
         ids = [rowid for _, rowid, *_ in rows]
         (key,) = (key for key in catalog.foreign_keys(connection, table) if key.id == number)
         first = ids[:_NAMED]
-        condition, bound = f"rowid IN ({', '.join('?' * len(first))})", first
-        if None in first:  # a table WITHOUT ROWID tells only that there is one
+        rowid = catalog.rowid_name(catalog.columns(connection, table))
+        condition, bound = f"{rowid} IN ({', '.join('?' * len(first))})", first
+        if rowid is None or None in first:  # a table WITHOUT ROWID tells only that there is one
             condition, bound = _refers_to_nothing(connection, key), []
         yield Fault(
             kind="foreign key",
             name=table,
             text=f"{table}: {', '.join(key.columns)} refers to a row of {key.parent} that does not exist",
             count=len(ids),
-            rows=_rows(connection, table, key.columns, condition, bound),
+            rows=_rows(connection, table, key.columns, condition, bound, alias="child"),
         )
     for one in mismatched:
         if usable.is_elsewhere(one.reason):
@@ -166,7 +170,8 @@ def _refers_to_nothing(connection: Connection, key: catalog.ForeignKey) -> str:
     conditions = [f"child.{quoted(own)} IS NOT NULL" for own in key.columns]
     if parents:
         pairs = zip(theirs, key.columns, strict=True)
-        equal = " AND ".join(f"parent.{quoted(one)} = child.{quoted(own)}" for one, own in pairs)
+        # the plus takes the affinity from it: a foreign key is compared by that of the parent
+        equal = " AND ".join(f"parent.{quoted(one)} = +child.{quoted(own)}" for one, own in pairs)
         conditions.append(f"NOT EXISTS (SELECT 1 FROM main.{quoted(key.parent)} AS parent WHERE {equal})")
     return " AND ".join(conditions)
 
@@ -184,8 +189,13 @@ def _constraints(connection: Connection, problems: Iterable[str], cannot_tell: _
         for (text, columns, condition), count in zip(
             conditions, _counts(connection, table.name, conditions), strict=True
         ):
-            if isinstance(count, str):
-                cannot_tell(text, count)
+            if isinstance(count, DriverError):
+                said = str(count)
+                sql = f"SELECT 1 FROM main.{quoted(table.name)} WHERE {condition}"
+                if usable.is_elsewhere(said) or usable.compiles(connection, sql):
+                    cannot_tell(text, said)
+                else:  # so it would of such a row that comes anew
+                    yield Fault(kind="constraint", name=table.name, text=f"{text}, of which SQLite says: {said}")
             elif count:
                 rows = _rows(connection, table.name, columns, condition)
                 yield Fault(kind="constraint", name=table.name, text=text, count=count, rows=rows)
@@ -217,26 +227,34 @@ def _conditions(connection: Connection, table: Object, found: set[str]) -> Itera
                 yield said, [column.name], condition
 
 
-def _counts(connection: Connection, table: str, conditions: Sequence[_Condition]) -> list[int | str]:
-    """Return how many rows meet each condition, in one pass; what SQLite says of one that it cannot judge here."""
+def _counts(connection: Connection, table: str, conditions: Sequence[_Condition]) -> list[int | DriverError]:
+    """Return how many rows meet each condition, in one pass; the error for one that cannot be judged, or fails."""
     numbers = [f"count(*) FILTER (WHERE {condition})" for *_, condition in conditions]
     try:
         (row,) = connection.execute(f"SELECT 0, {', '.join(numbers)} FROM main.{quoted(table)}") if numbers else [(0,)]
     except DriverError as error:
-        if not usable.is_elsewhere(str(error)):
+        if not usable.is_elsewhere(str(error)) and sqlite.translate(error, connection) is not None:
             raise
         if len(conditions) == 1:
-            return [str(error)]
+            return [error]
         return [count for one in conditions for count in _counts(connection, table, [one])]
     return [*row[1:]]
 
 
 def _rows(
-    connection: Connection, table: str, columns: Sequence[str], condition: str, bound: Sequence[Any] = ()
+    connection: Connection,
+    table: str,
+    columns: Sequence[str],
+    condition: str,
+    bound: Sequence[Any] = (),
+    *,
+    alias: str | None = None,
 ) -> tuple[dict[str, Any], ...]:
-    """Return the first rows that meet a condition: their key and these columns."""
-    keys = [column.name for column in sorted(catalog.columns(connection, table), key=lambda one: one.key) if column.key]
-    names = list(dict.fromkeys([*(keys or ["rowid"]), *columns]))
-    selected = ", ".join(map(quoted, names))
-    sql = f"SELECT {selected} FROM main.{quoted(table)} AS child WHERE {condition} LIMIT {_NAMED}"
-    return tuple(dict(zip(names, row, strict=True)) for row in connection.execute(sql, bound))
+    """Return the first rows that meet a condition: their key and these columns. The condition may use the `alias`."""
+    own = catalog.columns(connection, table)
+    rowid = catalog.rowid_name(own)
+    keys = [column.name for column in sorted(own, key=lambda one: one.key) if column.key]
+    names = list(dict.fromkeys([*(keys or filter(None, [rowid])), *columns]))
+    source = f"main.{quoted(table)}" + (f" AS {alias}" if alias else "")
+    sql = f"SELECT {catalog.typed(names)} FROM {source} WHERE {condition} LIMIT {_NAMED}"
+    return tuple(dict(zip(names, catalog.untyped(row), strict=True)) for row in connection.execute(sql, bound))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.cli.calls import refused
 from tests.folders import query, write
 
@@ -53,3 +55,16 @@ def test_long_value_of_a_row_is_cut_short_and_none_is_null(run, path, folder):
     (row,) = [line for line in outcome.out.splitlines() if line.startswith("  id = 1, ")]
     assert row.endswith(" …, y = NULL")
     assert len(row) < 300
+
+
+def test_a_row_with_infinity_is_valid_json(run, path, folder):
+    """It was written as `Infinity`, which is no JSON: most readers of it fail."""
+    run("migrate")
+    query(path, "CREATE TABLE t (a REAL CHECK (a < 9))")
+    query(path, "PRAGMA ignore_check_constraints = on; INSERT INTO t VALUES (9e999)")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    document = json.loads(run("check", "--json").out, parse_constant=refuse)
+    assert document["faults"][0]["rows"] == [{"rowid": 1, "a": "Infinity"}]

@@ -226,3 +226,65 @@ def test_a_database_that_is_missing_is_an_error(url, path, three):
     with pytest.raises(MigrationError, match="does not exist: there is nothing to check"):
         migrate.check(url, three)
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "value", "row"),
+    [
+        ("a INTEGER CHECK (t.a > 0)", "-1", {"rowid": 1, "a": -1}),
+        ('a INTEGER, CHECK ("t"."a" > 0)', "-1", {"rowid": 1, "a": -1}),
+        ("a TEXT CHECK (length(a) > 9)", "CAST(x'ff41' AS TEXT)", {"rowid": 1, "a": b"\xffA"}),
+    ],
+)
+def test_a_row_is_named_however_the_check_is_written_and_whatever_it_holds(url, path, folder, columns, value, row):
+    """A CHECK with the table's name ended in a traceback, and text that is not UTF-8 was called damage: restore it."""
+    write(folder, {"0001_a.sql": f"CREATE TABLE t ({columns});"})
+    migrate.apply(url, folder)
+    past_the_rules(path, f"INSERT INTO t VALUES ({value})")
+    assert found(url, folder) == [("constraint", "t", 1, (row,))]
+
+
+@pytest.mark.parametrize(
+    ("check", "value", "said"),
+    [("json_extract(a, '$.v') > 0", "'{'", "malformed JSON"), ("abs(a) > 0", "-9223372036854775808", "overflow")],
+)
+def test_a_check_that_fails_on_a_row_is_a_fault(url, path, folder, check, value, said):
+    """SQLite's error ended the whole check, in a traceback, and no other fault was told."""
+    write(folder, {"0001_a.sql": f"CREATE TABLE t (a CHECK ({check}), b CHECK (b > 0));"})
+    migrate.apply(url, folder)
+    past_the_rules(path, f"INSERT INTO t VALUES ({value}, 1), (NULL, -1)")
+    first, second = migrate.check(url, folder).faults
+    assert (first.kind, first.count, first.rows) == ("constraint", None, ())
+    assert said in first.text
+    assert second.rows == ({"rowid": 2, "b": -1},)
+
+
+def test_rows_are_found_by_the_rowid_and_not_by_a_column_of_that_name(url, path, folder):
+    """The row whose column `rowid` had the number was named, which refers to what is there, or none."""
+    write(folder, {"0001_a.sql": FAMILY.format("") + "CREATE TABLE c (rowid INTEGER, p INTEGER REFERENCES parent);"})
+    migrate.apply(url, folder)
+    past_the_rules(path, "INSERT INTO c VALUES (2, 5), (1, 1)")
+    assert found(url, folder) == [("foreign key", "c", 1, ({"_rowid_": 1, "p": 5},))]
+
+
+@pytest.mark.parametrize(("parent", "value"), [("TEXT", "01"), ("BLOB", "1")])
+def test_rows_without_rowid_are_compared_by_the_affinity_of_the_parent(url, path, folder, parent, value):
+    """A child that the parent's affinity tells apart was counted and not named."""
+    script = (
+        f"CREATE TABLE p (id {parent} PRIMARY KEY); CREATE TABLE c (id INTEGER PRIMARY KEY REFERENCES p) WITHOUT ROWID;"
+    )
+    write(folder, {"0001_a.sql": script})
+    migrate.apply(url, folder)
+    past_the_rules(path, f"INSERT INTO p VALUES ('{value}')", "INSERT INTO c VALUES (1)")
+    assert found(url, folder) == [("foreign key", "c", 1, ({"id": 1},))]
+
+
+def test_a_parent_that_is_not_unique_is_told_once(url, path, folder):
+    """It was a fault of the rows, and one more of the schema, in the same words."""
+    write(
+        folder,
+        {"0001_a.sql": "CREATE TABLE p (id); CREATE UNIQUE INDEX i ON p (id); CREATE TABLE c (p REFERENCES p (id));"},
+    )
+    migrate.apply(url, folder)
+    past_the_rules(path, "DROP INDEX i")
+    assert sum("mismatch" in one.text for one in migrate.check(url, folder).faults) == 1

@@ -180,3 +180,15 @@ def test_apply_pragma_in_the_file_has_no_effect(path, url, tmp_path, line):
     script = f"{ON}{line}INSERT INTO child VALUES (12, 99);"
     with pytest.raises(MigrationFailed, match="FOREIGN KEY"):
         migrate.apply(url, write(tmp_path / "sql", {"1.sql": FAMILY, "2.sql": script}))
+
+
+def test_apply_orphans_are_told_apart_by_the_rowid_whatever_they_hold(path, url, tmp_path):
+    """A text that is not UTF-8 was called damage, and a column `rowid` was read for the rowid: the new one passed."""
+    query(path, "CREATE TABLE p (id TEXT PRIMARY KEY); CREATE TABLE c (rowid INTEGER, p REFERENCES p)")
+    query(path, "PRAGMA foreign_keys = off; INSERT INTO c VALUES (0, CAST(x'ff' AS TEXT))")
+    write(tmp_path, {"0001_a.sql": "CREATE TABLE t (a);"})
+    migrate.apply(url, tmp_path)
+    write(tmp_path, {"0002_b.sql": "DELETE FROM c; INSERT INTO c VALUES (0, 'new');"})
+    with pytest.raises(CheckFailed) as caught:
+        migrate.apply(url, tmp_path)
+    assert [one.values for one in caught.value.violations] == [("new",)]

@@ -43,10 +43,12 @@ __all__ = [
     "quoted",
     "row_count",
     "row_counts",
+    "rowid_name",
     "settings",
     "table_names",
     "tables",
     "typed",
+    "untyped",
 ]
 
 #: The tables that hold the ledger: yoyo's, and those of ours.
@@ -112,6 +114,18 @@ def typed(columns: Iterable[str]) -> str:
         f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
         for name in map(quoted, columns)
     )
+
+
+def untyped(row: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the values of a row that `typed` has selected; text that is not UTF-8 stays as its bytes."""
+    return tuple(_text(value) if type == "text" else value for type, value in zip(row[::2], row[1::2], strict=True))
+
+
+def _text(value: bytes) -> str | bytes:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 # ---------------------------------------------------------------- what there is
@@ -260,6 +274,12 @@ def columns(connection: Connection, table: str) -> list[Column]:
     return [
         Column(name, type, bool(not_null), default, key, hidden) for name, type, not_null, default, key, hidden in rows
     ]
+
+
+def rowid_name(columns: Iterable[Column]) -> str | None:
+    """Return a name by which a table with these columns has its rowid; None if they have taken all three."""
+    taken = {fold(column.name) for column in columns}
+    return next((name for name in ("rowid", "_rowid_", "oid") if name not in taken), None)
 
 
 def column_names(connection: Connection) -> set[tuple[str, str]]:

@@ -19,7 +19,19 @@ import attrs
 from dao.engine import Connection
 from dao.engine.sqlite import database_file
 from dao.errors import CheckFailed, DatabaseCorrupt, visible
-from dao.migrate.schema.catalog import Definition, Definitions, definitions, fold, foreign_keys, quoted, table_names
+from dao.migrate.schema.catalog import (
+    Definition,
+    Definitions,
+    columns,
+    definitions,
+    fold,
+    foreign_keys,
+    quoted,
+    rowid_name,
+    table_names,
+    typed,
+    untyped,
+)
 from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is_elsewhere, judge
 
@@ -140,16 +152,17 @@ def _keys(connection: Connection) -> tuple[Counter[Violation], list[Unusable]]:
     """Return the broken foreign keys, by values that a rebuild keeps, and those without a unique parent."""
     rows, unusable = check_keys(connection)
     found: Counter[Violation] = Counter()
-    columns = {
-        (table, key.id): key.columns for table in {row[0] for row in rows} for key in foreign_keys(connection, table)
-    }
+    tables = {row[0] for row in rows}
+    named = {(table, key.id): key.columns for table in tables for key in foreign_keys(connection, table)}
+    places = {table: rowid_name(columns(connection, table)) for table in tables}
     for table, rowid, parent, key in rows:
-        names = columns[table, key]
+        names = named[table, key]
         values: tuple[Any, ...] = ()
-        if rowid is not None:  # a table WITHOUT ROWID tells only that there is one
-            listed = ", ".join(map(quoted, names))
-            row: Any = connection.execute(f"SELECT {listed} FROM {quoted(table)} WHERE rowid = ?", (rowid,)).fetchone()
-            values = row or ()
+        own = places[table]
+        if own is not None and rowid is not None:  # a table WITHOUT ROWID tells only that there is one
+            sql = f"SELECT {typed(names)} FROM main.{quoted(table)} WHERE {own} = ?"
+            row: Any = connection.execute(sql, (rowid,)).fetchone()
+            values = untyped(row or ())
         found[Violation(table, names, values, parent)] += 1
     return found, unusable
 
