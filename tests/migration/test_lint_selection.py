@@ -400,3 +400,17 @@ def test_report_tells_what_was_judged_and_what_the_baseline_has(folder, tmp_path
         ("M017", None),
     ]
     assert {print for _, print, _ in found if len(print) == 8} == {print for _, print, _ in found}
+
+
+def test_a_baseline_does_not_pass_over_what_another_rollback_leaves(tmp_path):
+    """All findings of M019 in a migration had one fingerprint: one that was known hid a new one."""
+    up = "CREATE TABLE t (a); CREATE INDEX i ON t (a); DROP TABLE old;"
+    write(tmp_path, {"0001_a.sql": "CREATE TABLE old (a);", "0001_a.rollback.sql": "DROP TABLE old;"})
+    write(tmp_path, {"0002_b.sql": up, "0002_b.rollback.sql": "CREATE TABLE old (a);"})
+    known = tmp_path / "known"
+    known.write_text(baseline.text(migrate.lint(tmp_path).findings))
+    (tmp_path / "0002_b.rollback.sql").write_text("-- undo\nCREATE TABLE old (a);")
+    first = [one for one in migrate.lint(tmp_path, baseline=known).findings if one.code == "M019"]
+    (tmp_path / "0002_b.rollback.sql").write_text("DROP TABLE t;")
+    second = [one for one in migrate.lint(tmp_path, baseline=known).findings if one.code == "M019"]
+    assert ([one.is_open for one in first], [one.is_open for one in second]) == ([False], [True])

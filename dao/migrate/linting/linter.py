@@ -28,6 +28,7 @@ from dao.migrate.linting.subject import Subject, listed
 from dao.migrate.run.parts import parts
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.registration import Prepare, preparing
+from dao.migrate.schema.tokens import tokens
 from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -219,6 +220,9 @@ def _findings(subject: Subject, outcome: Outcome) -> list[Finding]:
         if code == "M001" and subject.failure is not None:
             line = subject.failure.line
         about = text[statement.begin : statement.end] if statement else ""
+        if code == "M019":  # both scripts make what the rollback leaves
+            pair = [script for script in (subject.step.migration.up, subject.step.migration.down) if script]
+            about = " ".join(token.value for script in pair for token in tokens(script.text))
         add(code, line, message, about, silence.reason if silence else None)
     for silence in silences:
         for name in silence.unknown:
