@@ -191,3 +191,38 @@ def test_empty_folder_says_how_to_begin(path, url, tmp_path):
     query(path, "CREATE TABLE t (id)")
     with pytest.raises(MigrationError, match="`dao new` writes an empty one, `dao baseline` one of the schema"):
         migrate.status(url, write(tmp_path / "sql", {}))
+
+
+# ---------------------------------------------------------------- a table that nobody has made
+
+
+def test_table_that_no_migration_makes_is_said_to_be_nobodys(url, tmp_path):
+    """Scripts that build on a schema from elsewhere failed with "no such table", and no word of where it might be."""
+    folder = write(tmp_path / "sql", {"1_a.sql": "CREATE TABLE a (x);", "2_b.sql": "ALTER TABLE base ADD COLUMN y;"})
+    with pytest.raises(MigrationFailed, match="no such table: base") as caught:
+        migrate.apply(url, folder)
+    assert caught.value.advice.startswith("No migration before 2_b makes it. Correct the name; or, if something else")
+
+
+def test_table_that_a_later_migration_makes_names_that(url, tmp_path):
+    """Ids whose number does not stand first are in the order of their text, which nothing said."""
+    folder = write(
+        tmp_path / "sql", {"v2.10.sql": "INSERT INTO a VALUES (1);", "v2.2.sql": 'CREATE TABLE IF NOT EXISTS "a" (x);'}
+    )
+    with pytest.raises(MigrationFailed) as caught:
+        migrate.apply(url, folder)
+    assert caught.value.advice.startswith("v2.2 makes it, and comes after v2.10")
+    assert "`-- depends: v2.2` at the top of v2.10" in caught.value.advice
+    write(folder, {"v2.10.sql": "-- depends: v2.2\nINSERT INTO a VALUES (1);"})
+    assert ids(migrate.apply(url, folder)) == ["v2.2", "v2.10"]
+
+
+def test_table_that_was_dropped_has_no_such_advice(url, tmp_path):
+    """It was made: the script is wrong, and no migration is missing."""
+    folder = write(
+        tmp_path / "sql",
+        {"1_a.sql": "CREATE TABLE a (x);", "2_b.sql": "DROP TABLE a;", "3_c.sql": "INSERT INTO a VALUES (1);"},
+    )
+    with pytest.raises(MigrationFailed) as caught:
+        migrate.apply(url, folder)
+    assert caught.value.advice is None

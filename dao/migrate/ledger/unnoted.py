@@ -28,6 +28,7 @@ _THERE = re.compile(
     re.DOTALL,
 )
 _COLUMN = re.compile(r"duplicate column name: (.+)", re.DOTALL)
+_MISSING = re.compile(r"no such table: (?:main\.)?(.+)", re.DOTALL)
 _MANY = 3
 _BY_NOBODY = (
     "If these migrations have made it, `dao mark ID` notes each of them that is applied. If it was made without them, "
@@ -77,9 +78,17 @@ def advice(connection: Connection, migrations: Sequence[Migration], state: Ledge
 
 
 def explain(error: MigrationFailed, connection: Connection, migrations: Sequence[Migration]) -> None:
-    """Let the error of a script that met what was there before the run say what to do. The run has been undone."""
+    """Let the error of a script that met what was there before the run, or missed a table, say what to do.
+
+    The run has been undone.
+    """
+    if error.advice:
+        return
+    if missing := _MISSING.fullmatch(error.reason or ""):
+        error.advice = _who_makes(missing[1], error, migrations)
+        return
     what = there_already(error)
-    if what is None or error.advice:
+    if what is None:
         return
     with contextlib.suppress(DriverError, Error):
         state = ledger.read(connection)
@@ -113,6 +122,26 @@ def names_of(connection: Connection) -> set[str]:
 
 
 # ---------------------------------------------------------------- who may have made it
+
+
+def _who_makes(table: str, error: MigrationFailed, migrations: Sequence[Migration]) -> str | None:
+    """Return what to do about a table that no migration has made when a script asks for it; None if one had."""
+    name, id = re.escape(table), visible(error.migration, line=True)
+    makes = re.compile(rf"create\s+(virtual\s+)?table\s+(if\s+not\s+exists\s+)?[\"'`\[]?{name}\b", re.IGNORECASE)
+    place = next((place for place, one in enumerate(migrations) if one.up.path == error.path), None)
+    made_by = [number for number, one in enumerate(migrations) if makes.search(one.up.text)]
+    if place is None or (made_by and made_by[0] <= place):  # a rollback; or it was dropped, or renamed
+        return None
+    if made_by:
+        maker = visible(migrations[made_by[0]].id, line=True)
+        return (
+            f"{maker} makes it, and comes after {id}: ids are in the order of their leading numbers, then of their "
+            f"text. `-- depends: {maker}` at the top of {id} puts it first"
+        )
+    return (
+        f"No migration before {id} makes it. Correct the name; or, if something else makes it, such as the program "
+        "itself or a schema that is elsewhere, have that done first"
+    )
 
 
 def _is_new(connection: Connection, state: Ledger) -> bool:
