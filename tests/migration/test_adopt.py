@@ -20,7 +20,18 @@ from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.ledger.adopt import adopt
 from dao.migrate.scripts.ids import TOOLS, version
 from tests.folders import dump, ids, query, tables
-from tests.migration.test_layouts import LAYOUTS, dbmate, diesel, flyway, folder_of, goose, in_layout, sqlx, yoyo
+from tests.migration.test_layouts import (
+    LAYOUTS,
+    dbmate,
+    diesel,
+    flyway,
+    folder_of,
+    goose,
+    in_layout,
+    sql_migrate,
+    sqlx,
+    yoyo,
+)
 
 LAYOUT = {
     "sqlx": sqlx,
@@ -589,6 +600,6 @@ def test_adopt_version_that_is_none_is_refused(path, tool, folder, sql):
 
 
 def test_layouts_cover_all_tools():
-    """Every tool has a layout here, and every layout a tool."""
+    """Every tool has a layout here, and every layout a tool, but that of sql-migrate, whose ledger is not known."""
     assert tuple(LAYOUT) == TOOLS == tuple(TABLES)
-    assert set(LAYOUT.values()) == set(LAYOUTS)
+    assert set(LAYOUT.values()) == set(LAYOUTS) - {sql_migrate}

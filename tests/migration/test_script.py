@@ -130,7 +130,10 @@ def test_apply_failed_statement_is_named_by_file_line_and_text(url, tmp_path, sc
     assert error.statement.startswith(statement)
     quoted = "".join(f"    {row}\n" for row in error.statement.splitlines())
     assert str(error).startswith(f"{error.path}:{line}: ")
-    assert str(error).endswith(f"\n{quoted}Nothing was changed.")
+    assert f"\n{quoted}Nothing was changed." in str(error)
+    assert (error.advice or "").startswith("No migration before 0004_x makes it.") == message.startswith(
+        "no such table"
+    )
     assert isinstance(error.__cause__, apsw.Error)
 
 
