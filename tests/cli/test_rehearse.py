@@ -123,8 +123,8 @@ def test_rehearse_failure_shows_the_first_ones_the_place_and_the_rest(run, folde
     assert plain(outcome.out).splitlines()[0] == "applies    0001_a (1 statement, TIME)"
     assert (
         "fails      0002_b\n    three/0002_b.sql:2: no such table: nowhere\n        INSERT INTO nowhere VALUES (1);\n"
-        "    No migration before 0002_b makes it. Correct the name; or, if something else makes it, such as the program "
-        "itself or a schema that is elsewhere, have that done first\n"
+        "    No migration before 0002_b makes it. Correct the name; or, if something else makes it, such as the "
+        "program itself or a schema that is elsewhere, have that done first\n"
         "not tried  0003_c\n"
     ) in outcome.out
     assert outcome.err == ("error: `dao migrate` would FAIL: 0002_b. Nothing was changed; mend it and rehearse again\n")

@@ -131,9 +131,8 @@ def test_apply_failed_statement_is_named_by_file_line_and_text(url, tmp_path, sc
     quoted = "".join(f"    {row}\n" for row in error.statement.splitlines())
     assert str(error).startswith(f"{error.path}:{line}: ")
     assert f"\n{quoted}Nothing was changed." in str(error)
-    assert (error.advice or "").startswith("No migration before 0004_x makes it.") == message.startswith(
-        "no such table"
-    )
+    is_missing = message.startswith("no such table")
+    assert (error.advice or "").startswith("No migration before 0004_x makes it.") == is_missing
     assert isinstance(error.__cause__, apsw.Error)
 
 
