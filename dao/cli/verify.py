@@ -16,7 +16,7 @@ from dao.text import counted, milliseconds
 __all__ = ["verify"]
 
 _WHERE = {"empty": "empty database", "generated rows": "generated rows", "copy": "copy of the database"}
-_COLOURS = {"ok": "green", "irreversible": "yellow", "failed": "red"}
+_COLOURS = {"ok": "green", "irreversible": "yellow", "not tried": "yellow", "failed": "red"}
 
 
 @click.command("verify")
@@ -41,29 +41,38 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
     groups: dict[str, list[migrate.Verification]] = {}
     for one in found:
         groups.setdefault(one.id, []).append(one)
-    failed = [id for id, group in groups.items() if not all(one.ok for one in group)]
+    states = {id: _state(group) for id, group in groups.items()}
+    failed, untried = ([id for id, its in states.items() if its == state] for state in ("failed", "not tried"))
     output.json(
         {
             "failed": failed,
+            "not_tried": untried,
             "database": None if database is None else database.path,
             "verifications": [attrs.asdict(one) | {"ok": one.ok, "seconds": round(one.seconds, 6)} for one in found],
         },
         ok=not failed,
     )
     for id, group in groups.items():
-        _print(output, id, group)
+        _print(output, id, states[id], group)
     total = counted(len(groups), "migration")
     if not failed:
         output.line(f"{total} verified in {milliseconds(sum(one.seconds for one in found))}", style="green")
         return 0
-    output.error(f"{len(failed)} of {total} failed: {', '.join(failed)}. Mend them before they are released")
+    after = f"; {counted(len(untried), 'migration')} after that not tried" if untried else ""
+    output.error(f"{len(failed)} of {total} failed: {', '.join(failed)}{after}. Mend them before they are released")
     return UNSAFE
 
 
-def _print(output: Output, id: str, group: Sequence[migrate.Verification]) -> None:
+def _state(group: Sequence[migrate.Verification]) -> str:
+    if not all(one.ok for one in group if one.tried):
+        return "failed"
+    if not all(one.tried for one in group):
+        return "not tried"
+    return "ok" if all(one.reversible for one in group) else "irreversible"
+
+
+def _print(output: Output, id: str, state: str, group: Sequence[migrate.Verification]) -> None:
     """Print a line for a migration, and below it what was found, each thing once."""
-    reversible = all(one.reversible for one in group)
-    state = "failed" if not all(one.ok for one in group) else "ok" if reversible else "irreversible"
     output.line(f"{state:<12}  {id}", style=_COLOURS[state])
     seen: set[str] = set()
     for one in group:

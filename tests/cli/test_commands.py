@@ -49,7 +49,7 @@ KEYS = {
     "restore": {"drift", "database", "restored", "replaced", "damaged"},
     "schema": {"database", "differences", "left_out"},
     "lint": {"migrations", "judged", "total", "selection", "failed", "findings"},
-    "verify": {"failed", "database", "verifications"},
+    "verify": {"failed", "not_tried", "database", "verifications"},
 }
 
 

@@ -63,8 +63,25 @@ def test_verify_json_is_one_document_with_every_stage(run, folder):
         (id, stage, id != "0003_c") for id in ("0001_a", "0002_b", "0003_c") for stage in ("empty", "generated rows")
     ]
     last = document["verifications"][-1]
-    assert last.keys() == {"id", "stage", "ok", "problems", "warnings", "losses", "unfilled", "reversible", "seconds"}
+    keys = {"id", "stage", "ok", "problems", "warnings", "losses", "unfilled", "reversible", "tried", "seconds"}
+    assert last.keys() == keys
     assert any("table b is missing" in problem for problem in last["problems"])
+
+
+def test_verify_tells_what_was_not_tried_from_what_failed(run, folder):
+    """One script that fails on a copy of the data made all after it count as failed, and be advised to be mended."""
+    write(folder, {"0002_b.sql": "CREATE TABL b;"})
+    outcome = run("verify")
+    assert outcome.code == 5
+    assert "failed        0002_b\n" in outcome.out
+    assert (
+        "not tried     0003_c\n    empty database: not tried: 0002_b comes before it here, and fails\n" in outcome.out
+    )
+    assert outcome.err == (
+        "error: 1 of 3 migrations failed: 0002_b; 1 migration after that not tried. Mend them before they are released\n"
+    )
+    document = run("verify", "--json").document
+    assert (document["ok"], document["failed"], document["not_tried"]) == (False, ["0002_b"], ["0003_c"])
 
 
 def test_verify_quiet_prints_failures_only(run, folder):

@@ -204,6 +204,7 @@ COMMANDS: dict[str, dict[str, Part]] = {
     "verify": {
         "database": (str | None, "the path of the database, with --copy"),
         "failed": (_Strings, "the ids of the migrations that failed; `ok` if none did"),
+        "not_tried": (_Strings, "the ids of those that come after one that failed, and did not fail themselves"),
         "verifications": (tuple[_Verification, ...], "each migration in each stage"),
     },
     "wait": {"database": _DATABASE, "error": ((_Error, None), "why it is not ready")},

@@ -35,7 +35,8 @@ class Verification:
     `problems` are texts, of one line or several. `warnings` may be meant: the migration is irreversible, its rollback
     refuses rows that were written since, or leaves a `user_version`. `losses` are the data that its scripts lose: those
     that are declared, and those that the rollback drops because the migration made them. `unfilled` are the tables
-    for which no rows could be generated, with the reason. `seconds` is how long it took.
+    for which no rows could be generated, with the reason. One that comes after a failure is not `tried`, which is a
+    problem too. `seconds` is how long it took.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Verification:
     losses: tuple[str, ...] = ()
     unfilled: dict[str, str] = attrs.Factory(dict)
     reversible: bool = True
+    tried: bool = True
     seconds: float = 0.0
 
     @property

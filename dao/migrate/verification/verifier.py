@@ -156,5 +156,9 @@ class _Stage:
         for migration in migrations:
             if migration.id in self.chosen:
                 yield Verification(
-                    id=migration.id, stage=self.name, problems=(problem,), reversible=migration.reversible
+                    id=migration.id,
+                    stage=self.name,
+                    problems=(problem,),
+                    reversible=migration.reversible,
+                    tried=False,
                 )
