@@ -78,7 +78,8 @@ def test_verify_tells_what_was_not_tried_from_what_failed(run, folder):
         "not tried     0003_c\n    empty database: not tried: 0002_b comes before it here, and fails\n" in outcome.out
     )
     assert outcome.err == (
-        "error: 1 of 3 migrations failed: 0002_b; 1 migration after that not tried. Mend them before they are released\n"
+        "error: 1 of 3 migrations failed: 0002_b; 1 migration after that not tried. "
+        "Mend them before they are released\n"
     )
     document = run("verify", "--json").document
     assert (document["ok"], document["failed"], document["not_tried"]) == (False, ["0002_b"], ["0003_c"])
