@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import dao
+from tests.folders import THREE, write
 
 settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile(
@@ -32,6 +33,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             connection.execute(script.read_text()).fetchall()
     connection.close()
     return path
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Path:
+    """A folder of three migrations that make the tables a, b and c."""
+    return write(tmp_path / "three", THREE)
 
 
 @pytest.fixture

@@ -129,9 +129,8 @@ def _faults(connection: Connection, files: Sequence[Migration], unknown: list[st
         yield Fault(
             kind="ledger", name=id, text=f"the file of {id} has changed since it was applied: `dao accept {id}`"
         )
-    if not state.unfinished:  # in the middle of a script nobody knows what the schema should be
-        for difference in drift.differences(connection, files, state):
-            yield Fault(kind="drift", name=difference.name, text=str(difference))
+    for difference in drift.differences(connection, files, state):
+        yield Fault(kind="drift", name=difference.name, text=str(difference))
 
 
 # ---------------------------------------------------------------- rows

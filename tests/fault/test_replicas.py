@@ -21,7 +21,7 @@ from dao.errors import DatabaseBusy, MigrationError, OperationalError
 from dao.migrate.lock import MigrationLock, holder
 from dao.migrate.run import runner
 from tests.concurrency import PATIENCE
-from tests.folders import ALONE, IDS, THREE, ids, query, tables, write
+from tests.folders import ALONE, IDS, ids, query, tables, write
 
 #: Applies what is pending; before each script it prints a line, and goes on when it has read one.
 HOLDER = """
@@ -46,12 +46,6 @@ def path(tmp_path: Path) -> Path:
 def url(path: Path) -> str:
     """Its URL."""
     return f"sqlite:///{path}"
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Path:
-    """A folder of three migrations that make the tables a, b and c."""
-    return write(tmp_path / "three", THREE)
 
 
 @contextlib.contextmanager

@@ -8,8 +8,6 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.folders import THREE, write
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -21,12 +19,6 @@ def path(tmp_path: Path) -> Path:
 def url(path: Path) -> str:
     """The URL of a database that does not exist."""
     return f"sqlite:///{path}"
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Path:
-    """A folder of three migrations that make the tables a, b and c."""
-    return write(tmp_path / "three", THREE)
 
 
 @pytest.fixture

@@ -81,8 +81,10 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
 
     Tables and views beside those of the migrations are no difference, since the file may hold more than this
     package's; but those are that a migration made which is not applied any more, or a rollback. If the migrations
-    cannot be replayed, nothing is known, and nothing returned.
+    cannot be replayed, or one is unfinished, nothing is known, and nothing returned.
     """
+    if state.unfinished:  # in the middle of a script nobody knows what the schema should be
+        return []
     noted = _noted(connection)
     if noted is None and not state.entries:
         return []
