@@ -1,8 +1,10 @@
-"""Fixtures: real SQLite files in `tmp_path`, migrated, one for each test."""
+"""Fixtures: real SQLite files in `tmp_path`, migrated, one for each test; and databases of a PostgreSQL server."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import dao
+from tests.databases import Databases, Reused, Run
 from tests.folders import THREE, write
 
 settings.register_profile("dev", max_examples=20, deadline=None)
@@ -21,6 +24,43 @@ settings.register_profile("nightly", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 SQL = Path(__file__).parents[1] / "sql" / "sqlite"
+
+# ---------------------------------------------------------------- the run
+
+RUN = pytest.StashKey[Run]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Agree with all processes of this run on a folder in which they find the server."""
+    given = getattr(config, "workerinput", {}).get("run")
+    config.stash[RUN] = Run(Path(given or Path(tempfile.gettempdir(), f"dao-tests-{uuid.uuid4().hex[:12]}")))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node) -> None:
+    """Tell a process of pytest-xdist which run it belongs to."""
+    node.workerinput["run"] = str(node.config.stash[RUN].folder)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say which engines ran."""
+    engines = [f"SQLite {apsw.sqlite_lib_version()}"]
+    if "version" in (state := config.stash[RUN].state()):
+        engines.append(f"PostgreSQL {state['version']} ({state['source']})")
+    terminalreporter.write_line(f"engines: {', '.join(engines)}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave the server, which ends with its last user."""
+    run = config.stash[RUN]
+    if hasattr(config, "workerinput"):
+        run.leave()
+    else:
+        run.end()
+
+
+# ---------------------------------------------------------------- SQLite
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +101,46 @@ def connection(url: str) -> Iterator[apsw.Connection]:
     connection = dao.connect(url)
     yield connection
     connection.close()
+
+
+# ---------------------------------------------------------------- PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig: pytest.Config) -> Run:
+    """What the processes of this run share: `run.databases()` makes and drops databases, `run.template` is migrated."""
+    return pytestconfig.stash[RUN]
+
+
+@pytest.fixture(scope="session")
+def server(run: Run) -> Databases:
+    """The PostgreSQL server of this run, on which databases are made: `server.create()` returns the URL of one."""
+    return run.databases()
+
+
+@pytest.fixture(scope="session")
+def _reused(run: Run) -> Reused:
+    return Reused(run)
+
+
+@pytest.fixture
+def postgresql_url(_reused: Reused) -> Iterator[str]:
+    """The URL of a migrated, empty PostgreSQL database; what the test does to it is undone."""
+    yield _reused.url
+    _reused.empty()
+
+
+@pytest.fixture
+def migrated_postgresql_url(run: Run, server: Databases) -> Iterator[str]:
+    """The URL of a new, migrated PostgreSQL database."""
+    url = server.create(run.template)
+    yield url
+    server.drop(url)
+
+
+@pytest.fixture
+def new_postgresql_url(server: Databases) -> Iterator[str]:
+    """The URL of a new PostgreSQL database without a table."""
+    url = server.create()
+    yield url
+    server.drop(url)
