@@ -29,6 +29,7 @@ if _typing.TYPE_CHECKING:
     from dao import aio as aio
     from dao import configurations as configurations
     from dao import migrate as migrate
+    from dao import postgresql as postgresql
     from dao import sessions as sessions
     from dao import settings as settings
     from dao import tasks as tasks
@@ -58,7 +59,8 @@ else:
     _NAMES = _lazy.Names(
         __name__,
         {
-            "": "aio configurations migrate sessions settings tasks testing tool_executions workflow_tasks workflows",
+            "": "aio configurations migrate postgresql sessions settings tasks testing tool_executions workflow_tasks "
+            "workflows",
             "codec": "new_id",
             "engine": "connect transaction",
             "listing": "Page",

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from dao import engine, url
-from dao.engine import Connection, DriverError, sqlite
+from dao.engine import Connection, DriverError, absolute
 from dao.errors import Error, PoolClosed
 from dao.pooling.async_connection import abandon, connect, run, warn_unclosed
 from dao.pooling.batch import Call
@@ -56,7 +56,7 @@ class Pool:
     process, or with the last reference to it, with a ResourceWarning.
     """
 
-    def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
+    def __init__(self, database_url: str | url.AnyURL, *, size: int = 5, timeout: float = 30.0) -> None:
         """Make a pool; opens nothing yet. `timeout` is how many seconds `acquire` waits for a connection.
 
         Raises:
@@ -64,12 +64,12 @@ class Pool:
             TypeError: The timeout is no number.
             ValueError: The size is below 1 or the timeout below 0.
         """
-        self._url = sqlite.absolute(url.parse(database_url))
+        self._url = absolute(database_url)
         self._lender = Lender(self._url, size, timeout)
         self._writer = Writer(self._url, lambda _: None)
         # those that the process's end finds open are closed with a warning there
         weakref.finalize(self, _end_unclosed, self._lender).atexit = False
-        weakref.finalize(self, _warn_unclosed, self._writer, self._url.path)
+        weakref.finalize(self, _warn_unclosed, self._writer, self._url.name)
 
     async def __aenter__(self) -> Self:
         return self
@@ -166,7 +166,7 @@ class Pool:
         error, kind = f"no answer within {timeout:g} s", "PoolTimeout"
 
         async def check() -> None:
-            sqlite.check_exists(self._url)
+            self._lender.engine.check_exists(self._url)
             locked.append(await self.run(engine.probe, self._url, deadline))
 
         try:
@@ -214,7 +214,7 @@ class Pool:
                 lender.owner = loop
         if lender.owner is not loop:
             raise PoolClosed(
-                f"this pool of {self._url.path} belongs to another event loop"
+                f"this pool of {self._url.name} belongs to another event loop"
                 + (": each loop needs a pool of its own" if usable else ", and the database in memory ended with that")
             )
         self._writer.wake = waking(loop)
@@ -313,7 +313,7 @@ def _end_unclosed(lender: Lender) -> None:
     """End the connections of a pool to which no reference is left."""
     if connections := lender.connections():
         abandon(connections)
-        warn_unclosed(lender.url.path)
+        warn_unclosed(lender.url.name)
 
 
 def _warn_unclosed(writer: Writer, path: str) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import uuid_utils
 
 __all__ = [
+    "canonical_time",
     "decode_json",
     "decode_json_quickly",
     "decode_object",
@@ -73,6 +74,19 @@ def time_to_text(moment: datetime) -> str:
     # msgspec writes a datetime in a tenth of the time that isoformat takes: "…SS.mmm000Z", or "…SSZ" for a whole second
     text = _encode_time(moment)
     return (text[1:24] + b"Z" if len(text) > 22 else text[1:20] + b".000Z").decode()
+
+
+def canonical_time(held: datetime | str) -> str:
+    """Return a time, or the text of one as any engine writes it, as `time_to_text` writes it.
+
+    A text that is no time is returned as it is: the database will refuse it.
+    """
+    if isinstance(held, datetime):
+        return time_to_text(held)
+    try:
+        return held if held[10:11] == "T" else time_to_text(datetime.fromisoformat(held))
+    except ValueError:
+        return held
 
 
 # The last second for which the current time was written, and its text.

@@ -16,6 +16,7 @@ __all__ = [
     "CommitUnknown",
     "ConfigurationTypeError",
     "ConnectionBusy",
+    "ConnectionLost",
     "DatabaseBusy",
     "DatabaseCorrupt",
     "DiskFull",
@@ -197,7 +198,10 @@ class OperationalError(Error):
 
 
 class DatabaseBusy(OperationalError):
-    """Another connection held the lock for longer than the busy timeout. Safe to repeat as a whole."""
+    """Another connection stood in the way: it held a lock for too long, or the two would not serialise.
+
+    Nothing of the transaction is stored; safe to repeat as a whole.
+    """
 
 
 class ConnectionBusy(DatabaseBusy):
@@ -215,6 +219,13 @@ class CommitUnknown(OperationalError):
     when the file is opened anew. Their view is final once another commit has succeeded. Every other error of a
     transaction means that nothing of it is stored. Of a statement that is a transaction by itself, SQLite does not
     say whether it failed before its commit: an I/O error or want of memory in one is this, too.
+    """
+
+
+class ConnectionLost(OperationalError):
+    """The connection to the server is lost, or could not be made; nothing of its transaction is stored.
+
+    Safe to repeat as a whole, on another connection: `run_in_transaction` does, with a pool.
     """
 
 

@@ -28,8 +28,8 @@ __all__ = ["MAX_LIMIT", "Listing", "Page", "bounds", "by_status"]
 #: A page holds from 1 to this many records.
 MAX_LIMIT = 1000
 
-# Any timestamp is text between these two.
-_BEGINNING, _END = "", "~"
+# Any time is between these two, as text on SQLite and as PostgreSQL's own words for it.
+_BEGINNING, _END = "-infinity", "infinity"
 
 R = TypeVar("R", bound=Stored)
 E = TypeVar("E", bound=enum.StrEnum)
@@ -99,7 +99,9 @@ class Listing(Generic[R]):
             return Page([], None)
         filters = _given(equal)
         earliest, latest = bounds(since, until)
-        query = (self._table.name, filters, statuses, earliest, latest, oldest_first)
+        # no bound is "" and "~" in a cursor: clients keep theirs over an upgrade
+        asked = ("" if since is None else earliest, "~" if until is None else latest)
+        query = (self._table.name, filters, statuses, *asked, oldest_first)
         if oldest_first:
             begins, start, ends, end = since is not None, earliest, until is not None, latest
         else:
@@ -121,7 +123,8 @@ class Listing(Generic[R]):
             return Page(self._table.from_rows(rows), None)
         rows.pop()
         last = rows[-1]
-        return Page(self._table.from_rows(rows), _cursor(last[self._created_at] + last[0], query))
+        position = codec.canonical_time(last[self._created_at]) + last[0]
+        return Page(self._table.from_rows(rows), _cursor(position, query))
 
     def walk(self, connection: Connection, *, status: str | Iterable[str] | None = None, **query: Any) -> Iterator[R]:
         """Yield the records of all pages. Each page is one statement: no transaction stays open in between."""

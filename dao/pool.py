@@ -10,10 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
-import attrs
-
 from dao import engine, url
-from dao.engine import Connection, DriverError, sqlite
+from dao.engine import Connection, DriverError, absolute
 from dao.errors import Error, PoolClosed
 from dao.pooling.batch import Call
 from dao.pooling.lender import CHECK, Health, Lender, Place, PoolStats
@@ -52,7 +50,7 @@ class Pool:
     (`dao.connect`).
     """
 
-    def __init__(self, database_url: str | url.DatabaseURL, *, size: int = 5, timeout: float = 30.0) -> None:
+    def __init__(self, database_url: str | url.AnyURL, *, size: int = 5, timeout: float = 30.0) -> None:
         """Make a pool; opens nothing yet. `timeout` is how many seconds `acquire` waits for a connection.
 
         Raises:
@@ -60,7 +58,7 @@ class Pool:
             TypeError: The timeout is no number.
             ValueError: The size is below 1 or the timeout below 0.
         """
-        self._url = sqlite.absolute(url.parse(database_url))
+        self._url = absolute(database_url)
         self._lender = Lender(self._url, size, timeout)
         self._writer = Writer(self._url, wake_in_turn)
 
@@ -154,7 +152,7 @@ class Pool:
         begun = time.monotonic()
         deadline = begun + check_seconds(timeout)
         try:
-            sqlite.check_exists(self._url)
+            self._lender.engine.check_exists(self._url)
             with Lease(self._lender, timeout, deadline) as connection:
                 locked = engine.probe(connection, self._url, deadline)
         except (Error, DriverError) as error:
@@ -217,7 +215,7 @@ class Lease:
         try:
             if place.connection is not None:
                 # the engine's own: to find it by the connection's type would cost a tenth of the lending
-                usable = sqlite.reset(place.connection) and (
+                usable = lender.engine.reset(place.connection) and (
                     # an interruption may have come as something was set for a moment only, as `health` does
                     value is None or lender.may_return(value, harmless=(Exception, GeneratorExit))
                 )
@@ -236,8 +234,7 @@ class Lease:
         lender = self._lender
         connection: Connection | None = lender.kept
         if connection is None or not engine.reset(connection):
-            milliseconds = sqlite.busy_timeout(lender.url, self._deadline)
-            connection = engine.connect(attrs.evolve(lender.url, busy_timeout=milliseconds))
+            connection = lender.engine.open_connection(lender.url, self._deadline)
         try:
             lender.opened(place, connection)
         except PoolClosed:

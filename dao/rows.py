@@ -15,8 +15,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import attrs
 
@@ -26,9 +25,19 @@ from dao.fields import members
 from dao.records import Configuration, Session, Task, ToolExecution, Workflow, WorkflowTask
 from dao.stored import Stored, unreadable
 
-__all__ = ["CONFIGURATIONS", "SESSIONS", "TASKS", "TOOL_EXECUTIONS", "WORKFLOWS", "WORKFLOW_TASKS", "Table"]
+__all__ = ["CONFIGURATIONS", "SESSIONS", "TASKS", "TOOL_EXECUTIONS", "WORKFLOWS", "WORKFLOW_TASKS", "Change", "Table"]
 
 R = TypeVar("R", bound=Stored)
+
+
+class Change(NamedTuple):
+    """An UPDATE of a row for `dao.engine.change`: as it returns the row's key, and as it returns the row.
+
+    Where triggers run after the statement, RETURNING shows the row without what they do, and the key is enough.
+    """
+
+    returning_key: str
+    returning_row: str
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -44,14 +53,20 @@ class Table(Generic[R]):
     get: str
     #: The INSERT of a row.
     insert: str
+    #: The columns of the key, as SELECT lists them.
+    key: str
     #: The UPDATE of a row that is still as it was read, and its parameters out of the row. Key and `created_at` stay.
-    update: str
+    update: Change
     for_update: Callable[[tuple[Any, ...]], tuple[Any, ...]]
     from_row: Callable[[tuple[Any, ...]], R]
     from_rows: Callable[[Iterable[tuple[Any, ...]]], list[R]]
     to_row: Callable[[R], tuple[Any, ...]]
     #: The tables that columns refer to, by their id.
     references: Mapping[str, str]
+
+    def changing(self, update: str) -> Change:
+        """Return an UPDATE that changes one row at the most, for `dao.engine.change`."""
+        return _changing(update, self.key, self.listed)
 
     def first(self, rows: list[tuple[Any, ...]]) -> R | None:
         """Return the record of the first row, or None if there is none."""
@@ -73,6 +88,11 @@ class Table(Generic[R]):
         return NotFound(f"{self.name}: no row has the key {name!r}", table=self.name, key=name)
 
 
+def _changing(update: str, key: str, row: str) -> Change:
+    update = update.rstrip()
+    return Change(f"{update}\nRETURNING {key}", f"{update}\nRETURNING {row}")
+
+
 def _table(record: type[R], **references: str) -> Table[R]:
     name, key = record.__table__, record.__key__
     columns = tuple(field.name for field in _fields(record))
@@ -88,7 +108,8 @@ def _table(record: type[R], **references: str) -> Table[R]:
         qualified=", ".join(f"{name}.{column}" for column in columns),
         get=f"SELECT {listed} FROM {name} WHERE {' AND '.join(f'{column} = ${n}' for n, column in enumerate(key, 1))}",
         insert=f"INSERT INTO {name} ({listed}) VALUES ({parameters})",
-        update=f"UPDATE {name} SET {assigned} WHERE {found} RETURNING {', '.join(key)}",
+        key=", ".join(key),
+        update=_changing(f"UPDATE {name} SET {assigned} WHERE {found}", ", ".join(key), listed),
         for_update=operator.itemgetter(*map(columns.index, bound)),
         references=references,
         **_conversions(record),
@@ -102,8 +123,7 @@ def _conversions(record: type[Stored]) -> dict[str, Any]:
         "refuse": functools.partial(_refuse, record),
         "misfit": functools.partial(_misfit, record),
         "json_text": codec.plain_json_text,
-        "time_to_text": codec.time_to_text,
-        "datetime": datetime,
+        "canonical_time": codec.canonical_time,
     }
     # from a row: the targets of its values, and the conversions after that; from a record: its values, and their texts
     targets, convert, held, values = [], [], [], []
@@ -120,7 +140,9 @@ def _conversions(record: type[Stored]) -> dict[str, Any]:
             target, value = "_", f"{column}[{position}] if type({column}) is tuple else {text}"
         elif kind == "time":
             held.append(f"{column} = record._{column}")
-            target, value = f"self._{column}", f"time_to_text({column}) if isinstance({column}, datetime) else {column}"
+            # SQLite's text is ours already
+            ours = f"{column} is None or type({column}) is str and {column}[10:11] == 'T'"
+            target, value = f"self._{column}", f"{column} if {ours} else canonical_time({column})"
         elif few := members(field):
             scope[f"{column}_members"] = few
             convert.append(f"{target} = {column}_members[{column}]")

@@ -42,7 +42,7 @@ class Settings:
     taken. `prepare` is the `MODULE:FUNCTION` that the commands call with each connection, or None; a pool calls none.
     """
 
-    url: url.DatabaseURL
+    url: url.AnyURL
     pool_size: int = 5
     pool_timeout: float = 30.0
     migrations: Path | None = None

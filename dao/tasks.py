@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from dao import codec
-from dao.engine import Connection, change, execute, execute_many, fetch
+from dao.engine import Connection, change, execute, fetch, insert_many
 from dao.listing import Listing, Page, by_status
 from dao.records import Task, TaskStatus
 from dao.rows import TASKS
@@ -32,28 +32,25 @@ _EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 _DELETE = "DELETE FROM tasks WHERE id = $1"
 _UPDATE = TASKS.update
 # A task that waits again starts with a clean slate.
-_SET_PENDING = """
+_SET_PENDING = TASKS.changing("""
 UPDATE tasks
 SET    status = $1, error = $2, started_at = NULL, completed_at = NULL
 WHERE  id = $3
-RETURNING id
-"""
+""")
 # One that is running already keeps its start, one that runs again gets a new one.
-_SET_RUNNING = """
+_SET_RUNNING = TASKS.changing("""
 UPDATE tasks
 SET    started_at = CASE WHEN status = $1 AND started_at IS NOT NULL THEN started_at ELSE $2 END,
        status = $1, error = $3, completed_at = NULL
 WHERE  id = $4
-RETURNING id
-"""
+""")
 # Finishing twice in the same way changes nothing about when.
-_SET_FINISHED = """
+_SET_FINISHED = TASKS.changing("""
 UPDATE tasks
 SET    completed_at = CASE WHEN status = $1 AND completed_at IS NOT NULL THEN completed_at ELSE $2 END,
        status = $1, error = $3
 WHERE  id = $4
-RETURNING id
-"""
+""")
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM tasks GROUP BY status"
 _ONE_OF_STATUS = "SELECT id FROM tasks WHERE status = $1 LIMIT 1"
 
@@ -75,7 +72,7 @@ def create_many(connection: Connection, tasks: Iterable[Task]) -> None:
     Raises:
         UniqueViolation: A task has one of these ids.
     """
-    execute_many(connection, _CREATE, map(TASKS.to_row, tasks))
+    insert_many(connection, TASKS, map(TASKS.to_row, tasks))
 
 
 def get(connection: Connection, id: str) -> Task | None:

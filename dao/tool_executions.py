@@ -38,12 +38,11 @@ __all__ = [
 _CREATE = TOOL_EXECUTIONS.insert
 _GET = TOOL_EXECUTIONS.get
 _EXISTS = "SELECT 1 FROM tool_executions WHERE id = $1"
-_END = """
+_END = TOOL_EXECUTIONS.changing("""
 UPDATE tool_executions
 SET    status = $1, output = $2, error = $3, completed_at = $4, duration_ms = $5
 WHERE  id = $6 AND status IN ('pending', 'running')
-RETURNING id
-"""
+""")
 # Percentiles by the nearest rank: the smallest duration that at least that share of the calls did not exceed.
 _STATISTICS = """
 SELECT tool_name,

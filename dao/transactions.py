@@ -11,7 +11,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from dao.engine import Connection, in_transaction, is_connection, is_interrupted, not_a_connection, transaction
-from dao.errors import ConnectionBusy, DatabaseBusy
+from dao.errors import ConnectionBusy, ConnectionLost, DatabaseBusy
 
 __all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
 
@@ -77,10 +77,12 @@ def run_in_transaction(
     sets another deadline). Inside a transaction that is open already nothing is replayed: that is for whoever opened
     it. An interruption ends it all, and so does `CommitUnknown`: to replay what may be stored is the caller's decision.
 
-    `where` is a connection, or a pool to take one from.
+    `where` is a connection, or a pool to take one from. With a pool, a connection to a server that is lost before the
+    commit is replaced by another.
 
     Raises:
         DatabaseBusy: It was busy until the deadline.
+        ConnectionLost: The server could not be reached until the deadline; of one connection, at once.
         ConnectionBusy: A cursor or a transaction of the connection itself stands in the way. Raised at once.
         CommitUnknown: The commit met an I/O error.
         TypeError: The function returned before its work was done, a coroutine or a generator: nothing is stored.
@@ -100,13 +102,27 @@ def replaying(*, deadline: float) -> _Run:
 
 
 def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    if not is_connection(where):
+    end = time.monotonic() + deadline
+    if is_connection(where):
+        return _replay_on(end, where, function, *args, **kwargs)
+    wait = 0.05
+    while True:
         lease: Any = where.acquire() if hasattr(where, "acquire") else None
         if not hasattr(lease, "__enter__"):
             raise not_a_connection(where)
-        with lease as connection:
-            return _replay(deadline, connection, function, *args, **kwargs)
-    end = time.monotonic() + deadline
+        try:
+            with lease as connection:
+                return _replay_on(end, connection, function, *args, **kwargs)
+        except ConnectionLost:
+            pause = random.uniform(wait / 2, wait)  # noqa: S311 - jitter, no secret
+            if time.monotonic() + pause >= end:
+                raise
+            time.sleep(pause)
+            wait = min(wait * 2, 1.0)
+
+
+def _replay_on(end: float, where: Any, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Run it on one connection, again until a moment of the monotonic clock."""
     wait = 0.001
     while True:
         try:

@@ -5,8 +5,9 @@ The messages name the part that is wrong, never the whole URL, so that a passwor
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -14,12 +15,15 @@ import attrs
 
 from dao.errors import InvalidURL, UnsupportedEngine
 
-__all__ = ["MEMORY", "DatabaseURL", "cleaned", "control_character", "parse"]
+__all__ = ["MEMORY", "AnyURL", "DatabaseURL", "ServerURL", "cleaned", "control_character", "parse", "parse_file"]
 
 #: The path of a database that lives in memory and ends with its connection.
 MEMORY = ":memory:"
 
-_FORMS = "sqlite:///relative.db, sqlite:////absolute.db, sqlite:///:memory: or file:path"
+_FORMS = (
+    "sqlite:///relative.db, sqlite:////absolute.db, sqlite:///:memory:, file:path or "
+    "postgresql://user:password@host/database"
+)
 # what surrounds a value that was pasted, or read from a file of Windows or by `docker --env-file`
 _AROUND = " \t\r\n\v\f\x85\xa0\ufeff"
 _QUOTES = ("'", '"')
@@ -29,7 +33,7 @@ _NAMES = {"\0": "a NUL", "\t": "a tab", "\n": "a line feed", "\r": "a carriage r
 
 @attrs.frozen(kw_only=True)
 class DatabaseURL:
-    """The meaning of a database URL. `str()` of it is a URL with the same meaning.
+    """The meaning of the URL of a SQLite database. `str()` of it is a URL with the same meaning.
 
     `path` is a file's path, or `MEMORY`. A setting that the URL does not mention is None: the default applies.
     `busy_timeout` counts milliseconds; `cache_size` counts pages, or KiB when negative, as the pragma does.
@@ -54,6 +58,11 @@ class DatabaseURL:
             raise InvalidURL("immutable in the database URL goes with mode=ro, for nobody can write then: add mode=ro")
 
     @property
+    def name(self) -> str:
+        """The path, for messages."""
+        return self.path
+
+    @property
     def is_memory(self) -> bool:
         """Whether the database is in memory, private to one connection."""
         return self.path == MEMORY
@@ -64,6 +73,41 @@ class DatabaseURL:
         query = "&".join(f"{name}={value}" for name, value in written.items())
         path = MEMORY if self.is_memory else quote(self.path, safe="/:@!$&()*+,;=~-._")
         return f"sqlite:///{path}" + (f"?{query}" if query else "")
+
+
+@attrs.frozen(kw_only=True)
+class ServerURL:
+    """The meaning of the URL of a database on a PostgreSQL server. `str()` of it is a URL without its secrets.
+
+    `parameters` are libpq's, by their names; those that are not there have libpq's defaults, from the environment, too.
+    `busy_timeout` is for how many milliseconds a statement waits for a lock; None: the server's own `lock_timeout`.
+    """
+
+    parameters: Mapping[str, str] = attrs.field(repr=False)
+    busy_timeout: int | None = None
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether the database is in memory: none on a server is."""
+        return False
+
+    @property
+    def name(self) -> str:
+        """The user, the hosts and the database, for messages."""
+        given = self.parameters
+        user = f"{quote(given['user'], safe='')}@" if "user" in given else ""
+        hosts = given.get("host") or given.get("hostaddr", "")
+        pairs = itertools.zip_longest(hosts.split(","), given.get("port", "").split(","), fillvalue="")
+        # a folder is that of a socket
+        named = ",".join(quote(host, safe=":[]") + f":{port}" * bool(port) for host, port in pairs)
+        return f"postgresql://{user}{named}/{quote(given.get('dbname', ''), safe='')}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+#: The meaning of a URL, whichever engine it is for.
+AnyURL = DatabaseURL | ServerURL
 
 
 def cleaned(text: str) -> str:
@@ -80,10 +124,14 @@ def control_character(text: str) -> str | None:
     return None if match is None else f"{_NAMES.get(match[0], f'U+{ord(match[0]):04X}')} ({quote(match[0])})"
 
 
-def parse(url: str | DatabaseURL) -> DatabaseURL:
+def parse(url: str | AnyURL) -> AnyURL:
     """Return the meaning of a URL. A URL that was parsed already is returned as it is.
 
-    Forms: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:relative.db`, `sqlite:/absolute.db`,
+    PostgreSQL: `postgresql://user:password@host:port/database?parameter=value`, `postgres://` for short, with several
+    hosts (`host1,host2`) and every parameter that libpq knows (postgresql.org/docs/current/libpq-connect.html), which
+    is asked. In names and passwords `@ : / ? # %` and blanks are written as `%40 %3A %2F %3F %23 %25 %20`.
+
+    SQLite: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:relative.db`, `sqlite:/absolute.db`,
     `file:relative.db`, `file:///absolute.db`, and for a database in memory `sqlite://` or `sqlite:///:memory:`.
     In names `?`, `#` and `%` are written `%3F`, `%23` and `%25`; blanks and other characters may stand as they are, but
     no control character. Blanks, line ends, a byte order mark and quotes around the whole URL are no part of it.
@@ -98,9 +146,9 @@ def parse(url: str | DatabaseURL) -> DatabaseURL:
     Raises:
         InvalidURL: It means nothing; the message says what is allowed.
         TypeError: It is no text.
-        UnsupportedEngine: It is for PostgreSQL.
+        UnsupportedEngine: It is for PostgreSQL, and psycopg is not installed.
     """
-    if isinstance(url, DatabaseURL):
+    if isinstance(url, DatabaseURL | ServerURL):
         return url
     if not isinstance(url, str):
         raise TypeError(f"a database URL is text, such as 'sqlite:///orchestrator.db', got {type(url).__name__}")
@@ -117,13 +165,28 @@ def parse(url: str | DatabaseURL) -> DatabaseURL:
         raise InvalidURL(f"a database URL begins with its scheme: {_FORMS}{meant}")
     scheme = match[1].lower()
     if scheme in {"postgresql", "postgres"}:
-        raise UnsupportedEngine(f"this version opens SQLite only, not {scheme}: use {_FORMS}")
+        return _server(url)
     if scheme not in {"sqlite", "sqlite+apsw", "file"}:
         raise InvalidURL(f"unknown database scheme {scheme!r}: use {_FORMS}")
     rest, _, query = url[match.end() :].partition("?")
     if "#" in rest or "#" in query:
         raise InvalidURL("a database URL has no fragment: write %23 for a # in a name")
     return DatabaseURL(path=_path(scheme, rest), **_parameters(query))
+
+
+def parse_file(url: str | AnyURL) -> DatabaseURL:
+    """Return the meaning of a URL for what there is for a database in a file only.
+
+    Raises:
+        InvalidURL, TypeError: As `parse`.
+        UnsupportedEngine: It is for PostgreSQL.
+    """
+    parsed = parse(url)
+    if isinstance(parsed, ServerURL):
+        raise UnsupportedEngine(
+            f"{parsed.name} is on a server, and this is for SQLite's files only: use what the server has for it"
+        )
+    return parsed
 
 
 def _path(scheme: str, rest: str) -> str:
@@ -189,3 +252,42 @@ def _parameters(query: str) -> dict[str, Any]:
             raise InvalidURL(f"{name} in the database URL: expected {expected}")
         settings[name] = convert(value)
     return settings
+
+
+# ---------------------------------------------------------------- PostgreSQL
+
+_SERVER_FORM = "postgresql://user:password@host:5432/database?parameter=value"
+
+
+def _server(url: str) -> ServerURL:
+    try:
+        from psycopg import ProgrammingError, conninfo  # noqa: PLC0415 - takes 100 ms, and SQLite needs none of it
+    except ImportError as error:
+        raise UnsupportedEngine(
+            "PostgreSQL needs psycopg, which is not installed here: install it with pip install 'orchestrator-dao[postgresql]'"
+        ) from error
+    rest = url.partition(":")[2]
+    # where libpq would go on, and take the rest of a password for a host, a port or a database
+    before, at, after = rest.partition("@")
+    in_doubt = "@" in after or (at and re.search("[/?#]", before[2:])) or re.search(r"[#\s]", url)
+    if not rest.startswith("//") or in_doubt or control_character(url):
+        raise InvalidURL(
+            f"the database URL is not of the form {_SERVER_FORM}. Write in names and passwords @ : / ? # % and blanks "
+            "as %40 %3A %2F %3F %23 %25 %20"
+        )
+    _unquoted(rest)
+    try:
+        parameters = conninfo.conninfo_to_dict(f"postgresql:{rest}")
+    except ProgrammingError as error:
+        # libpq repeats what it does not understand, which may be a password
+        found = re.fullmatch(r'invalid URI query parameter: "(\w+)"\s*', str(error))
+        if found and found[1].isidentifier():
+            raise InvalidURL(
+                f"unknown parameter {found[1]!r} in the database URL: use those of libpq, which are listed at "
+                "postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS"
+            ) from None
+        raise InvalidURL(f"libpq finds no meaning in the database URL: write it as {_SERVER_FORM}") from None
+    given = {name: str(value) for name, value in parameters.items()}
+    if not re.fullmatch(r"(\d{1,5})?(,(\d{1,5})?)*", given.get("port", "")):
+        raise InvalidURL(f"a port in the database URL is no number: write it as in {_SERVER_FORM}")
+    return ServerURL(parameters=given)

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from dao import codec
-from dao.engine import Connection, change, execute, execute_many, fetch, transaction
+from dao.engine import Connection, change, execute, execute_many, fetch, lock_row, transaction
 from dao.records import MAX_INTEGER, Task, Workflow, WorkflowTask
 from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
 
@@ -49,7 +49,7 @@ SET    sequence = sequence + 1
 WHERE  workflow_id = $1 AND sequence >= $2 AND task_id <> $3
 """
 _PLACE = "UPDATE workflow_tasks SET sequence = $1 WHERE workflow_id = $2 AND task_id = $3"
-_MOVE = f"{_PLACE} RETURNING task_id"
+_MOVE = WORKFLOW_TASKS.changing(_PLACE)
 _REMOVE = "DELETE FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _TASK_IDS = "SELECT task_id FROM workflow_tasks WHERE workflow_id = $1"
 _COUNT = "SELECT count(*) FROM workflow_tasks WHERE workflow_id = $1"
@@ -89,6 +89,7 @@ def add(
         ValueError: The sequence is negative or larger than 2**63 - 1.
     """
     with transaction(connection):
+        lock_row(connection, WORKFLOWS, workflow_id)
         if sequence is None:
             # not max(sequence) + 1 in SQL: past the largest integer that would be a float
             last = fetch(connection, _LAST, (workflow_id,))[0][0]
@@ -141,6 +142,7 @@ def move(connection: Connection, workflow_id: str, task_id: str, *, sequence: in
     if type(sequence) is not int or not 0 <= sequence <= MAX_INTEGER:
         raise ValueError(f"sequence must be a whole number from 0 to {MAX_INTEGER}, got {sequence!r}")
     with transaction(connection):
+        lock_row(connection, WORKFLOWS, workflow_id)
         _make_room(connection, workflow_id, task_id, sequence)
         key = (workflow_id, task_id)
         return change(connection, WORKFLOW_TASKS, _MOVE, (sequence, *key), key)
@@ -154,6 +156,7 @@ def reorder(connection: Connection, workflow_id: str, task_ids: Sequence[str]) -
             or too few. Nothing is changed.
     """
     with transaction(connection):
+        lock_row(connection, WORKFLOWS, workflow_id)
         present = Counter(id for (id,) in fetch(connection, _TASK_IDS, (workflow_id,)))
         wanted = Counter(task_ids)
         if present != wanted:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
-from dao.engine import Connection, change, execute, execute_many, fetch
+from dao.engine import Connection, change, execute, fetch, insert_many
 from dao.listing import Listing, Page, by_status
 from dao.records import Workflow, WorkflowStatus
 from dao.rows import WORKFLOWS
@@ -30,7 +30,7 @@ _GET = WORKFLOWS.get
 _EXISTS = "SELECT 1 FROM workflows WHERE id = $1"
 _DELETE = "DELETE FROM workflows WHERE id = $1"
 _UPDATE = WORKFLOWS.update
-_SET_STATUS = "UPDATE workflows SET status = $1 WHERE id = $2 RETURNING id"
+_SET_STATUS = WORKFLOWS.changing("UPDATE workflows SET status = $1 WHERE id = $2")
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM workflows GROUP BY status"
 _ONE_OF_STATUS = "SELECT id FROM workflows WHERE status = $1 LIMIT 1"
 
@@ -52,7 +52,7 @@ def create_many(connection: Connection, workflows: Iterable[Workflow]) -> None:
     Raises:
         UniqueViolation: A workflow has one of these ids.
     """
-    execute_many(connection, _CREATE, map(WORKFLOWS.to_row, workflows))
+    insert_many(connection, WORKFLOWS, map(WORKFLOWS.to_row, workflows))
 
 
 def get(connection: Connection, id: str) -> Workflow | None:

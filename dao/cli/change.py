@@ -102,10 +102,10 @@ def reset(config: settings.Settings, output: Output, yes: bool, **given: Any) ->
     if not yes:
         if not is_terminal(sys.stdin):
             raise MigrationError(
-                f"reset drops every row of {config.url.path}, and there is no terminal to ask on: add --yes to confirm"
+                f"reset drops every row of {config.url.name}, and there is no terminal to ask on: add --yes to confirm"
             )
-        if not output.confirmed(f"Drop every table and row of {config.url.path}, and migrate again?"):
-            raise MigrationError(f"{config.url.path} was not reset: you did not say yes. Nothing was changed")
+        if not output.confirmed(f"Drop every table and row of {config.url.name}, and migrate again?"):
+            raise MigrationError(f"{config.url.name} was not reset: you did not say yes. Nothing was changed")
     _run(migrate.reset, config, output, "nothing to apply", **given)
 
 
@@ -122,7 +122,7 @@ def _run(
     snapshots = 0 if no_snapshot else config.snapshots
     with output.progress():
         results = verb(config.url, config.migrations, snapshots=snapshots, report=output.report, **given)
-    _print(output, config.url.path, results, nothing)
+    _print(output, config.url.name, results, nothing)
 
 
 def _print(output: Output, database: str, results: Sequence[migrate.Result], nothing: str) -> None:

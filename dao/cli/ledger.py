@@ -39,7 +39,7 @@ def _ledger_command(name: str, done: str, description: str) -> click.Command:
             output.line(f"{done} {id}")
         if not changed:
             output.line("nothing to change")
-        output.json({"database": config.url.path, "ids": changed, "drift": warn_of_drift(config, output)})
+        output.json({"database": config.url.name, "ids": changed, "drift": warn_of_drift(config, output)})
 
     return change
 
@@ -92,7 +92,7 @@ def resolve(
         output.line(f"{found.id}: noted as {outcome}", style="green")
         warn_of_drift(config, output)
     output.json(
-        {"database": config.url.path, "id": found.id, "outcome": outcome, "differences": ends}, ok=outcome is not None
+        {"database": config.url.name, "id": found.id, "outcome": outcome, "differences": ends}, ok=outcome is not None
     )
     return 0 if outcome else MISMATCH
 
@@ -123,10 +123,10 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, 
         output.line(f"pending {migration.id}{' (out of order)' if migration.out_of_order else ''}", style="yellow")
     output.drift(current.drift)
     if not ids:
-        output.line(f"{config.url.path}: nothing to adopt")
+        output.line(f"{config.url.name}: nothing to adopt")
     output.json(
         {
-            "database": config.url.path,
+            "database": config.url.name,
             "tool": tool,
             "ids": ids,
             "drift": current.drift,
@@ -154,12 +154,12 @@ def baseline(config: settings.Settings, output: Output, name: tuple[str, ...], l
         output.line(str(path))
     for ledger in done.left_out:
         output.line(f"left out: {ledger}")
-    output.line(f"{config.url.path}: {done.id} is noted as applied; its rows are not in it", style="green")
+    output.line(f"{config.url.name}: {done.id} is noted as applied; its rows are not in it", style="green")
     for problem in done.broken:
         output.warning(f"{problem}; mend it in a migration, or a new database will be refused")
     output.json(
         {
-            "database": config.url.path,
+            "database": config.url.name,
             "id": done.id,
             "paths": [str(path) for path in done.paths],
             "left_out": [attrs.asdict(ledger) for ledger in done.left_out],

@@ -25,6 +25,7 @@ from dao.cli.output import Output
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.schema.registration import register
 from dao.text import milliseconds
+from dao.url import DatabaseURL
 
 __all__ = ["health", "history", "plan", "print_status", "status", "wait"]
 
@@ -133,7 +134,7 @@ def plan(
         only_one_of(steps=steps, to=to, all=everything)
     elif everything:
         raise click.UsageError("--all goes with --rollback: migrate applies all anyway")
-    database = config.url.path
+    database = config.url.name
     planned = migrate.plan(
         config.url,
         config.migrations,
@@ -181,13 +182,13 @@ def history(config: settings.Settings, output: Output) -> None:
     for deed in deeds:
         took = "" if deed.duration_ms is None else f" in {deed.duration_ms} ms"
         by = "by yoyo" if deed.tool_version is None else f"by dao {deed.tool_version}"
-        done = f"{deed.operation:<8}  {deed.id or config.url.path}{took}"
+        done = f"{deed.operation:<8}  {deed.id or config.url.name}{took}"
         output.line(f"{_time(deed.at)}  {done}, {deed.user}@{deed.host}, {by}")
         if deed.detail:
             output.line(f"  {deed.detail}")
     if not deeds:
         output.line(f"{called(config)}: nothing was done yet")
-    output.json({"database": config.url.path, "history": [_in_seconds(deed) for deed in deeds]})
+    output.json({"database": config.url.name, "history": [_in_seconds(deed) for deed in deeds]})
 
 
 # ---------------------------------------------------------------- probes
@@ -211,7 +212,7 @@ def health(config: settings.Settings, output: Output, timeout: float, at_least: 
     answer, error, code = _health(config, timeout, at_least=at_least)
     output.json(
         {
-            "database": config.url.path,
+            "database": config.url.name,
             "seconds": round(answer.seconds, 6),
             "locked": answer.locked,
             "error": error,
@@ -220,7 +221,7 @@ def health(config: settings.Settings, output: Output, timeout: float, at_least: 
     )
     if error is None:
         locked = "; another connection holds the write lock" if answer.locked else ""
-        output.line(f"{config.url.path}: healthy (answered in {milliseconds(answer.seconds)}{locked})", style="green")
+        output.line(f"{config.url.name}: healthy (answered in {milliseconds(answer.seconds)}{locked})", style="green")
     else:
         output.error(error["message"])
     return code
@@ -245,9 +246,9 @@ def wait(config: settings.Settings, output: Output, timeout: float, at_least: bo
         if error is None or for_good or remaining <= 0:
             break
         time.sleep(min(0.2, remaining))
-    output.json({"database": config.url.path, "error": error}, ok=error is None)
+    output.json({"database": config.url.name, "error": error}, ok=error is None)
     if error is None:
-        output.line(f"{config.url.path}: ready", style="green")
+        output.line(f"{config.url.name}: ready", style="green")
     elif for_good:
         output.error(f"not ready, and waiting does not help: {error['message']}")
     else:
@@ -260,15 +261,17 @@ def _health(
 ) -> tuple[dao.Health, dict[str, Any] | None, int]:
     """Return the answer of the database, what is wrong with it or its schema, and the exit code."""
     # a probe creates nothing, and sets nothing
-    url = attrs.evolve(creating_nothing(config).url, journal_mode="keep")
+    url = creating_nothing(config).url
+    if isinstance(url, DatabaseURL):
+        url = attrs.evolve(url, journal_mode="keep")
     with attrs.evolve(config, url=url, pool_size=1).pool() as pool:
         answer = pool.health(timeout)
         if not answer.ok:
             return answer, {"type": answer.kind, "message": answer.error}, 1
         try:
             with pool.acquire(timeout=timeout) as connection:
-                register(connection)
-                migrate.assert_current(connection, config.migrations, at_least=at_least)
+                register(connection)  # type: ignore[arg-type]
+                migrate.assert_current(connection, config.migrations, at_least=at_least)  # type: ignore[arg-type]
         except Error as error:
             if isinstance(error, SchemaOutOfDate) and not error.unfinished:
                 code = PENDING

@@ -69,14 +69,14 @@ def read_settings(
 
 def creating_nothing(config: settings.Settings) -> settings.Settings:
     """Return the settings with a URL by which no database is created."""
-    if config.url.mode not in {None, "rwc"}:
+    if isinstance(config.url, url.ServerURL) or config.url.mode not in {None, "rwc"}:
         return config
     return attrs.evolve(config, url=attrs.evolve(config.url, mode="rw"))
 
 
 def called(config: settings.Settings) -> str:
     """Return the path of the database as it was given, with a word if it does not exist."""
-    return config.url.path if is_there(config.url.path) else f"{config.url.path} (does not exist yet)"
+    return config.url.name if is_there(config.url.name) else f"{config.url.name} (does not exist yet)"
 
 
 # ---------------------------------------------------------------- the options of every command
@@ -146,9 +146,9 @@ def command(
             config = read_settings(database if takes_one else settings.DEFAULT_URL, folder, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)
-                if not is_there(config.url.path):
+                if not is_there(config.url.name):
                     raise MigrationError(
-                        f"{os.path.abspath(config.url.path)} does not exist, and --existing creates no database: name "
+                        f"{os.path.abspath(config.url.name)} does not exist, and --existing creates no database: name "
                         "another, or leave it out"
                     )
             output = Output(quiet=quiet, as_json=as_json, changes=changes)

@@ -116,7 +116,7 @@ def diff(config: settings.Settings, output: Output) -> int:
     left_out = migrate.other_ledgers(config.url)
     output.json(
         {
-            "database": config.url.path,
+            "database": config.url.name,
             "differences": [attrs.asdict(difference) | {"text": str(difference)} for difference in found],
             "left_out": [attrs.asdict(ledger) for ledger in left_out],
         },
@@ -127,9 +127,9 @@ def diff(config: settings.Settings, output: Output) -> int:
     for difference in found:
         output.line(str(difference))
     if not found:
-        output.line(f"{config.url.path}: the schema is what its migrations make", style="green")
+        output.line(f"{config.url.name}: the schema is what its migrations make", style="green")
         return 0
-    output.error(f"{config.url.path}: the schema is not what its migrations make ({counted(len(found), 'difference')})")
+    output.error(f"{config.url.name}: the schema is not what its migrations make ({counted(len(found), 'difference')})")
     return UNSAFE
 
 

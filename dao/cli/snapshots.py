@@ -55,7 +55,7 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
     output.line(f"{taken.path} ({readable(taken.size)}, {milliseconds(seconds)})", style="green")
     output.json(
         {
-            "database": config.url.path,
+            "database": config.url.name,
             "snapshot": _document(taken),
             "removed": [_document(one) for one in removed],
             "seconds": round(seconds, 6),
@@ -76,9 +76,9 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
         why = f"  {one.label}" if one.label else "" if one.kind == "manual" else f"  (before a {one.kind})"
         output.line(f"{one.id}  {_age(one):>12} ago  {readable(one.size):>10}  {one.version}{why}")
     if not there:
-        how = "; `dao snapshot` takes one" if is_there(config.url.path) else ""
+        how = "; `dao snapshot` takes one" if is_there(config.url.name) else ""
         output.line(f"{called(config)}: no snapshots{how}")
-    output.json({"database": config.url.path, "snapshots": [_document(one) for one in there]})
+    output.json({"database": config.url.name, "snapshots": [_document(one) for one in there]})
 
 
 @click.command("restore")
@@ -96,7 +96,7 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     if id is not None and not (id := url.cleaned(id)):
         # an unset variable in a script must not come to mean the newest
         raise click.UsageError("the ID is empty: name a snapshot, or leave it out for the newest")
-    database = config.url.path
+    database = config.url.name
     source = find(config.url, id)
     what = f"{source.id} ({source.version}, {readable(source.size)}, {_age(source)} old)"
     if not yes and not is_terminal(sys.stdin):

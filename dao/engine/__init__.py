@@ -8,39 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
 
 import apsw
 
 from dao.engine import sqlite
 from dao.errors import Error, StaleRecord
-from dao.url import DatabaseURL, parse
+from dao.url import AnyURL, DatabaseURL, ServerURL, parse
 
-if TYPE_CHECKING:  # the records' modules are not needed to open a database
-    from dao.rows import Table
+if TYPE_CHECKING:  # psycopg is loaded for PostgreSQL only; the records' modules are not needed to open a database
+    import psycopg
+
+    from dao.rows import Change, Table
     from dao.stored import Stored
+
+    #: A connection of any engine.
+    Connection = apsw.Connection | psycopg.Connection[Any]
+else:
+    Connection = apsw.Connection
 
 __all__ = [
     "ENGINES",
     "Connection",
     "DriverError",
+    "absolute",
     "change",
     "connect",
+    "engine_of",
     "execute",
     "execute_many",
     "fetch",
     "in_transaction",
+    "insert_many",
     "interrupt",
     "is_connection",
     "is_interrupted",
+    "lock_row",
     "not_a_connection",
     "probe",
     "reset",
     "transaction",
 ]
 
-Connection = apsw.Connection
-#: The base of a driver's errors.
+#: The base of SQLite's errors.
 DriverError = apsw.Error
 Row = tuple[Any, ...]
 R = TypeVar("R", bound="Stored")
@@ -49,15 +59,21 @@ R = TypeVar("R", bound="Stored")
 class _Engine(Protocol):
     """The module of an engine. Its functions raise the driver's errors, and `translated` turns those into ours."""
 
+    def open_connection(self, url: Any, deadline: float = ...) -> Any: ...
+    def absolute(self, url: Any) -> Any: ...
+    def check_exists(self, url: Any) -> None: ...
     def is_usable(self, connection: Any) -> bool: ...
     def is_idle(self, connection: Any) -> bool: ...
     def is_interrupted(self, connection: Any) -> bool: ...
     def in_transaction(self, connection: Any) -> bool: ...
+    def fetch(self, connection: Any, sql: str, parameters: Sequence[Any]) -> list[Row]: ...
     def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
     def execute_many(self, connection: Any, sql: str, rows: Iterable[Row]) -> None: ...
+    def insert_many(self, connection: Any, table: Table[Any], rows: Iterable[Row]) -> None: ...
     def change(
-        self, connection: Any, table: Table[R], sql: str, parameters: Sequence[Any], key: tuple[str, ...]
+        self, connection: Any, table: Table[R], update: Change, parameters: Sequence[Any], key: tuple[str, ...]
     ) -> R | None: ...
+    def lock_row(self, connection: Any, table: Table[Any], key: tuple[str, ...]) -> None: ...
     def begin(self, connection: Any, *, nested: bool) -> None: ...
     def commit(self, connection: Any, *, nested: bool) -> None: ...
     def roll_back(self, connection: Any, *, nested: bool) -> None: ...
@@ -73,52 +89,93 @@ class _Engine(Protocol):
     ) -> Error | None: ...
     def reset(self, connection: Any) -> bool: ...
     def interrupt(self, connection: Any) -> None: ...
-    def probe(self, connection: Any, url: DatabaseURL, deadline: float) -> bool: ...
+    def probe(self, connection: Any, url: Any, deadline: float) -> bool: ...
 
 
-#: The engine of each type of connection.
-ENGINES: dict[type, _Engine] = {Connection: sqlite}
+#: The engine of each type of connection. PostgreSQL's comes here when it is first needed.
+ENGINES: dict[type, _Engine] = {apsw.Connection: sqlite}
 
 
 def _engine(connection: object) -> _Engine:
-    found = ENGINES.get(type(connection))
-    if found is None:  # one of a subclass
-        found = next((ENGINES[kind] for kind in type(connection).__mro__ if kind in ENGINES), None)
+    return ENGINES.get(type(connection)) or _found(connection)
+
+
+def _found(connection: object) -> _Engine:
+    kinds = type(connection).__mro__
+    if any(kind.__module__.partition(".")[0] == "psycopg" for kind in kinds):
+        _postgresql()
+    found = next((ENGINES[kind] for kind in kinds if kind in ENGINES), None)
     if found is None:
         raise not_a_connection(connection)
     return found
 
 
-def connect(url: str | DatabaseURL) -> Connection:
-    """Open a database: WAL, synchronous NORMAL, foreign keys, a busy timeout of 5 s, defensive, plans by the SQL alone.
+def _postgresql() -> _Engine:
+    import psycopg  # noqa: PLC0415 - takes 100 ms, and SQLite needs none of it
 
-    The last (SQLITE_DBCONFIG_ENABLE_QPSG) means that no plan depends on what is bound, so that nothing is prepared anew
-    for another value. In SQL of your own, an index for `LIKE $1` or a partial index for `flag = $1` needs the value
-    written out.
+    from dao.engine import postgresql  # noqa: PLC0415 - likewise
 
-    A file in another journal mode is switched to WAL for good when it is opened for writing, unless the URL says
-    `journal_mode=keep`. It is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`).
+    ENGINES[psycopg.Connection] = postgresql
+    return postgresql
+
+
+def engine_of(url: AnyURL) -> _Engine:
+    """Return the engine that opens a URL."""
+    return _postgresql() if isinstance(url, ServerURL) else sqlite
+
+
+def absolute(url: str | AnyURL) -> AnyURL:
+    """Return the meaning of a URL, so that it does not depend on the working folder."""
+    parsed = parse(url)
+    found: AnyURL = engine_of(parsed).absolute(parsed)
+    return found
+
+
+@overload
+def connect(url: DatabaseURL) -> apsw.Connection: ...
+@overload
+def connect(url: ServerURL) -> psycopg.Connection[Any]: ...
+@overload
+def connect(url: str) -> Any: ...
+def connect(url: str | AnyURL) -> Any:
+    """Open a database and return a connection: apsw's for SQLite, psycopg's for PostgreSQL.
+
     Each thread or task needs a connection of its own, since a connection is one transaction: `dao.Pool` hands them out.
 
-    A process that was forked while the file was open, in any way, cannot open it: SQLite would not lock it there, and
-    rows would get lost. Start such processes with spawn or forkserver, or close before the fork and open after it.
+    SQLite: WAL, synchronous NORMAL, foreign keys, a busy timeout of 5 s, defensive, plans by the SQL alone. The last
+    (SQLITE_DBCONFIG_ENABLE_QPSG) means that no plan depends on what is bound, so that nothing is prepared anew for
+    another value. In SQL of your own, an index for `LIKE $1` or a partial index for `flag = $1` needs the value
+    written out. A file in another journal mode is switched to WAL for good when it is opened for writing, unless the
+    URL says `journal_mode=keep`. It is created unless the URL says `mode=rw` or `mode=ro`; its tables are not
+    (`dao.migrate`). A process that was forked while the file was open, in any way, cannot open it: SQLite would not
+    lock it there, and rows would get lost. Start such processes with spawn or forkserver, or close before the fork and
+    open after it.
+
+    PostgreSQL: a plain `psycopg.Connection` in autocommit mode, with times in UTC. A connection cannot be used in a
+    process that was forked after it was opened.
 
     Raises:
         InvalidURL: The URL means nothing.
+        ConnectionLost: No server could be reached, or it takes no connections now.
         OperationalError: The database cannot be opened, or was open when this process was forked.
-        UnsupportedEngine: The URL is for PostgreSQL, or this SQLite can corrupt data.
+        UnsupportedEngine: This SQLite can corrupt data; the server is older than PostgreSQL 16, or not in UTF-8; or
+            psycopg is not installed.
     """
-    return sqlite.open_connection(parse(url))
+    parsed = parse(url)
+    return engine_of(parsed).open_connection(parsed)
 
 
 def is_connection(given: object) -> bool:
     """Return whether it is a connection that can be used here: an asynchronous one can in its own thread only."""
-    return any(isinstance(given, kind) and engine.is_usable(given) for kind, engine in ENGINES.items())
+    try:
+        return _engine(given).is_usable(given)
+    except TypeError:
+        return False
 
 
 def not_a_connection(given: object) -> TypeError:
     """Return the error for an object that is no connection, or none that can be used here."""
-    if isinstance(given, Connection):
+    if isinstance(given, apsw.Connection):
         advice = (
             "it works in its own thread only: `await dao.aio.run(connection, function, …)`, with dao.transaction in it"
         )
@@ -126,7 +183,7 @@ def not_a_connection(given: object) -> TypeError:
         advice = "take one from the pool, with `pool.acquire()` or, of dao.aio, `await pool.run(function, …)`"
     else:
         advice = "open one with `dao.connect(url)`"
-    name = "an asynchronous one" if isinstance(given, Connection) else type(given).__name__
+    name = "an asynchronous one" if isinstance(given, apsw.Connection) else type(given).__name__
     return TypeError(f"expected a connection, got {name}: {advice}")
 
 
@@ -140,7 +197,9 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
         Error: The caller can act on it. Any other error is the driver's own.
     """
     try:
-        return connection.execute(sql, parameters).fetchall()
+        if type(connection) is apsw.Connection:  # not asked of the engine: that takes as long as a tenth of a `get`
+            return connection.execute(sql, parameters).fetchall()
+        return _engine(connection).fetch(connection, sql, parameters)
     except Exception as error:  # noqa: BLE001 - raised again
         _raise(error, connection, sql, parameters)
 
@@ -177,10 +236,24 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
             _raise(error, connection)
 
 
+def insert_many(connection: Connection, table: Table[Any], rows: Iterable[Row]) -> None:
+    """Insert rows into a table, all in one transaction, by the quickest way that the engine has.
+
+    Raises:
+        CommitUnknown: The commit met an I/O error, or was not answered.
+        Error: As `fetch`; then none of the rows was written.
+    """
+    with transaction(connection):
+        try:
+            _engine(connection).insert_many(connection, table, rows)
+        except Exception as error:  # noqa: BLE001 - raised again
+            _raise(error, connection)
+
+
 def change(
     connection: Connection,
     table: Table[R],
-    sql: str,
+    update: Change,
     parameters: Sequence[Any],
     key: tuple[str, ...],
     *,
@@ -188,7 +261,7 @@ def change(
 ) -> R:
     """Change a row and return the record of it as its triggers left it, in one transaction.
 
-    The statement has a RETURNING. Its change is undone if the row cannot be read, or is not there any more.
+    The change is undone if the row cannot be read, or is not there any more.
 
     Raises:
         NotFound: No row has the key.
@@ -199,14 +272,14 @@ def change(
     engine = _engine(connection)
     try:
         if engine.is_idle(connection):
-            record = engine.change(connection, table, sql, parameters, key)
+            record = engine.change(connection, table, update, parameters, key)
             if record is not None:
                 return record
             # the row may have come after it was looked for: once more, with nobody in between
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, table.get, key)
+        _raise(error, connection, table.get, key, commits=not engine.in_transaction(connection))
     with transaction(connection):
-        changed = fetch(connection, sql, parameters)
+        changed = fetch(connection, update.returning_key, parameters)
         record = table.found(table.first(fetch(connection, table.get, key)), *key)
     if changed:
         return record
@@ -224,7 +297,7 @@ def _raise(
     table: Table[Any] | None = None,
 ) -> NoReturn:
     if not is_connection(connection):
-        raise not_a_connection(connection) from error
+        raise not_a_connection(connection) from (None if isinstance(error, TypeError) else error)
     known = _engine(connection).translated(error, connection, sql, parameters, commits=commits, table=table)
     try:
         if known is None:
@@ -242,10 +315,11 @@ def _raise(
 class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     """Run a block as one transaction: `with dao.transaction(connection): …`.
 
-    Outermost it is BEGIN IMMEDIATE, which waits for the write lock at the start and not in the middle; inside another
-    transaction it is a savepoint. An exception undoes the block and goes on. A caller that nests and swallows the
-    exception keeps the outer transaction, unless SQLite itself gave it up (disk full, I/O error): then the outer one
-    fails too.
+    Outermost it is BEGIN IMMEDIATE on SQLite, which waits for the write lock at the start and not in the middle, and
+    BEGIN on PostgreSQL; inside another transaction it is a savepoint. An exception undoes the block and goes on. A
+    caller that nests and swallows the exception keeps the outer transaction, unless SQLite itself gave it up (disk
+    full, I/O error): then the outer one fails too. PostgreSQL commits nothing of a block in which a statement failed,
+    even if the error was swallowed: then the block raises at its end.
 
     No code can catch a Ctrl-C that comes in the instant between the block and its end, and the transaction stays open:
     a program that goes on after one should close the connection and take another. A pool does that by itself.
@@ -253,7 +327,8 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     Raises:
         DatabaseBusy: Another connection kept the lock for longer than the busy timeout.
         ConnectionBusy: A cursor of this connection that is not at its end stands in the way.
-        CommitUnknown: The commit met an I/O error.
+        CommitUnknown: The commit met an I/O error, or was not answered.
+        ConnectionLost: The connection to the server is lost, and nothing of the transaction is stored.
         OperationalError: The block cannot be committed.
         TypeError: It is no connection, or an asynchronous one outside of its thread: `await dao.aio.run(connection,
             function)` runs a function with such a block in it.
@@ -298,6 +373,20 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
             raise
 
 
+def lock_row(connection: Connection, table: Table[Any], *key: str) -> None:
+    """Keep others from changing a row until the transaction ends, which is open; nothing happens if there is no row.
+
+    For functions that read, then write what depends on it. SQLite has one writer at a time, and needs no more.
+
+    Raises:
+        Error: As `fetch`.
+    """
+    try:
+        _engine(connection).lock_row(connection, table, key)
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection)
+
+
 def in_transaction(connection: Connection) -> bool:
     """Return whether a transaction is open on the connection, whoever began it."""
     return _engine(connection).in_transaction(connection)
@@ -321,7 +410,7 @@ def interrupt(connection: Connection) -> None:
     _engine(connection).interrupt(connection)
 
 
-def probe(connection: Connection, url: DatabaseURL, deadline: float) -> bool:
+def probe(connection: Connection, url: AnyURL, deadline: float) -> bool:
     """Read the database from its file, not from the cache. Return whether another connection holds the write lock.
 
     Raises:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import attrs
 
-from dao.engine import Connection, DriverError, sqlite
+from dao.engine import DriverError, sqlite
+from dao.engine.sqlite import Connection
 from dao.errors import DatabaseCorrupt, visible
 from dao.migrate.database import Target, at_one_moment, existing, name_of, opened, translated
 from dao.migrate.ledger import drift, entries

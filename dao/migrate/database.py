@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dao import url
-from dao.engine import Connection, DriverError, connect, is_connection, not_a_connection, sqlite, transaction
-from dao.engine.sqlite import database_file
-from dao.errors import ConnectionBusy, DatabaseBusy, DatabaseCorrupt, Error, MigrationError, OperationalError
+from dao.engine import DriverError, connect, is_connection, not_a_connection, sqlite, transaction
+from dao.engine.sqlite import Connection, database_file
+from dao.errors import (
+    ConnectionBusy,
+    DatabaseBusy,
+    DatabaseCorrupt,
+    Error,
+    MigrationError,
+    OperationalError,
+)
 from dao.migrate import processes
 from dao.migrate.lock import MigrationLock, telling
 from dao.migrate.schema import catalog, registration, session
@@ -39,7 +46,7 @@ __all__ = [
 ]
 
 #: A database, as the migration functions take it: a connection that the caller owns, or a URL.
-Target = Connection | str | url.DatabaseURL
+Target = Connection | str | url.AnyURL
 
 
 @contextlib.contextmanager
@@ -61,7 +68,7 @@ def opened(target: Target, *, read_only: bool = False, report: Report | None = N
         with session.plain(target), translated(target):
             yield target
         return
-    parsed = url.parse(target)
+    parsed = url.parse_file(target)
     if read_only:
         parsed = attrs.evolve(parsed, mode="ro")
     is_new = not exists(parsed)
@@ -105,7 +112,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
         vfs = target.open_vfs
         sqlite.check_in_place(target)
     else:
-        parsed = url.parse(target)
+        parsed = url.parse_file(target)
         timeout, immutable = sqlite.busy_timeout(parsed), bool(parsed.immutable)
     with sqlite.open_another(path, vfs, immutable=immutable) as connection:
         registration.register(connection)
@@ -197,7 +204,7 @@ def lock_of(target: Target, timeout: float | None = None, report: Report | None 
         _refuse_transaction(target)
         if not database_file.is_there(path):
             path = ""  # nobody else finds it there either
-    elif url.parse(target).mode == "ro":
+    elif url.parse_file(target).mode == "ro":
         path = ""  # it is not written to, and there may be no room for another file beside it
     return MigrationLock(path, timeout, report)
 
@@ -295,13 +302,13 @@ def exists(target: Target) -> bool:
     """Return whether the database exists. One in memory that is yet to be opened does not."""
     if isinstance(target, Connection):
         return True
-    parsed = url.parse(target)
+    parsed = url.parse_file(target)
     return not parsed.is_memory and database_file.is_there(parsed.path)
 
 
 def name_of(target: Target) -> str:
     """Return the path of the database, for messages."""
-    return (sqlite.file_of(target) or url.MEMORY) if isinstance(target, Connection) else url.parse(target).path
+    return (sqlite.file_of(target) or url.MEMORY) if isinstance(target, Connection) else url.parse_file(target).path
 
 
 def path_of(target: Target) -> str:
@@ -310,5 +317,5 @@ def path_of(target: Target) -> str:
         if not is_connection(target):
             raise not_a_connection(target)
         return "" if target.open_vfs == "memdb" else sqlite.file_of(target)
-    parsed = url.parse(target)
+    parsed = url.parse_file(target)
     return "" if parsed.is_memory else sqlite.absolute(parsed).path

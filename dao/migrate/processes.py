@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 from dao import url
-from dao.engine import Connection, sqlite
-from dao.engine.sqlite import database_file
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection, database_file
 from dao.errors import DatabaseBusy, visible
 
 __all__ = ["holder", "named", "respect_yoyo"]

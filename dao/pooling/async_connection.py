@@ -17,9 +17,9 @@ import apsw
 import apsw.aio
 
 from dao import url
-from dao.engine import Connection, sqlite
-from dao.engine.sqlite import database_file, fork
-from dao.errors import OperationalError
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection, database_file, fork
+from dao.errors import OperationalError, UnsupportedEngine
 from dao.pooling.loop import is_asyncio, running, shielded, within
 from dao.transactions import done
 
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
+async def connect(database_url: str | url.AnyURL) -> apsw.AsyncConnection:
     """Open a database as `dao.connect` does, with a thread of its own. Close it with `await connection.aclose()`.
 
     It belongs to the event loop that is running. One that is still open when the process ends is closed then, with a
@@ -40,6 +40,8 @@ async def connect(database_url: str | url.DatabaseURL) -> apsw.AsyncConnection:
         OperationalError: The database cannot be opened.
     """
     parsed = url.parse(database_url)
+    if isinstance(parsed, url.ServerURL):
+        raise UnsupportedEngine(f"{parsed}: asynchronous connections are to SQLite only")
     sqlite.check_version()
     opened: list[apsw.AsyncConnection] = []
     dropped = False

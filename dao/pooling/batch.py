@@ -13,7 +13,8 @@ from typing import Any
 
 import apsw
 
-from dao.engine import Connection, sqlite
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection
 from dao.errors import ForeignKeyViolation, OperationalError
 from dao.transactions import done
 

@@ -58,10 +58,11 @@ class Lender:
     order of its statements is such that a connection is then lent once, or has been let go of, and so closed.
     """
 
-    def __init__(self, database: url.DatabaseURL, size: int, timeout: float) -> None:
+    def __init__(self, database: url.AnyURL, size: int, timeout: float) -> None:
         check_size(size)
         self.timeout = check_seconds(timeout)
         self.url = database
+        self.engine = engine.engine_of(database)
         self.size = 1 if database.is_memory else size
         self.guard = threading.Lock()
         self.closed: str | None = None  # why nothing is lent any more

@@ -49,7 +49,7 @@ class Writer:
     `wake` sets the events of calls that have ended, in their threads or tasks.
     """
 
-    def __init__(self, database: url.DatabaseURL, wake: Callable[[Sequence[Any]], object]) -> None:
+    def __init__(self, database: url.AnyURL, wake: Callable[[Sequence[Any]], object]) -> None:
         self.wake = wake
         self._url = database
         self._shared: SharedTransaction | None = None
@@ -255,7 +255,7 @@ class Writer:
         """Begin a transaction, on a new connection if there is none."""
         shared = self._shared
         if shared is None:
-            shared = SharedTransaction(engine.connect(self._url))
+            shared = SharedTransaction(engine.connect(self._url))  # type: ignore[arg-type]
             with self._lock:
                 self._shared = shared
         shared.begin()

@@ -72,6 +72,15 @@ class _Engine:
     def in_transaction(self, connection: Connection) -> bool:
         return sqlite.in_transaction(connection._hidden)
 
+    def fetch(self, connection: Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        return connection.execute(sql, parameters).fetchall()
+
+    def insert_many(self, connection: Connection, table: Any, rows: Iterable[tuple[Any, ...]]) -> None:
+        self.execute_many(connection, table.insert, rows)
+
+    def lock_row(self, connection: Connection, table: Any, key: tuple[str, ...]) -> None:
+        pass
+
     def execute(self, connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
         connection.execute(sql, parameters)
         return connection._hidden.changes()
@@ -81,11 +90,11 @@ class _Engine:
             connection.execute(sql, row)
 
     def change(
-        self, connection: Connection, table: Any, sql: str, parameters: Sequence[Any], key: tuple[str, ...]
+        self, connection: Connection, table: Any, update: Any, parameters: Sequence[Any], key: tuple[str, ...]
     ) -> Any:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            changed = connection.execute(sql, parameters).fetchall()
+            changed = connection.execute(update.returning_key, parameters).fetchall()
             record = table.found(table.first(connection.execute(table.get, key).fetchall()), *key)
         except BaseException:
             connection.execute("ROLLBACK")

@@ -74,7 +74,10 @@ class Plans:
 
 def constants(module: ModuleType) -> dict[str, str]:
     """Return every constant of a module that holds SQL, by name."""
-    return {name: value for name, value in vars(module).items() if isinstance(value, str) and SQL.match(value)}
+    found = {
+        name: value.returning_key if isinstance(value, rows.Change) else value for name, value in vars(module).items()
+    }
+    return {name: value for name, value in found.items() if isinstance(value, str) and SQL.match(value)}
 
 
 def shapes(module: ModuleType) -> dict[str, str]:

@@ -25,6 +25,7 @@ _ROOMS = {
     "dao/url.py": "The database URL",
     "dao/settings.py": "The environment",
     "dao/engine/sqlite": "Opening and using a database",
+    "dao/engine/postgresql.py": "Opening and using a database",
     "dao/migrate/database.py": "The database of a run",
     "dao/migrate/processes.py": "The database of a run",
     "dao/migrate/scripts": "The files",
@@ -44,7 +45,7 @@ _OF_A_REASON = {"refuse": 1, "_refuse": 0, "_failed": 1}
 _WORDS = 2
 # A cure begins with one of these, after a colon, a semicolon or a full stop.
 _IMPERATIVES = (
-    "add|begin|bring|call|check|choose|close|commit|correct|create|delete|drop|end|finish|free|give|install|keep|leave|let|load|"
+    "add|begin|bring|call|check|choose|close|commit|connect|correct|create|delete|drop|end|finish|free|give|install|keep|leave|let|load|"
     "look|make|mark|mend|mount|move|name|open|pass|put|raise|release|remove|rename|repeat|restore|roll|run|save|say|start|take|"
     "try|undo|use|wait|write|first|else|if|to mend"
 )
@@ -60,7 +61,7 @@ CURES = {
     (
         "cannot call *name*: there is no module *name* in *folder*, nor where Python looks for modules; *advice*"
     ): "name one that can be imported, without .py",
-    "*url* was not reset: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
+    "*name* was not reset: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "*database* was not restored: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "--to goes with --from alembic: *tool*'s ledger says itself what is applied": "leave --to out",
     "--all goes with --rollback: migrate applies all anyway": "leave --all out, or add --rollback",

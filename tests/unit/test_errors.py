@@ -57,6 +57,7 @@ TREE = {
     dao.ReadOnlyDatabase: dao.OperationalError,
     dao.UnsupportedEngine: dao.OperationalError,
     dao.PoolTimeout: dao.Error,
+    dao.ConnectionLost: dao.OperationalError,
     dao.PoolClosed: dao.Error,
     dao.InvalidURL: (dao.Error, ValueError),
     dao.MigrationError: dao.Error,

@@ -18,7 +18,7 @@ import pytest
 
 import dao
 from dao import Task, engine, tasks
-from dao.rows import TASKS
+from dao.rows import TASKS, Change
 
 
 class Stop(Exception):
@@ -581,7 +581,7 @@ def journal(request, connection, other) -> str:
 
 def rename(connection: apsw.Connection, title: str, *, read: str = READ, change: str = RENAME) -> Task:
     """Rename the task "1" and return it as it is then."""
-    return engine.change(connection, attrs.evolve(TASKS, get=read), change, (title, "1"), ("1",))
+    return engine.change(connection, attrs.evolve(TASKS, get=read), Change(change, ""), (title, "1"), ("1",))
 
 
 def test_change_reads_what_the_trigger_left_and_commits(url, connection, journal):

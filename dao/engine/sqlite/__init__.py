@@ -25,9 +25,10 @@ from dao.errors import Error, ForeignKeyViolation, OperationalError, SchemaOutOf
 from dao.url import DatabaseURL
 
 if TYPE_CHECKING:  # the records' modules are not needed to open a database
-    from dao.rows import Table
+    from dao.rows import Change, Table
     from dao.stored import Stored
 
+Connection = apsw.Connection
 Row = tuple[Any, ...]
 R = TypeVar("R", bound="Stored")
 
@@ -66,6 +67,11 @@ def is_interrupted(connection: apsw.Connection) -> bool:
 # ---------------------------------------------------------------- statements
 
 
+def fetch(connection: apsw.Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
+    """Run a statement to its end and return its rows."""
+    return connection.execute(sql, parameters).fetchall()
+
+
 def execute(connection: apsw.Connection, sql: str, parameters: Sequence[Any]) -> int:
     """Run a statement that gives no rows, and return how many it changed."""
     connection.execute(sql, parameters).fetchall()
@@ -77,8 +83,17 @@ def execute_many(connection: apsw.Connection, sql: str, rows: Iterable[Row]) -> 
     connection.executemany(sql, rows)
 
 
+def insert_many(connection: apsw.Connection, table: Table[Any], rows: Iterable[Row]) -> None:
+    """Insert rows into a table, in the transaction that is open."""
+    connection.executemany(table.insert, rows)
+
+
+def lock_row(connection: apsw.Connection, table: Table[Any], key: tuple[str, ...]) -> None:
+    """Do nothing: nobody else writes while a transaction of `dao.transaction` is open."""
+
+
 def change(
-    connection: apsw.Connection, table: Table[R], sql: str, parameters: Sequence[Any], key: tuple[str, ...]
+    connection: apsw.Connection, table: Table[R], update: Change, parameters: Sequence[Any], key: tuple[str, ...]
 ) -> R | None:
     """Change a row of an idle connection and return its record, or None if the change passed it by.
 
@@ -89,7 +104,7 @@ def change(
     # The cursor is held before it runs: one that is dropped, as by a Ctrl-C that comes as `execute` returns, commits.
     changing = connection.cursor()
     try:
-        changing.execute(sql, parameters)
+        changing.execute(update.returning_key, parameters)
         changed = changing.fetchone() is not None
         record = table.found(table.first(connection.execute(table.get, key).fetchall()), *key)
     except BaseException:

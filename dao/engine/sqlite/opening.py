@@ -57,8 +57,8 @@ _OPEN_FLAGS = {
 # ---------------------------------------------------------------- open
 
 
-def open_connection(url: DatabaseURL) -> apsw.Connection:
-    """Open the database that the URL names and set the connection up.
+def open_connection(url: DatabaseURL, deadline: float = math.inf) -> apsw.Connection:
+    """Open the database that the URL names and set the connection up; wait for no lock past the deadline.
 
     Raises:
         OperationalError: It cannot be opened, and the message says why. A program may act on `DatabaseCorrupt`,
@@ -71,7 +71,9 @@ def open_connection(url: DatabaseURL) -> apsw.Connection:
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise database_file.not_opened(url.path, url.mode) from error
     try:
-        configure(connection, url)
+        configure(
+            connection, url if deadline == math.inf else attrs.evolve(url, busy_timeout=busy_timeout(url, deadline))
+        )
     except BaseException:
         connection.close()
         raise

@@ -10,8 +10,7 @@ from typing import Any
 
 import apsw
 
-from dao.engine import Connection
-from dao.engine.sqlite import database_file
+from dao.engine.sqlite import Connection, database_file
 from dao.errors import DatabaseCorrupt, MigrationError
 from dao.migrate.copies.descriptors import write_all
 from dao.migrate.copies.partial import NewFile

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.engine.sqlite.database_file import NO_ROOM
 from dao.errors import CommitUnknown, DiskFull, OperationalError
 from dao.migrate.copies.descriptors import Held

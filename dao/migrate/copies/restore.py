@@ -16,7 +16,8 @@ import apsw
 import attrs
 
 from dao import url
-from dao.engine import Connection, sqlite, transaction
+from dao.engine import sqlite, transaction
+from dao.engine.sqlite import Connection
 from dao.engine.sqlite.database_file import not_opened
 from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies.copying import PAGES, copied, finish, size_of
@@ -95,7 +96,7 @@ def restore(
     if isinstance(target, Connection):
         if target.in_transaction:
             raise MigrationError("the connection is in the middle of a transaction: commit or roll back first")
-    elif (mode := url.parse(target).mode) == "ro":
+    elif (mode := getattr(url.parse(target), "mode", None)) == "ro":
         raise ReadOnlyDatabase(f"{path} cannot be restored by a URL with mode=ro: leave that out")
     elif mode == "rw" and not os.path.exists(path):
         raise not_opened(path, mode)

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema.catalog import columns, fold, quoted, row_count, tables, typed
 from dao.text import counted
 

@@ -22,8 +22,7 @@ from urllib.parse import quote
 
 import apsw
 
-from dao.engine import Connection
-from dao.engine.sqlite import database_file
+from dao.engine.sqlite import Connection, database_file
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file

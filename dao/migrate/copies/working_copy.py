@@ -18,8 +18,8 @@ from typing import Any
 import apsw
 
 from dao import url
-from dao.engine import Connection, sqlite
-from dao.engine.sqlite import database_file
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection, database_file
 from dao.migrate.copies.copying import copy_into, size_of
 from dao.migrate.copies.descriptors import Held
 from dao.migrate.copies.partial import new_file, require_room

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.database import Target, alone, existing, name_of
 from dao.migrate.events import Report

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import attrs
 
-from dao.engine import Connection, DriverError
+from dao.engine import DriverError
+from dao.engine.sqlite import Connection
 from dao.errors import CommitUnknown, Error, MigrationError, MigrationFailed, MigrationFileError, visible
 from dao.migrate.database import Target, check_in_place, exclusive, existing, in_line, name_of
 from dao.migrate.events import Report

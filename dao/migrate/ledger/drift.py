@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from dao.engine import Connection, DriverError
+from dao.engine import DriverError
+from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger

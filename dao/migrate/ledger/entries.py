@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
-from dao.engine import Connection, DriverError
-from dao.engine.sqlite import database_file, file_of
+from dao.engine import DriverError
+from dao.engine.sqlite import Connection, database_file, file_of
 from dao.errors import MigrationError
 from dao.migrate import lock, processes
 from dao.migrate.schema import catalog

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import MigrationError, visible
 from dao.migrate.database import Target, at_one_moment, existing, opened
 from dao.migrate.ledger import entries as ledger

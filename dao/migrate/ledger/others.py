@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import MigrationFileError
 from dao.migrate.database import Target, exists, opened
 from dao.migrate.schema import catalog

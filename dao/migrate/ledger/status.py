@@ -9,7 +9,7 @@ from typing import Literal
 
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.database import Target, exists, name_of, opened
 from dao.migrate.ledger.drift import differences

@@ -10,7 +10,8 @@ import contextlib
 import re
 from collections.abc import Sequence
 
-from dao.engine import Connection, DriverError
+from dao.engine import DriverError
+from dao.engine.sqlite import Connection
 from dao.errors import Error, LedgerMismatch, MigrationFailed, visible
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import expected, others

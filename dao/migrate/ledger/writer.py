@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import attrs
 
 from dao import _version
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate import processes
 from dao.migrate.ledger.entries import Entry, Ledger, read
 from dao.migrate.ledger.yoyo import ApswBackend, Marked

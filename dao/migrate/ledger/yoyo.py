@@ -24,7 +24,8 @@ from yoyo.backends.base import DatabaseBackend
 from yoyo.migrations import default_migration_table, get_migration_hash
 
 from dao import url
-from dao.engine import Connection, DriverError, sqlite
+from dao.engine import DriverError, sqlite
+from dao.engine.sqlite import Connection
 from dao.engine.sqlite.dbapi import DbApiConnection, Driver
 from dao.errors import DatabaseBusy, MigrationError
 from dao.migrate.database import keeping_mode, lock_of
@@ -83,7 +84,7 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         if self._given is not None:
             return DbApiConnection(self._given)
         query = "&".join(f"{name}={value}" for name, value in dburi.args.items())
-        parsed = url.parse(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
+        parsed = url.parse_file(f"sqlite:///{dburi.database}" + (f"?{query}" if query else ""))
         connection = sqlite.open_connection(keeping_mode(parsed))
         prepare(connection)
         return DbApiConnection(connection)

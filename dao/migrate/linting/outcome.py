@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.linting.schema import Schema, Table, alike
 from dao.migrate.linting.subject import REMOVING, Problem, Statement, Subject, listed
 from dao.migrate.linting.trials import string_in, trying, without_quotes

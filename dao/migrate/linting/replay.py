@@ -13,7 +13,7 @@ from typing import TypeVar
 import apsw
 
 from dao import errors
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.copies.copying import copy_into
 from dao.migrate.linting.schema import Schema, read
 from dao.migrate.linting.subject import REMOVING, TEMPORARY, Event, Failure, Statement, Subject

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import Column, Definition, ForeignKey, fold
 from dao.migrate.schema.tokens import tokens

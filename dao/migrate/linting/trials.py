@@ -12,7 +12,8 @@ from typing import Any
 
 import apsw
 
-from dao.engine import Connection, sqlite
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection
 from dao.migrate.linting.schema import Table
 from dao.migrate.schema.catalog import Column, fold, quoted
 from dao.migrate.schema.usable import compiles

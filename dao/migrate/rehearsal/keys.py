@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.rehearsal.findings import KEYS, Gone
 from dao.migrate.rehearsal.observation import Effect
 from dao.migrate.schema import catalog, session

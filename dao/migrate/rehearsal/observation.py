@@ -8,7 +8,7 @@ from functools import cached_property
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.rehearsal.findings import RowChange
 from dao.migrate.rehearsal.sample import Sample, misfits, sample, sequences
 from dao.migrate.schema import catalog

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import CheckFailed, MigrationFailed
 from dao.migrate.copies.copying import size_of
 from dao.migrate.copies.partial import remove_leftovers

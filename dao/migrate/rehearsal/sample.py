@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import MigrationError, visible
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied

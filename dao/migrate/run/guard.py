@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.lineage import ANY, TEMPORARY, Known, Origin, Tracked
 from dao.migrate.schema.catalog import fold

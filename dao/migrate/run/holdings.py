@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import Definition, fold, quoted
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import apsw
 import attrs
 
-from dao.engine import Connection, sqlite
-from dao.engine.sqlite import database_file
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection, database_file
 from dao.errors import (
     CheckFailed,
     CommitUnknown,

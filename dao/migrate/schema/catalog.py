@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 
 __all__ = [
     "OURS",

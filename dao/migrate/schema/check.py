@@ -16,8 +16,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection
-from dao.engine.sqlite import database_file
+from dao.engine.sqlite import Connection, database_file
 from dao.errors import CheckFailed, DatabaseCorrupt, visible
 from dao.migrate.schema.catalog import (
     Definition,

@@ -6,7 +6,7 @@ import math
 
 import apsw
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema.catalog import Definition, definitions, tables
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import replayed

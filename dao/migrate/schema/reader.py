@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema.catalog import (
     Column,
     Definition,

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 
 import apsw
 
-from dao.engine import Connection, sqlite
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection
 from dao.errors import PrepareFailed
 from dao.migrate.schema.catalog import definitions
 

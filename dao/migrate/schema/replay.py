@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import Error, MigrationError, MigrationFailed
 from dao.migrate.schema.catalog import column_names, fold
 from dao.migrate.schema.script import run_script

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import apsw
 
-from dao.engine import Connection, sqlite
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, Error, MigrationFailed, ReadOnlyDatabase
 from dao.migrate.schema.catalog import has_virtual_tables, is_ours
 from dao.migrate.schema.registration import to_register

@@ -15,11 +15,12 @@ from typing import Any
 
 import apsw
 
-from dao.engine import Connection, connect
-from dao.engine.sqlite import use_defaults
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection, use_defaults
 from dao.errors import MigrationError
 from dao.migrate.schema.catalog import TABLES, Definition, definitions, drop_sequence, quoted, settings
 from dao.migrate.schema.registration import PLAIN, register
+from dao.url import MEMORY, DatabaseURL
 
 __all__ = [
     "BESIDE",
@@ -83,7 +84,7 @@ _NO_CHANGES = f"DELETE FROM main.{quoted(TABLES[0])} WHERE 0"
 
 def in_memory(*, patience: float = math.inf) -> Connection:
     """Open an empty database in memory for scripts, which are interrupted when that many seconds have passed."""
-    connection = connect("sqlite:///:memory:")
+    connection = sqlite.open_connection(DatabaseURL(path=MEMORY))
     try:
         prepare(connection, patience)
     except BaseException:

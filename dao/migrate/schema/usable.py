@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.errors import visible
 from dao.migrate.schema.catalog import (
     Definition,

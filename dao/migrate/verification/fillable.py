@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
 from dao.migrate.schema.tokens import normal

@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.schema.catalog import fold, quoted
 from dao.migrate.scripts.files import refuse, refuse_broken_off, text_of
 from dao.migrate.scripts.statements import end_of_statement, start_of_statement

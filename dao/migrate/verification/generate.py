@@ -14,7 +14,8 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection, sqlite
+from dao.engine import sqlite
+from dao.engine.sqlite import Connection
 from dao.errors import CheckViolation, IntegrityError, UniqueViolation
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted

@@ -9,7 +9,7 @@ from typing import Any
 import apsw
 import attrs
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.copies.rows import Content, RowDifference, content, row_difference
 from dao.migrate.schema.catalog import Definitions, definitions, fold
 from dao.migrate.schema.model import Schema, differences

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import apsw
 
-from dao.engine import Connection
+from dao.engine.sqlite import Connection
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.catalog import fold

@@ -1,0 +1,531 @@
+"""PostgreSQL: the functions that `dao.engine` asks for, on psycopg. Loaded with the first connection or URL of it.
+
+The functions that `dao.engine` asks for raise psycopg's errors; `translated` turns those into ours. Statements run on
+cursors of our own: they take `$1 … $n`, leave times as text, which records decode when they are read, and bind whole
+numbers as literals are, so that one prepared statement serves all. The caller's own cursors and adapters on the same
+connection are not concerned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg import errors as sqlstates
+from psycopg import pq
+from psycopg.adapt import AdaptersMap, Dumper
+from psycopg.types.datetime import TimestamptzLoader
+from psycopg.types.numeric import FloatLoader
+from psycopg.types.string import TextLoader
+
+from dao import codec, errors
+from dao.url import ServerURL
+
+if TYPE_CHECKING:  # the records' modules are not needed to open a database
+    from dao.rows import Change, Table
+    from dao.stored import Stored
+
+Connection = psycopg.Connection[Any]
+Row = tuple[Any, ...]
+R = TypeVar("R", bound="Stored")
+
+#: The first version that is served: `IS JSON` came with it.
+_FIRST_VERSION = 160_000
+#: How long a statement waits for a lock by default, and a connection for its server, in seconds.
+_CONNECT_TIMEOUT = 10
+
+_IDLE, _IN_TRANSACTION, _FAILED = (
+    pq.TransactionStatus.IDLE,
+    pq.TransactionStatus.INTRANS,
+    pq.TransactionStatus.INERROR,
+)
+
+
+# ---------------------------------------------------------------- open
+
+
+def open_connection(url: ServerURL, deadline: float = float("inf")) -> Connection:
+    """Connect to the database that the URL names, until a moment of the monotonic clock, and set the connection up.
+
+    Raises:
+        ConnectionLost: No server could be reached, or it takes no connections now.
+        OperationalError: The server refused the connection; the message says why.
+        UnsupportedEngine: The server is older than 16, or the database is not in UTF-8.
+    """
+    parameters: dict[str, Any] = {
+        "connect_timeout": _CONNECT_TIMEOUT,
+        "fallback_application_name": "dao",
+        **url.parameters,
+        "client_encoding": "utf8",
+    }
+    left = deadline - time.monotonic()
+    try:
+        if left < float(parameters["connect_timeout"]):
+            parameters["connect_timeout"] = max(1, int(left))  # libpq counts whole seconds
+        connection = psycopg.connect(**parameters, autocommit=True)
+    except ValueError as error:
+        raise errors.InvalidURL("connect_timeout in the database URL is no number: write it in seconds") from error
+    except psycopg.Error as error:
+        raise _not_connected(error, url) from error
+    try:
+        prepare(connection)
+        if url.busy_timeout is not None:
+            _command(connection, f"SET lock_timeout = {int(url.busy_timeout)}")
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, psycopg.Error):
+            raise _not_connected(error, url) from error
+        raise
+    return connection
+
+
+def absolute(url: ServerURL) -> ServerURL:
+    """Return the URL: a server's means the same everywhere."""
+    return url
+
+
+def check_exists(url: ServerURL) -> None:
+    """Do nothing: to connect to a database that does not exist does not make it."""
+
+
+def prepare(connection: Connection) -> None:
+    """Set a connection of the caller's up for the functions of this package: times in UTC, one format for dates.
+
+    They work on one that was not set up, too; this finds out early whether they do. A connection that is not in
+    autocommit mode is in a transaction from its first statement on, which the caller commits.
+
+    Raises:
+        UnsupportedEngine: The server is older than 16, or the database is not in UTF-8.
+    """
+    if connection.pgconn.server_version < _FIRST_VERSION:
+        version = connection.info.parameter_status("server_version")
+        raise errors.UnsupportedEngine(f"the server is PostgreSQL {version}: use 16 or newer")
+    for name in ("server_encoding", "client_encoding"):
+        if (encoding := connection.info.parameter_status(name)) != "UTF8":
+            raise errors.UnsupportedEngine(
+                f"the {name} of {name_of(connection)} is {encoding}, in which not every text can be stored: use UTF8"
+            )
+    _command(connection, "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'")
+
+
+def name_of(connection: Connection) -> str:
+    """Return the user, the host and the database of a connection, for messages."""
+    info = connection.info
+    with contextlib.suppress(psycopg.Error):
+        return ServerURL(
+            parameters={"user": info.user, "host": info.host, "port": str(info.port), "dbname": info.dbname}
+        ).name
+    return "the server"
+
+
+def _not_connected(error: psycopg.Error, url: ServerURL) -> errors.Error:
+    # libpq tells one line for each host that it tried
+    reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    for name in ("password", "sslpassword", "oauth_client_secret", "scram_client_key"):
+        if (secret := url.parameters.get(name)) and len(secret) > 2:
+            reason = reason.replace(secret, "…")
+    kind = errors.OperationalError if _REFUSED.search(reason) else errors.ConnectionLost
+    return kind(f"cannot connect to {url.name}: {reason}")
+
+
+# the server's or libpq's words where to try again does not help
+_REFUSED = re.compile(
+    "authentication failed|no pg_hba.conf entry|does not exist|permission denied for database|no password supplied|"
+    "SSL|certificate|invalid (?:value|integer|sslmode|require_auth)|unsupported|role .* is not permitted to log in"
+)
+
+
+# ---------------------------------------------------------------- cursors of our own
+
+
+class _WholeNumber(Dumper):
+    """Binds a whole number without a type, as a literal: the column gives it one, be it bigint or boolean."""
+
+    oid = 0
+
+    def dump(self, obj: int) -> bytes:
+        return b"%d" % obj
+
+
+class _TimeElsewhere(TimestamptzLoader):
+    """Gives a time as text of ours, whatever the zone and the format that somebody has set for the session."""
+
+    def load(self, data: Any) -> Any:
+        return codec.time_to_text(super().load(data))
+
+
+def _adapters(time_loader: type[Any]) -> AdaptersMap:
+    made = AdaptersMap(psycopg.adapters)
+    made.register_dumper(int, _WholeNumber)
+    made.register_loader("timestamptz", time_loader)
+    made.register_loader("numeric", FloatLoader)
+    return made
+
+
+_IN_UTC, _ELSEWHERE = _adapters(TextLoader), _adapters(_TimeElsewhere)
+_UTC = {b"UTC", b"Etc/UTC"}
+
+
+class _Cursor(psycopg.RawCursor[Row]):
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection, row_factory=psycopg.rows.tuple_row)
+        # the server reports both whenever they change
+        status = self._pgconn.parameter_status
+        is_plain = status(b"TimeZone") in _UTC and (status(b"DateStyle") or b"").startswith(b"ISO")
+        self._adapters = _IN_UTC if is_plain else _ELSEWHERE
+
+
+def _run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> _Cursor:
+    if connection not in _known:
+        _known.add(connection)
+    try:
+        return _Cursor(connection).execute(sql, parameters)
+    except sqlstates.FeatureNotSupported as error:
+        if in_transaction(connection) or not _is_outdated(error):
+            raise  # psycopg lets go of what it has prepared when the transaction is rolled back
+    # it did nothing
+    _command(connection, "DEALLOCATE ALL")
+    return _Cursor(connection).execute(sql, parameters)
+
+
+def _is_outdated(error: psycopg.Error) -> bool:
+    """Return whether a prepared statement is of a schema that has changed since."""
+    return error.sqlstate == "0A000" and "cached plan" in str(error)
+
+
+def _command(connection: Connection, sql: str) -> str:
+    """Run commands of our own, which return nothing, and return the tag of the last."""
+    if connection not in _known:
+        _known.add(connection)
+    return _Cursor(connection).execute(sql).statusmessage or ""
+
+
+# ---------------------------------------------------------------- state
+
+
+def is_usable(connection: Connection) -> bool:
+    """Return whether a connection can be used here: psycopg's is one for any thread."""
+    return True
+
+
+def is_idle(connection: Connection) -> bool:
+    """Return whether a change may be made at once: it always is one statement, alone or in a transaction."""
+    return True
+
+
+def in_transaction(connection: Connection) -> bool:
+    """Return whether a transaction is open, whoever began it."""
+    return connection.pgconn.transaction_status != _IDLE
+
+
+def is_interrupted(connection: Connection) -> bool:
+    """Return whether the connection was interrupted since it was last reset."""
+    return connection in _interrupted
+
+
+# ---------------------------------------------------------------- statements
+
+
+def fetch(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
+    """Run a statement and return its rows."""
+    cursor = _run(connection, sql, parameters)
+    return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
+
+
+def execute(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
+    """Run a statement that gives no rows, and return how many it changed."""
+    return max(0, _run(connection, sql, parameters).rowcount)
+
+
+def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
+    """Run a statement for each of the rows, in the transaction that is open."""
+    if connection not in _known:
+        _known.add(connection)
+    _Cursor(connection).executemany(sql, rows)
+
+
+def insert_many(connection: Connection, table: Table[Any], rows: Iterable[Row]) -> None:
+    """Insert rows into a table, in the transaction that is open."""
+    if connection not in _known:
+        _known.add(connection)
+    with _Cursor(connection).copy(f"COPY {table.name} ({table.listed}) FROM STDIN") as copy:
+        for block in _blocks(rows):
+            copy.write(block)
+
+
+_BLOCK = 500
+
+
+def _blocks(rows: Iterable[Row]) -> Iterator[str]:
+    """Yield rows in the text format of COPY (postgresql.org/docs/current/sql-copy.html), some hundred at a time."""
+    lines: list[str] = []
+    for row in rows:
+        lines.append("\t".join([_field(value) for value in row]))
+        if len(lines) == _BLOCK:
+            yield "\n".join([*lines, ""])
+            lines.clear()
+    if lines:
+        yield "\n".join([*lines, ""])
+
+
+def _field(value: str | int | None) -> str:
+    if value is None:
+        return "\\N"
+    if type(value) is not str:
+        return str(value)
+    if "\\" in value:
+        value = value.replace("\\", "\\\\")
+    if not value.isprintable():
+        value = value.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    return value
+
+
+def change(
+    connection: Connection, table: Table[R], update: Change, parameters: Sequence[Any], key: tuple[str, ...]
+) -> R | None:
+    """Change a row and return its record, or None if the change passed it by. Triggers run before RETURNING."""
+    return table.first(fetch(connection, update.returning_row, parameters))
+
+
+def lock_row(connection: Connection, table: Table[Any], key: tuple[str, ...]) -> None:
+    """Keep others from changing a row until the transaction ends; nothing happens if there is none."""
+    _run(connection, f"{table.get} FOR NO KEY UPDATE", key)
+
+
+# ---------------------------------------------------------------- transactions
+
+
+def begin(connection: Connection, *, nested: bool) -> None:
+    """Begin an outermost transaction, or a savepoint in one."""
+    if nested:
+        _command(connection, "SAVEPOINT dao")
+    elif connection.autocommit:
+        _command(connection, "BEGIN")
+    else:
+        _command(connection, "SELECT")  # psycopg begins one before any statement
+
+
+def commit(connection: Connection, *, nested: bool) -> None:
+    """Commit a transaction, or release its savepoint. The caller rolls back when this raises.
+
+    Raises:
+        OperationalError: The transaction is not there any more, or a statement in it has failed.
+        psycopg.Error: It cannot be committed.
+    """
+    status = connection.pgconn.transaction_status
+    if status == _IDLE:
+        raise errors.OperationalError(
+            "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
+            "both to dao.transaction"
+        )
+    # COMMIT would roll back, without an error
+    if status == _FAILED or _command(connection, "RELEASE dao" if nested else "COMMIT") == "ROLLBACK":
+        raise errors.OperationalError(
+            "a statement of this transaction failed, so PostgreSQL commits nothing of it: let such an error leave the "
+            "block, or put a dao.transaction of its own around that part"
+        )
+
+
+def roll_back(connection: Connection, *, nested: bool) -> None:
+    """Undo a transaction or its savepoint, unless the server has done so already."""
+    status = connection.pgconn.transaction_status
+    if connection in _inherited or status not in {_IN_TRANSACTION, _FAILED}:
+        if status == pq.TransactionStatus.ACTIVE:  # a statement is half-way, and nothing else can be sent
+            connection.close()
+        return
+    try:
+        _command(connection, "ROLLBACK TO dao; RELEASE dao" if nested else "ROLLBACK")
+    except psycopg.Error as error:
+        # a lost connection is rolled back; there is no such savepoint if an interruption came as it had been released
+        if connection.pgconn.status == pq.ConnStatus.OK and not isinstance(
+            error, sqlstates.InvalidSavepointSpecification
+        ):
+            raise
+
+
+# ---------------------------------------------------------------- errors
+
+_KEY = re.compile(r"\((.*?)\)=\(", re.DOTALL)
+_BUSY = {
+    "40001": "it does not serialise with another transaction",
+    "40P01": "it and another transaction waited for each other",
+    "55P03": "another transaction keeps a lock",
+}
+_ADVICE = {
+    "42501": "give the role the rights that it needs",
+    "53200": "the server has not enough memory",
+    "53300": "the server takes no more connections: use smaller pools, or raise max_connections",
+    "53400": "a limit of the server is reached",
+    "54000": "a value is too long for an index, or too deeply nested: PostgreSQL's keys hold some 2,700 bytes",
+    "54001": "a value is too deeply nested, or a statement too complex: max_stack_depth of the server is reached",
+    "57014": "the statement was undone; repeat the transaction if it is still wanted",
+    "25P02": "an earlier statement of this transaction failed: leave the block, or put a dao.transaction of its own "
+    "around that part",
+}
+_LACKING = {"42P01", "42703", "42883", "3F000", "42P10"}
+#: A value that the column cannot hold: not a time, out of range, not UTF-8.
+_UNFIT = "22"
+
+
+def translated(
+    error: Exception,
+    connection: Connection,
+    sql: str,
+    parameters: Sequence[Any],
+    *,
+    commits: bool,
+    table: Table[Any] | None,
+) -> errors.Error | None:
+    """Return the error of ours for one that a statement raised, or None if it goes on as it is.
+
+    The statement `commits` if it is a transaction by itself.
+    """
+    if connection in _inherited:
+        return errors.OperationalError(_FORKED)
+    if isinstance(error, UnicodeEncodeError):
+        return errors.IntegrityError("a text holds a lone surrogate, which is no character: it cannot be stored")
+    if isinstance(error, NotImplementedError):  # of psycopg's, at a time in another DateStyle than ISO
+        return errors.OperationalError(f"{name_of(connection)}: {error}: call dao.postgresql.prepare(connection) once")
+    if not isinstance(error, psycopg.Error):
+        return None
+    if connection.pgconn.status != pq.ConnStatus.OK:
+        return _lost(error, commits=commits)
+    state = error.sqlstate or ""
+    reason = error.diag.message_primary or str(error)
+    name = name_of(connection)
+    if state.startswith("23") or state == "P0001":
+        return _constraint(error, connection)
+    if state.startswith(_UNFIT) or isinstance(error, psycopg.DataError):
+        return errors.IntegrityError(reason, table=error.diag.table_name)
+    if state in _BUSY:
+        return errors.DatabaseBusy(f"{name}: {_BUSY[state]} ({reason}): repeat the transaction")
+    if _is_outdated(error):
+        return errors.DatabaseBusy(f"{name}: the schema has changed meanwhile ({reason}): repeat the transaction")
+    if state == "53100":
+        return errors.DiskFull(f"{name}: no room left to write ({reason}); nothing was changed. Free some and repeat")
+    if state == "25006":
+        return errors.ReadOnlyDatabase(
+            f"{name}: {reason}: it is a standby, or read-only by its settings: connect to the primary; with several hosts in the URL, "
+            "target_session_attrs=read-write finds the primary"
+        )
+    if state in {"XX001", "XX002"}:
+        return errors.DatabaseCorrupt(f"{name} is damaged ({reason}): look at the server's log, and at its disk")
+    if state in _LACKING:
+        return errors.SchemaOutOfDate(
+            f"{name}: {reason}, so its schema is not the one this program needs: run `dao migrate`; if nothing is "
+            "pending, `dao status` says what is broken, and search_path may be another"
+        )
+    return errors.OperationalError(f"{name}: {reason}; {_ADVICE[state]}") if state in _ADVICE else None
+
+
+def _lost(error: psycopg.Error, *, commits: bool) -> errors.Error:
+    reason = " ".join((error.diag.message_primary or str(error)).split())
+    # psycopg's words for a statement that it did not send
+    if commits and "the connection is closed" not in reason:
+        return errors.CommitUnknown(
+            f"the connection was lost before the answer to a commit came ({reason}), and whether it is stored cannot "
+            "be known: look at what is there before you repeat it"
+        )
+    return errors.ConnectionLost(
+        f"the connection to the server is lost ({reason}); nothing of the transaction is stored: repeat it on another "
+        "connection"
+    )
+
+
+def _constraint(error: psycopg.Error, connection: Connection) -> errors.IntegrityError:
+    state, diag = error.sqlstate, error.diag
+    table, constraint = diag.table_name, diag.constraint_name
+    found = _KEY.search(diag.message_detail or "")
+    columns = found[1].split(", ") if found else [diag.column_name] if diag.column_name else []
+    names: dict[str, Any] = {"table": table, "columns": columns, "constraint": constraint}
+    if state == "23505":
+        return errors.UniqueViolation(f"{table}: another row has this {' and '.join(columns)}", **names)
+    if state == "23502":
+        return errors.NotNullViolation(f"{table}: {diag.column_name} must have a value", **names)
+    if state in {"23503", "23001"}:
+        return errors.ForeignKeyViolation(
+            f"{table}: {constraint} would break: {diag.message_detail or diag.message_primary}", **names
+        )
+    if state == "23514":
+        names["columns"] = _columns_of(connection, constraint, table)
+        return errors.CheckViolation(f"{table}: the row breaks the constraint {constraint}", **names)
+    return errors.IntegrityError(diag.message_primary or str(error), **names)
+
+
+def _columns_of(connection: Connection, constraint: str | None, table: str | None) -> list[str]:
+    """Return the columns of a CHECK, as far as a catalog can be asked: not in a transaction that has failed."""
+    if connection.pgconn.transaction_status != _IDLE or not connection.autocommit:
+        return []
+    with contextlib.suppress(psycopg.Error):
+        return [name for (name,) in fetch(connection, _COLUMNS_OF, (constraint, table))]
+    return []
+
+
+_COLUMNS_OF = """
+SELECT attname
+FROM   pg_constraint
+JOIN   pg_class ON pg_class.oid = conrelid
+JOIN   pg_attribute ON attrelid = conrelid AND attnum = ANY (conkey)
+WHERE  conname = $1 AND relname = $2 AND contype = 'c' AND pg_table_is_visible(conrelid)
+ORDER  BY attnum
+"""
+
+
+# ---------------------------------------------------------------- pools and forks
+
+_known: weakref.WeakSet[Connection] = weakref.WeakSet()
+_interrupted: weakref.WeakSet[Connection] = weakref.WeakSet()
+# for good: with the last reference libpq would say goodbye on the parent's socket
+_inherited: set[Connection] = set()
+_FORKED = (
+    "this connection belongs to the parent of this process: open one here, or start the process with spawn or "
+    "forkserver instead of fork"
+)
+
+
+def reset(connection: Connection) -> bool:
+    """Roll back what was left open, and return whether the connection can be lent again."""
+    _interrupted.discard(connection)
+    try:
+        if connection.pgconn.transaction_status in {_IN_TRANSACTION, _FAILED}:
+            import logging  # noqa: PLC0415 - takes as long to load as the engine
+
+            log = logging.getLogger("dao.pool")
+            log.warning("pool: a connection came back in a transaction; it was rolled back")
+            _command(connection, "ROLLBACK")
+        return bool(connection.pgconn.transaction_status == _IDLE) and connection not in _inherited
+    except psycopg.Error:
+        return False
+
+
+def interrupt(connection: Connection) -> None:
+    """Cancel the statement that is running, if the connection is open."""
+    _interrupted.add(connection)
+    with contextlib.suppress(psycopg.Error):
+        connection.cancel_safe(timeout=_CONNECT_TIMEOUT)
+
+
+def probe(connection: Connection, url: ServerURL, deadline: float) -> bool:
+    """Ask the server for an answer. Return False: no connection keeps all others from writing."""
+    left = max(1, int(min(deadline - time.monotonic(), 1e6) * 1000))
+    _command(connection, f"BEGIN READ ONLY; SET LOCAL statement_timeout = {left}; COMMIT")
+    fetch(connection, "SELECT 1 FROM pg_database WHERE datname = current_database()", ())
+    return False
+
+
+def _after_fork() -> None:
+    for connection in list(_known):
+        _inherited.add(connection)
+        with contextlib.suppress(psycopg.Error, OSError):
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, connection.fileno())
+            os.close(null)
+
+
+os.register_at_fork(after_in_child=_after_fork)
