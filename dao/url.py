@@ -264,7 +264,8 @@ def _server(url: str) -> ServerURL:
         from psycopg import ProgrammingError, conninfo  # noqa: PLC0415 - takes 100 ms, and SQLite needs none of it
     except ImportError as error:
         raise UnsupportedEngine(
-            "PostgreSQL needs psycopg, which is not installed here: install it with pip install 'orchestrator-dao[postgresql]'"
+            "PostgreSQL needs psycopg, which is not installed here: install it with "
+            "pip install 'orchestrator-dao[postgresql]'"
         ) from error
     rest = url.partition(":")[2]
     # where libpq would go on, and take the rest of a password for a host, a port or a database

@@ -411,8 +411,8 @@ def translated(
         return errors.DiskFull(f"{name}: no room left to write ({reason}); nothing was changed. Free some and repeat")
     if state == "25006":
         return errors.ReadOnlyDatabase(
-            f"{name}: {reason}: it is a standby, or read-only by its settings: connect to the primary; with several hosts in the URL, "
-            "target_session_attrs=read-write finds the primary"
+            f"{name}: {reason}: it is a standby, or read-only by its settings: connect to the primary; with several "
+            "hosts in the URL, target_session_attrs=read-write finds it"
         )
     if state in {"XX001", "XX002"}:
         return errors.DatabaseCorrupt(f"{name} is damaged ({reason}): look at the server's log, and at its disk")
