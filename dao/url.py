@@ -36,7 +36,8 @@ class DatabaseURL:
     """The meaning of the URL of a SQLite database. `str()` of it is a URL with the same meaning.
 
     `path` is a file's path, or `MEMORY`. A setting that the URL does not mention is None: the default applies.
-    `busy_timeout` counts milliseconds; `cache_size` counts pages, or KiB when negative, as the pragma does.
+    `busy_timeout` counts milliseconds; `cache_size` counts pages, or KiB when negative, as the pragma does;
+    `wal_autocheckpoint` counts pages.
     """
 
     path: str = attrs.field()
@@ -47,6 +48,7 @@ class DatabaseURL:
     foreign_keys: bool | None = None
     journal_mode: str | None = None
     immutable: bool | None = None
+    wal_autocheckpoint: int | None = None
 
     @path.validator
     def _check_path(self, _attribute: object, path: str) -> None:
@@ -142,6 +144,8 @@ def parse(url: str | AnyURL) -> AnyURL:
     nobody can write to the database, as on read-only media, where SQLite cannot make the files without which it does
     not read one in WAL mode. It takes no locks then and notices no change: if somebody does write, what is read is
     wrong, or taken for damage (sqlite.org/uri.html#uriimmutable). One with a WAL or a journal beside it is refused.
+    `wal_autocheckpoint=` pages: how long the WAL gets before a commit brings it into the file, 1,000 by default. With 0
+    no commit does, so that another process has to, as one that replicates the database.
 
     Raises:
         InvalidURL: It means nothing; the message says what is allowed.
@@ -233,6 +237,7 @@ _PARAMETERS: dict[str, tuple[str, Callable[[str], Any], str]] = {
     "foreign_keys": ("|".join(_ON + _OFF), _ON.__contains__, "on or off"),
     "journal_mode": ("wal|keep", str, "wal or keep"),
     "immutable": ("|".join(_ON + _OFF), _ON.__contains__, "on or off"),
+    "wal_autocheckpoint": ("[0-9]{1,9}", int, "a whole number of pages"),
 }
 
 

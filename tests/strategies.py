@@ -421,6 +421,7 @@ def database_urls() -> st.SearchStrategy[DatabaseURL]:
         cache_size=_optional(st.integers(-999_999_999, 999_999_999)),
         foreign_keys=_optional(st.booleans()),
         journal_mode=_optional(st.sampled_from(["wal", "keep"])),
+        wal_autocheckpoint=_optional(st.integers(0, 999_999_999)),
     )
 
 

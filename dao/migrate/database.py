@@ -101,20 +101,23 @@ def _refuse_transaction(connection: Connection) -> None:
 def reopened(target: Target, report: Report | None = None) -> Iterator[Connection]:
     """Lend another connection to the file of a target, which exists. It changes no setting of the database.
 
+    It brings the WAL into the file as the target's connections do, or not at all.
+
     Raises:
         DatabaseBusy: Another connection kept the database to itself; the message says who.
         OperationalError: SQLite raised it in the block, or the file was open when this process was forked.
         PrepareFailed: As `registration.register`.
     """
     path, vfs, timeout, immutable = path_of(target), None, sqlite.BUSY_TIMEOUT, False
+    pages: int | None
     database_file.check_name(path)
     if isinstance(target, Connection):
-        vfs = target.open_vfs
+        vfs, pages = target.open_vfs, target.pragma("wal_autocheckpoint")
         sqlite.check_in_place(target)
     else:
         parsed = url.parse_file(target)
-        timeout, immutable = sqlite.busy_timeout(parsed), bool(parsed.immutable)
-    with sqlite.open_another(path, vfs, immutable=immutable) as connection:
+        timeout, immutable, pages = sqlite.busy_timeout(parsed), bool(parsed.immutable), parsed.wal_autocheckpoint
+    with sqlite.open_another(path, vfs, immutable=immutable, wal_autocheckpoint=pages) as connection:
         registration.register(connection)
         _wait_for_locks(connection, timeout, report)
         session.interruptible(connection)

@@ -94,6 +94,7 @@ ACCEPTED = {
     "sqlite:///x.db?synchronous=Full&mode=rw": DatabaseURL(path="x.db", mode="rw", synchronous="full"),
     "sqlite:///x.db?cache_size=-65536": DatabaseURL(path="x.db", cache_size=-65536),
     "sqlite:///x.db?cache_size=+100": DatabaseURL(path="x.db", cache_size=100),
+    "sqlite:///x.db?wal_autocheckpoint=0": DatabaseURL(path="x.db", wal_autocheckpoint=0),
     **dict.fromkeys(
         (
             "sqlite:///x.db\r\n",
@@ -183,6 +184,7 @@ REFUSED = {
     "sqlite:///x.db?synchronous=2": "synchronous .*expected off or normal or full or extra",
     "sqlite:///x.db?cache_size=1.5": "cache_size .*expected a whole number",
     "sqlite:///x.db?foreign_keys=": "foreign_keys .*expected on or off",
+    "sqlite:///x.db?wal_autocheckpoint=off": "wal_autocheckpoint .*expected a whole number of pages",
     "sqlite:///x.db?mode=ro&immutable=2": "immutable .*expected on or off",
     "sqlite:///x.db?immutable=1": "immutable .*goes with mode=ro.*: add mode=ro",
     "sqlite:///x.db?immutable=1&mode=rw": "immutable .*goes with mode=ro",

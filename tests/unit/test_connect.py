@@ -89,6 +89,8 @@ def test_connect_without_parameters_refuses_what_does_harm(tmp_path, sql):
         ("journal_mode=keep&synchronous=normal", "synchronous", 1),
         ("mode=ro", "query_only", 0),
         ("mode=rw&synchronous=full", "synchronous", 2),
+        ("wal_autocheckpoint=0", "wal_autocheckpoint", 0),
+        ("wal_autocheckpoint=77", "wal_autocheckpoint", 77),
     ],
 )
 def test_connect_parameter_of_the_url_sets_pragma(url, query, pragma, value):

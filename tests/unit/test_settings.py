@@ -385,6 +385,6 @@ def test_example_documents_the_url_parameters():
     listed = dict(item.split("=") for item in parameters[1].split("&"))
     assert list(listed) == [field.name for field in attrs.fields(settings.url.DatabaseURL) if field.name != "path"]
     for name, choices in listed.items():
-        for choice in choices.replace("MS", "10").replace("PAGES", "-10").split("|"):
+        for choice in choices.replace("MS", "10").replace("PAGES", "10").split("|"):
             needed = "mode=ro&" if name == "immutable" else ""
             settings.url.parse(f"sqlite:///a.db?{needed}{name}={choice}")

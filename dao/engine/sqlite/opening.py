@@ -81,10 +81,12 @@ def open_connection(url: DatabaseURL, deadline: float = math.inf) -> apsw.Connec
 
 
 @contextlib.contextmanager
-def open_another(path: str, vfs: str | None = None, *, immutable: bool = False) -> Iterator[apsw.Connection]:
+def open_another(
+    path: str, vfs: str | None = None, *, immutable: bool = False, wal_autocheckpoint: int | None = None
+) -> Iterator[apsw.Connection]:
     """Lend a connection to a database that exists, by its real path. It changes no setting of the database.
 
-    It may write, unless the database is `immutable`.
+    It may write, unless the database is `immutable`, and brings the WAL into the file after so many pages.
 
     Raises:
         OperationalError: It cannot be opened, or was open when this process was forked.
@@ -96,6 +98,8 @@ def open_another(path: str, vfs: str | None = None, *, immutable: bool = False) 
     except (apsw.CantOpenError, apsw.IOError) as error:
         raise database_file.not_opened(path, "rw") from error
     try:
+        if wal_autocheckpoint is not None:
+            connection.wal_autocheckpoint(wal_autocheckpoint)
         yield connection
     finally:
         # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
@@ -173,6 +177,8 @@ def configure(connection: apsw.Connection, url: DatabaseURL) -> None:
         connection.pragma("journal_size_limit", _JOURNAL_SIZE_LIMIT)
         if url.cache_size is not None:
             connection.pragma("cache_size", url.cache_size)
+        if url.wal_autocheckpoint is not None:
+            connection.wal_autocheckpoint(url.wal_autocheckpoint)
     except apsw.Error as error:
         if known := translate(error, connection):
             raise known from error

@@ -176,8 +176,9 @@ class _Restoring:
                 saved = self._save(reader)
             _commit(backup, live)
         live.set_busy_handler(None)
-        with contextlib.suppress(apsw.Error):  # somebody reads: the WAL stays as long as the database for a while
-            live.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        if live.pragma("wal_autocheckpoint"):  # else another process does it, and nobody but that one may
+            with contextlib.suppress(apsw.Error):  # somebody reads: the WAL stays as long as the database for a while
+                live.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         return saved
 
     def _save(self, live: Connection) -> Restored:
