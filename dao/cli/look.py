@@ -271,7 +271,7 @@ def _health(
         try:
             with pool.acquire(timeout=timeout) as connection:
                 register(connection)  # type: ignore[arg-type]
-                migrate.assert_current(connection, config.migrations, at_least=at_least)  # type: ignore[arg-type]
+                migrate.assert_current(connection, config.migrations, at_least=at_least)
         except Error as error:
             if isinstance(error, SchemaOutOfDate) and not error.unfinished:
                 code = PENDING

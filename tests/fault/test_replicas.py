@@ -18,7 +18,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import DatabaseBusy, MigrationError, OperationalError
-from dao.migrate.lock import MigrationLock, holder
+from dao.migrate.file_lock import FileLock, holder
 from dao.migrate.run import runner
 from tests.concurrency import PATIENCE
 from tests.folders import ALONE, IDS, ids, query, tables, write
@@ -54,7 +54,7 @@ def elsewhere(path: Path) -> Iterator[None]:
     taken, told = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with MigrationLock(str(path)) as lock:
+        with FileLock(str(path)) as lock:
             lock.take()
             taken.set()
             assert told.wait(PATIENCE)
@@ -195,7 +195,7 @@ def test_apply_that_begins_together_with_another_does_not_check_the_file_for_not
         raise AssertionError
 
     monkeypatch.setattr(runner, "run", run)
-    monkeypatch.setattr(MigrationLock, "may_be_held", property(lambda _lock: False))  # it began just before
+    monkeypatch.setattr(FileLock, "may_be_held", property(lambda _lock: False))  # it began just before
     with holding(url, three) as process:
 
         def report(event: migrate.Event) -> None:
@@ -338,10 +338,10 @@ def test_migrate_waits_for_a_migration_of_many_seconds(path, url, tmp_path):
 
 COUNT = """
 import sys, time
-from dao.migrate.lock import MigrationLock
+from dao.migrate.file_lock import FileLock
 database, file, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 for _ in range(rounds):
-    with MigrationLock(database) as lock:
+    with FileLock(database) as lock:
         lock.take()
         count = int(open(file).read())
         time.sleep(0.0002)
@@ -363,7 +363,7 @@ def test_lock_is_one_process_at_a_time(path, tmp_path):
 def test_lock_of_a_file_that_was_removed_meanwhile_is_none(path, monkeypatch):
     """Between the opening of the file and its lock, one holder may free it and the next make another."""
     original = fcntl.flock
-    with MigrationLock(str(path)) as first, MigrationLock(str(path)) as second:
+    with FileLock(str(path)) as first, FileLock(str(path)) as second:
         first.take()
 
         def late(file: int, how: int) -> None:
@@ -373,7 +373,7 @@ def test_lock_of_a_file_that_was_removed_meanwhile_is_none(path, monkeypatch):
             original(file, how)
 
         monkeypatch.setattr(fcntl, "flock", late)
-        with MigrationLock(str(path), 0) as third, pytest.raises(DatabaseBusy):
+        with FileLock(str(path), 0) as third, pytest.raises(DatabaseBusy):
             third.take()
     assert not path.with_name(f"{path.name}-migrate").exists()
 
@@ -382,8 +382,8 @@ def test_lock_ends_with_its_holder_although_a_child_of_it_lives(path):
     """A forked child does not keep the lock of a parent that is killed, nor free that of one that lives."""
     program = (
         "import os, sys, time\n"
-        "from dao.migrate.lock import MigrationLock\n"
-        "with MigrationLock(sys.argv[1]) as lock:\n"
+        "from dao.migrate.file_lock import FileLock\n"
+        "with FileLock(sys.argv[1]) as lock:\n"
         "    lock.take()\n"
         "    if os.fork() == 0:\n"
         "        lock.__exit__()\n"
@@ -400,7 +400,7 @@ def test_lock_ends_with_its_holder_although_a_child_of_it_lives(path):
         process.wait()
         os.kill(child, 0)
         assert holder(str(path)) is None
-        with MigrationLock(str(path), 0) as lock:
+        with FileLock(str(path), 0) as lock:
             lock.take()
     finally:
         os.kill(child, signal.SIGKILL)
@@ -471,7 +471,7 @@ def test_apply_killed_in_a_rollback_journal_mode_is_waited_for_past_the_busy_tim
     taken, told = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with MigrationLock(str(path)) as lock:
+        with FileLock(str(path)) as lock:
             lock.take()
             other.execute("BEGIN EXCLUSIVE")
             taken.set()
@@ -531,8 +531,8 @@ def test_lock_does_not_remove_that_of_another(tmp_path):
     """The folder of the database was moved while one ran, and another has the lock of the new one."""
     folder = tmp_path / "data"
     folder.mkdir()
-    with MigrationLock(str(folder / "x.db")) as second:
-        with MigrationLock(str(folder / "x.db")) as first:
+    with FileLock(str(folder / "x.db")) as second:
+        with FileLock(str(folder / "x.db")) as first:
             first.take()
             folder.rename(tmp_path / "old")
             folder.mkdir()
@@ -545,7 +545,7 @@ def test_lock_that_this_thread_has_by_another_path_is_refused(tmp_path):
     folder, again = tmp_path / "data", tmp_path / "again"
     folder.mkdir()
     again.symlink_to(folder)
-    with MigrationLock(str(folder / "x.db")) as first, MigrationLock(str(again / "x.db"), PATIENCE) as second:
+    with FileLock(str(folder / "x.db")) as first, FileLock(str(again / "x.db"), PATIENCE) as second:
         first.take()
         with pytest.raises(DatabaseBusy, match="would wait for itself"):
             second.take()
@@ -562,10 +562,10 @@ def test_lock_that_another_member_of_the_group_left_may_be_taken(tmp_path):
     tmp_path.chmod(0o777)
     taking = (
         "import fcntl, os, sys\n"
-        "from dao.migrate.lock import MigrationLock\n"
+        "from dao.migrate.file_lock import FileLock\n"
         "user = int(sys.argv[1])\n"
         "os.setgroups([4000]); os.setgid(user); os.setuid(user)\n"
-        "MigrationLock('shared.db').take()\n"
+        "FileLock('shared.db').take()\n"
         "os._exit(0)"  # as if it were killed
     )
     for user in ("4001", "4002"):
@@ -583,9 +583,9 @@ def test_lock_file_that_this_user_may_not_open_is_the_file_to_look_at(tmp_path):
     left.touch(0o600)
     taking = (
         "import fcntl, os\n"
-        "from dao.migrate.lock import MigrationLock\n"
+        "from dao.migrate.file_lock import FileLock\n"
         "os.setgroups([]); os.setgid(4001); os.setuid(4001)\n"
-        "MigrationLock('x.db').take()"
+        "FileLock('x.db').take()"
     )
     ran = subprocess.run([sys.executable, "-c", taking], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "Give it the owner and the permissions of the database" in ran.stderr

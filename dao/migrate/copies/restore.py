@@ -24,7 +24,8 @@ from dao.migrate.copies.copying import PAGES, copied, finish, size_of
 from dao.migrate.copies.descriptors import chunks, raw_file, write_all
 from dao.migrate.copies.partial import NewFile, new_file, require_room
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
-from dao.migrate.database import Target, lock_of, reopened, translated
+from dao.migrate.database import Target, translated
+from dao.migrate.database.sqlite import lock_of, reopened
 from dao.migrate.events import Report
 from dao.migrate.ledger.writer import carry_over
 from dao.migrate.schema.catalog import definitions
@@ -96,7 +97,7 @@ def restore(
     if isinstance(target, Connection):
         if target.in_transaction:
             raise MigrationError("the connection is in the middle of a transaction: commit or roll back first")
-    elif (mode := getattr(url.parse(target), "mode", None)) == "ro":
+    elif (mode := url.parse_file(target).mode) == "ro":  # type: ignore[arg-type] # a server has no path
         raise ReadOnlyDatabase(f"{path} cannot be restored by a URL with mode=ro: leave that out")
     elif mode == "rw" and not os.path.exists(path):
         raise not_opened(path, mode)

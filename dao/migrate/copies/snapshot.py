@@ -27,7 +27,8 @@ from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, Operation
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
 from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
-from dao.migrate.database import Target, existing, exists, path_of, reopened
+from dao.migrate.database import Target, existing, exists, path_of
+from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Removed, Report, tell_done
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.schema.catalog import definitions, row_counts

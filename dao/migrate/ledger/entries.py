@@ -7,36 +7,22 @@ by the time of application: one that is left over from an earlier application co
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 
-from dao.engine import DriverError
-from dao.engine.sqlite import Connection, database_file, file_of
+from dao.engine import Connection, DriverError
 from dao.errors import MigrationError
-from dao.migrate import lock, processes
-from dao.migrate.schema import catalog
+from dao.migrate import database, processes
+from dao.migrate.ledger.tables import statements
 from dao.migrate.scripts.ids import normal, sort_key
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Entry", "Ledger", "in_utc", "read"]
 
-# columns are named with their tables, which SQLite repeats where one is missing
-_READ = """
-SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, _dao_migration.checksum,
-       _dao_migration.rollback_checksum, _dao_migration.apply_text, _dao_migration.rollback_text,
-       _dao_migration.duration_ms, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host,
-       _dao_migration.pid
-FROM   _yoyo_migration
-FULL   JOIN _dao_migration ON _dao_migration.migration_id = _yoyo_migration.migration_id
-                          AND _dao_migration.applied_at_utc = ifnull(_yoyo_migration.applied_at_utc, '')
-"""
-_READ_YOYOS = f"""
-SELECT _yoyo_migration.migration_id, _yoyo_migration.applied_at_utc, {", ".join(["NULL"] * 9)}
-FROM   _yoyo_migration
-"""
 _READ_OURS = f"""
 SELECT {", ".join(["NULL"] * 7)}, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host,
        _dao_migration.pid
@@ -158,27 +144,26 @@ def read(connection: Connection) -> Ledger:
         unfinished=unfinished,
         begun_by=begun_by,
         # whoever has the lock is at it: nobody gets it before that one has ended
-        running=lock.holder(file_of(connection)) if unfinished else None,
-        database=database_file.called(connection),
+        running=database.migrator_of(connection) if unfinished else None,
+        database=database.called(connection),
         respelled={id: normal(id) for id in ids if id != normal(id)},
     )
 
 
 def _rows(connection: Connection) -> list[Any]:
-    try:
-        return connection.execute(_READ).fetchall()
-    except DriverError as error:
-        tables = catalog.table_names(connection)
-        if "_yoyo_migration" not in tables:  # ours may still have what is unfinished
-            return connection.execute(_READ_OURS).fetchall() if "_dao_migration" in tables else []
-        if "migration_id" not in {column.name for column in catalog.columns(connection, "_yoyo_migration")}:
-            raise MigrationError(
-                "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, "
-                "which brings it up to date"
-            ) from error
-        if "_dao_migration" in tables:
-            raise
-        return connection.execute(_READ_YOYOS).fetchall()
+    wanted = statements(connection)
+    if not wanted.has_schemas:  # what is not there fails, and nothing else can be meant
+        with contextlib.suppress(DriverError):
+            return database.fetch(connection, wanted.read)
+    tables = database.table_names(connection)
+    if "_yoyo_migration" not in tables:  # ours may still have what is unfinished
+        return database.fetch(connection, _READ_OURS) if "_dao_migration" in tables else []
+    if "migration_id" not in database.columns_of(connection, "_yoyo_migration"):
+        raise MigrationError(
+            "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, "
+            "which brings it up to date"
+        )
+    return database.fetch(connection, wanted.read if "_dao_migration" in tables else wanted.read_yoyos)
 
 
 def _place(entry: Entry) -> tuple[bool, object, object]:

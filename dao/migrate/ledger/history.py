@@ -7,25 +7,13 @@ from typing import Any
 
 import attrs
 
-from dao.migrate.database import Target, exists, opened
+from dao.migrate.database import Target, exists, fetch, opened, table_names
 from dao.migrate.ledger.entries import in_utc
-from dao.migrate.schema import catalog
+from dao.migrate.ledger.tables import statements
 from dao.migrate.schema.registration import Prepare, preparing
 
 __all__ = ["Deed", "history"]
 
-_OURS = """
-SELECT _dao_history.at_utc, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms,
-       _dao_history.detail, _dao_history.username, _dao_history.hostname, _dao_history.tool_version
-FROM   _dao_history
-ORDER  BY id
-"""
-# what the stock command did, or a version of this package that kept no history
-_YOYOS = """
-SELECT _yoyo_log.created_at_utc, _yoyo_log.operation, _yoyo_log.migration_id, NULL, NULL,
-       _yoyo_log.username, _yoyo_log.hostname, NULL
-FROM   _yoyo_log
-"""
 _BY_TIME = " ORDER BY created_at_utc"
 _NOT_OURS = (
     "WHERE _yoyo_log.id NOT IN (SELECT _dao_history.yoyo_log_id FROM _dao_history WHERE yoyo_log_id IS NOT NULL)"
@@ -61,12 +49,12 @@ def history(target: Target, *, prepare: Prepare | None = None) -> list[Deed]:
     if not exists(target):
         return []
     with preparing(prepare), opened(target, read_only=True) as connection:
-        present = catalog.table_names(connection)
-        ours: list[Any] = connection.execute(_OURS).fetchall() if "_dao_history" in present else []
+        present, wanted = table_names(connection), statements(connection)
+        ours: list[Any] = fetch(connection, wanted.history) if "_dao_history" in present else []
         yoyos: list[Any] = []
         if "_yoyo_log" in present:
             not_ours = _NOT_OURS if "_dao_history" in present else ""
-            yoyos = connection.execute(_YOYOS + not_ours + _BY_TIME).fetchall()
+            yoyos = fetch(connection, wanted.log + not_ours + _BY_TIME)
     # ours stay in the order in which they were noted, whatever the clock said
     rows = heapq.merge(ours, yoyos, key=lambda row: str(row[0]).replace(" ", "T"))
     return [

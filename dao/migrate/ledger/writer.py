@@ -10,10 +10,11 @@ from datetime import UTC, datetime, timedelta
 import attrs
 
 from dao import _version
-from dao.engine.sqlite import Connection
-from dao.migrate import processes
+from dao.engine import Connection, sqlite
+from dao.migrate.database import execute
+from dao.migrate.ledger.backend import LedgerBackend, Marked
 from dao.migrate.ledger.entries import Entry, Ledger, read
-from dao.migrate.ledger.yoyo import ApswBackend, Marked
+from dao.migrate.ledger.tables import statements
 from dao.migrate.schema.catalog import OURS, columns
 from dao.migrate.scripts.migration import Migration
 
@@ -21,58 +22,26 @@ __all__ = ["Writer", "carry_over"]
 
 log = logging.getLogger("dao.migrate")
 
-_CREATE = """
-CREATE TABLE IF NOT EXISTS _dao_migration (
-    migration_id      TEXT    NOT NULL PRIMARY KEY,
-    applied_at_utc    TEXT    NOT NULL,
-    state             TEXT    NOT NULL CHECK (state IN ('applied', 'applying', 'rolling back')),
-    checksum          TEXT    NOT NULL,
-    rollback_checksum TEXT,
-    apply_text        TEXT    NOT NULL,
-    rollback_text     TEXT,
-    duration_ms       INTEGER,
-    tool_version      TEXT    NOT NULL,
-    host              TEXT,
-    pid               INTEGER
-) STRICT;
-CREATE TABLE IF NOT EXISTS _dao_history (
-    id           INTEGER NOT NULL PRIMARY KEY,
-    at_utc       TEXT    NOT NULL,
-    operation    TEXT    NOT NULL,
-    migration_id TEXT,
-    duration_ms  INTEGER,
-    detail       TEXT,
-    username     TEXT    NOT NULL,
-    hostname     TEXT    NOT NULL,
-    tool_version TEXT    NOT NULL,
-    yoyo_log_id  TEXT
-) STRICT;
-CREATE TABLE IF NOT EXISTS _dao_schema (
-    only           INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
-    schema_version INTEGER NOT NULL,
-    migrations     TEXT    NOT NULL,
-    live           TEXT    NOT NULL,
-    expected       TEXT
-) STRICT
-"""
-_WRITE = """
-INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
-                            rollback_text, duration_ms, tool_version, host, pid)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (migration_id) DO UPDATE
-SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum = excluded.checksum,
-    rollback_checksum = excluded.rollback_checksum, apply_text = excluded.apply_text,
-    rollback_text = excluded.rollback_text, duration_ms = excluded.duration_ms, tool_version = excluded.tool_version,
-    host = excluded.host, pid = excluded.pid
-"""
-_REMOVE = "DELETE FROM _dao_migration WHERE migration_id = ?"
-_RENAME_YOYOS = "UPDATE OR REPLACE _yoyo_migration SET migration_hash = ?, migration_id = ? WHERE migration_id = ?"
-_RENAME = "UPDATE OR REPLACE _dao_migration SET migration_id = ? WHERE migration_id = ?"
+_REMOVE = "DELETE FROM _dao_migration WHERE migration_id = $1"
+_REMOVE_YOYOS = "DELETE FROM _yoyo_migration WHERE migration_hash = $1"
+_RENAME_YOYOS = "UPDATE _yoyo_migration SET migration_hash = $1, migration_id = $2 WHERE migration_id = $3"
+_RENAME = "UPDATE _dao_migration SET migration_id = $1 WHERE migration_id = $2"
 _NOTE = """
 INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version,
                           yoyo_log_id)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 """
+
+
+def backend_within(connection: Connection) -> LedgerBackend:
+    """Return yoyo's backend for a connection; it takes part in the transaction that is open, and never ends it."""
+    if isinstance(connection, sqlite.Connection):
+        from dao.migrate.ledger.yoyo import ApswBackend  # noqa: PLC0415 - one of the two
+
+        return ApswBackend.within(connection)
+    from dao.migrate.ledger.yoyo_postgresql import PsycopgBackend  # noqa: PLC0415 - one of the two
+
+    return PsycopgBackend.within(connection)
 
 
 class Writer:
@@ -86,12 +55,13 @@ class Writer:
             MigrationError: A newer yoyo wrote the ledger.
         """
         self._connection = connection
-        self._backend = ApswBackend.within(connection)
+        self._statements = statements(connection)
+        self._backend = backend_within(connection)
         self._backend.ensure_ledger()
         if self._backend.has_table(self._backend.lock_table):
-            processes.respect_yoyo(connection)
+            self._backend.respect_lock()
         if not all(map(self._backend.has_table, OURS)):
-            connection.execute(_CREATE)
+            execute(connection, self._statements.create)
         #: The ledger as it was before anything was written, but that each id is spelled in one way.
         self.before = read(connection)
         if self.before.respelled:
@@ -138,15 +108,17 @@ class Writer:
         """Note that a migration is not applied any more, and log the operation: "rollback" or "unmark"."""
         self._backend.unmark_one(Marked(id), log=False)
         self.log(operation, id, duration_ms=duration_ms, detail=detail)
-        self._connection.execute(_REMOVE, (id,))
+        execute(self._connection, _REMOVE, (id,))
         self._entries.pop(id, None)
 
     def rename(self, ids: Mapping[str, str]) -> None:
         """Move what is noted of migrations to other ids, in yoyo's table too. When they were applied stays as it is."""
         # first to names that no file can have: one may get the name that another leaves
         for old, new in [*((id, f"{id}\n") for id in ids), *((f"{id}\n", new) for id, new in ids.items())]:
-            self._connection.execute(_RENAME_YOYOS, (Marked(new).hash, new, old))
-            self._connection.execute(_RENAME, (new, old))
+            execute(self._connection, _REMOVE_YOYOS, (Marked(new).hash,))
+            execute(self._connection, _REMOVE, (new,))
+            execute(self._connection, _RENAME_YOYOS, (Marked(new).hash, new, old))
+            execute(self._connection, _RENAME, (new, old))
 
     def note(self, migration: Migration, entry: Entry, *, operation: str, detail: str | None = None) -> None:
         """Note the texts that the files have now as those that were applied, and log the operation."""
@@ -170,12 +142,12 @@ class Writer:
             noted = self._backend.log_migration(Marked(id), operation)
         at, who, where = noted["created_at_utc"].isoformat(), noted["username"], noted["hostname"]
         values = (at, operation, id, duration_ms, detail, who, where, _version.__version__, noted["id"])
-        self._connection.execute(_NOTE, values)
+        execute(self._connection, _NOTE, values)
 
     def _write(self, entry: Entry, state: str = "applied", host: str | None = None, pid: int | None = None) -> None:
         id, applied_at, *texts, duration = attrs.astuple(entry)
         values = (id, applied_at, state, *texts, duration, _version.__version__, host, pid)
-        self._connection.execute(_WRITE, values)
+        execute(self._connection, self._statements.write, values)
 
     def _later_than_all(self) -> datetime:
         """Return the time, or just after the latest entry: the order of application survives a clock set back."""
@@ -186,7 +158,7 @@ class Writer:
         return moment
 
 
-def carry_over(copy: Connection, live: Connection | None, *, source: str) -> None:
+def carry_over(copy: sqlite.Connection, live: sqlite.Connection | None, *, source: str) -> None:
     """Bring the history of a database that is being replaced into its successor, in the transaction open there.
 
     Notes the restore, too. `live` is None if it cannot be read: then its history is lost with it.
@@ -200,7 +172,9 @@ def carry_over(copy: Connection, live: Connection | None, *, source: str) -> Non
     writer.log("restore", detail=f"from {source}")
 
 
-def _copy_missing(copy: Connection, live: Connection, table: str, *, key: str, but: str | None = None) -> None:
+def _copy_missing(
+    copy: sqlite.Connection, live: sqlite.Connection, table: str, *, key: str, but: str | None = None
+) -> None:
     """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
     names = [column.name for column in columns(copy, table)]
     theirs = [column.name for column in columns(live, table)]

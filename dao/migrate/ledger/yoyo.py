@@ -1,4 +1,4 @@
-"""yoyo's DatabaseBackend, on apsw: our runner writes the ledger through it, and the `yoyo` command uses it, too.
+"""yoyo's backend on apsw: our runner writes the ledger through it, and the `yoyo` command uses it, too.
 
 yoyo's own SQLite backend opens the file with Python's `sqlite3`, a second SQLite in the process, and commits a
 migration before it marks it. This one shares apsw's SQLite, and commits the script and its ledger row together. The
@@ -8,76 +8,33 @@ entry point `sqlite+apsw` (setup.cfg) makes `yoyo … --database sqlite+apsw:///
 from __future__ import annotations
 
 import contextlib
-import functools
-import getpass
-import os
-import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import attrs
-import yoyo
 from yoyo import exceptions, internalmigrations
-from yoyo.backends.base import DatabaseBackend
-from yoyo.migrations import default_migration_table, get_migration_hash
 
 from dao import url
 from dao.engine import DriverError, sqlite
-from dao.engine.sqlite import Connection
 from dao.engine.sqlite.dbapi import DbApiConnection, Driver
-from dao.errors import DatabaseBusy, MigrationError
-from dao.migrate.database import keeping_mode, lock_of
+from dao.errors import DatabaseBusy
+from dao.migrate.database.sqlite import keeping_mode, lock_of
+from dao.migrate.ledger.backend import LedgerBackend
+from dao.migrate.processes import respect_yoyo
 from dao.migrate.schema.catalog import columns, table_names
 from dao.migrate.schema.session import prepare
 from dao.migrate.scripts.files import refuse_broken_off, text_of
 
-__all__ = ["ApswBackend", "Marked"]
-
-
-#: The version of yoyo's tables.
-_NEWEST = max(internalmigrations.schema_versions)
-
+__all__ = ["ApswBackend"]
 
 exceptions.register(DriverError)
 
 
-@attrs.frozen
-class Marked:
-    """A migration as far as yoyo asks for it to mark, unmark or log it."""
-
-    id: str
-
-    @property
-    def hash(self) -> str:
-        """The key of its row."""
-        return str(get_migration_hash(self.id))
-
-
-class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
+class ApswBackend(LedgerBackend):
     """A yoyo backend whose migrations and ledger rows commit together."""
 
     _driver = Driver
     _is_locked = False
-
-    def __init__(
-        self,
-        dburi: Any,
-        migration_table: str = default_migration_table,
-        connection: Connection | None = None,
-    ) -> None:
-        self._given = connection
-        super().__init__(dburi, migration_table)
-        # always the same, and put together in more time than SQLite takes to run it
-        self.format_sql: Any = functools.cache(super().format_sql)
-
-    @classmethod
-    def within(cls, connection: Connection) -> ApswBackend:
-        """Return a backend that takes part in the transaction which is open on the connection, and never ends it."""
-        backend = cls(None, connection=connection)
-        backend._in_transaction = True
-        return backend
 
     def connect(self, dburi: Any) -> DbApiConnection:
         """Open the database that yoyo's parsed URI names; foreign keys are off, as SQLite has them."""
@@ -102,35 +59,25 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         """Return whether there is such a table, as the last statement found the schema. Runs none itself."""
         return bool(self.connection.apsw.table_exists("main", name))
 
-    def ensure_ledger(self) -> None:
-        """Create or upgrade yoyo's tables inside the open transaction.
+    def columns_of(self, table: str) -> list[str]:
+        """Return the names of the columns of a table."""
+        return [column.name for column in columns(self.connection.apsw, table)]
+
+    def version(self) -> int | None:
+        """Return the version of yoyo's tables, as they say themselves; None if they do not."""
+        # a statement, be there the table or not, notices what others have made since the schema was read
+        with contextlib.suppress(Driver.ProgrammingError):
+            found = self.connection.apsw.execute(f"SELECT max(version) FROM {self.version_table_quoted}").fetchall()
+            return None if found[0][0] is None else int(found[0][0])
+        return None
+
+    def respect_lock(self) -> None:
+        """Refuse to go on while a living `yoyo` process holds its own lock.
 
         Raises:
-            MigrationError: They are of a version that is not known.
+            DatabaseBusy: One does.
         """
-        # a statement, be there the table or not, notices what others have made since the schema was read
-        version = None
-        with contextlib.suppress(Driver.ProgrammingError):
-            version = self.connection.apsw.execute(f"SELECT max(version) FROM {self.version_table_quoted}").get
-        if not self.has_table(self.migration_table):
-            # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it,
-            # and leave a savepoint open, because of which SQLite would keep a copy of every page that the run changes
-            internalmigrations.v2.create_log_table(self)
-            internalmigrations.v2.create_version_table(self)
-            internalmigrations.v2.create_migration_table(self)
-            internalmigrations.mark_schema_version(self, _NEWEST)
-        elif not self.has_table(self.version_table) and self._is_of_yoyo_5():
-            internalmigrations.upgrade(self)
-        elif version != _NEWEST:
-            raise MigrationError(
-                f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer "
-                "yoyo wrote it, or somebody has changed it. Undo that, or install that yoyo"
-            )
-        self._internal_schema_updated = True
-
-    def _is_of_yoyo_5(self) -> bool:
-        # to upgrade any other loses it: SQLite takes the names of columns that are not there for strings
-        return {"id", "ctime"} <= {column.name for column in columns(self.connection.apsw, self.migration_table)}
+        respect_yoyo(self.connection.apsw)
 
     def ensure_internal_schema_updated(self) -> None:
         """Create or upgrade yoyo's tables, if there still is need under the lock: another may be faster."""
@@ -196,38 +143,3 @@ class ApswBackend(DatabaseBackend):  # type: ignore[misc] # yoyo has no types
         migration.load()
         with self.transaction() if migration.use_transactions else contextlib.nullcontext():
             yield
-
-    def mark_at(self, migration: Marked, when: datetime) -> None:
-        """Mark a migration as applied at a time, in UTC without a zone, and log nothing."""
-        values = {"migration_hash": migration.hash, "migration_id": migration.id, "when": when}
-        self.execute(self.format_sql(self.mark_migration_sql), values)
-
-    def log_migration(self, migration: Any, operation: str) -> dict[str, Any]:
-        """Log an operation, and return the row."""
-        row = self.get_log_data(migration, operation)
-        self.execute(self.format_sql(self.log_migration_sql), row)
-        return row
-
-    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:
-        """Return a row for yoyo's log. Its own asks the DNS for the host, and fails for a user without a name."""
-        return {
-            "id": str(uuid.uuid4()),
-            "migration_id": migration.id if migration else None,
-            "migration_hash": migration.hash if migration else None,
-            "username": self._user,
-            "hostname": os.uname().nodename,
-            "created_at_utc": _now(),
-            "operation": operation,
-        }
-
-    @functools.cached_property
-    def _user(self) -> str:
-        # once for a run: it may be asked of a directory service
-        try:
-            return getpass.getuser()
-        except (KeyError, OSError):
-            return str(os.getuid())
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -25,7 +25,8 @@ from dao.errors import (
     ReadOnlyDatabase,
 )
 from dao.migrate.copies import snapshot
-from dao.migrate.database import exclusive, name_of, reopened
+from dao.migrate.database import exclusive, name_of
+from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Committed, Finished, Notice, Removed, Report, Snapshotted, Started, tell_done
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.entries import Ledger

@@ -1,17 +1,17 @@
-"""The database that is meant: opened for a run, or the caller's own connection; its locks, its file."""
+"""A database of SQLite's: its file, its journal mode and the locks on it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from dao import url
-from dao.engine import DriverError, connect, is_connection, not_a_connection, sqlite, transaction
-from dao.engine.sqlite import Connection, database_file
+from dao.engine import DriverError, connect, sqlite, transaction
+from dao.engine.sqlite import Connection, database_file, execute, fetch
 from dao.errors import (
     ConnectionBusy,
     DatabaseBusy,
@@ -21,48 +21,42 @@ from dao.errors import (
     OperationalError,
 )
 from dao.migrate import processes
-from dao.migrate.lock import MigrationLock, telling
+from dao.migrate.file_lock import FileLock, holder
+from dao.migrate.lock import telling
 from dao.migrate.schema import catalog, registration, session
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
 
 __all__ = [
-    "Target",
-    "alone",
     "at_one_moment",
+    "called",
     "check_in_place",
+    "columns_of",
     "exclusive",
-    "existing",
+    "execute",
     "exists",
+    "fetch",
     "in_line",
     "keeping_mode",
     "lock_of",
+    "migrator_of",
     "name_of",
     "opened",
     "path_of",
     "reopened",
+    "table_names",
     "translated",
 ]
 
-#: A database, as the migration functions take it: a connection that the caller owns, or a URL.
-Target = Connection | str | url.AnyURL
+#: A connection or URL of SQLite's; whoever calls this has made sure of that.
+_Target = Any
 
 
 @contextlib.contextmanager
-def opened(target: Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
-    """Open a database for migrations, or use the connection that the caller owns.
-
-    A new one is made in WAL mode. One that is there keeps its mode, unless the URL says `journal_mode=wal`.
-
-    Raises:
-        OperationalError: It cannot be opened.
-        PrepareFailed: As `registration.register`.
-        MigrationError: The caller's connection is in the middle of a transaction.
-    """
+def opened(target: _Target, *, read_only: bool = False, report: Report | None = None) -> Iterator[Connection]:
+    """As `dao.migrate.database.opened`."""
     if isinstance(target, Connection):
-        if not is_connection(target):
-            raise not_a_connection(target)
         if not read_only:
             _refuse_transaction(target)
         with session.plain(target), translated(target):
@@ -98,7 +92,7 @@ def _refuse_transaction(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def reopened(target: Target, report: Report | None = None) -> Iterator[Connection]:
+def reopened(target: _Target, report: Report | None = None) -> Iterator[Connection]:
     """Lend another connection to the file of a target, which exists. It changes no setting of the database.
 
     It brings the WAL into the file as the target's connections do, or not at all.
@@ -132,7 +126,7 @@ def reopened(target: Target, report: Report | None = None) -> Iterator[Connectio
 
 @contextlib.contextmanager
 def at_one_moment(connection: Connection) -> Iterator[None]:
-    """Let a block read the database as of one moment, while others go on."""
+    """As `dao.migrate.database.at_one_moment`."""
     begun = not connection.in_transaction
     if begun:
         connection.execute("BEGIN")
@@ -153,10 +147,7 @@ def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
 
 @contextlib.contextmanager
 def translated(connection: Connection, name: str = "") -> Iterator[None]:
-    """Translate the errors of the ledger's and the checks' own statements, such as a full disk, into errors of ours.
-
-    The messages call the database by this name, if it is a copy of the one that is meant.
-    """
+    """As `dao.migrate.database.translated`."""
     try:
         yield
     except DriverError as error:
@@ -195,7 +186,7 @@ def _wait_for_locks(connection: Connection, timeout: int, report: Report | None)
 # ---------------------------------------------------------------- locks
 
 
-def lock_of(target: Target, timeout: float | None = None, report: Report | None = None) -> MigrationLock:
+def lock_of(target: _Target, timeout: float | None = None, report: Report | None = None) -> FileLock:
     """Return the lock between migrators of a database; see `MigrationLock`. Nothing is locked yet.
 
     Raises:
@@ -209,63 +200,30 @@ def lock_of(target: Target, timeout: float | None = None, report: Report | None 
             path = ""  # nobody else finds it there either
     elif url.parse_file(target).mode == "ro":
         path = ""  # it is not written to, and there may be no room for another file beside it
-    return MigrationLock(path, timeout, report)
+    return FileLock(path, timeout, report)
 
 
 @contextlib.contextmanager
 def in_line(
-    target: Target, lock_timeout: float | None = None, report: Report | None = None
-) -> Iterator[tuple[MigrationLock, Connection]]:
-    """Open a database for a migrator that looks what there is to do before it takes the lock, which it gets, too.
-
-    If another may have that, it waits first: before the other has ended nothing can be decided, nor even read in a
-    rollback-journal mode.
-
-    Raises:
-        DatabaseBusy: Another migrator lived for longer than the timeout, or another connection kept its lock.
-        MigrationError, OperationalError: As `opened`.
-    """
+    target: _Target, lock_timeout: float | None = None, report: Report | None = None, *, locked: bool = False
+) -> Iterator[tuple[FileLock, Connection]]:
+    """As `dao.migrate.database.in_line`: in a rollback-journal mode one cannot even read beside another migrator."""
     with lock_of(target, lock_timeout, report) as lock:
-        if lock.may_be_held:
+        if locked or lock.may_be_held:
             lock.take()
         with opened(target, report=report) as connection:
             yield lock, connection
 
 
 def check_in_place(connection: Connection) -> None:
-    """Refuse a connection whose file is no longer that of its path: others would lock and change another one.
-
-    Raises:
-        OperationalError: It was moved, removed or replaced since it was opened.
-    """
+    """As `dao.migrate.database.check_in_place`."""
     if path_of(connection):
         sqlite.check_in_place(connection)
 
 
 @contextlib.contextmanager
-def alone(target: Target, lock_timeout: float | None = None, report: Report | None = None) -> Iterator[Connection]:
-    """Open a database and run a block as its only migrator, in one write transaction.
-
-    Raises:
-        DatabaseBusy: Another migrator lived for longer than the timeout, or another connection kept the lock.
-        MigrationError, OperationalError: As `opened`.
-    """
-    with lock_of(target, lock_timeout, report) as lock:
-        lock.take()
-        with opened(target, report=report) as connection:
-            check_in_place(connection)
-            with exclusive(connection):
-                yield connection
-
-
-@contextlib.contextmanager
 def exclusive(connection: Connection) -> Iterator[None]:
-    """Run a block in a write transaction, which keeps everybody else from writing.
-
-    Raises:
-        DatabaseBusy: Another connection kept the lock; the message says which process, if that can be known.
-        ConnectionBusy: A cursor of the caller's connection that is not at its end stands in the way.
-    """
+    """As `dao.migrate.database.exclusive`."""
     entered = False
     try:
         with translated(connection), transaction(connection):
@@ -285,40 +243,45 @@ def _held(path: str) -> DatabaseBusy:
     )
 
 
-def existing(target: Target, what: str) -> Target:
-    """Return the target, unless it is a database that does not exist, so that there is nothing to do `what` with.
-
-    Raises:
-        MigrationError: It is.
-    """
-    if not exists(target):
-        name = name_of(target)  # which folder it was not in is what often is wrong
-        path = name if name == url.MEMORY else os.path.abspath(name)
-        raise MigrationError(
-            f"{path} does not exist: there is nothing to {what}. Name the database that is meant (--database, "
-            "DATABASE_URL), or make this one with `dao migrate`"
-        )
-    return target
+def migrator_of(connection: Connection) -> str | None:
+    """As `dao.migrate.database.migrator_of`."""
+    return holder(sqlite.file_of(connection))
 
 
-def exists(target: Target) -> bool:
-    """Return whether the database exists. One in memory that is yet to be opened does not."""
+def exists(target: _Target) -> bool:
+    """As `dao.migrate.database.exists`."""
     if isinstance(target, Connection):
         return True
     parsed = url.parse_file(target)
     return not parsed.is_memory and database_file.is_there(parsed.path)
 
 
-def name_of(target: Target) -> str:
-    """Return the path of the database, for messages."""
+def name_of(target: _Target) -> str:
+    """As `dao.migrate.database.name_of`."""
     return (sqlite.file_of(target) or url.MEMORY) if isinstance(target, Connection) else url.parse_file(target).path
 
 
-def path_of(target: Target) -> str:
-    """Return the real path of the database's file, beside which all that belongs to it is; "" if it is in memory."""
+def called(connection: Connection) -> str:
+    """As `dao.migrate.database.called`."""
+    return database_file.called(connection)
+
+
+def path_of(target: _Target) -> str:
+    """As `dao.migrate.database.path_of`."""
     if isinstance(target, Connection):
-        if not is_connection(target):
-            raise not_a_connection(target)
         return "" if target.open_vfs == "memdb" else sqlite.file_of(target)
     parsed = url.parse_file(target)
     return "" if parsed.is_memory else sqlite.absolute(parsed).path
+
+
+# ---------------------------------------------------------------- the tables in it
+
+
+def table_names(connection: Connection) -> set[str]:
+    """As `dao.migrate.database.table_names`."""
+    return catalog.table_names(connection)
+
+
+def columns_of(connection: Connection, table: str) -> list[str]:
+    """As `dao.migrate.database.columns_of`."""
+    return [column.name for column in catalog.columns(connection, table)]

@@ -1,0 +1,237 @@
+"""The database that is meant: opened for a run, or the caller's own connection; its locks, its name.
+
+The functions here are for every engine. Where engines differ they ask the module of the target's own, which `_Database`
+describes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dao import url
+from dao.engine import Connection, is_connection, not_a_connection
+from dao.engine.sqlite import Connection as SQLiteConnection
+from dao.errors import MigrationError
+from dao.migrate.database import sqlite
+
+if TYPE_CHECKING:
+    from dao.migrate.events import Report
+    from dao.migrate.lock import MigrationLock
+
+__all__ = [
+    "Target",
+    "alone",
+    "at_one_moment",
+    "called",
+    "check_in_place",
+    "columns_of",
+    "exclusive",
+    "execute",
+    "existing",
+    "exists",
+    "fetch",
+    "in_line",
+    "migrator_of",
+    "name_of",
+    "opened",
+    "path_of",
+    "table_names",
+    "translated",
+]
+
+#: A database, as the migration functions take it: a connection that the caller owns, or a URL.
+Target = Connection | str | url.AnyURL
+
+Row = tuple[Any, ...]
+_Lending = contextlib.AbstractContextManager[Any]
+
+
+class _Database(Protocol):
+    """The module of an engine: its functions are those below, for a target of its own."""
+
+    def opened(self, target: Any, *, read_only: bool, report: Report | None) -> _Lending: ...
+    def in_line(
+        self, target: Any, lock_timeout: float | None, report: Report | None, *, locked: bool
+    ) -> contextlib.AbstractContextManager[tuple[MigrationLock, Any]]: ...
+    def exclusive(self, connection: Any) -> contextlib.AbstractContextManager[None]: ...
+    def at_one_moment(self, connection: Any) -> contextlib.AbstractContextManager[None]: ...
+    def translated(self, connection: Any, name: str) -> contextlib.AbstractContextManager[None]: ...
+    def check_in_place(self, connection: Any) -> None: ...
+    def migrator_of(self, connection: Any) -> str | None: ...
+    def exists(self, target: Any) -> bool: ...
+    def name_of(self, target: Any) -> str: ...
+    def called(self, connection: Any) -> str: ...
+    def path_of(self, target: Any) -> str: ...
+    def fetch(self, connection: Any, sql: str, parameters: Sequence[Any]) -> list[Row]: ...
+    def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
+    def table_names(self, connection: Any) -> set[str]: ...
+    def columns_of(self, connection: Any, table: str) -> list[str]: ...
+
+
+def _of(target: Target) -> _Database:
+    """Return the module of the engine that a target is for."""
+    if isinstance(target, SQLiteConnection):
+        if not is_connection(target):
+            raise not_a_connection(target)
+        return sqlite
+    if is_connection(target) or isinstance(url.parse(target), url.ServerURL):  # type: ignore[arg-type] # no connection
+        from dao.migrate.database import postgresql  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+
+        return postgresql
+    return sqlite
+
+
+def opened(
+    target: Target, *, read_only: bool = False, report: Report | None = None
+) -> contextlib.AbstractContextManager[Any]:
+    """Open a database for migrations, or use the connection that the caller owns.
+
+    A new file of SQLite's is made in WAL mode. One that is there keeps its mode, unless the URL says
+    `journal_mode=wal`. A database on a server has to be there.
+
+    Raises:
+        OperationalError: It cannot be opened.
+        PrepareFailed: As `registration.register`.
+        MigrationError: The caller's connection is in the middle of a transaction.
+    """
+    return _of(target).opened(target, read_only=read_only, report=report)
+
+
+def at_one_moment(connection: Connection) -> contextlib.AbstractContextManager[None]:
+    """Let a block read the database as of one moment, while others go on."""
+    return _of(connection).at_one_moment(connection)
+
+
+def translated(connection: Connection, name: str = "") -> contextlib.AbstractContextManager[None]:
+    """Translate the errors of the ledger's and the checks' own statements, such as a full disk, into errors of ours.
+
+    The messages call the database by this name, if it is a copy of the one that is meant.
+    """
+    return _of(connection).translated(connection, name)
+
+
+# ---------------------------------------------------------------- locks
+
+
+def in_line(
+    target: Target, lock_timeout: float | None = None, report: Report | None = None, *, locked: bool = False
+) -> contextlib.AbstractContextManager[tuple[MigrationLock, Any]]:
+    """Open a database for a migrator that looks what there is to do before it takes the lock, which it gets, too.
+
+    If another has that in a way that nothing can be decided, nor even read, it waits first; if `locked`, in any case.
+
+    Raises:
+        DatabaseBusy: Another migrator lived for longer than the timeout, or another connection kept its lock.
+        MigrationError, OperationalError: As `opened`.
+    """
+    return _of(target).in_line(target, lock_timeout, report, locked=locked)
+
+
+def check_in_place(connection: Connection) -> None:
+    """Refuse a connection whose file is no longer that of its path: others would lock and change another one.
+
+    Raises:
+        OperationalError: It was moved, removed or replaced since it was opened.
+    """
+    _of(connection).check_in_place(connection)
+
+
+@contextlib.contextmanager
+def alone(target: Target, lock_timeout: float | None = None, report: Report | None = None) -> Iterator[Any]:
+    """Open a database and run a block as its only migrator, in one write transaction.
+
+    Raises:
+        DatabaseBusy: Another migrator lived for longer than the timeout, or another connection kept the lock.
+        MigrationError, OperationalError: As `opened`.
+    """
+    with in_line(target, lock_timeout, report, locked=True) as (_, connection):
+        check_in_place(connection)
+        with exclusive(connection):
+            yield connection
+
+
+def exclusive(connection: Connection) -> contextlib.AbstractContextManager[None]:
+    """Run a block in a write transaction. On SQLite it keeps everybody else from writing.
+
+    Raises:
+        DatabaseBusy: Another connection kept the lock; the message says which process, if that can be known.
+        ConnectionBusy: A cursor of the caller's connection that is not at its end stands in the way.
+    """
+    return _of(connection).exclusive(connection)
+
+
+def migrator_of(connection: Connection) -> str | None:
+    """Return who has the lock between migrators, such as `process 17 on web-1`; None if nobody but this thread."""
+    return _of(connection).migrator_of(connection)
+
+
+# ---------------------------------------------------------------- which it is
+
+
+def existing(target: Target, what: str) -> Target:
+    """Return the target, unless it is a database that does not exist, so that there is nothing to do `what` with.
+
+    Raises:
+        MigrationError: It is.
+    """
+    if not exists(target):
+        name = name_of(target)  # which folder it was not in is what often is wrong
+        path = name if name == url.MEMORY else os.path.abspath(name)
+        raise MigrationError(
+            f"{path} does not exist: there is nothing to {what}. Name the database that is meant (--database, "
+            "DATABASE_URL), or make this one with `dao migrate`"
+        )
+    return target
+
+
+def exists(target: Target) -> bool:
+    """Return whether the database exists. One in memory that is yet to be opened does not.
+
+    One on a server counts as there: to open it says whether it is.
+    """
+    return _of(target).exists(target)
+
+
+def name_of(target: Target) -> str:
+    """Return the path of the database, or the URL without its secrets, for messages."""
+    return _of(target).name_of(target)
+
+
+def called(connection: Connection) -> str:
+    """Return the name of a connection's database for messages; a copy has that of its original."""
+    return _of(connection).called(connection)
+
+
+def path_of(target: Target) -> str:
+    """Return the real path of the database's file, beside which all that belongs to it is; "" if it is in memory.
+
+    Raises:
+        UnsupportedEngine: It is on a server.
+    """
+    return _of(target).path_of(target)
+
+
+# ---------------------------------------------------------------- the tables in it
+
+
+def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    """Run a statement over the ledger and return its rows. It raises the driver's errors, for `translated`."""
+    return _of(connection).fetch(connection, sql, parameters)
+
+
+def execute(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int:
+    """Run a statement over the ledger, and return how many rows it changed. Raises as `fetch`."""
+    return _of(connection).execute(connection, sql, parameters)
+
+
+def table_names(connection: Connection) -> set[str]:
+    """Return the names of all tables, the ledger's among them; on a server those of the connection's own schema."""
+    return _of(connection).table_names(connection)
+
+
+def columns_of(connection: Connection, table: str) -> list[str]:
+    """Return the names of the columns of a table, in order; none if it does not exist."""
+    return _of(connection).columns_of(connection, table)

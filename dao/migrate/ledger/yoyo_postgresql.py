@@ -1,0 +1,73 @@
+"""yoyo's own backend on psycopg, inside a transaction of ours. The `yoyo` command uses it as it is."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+
+from dao.errors import DatabaseBusy
+from dao.migrate import database
+from dao.migrate.ledger.backend import LedgerBackend
+
+__all__ = ["PsycopgBackend"]
+
+# yoyo waits for the end of the transaction, then, to write its row
+_LOCK = "LOCK TABLE yoyo_lock IN EXCLUSIVE MODE"
+# Its holder has a session, which began before the row was written; of a session that is another role's, the server may
+# not say when it began. The row has the time of the client's clock.
+_HOLDER = """
+SELECT pid, to_char(ctime, 'YYYY-MM-DD HH24:MI:SS')
+FROM   yoyo_lock
+WHERE  EXISTS (SELECT FROM pg_stat_activity
+               WHERE  datname = current_database() AND pid <> pg_backend_pid()
+               AND    coalesce(backend_type, 'client backend') = 'client backend'
+               AND    coalesce(backend_start AT TIME ZONE 'UTC' <= ctime + INTERVAL '1 minute', true))
+"""
+
+
+class PsycopgBackend(LedgerBackend, PostgresqlPsycopgBackend):  # type: ignore[misc] # yoyo has no types
+    """yoyo's backend on a connection that is given."""
+
+    def connect(self, _dburi: Any) -> Any:
+        """Return the connection that was given."""
+        return self._given
+
+    def list_tables(self, **_kwargs: Any) -> list[str]:
+        """Return the names of all tables of the connection's schema."""
+        return sorted(database.table_names(self._given))
+
+    def has_table(self, name: str) -> bool:
+        """Return whether the connection's schema had such a table when this was first asked."""
+        return name in self._tables
+
+    @functools.cached_property
+    def _tables(self) -> set[str]:
+        return database.table_names(self._given)
+
+    def columns_of(self, table: str) -> list[str]:
+        """Return the names of the columns of a table."""
+        return database.columns_of(self._given, table)
+
+    def version(self) -> int | None:
+        """Return the version of yoyo's tables, as they say themselves; None if they do not."""
+        if not self.has_table(self.version_table):
+            return None
+        ((version,),) = database.fetch(self._given, f"SELECT max(version) FROM {self.version_table_quoted}")
+        return None if version is None else int(version)
+
+    def respect_lock(self) -> None:
+        """Refuse to go on while a `yoyo` process may hold its own lock, and keep others from taking it meanwhile.
+
+        Which host the process is on nobody knows: it counts while a session is there that may be its own.
+
+        Raises:
+            DatabaseBusy: One may.
+        """
+        database.execute(self._given, _LOCK)
+        for pid, since in database.fetch(self._given, _HOLDER):
+            raise DatabaseBusy(
+                f"a yoyo command (process {pid} on some host, since {since} UTC) holds its lock on "
+                f"{database.called(self._given)}: wait for it, or, if it has ended, run `yoyo break-lock`"
+            )
