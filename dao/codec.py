@@ -16,6 +16,8 @@ import msgspec
 import uuid_utils
 
 __all__ = [
+    "AFTER_ALL",
+    "BEFORE_ALL",
     "canonical_time",
     "decode_json",
     "decode_json_quickly",
@@ -107,6 +109,9 @@ def now_to_text(now: datetime | None = None) -> str:
         _second = (second, text)
     return f"{text}{nanoseconds // 1_000_000:03}Z"
 
+
+#: Any time is between these two, as text on SQLite and as PostgreSQL's own words for it.
+BEFORE_ALL, AFTER_ALL = "-infinity", "infinity"
 
 time_from_text: Callable[[str], datetime] = datetime.fromisoformat
 

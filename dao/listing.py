@@ -28,9 +28,6 @@ __all__ = ["MAX_LIMIT", "Listing", "Page", "bounds", "by_status"]
 #: A page holds from 1 to this many records.
 MAX_LIMIT = 1000
 
-# Any time is between these two, as text on SQLite and as PostgreSQL's own words for it.
-_BEGINNING, _END = "-infinity", "infinity"
-
 R = TypeVar("R", bound=Stored)
 E = TypeVar("E", bound=enum.StrEnum)
 
@@ -235,8 +232,8 @@ def bounds(since: datetime | None, until: datetime | None) -> tuple[str, str]:
         ValueError: A time is naive.
     """
     return (
-        _BEGINNING if since is None else codec.time_to_text(since),
-        _END if until is None else codec.time_to_text(until),
+        codec.BEFORE_ALL if since is None else codec.time_to_text(since),
+        codec.AFTER_ALL if until is None else codec.time_to_text(until),
     )
 
 

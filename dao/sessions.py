@@ -37,33 +37,33 @@ _EXISTS = "SELECT 1 FROM sessions WHERE id = $1"
 _HEARTBEAT = """
 UPDATE sessions
 SET    last_heartbeat = CASE WHEN last_heartbeat < $1 THEN $1 ELSE last_heartbeat END
-WHERE  id = $2 AND is_active = 1
+WHERE  id = $2 AND is_active = TRUE
 """
-_CLOSE = "UPDATE sessions SET is_active = 0 WHERE id = $1 AND is_active = 1"
-_LIST_ACTIVE = f"SELECT {SESSIONS.listed} FROM sessions WHERE is_active = 1 ORDER BY created_at, id"
+_CLOSE = "UPDATE sessions SET is_active = FALSE WHERE id = $1 AND is_active = TRUE"
+_LIST_ACTIVE = f"SELECT {SESSIONS.listed} FROM sessions WHERE is_active = TRUE ORDER BY created_at, id"
 _LIST_ACTIVE_OF_CLIENT = (
-    f"SELECT {SESSIONS.listed} FROM sessions WHERE client_id = $1 AND is_active = 1 ORDER BY created_at, id"
+    f"SELECT {SESSIONS.listed} FROM sessions WHERE client_id = $1 AND is_active = TRUE ORDER BY created_at, id"
 )
 _LIST_STALE = f"""
 SELECT {SESSIONS.listed}
 FROM   sessions
-WHERE  is_active = 1 AND last_heartbeat < $1
+WHERE  is_active = TRUE AND last_heartbeat < $1
 ORDER  BY last_heartbeat, id
 """
 _CLOSE_STALE = """
 UPDATE sessions
-SET    is_active = 0
-WHERE  id IN (SELECT id FROM sessions WHERE is_active = 1 AND last_heartbeat < $1 ORDER BY last_heartbeat LIMIT $2)
+SET    is_active = FALSE
+WHERE  id IN (SELECT id FROM sessions WHERE is_active = TRUE AND last_heartbeat < $1 ORDER BY last_heartbeat LIMIT $2)
 RETURNING id
 """
 # closed ones too; naming both values lets the index find them
 _DELETE_STALE = """
 DELETE FROM sessions
-WHERE  id IN (SELECT id FROM sessions WHERE is_active IN (0, 1) AND last_heartbeat < $1 LIMIT $2)
+WHERE  id IN (SELECT id FROM sessions WHERE is_active IN (FALSE, TRUE) AND last_heartbeat < $1 LIMIT $2)
 RETURNING id
 """
-_COUNT_ACTIVE = "SELECT count(*) FROM sessions WHERE is_active = 1"
-_COUNT_ACTIVE_OF_CLIENT = "SELECT count(*) FROM sessions WHERE client_id = $1 AND is_active = 1"
+_COUNT_ACTIVE = "SELECT count(*) FROM sessions WHERE is_active = TRUE"
+_COUNT_ACTIVE_OF_CLIENT = "SELECT count(*) FROM sessions WHERE client_id = $1 AND is_active = TRUE"
 
 
 def open(connection: Connection, *, client_id: str, metadata: Any = None, now: datetime | None = None) -> Session:
@@ -176,4 +176,4 @@ def _cutoff(older_than: timedelta, now: datetime | None) -> str:
         return codec.time_to_text(moment - older_than)
     except OverflowError:
         # before year 1: no session is as old as that
-        return ""
+        return codec.BEFORE_ALL

@@ -206,6 +206,11 @@ def test_default_folder_holds_the_seven_pairs():
     assert [migration.id for migration in migrations] == IDS
     assert {migration.path.parent for migration in migrations} == {default_folder()}
     assert all(migration.reversible and migration.up.transactional for migration in migrations)
-    assert sorted(path.name for path in default_folder().glob("*.sql")) == sorted(
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_default_folder_of_each_engine_holds_the_same_pairs(engine):
+    """A database that moves to the other engine finds the ids of its ledger there."""
+    assert sorted(path.name for path in default_folder(engine).glob("*.sql")) == sorted(
         f"{id}{suffix}" for id in IDS for suffix in (".sql", ".rollback.sql")
     )

@@ -21,16 +21,18 @@ __all__ = ["Source", "default_folder", "load", "loaded"]
 Source = str | os.PathLike[str] | Sequence[Migration] | None
 
 
-def default_folder(*, write: bool = False) -> Path:
-    """Return the folder of this package's own migrations, in a checkout as in an installed wheel.
+def default_folder(engine: str = "sqlite", *, write: bool = False) -> Path:
+    """Return the folder of this package's own migrations for an engine, in a checkout as in an installed wheel.
+
+    `engine` is "sqlite" or "postgresql"; both folders hold the same ids.
 
     Raises:
         MigrationError: It is to `write` in, and belongs to an installed package, which the next installation replaces.
     """
     package = Path(__file__).resolve().parents[2]
-    shipped = package / "sql" / "sqlite"
+    shipped = package / "sql" / engine
     if not shipped.is_dir():
-        return package.parent / "sql" / "sqlite"
+        return package.parent / "sql" / engine
     if write:
         raise MigrationError(
             f"{shipped} is part of the installed package, and nothing is written there: name the folder of your "

@@ -1,0 +1,3 @@
+-- Drops every task, and with it the table's indexes.
+
+DROP TABLE tasks;

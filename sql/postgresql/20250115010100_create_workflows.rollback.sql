@@ -1,0 +1,3 @@
+-- Drops every workflow, and with it the table's indexes.
+
+DROP TABLE workflows;

@@ -1,0 +1,3 @@
+-- Drops every link between workflows and tasks, and with it the table's indexes.
+
+DROP TABLE workflow_tasks;

@@ -1,0 +1,3 @@
+-- Drops the whole history of tool calls, and with it the table's indexes.
+
+DROP TABLE tool_executions;

@@ -1,0 +1,3 @@
+-- Drops every session, and with it the table's indexes.
+
+DROP TABLE sessions;

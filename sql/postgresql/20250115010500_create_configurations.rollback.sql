@@ -1,0 +1,3 @@
+-- Drops every setting.
+
+DROP TABLE configurations;
