@@ -238,6 +238,18 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[R
     return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
 
 
+def fetch_each(connection: Connection, script: str) -> list[list[Row]]:
+    """Run several statements without parameters in one journey, and return the rows of each."""
+    if connection not in _known:
+        _known.add(connection)
+    cursor = _Cursor(connection).execute(script, prepare=False)
+    found: list[list[Row]] = []
+    while True:
+        found.append(cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else [])
+        if not cursor.nextset():
+            return found
+
+
 def execute(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
     """Run a statement that gives no rows, and return how many it changed."""
     return max(0, _run(connection, sql, parameters).rowcount)

@@ -12,8 +12,13 @@ from dao.migrate.values import Difference
 
 __all__ = ["Item", "Object", "Schema", "differences"]
 
-_FAMILIES = ("option", "column", "primary key", "unique", "check", "foreign key", "definition")
-_ORDER = ("table", "virtual table", "view", "index", "trigger")
+_KEYS = ("primary key", "unique", "exclusion", "check", "foreign key")
+_FAMILIES = ("option", "column", "not null", *_KEYS, "definition", "comment", "rights")
+_TABLES = ("table", "virtual table", "foreign table", "view", "materialized view")
+#: What belongs to a table, and goes with it.
+_OF_TABLES = ("sequence", "index", "statistics", "trigger", "rule", "policy")
+_OTHERS = ("schema", "extension", "type", "domain", "function", "procedure", "aggregate")
+_ORDER = (*_OTHERS, *_TABLES, *_OF_TABLES)
 
 
 @attrs.frozen
@@ -34,7 +39,7 @@ class Item:
 
 @attrs.frozen
 class Object:
-    """A table, virtual table, view, index or trigger. `table` is what it belongs to; itself, if it is none's."""
+    """A table, view, index, trigger, function, …. `table` is what it belongs to; itself, if it is none's."""
 
     type: str
     name: str
@@ -49,7 +54,7 @@ class Object:
 
 @attrs.frozen
 class Schema:
-    """The structure of a database: its objects by type and name (in lower case)."""
+    """The structure of a database: its objects by type and name, as it is compared: on SQLite in lower case."""
 
     objects: dict[tuple[str, str], Object]
 
@@ -65,7 +70,8 @@ class Schema:
 def differences(expected: Schema, actual: Schema) -> list[Difference]:
     """Return what differs: tables first, then views, indexes and triggers, by name; in a table its columns first.
 
-    The indexes and triggers of a table that is missing or unexpected are not named beside it.
+    The indexes and triggers of a table that is missing or unexpected are not named beside it. What tables are made of,
+    such as types and functions, comes before them.
     """
     if expected.objects == actual.objects:
         return []
@@ -82,7 +88,9 @@ def differences(expected: Schema, actual: Schema) -> list[Difference]:
 
 
 def _has_table(schema: Schema, of: Object) -> bool:
-    return of.type not in {"index", "trigger"} or any((type, fold(of.table)) in schema.objects for type in _ORDER[:3])
+    if of.type not in _OF_TABLES or (of.type == "sequence" and of.table == of.name):
+        return True
+    return any((type, name) in schema.objects for type in _TABLES for name in (of.table, fold(of.table)))
 
 
 def _within(one: Object, other: Object) -> list[Difference]:
