@@ -10,38 +10,24 @@ import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-import apsw
 import attrs
 
-from dao.engine import sqlite
-from dao.engine.sqlite import Connection, database_file
-from dao.errors import (
-    CheckFailed,
-    CommitUnknown,
-    DatabaseBusy,
-    Error,
-    MigrationError,
-    MigrationFailed,
-    ReadOnlyDatabase,
-)
-from dao.migrate.copies import snapshot
+from dao.engine import Connection, in_transaction
+from dao.errors import CheckFailed, CommitUnknown, DatabaseBusy, Error, MigrationError, MigrationFailed
 from dao.migrate.database import exclusive, name_of
-from dao.migrate.database.sqlite import reopened
-from dao.migrate.events import Committed, Finished, Notice, Removed, Report, Snapshotted, Started, tell_done
-from dao.migrate.ledger import drift, entries
+from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done
+from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer
+from dao.migrate.run.ground import Beginning, Ground
 from dao.migrate.run.guard import Guard
-from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.loss import refuse, undeclared
 from dao.migrate.run.parts import Part, parts, refuse_interference, still_due
-from dao.migrate.schema import session
-from dao.migrate.schema.catalog import Definitions, holds_rows
-from dao.migrate.schema.check import Before, check, integrity_problems
-from dao.migrate.schema.script import run_script
+from dao.migrate.run.sqlite import OnSQLite
+from dao.migrate.schema.check import Before
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Drifted, Result, Snapshot, Step
+from dao.migrate.values import Drifted, Result, Step
 
 __all__ = ["run"]
 
@@ -87,23 +73,16 @@ def run(
         DiskFull: There is no room for the snapshot.
         CommitUnknown: A commit met an I/O error. To repeat the run is safe: it begins with what is stored.
     """
-    if connection.readonly("main"):
-        raise ReadOnlyDatabase(database_file.why_read_only(connection))
-    # before the lock is taken: it reads the whole file
-    problems = integrity_problems(connection) if before is None else before.problems
-    with session.of_run(connection), contextlib.ExitStack() as until_done:
+    tell = report or (lambda _event: None)
+    with OnSQLite.ready(connection, tell, guard=guard, before=before, snapshots=snapshots) as ground:
         this = _Run(
             connection=connection,
+            ground=ground,
             migrations=migrations,
-            tell=report or (lambda _event: None),
+            tell=tell,
             allow_data_loss=allow_data_loss,
             allowed=Allowance.of(allow_loss),
             allow_broken=allow_broken,
-            guard=guard,
-            snapshots=snapshots,
-            until_done=until_done,
-            problems=problems,
-            before=before,
             settled=settled,
         )
         with this.locked(foreign_keys=False) as lock:
@@ -147,32 +126,17 @@ class _Lock:
         return self.writer.before
 
 
-@attrs.frozen
-class _Beginning:
-    """The state that scripts are held against: the ledger and the schema before them, and the guard of the data."""
-
-    ledger: Ledger
-    before: Before
-    guard: Guard
-    #: The schema was what its migrations make and nothing else.
-    clean: bool
-
-
 @attrs.define(kw_only=True)
 class _Run:
     """A run that is under way: what it may do, and what it has done. The parameters are those of `run`."""
 
     connection: Connection
+    ground: Ground
     migrations: Sequence[Migration]
     tell: Report
     allow_data_loss: bool
     allowed: Allowance
     allow_broken: Collection[str]
-    guard: Guard | None
-    snapshots: int
-    until_done: contextlib.ExitStack
-    problems: Collection[str]
-    before: Before | None
     settled: bool
     #: Of what is committed.
     results: list[Result] = attrs.Factory(list)
@@ -183,7 +147,7 @@ class _Run:
     @contextlib.contextmanager
     def locked(self, *, foreign_keys: bool) -> Iterator[_Lock]:
         """Hold the lock; what is done in the block is committed at its end, and told."""
-        self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, foreign_keys)
+        self.ground.enforce_foreign_keys(enforced=foreign_keys)
         with _saying_what_stays(self.results), exclusive(self.connection):
             lock = _Lock(since=time.perf_counter(), writer=Writer(self.connection))
             yield lock
@@ -208,50 +172,36 @@ class _Run:
                 self.change(lock, steps)
                 return
             (step,) = steps
-            beginning = self.begin(lock)
+            beginning = self.ground.begin(lock.ledger)
             lock.writer.begun(step.migration, "applying" if step.direction == "apply" else "rolling back")
         self.run_alone(step, beginning)
 
-    def begin(self, lock: _Lock, *, changed: bool = False) -> _Beginning:
-        """Take the snapshot, if that is to be done still, and look at what is there before anything changes."""
-        before = self.before or Before.of(self.connection, self.problems)
-        if self.snapshots and sqlite.file_of(self.connection) and holds_rows(self.connection, before.schema):
-            taken = self.until_done.enter_context(_snapshot(self.connection, lock.ledger, self.tell, self.snapshots))
-            self.tell(Snapshotted(taken))
-            self.snapshots = 0
-        return _Beginning(
-            lock.ledger,
-            before,
-            self.guard or Guard(Holdings(self.connection, None if changed else before.schema)),
-            clean=not changed and drift.is_clean(self.connection, lock.ledger),
-        )
-
     def change(self, lock: _Lock, steps: Sequence[Step], first: Callable[[], object] | None = None) -> None:
         """Run scripts in the transaction that is open."""
-        beginning = self.begin(lock, changed=first is not None)
+        beginning = self.ground.begin(lock.ledger, changed=first is not None)
         if first is not None:
             first()
         results = []
         for step in steps:
-            results.append(self.run_script(step, beginning.guard))
-            if not self.connection.in_transaction:
+            results.append(self.run_script(step))
+            if not in_transaction(self.connection):
                 # a conflict clause or trigger with ROLLBACK that did not raise
                 raise _failed(step, "the script ended the run's transaction")
             self.tell(Finished(results[-1]))
         if results:
             lock.results, lock.found = self.settle(steps, results, beginning, lock.writer)
 
-    def run_alone(self, step: Step, beginning: _Beginning) -> None:
+    def run_alone(self, step: Step, beginning: Beginning) -> None:
         """Run a script outside of a transaction. The ledger knows already that it has begun."""
         try:
-            result = self.run_script(step, beginning.guard)
-            if self.connection.in_transaction:
+            result = self.run_script(step)
+            if in_transaction(self.connection):
                 raise _failed(step, "the script left a transaction open, which was rolled back")
             with exclusive(self.connection):
                 (result,), found = self.settle([step], [result], beginning, Writer(self.connection))
         except BaseException as error:
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
+            if in_transaction(self.connection):
+                self.ground.roll_back()
             if isinstance(error, Error):
                 error.committed = tuple(one.id for one in self.results) or None
                 advice = (
@@ -264,7 +214,7 @@ class _Run:
         tell_done(self.tell, Finished(result))
         self.committed([result], found, result.seconds)
 
-    def run_script(self, step: Step, guard: Guard) -> Result:
+    def run_script(self, step: Step) -> Result:
         notices: list[str] = []
 
         def notice(text: str) -> None:
@@ -272,10 +222,9 @@ class _Run:
                 notices.append(text)
                 self.tell(Notice(step, text))
 
-        guard.begin_script(step.key)
         self.tell(Started(step))
         begun = time.perf_counter()
-        statements = run_script(self.connection, step.id, step.script, notice=notice, watcher=guard)
+        statements = self.ground.run_script(step, notice)
         if not statements and step.direction == "apply":
             notice("holds no statement: noted as applied, and nothing was done")
         return Result(
@@ -287,14 +236,14 @@ class _Run:
         )
 
     def settle(
-        self, steps: Sequence[Step], results: list[Result], beginning: _Beginning, writer: Writer
+        self, steps: Sequence[Step], results: list[Result], beginning: Beginning, writer: Writer
     ) -> tuple[list[Result], Drifted]:
         """Note in the ledger what scripts have done, and check it all; return the results with losses and notices.
 
         Raises:
             CheckFailed: They lose what they may not, or something is broken that was not.
         """
-        lost = beginning.guard.losses()
+        lost = self.ground.losses()
         losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
         if not self.allow_data_loss:
             may_not = [
@@ -306,9 +255,7 @@ class _Run:
         for step, result in zip(steps, results, strict=True):
             _record(writer, step, result)
         notices: list[str] = []
-        schema: Definitions | None = None
-        if self.settled:
-            schema = check(self.connection, beginning.before, notices.append, self.allow_broken).schema
+        schema = self.ground.check(notices.append, self.allow_broken) if self.settled else None
         for text in notices:
             self.tell(Notice(steps[-1], text))
         results[-1] = attrs.evolve(results[-1], notices=(*results[-1].notices, *notices))
@@ -318,7 +265,7 @@ class _Run:
             self.connection,
             self.migrations,
             beginning.ledger,
-            schema_before=beginning.before.schema,
+            schema_before=beginning.schema,
             after=writer.after,
             schema=schema,
             clean=beginning.clean and not undone,
@@ -354,28 +301,3 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
         if results:
             error.add_note(f"These stay committed: {', '.join(result.id for result in results)}.")
         raise
-
-
-@contextlib.contextmanager
-def _snapshot(connection: Connection, state: Ledger, tell: Report, keep: int) -> Iterator[Snapshot]:
-    """Take a snapshot for a run. After it older ones of runs go, or this one, if the run changed nothing."""
-    before = snapshot.snapshots(connection)
-    taken: Snapshot | None = None
-    try:
-        with reopened(connection) as reader:
-            last = state.ids[-1] if state.ids else None
-            taken = snapshot.save(reader, sqlite.file_of(connection), last, kind="run")
-        yield taken
-    except CommitUnknown:
-        raise  # what this connection sees does not tell
-    except BaseException:
-        with contextlib.suppress(apsw.Error, Error, OSError):
-            now = entries.read(connection)
-            if now.entries == state.entries and not now.unfinished:
-                # an interruption may come as it gets its name: nobody else takes one while this run has the lock
-                new = [one for one in snapshot.snapshots(connection) if one.kind == "run" and one not in before]
-                for made in new if taken is None else [taken]:
-                    made.path.unlink(missing_ok=True)
-                    tell_done(tell, Removed(made))
-        raise
-    snapshot.prune(connection, keep, "run", report=tell)

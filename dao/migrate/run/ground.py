@@ -1,0 +1,57 @@
+"""The ground of a run: what the runner asks of the database, which each engine does in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable
+from typing import Any, Protocol
+
+import attrs
+
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.values import Loss, Step
+
+__all__ = ["Beginning", "Ground"]
+
+
+@attrs.frozen
+class Beginning:
+    """The state that the scripts of a transaction are held against: ledger and schema before them."""
+
+    ledger: Ledger
+    #: As `drift.record` takes it.
+    schema: Any
+    #: The schema was what its migrations make and nothing else.
+    clean: bool
+
+
+class Ground(Protocol):
+    """A connection that is set up for a run, and what has been seen on it."""
+
+    def enforce_foreign_keys(self, *, enforced: bool) -> None:
+        """Say whether foreign keys are enforced in the transactions that begin from now on, where that can be said."""
+
+    def begin(self, ledger: Ledger, *, changed: bool = False) -> Beginning:
+        """Look at what is there before scripts run, in the transaction that is open; `changed`: before the first does.
+
+        Takes the snapshot, if there is to be one and none was taken.
+        """
+
+    def run_script(self, step: Step, notice: Callable[[str], object]) -> int:
+        """Run the script of a step, and return how many statements it had.
+
+        Raises:
+            MigrationFailed: A statement failed or was refused; it says where.
+        """
+
+    def roll_back(self) -> None:
+        """Undo the transaction that a script has left open."""
+
+    def losses(self) -> list[tuple[Hashable, Loss]]:
+        """Return what is lost since `begin`, each with the key of the step that lost it."""
+
+    def check(self, notice: Callable[[str], object], allowed: Collection[str]) -> Any:
+        """Check that all works which did at `begin`, but for what is `allowed`, and return the schema as it is now.
+
+        Raises:
+            CheckFailed: Something does not.
+        """
