@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import attrs
 
-from dao.engine import Connection, in_transaction
+from dao.engine import in_transaction
+from dao.engine.sqlite import Connection
 from dao.errors import CheckFailed, CommitUnknown, DatabaseBusy, Error, MigrationError, MigrationFailed
 from dao.migrate.database import exclusive, name_of
 from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done

@@ -11,7 +11,7 @@ import re
 
 from dao.engine.sqlite.parsing import is_complete, wants_more
 
-__all__ = ["broken_off", "end_of_statement", "has_statement", "start_of_statement"]
+__all__ = ["broken_off", "conflict", "end_of_statement", "has_statement", "line_of", "start_of_statement"]
 
 # all that SQLite's tokenizer skips, byte for byte (sqlite3GetToken); possessive, so that no comment is matched past
 # its end
@@ -61,17 +61,17 @@ def broken_off(text: str) -> tuple[str, int] | None:
     A last statement needs no semicolon. One that alters tables which other scripts make may be taken for complete
     though it lacks something: SQLite says so when it runs.
     """
-    if "<<<<<<<" in text and (conflict := _CONFLICT.search(text)):
-        return "a merge conflict begins here; resolve it", _line(text, conflict.start())
+    if found := conflict(text):
+        return found
     closed = _CLOSED.match(text).end()  # type: ignore[union-attr] # as above
     if closed < len(text):
-        return _OPEN[text[closed]], _line(text, closed)
+        return _OPEN[text[closed]], line_of(text, closed)
     if text.count("/*") > text.count("*/"):
         for match in _SEMICOLON.finditer(text):
             if match[0].startswith("/*") and _SWALLOWED.search(match[0]):
                 return (
                     "a comment begins here and goes on to the end of another, with statements between; end it with */",
-                    _line(text, match.start()),
+                    line_of(text, match.start()),
                 )
     if is_complete(text):
         return None
@@ -81,11 +81,19 @@ def broken_off(text: str) -> tuple[str, int] | None:
             begin = match.end()
     begin = start_of_statement(text, begin)
     if not is_complete(f"{text[begin:]}\n;"):
-        return "a trigger begins here and never ends; its END is missing", _line(text, begin)
+        return "a trigger begins here and never ends; its END is missing", line_of(text, begin)
     if wants_more(text[begin:]):
-        return "a statement begins here that is not complete", _line(text, begin)
+        return "a statement begins here that is not complete", line_of(text, begin)
     return None
 
 
-def _line(text: str, place: int) -> int:
+def conflict(text: str) -> tuple[str, int] | None:
+    """Return that a script has the marks of a merge in it, and the line of the first; None if it has none."""
+    if "<<<<<<<" in text and (found := _CONFLICT.search(text)):
+        return "a merge conflict begins here; resolve it", line_of(text, found.start())
+    return None
+
+
+def line_of(text: str, place: int) -> int:
+    """Return the number of the line that a place in a text is in."""
     return text.count("\n", 0, place) + 1

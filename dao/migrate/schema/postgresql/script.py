@@ -1,0 +1,298 @@
+"""Runs one script of somebody else on PostgreSQL: whole, by the rules of a run, and says which statement failed.
+
+Its statements are told apart here, and each is sent as one prepared statement (`wire`), so that the server itself
+refuses what was told apart wrongly. So a BEGIN, COMMIT or ROLLBACK is a statement of its own, known by its first word,
+and never sent. Nothing else ends a transaction: procedures and DO blocks cannot, inside one. Sent as one text a script
+could, and its errors would not tell which statement failed; in a string for plpgsql's EXECUTE it could not, and could
+not hold a BEGIN either.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
+
+import psycopg
+
+from dao.engine.postgresql import Connection, translated
+from dao.errors import CommitUnknown, ConnectionLost, DatabaseBusy, DatabaseCorrupt, DiskFull, Error, MigrationFailed
+from dao.migrate.schema.postgresql.session import Apart, in_transaction
+from dao.migrate.schema.postgresql.wire import Failed, Waiting, send
+from dao.migrate.scripts.migration import Script
+from dao.migrate.scripts.postgresql import Statement, broken_off, split
+
+__all__ = ["Running", "Watcher", "run_script"]
+
+_LONGEST_QUOTE = 400
+#: The errors that are no fault of the script.
+_ELSEWHERE = (DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnknown)
+# in one journey, so that neither side has to keep much for the other
+_MOST, _LONGEST = 500, 500_000
+_CONTROLS = frozenset({"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"})
+_HINTS = {
+    "25001": "a script that begins with `-- transactional: false` runs outside of a transaction",
+    "55P04": "put ALTER TYPE … ADD VALUE into a migration of its own, which begins with `-- transactional: false`",
+    "08P01": "a parameter ($1, $2 …), for which a script has no value",
+    "57014": "SHOW statement_timeout says how long a statement may take; the script may set another",
+}
+_ONE_TRANSACTION = "the run is one transaction already"
+#: What would reach further than the script, by its first words, and what it would do.
+_REFUSED = {
+    ("discard", "all"): "it frees the lock of the run too; name what is to go, as DISCARD PLANS",
+    ("deallocate", "all"): "it takes the program's own prepared statements too; name those of the script",
+    ("deallocate", "prepare", "all"): "it takes the program's own prepared statements too; name those of the script",
+}
+_FREES_ALL = "pg_advisory_unlock_all"
+
+
+class Watcher:
+    """Is told what a script does. This one makes nothing of it."""
+
+    def begin(self, script: Script) -> None:
+        """Look at the database before a script runs."""
+
+    def kind(self, _statement: Statement) -> Hashable:
+        """Return what a statement has in common with its neighbours that may run in one journey with it.
+
+        None: it runs alone, and is `tried`.
+        """
+        return ""
+
+    def before(self, statements: Sequence[Statement]) -> None:
+        """Look at the database before statements run that are of one kind."""
+
+    def tried(self, _statement: Statement) -> bool:
+        """Look at what a statement has done, and return whether to undo that, to look at what was there before.
+
+        Then `undone` is called, and it runs again.
+        """
+        return False
+
+    def undone(self) -> None:
+        """Look at what was there before."""
+
+    def after(self, statements: Sequence[Statement], tags: Sequence[str]) -> None:
+        """Look at the database after statements, of which the server has said these tags, as `DELETE 3`."""
+
+
+def _unheard(_said: Any) -> None: ...
+
+
+class Running:
+    """A script that is running, by the id of its migration."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        id: str,
+        script: Script,
+        *,
+        notice: Callable[[str], object] = _unheard,
+        watcher: Watcher | None = None,
+        waiting: Waiting = _unheard,
+    ) -> None:
+        self.script = script
+        #: How many statements there are, without those that are ignored.
+        self.statements = 0
+        #: The savepoints that are set.
+        self.savepoints: list[str] = []
+        self._connection, self._id = connection, id
+        self._notice, self._watcher, self._waiting = notice, watcher or Watcher(), waiting
+
+    def execute(self) -> None:
+        """Run the script.
+
+        Raises:
+            MigrationFailed: A statement failed or was refused; it says where. Or a savepoint was left open.
+            DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnknown: It was not the script's fault.
+        """
+        script = self.script
+        if found := broken_off(script.text):
+            raise self._failed(*found)
+        connection = self._connection
+        with Apart(connection, script) as apart:
+            self._watcher.begin(script)
+            connection.add_notice_handler(self._heard)
+            try:
+                for statements in self._journeys():
+                    self._go(statements)
+                if self.savepoints:
+                    raise self._failed(f"the script leaves the savepoint {self.savepoints[0]} open; release it")
+                try:
+                    reason = apart.check()
+                except psycopg.Error as error:
+                    raise self._failure(error, None) from error
+            finally:
+                connection.remove_notice_handler(self._heard)
+            if reason is not None:
+                raise self._failed(reason)
+
+    def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        # what is only said to a log is none of ours
+        if diagnostic.severity_nonlocalized in {"NOTICE", "WARNING", "INFO"}:
+            self._notice(diagnostic.message_primary or "")
+
+    def _journeys(self) -> Iterator[list[Statement]]:
+        """Yield the statements of the script that are sent, in one go each."""
+        alone = not self.script.transactional
+        numbers = itertools.count()
+
+        def kind(statement: Statement) -> Hashable:
+            kind = self._watcher.kind(statement)
+            return next(numbers) if alone or kind is None else (kind,)
+
+        sent = (statement for statement in split(self.script.text) if self._rule(statement))
+        for _, group in itertools.groupby(sent, kind):
+            batch: list[Statement] = []
+            length = 0
+            for statement in group:
+                if batch and (len(batch) == _MOST or length + len(statement.text) > _LONGEST):
+                    yield batch
+                    batch, length = [], 0
+                batch.append(statement)
+                length += len(statement.text)
+            yield batch
+
+    def _go(self, statements: Sequence[Statement]) -> None:
+        watcher = self._watcher
+        tries = watcher.kind(statements[0]) is None and self.script.transactional
+        self.statements += len(statements)
+        watcher.before(statements)
+        try:
+            if tries:
+                send(self._connection, ["SAVEPOINT _dao_try"], self._waiting)
+            tags = send(self._connection, [statement.text for statement in statements], self._waiting)
+            if tries and watcher.tried(statements[0]):
+                send(self._connection, ["ROLLBACK TO _dao_try"], self._waiting)
+                watcher.undone()
+                tags = send(self._connection, [statements[0].text], self._waiting)
+            if tries:
+                send(self._connection, ["RELEASE _dao_try"], self._waiting)
+        except Failed as failed:
+            self.statements -= len(statements) - failed.number - 1
+            raise self._failure(failed.error, statements[failed.number]) from failed.error
+        except psycopg.Error as error:
+            raise self._failure(error, None) from error
+        watcher.after(statements, tags)
+
+    # ------------------------------------------------------------ rules
+
+    def _rule(self, statement: Statement) -> bool:
+        """Return whether a statement is to be sent; what is ignored is told. Refuses what a script may not do."""
+        first = statement.first
+        if first in {"discard", "deallocate"}:
+            for words, reason in _REFUSED.items():
+                if statement.words(len(words)) == words:
+                    raise self._refused(statement, f"{' '.join(words).upper()}: {reason}")
+        if _FREES_ALL in statement.text.lower():
+            raise self._refused(statement, f"{_FREES_ALL}(): it frees the lock of the run too; name the locks")
+        if first == "listen":
+            self._notice("ignored LISTEN: it would be for the connection of this run only")
+            return False
+        if not self.script.transactional:
+            return True
+        if first in _CONTROLS:
+            return self._control(statement)
+        if first == "prepare" and statement.words(2) == ("prepare", "transaction"):
+            raise self._refused(statement, "PREPARE TRANSACTION: it would end the transaction of the run")
+        if first == "set" and "transaction" in statement.words(3) and "characteristics" not in statement.words(3):
+            self._notice(f"ignored SET TRANSACTION: {_ONE_TRANSACTION}")
+            return False
+        return True
+
+    def _control(self, statement: Statement) -> bool:
+        """Return whether a statement that begins, ends or undoes transactions is to be sent."""
+        first, words = statement.first, [token.text for token in statement.tokens if token.kind in {"word", "name"}]
+        if words[1:2] == ["prepared"]:
+            return True  # the server says that it does not run here
+        if first in {"begin", "start", "commit", "end"}:
+            self._notice(f"ignored {'START TRANSACTION' if first == 'start' else first.upper()}: {_ONE_TRANSACTION}")
+            return False
+        if first in {"rollback", "abort"} and "to" not in words[1:3]:
+            raise self._refused(statement, f"{first.upper()}: it would undo the other migrations of this run too")
+        name = words[-1]
+        if first == "savepoint":
+            self.savepoints.append(name)
+        elif name not in self.savepoints:
+            operation = "RELEASE" if first == "release" else "ROLLBACK"
+            raise self._refused(statement, f"{operation} of savepoint {name}: this script did not set it")
+        else:
+            place = len(self.savepoints) - self.savepoints[::-1].index(name)
+            del self.savepoints[place - 1 if first == "release" else place :]
+        return True
+
+    # ------------------------------------------------------------ failures
+
+    def _refused(self, statement: Statement, reason: str) -> MigrationFailed:
+        return self._failed(f"refused {reason}", self._line(statement.begin), statement)
+
+    def _line(self, place: int) -> int:
+        return self.script.text.count("\n", 0, place) + 1
+
+    def _failure(self, error: psycopg.Error, statement: Statement | None) -> Error:
+        """Return the error to raise for one of the driver's: at a statement, or at the end of the script."""
+        alone = not self.script.transactional and not in_transaction(self._connection)
+        known = translated(error, self._connection, "", (), commits=alone, table=None)
+        if isinstance(known, _ELSEWHERE) or (known is not None and (error.sqlstate or "").startswith("53")):
+            return known
+        diagnostic = error.diag
+        reason = diagnostic.message_primary or str(error)
+        if error.sqlstate == "08P01":
+            reason = _HINTS["08P01"]
+        elif hint := _HINTS.get(error.sqlstate or "") or diagnostic.message_hint:
+            reason += f"; {hint}"
+        said = [
+            f"{name}: {text}"
+            for name, text in (("detail", diagnostic.message_detail), ("context", diagnostic.context))
+            if text
+        ]
+        if statement is None:
+            return self._failed(reason, details=said)
+        place = statement.begin + max(0, int(diagnostic.statement_position or 1) - 1)
+        return self._failed(reason, self._line(place), statement, said)
+
+    def _failed(
+        self,
+        reason: str,
+        line: int | None = None,
+        statement: Statement | None = None,
+        details: Sequence[str] = (),
+    ) -> MigrationFailed:
+        text = None if statement is None else statement.text.strip()
+        quoted = text or ""
+        quoted = quoted if len(quoted) <= _LONGEST_QUOTE else quoted[:_LONGEST_QUOTE] + " …"
+        where = str(self.script.path or f"{self._id} (text from the ledger)")
+        return MigrationFailed(
+            f"{where}: {reason}" if line is None else f"{where}:{line}: {reason}",
+            details=[*quoted.splitlines(), *details],
+            migration=self._id,
+            path=self.script.path,
+            line=line,
+            statement=text,
+            reason=reason,
+        )
+
+
+def run_script(
+    connection: Connection,
+    id: str,
+    script: Script,
+    *,
+    notice: Callable[[str], object] = _unheard,
+    watcher: Watcher | None = None,
+    waiting: Waiting = _unheard,
+) -> int:
+    """Run a script, of the migration with this id, and return how many statements it had. It begins no transaction.
+
+    Its settings of the connection end with it (`session.Apart`). In a transaction, its own BEGIN and COMMIT are
+    ignored, with a notice. ROLLBACK and writing to the ledger are refused. The server's notices are passed on, and
+    while it answers nothing `waiting` is called twice a second.
+
+    Raises:
+        MigrationFailed: A statement failed or was refused; it says where. Or a savepoint was left open.
+        DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnknown: It was not the script's fault.
+    """
+    running = Running(connection, id, script, notice=notice, watcher=watcher, waiting=waiting)
+    running.execute()
+    return running.statements

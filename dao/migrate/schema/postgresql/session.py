@@ -1,0 +1,189 @@
+"""A connection to PostgreSQL for other people's scripts: what they may set on it ends with them.
+
+So a run of many scripts is the same as many runs of one, on a new connection each: settings, roles, temporary tables,
+prepared statements, cursors, advisory locks, the values of sequences, and constraints that are deferred.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg.pq import TransactionStatus
+
+from dao.engine.postgresql import Connection, fetch
+from dao.errors import MigrationError
+from dao.migrate.schema.catalog import TABLES
+from dao.migrate.scripts.migration import Script
+
+__all__ = ["Apart", "in_transaction", "of_run"]
+
+#: Another connection's lock is waited for so long, in milliseconds, where neither role, URL nor program says how long.
+LOCK_TIMEOUT = 5000
+
+_SESSION = "SELECT session_user, current_setting('role'), current_setting('transaction_read_only') = 'on'"
+_SETTINGS = "SELECT name, current_setting(name) FROM pg_settings WHERE source = 'session'"
+_PUT_BACK = "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS setting(name, value)"
+# those that are not of a table are counted, too: a script has no business with any
+_LEDGER = """
+SELECT coalesce(string_agg(format('%s %s %s %s', oid, ctid, xmin, pg_stat_get_xact_tuples_inserted(oid)
+                                  + pg_stat_get_xact_tuples_updated(oid) + pg_stat_get_xact_tuples_deleted(oid)),
+                           ', ' ORDER BY oid), '')
+FROM   pg_class
+WHERE  relname = ANY ($1) AND relkind <> 'i'
+"""
+_DEFERRABLE = """
+SELECT format('%I.%I', nspname, conname), bool_or(condeferred)
+FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+WHERE  condeferrable
+GROUP  BY 1
+"""
+_OF_RUN = "SET standard_conforming_strings = on; SET idle_in_transaction_session_timeout = 0"
+#: What a session may have that outlives a transaction, by words that a script has to hold to make any.
+_WORDS = ("prepare", "cursor", "advisory")
+_HELD = """
+SELECT 'DEALLOCATE ' || quote_ident(name) FROM pg_prepared_statements WHERE from_sql
+UNION ALL SELECT 'CLOSE ' || quote_ident(name) FROM pg_cursors WHERE name <> ''
+UNION ALL
+SELECT format('SELECT pg_advisory_unlock%s(%s)', CASE WHEN mode LIKE '%Share%' THEN '_shared' ELSE '' END,
+              CASE objsubid WHEN 1 THEN ((classid::bigint << 32) | objid::bigint)::text
+                            ELSE classid::int4 || ', ' || objid::int4 END)
+FROM   pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()
+"""
+_TEMPORARY = """
+SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema() AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+ORDER  BY relname
+"""
+_RESET = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; DISCARD SEQUENCES"
+
+
+def in_transaction(connection: Connection) -> bool:
+    """Return whether a transaction is open, and has not failed."""
+    return connection.info.transaction_status == TransactionStatus.INTRANS
+
+
+class _Kept:
+    """The state of a session as it was found, to be put back."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        ((self._user, self._role, _),) = fetch(connection, _SESSION, ())
+        self._settings = fetch(connection, _SETTINGS, ())
+
+    def put_back(self) -> None:
+        connection = self._connection
+        fetch(connection, _RESET, ())
+        if fetch(connection, _SESSION, ())[0][0] != self._user:
+            fetch(connection, "SELECT set_config('session_authorization', $1, false)", (self._user,))
+        if self._role != "none":
+            fetch(connection, "SELECT set_config('role', $1, false)", (self._role,))
+        if self._settings:
+            fetch(connection, _PUT_BACK, [list(column) for column in zip(*self._settings, strict=True)])
+
+
+@contextlib.contextmanager
+def of_run(connection: Connection) -> Iterator[None]:
+    """Set the connection up for other people's scripts, and put everything back after the block.
+
+    Raises:
+        MigrationError: It has temporary tables, in which a script would find what a name means.
+    """
+    if guests := [name for (name,) in fetch(connection, _TEMPORARY, ())]:
+        raise MigrationError(
+            f"the connection has temporary tables ({', '.join(guests)}): a script would find them under names that "
+            "mean something else, or nothing, everywhere else. Nothing was changed; drop them first, or give the URL "
+            "of the database instead"
+        )
+    kept, held = _Kept(connection), _held(connection)
+    try:
+        ((source,),) = fetch(connection, "SELECT source FROM pg_settings WHERE name = 'lock_timeout'", ())
+        timeout = f"; SET lock_timeout = {LOCK_TIMEOUT}" if source == "default" else ""
+        fetch(connection, _OF_RUN + timeout, ())
+        yield
+    finally:
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            with contextlib.suppress(psycopg.Error):  # the first error is the one to know
+                _let_go(connection, held)
+                kept.put_back()
+                # the driver forgets what it had prepared: the tables may be others now
+                fetch(connection, "BEGIN", ())
+                fetch(connection, "ROLLBACK", ())
+
+
+class Apart:
+    """Runs a script in the block so that what it sets for the connection ends with it."""
+
+    def __init__(self, connection: Connection, script: Script) -> None:
+        self._connection, self._script = connection, script
+        words = script.text.lower()
+        self._may_hold = any(word in words for word in _WORDS)
+        self._held: set[str] = set()
+        self._transaction = self._ledger = ""
+
+    def __enter__(self) -> Self:
+        connection = self._connection
+        self._kept = _Kept(connection)
+        if self._may_hold:
+            self._held = _held(connection)
+        if self._script.transactional:
+            ((self._transaction,),) = fetch(connection, "SELECT pg_current_xact_id()::text", ())
+            self._ledger = _ledger(connection)
+        return self
+
+    def check(self) -> str | None:
+        """Let the constraints judge that are deferred; return what a script has done that it may not, or None.
+
+        Raises:
+            psycopg.Error: A row violates one of them.
+        """
+        connection = self._connection
+        if connection.pgconn.parameter_status(b"standard_conforming_strings") != b"on":
+            return "the script sets standard_conforming_strings to off: write E'…' where a backslash is to escape"
+        if not self._script.transactional:
+            return None
+        if not in_transaction(connection):
+            return "the script ended the transaction of the run"
+        ((now,),) = fetch(connection, "SELECT pg_current_xact_id()::text", ())
+        if now != self._transaction:
+            return "the script ended the transaction of the run, and began another"
+        if _ledger(connection) != self._ledger:
+            return "refused to change the ledger's tables: the ledger is kept by the runner (dao mark, dao unmark)"
+        if fetch(connection, _SESSION, ())[0][2]:
+            return "the script makes the transaction of the run read-only, and the ledger has to be written"
+        if deferrable := fetch(connection, _DEFERRABLE, ()):
+            fetch(connection, f"SET CONSTRAINTS {', '.join(name for name, _ in deferrable)} IMMEDIATE", ())
+            if deferred := [name for name, deferred in deferrable if deferred]:
+                fetch(connection, f"SET CONSTRAINTS {', '.join(deferred)} DEFERRED", ())
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None and self._script.transactional:
+            return  # what a transaction set goes with it; `of_run` sees to the rest
+        with contextlib.suppress(psycopg.Error) if kind is not None else contextlib.nullcontext():
+            if self._may_hold:
+                _let_go(self._connection, self._held)
+            self._kept.put_back()
+
+
+def _ledger(connection: Connection) -> str:
+    """Return what is different once a table of the ledger was changed, in the same transaction."""
+    ((found,),) = fetch(connection, _LEDGER, (list(TABLES),))
+    return str(found)
+
+
+def _held(connection: Connection) -> set[str]:
+    """Return the statements that let go of what the session holds now."""
+    return {statement for (statement,) in fetch(connection, _HELD, ())}
+
+
+def _let_go(connection: Connection, held: set[str]) -> None:
+    """Let go of what the session holds but for what it held before."""
+    for statement in _held(connection) - held:
+        # a lock may be held several times; one of the transaction is not to be had
+        while fetch(connection, statement, ()) == [(True,)]:
+            pass
