@@ -25,6 +25,7 @@ __all__ = [
     "Target",
     "alone",
     "at_one_moment",
+    "broken",
     "called",
     "check_in_place",
     "columns_of",
@@ -69,6 +70,7 @@ class _Database(Protocol):
     def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
     def table_names(self, connection: Any) -> set[str]: ...
     def columns_of(self, connection: Any, table: str) -> list[str]: ...
+    def broken(self, connection: Any) -> list[str]: ...
 
 
 def _of(target: Target) -> _Database:
@@ -235,3 +237,8 @@ def table_names(connection: Connection) -> set[str]:
 def columns_of(connection: Connection, table: str) -> list[str]:
     """Return the names of the columns of a table, in order; none if it does not exist."""
     return _of(connection).columns_of(connection, table)
+
+
+def broken(connection: Connection) -> list[str]:
+    """Return what in the schema does not work, in words."""
+    return _of(connection).broken(connection)

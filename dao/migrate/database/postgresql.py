@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "at_one_moment",
+    "broken",
     "called",
     "check_in_place",
     "columns_of",
@@ -203,3 +204,8 @@ def table_names(connection: Connection) -> set[str]:
 def columns_of(connection: Connection, table: str) -> list[str]:
     """As `dao.migrate.database.columns_of`."""
     return [name for (name,) in fetch(connection, _COLUMNS, (table,))]
+
+
+def broken(_connection: Connection) -> list[str]:
+    """As `dao.migrate.database.broken`: the server lets nothing go that something else needs."""
+    return []

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "at_one_moment",
+    "broken",
     "called",
     "check_in_place",
     "columns_of",
@@ -285,3 +286,10 @@ def table_names(connection: Connection) -> set[str]:
 def columns_of(connection: Connection, table: str) -> list[str]:
     """As `dao.migrate.database.columns_of`."""
     return [column.name for column in catalog.columns(connection, table)]
+
+
+def broken(connection: Connection) -> list[str]:
+    """As `dao.migrate.database.broken`."""
+    from dao.migrate.schema import usable  # noqa: PLC0415 - few commands ask
+
+    return [str(one) for one in usable.broken(connection)]

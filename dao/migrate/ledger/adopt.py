@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dao.engine.sqlite import Connection
+from dao.engine import Connection
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.database import Target, alone, existing, name_of
+from dao.migrate.database import Target, alone, columns_of, existing, name_of
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.others import Applied
 from dao.migrate.ledger.plan import compare, refuse, up_to
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.schema import catalog
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.ids import TOOLS, version
 from dao.migrate.scripts.load import Source, loaded
@@ -104,7 +103,7 @@ def _applied(connection: Connection, tool: str) -> Applied:
 def _no_ledger(connection: Connection, tool: str) -> str:
     """Return the message for a database that does not have a tool's ledger as that makes it."""
     table, other = others.expected_of(tool)
-    columns = sorted(column.name for column in catalog.columns(connection, table))
+    columns = sorted(columns_of(connection, table))
     if columns:
         hint = f"; is it that of {other}?" if other else ""
         return (

@@ -13,9 +13,9 @@ from typing import Any
 
 import attrs
 
-from dao.engine.sqlite import Connection
+from dao.engine import Connection
 from dao.errors import MigrationFileError
-from dao.migrate.database import Target, exists, opened
+from dao.migrate.database import Target, columns_of, exists, fetch, opened, table_names
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
 from dao.migrate.schema.registration import Prepare, preparing
@@ -102,7 +102,7 @@ class OtherLedger:
 
 def found(connection: Connection) -> list[OtherLedger]:
     """Return the tables of other tools that a database has, under their usual names; none of the stock yoyo's."""
-    there = {fold(name): name for name in catalog.table_names(connection)}
+    there = {fold(name): name for name in table_names(connection)}
     rails = _LEDGERS["dbmate"].name if _RAILS in there else None  # it has the same table, and one more
     ledgers = [
         OtherLedger("Rails" if table.name == rails else tool, there[table.name])
@@ -143,7 +143,7 @@ def expected_of(tool: str) -> tuple[str, str | None]:
 
 
 def _is_of(connection: Connection, table: _Table) -> bool:
-    columns = {column.name for column in catalog.columns(connection, table.name)}
+    columns = set(columns_of(connection, table.name))
     return columns >= set(table.columns) and not columns & set(table.unwanted)
 
 
@@ -178,9 +178,9 @@ def applied_by(connection: Connection, tool: str) -> Applied | None:
     table = _LEDGERS[tool]
     if not _is_of(connection, table):
         return None
-    rows: Sequence[Any] = connection.execute(
-        f"SELECT {', '.join(map(quoted, table.columns))} FROM {quoted(table.name)} ORDER BY 1"
-    ).fetchall()
+    rows: Sequence[Any] = fetch(
+        connection, f"SELECT {', '.join(map(quoted, table.columns))} FROM {quoted(table.name)} ORDER BY 1"
+    )
     checksums: dict[Any, Any] = {}
     last = None
     unfinished: list[Any] = []

@@ -9,14 +9,13 @@ from typing import Literal
 
 import attrs
 
-from dao.engine.sqlite import Connection
+from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
-from dao.migrate.database import Target, exists, name_of, opened
+from dao.migrate.database import Target, broken, exists, name_of, opened
 from dao.migrate.ledger.drift import differences
 from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
 from dao.migrate.ledger.plan import compare, refuse
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.schema.usable import broken
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration, is_reversible
 
@@ -78,7 +77,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
     files = {migration.id: migration for migration in loaded(migrations)}
     with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, list(files.values()), state)
-        unusable = [] if connection is None else [str(one) for one in broken(connection)]
+        unusable = [] if connection is None else broken(connection)
         advice = _advice(connection, list(files.values()), state)
     comparison = compare(list(files.values()), state)
     rows = []

@@ -108,11 +108,9 @@ CREATE TABLE IF NOT EXISTS _dao_history (
     yoyo_log_id  text
 );
 CREATE TABLE IF NOT EXISTS _dao_schema (
-    "only"         bigint NOT NULL PRIMARY KEY CHECK ("only" = 1),
-    schema_version bigint NOT NULL,
-    migrations     text   NOT NULL,
-    live           text   NOT NULL,
-    expected       text
+    "only"     integer NOT NULL PRIMARY KEY CHECK ("only" = 1),
+    migrations text    NOT NULL,
+    expected   text    NOT NULL
 )
 """
 
