@@ -8,7 +8,7 @@ database.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -167,7 +167,7 @@ def _texts(
     numbers = settings(connection, _NUMBERS)
     script += "".join(f"\nPRAGMA {name} = {number};\n" for name, number in numbers.items() if number)
     _, names = layout_and_names(folder)
-    _refuse_makers(load(folder) if names else (), id, script, unnoted.names_of(connection), folder)
+    _refuse_makers(load(folder) if names else (), id, script, connection, folder)
     return texts_of(
         folder,
         layout,
@@ -186,23 +186,25 @@ def _statement(item: Definition, layout: Layout) -> str:
     return f"{sql}\n"
 
 
-def _refuse_makers(migrations: Sequence[Migration], id: str, script: str, names: Collection[str], folder: Path) -> None:
+def _refuse_makers(migrations: Sequence[Migration], id: str, script: str, connection: Connection, folder: Path) -> None:
     """Refuse a folder whose migrations make what is there, by themselves or after the baseline.
 
     Raises:
         MigrationError: They do.
     """
     made: set[str] = set()
+    names = unnoted.names_of(connection)
     scripts = [(migration.id, migration.up.text) for migration in migrations]
     for earlier in ([], [(id, script)]):
         try:
             with replayed([*earlier, *scripts]) as memory:
-                made |= set() if earlier else unnoted.names_of(memory) & set(names)
+                made |= set() if earlier else unnoted.names_of(memory) & names
         except MigrationError as error:
             # that they build on the baseline, or fail for another reason, is another matter
             failed = error.__cause__
-            what = unnoted.there_already(failed) if earlier and isinstance(failed, MigrationFailed) else None
-            made |= {what[1]} if what else set()
+            if earlier and isinstance(failed, MigrationFailed):
+                what = unnoted.there_already(failed, connection)
+                made |= {what[1]} if what else set()
     if made:
         shown = visible(", ".join(sorted(made)[:3]), line=True)
         raise MigrationError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -134,7 +134,7 @@ def _read(target: Target) -> Iterator[tuple[Connection | None, Ledger]]:
         yield connection, read(connection)
 
 
-def _drift(connection: Connection | None, migrations: Sequence[Migration], state: Ledger) -> list[str]:
+def _drift(connection: Any, migrations: Sequence[Migration], state: Ledger) -> list[str]:
     return [] if connection is None else [str(one) for one in differences(connection, migrations, state)]
 
 

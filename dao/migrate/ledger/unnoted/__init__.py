@@ -9,32 +9,48 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
+from typing import Any, Protocol
 
-from dao.engine import DriverError
-from dao.engine.sqlite import Connection
+from dao.engine import Connection, DriverError
+from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import Error, LedgerMismatch, MigrationFailed, visible
+from dao.migrate.database import table_names
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger import expected, others
+from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.unnoted import sqlite
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold
-from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["advice", "explain", "names_of", "refuse", "there_already"]
 
-_THERE = re.compile(
-    r"(table|view|index|trigger) (.+) already exists"
-    r"|there is already (?:an? |another )(table|index)(?: or index)? (?:named|with this name:) (.+)",
-    re.DOTALL,
-)
-_COLUMN = re.compile(r"duplicate column name: (.+)", re.DOTALL)
-_MISSING = re.compile(r"no such table: (?:main\.)?(.+)", re.DOTALL)
 _MANY = 3
 _BY_NOBODY = (
     "If these migrations have made it, `dao mark ID` notes each of them that is applied. If it was made without them, "
     "`dao baseline` notes the schema that is there as the first migration of a folder. Both run nothing"
 )
+
+
+class _Unnoted(Protocol):
+    """The module of an engine: what a script fails with, and what there is."""
+
+    MISSING: re.Pattern[str]
+    COLUMN: re.Pattern[str]
+    THERE: re.Pattern[str]
+
+    def names(self, connection: Any, /) -> set[str]: ...
+    def made(self, migrations: Sequence[Migration], /) -> set[str]: ...
+    def is_there(self, connection: Any, type: str, name: str, /) -> bool: ...
+    def made_one(self, state: Ledger, type: str, name: str, /) -> bool: ...
+
+
+def _of(connection: Connection) -> _Unnoted:
+    if isinstance(connection, SQLiteConnection):
+        return sqlite
+    from dao.migrate.ledger.unnoted import postgresql  # noqa: PLC0415 - it loads psycopg
+
+    return postgresql
 
 
 def refuse(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> None:
@@ -64,13 +80,7 @@ def advice(connection: Connection, migrations: Sequence[Migration], state: Ledge
     if found := _applied_elsewhere(connection, migrations, state):
         return found
     there = names_of(connection)
-    if not there:
-        return None
-    try:
-        with replayed((migration.id, migration.up.text) for migration in migrations) as memory:
-            both = sorted(there & names_of(memory))
-    except Error:  # they build on what is there
-        return None
+    both = sorted(there & _of(connection).made(migrations)) if there else []
     if not both:
         return None
     shown = ", ".join(both[:_MANY]) + (f" and {len(both) - _MANY} more" if len(both) > _MANY else "")
@@ -85,41 +95,36 @@ def explain(error: MigrationFailed, connection: Connection, migrations: Sequence
     """
     if error.advice:
         return
-    if missing := _MISSING.fullmatch(error.reason or ""):
+    known = _of(connection)
+    if missing := known.MISSING.fullmatch(error.reason or ""):
         error.advice = _who_makes(missing[1], error, migrations)
         return
-    what = there_already(error)
+    what = there_already(error, connection)
     if what is None:
         return
     with contextlib.suppress(DriverError, Error):
         state = ledger.read(connection)
-        if error.migration in state.ids or not _is_there(connection, what):
+        if error.migration in state.ids or not known.is_there(connection, *what):
             return
-        with replayed(expected.applied((), state)) as memory:
-            if _is_there(memory, what):  # an applied migration has made it
-                return
+        if known.made_one(state, *what):
+            return
         own = [migration for migration in migrations if migration.id == error.migration]
         cure = _applied_elsewhere(connection, own, state) or _by_whom(connection, error.migration, state)
         error.advice = f"The {visible(' '.join(what), line=True)} was there before this run. {cure}."
 
 
-def there_already(error: MigrationFailed) -> tuple[str, str] | None:
+def there_already(error: MigrationFailed, connection: Connection) -> tuple[str, str] | None:
     """Return what a script met that it wanted to make, by type and name; None if it failed for another reason."""
-    reason = error.reason or ""
-    if found := _COLUMN.fullmatch(reason):  # a CREATE TABLE may name one twice
+    reason, known = error.reason or "", _of(connection)
+    if found := known.COLUMN.fullmatch(reason):  # a CREATE TABLE may name one twice
         return ("column", found[1]) if (error.statement or "")[:5].upper() == "ALTER" else None
-    found = _THERE.fullmatch(reason)
+    found = known.THERE.fullmatch(reason)
     return None if found is None else (found[1] or found[3], (found[2] or found[4]).strip("\"'`[]"))
 
 
 def names_of(connection: Connection) -> set[str]:
     """Return the names of the tables and views of a database, by `fold`, without the ledger of any tool."""
-    ledgers = {fold(other.table) for other in others.found(connection)}
-    return {
-        fold(item.name)
-        for item in catalog.definitions(connection, internal=False)
-        if item.type in {"table", "view"} and fold(item.name) not in ledgers
-    }
+    return _of(connection).names(connection) - {fold(other.table) for other in others.found(connection)}
 
 
 # ---------------------------------------------------------------- who may have made it
@@ -147,7 +152,7 @@ def _who_makes(table: str, error: MigrationFailed, migrations: Sequence[Migratio
 
 def _is_new(connection: Connection, state: Ledger) -> bool:
     """Return whether nothing was ever noted in a ledger of ours: what was adopted, or undone, is known."""
-    return not state.entries and catalog.OURS[0] not in catalog.table_names(connection)
+    return not state.entries and catalog.OURS[0] not in table_names(connection)
 
 
 def _applied_elsewhere(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> str | None:
@@ -184,10 +189,3 @@ def _by_whom(connection: Connection, id: str | None, state: Ledger) -> str:
         f"If all that {name} does was done by hand, `dao mark {name}` notes it as applied and runs nothing; `dao "
         "schema diff` then shows what differs"
     )
-
-
-def _is_there(connection: Connection, what: tuple[str, str]) -> bool:
-    type, name = what
-    if type == "column":
-        return any(column == fold(name) for _, column in catalog.column_names(connection))
-    return any(fold(item.name) == fold(name) for item in catalog.definitions(connection))
