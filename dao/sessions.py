@@ -50,16 +50,19 @@ FROM   sessions
 WHERE  is_active = TRUE AND last_heartbeat < $1
 ORDER  BY last_heartbeat, id
 """
+# PostgreSQL holds the outer conditions against what another changed meanwhile; CASE lets no index serve them
 _CLOSE_STALE = """
 UPDATE sessions
 SET    is_active = FALSE
 WHERE  id IN (SELECT id FROM sessions WHERE is_active = TRUE AND last_heartbeat < $1 ORDER BY last_heartbeat LIMIT $2)
+       AND CASE WHEN is_active THEN last_heartbeat < $1 END
 RETURNING id
 """
 # closed ones too; naming both values lets the index find them
 _DELETE_STALE = """
 DELETE FROM sessions
 WHERE  id IN (SELECT id FROM sessions WHERE is_active IN (FALSE, TRUE) AND last_heartbeat < $1 LIMIT $2)
+       AND last_heartbeat < $1
 RETURNING id
 """
 _COUNT_ACTIVE = "SELECT count(*) FROM sessions WHERE is_active = TRUE"

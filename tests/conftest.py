@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -89,15 +90,35 @@ def database(template: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def url(database: Path) -> str:
-    """The URL of a migrated, empty database."""
-    return f"sqlite:///{database}"
+# ---------------------------------------------------------------- either
+
+ENGINES = ("sqlite", "postgresql")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that is marked `both_engines`, and not `sqlite_only`, on each of them."""
+    marked = metafunc.definition.get_closest_marker
+    if "engine" in metafunc.fixturenames and marked("both_engines") and not marked("sqlite_only"):
+        metafunc.parametrize("engine", ENGINES)
 
 
 @pytest.fixture
-def connection(url: str) -> Iterator[apsw.Connection]:
-    """A connection to a migrated, empty database."""
+def engine() -> str:
+    """The engine of the test: "sqlite", or each of `ENGINES` in turn if the test is marked `both_engines`."""
+    return "sqlite"
+
+
+@pytest.fixture
+def url(engine: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a migrated, empty database of the test's engine."""
+    if engine == "postgresql":
+        return str(request.getfixturevalue("postgresql_url"))
+    return f"sqlite:///{request.getfixturevalue('database')}"
+
+
+@pytest.fixture
+def connection(url: str) -> Iterator[Any]:
+    """A connection to a migrated, empty database of the test's engine."""
     connection = dao.connect(url)
     yield connection
     connection.close()

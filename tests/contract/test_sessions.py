@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import apsw
 import attrs
 import pytest
 
 import dao
 from dao import Session, sessions
+from dao.engine import execute, fetch
+from tests.engines import scramble, wait_for_waiter
+
+pytestmark = pytest.mark.both_engines
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose
@@ -21,7 +26,7 @@ def at(minutes: float) -> datetime:
     return NOON + minutes * MINUTE
 
 
-def opened(connection: apsw.Connection, minutes: float = 0, client_id: str = "cli", *, closed: bool = False) -> str:
+def opened(connection: Any, minutes: float = 0, client_id: str = "cli", *, closed: bool = False) -> str:
     """Store a session, open or closed, that was opened and last heard of then; return its id."""
     session = sessions.open(connection, client_id=client_id, now=at(minutes))
     if closed:
@@ -143,7 +148,7 @@ def test_list_active_open_sessions_in_order_of_opening(connection):
     last, first = opened(connection, 3), opened(connection, 1)
     opened(connection, 2, closed=True)
     foreign = opened(connection, 2, "web")
-    connection.pragma("reverse_unordered_selects", True)
+    scramble(connection)
     assert ids(sessions.list_active(connection)) == [first, foreign, last]
     assert ids(sessions.list_active(connection, client_id="cli")) == [first, last]
     assert ids(sessions.list_active(connection, client_id="web")) == [foreign]
@@ -165,15 +170,16 @@ def test_count_active_agrees_with_list_active(connection):
 
 
 @pytest.fixture
-def silent(connection) -> apsw.Connection:
+def silent(connection) -> Any:
     """A connection to sessions whose ids say how many minutes before noon they were last heard of, in no order."""
     for id in ("5", "closed 30", "20", "10", "0", "closed 1"):
         moment = dao.codec.time_to_text(at(-int(id.split()[-1])))
-        connection.execute(
-            "INSERT INTO sessions (id, client_id, is_active, last_heartbeat) VALUES (?, 'cli', ?, ?)",
+        execute(
+            connection,
+            "INSERT INTO sessions (id, client_id, is_active, last_heartbeat) VALUES ($1, 'cli', $2, $3)",
             (id, not id.startswith("closed"), moment),
         )
-    connection.pragma("reverse_unordered_selects", True)
+    scramble(connection)
     return connection
 
 
@@ -215,7 +221,7 @@ def test_delete_stale_open_and_closed_sessions_are_gone(silent, older_than, expe
     """All sessions whose silence is longer than that go, closed ones too; a second call finds none."""
     assert sessions.delete_stale(silent, older_than=older_than, now=NOON) == sorted(expected)
     assert [id for id in expected if sessions.get(silent, id)] == []
-    assert silent.execute("SELECT count(*) FROM sessions").get == 6 - len(expected)
+    assert fetch(silent, "SELECT count(*) FROM sessions")[0][0] == 6 - len(expected)
     assert sessions.delete_stale(silent, older_than=older_than, now=NOON) == []
 
 
@@ -245,6 +251,30 @@ def test_close_stale_several_callers_share_the_sessions(url, connection):
     for thread in threads:
         thread.join()
     assert sorted(closed) == expected
+
+
+@pytest.mark.parametrize("function", [sessions.close_stale, sessions.delete_stale])
+def test_close_stale_session_that_is_heard_of_meanwhile_stays(url, connection, function):
+    """A heartbeat whose transaction was there first keeps its session.
+
+    Where writers wait for rows and not for one another, the wait was followed by the change as it was planned.
+    """
+    id = opened(connection)
+    taken: list[str] = []
+
+    def take() -> None:
+        with contextlib.closing(dao.connect(url)) as own:
+            taken.extend(function(own, older_than=timedelta(0), now=at(1)))
+
+    with dao.transaction(connection):
+        sessions.heartbeat(connection, id, now=at(2))
+        thread = threading.Thread(target=take)
+        thread.start()
+        with contextlib.closing(dao.connect(url)) as other:
+            wait_for_waiter(other)
+    thread.join()
+    assert taken == []
+    assert sessions.get_one(connection, id).is_active
 
 
 @pytest.mark.parametrize("function", [sessions.list_stale, sessions.close_stale, sessions.delete_stale])

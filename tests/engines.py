@@ -1,0 +1,84 @@
+"""What tests know of an engine beyond what `dao` offers, by the type of a connection."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apsw
+import attrs
+import psycopg
+
+import dao
+from dao import url as urls
+from dao.engine import fetch
+
+#: The drivers' errors for a row that a constraint refuses.
+CONSTRAINT_ERRORS = (apsw.ConstraintError, psycopg.IntegrityError)
+
+
+def is_sqlite(connection: Any) -> bool:
+    """Return whether a connection is SQLite's."""
+    return isinstance(connection, apsw.Connection)
+
+
+def impatient(url: str, milliseconds: int = 0) -> Any:
+    """Return a connection that waits so long for a lock and no longer."""
+    return dao.connect(attrs.evolve(urls.parse(url), busy_timeout=milliseconds))
+
+
+def scramble(connection: Any) -> None:
+    """Have statements without an ORDER BY return their rows in an order that no listing has."""
+    if is_sqlite(connection):
+        connection.pragma("reverse_unordered_selects", True)
+    else:  # as they were stored
+        for way in ("indexscan", "indexonlyscan", "bitmapscan"):
+            connection.execute(f"SET enable_{way} = off")
+
+
+def begin_writing(connection: Any, table: str) -> None:
+    """Begin a transaction that keeps all others from writing a table."""
+    if is_sqlite(connection):
+        connection.execute("BEGIN IMMEDIATE")
+    else:
+        connection.execute(f"BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE")
+
+
+def begin_alone(connection: Any, table: str) -> None:
+    """Begin a transaction beside which no other begins; on PostgreSQL, none that reads or writes the table."""
+    connection.execute("BEGIN IMMEDIATE" if is_sqlite(connection) else f"BEGIN; LOCK TABLE {table}")
+
+
+def wait_for_waiter(connection: Any) -> None:
+    """Return once another connection waits for a lock; on SQLite, where nobody sees that, after it has had the time."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    deadline = time.monotonic() + (0.1 if is_sqlite(connection) else 60)
+    while time.monotonic() < deadline and (is_sqlite(connection) or fetch(connection, waiting) == [(0,)]):
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def counted_commits(connection: Any, *tables: str) -> Iterator[list[int]]:
+    """Count the transactions in which statements wrote the tables; the list has the number after the block."""
+    counted: list[int] = []
+    if is_sqlite(connection):
+        seen: list[int] = []
+        connection.set_commit_hook(lambda: bool(seen.append(1)))
+        yield counted
+        connection.set_commit_hook(None)
+        counted.append(len(seen))
+        return
+    connection.execute(
+        "CREATE TABLE written (transaction xid8); "
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO written VALUES (pg_current_xact_id()); RETURN NULL; END'"
+    )
+    for table in tables:
+        connection.execute(
+            f"CREATE TRIGGER note AFTER INSERT OR UPDATE OR DELETE ON {table} "
+            "FOR EACH STATEMENT EXECUTE FUNCTION note()"
+        )
+    yield counted
+    counted += fetch(connection, "SELECT count(DISTINCT transaction) FROM written")[0]
