@@ -76,7 +76,8 @@ def open_connection(url: ServerURL, deadline: float = float("inf")) -> Connectio
     try:
         prepare(connection)
         if url.busy_timeout is not None:
-            _command(connection, f"SET lock_timeout = {int(url.busy_timeout)}")
+            # for SQLite nothing means not to wait, for PostgreSQL to wait for ever
+            _command(connection, f"SET lock_timeout = {max(1, url.busy_timeout)}")
     except BaseException as error:
         connection.close()
         if isinstance(error, psycopg.Error):
@@ -412,7 +413,7 @@ def translated(
     reason = error.diag.message_primary or str(error)
     name = name_of(connection)
     if state.startswith("23") or state == "P0001":
-        return _constraint(error, connection)
+        return _constraint(error, connection, dict(zip(table.columns, parameters, strict=True)) if table else {})
     if state.startswith(_UNFIT) or isinstance(error, psycopg.DataError):
         return errors.IntegrityError(reason, table=error.diag.table_name)
     if state in _BUSY:
@@ -450,7 +451,7 @@ def _lost(error: psycopg.Error, *, commits: bool) -> errors.Error:
     )
 
 
-def _constraint(error: psycopg.Error, connection: Connection) -> errors.IntegrityError:
+def _constraint(error: psycopg.Error, connection: Connection, row: dict[str, Any]) -> errors.IntegrityError:
     state, diag = error.sqlstate, error.diag
     table, constraint = diag.table_name, diag.constraint_name
     found = _KEY.search(diag.message_detail or "")
@@ -460,6 +461,10 @@ def _constraint(error: psycopg.Error, connection: Connection) -> errors.Integrit
         return errors.UniqueViolation(f"{table}: another row has this {' and '.join(columns)}", **names)
     if state == "23502":
         return errors.NotNullViolation(f"{table}: {diag.column_name} must have a value", **names)
+    if state == "23503" and len(columns) == 1 and columns[0] in row:
+        return errors.ForeignKeyViolation(
+            f"{table}: {columns[0]} refers to {row[columns[0]]!r}, which does not exist", **names
+        )
     if state in {"23503", "23001"}:
         return errors.ForeignKeyViolation(
             f"{table}: {constraint} would break: {diag.message_detail or diag.message_primary}", **names
