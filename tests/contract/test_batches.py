@@ -6,30 +6,34 @@ import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import apsw
 import pytest
 
 import dao
 from dao import configurations, sessions, tool_executions
+from dao.engine import fetch
+from tests.engines import begin_writing, counted_commits, impatient
+
+pytestmark = pytest.mark.both_engines
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROWS = 7
 EXECUTIONS = "SELECT count(*) FROM tool_executions"
-OPEN = "SELECT count(*) FROM sessions WHERE is_active = 1"
+OPEN = "SELECT count(*) FROM sessions WHERE is_active"
 
 
-def close_stale(connection: apsw.Connection, **batch: int) -> int:
+def close_stale(connection: Any, **batch: int) -> int:
     """Close all sessions and return how many there were."""
     return len(sessions.close_stale(connection, older_than=timedelta(0), now=NOON + timedelta(1), **batch))
 
 
-def delete_stale(connection: apsw.Connection, **batch: int) -> int:
+def delete_stale(connection: Any, **batch: int) -> int:
     """Delete all sessions and return how many there were."""
     return len(sessions.delete_stale(connection, older_than=timedelta(0), now=NOON + timedelta(1), **batch))
 
 
-def delete_before(connection: apsw.Connection, **batch: int) -> int:
+def delete_before(connection: Any, **batch: int) -> int:
     """Delete all tool executions and return how many there were."""
     return tool_executions.delete_before(connection, NOON + timedelta(1), **batch)
 
@@ -43,17 +47,16 @@ def change(request: pytest.FixtureRequest, connection) -> tuple[Callable[..., in
         sessions.open(connection, client_id="a", now=NOON + timedelta(minutes=number))
         tool_executions.start(connection, tool_name="a", input=None, now=NOON + timedelta(minutes=number))
     function, sql = request.param
-    return function, lambda: connection.execute(sql).get
+    return function, lambda: fetch(connection, sql)[0][0]
 
 
 @pytest.mark.parametrize(("batch", "commits"), [(1, 8), (2, 4), (3, 3), (7, 2), (8, 1), (2**63 - 1, 1)])
 def test_batch_is_a_transaction_of_its_own(connection, change, batch, commits):
     """All rows are changed and counted, whatever the batch: one transaction for each, which used to be one for all."""
     function, left = change
-    seen = []
-    connection.set_commit_hook(lambda: bool(seen.append(1)))
-    assert function(connection, batch=batch) == ROWS
-    assert (len(seen), left()) == (commits, 0)
+    with counted_commits(connection, "sessions", "tool_executions") as counted:
+        assert function(connection, batch=batch) == ROWS
+    assert (counted, left()) == ([commits], 0)
     assert function(connection) == 0
 
 
@@ -63,7 +66,7 @@ def test_batches_let_others_write_in_between(url, connection, change, monkeypatc
     written, real = [], time.sleep
 
     def write(pause: float) -> None:
-        with contextlib.closing(dao.connect(f"{url}?busy_timeout=0")) as other:
+        with contextlib.closing(impatient(url)) as other:
             configurations.set(other, f"{left()}", pause > 0)
         written.append(left())
         real(0)
@@ -89,16 +92,15 @@ def test_batches_in_a_transaction_are_part_of_it(connection, change, monkeypatch
 def test_batches_leave_the_rest_to_the_next_call_if_another_keeps_the_lock(url, change, monkeypatch):
     """What was changed is told, as it is stored; only a call that changed nothing raises."""
     function, left = change
-    impatient = dao.connect(f"{url}?busy_timeout=1")
-    with contextlib.closing(impatient), contextlib.closing(dao.connect(url)) as other:
+    with contextlib.closing(impatient(url, 1)) as hurried, contextlib.closing(dao.connect(url)) as other:
         real = time.sleep
-        begin = iter([lambda: other.execute("BEGIN IMMEDIATE")])
+        begin = iter([lambda: begin_writing(other, "sessions, tool_executions")])
         monkeypatch.setattr(time, "sleep", lambda pause: (next(begin, lambda: None)(), real(pause)))
-        assert (function(impatient, batch=2), left()) == (2, ROWS - 2)
+        assert (function(hurried, batch=2), left()) == (2, ROWS - 2)
         with pytest.raises(dao.DatabaseBusy):
-            function(impatient, batch=2)
+            function(hurried, batch=2)
         other.execute("ROLLBACK")
-        assert (function(impatient, batch=2), left()) == (ROWS - 2, 0)
+        assert (function(hurried, batch=2), left()) == (ROWS - 2, 0)
 
 
 @pytest.mark.parametrize("batch", [0, -1, True, 1.5, "5", None, 2**63])

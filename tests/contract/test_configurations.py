@@ -8,14 +8,16 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
-import apsw
 import attrs
 import pytest
 
 import dao
 from dao import configurations
+from dao.engine import fetch
+
+pytestmark = pytest.mark.both_engines
 
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose
 
@@ -104,8 +106,9 @@ ROUND_TRIPS = [
 ]
 
 
-def stored_text(connection: apsw.Connection, key: str) -> str | None:
-    return connection.execute("SELECT value FROM configurations WHERE key = ?", (key,)).get
+def stored_text(connection: Any, key: str) -> str | None:
+    rows = fetch(connection, "SELECT value FROM configurations WHERE key = $1", (key,))
+    return rows[0][0] if rows else None
 
 
 # ---------------------------------------------------------------- set, get

@@ -6,13 +6,16 @@ import math
 import random
 import types
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import apsw
 import attrs
 import pytest
 
 import dao
 from dao import ToolExecution, ToolStatus, tool_executions
+from tests.engines import CONSTRAINT_ERRORS
+
+pytestmark = pytest.mark.both_engines
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose
@@ -31,7 +34,7 @@ def call(status: str = "pending", **fields) -> ToolExecution:
     return ToolExecution(**{"tool_name": "grep", "input": {"pattern": "x"}, "status": status, **fields})
 
 
-def recorded(connection: apsw.Connection, *args, **fields) -> ToolExecution:
+def recorded(connection: Any, *args, **fields) -> ToolExecution:
     execution = call(*args, **fields)
     tool_executions.record(connection, execution)
     return execution
@@ -130,7 +133,7 @@ def test_start_or_record_unknown_task_raises_foreign_key_violation(connection, s
         store(connection)
     assert (caught.value.table, caught.value.columns) == ("tool_executions", ("task_id",))
     assert caught.value.constraint == "tool_executions_task_id_fkey"
-    assert isinstance(caught.value.__cause__, apsw.ConstraintError)
+    assert isinstance(caught.value.__cause__, CONSTRAINT_ERRORS)
     assert tool_executions.count(connection) == 0
 
 

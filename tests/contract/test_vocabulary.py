@@ -18,6 +18,8 @@ import dao
 from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
 from dao.testing import make_session, make_task, make_tool_execution, make_workflow
 
+pytestmark = pytest.mark.both_engines
+
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MODULES = [configurations, sessions, tasks, tool_executions, workflow_tasks, workflows]
 every_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime
+from typing import Any
 
-import apsw
 import attrs
 import pytest
 
 import dao
 from dao import Task, Workflow, workflow_tasks
+from dao.engine import execute
+from tests.engines import CONSTRAINT_ERRORS, scramble
+
+pytestmark = pytest.mark.both_engines
 
 W, V, U = "workflow", "another workflow", "yet another workflow"
 # not in the order of their ids, nor against it
@@ -31,16 +35,17 @@ def connection(connection):
     return connection
 
 
-def put(connection: apsw.Connection, *places: tuple[str, int], workflow_id: str = W) -> None:
+def put(connection: Any, *places: tuple[str, int], workflow_id: str = W) -> None:
     """Put tasks at sequences, as another program might: nothing moves out of the way."""
     for task_id, sequence in places:
-        connection.execute(
-            "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES (?, ?, ?)",
+        execute(
+            connection,
+            "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ($1, $2, $3)",
             (workflow_id, task_id, sequence),
         )
 
 
-def places(connection: apsw.Connection, workflow_id: str = W) -> list[tuple[str, int]]:
+def places(connection: Any, workflow_id: str = W) -> list[tuple[str, int]]:
     return [(task.id, link.sequence) for task, link in workflow_tasks.list_tasks(connection, workflow_id)]
 
 
@@ -99,7 +104,7 @@ def test_add_unknown_parent_raises_foreign_key_violation(connection, workflow_id
     assert caught.value.table == "workflow_tasks"
     assert caught.value.columns == (column,)
     assert caught.value.constraint == f"workflow_tasks_{column}_fkey"
-    assert isinstance(caught.value.__cause__, apsw.ConstraintError)
+    assert isinstance(caught.value.__cause__, CONSTRAINT_ERRORS)
     assert places(connection) == [("b", 0)]
 
 
@@ -252,7 +257,7 @@ def test_reorder_no_permutation_raises_value_error_and_changes_nothing(connectio
 def test_list_tasks_returns_tasks_with_links_in_order(connection):
     """Each task comes with its own link, by sequence, and by task id where another program gave two the same."""
     put(connection, ("d", 0), ("b", 2), ("a", 2), ("c", 1))
-    connection.pragma("reverse_unordered_selects", True)
+    scramble(connection)
     listed = workflow_tasks.list_tasks(connection, W)
     assert [item.task.id for item in listed] == ["d", "c", "a", "b"]
     for item in listed:
@@ -272,7 +277,7 @@ def test_list_workflows_returns_those_of_the_task_by_id(connection):
     put(connection, ("a", 5), ("b", 1))
     put(connection, ("a", 0), workflow_id=V)
     put(connection, ("a", 1), workflow_id=U)
-    connection.pragma("reverse_unordered_selects", True)
+    scramble(connection)
     assert workflow_tasks.list_workflows(connection, "a") == [dao.workflows.get(connection, id) for id in (V, W, U)]
     assert [workflow.id for workflow in workflow_tasks.list_workflows(connection, "b")] == [W]
     assert workflow_tasks.list_workflows(connection, "c") == []

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import apsw
 import attrs
 import pytest
 
 import dao
 from dao import Workflow, WorkflowStatus, workflows
+
+pytestmark = pytest.mark.both_engines
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
@@ -28,7 +30,7 @@ def new(**fields) -> Workflow:
     return Workflow(**{"name": "nightly", **fields})
 
 
-def stored(connection: apsw.Connection, **fields) -> Workflow:
+def stored(connection: Any, **fields) -> Workflow:
     workflow = new(**fields)
     workflows.create(connection, workflow)
     return workflow
