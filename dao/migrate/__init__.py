@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from dao.migrate.ledger.adopt import adopt as adopt
     from dao.migrate.ledger.baseline import Baseline as Baseline
     from dao.migrate.ledger.baseline import baseline as baseline
-    from dao.migrate.ledger.expected import diff as diff
+    from dao.migrate.ledger.drift import diff as diff
     from dao.migrate.ledger.history import Deed as Deed
     from dao.migrate.ledger.history import history as history
     from dao.migrate.ledger.marks import Unfinished as Unfinished
@@ -98,7 +98,7 @@ else:
             "Waiting",
             "ledger.adopt": "adopt",
             "ledger.baseline": "Baseline baseline",
-            "ledger.expected": "diff",
+            "ledger.drift": "diff",
             "ledger.history": "Deed history",
             "ledger.marks": "Unfinished accept mark resolve unfinished unmark",
             "ledger.others": "OtherLedger other_ledgers",

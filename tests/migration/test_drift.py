@@ -14,7 +14,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
-from dao.migrate.ledger.expected import diff
+from dao.migrate.ledger.drift import diff
 from dao.migrate.schema import catalog
 from tests.folders import ALONE, IDS, THREE, ids, query, with_fourth, write
 

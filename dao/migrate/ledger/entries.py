@@ -8,6 +8,7 @@ by the time of application: one that is left over from an earlier application co
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -105,6 +106,12 @@ class Ledger:
     def ids(self) -> list[str]:
         """The ids of the applied migrations, in the order of application."""
         return [entry.id for entry in self.entries]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is applied."""
+        lines = "\n".join(f"{entry.id} {entry.checksum}" for entry in self.entries)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
     def get(self, id: str) -> Entry | None:
         """Return the entry of a migration, or None."""

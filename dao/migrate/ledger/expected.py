@@ -11,36 +11,16 @@ import attrs
 
 from dao.engine.sqlite import Connection
 from dao.errors import MigrationError, visible
-from dao.migrate.database import Target, at_one_moment, existing, opened
-from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog, model, replay
 from dao.migrate.schema.model import Object, Schema
 from dao.migrate.schema.reader import read
-from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import Made, replayed
-from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Step
 
-__all__ = ["applied", "compare", "diff", "expected", "made_by", "names", "own_drops", "remembering"]
-
-
-def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> list[Difference]:
-    """Return how the schema of a database differs from the one that its applied migrations make. Reads only.
-
-    Tables in which other tools keep their own ledger are no difference. `prepare` is as in `apply`.
-
-    Raises:
-        MigrationFileError: A file is not what it should be.
-        MigrationError: The database does not exist, or its migrations cannot be replayed.
-    """
-    files = loaded(migrations)
-    with preparing(prepare):
-        with opened(existing(target, "compare"), read_only=True) as connection, at_one_moment(connection):
-            state, actual, ledgers = ledger.read(connection), read(connection), others.found(connection)
-        return others.without(model.differences(expected(files, state), actual), ledgers)
+__all__ = ["applied", "compare", "expected", "made_by", "names", "own_drops", "remembering"]
 
 
 def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, str]]:

@@ -10,15 +10,16 @@ import attrs
 from dao.migrate.schema.catalog import fold
 from dao.migrate.values import Difference
 
-__all__ = ["Item", "Object", "Schema", "differences"]
+__all__ = ["TABLES", "Item", "Object", "Schema", "differences"]
 
 _KEYS = ("primary key", "unique", "exclusion", "check", "foreign key")
 _FAMILIES = ("option", "column", "not null", *_KEYS, "definition", "comment", "rights")
-_TABLES = ("table", "virtual table", "foreign table", "view", "materialized view")
+#: What has rows, and other things that belong to it.
+TABLES = ("table", "virtual table", "foreign table", "view", "materialized view")
 #: What belongs to a table, and goes with it.
 _OF_TABLES = ("sequence", "index", "statistics", "trigger", "rule", "policy")
 _OTHERS = ("schema", "extension", "type", "domain", "function", "procedure", "aggregate")
-_ORDER = (*_OTHERS, *_TABLES, *_OF_TABLES)
+_ORDER = (*_OTHERS, *TABLES, *_OF_TABLES)
 
 
 @attrs.frozen
@@ -90,7 +91,7 @@ def differences(expected: Schema, actual: Schema) -> list[Difference]:
 def _has_table(schema: Schema, of: Object) -> bool:
     if of.type not in _OF_TABLES or (of.type == "sequence" and of.table == of.name):
         return True
-    return any((type, name) in schema.objects for type in _TABLES for name in (of.table, fold(of.table)))
+    return any((type, name) in schema.objects for type in TABLES for name in (of.table, fold(of.table)))
 
 
 def _within(one: Object, other: Object) -> list[Difference]:

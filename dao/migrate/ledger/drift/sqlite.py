@@ -1,13 +1,8 @@
-"""Drift: whether the schema still is what the applied migrations make.
-
-That is asked whenever a program starts, so each change leaves a note of it. Only where the note does not answer are the
-migrations replayed, as `expected` does.
-"""
+"""Drift on SQLite: each change notes a hash of the schema; where that does not answer, the migrations are replayed."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 
@@ -23,7 +18,7 @@ from dao.migrate.schema.catalog import fold
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted
 
-__all__ = ["differences", "is_clean", "record"]
+__all__ = ["compared", "differences", "is_clean", "record"]
 
 _READ = f"""
 SELECT _dao_schema.migrations, _dao_schema.live, _dao_schema.expected,
@@ -52,7 +47,7 @@ class _Note:
 
     def is_of(self, state: Ledger) -> bool:
         """Return whether it is of the migrations that are applied now: the stock yoyo notes none."""
-        return self.migrations == _hash(state)
+        return self.migrations == state.fingerprint
 
     def now(self, connection: Connection) -> str:
         """Return the hash of the schema as it is now."""
@@ -78,14 +73,10 @@ def _noted(connection: Connection) -> _Note | None:
 
 
 def differences(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
-    """Return how the live schema differs from the one that its migrations make. Reads only: one row, if it does not.
+    """As `dao.migrate.ledger.drift.differences`: reads one row, if there are none. It is not known if a replay fails.
 
-    Tables and views beside those of the migrations are no difference, since the file may hold more than this
-    package's; but those are that a migration made which is not applied any more, or a rollback. If the migrations
-    cannot be replayed, or one is unfinished, nothing is known, and nothing returned.
+    What a migration left behind that is not applied any more, or a rollback, is a difference.
     """
-    if state.unfinished:  # in the middle of a script nobody knows what the schema should be
-        return []
     noted = _noted(connection)
     if noted is None and not state.entries:
         return []
@@ -100,8 +91,15 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
     return _told(found, noted.left if noted else frozenset())
 
 
+def compared(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
+    """As `dao.migrate.ledger.drift.diff`: all that differs."""
+    from dao.migrate.ledger import expected  # noqa: PLC0415 - as above
+
+    return expected.compare(connection, migrations, state)
+
+
 def is_clean(connection: Connection, state: Ledger) -> bool:
-    """Return whether the schema is known, without a replay, to be what its migrations make and nothing else."""
+    """As `dao.migrate.ledger.drift.is_clean`."""
     noted = _noted(connection)
     if noted is None:
         return not state.entries and not catalog.definitions(connection, internal=False)
@@ -113,16 +111,15 @@ def record(
     migrations: Sequence[Migration],
     before: Ledger,
     *,
-    schema_before: catalog.Definitions | None = None,
-    after: Ledger | None = None,
-    schema: catalog.Definitions | None = None,
-    clean: bool = False,
+    schema_before: catalog.Definitions | None,
+    after: Ledger | None,
+    schema: catalog.Definitions | None,
+    clean: bool,
 ) -> Drifted:
-    """Note the schema as it is, in the open transaction, and return how it differs from what its migrations make.
+    """As `dao.migrate.ledger.drift.record`.
 
-    `before` is the ledger before the change: objects that its migrations made, and those of now do not, are left
-    behind, as are those that scripts have added to `schema_before`. `after` and `schema` are the ledger and the schema
-    of now, where they are known. `clean`: the schema is known to be what they make, and nothing else is there.
+    Objects that the migrations of `before` made, and those of now do not, are left behind, as are those that scripts
+    have added to `schema_before`.
     """
     state = after or ledger.read(connection)
     live = catalog.fingerprint(catalog.definitions(connection) if schema is None else schema)
@@ -144,7 +141,7 @@ def record(
             note = json.dumps(sorted(left)) if found.differences else (_BESIDE if beside else _ALONE) + live
         except MigrationError as error:
             found, note = Drifted(unknown=str(error)), None
-    connection.execute(_WRITE, (_hash(state), live, note))
+    connection.execute(_WRITE, (state.fingerprint, live, note))
     return found
 
 
@@ -159,9 +156,3 @@ def _is_beside(difference: Difference) -> bool:
 
 def _name(difference: Difference) -> str:
     return fold(difference.name)  # tables and views share their names
-
-
-def _hash(state: Ledger) -> str:
-    """Return a hash of what is applied. The stock yoyo may move that on; then the note says nothing."""
-    lines = "\n".join(f"{entry.id} {entry.checksum}" for entry in state.entries)
-    return hashlib.sha256(lines.encode()).hexdigest()

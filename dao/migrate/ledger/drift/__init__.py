@@ -1,0 +1,108 @@
+"""Drift: whether the schema still is what the applied migrations make.
+
+That is asked whenever a program starts, so each change leaves a note of the schema. The functions here are for every
+engine; how a note is compared is a matter of the engine's own module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from dao.engine import Connection
+from dao.engine.sqlite import Connection as SQLiteConnection
+from dao.migrate.database import Target, at_one_moment, existing, opened
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.drift import sqlite
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.schema.registration import Prepare, preparing
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Difference, Drifted
+
+__all__ = ["diff", "differences", "is_clean", "record"]
+
+
+class _Drift(Protocol):
+    """The module of an engine: its functions are those below."""
+
+    def differences(self, connection: Any, migrations: Sequence[Migration], state: Ledger, /) -> list[Difference]: ...
+    def compared(self, connection: Any, migrations: Sequence[Migration], state: Ledger, /) -> list[Difference]: ...
+    def is_clean(self, connection: Any, state: Ledger) -> bool: ...
+    def record(
+        self,
+        connection: Any,
+        migrations: Sequence[Migration],
+        before: Ledger,
+        *,
+        schema_before: Any,
+        after: Ledger | None,
+        schema: Any,
+        clean: bool,
+    ) -> Drifted: ...
+
+
+def _of(connection: Connection) -> _Drift:
+    if isinstance(connection, SQLiteConnection):
+        return sqlite
+    from dao.migrate.ledger.drift import postgresql  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+
+    return postgresql
+
+
+def differences(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
+    """Return how the live schema differs from the one that its migrations make. Reads only.
+
+    Tables, views and the like beside those of the migrations are no difference, since the database may hold more than
+    this package's. If a migration is unfinished, or it is not known what they make, nothing is returned.
+    """
+    if state.unfinished:  # in the middle of a script nobody knows what the schema should be
+        return []
+    return _of(connection).differences(connection, migrations, state)
+
+
+def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> list[Difference]:
+    """Return how the schema of a database differs from the one that its applied migrations make. Reads only.
+
+    On SQLite they are replayed in memory, and what else is there is a difference, too, but for tables in which other
+    tools keep their own ledger. On PostgreSQL it is compared with what the runs have left, as `status` does.
+    `prepare` is as in `apply`.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        MigrationError: The database does not exist, or it is not known what the migrations make.
+    """
+    files = loaded(migrations)
+    with (
+        preparing(prepare),
+        opened(existing(target, "compare"), read_only=True) as connection,
+        at_one_moment(connection),
+    ):
+        return _of(connection).compared(connection, files, ledger.read(connection))
+
+
+def is_clean(connection: Connection, state: Ledger) -> bool:
+    """Return whether the schema is known at once to be what its migrations make and nothing else."""
+    return _of(connection).is_clean(connection, state)
+
+
+def record(
+    connection: Connection,
+    migrations: Sequence[Migration],
+    before: Ledger,
+    *,
+    schema_before: Any = None,
+    after: Ledger | None = None,
+    schema: Any = None,
+    clean: bool = False,
+) -> Drifted:
+    """Note the schema as it is, in the open transaction, and return how it differs from what its migrations make.
+
+    `before` is the ledger before the change, `schema_before` the schema, if scripts have run since. `after` and
+    `schema` are those of now, where they are known. A schema is what `schema.catalog.definitions` returns on SQLite,
+    and `schema.postgresql.reader.read` on PostgreSQL. `clean`: the schema is known to be what the migrations make, and
+    nothing else is there.
+    """
+    return _of(connection).record(
+        connection, migrations, before, schema_before=schema_before, after=after, schema=schema, clean=clean
+    )

@@ -1,0 +1,189 @@
+"""Drift on PostgreSQL: each change notes the objects that it leaves, and what differs from them later is drift.
+
+The migrations are not replayed, for that takes a database of its own. So a note grows with the runs: what a run has
+changed is expected as the run left it, and everything else as it was expected before. Thus a change that somebody made
+by hand stays one, and objects that no run has touched are none of the note's business.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from dao.engine import execute, fetch
+from dao.errors import MigrationError
+from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.schema.model import TABLES, Item, Object, Schema
+from dao.migrate.schema.model import differences as between
+from dao.migrate.schema.postgresql import reader
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Difference, Drifted
+
+__all__ = ["compared", "differences", "is_clean", "record"]
+
+_IS_THERE = "SELECT to_regclass('_dao_schema') IS NOT NULL"
+_READ = "SELECT _dao_schema.migrations, _dao_schema.expected FROM _dao_schema"
+_WRITE = """
+INSERT INTO _dao_schema ("only", migrations, expected)
+VALUES (1, $1, $2)
+ON CONFLICT ("only") DO UPDATE SET migrations = excluded.migrations, expected = excluded.expected
+"""
+_ELSEWHERE = re.compile(r'(?:"(?:[^"]|"")*"|[^".]+)\.')
+#: What others than migrations may add to a table at any time: who may read it, a comment, how often it is vacuumed.
+_THEIRS = ("comment", "rights", "WITH")
+
+_Objects = Mapping[tuple[str, str], Object]
+
+
+@attrs.frozen
+class _Note:
+    """What is expected, and a hash of the migrations that made it."""
+
+    migrations: str
+    schema: Schema
+
+
+def differences(connection: Any, _migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
+    """As `dao.migrate.ledger.drift.differences`. Two round trips more than it takes to read the catalog."""
+    noted = _noted(connection)
+    if noted is None or noted.migrations != state.fingerprint:  # the stock yoyo notes nothing
+        return []
+    return _differences(noted.schema, reader.read(connection))
+
+
+def compared(connection: Any, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
+    """As `dao.migrate.ledger.drift.diff`.
+
+    Raises:
+        MigrationError: Nobody has noted what the migrations have made.
+    """
+    noted = _noted(connection)
+    if state.unfinished:
+        raise MigrationError(
+            f"{state.database}: {next(iter(state.unfinished))} is unfinished, and in the middle of a "
+            "script nobody knows what the schema should be: `dao migrate resolve` ends it"
+        )
+    if state.entries and (noted is None or noted.migrations != state.fingerprint):
+        raise MigrationError(
+            f"{state.database}: nobody has noted what the migrations have left, since the stock yoyo applied or undid "
+            "the latest: from the next `dao migrate` on it is known again"
+        )
+    return differences(connection, migrations, state)
+
+
+def is_clean(connection: Any, state: Ledger) -> bool:
+    """As `dao.migrate.ledger.drift.is_clean`: a note says nothing of what is beside it."""
+    del connection, state
+    return False
+
+
+def record(
+    connection: Any,
+    _migrations: Sequence[Migration],
+    before: Ledger,
+    *,
+    schema_before: Schema | None,
+    after: Ledger | None,
+    schema: Schema | None,
+    clean: bool,
+) -> Drifted:
+    """As `dao.migrate.ledger.drift.record`.
+
+    Without a `schema_before` no script has run: what is noted as applied is said to have made what is there.
+    """
+    del clean
+    state = after or ledger.read(connection)
+    live = schema or reader.read(connection)
+    noted = _noted(connection)
+    expected: _Objects = noted.schema.objects if noted else {}
+    if schema_before is not None:
+        if noted and noted.migrations != before.fingerprint:
+            # the stock yoyo has changed some of that since
+            expected = {key: schema_before.objects[key] for key in expected if key in schema_before.objects}
+        expected = _changed(expected, schema_before.objects, live.objects)
+    elif set(state.ids) - set(before.ids) or noted is None:
+        expected = {key: one for key, one in live.objects.items() if not _ELSEWHERE.match(one.table)}
+    execute(connection, _WRITE, (state.fingerprint, _text(expected)))
+    return Drifted(tuple(_differences(Schema(dict(expected)), live)))
+
+
+# ---------------------------------------------------------------- what is expected
+
+
+def _changed(expected: _Objects, before: _Objects, after: _Objects) -> _Objects:
+    """Return what is expected after a run, by what was expected before it, and by what was there before and is now."""
+    found = {key: one for key, one in expected.items() if key in after or key not in before}
+    for key, now in after.items():
+        was, wanted = before.get(key), expected.get(key)
+        if was is None or (wanted is None and was != now):
+            found[key] = now
+        elif wanted is not None and was != now:
+            found[key] = attrs.evolve(now, items=_merged(wanted.items, was.items, now.items))
+    return found
+
+
+def _merged(expected: Sequence[Item], before: Sequence[Item], after: Sequence[Item]) -> tuple[Item, ...]:
+    """Return the items of an object that a run has changed: what it did not touch is expected as before."""
+
+    def by_key(items: Sequence[Item]) -> dict[Any, Item]:
+        return {(item.family, item.key): item for item in items}
+
+    wanted, was, now = by_key(expected), by_key(before), by_key(after)
+    found: dict[Any, Item] = {}
+    for key, item in now.items():
+        if was.get(key) != item:
+            found[key] = item
+        elif key in wanted:
+            found[key] = wanted[key]
+    # what somebody had taken away, and the run did not bring back
+    found |= {key: item for key, item in wanted.items() if key not in was and key not in now}
+    return tuple(found.values())
+
+
+def _differences(expected: Schema, live: Schema) -> list[Difference]:
+    """Return what differs, without what is beside it."""
+    found = between(expected, live)
+    return [one for one in found if one.kind != "unexpected" or not _is_beside(one, expected, live)]
+
+
+def _is_beside(one: Difference, expected: Schema, live: Schema) -> bool:
+    if one.part is not None:
+        return one.part.startswith(_THEIRS)
+    table = live.objects[one.type, one.name].table
+    return not any((type, table) in expected.objects for type in TABLES)
+
+
+# ---------------------------------------------------------------- the note
+
+
+def _noted(connection: Any) -> _Note | None:
+    if fetch(connection, _IS_THERE) != [(True,)]:
+        return None
+    rows = fetch(connection, _READ)
+    return _Note(rows[0][0], _schema(rows[0][1])) if rows else None
+
+
+def _text(objects: _Objects) -> str:
+    """Return objects as JSON: of each its type, name and table, and of each item its family, key and text."""
+    return json.dumps(
+        [
+            [one.type, one.name, one.table, [[item.family, item.key, item.shown] for item in one.items]]
+            for _, one in sorted(objects.items())
+        ],
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+
+
+def _schema(text: str) -> Schema:
+    return Schema(
+        {
+            (type, name): Object(type, name, table, tuple(reader.item(*item) for item in items))
+            for type, name, table, items in json.loads(text)
+        }
+    )
