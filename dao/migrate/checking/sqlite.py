@@ -1,112 +1,32 @@
-"""Whether a database is sound: its file, its rows, everything in its schema, and its ledger. Reads only."""
+"""Whether the file of a SQLite database, its rows and everything in its schema is sound."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal
-
-import attrs
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from dao.engine import DriverError, sqlite
 from dao.engine.sqlite import Connection
-from dao.errors import DatabaseCorrupt, visible
-from dao.migrate.database import Target, at_one_moment, existing, name_of, opened, translated
-from dao.migrate.ledger import drift, entries
-from dao.migrate.ledger.plan import compare
+from dao.migrate.checking.fault import NAMED, CannotTell, Fault
 from dao.migrate.schema import catalog, reader, usable
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.check import integrity
 from dao.migrate.schema.model import Object
-from dao.migrate.schema.registration import Prepare, preparing, to_register
 from dao.migrate.schema.tokens import normal, tokens
-from dao.migrate.scripts.load import Source, loaded
-from dao.migrate.scripts.migration import Migration
-from dao.text import counted
 
-__all__ = ["Fault", "Soundness", "check"]
+__all__ = ["faults"]
 
-#: Of the rows with the same fault so many are named.
-_NAMED = 100
 #: SQLite ends its check after so many lines.
 _MOST = 1_000_000
 _STRICT = {"INT": "integer", "INTEGER": "integer", "REAL": "real", "TEXT": "text", "BLOB": "blob"}
 
 # How rows of a table may break a constraint, the columns at fault, and a condition that such rows meet.
 _Condition = tuple[str, list[str], str]
-# Is told what could not be checked, and why.
-_CannotTell = Callable[[str, str], None]
-Kind = Literal["damage", "foreign key", "constraint", "object", "drift", "ledger"]
 
 
-@attrs.frozen(kw_only=True)
-class Fault:
-    """Something that is wrong in a database.
-
-    `kind` is "damage" to the file, a "foreign key" or "constraint" that rows break, an "object" of the schema that does
-    not work, "drift" of the schema from what the migrations make, or the "ledger". `name` is the table, view, trigger
-    or migration, if there is one.
-
-    `rows` are the first hundred with this fault, each as its key and the values at fault, by column; `count` is how
-    many there are, None where the fault is not one of rows, or where SQLite cannot tell which.
-    """
-
-    kind: Kind
-    name: str | None
-    text: str
-    count: int | None = None
-    rows: tuple[dict[str, Any], ...] = ()
-
-    def __str__(self) -> str:
-        number = "" if self.count is None else f" ({counted(self.count, 'row')})"
-        return visible(f"{self.kind}: {self.text}{number}", line=True)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fault as a dict, for any JSON encoder that takes its values."""
-        return attrs.asdict(self)
-
-
-@attrs.frozen(kw_only=True)
-class Soundness:
-    """All that is wrong in a database, the worst first; `unknown` says what could not be checked, and why."""
-
-    database: str
-    faults: tuple[Fault, ...]
-    unknown: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.faults
-
-
-def check(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> Soundness:
-    """Look at all of a database, as of one moment: file, foreign keys, constraints, schema, ledger. Reads only.
-
-    Foreign keys and constraints are held against every row: programs can write with either of them off. It reads the
-    whole file. Migrations that are pending, or not known here, are no fault. `prepare` is as in `apply`.
-
-    Raises:
-        MigrationFileError: A file is not what it should be.
-        MigrationError: The database does not exist.
-        OperationalError: It cannot be opened, or is no database at all.
-    """
-    files = loaded(migrations)
-    unknown: list[str] = []
-    with preparing(prepare), opened(existing(target, "check"), read_only=True) as connection:
-        try:
-            with translated(connection), at_one_moment(connection):
-                faults = tuple(_faults(connection, files, unknown))
-        except DatabaseCorrupt as error:
-            faults = (Fault(kind="damage", name=None, text=str(error)),)
-    return Soundness(database=name_of(target), faults=faults, unknown=tuple(unknown))
-
-
-def _faults(connection: Connection, files: Sequence[Migration], unknown: list[str]) -> Iterator[Fault]:
-
-    def cannot_tell(what: str, reason: str) -> None:
-        advice = to_register(reason)
-        unknown.append(f"cannot tell whether {what}: {reason}" + (f"; {advice}" if advice else ""))
+def faults(connection: Connection, cannot_tell: CannotTell) -> Iterator[Fault]:
+    """Yield what is wrong; reads the whole file, and holds all rows against foreign keys and constraints."""
 
     def unseen(table: str, reason: str) -> None:
         cannot_tell(f"the table {table} is intact", reason)
@@ -120,32 +40,20 @@ def _faults(connection: Connection, files: Sequence[Migration], unknown: list[st
     for one in usable.broken(connection):
         if one not in mismatched:
             yield Fault(kind="object", name=one.name, text=str(one))
-    state = entries.read(connection)
-    comparison = compare(files, state)
-    for id in comparison.unfinished:
-        ended = f"a run ended in the middle of {id}: `dao migrate resolve {id}`"
-        text = f"{state.doing}: wait until it has ended, and check again" if state.running is not None else ended
-        yield Fault(kind="ledger", name=id, text=text)
-    for id in comparison.changed:
-        yield Fault(
-            kind="ledger", name=id, text=f"the file of {id} has changed since it was applied: `dao accept {id}`"
-        )
-    for difference in drift.differences(connection, files, state):
-        yield Fault(kind="drift", name=difference.name, text=str(difference))
 
 
 # ---------------------------------------------------------------- rows
 
 
 def _foreign_keys(
-    connection: Connection, violations: list[Any], mismatched: Iterable[usable.Unusable], cannot_tell: _CannotTell
+    connection: Connection, violations: list[Any], mismatched: Iterable[usable.Unusable], cannot_tell: CannotTell
 ) -> Iterator[Fault]:
     # by table and foreign key
     violations.sort(key=lambda row: (row[0], row[3], row[1] or 0))
     for (table, number), rows in itertools.groupby(violations, key=lambda row: (row[0], row[3])):
         ids = [rowid for _, rowid, *_ in rows]
         (key,) = (key for key in catalog.foreign_keys(connection, table) if key.id == number)
-        first = ids[:_NAMED]
+        first = ids[:NAMED]
         rowid = catalog.rowid_name(catalog.columns(connection, table))
         condition, bound = f"{rowid} IN ({', '.join('?' * len(first))})", first
         if rowid is None or None in first:  # a table WITHOUT ROWID tells only that there is one
@@ -176,7 +84,7 @@ def _refers_to_nothing(connection: Connection, key: catalog.ForeignKey) -> str:
     return " AND ".join(conditions)
 
 
-def _constraints(connection: Connection, problems: Iterable[str], cannot_tell: _CannotTell) -> Iterator[Fault]:
+def _constraints(connection: Connection, problems: Iterable[str], cannot_tell: CannotTell) -> Iterator[Fault]:
     """Yield the constraints that rows break: those that SQLite has found, and CHECKs.
 
     It names the table or the column only, and a connection that reads only knows no CHECKs at all.
@@ -256,5 +164,5 @@ def _rows(
     keys = [column.name for column in sorted(own, key=lambda one: one.key) if column.key]
     names = list(dict.fromkeys([*(keys or filter(None, [rowid])), *columns]))
     source = f"main.{quoted(table)}" + (f" AS {alias}" if alias else "")
-    sql = f"SELECT {catalog.typed(names)} FROM {source} WHERE {condition} LIMIT {_NAMED}"
+    sql = f"SELECT {catalog.typed(names)} FROM {source} WHERE {condition} LIMIT {NAMED}"
     return tuple(dict(zip(names, catalog.untyped(row), strict=True)) for row in connection.execute(sql, bound))

@@ -1,0 +1,88 @@
+"""Whether a database is sound: what is stored, its rows, everything in its schema, and its ledger. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+
+from dao.engine.sqlite import Connection as SQLiteConnection
+from dao.errors import DatabaseCorrupt
+from dao.migrate.checking import sqlite
+from dao.migrate.checking.fault import CannotTell, Fault
+from dao.migrate.database import Target, at_one_moment, existing, name_of, opened, translated
+from dao.migrate.ledger import drift, entries
+from dao.migrate.ledger.plan import compare
+from dao.migrate.schema.registration import Prepare, preparing, to_register
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
+
+__all__ = ["Fault", "Soundness", "check"]
+
+
+@attrs.frozen(kw_only=True)
+class Soundness:
+    """All that is wrong in a database, the worst first; `unknown` says what could not be checked, and why."""
+
+    database: str
+    faults: tuple[Fault, ...]
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+
+def check(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> Soundness:
+    """Look at all of a database, as of one moment: what is stored, its constraints, schema, ledger. Reads only.
+
+    Foreign keys and constraints are held against every row: programs can write with either of them off. It reads all of
+    SQLite's file; on PostgreSQL all tables, and their indexes if the extension amcheck is there. Migrations that are
+    pending, or not known here, are no fault. `prepare` is as in `apply`.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        MigrationError: The database does not exist.
+        OperationalError: It cannot be opened, or is no database at all.
+    """
+    files = loaded(migrations)
+    unknown: list[str] = []
+    with preparing(prepare), opened(existing(target, "check"), read_only=True) as connection:
+        try:
+            with translated(connection), at_one_moment(connection):
+                faults = tuple(_faults(connection, files, unknown))
+        except DatabaseCorrupt as error:
+            faults = (Fault(kind="damage", name=None, text=str(error)),)
+    return Soundness(database=name_of(target), faults=faults, unknown=tuple(unknown))
+
+
+def _faults(connection: Any, files: Sequence[Migration], unknown: list[str]) -> Iterator[Fault]:
+
+    def cannot_tell(what: str, reason: str) -> None:
+        advice = to_register(reason)
+        unknown.append(f"cannot tell whether {what}: {reason}" + (f"; {advice}" if advice else ""))
+
+    yield from _of(connection)(connection, cannot_tell)
+    state = entries.read(connection)
+    comparison = compare(files, state)
+    for id in comparison.unfinished:
+        ended = f"a run ended in the middle of {id}: `dao migrate resolve {id}`"
+        text = f"{state.doing}: wait until it has ended, and check again" if state.running is not None else ended
+        yield Fault(kind="ledger", name=id, text=text)
+    for id in comparison.changed:
+        yield Fault(
+            kind="ledger", name=id, text=f"the file of {id} has changed since it was applied: `dao accept {id}`"
+        )
+    for difference in drift.differences(connection, files, state):
+        yield Fault(kind="drift", name=difference.name, text=str(difference))
+
+
+def _of(connection: Any) -> Callable[[Any, CannotTell], Iterator[Fault]]:
+    """Return the function that knows what may be wrong with a database of this engine."""
+    if isinstance(connection, SQLiteConnection):
+        return sqlite.faults
+    from dao.migrate.checking import postgresql  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+
+    return postgresql.faults
