@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from dao import engine, url
-from dao.engine import Connection, DriverError, absolute
+from dao.engine import Connection, absolute
 from dao.errors import Error, PoolClosed
 from dao.pooling.async_connection import abandon, connect, run, warn_unclosed
 from dao.pooling.batch import Call
@@ -172,7 +172,7 @@ class Pool:
         try:
             if await within(timeout, check):
                 return Health(ok=True, seconds=time.monotonic() - begun, locked=locked[0])
-        except (Error, DriverError) as raised:
+        except (Error, self._lender.engine.DriverError) as raised:
             error, kind = str(raised), type(raised).__name__
         return Health(ok=False, seconds=time.monotonic() - begun, error=error, kind=kind)
 
@@ -263,7 +263,7 @@ class Lease:
         lender, place = self._lender, self._place
         try:
             if place.connection is not None:
-                usable = lender.may_return(error, harmless=(BaseException,)) and await _reset(place.connection)
+                usable = lender.may_return(error, harmless=(BaseException,)) and await _reset(lender, place.connection)
                 if not lender.put_back(place, usable=usable):
                     await _close(lender, place)
         except BaseException:
@@ -286,14 +286,14 @@ class Lease:
     async def _open(self, place: Place) -> AsyncConnection:
         """Open a connection for a place that has been granted."""
         kept = self._lender.kept
-        connection = kept if kept is not None and await _reset(kept) else await connect(self._lender.url)
+        connection = kept if kept is not None and await _reset(self._lender, kept) else await connect(self._lender.url)
         self._lender.opened(place, connection)
         return connection
 
 
-async def _reset(connection: Any) -> bool:
+async def _reset(lender: Lender, connection: Any) -> bool:
     # the user may have closed it
-    with contextlib.suppress(DriverError):
+    with contextlib.suppress(lender.engine.DriverError):
         usable: bool = await connection.async_run(engine.reset, connection)
         return usable
     return False
@@ -302,7 +302,7 @@ async def _reset(connection: Any) -> bool:
 async def _close(lender: Lender, place: Place) -> None:
     """Close a connection, and then count it as gone: when `Pool.aclose` returns, nothing is open any more."""
     try:
-        with contextlib.suppress(DriverError):
+        with contextlib.suppress(lender.engine.DriverError):
             if place.connection is not None:
                 await place.connection.aclose()
     finally:

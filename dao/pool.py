@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from dao import engine, url
-from dao.engine import Connection, DriverError, absolute
-from dao.errors import Error, PoolClosed
+from dao.engine import Connection, absolute
+from dao.errors import ConnectionLost, Error, PoolClosed
 from dao.pooling.batch import Call
 from dao.pooling.lender import CHECK, Health, Lender, Place, PoolStats
 from dao.pooling.threads import Signal, wake_in_turn
@@ -74,10 +74,15 @@ class Pool:
         A transaction that the block leaves open is rolled back. After an error that may be the connection's own, or an
         interruption, the connection is replaced by a new one. `timeout` is in seconds and replaces the pool's.
 
-        Raises (the last three when the block is entered):
+        PostgreSQL: a connection that the server has closed meanwhile is not lent, nor is one that is an hour old. A
+        server that cannot be reached, as while it is being restarted, is tried again until the timeout. What the block
+        sets for its session (SET, temporary tables, advisory locks) is there for the next holder, too.
+
+        Raises (all but the first when the block is entered):
             TypeError, ValueError: The timeout is no number of seconds from 0.
             PoolTimeout: All connections stayed in use.
             PoolClosed: The pool was closed, or belongs to the parent of this process.
+            ConnectionLost: The server could not be reached.
             OperationalError: A connection could not be opened.
         """
         return Lease(self._lender, self._lender.timeout if timeout is None else check_seconds(timeout))
@@ -153,9 +158,9 @@ class Pool:
         deadline = begun + check_seconds(timeout)
         try:
             self._lender.engine.check_exists(self._url)
-            with Lease(self._lender, timeout, deadline) as connection:
+            with Lease(self._lender, timeout, deadline=deadline, last_try=0) as connection:
                 locked = engine.probe(connection, self._url, deadline)
-        except (Error, DriverError) as error:
+        except (Error, self._lender.engine.DriverError) as error:
             return Health(ok=False, seconds=time.monotonic() - begun, error=str(error), kind=type(error).__name__)
         return Health(ok=True, seconds=time.monotonic() - begun, locked=locked)
 
@@ -186,24 +191,36 @@ class Pool:
 
 
 class Lease:
-    """A connection for a block, `with pool.acquire() as connection`: it goes back to the pool at the end."""
+    """A connection for a block, `with pool.acquire() as connection`: it goes back to the pool at the end.
 
-    __slots__ = ("__weakref__", "_deadline", "_lender", "_place", "_timeout")
+    Attributes:
+        last_try: A moment of the monotonic clock, after which a server that cannot be reached is not tried again.
+    """
 
-    def __init__(self, lender: Lender, timeout: float, deadline: float = math.inf) -> None:
+    __slots__ = ("__weakref__", "_deadline", "_lender", "_place", "_timeout", "last_try")
+
+    def __init__(
+        self, lender: Lender, timeout: float, *, deadline: float = math.inf, last_try: float = math.inf
+    ) -> None:
         self._lender = lender
         self._timeout = timeout
         self._deadline = deadline  # of the opening, a moment of the monotonic clock
+        self.last_try = last_try
 
     def __enter__(self) -> Connection:
         lender = self._lender
         self._place = place = Place(self, lender.note_lost)
         place.connection = None
+        begun = None
         try:
             if not lender.take(place, Signal):
+                begun = time.monotonic()
                 for seconds in lender.waits(place, self._timeout):
                     place.event.wait(seconds)
-            return place.connection or self._open(place)
+            connection: Connection | None = place.connection
+            if connection is None or (lender.on_server and not lender.engine.is_fresh(connection)):
+                return self._open(place, begun)
+            return connection
         except BaseException:
             lender.drop(place)
             raise
@@ -229,12 +246,18 @@ class Lease:
             raise
         del self._place  # nothing is lost when this dies
 
-    def _open(self, place: Place) -> Connection:
-        """Open a connection for a place that has been granted."""
+    def _open(self, place: Place, begun: float | None) -> Connection:
+        """Open a connection for a place that has been granted, and waited for since a moment of the monotonic clock."""
         lender = self._lender
         connection: Connection | None = lender.kept
+        if place.connection is not None:
+            lender.replace(place).close()
         if connection is None or not engine.reset(connection):
-            connection = lender.engine.open_connection(lender.url, self._deadline)
+            connection = (
+                self._reached(begun or time.monotonic())
+                if lender.on_server
+                else lender.engine.open_connection(lender.url, self._deadline)
+            )
         try:
             lender.opened(place, connection)
         except PoolClosed:
@@ -242,12 +265,26 @@ class Lease:
             raise
         return connection
 
+    def _reached(self, begun: float) -> Connection:
+        """Connect to a server, again and again while it is being restarted, for as long as the lease may wait."""
+        end = min(self._deadline, begun + self._timeout)
+        pauses = self._lender.pauses(min(end, self.last_try))
+        while True:
+            try:
+                connection: Connection = self._lender.engine.open_connection(self._lender.url, end)
+                return connection
+            except ConnectionLost:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                time.sleep(pause)
+
 
 def _close(lender: Lender, place: Place) -> None:
     """Close a connection, and then count it as gone: when `Pool.close` returns, nothing is open any more."""
     try:
         if place.connection is not None:
             place.connection.close()
-    except DriverError as error:
+    except lender.engine.DriverError as error:
         log.warning("pool: a connection could not be closed: %s", error)
     lender.drop(place)

@@ -110,6 +110,7 @@ def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: A
         lease: Any = where.acquire() if hasattr(where, "acquire") else None
         if not hasattr(lease, "__enter__"):
             raise not_a_connection(where)
+        lease.last_try = end
         try:
             with lease as connection:
                 return _replay_on(end, connection, function, *args, **kwargs)

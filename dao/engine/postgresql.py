@@ -9,8 +9,11 @@ connection are not concerned.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import random
 import re
+import socket
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,6 +42,9 @@ R = TypeVar("R", bound="Stored")
 _FIRST_VERSION = 160_000
 #: How long a statement waits for a lock by default, and a connection for its server, in seconds.
 _CONNECT_TIMEOUT = 10
+#: For how long a pool keeps a connection, in seconds, and by how much less at random: so that a pool finds the servers
+#: that have come, and no connection outlasts what stands between it and its server.
+_LIFETIME, _SPREAD = 3600.0, 360.0
 
 _IDLE, _IN_TRANSACTION, _FAILED = (
     pq.TransactionStatus.IDLE,
@@ -73,6 +79,7 @@ def open_connection(url: ServerURL, deadline: float = float("inf")) -> Connectio
         raise errors.InvalidURL("connect_timeout in the database URL is no number: write it in seconds") from error
     except psycopg.Error as error:
         raise _not_connected(error, url) from error
+    _ends[connection] = time.monotonic() + _LIFETIME - random.uniform(0, _SPREAD)  # noqa: S311 - no secret
     try:
         prepare(connection)
         if url.busy_timeout is not None:
@@ -138,7 +145,8 @@ def _not_connected(error: psycopg.Error, url: ServerURL) -> errors.Error:
 # the server's or libpq's words where to try again does not help
 _REFUSED = re.compile(
     "authentication failed|no pg_hba.conf entry|does not exist|permission denied for database|no password supplied|"
-    "SSL|certificate|invalid (?:value|integer|sslmode|require_auth)|unsupported|role .* is not permitted to log in"
+    "server does not support SSL|certificate|SSL error: (?!unexpected eof)|role .* is not permitted to log in|"
+    "invalid (?:value|integer|sslmode|require_auth)|unsupported"
 )
 
 
@@ -496,6 +504,15 @@ ORDER  BY attnum
 
 # ---------------------------------------------------------------- pools and forks
 
+#: The base of the driver's errors.
+DriverError = psycopg.Error
+#: The errors of a database after which its connection can be lent again; one to a server that writes nothing cannot:
+#: the next may find the one that does.
+HARMLESS = (errors.DatabaseBusy,)
+#: Whether connections are to a server, which can close them, and cannot always be reached.
+ON_SERVER = True
+
+_ends: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
 _known: weakref.WeakSet[Connection] = weakref.WeakSet()
 _interrupted: weakref.WeakSet[Connection] = weakref.WeakSet()
 # for good: with the last reference libpq would say goodbye on the parent's socket
@@ -504,6 +521,24 @@ _FORKED = (
     "this connection belongs to the parent of this process: open one here, or start the process with spawn or "
     "forkserver instead of fork"
 )
+
+
+def is_fresh(connection: Connection) -> bool:
+    """Return whether an idle connection may be lent: the server has not closed it, and its time is not up."""
+    return not _is_lost(connection) and time.monotonic() < _ends.get(connection, math.inf)
+
+
+def _is_lost(connection: Connection) -> bool:
+    """Return whether the server has closed a connection, as far as that has come here: nothing is asked of it."""
+    pgconn = connection.pgconn
+    try:
+        with connection.lock:  # libpq takes no two calls at once
+            # the second finds the end of what the first has read: a server says why before it closes
+            pgconn.consume_input()
+            pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True
+    return False
 
 
 def reset(connection: Connection) -> bool:
@@ -516,7 +551,9 @@ def reset(connection: Connection) -> bool:
             log = logging.getLogger("dao.pool")
             log.warning("pool: a connection came back in a transaction; it was rolled back")
             _command(connection, "ROLLBACK")
-        return bool(connection.pgconn.transaction_status == _IDLE) and connection not in _inherited
+        is_idle = bool(connection.pgconn.transaction_status == _IDLE)
+        # in another mode nothing that the next user writes alone would be committed
+        return is_idle and connection.autocommit and connection not in _inherited
     except psycopg.Error:
         return False
 
@@ -529,11 +566,26 @@ def interrupt(connection: Connection) -> None:
 
 
 def probe(connection: Connection, url: ServerURL, deadline: float) -> bool:
-    """Ask the server for an answer. Return False: no connection keeps all others from writing."""
-    left = max(1, int(min(deadline - time.monotonic(), 1e6) * 1000))
-    _command(connection, f"BEGIN READ ONLY; SET LOCAL statement_timeout = {left}; COMMIT")
-    fetch(connection, "SELECT 1 FROM pg_database WHERE datname = current_database()", ())
+    """Ask the server for an answer. Return False: no connection keeps all others from writing.
+
+    A server that has not answered by the deadline is one that was lost.
+    """
+    import threading  # noqa: PLC0415 - loaded by any pool
+
+    ends = threading.Timer(max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX)), break_off, [connection])
+    ends.daemon = True
+    ends.start()
+    try:
+        _command(connection, "SELECT FROM pg_database WHERE datname = current_database()")
+    finally:
+        ends.cancel()
     return False
+
+
+def break_off(connection: Connection) -> None:
+    """End a connection whose server does not answer: whoever waits for the answer is told that it was lost."""
+    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as other:
+        other.shutdown(socket.SHUT_RDWR)
 
 
 def _after_fork() -> None:

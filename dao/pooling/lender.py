@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import threading
 import time
 import weakref
@@ -18,7 +19,7 @@ from typing import Any
 import attrs
 
 from dao import engine, url
-from dao.errors import DatabaseBusy, OperationalError, PoolClosed, PoolTimeout, ReadOnlyDatabase
+from dao.errors import OperationalError, PoolClosed, PoolTimeout
 from dao.transactions import check_seconds
 
 __all__ = ["CHECK", "FORKED", "Health", "Lender", "Place", "PoolStats", "check_size", "until"]
@@ -63,6 +64,7 @@ class Lender:
         self.timeout = check_seconds(timeout)
         self.url = database
         self.engine = engine.engine_of(database)
+        self.on_server = self.engine.ON_SERVER
         self.size = 1 if database.is_memory else size
         self.guard = threading.Lock()
         self.closed: str | None = None  # why nothing is lent any more
@@ -136,6 +138,32 @@ class Lender:
             f"wait; {advice}"
         )
 
+    def replace(self, place: Place) -> Any:
+        """Take from a place an idle connection that cannot be lent, with leave to open one. Return it, to be closed."""
+        with self.guard:
+            connection = place.connection
+            place.connection = None
+            self._acquired -= 1
+            self._recycled += 1
+            return connection
+
+    def pauses(self, end: float) -> Iterator[float]:
+        """Yield for how many seconds to wait before a server that could not be reached is tried again.
+
+        It ends at a moment of the monotonic clock.
+
+        Raises:
+            PoolClosed: The pool was closed meanwhile.
+        """
+        wait = 0.05
+        while self.closed is None:
+            pause = random.uniform(wait / 2, wait)  # noqa: S311 - jitter, no secret
+            if time.monotonic() + pause >= end:
+                return
+            yield pause
+            wait = min(wait * 2, 0.5)
+        raise PoolClosed(self.closed)
+
     def opened(self, place: Place, connection: Any) -> None:
         """Give a place the connection that was opened for it.
 
@@ -152,9 +180,9 @@ class Lender:
 
     def may_return(self, error: BaseException | None, *, harmless: tuple[type[BaseException], ...]) -> bool:
         """Return whether a connection may be lent again after an error: a harmless one, and not its own."""
-        if error is None or self.url.is_memory or isinstance(error, DatabaseBusy | ReadOnlyDatabase):
+        if error is None or self.url.is_memory or isinstance(error, self.engine.HARMLESS):
             return True
-        return isinstance(error, harmless) and not isinstance(error, OperationalError | engine.DriverError)
+        return isinstance(error, harmless) and not isinstance(error, OperationalError | self.engine.DriverError)
 
     def put_back(self, place: Place, *, usable: bool) -> bool:
         """Take a connection back, for the next one. Return False if it has to be closed, and then to be dropped."""

@@ -21,7 +21,7 @@ from dao.engine.sqlite.opening import *  # noqa: F403 - as above
 from dao.engine.sqlite.opening import busy_timeout, check_in_place, set_busy_timeout
 from dao.engine.sqlite.transactions import *  # noqa: F403 - as above
 from dao.engine.sqlite.transactions import forget, hold_if_lost
-from dao.errors import Error, ForeignKeyViolation, OperationalError, SchemaOutOfDate
+from dao.errors import DatabaseBusy, Error, ForeignKeyViolation, OperationalError, ReadOnlyDatabase, SchemaOutOfDate
 from dao.url import DatabaseURL
 
 if TYPE_CHECKING:  # the records' modules are not needed to open a database
@@ -181,6 +181,18 @@ def translated(
 
 
 # ---------------------------------------------------------------- pools
+
+#: The base of the driver's errors.
+DriverError = apsw.Error
+#: The errors of a database after which its connection can be lent again.
+HARMLESS = (DatabaseBusy, ReadOnlyDatabase)
+#: Whether connections are to a server, which can close them, and cannot always be reached.
+ON_SERVER = False
+
+
+def is_fresh(_: apsw.Connection) -> bool:
+    """Return whether an idle connection may be lent: nobody else can close one to a file."""
+    return True
 
 
 def reset(connection: apsw.Connection) -> bool:
