@@ -11,11 +11,11 @@ from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import DatabaseCorrupt
 from dao.migrate.checking import sqlite
 from dao.migrate.checking.fault import CannotTell, Fault
-from dao.migrate.database import Target, at_one_moment, existing, name_of, opened, translated
+from dao.migrate.database import Target, at_one_moment, existing, migrations_for, name_of, opened, translated
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.plan import compare
 from dao.migrate.schema.registration import Prepare, preparing, to_register
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Fault", "Soundness", "check"]
@@ -47,7 +47,7 @@ def check(target: Target, migrations: Source = None, *, prepare: Prepare | None 
         MigrationError: The database does not exist.
         OperationalError: It cannot be opened, or is no database at all.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     unknown: list[str] = []
     with preparing(prepare), opened(existing(target, "check"), read_only=True) as connection:
         try:

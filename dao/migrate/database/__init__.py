@@ -16,6 +16,8 @@ from dao.engine import Connection, is_connection, not_a_connection
 from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import MigrationError
 from dao.migrate.database import sqlite
+from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
@@ -35,6 +37,7 @@ __all__ = [
     "exists",
     "fetch",
     "in_line",
+    "migrations_for",
     "migrator_of",
     "name_of",
     "opened",
@@ -52,6 +55,8 @@ _Lending = contextlib.AbstractContextManager[Any]
 
 class _Database(Protocol):
     """The module of an engine: its functions are those below, for a target of its own."""
+
+    ENGINE: str
 
     def opened(self, target: Any, *, read_only: bool, report: Report | None) -> _Lending: ...
     def in_line(
@@ -171,6 +176,16 @@ def migrator_of(connection: Connection) -> str | None:
 
 
 # ---------------------------------------------------------------- which it is
+
+
+def migrations_for(target: Target, source: Source) -> Sequence[Migration]:
+    """Return the migrations of a source for the engine that a target is of.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        TypeError: It is no source.
+    """
+    return loaded(source, _of(target).ENGINE)
 
 
 def existing(target: Target, what: str) -> Target:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dao.migrate.events import Report
 
 __all__ = [
+    "ENGINE",
     "at_one_moment",
     "broken",
     "called",
@@ -40,6 +41,8 @@ __all__ = [
     "translated",
 ]
 
+#: The engine's name.
+ENGINE = "postgresql"
 #: A connection or URL of PostgreSQL's; whoever calls this has made sure of that.
 _Target = Any
 _APPLICATION = "dao migrate"

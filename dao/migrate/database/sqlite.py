@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dao.migrate.events import Report
 
 __all__ = [
+    "ENGINE",
     "at_one_moment",
     "broken",
     "called",
@@ -50,6 +51,8 @@ __all__ = [
     "translated",
 ]
 
+#: The engine's name.
+ENGINE = "sqlite"
 #: A connection or URL of SQLite's; whoever calls this has made sure of that.
 _Target = Any
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.database import Target, alone, columns_of, existing, name_of
+from dao.migrate.database import Target, alone, columns_of, existing, migrations_for, name_of
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
@@ -15,7 +15,7 @@ from dao.migrate.ledger.plan import compare, refuse, up_to
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.ids import TOOLS, version
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["adopt"]
@@ -55,7 +55,7 @@ def adopt(
             if to is not None
             else "alembic's ledger does not say which of these files are applied: name the last of them with --to ID"
         )
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     with preparing(prepare), alone(existing(target, "adopt"), lock_timeout, report) as connection:
         state = ledger.read(connection)
         applied = _applied(connection, tool)

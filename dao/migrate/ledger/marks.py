@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.database import Target, alone, existing, opened
+from dao.migrate.database import Target, alone, existing, migrations_for, opened
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.expected import applied
@@ -18,7 +18,7 @@ from dao.migrate.schema.model import differences
 from dao.migrate.schema.reader import read
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import replayed
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference
 
@@ -45,7 +45,7 @@ def mark(
         MigrationError: There is no such migration, or the database does not exist.
         DatabaseBusy: Another migrator or connection kept its lock.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     existing(target, "mark in it")  # before an id is wrong: what is known is of another database
     known = [migration.id for migration in files]
     wanted = {find_id(id, known) for id in ids}
@@ -87,7 +87,7 @@ def unmark(
         unmarked = [find_id(id, known, kind="applied") for id in ids]
         for id in unmarked:
             writer.not_applied(id, operation="unmark")
-        drift.record(connection, _readable(migrations), writer.before)
+        drift.record(connection, _readable(target, migrations), writer.before)
     return unmarked
 
 
@@ -112,7 +112,7 @@ def accept(
         LedgerMismatch: Its file has gone, or several hold the text that was applied; or it was left unfinished.
         DatabaseBusy: Another migrator or connection kept its lock.
     """
-    migrations = loaded(migrations)
+    migrations = migrations_for(target, migrations)
     files = {migration.id: migration for migration in migrations}
     with preparing(prepare), alone(existing(target, "accept"), lock_timeout, report) as connection:
         writer = Writer(connection)
@@ -147,10 +147,10 @@ def accept(
     return list(accepted)
 
 
-def _readable(migrations: Source) -> Sequence[Migration]:
+def _readable(target: Target, migrations: Source) -> Sequence[Migration]:
     """Return the files' migrations, none if they cannot be read: a migration is forgotten without its folder, too."""
     try:
-        return loaded(migrations)
+        return migrations_for(target, migrations)
     except MigrationFileError:
         return ()
 
@@ -181,7 +181,7 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
         MigrationError: It is not unfinished, or the database does not exist.
         DatabaseBusy: The process that is at it still lives.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     with preparing(prepare), opened(existing(target, "resolve"), read_only=True) as connection:
         state = ledger.read(connection)
         refuse_running(state)
@@ -225,7 +225,7 @@ def resolve(
         DatabaseBusy: As `mark`.
         MigrationError: It is not unfinished, its file has gone, or the database does not exist.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     with preparing(prepare), alone(existing(target, "resolve"), lock_timeout, report) as connection:
         writer = Writer(connection)
         state = writer.before

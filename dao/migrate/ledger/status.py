@@ -11,12 +11,12 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
-from dao.migrate.database import Target, broken, exists, name_of, opened
+from dao.migrate.database import Target, broken, exists, migrations_for, name_of, opened
 from dao.migrate.ledger.drift import differences
 from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
 from dao.migrate.ledger.plan import compare, refuse
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration, is_reversible
 
 __all__ = ["MigrationStatus", "State", "Status", "assert_current", "status"]
@@ -74,7 +74,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
         MigrationFileError: A file is not what it should be.
         OperationalError: The database cannot be read.
     """
-    files = {migration.id: migration for migration in loaded(migrations)}
+    files = {migration.id: migration for migration in migrations_for(target, migrations)}
     with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, list(files.values()), state)
         unusable = [] if connection is None else broken(connection)
@@ -168,7 +168,7 @@ def assert_current(
         SchemaOutOfDate: Migrations are pending, or one was left unfinished.
         LedgerMismatch: The files of applied migrations have changed, or the schema is not what they make.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, files, state)
     comparison = compare(files, state)

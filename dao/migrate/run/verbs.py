@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import attrs
 
 from dao.errors import MigrationError, MigrationFailed
-from dao.migrate.database import Target, check_in_place, existing, exists, in_line, name_of, opened
+from dao.migrate.database import Target, check_in_place, existing, exists, in_line, migrations_for, name_of, opened
 from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration, from_texts
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Result, Step
@@ -89,7 +89,7 @@ def apply(
         CommitUnknown: The commit met an I/O error. To repeat the run is safe: it begins with what is stored.
         PrepareFailed: `prepare` raised, or would have changed more than that.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
 
     def decide(state: Ledger) -> list[Step]:
         return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
@@ -141,7 +141,7 @@ def rollback(
         MigrationError: `to` is not applied, or the database does not exist.
         LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy, DiskFull: As `apply`.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
 
     def decide(state: Ledger) -> list[Step]:
         return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
@@ -182,7 +182,7 @@ def redo(
     Raises:
         Irreversible, LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy: As `rollback`.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
 
     def decide(state: Ledger) -> list[Step]:
         again = {entry.id for entry in state.entries[len(state.entries) - min(steps, len(state.entries)) :]}
@@ -233,7 +233,7 @@ def plan(
     Raises:
         MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     with preparing(prepare):
         if direction == "apply":
             state = ledger_of(target)
@@ -270,7 +270,7 @@ def reset(
     from dao.migrate.run.drop import drop_all, foreign_objects  # noqa: PLC0415 - as in `_run`
     from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
 
         def decide(state: Ledger) -> list[Step]:

@@ -6,6 +6,7 @@ import codecs
 import os
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -65,14 +66,22 @@ def refuse(path: Path, reason: str, line: int | None = None) -> NoReturn:
     raise MigrationFileError(f"{where}: {reason}", path=path, line=line)
 
 
-def refuse_broken_off(path: Path, text: str) -> None:
-    """Refuse a script that does not come to its end.
+def refuse_broken_off(path: Path, text: str, engine: str = "sqlite") -> None:
+    """Refuse a script that does not come to its end, in the terms of the engine that it is for.
 
     Raises:
         MigrationFileError: It leaves something open; the message has the line.
     """
-    if found := broken_off(text):
+    if found := _broken_off(engine)(text):
         refuse(path, *found)
+
+
+def _broken_off(engine: str) -> Callable[[str], tuple[str, int] | None]:
+    if engine == "sqlite":
+        return broken_off
+    from dao.migrate.scripts import postgresql  # noqa: PLC0415 - for those scripts only
+
+    return postgresql.broken_off
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:

@@ -41,8 +41,10 @@ def default_folder(engine: str = "sqlite", *, write: bool = False) -> Path:
     return shipped
 
 
-def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
-    """Return the folder's migrations, in the order in which they are applied.
+def load(folder: str | os.PathLike[str] | None = None, *, engine: str = "sqlite") -> list[Migration]:
+    """Return the folder's migrations, in the order in which they are applied; without one, this package's own.
+
+    `engine` is "sqlite" or "postgresql": by its terms a script comes to its end, or does not.
 
     The order is that of the ids, in which leading numbers of any width count as numbers (0.10 comes after 0.2), changed
     as far as `-- depends:` demands.
@@ -53,26 +55,26 @@ def load(folder: str | os.PathLike[str] | None = None) -> list[Migration]:
     """
     refused = Refusals()
     migrations: dict[str, Migration] = {}
-    for id, (path, text), down in layouts.read(default_folder() if folder is None else Path(folder), refused):
+    for id, (path, text), down in layouts.read(default_folder(engine) if folder is None else Path(folder), refused):
         rollback_path, rollback_text = down or (None, None)
         with refused:
             migrations[id] = from_texts(id, text, rollback_text, path=path, rollback_path=rollback_path)
         for file in (path, text), down:
             with refused:
-                refuse_broken_off(*(file or (path, "")))
+                refuse_broken_off(*(file or (path, "")), engine)
     refused.raise_all()
     return _in_order(migrations)
 
 
-def loaded(source: Source) -> Sequence[Migration]:
-    """Return the migrations of a source.
+def loaded(source: Source, engine: str = "sqlite") -> Sequence[Migration]:
+    """Return the migrations of a source, for an engine.
 
     Raises:
         MigrationFileError: As `load`.
         TypeError: It is no source.
     """
     if source is None or isinstance(source, str | os.PathLike):
-        return load(source)
+        return load(source, engine=engine)
     given: Any = source
     if not isinstance(given, Sequence) or not all(isinstance(migration, Migration) for migration in given):
         raise TypeError(f"migrations are a folder, or what `load` returned, got {type(source).__name__}")

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 from dao.engine import Connection
 from dao.engine.sqlite import Connection as SQLiteConnection
-from dao.migrate.database import Target, at_one_moment, existing, opened
+from dao.migrate.database import Target, at_one_moment, existing, migrations_for, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.drift import sqlite
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted
 
@@ -72,7 +72,7 @@ def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None =
         MigrationFileError: A file is not what it should be.
         MigrationError: The database does not exist, or it is not known what the migrations make.
     """
-    files = loaded(migrations)
+    files = migrations_for(target, migrations)
     with (
         preparing(prepare),
         opened(existing(target, "compare"), read_only=True) as connection,
