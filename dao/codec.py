@@ -6,6 +6,7 @@ Nothing here knows a table or a driver.
 from __future__ import annotations
 
 import json
+import re
 import reprlib
 import time
 from collections.abc import Callable, Iterable
@@ -18,7 +19,9 @@ import uuid_utils
 __all__ = [
     "AFTER_ALL",
     "BEFORE_ALL",
+    "DEEPEST",
     "canonical_time",
+    "check_text",
     "decode_json",
     "decode_json_quickly",
     "decode_object",
@@ -152,6 +155,30 @@ def _decode(text: str) -> Any:
         return json.loads(text.partition("\0")[0], parse_constant=_refuse_constant)
 
 
+#: So many lists and objects may be in one another: the least that an engine reads, which is SQLite's JSON_MAX_DEPTH.
+DEEPEST = 1000
+
+
+def check_text(value: object, name: str) -> None:
+    """Refuse anything but a text that every engine stores.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It has no UTF-8 form, or a NUL in it.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not valid Unicode: {error}") from error
+    if "\0" in value:
+        raise ValueError(
+            f"{name} has a NUL character at {value.index(chr(0))}, which PostgreSQL does not store: take it out, or "
+            "write it as something else"
+        )
+
+
 def plain_json(value: object, name: str = "value") -> Any:
     """Return a copy of the value as it will be read back from the database.
 
@@ -172,6 +199,8 @@ def plain_json_text(value: object, name: str) -> str:
     try:
         text = _encode(value)
         if decode_json_quickly(text) == value:
+            if len(text) > 2 * DEEPEST and _is_too_deep(text):
+                raise RecursionError
             return text.decode()
     except RecursionError as error:
         raise ValueError(f"{name}: nested too deep for JSON") from error
@@ -185,6 +214,26 @@ def plain_json_text(value: object, name: str) -> str:
         f"{place}: {reprlib.repr(found)} is not plain JSON: it would read back as a different value; "
         "use dict with text keys, list, str, int, float, bool and None"
     )
+
+
+_ESCAPED = re.compile(rb"\\.")
+_STRING = re.compile(rb'"[^"]*"')
+_SQUARE = bytes.maketrans(b"{}", b"[]")
+_NEITHER = bytes({*range(256)} - {*b'[]{}"'})
+
+
+def _is_too_deep(text: bytes) -> bool:
+    """Return whether a JSON text is nested deeper than every engine reads: by its brackets, which is quick."""
+    if text.count(b"[") + text.count(b"{") <= DEEPEST:
+        return False
+    # those in strings go; that two quotes without anything between them go first changes no other's side, and is quick
+    brackets = _ESCAPED.sub(b"", text).translate(_SQUARE, _NEITHER)
+    brackets = _STRING.sub(b"", brackets.replace(b'""', b""))
+    for _ in range(DEEPEST):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"[]", b"")  # the innermost
+    return bool(brackets)
 
 
 def _first_fault(value: object, place: str) -> tuple[str, object]:

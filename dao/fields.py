@@ -69,13 +69,7 @@ def is_unicode(value: str) -> bool:
 
 def text(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Refuse anything but a text that can be stored."""
-    name = f"{type(record).__name__}.{attribute.name}"
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} is not valid Unicode: {error}") from error
+    codec.check_text(value, f"{type(record).__name__}.{attribute.name}")
 
 
 def not_blank(record: object, attribute: attrs.Attribute[Any], value: str) -> None:

@@ -18,11 +18,11 @@ from dao import codec, fields
 __all__ = ["initialiser"]
 
 # For each validator an expression that is true only of values that it accepts. `isascii` raises for other objects.
-_UNICODE = "(isascii({0}) or is_unicode({0}))"
+_TEXT = "'\\0' not in {0} and (isascii({0}) or is_unicode({0}))"
 _PASSES: dict[object, str] = {
-    fields.text: _UNICODE,
-    fields.not_blank: f"{_UNICODE} and {{0}}.strip()",
-    fields.not_empty: f"{_UNICODE} and {{0}}",
+    fields.text: _TEXT,
+    fields.not_blank: f"{_TEXT} and {{0}}.strip()",
+    fields.not_empty: f"{_TEXT} and {{0}}",
     fields.natural: f"type({{0}}) is int and 0 <= {{0}} <= {fields.MAX_INTEGER}",
     fields.boolean: "type({0}) is bool",
 }

@@ -120,6 +120,8 @@ def set_status(
         NotFound: There is no such task.
     """
     text = TaskStatus(status).value
+    if error is not None:
+        codec.check_text(error, "error")
     sql, parameters = _SET_PENDING, [text, error, id]
     if text != "pending":
         sql = _SET_RUNNING if text == "running" else _SET_FINISHED

@@ -318,6 +318,8 @@ def _end(
     if isinstance(execution, str):
         with transaction(connection):
             return _end(connection, get_one(connection, execution), status, output, error, now)
+    if error is not None:
+        codec.check_text(error, "error")
     output_text = None if output is None else codec.plain_json_text(output, "output")
     completed_at, duration = _ended(execution, now)
     parameters = (status._value_, output_text, error, completed_at, duration, execution.id)

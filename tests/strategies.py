@@ -50,14 +50,30 @@ BLANKS = "".join(chr(number) for number in range(0x110000) if chr(number).isspac
 
 # blanks, control characters, what is neither blank nor visible, quotes and comments of SQL, both ends of the planes
 _EDGES = (
-    BLANKS + "".join(map(chr, range(0x20))) + "\x7f\u180e\u200b\ufeff\ufffd\uffff\ue000\ud7ff\U0010ffff'\"`\\%_;-$?aA"
+    BLANKS
+    + "".join(map(chr, range(1, 0x20)))
+    + "\x7f\u180e\u200b\ufeff\ufffd\uffff\ue000\ud7ff\U0010ffff'\"`\\%_;-$?aA"
 )
 
 
-def texts(*, min_size: int = 0) -> st.SearchStrategy[str]:
-    """Any text that UTF-8 has: NUL, control characters, blanks, all planes."""
-    return st.text(st.characters(codec="utf-8"), min_size=min_size, max_size=20) | st.text(
-        _EDGES, min_size=min_size, max_size=20
+def texts(*, min_size: int = 0, max_size: int = 20) -> st.SearchStrategy[str]:
+    """Any text that UTF-8 has, but for NUL, which PostgreSQL does not store: control characters, blanks, all planes."""
+    characters = st.characters(codec="utf-8", exclude_characters="\0")
+    return st.text(characters, min_size=min_size, max_size=max_size) | st.text(
+        _EDGES, min_size=min_size, max_size=max_size
+    )
+
+
+def strings() -> st.SearchStrategy[str]:
+    """Any text that JSON can hold, in which a NUL is written as an escape."""
+    return texts() | st.text('\0 a"\\', max_size=5)
+
+
+def hostile_texts() -> st.SearchStrategy[str]:
+    """Texts that an engine may refuse: with NUL, with half of a surrogate pair, blank, or of many bytes."""
+    awkward = st.text("\0\ud800\udfff \u3000a", max_size=4)
+    return (
+        awkward | blank_texts() | st.builds(lambda text, times: text * times, texts(max_size=2), st.integers(0, 1000))
     )
 
 
@@ -87,18 +103,19 @@ def json_values(*, max_leaves: int = 8) -> st.SearchStrategy[Any]:
         | st.integers()
         | st.sampled_from([2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**40, -(10**400)])
         | st.floats(allow_nan=False, allow_infinity=False)
-        | texts()
+        | st.sampled_from([-0.0, 1e16, 1e22, 1e308, -1e308, 5e-324, 2.2250738585072014e-308, 0.1, 1.0])
+        | strings()
     )
     return st.recursive(scalars, _json_containers, max_leaves=max_leaves)
 
 
 def _json_containers(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.lists(values, max_size=4) | st.dictionaries(texts(), values, max_size=4)
+    return st.lists(values, max_size=4) | st.dictionaries(strings(), values, max_size=4)
 
 
 def json_objects() -> st.SearchStrategy[dict[str, Any]]:
     """Any JSON object."""
-    return st.dictionaries(texts(), json_values(max_leaves=4), max_size=4)
+    return st.dictionaries(strings(), json_values(max_leaves=4), max_size=4)
 
 
 def json_texts() -> st.SearchStrategy[str]:
@@ -437,7 +454,25 @@ def field_values() -> st.SearchStrategy[Any]:
             [*TaskStatus, *WorkflowStatus, *ToolStatus, "pending", "running", "failed", "active", "Pending"]
         ),
         st.sampled_from(
-            [None, True, False, 0, 1, -1, MAX_INTEGER, MAX_INTEGER + 1, 1.0, "", "\ud800", "\udfff x", b"x"]
+            [
+                None,
+                True,
+                False,
+                0,
+                1,
+                -1,
+                MAX_INTEGER,
+                MAX_INTEGER + 1,
+                2**64,
+                -(2**63),
+                1.0,
+                "",
+                "\0",
+                "a\0 b",
+                "\ud800",
+                "\udfff x",
+                b"x",
+            ]
         ),
         st.sampled_from([{1: 2}, {"a": (1,)}, {"a": float("nan")}, [{}], (1, 2), {"a": {"b": "\ud800"}}, 10**5000]),
         st.sampled_from([datetime(2024, 1, 1), datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)]),  # noqa: DTZ001

@@ -25,7 +25,7 @@ periods = numbers.map(lambda seconds: timedelta(seconds=seconds))
 # simple ones: that any value is kept is the business of other tests
 values = st.none() | numbers | st.sampled_from(["text", 0.5, True, [], {}, [None, "a"], {"a": {"b": [1]}}])
 objects = st.sampled_from([{}, {"a": 1}, {"a": {"b": None}}])
-keys = st.sampled_from(["a", "a.b", "a.\U0010ffff", "b", "é", "\0"])
+keys = st.sampled_from(["a", "a.b", "a.\U0010ffff", "b", "é", "\1"])
 optional_texts = st.none() | strategies.texts()
 
 
