@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
-
-import psycopg
 import pytest
 
-from dao import migrate
 from tests.cli.calls import CALLS, refused
-from tests.folders import IDS, write
+from tests.folders import IDS
 
 #: A password that no other word contains.
 SECRET = "hunter2%40%2Fx"  # noqa: S105 - of nobody
@@ -51,11 +46,43 @@ def test_status_and_marks(run, there):
     ]
 
 
+@pytest.mark.parametrize("name", OF_FILES)
+def test_snapshots_are_of_files(run, there, name):
+    """What copies a file refuses a database on a server by its name, and says what there is for that."""
+    outcome = run(*CALLS[name])
+    refused(outcome, "postgresql://", "is on a server", "pg_dump", "continuous archiving")
+
+
+#: What is wrong: the URL made of the right one, and what is said of it.
+WRONG = {
+    "database": (lambda url: url.replace("/dao_test", "/nowhere"), ["nowhere", "does not exist", "createdb"]),
+    "socket": (lambda _url: "postgresql://me@/x?host=%2Fnowhere", ["me@%2Fnowhere/x", "No such file or directory"]),
+    "port": (lambda _url: "postgresql://me@localhost:1/x", ["me@localhost:1/x", "Connection refused"]),
+    "host": (lambda _url: "postgresql://me@no.such.host.invalid/x", ["Check the name of the host"]),
+    "user": (lambda url: f"postgresql://nobody@{url.partition('@')[2]}", ["nobody@", "Check user and password"]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("name", ["status", "migrate", "health", "history"])
+def test_what_is_wrong_with_the_connection_is_told(run, there, monkeypatch, name, what):
+    """Without a connection a command fails with one message that names the database and the reason."""
+    make, parts = WRONG[what]
+    monkeypatch.setenv("DATABASE_URL", make(there))
+    refused(run(name), "cannot connect to postgresql://", *parts)
+
+
+def test_wait_goes_on_until_the_server_takes_connections(run, monkeypatch, there):
+    """`dao wait` tries again while there is no server, and says why it gave up."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me@localhost:1/x")
+    refused(run("wait", "--timeout", "0.3"), "not ready after 0.3 s: cannot connect to postgresql://me@localhost:1/x")
+
+
 @pytest.mark.parametrize("name", list(CALLS))
 @pytest.mark.parametrize("where", ["there", "no database", "no server", "no host", "no TLS"])
 def test_no_command_tells_the_password(run, there, monkeypatch, name, where):
     """Nothing that a command prints has the password in it, whatever is wrong."""
-    user, _, rest = there.rpartition("@")
+    user = there.rpartition("@")[0]
     bad = {
         "there": there,
         "no database": there.replace("/dao_test", "/nowhere"),
@@ -64,7 +91,6 @@ def test_no_command_tells_the_password(run, there, monkeypatch, name, where):
         "no TLS": f"{user}@localhost:1/x?sslmode=verify-full&sslrootcert=nowhere.pem",
     }
     monkeypatch.setenv("DATABASE_URL", bad[where])
-    del rest
     for form in ([], ["--json"]):
         outcome = run(*CALLS[name], *form)
         assert PLAIN not in outcome.out + outcome.err
