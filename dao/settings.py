@@ -13,7 +13,7 @@ import attrs
 
 from dao import url
 
-__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "load"]
+__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "load", "server"]
 
 #: The database that is opened unless something else is said.
 DEFAULT_URL = "sqlite:///orchestrator.db"
@@ -76,7 +76,7 @@ def load(
         InvalidURL: The database URL means nothing.
         ValueError: Another value means nothing; the message names its variable. Or the `.env` is not UTF-8.
     """
-    values = _cleaned(_dotenv(Path(folder))) | _cleaned(environ)
+    values = _values(environ, folder)
     parsed = url.parse(database or values.get("DATABASE_URL") or DEFAULT_URL)
     numbers = {field: _number(values, *rule) for field, rule in _NUMBERS.items() if rule[0] in values}
     fallback = numbers.pop("busy_timeout", None)
@@ -94,6 +94,20 @@ def load(
         name = "prepare" if prepare else "DATABASE_PREPARE"
         raise ValueError(f"{name}={function}: expected MODULE:FUNCTION, such as app.database:register")
     return Settings(url=parsed, migrations=Path(source) if source else None, prepare=function or None, **numbers)
+
+
+def server(*, environ: Mapping[str, str] = os.environ, folder: str | os.PathLike[str] = ".") -> str | None:
+    """Return `DATABASE_URL` if it is of a PostgreSQL server, for what needs one only if migrations are for that.
+
+    Raises:
+        ValueError: As `load`.
+    """
+    given = _values(environ, folder).get("DATABASE_URL", "")
+    return given if given.partition(":")[0].lower() in {"postgresql", "postgres"} else None
+
+
+def _values(environ: Mapping[str, str], folder: str | os.PathLike[str]) -> dict[str, str]:
+    return _cleaned(_dotenv(Path(folder))) | _cleaned(environ)
 
 
 def _cleaned(given: Mapping[str, str | None]) -> dict[str, str]:

@@ -82,6 +82,13 @@ def called(config: settings.Settings) -> str:
 _DATABASE = click.option(
     "-d", "--database", metavar="URL", help="sqlite:///FILE or postgresql://USER@HOST/NAME. [default: $DATABASE_URL]"
 )
+_SERVER = click.option(
+    "-d",
+    "--database",
+    metavar="URL",
+    help="A PostgreSQL server, if the migrations are for that: they run there in a database of their own, which is "
+    "dropped. [default: $DATABASE_URL, if it is one]",
+)
 _FOLDER = click.option(
     "-m",
     "--migrations",
@@ -110,6 +117,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 def command(
     *,
     database: bool = True,
+    server: bool = False,
     migrations: bool = True,
     changes: bool = False,
     creates: bool = False,
@@ -117,12 +125,13 @@ def command(
 ) -> Callable[[F], F]:
     """Add the options that every command has; they reach the function as `config` and `output`.
 
-    `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything.
+    `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything. With
+    `server` in place of it, it counts if it is of PostgreSQL.
     `changes`: as of `Output`. `creates`: the command makes a database that does not exist, unless `--existing`
     forbids it. `prepares`: it opens connections, if only in memory.
     """
     given = [
-        *([_DATABASE] if database else ()),
+        *([_DATABASE] if database else [_SERVER] if server else ()),
         *([_FOLDER] if migrations else ()),
         *([_BUSY] if database else ()),
         *([_PREPARE] if prepares else ()),
@@ -144,7 +153,9 @@ def command(
             existing: bool = False,
             **options: Any,
         ) -> Any:
-            config = read_settings(database if takes_one else settings.DEFAULT_URL, folder, busy_timeout, prepare)
+            if not takes_one and database is None:
+                database = (settings.server() if server else None) or settings.DEFAULT_URL
+            config = read_settings(database, folder, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)
                 if not databases.exists(config.url):
