@@ -128,20 +128,20 @@ def connection(url: str) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def shared(pytestconfig: pytest.Config) -> Run:
-    """What the processes of this run share: `.databases()` makes and drops databases, `.template` is migrated."""
+def run(pytestconfig: pytest.Config) -> Run:
+    """What the processes of this run share: `run.databases()` makes and drops databases, `run.template` is migrated."""
     return pytestconfig.stash[RUN]
 
 
 @pytest.fixture(scope="session")
-def server(shared: Run) -> Databases:
+def server(run: Run) -> Databases:
     """The PostgreSQL server of this run, on which databases are made: `server.create()` returns the URL of one."""
-    return shared.databases()
+    return run.databases()
 
 
 @pytest.fixture(scope="session")
-def _reused(shared: Run) -> Reused:
-    return Reused(shared)
+def _reused(run: Run) -> Reused:
+    return Reused(run)
 
 
 @pytest.fixture
@@ -152,9 +152,9 @@ def postgresql_url(_reused: Reused) -> Iterator[str]:
 
 
 @pytest.fixture
-def migrated_postgresql_url(shared: Run, server: Databases) -> Iterator[str]:
+def migrated_postgresql_url(run: Run, server: Databases) -> Iterator[str]:
     """The URL of a new, migrated PostgreSQL database."""
-    url = server.create(shared.template)
+    url = server.create(run.template)
     yield url
     server.drop(url)
 

@@ -68,7 +68,7 @@ def open_connection(url: ServerURL, deadline: float = float("inf")) -> Connectio
         "connect_timeout": _CONNECT_TIMEOUT,
         "fallback_application_name": "dao",
         **url.parameters,
-        "client_encoding": "UTF8",
+        "client_encoding": "utf8",
     }
     left = deadline - time.monotonic()
     try:
@@ -115,8 +115,7 @@ def prepare(connection: Connection) -> None:
         version = connection.info.parameter_status("server_version")
         raise errors.UnsupportedEngine(f"the server is PostgreSQL {version}: use 16 or newer")
     for name in ("server_encoding", "client_encoding"):
-        # PgBouncer repeats what it was told
-        if (encoding := (connection.info.parameter_status(name) or "").upper().replace("-", "")) != "UTF8":
+        if (encoding := connection.info.parameter_status(name)) != "UTF8":
             raise errors.UnsupportedEngine(
                 f"the {name} of {name_of(connection)} is {encoding}, in which not every text can be stored: use UTF8"
             )
@@ -140,8 +139,7 @@ def _not_connected(error: psycopg.Error, url: ServerURL) -> errors.Error:
         if (secret := url.parameters.get(name)) and len(secret) > 2:
             reason = reason.replace(secret, "…")
     kind = errors.OperationalError if _REFUSED.search(reason) else errors.ConnectionLost
-    advice = next((advice for words, advice in _WAYS_OUT.items() if re.search(words, reason)), None)
-    return kind(f"cannot connect to {url.name}: {reason}", advice=advice)
+    return kind(f"cannot connect to {url.name}: {reason}")
 
 
 # the server's or libpq's words where to try again does not help
@@ -150,20 +148,6 @@ _REFUSED = re.compile(
     "server does not support SSL|certificate|SSL error: (?!unexpected eof)|role .* is not permitted to log in|"
     "invalid (?:value|integer|sslmode|require_auth)|unsupported"
 )
-_WAYS_OUT = {
-    'database ".*" does not exist': "Create it first (`createdb`, or CREATE DATABASE by a role that may), or name "
-    "another.",
-    "authentication failed|no password supplied|role .* does not exist": "Check user and password, which libpq also "
-    "takes from PGUSER, PGPASSWORD and ~/.pgpass.",
-    "no encryption|SSL off": "The server wants TLS: sslmode=verify-full in the URL, with sslrootcert=… or "
-    "sslrootcert=system.",
-    "no pg_hba.conf entry": "The server lets nobody in from here as this user: its pg_hba.conf says whom.",
-    "server does not support SSL": "The server has no TLS: leave sslmode out of the URL where the network is trusted, "
-    "or set TLS up there.",
-    "certificate": "sslrootcert=… in the URL names who vouches for the server; sslmode=verify-full demands its name.",
-    "resolve|translate host name": "Check the name of the host.",
-    "starting up|shutting down|recovery": "Wait until it takes connections (`dao wait` does), and repeat.",
-}
 
 
 # ---------------------------------------------------------------- cursors of our own
@@ -351,6 +335,8 @@ def begin(connection: Connection, *, nested: bool) -> None:
 def commit(connection: Connection, *, nested: bool) -> None:
     """Commit a transaction, or release its savepoint. The caller rolls back when this raises.
 
+    The owner of a connection that is not in autocommit mode commits it.
+
     Raises:
         OperationalError: The transaction is not there any more, or a statement in it has failed.
         psycopg.Error: It cannot be committed.
@@ -361,6 +347,8 @@ def commit(connection: Connection, *, nested: bool) -> None:
             "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
             "both to dao.transaction"
         )
+    if status == _IN_TRANSACTION and not nested and not connection.autocommit:
+        return  # as a single statement on such a connection
     # COMMIT would roll back, without an error
     if status == _FAILED or _command(connection, "RELEASE dao" if nested else "COMMIT") == "ROLLBACK":
         raise errors.OperationalError(
@@ -432,7 +420,7 @@ def translated(
     if not isinstance(error, psycopg.Error):
         return None
     if connection.pgconn.status != pq.ConnStatus.OK:
-        return _lost(error, commits=commits)
+        return _lost(error, commits=commits and connection.autocommit)
     state = error.sqlstate or ""
     reason = error.diag.message_primary or str(error)
     name = name_of(connection)

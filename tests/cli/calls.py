@@ -61,6 +61,15 @@ CALLS = {
     "snapshot": ["snapshot"],
     "snapshots": ["snapshots"],
     "restore": ["restore", "--yes"],
+    "replicate": [
+        "replicate",
+        "--once",
+        "--to",
+        "replica",
+        "--database",
+        "sqlite:///orchestrator.db?wal_autocheckpoint=0",
+    ],
+    "restore-replica": ["restore-replica", "--from", "replica", "--database", "sqlite:///brought-back.db"],
     "schema": ["schema", "diff"],
     "lint": ["lint"],
     "verify": ["verify"],
@@ -68,7 +77,11 @@ CALLS = {
 }
 #: The commands that change a database, those that open one, and those that load migrations.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
-OPENERS = [name for name in CALLS if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline"}]
+OPENERS = [
+    name
+    for name in CALLS
+    if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline", "replicate", "restore-replica"}
+]
 LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
 
 

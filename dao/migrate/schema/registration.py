@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 
 import apsw
 
-from dao.engine import Connection as AnyConnection
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection
 from dao.errors import PrepareFailed
@@ -60,10 +59,8 @@ def to_register(reason: str) -> str | None:
     )
 
 
-def register(connection: AnyConnection) -> None:
+def register(connection: Connection) -> None:
     """Call the program's function with a connection of ours that is new, before that is set up any further.
-
-    Not with one of PostgreSQL's, where functions and types are in the database itself.
 
     It may read, and register. It changes nothing in the database, and no setting but `trusted_schema` and what LIKE
     means: pragmas have no effect, and what else it sets is put back.
@@ -73,7 +70,7 @@ def register(connection: AnyConnection) -> None:
             schema may not use.
     """
     function = _prepare.get()
-    if function is None or not isinstance(connection, Connection):
+    if function is None:
         return
     switches = {option: connection.config(option, -1) for option in _SWITCHES}
     only_reads = connection.pragma("query_only")
