@@ -1,6 +1,6 @@
 """The same functions from async code, on asyncio and on trio.
 
-Nothing is written twice: a table module's function runs as it is, in the worker thread of an `apsw.AsyncConnection`::
+Nothing is written twice: a table module's function runs as it is, in the worker thread of a connection::
 
     async with aio.Pool("sqlite:///orchestrator.db") as pool:
         await pool.run(tasks.create, task)
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 import weakref
 from collections.abc import Callable
@@ -22,16 +23,18 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, T
 
 from dao import engine, url
 from dao.engine import Connection, absolute
-from dao.errors import Error, PoolClosed
-from dao.pooling.async_connection import abandon, connect, run, warn_unclosed
+from dao.errors import ConnectionLost, Error, OperationalError, PoolClosed
+from dao.pooling import async_server
+from dao.pooling.async_connection import AsyncConnection, connect, run
 from dao.pooling.batch import Call
 from dao.pooling.lender import Health, Lender, Place, PoolStats
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
+from dao.pooling.workers import abandon, warn_unclosed
 from dao.pooling.writer import Writer
 from dao.transactions import check_seconds, done, run_in_transaction
 
 if TYPE_CHECKING:
-    from apsw import AsyncConnection
+    import apsw
 
 __all__ = ["Pool", "connect", "run"]
 
@@ -42,9 +45,7 @@ T = TypeVar("T")
 class AsyncWriting(Protocol):
     """The type of what `Pool.writing` returns: it is called as `Pool.write` is."""
 
-    async def __call__(
-        self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def __call__(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do as `Pool.write`."""
 
 
@@ -79,7 +80,7 @@ class Pool:
     ) -> None:
         await self.aclose()
 
-    async def run(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def run(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(connection, …)` on a connection of the pool: `await pool.run(tasks.get, id)`.
 
         Raises:
@@ -88,12 +89,13 @@ class Pool:
             TypeError: The function returned before its work was done: a coroutine, a generator.
             Error: What the function raises.
         """
+        return await self._run(self.acquire(), function, *args, **kwargs)
 
+    async def _run(self, lease: Lease, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         def call(given: Connection) -> tuple[T, bool]:
             # to reset it here saves another trip to its thread, which costs as much as this one
             return done(function(given, *args, **kwargs)), engine.reset(given)
 
-        lease = self.acquire()
         connection = await lease.__aenter__()
         try:
             result, usable = await run(connection, call)
@@ -107,7 +109,7 @@ class Pool:
             await lease.__aexit__(None, None, None)
         return result
 
-    async def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes, as `dao.Pool.write`.
 
         A task that is cancelled in the queue leaves it, and its function never runs. Once that has begun, the
@@ -167,7 +169,8 @@ class Pool:
 
         async def check() -> None:
             self._lender.engine.check_exists(self._url)
-            locked.append(await self.run(engine.probe, self._url, deadline))
+            lease = Lease(self._lender, self._enter, timeout, last_try=0)
+            locked.append(await self._run(lease, engine.probe, self._url, deadline))
 
         try:
             if await within(timeout, check):
@@ -199,7 +202,7 @@ class Pool:
         await shielded(close_idle)
         for seconds in self._writer.ends(written, timeout):
             await within(seconds, written.wait)
-        for seconds in self._lender.drains(timeout, deadline):
+        for seconds in self._lender.drains(timeout, deadline, _interrupt):
             await within(seconds, drained.wait)
         return self._lender.is_drained and written.is_set()
 
@@ -226,23 +229,31 @@ class Pool:
 class Lease:
     """A connection for a block, `async with pool.acquire() as connection`: it goes back to the pool at the end."""
 
-    __slots__ = ("__weakref__", "_enter", "_lender", "_place", "_timeout")
+    __slots__ = ("__weakref__", "_enter", "_last_try", "_lender", "_place", "_timeout")
 
-    def __init__(self, lender: Lender, enter: Callable[[], None], timeout: float) -> None:
+    def __init__(
+        self, lender: Lender, enter: Callable[[], None], timeout: float, *, last_try: float = math.inf
+    ) -> None:
         self._lender = lender
         self._enter = enter
         self._timeout = timeout
+        self._last_try = last_try  # as of the lease for threads
 
-    async def __aenter__(self) -> AsyncConnection:
+    async def __aenter__(self) -> apsw.AsyncConnection | AsyncConnection:
         self._enter()
         lender = self._lender
         self._place = place = Place(self, lender.note_lost)
         place.connection = None
+        begun = None
         try:
             if not lender.take(place, event):
+                begun = time.monotonic()
                 for seconds in lender.waits(place, self._timeout):
                     await within(seconds, place.event.wait)
-            return place.connection or await self._open(place)
+            connection: Any = place.connection
+            if connection is None or (lender.on_server and not lender.engine.is_fresh(connection.plain)):
+                connection = await self._open(place, begun)
+            return connection  # type: ignore[no-any-return] # of either kind
         except GeneratorExit:
             self.let_go()
             raise
@@ -283,20 +294,44 @@ class Lease:
             abandon([place.connection])
         lender.note_lost(place)  # by the garbage collector, it may be, while this thread holds the lender's guard
 
-    async def _open(self, place: Place) -> AsyncConnection:
-        """Open a connection for a place that has been granted."""
-        kept = self._lender.kept
-        connection = kept if kept is not None and await _reset(self._lender, kept) else await connect(self._lender.url)
-        self._lender.opened(place, connection)
+    async def _open(self, place: Place, begun: float | None) -> Any:
+        """Open a connection for a place that has been granted, and waited for since a moment of the monotonic clock."""
+        lender = self._lender
+        connection: Any = lender.kept
+        if place.connection is not None:
+            abandon([lender.replace(place)])
+        if connection is None or not await _reset(lender, connection):
+            connection = (
+                await self._reached(lender.url, begun or time.monotonic())
+                if isinstance(lender.url, url.ServerURL)
+                else await connect(lender.url)
+            )
+        lender.opened(place, connection)
         return connection
+
+    async def _reached(self, server: url.ServerURL, begun: float) -> AsyncConnection:
+        """Connect to a server, again and again while it is being restarted, for as long as the lease may wait."""
+        end = begun + self._timeout
+        pauses = self._lender.pauses(min(end, self._last_try))
+        while True:
+            try:
+                return await async_server.open_connection(server, end)
+            except ConnectionLost:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await within(pause, event().wait)
 
 
 async def _reset(lender: Lender, connection: Any) -> bool:
     # the user may have closed it
-    with contextlib.suppress(lender.engine.DriverError):
-        usable: bool = await connection.async_run(engine.reset, connection)
-        return usable
+    with contextlib.suppress(lender.engine.DriverError, OperationalError):
+        return await run(connection, engine.reset)
     return False
+
+
+def _interrupt(connection: Any) -> None:
+    connection.interrupt()
 
 
 async def _close(lender: Lender, place: Place) -> None:

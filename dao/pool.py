@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 class Writing(Protocol):
     """The type of what `Pool.writing` returns: it is called as `Pool.write` is."""
 
-    def __call__(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def __call__(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do as `Pool.write`."""
 
 
@@ -87,7 +87,7 @@ class Pool:
         """
         return Lease(self._lender, self._lender.timeout if timeout is None else check_seconds(timeout))
 
-    def write(self, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    def write(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes; return its result.
 
         For many threads that each write a little (tool executions, heartbeats): one commit serves all that wait for
@@ -185,7 +185,7 @@ class Pool:
             _close(self._lender, place)
         for seconds in self._writer.ends(written, timeout):
             written.wait(seconds)
-        for seconds in self._lender.drains(timeout, deadline):
+        for seconds in self._lender.drains(timeout, deadline, engine.interrupt):
             drained.wait(seconds)
         return self._lender.is_drained and written.is_set()
 

@@ -60,7 +60,7 @@ class _Run(Protocol):
     def __call__(
         self,
         where: Connection | _Pool,
-        function: Callable[Concatenate[Connection, P], T],
+        function: Callable[Concatenate[Any, P], T],
         /,
         *args: P.args,
         **kwargs: P.kwargs,
@@ -68,7 +68,7 @@ class _Run(Protocol):
 
 
 def run_in_transaction(
-    where: Connection | _Pool, function: Callable[Concatenate[Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
+    where: Connection | _Pool, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs
 ) -> T:
     """Call `function(connection, *args, **kwargs)` in a transaction and return its result; replay all of it while busy.
 

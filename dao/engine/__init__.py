@@ -96,6 +96,7 @@ class _Engine(Protocol):
     def is_fresh(self, connection: Any, /) -> bool: ...
     def reset(self, connection: Any) -> bool: ...
     def interrupt(self, connection: Any) -> None: ...
+    def settle(self, connection: Any, /) -> None: ...
     def probe(self, connection: Any, url: Any, deadline: float) -> bool: ...
 
 
@@ -182,7 +183,8 @@ def is_connection(given: object) -> bool:
 
 def not_a_connection(given: object) -> TypeError:
     """Return the error for an object that is no connection, or none that can be used here."""
-    if isinstance(given, apsw.Connection):
+    is_async = isinstance(given, apsw.Connection) or getattr(given, "is_async", False)
+    if is_async:
         advice = (
             "it works in its own thread only: `await dao.aio.run(connection, function, …)`, with dao.transaction in it"
         )
@@ -190,7 +192,7 @@ def not_a_connection(given: object) -> TypeError:
         advice = "take one from the pool, with `pool.acquire()` or, of dao.aio, `await pool.run(function, …)`"
     else:
         advice = "open one with `dao.connect(url)`"
-    name = "an asynchronous one" if isinstance(given, apsw.Connection) else type(given).__name__
+    name = "an asynchronous one" if is_async else type(given).__name__
     return TypeError(f"expected a connection, got {name}: {advice}")
 
 
@@ -414,7 +416,11 @@ def reset(connection: Connection) -> bool:
 
 
 def interrupt(connection: Connection) -> None:
-    """Interrupt the statement that is running; nothing happens if none is, or if the connection is closed."""
+    """Interrupt the statement that is running; nothing happens if none is, or if the connection is closed.
+
+    PostgreSQL: a thread of its own asks the server to cancel it, and this waits for no answer. If the statement goes on
+    for another 10 seconds, the next interruption ends the connection.
+    """
     _engine(connection).interrupt(connection)
 
 

@@ -9,11 +9,13 @@ connection are not concerned.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import random
 import re
 import socket
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +36,8 @@ if TYPE_CHECKING:  # the records' modules are not needed to open a database
     from dao.rows import Change, Table
     from dao.stored import Stored
 
+log = logging.getLogger("dao.pool")  # loaded by psycopg, too
+
 Connection = psycopg.Connection[Any]
 Row = tuple[Any, ...]
 R = TypeVar("R", bound="Stored")
@@ -42,6 +46,8 @@ R = TypeVar("R", bound="Stored")
 _FIRST_VERSION = 160_000
 #: How long a statement waits for a lock by default, and a connection for its server, in seconds.
 _CONNECT_TIMEOUT = 10
+#: How long a server may take to cancel a statement, in seconds.
+_CANCEL_TIMEOUT = 10
 #: For how long a pool keeps a connection, in seconds, and by how much less at random: so that a pool finds the servers
 #: that have come, and no connection outlasts what stands between it and its server.
 _LIFETIME, _SPREAD = 3600.0, 360.0
@@ -234,7 +240,7 @@ def in_transaction(connection: Connection) -> bool:
 
 
 def is_interrupted(connection: Connection) -> bool:
-    """Return whether the connection was interrupted since it was last reset."""
+    """Return whether the connection was interrupted since it was last settled."""
     return connection in _interrupted
 
 
@@ -518,7 +524,9 @@ ON_SERVER = True
 
 _ends: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
 _known: weakref.WeakSet[Connection] = weakref.WeakSet()
-_interrupted: weakref.WeakSet[Connection] = weakref.WeakSet()
+# when a connection was interrupted first, since it was last settled; and the threads that tell its server so
+_interrupted: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
+_cancelling: weakref.WeakKeyDictionary[Connection, threading.Thread] = weakref.WeakKeyDictionary()
 # for good: with the last reference libpq would say goodbye on the parent's socket
 _inherited: set[Connection] = set()
 _FORKED = (
@@ -547,12 +555,9 @@ def _is_lost(connection: Connection) -> bool:
 
 def reset(connection: Connection) -> bool:
     """Roll back what was left open, and return whether the connection can be lent again."""
-    _interrupted.discard(connection)
+    settle(connection)
     try:
         if connection.pgconn.transaction_status in {_IN_TRANSACTION, _FAILED}:
-            import logging  # noqa: PLC0415 - takes as long to load as the engine
-
-            log = logging.getLogger("dao.pool")
             log.warning("pool: a connection came back in a transaction; it was rolled back")
             _command(connection, "ROLLBACK")
         is_idle = bool(connection.pgconn.transaction_status == _IDLE)
@@ -563,10 +568,38 @@ def reset(connection: Connection) -> bool:
 
 
 def interrupt(connection: Connection) -> None:
-    """Cancel the statement that is running, if the connection is open."""
-    _interrupted.add(connection)
-    with contextlib.suppress(psycopg.Error):
-        connection.cancel_safe(timeout=_CONNECT_TIMEOUT)
+    """Have the server cancel the statement that is running, without waiting for that.
+
+    If it goes on all the same, and this is called again when the server has had its time, the connection is ended.
+    """
+    first = _interrupted.setdefault(connection, time.monotonic())
+    if connection.pgconn.transaction_status != pq.TransactionStatus.ACTIVE or connection in _cancelling:
+        return
+    _cancelling[connection] = thread = threading.Thread(target=_cancel, args=[connection, first], daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # too many threads, or the interpreter is ending
+        _cancel(connection, first)
+
+
+def _cancel(connection: Connection, first: float) -> None:
+    try:
+        if time.monotonic() - first > _CANCEL_TIMEOUT:
+            break_off(connection)
+        else:
+            connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+    except psycopg.Error as error:
+        log.warning("cannot ask the server to cancel a statement: %s", " ".join(str(error).split()))
+    finally:
+        del _cancelling[connection]
+
+
+def settle(connection: Connection) -> None:
+    """Wait for an interruption that is on its way: it must hit nothing that comes after."""
+    if thread := _cancelling.get(connection):
+        thread.join()
+    if _interrupted:
+        _interrupted.pop(connection, None)
 
 
 def probe(connection: Connection, url: ServerURL, deadline: float) -> bool:
@@ -574,8 +607,6 @@ def probe(connection: Connection, url: ServerURL, deadline: float) -> bool:
 
     A server that has not answered by the deadline is one that was lost.
     """
-    import threading  # noqa: PLC0415 - loaded by any pool
-
     ends = threading.Timer(max(0.0, min(deadline - time.monotonic(), threading.TIMEOUT_MAX)), break_off, [connection])
     ends.daemon = True
     ends.start()

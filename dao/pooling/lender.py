@@ -260,7 +260,7 @@ class Lender:
             place.connection = self._idle.pop()
             return True
 
-    def drains(self, timeout: float, deadline: float) -> Iterator[float]:
+    def drains(self, timeout: float, deadline: float, interrupt: Callable[[Any], None]) -> Iterator[float]:
         """Yield, until all connections are closed or nothing more can be done, for how many seconds to wait for that.
 
         At the deadline, a moment of the monotonic clock `timeout` seconds after the start, statements are interrupted,
@@ -271,7 +271,7 @@ class Lender:
             held = self.connections()
             log.warning("pool: %d connections still in use after %.1f s; interrupting them", len(held), timeout)
             for connection in held:
-                engine.interrupt(connection)
+                interrupt(connection)
             yield from until(self._find_drained, 1.0)
 
     def _find_drained(self) -> bool:

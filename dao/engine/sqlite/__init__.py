@@ -218,6 +218,10 @@ def interrupt(connection: apsw.Connection) -> None:
         connection.interrupt()
 
 
+def settle(_: apsw.Connection) -> None:
+    """Do nothing: an interruption is not under way for any time."""
+
+
 def probe(connection: apsw.Connection, url: DatabaseURL, deadline: float) -> bool:
     """Read the database from its file, and return whether another connection holds the write lock."""
     check_in_place(connection)
