@@ -25,7 +25,7 @@ from dao import engine, url
 from dao.engine import Connection, absolute
 from dao.errors import ConnectionLost, Error, OperationalError, PoolClosed
 from dao.pooling import async_server
-from dao.pooling.async_connection import AsyncConnection, connect, run
+from dao.pooling.async_connection import AsyncConnection, connect, interrupt, run
 from dao.pooling.batch import Call
 from dao.pooling.lender import Health, Lender, Place, PoolStats
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
@@ -66,7 +66,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = absolute(database_url)
-        self._lender = Lender(self._url, size, timeout)
+        self._lender = Lender(self._url, size, timeout, lambda connection: abandon([connection]))
         self._writer = Writer(self._url, lambda _: None)
         # those that the process's end finds open are closed with a warning there
         weakref.finalize(self, _end_unclosed, self._lender).atexit = False
@@ -202,7 +202,7 @@ class Pool:
         await shielded(close_idle)
         for seconds in self._writer.ends(written, timeout):
             await within(seconds, written.wait)
-        for seconds in self._lender.drains(timeout, deadline, _interrupt):
+        for seconds in self._lender.drains(timeout, deadline, interrupt):
             await within(seconds, drained.wait)
         return self._lender.is_drained and written.is_set()
 
@@ -328,10 +328,6 @@ async def _reset(lender: Lender, connection: Any) -> bool:
     with contextlib.suppress(lender.engine.DriverError, OperationalError):
         return await run(connection, engine.reset)
     return False
-
-
-def _interrupt(connection: Any) -> None:
-    connection.interrupt()
 
 
 async def _close(lender: Lender, place: Place) -> None:

@@ -59,7 +59,7 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = absolute(database_url)
-        self._lender = Lender(self._url, size, timeout)
+        self._lender = Lender(self._url, size, timeout, lambda connection: connection.close())
         self._writer = Writer(self._url, wake_in_turn)
 
     def __enter__(self) -> Self:

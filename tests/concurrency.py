@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
+import apsw
 import pytest
 import trio
 
@@ -20,6 +21,10 @@ import dao
 from dao import aio, tasks
 
 ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+#: What a connection that was closed raises.
+CLOSED = (apsw.ConnectionClosedError, dao.OperationalError)
+#: How the errors say that a statement was interrupted.
+INTERRUPTED = "interrupted|canceling statement"
 PATIENCE = 30  # seconds until a test gives up on another thread or task
 
 CANCELLED = "cancelled"
@@ -30,6 +35,20 @@ def stored(url: str) -> int:
     """Return how many tasks another connection sees."""
     with contextlib.closing(dao.connect(url)) as connection:
         return tasks.count(connection)
+
+
+def patient(url: str) -> str:
+    """Return a URL whose connections wait for locks for longer than any test; those to PostgreSQL do anyway."""
+    return f"{url}?busy_timeout=600000" if url.startswith("sqlite") else url
+
+
+@contextlib.contextmanager
+def locked(url: str) -> Iterator[None]:
+    """Keep all others from writing tasks."""
+    with contextlib.closing(dao.connect(url)) as blocker, dao.transaction(blocker):
+        if not url.startswith("sqlite"):
+            blocker.execute("LOCK TABLE tasks IN EXCLUSIVE MODE")
+        yield
 
 
 # ---------------------------------------------------------------- threads

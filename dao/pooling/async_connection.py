@@ -1,7 +1,7 @@
 """A connection for async code: opened, used from the one event loop that it belongs to, and ended with the process.
 
 apsw has its own, in `async_sqlite`, and one to a server is in `async_server`. Both have what is asked of them here:
-`async_run`, `interrupt`, `aclose`, `is_async`, and a worker as their `async_controller`.
+`async_run`, `aclose`, `is_async`, and a `Worker` as their `async_controller`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dao.transactions import done
 if TYPE_CHECKING:
     pass
 
-__all__ = ["AsyncConnection", "connect", "run"]
+__all__ = ["AsyncConnection", "connect", "interrupt", "run"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -121,6 +121,14 @@ async def run(
         raise
 
 
+def interrupt(connection: Any) -> None:
+    """Interrupt the call that is running in a connection's thread, if it is open."""
+    if isinstance(connection, AsyncConnection):
+        connection.async_controller.interrupt()
+    else:
+        sqlite.interrupt(connection)
+
+
 class _Work:
     """Whether a function is running, so that an interruption meets it, and not the next one."""
 
@@ -134,7 +142,7 @@ class _Work:
     def interrupt(self, connection: Any) -> None:
         with self.lock:
             if self.is_on:
-                connection.interrupt()
+                interrupt(connection)
 
 
 def _call(work: _Work, function: Callable[..., T], connection: Any, args: Any, kwargs: Any) -> T:

@@ -49,10 +49,6 @@ class AsyncConnection:
         """Call a function in the thread, and return what it returns."""
         return await self.async_controller.send(function, *args)
 
-    def interrupt(self) -> None:
-        """Have the server cancel the statement that is running."""
-        self.async_controller.interrupt()
-
     async def aclose(self) -> None:
         """Close the connection, after the calls that were made before, and end the thread. Safe to repeat."""
         await self.async_controller.close()
@@ -136,7 +132,7 @@ class _Worker:
             self._engine.settle(self.connection)
 
     def interrupt(self) -> None:
-        """Interrupt the call that is running."""
+        """Interrupt the call that is running, if the connection is open."""
         if self.connection is not None:
             self._engine.interrupt(self.connection)
 

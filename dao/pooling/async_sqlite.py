@@ -90,9 +90,8 @@ class _Worker(_Controller):
     def abandon(self) -> None:
         """Interrupt the call, then end the thread. The connection is closed with the last reference to it."""
         connection = self._connection()
-        with contextlib.suppress(apsw.ConnectionClosedError):
-            if connection is not None:
-                connection.interrupt()
+        if connection is not None:
+            sqlite.interrupt(connection)
         OPEN.discard(self)
         self.close()
 

@@ -53,18 +53,21 @@ class Place(weakref.ref[Any]):
 
 
 class Lender:
-    """The connections of one pool.
+    """The connections of one pool. `end` closes one to a server at once, waiting for nothing.
 
     Each method holds `guard` while it changes something. An exception from outside may end it at any bytecode: the
     order of its statements is such that a connection is then lent once, or has been let go of, and so closed.
     """
 
-    def __init__(self, database: url.AnyURL, size: int, timeout: float) -> None:
+    def __init__(
+        self, database: url.AnyURL, size: int, timeout: float, end: Callable[[Any], object] | None = None
+    ) -> None:
         check_size(size)
         self.timeout = check_seconds(timeout)
         self.url = database
         self.engine = engine.engine_of(database)
         self.on_server = self.engine.ON_SERVER
+        self._end = end if self.on_server else None
         self.size = 1 if database.is_memory else size
         self.guard = threading.Lock()
         self.closed: str | None = None  # why nothing is lent any more
@@ -228,9 +231,11 @@ class Lender:
             self._lost.popleft()
 
     def _forget(self, place: Place) -> None:
-        # a connection that it still has is closed with the last reference to it
+        # a connection that it still has is closed with the last reference to it; psycopg warns of that
         self._taken.discard(place)
-        place.connection = None
+        connection, place.connection = getattr(place, "connection", None), None
+        if connection is not None and self._end is not None:
+            self._end(connection)
         with contextlib.suppress(ValueError):
             self._queue.remove(place)
         self._serve()

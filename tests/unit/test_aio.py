@@ -10,15 +10,18 @@ import time
 from typing import Any
 
 import apsw
+import psycopg
 import pytest
 import trio
 import trio.testing
 
 import dao
 from dao import Task, aio, engine, tasks
-from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, loop, stored, until
+from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, locked, loop, patient, stored, until, wait_for
 
 __all__ = ["loop"]  # a fixture
+
+pytestmark = pytest.mark.both_engines
 
 
 def add(connection: apsw.Connection, title: str = "a") -> None:
@@ -36,8 +39,12 @@ def add_and_run(connection: apsw.Connection, begun: threading.Event, sql: str) -
 # ---------------------------------------------------------------- connect
 
 
+@pytest.mark.sqlite_only
 def test_connect_sets_up_like_the_other(loop, url):
-    """An async connection has the settings of `dao.connect`, the URL's parameters included."""
+    """An async connection has the settings of `dao.connect`, the URL's parameters included.
+
+    SQLite only: its pragmas.
+    """
 
     def settings(connection: apsw.Connection) -> list[Any]:
         pragmas = ["journal_mode", "synchronous", "foreign_keys", "trusted_schema", "journal_size_limit", "cache_size"]
@@ -63,8 +70,12 @@ def test_connect_sets_up_like_the_other(loop, url):
         ("letter", dao.DatabaseCorrupt, "no SQLite database"),
     ],
 )
+@pytest.mark.sqlite_only
 def test_connect_what_cannot_be_opened_says_why(loop, tmp_path, name, kind, message):
-    """The errors are those of `dao.connect`, and no thread is left behind."""
+    """The errors are those of `dao.connect`, and no thread is left behind.
+
+    SQLite only: its files.
+    """
     (tmp_path / "letter").write_text("no database " * 100)
 
     async def main() -> None:
@@ -75,8 +86,12 @@ def test_connect_what_cannot_be_opened_says_why(loop, tmp_path, name, kind, mess
     loop.run(main)
 
 
+@pytest.mark.sqlite_only
 def test_connect_url_or_engine_that_will_not_do_is_refused(loop, monkeypatch):
-    """A URL that means nothing and a SQLite that corrupts data open nothing."""
+    """A URL that means nothing and a SQLite that corrupts data open nothing.
+
+    SQLite only: its version.
+    """
 
     async def main() -> None:
         with pytest.raises(dao.InvalidURL):
@@ -102,7 +117,12 @@ def test_connect_cancelled_leaves_no_connection_behind(loop, url, pause):
             await connection.aclose()
 
     loop.run(main)
-    assert not [connection for connection in apsw.connections() if connection.filename and connection.filename in url]
+    if url.startswith("sqlite"):
+        assert not [one for one in apsw.connections() if one.filename and one.filename in url]
+        return
+    with contextlib.closing(dao.connect(url)) as other:
+        others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        wait_for(lambda: not other.execute(others).fetchall())
 
 
 # ---------------------------------------------------------------- run
@@ -120,7 +140,7 @@ def test_run_calls_the_function_with_the_connection_and_its_arguments(loop, url)
         with pytest.raises(dao.UniqueViolation) as caught:
             await aio.run(connection, tasks.create, task)
         assert caught.value.table == "tasks"
-        assert isinstance(caught.value.__cause__, apsw.ConstraintError)
+        assert isinstance(caught.value.__cause__, apsw.ConstraintError | psycopg.errors.UniqueViolation)
         with pytest.raises(ZeroDivisionError):
             await aio.run(connection, lambda _: 1 / 0)
         await connection.aclose()
@@ -181,7 +201,7 @@ def test_run_cancelled_statement_is_interrupted_and_undone(loop, url):
         await until(loop, begun.is_set)
         task.cancel()
         assert await task.end() is CANCELLED
-        assert not await aio.run(connection, lambda given: given.in_transaction)
+        assert not await aio.run(connection, engine.in_transaction)
         await aio.run(connection, add)
         assert stored(url) == 1
         await connection.aclose()
@@ -215,8 +235,12 @@ def test_run_cancelled_again_and_again_still_waits_for_the_end(loop, url):
     loop.run(main)
 
 
+@pytest.mark.sqlite_only
 def test_run_in_a_scope_whose_time_is_up_is_cancelled_by_trio_alone(url):
-    """Trio says whether time is up: apsw asked a clock of its own, and TooSlowError came out of `move_on_after`."""
+    """Trio says whether time is up: apsw asked a clock of its own, and TooSlowError came out of `move_on_after`.
+
+    SQLite only: the clock was apsw's.
+    """
 
     def slow(connection: apsw.Connection) -> int:
         time.sleep(0.005)
@@ -236,9 +260,8 @@ def test_run_cancelled_wait_for_a_lock_ends(loop, url):
     """A task that waits for another's lock, however long it may, can be cancelled."""
 
     async def main() -> None:
-        connection = await aio.connect(url + "?busy_timeout=600000")
-        with contextlib.closing(dao.connect(url)) as blocker:
-            blocker.execute("BEGIN IMMEDIATE")
+        connection = await aio.connect(patient(url))
+        with locked(url):
             task = loop.start(lambda: aio.run(connection, add))
             await loop.sleep(0.02)
             assert not task.done
@@ -256,7 +279,7 @@ def test_run_cancelled_replays_of_a_transaction_end(loop, url, blocked):
     """A cancelled task does not go on trying for the lock until the deadline of its replays."""
 
     async def main() -> None:
-        connection = await aio.connect(url + "?busy_timeout=600000")
+        connection = await aio.connect(patient(url))
         begun, end = threading.Event(), threading.Event()
 
         def replay(given: apsw.Connection) -> None:
@@ -265,8 +288,7 @@ def test_run_cancelled_replays_of_a_transaction_end(loop, url, blocked):
                 assert end.wait(PATIENCE)
             dao.replaying(deadline=600)(given, add)
 
-        with contextlib.closing(dao.connect(url)) as blocker:
-            blocker.execute("BEGIN IMMEDIATE")
+        with locked(url):
             task = loop.start(lambda: aio.run(connection, replay))
             await until(loop, begun.is_set)
             if blocked == "at once":
@@ -488,8 +510,12 @@ def test_pool_run_cancelled_returns_the_connection_healthy(loop, url):
     loop.run(main)
 
 
+@pytest.mark.sqlite_only
 def test_pool_run_that_leaves_a_cursor_open_has_the_connection_replaced(loop, url):
-    """The call that resets the connection in its own thread sees it, too."""
+    """The call that resets the connection in its own thread sees it, too.
+
+    SQLite only: psycopg reads a result to its end before it gives a row.
+    """
     cursors = []
 
     def leave_open(connection: apsw.Connection) -> None:
@@ -518,7 +544,7 @@ def test_pool_run_that_is_closed_awaits_nothing_and_loses_no_place(url, database
 
     async def main() -> None:
         async with aio.Pool(database_url or url, size=1) as pool:
-            await pool.run(engine.fetch, "CREATE TABLE mine (n)")
+            await pool.run(engine.fetch, "CREATE TABLE mine (n integer)")
             at_work, in_queue = pool.run(occupy), pool.run(occupy)
             at_work.send(None)
             await until(loop, begun.is_set)
@@ -533,9 +559,13 @@ def test_pool_run_that_is_closed_awaits_nothing_and_loses_no_place(url, database
     loop.run(main)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("step", ["opening", "setting up"])
 def test_pool_run_that_is_closed_while_opening_leaves_no_connection_behind(url, step):
-    """The thread of such a connection waited for calls, and the connection for its thread, for ever."""
+    """The thread of such a connection waited for calls, and the connection for its thread, for ever.
+
+    SQLite only: it goes through the steps of apsw's opening.
+    """
 
     async def main() -> None:
         async with aio.Pool(url, size=1) as pool:

@@ -17,14 +17,29 @@ from typing import Any
 
 import apsw
 import attrs
+import psycopg
 import pytest
 
 import dao
 from dao import Task, engine, pool, tasks
 from dao.pooling import lender, threads
-from tests.concurrency import ENDLESS, PATIENCE, Signalled, Worker, in_child, making, signalled, stored, wait_for
+from tests.concurrency import (
+    CLOSED,
+    ENDLESS,
+    INTERRUPTED,
+    PATIENCE,
+    Signalled,
+    Worker,
+    in_child,
+    making,
+    signalled,
+    stored,
+    wait_for,
+)
 
 __all__ = ["signalled"]  # a fixture
+
+pytestmark = pytest.mark.both_engines
 
 
 @pytest.fixture(params=["threads", "asyncio", "trio"])
@@ -61,8 +76,12 @@ def hold(one: Any, begun: threading.Event, end: threading.Event) -> None:
 # ---------------------------------------------------------------- opening
 
 
+@pytest.mark.sqlite_only
 def test_pool_without_use_opens_nothing(tmp_path, make_pool):
-    """Making a pool touches no file; a connection is opened when it is first needed, and no more than are needed."""
+    """Making a pool touches no file; a connection is opened when it is first needed, and no more than are needed.
+
+    SQLite only: it looks at the file.
+    """
     path = tmp_path / "new.db"
     made = make_pool(f"sqlite:///{path}")
     assert not path.exists()
@@ -92,8 +111,12 @@ def test_pool_argument_out_of_range_is_refused(make_pool, arguments, error):
         make_pool(**arguments)
 
 
+@pytest.mark.sqlite_only
 def test_pool_connection_is_set_up_like_any_other(make_pool):
-    """A pool's connections are those of `dao.connect`, the URL's parameters included."""
+    """A pool's connections are those of `dao.connect`, the URL's parameters included.
+
+    SQLite only: its pragmas.
+    """
     made = make_pool()
     with made.acquire() as connection:
         assert made.on(connection, lambda given: (given.pragma("journal_mode"), given.pragma("foreign_keys"))) == (
@@ -102,15 +125,23 @@ def test_pool_connection_is_set_up_like_any_other(make_pool):
         )
 
 
+@pytest.mark.sqlite_only
 def test_pool_url_with_parameters_passes_them_on(url, make_pool):
-    """The URL's settings hold for each connection."""
+    """The URL's settings hold for each connection.
+
+    SQLite only: its parameters; libpq has its own.
+    """
     made = make_pool(url + "?synchronous=full")
     with made.acquire() as connection:
         assert made.on(connection, lambda given: given.pragma("synchronous")) == 2
 
 
+@pytest.mark.sqlite_only
 def test_pool_relative_url_means_the_same_file_after_a_change_of_folder(monkeypatch, tmp_path, make_pool):
-    """Connections that are opened later are to the same database."""
+    """Connections that are opened later are to the same database.
+
+    SQLite only: a server has no folder.
+    """
     (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path)
     made = make_pool("sqlite:///a.db")
@@ -121,8 +152,12 @@ def test_pool_relative_url_means_the_same_file_after_a_change_of_folder(monkeypa
     assert list((tmp_path / "there").iterdir()) == []
 
 
+@pytest.mark.sqlite_only
 def test_acquire_opening_fails_raises_and_frees_the_place(tmp_path, make_pool):
-    """A connection that cannot be opened is an error each time, and takes no place."""
+    """A connection that cannot be opened is an error each time, and takes no place.
+
+    SQLite only: `tests/fault/test_connection_loss.py` has servers that cannot be reached.
+    """
     made = make_pool(f"sqlite:///{tmp_path}/missing/a.db", size=1)
     for _ in range(3):
         with pytest.raises(dao.OperationalError, match="does not exist"), made.acquire():
@@ -240,7 +275,7 @@ def test_release_open_transaction_is_rolled_back(caplog, make_pool):
     """A transaction that the block left open is undone before the next one gets the connection, and is logged."""
     made = make_pool(size=1)
     with made.acquire() as connection:
-        made.on(connection, lambda given: (given.execute("BEGIN IMMEDIATE"), add(given)))
+        made.on(connection, lambda given: (given.execute("BEGIN"), add(given)))
     assert "came back in a transaction" in caplog.text
     with made.acquire() as again:
         assert again is connection
@@ -260,7 +295,7 @@ def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool)
         with pytest.raises(dao.UniqueViolation):
             tasks.create(connection, tasks.find(connection).items[0])
         add(connection)
-        assert not connection.in_transaction
+        assert not engine.in_transaction(connection)
 
     with made.acquire() as connection:
         made.on(connection, lambda given: dao.transaction(given).__enter__() and None)
@@ -287,14 +322,17 @@ def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool)
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
 )
-def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, error, kept):
+def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, url, error, kept):
     """An error of the row's or of the program's keeps the connection; one that may be its own has it replaced.
 
     So has an interruption of a thread: one of `health`, as that set the timeout back, left a connection that did not
-    wait for locks. A task is only interrupted where it awaits.
+    wait for locks. A task is only interrupted where it awaits. Of several servers the next may be one that writes.
     """
     made = make_pool(size=1)
     kept = kept or (isinstance(error, KeyboardInterrupt) and not isinstance(made, dao.Pool))
+    if url.startswith("postgresql"):
+        kept = kept and not isinstance(error, dao.ReadOnlyDatabase)
+        error = psycopg.OperationalError("a") if isinstance(error, apsw.Error) else error
     raises = contextlib.nullcontext() if error is None else pytest.raises(type(error))
     with raises as caught, made.acquire() as connection:
         if error is not None:
@@ -305,12 +343,16 @@ def test_release_after_an_error_keeps_or_replaces_the_connection(make_pool, erro
         assert (again is connection) is kept
         made.on(again, add)
     if not kept:
-        with pytest.raises(apsw.ConnectionClosedError):
+        with pytest.raises(CLOSED):
             made.on(connection, tasks.count)
 
 
+@pytest.mark.sqlite_only
 def test_release_cursor_that_was_not_read_to_its_end_has_the_connection_replaced(url, make_pool):
-    """An open cursor holds a snapshot: the next user would see the past and could not write."""
+    """An open cursor holds a snapshot: the next user would see the past and could not write.
+
+    SQLite only: psycopg reads a result to its end before it gives a row.
+    """
     made = make_pool(size=1)
     with made.acquire() as connection:
         cursor = made.on(connection, add_three_and_read_one)
@@ -332,7 +374,7 @@ def test_release_by_the_garbage_collector_does_not_wait_for_its_own_thread(monke
 
     def read() -> Iterator[int]:
         with made.acquire() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN")
             yield 1
 
     def collected(**figures: Any) -> dao.PoolStats:
@@ -379,8 +421,12 @@ def test_release_broken_connection_lets_the_next_in_the_queue_open_one(make_pool
     assert (made.stats().idle, made.stats().active) == (1, 0)
 
 
+@pytest.mark.sqlite_only
 def test_release_broken_connection_and_no_new_one_fails_each_in_the_queue(tmp_path, make_pool):
-    """If no new connection can be opened everybody in the queue is told so, and no place is lost."""
+    """If no new connection can be opened everybody in the queue is told so, and no place is lost.
+
+    SQLite only: it takes the file away.
+    """
     folder = tmp_path / "folder"
     folder.mkdir()
     made = make_pool(f"sqlite:///{folder}/a.db", size=1)
@@ -399,9 +445,13 @@ def test_release_broken_connection_and_no_new_one_fails_each_in_the_queue(tmp_pa
     assert (made.stats().active, made.stats().waiting) == (0, 0)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
 def test_pool_memory_is_one_connection_that_is_kept(make_pool, url):
-    """A database in memory ends with its connection: the pool has one, and keeps it whatever the error."""
+    """A database in memory ends with its connection: the pool has one, and keeps it whatever the error.
+
+    SQLite only: no server has databases in memory.
+    """
     made = make_pool(url, size=5)
     assert made.stats().size == 1
     with pytest.raises(dao.OperationalError), made.acquire() as connection:  # noqa: PT012 - the block is the test
@@ -512,9 +562,13 @@ def test_health_of_a_good_database_is_true(make_pool):
     assert (made.stats().active, made.stats().idle, made.stats().recycled) == (0, 1, 0)
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("mode", ["rwc", "ro"])
 def test_health_while_another_writes_is_true_and_says_so(url, make_pool, mode):
-    """A long write turns no probe red, nor keeps it waiting; the answer says that writes would wait."""
+    """A long write turns no probe red, nor keeps it waiting; the answer says that writes would wait.
+
+    SQLite only: elsewhere no writer keeps all others waiting.
+    """
     made = make_pool(f"{url}?mode={mode}&busy_timeout=600000", size=1)
     with contextlib.closing(dao.connect(url)) as blocker, dao.transaction(blocker):
         add(blocker)
@@ -523,8 +577,12 @@ def test_health_while_another_writes_is_true_and_says_so(url, make_pool, mode):
     assert (made.health().ok, made.health().locked) == (True, False)
 
 
+@pytest.mark.sqlite_only
 def test_health_while_another_writes_leaves_the_busy_timeout(url, make_pool):
-    """The probe does not wait for the write lock; who writes on its connection after it waits as ever."""
+    """The probe does not wait for the write lock; who writes on its connection after it waits as ever.
+
+    SQLite only: as above.
+    """
     made = make_pool(f"{url}?busy_timeout=600000", size=1)
     with contextlib.closing(dao.connect(url)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
@@ -549,9 +607,13 @@ def test_health_all_in_use_is_false_in_time(make_pool):
     assert made.health().ok
 
 
+@pytest.mark.sqlite_only
 @pytest.mark.parametrize("opened", [False, True], ids=["to be opened", "idle"])
 def test_health_of_a_locked_database_is_false_in_time(database, make_pool, opened):
-    """A database that another keeps locked is not healthy: the probe waits as long as it is told, others as ever."""
+    """A database that another keeps locked is not healthy: the probe waits as long as it is told, others as ever.
+
+    SQLite only: as above.
+    """
     made = make_pool(f"sqlite:///{database}?busy_timeout=600000", size=1)
     blocker = apsw.Connection(str(database))
     if opened:
@@ -607,8 +669,12 @@ def replace(path: Path) -> None:
     ],
     ids=["damaged", "deleted", "renamed"],
 )
+@pytest.mark.sqlite_only
 def test_health_of_a_harmed_file_is_false(database, used, harm, message):
-    """A file that is damaged or gone is not healthy, full caches or not; and the probe makes no new one."""
+    """A file that is damaged or gone is not healthy, full caches or not; and the probe makes no new one.
+
+    SQLite only: it harms the file.
+    """
     assert used.stats().idle == 0 or used.health().ok
     harm(database)
     for _ in range(2):
@@ -619,8 +685,12 @@ def test_health_of_a_harmed_file_is_false(database, used, harm, message):
     assert used.stats().active == 0
 
 
+@pytest.mark.sqlite_only
 def test_health_of_a_replaced_file_is_false_until_it_is_opened_again(database, make_pool):
-    """A connection to a file that was replaced writes to nowhere: the probe says so, and has it replaced too."""
+    """A connection to a file that was replaced writes to nowhere: the probe says so, and has it replaced too.
+
+    SQLite only: it replaces the file.
+    """
     made = make_pool()
     with made.acquire() as connection:
         made.on(connection, add)
@@ -645,7 +715,7 @@ def test_close_idle_pool_closes_its_connections(make_pool):
     assert made.close() is True
     assert (made.stats().idle, made.stats().active) == (0, 0)
     for connection in (one, other):
-        with pytest.raises(apsw.ConnectionClosedError):
+        with pytest.raises(CLOSED):
             made.on(connection, tasks.count)
     with pytest.raises(dao.PoolClosed, match="the pool is closed"), made.acquire():
         pytest.fail("the pool is closed")
@@ -690,7 +760,7 @@ def test_close_waits_for_holders_and_tells_the_queue(url, make_pool):
     assert closer.is_alive()
     end.set()
     assert closer.end() is True
-    with pytest.raises(apsw.ConnectionClosedError):
+    with pytest.raises(CLOSED):
         made.on(holder.end(), tasks.count)
     assert (made.stats().waiting, made.stats().timeouts, made.stats().active, made.stats().idle) == (0, 0, 0, 0)
     assert stored(url) == 1
@@ -714,7 +784,7 @@ def test_close_interrupts_a_statement_that_does_not_end(caplog, url, make_pool):
     holder = Worker(use)
     assert begun.wait(PATIENCE)
     wait_for(lambda: Worker(made.close, 0.01).end() is True)
-    with pytest.raises(dao.OperationalError, match="interrupted"):
+    with pytest.raises(dao.OperationalError, match=INTERRUPTED):
         holder.end()
     assert "still in use" in caplog.text
     assert made.stats().active == 0
@@ -727,7 +797,7 @@ def test_close_holder_that_does_not_end_returns_false_and_closes_later(make_pool
     with made.acquire() as connection:
         assert made.close(timeout=0) is False
         assert made.stats().active == 1
-    with pytest.raises(apsw.ConnectionClosedError):
+    with pytest.raises(CLOSED):
         made.on(connection, tasks.count)
     assert (made.stats().active, made.stats().idle) == (0, 0)
     assert made.close(timeout=0) is True
@@ -781,8 +851,12 @@ def disk() -> Iterator[SlowClose]:
     disk.unregister()
 
 
+@pytest.mark.sqlite_only
 def test_close_during_another_close_waits_for_all_connections(disk, make_pool):
-    """A second shutdown is not done before the first one is: a connection counts until it is closed."""
+    """A second shutdown is not done before the first one is: a connection counts until it is closed.
+
+    SQLite only: a file system in Python is what is slow.
+    """
     made = make_pool()
     with made.acquire():
         pass
@@ -796,8 +870,12 @@ def test_close_during_another_close_waits_for_all_connections(disk, make_pool):
     assert (first.end(), second.end()) == (True, True)
 
 
+@pytest.mark.sqlite_only
 def test_close_while_a_connection_is_being_opened_closes_that_too(monkeypatch, url, make_pool):
-    """A connection that is ready only after the shutdown began is not lent, and the shutdown waits for it."""
+    """A connection that is ready only after the shutdown began is not lent, and the shutdown waits for it.
+
+    SQLite only: it holds up the setting up of a file's connection.
+    """
     made = make_pool(f"{url}?cache_size=7", size=1)
     begun, end, opened = threading.Event(), threading.Event(), []
     configure = engine.sqlite.configure
@@ -820,7 +898,7 @@ def test_close_while_a_connection_is_being_opened_closes_that_too(monkeypatch, u
         worker.end()
     assert closer.end() is True
     assert (made.stats().active, made.stats().acquired) == (0, 0)
-    with pytest.raises(apsw.ConnectionClosedError):
+    with pytest.raises(CLOSED):
         made.on(opened[0], tasks.count)
 
 
@@ -839,7 +917,7 @@ def test_pool_in_a_forked_child_refuses_to_lend(url, make_pool):
             made.acquire().__enter__()
         assert not made.health().ok
         assert made.close(timeout=0) is True
-        assert not idle.in_transaction  # it raises if the connection is closed
+        assert not engine.in_transaction(idle)  # it raises if the connection is closed
 
     in_child(child)
     with made.acquire() as connection:
@@ -853,22 +931,26 @@ def test_pool_forked_while_a_connection_is_held_leaves_the_parents_transaction(u
     made = make_pool(size=1)
     lease = made.acquire()
     connection = lease.__enter__()
-    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("BEGIN")
     add(connection)
 
     def child() -> None:
         lease.__exit__(None, None, None)
-        assert connection.in_transaction  # untouched: it is the parent's
+        assert engine.in_transaction(connection)  # untouched: it is the parent's
 
     in_child(child)
-    assert connection.in_transaction
+    assert engine.in_transaction(connection)
     connection.execute("COMMIT")
     lease.__exit__(None, None, None)
     assert stored(url) == 1
 
 
+@pytest.mark.sqlite_only
 def test_pool_child_that_ends_as_python_does_leaves_the_parents_commits(database):
-    """Also a child that runs its finalizers harms nothing: what the parent commits before and after is there."""
+    """Also a child that runs its finalizers harms nothing: what the parent commits before and after is there.
+
+    SQLite only: `tests/fault/test_connection_loss.py` has forks beside a server.
+    """
     code = """
 import os, sys, dao
 pool = dao.Pool(f"sqlite:///{sys.argv[1]}")
