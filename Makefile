@@ -13,6 +13,8 @@ BIN   := $(VENV)/bin
 # The environment is made once, and again when what it holds changes, its Python has gone, or PYTHON names another.
 INSTALLED := $(VENV)/.installed
 TOOLS     := $(VENV)/.installed-dev
+# a PostgreSQL server that ends with the command, as tests have it
+WITH_SERVER := $(BIN)/python -m tests.with_server
 WILL_DO   := $(shell [ -x $(BIN)/python ] && { [ -z '$(PYTHON)' ] || PYTHON='$(PYTHON)' bin/set-up --is-of-python; } && echo yes)
 
 $(INSTALLED): setup.cfg pyproject.toml $(if $(WILL_DO),,FORCE)
@@ -68,8 +70,9 @@ history: $(INSTALLED) ## show who changed the schema, and when
 	@bin/dao history
 
 .PHONY: schema
-schema: $(INSTALLED) ## write sql/sqlite.schema.sql, the schema that the migrations make
-	@bin/dao schema dump --migrations sql/sqlite
+schema: $(TOOLS) ## write sql/sqlite.schema.sql and its twin, the schemas that the migrations make
+	@bin/dao schema dump --database sqlite:///none.db --migrations sql/sqlite
+	@$(WITH_SERVER) bin/dao schema dump --migrations sql/postgresql
 
 .PHONY: new
 new: $(INSTALLED) ## create an empty migration (NAME=add_priority_to_tasks)
@@ -92,13 +95,14 @@ test-slow: $(TOOLS) ## run all tests, the slow ones too, with more examples
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses auto --quiet -m ''
 
 .PHONY: lint
-lint: $(TOOLS) ## check style (ruff), types (mypy), import contracts, scripts (dao lint) and the schema file
+lint: $(TOOLS) ## check style (ruff), types (mypy), import contracts, scripts (dao lint) and the schema files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg --no-cache
 	@bin/dao lint --all --strict --quiet --migrations sql/sqlite
-	@bin/dao schema check --quiet --migrations sql/sqlite
+	@bin/dao schema check --quiet --database sqlite:///none.db --migrations sql/sqlite
+	@$(WITH_SERVER) bin/dao schema check --quiet --migrations sql/postgresql
 
 .PHONY: check-migrations
 check-migrations: $(INSTALLED) ## prove that every migration can be applied, undone and applied again

@@ -55,6 +55,7 @@ if _typing.TYPE_CHECKING:
     from dao.records import WorkflowTask as WorkflowTask
     from dao.transactions import replaying as replaying
     from dao.transactions import run_in_transaction as run_in_transaction
+    from dao.transfer import copy as copy
 else:
     _NAMES = _lazy.Names(
         __name__,
@@ -68,6 +69,7 @@ else:
             "records": "Configuration Session Task TaskStatus ToolExecution ToolStatus "
             "Workflow WorkflowStatus WorkflowTask",
             "transactions": "replaying run_in_transaction",
+            "transfer": "copy",
         },
     )
     __all__ = [name for names in (_NAMES, _errors) for name in names]

@@ -17,6 +17,7 @@ __all__ = [
     "ConfigurationTypeError",
     "ConnectionBusy",
     "ConnectionLost",
+    "CopyFailed",
     "DatabaseBusy",
     "DatabaseCorrupt",
     "DiskFull",
@@ -37,7 +38,6 @@ __all__ = [
     "PoolTimeout",
     "PrepareFailed",
     "ReadOnlyDatabase",
-    "ReplicationError",
     "SchemaOutOfDate",
     "SchemaTooNew",
     "StaleRecord",
@@ -246,6 +246,13 @@ class UnsupportedEngine(OperationalError):
     """The engine, or this version of it, is not one to trust data to."""
 
 
+class CopyFailed(Error):
+    """A copy cannot begin, or its target does not hold what its source does; the message says which.
+
+    What the target has of it stays there, marked as unfinished. `.details` lists the rows that it did not store.
+    """
+
+
 class PoolTimeout(Error):
     """No connection became free in time."""
 
@@ -256,10 +263,6 @@ class PoolClosed(Error):
 
 class InvalidURL(Error, ValueError):
     """A database URL that means nothing here. The message says what is allowed; a password is never in it."""
-
-
-class ReplicationError(Error):
-    """Replication cannot begin, or has stopped; or a replica cannot be restored."""
 
 
 # ---------------------------------------------------------------- migrations

@@ -25,7 +25,17 @@ from dao.fields import members
 from dao.records import Configuration, Session, Task, ToolExecution, Workflow, WorkflowTask
 from dao.stored import Stored, unreadable
 
-__all__ = ["CONFIGURATIONS", "SESSIONS", "TASKS", "TOOL_EXECUTIONS", "WORKFLOWS", "WORKFLOW_TASKS", "Change", "Table"]
+__all__ = [
+    "CONFIGURATIONS",
+    "SESSIONS",
+    "TABLES",
+    "TASKS",
+    "TOOL_EXECUTIONS",
+    "WORKFLOWS",
+    "WORKFLOW_TASKS",
+    "Change",
+    "Table",
+]
 
 R = TypeVar("R", bound=Stored)
 
@@ -208,3 +218,6 @@ WORKFLOW_TASKS = _table(WorkflowTask, workflow_id="workflows", task_id="tasks")
 TOOL_EXECUTIONS = _table(ToolExecution, task_id="tasks")
 SESSIONS = _table(Session)
 CONFIGURATIONS = _table(Configuration)
+
+#: All tables, each after those that it refers to.
+TABLES: tuple[Table[Any], ...] = (TASKS, WORKFLOWS, WORKFLOW_TASKS, TOOL_EXECUTIONS, SESSIONS, CONFIGURATIONS)

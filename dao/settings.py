@@ -13,7 +13,7 @@ import attrs
 
 from dao import url
 
-__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "load"]
+__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "load", "server"]
 
 #: The database that is opened unless something else is said.
 DEFAULT_URL = "sqlite:///orchestrator.db"
@@ -40,7 +40,6 @@ class Settings:
 
     `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none
     taken. `prepare` is the `MODULE:FUNCTION` that the commands call with each connection, or None; a pool calls none.
-    `replica` is where `dao replicate` keeps a replica, as it was given, or None.
     """
 
     url: url.AnyURL
@@ -49,7 +48,6 @@ class Settings:
     migrations: Path | None = None
     snapshots: int = SNAPSHOTS
     prepare: str | None = None
-    replica: str | None = None
 
     def pool(self) -> Pool:
         """Return a new connection pool with these settings."""
@@ -70,15 +68,15 @@ def load(
     """Return the settings: the arguments, else those of the environment, of the `.env` in the folder, or the defaults.
 
     Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT`,
-    `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS`, `DATABASE_PREPARE` and `DATABASE_REPLICA`; an empty value counts as
-    none. Blanks, line ends, byte order marks and quotes around a value, as files from Windows and `docker --env-file`
-    leave them, are no part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+    `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS` and `DATABASE_PREPARE`; an empty value counts as none. Blanks, line
+    ends, byte order marks and quotes around a value, as files from Windows and `docker --env-file` leave them, are no
+    part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
 
     Raises:
         InvalidURL: The database URL means nothing.
         ValueError: Another value means nothing; the message names its variable. Or the `.env` is not UTF-8.
     """
-    values = _cleaned(_dotenv(Path(folder))) | _cleaned(environ)
+    values = _values(environ, folder)
     parsed = url.parse(database or values.get("DATABASE_URL") or DEFAULT_URL)
     numbers = {field: _number(values, *rule) for field, rule in _NUMBERS.items() if rule[0] in values}
     fallback = numbers.pop("busy_timeout", None)
@@ -95,13 +93,21 @@ def load(
     if function and not _FUNCTION.fullmatch(function):
         name = "prepare" if prepare else "DATABASE_PREPARE"
         raise ValueError(f"{name}={function}: expected MODULE:FUNCTION, such as app.database:register")
-    return Settings(
-        url=parsed,
-        migrations=Path(source) if source else None,
-        prepare=function or None,
-        replica=values.get("DATABASE_REPLICA"),
-        **numbers,
-    )
+    return Settings(url=parsed, migrations=Path(source) if source else None, prepare=function or None, **numbers)
+
+
+def server(*, environ: Mapping[str, str] = os.environ, folder: str | os.PathLike[str] = ".") -> str | None:
+    """Return `DATABASE_URL` if it is of a PostgreSQL server, for what needs one only if migrations are for that.
+
+    Raises:
+        ValueError: As `load`.
+    """
+    given = _values(environ, folder).get("DATABASE_URL", "")
+    return given if given.partition(":")[0].lower() in {"postgresql", "postgres"} else None
+
+
+def _values(environ: Mapping[str, str], folder: str | os.PathLike[str]) -> dict[str, str]:
+    return _cleaned(_dotenv(Path(folder))) | _cleaned(environ)
 
 
 def _cleaned(given: Mapping[str, str | None]) -> dict[str, str]:

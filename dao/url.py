@@ -69,6 +69,14 @@ class DatabaseURL:
         """Whether the database is in memory, private to one connection."""
         return self.path == MEMORY
 
+    def creating_nothing(self) -> DatabaseURL:
+        """Return the URL by which no database is created."""
+        return attrs.evolve(self, mode="rw") if self.mode in {None, "rwc"} else self
+
+    def switching_nothing(self) -> DatabaseURL:
+        """Return the URL by which the database keeps its journal mode."""
+        return attrs.evolve(self, journal_mode="keep")
+
     def __str__(self) -> str:
         given = {name: getattr(self, name) for name in _PARAMETERS if getattr(self, name) is not None}
         written = {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in given.items()}
@@ -103,6 +111,14 @@ class ServerURL:
         # a folder is that of a socket
         named = ",".join(quote(host, safe=":[]") + f":{port}" * bool(port) for host, port in pairs)
         return f"postgresql://{user}{named}/{quote(given.get('dbname', ''), safe='')}"
+
+    def creating_nothing(self) -> ServerURL:
+        """Return the URL: nobody creates a database by connecting to it."""
+        return self
+
+    def switching_nothing(self) -> ServerURL:
+        """Return the URL: to connect switches nothing."""
+        return self
 
     def __str__(self) -> str:
         return self.name

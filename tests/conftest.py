@@ -128,20 +128,20 @@ def connection(url: str) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def run(pytestconfig: pytest.Config) -> Run:
-    """What the processes of this run share: `run.databases()` makes and drops databases, `run.template` is migrated."""
+def shared(pytestconfig: pytest.Config) -> Run:
+    """What the processes of this run share: `.databases()` makes and drops databases, `.template` is migrated."""
     return pytestconfig.stash[RUN]
 
 
 @pytest.fixture(scope="session")
-def server(run: Run) -> Databases:
+def server(shared: Run) -> Databases:
     """The PostgreSQL server of this run, on which databases are made: `server.create()` returns the URL of one."""
-    return run.databases()
+    return shared.databases()
 
 
 @pytest.fixture(scope="session")
-def _reused(run: Run) -> Reused:
-    return Reused(run)
+def _reused(shared: Run) -> Reused:
+    return Reused(shared)
 
 
 @pytest.fixture
@@ -152,9 +152,9 @@ def postgresql_url(_reused: Reused) -> Iterator[str]:
 
 
 @pytest.fixture
-def migrated_postgresql_url(run: Run, server: Databases) -> Iterator[str]:
+def migrated_postgresql_url(shared: Run, server: Databases) -> Iterator[str]:
     """The URL of a new, migrated PostgreSQL database."""
-    url = server.create(run.template)
+    url = server.create(shared.template)
     yield url
     server.drop(url)
 

@@ -14,24 +14,24 @@ _NAMES = _lazy.Names(
     {
         "change": "init migrate_ redo reset rollback",
         "check": "check",
+        "copy": "copy",
         "ledger": "accept adopt baseline mark unmark",
         "lint": "lint",
         "look": "health history plan status wait",
         "new": "new",
         "rehearse": "rehearse",
-        "replication": "replicate restore_replica",
         "schema": "schema",
         "snapshots": "restore snapshot snapshots_",
         "verify": "verify",
     },
 )
-_COMMANDS = {name.removesuffix("_").replace("_", "-"): name for name in _NAMES}
+_COMMANDS = {name.removesuffix("_"): name for name in _NAMES}
 # As the help lists them; the rest are last.
 _GROUPS = {
     "Change the schema": "new baseline migrate rollback redo init reset",
     "Look before and after": "status plan history schema health wait",
     "Find faults": "lint verify rehearse check",
-    "Keep and bring back": "snapshot snapshots restore replicate restore-replica",
+    "Keep, bring back, move": "snapshot snapshots restore copy",
 }
 _REST = "Change the ledger alone"
 

@@ -15,7 +15,6 @@ from dao.cli.options import (
     PENDING,
     called,
     command,
-    creating_nothing,
     only_one_of,
     options,
     steps_option,
@@ -25,7 +24,6 @@ from dao.cli.output import Output
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.schema.registration import register
 from dao.text import milliseconds
-from dao.url import DatabaseURL
 
 __all__ = ["health", "history", "plan", "print_status", "status", "wait"]
 
@@ -61,7 +59,9 @@ def status(config: settings.Settings, output: Output, exit_code: bool) -> int:
         return 0
     if current.drift or current.broken or current.ids("changed", "missing", "unfinished"):
         return MISMATCH
-    return PENDING if current.ids("pending") else 0
+    if current.ids("pending"):
+        return PENDING
+    return 0 if current.is_current else MISMATCH
 
 
 def print_status(output: Output, status: migrate.Status, **more: object) -> None:
@@ -261,16 +261,14 @@ def _health(
 ) -> tuple[dao.Health, dict[str, Any] | None, int]:
     """Return the answer of the database, what is wrong with it or its schema, and the exit code."""
     # a probe creates nothing, and sets nothing
-    url = creating_nothing(config).url
-    if isinstance(url, DatabaseURL):
-        url = attrs.evolve(url, journal_mode="keep")
+    url = config.url.creating_nothing().switching_nothing()
     with attrs.evolve(config, url=url, pool_size=1).pool() as pool:
         answer = pool.health(timeout)
         if not answer.ok:
             return answer, {"type": answer.kind, "message": answer.error}, 1
         try:
             with pool.acquire(timeout=timeout) as connection:
-                register(connection)  # type: ignore[arg-type]
+                register(connection)
                 migrate.assert_current(connection, config.migrations, at_least=at_least)
         except Error as error:
             if isinstance(error, SchemaOutOfDate) and not error.unfinished:

@@ -13,8 +13,8 @@ import click
 
 from dao import settings, url
 from dao.cli.output import Output
-from dao.engine.sqlite.database_file import is_there
 from dao.errors import MigrationError, UnsupportedEngine
+from dao.migrate import database as databases
 from dao.migrate.schema.registration import preparing
 from dao.migrate.scripts.directives import Allowance
 
@@ -69,19 +69,26 @@ def read_settings(
 
 def creating_nothing(config: settings.Settings) -> settings.Settings:
     """Return the settings with a URL by which no database is created."""
-    if isinstance(config.url, url.ServerURL) or config.url.mode not in {None, "rwc"}:
-        return config
-    return attrs.evolve(config, url=attrs.evolve(config.url, mode="rw"))
+    return attrs.evolve(config, url=config.url.creating_nothing())
 
 
 def called(config: settings.Settings) -> str:
-    """Return the path of the database as it was given, with a word if it does not exist."""
-    return config.url.name if is_there(config.url.name) else f"{config.url.name} (does not exist yet)"
+    """Return the name of the database as it was given, with a word if it does not exist."""
+    return config.url.name if databases.exists(config.url) else f"{config.url.name} (does not exist yet)"
 
 
 # ---------------------------------------------------------------- the options of every command
 
-_DATABASE = click.option("-d", "--database", metavar="URL", help="Database URL. [default: $DATABASE_URL]")
+_DATABASE = click.option(
+    "-d", "--database", metavar="URL", help="sqlite:///FILE or postgresql://USER@HOST/NAME. [default: $DATABASE_URL]"
+)
+_SERVER = click.option(
+    "-d",
+    "--database",
+    metavar="URL",
+    help="A PostgreSQL server, if the migrations are for that: they run there in a database of their own, which is "
+    "dropped. [default: $DATABASE_URL, if it is one]",
+)
 _FOLDER = click.option(
     "-m",
     "--migrations",
@@ -93,7 +100,8 @@ _BUSY = click.option(
     "--busy-timeout",
     type=click.IntRange(min=0),
     metavar="MS",
-    help="Wait so many milliseconds for another program's lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000]",
+    help="Wait so many milliseconds for another program's lock. [default: $DATABASE_BUSY_TIMEOUT, else 5000; "
+    "PostgreSQL: lock_timeout]",
 )
 _PREPARE = click.option(
     "--prepare",
@@ -109,6 +117,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 def command(
     *,
     database: bool = True,
+    server: bool = False,
     migrations: bool = True,
     changes: bool = False,
     creates: bool = False,
@@ -116,12 +125,13 @@ def command(
 ) -> Callable[[F], F]:
     """Add the options that every command has; they reach the function as `config` and `output`.
 
-    `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything.
+    `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything. With
+    `server` in place of it, it counts if it is of PostgreSQL.
     `changes`: as of `Output`. `creates`: the command makes a database that does not exist, unless `--existing`
     forbids it. `prepares`: it opens connections, if only in memory.
     """
     given = [
-        *([_DATABASE] if database else ()),
+        *([_DATABASE] if database else [_SERVER] if server else ()),
         *([_FOLDER] if migrations else ()),
         *([_BUSY] if database else ()),
         *([_PREPARE] if prepares else ()),
@@ -143,10 +153,12 @@ def command(
             existing: bool = False,
             **options: Any,
         ) -> Any:
-            config = read_settings(database if takes_one else settings.DEFAULT_URL, folder, busy_timeout, prepare)
+            if not takes_one and database is None:
+                database = (settings.server() if server else None) or settings.DEFAULT_URL
+            config = read_settings(database, folder, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)
-                if not is_there(config.url.name):
+                if not databases.exists(config.url):
                     raise MigrationError(
                         f"{os.path.abspath(config.url.name)} does not exist, and --existing creates no database: name "
                         "another, or leave it out"

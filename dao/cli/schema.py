@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import click
 
-from dao import migrate, settings
+from dao import migrate, settings, url
 from dao.cli.options import UNSAFE, command
 from dao.cli.output import Output
 from dao.errors import MigrationError
@@ -41,21 +41,24 @@ _file_option = click.option(
 
 def _dumped(config: settings.Settings, file: str | None, *, write: bool = False) -> tuple[Path, str]:
     """Return where the schema belongs, and its text. `write`: it will be written there."""
-    migrations = config.migrations or migrate.default_folder(write=write and file is None)
+    server = config.url if isinstance(config.url, url.ServerURL) else None
+    migrations = config.migrations or migrate.default_folder(
+        "sqlite" if server is None else "postgresql", write=write and file is None
+    )
     if file == "":
         raise click.UsageError("--output is empty: name a file, or leave the option out")
     path = schema_file(migrations) if file is None else Path(file)
-    return path, migrate.dump(migrate.load(migrations))
+    return path, migrate.dump(migrations, server=server)
 
 
 @schema.command("dump")
-@command(database=False)
+@command(database=False, server=True)
 @_file_option
 def dump(config: settings.Settings, output: Output, file: str | None) -> None:
     """Write the schema file.
 
-    It holds what all migrations make, found by running them in memory. Needs no database. A file that is current
-    stays as it is.
+    It holds what all migrations make, found by running them: in memory, or those for PostgreSQL on a server, in a
+    database that is dropped then. A file that is current stays as it is.
     """
     output.changes = file != "-"
     if file == "-" and output.as_json:
@@ -72,12 +75,12 @@ def dump(config: settings.Settings, output: Output, file: str | None) -> None:
 
 
 @schema.command("check")
-@command(database=False)
+@command(database=False, server=True)
 @_file_option
 def check(config: settings.Settings, output: Output, file: str | None) -> int:
     """Check that the schema file is current.
 
-    Exits with 5 and shows what differs if it is not. Needs no database.
+    Exits with 5 and shows what differs if it is not. Migrations for PostgreSQL need a server, as in dump.
     """
     if file == "-":
         raise click.UsageError("--output - is for dump: name the file to check")

@@ -74,7 +74,7 @@ def open_connection(url: ServerURL, deadline: float = float("inf")) -> Connectio
         "connect_timeout": _CONNECT_TIMEOUT,
         "fallback_application_name": "dao",
         **url.parameters,
-        "client_encoding": "utf8",
+        "client_encoding": "UTF8",
     }
     left = deadline - time.monotonic()
     try:
@@ -121,7 +121,8 @@ def prepare(connection: Connection) -> None:
         version = connection.info.parameter_status("server_version")
         raise errors.UnsupportedEngine(f"the server is PostgreSQL {version}: use 16 or newer")
     for name in ("server_encoding", "client_encoding"):
-        if (encoding := connection.info.parameter_status(name)) != "UTF8":
+        # PgBouncer repeats what it was told
+        if (encoding := (connection.info.parameter_status(name) or "").upper().replace("-", "")) != "UTF8":
             raise errors.UnsupportedEngine(
                 f"the {name} of {name_of(connection)} is {encoding}, in which not every text can be stored: use UTF8"
             )
@@ -145,7 +146,8 @@ def _not_connected(error: psycopg.Error, url: ServerURL) -> errors.Error:
         if (secret := url.parameters.get(name)) and len(secret) > 2:
             reason = reason.replace(secret, "…")
     kind = errors.OperationalError if _REFUSED.search(reason) else errors.ConnectionLost
-    return kind(f"cannot connect to {url.name}: {reason}")
+    advice = next((advice for words, advice in _WAYS_OUT.items() if re.search(words, reason)), None)
+    return kind(f"cannot connect to {url.name}: {reason}", advice=advice)
 
 
 # the server's or libpq's words where to try again does not help
@@ -154,6 +156,20 @@ _REFUSED = re.compile(
     "server does not support SSL|certificate|SSL error: (?!unexpected eof)|role .* is not permitted to log in|"
     "invalid (?:value|integer|sslmode|require_auth)|unsupported"
 )
+_WAYS_OUT = {
+    'database ".*" does not exist': "Create it first (`createdb`, or CREATE DATABASE by a role that may), or name "
+    "another.",
+    "authentication failed|no password supplied|role .* does not exist": "Check user and password, which libpq also "
+    "takes from PGUSER, PGPASSWORD and ~/.pgpass.",
+    "no encryption|SSL off": "The server wants TLS: sslmode=verify-full in the URL, with sslrootcert=… or "
+    "sslrootcert=system.",
+    "no pg_hba.conf entry": "The server lets nobody in from here as this user: its pg_hba.conf says whom.",
+    "server does not support SSL": "The server has no TLS: leave sslmode out of the URL where the network is trusted, "
+    "or set TLS up there.",
+    "certificate": "sslrootcert=… in the URL names who vouches for the server; sslmode=verify-full demands its name.",
+    "resolve|translate host name": "Check the name of the host.",
+    "starting up|shutting down|recovery": "Wait until it takes connections (`dao wait` does), and repeat.",
+}
 
 
 # ---------------------------------------------------------------- cursors of our own
@@ -341,8 +357,6 @@ def begin(connection: Connection, *, nested: bool) -> None:
 def commit(connection: Connection, *, nested: bool) -> None:
     """Commit a transaction, or release its savepoint. The caller rolls back when this raises.
 
-    The owner of a connection that is not in autocommit mode commits it.
-
     Raises:
         OperationalError: The transaction is not there any more, or a statement in it has failed.
         psycopg.Error: It cannot be committed.
@@ -353,8 +367,6 @@ def commit(connection: Connection, *, nested: bool) -> None:
             "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
             "both to dao.transaction"
         )
-    if status == _IN_TRANSACTION and not nested and not connection.autocommit:
-        return  # as a single statement on such a connection
     # COMMIT would roll back, without an error
     if status == _FAILED or _command(connection, "RELEASE dao" if nested else "COMMIT") == "ROLLBACK":
         raise errors.OperationalError(
@@ -393,11 +405,14 @@ _ADVICE = {
     "53200": "the server has not enough memory",
     "53300": "the server takes no more connections: use smaller pools, or raise max_connections",
     "53400": "a limit of the server is reached",
-    "54000": "a value is too long for an index, or too deeply nested: PostgreSQL's keys hold some 2,700 bytes",
-    "54001": "a value is too deeply nested, or a statement too complex: max_stack_depth of the server is reached",
     "57014": "the statement was undone; repeat the transaction if it is still wanted",
     "25P02": "an earlier statement of this transaction failed: leave the block, or put a dao.transaction of its own "
     "around that part",
+}
+#: Limits that a value of the row is beyond; our statements are the same for any.
+_BEYOND = {
+    "54000": "a value is too long for an index, whose keys hold some 2,700 bytes on PostgreSQL",
+    "54001": "a value is too deeply nested: max_stack_depth of the server is reached",
 }
 _LACKING = {"42P01", "42703", "42883", "3F000", "42P10"}
 #: A value that the column cannot hold: not a time, out of range, not UTF-8.
@@ -426,7 +441,7 @@ def translated(
     if not isinstance(error, psycopg.Error):
         return None
     if connection.pgconn.status != pq.ConnStatus.OK:
-        return _lost(error, commits=commits and connection.autocommit)
+        return _lost(error, commits=commits)
     state = error.sqlstate or ""
     reason = error.diag.message_primary or str(error)
     name = name_of(connection)
@@ -434,6 +449,10 @@ def translated(
         return _constraint(error, connection, dict(zip(table.columns, parameters, strict=True)) if table else {})
     if state.startswith(_UNFIT) or isinstance(error, psycopg.DataError):
         return errors.IntegrityError(reason, table=error.diag.table_name)
+    if state in _BEYOND:
+        return errors.IntegrityError(
+            f"{reason}; {_BEYOND[state]}", table=error.diag.table_name, constraint=error.diag.constraint_name
+        )
     if state in _BUSY:
         return errors.DatabaseBusy(f"{name}: {_BUSY[state]} ({reason}): repeat the transaction")
     if _is_outdated(error):

@@ -56,20 +56,12 @@ CALLS = {
     "accept": ["accept", "0002"],
     "adopt": ["adopt", "--from", "yoyo"],
     "baseline": ["baseline", "--database", "sqlite:///existing.db", "--migrations", "begun"],
+    "copy": ["copy", "--from", "sqlite:///source.db", "--to", "sqlite:///target.db"],
     "history": ["history"],
     "rehearse": ["rehearse"],
     "snapshot": ["snapshot"],
     "snapshots": ["snapshots"],
     "restore": ["restore", "--yes"],
-    "replicate": [
-        "replicate",
-        "--once",
-        "--to",
-        "replica",
-        "--database",
-        "sqlite:///orchestrator.db?wal_autocheckpoint=0",
-    ],
-    "restore-replica": ["restore-replica", "--from", "replica", "--database", "sqlite:///brought-back.db"],
     "schema": ["schema", "diff"],
     "lint": ["lint"],
     "verify": ["verify"],
@@ -77,11 +69,7 @@ CALLS = {
 }
 #: The commands that change a database, those that open one, and those that load migrations.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
-OPENERS = [
-    name
-    for name in CALLS
-    if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline", "replicate", "restore-replica"}
-]
+OPENERS = [name for name in CALLS if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline", "copy"}]
 LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
 
 

@@ -26,7 +26,6 @@ VARIABLES = (
     "DATABASE_MIGRATIONS",
     "DATABASE_SNAPSHOTS",
     "DATABASE_PREPARE",
-    "DATABASE_REPLICA",
     "NO_COLOR",
 )
 #: How long a test waits for a process that should long be done.
@@ -84,8 +83,13 @@ def two_applied(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def existing(tmp_path: Path) -> Path:
-    """The path of another database, made without migrations, beside a folder for its own, `begun`."""
+def existing(tmp_path: Path, template: Path) -> Path:
+    """The path of another database, made without migrations, beside a folder for its own, `begun`.
+
+    Beside it are two with this package's tables, to be copied: `source.db` and `target.db`.
+    """
+    for name in ("source.db", "target.db"):
+        (tmp_path / name).write_bytes(template.read_bytes())
     (tmp_path / "begun").mkdir()
     path = tmp_path / "existing.db"
     query(path, "CREATE TABLE there (id INTEGER PRIMARY KEY)")

@@ -166,6 +166,39 @@ def test_schema_check_without_the_file_fails(run, file):
     assert run("schema", "check", "--output", "-").code == 2
 
 
+# ---------------------------------------------------------------- migrations for PostgreSQL
+
+
+def test_schema_of_migrations_for_postgresql_is_made_on_a_server(run, server, workplace, monkeypatch):
+    """DATABASE_URL names it; the file is beside its folder, and is checked in the same way."""
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    folder = write(workplace / "there", {"0001_a.sql": "CREATE TABLE a (id bigint GENERATED ALWAYS AS IDENTITY);"})
+    file = workplace / "there.schema.sql"
+    assert run("schema", "dump", "--migrations", "there").out == f"{file}: written\n"
+    assert "    id bigint NOT NULL GENERATED ALWAYS AS IDENTITY\n" in file.read_text()
+    assert run("schema", "check", "--migrations", "there").out == f"{file}: current\n"
+    write(folder, {"0002_b.sql": "CREATE TABLE b (id uuid);"})
+    outcome = run("schema", "check", "--migrations", "there")
+    assert outcome.code == 5
+    assert "\n+    id uuid\n" in outcome.out
+    assert run("schema", "check", "--migrations", "there", "--json").document["ok"] is False
+
+
+def test_schema_names_its_engine_by_the_url(run, server, file, monkeypatch):
+    """A URL of SQLite's in the environment changes nothing; --database goes before it."""
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///nowhere/x.db?mode=ro")
+    assert run("schema", "dump", "-o", "-").out == FILE
+    assert "id integer NOT NULL" in run("schema", "dump", "-o", "-", "--database", server.url).out
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    assert run("schema", "dump", "-o", "-", "--database", "sqlite:///x.db").out == FILE
+
+
+def test_schema_on_a_server_that_is_not_there_is_refused(run, monkeypatch, workplace):
+    """It is a message, and no traceback."""
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://somebody@/x?host={workplace}")
+    refused(run("schema", "check"), "cannot connect to postgresql://somebody@")
+
+
 # ---------------------------------------------------------------- diff
 
 

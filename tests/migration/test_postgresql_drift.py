@@ -145,7 +145,7 @@ def test_migration_that_the_stock_yoyo_applied_is_not_taken_for_drift(database):
         Writer(database).applied(from_texts("0002_y", "", None), duration_ms=1)
         database.execute("ALTER TABLE t ADD y integer")
     assert told(database) == []
-    with pytest.raises(MigrationError, match="nobody has noted what the migrations have left, since the stock yoyo"):
+    with pytest.raises(MigrationError, match="the stock yoyo applied or undid the latest"):
         migrate.diff(database, [])
     assert run(database, "0003_u", "CREATE TABLE u (id integer)") == []
     assert told(database) == []

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import attrs
 import jsonschema
 
-from dao import migrate
+from dao import migrate, transfer
 from dao.migrate.linting.rules import Rule
 
 __all__ = ["COMMANDS", "FOLDER", "PAGE", "check", "pages"]
@@ -101,6 +101,15 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "database": _DATABASE,
         "faults": (tuple[migrate.Fault, ...], "all that is wrong; `ok` if there is nothing"),
         "unknown": (_Strings, "what could not be checked, and why"),
+    },
+    "copy": {
+        "source": (str, "the database that was read: its path, or its URL without the password"),
+        "target": (str, "the database that was filled, likewise"),
+        "dry_run": (bool, "whether nothing was copied, only checked and counted"),
+        "rows": (int, "how many rows all tables have together"),
+        "tables": (tuple[transfer.CopiedTable, ...], "each table of this package, in the order of copying"),
+        "left_out": (_Strings, "the other tables of the source, which are not copied"),
+        "seconds": (float, "how long it took"),
     },
     "health": {
         "database": _DATABASE,
@@ -192,20 +201,6 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "left_out": (tuple[migrate.OtherLedger, ...], "the ledgers of other tools, which are not compared"),
     },
     "schema dump": {"path": (str, "the schema file"), "written": (bool, "whether it was written, or current already")},
-    "replicate": {
-        "database": _DATABASE,
-        "replica": (str, "where the replica is"),
-        "metrics": (str, "the URL of Litestream's metrics, as long as it ran"),
-        "seconds": (float, "how long it ran"),
-    },
-    "restore-replica": {
-        "database": _DATABASE,
-        "replica": (str, "where the replica is"),
-        "as_of": (datetime | None, "the time that was asked for, or that of the newest transaction of the replica"),
-        "replaced": ((_Snapshot, None), "the snapshot of what was there before"),
-        "damaged": (str | None, "the path of a copy of the file that was there, if that was damaged"),
-        "seconds": (float, "how long it took"),
-    },
     "snapshot": {
         "database": _DATABASE,
         "snapshot": (_Snapshot, "the one that was taken"),

@@ -26,8 +26,9 @@ _ROOMS = {
     "dao/settings.py": "The environment",
     "dao/engine/sqlite": "Opening and using a database",
     "dao/engine/postgresql.py": "Opening and using a database",
-    "dao/migrate/database.py": "The database of a run",
+    "dao/migrate/database": "The database of a run",
     "dao/migrate/processes.py": "The database of a run",
+    "dao/transfer": "Copying into another database",
     "dao/migrate/scripts": "The files",
     "dao/migrate/ledger": "The ledger and the files",
     "dao/migrate/run": "The run",
@@ -36,7 +37,6 @@ _ROOMS = {
     "dao/migrate/rehearsal": "Rehearsal and verification",
     "dao/migrate/verification": "Rehearsal and verification",
     "dao/migrate/linting": "Rehearsal and verification",
-    "dao/replication": "Replication",
 }
 _USAGE = {"UsageError", "BadParameter"}
 _KINDS = {*errors.__all__, *_USAGE}
@@ -71,6 +71,7 @@ CURES = {
     "--database names the database for --copy: without it, none is read": "add --copy, or leave --database out",
     "nan is no number of seconds.": "give a number from 0",
     "the *what* cannot be written to *file*: *strerror*": "check the folder and its permissions, and the disk",
+    "the server of a dump is one of PostgreSQL, by a URL such as postgresql://host/database": "name one of those",
     "*path*: the schema file cannot be read: *strerror*": "check its permissions, and the disk",
     "*path*: the schema file cannot be written: *strerror*": "check the folder and its permissions, and the disk",
     "a database URL begins with its scheme: *forms**meant*": "write it in one of the forms that the message lists",
@@ -148,14 +149,6 @@ CURES = {
     "*path* is not a snapshot: a database that no migrations were applied to": "name another file",
     "*path* is a database in use, not a snapshot: the file *beside* belongs to it. *take*": "take a snapshot of it "
     "with `dao snapshot`, and restore that",
-    "litestream *name* failed: *lines*": "Litestream says what is wrong: mend that, and repeat",
-    "litestream *name* had no answer for *timeout* s": "look whether the replica can be reached, and repeat",
-    "*path*: replication to *replica* has stopped, since *why**because*": (
-        "mend what it says, and begin it again: it begins with a whole copy"
-    ),
-    "what *name* has of *path* is not sound, and is kept as *kept*; nothing was changed": (
-        "the details say what is wrong: take an earlier --timestamp, or a snapshot"
-    ),
     "*script*: the script *did*": "remove the COMMIT or ROLLBACK from the script",
 }
 

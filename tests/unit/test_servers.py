@@ -137,9 +137,9 @@ def test_stopped_backend_does_not_answer_until_it_goes_on(postgresql_url):
         assert connection.execute("SELECT 2").fetchone() == (2,)
 
 
-def test_reused_database_is_as_new_after_whatever_a_test_did(run):
+def test_reused_database_is_as_new_after_whatever_a_test_did(shared):
     """Rows go, connections end, and after a change of the schema there is another database."""
-    reused = Reused(run)
+    reused = Reused(shared)
     with psycopg.connect(reused.url, autocommit=True) as connection:
         before = connection.execute("SELECT count(*) FROM pg_class").fetchone()
     reused.empty()
@@ -159,7 +159,7 @@ def test_reused_database_is_as_new_after_whatever_a_test_did(run):
         assert reused.url != url
         with psycopg.connect(reused.url) as connection:
             assert connection.execute("SELECT count(*) FROM pg_class").fetchone() == before
-    run.databases().drop(reused.url)
+    shared.databases().drop(reused.url)
 
 
 def test_no_server_says_the_way_out_and_is_tried_once(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from dao.migrate.checking.fault import CannotTell, Fault
 from dao.migrate.database import Target, at_one_moment, existing, migrations_for, name_of, opened, translated
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.plan import compare
+from dao.migrate.ledger.status import half_copied
 from dao.migrate.schema.registration import Prepare, preparing, to_register
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
@@ -71,6 +72,8 @@ def _faults(connection: Any, files: Sequence[Migration], unknown: list[str]) -> 
         ended = f"a run ended in the middle of {id}: `dao migrate resolve {id}`"
         text = f"{state.doing}: wait until it has ended, and check again" if state.running is not None else ended
         yield Fault(kind="ledger", name=id, text=text)
+    if lacking := half_copied(connection):
+        yield Fault(kind="ledger", name=None, text=lacking)
     for id in comparison.changed:
         yield Fault(
             kind="ledger", name=id, text=f"the file of {id} has changed since it was applied: `dao accept {id}`"

@@ -11,15 +11,16 @@ import attrs
 
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
-from dao.migrate.database import Target, broken, exists, migrations_for, name_of, opened
+from dao.migrate.database import Target, broken, called, exists, migrations_for, name_of, opened, table_names
 from dao.migrate.ledger.drift import differences
 from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
 from dao.migrate.ledger.plan import compare, refuse
+from dao.migrate.schema.catalog import COPY
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration, is_reversible
 
-__all__ = ["MigrationStatus", "State", "Status", "assert_current", "status"]
+__all__ = ["MigrationStatus", "State", "Status", "assert_current", "half_copied", "status"]
 
 State = Literal["applied", "pending", "changed", "missing", "unfinished"]
 
@@ -45,7 +46,7 @@ class Status:
     """All migrations, applied ones first, in the order of application, then the pending ones in theirs.
 
     `drift` says in what the live schema is not what the applied migrations make, `broken` what in it does not work,
-    `advice` what to do first where none is applied and what they make is there already.
+    `advice` what to do first where none is applied and what they make is there already, or where a copy has not ended.
     """
 
     database: str
@@ -62,7 +63,8 @@ class Status:
     @property
     def is_current(self) -> bool:
         """Whether every migration is applied and as its file has it, and the schema is what they make, and works."""
-        return not self.drift and not self.broken and all(migration.state == "applied" for migration in self.migrations)
+        is_applied = all(migration.state == "applied" for migration in self.migrations)
+        return is_applied and not self.drift and not self.broken and self.advice is None
 
 
 def status(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> Status:
@@ -145,11 +147,22 @@ def _last(state: Ledger, files: Sequence[Migration]) -> set[str]:
 
 
 def _advice(connection: Connection | None, migrations: Sequence[Migration], state: Ledger) -> str | None:
-    if connection is None or state.entries:
+    if connection is None:
         return None
+    if state.entries:
+        return half_copied(connection)
     from dao.migrate.ledger import unnoted  # noqa: PLC0415 - 30 ms, before the first migration only
 
     return unnoted.advice(connection, migrations, state)
+
+
+def half_copied(connection: Connection) -> str | None:
+    """Return what to do about a copy into this database that has not ended (`dao.copy`); None if there is none."""
+    if COPY not in table_names(connection):
+        return None
+    return (
+        f"{called(connection)} lacks rows, since a copy into it has not ended: repeat that `dao copy`, and it goes on"
+    )
 
 
 def assert_current(
@@ -165,12 +178,13 @@ def assert_current(
 
     Raises:
         SchemaTooNew: The database has migrations that are not known here.
-        SchemaOutOfDate: Migrations are pending, or one was left unfinished.
+        SchemaOutOfDate: Migrations are pending, or one was left unfinished, or a copy into the database (`dao.copy`).
         LedgerMismatch: The files of applied migrations have changed, or the schema is not what they make.
     """
     files = migrations_for(target, migrations)
     with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, files, state)
+        lacking = None if connection is None else half_copied(connection)
     comparison = compare(files, state)
     name = name_of(target)
     if comparison.missing and comparison.renamed.keys() >= set(comparison.missing):
@@ -217,3 +231,5 @@ def assert_current(
             f"{name} lacks migrations that this program needs ({', '.join(pending)}): run `dao migrate`",
             pending=pending,
         )
+    if lacking:
+        raise SchemaOutOfDate(lacking)

@@ -9,7 +9,7 @@ from dao.errors import MigrationError, visible
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.schema.catalog import definitions, fold, is_internal, quoted
+from dao.migrate.schema.catalog import COPY, definitions, fold, is_internal, quoted
 from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.migration import Migration
 
@@ -43,6 +43,7 @@ def drop_all(connection: Connection) -> None:
         # a virtual table takes its shadow tables along
         if item.type != "table" or connection.table_exists("main", item.name):
             connection.execute(f"DROP {item.type.upper()} {quoted(item.name)}")
+    connection.execute(f"DROP TABLE IF EXISTS {COPY}")  # what was copied has gone
     connection.execute("DELETE FROM _yoyo_migration")
     connection.execute("DELETE FROM _dao_migration")
     Writer(connection).log("reset")

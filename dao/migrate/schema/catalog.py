@@ -18,6 +18,7 @@ import attrs
 from dao.engine.sqlite import Connection
 
 __all__ = [
+    "COPY",
     "OURS",
     "SCHEMA_VERSION",
     "TABLES",
@@ -51,9 +52,10 @@ __all__ = [
     "untyped",
 ]
 
-#: The tables that hold the ledger: yoyo's, and those of ours.
+#: The tables that hold the ledger: yoyo's, and those of ours; and the mark of a copy that has not ended (`dao.copy`).
 OURS = ("_dao_migration", "_dao_history", "_dao_schema")
-TABLES = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", *OURS)
+COPY = "_dao_copy"
+TABLES = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", *OURS, COPY)
 #: In a query: the number that SQLite counts up whenever the schema changes.
 SCHEMA_VERSION = "(SELECT schema_version FROM pragma_schema_version)"
 _LEDGER = frozenset(TABLES)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 import apsw
 
+from dao import url
 from dao.engine.sqlite import Connection
+from dao.errors import MigrationError
 from dao.migrate.schema.catalog import Definition, definitions, tables
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.migration import Migration
 
 __all__ = ["definitions_to_make", "dump", "ended"]
 
@@ -23,23 +27,46 @@ _HEADER = """\
 """
 
 
-def dump(migrations: Source = None, *, prepare: Prepare | None = None) -> str:
-    """Return the schema that the migrations make, as a script.
+def dump(
+    migrations: Source = None, *, server: str | url.ServerURL | None = None, prepare: Prepare | None = None
+) -> str:
+    """Return the schema that the migrations make, as a script. Executed in an empty database, it makes that schema.
 
-    Tables come first, then indexes, views, virtual tables and triggers, each by name. The text is SQLite's own.
-    Executed in an empty database, it makes that schema.
+    On SQLite they are replayed in memory. Tables come first, then indexes, views, virtual tables and triggers, each by
+    name; the text is SQLite's own. Migrations for PostgreSQL are replayed on a `server`, by the URL of any database on
+    it, in a database of their own that is dropped then; the role has to be one that may create it. What something needs
+    comes before it there, and the texts are the server's.
 
     `prepare` is as in `apply`.
 
     Raises:
-        MigrationError: One of them fails in an empty database.
+        MigrationError: One of them fails in an empty database, or the role may create none.
+        OperationalError: The server cannot be reached.
     """
+    if server is not None:
+        return _on_server(migrations, url.parse(server))
     files = loaded(migrations)
     scripts = ((migration.id, migration.up.text) for migration in files)
     with preparing(prepare), replayed(scripts, patience=math.inf) as connection:
         found = sorted(definitions_to_make(connection), key=lambda item: (_ORDER.index(item.kind), item.name))
+    return _text(files, (ended(item.sql or "") for item in found))
+
+
+def _on_server(migrations: Source, server: url.AnyURL) -> str:
+    from dao.migrate.schema.postgresql.dump import statements  # noqa: PLC0415 - psycopg takes 100 ms
+    from dao.migrate.schema.postgresql.replay import replayed  # noqa: PLC0415 - likewise
+
+    if not isinstance(server, url.ServerURL):
+        raise MigrationError("the server of a dump is one of PostgreSQL, by a URL such as postgresql://host/database")
+    files = loaded(migrations, "postgresql")
+    with replayed(server, files) as connection:
+        found = statements(connection)
+    return _text(files, (f"{sql};" for sql in found))
+
+
+def _text(files: Sequence[Migration], statements: Iterable[str]) -> str:
     header = _HEADER.format(last=files[-1].id if files else "none")
-    return "\n".join([header, *(f"{ended(item.sql or '')}\n" for item in found)])
+    return "\n".join([header, *(f"{sql}\n" for sql in statements)])
 
 
 def definitions_to_make(connection: Connection) -> list[Definition]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import apsw
 
+from dao.engine import Connection as AnyConnection
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection
 from dao.errors import PrepareFailed
@@ -59,8 +60,10 @@ def to_register(reason: str) -> str | None:
     )
 
 
-def register(connection: Connection) -> None:
+def register(connection: AnyConnection) -> None:
     """Call the program's function with a connection of ours that is new, before that is set up any further.
+
+    Not with one of PostgreSQL's, where functions and types are in the database itself.
 
     It may read, and register. It changes nothing in the database, and no setting but `trusted_schema` and what LIKE
     means: pragmas have no effect, and what else it sets is put back.
@@ -70,7 +73,7 @@ def register(connection: Connection) -> None:
             schema may not use.
     """
     function = _prepare.get()
-    if function is None:
+    if function is None or not isinstance(connection, Connection):
         return
     switches = {option: connection.config(option, -1) for option in _SWITCHES}
     only_reads = connection.pragma("query_only")

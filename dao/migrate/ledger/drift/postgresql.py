@@ -70,8 +70,8 @@ def compared(connection: Any, migrations: Sequence[Migration], state: Ledger) ->
         )
     if state.entries and (noted is None or noted.migrations != state.fingerprint):
         raise MigrationError(
-            f"{state.database}: nobody has noted what the migrations have left, since the stock yoyo applied or undid "
-            "the latest: from the next `dao migrate` on it is known again"
+            f"{state.database}: the stock yoyo applied or undid the latest migrations, and notes nothing of the schema "
+            "that they leave; from the next `dao migrate` on it is known again"
         )
     return differences(connection, migrations, state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,9 @@ _TABLES = ("table", "foreign table")
 _BEFORE, _AFTER = ("UNLOGGED",), ("INHERITS", "PARTITION BY", "SERVER", "WITH")
 #: What is made once every table is there, and has its partitions.
 _LAST = ("index", "statistics", "trigger", "rule", "policy")
+_ROUTINES = ("function", "procedure")
+# a name in quotes, or a literal as the server writes it: a quote in it is two
+_QUOTED = re.compile(r"""\"(?:[^"]|"")*"|E?'((?:[^']|'')*)'""")
 
 
 def statements(connection: Any) -> list[str]:
@@ -33,7 +37,7 @@ def statements(connection: Any) -> list[str]:
         (statement for one in objects for statement in _added(one)),
     )
     # a function may name a table that is not there yet
-    bodies = any(one.type in {"function", "procedure"} for one in objects)
+    bodies = any(one.type in _ROUTINES for one in objects)
     return [*(["SET check_function_bodies = off"] if bodies else []), *(sql for part in parts for sql in part)]
 
 
@@ -45,8 +49,10 @@ def _made(one: Object) -> str:
     """Return the statement that makes an object, without what is added once others are there."""
     if one.type not in _TABLES:
         (made,) = (item.shown for item in one.items if item.family == "definition")
+        if one.type in _ROUTINES:
+            return made  # a body is quoted with dollars
         checks = [f"CONSTRAINT {item.key} {item.shown}" for item in one.items if item.family == "check"]
-        return "\n    ".join([made, *checks])
+        return _legible("\n    ".join([made, *checks]))
     lines = [f"    {item.key} {item.shown}" for item in one.items if item.family == "column"]
     lines += [
         f"    CONSTRAINT {item.key} {item.shown}"
@@ -57,7 +63,20 @@ def _made(one: Object) -> str:
     ]
     head = " ".join(["CREATE", *_options(one, *_BEFORE), one.type.upper(), one.name])
     body = ",\n".join(lines)
-    return " ".join([f"{head} (\n{body}\n)" if lines else f"{head} ()", *_options(one, *_AFTER)])
+    return _legible(" ".join([f"{head} (\n{body}\n)" if lines else f"{head} ()", *_options(one, *_AFTER)]))
+
+
+def _legible(sql: str) -> str:
+    """Return a statement with what nobody sees in its literals written out."""
+
+    def written(match: re.Match[str]) -> str:
+        text = match[1]
+        if text is None or text.replace("\n", "").isprintable():
+            return match[0]
+        signs = (one if one.isprintable() else f"\\u{ord(one):04X}" for one in text)
+        return f"E'{''.join(signs)}'"
+
+    return _QUOTED.sub(written, sql)
 
 
 def _joined(one: Object) -> Iterator[str]:

@@ -1,0 +1,122 @@
+"""The command that copies all rows into another database."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import click
+
+from dao import settings, transfer, url
+from dao.cli.options import command, options
+from dao.cli.output import Output, is_terminal, plain
+from dao.errors import UnsupportedEngine
+from dao.text import counted, milliseconds
+
+__all__ = ["copy"]
+
+
+def _parsed(_context: click.Context, parameter: click.Parameter, given: str) -> url.AnyURL:
+    try:
+        return url.parse(given)
+    except (ValueError, UnsupportedEngine) as error:
+        raise click.UsageError(f"{parameter.opts[0]}: {error}") from error
+
+
+@click.command("copy")
+@command(database=False, migrations=False, changes=True)
+@click.option("--from", "source", required=True, callback=_parsed, metavar="URL", help="The database to read.")
+@click.option("--to", "target", required=True, callback=_parsed, metavar="URL", help="The database to fill.")
+@click.option("--dry-run", is_flag=True, help="Check and count only; change nothing.")
+@options("lock_timeout")
+def copy(
+    config: settings.Settings,
+    output: Output,
+    source: url.AnyURL,
+    target: url.AnyURL,
+    dry_run: bool,
+    lock_timeout: float | None,
+) -> None:
+    """Copy all rows into an empty database, of either engine.
+
+    The target has the same migrations, and no rows. The source is read as of one moment; nothing is written to it, and
+    others go on with it. At the end both are compared, by counts and hashes. Until then the target is marked as
+    unfinished. A run that was broken off can be repeated, and goes on.
+
+    Write no password on the command line: ~/.pgpass and PGPASSWORD are there for it.
+    """
+    if (timeout := config.url.busy_timeout) is not None:
+        source, target = (
+            one if one.busy_timeout is not None else attrs.evolve(one, busy_timeout=timeout) for one in (source, target)
+        )
+    try:
+        with _progress(output) as report:
+            copied = transfer.copy(source, target, dry_run=dry_run, lock_timeout=lock_timeout, report=report)
+    except KeyboardInterrupt:
+        output.note(
+            "what was copied by now stays in the target, marked as unfinished: repeat, and it goes on from there"
+        )
+        raise
+    for table in copied.tables:
+        kept = f" ({table.kept} of them were there already)" if table.kept else ""
+        hashed = f", hash {table.hash[:16]}" if table.hash else ""
+        output.line(f"{table.name}: {counted(table.rows, 'row')}{kept}{hashed}")
+    rows = counted(copied.rows, "row")
+    if dry_run:
+        output.line(f"{copied.target}: would get {rows} of {copied.source}; nothing was changed")
+    else:
+        took = milliseconds(copied.seconds)
+        output.line(f"{copied.target}: {rows} of {copied.source} in {took}; both hold the same", style="green")
+    if copied.left_out:
+        output.warning(
+            f"{copied.source} has other tables, which are not copied: {', '.join(copied.left_out)}. Copy them by means "
+            "of their own"
+        )
+    output.json(
+        {
+            **attrs.asdict(copied),
+            "dry_run": dry_run,
+            "rows": copied.rows,
+            "seconds": round(copied.seconds, 6),
+        }
+    )
+
+
+@contextlib.contextmanager
+def _progress(output: Output) -> Iterator[transfer.Report]:
+    """Show on a terminal how far a copy is, for the time of a block."""
+    if output.quiet or output.as_json or not is_terminal(sys.stderr):
+        yield lambda event: None if isinstance(event, transfer.Moved) else output.report(event)
+        return
+    from rich import progress  # slow to load: only for a person who looks
+
+    columns = (
+        "{task.description}",
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeRemainingColumn(),
+    )
+    bar = progress.Progress(*columns, console=output.console(sys.stderr), transient=True)
+    task = bar.add_task("reading the schemas", total=None)
+    shown = ("", "")
+
+    def report(event: Any) -> None:
+        nonlocal shown
+        if not isinstance(event, transfer.Moved):
+            output.report(event)
+            return
+        if shown != (event.doing, event.table):
+            shown = (event.doing, event.table)
+            bar.reset(task, total=event.total, description=plain(" ".join(shown)))
+        bar.update(task, completed=event.done)
+
+    try:
+        with contextlib.suppress(OSError):  # the terminal may go
+            bar.start()
+        yield report
+    finally:
+        with contextlib.suppress(OSError):
+            bar.stop()

@@ -1,0 +1,96 @@
+"""The schema that migrations make on PostgreSQL: their scripts run in a scratch database, which goes at the end.
+
+A schema in the database itself would not do: scripts name other schemas, make extensions, and some run outside of any
+transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+
+import attrs
+import psycopg
+
+from dao import url
+from dao.engine import connect, execute, fetch, transaction
+from dao.engine.postgresql import Connection, name_of
+from dao.errors import Error, MigrationError, MigrationFailed, OperationalError
+from dao.migrate.schema.postgresql.script import run_script
+from dao.migrate.schema.postgresql.session import of_run
+from dao.migrate.scripts.migration import Migration
+
+__all__ = ["replayed", "scratch"]
+
+_PREFIX = "dao_scratch_"
+#: A scratch database is left over, for certain, once it is as old as this, in seconds, and nobody is connected to it.
+_OLD = 3600
+_THERE = f"""
+SELECT datname FROM pg_database
+WHERE  starts_with(datname, '{_PREFIX}') AND pg_has_role(datdba, 'MEMBER')
+       AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE pg_stat_activity.datname = pg_database.datname)
+"""
+
+
+@contextlib.contextmanager
+def scratch(server: url.ServerURL) -> Iterator[Connection]:
+    """Lend a connection to a new, empty database on a server, in UTF-8, and drop that after the block.
+
+    One that a killed process has left is dropped by a later call, after an hour.
+
+    Raises:
+        MigrationError: The role may not create a database.
+        OperationalError: The server cannot be reached.
+    """
+    name = f"{_PREFIX}{int(time.time())}_{secrets.token_hex(4)}"
+    with contextlib.closing(connect(server)) as connection:
+        for (old,) in fetch(connection, _THERE):
+            with contextlib.suppress(Error, psycopg.Error, ValueError):
+                if time.time() - int(old.split("_")[2]) > _OLD:
+                    execute(connection, f"DROP DATABASE {old}")
+        try:
+            # template1 has what somebody has put there
+            execute(connection, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        except OperationalError as error:
+            if not isinstance(error.__cause__, psycopg.errors.InsufficientPrivilege):
+                raise
+            raise MigrationError(
+                f"the scripts are tried in a database of their own on {name_of(connection)}, and the role may not "
+                "create one: ALTER ROLE … CREATEDB, or name another server with --database, such as one for tests"
+            ) from error
+        try:
+            parameters = {**server.parameters, "dbname": name}
+            with contextlib.closing(connect(attrs.evolve(server, parameters=parameters))) as lent:
+                yield lent
+        finally:
+            with contextlib.suppress(psycopg.Error, Error):
+                execute(connection, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextlib.contextmanager
+def replayed(server: url.ServerURL, migrations: Iterable[Migration]) -> Iterator[Connection]:
+    """Lend a connection to a scratch database in which migrations have run, by the rules of a run.
+
+    Raises:
+        MigrationError: One of them fails in an empty database; and as `scratch`.
+    """
+    with scratch(server) as connection:
+        with of_run(connection):
+            for migration in migrations:
+                _replay(connection, migration)
+        yield connection
+
+
+def _replay(connection: Connection, migration: Migration) -> None:
+    script = migration.up
+    try:
+        with transaction(connection) if script.transactional else contextlib.nullcontext():
+            run_script(connection, migration.id, script)
+    except (Error, psycopg.Error) as error:
+        why = error.reason if isinstance(error, MigrationFailed) else error
+        raise MigrationError(
+            f"{migration.id}: replaying this migration in an empty database fails ({why}), so what the migrations make "
+            "cannot be told"
+        ) from error

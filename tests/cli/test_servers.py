@@ -1,0 +1,97 @@
+"""The commands on a PostgreSQL database: what they print there, what they refuse, and that no password is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.calls import CALLS, refused
+from tests.folders import IDS
+
+#: A password that no other word contains.
+SECRET = "hunter2%40%2Fx"  # noqa: S105 - of nobody
+PLAIN = "hunter2@/x"
+#: The commands that work on a copy of a file.
+OF_FILES = ["snapshot", "snapshots", "restore"]
+
+
+def with_password(url: str) -> str:
+    """Return a URL with the password in it."""
+    user, at, rest = url.partition("@")
+    return f"{user}:{SECRET}{at}{rest}"
+
+
+@pytest.fixture
+def there(new_postgresql_url, workplace, monkeypatch) -> str:
+    """The URL of a new database, with a password, as DATABASE_URL has it."""
+    url = with_password(new_postgresql_url)
+    monkeypatch.setenv("DATABASE_URL", url)
+    return url
+
+
+def test_status_and_marks(run, there):
+    """What is marked shows in the status, the plan and the history, and each is told with the name of the database."""
+    assert run("status", "--exit-code").code == 3
+    assert run("mark", *IDS[:2]).out == "marked as applied: 0001_a\nmarked as applied: 0002_b\n"
+    status = run("status", "--json").document
+    assert [one["state"] for one in status["migrations"]] == ["applied", "applied", "pending"]
+    assert status["database"].startswith("postgresql://")
+    assert "?" not in status["database"]
+    assert [step["id"] for step in run("plan", "--json").document["steps"]] == ["0003_c"]
+    assert run("unmark", "0002").out == "marked as not applied: 0002_b\n"
+    deeds = run("history", "--json").document["history"]
+    assert [(deed["operation"], deed["id"]) for deed in deeds] == [
+        ("mark", "0001_a"),
+        ("mark", "0002_b"),
+        ("unmark", "0002_b"),
+    ]
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_snapshots_are_of_files(run, there, name):
+    """What copies a file refuses a database on a server by its name, and says what there is for that."""
+    outcome = run(*CALLS[name])
+    refused(outcome, "postgresql://", "is on a server", "pg_dump", "continuous archiving")
+
+
+#: What is wrong: the URL made of the right one, and what is said of it.
+WRONG = {
+    "database": (lambda url: url.replace("/dao_test", "/nowhere"), ["nowhere", "does not exist", "createdb"]),
+    "socket": (lambda _url: "postgresql://me@/x?host=%2Fnowhere", ["me@%2Fnowhere/x", "No such file or directory"]),
+    "port": (lambda _url: "postgresql://me@localhost:1/x", ["me@localhost:1/x", "Connection refused"]),
+    "host": (lambda _url: "postgresql://me@no.such.host.invalid/x", ["Check the name of the host"]),
+    "user": (lambda url: f"postgresql://nobody@{url.partition('@')[2]}", ["nobody@", "Check user and password"]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("name", ["status", "migrate", "health", "history"])
+def test_what_is_wrong_with_the_connection_is_told(run, there, monkeypatch, name, what):
+    """Without a connection a command fails with one message that names the database and the reason."""
+    make, parts = WRONG[what]
+    monkeypatch.setenv("DATABASE_URL", make(there))
+    refused(run(name), "cannot connect to postgresql://", *parts)
+
+
+def test_wait_goes_on_until_the_server_takes_connections(run, monkeypatch, there):
+    """`dao wait` tries again while there is no server, and says why it gave up."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me@localhost:1/x")
+    refused(run("wait", "--timeout", "0.3"), "not ready after 0.3 s: cannot connect to postgresql://me@localhost:1/x")
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+@pytest.mark.parametrize("where", ["there", "no database", "no server", "no host", "no TLS"])
+def test_no_command_tells_the_password(run, there, monkeypatch, name, where):
+    """Nothing that a command prints has the password in it, whatever is wrong."""
+    user = there.rpartition("@")[0]
+    bad = {
+        "there": there,
+        "no database": there.replace("/dao_test", "/nowhere"),
+        "no server": f"{user}@/x?host=%2Fnowhere",
+        "no host": f"{user}@no.such.host.invalid/x",
+        "no TLS": f"{user}@localhost:1/x?sslmode=verify-full&sslrootcert=nowhere.pem",
+    }
+    monkeypatch.setenv("DATABASE_URL", bad[where])
+    for form in ([], ["--json"]):
+        outcome = run(*CALLS[name], *form)
+        assert PLAIN not in outcome.out + outcome.err
+        assert SECRET not in outcome.out + outcome.err

@@ -1,0 +1,517 @@
+"""`dao.copy` between any two engines: what it copies, what it refuses, and how a run that was broken off goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dao
+from dao import configurations, migrate, tasks, workflow_tasks
+from dao.engine import execute, fetch, transaction
+from dao.errors import CopyFailed, ReadOnlyDatabase, SchemaOutOfDate, UnreadableRow
+from dao.migrate.schema.catalog import COPY
+from dao.rows import TABLES
+from dao.testing import make_session, make_task, make_tool_execution, make_workflow
+from dao.transfer import Moved
+from tests.databases import Databases, Run
+
+WAYS = ["sqlite to postgresql", "postgresql to sqlite", "sqlite to sqlite", "postgresql to postgresql"]
+#: A page grows to so many rows at the most.
+PAGE = 1000
+
+Make = Callable[[str], str]
+
+
+@pytest.fixture
+def make(template: Path, tmp_path: Path, shared: Run, server: Databases) -> Iterator[Make]:
+    """Make a migrated, empty database of an engine, and return its URL."""
+    made: list[str] = []
+
+    def one(engine: str) -> str:
+        if engine == "sqlite":
+            path = tmp_path / f"{len(made)}.db"
+            path.write_bytes(template.read_bytes())
+            made.append(f"sqlite:///{path}")
+        else:
+            made.append(server.create(shared.template))
+        return made[-1]
+
+    yield one
+    for url in made:
+        if not url.startswith("sqlite"):
+            server.drop(url)
+
+
+@pytest.fixture(params=WAYS)
+def urls(request: pytest.FixtureRequest, make: Make) -> tuple[str, str]:
+    """The URLs of a source and a target, both migrated and empty, in all ways."""
+    source, target = request.param.split(" to ")
+    return make(source), make(target)
+
+
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[Any]:
+    """Lend a connection."""
+    with contextlib.closing(dao.connect(url)) as connection:
+        yield connection
+
+
+def fill(url: str, number: int = 5) -> None:
+    """Store some records in each table."""
+    with opened(url) as connection, transaction(connection):
+        made = [make_task(title=f"task {position}", config={"position": position}) for position in range(number)]
+        tasks.create_many(connection, made)
+        workflow = make_workflow()
+        dao.workflows.create(connection, workflow)
+        workflow_tasks.add(connection, workflow.id, made[0].id)
+        dao.tool_executions.record(connection, make_tool_execution(task_id=made[0].id))
+        execute(connection, *row_of(make_session(is_active=True)))
+        configurations.set(connection, "limit", 10**40)
+
+
+def row_of(record: Any) -> tuple[str, Any]:
+    """Return the statement that stores a record, and its parameters."""
+    table = next(table for table in TABLES if table.name == record.__table__)
+    return table.insert, table.to_row(record)
+
+
+def held(url: str) -> dict[str, list[Any]]:
+    """Return all rows of all tables, as records, and those of the mark if it is there."""
+    with opened(url) as connection:
+        return {
+            table.name: table.from_rows(
+                fetch(connection, f"SELECT {table.listed} FROM {table.name} ORDER BY {table.key}")
+            )
+            for table in TABLES
+        }
+
+
+def is_marked(url: str) -> bool:
+    """Return whether a database is marked as one into which a copy has not ended."""
+    with opened(url) as connection:
+        try:
+            fetch(connection, f"SELECT 1 FROM {COPY}")
+        except SchemaOutOfDate:
+            return False
+    return True
+
+
+def refuse(message: str, source: str, target: str, **options: Any) -> CopyFailed:
+    """Assert that a copy is refused with a message that holds this text, and changes nothing in either database."""
+    before = [held(source), held(target), is_marked(target)]
+    with pytest.raises(CopyFailed) as caught:
+        dao.copy(source, target, **options)
+    assert message in str(caught.value)
+    assert [held(source), held(target), is_marked(target)] == before
+    return caught.value
+
+
+# ---------------------------------------------------------------- what is copied
+
+
+def test_copy_of_all_tables_arrives_as_it_was(urls):
+    """Rows of every table are there with all their columns; counts and hashes are told; the mark has gone."""
+    source, target = urls
+    fill(source)
+    copied = dao.copy(source, target)
+    assert held(target) == held(source)
+    assert {table.name: table.rows for table in copied.tables} == {
+        "tasks": 5,
+        "workflows": 1,
+        "workflow_tasks": 1,
+        "tool_executions": 1,
+        "sessions": 1,
+        "configurations": 1,
+    }
+    assert copied.rows == 10
+    assert all(len(table.hash) == 64 and table.kept == 0 for table in copied.tables)
+    assert not is_marked(target)
+    assert not is_marked(source)
+
+
+def test_copy_of_many_pages_reports_how_far_it_is(urls):
+    """Every page is told, of every table, and then once more as the target is read back."""
+    source, target = urls
+    fill(source, 2 * PAGE + 7)
+    told: list[Moved] = []
+    dao.copy(source, target, report=told.append)
+    for doing in ("copying", "verifying"):
+        pages = [one for one in told if (one.doing, one.table) == (doing, "tasks")]
+        assert len(pages) > 3
+        assert sorted(one.done for one in pages) == [one.done for one in pages]
+        assert (pages[-1].done, pages[-1].total) == (2 * PAGE + 7, 2 * PAGE + 7)
+    assert held(target) == held(source)
+
+
+def test_hash_of_a_table_depends_on_its_content_alone(make):
+    """The same rows have one hash on both engines, whatever was done before; another column's value is another hash."""
+    source, first, second, third = (make(engine) for engine in ("sqlite", "postgresql", "sqlite", "postgresql"))
+    fill(source)
+    hashes = dao.copy(source, first).tables
+    assert dao.copy(first, second).tables == hashes
+    with opened(second) as connection:
+        execute(connection, "UPDATE tasks SET description = '' WHERE title = 'task 3'")
+    changed = dao.copy(second, third).tables
+    assert [one.name for one, other in zip(hashes, changed, strict=True) if one.hash != other.hash] == ["tasks"]
+
+
+def test_copy_of_an_updated_row_keeps_its_times(urls):
+    """No trigger moves updated_at on while rows are copied."""
+    source, target = urls
+    fill(source)
+    with opened(source) as connection:
+        [first, *_] = tasks.find(connection).items
+        changed = tasks.set_status(connection, first.id, dao.TaskStatus.RUNNING)
+    dao.copy(source, target)
+    with opened(target) as connection:
+        assert tasks.get_one(connection, first.id) == changed
+
+
+def test_copy_of_an_empty_database_succeeds(urls):
+    """Nothing to copy is no error, and leaves no mark."""
+    copied = dao.copy(*urls)
+    assert copied.rows == 0
+    assert not is_marked(urls[1])
+
+
+def test_copy_names_the_tables_that_it_leaves_out(make):
+    """Tables of an application beside this package's are not copied, and that is told."""
+    source, target = make("sqlite"), make("postgresql")
+    with opened(source) as connection:
+        execute(connection, "CREATE TABLE notes (id INTEGER PRIMARY KEY)")
+        execute(connection, "CREATE TABLE more (id INTEGER PRIMARY KEY AUTOINCREMENT)")
+    assert dao.copy(source, target).left_out == ("more", "notes")
+
+
+def test_copy_in_a_dry_run_counts_and_changes_nothing(urls):
+    """A dry run tells the rows of each table, and leaves both databases as they are."""
+    source, target = urls
+    fill(source)
+    planned = dao.copy(source, target, dry_run=True)
+    assert [(table.name, table.rows, table.hash) for table in planned.tables][:2] == [
+        ("tasks", 5, None),
+        ("workflows", 1, None),
+    ]
+    assert not any(held(target).values())
+    assert not is_marked(target)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_copy_into_rows_is_refused(urls):
+    """A target that holds rows of anybody's is named with its tables, in a dry run, too."""
+    source, target = urls
+    fill(source)
+    with opened(target) as connection:
+        configurations.set(connection, "theme", "dark")
+    for dry_run in (False, True):
+        error = refuse("is not empty: configurations hold rows", source, target, dry_run=dry_run)
+        assert "dao reset" in str(error)
+
+
+def test_copy_into_itself_is_refused(make, tmp_path):
+    """The same database under another name is the same database."""
+    source = make("sqlite")
+    (tmp_path / "link.db").symlink_to(source.removeprefix("sqlite:///"))
+    refuse("are the same database", source, f"sqlite:///{tmp_path}/link.db")
+    other = make("postgresql")
+    refuse("are the same database", other, f"{other}&application_name=other")
+
+
+def test_copy_between_two_schema_versions_is_refused(urls):
+    """Ids that only one of the ledgers has are listed, whichever of them it is."""
+    for url in urls:
+        with opened(url) as connection:
+            execute(connection, LEDGER)
+            execute(connection, APPLIED, ("0001_a",))
+    assert dao.copy(*urls).rows == 0
+    for url, id in zip(urls, ("0002_b", "0002_c"), strict=True):
+        with opened(url) as connection:
+            execute(connection, APPLIED, (id,))
+    error = refuse("not at the same schema version", *urls)
+    assert [detail.rpartition(" ")[2] for detail in error.details] == ["0002_b", "0002_c"]
+    assert "dao migrate" in str(error)
+
+
+# as yoyo makes it
+LEDGER = (
+    "CREATE TABLE _yoyo_migration (migration_hash VARCHAR(64), migration_id VARCHAR(255), applied_at_utc TIMESTAMP, "
+    "PRIMARY KEY (migration_hash))"
+)
+APPLIED = "INSERT INTO _yoyo_migration (migration_hash, migration_id) VALUES ($1, $1)"
+
+
+def test_copy_of_columns_that_it_does_not_know_is_refused(urls):
+    """A column of a newer version, or of the application's, is no loss that nobody hears of."""
+    for url in urls:
+        with opened(url) as connection:
+            execute(connection, "ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")
+    refuse("tasks has columns that this program does not know (priority)", *urls)
+
+
+def test_copy_without_the_tables_is_refused(make, server, new_postgresql_url, tmp_path):
+    """A target without the schema is told so, with the command that makes it; so is one that does not exist."""
+    source = make("sqlite")
+    with pytest.raises(SchemaOutOfDate, match="dao migrate"):
+        dao.copy(source, new_postgresql_url)
+    with pytest.raises(CopyFailed, match=r"gone\.db does not exist"):
+        dao.copy(source, f"sqlite:///{tmp_path}/gone.db")
+    with pytest.raises(CopyFailed, match=r"gone\.db does not exist"):
+        dao.copy(f"sqlite:///{tmp_path}/gone.db", source)
+    assert not (tmp_path / "gone.db").exists()
+    for memory in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(CopyFailed, match="in memory"):
+            dao.copy(source, memory)
+
+
+def test_copy_into_a_read_only_database_is_refused(make):
+    """A target that cannot be written to is told before a row is read, and in a dry run."""
+    source, file, there = make("sqlite"), make("sqlite"), make("postgresql")
+    fill(source)
+    refuse("leave mode=ro out", source, f"{file}?mode=ro")
+    read_only = f"{there}&options=-c%20default_transaction_read_only%3Don"
+    for dry_run in (False, True):
+        with pytest.raises(ReadOnlyDatabase):
+            dao.copy(source, read_only, dry_run=dry_run)
+
+
+def test_copy_leaves_its_source_alone(make, tmp_path):
+    """The source is not written to: its bytes are as they were, and it may be a file that nobody can write to."""
+    source, target = make("sqlite"), make("postgresql")
+    fill(source)
+    path = Path(source.removeprefix("sqlite:///"))
+    before = path.read_bytes()
+    path.chmod(0o444)
+    dao.copy(f"{source}?mode=rw", target)
+    assert path.read_bytes() == before
+
+
+# ---------------------------------------------------------------- rows that only one engine stores
+
+
+def test_copy_names_every_row_that_the_target_does_not_store(make):
+    """All of them are found in one run, by table and key; the rest of the batch is there, and the mark stays."""
+    source, target = make("sqlite"), make("postgresql")
+    fill(source, 2 * PAGE)
+    long = "".join(f"{number:05}" for number in range(1000, 3000))
+    with opened(source) as connection:
+        connection.pragma("ignore_check_constraints", True)
+        insert = "INSERT INTO tasks (id, title, task_type, description) VALUES ($1, 'x', 'y', $2)"
+        for row in (("nul", "a\0b"), (long, None)):
+            execute(connection, insert, row)
+        insert = "INSERT INTO tool_executions (id, task_id, tool_name, input) VALUES ('of nul', 'nul', 'x', '1')"
+        execute(connection, insert)
+        execute(connection, "INSERT INTO configurations (key, value) VALUES ('no json', 'nonsense')")
+    with pytest.raises(CopyFailed, match=r"does not store 4 rows of") as caught:
+        dao.copy(source, target)
+    assert [(row.table, row.key[0]) for row in caught.value.details] == [
+        ("tasks", long),
+        ("tasks", "nul"),
+        ("tool_executions", "of nul"),
+        ("configurations", "no json"),
+    ]
+    assert "0x00" in caught.value.details[1].reason
+    assert "configurations_value_json" in caught.value.details[3].reason
+    with opened(target) as connection:
+        assert tasks.count(connection) == 2 * PAGE
+    assert is_marked(target)
+    with opened(source) as connection:
+        for row in caught.value.details:
+            table = next(table for table in TABLES if table.name == row.table)
+            execute(connection, f"DELETE FROM {table.name} WHERE {table.key} = $1", row.key)
+    again = dao.copy(source, target)
+    assert [table.kept for table in again.tables] == [2 * PAGE, 1, 1, 1, 1, 1]
+    assert held(target) == held(source)
+
+
+def test_copy_ends_when_too_many_rows_are_refused(make):
+    """A hundred examples are enough to see what is wrong."""
+    source, target = make("sqlite"), make("postgresql")
+    with opened(source) as connection, transaction(connection):
+        for number in range(5 * PAGE):
+            execute(connection, "INSERT INTO tasks (id, title, task_type) VALUES ($1, $2, 'y')", (f"{number}", "\0 x"))
+    with pytest.raises(CopyFailed, match=r"does not store 100 rows or more") as caught:
+        dao.copy(source, target)
+    assert len(caught.value.details) == 100
+
+
+def test_copy_of_a_row_that_cannot_be_read_names_it(make):
+    """A status that a newer program wrote ends the copy with the row's key."""
+    source, target = make("sqlite"), make("postgresql")
+    with opened(source) as connection:
+        connection.pragma("ignore_check_constraints", True)
+        execute(connection, "INSERT INTO tasks (id, title, task_type, status) VALUES ('odd', 'x', 'y', 'paused')")
+    with pytest.raises(UnreadableRow, match="'odd'"):
+        dao.copy(source, target)
+
+
+# ---------------------------------------------------------------- runs that were broken off
+
+
+class Broken(Exception):
+    """Ends a copy in the middle."""
+
+
+def break_off(source: str, target: str, rows: int) -> None:
+    """Begin a copy, and break it off when so many rows of a table are there."""
+
+    def report(event: object) -> None:
+        if isinstance(event, Moved) and event.doing == "copying" and event.done >= rows:
+            raise Broken
+
+    with pytest.raises(Broken):
+        dao.copy(source, target, report=report)
+    assert is_marked(target)
+
+
+def test_copy_that_was_broken_off_goes_on(urls):
+    """What is there is compared and kept; the rest follows; the result is what one run gives."""
+    source, target = urls
+    fill(source, 3 * PAGE)
+    break_off(source, target, PAGE)
+    with opened(target) as connection:
+        there = tasks.count(connection)
+    assert PAGE <= there < 3 * PAGE
+    again = dao.copy(source, target)
+    assert again.tables[0].kept == there
+    assert held(target) == held(source)
+    assert not is_marked(target)
+
+
+@pytest.mark.parametrize("change", ["UPDATE tasks SET title = 'other'", "DELETE FROM tasks", None])
+def test_copy_goes_on_from_a_source_that_has_changed(urls, change):
+    """A table is copied anew if the rows that are there are not the source's first any more, and so are those after it.
+
+    None: a new row before those that are there.
+    """
+    source, target = urls
+    fill(source, 2 * PAGE)
+    break_off(source, target, PAGE)
+    with opened(source) as connection:
+        if change is None:
+            tasks.create(connection, make_task(id="\t", title="first"))
+        else:
+            execute(connection, f"{change} WHERE id = (SELECT min(id) FROM tasks WHERE title <> 'task 0')")
+    again = dao.copy(source, target)
+    assert again.tables[0].kept == 0
+    assert held(target) == held(source)
+
+
+def test_copy_begins_all_later_tables_anew_with_one(urls):
+    """What refers to rows that are copied anew goes before them, and comes after them."""
+    source, target = urls
+    fill(source, 20)
+
+    def report(event: object) -> None:
+        if isinstance(event, Moved) and event.doing == "verifying":
+            raise Broken
+
+    with pytest.raises(Broken):
+        dao.copy(source, target, report=report)
+    with opened(source) as connection:
+        tasks.create(connection, make_task(id="\t", title="first"))
+    assert [table.kept for table in dao.copy(source, target).tables] == [0] * len(TABLES)
+    assert held(target) == held(source)
+
+
+def test_copy_that_has_not_ended_is_told_by_whoever_looks_at_its_target(tmp_path):
+    """Nothing takes a target in which rows are missing for a database: it looked like one, its schema being current.
+
+    To reset it takes the mark away, too.
+    """
+    source, target = (f"sqlite:///{tmp_path}/{name}.db" for name in ("source", "target"))
+    for url in (source, target):
+        migrate.apply(url)
+    fill(source, 2 * PAGE)
+    migrate.assert_current(target)
+    break_off(source, target, PAGE)
+    with pytest.raises(SchemaOutOfDate, match="lacks rows, since a copy into it has not ended: repeat that"):
+        migrate.assert_current(target)
+    state = migrate.status(target)
+    assert "a copy into it has not ended" in state.advice
+    assert not state.is_current
+    assert ["a copy into it has not ended" in fault.text for fault in migrate.check(target).faults] == [True]
+    migrate.reset(target)
+    assert migrate.status(target).is_current
+    assert not is_marked(target)
+    dao.copy(source, target)
+    migrate.assert_current(target)
+    assert migrate.check(target).ok
+
+
+def test_copy_goes_on_after_rows_were_added_to_its_source(urls):
+    """New rows at the end, as those with new ids are, cost no second copy of the others."""
+    source, target = urls
+    fill(source, 2 * PAGE)
+    break_off(source, target, PAGE)
+    fill_more(source)
+    again = dao.copy(source, target)
+    assert again.tables[0].kept >= PAGE
+    assert held(target) == held(source)
+
+
+def fill_more(url: str) -> None:
+    """Store another task, whose key is the last."""
+    with opened(url) as connection:
+        tasks.create(connection, make_task(id="\U0010ffff", title="last"))
+
+
+def test_copy_into_a_target_that_was_written_to_since_is_refused(urls):
+    """Rows that the broken run did not bring are somebody's: nothing of them is lost."""
+    source, target = urls
+    fill(source, 2 * PAGE)
+    break_off(source, target, PAGE)
+    fill_more(target)
+    refuse("somebody has written to tasks since", source, target)
+
+
+def test_copy_into_a_target_that_was_emptied_since_begins_anew(urls):
+    """A mark in an empty database, as `dao reset` leaves it, keeps nobody from copying."""
+    source, target = urls
+    fill(source, 2 * PAGE)
+    break_off(source, target, PAGE)
+    with opened(target) as connection:
+        execute(connection, "DELETE FROM tasks")
+    assert dao.copy(source, target).tables[0].kept == 0
+    assert held(target) == held(source)
+
+
+# ---------------------------------------------------------------- others at work
+
+
+def test_copy_sees_its_source_as_of_one_moment(urls):
+    """What others write while it runs is not in the target, not even in tables that were not begun."""
+    source, target = urls
+    fill(source, 2 * PAGE)
+    before = held(source)
+    done = []
+
+    def report(event: object) -> None:
+        if isinstance(event, Moved) and not done:
+            done.append(event)
+            with opened(source) as connection, transaction(connection):
+                execute(connection, "UPDATE tasks SET title = 'changed'")
+                configurations.set(connection, "new", True)
+
+    dao.copy(source, target, report=report)
+    assert done
+    assert held(target) == before
+
+
+def test_copy_refuses_a_target_to_which_somebody_wrote_meanwhile(urls):
+    """The target is read back: a row too many is no copy, and the mark stays."""
+    source, target = urls
+    fill(source, 20)
+
+    def report(event: object) -> None:
+        if isinstance(event, Moved) and event.table == "configurations" and event.doing == "copying":
+            fill_more(target)
+
+    with pytest.raises(CopyFailed, match=r"tasks does not hold what .* does: 21 rows .* for 20 rows"):
+        dao.copy(source, target, report=report)
+    assert is_marked(target)

@@ -1,0 +1,129 @@
+"""Any records arrive as they were: copied from SQLite to PostgreSQL and back, they are equal, and so are the hashes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import dao
+from dao.engine import execute, fetch, insert_many, transaction
+from dao.rows import TABLES
+from tests import strategies
+
+Records = Mapping[str, Sequence[Any]]
+
+
+@st.composite
+def databases(draw: st.DrawFn, most: int) -> Records:
+    """So many records of each table at the most, by its name. Links lead to what is there."""
+
+    def several(records: st.SearchStrategy[Any]) -> list[Any]:
+        return draw(st.lists(records, max_size=most))
+
+    tasks, workflows = several(strategies.tasks()), several(strategies.workflows())
+    executions, links = several(strategies.tool_executions()), several(strategies.workflow_tasks())
+    ids = [one.id for one in tasks]
+    return {
+        "tasks": tasks,
+        "workflows": workflows,
+        "workflow_tasks": [
+            attrs.evolve(
+                one,
+                workflow_id=draw(st.sampled_from([workflow.id for workflow in workflows])),
+                task_id=draw(st.sampled_from(ids)),
+            )
+            for one in links
+            if tasks and workflows
+        ],
+        "tool_executions": [attrs.evolve(one, task_id=draw(st.sampled_from([None, *ids]))) for one in executions],
+        "sessions": several(strategies.sessions()),
+        "configurations": several(strategies.configurations()),
+    }
+
+
+@pytest.fixture
+def urls(template: Path, tmp_path: Path, postgresql_url: str) -> list[str]:
+    """The URLs of migrated, empty databases, the second of which is on PostgreSQL, the others on SQLite."""
+    paths = [tmp_path / "one.db", tmp_path / "two.db"]
+    for path in paths:
+        path.write_bytes(template.read_bytes())
+    first, last = (f"sqlite:///{path}" for path in paths)
+    return [first, postgresql_url, last]
+
+
+def store(url: str, records: Records) -> None:
+    """Store the records, the last of those that share a key."""
+    with contextlib.closing(dao.connect(url)) as connection, transaction(connection):
+        for table in TABLES:
+            rows = {tuple(getattr(one, name) for name in one.__key__): table.to_row(one) for one in records[table.name]}
+            insert_many(connection, table, rows.values())
+
+
+def held(url: str) -> Records:
+    """Return all records that a database holds, in order of their keys."""
+    with contextlib.closing(dao.connect(url)) as connection:
+        return {
+            table.name: table.from_rows(
+                fetch(connection, f"SELECT {table.listed} FROM {table.name} ORDER BY {table.key}")
+            )
+            for table in TABLES
+        }
+
+
+def empty(url: str) -> None:
+    """Delete all records of a database."""
+    with contextlib.closing(dao.connect(url)) as connection:
+        for table in reversed(TABLES):
+            execute(connection, f"DELETE FROM {table.name}")
+
+
+def there_and_back(urls: Sequence[str]) -> dict[str, int]:
+    """Copy from each database into the next, hold all against the first, and return how many rows a table has."""
+    copies = [dao.copy(source, target) for source, target in itertools.pairwise(urls)]
+    expected = held(urls[0])
+    for url in urls[1:]:
+        assert held(url) == expected
+        assert [one.to_dict() for one in held(url)["tasks"]] == [one.to_dict() for one in expected["tasks"]]
+    assert len({copied.tables for copied in copies}) == 1
+    return {table.name: table.rows for table in copies[0].tables}
+
+
+def test_any_records_copied_both_ways_are_equal(urls):
+    """Records of all tables go from SQLite to PostgreSQL and back, and every column is as it was."""
+
+    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @given(databases(3))
+    def check(records: Records) -> None:
+        try:
+            store(urls[0], records)
+            there_and_back(urls)
+        finally:
+            for url in urls:
+                empty(url)
+
+    check()
+
+
+@pytest.mark.slow
+def test_two_thousand_records_of_each_table_copied_both_ways_are_equal(urls):
+    """So many at once take several pages, whose keys are of any kind, in the same order on both engines."""
+    found: dict[str, dict[Any, Any]] = {table.name: {} for table in TABLES}
+
+    @settings(max_examples=1500, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
+    @given(databases(5))
+    def collect(records: Records) -> None:
+        for name, some in records.items():
+            found[name].update({tuple(getattr(one, key) for key in one.__key__): one for one in some})
+
+    while min(map(len, found.values())) < 2000:
+        collect()
+    store(urls[0], {name: list(some.values()) for name, some in found.items()})
+    assert min(there_and_back(urls).values()) >= 2000
