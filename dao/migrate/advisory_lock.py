@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dao.engine.postgresql import Connection
     from dao.migrate.events import Report
 
-__all__ = ["AdvisoryLock", "holder"]
+__all__ = ["AdvisoryLock", "another", "holder", "named"]
 
 #: The first number of the lock's key, "daom" in ASCII; the second is the id of the schema that the ledger is in.
 KEY = 0x64616F6D
@@ -98,7 +98,7 @@ class AdvisoryLock(MigrationLock):
         if self._schema is None:
             self._schema, pid = _schema(self.connection)
             if pid != self.connection.info.backend_pid:
-                self._keeper = _another(self.connection)
+                self._keeper = another(self.connection)
         # a session that has it would get it once more
         if any(other.connection is self.connection for other in _held):
             return False
@@ -121,7 +121,7 @@ class AdvisoryLock(MigrationLock):
         return taken, pid
 
     def _holder(self) -> str | None:
-        return _named(_holding(self.connection, self._schema))
+        return named(_holding(self.connection, self._schema))
 
     def _is_own(self) -> bool:
         mine = _own_sessions()
@@ -132,7 +132,7 @@ def holder(connection: Connection) -> str | None:
     """Return who has the lock of the schema that a connection is in, for messages; None if nobody but this thread."""
     mine = _own_sessions()
     schema, _ = _schema(connection)
-    return _named(one for one in _holding(connection, schema) if _session(connection, one[0]) not in mine)
+    return named(one for one in _holding(connection, schema) if _session(connection, one[0]) not in mine)
 
 
 def _schema(connection: Connection) -> tuple[int, int]:
@@ -154,8 +154,11 @@ def _holding(connection: Connection, schema: int | None) -> list[Any]:
     return fetch(connection, _HOLDER, (KEY, schema))
 
 
-def _named(holders: Iterable[Any]) -> str | None:
-    """Return the session that has a lock, in words, as far as this role may know it; None if there is none."""
+def named(holders: Iterable[Any]) -> str | None:
+    """Return the first of sessions that hold something, in words, as far as this role may know it; None without any.
+
+    Of each: its process, user, program, host, and since when.
+    """
     for pid, user, application, host, since in holders:
         known = [f"user {user}"] * bool(user)
         known += [f"{application or 'a program'} on {host}"] if host else [application] * bool(application)
@@ -169,7 +172,7 @@ def _session(connection: Connection, pid: int) -> tuple[str, int, int]:
     return connection.info.host, connection.info.port, pid
 
 
-def _another(connection: Connection) -> Connection:
+def another(connection: Connection) -> Connection:
     """Return another connection to the same database, with nothing set."""
     info = connection.info
     # what psycopg prepares is one session's, and a pooler may lend another

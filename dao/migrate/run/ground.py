@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, Protocol
 
 import attrs
 
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.schema.replay import Made
+from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 
 __all__ = ["Beginning", "Ground"]
@@ -48,6 +50,9 @@ class Ground(Protocol):
 
     def losses(self) -> list[tuple[Hashable, Loss]]:
         """Return what is lost since `begin`, each with the key of the step that lost it."""
+
+    def made_by(self, step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made:
+        """Return the tables and columns that the migration of a step made; nothing if that cannot be told."""
 
     def check(self, notice: Callable[[str], object], allowed: Collection[str]) -> Any:
         """Check that all works which did at `begin`, but for what is `allowed`, and return the schema as it is now.

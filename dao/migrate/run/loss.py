@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from dao.errors import CheckFailed
-from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.expected import made_by
+from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.directives import Allowance
-from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 
 __all__ = ["refuse", "undeclared"]
 
 
-def undeclared(
-    step: Step, losses: Sequence[Loss], allowed: Allowance, migrations: Sequence[Migration], ledger: Ledger
-) -> list[Loss]:
+def undeclared(step: Step, losses: Sequence[Loss], allowed: Allowance, made_by: Callable[[Step], Made]) -> list[Loss]:
     """Return the losses that neither script nor run allows. A rollback may drop what its own migration made."""
     losses = [loss for loss in losses if not loss.is_declared(step.script.allows | allowed)]
     if losses and step.direction == "rollback":
-        made = made_by(step, migrations, ledger)
+        made = made_by(step)
         losses = [loss for loss in losses if not made.has(loss.table, loss.column)]
     return losses
 

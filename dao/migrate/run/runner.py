@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import attrs
 
-from dao.engine import in_transaction
-from dao.engine.sqlite import Connection
+from dao.engine import Connection, in_transaction
+from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import CheckFailed, CommitUnknown, DatabaseBusy, Error, MigrationError, MigrationFailed
 from dao.migrate.database import exclusive, name_of
 from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done
@@ -75,7 +76,7 @@ def run(
         CommitUnknown: A commit met an I/O error. To repeat the run is safe: it begins with what is stored.
     """
     tell = report or (lambda _event: None)
-    with OnSQLite.ready(connection, tell, guard=guard, before=before, snapshots=snapshots) as ground:
+    with _ground(connection, tell, guard=guard, before=before, snapshots=snapshots) as ground:
         this = _Run(
             connection=connection,
             ground=ground,
@@ -101,6 +102,15 @@ def run(
         for part in todo:
             this.commit(part)
     return this.results
+
+
+def _ground(connection: Connection, tell: Report, **given: Any) -> contextlib.AbstractContextManager[Ground]:
+    """Return the ground that a connection is, set up for a run. What is `given` is of SQLite's runs only."""
+    if isinstance(connection, SQLiteConnection):
+        return OnSQLite.ready(connection, tell, **given)
+    from dao.migrate.run.postgresql import OnPostgreSQL  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none
+
+    return OnPostgreSQL.ready(connection, tell)
 
 
 def _refuse_to_part(steps: Sequence[Step], connection: Connection) -> None:
@@ -248,7 +258,13 @@ class _Run:
         losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
         if not self.allow_data_loss:
             may_not = [
-                undeclared(step, losses[step.key], self.allowed, self.migrations, beginning.ledger) for step in steps
+                undeclared(
+                    step,
+                    losses[step.key],
+                    self.allowed,
+                    lambda step: self.ground.made_by(step, self.migrations, beginning.ledger),
+                )
+                for step in steps
             ]
             refuse(zip(steps, may_not, strict=True))
         results = [attrs.evolve(one, losses=losses[step.key]) for step, one in zip(steps, results, strict=True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Self
 
 import apsw
@@ -17,13 +17,16 @@ from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Removed, Report, Snapshotted, tell_done
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.expected import made_by
 from dao.migrate.run.ground import Beginning
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema import session
 from dao.migrate.schema.catalog import Definitions, holds_rows
 from dao.migrate.schema.check import Before, check, integrity_problems
+from dao.migrate.schema.replay import Made
 from dao.migrate.schema.script import run_script
+from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Snapshot, Step
 
 __all__ = ["OnSQLite"]
@@ -88,6 +91,10 @@ class OnSQLite:
     def losses(self) -> list[tuple[Hashable, Loss]]:
         """As `Ground`."""
         return self.guard.losses()
+
+    def made_by(self, step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made:
+        """As `Ground`."""
+        return made_by(step, migrations, ledger)
 
     def check(self, notice: Callable[[str], object], allowed: Collection[str]) -> Definitions:
         """As `Ground`."""

@@ -17,7 +17,7 @@ import attrs
 
 from dao.migrate.scripts.statements import conflict, line_of
 
-__all__ = ["Statement", "broken_off", "has_statement", "split"]
+__all__ = ["Statement", "Token", "broken_off", "has_statement", "split", "tokens"]
 
 _LETTER = "A-Za-z_\x80-\U0010ffff"
 _BLANKS = r"[ \t\n\r\f\v]++"
@@ -83,11 +83,11 @@ class Statement:
     @functools.cached_property
     def tokens(self) -> tuple[Token, ...]:
         """Its tokens, without blanks and comments."""
-        return tuple(_tokens(self.text))
+        return tuple(tokens(self.text))
 
     def words(self, number: int) -> tuple[str, ...]:
         """Return its first words, so many, in lower case; fewer if anything else comes before."""
-        begin = itertools.takewhile(lambda token: token.kind == "word", _tokens(self.text))
+        begin = itertools.takewhile(lambda token: token.kind == "word", tokens(self.text))
         return tuple(token.text for token in itertools.islice(begin, number))
 
 
@@ -203,7 +203,7 @@ def _is_in_body(text: str) -> bool:
     if not {*words[1:2], *words[3:4]} & {"function", "procedure"}:
         return False
     depth = parentheses = 0
-    for kind, word in _tokens(text):
+    for kind, word in tokens(text):
         if kind == "other":
             parentheses += (word == "(") - (word == ")")
         elif kind == "word" and not parentheses:
@@ -214,7 +214,8 @@ def _is_in_body(text: str) -> bool:
     return depth > 0
 
 
-def _tokens(text: str) -> Iterator[Token]:
+def tokens(text: str) -> Iterator[Token]:
+    """Yield the tokens of a text, without blanks and comments."""
     place = 0
     while place < len(text):
         if text.startswith("/*", place):

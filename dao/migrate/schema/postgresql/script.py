@@ -17,8 +17,9 @@ import psycopg
 
 from dao.engine.postgresql import Connection, translated
 from dao.errors import CommitUnknown, ConnectionLost, DatabaseBusy, DatabaseCorrupt, DiskFull, Error, MigrationFailed
+from dao.migrate.schema.postgresql.blockers import Blockers
 from dao.migrate.schema.postgresql.session import Apart, in_transaction
-from dao.migrate.schema.postgresql.wire import Failed, Waiting, send
+from dao.migrate.schema.postgresql.wire import Failed, send
 from dao.migrate.scripts.migration import Script
 from dao.migrate.scripts.postgresql import Statement, broken_off, split
 
@@ -44,6 +45,10 @@ _REFUSED = {
     ("deallocate", "prepare", "all"): "it takes the program's own prepared statements too; name those of the script",
 }
 _FREES_ALL = "pg_advisory_unlock_all"
+
+
+#: Is told that a statement waits for a lock: how many seconds so far, and for whom.
+Waits = Callable[[float, str], object]
 
 
 class Watcher:
@@ -76,7 +81,7 @@ class Watcher:
         """Look at the database after statements, of which the server has said these tags, as `DELETE 3`."""
 
 
-def _unheard(_said: Any) -> None: ...
+def _unheard(*_said: Any) -> None: ...
 
 
 class Running:
@@ -90,7 +95,7 @@ class Running:
         *,
         notice: Callable[[str], object] = _unheard,
         watcher: Watcher | None = None,
-        waiting: Waiting = _unheard,
+        waiting: Waits = _unheard,
     ) -> None:
         self.script = script
         #: How many statements there are, without those that are ignored.
@@ -98,7 +103,7 @@ class Running:
         #: The savepoints that are set.
         self.savepoints: list[str] = []
         self._connection, self._id = connection, id
-        self._notice, self._watcher, self._waiting = notice, watcher or Watcher(), waiting
+        self._notice, self._watcher, self._waits = notice, watcher or Watcher(), waiting
 
     def execute(self) -> None:
         """Run the script.
@@ -111,7 +116,7 @@ class Running:
         if found := broken_off(script.text):
             raise self._failed(*found)
         connection = self._connection
-        with Apart(connection, script) as apart:
+        with Apart(connection, script) as apart, Blockers(connection, self._waits) as self._blockers:
             self._watcher.begin(script)
             connection.add_notice_handler(self._heard)
             try:
@@ -161,14 +166,14 @@ class Running:
         watcher.before(statements)
         try:
             if tries:
-                send(self._connection, ["SAVEPOINT _dao_try"], self._waiting)
-            tags = send(self._connection, [statement.text for statement in statements], self._waiting)
+                send(self._connection, ["SAVEPOINT _dao_try"], self._blockers.look)
+            tags = send(self._connection, [statement.text for statement in statements], self._blockers.look)
             if tries and watcher.tried(statements[0]):
-                send(self._connection, ["ROLLBACK TO _dao_try"], self._waiting)
+                send(self._connection, ["ROLLBACK TO _dao_try"], self._blockers.look)
                 watcher.undone()
-                tags = send(self._connection, [statements[0].text], self._waiting)
+                tags = send(self._connection, [statements[0].text], self._blockers.look)
             if tries:
-                send(self._connection, ["RELEASE _dao_try"], self._waiting)
+                send(self._connection, ["RELEASE _dao_try"], self._blockers.look)
         except Failed as failed:
             self.statements -= len(statements) - failed.number - 1
             raise self._failure(failed.error, statements[failed.number]) from failed.error
@@ -234,6 +239,8 @@ class Running:
         """Return the error to raise for one of the driver's: at a statement, or at the end of the script."""
         alone = not self.script.transactional and not in_transaction(self._connection)
         known = translated(error, self._connection, "", (), commits=alone, table=None)
+        if isinstance(known, DatabaseBusy):
+            return self._busy(error, known, statement)
         if isinstance(known, _ELSEWHERE) or (known is not None and (error.sqlstate or "").startswith("53")):
             return known
         diagnostic = error.diag
@@ -252,6 +259,20 @@ class Running:
         place = statement.begin + max(0, int(diagnostic.statement_position or 1) - 1)
         return self._failed(reason, self._line(place), statement, said)
 
+    def _busy(self, error: psycopg.Error, known: DatabaseBusy, statement: Statement | None) -> DatabaseBusy:
+        """Return the error for a statement that others did not let run."""
+        where = self._where(None if statement is None else self._line(statement.begin))
+        if error.sqlstate != "55P03":
+            return DatabaseBusy(f"{where}: {known.args[0]}", details=known.details)
+        return DatabaseBusy(
+            f"{where}: waited in vain for a lock of {self._blockers.last or 'another session'}. Repeat when that is "
+            "done, or wait longer (--busy-timeout, DATABASE_BUSY_TIMEOUT, or SET lock_timeout in the script)"
+        )
+
+    def _where(self, line: int | None) -> str:
+        where = str(self.script.path or f"{self._id} (text from the ledger)")
+        return where if line is None else f"{where}:{line}"
+
     def _failed(
         self,
         reason: str,
@@ -262,9 +283,8 @@ class Running:
         text = None if statement is None else statement.text.strip()
         quoted = text or ""
         quoted = quoted if len(quoted) <= _LONGEST_QUOTE else quoted[:_LONGEST_QUOTE] + " …"
-        where = str(self.script.path or f"{self._id} (text from the ledger)")
         return MigrationFailed(
-            f"{where}: {reason}" if line is None else f"{where}:{line}: {reason}",
+            f"{self._where(line)}: {reason}",
             details=[*quoted.splitlines(), *details],
             migration=self._id,
             path=self.script.path,
@@ -281,13 +301,13 @@ def run_script(
     *,
     notice: Callable[[str], object] = _unheard,
     watcher: Watcher | None = None,
-    waiting: Waiting = _unheard,
+    waiting: Waits = _unheard,
 ) -> int:
     """Run a script, of the migration with this id, and return how many statements it had. It begins no transaction.
 
     Its settings of the connection end with it (`session.Apart`). In a transaction, its own BEGIN and COMMIT are
     ignored, with a notice. ROLLBACK and writing to the ledger are refused. The server's notices are passed on, and
-    while it answers nothing `waiting` is called twice a second.
+    `waiting` is told for whom a statement waits.
 
     Raises:
         MigrationFailed: A statement failed or was refused; it says where. Or a savepoint was left open.

@@ -18,10 +18,10 @@ from dao.engine.postgresql import Connection
 
 __all__ = ["Failed", "Waiting", "send"]
 
-#: Is told, every now and then, how many seconds a journey has taken so far.
+#: Is told, ten times a second, how many seconds a journey has taken so far.
 Waiting = Callable[[float], object]
 
-_OFTEN = 0.5
+_OFTEN = 0.1
 _COPIES = {ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH}
 _DONE = {ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK, ExecStatus.EMPTY_QUERY}
 

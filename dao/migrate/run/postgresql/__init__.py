@@ -1,0 +1,99 @@
+"""A run on PostgreSQL: the connection set up for scripts, the guard, and what is waited for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from typing import Any, Self
+
+import attrs
+
+from dao.engine import execute, fetch, in_transaction
+from dao.engine.postgresql import Connection, name_of
+from dao.errors import ReadOnlyDatabase
+from dao.migrate.events import Report
+from dao.migrate.ledger import drift
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.lock import telling
+from dao.migrate.run.ground import Beginning
+from dao.migrate.run.postgresql.guard import Guard
+from dao.migrate.run.postgresql.names import made_by
+from dao.migrate.schema.postgresql import reader, session
+from dao.migrate.schema.postgresql.script import run_script
+from dao.migrate.schema.replay import Made
+from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Loss, Step
+
+__all__ = ["OnPostgreSQL"]
+
+_READ_ONLY = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+
+
+@attrs.define
+class OnPostgreSQL:
+    """The ground of a run on PostgreSQL."""
+
+    connection: Connection
+    tell: Report
+    guard: Guard = attrs.field(init=False)
+
+    @classmethod
+    @contextlib.contextmanager
+    def ready(cls, connection: Connection, tell: Report) -> Iterator[Self]:
+        """Set a connection up for a run, and put it back after the block.
+
+        Raises:
+            ReadOnlyDatabase: It cannot be written to.
+            MigrationError: The connection has temporary tables.
+        """
+        ((is_standby, is_read_only),) = fetch(connection, _READ_ONLY)
+        if is_standby or is_read_only:
+            why = "a standby" if is_standby else "read-only by its settings (default_transaction_read_only)"
+            raise ReadOnlyDatabase(
+                f"{name_of(connection)} is {why}: connect to the primary; with several hosts in the URL, "
+                "target_session_attrs=read-write finds it"
+            )
+        with session.of_run(connection):
+            yield cls(connection, tell)
+
+    def enforce_foreign_keys(self, *, enforced: bool) -> None:
+        """Do nothing: they always are."""
+
+    def begin(self, ledger: Ledger, *, changed: bool = False) -> Beginning:
+        """As `Ground`. Takes no snapshot."""
+        self.guard = Guard(self.connection)
+        clean = not changed and drift.is_clean(self.connection, ledger)
+        return Beginning(ledger, reader.read(self.connection), clean=clean)
+
+    def run_script(self, step: Step, notice: Callable[[str], object]) -> int:
+        """As `Ground`."""
+        self.guard.begin_script(step.key)
+        whom = ""
+
+        def waiting(seconds: float, holder: str) -> None:
+            nonlocal whom
+            whom = holder
+            told(seconds)
+
+        told = telling(self.tell, lambda: whom)
+        return run_script(self.connection, step.id, step.script, notice=notice, watcher=self.guard, waiting=waiting)
+
+    def roll_back(self) -> None:
+        """As `Ground`."""
+        if in_transaction(self.connection):
+            execute(self.connection, "ROLLBACK")
+
+    def losses(self) -> list[tuple[Hashable, Loss]]:
+        """As `Ground`."""
+        return self.guard.losses()
+
+    def made_by(self, step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made:
+        """As `Ground`: its text tells, for a replay takes a database."""
+        entry = ledger.get(step.id)
+        files = {migration.id: migration.up.text for migration in migrations}
+        text = files.get(step.id, "") if entry is None or entry.text is None else entry.text
+        return made_by(text)
+
+    def check(self, _notice: Callable[[str], object], _allowed: Collection[str]) -> Any:
+        """As `Ground`: PostgreSQL lets nothing break that it would find, and each script has met its constraints."""
+        return reader.read(self.connection)

@@ -1,0 +1,76 @@
+"""For whom a statement waits: the sessions that hold the locks that it wants. Asked on another connection."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+from dao.engine import fetch
+from dao.engine.postgresql import Connection
+from dao.errors import Error
+from dao.migrate.advisory_lock import another, named
+
+__all__ = ["Blockers"]
+
+_FIRST = "SELECT least(0.5, nullif(setting::float, 0) / 2000) FROM pg_settings WHERE name = 'lock_timeout'"
+# a prepared transaction has no process
+_BLOCKING = """
+SELECT CASE blocking.pid WHEN 0 THEN 'of a prepared transaction' ELSE blocking.pid::text END, usename, application_name,
+       coalesce(client_hostname, host(client_addr)),
+       to_char(coalesce(xact_start, backend_start) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+FROM   unnest(pg_blocking_pids($1::int)) AS blocking (pid)
+LEFT   JOIN pg_stat_activity AS process ON process.pid = blocking.pid
+ORDER  BY xact_start
+"""
+_PAUSE = 1.0
+
+
+class Blockers:
+    """Tells for whom the statements of a connection wait. In a `with` block, at the end of which nothing is open."""
+
+    def __init__(self, connection: Connection, tell: Callable[[float, str], object]) -> None:
+        """Name the connection, and who is to be told of a wait: how many seconds so far, and for whom."""
+        self._connection, self._tell = connection, tell
+        self._other: Connection | None = None
+        self._failed = False
+        self._asked = 0.0
+        #: For whom it was that a statement waited last.
+        self.last: str | None = None
+
+    def __enter__(self) -> Self:
+        # short enough that whoever is in the way is known before the statement gives up
+        ((self._first,),) = fetch(self._connection, _FIRST)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._other is not None:
+            self._other.close()
+
+    def look(self, seconds: float) -> None:
+        """Look, now and then, whether the statement waits that has been running for so many seconds."""
+        now = time.monotonic()
+        if seconds < self._first or now - self._asked < _PAUSE < seconds:
+            return
+        self._asked = now
+        self.last = self._ask()
+        if self.last is not None:
+            self._tell(seconds, self.last)
+
+    def _ask(self) -> str | None:
+        if self._failed:
+            return None
+        self._failed = True  # once is enough: it may take as long as a connection takes that nobody answers
+        with contextlib.suppress(psycopg.Error, Error):
+            if self._other is None:
+                self._other = another(self._connection)
+            rows = fetch(self._other, _BLOCKING, (self._connection.info.backend_pid,))
+            self._failed = False
+            return named(rows)
+        return None
