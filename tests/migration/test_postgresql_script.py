@@ -154,7 +154,7 @@ def test_script_settings_end_with_it(connection, script):
     }
     assert fetch(connection, "SELECT name FROM pg_prepared_statements WHERE from_sql") == []
     assert fetch(connection, "SELECT name FROM pg_cursors WHERE name <> ''") == []
-    assert fetch(connection, "SELECT objid FROM pg_locks WHERE locktype = 'advisory'") == []
+    assert fetch(connection, "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()") == []
     assert fetch(connection, "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()") == []
 
 
@@ -176,7 +176,9 @@ def test_of_run_puts_back_what_a_failed_script_set(connection):
     with pytest.raises(MigrationFailed), of_run(connection):
         run_script(connection, "0001", script)
     assert fetch(connection, "SELECT current_setting('application_name')") == [("owner",)]
-    assert fetch(connection, "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory'") == [("9",)]
+    assert fetch(
+        connection, "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    ) == [("9",)]
     assert fetch(connection, "SELECT name FROM pg_prepared_statements WHERE from_sql") == []
 
 
