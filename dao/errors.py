@@ -38,6 +38,7 @@ __all__ = [
     "PoolTimeout",
     "PrepareFailed",
     "ReadOnlyDatabase",
+    "ReplicationError",
     "SchemaOutOfDate",
     "SchemaTooNew",
     "StaleRecord",
@@ -263,6 +264,10 @@ class PoolClosed(Error):
 
 class InvalidURL(Error, ValueError):
     """A database URL that means nothing here. The message says what is allowed; a password is never in it."""
+
+
+class ReplicationError(Error):
+    """Replication cannot begin, or has stopped; or a replica cannot be restored."""
 
 
 # ---------------------------------------------------------------- migrations

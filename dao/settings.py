@@ -40,6 +40,7 @@ class Settings:
 
     `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none
     taken. `prepare` is the `MODULE:FUNCTION` that the commands call with each connection, or None; a pool calls none.
+    `replica` is where `dao replicate` keeps a replica, as it was given, or None.
     """
 
     url: url.AnyURL
@@ -48,6 +49,7 @@ class Settings:
     migrations: Path | None = None
     snapshots: int = SNAPSHOTS
     prepare: str | None = None
+    replica: str | None = None
 
     def pool(self) -> Pool:
         """Return a new connection pool with these settings."""
@@ -68,9 +70,9 @@ def load(
     """Return the settings: the arguments, else those of the environment, of the `.env` in the folder, or the defaults.
 
     Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT`,
-    `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS` and `DATABASE_PREPARE`; an empty value counts as none. Blanks, line
-    ends, byte order marks and quotes around a value, as files from Windows and `docker --env-file` leave them, are no
-    part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+    `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS`, `DATABASE_PREPARE` and `DATABASE_REPLICA`; an empty value counts as
+    none. Blanks, line ends, byte order marks and quotes around a value, as files from Windows and `docker --env-file`
+    leave them, are no part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
 
     Raises:
         InvalidURL: The database URL means nothing.
@@ -93,7 +95,13 @@ def load(
     if function and not _FUNCTION.fullmatch(function):
         name = "prepare" if prepare else "DATABASE_PREPARE"
         raise ValueError(f"{name}={function}: expected MODULE:FUNCTION, such as app.database:register")
-    return Settings(url=parsed, migrations=Path(source) if source else None, prepare=function or None, **numbers)
+    return Settings(
+        url=parsed,
+        migrations=Path(source) if source else None,
+        prepare=function or None,
+        replica=values.get("DATABASE_REPLICA"),
+        **numbers,
+    )
 
 
 def server(*, environ: Mapping[str, str] = os.environ, folder: str | os.PathLike[str] = ".") -> str | None:

@@ -20,18 +20,19 @@ _NAMES = _lazy.Names(
         "look": "health history plan status wait",
         "new": "new",
         "rehearse": "rehearse",
+        "replication": "replicate restore_replica",
         "schema": "schema",
         "snapshots": "restore snapshot snapshots_",
         "verify": "verify",
     },
 )
-_COMMANDS = {name.removesuffix("_"): name for name in _NAMES}
+_COMMANDS = {name.removesuffix("_").replace("_", "-"): name for name in _NAMES}
 # As the help lists them; the rest are last.
 _GROUPS = {
     "Change the schema": "new baseline migrate rollback redo init reset",
     "Look before and after": "status plan history schema health wait",
     "Find faults": "lint verify rehearse check",
-    "Keep, bring back, move": "snapshot snapshots restore copy",
+    "Keep, bring back, move": "snapshot snapshots restore replicate restore-replica copy",
 }
 _REST = "Change the ledger alone"
 

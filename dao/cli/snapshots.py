@@ -19,7 +19,7 @@ from dao.migrate.copies.snapshot import find, row_changes
 from dao.migrate.values import SNAPSHOTS
 from dao.text import counted, milliseconds, readable
 
-__all__ = ["restore", "snapshot", "snapshots_"]
+__all__ = ["described", "restore", "snapshot", "snapshots_"]
 
 _SHOWN = 20
 
@@ -31,10 +31,11 @@ _SHOWN = 20
     "--keep",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Remove older ones that were asked for and have no label, but the newest N. [default: remove none]",
+    help="Remove older ones there that were asked for and have no label, but the newest N. [default: remove none]",
 )
-def snapshot(config: settings.Settings, output: Output, label: str | None, keep: int | None) -> None:
-    """Copy the database into a verified file beside it.
+@click.option("--to", metavar="DIR", help="The folder for it, such as one of another disk. [default: the database's]")
+def snapshot(config: settings.Settings, output: Output, label: str | None, keep: int | None, to: str | None) -> None:
+    """Copy the database into a verified file beside it, or in another folder.
 
     The file stays until you remove it. Other programs go on meanwhile. Those that runs and restores take are counted by
     themselves (DATABASE_SNAPSHOTS).
@@ -48,7 +49,7 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 
     begun = time.perf_counter()
     try:
-        taken = migrate.take_snapshot(config.url, label=label, keep=keep, report=report)
+        taken = migrate.take_snapshot(config.url, label=label, keep=keep, to=to, report=report)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     seconds = time.perf_counter() - begun
@@ -56,8 +57,8 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
     output.json(
         {
             "database": config.url.name,
-            "snapshot": _document(taken),
-            "removed": [_document(one) for one in removed],
+            "snapshot": described(taken),
+            "removed": [described(one) for one in removed],
             "seconds": round(seconds, 6),
         }
     )
@@ -78,7 +79,7 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
     if not there:
         how = "; `dao snapshot` takes one" if is_there(config.url.name) else ""
         output.line(f"{called(config)}: no snapshots{how}")
-    output.json({"database": config.url.name, "snapshots": [_document(one) for one in there]})
+    output.json({"database": config.url.name, "snapshots": [described(one) for one in there]})
 
 
 @click.command("restore")
@@ -130,8 +131,8 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
     output.json(
         {
             "database": database,
-            "restored": _document(source),
-            "replaced": None if done.replaced is None else _document(done.replaced),
+            "restored": described(source),
+            "replaced": None if done.replaced is None else described(done.replaced),
             "damaged": done.damaged,
             "drift": warn_of_drift(config, output),
         }
@@ -150,7 +151,8 @@ def _age(one: migrate.Snapshot) -> str:
     return counted(seconds, "second")
 
 
-def _document(one: migrate.Snapshot) -> dict[str, Any]:
+def described(one: migrate.Snapshot) -> dict[str, Any]:
+    """Return a snapshot as JSON documents show it."""
     return {
         "id": one.id,
         "path": one.path,

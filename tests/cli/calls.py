@@ -62,6 +62,15 @@ CALLS = {
     "snapshot": ["snapshot"],
     "snapshots": ["snapshots"],
     "restore": ["restore", "--yes"],
+    "replicate": [
+        "replicate",
+        "--once",
+        "--to",
+        "replica",
+        "--database",
+        "sqlite:///orchestrator.db?wal_autocheckpoint=0",
+    ],
+    "restore-replica": ["restore-replica", "--from", "replica", "--database", "sqlite:///brought-back.db"],
     "schema": ["schema", "diff"],
     "lint": ["lint"],
     "verify": ["verify"],
@@ -69,7 +78,11 @@ CALLS = {
 }
 #: The commands that change a database, those that open one, and those that load migrations.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
-OPENERS = [name for name in CALLS if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline", "copy"}]
+OPENERS = [
+    name
+    for name in CALLS
+    if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline", "copy", "replicate", "restore-replica"}
+]
 LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
 
 

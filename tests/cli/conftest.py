@@ -26,6 +26,7 @@ VARIABLES = (
     "DATABASE_MIGRATIONS",
     "DATABASE_SNAPSHOTS",
     "DATABASE_PREPARE",
+    "DATABASE_REPLICA",
     "NO_COLOR",
 )
 #: How long a test waits for a process that should long be done.

@@ -48,6 +48,8 @@ KEYS = {
     "snapshot": {"database", "snapshot", "removed", "seconds"},
     "snapshots": {"database", "snapshots"},
     "restore": {"drift", "database", "restored", "replaced", "damaged"},
+    "replicate": {"database", "replica", "metrics", "seconds"},
+    "restore-replica": {"database", "replica", "as_of", "replaced", "damaged", "seconds"},
     "schema": {"database", "differences", "left_out"},
     "lint": {"migrations", "judged", "total", "selection", "failed", "findings"},
     "verify": {"failed", "not_tried", "database", "verifications"},
@@ -60,6 +62,8 @@ def prepare(run, name):
         run("migrate")
     if name == "restore":
         run("snapshot")
+    if name == "restore-replica":
+        run(*CALLS["replicate"])
 
 
 # ---------------------------------------------------------------- what all have in common
@@ -90,7 +94,7 @@ def test_help_of_the_group_lists_commands_and_exit_codes(run):
     outcome = run("--help")
     assert outcome.code == 0
     groups = outcome.out.partition("Options:")[2]
-    assert sorted(re.findall(r"^  (\w+)  ", groups, re.MULTILINE)) == sorted(CALLS)
+    assert sorted(re.findall(r"^  ([\w-]+)  ", groups, re.MULTILINE)) == sorted(CALLS)
     assert re.findall(r"^(\w.*):$", groups, re.MULTILINE)[0::4] == ["Change the schema", "Change the ledger alone"]
     assert "..." not in groups
     assert len(outcome.out.splitlines()) <= 50

@@ -16,7 +16,7 @@ from tests.folders import query, write
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "migrations.md"
 #: The commands that open no connection, not even one in memory.
-WITHOUT = {"new", "snapshots"}
+WITHOUT = {"new", "snapshots", "replicate"}
 APP = """
 import apsw
 
@@ -79,6 +79,8 @@ def test_prepare_each_command_calls_it(run, partly, existing, app, name):
         run("migrate")
     if name == "restore":
         run("snapshot")
+    if name == "restore-replica":
+        run(*CALLS["replicate"])
     outcome = run(*CALLS[name], "--prepare", f"{app}:register")
     assert outcome.code == 0, outcome
     assert sys.modules[app].called

@@ -93,6 +93,21 @@ def test_snapshot_keep_removes_older_ones_and_says_which(run):
     misused(run("snapshot", "--label", "a b"), "letters, digits")
 
 
+def test_snapshot_to_another_folder_is_kept_and_restored_there(run, partly, tmp_path):
+    """On a timer with --keep it fills no disk; what is beside the database has nothing to do with it."""
+    refused(run("snapshot", "--to", "elsewhere"), "elsewhere is no folder: make it, or mount what belongs there")
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    run("snapshot")
+    taken = [run("snapshot", "--to", "elsewhere", "--keep", "2", "--json").document["snapshot"] for _ in range(3)]
+    assert [str(one.path) for one in snapshots(f"sqlite:///{folder}/{partly.name}")] == [
+        taken[2]["path"],
+        taken[1]["path"],
+    ]
+    assert len(snapshots(URL)) == 1
+    assert run("restore", taken[1]["path"], "--yes").code == 0
+
+
 def test_snapshot_no_database_is_refused(run, path):
     """There is nothing to copy, and nothing is made."""
     refused(run("snapshot"), "orchestrator.db does not exist", "dao migrate")

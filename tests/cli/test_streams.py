@@ -38,6 +38,8 @@ CHANGES = [
     "copy",
     "snapshot",
     "restore",
+    "replicate",
+    "restore-replica",
     "new",
 ]
 #: What they are asked for is their exit code.
@@ -90,6 +92,8 @@ def ready(run, partly, existing):
     def prepare(name: str) -> None:
         if name in {"restore", "snapshots"}:
             assert run("snapshot").code == 0
+        if name == "restore-replica":
+            assert run(*CALLS["replicate"]).code == 0
         if name in {"health", "wait"}:
             assert run("migrate").code == 0
 

@@ -201,6 +201,20 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "left_out": (tuple[migrate.OtherLedger, ...], "the ledgers of other tools, which are not compared"),
     },
     "schema dump": {"path": (str, "the schema file"), "written": (bool, "whether it was written, or current already")},
+    "replicate": {
+        "database": _DATABASE,
+        "replica": (str, "where the replica is"),
+        "metrics": (str, "the URL of Litestream's metrics, as long as it ran"),
+        "seconds": (float, "how long it ran"),
+    },
+    "restore-replica": {
+        "database": _DATABASE,
+        "replica": (str, "where the replica is"),
+        "as_of": (datetime | None, "the time that was asked for, or that of the newest transaction of the replica"),
+        "replaced": ((_Snapshot, None), "the snapshot of what was there before"),
+        "damaged": (str | None, "the path of a copy of the file that was there, if that was damaged"),
+        "seconds": (float, "how long it took"),
+    },
     "snapshot": {
         "database": _DATABASE,
         "snapshot": (_Snapshot, "the one that was taken"),

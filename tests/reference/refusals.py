@@ -37,6 +37,7 @@ _ROOMS = {
     "dao/migrate/rehearsal": "Rehearsal and verification",
     "dao/migrate/verification": "Rehearsal and verification",
     "dao/migrate/linting": "Rehearsal and verification",
+    "dao/replication": "Replication",
 }
 _USAGE = {"UsageError", "BadParameter"}
 _KINDS = {*errors.__all__, *_USAGE}
@@ -149,6 +150,14 @@ CURES = {
     "*path* is not a snapshot: a database that no migrations were applied to": "name another file",
     "*path* is a database in use, not a snapshot: the file *beside* belongs to it. *take*": "take a snapshot of it "
     "with `dao snapshot`, and restore that",
+    "litestream *name* failed: *lines*": "Litestream says what is wrong: mend that, and repeat",
+    "litestream *name* had no answer for *timeout* s": "look whether the replica can be reached, and repeat",
+    "*path*: replication to *replica* has stopped, since *why**because*": (
+        "mend what it says, and begin it again: it begins with a whole copy"
+    ),
+    "what *name* has of *path* is not sound, and is kept as *kept*; nothing was changed": (
+        "the details say what is wrong: take an earlier --timestamp, or a snapshot"
+    ),
     "*script*: the script *did*": "remove the COMMIT or ROLLBACK from the script",
 }
 

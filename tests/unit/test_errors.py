@@ -67,6 +67,7 @@ TREE = {
     dao.Irreversible: dao.MigrationError,
     dao.CheckFailed: dao.MigrationError,
     dao.PrepareFailed: dao.Error,
+    dao.ReplicationError: dao.Error,
     dao.SchemaOutOfDate: dao.MigrationError,
     dao.SchemaTooNew: dao.MigrationError,
 }

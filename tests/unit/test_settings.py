@@ -26,6 +26,7 @@ READ = {
     "DATABASE_MIGRATIONS": lambda loaded: str(loaded.migrations),
     "DATABASE_SNAPSHOTS": lambda loaded: str(loaded.snapshots),
     "DATABASE_PREPARE": lambda loaded: str(loaded.prepare),
+    "DATABASE_REPLICA": lambda loaded: str(loaded.replica),
 }
 VALUES = {
     "DATABASE_URL": ("sqlite:///file.db", "sqlite:///environ.db", "sqlite:///argument.db"),
@@ -35,6 +36,7 @@ VALUES = {
     "DATABASE_MIGRATIONS": ("of/file", "of/environ", "of/argument"),
     "DATABASE_SNAPSHOTS": ("0", "7", None),
     "DATABASE_PREPARE": ("of.file:register", "of.environ:register", "of.argument:register"),
+    "DATABASE_REPLICA": ("of/file", "s3://of/environ", None),
 }
 ARGUMENTS = {
     "DATABASE_URL": "database",

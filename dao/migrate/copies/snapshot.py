@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 import apsw
 
+from dao import url
 from dao.engine.sqlite import Connection, database_file
 from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
 from dao.migrate.copies.copying import compare, copied, size_of
@@ -67,17 +68,21 @@ def take_snapshot(
     *,
     label: str | None = None,
     keep: int | None = None,
+    to: str | os.PathLike[str] | None = None,
     version: str | None = None,
     prepare: Prepare | None = None,
     report: Report | None = None,
     now: datetime | None = None,
 ) -> Snapshot:
-    """Copy a database into a new file beside it, and verify the copy. It stays until somebody removes it.
+    """Copy a database into a new file beside it, or in the folder `to`, and verify the copy.
+
+    It stays until somebody removes it.
 
     Reads the database through a connection of its own, in one read transaction: other connections go on meanwhile,
     and what they have not committed is not in the copy, even if the caller's own connection is in the middle of a
     write. The copy is complete, on disk and compared with the database before it gets its name. With `keep`, older
-    ones that were asked for and have no label go after that, but so many, and each is reported as `Removed`.
+    ones of that folder that were asked for and have no label go after that, but so many, and each is reported as
+    `Removed`.
     `version` replaces the last applied migration in the name. The id is the time `now`, or the first after that of
     the snapshots there are.
 
@@ -97,11 +102,20 @@ def take_snapshot(
         raise ValueError(f"the label {label!r}: 1 to 50 letters, digits, - and _")
     path = file_of(target)
     existing(target, "take a snapshot of")
+    place = path if to is None else _beside(path, to)
     with preparing(prepare), reopened(target, report) as reader:
-        snapshot = save(reader, path, version, label=label, now=now)
+        snapshot = save(reader, path, version, place=place, label=label, now=now)
     if keep is not None:
-        prune(target, keep, "manual", report=report)
+        prune(target if to is None else url.DatabaseURL(path=place), keep, "manual", report=report)
     return snapshot
+
+
+def _beside(path: str, folder: str | os.PathLike[str]) -> str:
+    """Return the path beside which the snapshots of a database are in another folder."""
+    if not os.path.isdir(folder):
+        # to make it would fill the disk below a mount that is missing
+        raise MigrationError(f"{os.fspath(folder)} is no folder: make it, or mount what belongs there")
+    return os.path.join(os.path.realpath(folder), os.path.basename(path))
 
 
 def save(
@@ -109,29 +123,32 @@ def save(
     path: str,
     version: str | None = None,
     *,
+    place: str | None = None,
     kind: Kind = "manual",
     label: str | None = None,
     now: datetime | None = None,
 ) -> Snapshot:
     """Write all that a connection outside of a transaction sees into a new snapshot of the database at `path`.
 
+    It is beside the database, or beside where `place` says that it would be.
+
     Raises:
         Error: As `take_snapshot`.
     """
-    is_run = kind == "run"
+    is_run, place = kind == "run", place or path
     reader.execute("BEGIN")
     try:
         if not definitions(reader):
             raise MigrationError(f"{path} holds nothing: there is nothing to take a snapshot of")
-        require_room(path, size_of(reader), f"a snapshot of {path}", otherwise=f", or {_WITHOUT}" if is_run else "")
+        require_room(place, size_of(reader), f"a snapshot of {path}", otherwise=f", or {_WITHOUT}" if is_run else "")
         version = version or _version(reader)
         # the clock may have been set back: the latest is still the newest
-        latest = next((snapshot.id for snapshot in _of(path)), None)
-        with new_file(path, like=path, after=latest, now=now) as new:
+        latest = next((snapshot.id for snapshot in _of(place)), None)
+        with new_file(place, like=path, after=latest, now=now) as new:
             copied(reader, new).close()
             compare(reader, path, new, _WITHOUT if is_run else _BY_HAND)
             what = f".label-{label}" if label else "" if kind == "manual" else f".{kind}"
-            before, after = f"{path}.{new.id}.", f"{what}.{checksum(new.file)}.snapshot"
+            before, after = f"{place}.{new.id}.", f"{what}.{checksum(new.file)}.snapshot"
             version = _fitting(version, _NAME_LENGTH - len(os.fsencode(os.path.basename(before) + after)))
             complete = before + version + after
             try:
