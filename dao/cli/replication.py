@@ -50,12 +50,12 @@ def _place(config: settings.Settings, given: str | None, option: str) -> str:
 def replicate(
     config: settings.Settings, output: Output, to: str | None, retention: float, metrics: str | None, once: bool
 ) -> None:
-    """Keep a replica of the database up to date, in a folder or in S3.
+    """Keep a replica of the database up to date.
 
-    Runs Litestream until Ctrl-C or SIGTERM, uploads what is left then, and ends with 0. It ends with 1 once replication
-    has stopped, so that whatever looks after it starts it again, which is safe. All that write to the database need
-    wal_autocheckpoint=0 in its URL. Credentials are taken from the environment (AWS_ACCESS_KEY_ID,
-    AWS_SECRET_ACCESS_KEY).
+    It is in a folder or in S3. Runs Litestream until Ctrl-C or SIGTERM, uploads what is left then, and ends with 0. It
+    ends with 1 once replication has stopped, so that whatever looks after it starts it again, which is safe. All that
+    write to the database need wal_autocheckpoint=0 in its URL. Credentials are taken from the environment
+    (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
     """
     place = _place(config, to, "--to")
     begun = time.perf_counter()

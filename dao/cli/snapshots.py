@@ -35,10 +35,10 @@ _SHOWN = 20
 )
 @click.option("--to", metavar="DIR", help="The folder for it, such as one of another disk. [default: the database's]")
 def snapshot(config: settings.Settings, output: Output, label: str | None, keep: int | None, to: str | None) -> None:
-    """Copy the database into a verified file beside it, or in another folder.
+    """Copy the database into a verified file.
 
-    The file stays until you remove it. Other programs go on meanwhile. Those that runs and restores take are counted by
-    themselves (DATABASE_SNAPSHOTS).
+    It is beside the database, or in the folder of --to, and stays until you remove it. Other programs go on meanwhile.
+    Those that runs and restores take are counted by themselves (DATABASE_SNAPSHOTS).
     """
     removed = []
 

@@ -70,7 +70,7 @@ CALLS = {
         "--database",
         "sqlite:///orchestrator.db?wal_autocheckpoint=0",
     ],
-    "restore-replica": ["restore-replica", "--from", "replica", "--database", "sqlite:///brought-back.db"],
+    "restore-replica": ["restore-replica", "--force", "--from", "replica", "--database", "sqlite:///brought-back.db"],
     "schema": ["schema", "diff"],
     "lint": ["lint"],
     "verify": ["verify"],
