@@ -26,12 +26,12 @@ from dao.engine import Connection, absolute
 from dao.errors import ConnectionLost, Error, OperationalError, PoolClosed
 from dao.pooling import async_server
 from dao.pooling.async_connection import AsyncConnection, connect, interrupt, run
-from dao.pooling.batch import Call
+from dao.pooling.calls import Call
 from dao.pooling.lender import Health, Lender, Place, PoolStats
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
 from dao.pooling.workers import abandon, warn_unclosed
 from dao.pooling.writer import Writer
-from dao.transactions import check_seconds, done, run_in_transaction
+from dao.transactions import check_seconds, done
 
 if TYPE_CHECKING:
     import apsw
@@ -113,7 +113,8 @@ class Pool:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes, as `dao.Pool.write`.
 
         A task that is cancelled in the queue leaves it, and its function never runs. Once that has begun, the
-        cancellation waits for the commit, so that nothing goes on behind the caller's back: what it wrote stays.
+        cancellation waits for the commit, so that nothing goes on behind the caller's back: what it wrote stays. On
+        PostgreSQL it undoes the function, unless the commit has begun.
 
         Raises:
             Error: As `dao.Pool.write`.
@@ -131,9 +132,11 @@ class Pool:
         return functools.partial(self._write, check_seconds(timeout))
 
     async def _write(self, timeout: float, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if self._url.is_memory:
+        if self._url.is_memory or self._lender.on_server:
             async with self.acquire(timeout=timeout) as connection:
-                return await run(connection, run_in_transaction, function, *args, **kwargs)
+                result = await run(connection, _in_transaction, function, args, kwargs)
+            self._writer.count()
+            return result
         self._enter()
         call = Call(function, args, kwargs, event())
         try:
@@ -338,6 +341,11 @@ async def _close(lender: Lender, place: Place) -> None:
                 await place.connection.aclose()
     finally:
         lender.drop(place)
+
+
+def _in_transaction(connection: Connection, function: Callable[..., T], args: Any, kwargs: Any) -> T:
+    with engine.transaction(connection):
+        return done(function(connection, *args, **kwargs))
 
 
 def _end_unclosed(lender: Lender) -> None:

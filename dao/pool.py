@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from dao import engine, url
 from dao.engine import Connection, absolute
 from dao.errors import ConnectionLost, Error, PoolClosed
-from dao.pooling.batch import Call
+from dao.pooling.calls import Call
 from dao.pooling.lender import CHECK, Health, Lender, Place, PoolStats
 from dao.pooling.threads import Signal, wake_in_turn
 from dao.pooling.writer import Writer
@@ -101,13 +101,16 @@ class Pool:
         undone with `dao.transaction`; COMMIT and ROLLBACK are refused, and cursors that were not read to their end are
         closed.
 
-        A database in memory is its one connection: there each function gets a transaction of its own.
+        PostgreSQL shares the commits of many connections itself, and is three times as fast at that as one writer with
+        savepoints. There each function is a transaction of its own, on one of the pool's connections, in the caller's
+        thread; an interruption undoes it, and a COMMIT in it is told by an error, but not undone. A database in memory
+        is its one connection: there it is the same.
 
         Raises:
             PoolTimeout: Its turn did not come in time: it never runs.
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             DatabaseBusy: Another connection kept the write lock for longer than the busy timeout.
-            CommitUnknown: The commit met an I/O error: whether this write is stored cannot be known.
+            CommitUnknown: The commit met an I/O error, or was not answered: this write may be stored.
             OperationalError: The shared transaction failed, and nothing of it is stored: safe to repeat.
             RuntimeError: A function that runs in `write` called it.
             TypeError: The function returned before its work was done, a coroutine or a generator: nothing is stored.
@@ -123,9 +126,15 @@ class Pool:
         return functools.partial(self._write, check_seconds(timeout))
 
     def _write(self, timeout: float, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-        if self._url.is_memory:
-            with self.acquire(timeout=timeout) as connection, engine.transaction(connection):
-                return done(function(connection, *args, **kwargs))
+        if self._url.is_memory or self._lender.on_server:
+            alone = self._writer.alone()
+            try:
+                with self.acquire(timeout=timeout) as connection, engine.transaction(connection):
+                    result = done(function(connection, *args, **kwargs))
+            finally:
+                del alone  # a traceback would keep it
+            self._writer.count()
+            return result
         call = Call(function, args, kwargs, Signal())
         try:
             for seconds in self._writer.turns(call, timeout):

@@ -12,7 +12,7 @@ from typing import Any
 
 from dao.engine import engine_of
 from dao.errors import OperationalError
-from dao.pooling.batch import Call
+from dao.pooling.calls import Call
 from dao.pooling.lender import FORKED
 from dao.pooling.loop import event, running, waking
 from dao.pooling.workers import OPEN, warn_unclosed
@@ -117,19 +117,13 @@ class _Worker:
             if self._abandoned:
                 call.error = self._is_closed()
             elif not call.left:
-                self._make(call)
+                call.make()
+                if self.connection is not None:
+                    self._engine.settle(self.connection)
             self._wake([call.ended])
             del call  # and all that it holds
         if self.connection is not None:
             self.connection.close()
-
-    def _make(self, call: Call) -> None:
-        try:
-            call.result = call.function(*call.arguments)
-        except BaseException as error:  # noqa: BLE001 - its caller gets it
-            call.error = error
-        if self.connection is not None:
-            self._engine.settle(self.connection)
 
     def interrupt(self) -> None:
         """Interrupt the call that is running, if the connection is open."""

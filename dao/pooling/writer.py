@@ -1,4 +1,4 @@
-"""Group commit: one thread runs what many callers write, and commits it for all of them at once.
+"""Group commit on SQLite: one thread runs what many callers write, and commits it for all of them at once.
 
 For many threads or tasks that each write a little (tool executions, heartbeats): a commit costs the same for one of
 them as for a hundred. Here are the queue and the thread; `dao.Pool.write` and `dao.aio.Pool.write` wait. For each call
@@ -21,13 +21,16 @@ import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dao import engine, url
+from dao import url
+from dao.engine import sqlite
+from dao.engine.sqlite.shared import SharedTransaction
 from dao.errors import CommitUnknown, DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout
-from dao.pooling.batch import Call, SharedTransaction
+from dao.pooling.calls import Call
 from dao.pooling.lender import CHECK, FORKED, FORKED_WITH, until
 
 __all__ = ["BATCH_CALLS", "BATCH_SECONDS", "IDLE_SECONDS", "Writer"]
@@ -43,6 +46,16 @@ BATCH_SECONDS = 0.005
 IDLE_SECONDS = 0.5
 
 
+_NESTED = (
+    "write was called by a function that runs in write: its commit would wait for itself, or come before the outer "
+    "one's; call the inner function with the connection that the outer one was given"
+)
+
+
+class _Alone:
+    __slots__ = ("__weakref__",)
+
+
 class Writer:
     """The queue of calls, and the thread that runs them on a connection of its own. Both are made when first needed.
 
@@ -54,6 +67,8 @@ class Writer:
         self._url = database
         self._shared: SharedTransaction | None = None
         self._writes = self._batches = self._timeouts = 0
+        # by the threads' numbers; an interruption at any bytecode leaves none behind
+        self._alone: weakref.WeakValueDictionary[int, _Alone] = weakref.WeakValueDictionary()
         self._begin_anew()
         FORKED_WITH.add(self)
 
@@ -83,6 +98,24 @@ class Writer:
 
     # ------------------------------------------------------------ callers
 
+    def alone(self) -> object:
+        """Note that this thread writes in a transaction that nobody shares, for as long as it has what this returns.
+
+        Raises:
+            RuntimeError: It does so already.
+        """
+        thread = threading.get_ident()
+        if thread in self._alone:
+            raise RuntimeError(_NESTED)
+        self._alone[thread] = noted = _Alone()
+        return noted
+
+    def count(self) -> None:
+        """Count a write that was committed by itself."""
+        with self._lock:
+            self._writes += 1
+            self._batches += 1
+
     def turns(self, call: Call, timeout: float) -> Iterator[float]:
         """Queue a call, and yield, until it has ended, for how many seconds to wait at its event.
 
@@ -94,10 +127,7 @@ class Writer:
             RuntimeError: This is the writer's own thread: the call would wait for itself.
         """
         if threading.current_thread() is self._thread:
-            raise RuntimeError(
-                "write was called by a function that runs in write: its commit would wait for itself; call the inner "
-                "function with the connection that the outer one was given"
-            )
+            raise RuntimeError(_NESTED)
         with self._lock:
             if self._closed is not None:
                 raise PoolClosed(self._closed)
@@ -158,7 +188,7 @@ class Writer:
         log.warning("pool: writes go on after %.1f s; %d that wait are given up", timeout, len(queued))
         self._fail(queued, lambda: PoolClosed("the pool was closed before this write had its turn; nothing was done"))
         if shared is not None:
-            engine.interrupt(shared.connection)
+            sqlite.interrupt(shared.connection)
 
     def _close_connection(self) -> None:
         if self._shared is not None:
@@ -255,7 +285,7 @@ class Writer:
         """Begin a transaction, on a new connection if there is none."""
         shared = self._shared
         if shared is None:
-            shared = SharedTransaction(engine.connect(self._url))  # type: ignore[arg-type]
+            shared = SharedTransaction(sqlite.open_connection(url.parse_file(self._url)))
             with self._lock:
                 self._shared = shared
         shared.begin()

@@ -1,6 +1,7 @@
 """One transaction that many functions share, each in a savepoint of its own, on the connection of `dao.pooling.writer`.
 
 This module keeps the functions apart from each other; the writer lets their callers wait, and says when a batch ends.
+It is loaded with the writer.
 """
 
 from __future__ import annotations
@@ -8,45 +9,25 @@ from __future__ import annotations
 import contextlib
 import logging
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Protocol
 
 import apsw
 
-from dao.engine import sqlite
-from dao.engine.sqlite import Connection
+from dao.engine.sqlite.errors import translate, unknown_outcome
+from dao.engine.sqlite.transactions import forget, note_begun
 from dao.errors import ForeignKeyViolation, OperationalError
-from dao.transactions import done
 
-__all__ = ["Call", "SharedTransaction"]
+__all__ = ["SharedTransaction"]
 
 log = logging.getLogger("dao.pool")
 
 
-class Call:
-    """A function that waits for its turn and then for its commit. `ended` is where its caller waits."""
+class Work(Protocol):
+    """A function that runs in a savepoint; `make` calls it, and keeps what it raises."""
 
-    __slots__ = ("arguments", "begun", "ended", "error", "function", "keywords", "left", "result")
+    error: BaseException | None
 
-    def __init__(
-        self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], ended: Any
-    ) -> None:
-        self.function = function
-        self.arguments = arguments
-        self.keywords = keywords
-        self.ended = ended
-        self.begun = self.left = False
-        self.result: Any = None
-        self.error: BaseException | None = None
-
-    def outcome(self) -> Any:
-        """Return what the function returned, or raise what went wrong."""
-        if self.error is None:
-            return self.result
-        try:
-            raise self.error
-        finally:
-            self.error = None  # or the error's traceback would hold this frame, and this frame the error
+    def make(self, connection: apsw.Connection) -> None: ...
 
 
 class _Guard:
@@ -72,7 +53,7 @@ class _Guard:
         """Turn a commit within a function into a rollback: that of a statement after SQLite gave up the transaction."""
         return self.calling
 
-    def cursor(self, connection: Connection) -> apsw.Cursor:
+    def cursor(self, connection: apsw.Connection) -> apsw.Cursor:
         """Make a cursor and remember it."""
         cursor = apsw.Cursor(connection)
         self.cursors.append(weakref.ref(cursor))
@@ -90,20 +71,20 @@ class _Guard:
 class SharedTransaction:
     """The writer's connection, and one transaction on it after the other: begin, run functions, commit."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self._guard = guard = _Guard()
         self._execute = apsw.Cursor(connection).execute
         connection.cursor_factory = guard.cursor
         connection.authorizer = guard.authorize
         connection.set_commit_hook(guard.veto)
-        sqlite.note_begun(connection)  # once for all: it is not used in between
+        note_begun(connection)  # once for all: it is not used in between
 
     def begin(self) -> None:
         """Begin the transaction."""
         self._execute("BEGIN IMMEDIATE")
 
-    def run(self, call: Call) -> bool:
+    def run(self, call: Work) -> bool:
         """Run one function in its savepoint. Return whether the transaction is still there.
 
         Raises:
@@ -113,10 +94,7 @@ class SharedTransaction:
         connection, guard, execute = self.connection, self._guard, self._execute
         execute("SAVEPOINT dao_call")
         guard.calling = True
-        try:
-            call.result = done(call.function(connection, *call.arguments, **call.keywords))
-        except BaseException as error:  # noqa: BLE001 - its caller gets it
-            call.error = error
+        call.make(connection)
         guard.calling = False
         if guard.cursors:
             guard.close_cursors()
@@ -149,7 +127,7 @@ class SharedTransaction:
         try:
             self._execute("COMMIT", can_cache=False)
         except apsw.Error as error:
-            if unknown := sqlite.unknown_outcome(error, self.connection):
+            if unknown := unknown_outcome(error, self.connection):
                 raise unknown from error
             raise
         return self.connection.txn_state() == apsw.SQLITE_TXN_NONE
@@ -158,12 +136,12 @@ class SharedTransaction:
         """Return the error of ours for one of the transaction, or itself."""
         # a function may have closed the connection
         with contextlib.suppress(apsw.ConnectionClosedError):
-            return sqlite.translate(error, self.connection) or error
+            return translate(error, self.connection) or error
         return error
 
     def close(self) -> None:
         """Close the connection; a transaction that is open is undone."""
-        sqlite.forget(self.connection)
+        forget(self.connection)
         try:
             self.connection.close(True)
         except apsw.Error as error:
