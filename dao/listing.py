@@ -18,7 +18,7 @@ import attrs
 import msgspec
 
 from dao import codec
-from dao.engine import Connection, fetch
+from dao.engine import Connection, PerEngine, fetch, text_for
 from dao.errors import InvalidCursor
 from dao.rows import Table
 from dao.stored import Stored, unreadable
@@ -64,11 +64,14 @@ class Listing(Generic[R]):
 
     The filters are keywords named like columns; one that is None does not apply. `status` is one status or several,
     and an empty collection matches nothing. `since` is the earliest `created_at`, `until` the first that is too late.
+
+    `rare` are the filters of which any value is in few rows.
     """
 
-    def __init__(self, table: Table[R], status: type[enum.StrEnum]) -> None:
+    def __init__(self, table: Table[R], status: type[enum.StrEnum], *, rare: Iterable[str] = ()) -> None:
         self._table = table
         self._status = status
+        self._rare = frozenset(rare)
         self._created_at = table.columns.index("created_at")
 
     def page(
@@ -114,8 +117,9 @@ class Listing(Generic[R]):
             parameters += (start, "")  # no id is empty: (time, "") is before every row of that time
         if ends:
             parameters.append(end)
-        sql = _page_sql(self._table, _Shape(tuple(filters), len(statuses), begins, ends, oldest_first))
-        rows = fetch(connection, sql, (*parameters, *statuses, limit + 1))
+        shape = _Shape(tuple(filters), len(statuses), begins, ends, oldest_first)
+        statement = _page_sql(self._table, shape, self._rare)
+        rows = fetch(connection, text_for(connection, statement), (*parameters, *statuses, limit + 1))
         if len(rows) <= limit:
             return Page(self._table.from_rows(rows), None)
         rows.pop()
@@ -175,27 +179,51 @@ def _given(filters: dict[str, str | None]) -> dict[str, str]:
 
 
 @functools.cache
-def _page_sql(table: Table[Any], shape: _Shape) -> str:
-    """Return the SELECT of a page: one walk along an index, or a merge of several, without a sort.
+def _page_sql(table: Table[Any], shape: _Shape, rare: frozenset[str]) -> PerEngine:
+    """Return the SELECT of a page: one walk along an index, or a merge of several, without a sort of more than a page.
 
-    There is one walk for each status, because `IN` would collect the rows of all and sort them. SQLite looks at a bound
-    again in every row, so that one which excludes nothing is left out.
+    There is one walk for each status, because `IN` would collect the rows of all and sort them. SQLite merges walks as
+    they are; PostgreSQL only if each comes in order and ends by itself. SQLite looks at a bound again in every row, so
+    that one which excludes nothing is left out.
+
+    PostgreSQL goes by what it has counted: for a value that it expects in many rows it would walk all rows by
+    `created_at`, and not end where that value is in few. So the column that leads the index is a part of the order and
+    the bounds there, which no other index serves; not so where one of the `rare` columns leads to few rows anyway.
 
     Parameters, in order: one for each of `equal`, `(created_at, id)` where the page begins if it `begins`, `created_at`
     where the listing ends if it `ends`, one for each status, the limit.
     """
-    here, end, order = (">", "<", "ASC") if shape.oldest_first else ("<", ">=", "DESC")
+    here, back, end, order = (">", "<", "<", "ASC") if shape.oldest_first else ("<", ">", ">=", "DESC")
     number = itertools.count(1)
-    conditions = [f"{name} = ${next(number)}" for name in shape.equal]
-    if shape.begins:
-        conditions.append(f"(created_at, id) {here} (${next(number)}, ${next(number)})")
-    if shape.ends:
-        conditions.append(f"created_at {end} ${next(number)}")
-    walks = [
-        f"SELECT {table.listed} FROM {table.name} WHERE {' AND '.join([*conditions, *choice])}"
-        for choice in [[f"status = ${next(number)}"] for _ in range(shape.statuses)] or [[]]
-    ]
-    return " UNION ALL ".join(walks) + f" ORDER BY created_at {order}, id {order} LIMIT ${next(number)}"
+    equal = {name: f"${next(number)}" for name in shape.equal}
+    begin = f"${next(number)}, ${next(number)}" if shape.begins else ""
+    last = f"${next(number)}" if shape.ends else ""
+    statuses = [{"status": f"${next(number)}"} for _ in range(shape.statuses)] or [{}]
+    limit = next(number)
+
+    def walk(status: dict[str, str], lead: str | None) -> str:
+        if lead is None:
+            begins = begin and f"(created_at, id) {here} ({begin})"
+            ends = last and f"created_at {end} {last}"
+        else:
+            value = (equal | status)[lead]
+            begins = f"({lead}, created_at, id) {here} ({value}, {begin})" if begin else f"{lead} {here}= {value}"
+            ends = f"({lead}, created_at) {end} ({value}, {last})" if last else f"{lead} {back}= {value}"
+        first, later = ([f"{name} = {place}" for name, place in of.items() if name != lead] for of in (equal, status))
+        conditions = " AND ".join(filter(None, [*first, begins, ends, *later]))
+        return f"SELECT {table.listed} FROM {table.name} WHERE {conditions}"
+
+    def page(*columns: str) -> str:
+        return f" ORDER BY {', '.join(f'{column} {order}' for column in columns)} LIMIT ${limit}"
+
+    by_time = page("created_at", "id")
+    lead = None if rare & equal.keys() else "status" if shape.statuses else next(iter(equal), None)
+    own = by_time if lead is None else page(lead, "created_at", "id")
+    walks = [walk(status, lead) + own for status in statuses]
+    return PerEngine(
+        sqlite=" UNION ALL ".join(walk(status, None) for status in statuses) + by_time,
+        postgresql=walks[0] if len(walks) == 1 else " UNION ALL ".join(f"({each})" for each in walks) + by_time,
+    )
 
 
 @functools.cache

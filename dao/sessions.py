@@ -11,7 +11,7 @@ from typing import Any
 
 from dao import codec
 from dao.engine import Connection, execute, fetch
-from dao.engine.batches import in_batches
+from dao.engine.batches import in_batches, limited
 from dao.errors import NotFound
 from dao.records import Session
 from dao.rows import SESSIONS
@@ -50,21 +50,19 @@ FROM   sessions
 WHERE  is_active = TRUE AND last_heartbeat < $1
 ORDER  BY last_heartbeat, id
 """
-# PostgreSQL holds the outer conditions against what another changed meanwhile; CASE lets no index serve them
-_CLOSE_STALE = """
-UPDATE sessions
-SET    is_active = FALSE
-WHERE  id IN (SELECT id FROM sessions WHERE is_active = TRUE AND last_heartbeat < $1 ORDER BY last_heartbeat LIMIT $2)
-       AND CASE WHEN is_active THEN last_heartbeat < $1 END
-RETURNING id
-"""
-# closed ones too; naming both values lets the index find them
-_DELETE_STALE = """
-DELETE FROM sessions
-WHERE  id IN (SELECT id FROM sessions WHERE is_active IN (FALSE, TRUE) AND last_heartbeat < $1 LIMIT $2)
-       AND last_heartbeat < $1
-RETURNING id
-"""
+# CASE lets no index serve the condition
+_CLOSE_STALE = limited(
+    "UPDATE sessions SET is_active = FALSE",
+    "SELECT id FROM sessions WHERE is_active = TRUE AND last_heartbeat < $1 ORDER BY last_heartbeat LIMIT $2",
+    "CASE WHEN is_active THEN last_heartbeat < $1 END",
+)
+# closed ones too; naming both values, and the order, lets the index find them
+_DELETE_STALE = limited(
+    "DELETE FROM sessions",
+    "SELECT id FROM sessions WHERE is_active IN (FALSE, TRUE) AND last_heartbeat < $1"
+    " ORDER BY is_active, last_heartbeat LIMIT $2",
+    "last_heartbeat < $1",
+)
 _COUNT_ACTIVE = "SELECT count(*) FROM sessions WHERE is_active = TRUE"
 _COUNT_ACTIVE_OF_CLIENT = "SELECT count(*) FROM sessions WHERE client_id = $1 AND is_active = TRUE"
 

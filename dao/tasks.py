@@ -52,9 +52,9 @@ SET    completed_at = CASE WHEN status = $1 AND completed_at IS NOT NULL THEN co
 WHERE  id = $4
 """)
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM tasks GROUP BY status"
-_ONE_OF_STATUS = "SELECT id FROM tasks WHERE status = $1 LIMIT 1"
+_ONE_OF_STATUS = "SELECT id FROM tasks WHERE status = $1 ORDER BY created_at, id LIMIT 1"
 
-_LISTING = Listing(TASKS, TaskStatus)
+_LISTING = Listing(TASKS, TaskStatus, rare=["workspace_path"])
 
 
 def create(connection: Connection, task: Task) -> None:

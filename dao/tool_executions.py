@@ -12,7 +12,7 @@ import attrs
 
 from dao import codec
 from dao.engine import Connection, change, execute, fetch, transaction
-from dao.engine.batches import in_batches
+from dao.engine.batches import in_batches, limited
 from dao.listing import Listing, Page, bounds
 from dao.records import ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
@@ -62,11 +62,10 @@ GROUP BY tool_name
 ORDER BY tool_name
 """
 _MILLISECOND = timedelta(milliseconds=1)
-_DELETE_BEFORE = """
-DELETE FROM tool_executions
-WHERE  id IN (SELECT id FROM tool_executions WHERE created_at < $1 ORDER BY created_at LIMIT $2)
-RETURNING id
-"""
+_DELETE_BEFORE = limited(
+    "DELETE FROM tool_executions",
+    "SELECT id FROM tool_executions WHERE created_at < $1 ORDER BY created_at LIMIT $2",
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,7 +88,7 @@ class ToolStatistics:
         return attrs.asdict(self)
 
 
-_LISTING = Listing(TOOL_EXECUTIONS, ToolStatus)
+_LISTING = Listing(TOOL_EXECUTIONS, ToolStatus, rare=["task_id"])
 
 
 def start(

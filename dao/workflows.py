@@ -32,7 +32,7 @@ _DELETE = "DELETE FROM workflows WHERE id = $1"
 _UPDATE = WORKFLOWS.update
 _SET_STATUS = WORKFLOWS.changing("UPDATE workflows SET status = $1 WHERE id = $2")
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM workflows GROUP BY status"
-_ONE_OF_STATUS = "SELECT id FROM workflows WHERE status = $1 LIMIT 1"
+_ONE_OF_STATUS = "SELECT id FROM workflows WHERE status = $1 ORDER BY created_at, id LIMIT 1"
 
 _LISTING = Listing(WORKFLOWS, WorkflowStatus)
 

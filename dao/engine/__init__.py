@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, overload
 
 import apsw
 
@@ -31,6 +31,7 @@ __all__ = [
     "ENGINES",
     "Connection",
     "DriverError",
+    "PerEngine",
     "absolute",
     "change",
     "connect",
@@ -47,6 +48,7 @@ __all__ = [
     "not_a_connection",
     "probe",
     "reset",
+    "text_for",
     "transaction",
 ]
 
@@ -56,9 +58,21 @@ Row = tuple[Any, ...]
 R = TypeVar("R", bound="Stored")
 
 
+class PerEngine(NamedTuple):
+    """A statement in the words that each engine runs best, for the few where one text does not serve both.
+
+    The parameters are the same. Their numbers rise in SQLite's text, which binds them by position.
+    """
+
+    sqlite: str
+    postgresql: str
+
+
 class _Engine(Protocol):
     """The module of an engine. Its functions raise the driver's errors, and `translated` turns those into ours."""
 
+    @property
+    def NAME(self) -> Literal["sqlite", "postgresql"]: ...  # noqa: N802 - a constant
     @property
     def DriverError(self) -> type[Exception]: ...  # noqa: N802 - a class
     @property
@@ -197,6 +211,14 @@ def not_a_connection(given: object) -> TypeError:
 
 
 # ---------------------------------------------------------------- statements
+
+
+def text_for(connection: Connection, statement: PerEngine) -> str:
+    """Return the text of a statement for the connection's engine."""
+    if type(connection) is apsw.Connection:
+        return statement.sqlite
+    text: str = getattr(statement, _engine(connection).NAME)
+    return text
 
 
 def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:

@@ -6,18 +6,30 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dao.engine import Connection, fetch, in_transaction, transaction
+from dao.engine import Connection, PerEngine, fetch, in_transaction, text_for, transaction
 from dao.errors import DatabaseBusy
 from dao.records import MAX_INTEGER
 
-__all__ = ["in_batches"]
+__all__ = ["in_batches", "limited"]
 
 # About as long as other connections wait between two tries for the lock: without it they would hardly ever find it
 # free.
 _PAUSE = 0.005
 
 
-def in_batches(connection: Connection, sql: str, parameters: Sequence[Any], batch: int) -> Iterator[tuple[Any, ...]]:
+def limited(change: str, chosen: str, still: str | None = None) -> PerEngine:
+    """Return the statement that makes a change to the rows whose ids a SELECT with a limit chooses, and returns these.
+
+    PostgreSQL holds `still` against a row that another changed meanwhile. It takes a limit that it does not know for a
+    tenth of the table, for which it would read all of it, unless the ids come as one array.
+    """
+    end = f"{'' if still is None else f' AND {still}'} RETURNING id"
+    return PerEngine(f"{change} WHERE id IN ({chosen}){end}", f"{change} WHERE id = ANY (ARRAY({chosen})){end}")
+
+
+def in_batches(
+    connection: Connection, statement: PerEngine, parameters: Sequence[Any], batch: int
+) -> Iterator[tuple[Any, ...]]:
     """Yield what a statement returns that changes so many rows at the most, again and again until it finds no more.
 
     Each time is a transaction of its own; in one of the caller's it is a part of that. If another connection keeps the
@@ -29,6 +41,7 @@ def in_batches(connection: Connection, sql: str, parameters: Sequence[Any], batc
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= MAX_INTEGER:
         raise ValueError(f"batch must be a whole number from 1, got {batch!r}")
+    sql = text_for(connection, statement)
     begun = False
     while True:
         try:

@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import psycopg
 from psycopg import errors as sqlstates
@@ -533,6 +533,8 @@ ORDER  BY attnum
 
 # ---------------------------------------------------------------- pools and forks
 
+#: How the engine is called.
+NAME: Literal["postgresql"] = "postgresql"
 #: The base of the driver's errors.
 DriverError = psycopg.Error
 #: The errors of a database after which its connection can be lent again; one to a server that writes nothing cannot:

@@ -9,22 +9,25 @@ runs ANALYZE. The plan of a statement has that of the triggers that it fires.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import itertools
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import unittest.mock
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import attrs
 
 import dao
-from dao import configurations, rows, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao import configurations, listing, rows, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao.engine import PerEngine, fetch
 
 #: The modules of SQL, by name.
 MODULES: dict[str, ModuleType] = {
@@ -72,32 +75,37 @@ class Plans:
 # ---------------------------------------------------------------- statements
 
 
-def constants(module: ModuleType) -> dict[str, str]:
-    """Return every constant of a module that holds SQL, by name."""
-    found = {
-        name: value.returning_key if isinstance(value, rows.Change) else value for name, value in vars(module).items()
-    }
+def constants(module: ModuleType, engine: Literal["sqlite", "postgresql"] = "sqlite") -> dict[str, str]:
+    """Return every constant of a module that holds SQL, by name, in the words for an engine."""
+
+    def text(value: object) -> object:
+        if isinstance(value, rows.Change):
+            return value.returning_key if engine == "sqlite" else value.returning_row
+        return getattr(value, engine) if isinstance(value, PerEngine) else value
+
+    found = {name: text(value) for name, value in vars(module).items()}
     return {name: value for name, value in found.items() if isinstance(value, str) and SQL.match(value)}
 
 
-def shapes(module: ModuleType) -> dict[str, str]:
+def shapes(module: ModuleType, connection: Any = None) -> dict[str, str]:
     """Return every statement that `find` and `count` of a module make, by what they were asked for.
+
+    They are made for the engine of the `connection`, to a database with the rows of `populate`; by default for SQLite.
 
     That is each combination of what may be there or absent: the filters, the bounds in time, a cursor, the order, and
     no status, one or two. A third status adds to the statement what the second did; `test_plans.py` shows that.
     """
     if module not in LISTED:
         return {}
-    connection = populated()
-    named: dict[str, str] = {}
-    for call, sql, _ in asked(connection, module, (0, 1, 2)):
-        named.setdefault(sql, call)
-    connection.close()
+    with contextlib.closing(populated()) if connection is None else contextlib.nullcontext(connection) as asking:
+        named: dict[str, str] = {}
+        for call, sql, _ in asked(asking, module, (0, 1, 2)):
+            named.setdefault(sql, call)
     return {call: sql for sql, call in named.items()}
 
 
 def asked(
-    connection: apsw.Connection,
+    connection: Any,
     module: ModuleType,
     statuses: Iterable[int],
     texts: Mapping[str, str] = MappingProxyType({}),
@@ -130,26 +138,23 @@ def asked(
                 yield call, *ran(connection, function, **arguments, limit=1, after=after)
 
 
-def ran(connection: apsw.Connection, function: Callable[..., object], **arguments: Any) -> tuple[str, tuple[Any, ...]]:
-    """Return the one statement that a call runs and the values bound to it."""
+def ran(connection: Any, function: Callable[..., object], **arguments: Any) -> tuple[str, tuple[Any, ...]]:
+    """Return the one statement that a call of a listing runs and the values bound to it."""
     seen: list[tuple[str, tuple[Any, ...]]] = []
 
-    def trace(_cursor: object, sql: str, bindings: tuple[Any, ...]) -> bool:
-        seen.append((sql, tuple(bindings)))
-        return True
+    def traced(to: Any, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        seen.append((sql, tuple(parameters)))
+        return fetch(to, sql, parameters)
 
-    connection.exec_trace = trace
-    try:
+    with unittest.mock.patch.object(listing, "fetch", traced):
         function(connection, **arguments)
-    finally:
-        connection.exec_trace = None
     (only,) = seen
     return only
 
 
-def statements() -> dict[str, dict[str, str]]:
-    """Return every statement by the name of its module and its own."""
-    return {name: constants(module) | shapes(module) for name, module in MODULES.items()}
+def statements(engine: Literal["sqlite", "postgresql"] = "sqlite", connection: Any = None) -> dict[str, dict[str, str]]:
+    """Return every statement by the name of its module and its own, as for `constants` and `shapes`."""
+    return {name: constants(module, engine) | shapes(module, connection) for name, module in MODULES.items()}
 
 
 def parameters(sql: str) -> list[int]:
@@ -169,12 +174,17 @@ def _call(function: str, arguments: Mapping[str, Any]) -> str:
 def populated() -> apsw.Connection:
     """Return a connection to a database with two rows that every filter lets through: a page of one has a cursor."""
     connection = database()
+    populate(connection)
+    return connection
+
+
+def populate(connection: Any) -> None:
+    """Store two rows that every filter lets through."""
     tasks.create(connection, dao.Task(id="x", title="a", task_type="x", workspace_path="x"))
     tasks.create(connection, dao.Task(title="b", task_type="x", workspace_path="x"))
     for name in "ab":
         workflows.create(connection, dao.Workflow(name=name))
         tool_executions.record(connection, dao.ToolExecution(tool_name="x", input=name, task_id="x"))
-    return connection
 
 
 # ---------------------------------------------------------------- plans

@@ -43,9 +43,9 @@ every_engine = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 
 @pytest.fixture(scope="module")
-def both(fresh, run, server) -> Iterator[dict[str, Any]]:
+def both(fresh, shared, server) -> Iterator[dict[str, Any]]:
     """A connection of each engine, to tables without foreign keys, so that only the row itself decides."""
-    url = server.create(run.template)
+    url = server.create(shared.template)
     with fresh("?foreign_keys=off") as sqlite, contextlib.closing(dao.connect(url)) as postgresql:
         for table, constraint in fetch(
             postgresql, "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'f'"

@@ -9,7 +9,7 @@ import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import apsw
 
@@ -182,6 +182,8 @@ def translated(
 
 # ---------------------------------------------------------------- pools
 
+#: How the engine is called.
+NAME: Literal["sqlite"] = "sqlite"
 #: The base of the driver's errors.
 DriverError = apsw.Error
 #: The errors of a database after which its connection can be lent again.

@@ -1,0 +1,233 @@
+"""How PostgreSQL runs each statement among 100,000 rows, whatever is bound: by an index, and in its order.
+
+A generic plan is one for values that are not known: a prepared statement gets it after some executions. PostgreSQL
+plans by what it has counted, where SQLite plans by the SQL alone: so the plans are not stored, but held to rules. It
+may read a small table as a whole, and sort a few rows; what it may not is in the names of the tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import psycopg
+import pytest
+
+import dao
+from dao.engine import fetch
+from tests import plans
+from tests.contract.test_plans import number_of_statuses
+from tests.plans import LISTED, MODULES, population
+
+ROWS = 100_000
+#: The tables that grow: among so many rows, each has more than a page of the disk holds by hundreds.
+BIG = {"tasks", "workflow_tasks", "tool_executions", "sessions"}
+#: A page of `find`, by default, and the row that shows whether there is another.
+PAGE = 51
+#: About when the first row was made; they follow at a second each.
+BEGINNING = datetime(2025, 1, 15, tzinfo=UTC)
+#: The statements that read a whole table, or all of a period and sort it, and why.
+READ_IT_ALL = {
+    "tasks._COUNT_BY_STATUS": "counts all rows",
+    "tool_executions._STATISTICS": "sorts the calls of a period for the percentiles",
+}
+
+
+@attrs.frozen
+class Node:
+    """A step of a plan: the table that it reads, if any, and how many rows are expected of it."""
+
+    kind: str
+    table: str | None
+    index: str | None
+    rows: int
+    below: tuple[Node, ...]
+
+    def walk(self) -> Iterator[Node]:
+        """Yield this step and all below it."""
+        yield self
+        for node in self.below:
+            yield from node.walk()
+
+
+def node(found: dict[str, Any]) -> Node:
+    """Return the step that EXPLAIN shows as this object."""
+    return Node(
+        found["Node Type"],
+        found.get("Relation Name"),
+        found.get("Index Name"),
+        found["Plan Rows"],
+        tuple(map(node, found.get("Plans", ()))),
+    )
+
+
+@pytest.fixture(scope="module")
+def crowded(shared, server) -> Iterator[Any]:
+    """A connection to a database of so many rows, of which PostgreSQL has its figures."""
+    url = server.create(shared.template)
+    with psycopg.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
+        # as long as a commit is not in the log, VACUUM does not see that all may see its rows
+        connection.execute("SET synchronous_commit = on")
+        for table, share in population.SHARES.items():
+            rows = population.made(table, range(ROWS * share // 1000), tasks=ROWS * population.SHARES["tasks"] // 1000)
+            first = next(rows)
+            with cursor.copy(f"COPY {table} ({', '.join(first)}) FROM STDIN") as copy:
+                copy.write_row(tuple(first.values()))
+                for row in rows:
+                    copy.write_row(tuple(row.values()))
+        connection.execute("VACUUM ANALYZE")
+    with contextlib.closing(dao.connect(url)) as connection:
+        connection.execute("SET plan_cache_mode = force_generic_plan")
+        yield connection
+    server.drop(url)
+
+
+@pytest.fixture(scope="module")
+def named(shared, server) -> dict[str, str]:
+    """Every statement of the table modules, as it is for PostgreSQL, by module and name."""
+    url = server.create(shared.template)
+    with contextlib.closing(dao.connect(url)) as connection:
+        plans.populate(connection)
+        found = plans.statements("postgresql", connection)
+    server.drop(url)
+    return {f"{module}.{name}": sql for module, by_name in found.items() for name, sql in by_name.items()}
+
+
+def plan(connection, sql) -> Node:
+    """Return the generic plan of a statement."""
+    ((found,),) = fetch(connection, f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {sql}")
+    return node(found[0]["Plan"])
+
+
+def test_statement_of_any_module_reads_no_big_table_as_a_whole(crowded, named):
+    """Each finds its rows by an index; only counts by two columns or more may read all, where that is less work."""
+    assert {*READ_IT_ALL} <= {*named}
+    whole = set()
+    for name, sql in named.items():
+        steps = [*plan(crowded, sql).walk()]
+        if any(step.kind == "Seq Scan" and step.table in BIG for step in steps):
+            whole.add(name)
+        assert (
+            any(step.index for step in steps)
+            or sql.startswith("INSERT")
+            or name.startswith(("configurations.", "workflows."))
+            or name in whole
+        ), name
+    assert {name for name in whole if ".count(" not in name} == {"tasks._COUNT_BY_STATUS"}
+    assert {name for name in whole if ".count(" in name and "," not in name} <= {f"{name}.count()" for name in MODULES}
+
+
+def test_page_of_any_filters_sorts_no_more_than_pages(crowded, named):
+    """A page comes in order out of an index; what is less than a page may be sorted, and pages of several."""
+    pages = {name: sql for name, sql in named.items() if ".find(" in name}
+    assert len(pages) > 200
+    for name, sql in pages.items():
+        for step in plan(crowded, sql).walk():
+            if "Sort" in step.kind:
+                (below,) = step.below
+                ended = [below, *below.below] if below.kind == "Append" else [below]
+                assert below.rows <= PAGE or {part.kind for part in ended} <= {"Append", "Limit"}, name
+
+
+def test_list_of_no_limit_sorts_nothing_but_its_rows(crowded, named):
+    """What is returned whole may be sorted at the end; nothing else is, but for the percentiles."""
+    for name, sql in named.items():
+        if ".find(" in name or name in READ_IT_ALL:
+            continue
+        root = plan(crowded, sql)
+        for step in root.walk():
+            assert "Sort" not in step.kind or (step is root and "LIMIT" not in sql) or step.rows <= PAGE, name
+
+
+@pytest.mark.parametrize(
+    ("module", "column", "value"),
+    [
+        (dao.tasks, "task_type", "audit"),
+        (dao.tasks, "workspace_path", "/workspaces/7"),
+        (dao.tool_executions, "tool_name", "plan"),
+        (dao.tool_executions, "tool_name", "no such tool"),
+        *((module, "status", status) for module in LISTED for status in LISTED[module]),
+    ],
+    ids=str,
+)
+def test_page_of_a_rare_value_reads_no_row_of_another(crowded, module, column, value):
+    """A filter leads into its own index: PostgreSQL walked all rows by time, past those of all other values."""
+    for oldest_first in (False, True):
+        for bounds in ({}, {"since": BEGINNING}, {"until": BEGINNING + timedelta(days=1)}):
+            arguments = {column: value, "oldest_first": oldest_first, **bounds}
+            sql, parameters = plans.ran(crowded, module.find, **arguments)
+            (scan,) = (step for step in walk(explained(crowded, sql, parameters)) if "Scan" in step["Node Type"])
+            assert scan["Index Name"] == f"idx_{module.__name__.removeprefix('dao.')}_{column}"
+            assert scan["Actual Rows"] <= PAGE
+            assert scan.get("Rows Removed by Filter", 0) == 0
+
+
+@pytest.mark.parametrize("module", LISTED, ids=lambda module: module.__name__)
+def test_page_of_several_statuses_reads_no_more_than_a_page_of_each(crowded, module):
+    """Each status is walked along its index as far as the page needs, however many rows there are."""
+    for statuses in range(2, len(LISTED[module]) + 1):
+        wanted = list(LISTED[module])[:statuses]
+        for oldest_first in (False, True):
+            sql, parameters = plans.ran(crowded, module.find, status=wanted, oldest_first=oldest_first)
+            scans = [step for step in walk(explained(crowded, sql, parameters)) if "Scan" in step["Node Type"]]
+            assert {step["Index Name"] for step in scans} == {f"idx_{module.__name__.removeprefix('dao.')}_status"}
+            assert len(scans) == statuses
+            assert all(step["Actual Rows"] <= PAGE for step in scans)
+
+
+def test_page_deep_down_reads_no_more_than_the_first(crowded):
+    """A cursor is a place in the index: what comes before it is not read."""
+    deep = None
+    for _ in range(40):
+        deep = dao.tasks.find(crowded, limit=200, after=deep).next
+    for arguments in ({}, {"after": deep}):
+        sql, parameters = plans.ran(crowded, dao.tasks.find, **arguments)
+        (scan,) = (step for step in walk(explained(crowded, sql, parameters)) if "Scan" in step["Node Type"])
+        assert scan["Index Name"] == "idx_tasks_created_at"
+        assert scan["Actual Rows"] == PAGE
+        assert scan.get("Rows Removed by Filter", 0) == 0
+
+
+def test_change_of_a_batch_reads_no_more_than_the_batch(crowded, named):
+    """Rows that are closed or deleted in batches are found by their ids, also if the planner does not know how many."""
+    moment = "9999-01-01T00:00:00.000Z"
+    for name in ("sessions._CLOSE_STALE", "sessions._DELETE_STALE", "tool_executions._DELETE_BEFORE"):
+        with contextlib.suppress(ZeroDivisionError), dao.transaction(crowded):
+            ran = explained(crowded, named[name], (moment, 10))
+            scans = [step for step in walk(ran) if "Scan" in step["Node Type"]]
+            assert sum(step["Actual Rows"] * step["Actual Loops"] for step in scans) <= 20, name
+            raise ZeroDivisionError  # undone
+
+
+def explained(connection, sql, parameters) -> dict[str, Any]:
+    """Run a statement by its generic plan, and return that with what each step did."""
+    fetch(connection, f"PREPARE explained AS {sql}")
+    values = ", ".join(str(value) if isinstance(value, int) else psycopg.sql.quote(value) for value in parameters)
+    ((found,),) = fetch(connection, f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE explained ({values})")
+    fetch(connection, "DEALLOCATE explained")
+    top: dict[str, Any] = found[0]["Plan"]
+    return top
+
+
+def walk(step: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a step as EXPLAIN shows it, and all below it."""
+    yield step
+    for below in step.get("Plans", ()):
+        yield from walk(below)
+
+
+def test_plans_more_than_two_statuses_are_walked_as_two_are(crowded):
+    """The statements stop at two statuses here: with more, each is one more walk along the same index."""
+    for module in LISTED:
+        for call, sql, _ in plans.asked(crowded, module, (len(LISTED[module]),)):
+            if call.startswith("find"):
+                assert len({step.index for step in plan(crowded, sql).walk() if step.index}) == 1, call
+                assert number_of_statuses(call) in {0, len(LISTED[module])}
+
+
+def test_modules_are_all_here(named):
+    """A new module of SQL is planned here, too."""
+    assert {name.partition(".")[0] for name in named} == {*MODULES}
