@@ -226,7 +226,7 @@ def test_text_of_an_index_may_be_longer_on_sqlite(both, table, column):
     assert_stored_alike(both, attrs.evolve(record, **{column: "é" * 20_000}))  # is compressed
     longer = attrs.evolve(record, **{column: incompressible(5000)})
     assert stored(both["sqlite"], longer) == longer
-    with pytest.raises(dao.OperationalError, match="2,700 bytes"):
+    with pytest.raises(dao.IntegrityError, match="2,700 bytes"):
         stored(both["postgresql"], longer)
 
 
