@@ -38,6 +38,22 @@ def scramble(connection: Any) -> None:
             connection.execute(f"SET enable_{way} = off")
 
 
+def wait_for_locks(connection: Any, milliseconds: int) -> None:
+    """Have a connection wait so long for a lock and no longer."""
+    if is_sqlite(connection):
+        connection.set_busy_timeout(milliseconds)
+    else:
+        connection.execute(f"SET lock_timeout = {milliseconds}")
+
+
+def forbid_writing(connection: Any) -> None:
+    """Have a connection refuse to write."""
+    if is_sqlite(connection):
+        connection.pragma("query_only", True)
+    else:
+        connection.execute("SET default_transaction_read_only = on")
+
+
 def begin_writing(connection: Any, table: str) -> None:
     """Begin a transaction that keeps all others from writing a table."""
     if is_sqlite(connection):

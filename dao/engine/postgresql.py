@@ -357,6 +357,8 @@ def begin(connection: Connection, *, nested: bool) -> None:
 def commit(connection: Connection, *, nested: bool) -> None:
     """Commit a transaction, or release its savepoint. The caller rolls back when this raises.
 
+    The owner of a connection that is not in autocommit mode commits it.
+
     Raises:
         OperationalError: The transaction is not there any more, or a statement in it has failed.
         psycopg.Error: It cannot be committed.
@@ -367,6 +369,8 @@ def commit(connection: Connection, *, nested: bool) -> None:
             "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
             "both to dao.transaction"
         )
+    if status == _IN_TRANSACTION and not nested and not connection.autocommit:
+        return  # as a single statement on such a connection
     # COMMIT would roll back, without an error
     if status == _FAILED or _command(connection, "RELEASE dao" if nested else "COMMIT") == "ROLLBACK":
         raise errors.OperationalError(
@@ -441,7 +445,7 @@ def translated(
     if not isinstance(error, psycopg.Error):
         return None
     if connection.pgconn.status != pq.ConnStatus.OK:
-        return _lost(error, commits=commits)
+        return _lost(error, commits=commits and connection.autocommit)
     state = error.sqlstate or ""
     reason = error.diag.message_primary or str(error)
     name = name_of(connection)

@@ -5,18 +5,23 @@ Whoever adds a public function adds a line here.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import apsw
 import apsw.bestpractice
 import attrs
+import psycopg
 import pytest
 
 import dao
 from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao.engine import execute, fetch, in_transaction
+from tests.engines import begin_writing, forbid_writing, is_sqlite, wait_for_locks
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 MODULES = {
@@ -34,7 +39,7 @@ FAILURE = dao.ToolExecution(
     id="failure", tool_name="grep", input={}, status="failed", duration_ms=7, created_at=NOON, completed_at=NOON
 )
 
-Call = Callable[[apsw.Connection], object]
+Call = Callable[[Any], object]
 
 # Each writes something into the database that `filled` makes.
 WRITERS: dict[str, Call] = {
@@ -115,41 +120,64 @@ every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 every_reader = pytest.mark.parametrize(("read", "expected"), READERS.values(), ids=READERS)
 
 
-@pytest.fixture(scope="module")
-def filled_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with a row or two in each table, in SQLite's own journal mode, made once."""
-    path = tmp_path_factory.mktemp("filled") / "filled.db"
-    path.write_bytes(template.read_bytes())
-    connection = apsw.Connection(str(path))
+def fill(connection: Any) -> None:
+    """Store a row or two in each table."""
     tasks.create_many(connection, [attrs.evolve(TASK, id=id) for id in ("task", "second", "third")])
     workflows.create(connection, WORKFLOW)
     for task_id in ("task", "third"):
         workflow_tasks.add(connection, workflow_id="workflow", task_id=task_id)
     for execution in (CALL, FAILURE):
         tool_executions.record(connection, execution)
-    connection.execute(
-        "INSERT INTO sessions (id, client_id, last_heartbeat) VALUES ('session', 'cli', ?)",
+    execute(
+        connection,
+        "INSERT INTO sessions (id, client_id, last_heartbeat) VALUES ('session', 'cli', $1)",
         ("2025-01-15T12:00:00.000Z",),
     )
     configurations.set(connection, "key", 5)
+
+
+@pytest.fixture(scope="module")
+def filled_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with a row or two in each table, in SQLite's own journal mode, made once."""
+    path = tmp_path_factory.mktemp("filled") / "filled.db"
+    path.write_bytes(template.read_bytes())
+    connection = apsw.Connection(str(path))
+    fill(connection)
     connection.close()
     return path
 
 
 @pytest.fixture
-def filled(filled_template: Path, tmp_path: Path) -> str:
-    """The path of a database of one's own with a row or two in each table."""
-    path = tmp_path / "strangers.db"
-    path.write_bytes(filled_template.read_bytes())
-    return str(path)
+def filled(engine: str, request: pytest.FixtureRequest) -> str:
+    """The URL of a database of one's own with a row or two in each table."""
+    if engine == "sqlite":
+        path = request.getfixturevalue("tmp_path") / "strangers.db"
+        path.write_bytes(request.getfixturevalue("filled_template").read_bytes())
+        return f"sqlite:///{path}"
+    url: str = request.getfixturevalue("postgresql_url")
+    with contextlib.closing(dao.connect(url)) as connection:
+        fill(connection)
+    return url
 
 
-def plain(connection: apsw.Connection) -> None:
+def bare(url: str, **options: Any) -> Any:
+    """Open a connection as somebody does who does not know this package."""
+    if url.startswith("sqlite"):
+        return apsw.Connection(url.removeprefix("sqlite:///"), **options)
+    return psycopg.connect(url, autocommit=True, **options)
+
+
+# Settings of strangers, by engine: each opens a connection.
+
+
+def plain_sqlite(url: str) -> apsw.Connection:
     """SQLite's own settings: foreign keys off, a rollback journal, no waiting."""
+    return bare(url)
 
 
-def own(connection: apsw.Connection) -> None:
+def own_sqlite(url: str) -> apsw.Connection:
     """Settings that differ from this package's wherever they can."""
+    connection = bare(url, statementcachesize=0)
     connection.pragma("recursive_triggers", True)
     connection.pragma("synchronous", "full")
     connection.pragma("journal_mode", "truncate")
@@ -157,26 +185,73 @@ def own(connection: apsw.Connection) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, 1)
     connection.transaction_mode = "EXCLUSIVE"
     connection.exec_trace = lambda *_: True
+    return connection
 
 
-def best_practice(connection: apsw.Connection) -> None:
+def best_practice(url: str) -> apsw.Connection:
     """What apsw recommends, on this connection only."""
+    connection = bare(url)
     for name in dir(apsw.bestpractice):
         if name.startswith("connection_"):
             getattr(apsw.bestpractice, name)(connection)
+    return connection
 
 
-@pytest.fixture(params=[plain, own, best_practice], ids=lambda settings: settings.__name__)
-def strangers(request: pytest.FixtureRequest, filled: str) -> Iterator[apsw.Connection]:
+def plain_postgresql(url: str) -> psycopg.Connection[Any]:
+    """PostgreSQL's own settings, with times in the zone of the server."""
+    return bare(url, options="-c datestyle=ISO,MDY")
+
+
+def own_postgresql(url: str) -> psycopg.Connection[Any]:
+    """Settings that differ from this package's wherever they can."""
+    options = "-c datestyle=ISO,DMY -c timezone=America/St_Johns -c standard_conforming_strings=off -c jit_above_cost=0"
+    connection = bare(url, options=f"{options} -c intervalstyle=sql_standard -c extra_float_digits=-15")
+    connection.prepare_threshold = 0
+    connection.row_factory = psycopg.rows.dict_row
+    connection.cursor_factory = psycopg.ClientCursor
+    connection.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+    connection.adapters.register_dumper(str, psycopg.types.string.StrBinaryDumper)
+    connection.adapters.register_loader("text", psycopg.types.string.ByteaLoader)
+    return connection
+
+
+def prepared(url: str) -> psycopg.Connection[Any]:
+    """A connection of the caller's that was handed to `prepare` once."""
+    connection = bare(url)
+    dao.postgresql.prepare(connection)
+    return connection
+
+
+STRANGERS = {
+    "sqlite": [plain_sqlite, own_sqlite, best_practice],
+    "postgresql": [plain_postgresql, own_postgresql, prepared],
+}
+OPENERS = [(engine, opener) for engine, openers in STRANGERS.items() for opener in openers]
+
+
+def on(*openers: Callable[[str], Any]) -> pytest.MarkDecorator:
+    """Run the test on connections that these open."""
+    chosen = [(engine, opener) for engine, opener in OPENERS if opener in openers]
+    return pytest.mark.parametrize(
+        ("engine", "strangers"), chosen, indirect=["strangers"], ids=[opener.__name__ for _, opener in chosen]
+    )
+
+
+every_stranger = on(*(opener for _, opener in OPENERS))
+
+
+@pytest.fixture
+def strangers(request: pytest.FixtureRequest, filled: str) -> Iterator[Any]:
     """A connection that was opened without this package, with settings of its own."""
-    connection = apsw.Connection(filled, statementcachesize=0 if request.param is own else 100)
-    request.param(connection)
+    connection = request.param(filled)
     yield connection
     connection.close()
 
 
-def dump(connection: apsw.Connection) -> dict[str, list[tuple]]:
-    return {table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in TABLES}
+def dump(url: str) -> dict[str, list[tuple]]:
+    """Return all that is stored."""
+    with contextlib.closing(dao.connect(url)) as connection:
+        return {table: fetch(connection, f"SELECT * FROM {table} ORDER BY 1, 2") for table in TABLES}
 
 
 def test_table_modules_every_public_function_is_listed():
@@ -191,74 +266,106 @@ def test_table_modules_every_public_function_is_listed():
     assert not {*WRITERS} & {*READERS}
 
 
+@every_stranger
 @every_reader
-def test_reader_on_a_strangers_connection_finds_and_writes_nothing(strangers, read, expected):
+def test_reader_on_a_strangers_connection_finds_and_writes_nothing(strangers, filled, read, expected):
     """A reading function answers on any connection, even where nothing may be written, and leaves no transaction."""
-    before = dump(strangers)
-    strangers.pragma("query_only", True)
+    before = dump(filled)
+    forbid_writing(strangers)
     assert read(strangers) == expected
-    assert not strangers.in_transaction
-    assert dump(strangers) == before
+    assert not in_transaction(strangers)
+    assert dump(filled) == before
 
 
+@every_stranger
 @every_writer
 def test_writer_on_a_strangers_connection_commits(strangers, filled, write):
     """A writing function alone is one transaction: when it returns, others see what it wrote."""
-    before = dump(strangers)
+    before = dump(filled)
     write(strangers)
-    assert not strangers.in_transaction
-    other = apsw.Connection(filled)
-    after = dump(other)
-    other.close()
-    assert after == dump(strangers) != before
+    assert not in_transaction(strangers)
+    assert dump(filled) != before
+
+
+#: Transactions that are opened as the driver has it.
+DRIVERS_OWN: dict[Any, Callable[[Any], Any]] = {
+    own_sqlite: lambda connection: connection,
+    own_postgresql: psycopg.Connection.transaction,
+}
 
 
 @every_writer
-@pytest.mark.parametrize(
-    ("strangers", "begin"),
-    [(plain, dao.transaction), (best_practice, dao.transaction), (own, lambda connection: connection)],
-    indirect=["strangers"],
-    ids=["plain, dao's", "best practice, dao's", "own, apsw's"],
-)
-def test_writer_in_a_transaction_rolls_back_with_it(strangers, begin, write):
+@on(plain_sqlite, best_practice, own_sqlite, plain_postgresql, own_postgresql)
+def test_writer_in_a_transaction_rolls_back_with_it(request, strangers, filled, write):
     """Inside somebody's transaction a writing function takes part: it commits nothing, and goes when that goes."""
-    before = dump(strangers)
+    before = dump(filled)
+    begin = DRIVERS_OWN.get(request.node.callspec.params["strangers"], dao.transaction)
     with pytest.raises(LookupError, match="changed my mind"), begin(strangers):  # noqa: PT012 - the block is the test
         write(strangers)
-        assert strangers.in_transaction
-        assert dump(strangers) != before
+        assert in_transaction(strangers)
         raise LookupError("changed my mind")
-    assert not strangers.in_transaction
-    assert dump(strangers) == before
+    assert not in_transaction(strangers)
+    assert dump(filled) == before
 
 
 @every_writer
-@pytest.mark.parametrize("strangers", [plain, best_practice], indirect=True, ids=["plain", "best practice"])
+@on(plain_sqlite, best_practice, plain_postgresql, own_postgresql)
 def test_writer_on_a_locked_database_raises_database_busy(strangers, filled, write):
     """While another connection holds the write lock for too long, each writing function says so and changes nothing."""
-    strangers.set_busy_timeout(1)
-    blocker = apsw.Connection(filled)
-    blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(dao.DatabaseBusy, match=r"strangers\.db is locked by another connection.*try again") as caught:
-        write(strangers)
-    assert isinstance(caught.value.__cause__, apsw.BusyError)
-    assert not strangers.in_transaction
-    before = dump(blocker)
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    assert dump(strangers) == before
+    wait_for_locks(strangers, 1)
+    before = dump(filled)
+    with contextlib.closing(bare(filled)) as blocker:
+        begin_writing(blocker, ", ".join(TABLES))
+        with pytest.raises(dao.DatabaseBusy, match=BUSY[is_sqlite(strangers)]) as caught:
+            write(strangers)
+        assert isinstance(caught.value.__cause__, apsw.BusyError | psycopg.errors.LockNotAvailable)
+        assert not in_transaction(strangers)
+        blocker.execute("ROLLBACK")
+    assert dump(filled) == before
     write(strangers)
-    assert dump(strangers) != before
+    assert dump(filled) != before
+
+
+BUSY = {
+    True: r"strangers\.db is locked by another connection.*try again",
+    False: r"postgresql://.*: another transaction keeps a lock .*: repeat the transaction",
+}
 
 
 @every_reader
-def test_reader_on_a_database_locked_for_reading_raises_database_busy(filled, read, expected):
-    """Where even reading must wait (a rollback journal while another commits), each reading function says so."""
-    blocker, connection = apsw.Connection(filled), apsw.Connection(filled)
-    blocker.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(dao.DatabaseBusy):
-        read(connection)
-    blocker.execute("ROLLBACK")
-    assert read(connection) == expected
-    blocker.close()
-    connection.close()
+@on(plain_sqlite, plain_postgresql)
+def test_reader_on_a_database_locked_for_reading_raises_database_busy(strangers, filled, read, expected):
+    """Where even reading must wait each reading function says so.
+
+    On SQLite that is a rollback journal while another commits, on PostgreSQL while a table is altered.
+    """
+    wait_for_locks(strangers, 1)
+    with contextlib.closing(bare(filled)) as blocker:
+        blocker.execute("BEGIN EXCLUSIVE" if is_sqlite(blocker) else f"BEGIN; LOCK TABLE {', '.join(TABLES)}")
+        with pytest.raises(dao.DatabaseBusy):
+            read(strangers)
+        blocker.execute("ROLLBACK")
+    assert read(strangers) == expected
+
+
+def test_what_is_no_connection_of_any_engine_is_refused():
+    """A type that no engine has is refused with advice, by reads and writes alike."""
+    for call in (lambda c: tasks.get(c, "task"), lambda c: tasks.delete(c, "task"), lambda c: tasks.create(c, TASK)):
+        with pytest.raises(TypeError, match="expected a connection, got int") as caught:
+            call(3)
+        assert not isinstance(caught.value.__cause__, TypeError)  # it would say the same twice
+
+
+@on(plain_postgresql)
+@every_writer
+def test_writer_on_a_connection_that_does_not_commit_by_itself_leaves_that_to_its_owner(strangers, filled, write):
+    """Psycopg begins a transaction before the first statement unless it is told not to: functions take part in it."""
+    before = dump(filled)
+    strangers.autocommit = False
+    write(strangers)
+    assert dump(filled) == before
+    strangers.rollback()
+    assert dump(filled) == before
+    write(strangers)
+    strangers.commit()
+    assert dump(filled) != before
