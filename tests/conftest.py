@@ -98,7 +98,8 @@ ENGINES = ("sqlite", "postgresql")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that is marked `both_engines`, and not `sqlite_only`, on each of them."""
     marked = metafunc.definition.get_closest_marker
-    if "engine" in metafunc.fixturenames and marked("both_engines") and not marked("sqlite_only"):
+    chosen = any("engine" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "engine" in metafunc.fixturenames and marked("both_engines") and not marked("sqlite_only") and not chosen:
         metafunc.parametrize("engine", ENGINES)
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import apsw
 import pytest
 
 import dao
 import dao.testing
 from dao import codec, configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao.engine import fetch, in_transaction
 from dao.testing import (
     make_configuration,
     make_session,
@@ -19,6 +19,10 @@ from dao.testing import (
     make_tool_execution,
     make_workflow,
 )
+from tests.conftest import ENGINES
+from tests.engines import ignore_checks
+
+pytestmark = pytest.mark.both_engines
 
 KEYS = {
     "tasks": "t",
@@ -31,7 +35,7 @@ KEYS = {
 
 
 @pytest.fixture
-def filled(connection: apsw.Connection) -> apsw.Connection:
+def filled(connection: Any) -> Any:
     """A database with a row in each table, and no CHECK to hold what is done to them."""
     tasks.create_many(connection, [make_task(id="t"), make_task(id="other")])
     workflows.create(connection, make_workflow(id="w"))
@@ -39,14 +43,14 @@ def filled(connection: apsw.Connection) -> apsw.Connection:
     tool_executions.record(connection, make_tool_execution(id="e", task_id="t", status="failed"))
     session = make_session(id="s")
     sessions.open(connection, client_id=session.client_id)
-    connection.execute("UPDATE sessions SET id = 's'").fetchall()
+    fetch(connection, "UPDATE sessions SET id = 's'")
     configurations.set(connection, "c", make_configuration().value)
-    connection.pragma("ignore_check_constraints", True)
+    ignore_checks(connection)
     return connection
 
 
 # every way to read the row, and what is done with it
-Read = Callable[[apsw.Connection], Any]
+Read = Callable[[Any], Any]
 READS: dict[str, list[Read]] = {
     "tasks": [
         lambda c: tasks.get(c, "t"),
@@ -77,11 +81,10 @@ READS: dict[str, list[Read]] = {
 }
 
 # table, column, what is written into it in SQL, `.value` of the error
-DAMAGE = [
+DAMAGE_OF_ANY = [
     ("tasks", "status", "'paused'", "paused"),
     ("workflows", "status", "'retired'", "retired"),
     ("tool_executions", "status", "'cancelled'", "cancelled"),
-    ("sessions", "is_active", "2", 2),
     ("tasks", "config", "'{'", "{"),
     ("tasks", "config", "'[1]'", "[1]"),
     ("tasks", "metadata", "'secret'", "secret"),
@@ -91,6 +94,9 @@ DAMAGE = [
     ("tool_executions", "output", "'[1'", "[1"),
     ("sessions", "metadata", "'{'", "{"),
     ("configurations", "value", "'{'", "{"),
+]
+DAMAGE_OF_SQLITE = [
+    ("sessions", "is_active", "2", 2),
     ("tasks", "created_at", "'yesterday'", "yesterday"),
     ("tasks", "started_at", "'2025-13-01T00:00:00.000Z'", "2025-13-01T00:00:00.000Z"),
     ("tasks", "created_at", "'2025-01-01'", "2025-01-01"),
@@ -107,13 +113,24 @@ DAMAGE = [
     ("sessions", "client_id", "CAST(x'ed' AS TEXT)", b"\xed"),
     ("configurations", "value", "CAST(x'22ff22' AS TEXT)", b'"\xff"'),
 ]
+DAMAGE_OF_POSTGRESQL = [
+    ("tasks", "created_at", "'infinity'", "infinity"),
+    ("tasks", "started_at", "'-infinity'", "-infinity"),
+    ("workflows", "updated_at", "'10000-01-01 00:00Z'", "10000-01-01 00:00:00+00"),
+    ("sessions", "last_heartbeat", "'0001-01-01 00:00Z BC'", "0001-01-01 00:00:00+00 BC"),
+]
+DAMAGE = [
+    *((engine, *damage) for damage in DAMAGE_OF_ANY for engine in ENGINES),
+    *(("sqlite", *damage) for damage in DAMAGE_OF_SQLITE),
+    *(("postgresql", *damage) for damage in DAMAGE_OF_POSTGRESQL),
+]
 
 
 # what a listing selects by: it passes by what is not one of its values
 SELECTED_BY = {"is_active", "last_heartbeat"}
 
 
-@pytest.mark.parametrize(("table", "column", "sql", "value"), DAMAGE, ids=str)
+@pytest.mark.parametrize(("engine", "table", "column", "sql", "value"), DAMAGE, ids=str)
 def test_read_value_this_program_cannot_read_names_row_column_and_value(filled, table, column, sql, value):
     """One error stands for all unreadable values.
 
@@ -121,7 +138,7 @@ def test_read_value_this_program_cannot_read_names_row_column_and_value(filled, 
     """
     key = KEYS[table]
     condition = {"workflow_tasks": "workflow_id = 'w'", "configurations": "key = 'c'"}.get(table, f"id = '{key}'")
-    filled.execute(f"UPDATE {table} SET {column} = {sql} WHERE {condition}").fetchall()
+    fetch(filled, f"UPDATE {table} SET {column} = {sql} WHERE {condition}")
     for read in READS[table][: 1 if column in SELECTED_BY else None]:
         with pytest.raises(dao.UnreadableRow) as caught:
             read_column(read(filled), column)
@@ -140,7 +157,7 @@ def read_column(found: Any, column: str) -> list[Any]:
 def test_count_by_status_that_it_does_not_know_is_refused(filled, module, id):
     """Rows with a status of a newer version are counted or named: they were left out in silence."""
     table = module.__name__.rpartition(".")[2]
-    filled.execute(f"UPDATE {table} SET status = 'deferred' WHERE id = '{id}'").fetchall()
+    fetch(filled, f"UPDATE {table} SET status = 'deferred' WHERE id = '{id}'")
     with pytest.raises(
         dao.UnreadableRow, match=f"^{table}: status of the row '{id}' is 'deferred', .* older than the data"
     ):
@@ -148,11 +165,16 @@ def test_count_by_status_that_it_does_not_know_is_refused(filled, module, id):
 
 
 @pytest.mark.parametrize(
-    ("sql", "value"), [("'{'", "{"), ("CAST(x'22ff22' AS TEXT)", b'"\xff"')], ids=["JSON", "UTF-8"]
+    ("engine", "sql", "value"),
+    [
+        *((engine, "'{'", "{") for engine in ENGINES),
+        ("sqlite", "CAST(x'22ff22' AS TEXT)", b'"\xff"'),
+    ],
+    ids=[*(f"{engine}, JSON" for engine in ENGINES), "sqlite, UTF-8"],
 )
 def test_configurations_value_that_cannot_be_read_is_refused_in_every_way(filled, sql, value):
     """A value without a type, with one, and all values: the key is named, also where it is no part of what is read."""
-    filled.execute(f"UPDATE configurations SET value = {sql}").fetchall()
+    fetch(filled, f"UPDATE configurations SET value = {sql}")
     for read in (
         lambda: configurations.get(filled, "c"),
         lambda: configurations.get(filled, "c", int),
@@ -165,16 +187,21 @@ def test_configurations_value_that_cannot_be_read_is_refused_in_every_way(filled
         assert str(caught.value).startswith(f"configurations: value of the row 'c' is {value!r}")
 
 
+@pytest.mark.sqlite_only
 def test_count_by_status_that_is_not_utf8_is_of_some_row(filled):
-    """Where no row is asked for, none is named: it was one without a name."""
+    """Where no row is asked for, none is named: it was one without a name. PostgreSQL stores UTF-8 only."""
     filled.execute("UPDATE tasks SET status = CAST(x'ff' AS TEXT) WHERE id = 't'").fetchall()
     with pytest.raises(dao.UnreadableRow, match=r"^tasks: status of a row is b'\\xff', which is not UTF-8") as caught:
         tasks.count_by_status(filled)
     assert caught.value.key is None
 
 
+@pytest.mark.sqlite_only
 def test_change_of_a_row_that_cannot_be_read_changes_nothing(filled):
-    """What returns the fresh row undoes its change if that row cannot be read."""
+    """What returns the fresh row undoes its change if that row cannot be read.
+
+    On PostgreSQL it is one statement, which has committed when its row is read.
+    """
     for damage in ("title = CAST(x'ff' AS TEXT)", "status = 'paused', title = 'a'"):
         filled.execute(f"UPDATE workflows SET name = 'a'; UPDATE tasks SET {damage} WHERE id = 't'").fetchall()
         before = filled.execute("SELECT CAST(title AS BLOB), status, updated_at FROM tasks WHERE id = 't'").fetchall()
@@ -185,7 +212,7 @@ def test_change_of_a_row_that_cannot_be_read_changes_nothing(filled):
             tasks.set_status(filled, "t", "running") if "ff" in damage else tasks.update(filled, task)
         after = filled.execute("SELECT CAST(title AS BLOB), status, updated_at FROM tasks WHERE id = 't'").fetchall()
         assert after == before
-        assert not filled.in_transaction
+        assert not in_transaction(filled)
 
 
 # a newer version's own idea of where a change leads
@@ -194,15 +221,20 @@ CREATE TRIGGER newer AFTER UPDATE OF metadata ON tasks BEGIN UPDATE tasks SET st
 """
 
 
+@pytest.mark.sqlite_only
 def test_find_several_statuses_names_the_row_that_is_not_utf8(filled):
-    """Of a statement that merges several walks along an index, too, the row is named."""
+    """Of a statement that merges several walks along an index, too, the row is named. PostgreSQL stores UTF-8 only."""
     filled.execute("UPDATE tasks SET title = CAST(x'ff' AS TEXT) WHERE id = 't'").fetchall()
     with pytest.raises(dao.UnreadableRow, match=r"^tasks: title of the row 't' is b'\\xff', which is not UTF-8"):
         tasks.find(filled, status=["pending", "running"])
 
 
+@pytest.mark.sqlite_only
 def test_returning_with_a_text_that_is_not_utf8_is_an_unreadable_row(filled):
-    """A statement that cannot be asked again gives the same error, without the row, and changes nothing."""
+    """A statement that cannot be asked again gives the same error, without the row, and changes nothing.
+
+    PostgreSQL stores UTF-8 only.
+    """
     filled.execute("UPDATE sessions SET id = CAST(x'ff' AS TEXT)").fetchall()
     with pytest.raises(dao.UnreadableRow, match="not UTF-8") as caught:
         sessions.delete_stale(filled, older_than=-timedelta(days=1))
@@ -213,11 +245,11 @@ def test_returning_with_a_text_that_is_not_utf8_is_an_unreadable_row(filled):
 
 def test_read_row_of_a_schema_without_not_null_names_what_is_missing(filled):
     """A newer schema may allow NULL where this program needs a value."""
-    filled.execute("ALTER TABLE tasks RENAME TO old; CREATE TABLE tasks AS SELECT * FROM old").fetchall()
-    filled.execute("UPDATE tasks SET config = NULL, created_at = NULL, status = NULL WHERE id = 't'").fetchall()
+    filled.execute("ALTER TABLE tasks RENAME TO old; CREATE TABLE tasks AS SELECT * FROM old")
+    filled.execute("UPDATE tasks SET config = NULL, created_at = NULL, status = NULL WHERE id = 't'")
     with pytest.raises(dao.UnreadableRow, match="status of the row 't' is None"):
         tasks.get(filled, "t")
-    filled.execute("UPDATE tasks SET status = 'pending'").fetchall()
+    filled.execute("UPDATE tasks SET status = 'pending'")
     task = tasks.get_one(filled, "t")
     for column in ("config", "created_at"):
         with pytest.raises(dao.UnreadableRow, match=f"{column} of the row 't' is None"):
