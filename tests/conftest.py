@@ -100,10 +100,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marked = metafunc.definition.get_closest_marker
     chosen = any("engine" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
     if "engine" in metafunc.fixturenames and marked("both_engines") and not marked("sqlite_only") and not chosen:
-        metafunc.parametrize("engine", ENGINES)
+        metafunc.parametrize("engine", ENGINES, scope="session")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def engine() -> str:
     """The engine of the test: "sqlite", or each of `ENGINES` in turn if the test is marked `both_engines`."""
     return "sqlite"

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -229,13 +229,17 @@ class Reused:
         url: Its URL.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, prepare: Callable[[psycopg.Connection[Any]], None] | None = None) -> None:
+        """Make one; `prepare` changes what all tests are to have otherwise than the migrations make it."""
         self._run = run
+        self._prepare = prepare
         self._make()
 
     def _make(self) -> None:
         self.url = self._run.databases().create(self._run.template)
         with psycopg.connect(self.url, autocommit=True) as connection:
+            if self._prepare:
+                self._prepare(connection)
             self._fingerprint = connection.execute(_FINGERPRINT).fetchone()
             tables = [table for (table,) in connection.execute(_TABLES)]
             self._kept = [table for table in tables if connection.execute(f"SELECT FROM {table} LIMIT 1").fetchone()]

@@ -38,6 +38,30 @@ def scramble(connection: Any) -> None:
             connection.execute(f"SET enable_{way} = off")
 
 
+def orphans(connection: Any) -> list[Any]:
+    """Return the rows that refer to one that is not there; by their table only on PostgreSQL."""
+    if is_sqlite(connection):
+        return fetch(connection, "PRAGMA foreign_key_check")
+    parents = fetch(connection, _FOREIGN_KEYS)
+    return [
+        row
+        for table, column, parent in parents
+        for row in fetch(
+            connection,
+            f"SELECT '{table}', {column} FROM {table} WHERE {column} IS NOT NULL "
+            f"AND NOT EXISTS (SELECT FROM {parent} WHERE id = {table}.{column})",
+        )
+    ]
+
+
+_FOREIGN_KEYS = """
+SELECT conrelid::regclass::text, attname, confrelid::regclass::text
+FROM   pg_constraint
+JOIN   pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
+WHERE  contype = 'f' AND connamespace = 'public'::regnamespace
+"""
+
+
 def ignore_checks(connection: Any) -> None:
     """Take the CHECK constraints away: on SQLite for this connection, on PostgreSQL for good."""
     if is_sqlite(connection):

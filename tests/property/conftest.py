@@ -7,39 +7,84 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import apsw
+import attrs
+import psycopg
 import pytest
 
 import dao
+from tests.databases import Reused, Run
 
 # their assertions explain themselves like those of a test
 pytest.register_assert_rewrite(
     "tests.property.machine", "tests.property.rules_of_work", "tests.property.rules_of_calls"
 )
 
-Fresh = Callable[..., AbstractContextManager[apsw.Connection]]
+
+@attrs.frozen
+class Fresh:
+    """Lends migrated, empty databases, with foreign keys or without, each for one `with` block."""
+
+    lend: Callable[[bool], AbstractContextManager[str]]
+
+    def url(self, *, foreign_keys: bool = True) -> AbstractContextManager[str]:
+        """Lend the URL of one."""
+        return self.lend(foreign_keys)
+
+    @contextlib.contextmanager
+    def __call__(self, *, foreign_keys: bool = True) -> Iterator[Any]:
+        """Lend a connection to one."""
+        with self.lend(foreign_keys) as url, contextlib.closing(dao.connect(url)) as connection:
+            yield connection
 
 
 @pytest.fixture(scope="session")
-def fresh(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fresh:
-    """Opens a migrated, empty database in a file for one `with` block.
+def fresh(engine: str, request: pytest.FixtureRequest) -> Fresh:
+    """New databases of the test's engine."""
+    found: Fresh = request.getfixturevalue(f"fresh_{engine}")
+    return found
 
-    It takes the parameters of its URL, as "?mode=rw".
-    """
+
+@pytest.fixture(scope="session")
+def fresh_sqlite(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+    """New databases in files."""
     folder = tmp_path_factory.mktemp("fresh")
     empty = template.read_bytes()
     numbers = itertools.count()
 
     @contextlib.contextmanager
-    def open_fresh(parameters: str = "") -> Iterator[apsw.Connection]:
+    def lend(foreign_keys: bool) -> Iterator[str]:  # noqa: FBT001
         path = folder / f"{next(numbers)}.db"
         path.write_bytes(empty)
-        connection = dao.connect(f"sqlite:///{path}{parameters}")
         try:
-            yield connection
+            yield f"sqlite:///{path}?synchronous=off&foreign_keys={'on' if foreign_keys else 'off'}"
         finally:
-            connection.close()
             path.unlink()
 
-    return open_fresh
+    return Fresh(lend)
+
+
+@pytest.fixture(scope="session")
+def fresh_postgresql(shared: Run) -> Fresh:
+    """New databases on the server."""
+    idle: dict[bool, list[Reused]] = {True: [], False: []}
+
+    @contextlib.contextmanager
+    def lend(foreign_keys: bool) -> Iterator[str]:  # noqa: FBT001
+        one = idle[foreign_keys].pop() if idle[foreign_keys] else Reused(shared, None if foreign_keys else _unlink)
+        try:
+            yield one.url
+        finally:
+            one.empty()
+            idle[foreign_keys].append(one)
+
+    return Fresh(lend)
+
+
+def _unlink(connection: psycopg.Connection[Any]) -> None:
+    """Take the foreign keys away."""
+    for table, name in connection.execute(
+        "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'f'"
+    ).fetchall():
+        connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")

@@ -30,7 +30,7 @@ class ExecutionRules(Machine):
         """A call that begins now is running."""
         task_id = self.task_or_none(number)
         if task_id == UNKNOWN:
-            with pytest.raises(dao.ForeignKeyViolation, match="task_id refers to 'unknown'"):
+            with self.refused(dao.ForeignKeyViolation, match="task_id refers to 'unknown'"):
                 dao.tool_executions.start(self.connection, tool_name=name, input=input, task_id=task_id)
             return
         execution = dao.tool_executions.start(self.connection, tool_name=name, input=input, task_id=task_id, now=now)
@@ -53,12 +53,12 @@ class ExecutionRules(Machine):
         """A call is stored as it is, and once only."""
         execution = attrs.evolve(execution, task_id=self.task_or_none(number))
         if execution.task_id == UNKNOWN:
-            with pytest.raises(dao.ForeignKeyViolation):
+            with self.refused(dao.ForeignKeyViolation):
                 dao.tool_executions.record(self.connection, execution)
             return
         dao.tool_executions.record(self.connection, execution)
         self.model.executions[execution.id] = execution
-        with pytest.raises(dao.UniqueViolation):
+        with self.refused(dao.UniqueViolation):
             dao.tool_executions.record(self.connection, execution)
 
     @rule(

@@ -224,11 +224,11 @@ class LinkRules(Machine):
             )
 
         if UNKNOWN in key:
-            with pytest.raises(dao.ForeignKeyViolation) as missing:
+            with self.refused(dao.ForeignKeyViolation) as missing:
                 add()
             assert missing.value.columns == ("workflow_id" if workflow_id == UNKNOWN else "task_id",)
         elif key in self.model.links:
-            with pytest.raises(dao.UniqueViolation):
+            with self.refused(dao.UniqueViolation):
                 add()
         else:
             link = add()

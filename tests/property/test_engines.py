@@ -43,16 +43,10 @@ every_engine = pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 
 
 @pytest.fixture(scope="module")
-def both(fresh, shared, server) -> Iterator[dict[str, Any]]:
+def both(fresh_sqlite, fresh_postgresql) -> Iterator[dict[str, Any]]:
     """A connection of each engine, to tables without foreign keys, so that only the row itself decides."""
-    url = server.create(shared.template)
-    with fresh("?foreign_keys=off") as sqlite, contextlib.closing(dao.connect(url)) as postgresql:
-        for table, constraint in fetch(
-            postgresql, "SELECT conrelid::regclass::text, conname FROM pg_constraint WHERE contype = 'f'"
-        ):
-            execute(postgresql, f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+    with fresh_sqlite(foreign_keys=False) as sqlite, fresh_postgresql(foreign_keys=False) as postgresql:
         yield {"sqlite": sqlite, "postgresql": postgresql}
-    server.drop(url)
 
 
 def stored(connection, record):

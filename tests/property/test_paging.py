@@ -17,6 +17,8 @@ from dao import rows
 from dao.listing import MAX_LIMIT
 from dao.testing import make_task, make_tool_execution, make_workflow
 
+pytestmark = pytest.mark.both_engines
+
 BEGINNING = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -124,10 +126,9 @@ def test_find_walk_returns_every_row_once_in_order(fresh, name, data, oldest_fir
     # those with an odd place come while the pages are read
     present, later = records[::2], records[1::2]
     filters = data.draw(filters_of(listing))
-    with fresh("?foreign_keys=off&synchronous=off") as connection:
+    with fresh.url(foreign_keys=False) as url, contextlib.closing(dao.connect(url)) as connection:
         for record in present:
             listing.store(connection, record)
-        url = f"sqlite:///{connection.filename}?foreign_keys=off&synchronous=off"
         with contextlib.closing(dao.connect(url)) as other:
             walked, cursor, arriving = [], None, iter(later)
             for limit in itertools.cycle(limits):
@@ -155,7 +156,7 @@ def test_iter_all_and_count_agree_with_a_list(fresh, name, data, oldest_first):
     listing = LISTINGS[name]
     records = data.draw(records_of(listing, max_size=12))
     filters = data.draw(filters_of(listing))
-    with fresh("?foreign_keys=off&synchronous=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         for record in records:
             listing.store(connection, record)
         expected = expected_of(records, filters, oldest_first=oldest_first)
@@ -202,7 +203,7 @@ def test_find_limit_of_exactly_all_rows_has_no_next_page(connection, number):
 @pytest.fixture(scope="module")
 def listed(fresh):
     """A connection to a database with three rows in each table that is listed by page."""
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         for listing in LISTINGS.values():
             for _ in range(3):
                 listing.store(

@@ -30,6 +30,8 @@ from dao.testing import (
 from tests import strategies
 from tests.strategies import JSON_COLUMNS, TABLES
 
+pytestmark = pytest.mark.both_engines
+
 MAKERS = {
     dao.Task: make_task,
     dao.Workflow: make_workflow,
@@ -76,14 +78,14 @@ def assert_same(found, expected):
 @given(record=any_record)
 def test_record_stored_reads_back_equal(fresh, record):
     """Any record that can be made can be stored, and reads back as it was."""
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         assert_same(stored(connection, record), record)
 
 
 @given(record=any_record, decoded=st.tuples(st.booleans(), st.booleans()))
 def test_record_read_back_is_stored_again_unchanged(fresh, record, decoded):
     """A record that was read gives the row that it came from, whether its JSON was decoded in between or not."""
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         loaded = stored(connection, record)
     for column in itertools.compress(JSON_COLUMNS[type(record)], decoded):
         getattr(loaded, column)
@@ -94,7 +96,7 @@ def test_record_read_back_is_stored_again_unchanged(fresh, record, decoded):
 @given(task=strategies.tasks(), workflow=strategies.workflows(), execution=strategies.tool_executions())
 def test_create_any_record_get_returns_it(fresh, task, workflow, execution):
     """What the public functions store, they return."""
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         dao.tasks.create(connection, task)
         dao.workflows.create(connection, workflow)
         dao.tool_executions.record(connection, execution)

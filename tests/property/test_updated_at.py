@@ -84,7 +84,7 @@ steps = st.lists(
 def test_update_any_sequence_moves_updated_at_on(fresh, table, recursive_triggers, started, steps):
     """Every UPDATE of a row makes its `updated_at` later: its own if it is, else the clock's, else one millisecond."""
     columns = watched(table)
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         connection.pragma("recursive_triggers", recursive_triggers)
         key = key_of(table)
         first = store(connection, table, updated_at=started)
@@ -120,7 +120,7 @@ def test_update_any_sequence_moves_updated_at_on(fresh, table, recursive_trigger
 @given(started=some_time, given_time=some_time)
 def test_update_of_updated_at_alone_is_let_be(fresh, table, started, given_time):
     """Who writes `updated_at` and nothing else gets what they wrote, also an earlier one."""
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         record = store(connection, table, updated_at=started)
         fetch(connection, f"UPDATE {table} SET updated_at = $1", (codec.time_to_text(given_time),))
         assert read(connection, table) == [attrs.evolve(record, updated_at=given_time)]
@@ -129,7 +129,7 @@ def test_update_of_updated_at_alone_is_let_be(fresh, table, started, given_time)
 @every_table
 def test_update_of_key_moves_updated_at_on(fresh, table):
     """A row that gets another key is still found by the trigger."""
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         for column in key_of(table):
             fetch(connection, f"DELETE FROM {table}")
             record = store(connection, table)
@@ -142,7 +142,7 @@ def test_update_of_key_moves_updated_at_on(fresh, table):
 @every_table
 def test_update_in_the_last_millisecond_there_is_is_refused(fresh, table):
     """After 9999-12-31T23:59:59.999Z no time is later: the row stays as it is."""
-    with fresh("?foreign_keys=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         record = store(connection, table, updated_at=datetime(9999, 12, 31, 23, 59, 59, 999_000, tzinfo=UTC))
         column = watched(table)[-1]
         with pytest.raises(dao.NotNullViolation, match="updated_at"):
@@ -154,7 +154,7 @@ def test_update_in_the_last_millisecond_there_is_is_refused(fresh, table):
 def test_update_back_to_back_in_one_transaction_moves_updated_at_on(fresh, table):
     """Hundreds of changes within a few milliseconds each get an `updated_at` of their own."""
     column = watched(table)[-1]
-    with fresh("?foreign_keys=off&synchronous=off") as connection:
+    with fresh(foreign_keys=False) as connection:
         connection.pragma("recursive_triggers", True)
         store(connection, table)
         seen = [read(connection, table)[0].updated_at]
@@ -170,7 +170,7 @@ def test_update_back_to_back_in_one_transaction_moves_updated_at_on(fresh, table
 def test_update_record_of_any_older_version_is_stale(fresh, module, make, started):
     """Of all versions of a record only the newest can be written, however quickly they came."""
     versions = [make(updated_at=started)]
-    with fresh("?synchronous=off") as connection:
+    with fresh() as connection:
         module.create(connection, versions[0])
         for _ in range(5):
             versions.append(module.update(connection, versions[-1]))
