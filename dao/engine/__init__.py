@@ -350,8 +350,8 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     BEGIN on PostgreSQL; inside another transaction it is a savepoint. An exception undoes the block and goes on. A
     caller that nests and swallows the exception keeps the outer transaction, unless SQLite itself gave it up (disk
     full, I/O error): then the outer one fails too. PostgreSQL commits nothing of a block in which a statement failed,
-    even if the error was swallowed: then the block raises at its end. On a connection of psycopg's that is not in
-    autocommit mode the block commits nothing: that is up to the connection's owner, as after a single statement.
+    even if the error was swallowed: then the block raises at its end. On a psycopg connection that is not in autocommit
+    mode the block commits nothing: that is up to the owner of the connection, as it is after a single statement.
 
     No code can catch a Ctrl-C that comes in the instant between the block and its end, and the transaction stays open:
     a program that goes on after one should close the connection and take another. A pool does that by itself.
