@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import click
 
-from dao import migrate, settings
+from dao import migrate, settings, url
 from dao.cli.options import UNSAFE, command, options, steps_option
 from dao.cli.output import Output, is_terminal, plain
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
@@ -33,14 +33,23 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
     metavar="MB",
     help="Copy a larger database into a temporary file beside it. [default: 1024, or a quarter of the memory]",
 )
+@click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="PostgreSQL: wait so many seconds for a lock, or for another migration run. [default: 1]",
+)
 @options("allow_out_of_order", "allow_loss", "allow_broken")
 def rehearse(config: settings.Settings, output: Output, memory_limit: int | None, **given: Any) -> int:
     """Try the pending migrations on a copy.
 
     Copies the database while others go on with it, applies what is pending to the copy, and shows what that does. Never
     writes to the database. Exits with 5 if `dao migrate` would fail or lose rows, or the round trip does not come back.
+
+    On PostgreSQL it runs them in the database itself, in a transaction that is rolled back. Until then it keeps their
+    locks, as `dao migrate` would, and it shows which.
     """
-    with _progress(output) as report:
+    with _progress(output, config.url.name if isinstance(config.url, url.ServerURL) else None) as report:
         found = migrate.rehearse(
             config.url,
             config.migrations,
@@ -76,6 +85,9 @@ def _document(found: migrate.Rehearsal) -> dict[str, Any]:
 
 def _print(output: Output, one: Rehearsed) -> None:
     """Print a line for a migration, and below it what it did that is worth a look."""
+    if not one.tried:
+        output.line(f"not tried  {one.id}: {one.why}", style="yellow")
+        return
     if one.failure is not None:
         output.line(f"fails      {one.id}", style="red")
         _details(output, [one.failure.message], "red")
@@ -95,6 +107,8 @@ def _print(output: Output, one: Rehearsed) -> None:
             _details(output, [f"  `dao migrate` refuses that, {advice}"])
         elif loss.kind != "rows" or loss.table.lower() not in missing:
             _details(output, [f"loses {loss}, as is allowed"], "yellow")
+    _details(output, [f"takes {lock}" for lock in one.locks], "yellow")
+    _details(output, [f"stays after the rollback: {what}" for what in one.lasting], "yellow")
     _details(output, [f"the rebuild loses: {difference}" for difference in one.lost], "yellow")
     _details(output, [f"after the rebuild {what}" for what in one.misplaced], "yellow")
     enforced = "with foreign keys enforced, as in other tools, it would"
@@ -144,10 +158,12 @@ def _print_round_trip(output: Output, trip: RoundTrip) -> None:
 
 
 def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int:
-    number = counted(len(found.migrations), "migration")
+    number = counted(sum(one.tried for one in found.migrations), "migration")
     held = f"holding the write lock for about {milliseconds(found.lock_seconds)}"
     where = "in memory, where it is faster than on a disk" if found.in_memory else "on the same disk"
     where += ", without the snapshot that comes before" if snapshot else ""
+    if found.in_place:
+        held, where = f"holding locks for up to {milliseconds(found.lock_seconds)}", "there, and rolled back"
     failed = [one.id for one in found.migrations if one.failure is not None]
     refused = [one.id for one in found.migrations if one.undeclared]
     if failed:
@@ -172,29 +188,44 @@ def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int
 
 
 @contextlib.contextmanager
-def _progress(output: Output) -> Iterator[Callable[[migrate.Event], object]]:
-    """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs."""
+def _progress(output: Output, server: str | None) -> Iterator[Callable[[migrate.Event], object]]:
+    """Show a bar at a terminal for the time of a block: how much is copied, then which migration runs.
+
+    Before the first one, say that it runs in the database itself, if that is on a `server`.
+    """
+    told = server is None
+
+    def tell(event: migrate.Event) -> None:
+        nonlocal told
+        if not told and isinstance(event, migrate.Started):
+            told = True
+            output.warning(
+                f"runs in {server} itself, in a transaction that is rolled back: until then it keeps the locks that "
+                "the scripts take"
+            )
+        if not isinstance(event, migrate.Copying | migrate.Notice):
+            output.report(event)
+
     if output.quiet or output.as_json or not is_terminal(sys.stderr):
-        yield lambda event: None if isinstance(event, migrate.Copying | migrate.Notice) else output.report(event)
+        yield tell
         return
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=output.console(sys.stderr), transient=True, refresh_per_second=4) as bar:
-        task = bar.add_task("copying the database", total=None)
+        task = bar.add_task("copying the database" if server is None else "looking at the database", total=None)
 
         def report(event: migrate.Event) -> None:
             match event:
                 case migrate.Copying(done, total):
                     bar.update(task, completed=done, total=total)
                 case migrate.Started(step):
+                    tell(event)
                     # how long a script will take, nobody knows; drawn now, so as not to be timed with the script
                     bar.update(
                         task, description=plain(f"{_DIRECTIONS[step.direction]} {step.id}"), total=None, refresh=True
                     )
-                case migrate.Notice():
-                    pass  # it is among the results
-                case _:
-                    output.report(event)
+                case _:  # a notice is among the results
+                    tell(event)
 
         yield report

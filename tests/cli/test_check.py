@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import dao
 from tests.cli.calls import refused
 from tests.folders import query, write
 
@@ -68,3 +69,27 @@ def test_a_row_with_infinity_is_valid_json(run, path, folder):
 
     document = json.loads(run("check", "--json").out, parse_constant=refuse)
     assert document["faults"][0]["rows"] == [{"rowid": 1, "a": "Infinity"}]
+
+
+def test_check_of_a_database_on_a_server(run, new_postgresql_url, monkeypatch):
+    """Rows, indexes, drift and the ledger, in the same words, with the same exit code; a warning is no fault."""
+    monkeypatch.setenv("DATABASE_URL", new_postgresql_url)
+    assert run("migrate").code == 0
+    outcome = run("check")
+    assert outcome.code == 0
+    assert outcome.err.startswith("warning: cannot tell whether tables and indexes are intact: the extension amcheck")
+    with dao.connect(new_postgresql_url) as connection:
+        connection.execute("ALTER TABLE b ADD CONSTRAINT above_two CHECK (id > 2) NOT VALID; DROP TABLE c")
+    outcome = run("check")
+    assert outcome.code == 5
+    assert outcome.out.splitlines() == [
+        "constraint: rows of b break constraint above_two (1 row)",
+        "  id = 2",
+        "drift: table b: constraint above_two is unexpected",
+        "drift: table c is missing",
+    ]
+    assert outcome.err.endswith("not sound (3 faults)\n")
+    document = run("check", "--json").document
+    assert document["faults"][0]["rows"] == [{"id": 2}]
+    assert run("status", "--exit-code").code == 4
+    assert run("schema", "diff").code == 5

@@ -37,6 +37,7 @@ KEYS = {
         "database",
         "exists",
         "in_memory",
+        "in_place",
         "bytes",
         "copy_seconds",
         "lock_seconds",

@@ -160,6 +160,7 @@ def test_rehearse_json_is_one_document(run, folder, held):
         "database",
         "exists",
         "ok",
+        "in_place",
         "in_memory",
         "bytes",
         "copy_seconds",
@@ -192,6 +193,10 @@ def test_rehearse_json_is_one_document(run, folder, held):
         "bytes_before",
         "bytes_after",
         "free_after",
+        "locks",
+        "lasting",
+        "tried",
+        "why",
     }
     assert one["gone"] == [{"table": "a", "rows": 1, "keys": [{"id": 1}]}]
     assert one["rows"] == [{"table": "a", "before": 3, "after": 2, "now": None}]
@@ -257,3 +262,43 @@ def test_bin_rehearse_is_the_command(workplace, partly):
     done = subprocess.run([str(BIN)], cwd=workplace, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert plain(done.stdout).splitlines()[0] == f"applies    {IDS[2]} (1 statement, TIME)"
+
+
+# ---------------------------------------------------------------- PostgreSQL
+
+
+def test_rehearse_on_a_server_says_first_that_it_takes_locks_there(run, new_postgresql_url, folder, monkeypatch):
+    """It warns, shows which locks, what stays and what it did not try, and changes nothing."""
+    monkeypatch.setenv("DATABASE_URL", new_postgresql_url)
+    assert run("migrate", "--to", "0001").code == 0
+    write(
+        folder,
+        {
+            "0002_b.sql": "ALTER TABLE a ADD x serial;",
+            "0003_c.sql": "-- transactional: false\nCREATE INDEX CONCURRENTLY i ON a (x);",
+            "0004_d.sql": "CREATE SEQUENCE s; DROP SEQUENCE s;",
+        },
+    )
+    outcome = run("rehearse")
+    assert outcome.code == 0
+    assert re.fullmatch(
+        r"warning: runs in postgresql://\S+ itself, in a transaction that is rolled back: until then it keeps the "
+        r"locks that the scripts take\n",
+        outcome.err,
+    )
+    lines = plain(outcome.out).splitlines()
+    assert lines[:4] == [
+        "applies    0002_b (1 statement, TIME)",
+        "    takes AccessExclusiveLock on a for up to TIME: nobody else can read it or write to it",
+        "not tried  0003_c: it runs outside of a transaction, and so would stay",
+        "applies    0004_d (2 statements, TIME)",
+    ]
+    assert lines[4].endswith(
+        "would apply 2 migrations in TIME, holding locks for up to TIME (measured there, and rolled back)"
+    )
+    document = run("rehearse", "--json", "--round-trip").document
+    assert (document["in_place"], document["migrations"][1]["tried"]) == (True, False)
+    assert document["migrations"][0]["locks"][0]["mode"] == "AccessExclusiveLock"
+    assert document["round_trip"]["undone"] == []
+    refused(run("rehearse", "--memory-limit", 1), "a rehearsal makes no copy", "leave --memory-limit out")
+    assert run("status", "--json").document["migrations"][1]["state"] == "pending"

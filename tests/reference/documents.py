@@ -169,10 +169,11 @@ COMMANDS: dict[str, dict[str, Part]] = {
     "rehearse": {
         "database": _DATABASE,
         "exists": (bool, "whether the database exists"),
+        "in_place": (bool, "whether there is no copy: on PostgreSQL it is all rolled back in the database"),
         "in_memory": (bool, "whether the copy was in memory"),
         "bytes": (int, "the size of the database"),
         "copy_seconds": (float, "how long the copy took"),
-        "lock_seconds": (float, "how long `dao migrate` would hold the write lock"),
+        "lock_seconds": (float, "how long `dao migrate` would hold the write lock, or on PostgreSQL any lock"),
         "seconds": (float, "how long all scripts took"),
         "migrations": (
             tuple[_Rehearsed, ...],

@@ -37,6 +37,7 @@ __all__ = [
     "exists",
     "fetch",
     "in_line",
+    "is_on_server",
     "migrations_for",
     "migrator_of",
     "name_of",
@@ -176,6 +177,11 @@ def migrator_of(connection: Connection) -> str | None:
 
 
 # ---------------------------------------------------------------- which it is
+
+
+def is_on_server(target: Target) -> bool:
+    """Return whether a database is one of a server, and not a file."""
+    return _of(target) is not sqlite
 
 
 def migrations_for(target: Target, source: Source) -> Sequence[Migration]:

@@ -8,12 +8,13 @@ import attrs
 
 from dao.migrate.values import Difference, Loss
 from dao.migrate.verification.round_trip import TripFailure
-from dao.text import counted
+from dao.text import counted, milliseconds
 
 __all__ = [
     "KEYS",
     "Failure",
     "Gone",
+    "Held",
     "Rehearsal",
     "Rehearsed",
     "RoundTrip",
@@ -69,9 +70,25 @@ def _readable(key: dict[str, Any]) -> str:
     return ", ".join(f"{column} = {'NULL' if value is None else repr(value)}" for column, value in key.items())
 
 
+@attrs.frozen
+class Held:
+    """A lock on a table, view or sequence of before, in PostgreSQL's words, and for how many seconds at most.
+
+    It is held to the end of the transaction. `blocks` says what nobody else can do with the table then.
+    """
+
+    name: str
+    mode: str
+    blocks: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.mode} on {self.name} for up to {milliseconds(self.seconds)}: nobody else can {self.blocks}"
+
+
 @attrs.frozen(kw_only=True)
 class Rehearsed:
-    """The effect of one migration on the copy.
+    """The effect of one migration on the copy, or on PostgreSQL in the transaction that is rolled back.
 
     `failure` is why it would fail; then nothing of it is in the copy. `seconds` and `statements` are of its script, and
     `lock_seconds` is how long it would hold the write lock in a transaction of its own.
@@ -87,6 +104,9 @@ class Rehearsed:
     `enforced_failure` is why it would fail then. `violations` are the foreign keys that it leaves broken, and the
     objects that no longer work. `bytes_before` and `bytes_after` are the size of the file, and `free_after` is how much
     of that is unused.
+
+    On PostgreSQL only: `locks` are those that it takes first, or makes stronger. `lasting` is what it did that no
+    rollback undoes. One that cannot be undone as a whole was not `tried`, and `why` says what is in the way.
     """
 
     id: str
@@ -109,6 +129,10 @@ class Rehearsed:
     bytes_before: int = 0
     bytes_after: int = 0
     free_after: int = 0
+    locks: tuple[Held, ...] = ()
+    lasting: tuple[str, ...] = ()
+    tried: bool = True
+    why: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -136,16 +160,18 @@ class RoundTrip:
 
 @attrs.frozen(kw_only=True)
 class Rehearsal:
-    """The findings of the pending migrations on a copy of the database.
+    """The findings of the pending migrations on a copy of the database, or `in_place`: rolled back in the database.
 
     `migrations` are those that were tried, in order, and `not_reached` the ids of those after one that failed. `bytes`
     is the size of the copy, `in_memory` whether it was there, and `copy_seconds` how long it took to make.
     `lock_seconds` is the longest time for which `dao migrate` would hold the write lock, measured on the copy: a slower
-    disk takes longer. The snapshot that is taken under the same lock is not in it.
+    disk takes longer. The snapshot that is taken under the same lock is not in it. In place there is no copy, and it is
+    the longest time of any of the `locks`.
     """
 
     database: str
     exists: bool = True
+    in_place: bool = False
     in_memory: bool = True
     bytes: int = 0
     copy_seconds: float = 0.0

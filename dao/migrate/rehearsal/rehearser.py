@@ -6,15 +6,16 @@ import contextlib
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.errors import CheckFailed, MigrationFailed
+from dao.errors import MigrationError
 from dao.migrate.copies.copying import size_of
 from dao.migrate.copies.partial import remove_leftovers
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
-from dao.migrate.database import Target, exists, name_of, opened, path_of, translated
+from dao.migrate.database import Target, exists, is_on_server, name_of, opened, path_of, translated
 from dao.migrate.events import Committed, Event, Report
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import expected, unnoted
@@ -23,6 +24,7 @@ from dao.migrate.ledger.plan import to_apply
 from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip
 from dao.migrate.rehearsal.observation import inventory
 from dao.migrate.rehearsal.trial import Trial, longest_hold
+from dao.migrate.rehearsal.trip import round_trip as there_and_back
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.parts import Part, parts
 from dao.migrate.run.runner import run
@@ -31,18 +33,11 @@ from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Step
-from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
+from dao.migrate.values import Result, Step
+from dao.migrate.verification.round_trip import State
 from dao.migrate.verification.touched import Trace
 
 __all__ = ["rehearse"]
-
-
-_VERBS = {"rollback": "the rollback", "apply": "applying it again"}
-_DIFFERS = {
-    "rollback": "the rollback does not give back what was there before",
-    "apply": "applying it again gives something else than the first time",
-}
 
 
 def rehearse(
@@ -56,6 +51,7 @@ def rehearse(
     allow_broken: Collection[str] = (),
     round_trip: bool = False,
     memory_limit: int | None = None,
+    lock_timeout: float | None = None,
     prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> Rehearsal:
@@ -71,6 +67,12 @@ def rehearse(
     which rows. With `round_trip`, the migrations are then undone and applied again. Meanwhile time stands still, and
     chance repeats itself. `report` is told of each event at once.
 
+    **On PostgreSQL** they run in the database itself, all in one transaction that is rolled back. Nobody else sees it,
+    but it takes the locks that a run takes, and keeps them until it ends: the findings tell which, and for how long.
+    What waits for a lock for longer than `lock_timeout` seconds (1 by default), or for another migrator, gives up. A
+    script that runs outside of a transaction, or reaches outside of it, is not tried. Rows that are missing are
+    counted, and not named.
+
     `prepare` is as in `apply`.
 
     Raises:
@@ -81,6 +83,24 @@ def rehearse(
         DatabaseBusy: Another connection kept the database to itself.
         DiskFull: There is no room for the copy.
     """
+    if is_on_server(target):
+        return _in_place(
+            target,
+            migrations,
+            memory_limit,
+            to=to,
+            steps=steps,
+            allow_out_of_order=allow_out_of_order,
+            allow_loss=allow_loss,
+            allow_broken=allow_broken,
+            lock_timeout=lock_timeout,
+            with_round_trip=round_trip,
+            report=report,
+        )
+    if lock_timeout is not None:
+        raise MigrationError(
+            f"{name_of(target)} is a file, and a rehearsal waits for no lock on it: leave --lock-timeout out"
+        )
     files = loaded(migrations)
     limit = default_limit() if memory_limit is None else memory_limit
 
@@ -116,6 +136,16 @@ def rehearse(
             return _on_copy(
                 copy, files, todo, found, tell, Allowance.of(allow_loss), allow_broken, with_round_trip=round_trip
             )
+
+
+def _in_place(target: Target, migrations: Source, memory_limit: int | None, **given: Any) -> Rehearsal:
+    from dao.migrate.rehearsal import in_place  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+
+    if memory_limit is not None:
+        raise MigrationError(
+            f"{name_of(target)} is on a server, where a rehearsal makes no copy: leave --memory-limit out"
+        )
+    return in_place.rehearse(target, migrations, **given)
 
 
 @contextlib.contextmanager
@@ -207,49 +237,24 @@ def _round_trip(
     tell: Report,
     allow_broken: Collection[str],
 ) -> RoundTrip:
-    """Undo the migrations that were applied to the copy and apply them again, each in a run of its own with all checks.
-
-    `states` has the copy before the first of them, and after each. A declared loss is no difference.
-    """
-    failures: list[TripFailure] = []
-    law = Law()
-    for migration, one in zip(applied, rehearsed, strict=True):
-        law.excuse(loss for loss in one.losses if loss.is_declared(migration.allows))
-
+    """Undo the migrations that were applied to the copy and apply them again, as `trip.round_trip`."""
     latest = states[-1]
 
-    def goes(step: Step) -> State | None:
+    def goes(step: Step) -> tuple[Result, State]:
         nonlocal latest
         copy.seed()
         trace = Trace(copy)
-        try:
-            (result,) = run(
-                copy,
-                files,
-                lambda _ledger: [step],
-                allow_data_loss=step.direction == "apply",
-                allow_broken=allow_broken,
-                guard=trace,
-                report=tell,
-            )
-        except (MigrationFailed, CheckFailed) as error:
-            error.committed = None  # it was a copy
-            failures.append(TripFailure(step.id, step.direction, f"{_VERBS[step.direction]} fails: {error}"))
-            return None
-        law.excuse(loss for loss in result.losses if loss.is_declared(step.migration.allows))
+        (result,) = run(
+            copy,
+            files,
+            lambda _ledger: [step],
+            allow_data_loss=step.direction == "apply",
+            allow_broken=allow_broken,
+            guard=trace,
+            report=tell,
+        )
         latest = State.of(copy, stays=False, since=latest, trace=trace)
-        return latest
-
-    def differs(step: Step, found: Differences) -> None:
-        lines = (*found.schema, *(f"rows of {rows}" for rows in found.rows))
-        if lines:
-            failures.append(TripFailure(step.id, step.direction, _DIFFERS[step.direction], lines))
+        return result, latest
 
     with expected.remembering():
-        undone, again = down_and_up(applied, states, law, goes, differs)
-    return RoundTrip(
-        undone=tuple(migration.id for migration in undone),
-        applied_again=tuple(migration.id for migration in again),
-        irreversible=tuple(migration.id for migration in applied if not migration.reversible),
-        failures=tuple(failures),
-    )
+        return there_and_back(applied, rehearsed, states, goes)
