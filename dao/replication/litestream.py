@@ -252,11 +252,12 @@ class Metrics:
     failed: int
 
     @classmethod
-    def read(cls, address: str) -> Metrics | None:
-        """Return what it says at this address, of one database; None if nobody answers."""
+    def read(cls, address: str, database: str) -> Metrics | None:
+        """Return what it says of a database at this address; None if nobody answers."""
         import http.client  # noqa: PLC0415 - takes 10 ms, and most of this package needs none
 
-        connection = http.client.HTTPConnection(address, timeout=5)
+        host, _, port = address.rpartition(":")
+        connection = http.client.HTTPConnection(host.strip("[]") or "localhost", int(port), timeout=5)
         try:
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
@@ -265,8 +266,10 @@ class Metrics:
         finally:
             connection.close()
 
+        label = database.replace("\\", "\\\\").replace('"', '\\"')
+
         def value(name: str) -> int:
-            found = re.search(rf"^litestream_{name}(?:{{[^\n]*}})? (\S+)$", text, re.MULTILINE)
+            found = re.search(rf'^litestream_{name}{{db="{re.escape(label)}"}} (\S+)$', text, re.MULTILINE)
             return int(float(found[1])) if found else 0
 
         return cls(value("txid"), value("sync_count"), value("sync_error_count"))

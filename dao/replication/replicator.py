@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -23,7 +24,7 @@ import attrs
 
 from dao import url
 from dao.engine import connect, sqlite
-from dao.errors import DatabaseBusy, ReplicationError
+from dao.errors import DatabaseBusy, InvalidURL, ReplicationError
 from dao.replication.litestream import Litestream, Metrics, parse_replica, said
 
 __all__ = ["KEEP", "PATIENCE", "State", "replicate"]
@@ -81,6 +82,8 @@ def replicate(
         OperationalError: The database cannot be opened.
     """
     parsed, replica = _accepted(database), parse_replica(to)
+    if metrics is not None and not re.fullmatch(r".*:[0-9]{1,5}", metrics):
+        raise InvalidURL(f"the address of the metrics, {metrics}, is none: give HOST:PORT, such as 127.0.0.1:9090")
     path = sqlite.absolute(parsed).path
     notes = Path(os.path.dirname(path), f".{os.path.basename(path)}-litestream")
     with _alone(path, notes) as lock:
@@ -215,7 +218,7 @@ class _Watch:
             raise self._stopped(f"litestream has ended with exit code {process.returncode}")
         self._check_file()
         begun = time.monotonic()
-        found = Metrics.read(self._address)
+        found = Metrics.read(self._address, self._path)
         works = found is not None and found.looks - found.failed > self._metrics.looks - self._metrics.failed
         late = begun - self._safe
         if found is not None and works:

@@ -38,19 +38,24 @@ class Commit:
         status = rng.choice(["running", "completed", "failed"])
         return cls(made, rng.random(), length, None if kind == "delete" else status)
 
-    def run(self, held: list[str]) -> list[str]:
-        """Return which of the tasks held in this order it changes or deletes."""
+    def apply(self, held: list[str]) -> list[str]:
+        """Bring the list of all tasks, in the order of their making, up to date; return which it changes or deletes."""
+        held += self.made
         begin = int(self.place * len(held))
-        return held[begin : begin + self.length]
+        touched = held[begin : begin + self.length]
+        if self.status is None:
+            del held[begin : begin + self.length]
+        return touched
 
 
 def state_after(name: str, seed: str, number: int) -> dict[str, tuple[str, str]]:
     """Return title and status of each task after so many commits, in the order in which they were made."""
     state: dict[str, tuple[str, str]] = {}
+    held: list[str] = []
     for done in range(1, number + 1):
         commit = Commit.of(name, seed, done)
         state |= {id: (title, "pending") for id, title in commit.made.items()}
-        for id in commit.run(list(state)):
+        for id in commit.apply(held):
             if commit.status is None:
                 del state[id]
             else:
@@ -63,10 +68,10 @@ def number_of(connection: dao.engine.Connection, name: str) -> int:
     return configurations.get(connection, f"writer.{name}", int) or 0
 
 
-def write(connection: dao.engine.Connection, name: str, number: int, commit: Commit, held: list[str]) -> None:
+def write(connection: dao.engine.Connection, name: str, number: int, commit: Commit, touched: list[str]) -> None:
     """Do what a commit does."""
     tasks.create_many(connection, [Task(id=id, title=title, task_type="t") for id, title in commit.made.items()])
-    for id in commit.run(held):
+    for id in touched:
         if commit.status is None:
             tasks.delete(connection, id)
         else:
@@ -84,12 +89,8 @@ def main(url: str, name: str, seed: str, acknowledged: str, pause: str = "0.04")
         while True:
             number += 1
             commit = Commit.of(name, seed, number)
-            held += commit.made
-            dao.run_in_transaction(pool, write, name, number, commit, held)
+            dao.run_in_transaction(pool, write, name, number, commit, commit.apply(held))
             os.write(file, f"{number} {time.time()}\n".encode())
-            if commit.status is None:
-                gone = {*commit.run(held)}
-                held = [id for id in held if id not in gone]
             time.sleep(random.random() * float(pause))
 
 

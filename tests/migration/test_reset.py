@@ -198,6 +198,15 @@ def test_reset_what_is_somebody_elses_is_refused(path, url, three, steps, script
     assert dump(path) == before
 
 
+def test_reset_leaves_the_tables_of_a_replicator(path, url, three):
+    """Litestream's stand in nobody's way, and stay: it makes them when it starts, and goes on all the while."""
+    migrate.apply(url, three)
+    query(path, "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq)")
+    query(path, "CREATE TABLE _litestream_lock (id)")
+    migrate.reset(url, three)
+    assert {"_litestream_seq", "_litestream_lock"} <= {*tables(path)}
+
+
 def test_reset_failure_leaves_everything_as_before(path, url, tmp_path):
     """If a migration fails when it is applied anew, the old schema with its rows is still there."""
     folder = with_fourth(tmp_path / "sql", MENAGERIE)

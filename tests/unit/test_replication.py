@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import socket
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -167,7 +170,56 @@ def test_said_returns_level_and_text_of_a_line(monkeypatch, line, found):
     assert said(line) == found
 
 
+@pytest.fixture
+def metrics():
+    """The address of a server that answers as Litestream does, of two databases."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            lines = [
+                'litestream_sync_count{db="/a/\\"x.db"} 1.5e+06',
+                'litestream_sync_error_count{db="/a/\\"x.db"} 2',
+                'litestream_txid{db="/a/\\"x.db"} 3',
+                'litestream_txid{db="/a/y.db"} 4',
+                'litestream_txid_other{db="/a/y.db"} 5',
+            ]
+            self.wfile.write("\n".join(lines).encode() + b"\n")
+
+        def log_message(self, *_arguments):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_metrics_are_those_of_the_database(metrics):
+    """Another's are not taken for them, such as those of a Litestream that had the address first."""
+    assert litestream.Metrics.read(metrics, '/a/"x.db') == litestream.Metrics(3, 1_500_000, 2)
+    assert litestream.Metrics.read(metrics, "/a/y.db") == litestream.Metrics(4, 0, 0)
+    assert litestream.Metrics.read(metrics, "/a/z.db") == litestream.Metrics(0, 0, 0)
+
+
+def test_metrics_of_nobody_are_none():
+    """Litestream may not be there yet, or have gone."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        assert litestream.Metrics.read(f"127.0.0.1:{one.getsockname()[1]}", "/a.db") is None
+
+
 # ---------------------------------------------------------------- refusals
+
+
+def test_replicate_address_of_metrics_that_is_none_is_refused(tmp_path):
+    """Litestream would end with a message of its own, or serve none."""
+    migrate.apply(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(InvalidURL, match="give HOST:PORT"):
+        replicate(f"sqlite:///{tmp_path}/a.db?wal_autocheckpoint=0", str(tmp_path / "replica"), metrics="9090")
 
 
 @pytest.mark.parametrize("query", ["", "?wal_autocheckpoint=1000", "?mode=rw"])

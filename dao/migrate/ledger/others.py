@@ -31,6 +31,7 @@ __all__ = [
     "claimed",
     "expected_of",
     "found",
+    "is_replicators",
     "is_same",
     "other_ledgers",
     "without",
@@ -57,6 +58,7 @@ _LEDGERS: Mapping[str, _Table] = {
     "yoyo": _Table("_yoyo_migration", ("migration_id", "applied_at_utc")),
 }
 _RAILS = "ar_internal_metadata"
+_REPLICATOR = "Litestream"
 #: The tables of tools whose ledger cannot, and of one that replicates.
 _TABLES: Mapping[str, tuple[str, ...]] = {
     "Atlas": ("atlas_schema_revisions",),
@@ -65,7 +67,7 @@ _TABLES: Mapping[str, tuple[str, ...]] = {
     "Drizzle": ("__drizzle_migrations",),
     "Knex": ("knex_migrations", "knex_migrations_lock"),
     "Liquibase": ("DATABASECHANGELOG", "DATABASECHANGELOGLOCK"),
-    "Litestream": ("_litestream_seq", "_litestream_lock"),
+    _REPLICATOR: ("_litestream_seq", "_litestream_lock"),
     "Prisma": ("_prisma_migrations",),
     "Rails": (_RAILS,),
 }
@@ -134,6 +136,11 @@ def without(differences: Iterable[Difference], ledgers: Collection[OtherLedger])
         for one in differences
         if one.kind != "unexpected" or one.part is not None or one.type != "table" or fold(one.name) not in names
     ]
+
+
+def is_replicators(name: str) -> bool:
+    """Return whether a table is one that a program which replicates the database needs, whatever its schema is."""
+    return fold(name) in _TABLES[_REPLICATOR]
 
 
 def expected_of(tool: str) -> tuple[str, str | None]:
