@@ -12,7 +12,10 @@ from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 
-__all__ = ["Beginning", "Ground"]
+__all__ = ["Beginning", "Ground", "Refuse"]
+
+#: Raises an error for losses, each with the key of the step that has them, unless they may be.
+Refuse = Callable[[Sequence[tuple[Hashable, Loss]]], object]
 
 
 @attrs.frozen
@@ -38,11 +41,14 @@ class Ground(Protocol):
         Takes the snapshot, if there is to be one and none was taken.
         """
 
-    def run_script(self, step: Step, notice: Callable[[str], object]) -> int:
+    def run_script(self, step: Step, notice: Callable[[str], object], refuse: Refuse) -> int:
         """Run the script of a step, and return how many statements it had.
+
+        `refuse` raises for losses that it may not have, where they would be committed before the script's end.
 
         Raises:
             MigrationFailed: A statement failed or was refused; it says where.
+            CheckFailed: It was refused for what it would lose.
         """
 
     def roll_back(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -27,9 +27,10 @@ from dao.migrate.run.loss import refuse, undeclared
 from dao.migrate.run.parts import Part, parts, refuse_interference, still_due
 from dao.migrate.run.sqlite import OnSQLite
 from dao.migrate.schema.check import Before
+from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Drifted, Result, Step
+from dao.migrate.values import Drifted, Loss, Result, Step
 
 __all__ = ["run"]
 
@@ -194,7 +195,7 @@ class _Run:
             first()
         results = []
         for step in steps:
-            results.append(self.run_script(step))
+            results.append(self.run_script(step, beginning))
             if not in_transaction(self.connection):
                 # a conflict clause or trigger with ROLLBACK that did not raise
                 raise _failed(step, "the script ended the run's transaction")
@@ -205,7 +206,7 @@ class _Run:
     def run_alone(self, step: Step, beginning: Beginning) -> None:
         """Run a script outside of a transaction. The ledger knows already that it has begun."""
         try:
-            result = self.run_script(step)
+            result = self.run_script(step, beginning)
             if in_transaction(self.connection):
                 raise _failed(step, "the script left a transaction open, which was rolled back")
             with exclusive(self.connection):
@@ -225,7 +226,7 @@ class _Run:
         tell_done(self.tell, Finished(result))
         self.committed([result], found, result.seconds)
 
-    def run_script(self, step: Step) -> Result:
+    def run_script(self, step: Step, beginning: Beginning) -> Result:
         notices: list[str] = []
 
         def notice(text: str) -> None:
@@ -235,7 +236,7 @@ class _Run:
 
         self.tell(Started(step))
         begun = time.perf_counter()
-        statements = self.ground.run_script(step, notice)
+        statements = self.ground.run_script(step, notice, lambda lost: self.refuse([step], lost, beginning))
         if not statements and step.direction == "apply":
             notice("holds no statement: noted as applied, and nothing was done")
         return Result(
@@ -246,6 +247,21 @@ class _Run:
             notices=tuple(notices),
         )
 
+    def refuse(
+        self, steps: Sequence[Step], lost: Sequence[tuple[Hashable, Loss]], beginning: Beginning
+    ) -> dict[Hashable, tuple[Loss, ...]]:
+        """Return the losses of each step, by its key, unless they are refused."""
+        losses: dict[Hashable, tuple[Loss, ...]] = {
+            step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps
+        }
+        if not self.allow_data_loss:
+
+            def made_by(step: Step) -> Made:
+                return self.ground.made_by(step, self.migrations, beginning.ledger)
+
+            refuse((step, undeclared(step, losses[step.key], self.allowed, made_by)) for step in steps)
+        return losses
+
     def settle(
         self, steps: Sequence[Step], results: list[Result], beginning: Beginning, writer: Writer
     ) -> tuple[list[Result], Drifted]:
@@ -254,19 +270,7 @@ class _Run:
         Raises:
             CheckFailed: They lose what they may not, or something is broken that was not.
         """
-        lost = self.ground.losses()
-        losses = {step.key: tuple(loss for source, loss in lost if source == step.key) for step in steps}
-        if not self.allow_data_loss:
-            may_not = [
-                undeclared(
-                    step,
-                    losses[step.key],
-                    self.allowed,
-                    lambda step: self.ground.made_by(step, self.migrations, beginning.ledger),
-                )
-                for step in steps
-            ]
-            refuse(zip(steps, may_not, strict=True))
+        losses = self.refuse(steps, self.ground.losses(), beginning)
         results = [attrs.evolve(one, losses=losses[step.key]) for step, one in zip(steps, results, strict=True)]
         # after all of them: each script changes the schema, so SQLite would compile these anew after each
         for step, result in zip(steps, results, strict=True):

@@ -18,7 +18,7 @@ from dao.migrate.events import Removed, Report, Snapshotted, tell_done
 from dao.migrate.ledger import drift, entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import made_by
-from dao.migrate.run.ground import Beginning
+from dao.migrate.run.ground import Beginning, Refuse
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema import session
@@ -79,7 +79,7 @@ class OnSQLite:
         self.guard = guard or Guard(Holdings(self.connection, None if changed else self.before.schema))
         return Beginning(ledger, self.before.schema, clean=not changed and drift.is_clean(self.connection, ledger))
 
-    def run_script(self, step: Step, notice: Callable[[str], object]) -> int:
+    def run_script(self, step: Step, notice: Callable[[str], object], _refuse: Refuse) -> int:
         """As `Ground`."""
         self.guard.begin_script(step.key)
         return run_script(self.connection, step.id, step.script, notice=notice, watcher=self.guard)

@@ -60,7 +60,7 @@ _STDIN = (
 
 
 class Token(NamedTuple):
-    """A word ("word", in lower case), a name in quotes ("name"), a string of either kind ("text"), or a character."""
+    """A word ("word", in lower case), a name in quotes ("name"), what is in a string ("text"), or a character."""
 
     kind: str
     text: str
@@ -232,7 +232,7 @@ def tokens(text: str) -> Iterator[Token]:
             case "quoted":
                 yield Token("name", found[0][1:-1].replace('""', '"'))
             case "literal":
-                yield Token("text", found[0])
+                yield Token("text", found[0][found[0].index("'") + 1 : -1].replace("''", "'"))
             case "dollars":
                 yield Token("text", found["body"])
             case "other":

@@ -15,7 +15,7 @@ from dao.migrate.events import Report
 from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.lock import telling
-from dao.migrate.run.ground import Beginning
+from dao.migrate.run.ground import Beginning, Refuse
 from dao.migrate.run.postgresql.guard import Guard
 from dao.migrate.run.postgresql.names import made_by
 from dao.migrate.schema.postgresql import reader, session
@@ -65,9 +65,10 @@ class OnPostgreSQL:
         clean = not changed and drift.is_clean(self.connection, ledger)
         return Beginning(ledger, reader.read(self.connection), clean=clean)
 
-    def run_script(self, step: Step, notice: Callable[[str], object]) -> int:
+    def run_script(self, step: Step, notice: Callable[[str], object], refuse: Refuse) -> int:
         """As `Ground`."""
         self.guard.begin_script(step.key)
+        self.guard.refuse = refuse
         whom = ""
 
         def waiting(seconds: float, holder: str) -> None:

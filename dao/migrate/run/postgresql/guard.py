@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import attrs
 
@@ -20,8 +20,9 @@ from dao.engine.postgresql import Connection
 from dao.migrate.run.postgresql import holdings
 from dao.migrate.run.postgresql.holdings import Table
 from dao.migrate.run.postgresql.names import emptied_by, filled_by, names_in, renamed_by
-from dao.migrate.schema.postgresql.script import Watcher
-from dao.migrate.scripts.postgresql import Statement, Token
+from dao.migrate.schema.postgresql.watcher import Watcher
+from dao.migrate.scripts.migration import Script
+from dao.migrate.scripts.postgresql import Statement, Token, tokens
 from dao.migrate.values import Loss
 
 __all__ = ["Guard"]
@@ -31,6 +32,9 @@ _POINTS = frozenset({"savepoint", "release", "rollback"})
 #: What fills tables from others, unless it holds none of these words.
 _FILLS = frozenset({"insert", "with", "create", "merge", "select", "update"})
 _READS = re.compile(r"\b(?:select|table|from|using|update)\b", re.IGNORECASE)
+
+
+def _let_pass(_found: list[tuple[Hashable, Loss]]) -> None: ...
 
 
 @attrs.define
@@ -84,6 +88,8 @@ class Guard(Watcher):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        #: Is told of losses that are about to be committed before the script has come to its end.
+        self.refuse: Callable[[list[tuple[Hashable, Loss]]], object] = _let_pass
         #: The owner of the statement that runs, as `losses` tells.
         self.source: Hashable = 0
         found = holdings.tables(connection)
@@ -93,7 +99,7 @@ class Guard(Watcher):
         self._counters = holdings.counters(connection)
         self._savepoints: list[tuple[str, _State]] = []
         self._going = _Going()
-        self._is_stale = False
+        self._is_stale = self._alone = False
 
     def begin_script(self, source: Hashable) -> None:
         """Get ready for another script of the run; `losses` calls it by this."""
@@ -112,7 +118,8 @@ class Guard(Watcher):
             return statement.begin
         if first in {"alter", "create", "select", "with", "insert"}:
             self._follow_names(statement)
-        return self._reads(statement)
+        # after one that renames, the names in others mean something else
+        return "alter" if first == "alter" else self._reads(statement)
 
     def _reads(self, statement: Statement) -> frozenset[int]:
         if statement.first not in _FILLS or not _READS.search(statement.text):
@@ -130,10 +137,16 @@ class Guard(Watcher):
             old, new = renamed
             lineage[new] = lineage.get(new, frozenset()) | lineage[old]
 
+    def begin(self, script: Script) -> None:
+        """As `Watcher`."""
+        self._alone = not script.transactional
+
     def before(self, statements: Sequence[Statement]) -> None:
         """As `Watcher`."""
         if self._is_stale:
             self._look()
+        if self._alone:  # what an earlier transaction did may not count any more
+            self._counters = holdings.counters(self._connection)
         for statement in statements:
             if statement.first in _FILLS and _READS.search(statement.text):
                 self._state.fillings.append(names_in(statement))
@@ -275,6 +288,11 @@ class Guard(Watcher):
             del self._savepoints[place + 1 :]
         else:
             del self._savepoints[place:]
+
+    def judge(self, rest: str) -> None:
+        """As `Watcher`: a table that the rest of the script names may be one that it makes anew."""
+        words = {token.text for token in tokens(rest) if token.kind in {"word", "name"}}
+        self.refuse([(whose, loss) for whose, loss in self.losses() if loss.table.rpartition(".")[2] not in words])
 
     # ------------------------------------------------------------ the end
 

@@ -25,7 +25,7 @@ def emptied_by(statement: Statement) -> set[str]:
         sequence = pending.pop()
         for place, (kind, text) in enumerate(sequence):
             if kind == "text" and statement.first in {"do", "create"}:
-                pending.append(list(tokens(text)))
+                pending.append(list(tokens(text)))  # it is shorter than what it stands in
             elif kind != "word":
                 continue
             elif text == "delete" and sequence[place + 1 : place + 2] == [Token("word", "from")]:

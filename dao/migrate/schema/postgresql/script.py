@@ -9,21 +9,25 @@ not hold a BEGIN either.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from dao.engine.postgresql import Connection, translated
 from dao.errors import CommitUnknown, ConnectionLost, DatabaseBusy, DatabaseCorrupt, DiskFull, Error, MigrationFailed
 from dao.migrate.schema.postgresql.blockers import Blockers
-from dao.migrate.schema.postgresql.session import Apart, in_transaction
+from dao.migrate.schema.postgresql.session import LOCK_TIMEOUT, Apart, has_default_timeout, in_transaction
+from dao.migrate.schema.postgresql.soundness import invalid_indexes
+from dao.migrate.schema.postgresql.watcher import Watcher
 from dao.migrate.schema.postgresql.wire import Failed, send
 from dao.migrate.scripts.migration import Script
-from dao.migrate.scripts.postgresql import Statement, broken_off, split
+from dao.migrate.scripts.postgresql import Statement, Token, broken_off, split
 
-__all__ = ["Running", "Watcher", "run_script"]
+__all__ = ["Running", "run_script"]
 
 _LONGEST_QUOTE = 400
 #: The errors that are no fault of the script.
@@ -31,6 +35,10 @@ _ELSEWHERE = (DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnk
 # in one journey, so that neither side has to keep much for the other
 _MOST, _LONGEST = 500, 500_000
 _CONTROLS = frozenset({"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"})
+#: What changes rows, and with them, by cascades and triggers, those of other tables.
+_CHANGES = frozenset({"insert", "update", "delete", "merge", "with", "execute"})
+#: A statement, or a procedure that commits, which does not run in a transaction.
+_ALONE_ONLY = frozenset({"25001", "2D000"})
 _HINTS = {
     "25001": "a script that begins with `-- transactional: false` runs outside of a transaction",
     "55P04": "put ALTER TYPE … ADD VALUE into a migration of its own, which begins with `-- transactional: false`",
@@ -51,34 +59,7 @@ _FREES_ALL = "pg_advisory_unlock_all"
 Waits = Callable[[float, str], object]
 
 
-class Watcher:
-    """Is told what a script does. This one makes nothing of it."""
-
-    def begin(self, script: Script) -> None:
-        """Look at the database before a script runs."""
-
-    def kind(self, _statement: Statement) -> Hashable:
-        """Return what a statement has in common with its neighbours that may run in one journey with it.
-
-        None: it runs alone, and is `tried`.
-        """
-        return ""
-
-    def before(self, statements: Sequence[Statement]) -> None:
-        """Look at the database before statements run that are of one kind."""
-
-    def tried(self, _statement: Statement) -> bool:
-        """Look at what a statement has done, and return whether to undo that, to look at what was there before.
-
-        Then `undone` is called, and it runs again.
-        """
-        return False
-
-    def undone(self) -> None:
-        """Look at what was there before."""
-
-    def after(self, statements: Sequence[Statement], tags: Sequence[str]) -> None:
-        """Look at the database after statements, of which the server has said these tags, as `DELETE 3`."""
+_REMOVE = "The index {0} is left invalid: `DROP INDEX CONCURRENTLY {0};` removes it."
 
 
 def _unheard(*_said: Any) -> None: ...
@@ -103,6 +84,8 @@ class Running:
         #: The savepoints that are set.
         self.savepoints: list[str] = []
         self._connection, self._id = connection, id
+        #: Something was there already, and IF NOT EXISTS passed over it.
+        self._passed_over = False
         self._notice, self._watcher, self._waits = notice, watcher or Watcher(), waiting
 
     def execute(self) -> None:
@@ -118,8 +101,7 @@ class Running:
         connection = self._connection
         with Apart(connection, script) as apart, Blockers(connection, self._waits) as self._blockers:
             self._watcher.begin(script)
-            connection.add_notice_handler(self._heard)
-            try:
+            with self._hearing(), self._telling_of_indexes():
                 for statements in self._journeys():
                     self._go(statements)
                 if self.savepoints:
@@ -128,12 +110,44 @@ class Running:
                     reason = apart.check()
                 except psycopg.Error as error:
                     raise self._failure(error, None) from error
-            finally:
-                connection.remove_notice_handler(self._heard)
-            if reason is not None:
-                raise self._failed(reason)
+                if reason is not None:
+                    raise self._failed(reason)
+
+    @contextlib.contextmanager
+    def _hearing(self) -> Iterator[None]:
+        self._connection.add_notice_handler(self._heard)
+        try:
+            yield
+        finally:
+            self._connection.remove_notice_handler(self._heard)
+
+    @contextlib.contextmanager
+    def _telling_of_indexes(self) -> Iterator[None]:
+        """Name the indexes that are left invalid, and refuse to pass over one that an earlier attempt has left."""
+        connection = self._connection
+        before = set() if self.script.transactional else {index for _, index, _ in invalid_indexes(connection)}
+        try:
+            yield
+        except Error as error:
+            if not self.script.transactional and connection.info.transaction_status == TransactionStatus.IDLE:
+                left = [index for _, index, _ in invalid_indexes(connection) if index not in before]
+                error.advice = "\n".join(_REMOVE.format(index) for index in left) or error.advice
+            raise
+        if self._passed_over:
+            invalid = [index for _, index, _ in invalid_indexes(connection)]
+            for statement in split(self.script.text):
+                name = _index_if_not_exists(statement)
+                for index in invalid if name else ():
+                    if index.rpartition(".")[2].strip('"') == name:
+                        raise self._failed(
+                            f"the index {index} was there already, and is invalid, since an attempt to build it has "
+                            f"failed: remove it (`DROP INDEX CONCURRENTLY {index};`), and repeat",
+                            self._line(statement.begin),
+                            statement,
+                        )
 
     def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
+        self._passed_over |= diagnostic.sqlstate == "42P07"
         # what is only said to a log is none of ours
         if diagnostic.severity_nonlocalized in {"NOTICE", "WARNING", "INFO"}:
             self._notice(diagnostic.message_primary or "")
@@ -160,26 +174,63 @@ class Running:
             yield batch
 
     def _go(self, statements: Sequence[Statement]) -> None:
-        watcher = self._watcher
-        tries = watcher.kind(statements[0]) is None and self.script.transactional
         self.statements += len(statements)
-        watcher.before(statements)
+        self._watcher.before(statements)
+        first = statements[0]
         try:
-            if tries:
-                send(self._connection, ["SAVEPOINT _dao_try"], self._blockers.look)
-            tags = send(self._connection, [statement.text for statement in statements], self._blockers.look)
-            if tries and watcher.tried(statements[0]):
-                send(self._connection, ["ROLLBACK TO _dao_try"], self._blockers.look)
-                watcher.undone()
-                tags = send(self._connection, [statements[0].text], self._blockers.look)
-            if tries:
-                send(self._connection, ["RELEASE _dao_try"], self._blockers.look)
+            if self.script.transactional or in_transaction(self._connection):
+                if first.first in {"commit", "end"}:  # of a script that begins transactions itself
+                    self._watcher.judge(self.script.text[first.end :])
+                self._watcher.after(statements, self._sent(statements))
+            else:
+                self._send_alone(first)
         except Failed as failed:
             self.statements -= len(statements) - failed.number - 1
             raise self._failure(failed.error, statements[failed.number]) from failed.error
         except psycopg.Error as error:
-            raise self._failure(error, None) from error
-        watcher.after(statements, tags)
+            raise self._failure(error, first) from error
+
+    def _send(self, *statements: str) -> list[str]:
+        return send(self._connection, statements, self._blockers.look)
+
+    def _sent(self, statements: Sequence[Statement]) -> list[str]:
+        """Send statements in a transaction. One that may drop something is tried first, to look at what it drops."""
+        first, watcher = statements[0], self._watcher
+        if watcher.kind(first) is not None:
+            return self._send(*(statement.text for statement in statements))
+        self._send("SAVEPOINT _dao_try")
+        tags = self._send(first.text)
+        if watcher.tried(first):
+            self._send("ROLLBACK TO _dao_try")
+            watcher.undone()
+            tags = self._send(first.text)
+        self._send("RELEASE _dao_try")
+        return tags
+
+    def _send_alone(self, statement: Statement) -> None:
+        """Send a statement that is a transaction by itself, and judge it before its commit if it may lose something."""
+        watcher = self._watcher
+        if watcher.kind(statement) is None or statement.first in _CHANGES:
+            self._send("BEGIN")
+            try:
+                watcher.before([statement])
+                watcher.after([statement], self._sent([statement]))
+                watcher.judge(self.script.text[statement.end :])
+                self._send("COMMIT")
+            except BaseException as error:
+                if self._connection.info.transaction_status != TransactionStatus.IDLE:
+                    self._send("ROLLBACK")
+                if not isinstance(error, Failed) or error.error.sqlstate not in _ALONE_ONLY:
+                    raise
+            else:
+                return
+        # it waits for transactions that are under way, and nobody has to wait for it meanwhile
+        patient = Token("word", "concurrently") in statement.tokens and has_default_timeout(self._connection)
+        if patient:
+            self._send("SET lock_timeout = 0")
+        watcher.after([statement], self._send(statement.text))
+        if patient:
+            self._send(f"SET lock_timeout = {LOCK_TIMEOUT}")
 
     # ------------------------------------------------------------ rules
 
@@ -292,6 +343,15 @@ class Running:
             statement=text,
             reason=reason,
         )
+
+
+def _index_if_not_exists(statement: Statement) -> str | None:
+    """Return the name of the index that a statement makes unless it is there, without its schema."""
+    words = [token.text for token in statement.tokens[:9]]
+    if statement.first != "create" or "index" not in words[:3] or "exists" not in words:
+        return None
+    place = words.index("exists") + 1
+    return words[place] if place < len(words) else None
 
 
 def run_script(

@@ -19,7 +19,7 @@ from dao.errors import MigrationError
 from dao.migrate.schema.catalog import TABLES
 from dao.migrate.scripts.migration import Script
 
-__all__ = ["Apart", "in_transaction", "of_run"]
+__all__ = ["LOCK_TIMEOUT", "Apart", "has_default_timeout", "in_transaction", "of_run"]
 
 #: Another connection's lock is waited for so long, in milliseconds, where neither role, URL nor program says how long.
 LOCK_TIMEOUT = 5000
@@ -42,6 +42,7 @@ WHERE  condeferrable
 GROUP  BY 1
 """
 _OF_RUN = "SET standard_conforming_strings = on; SET idle_in_transaction_session_timeout = 0"
+_HAS_DEFAULT_TIMEOUT = "SELECT setting = $1 AND reset_val = '0' FROM pg_settings WHERE name = 'lock_timeout'"
 #: What a session may have that outlives a transaction, by words that a script has to hold to make any.
 _WORDS = ("prepare", "cursor", "advisory")
 _HELD = """
@@ -63,6 +64,11 @@ _RESET = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; DISC
 def in_transaction(connection: Connection) -> bool:
     """Return whether a transaction is open, and has not failed."""
     return connection.info.transaction_status == TransactionStatus.INTRANS
+
+
+def has_default_timeout(connection: Connection) -> bool:
+    """Return whether it is only our default for how long another connection's lock is waited for."""
+    return fetch(connection, _HAS_DEFAULT_TIMEOUT, (str(LOCK_TIMEOUT),)) == [(True,)]
 
 
 class _Kept:
