@@ -7,6 +7,7 @@ prepared statements, cursors, advisory locks, the values of sequences, and const
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -114,9 +115,18 @@ def of_run(connection: Connection) -> Iterator[None]:
             with contextlib.suppress(psycopg.Error):  # the first error is the one to know
                 _let_go(connection, held)
                 kept.put_back()
-                # the driver forgets what it had prepared: the tables may be others now
-                fetch(connection, "BEGIN", ())
-                fetch(connection, "ROLLBACK", ())
+                _forget_prepared(connection)
+
+
+def _forget_prepared(connection: Connection) -> None:
+    """Have the driver forget what it has prepared, as it does after an ALTER of its own: the tables may be others."""
+    threshold, connection.prepare_threshold = connection.prepare_threshold, 1
+    try:
+        fetch(connection, "BEGIN", ())
+        # it looks at a text that it has not seen yet, and not at others
+        fetch(connection, f"ROLLBACK /* {time.monotonic_ns()} */", ())
+    finally:
+        connection.prepare_threshold = threshold
 
 
 class Apart:

@@ -1,0 +1,176 @@
+"""A run on a PostgreSQL server that others use: their locks, indexes that are built meanwhile, roles and standbys."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import psycopg
+import pytest
+
+import dao
+from dao import migrate
+from dao.errors import DatabaseBusy, MigrationError, MigrationFailed, ReadOnlyDatabase
+from tests.folders import ALONE, IDS, ids, with_fourth, write
+
+
+@pytest.fixture
+def url(new_postgresql_url):
+    """A new database without a table."""
+    return new_postgresql_url
+
+
+@pytest.fixture
+def other(url) -> Iterator[psycopg.Connection[Any]]:
+    """Somebody else's connection, in a transaction as soon as it does something."""
+    with contextlib.closing(psycopg.connect(url, application_name="somebody else")) as connection:
+        yield connection
+
+
+def read(url: str, sql: str) -> list[Any]:
+    with contextlib.closing(psycopg.connect(url)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+# ---------------------------------------------------------------- other people's locks
+
+
+def test_run_gives_up_on_a_lock_and_says_whose_it_is(url, other, three):
+    """A statement that waits for a lock holds up all that come after it, so it gives up, and says who is in the way."""
+    migrate.apply(url, three)
+    write(three, {"0004_d.sql": "CREATE TABLE d ();\nALTER TABLE b ADD COLUMN x int;"})
+    other.execute("SELECT * FROM b")
+    with pytest.raises(DatabaseBusy) as raised:
+        migrate.apply(attrs.evolve(dao.url.parse(url), busy_timeout=300), three)
+    text = str(raised.value)
+    assert f"0004_d.sql:2: waited in vain for a lock of session {other.info.backend_pid} (user" in text
+    assert "somebody else" in text
+    assert "--busy-timeout" in text
+    assert raised.value.committed == ()
+    assert read(url, "SELECT to_regclass('d')") == [(None,)]
+    other.rollback()
+    assert ids(migrate.apply(url, three)) == ["0004_d"]
+
+
+def test_run_tells_for_whom_it_waits(url, other, three):
+    """While it waits, `report` hears for whom, as of SQLite's lock."""
+    migrate.apply(url, three)
+    write(three, {"0004_d.sql": "ALTER TABLE b ADD COLUMN x int;"})
+    other.execute("SELECT * FROM b")
+    waits: list[migrate.Waiting] = []
+
+    def report(event):
+        if isinstance(event, migrate.Waiting):
+            waits.append(event)
+            other.rollback()
+
+    assert ids(migrate.apply(url, three, report=report)) == ["0004_d"]
+    assert f"session {other.info.backend_pid} " in (waits[0].holder or "")
+
+
+def test_run_leaves_a_timeout_that_is_set_elsewhere(url, tmp_path):
+    """What the URL, the role or the database says of lock_timeout is not overruled, and a script may set its own."""
+    folder = write(
+        tmp_path / "sql",
+        {
+            "1_a.sql": "CREATE TABLE a AS SELECT current_setting('lock_timeout') AS t;",
+            "2_b.sql": "SET lock_timeout = '7s'; INSERT INTO a SELECT current_setting('lock_timeout');",
+            "3_c.sql": "INSERT INTO a SELECT current_setting('lock_timeout');",
+        },
+    )
+    migrate.apply(f"{url}&options=-clock_timeout%3D1234ms", folder)
+    assert read(url, "SELECT t FROM a") == [("1234ms",), ("7s",), ("1234ms",)]
+    write(folder, {"4_d.sql": "INSERT INTO a SELECT current_setting('lock_timeout');"})
+    migrate.apply(url, folder)
+    assert read(url, "SELECT t FROM a")[3:] == [("5s",)]
+
+
+def test_run_that_takes_too_long_for_the_server_says_so(url, three):
+    """A statement_timeout of the role or the URL is named as what it is."""
+    write(three, {"0004_d.sql": "SELECT pg_sleep(5);"})
+    with pytest.raises(MigrationFailed, match=r"0004_d\.sql:1: canceling statement due to statement timeout; SHOW"):
+        migrate.apply(f"{url}&options=-cstatement_timeout%3D200ms", three)
+    assert read(url, "SELECT to_regclass('a')") == [(None,)]
+
+
+# ---------------------------------------------------------------- indexes that are built meanwhile
+
+
+def test_run_waits_patiently_for_an_index_beside_others(url, other, three):
+    """CREATE INDEX CONCURRENTLY holds up nobody, so it waits for as long as others need."""
+    migrate.apply(url, three)
+    write(three, {"0004_d.sql": f"{ALONE}CREATE INDEX CONCURRENTLY i ON b (id);"})
+    other.execute("INSERT INTO b VALUES (7)")
+    done = threading.Timer(1.0, other.commit)
+    done.start()
+    try:
+        assert ids(migrate.apply(url, three)) == ["0004_d"]
+    finally:
+        done.join()
+    assert read(url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
+
+
+def test_run_names_the_index_that_a_failure_leaves(url, three):
+    """It is there and serves nobody, so the message has the command that removes it, and nothing passes over it."""
+    migrate.apply(url, write(three, {"0003_c.sql": "CREATE TABLE c (x int); INSERT INTO c VALUES (1), (1);"}))
+    script = f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS " + "i ON c (x);"
+    write(three, {"0004_d.sql": script.replace("IF NOT EXISTS ", "")})
+    with pytest.raises(MigrationFailed) as raised:
+        migrate.apply(url, three)
+    assert "`DROP INDEX CONCURRENTLY i;`" in str(raised.value)
+    migrate.resolve(url, "0004_d", "rolled back", three)
+    write(three, {"0004_d.sql": script})
+    with pytest.raises(MigrationFailed, match="the index i was there already, and is invalid") as raised:
+        migrate.apply(url, three)
+    assert (raised.value.line, "`DROP INDEX CONCURRENTLY i;`" in str(raised.value)) == (2, True)
+    migrate.resolve(url, "0004_d", "rolled back", three)
+    with contextlib.closing(psycopg.connect(url)) as connection:
+        connection.execute("DELETE FROM c")
+        connection.commit()
+    write(three, {"0004_d.sql": ALONE + "DROP INDEX CONCURRENTLY i;" + script.removeprefix(ALONE)})
+    assert ids(migrate.apply(url, three)) == ["0004_d"]
+
+
+# ---------------------------------------------------------------- who may do what
+
+
+def test_run_on_what_cannot_be_written_to_is_refused(url, three):
+    """A standby, or a database that is read-only by its settings, is named as such before anything is tried."""
+    with pytest.raises(ReadOnlyDatabase, match=r"default_transaction_read_only.*target_session_attrs"):
+        migrate.apply(f"{url}&options=-cdefault_transaction_read_only%3Don", three)
+
+
+def test_run_on_a_connection_with_temporary_tables_is_refused(url, three):
+    """A script would find them under names that mean something else everywhere else."""
+    with dao.connect(url) as connection:
+        connection.execute("CREATE TEMP TABLE b ()")
+        with pytest.raises(MigrationError, match=r"temporary tables \(b\)"):
+            migrate.apply(connection, three)
+
+
+def test_run_gives_the_callers_connection_back_as_it_was(url, tmp_path):
+    """Settings, prepared statements, locks and modes of its owner outlive a run, and none of a script does."""
+    with dao.connect(url) as connection:
+        connection.execute("SET search_path = public, pg_catalog; SET work_mem = '3MB'; SELECT pg_advisory_lock(9)")
+        settings = "SELECT current_setting('search_path'), current_setting('work_mem'), current_setting('lock_timeout')"
+        before = connection.execute(settings).fetchall()
+        folder = with_fourth(tmp_path / "sql", "SET search_path = x; SET work_mem = '5MB'; SELECT pg_advisory_lock(8);")
+        assert ids(migrate.apply(connection, folder)) == [*IDS, "0004_x"]
+        assert connection.execute(settings).fetchall() == before
+        locks = "SELECT objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+        assert connection.execute(locks).fetchall() == [("9",)]
+        for _ in range(7):  # psycopg prepares it on the way, and the table is another one then
+            connection.execute("SELECT * FROM a")
+        migrate.apply(connection, write(folder, {"0005_y.sql": "ALTER TABLE a ADD COLUMN y int;"}))
+        assert connection.execute("SELECT * FROM a").fetchall() == []
+
+
+def test_run_of_a_role_that_may_not_is_refused_with_its_statement(url, three):
+    """A right that is missing is told at the statement that wants it."""
+    migrate.apply(url, three)
+    write(three, {"0004_d.sql": "SELECT 1;\nSET ROLE pg_monitor; DROP TABLE a;"})
+    with pytest.raises(MigrationFailed, match=r"0004_d\.sql:2: must be owner of table a"):
+        migrate.apply(url, three)
