@@ -27,6 +27,8 @@ _ROOMS = {
     "dao/engine/sqlite": "Opening and using a database",
     "dao/engine/postgresql.py": "Opening and using a database",
     "dao/migrate/database": "The database of a run",
+    "dao/migrate/lock.py": "The database of a run",
+    "dao/migrate/advisory_lock.py": "The database of a run",
     "dao/migrate/processes.py": "The database of a run",
     "dao/transfer": "Copying into another database",
     "dao/migrate/scripts": "The files",
@@ -63,6 +65,10 @@ CURES = {
     (
         "cannot call *name*: there is no module *name* in *folder*, nor where Python looks for modules; *advice*"
     ): "name one that can be imported, without .py",
+    (
+        "*database*: the stock yoyo applied or undid the latest migrations, and notes nothing of the schema that they "
+        "leave; from the next `dao migrate` on it is known again"
+    ): "run `dao migrate`",
     "*name* was not reset: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "*database* was not restored: you did not say yes. Nothing was changed": "repeat, and answer y, or give --yes",
     "--to goes with --from alembic: *tool*'s ledger says itself what is applied": "leave --to out",

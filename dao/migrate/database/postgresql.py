@@ -39,6 +39,7 @@ __all__ = [
     "path_of",
     "table_names",
     "translated",
+    "url_of",
 ]
 
 #: The engine's name.
@@ -182,6 +183,12 @@ def name_of(target: _Target) -> str:
     return postgresql.name_of(target) if isinstance(target, psycopg.Connection) else str(url.parse(target))
 
 
+def url_of(connection: Connection) -> url.ServerURL:
+    """Return the URL by which a connection was made, with its password."""
+    options = {one.keyword.decode(): one.val.decode() for one in connection.pgconn.info if one.val}
+    return url.ServerURL(parameters=options)
+
+
 def called(connection: Connection) -> str:
     """As `dao.migrate.database.called`."""
     return name_of(connection)
@@ -190,9 +197,8 @@ def called(connection: Connection) -> str:
 def path_of(target: _Target) -> str:
     """As `dao.migrate.database.path_of`."""
     raise UnsupportedEngine(
-        f"{name_of(target)} is on a server, and this works on a copy of a SQLite file: `pg_dump` makes a copy of a "
-        "database there, and continuous archiving brings back the state of any moment "
-        "(postgresql.org/docs/current/backup.html)"
+        f"{name_of(target)} is on a server, and this works on copies of a SQLite file: use `pg_dump` for a copy, and "
+        "continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
     )
 
 

@@ -267,25 +267,28 @@ def reset(
             in a transaction. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
-    from dao.migrate.run.drop import drop_all, foreign_objects  # noqa: PLC0415 - as in `_run`
+    from dao.migrate.run.drop import drop_all, dropping  # noqa: PLC0415 - as in `_run`
     from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
     files = migrations_for(target, migrations)
     with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
+        what = dropping(connection)
 
         def decide(state: Ledger) -> list[Step]:
-            foreign = foreign_objects(connection, files, state)
+            foreign = what.foreign(files, state)
             if foreign:
                 raise MigrationError(
                     f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not "
-                    "for this command to drop. Nothing was changed; drop that first, or the whole file, if that is "
+                    "for this command to drop. Nothing was changed; drop that first, or the whole database, if that is "
                     "what you want"
                 )
             return to_apply(files, Ledger())
 
         lock.take()
         check_in_place(connection)
-        return run(connection, files, decide, first=lambda: drop_all(connection), snapshots=snapshots, report=report)
+        return run(
+            connection, files, decide, first=lambda: drop_all(connection, what), snapshots=snapshots, report=report
+        )
 
 
 def _run(

@@ -1,0 +1,79 @@
+"""Dropping on PostgreSQL what the migrations made: which that is, a replay on the same server shows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import attrs
+import psycopg
+
+from dao.engine.postgresql import Connection, execute
+from dao.errors import MigrationError, visible
+from dao.migrate.database.postgresql import name_of, url_of
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.expected import applied
+from dao.migrate.schema.model import Object
+from dao.migrate.schema.postgresql import reader
+from dao.migrate.schema.postgresql.replay import replayed
+from dao.migrate.scripts.migration import Migration, from_texts
+
+__all__ = ["Dropping"]
+
+# a name with a schema in front: what is elsewhere may be another program's
+_ELSEWHERE = re.compile(r'(?:"(?:[^"]|"")*"|[^".]+)\.')
+_VIEWS = {"view", "materialized view"}
+_OF_THE_DATABASE = {"schema", "extension"}
+
+
+@attrs.define
+class Dropping:
+    """As `dao.migrate.run.drop.Dropping`."""
+
+    connection: Connection
+    #: The objects that the migrations make, by type and name.
+    made: frozenset[tuple[str, str]] = frozenset()
+
+    def foreign(self, migrations: Sequence[Migration], ledger: Ledger) -> list[str]:
+        """As `dao.migrate.run.drop.Dropping.foreign`. Other schemas of the database are none of its business."""
+        here = [one for one in self._objects() if not _ELSEWHERE.match(one.name)]
+        present = [one for one in here if one.type not in _OF_THE_DATABASE]
+        if ledger.entries:
+            scripts = [from_texts(id, text, None) for id, text in applied(migrations, ledger)]
+            try:
+                with replayed(url_of(self.connection), scripts) as copy:
+                    self.made = frozenset(reader.read(copy).objects)
+            except MigrationError as error:
+                raise MigrationError(
+                    f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
+                    "database yourself if that is what you want"
+                ) from error
+        foreign = [one for one in present if (one.type, one.name) not in self.made]
+        return sorted(visible(f"{one.type} {one.name}", line=True) for one in foreign)
+
+    def all(self) -> None:
+        """As `dao.migrate.run.drop.Dropping.all`."""
+        ours = [one for one in reversed(self._objects()) if (one.type, one.name) in self.made]
+        views = [one for one in ours if one.type in _VIEWS]
+        tables = ", ".join(one.name for one in ours if one.type == "table")
+        others = [one for one in ours if one.type != "table" and one not in views]
+        statements = [_drop(one) for one in views]
+        # in one statement: their foreign keys may lead in circles
+        statements += [f"DROP TABLE IF EXISTS {tables}"] * bool(tables)
+        statements += [_drop(one) for one in others]
+        try:
+            for statement in statements:
+                execute(self.connection, statement, ())
+        except psycopg.errors.DependentObjectsStillExist as error:
+            raise MigrationError(
+                f"{name_of(self.connection)}: something else needs what the migrations made "
+                f"({error.diag.message_detail}). Nothing was changed; drop that first"
+            ) from error
+
+    def _objects(self) -> list[Object]:
+        """Return what is there, each after those that it needs, without what goes with its table."""
+        return [one for one in reader.read_in_order(self.connection) if one.table == one.name]
+
+
+def _drop(one: Object) -> str:
+    return f"DROP {one.type.upper()} IF EXISTS {one.name}"
