@@ -69,9 +69,7 @@ def test_reset_refuses_what_something_else_needs(url, three):
     """A view elsewhere on one of the tables keeps it: dropped with it, the view would be lost without a word."""
     migrate.apply(url, three)
     run(url, "CREATE SCHEMA theirs; CREATE VIEW theirs.v AS SELECT id FROM a; INSERT INTO a VALUES (7)")
-    with pytest.raises(
-        MigrationError, match=r"something else needs what .*view theirs\.v depends on"
-    ):
+    with pytest.raises(MigrationError, match=r"something else needs what .*view theirs\.v depends on"):
         migrate.reset(url, three)
     assert run(url, "SELECT id FROM theirs.v") == [(7,)]
     assert migrate.status(url, three).is_current
