@@ -15,7 +15,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 import dao
@@ -23,21 +22,23 @@ from dao import aio, migrate, tasks
 from tests.concurrency import loop, stored
 from tests.unit.test_pool import add
 
+pytestmark = pytest.mark.both_engines
+
 __all__ = ["loop"]  # a fixture
 
 
-async def coroutine(connection: apsw.Connection) -> None:
+async def coroutine(connection: Any) -> None:
     """Write when it is awaited, which nobody does."""
     add(connection)
 
 
-async def asynchronous_generator(connection: apsw.Connection):
+async def asynchronous_generator(connection: Any):
     """Write when it is read, which nobody does."""
     add(connection)
     yield
 
 
-def generator(connection: apsw.Connection):
+def generator(connection: Any):
     """Write when it is read, which nobody does."""
     add(connection)
     yield
@@ -46,12 +47,12 @@ def generator(connection: apsw.Connection):
 class Callers:
     """An object that is called as a coroutine function is."""
 
-    async def __call__(self, connection: apsw.Connection) -> None:
+    async def __call__(self, connection: Any) -> None:
         """Write when it is awaited, which nobody does."""
         add(connection)
 
 
-def writes_first(connection: apsw.Connection) -> Any:
+def writes_first(connection: Any) -> Any:
     """Write, and leave the rest to who awaits it."""
     add(connection)
     return coroutine(connection)
@@ -118,7 +119,7 @@ def test_function_that_raises_anything_comes_back(loop, url, error):
     A StopIteration used to be lost, and the caller waited for ever.
     """
 
-    def fail(connection: apsw.Connection) -> None:
+    def fail(connection: Any) -> None:
         add(connection)
         raise error("a")
 
@@ -176,7 +177,7 @@ def test_asynchronous_connection_where_a_plain_one_belongs_is_refused(loop, url)
             with pytest.raises(TypeError, match="expected a connection, got Pool"):
                 dao.run_in_transaction(pool, add)
 
-    outside: list[apsw.AsyncConnection] = []
+    outside: list[Any] = []
     loop.run(main)
     with pytest.raises(TypeError, match="an asynchronous one"):
         dao.transaction(outside[0]).__enter__()
@@ -224,7 +225,7 @@ def test_timeout_that_is_no_number_of_seconds_is_refused_everywhere(loop, url, t
 def test_functions_have_all_of_their_keywords(loop, url):
     """A function's own `timeout`, `deadline`, `function` and `self` reach it: they were taken for the pool's."""
 
-    def echo(_: apsw.Connection, /, **keywords: object) -> dict[str, object]:
+    def echo(_: Any, /, **keywords: object) -> dict[str, object]:
         return keywords
 
     given = {"timeout": 1, "deadline": 2, "function": 3, "self": 4, "where": 5, "args": 6}

@@ -81,7 +81,7 @@ class _Database(Protocol):
 
 def _of(target: Target) -> _Database:
     """Return the module of the engine that a target is for."""
-    if isinstance(target, SQLiteConnection):
+    if isinstance(target, SQLiteConnection) or getattr(target, "is_async", False):
         if not is_connection(target):
             raise not_a_connection(target)
         return sqlite
