@@ -17,6 +17,8 @@ import pytest
 import dao
 from dao import _version, errors, migrate
 from dao.migrate import default_folder
+from tests.cli.calls import CALLS
+from tests.folders import THREE, query, write
 
 PACKAGE = Path(dao.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -35,7 +37,7 @@ IDS = [
 
 def loaded_by(script: str, *arguments: object, cwd: Path) -> list[str]:
     """Run a script in a new Python, with warnings as errors, and return which of the heavy packages it loaded."""
-    ending = f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    ending = f"\nimport json, sys; print(json.dumps([name for name in {HEAVY} if sys.modules.get(name)]))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script + ending, *map(str, arguments)],
         cwd=cwd,
@@ -111,6 +113,62 @@ except SystemExit as end:
     assert end.code == 0
 """
     assert loaded_by(script, cwd=tmp_path) == ["click"]
+
+
+def test_sqlite_needs_no_psycopg(tmp_path, template):
+    """Where psycopg is not installed, everything works on SQLite, and a URL for PostgreSQL says what to install."""
+    work = tmp_path / "work"
+    write(work, {"orchestrator.db": b"", "three": lambda path: write(path, THREE)})
+    migrate.apply(f"sqlite:///{work}/orchestrator.db", work / "three", to="0002_b")
+    for name in ("source.db", "target.db"):
+        (work / name).write_bytes(template.read_bytes())
+    (work / "begun").mkdir()
+    query(work / "existing.db", "CREATE TABLE there (id INTEGER PRIMARY KEY)")
+    calls = {name: call for name, call in CALLS.items() if name not in EXTERNAL}
+    script = """
+import asyncio, contextlib, io, json, os, shutil, sys
+
+sys.modules["psycopg"] = None  # whoever imports it gets an ImportError
+import dao
+from dao import Task, aio, tasks
+from dao.cli.main import main
+
+def call(*arguments):
+    sys.argv[1:] = arguments
+    with contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main()
+        except SystemExit as end:
+            return end.code
+
+async def use(url):
+    async with aio.Pool(url) as pool:
+        await pool.write(tasks.create, Task(title="t", task_type="x"))
+        return await pool.run(tasks.count)
+
+work, calls = sys.argv[1], json.loads(sys.argv[2])
+os.environ["DATABASE_MIGRATIONS"] = "three"
+codes = {}
+for name, arguments in calls.items():
+    shutil.copytree(work, name)
+    os.chdir(name)
+    for before in {"health": ["migrate"], "wait": ["migrate"], "restore": ["snapshot"]}.get(name, ()):
+        call(before, "--quiet")
+    codes[name] = call(*arguments, "--quiet")
+    os.chdir("..")
+assert asyncio.run(use(f"sqlite:///{work}/source.db")) == 1
+try:
+    dao.connect("postgresql://host/database")
+except dao.UnsupportedEngine as error:
+    assert "pip install 'orchestrator-dao[postgresql]'" in str(error)
+print()
+assert set(codes.values()) == {0}, codes
+"""
+    assert "psycopg" not in loaded_by(script, work, json.dumps(calls), cwd=tmp_path)
+
+
+#: The commands that run a program that may not be installed either.
+EXTERNAL = {"replicate", "restore-replica"}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
