@@ -283,6 +283,7 @@ def fetch_each(connection: Connection, script: str) -> list[list[Row]]:
 
 def execute(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
     """Run a statement that gives no rows, and return how many it changed."""
+    _check_alive(connection)
     return max(0, _run(connection, sql, parameters).rowcount)
 
 
@@ -333,6 +334,7 @@ def change(
     connection: Connection, table: Table[R], update: Change, parameters: Sequence[Any], key: tuple[str, ...]
 ) -> R | None:
     """Change a row and return its record, or None if the change passed it by. Triggers run before RETURNING."""
+    _check_alive(connection)
     return table.first(fetch(connection, update.returning_row, parameters))
 
 
@@ -347,7 +349,13 @@ def lock_row(connection: Connection, table: Table[Any], key: tuple[str, ...]) ->
 def begin(connection: Connection, *, nested: bool) -> None:
     """Begin an outermost transaction, or a savepoint in one."""
     if nested:
-        _command(connection, "SAVEPOINT dao")
+        try:
+            _command(connection, "SAVEPOINT dao")
+        except Exception:
+            raise
+        except BaseException:  # whether it is there nobody knows: a block around this would be undone to it only
+            connection.close()
+            raise
     elif connection.autocommit:
         _command(connection, "BEGIN")
     else:
@@ -369,8 +377,10 @@ def commit(connection: Connection, *, nested: bool) -> None:
             "the block ended its transaction itself, with a COMMIT or ROLLBACK: what it did is as that left it; leave "
             "both to dao.transaction"
         )
-    if status == _IN_TRANSACTION and not nested and not connection.autocommit:
-        return  # as a single statement on such a connection
+    if not nested:
+        _check_alive(connection)
+        if status == _IN_TRANSACTION and not connection.autocommit:
+            return  # as a single statement on such a connection
     # COMMIT would roll back, without an error
     if status == _FAILED or _command(connection, "RELEASE dao" if nested else "COMMIT") == "ROLLBACK":
         raise errors.OperationalError(
@@ -387,13 +397,21 @@ def roll_back(connection: Connection, *, nested: bool) -> None:
             connection.close()
         return
     try:
-        _command(connection, "ROLLBACK TO dao; RELEASE dao" if nested else "ROLLBACK")
-    except psycopg.Error as error:
-        # a lost connection is rolled back; there is no such savepoint if an interruption came as it had been released
-        if connection.pgconn.status == pq.ConnStatus.OK and not isinstance(
-            error, sqlstates.InvalidSavepointSpecification
-        ):
+        with contextlib.suppress(sqlstates.QueryCanceled):  # an interruption of what went before
+            _undo(connection, nested=nested)
+            return
+        _undo(connection, nested=nested)
+    except BaseException as error:
+        # a server that is asked no more undoes all of it
+        connection.close()
+        if not isinstance(error, psycopg.Error):
             raise
+
+
+def _undo(connection: Connection, *, nested: bool) -> None:
+    # there is no such savepoint if an interruption came as it had been released
+    with contextlib.suppress(sqlstates.InvalidSavepointSpecification):
+        _command(connection, "ROLLBACK TO dao; RELEASE dao" if nested else "ROLLBACK")
 
 
 # ---------------------------------------------------------------- errors
@@ -418,6 +436,8 @@ _BEYOND = {
     "54000": "a value is too long for an index, whose keys hold some 2,700 bytes on PostgreSQL",
     "54001": "a value is too deeply nested: max_stack_depth of the server is reached",
 }
+#: How severe an error is with which a server ends a connection.
+_ENDING = {"FATAL", "PANIC"}
 _LACKING = {"42P01", "42703", "42883", "3F000", "42P10"}
 #: A value that the column cannot hold: not a time, out of range, not UTF-8.
 _UNFIT = "22"
@@ -444,7 +464,7 @@ def translated(
         return errors.OperationalError(f"{name_of(connection)}: {error}: call dao.postgresql.prepare(connection) once")
     if not isinstance(error, psycopg.Error):
         return None
-    if connection.pgconn.status != pq.ConnStatus.OK:
+    if connection.pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in _ENDING:
         return _lost(error, commits=commits and connection.autocommit)
     state = error.sqlstate or ""
     reason = error.diag.message_primary or str(error)
@@ -480,8 +500,7 @@ def translated(
 
 def _lost(error: psycopg.Error, *, commits: bool) -> errors.Error:
     reason = " ".join((error.diag.message_primary or str(error)).split())
-    # psycopg's words for a statement that it did not send
-    if commits and "the connection is closed" not in reason:
+    if commits and not isinstance(error, _NotSent):
         return errors.CommitUnknown(
             f"the connection was lost before the answer to a commit came ({reason}), and whether it is stored cannot "
             "be known: look at what is there before you repeat it"
@@ -563,6 +582,16 @@ _FORKED = (
 def is_fresh(connection: Connection) -> bool:
     """Return whether an idle connection may be lent: the server has not closed it, and its time is not up."""
     return not _is_lost(connection) and time.monotonic() < _ends.get(connection, math.inf)
+
+
+class _NotSent(psycopg.OperationalError):
+    """The connection was lost before a statement was sent."""
+
+
+def _check_alive(connection: Connection) -> None:
+    """Raise an error if a connection is lost, before something is sent of which nobody could tell what became of it."""
+    if connection.pgconn.transaction_status != pq.TransactionStatus.ACTIVE and _is_lost(connection):
+        raise _NotSent("it is closed")
 
 
 def _is_lost(connection: Connection) -> bool:
