@@ -334,8 +334,14 @@ def change(
     connection: Connection, table: Table[R], update: Change, parameters: Sequence[Any], key: tuple[str, ...]
 ) -> R | None:
     """Change a row and return its record, or None if the change passed it by. Triggers run before RETURNING."""
+    alone = connection.autocommit and not in_transaction(connection)
     _check_alive(connection)
-    return table.first(fetch(connection, update.returning_row, parameters))
+    try:
+        return table.first(fetch(connection, update.returning_row, parameters))
+    except psycopg.Error as error:
+        if alone and _is_ended(error, connection):
+            raise _lost(error, commits=True) from error
+        raise
 
 
 def lock_row(connection: Connection, table: Table[Any], key: tuple[str, ...]) -> None:
@@ -464,7 +470,7 @@ def translated(
         return errors.OperationalError(f"{name_of(connection)}: {error}: call dao.postgresql.prepare(connection) once")
     if not isinstance(error, psycopg.Error):
         return None
-    if connection.pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in _ENDING:
+    if _is_ended(error, connection):
         return _lost(error, commits=commits and connection.autocommit)
     state = error.sqlstate or ""
     reason = error.diag.message_primary or str(error)
@@ -496,6 +502,11 @@ def translated(
             "pending, `dao status` says what is broken, and search_path may be another"
         )
     return errors.OperationalError(f"{name}: {reason}; {_ADVICE[state]}") if state in _ADVICE else None
+
+
+def _is_ended(error: psycopg.Error, connection: Connection) -> bool:
+    """Return whether a connection has ended with an error."""
+    return connection.pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in _ENDING
 
 
 def _lost(error: psycopg.Error, *, commits: bool) -> errors.Error:

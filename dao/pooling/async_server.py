@@ -13,7 +13,6 @@ from typing import Any
 from dao.engine import engine_of
 from dao.errors import OperationalError
 from dao.pooling.calls import Call
-from dao.pooling.lender import FORKED
 from dao.pooling.loop import event, running, waking
 from dao.pooling.workers import OPEN, warn_unclosed
 from dao.url import ServerURL
@@ -92,7 +91,10 @@ class _Worker:
 
     def _put(self, function: Callable[..., Any], args: Any) -> Call:
         if os.getpid() != self._process:
-            raise OperationalError(FORKED)
+            raise OperationalError(
+                f"this connection to {self.path} belongs to the parent of this process: open one here, or start the "
+                "process with spawn or forkserver instead of fork"
+            )
         if running() is not self._home:
             raise RuntimeError(f"this connection to {self.path} belongs to another event loop: open one in each")
         if self._closed:

@@ -156,7 +156,7 @@ def test_pool_relative_url_means_the_same_file_after_a_change_of_folder(monkeypa
 def test_acquire_opening_fails_raises_and_frees_the_place(tmp_path, make_pool):
     """A connection that cannot be opened is an error each time, and takes no place.
 
-    SQLite only: `tests/fault/test_connection_loss.py` has servers that cannot be reached.
+    SQLite only: `tests/fault/test_pool_of_a_server.py` has servers that cannot be reached.
     """
     made = make_pool(f"sqlite:///{tmp_path}/missing/a.db", size=1)
     for _ in range(3):
@@ -949,7 +949,7 @@ def test_pool_forked_while_a_connection_is_held_leaves_the_parents_transaction(u
 def test_pool_child_that_ends_as_python_does_leaves_the_parents_commits(database):
     """Also a child that runs its finalizers harms nothing: what the parent commits before and after is there.
 
-    SQLite only: `tests/fault/test_connection_loss.py` has forks beside a server.
+    SQLite only: `tests/fault/test_pool_of_a_server.py` has forks beside a server.
     """
     code = """
 import os, sys, dao

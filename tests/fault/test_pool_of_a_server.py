@@ -1,0 +1,295 @@
+"""Pools on PostgreSQL: a server that ends connections, is restarted or does not answer, and forks beside one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import dao
+from dao import Task, tasks
+from dao.engine import postgresql
+from tests.concurrency import PATIENCE, Worker, wait_for
+from tests.databases import migrate
+from tests.servers import Server, stopped
+
+
+def add(connection: Any, title: str = "a") -> None:
+    tasks.create(connection, Task(title=title, task_type="agent"))
+
+
+def pid_of(connection: Any) -> int:
+    return connection.info.backend_pid
+
+
+def terminate(url: str, pid: int) -> None:
+    """End a backend, and wait until it has ended."""
+    with psycopg.connect(url, autocommit=True) as other:
+        assert other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
+
+
+@pytest.fixture
+def pool(postgresql_url: str) -> Iterator[dao.Pool]:
+    """A pool of two connections."""
+    with dao.Pool(postgresql_url, size=2, timeout=PATIENCE) as pool:
+        yield pool
+
+
+# ---------------------------------------------------------------- lending
+
+
+def test_acquire_connection_that_the_server_closed_is_replaced(postgresql_url, pool):
+    """An idle connection whose backend was ended is not lent: its first statement would fail for no fault of ours."""
+    with pool.acquire() as connection:
+        ended = pid_of(connection)
+    terminate(postgresql_url, ended)
+    with pool.acquire() as connection:
+        assert pid_of(connection) != ended
+        add(connection)
+    stats = pool.stats()
+    assert (stats.acquired, stats.recycled, stats.idle) == (2, 1, 1)
+
+
+def test_acquire_connection_that_idle_session_timeout_ended_is_replaced(postgresql_url, pool):
+    """A server that ends idle sessions makes no call fail."""
+    with pool.acquire() as connection:
+        connection.execute("SET idle_session_timeout = 1")
+        ended = pid_of(connection)
+    with psycopg.connect(postgresql_url, autocommit=True) as other:
+        wait_for(lambda: not other.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [ended]).fetchone())
+    with pool.acquire() as connection:
+        add(connection)
+    assert pool.stats().recycled == 1
+
+
+def test_acquire_connection_whose_time_is_up_is_replaced(monkeypatch, pool):
+    """A connection of an hour is one to a server that another may have taken the place of."""
+    with monkeypatch.context() as patched:
+        patched.setattr(postgresql, "_LIFETIME", 0.0)
+        with pool.acquire() as connection:
+            old = pid_of(connection)
+    with pool.acquire() as connection:
+        young = pid_of(connection)
+    with pool.acquire() as connection:
+        assert pid_of(connection) == young != old
+    assert pool.stats().recycled == 1
+
+
+def test_release_connection_that_is_in_autocommit_mode_no_more_is_replaced(pool):
+    """In another mode nothing that the next holder writes would be committed, and no error said so."""
+    with pool.acquire() as connection:
+        connection.autocommit = False
+        connection.execute("SELECT 1")
+    with pool.acquire() as connection:
+        add(connection)
+    with pool.acquire() as connection:
+        assert tasks.count(connection) == 1
+    assert pool.stats().recycled == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "recycled"),
+    [
+        (dao.DatabaseBusy("a"), 0),
+        (dao.UniqueViolation("a"), 0),
+        (dao.ReadOnlyDatabase("a"), 1),
+        (dao.ConnectionLost("a"), 1),
+        (dao.CommitUnknown("a"), 1),
+        (psycopg.OperationalError("a"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_release_after_an_error_keeps_or_replaces_the_connection(pool, error, recycled):
+    """As on SQLite, but for a server that writes nothing: the next connection may find the one that does."""
+    with pytest.raises(type(error)), pool.acquire():
+        raise error
+    assert pool.stats().recycled == recycled
+
+
+def test_acquire_database_that_does_not_exist_is_refused_at_once(postgresql_url):
+    """What no second try can mend is told at once, though the pool's timeout is long, and takes no place."""
+    parameters = psycopg.conninfo.conninfo_to_dict(postgresql_url) | {"dbname": "nowhere"}
+    url = f"postgresql://{parameters['user']}@/nowhere?host={parameters['host']}"
+    with dao.Pool(url, timeout=600) as pool:
+        with pytest.raises(dao.OperationalError, match='"nowhere" does not exist') as caught, pool.acquire():
+            pytest.fail("there is no such database")
+        assert type(caught.value) is dao.OperationalError
+        assert (pool.stats().active, pool.stats().acquired) == (0, 0)
+
+
+# ---------------------------------------------------------------- a server that is not there
+
+
+@pytest.fixture(scope="module")
+def _server() -> Iterator[Server]:
+    """A server of one's own, to stop and to kill, whose database `postgres` has the tables."""
+    with Server() as server:
+        migrate(server.url("postgres"))
+        yield server
+
+
+@pytest.fixture
+def restartable(_server: Server) -> Server:
+    """A server of one's own that runs, and whose tables are empty."""
+    _server.start()
+    with psycopg.connect(_server.url("postgres"), autocommit=True) as connection:
+        connection.execute("TRUNCATE tasks CASCADE")
+    return _server
+
+
+def test_acquire_while_the_server_is_down_waits_for_it(restartable):
+    """A restart of the server is no error for whoever can wait; each connection from before is replaced."""
+    with dao.Pool(restartable.url("postgres"), timeout=PATIENCE) as pool:
+        with pool.acquire() as one, pool.acquire() as other:
+            add(one)
+            add(other)
+        restartable.stop()
+        worker = Worker(dao.run_in_transaction, pool, tasks.count)
+        time.sleep(0.2)
+        assert worker.is_alive()
+        restartable.start()
+        assert worker.end() == 2
+        with pool.acquire() as one, pool.acquire() as other:
+            assert tasks.count(one) == tasks.count(other) == 2
+
+
+def test_server_that_is_down_is_told_within_the_timeout(restartable):
+    """Whoever cannot wait is told that no server was reached; so is a health check, at once; no place is taken."""
+    with (
+        dao.Pool(restartable.url("postgres"), timeout=0.2) as pool,
+        dao.Pool(restartable.url("postgres"), timeout=600) as patient,
+    ):
+        restartable.stop()
+        for call in (
+            pool.acquire().__enter__,
+            pool.acquire(timeout=0).__enter__,
+            lambda: dao.replaying(deadline=0.2)(patient, tasks.count),
+        ):
+            with pytest.raises(dao.ConnectionLost, match="cannot connect to postgresql://"):
+                call()
+        health = patient.health(timeout=600)
+        assert (health.ok, health.kind, patient.stats().active, pool.stats().active) == (False, "ConnectionLost", 0, 0)
+
+
+def test_close_while_the_server_is_down_ends_who_waits_for_it(restartable):
+    """A pool that is closed does not go on looking for its server."""
+    pool = dao.Pool(restartable.url("postgres"), timeout=600)
+    restartable.stop()
+    worker = Worker(pool.acquire().__enter__)
+    wait_for(lambda: pool.stats().active == 1)
+    assert pool.close(timeout=PATIENCE) is True
+    with pytest.raises(dao.PoolClosed):
+        worker.end()
+
+
+def test_health_of_a_server_that_does_not_answer_is_false_in_time(pool):
+    """A server that is there and says nothing is not healthy: the probe used to wait for its answer, for ever."""
+    with pool.acquire() as connection:
+        pass
+    assert pool.health().ok
+    with stopped(connection):
+        health = pool.health(timeout=0.1)
+        assert (health.ok, health.kind) == (False, "ConnectionLost")
+    assert pool.health().ok
+    assert (pool.stats().active, pool.stats().recycled) == (0, 1)
+
+
+# ---------------------------------------------------------------- forks
+
+PRELUDE = """
+import asyncio, os, sys, warnings
+import dao
+from dao import Task, aio, engine, tasks
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
+url = sys.argv[1]
+
+def told(name, function):
+    try:
+        function()
+        outcome = "done"
+    except Exception as error:
+        outcome = type(error).__name__ + (", way out" if "spawn or forkserver" in str(error) else f": {error}")
+    print(name, outcome, sep=": ", flush=True)
+
+def child(name, function):
+    process = os.fork()
+    if not process:
+        told(name, function)
+        sys.exit(0)
+    assert os.waitpid(process, 0)[1] == 0
+
+def add(connection, title="a"):
+    tasks.create(connection, Task(title=title, task_type="agent"))
+"""
+
+
+def run(url: str, code: str) -> list[str]:
+    """Run a program after the prelude, and return the lines that it printed."""
+    command = [sys.executable, "-c", PRELUDE + code, url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+USES = {
+    "a statement": "add(connection)",
+    "rows": "tasks.count(connection)",
+    "transaction": "dao.transaction(connection).__enter__()",
+    "replayed": "dao.run_in_transaction(connection, add)",
+    "many": "tasks.create_many(connection, [])",
+    "asynchronous": "asyncio.run(aio.run(asynchronous, tasks.count))",
+}
+REFUSED = "OperationalError, way out"
+
+
+def test_fork_child_uses_nothing_of_its_parents(postgresql_url):
+    """A connection of the parent's is refused in the child, which ends as Python does; the parent's goes on.
+
+    Both wrote to one socket, and each read the other's answers.
+    """
+    code = f"""
+connection = dao.connect(url)
+asynchronous = asyncio.run(aio.connect(url))
+pool = dao.Pool(url)
+pool.write(add, "before")
+def each():
+    for name, use in {USES}.items():
+        told(name, lambda: eval(use))
+    told("pool", lambda: pool.acquire().__enter__())
+    told("write", lambda: pool.write(add))
+    with dao.Pool(url) as own, own.acquire() as lent:
+        add(lent, "of the child")
+child("all", each)
+add(connection, "after")
+pool.write(add, "after, in the pool")
+print(tasks.count(connection))
+connection.close()
+pool.close()
+asynchronous.close()
+"""
+    expected = [*(f"{name}: {REFUSED}" for name in USES), "pool: PoolClosed, way out", "write: PoolClosed, way out"]
+    assert run(postgresql_url, code) == [*expected, "all: done", "4"]
+
+
+def test_fork_in_a_transaction_leaves_it_to_the_parent(postgresql_url):
+    """A child that leaves the block, well or badly, neither commits nor undoes what its parent began."""
+    code = """
+connection = dao.connect(url)
+block = dao.transaction(connection)
+block.__enter__()
+add(connection)
+child("commit", lambda: block.__exit__(None, None, None))
+child("roll back", lambda: block.__exit__(KeyError, KeyError("a"), None))
+child("close", connection.close)
+add(connection)
+block.__exit__(None, None, None)
+print(tasks.count(connection))
+connection.close()
+"""
+    assert run(postgresql_url, code) == [f"commit: {REFUSED}", "roll back: done", "close: done", "2"]
