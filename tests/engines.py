@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import apsw
@@ -12,6 +13,7 @@ import attrs
 import psycopg
 
 import dao
+from dao import codec
 from dao import url as urls
 from dao.engine import fetch
 
@@ -22,6 +24,14 @@ CONSTRAINT_ERRORS = (apsw.ConstraintError, psycopg.IntegrityError)
 def is_sqlite(connection: Any) -> bool:
     """Return whether a connection is SQLite's."""
     return isinstance(connection, apsw.Connection)
+
+
+def now(connection: Any) -> datetime:
+    """Return what the clock says that the triggers read, to the millisecond: a server has its own."""
+    if is_sqlite(connection):
+        return codec.now()
+    ((text,),) = fetch(connection, "SELECT date_trunc('milliseconds', clock_timestamp())")
+    return codec.time_from_text(text)
 
 
 def impatient(url: str, milliseconds: int = 0) -> Any:

@@ -22,6 +22,7 @@ from dao.testing import (
     make_workflow_task,
 )
 from tests import strategies
+from tests.engines import is_sqlite, now
 
 TABLES = {
     "tasks": (rows.TASKS, make_task),
@@ -31,6 +32,7 @@ TABLES = {
     "sessions": (rows.SESSIONS, make_session),
     "configurations": (rows.CONFIGURATIONS, make_configuration),
 }
+pytestmark = pytest.mark.both_engines
 every_table = pytest.mark.parametrize("table", TABLES)
 MILLISECOND = timedelta(milliseconds=1)
 KEYS = {"workflow_tasks": ("workflow_id", "task_id"), "configurations": ("key",)}
@@ -85,7 +87,8 @@ def test_update_any_sequence_moves_updated_at_on(fresh, table, recursive_trigger
     """Every UPDATE of a row makes its `updated_at` later: its own if it is, else the clock's, else one millisecond."""
     columns = watched(table)
     with fresh(foreign_keys=False) as connection:
-        connection.pragma("recursive_triggers", recursive_triggers)
+        if is_sqlite(connection):
+            connection.pragma("recursive_triggers", recursive_triggers)
         key = key_of(table)
         first = store(connection, table, updated_at=started)
         store(connection, table, updated_at=started)
@@ -95,14 +98,17 @@ def test_update_any_sequence_moves_updated_at_on(fresh, table, recursive_trigger
         for only_first, numbers, given_time in steps:
             before = read(connection, table)
             names = {columns[number % len(columns)] for number in numbers}
-            values = {f"{name} = {name}": () for name in names}
+            changes = [f"{name} = {name}" for name in names]
+            parameters = []
             if given_time is not None:
-                values["updated_at = ?"] = (codec.time_to_text(given_time),)
-            sql, parameters = f"UPDATE {table} SET {', '.join(values)}", tuple(itertools.chain(*values.values()))
+                changes.append("updated_at = $1")
+                parameters.append(codec.time_to_text(given_time))
+            sql = f"UPDATE {table} SET {', '.join(changes)}"
             if only_first:
-                sql += " WHERE " + " AND ".join(f"{column} = ?" for column in key)
-                parameters += tuple(getattr(before[0], column) for column in key)
-            clock = codec.now()
+                places = enumerate(key, len(parameters) + 1)
+                sql += " WHERE " + " AND ".join(f"{column} = ${number}" for number, column in places)
+                parameters += [getattr(before[0], column) for column in key]
+            clock = now(connection)
             fetch(connection, sql, parameters)
             for number, (old, new) in enumerate(zip(before, read(connection, table), strict=True)):
                 assert attrs.evolve(new, updated_at=old.updated_at) == old
@@ -155,7 +161,8 @@ def test_update_back_to_back_in_one_transaction_moves_updated_at_on(fresh, table
     """Hundreds of changes within a few milliseconds each get an `updated_at` of their own."""
     column = watched(table)[-1]
     with fresh(foreign_keys=False) as connection:
-        connection.pragma("recursive_triggers", True)
+        if is_sqlite(connection):
+            connection.pragma("recursive_triggers", True)
         store(connection, table)
         seen = [read(connection, table)[0].updated_at]
         with dao.transaction(connection):
@@ -180,6 +187,7 @@ def test_update_record_of_any_older_version_is_stale(fresh, module, make, starte
         assert module.get_one(connection, versions[-1].id) == versions[-1]
 
 
+@pytest.mark.sqlite_only  # tests/contract/test_schemas.py compares the triggers of both engines
 def test_every_table_with_updated_at_is_tested_here(connection):
     """A new table with that column has its trigger, and its entry in TABLES."""
     tables = fetch(
@@ -190,6 +198,7 @@ def test_every_table_with_updated_at_is_tested_here(connection):
     assert {name for (name,) in tables} == TABLES.keys()
 
 
+@pytest.mark.sqlite_only  # as above
 @every_table
 def test_trigger_watches_every_column_but_updated_at(connection, table):
     """A column that is added later must be added to the trigger's list too."""
