@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import apsw
@@ -21,7 +22,7 @@ import pytest
 
 import dao
 from dao import Task, migrate, tasks
-from dao.errors import DatabaseBusy, ReplicationError
+from dao.errors import CheckFailed, DatabaseBusy, ReplicationError
 from dao.replication import replicate, restore
 from tests.fault import writers
 
@@ -347,6 +348,54 @@ def test_replicate_page_size_changed_stops(begin, database):
         connection.execute("VACUUM").fetchall()
     with pytest.raises(ReplicationError, match=r"has stopped, since nothing got through .*page size"):
         replicate(url_of(database), str(database.parents[1] / "replica"), patience=3)
+
+
+def test_replicate_database_restored_meanwhile_follows(begin, database, tmp_path):
+    """A restore replaces all rows in one transaction, also of a database that is being replicated."""
+    fill(database, "kept")
+    snapshot = migrate.take_snapshot(url_of(database))
+    replicator = begin()
+    fill(database, "gone")
+    migrate.restore(url_of(database), snapshot.path)
+    fill(database, "new")
+    replicator.process.terminate()
+    assert replicator.end()[0] == 0
+    assert restored(replicator, tmp_path) == content(database)
+    assert {id[:4] for (id,) in content(database)} == {"kept", "new0", "new1", "new2"}
+
+
+def test_restore_of_a_moment_has_what_was_then(begin, database, tmp_path):
+    """With `at` the replica goes back; it is sound, too, and a database that is there becomes a snapshot first."""
+    replicator = begin()
+    fill(database, "before")
+    time.sleep(2)
+    moment = datetime.now(UTC)
+    time.sleep(1)
+    fill(database, "after")
+    replicator.process.terminate()
+    assert replicator.end()[0] == 0
+    there = content(database)
+    done = restore(url_of(database), str(replicator.replica), at=moment, force=True)
+    assert {id[:6] for (id,) in content(database)} == {"before"}
+    assert content(done.done.replaced.path) == there
+
+
+def test_restore_of_what_is_not_sound_replaces_nothing(begin, database, tmp_path):
+    """Rows that break the schema came with the replica: they are kept beside, and the database stays as it was."""
+    with contextlib.closing(dao.connect(f"{url_of(database)}&foreign_keys=off")) as connection:
+        connection.execute("INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ('no', 'such', 1)")
+    replicator = begin()
+    replicator.process.terminate()
+    assert replicator.end()[0] == 0
+    fill(database, "later")
+    before = content(database)
+    with pytest.raises(CheckFailed, match=r"is not sound, and is kept as .*\.replica; nothing was changed") as caught:
+        restore(url_of(database), str(replicator.replica), force=True)
+    assert "foreign key: workflow_tasks" in str(caught.value)
+    assert content(database) == before
+    (kept,) = database.parent.glob("*.replica")
+    assert content(kept) == []
+    assert not (database.parent / f".{database.name}-restore").exists()
 
 
 # ---------------------------------------------------------------- the end
