@@ -22,6 +22,7 @@ import attrs
 
 from dao import url
 from dao.errors import InvalidURL, ReplicationError
+from dao.migrate.copies.partial import file_errors
 
 __all__ = ["Litestream", "Metrics", "Replica", "Uploaded", "parse_replica", "program", "said"]
 
@@ -139,7 +140,7 @@ class Litestream:
 
         Raises:
             ReplicationError: As `program`.
-            OSError: The file cannot be written.
+            OperationalError: The file cannot be written.
         """
         document = {
             "addr": metrics,
@@ -157,10 +158,11 @@ class Litestream:
         }
         found = program()
         path = folder / "dao.yml"
-        path.unlink(missing_ok=True)
-        with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            # YAML has what JSON has, but for surrogates
-            json.dump(document, file, ensure_ascii=False, indent=2)
+        with file_errors(f"cannot write {path}"):
+            path.unlink(missing_ok=True)
+            with open(path, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                # YAML has what JSON has, but for surrogates
+                json.dump(document, file, ensure_ascii=False, indent=2)
         return cls(found, database, path)
 
     def begin(self, lock: int) -> subprocess.Popen[str]:

@@ -25,6 +25,8 @@ import attrs
 from dao import url
 from dao.engine import connect, sqlite
 from dao.errors import DatabaseBusy, InvalidURL, ReplicationError
+from dao.migrate.copies.partial import file_errors
+from dao.migrate.database import path_of
 from dao.replication.litestream import Litestream, Metrics, parse_replica, said
 
 __all__ = ["KEEP", "PATIENCE", "State", "replicate"]
@@ -78,13 +80,13 @@ def replicate(
         InvalidURL: `to` means nothing, or the database is on a server.
         ReplicationError: It cannot begin, or it has stopped: the process ended, the file was replaced, or nothing got
             through for `patience` seconds (ten times as long if there was no error). To begin again is safe.
-        DatabaseBusy: It is replicated already; or another connection reads, so that the WAL cannot be emptied.
+        DatabaseBusy: It is replicated already, or another connection reads, so that the WAL cannot be emptied.
         OperationalError: The database cannot be opened.
     """
     parsed, replica = _accepted(database), parse_replica(to)
     if metrics is not None and not re.fullmatch(r".*:[0-9]{1,5}", metrics):
         raise InvalidURL(f"the address of the metrics, {metrics}, is none: give HOST:PORT, such as 127.0.0.1:9090")
-    path = sqlite.absolute(parsed).path
+    path = path_of(parsed)
     notes = Path(os.path.dirname(path), f".{os.path.basename(path)}-litestream")
     with _alone(path, notes) as lock:
         address = metrics or _free_address()
@@ -102,6 +104,7 @@ def replicate(
 
 
 def _accepted(database: str | url.AnyURL) -> url.DatabaseURL:
+    path_of(database)  # one on a server has none, and the error says what there is for it
     parsed = url.parse_file(database)
     if parsed.is_memory or parsed.mode == "ro":
         raise ReplicationError(f"{parsed.path} cannot be replicated: name a file that can be written to")
@@ -118,8 +121,9 @@ def _accepted(database: str | url.AnyURL) -> url.DatabaseURL:
 @contextlib.contextmanager
 def _alone(path: str, notes: Path) -> Iterator[int]:
     """Hold a lock on a file, which is lent, so that a database has one replicator. Its processes hold it together."""
-    notes.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(notes / "dao.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with file_errors(f"cannot write {notes}"):
+        notes.mkdir(mode=0o700, exist_ok=True)
+        lock = os.open(notes / "dao.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,8 +13,9 @@ from pathlib import Path
 import attrs
 
 from dao import migrate, url
-from dao.engine import sqlite
-from dao.errors import CheckFailed, DatabaseBusy, OperationalError, ReplicationError
+from dao.errors import CheckFailed, DatabaseBusy, ReplicationError
+from dao.migrate.copies.partial import file_errors
+from dao.migrate.database import path_of
 from dao.replication.litestream import Litestream, parse_replica
 
 __all__ = ["Restored", "restore"]
@@ -61,8 +62,8 @@ def restore(
         DatabaseBusy: Another restores it, or another migrator kept its lock.
         OperationalError: The folder cannot be written to.
     """
-    parsed, replica = url.parse_file(database), parse_replica(source)
-    path = sqlite.absolute(parsed).path
+    path, replica = path_of(database), parse_replica(source)
+    parsed = url.parse_file(database)
     _check_free(path, force=force)
     _check_time(at)
     with _folder(path) as folder:
@@ -126,13 +127,9 @@ def _folder(path: str) -> Iterator[Path]:
     What a killed process has left in it goes first.
     """
     folder = Path(os.path.dirname(path), f".{os.path.basename(path)}-restore")
-    try:
+    with file_errors(f"cannot write {folder}"):
         folder.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise OperationalError(
-            f"{folder} cannot be made ({error.strerror}): check the folder and its permissions"
-        ) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

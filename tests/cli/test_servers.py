@@ -11,7 +11,7 @@ from tests.folders import IDS
 SECRET = "hunter2%40%2Fx"  # noqa: S105 - of nobody
 PLAIN = "hunter2@/x"
 #: The commands that work on a copy of a file.
-OF_FILES = ["snapshot", "snapshots", "restore"]
+OF_FILES = ["snapshot", "snapshots", "restore", "replicate", "restore-replica"]
 
 
 def with_password(url: str) -> str:
@@ -49,7 +49,7 @@ def test_status_and_marks(run, there):
 @pytest.mark.parametrize("name", OF_FILES)
 def test_snapshots_are_of_files(run, there, name):
     """What copies a file refuses a database on a server by its name, and says what there is for that."""
-    outcome = run(*CALLS[name])
+    outcome = run(*CALLS[name], "--database", there)
     refused(outcome, "postgresql://", "is on a server", "pg_dump", "continuous archiving")
 
 
