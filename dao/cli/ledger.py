@@ -76,7 +76,7 @@ def resolve(
     }
     for end, differences in ends.items():
         if differences is None:
-            output.line(f"{end}: cannot be compared, since the migrations do not run in an empty database")
+            output.line(f"{end}: cannot be compared, since the migrations do not run in an empty database of their own")
         elif differences:
             output.line(f"{end}: it would differ from the schema as it is:")
         else:

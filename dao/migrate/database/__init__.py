@@ -22,6 +22,7 @@ from dao.migrate.scripts.migration import Migration
 if TYPE_CHECKING:
     from dao.migrate.events import Report
     from dao.migrate.lock import MigrationLock
+    from dao.migrate.schema.model import Schema
 
 __all__ = [
     "Target",
@@ -43,6 +44,8 @@ __all__ = [
     "name_of",
     "opened",
     "path_of",
+    "schema_made_by",
+    "schema_of",
     "table_names",
     "translated",
 ]
@@ -77,6 +80,8 @@ class _Database(Protocol):
     def table_names(self, connection: Any) -> set[str]: ...
     def columns_of(self, connection: Any, table: str) -> list[str]: ...
     def broken(self, connection: Any) -> list[str]: ...
+    def schema_of(self, connection: Any) -> Schema: ...
+    def schema_made_by(self, connection: Any, scripts: Sequence[tuple[str, str]]) -> Schema: ...
 
 
 def _of(target: Target) -> _Database:
@@ -263,3 +268,17 @@ def columns_of(connection: Connection, table: str) -> list[str]:
 def broken(connection: Connection) -> list[str]:
     """Return what in the schema does not work, in words."""
     return _of(connection).broken(connection)
+
+
+def schema_of(connection: Connection) -> Schema:
+    """Return the structure of a database, without the ledger."""
+    return _of(connection).schema_of(connection)
+
+
+def schema_made_by(connection: Connection, scripts: Sequence[tuple[str, str]]) -> Schema:
+    """Return the structure that scripts make, each an id and a text: replayed in memory, or in a scratch database.
+
+    Raises:
+        MigrationError: One of them fails in an empty database, or the role may not create a database on the server.
+    """
+    return _of(connection).schema_made_by(connection, scripts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,6 +20,7 @@ from dao.migrate.schema import catalog
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
+    from dao.migrate.schema.model import Schema
 
 __all__ = [
     "ENGINE",
@@ -37,6 +38,8 @@ __all__ = [
     "name_of",
     "opened",
     "path_of",
+    "schema_made_by",
+    "schema_of",
     "table_names",
     "translated",
     "url_of",
@@ -218,3 +221,19 @@ def columns_of(connection: Connection, table: str) -> list[str]:
 def broken(_connection: Connection) -> list[str]:
     """As `dao.migrate.database.broken`: the server lets nothing go that something else needs."""
     return []
+
+
+def schema_of(connection: Connection) -> Schema:
+    """As `dao.migrate.database.schema_of`."""
+    from dao.migrate.schema.postgresql import reader  # noqa: PLC0415 - few commands ask
+
+    return reader.read(connection)
+
+
+def schema_made_by(connection: Connection, scripts: Sequence[tuple[str, str]]) -> Schema:
+    """As `dao.migrate.database.schema_made_by`."""
+    from dao.migrate.schema.postgresql import replay  # noqa: PLC0415 - as above
+    from dao.migrate.scripts.migration import from_texts  # noqa: PLC0415 - as above
+
+    with replay.replayed(url_of(connection), [from_texts(id, text, None) for id, text in scripts]) as scratch:
+        return schema_of(scratch)

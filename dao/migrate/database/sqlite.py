@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -27,6 +27,7 @@ from dao.migrate.schema import catalog, registration, session
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
+    from dao.migrate.schema.model import Schema
 
 __all__ = [
     "ENGINE",
@@ -47,6 +48,8 @@ __all__ = [
     "opened",
     "path_of",
     "reopened",
+    "schema_made_by",
+    "schema_of",
     "table_names",
     "translated",
 ]
@@ -296,3 +299,18 @@ def broken(connection: Connection) -> list[str]:
     from dao.migrate.schema import usable  # noqa: PLC0415 - few commands ask
 
     return [str(one) for one in usable.broken(connection)]
+
+
+def schema_of(connection: Connection) -> Schema:
+    """As `dao.migrate.database.schema_of`."""
+    from dao.migrate.schema import reader  # noqa: PLC0415 - few commands ask
+
+    return reader.read(connection)
+
+
+def schema_made_by(_connection: Connection, scripts: Sequence[tuple[str, str]]) -> Schema:
+    """As `dao.migrate.database.schema_made_by`."""
+    from dao.migrate.schema import replay  # noqa: PLC0415 - as above
+
+    with replay.replayed(scripts) as memory:
+        return schema_of(memory)

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.database import Target, alone, existing, migrations_for, opened
+from dao.migrate.database import Target, alone, existing, migrations_for, opened, schema_made_by, schema_of
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.plan import compare, find_id, refuse, refuse_running
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.model import differences
-from dao.migrate.schema.reader import read
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference
@@ -186,24 +184,25 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
         state = ledger.read(connection)
         refuse_running(state)
         id = find_id(id, state.unfinished, kind="unfinished")
-        live = read(connection)
+        live = schema_of(connection)
 
-    def versus(texts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
-        try:
-            with preparing(prepare), replayed(texts) as memory:
-                return tuple(differences(read(memory), live))
-        except MigrationError:
-            return None
+        def versus(scripts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
+            try:
+                return tuple(differences(schema_made_by(connection, scripts), live))
+            except MigrationError:
+                return None
 
-    others = attrs.evolve(state, entries=tuple(entry for entry in state.entries if entry.id != id))
-    scripts = applied(files, others)
-    own = [(entry.id, entry.text or "") for entry in state.entries if entry.id == id]
-    own = own or [(file.id, file.up.text) for file in files if file.id == id]
+        others = attrs.evolve(state, entries=tuple(entry for entry in state.entries if entry.id != id))
+        scripts = applied(files, others)
+        own = [(entry.id, entry.text or "") for entry in state.entries if entry.id == id]
+        own = own or [(file.id, file.up.text) for file in files if file.id == id]
+        from_applied = versus([*scripts, *own]) if own else None
+        from_rolled_back = versus(scripts)
     return Unfinished(
         id=id,
         doing=state.unfinished[id],
-        from_applied=versus([*scripts, *own]) if own else None,
-        from_rolled_back=versus(scripts),
+        from_applied=from_applied,
+        from_rolled_back=from_rolled_back,
     )
 
 

@@ -305,6 +305,8 @@ def _run(
     """Run what there is to do; with nothing to do, and `tell_drift`, report how the schema differs."""
     with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
         state = entries.read(connection)
+        if state.running is not None and lock.take():  # nothing can be decided before its script has ended
+            state = entries.read(connection)
         if (steps := decide(state)) and lock.take():
             # the other has most likely done it: then the file need not be checked, nor a runner be loaded
             state = entries.read(connection)

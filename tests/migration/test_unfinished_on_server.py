@@ -1,0 +1,61 @@
+"""Migrations that end in the middle, outside of a transaction, on a PostgreSQL database: told, compared, resolved."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from dao import migrate
+from dao.errors import LedgerMismatch, MigrationFailed
+from tests.folders import ALONE, IDS, ids, write
+
+
+@pytest.fixture
+def url(new_postgresql_url) -> str:
+    """The URL of a new database on the server of the tests."""
+    return new_postgresql_url
+
+
+@pytest.fixture
+def half(url, three) -> None:
+    """A migration outside of a transaction that failed at its second statement, after two that are applied."""
+    write(three, {"0003_c.sql": f"{ALONE}CREATE TABLE c (id integer PRIMARY KEY);\nCREATE TABLE d (id nonsense);"})
+    with pytest.raises(MigrationFailed, match="nonsense"):
+        migrate.apply(url, three)
+
+
+def test_unfinished_migration_is_told_and_keeps_the_next_run_from_beginning(url, three, half):
+    """Status and the next run say which it is, and what to do."""
+    assert migrate.status(url, three).ids("unfinished") == ["0003_c"]
+    with pytest.raises(LedgerMismatch, match=r"0003_c: applying it did not come to its end .*migrate resolve 0003_c"):
+        migrate.apply(url, three)
+
+
+def test_unfinished_shows_how_the_schema_differs_from_both_ends(url, three, half):
+    """The scripts are tried in a database of their own on the same server, once as far as they can run there."""
+    write(three, {"0003_c.sql": f"{ALONE}CREATE TABLE c (id integer PRIMARY KEY);\nCREATE TABLE d (id integer);"})
+    found = migrate.unfinished(url, "0003", three)
+    assert (found.id, found.doing) == ("0003_c", "applying")
+    assert [str(one) for one in found.from_applied or ()] == ["table d is missing"]
+    assert [str(one) for one in found.from_rolled_back or ()] == ["table c is unexpected"]
+    with psycopg.connect(url) as connection:
+        left = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'dao\\_scratch\\_%'").fetchall()
+    assert left == []
+
+
+def test_unfinished_that_cannot_be_replayed_is_not_compared(url, three, half):
+    """A script that fails anywhere has no end that it could be held against."""
+    found = migrate.unfinished(url, "0003", three)
+    assert found.from_applied is None
+    assert [str(one) for one in found.from_rolled_back or ()] == ["table c is unexpected"]
+
+
+@pytest.mark.parametrize("outcome", ["applied", "rolled back"])
+def test_resolve_notes_how_it_ended(url, three, half, outcome):
+    """Once somebody has finished or undone it by hand, the next run goes on from there."""
+    assert migrate.resolve(url, "0003", outcome, three) == "0003_c"
+    write(three, {"0003_c.sql": "CREATE TABLE IF NOT EXISTS c (id integer PRIMARY KEY);"})
+    if outcome == "applied":
+        migrate.accept(url, ["0003"], three)
+    assert ids(migrate.apply(url, three)) == ([] if outcome == "applied" else ["0003_c"])
+    assert migrate.status(url, three).ids("applied") == IDS
