@@ -192,6 +192,7 @@ def _import_everything() -> None:
     import yoyo.scripts.main
 
     import dao.cli.group
+    import dao.migrate.run.postgresql
     from dao import migrate
 
     assert yoyo, dao

@@ -15,7 +15,7 @@ import attrs
 
 from dao.engine import Connection, in_transaction
 from dao.engine.sqlite import Connection as SQLiteConnection
-from dao.errors import CheckFailed, CommitUnknown, DatabaseBusy, Error, MigrationError, MigrationFailed
+from dao.errors import CheckFailed, CommitUnknown, ConnectionLost, DatabaseBusy, Error, MigrationError, MigrationFailed
 from dao.migrate.database import exclusive, name_of
 from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done
 from dao.migrate.ledger import drift
@@ -313,7 +313,7 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        if results or isinstance(error, MigrationFailed | CheckFailed | DatabaseBusy):
+        if results or isinstance(error, MigrationFailed | CheckFailed | DatabaseBusy | ConnectionLost):
             error.committed = tuple(result.id for result in results)
         if isinstance(error, CommitUnknown):
             error.advice = "`dao status` shows what is there. To repeat the run is safe: it begins with that."

@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import attrs
 
-from dao.engine import execute, fetch, in_transaction
+from dao.engine import execute, fetch
 from dao.engine.postgresql import Connection, name_of
-from dao.errors import ReadOnlyDatabase
+from dao.errors import ConnectionLost, ReadOnlyDatabase
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
@@ -81,7 +81,7 @@ class OnPostgreSQL:
 
     def roll_back(self) -> None:
         """As `Ground`."""
-        if in_transaction(self.connection):
+        with contextlib.suppress(ConnectionLost):  # the server rolls back
             execute(self.connection, "ROLLBACK")
 
     def losses(self) -> list[tuple[Hashable, Loss]]:

@@ -42,7 +42,14 @@ FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
 WHERE  condeferrable
 GROUP  BY 1
 """
-_OF_RUN = "SET standard_conforming_strings = on; SET idle_in_transaction_session_timeout = 0"
+# an idle transaction is one that is being checked here; what is said to be committed is to outlive a crash
+_OF_RUN = """
+SELECT set_config(wanted.name, value, false)
+FROM   pg_settings JOIN (VALUES ('standard_conforming_strings', 'on'), ('idle_in_transaction_session_timeout', '0'),
+                                ('synchronous_commit', 'on'), ('lock_timeout', $1)) AS wanted (name, value) USING (name)
+WHERE  CASE name WHEN 'lock_timeout' THEN source = 'default'
+                 WHEN 'synchronous_commit' THEN setting = 'off' ELSE true END
+"""
 _HAS_DEFAULT_TIMEOUT = "SELECT setting = $1 AND reset_val = '0' FROM pg_settings WHERE name = 'lock_timeout'"
 #: What a session may have that outlives a transaction, by words that a script has to hold to make any.
 _WORDS = ("prepare", "cursor", "advisory")
@@ -106,9 +113,7 @@ def of_run(connection: Connection) -> Iterator[None]:
         )
     kept, held = _Kept(connection), _held(connection)
     try:
-        ((source,),) = fetch(connection, "SELECT source FROM pg_settings WHERE name = 'lock_timeout'", ())
-        timeout = f"; SET lock_timeout = {LOCK_TIMEOUT}" if source == "default" else ""
-        fetch(connection, _OF_RUN + timeout, ())
+        fetch(connection, _OF_RUN, (str(LOCK_TIMEOUT),))
         yield
     finally:
         if connection.info.transaction_status == TransactionStatus.IDLE:
