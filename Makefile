@@ -71,7 +71,7 @@ history: $(INSTALLED) ## show who changed the schema, and when
 
 .PHONY: schema
 schema: $(TOOLS) ## write sql/sqlite.schema.sql and its twin, the schemas that the migrations make
-	@bin/dao schema dump --database sqlite:///none.db --migrations sql/sqlite
+	@bin/dao schema dump --migrations sql/sqlite
 	@$(WITH_SERVER) bin/dao schema dump --migrations sql/postgresql
 
 .PHONY: new
@@ -101,12 +101,13 @@ lint: $(TOOLS) ## check style (ruff), types (mypy), import contracts, scripts (d
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg --no-cache
 	@bin/dao lint --all --strict --quiet --migrations sql/sqlite
-	@bin/dao schema check --quiet --database sqlite:///none.db --migrations sql/sqlite
+	@bin/dao schema check --quiet --migrations sql/sqlite
 	@$(WITH_SERVER) bin/dao schema check --quiet --migrations sql/postgresql
 
 .PHONY: check-migrations
-check-migrations: $(INSTALLED) ## prove that every migration can be applied, undone and applied again
+check-migrations: $(TOOLS) ## prove that every migration can be applied, undone and applied again
 	@bin/check-migrations --migrations sql/sqlite
+	@$(WITH_SERVER) bin/check-migrations --migrations sql/postgresql
 
 .PHONY: wheel
 wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it there

@@ -28,6 +28,8 @@ _NUMBERS: dict[str, tuple[str, type[int | float], int, str]] = {
     "busy_timeout": ("DATABASE_BUSY_TIMEOUT", int, 0, "a whole number of milliseconds"),
     "snapshots": ("DATABASE_SNAPSHOTS", int, 0, "a whole number of snapshots to keep"),
 }
+#: The names of folders that say for which engine their migrations are.
+_SQLITE, _POSTGRESQL = ("sqlite",), ("postgresql", "postgres", "pgsql", "pg")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 if TYPE_CHECKING:
@@ -104,14 +106,30 @@ def load(
     )
 
 
-def server(*, environ: Mapping[str, str] = os.environ, folder: str | os.PathLike[str] = ".") -> str | None:
+def server(
+    migrations: str | os.PathLike[str] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    folder: str | os.PathLike[str] = ".",
+) -> str | None:
     """Return `DATABASE_URL` if it is of a PostgreSQL server, for what needs one only if migrations are for that.
 
+    They are not if their folder has the name of SQLite. `migrations` goes before `DATABASE_MIGRATIONS`.
+
     Raises:
-        ValueError: As `load`.
+        ValueError: Their folder has the name of PostgreSQL, and no server is named; and as `load`.
     """
-    given = _values(environ, folder).get("DATABASE_URL", "")
-    return given if given.partition(":")[0].lower() in {"postgresql", "postgres"} else None
+    values = _values(environ, folder)
+    source = migrations or values.get("DATABASE_MIGRATIONS")
+    name = os.path.basename(os.path.abspath(source)).lower() if source else ""
+    given = values.get("DATABASE_URL", "")
+    found = given if url.is_for_server(given) and name not in _SQLITE else None
+    if found is None and name in _POSTGRESQL:
+        raise ValueError(
+            f"{source} has migrations for PostgreSQL, by its name, and they are run on a server: name one with "
+            "--database or DATABASE_URL, as postgresql://user@host/database"
+        )
+    return found
 
 
 def _values(environ: Mapping[str, str], folder: str | os.PathLike[str]) -> dict[str, str]:

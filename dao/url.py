@@ -15,7 +15,18 @@ import attrs
 
 from dao.errors import InvalidURL, UnsupportedEngine
 
-__all__ = ["MEMORY", "AnyURL", "DatabaseURL", "ServerURL", "cleaned", "control_character", "parse", "parse_file"]
+__all__ = [
+    "MEMORY",
+    "AnyURL",
+    "DatabaseURL",
+    "ServerURL",
+    "cleaned",
+    "control_character",
+    "is_for_server",
+    "parse",
+    "parse_file",
+    "parse_server",
+]
 
 #: The path of a database that lives in memory and ends with its connection.
 MEMORY = ":memory:"
@@ -194,6 +205,11 @@ def parse(url: str | AnyURL) -> AnyURL:
     return DatabaseURL(path=_path(scheme, rest), **_parameters(query))
 
 
+def is_for_server(url: str) -> bool:
+    """Return whether a text is a URL of a PostgreSQL server, by its scheme."""
+    return cleaned(url).partition(":")[0].lower() in {"postgresql", "postgres"}
+
+
 def parse_file(url: str | AnyURL) -> DatabaseURL:
     """Return the meaning of a URL for what there is for a database in a file only.
 
@@ -205,6 +221,20 @@ def parse_file(url: str | AnyURL) -> DatabaseURL:
     if isinstance(parsed, ServerURL):
         raise UnsupportedEngine(
             f"{parsed.name} is on a server, and this is for SQLite's files only: use what the server has for it"
+        )
+    return parsed
+
+
+def parse_server(url: str | AnyURL) -> ServerURL:
+    """Return the meaning of a URL for what there is for a database on a server only.
+
+    Raises:
+        InvalidURL: It is for a file; and as `parse`.
+    """
+    parsed = parse(url)
+    if not isinstance(parsed, ServerURL):
+        raise InvalidURL(
+            f"{parsed.name} is a file, and this needs a PostgreSQL server: give a URL such as {_SERVER_FORM}"
         )
     return parsed
 

@@ -28,6 +28,7 @@ __all__ = [
     "only_one_of",
     "options",
     "read_settings",
+    "server_for",
     "steps_option",
     "timeout_option",
 ]
@@ -65,6 +66,16 @@ def read_settings(
             "a database in memory ends with this command: name a file, such as sqlite:///orchestrator.db"
         )
     return config
+
+
+def server_for(database: str | None, folder: str | os.PathLike[str] | None) -> str | None:
+    """Return the URL of the server on which migrations are tried, as it was given; None if they are for SQLite."""
+    if database is not None:
+        return database if url.is_for_server(database) else None
+    try:
+        return settings.server(folder)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def creating_nothing(config: settings.Settings) -> settings.Settings:
@@ -126,7 +137,7 @@ def command(
     """Add the options that every command has; they reach the function as `config` and `output`.
 
     `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything. With
-    `server` in place of it, it counts if it is of PostgreSQL.
+    `server` in place of it, what it says counts if it is of PostgreSQL, and the migrations are not for SQLite.
     `changes`: as of `Output`. `creates`: the command makes a database that does not exist, unless `--existing`
     forbids it. `prepares`: it opens connections, if only in memory.
     """
@@ -153,8 +164,8 @@ def command(
             existing: bool = False,
             **options: Any,
         ) -> Any:
-            if not takes_one and database is None:
-                database = (settings.server() if server else None) or settings.DEFAULT_URL
+            if not takes_one:
+                database = (server_for(database, folder) if server else None) or database or settings.DEFAULT_URL
             config = read_settings(database, folder, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)

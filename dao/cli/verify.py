@@ -9,7 +9,7 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings
+from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings, server_for
 from dao.cli.output import Output
 from dao.text import counted, milliseconds
 
@@ -21,7 +21,14 @@ _COLOURS = {"ok": "green", "irreversible": "yellow", "not tried": "yellow", "fai
 
 @click.command("verify")
 @command(database=False)
-@click.option("-d", "--database", "named", metavar="URL", help="With --copy: the database. [default: $DATABASE_URL]")
+@click.option(
+    "-d",
+    "--database",
+    "named",
+    metavar="URL",
+    help="With --copy: the database. For PostgreSQL: a server, on which they run in a database of their own, which is "
+    "dropped. [default: $DATABASE_URL]",
+)
 @click.option("--copy", is_flag=True, help="Try them on a copy of the database, too.")
 @click.option("--rows", type=click.IntRange(min=1), default=3, metavar="N", help="Rows per table. [default: 3]")
 @click.option("--fixtures", metavar="FILE", help="Rows of your own, as INSERT statements, in place of generated ones.")
@@ -30,14 +37,18 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
     """Prove that every migration can be undone.
 
     Runs each up, down and up again: in an empty database, in one with generated rows, and with --copy in a copy of the
-    database, which is only read. Schema and rows must come back. Exits with 5 if they do not.
+    database, which is only read. Schema and rows must come back. Exits with 5 if they do not. Migrations for PostgreSQL
+    are tried in an empty database only.
     """
-    if named is not None and not copy:
+    server = server_for(named, config.migrations)
+    if named is not None and server is None and not copy:
         raise click.UsageError("--database names the database for --copy: without it, none is read")
     only_one_of(since=given["since"], latest=given["latest"])
     database = read_settings(named).url if copy else None
     with output.progress():
-        found = migrate.verify(config.migrations, database=database, rows=rows, report=output.report, **given)
+        found = migrate.verify(
+            config.migrations, database=database, server=server, rows=rows, report=output.report, **given
+        )
     groups: dict[str, list[migrate.Verification]] = {}
     for one in found:
         groups.setdefault(one.id, []).append(one)

@@ -6,6 +6,7 @@ import hashlib
 
 import pytest
 
+from tests.cli.calls import misused, refused
 from tests.folders import query, write
 
 
@@ -94,7 +95,7 @@ def test_verify_quiet_prints_failures_only(run, folder):
     assert "0003_c" in outcome.err
 
 
-@pytest.mark.parametrize("value", ["postgresql://nobody@nowhere/none", "sqlite:///:memory:", "nonsense"])
+@pytest.mark.parametrize("value", ["mysql://nobody@nowhere/none", "sqlite:///:memory:", "nonsense"])
 def test_verify_without_copy_does_not_care_for_the_database(run, monkeypatch, value):
     """DATABASE_URL may say anything, as long as no database is asked for."""
     monkeypatch.setenv("DATABASE_URL", value)
@@ -160,3 +161,31 @@ def test_verify_fixtures_are_rows_of_the_users_own(run, folder):
     assert outcome.code == 0
     outcome = run("verify", "--fixtures", folder.parent / "none.sql")
     assert (outcome.code, "none.sql: cannot be read" in outcome.err) == (1, True)
+
+
+# ---------------------------------------------------------------- PostgreSQL
+
+
+def test_verify_of_migrations_for_postgresql_runs_them_on_a_server(run, server, workplace, monkeypatch):
+    """DATABASE_URL names it; what is only SQLite's is refused by name, and a folder is not taken for the other's."""
+    monkeypatch.setenv("DATABASE_URL", server.url)
+    folder = write(
+        workplace / "postgresql",
+        {"1_a.sql": "CREATE TABLE a (id bigserial);", "1_a.rollback.sql": "DROP TABLE a; CREATE TABLE b (id integer);"},
+    )
+    outcome = run("verify", "--migrations", folder.name)
+    assert (outcome.code, outcome.out.splitlines()) == (
+        5,
+        [
+            "failed        1_a",
+            "    empty database: the schema after the rollback is another",
+            "        table b is unexpected",
+        ],
+    )
+    write(folder, {"1_a.rollback.sql": "DROP TABLE a;"})
+    assert run("verify", "--migrations", folder.name).code == 0
+    assert run("verify", "--migrations", folder.name, "--database", server.url, "--json").document["failed"] == []
+    refused(run("verify", "--migrations", folder.name, "--copy"), "verified in an empty database", "--round-trip")
+    assert run("verify").code == 0  # the folder of the three tables has statements for either
+    monkeypatch.delenv("DATABASE_URL")
+    misused(run("verify", "--migrations", folder.name), "postgresql has migrations for PostgreSQL, by its name")

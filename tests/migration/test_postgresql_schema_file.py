@@ -9,7 +9,7 @@ import pytest
 
 import dao
 from dao import migrate
-from dao.errors import MigrationError
+from dao.errors import InvalidURL, MigrationError
 from dao.migrate.schema import model
 from dao.migrate.schema.postgresql import reader, replay
 from tests.databases import database_of
@@ -99,7 +99,7 @@ def test_dump_by_a_role_that_may_not_create_a_database_says_what_it_needs(server
 
 def test_dump_needs_a_server(folder):
     """A file of SQLite's is none."""
-    with pytest.raises(MigrationError, match="by a URL such as postgresql://"):
+    with pytest.raises(InvalidURL, match=r"x\.db is a file, and this needs a PostgreSQL server"):
         migrate.dump(folder, server="sqlite:///x.db")
 
 

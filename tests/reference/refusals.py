@@ -78,7 +78,6 @@ CURES = {
     "--database names the database for --copy: without it, none is read": "add --copy, or leave --database out",
     "nan is no number of seconds.": "give a number from 0",
     "the *what* cannot be written to *file*: *strerror*": "check the folder and its permissions, and the disk",
-    "the server of a dump is one of PostgreSQL, by a URL such as postgresql://host/database": "name one of those",
     "*path*: the schema file cannot be read: *strerror*": "check its permissions, and the disk",
     "*path*: the schema file cannot be written: *strerror*": "check the folder and its permissions, and the disk",
     "a database URL begins with its scheme: *forms**meant*": "write it in one of the forms that the message lists",

@@ -390,3 +390,30 @@ def test_example_documents_the_url_parameters():
         for choice in choices.replace("MS", "10").replace("PAGES", "10").split("|"):
             needed = "mode=ro&" if name == "immutable" else ""
             settings.url.parse(f"sqlite:///a.db?{needed}{name}={choice}")
+
+
+@pytest.mark.parametrize(
+    ("url", "migrations", "found"),
+    [
+        ("postgresql://h/d", None, True),
+        (" 'POSTGRES://h/d' ", "sql/postgresql", True),
+        ("postgresql://h/d", "sql/sqlite", False),
+        ("postgresql://h/d", "sql/mine", True),
+        ("sqlite:///x.db", "sql/mine", False),
+        ("nonsense", None, False),
+        ("", None, False),
+    ],
+)
+def test_server_is_the_database_url_unless_the_migrations_are_for_sqlite(url, migrations, found, tmp_path):
+    """What runs migrations in a database of their own needs a server only for those that are PostgreSQL's."""
+    environ = {"DATABASE_URL": url}
+    assert (settings.server(migrations, environ=environ, folder=tmp_path) is not None) == found
+    if migrations:
+        environ["DATABASE_MIGRATIONS"] = migrations
+        assert (settings.server(environ=environ, folder=tmp_path) is not None) == found
+
+
+def test_server_for_migrations_of_postgresql_has_to_be_named(tmp_path):
+    """A folder that says so by its name is not taken for one of SQLite's."""
+    with pytest.raises(ValueError, match="sql/postgresql has migrations for PostgreSQL, by its name"):
+        settings.server("sql/postgresql", environ={"DATABASE_URL": "sqlite:///x.db"}, folder=tmp_path)

@@ -9,7 +9,6 @@ import apsw
 
 from dao import url
 from dao.engine.sqlite import Connection
-from dao.errors import MigrationError
 from dao.migrate.schema.catalog import Definition, definitions, tables
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.replay import replayed
@@ -44,7 +43,7 @@ def dump(
         OperationalError: The server cannot be reached.
     """
     if server is not None:
-        return _on_server(migrations, url.parse(server))
+        return _on_server(migrations, url.parse_server(server))
     files = loaded(migrations)
     scripts = ((migration.id, migration.up.text) for migration in files)
     with preparing(prepare), replayed(scripts, patience=math.inf) as connection:
@@ -52,12 +51,10 @@ def dump(
     return _text(files, (ended(item.sql or "") for item in found))
 
 
-def _on_server(migrations: Source, server: url.AnyURL) -> str:
+def _on_server(migrations: Source, server: url.ServerURL) -> str:
     from dao.migrate.schema.postgresql.dump import statements  # noqa: PLC0415 - psycopg takes 100 ms
     from dao.migrate.schema.postgresql.replay import replayed  # noqa: PLC0415 - likewise
 
-    if not isinstance(server, url.ServerURL):
-        raise MigrationError("the server of a dump is one of PostgreSQL, by a URL such as postgresql://host/database")
     files = loaded(migrations, "postgresql")
     with replayed(server, files) as connection:
         found = statements(connection)

@@ -19,7 +19,15 @@ from dao.migrate.schema.model import Schema
 from dao.migrate.schema.script import Watcher, run_script
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
-from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
+from dao.migrate.verification.round_trip import (
+    Differences,
+    Law,
+    State,
+    TripFailure,
+    down_and_up,
+    irreversible,
+    trip_failures,
+)
 from dao.migrate.verification.touched import Touched, Trace
 
 __all__ = ["Place", "Stage", "Trial", "Verification", "follow"]
@@ -156,9 +164,8 @@ class Trial:
         self, places: Sequence[Place | None], latest: Place, run: Callable[[Step, Place], Place | None]
     ) -> bool:
         """Return whether it could be undone and applied again."""
-        if not self.migration.reversible:
-            why = "has no rollback script" if self.migration.down is None else "has an empty rollback script"
-            self.warnings.append(f"irreversible: it {why}")
+        if why := irreversible(self.migration):
+            self.warnings.append(why)
 
         def state(step: Step) -> State | None:
             nonlocal latest
@@ -237,10 +244,7 @@ class Trial:
     def _differs(self, step: Step, found: Differences) -> None:
         when = "after the rollback" if step.direction == "rollback" else "after the second apply"
         when = "after rollback and apply" if self.before is None else when
-        if found.schema:
-            self._fails(step, f"the schema {when} is another", *found.schema)
-        for difference in found.rows:
-            self._fails(step, f"rows {when} are others", *str(difference).split("\n"))
+        self.problems += trip_failures(step, found, when)
         for name, (expected, actual) in found.header.items():
             self.warnings.append(f"PRAGMA {name} is {actual} {when}, expected {expected}")
 
