@@ -13,11 +13,25 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import breakdown, commands, contenders, data, group_commit, growth, harness, machine, migrations, page, tools
+from bench import (
+    breakdown,
+    clients,
+    commands,
+    contenders,
+    data,
+    group_commit,
+    growth,
+    harness,
+    machine,
+    migrations,
+    page,
+    tools,
+)
 from bench.contenders import OWN
 from bench.operations import NAMED
 from bench.operations import measure as measure_operations
@@ -25,8 +39,8 @@ from bench.run import SIZES, Run
 
 #: What is measured beside the operations.
 _PARTS = {
-    "breakdown": breakdown.measure, "growth": growth.measure, "group_commit": group_commit.measure,
-    "imports": commands.imports, "migrations": migrations.measure,
+    "breakdown": breakdown.measure, "clients": clients.measure, "growth": growth.measure,
+    "group_commit": group_commit.measure, "imports": commands.imports, "migrations": migrations.measure,
 }  # fmt: skip
 _DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 _RESULTS = "results.json"
@@ -61,9 +75,16 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return the document of a run."""
     size = SIZES[options.mode]
     chosen, skipped = contenders.load_all(options.contenders)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
         template = Path(folder) / "template.db"
-        run = Run(size, Path(folder), template, data.build(template, size.rows), _report)
+        server = None
+        if any(one.on_server for one in chosen) or "clients" in options.only:
+            try:
+                server = stack.enter_context(_server(size.rows))
+            except Exception as error:  # noqa: BLE001 - there is none for this machine: the rest can be measured
+                skipped["PostgreSQL"] = f"no server ({type(error).__name__}: {error})"
+                chosen = [one for one in chosen if not one.on_server]
+        run = Run(size, Path(folder), template, data.build(f"sqlite:///{template}", size.rows), _report, server)
         measured, settings, failed = measure_operations(run, chosen, options.only)
         parts = {name: part(run) for name, part in _PARTS.items() if name in options.only}
     packages = {name for contender in chosen for name in contender.distributions} | {t.package for t in tools.TOOLS}
@@ -81,6 +102,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "operations": measured,
         **parts,
     }
+
+
+def _server(rows: int) -> Any:
+    from bench.server import Running  # noqa: PLC0415 - only where psycopg is
+
+    _report("PostgreSQL: the server")
+    return Running(rows)
 
 
 def _print_table(path: Path) -> int:

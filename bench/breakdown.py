@@ -36,7 +36,7 @@ def measure(run: Run) -> dict[str, Any]:
     bare: Any = contenders.load(BASE)
     own: Any = contenders.load(OWN[0])
     found = {}
-    with contenders.opened([bare, own], run.template):
+    with contenders.opened([bare, own], run.copy):
         for name in _OPERATIONS:
             operation = NAMED[name]
             run.report(f"where the time goes: {operation.title}")

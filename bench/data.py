@@ -118,9 +118,8 @@ class Holds:
         return [self.rows // 10 * tenths for tenths in range(1, 9)]
 
 
-def build(path: Path, rows: int) -> Holds:
+def build(url: str, rows: int) -> Holds:
     """Make a database with the product's schema and so many tasks, and close it."""
-    url = f"sqlite:///{path}"
     migrate.apply(url)
     with closing(dao.connect(url)) as connection, dao.transaction(connection):
         tasks.create_many(connection, map(_stored, range(rows)))

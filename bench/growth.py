@@ -24,9 +24,9 @@ def measure(run: Run) -> dict[str, Any]:
         for rows in run.size.grown:
             run.report(f"growth: {rows:,} rows")
             template = run.folder / f"{rows}.db"
-            holds = data.build(template, rows)
+            holds = data.build(f"sqlite:///{template}", rows)
             here = [contenders.load(name) for name in _FOLLOWED]
-            stack.enter_context(contenders.opened(here, template))
+            stack.enter_context(contenders.opened(here, lambda one, template=template: data.copy(template, one.name)))
             subjects |= {f"{contender.name}, {rows}": (contender, holds) for contender in here}
             template.unlink()
         for operation in OPERATIONS:

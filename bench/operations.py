@@ -29,8 +29,9 @@ class Operation:
 
     `prepare(contender, holds, calls)` gives the arguments of each call of the method that has the operation's name;
     `check(contender, result, arguments)` says whether a result is right. `aim` is the largest ratio to `beside` that
-    dao is to have. What `adds` rows to a table, or changes a row but `once`, is called equally often for all, so that
-    their tables stay alike. The time of a call for `many` rows is that of one. What `grows` is measured at more sizes.
+    dao is to have, `on_server` that to psycopg. What `adds` rows to a table, or changes a row but `once`, is called
+    equally often for all, so that their tables stay alike. The time of a call for `many` rows is that of one. What
+    `grows` is measured at more sizes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Operation:
     prepare: Prepare
     check: Check
     aim: float | None = None
+    on_server: float | None = None
     beside: str = BASE
     adds: str = ""
     once: bool = False
@@ -136,29 +138,35 @@ _waits = _read(lambda row, _: row[4] == "pending")
 _has_status = _read(lambda row, given: (row[0], row[4]) == given)
 _has_title = _read(lambda row, _: row[1].startswith("Changed, number"))
 _is_set = _stored("configurations WHERE key = '{0}' AND value = '{1}'")
-_has_beaten = _stored("sessions WHERE id = '{0}' AND last_heartbeat > '2026'")
+_has_beaten = _stored("sessions WHERE id = '{0}' AND last_heartbeat > '2026-01-01'")
 _has_ended = _stored("tool_executions WHERE status = 'completed'")
 
 #: Reads first: what is stored later does not meet them.
 OPERATIONS = (
-    Operation("get", "get by id", _ids, _is_task, aim=1.15, grows=True),
+    Operation("get", "get by id", _ids, _is_task, aim=1.15, on_server=1.15, grows=True),
     Operation("get_all", "get by id, all columns read", _ids, _is_row, aim=1.3, beside=_EAGER),
-    Operation("find", "find 50 of a status, newest first", _listed, _is_page, aim=1.35, grows=True),
+    Operation("find", "find 50 of a status, newest first", _listed, _is_page, aim=1.35, on_server=1.15, grows=True),
     Operation("find_all", "find 50, all columns read", _listed, _are_rows, aim=1.3, beside=_EAGER),
-    Operation("page", "page of 50, deep (keyset)", _deep, _is_page, aim=1.35, grows=True),
+    Operation("page", "page of 50, deep (keyset)", _deep, _is_page, aim=1.35, on_server=1.15, grows=True),
     Operation("oldest", "oldest pending task, as a worker looks it up", _nothing, _waits, grows=True),
     Operation("workflow", "workflow: its 20 tasks in order", _workflows, _is_workflow),
     Operation("configuration_get", "configurations.get, an integer", _keys, _is_value, aim=1.3),
     Operation("configuration_set", "configurations.set, an integer", _settings, _is_set, aim=1.5),
     Operation("heartbeat", "heartbeat of a session", _sessions, _has_beaten, aim=1.15),
-    Operation("set_status", "set_status, returning the row", _statuses, _has_status, aim=1.15, grows=True),
-    Operation("update", "update if unchanged, returning the row", _changed, _has_title, aim=1.15, once=True),
+    Operation(
+        "set_status", "set_status, returning the row", _statuses, _has_status, aim=1.15, on_server=1.15, grows=True
+    ),
+    Operation(
+        "update", "update if unchanged, returning the row", _changed, _has_title, aim=1.15, on_server=1.15, once=True
+    ),
     Operation("tool_start", "tool execution: start", _inputs, _is_any, adds="tool_executions"),
-    Operation("tool_finish", "tool execution: finish, returning it", _started, _has_ended, once=True),
+    Operation("tool_finish", "tool execution: finish, returning it", _started, _has_ended, on_server=1.15, once=True),
     Operation("new", "Task(…): a record of values", _values, _is_any),
-    Operation("create", "create, own transaction", _items, _is_any, aim=1.1, adds="tasks", grows=True),
+    Operation("create", "create, own transaction", _items, _is_any, aim=1.1, on_server=1.15, adds="tasks", grows=True),
     Operation("create_from_values", "create from values, own transaction", _values, _is_any, aim=1.15, adds="tasks"),
-    Operation("create_many", "create_many, per row", _many_items, _is_any, aim=1.5, adds="tasks", many=True),
+    Operation(
+        "create_many", "create_many, per row", _many_items, _is_any, aim=1.5, on_server=0.33, adds="tasks", many=True
+    ),
     Operation(
         "create_many_from_values",
         "create_many from values, per row",
@@ -181,7 +189,7 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
     """Return what was measured for each operation, the settings of each contender, and who was skipped."""
     results = {}
-    with contenders.opened(chosen, run.template) as (settings, skipped):
+    with contenders.opened(chosen, run.copy) as (settings, skipped):
         here = [contender for contender in chosen if contender.name not in skipped]
         for operation in OPERATIONS:
             if operation.name not in only:
@@ -196,7 +204,8 @@ def measure(
                     except Exception as error:  # noqa: BLE001 - one contender's trouble is not the others'
                         skipped[f"{contender.name}, {operation.name}"] = f"failed ({type(error).__name__}: {error})"
             if able:
-                measured = times(operation, {contender.name: (contender, run.holds) for contender in able}, run.size)
+                subjects = {contender.name: (contender, run.held(contender)) for contender in able}
+                measured = times(operation, subjects, run.size)
                 bases = {contender.name: contender.base for contender in able}
                 results[operation.name] = {"title": operation.title, "contenders": harness.summary(measured, bases)}
     return results, settings, skipped
@@ -227,8 +236,8 @@ def interleave(operation: Operation, subjects: Sequence[harness.Subject], size: 
 def _check(operation: Operation, contender: Shared, run: Run) -> None:
     """Make a call and look at what it did."""
     rows = run.size.many if operation.many else 1
-    given = operation.prepare(contender, run.holds, rows)[0]
-    counted = f"SELECT count(*) FROM {operation.adds or 'sqlite_schema'}"
+    given = operation.prepare(contender, run.held(contender), rows)[0]
+    counted = f"SELECT count(*) FROM {operation.adds or '(SELECT 1) AS one'}"
     before = contender.raw(counted)[0][0]
     right = operation.check(contender, contender.call(operation.name, *given), given)
     if not right or contender.raw(counted)[0][0] != before + (rows if operation.adds else 0):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bench import breakdown, group_commit, harness, tools
+from bench import breakdown, clients, group_commit, harness, tools
 from bench.contenders import BASE, CONTENDERS, OWN
 from bench.operations import NAMED
 
 Document = Mapping[str, Any]
 #: The first row holds the titles.
 Table = list[list[str]]
+#: The contender that has aims, by its base.
+_AIMS = {BASE: OWN[0], clients.PSYCOPG: clients.OWN}
 #: Beyond this share of interrupted turns a machine is busy.
 BUSY = 0.1
 #: Stands where nothing was measured.
@@ -83,8 +85,11 @@ with a title of about 40 characters, a description of about 200, a config of six
 {rounds} rounds every contender has a turn of some milliseconds, in an order that moves on. A ratio is the median of the
 ratios within the rounds. "{MISSING}": not measured.
 
-- {BASE} and sqlite3 are the bare drivers: the shortest statement for what is asked, rows as tuples, JSON left as text.
-  After a change they return the row as it was before its trigger moved `updated_at` on; the others read it once more.
+- Those on PostgreSQL have a copy each of a database in one server on this machine, by a Unix socket, with its default
+  durability (`fsync` and `synchronous_commit` on); psycopg is their base.
+- {BASE}, sqlite3 and psycopg are the bare drivers: the shortest statement for what is asked, rows as tuples, JSON left
+  as text. After a change on SQLite they return the row as it was before its trigger moved `updated_at` on; the others
+  read it once more.
 - apsw records are attrs objects written by hand, without validators, with times and JSON decoded at once.
 - `create` has the library's own object in hand; "from values" makes it first, with its id and times.
 - The ORMs leave times as text, which spares them a conversion. SQLAlchemy has the fast JSON library that dao has.
@@ -100,7 +105,7 @@ def _sections(document: Document) -> Iterator[tuple[str, str, Table]]:
     measured = [figures for entry in operations.values() for figures in entry["contenders"].values()]
     for base in dict.fromkeys(figures["base"] for figures in measured):
         text = f"The time of {base}, and the ratios of the others to it."
-        yield f"Operations, beside {base}", text, _ratios(operations, base, aims=base == BASE)
+        yield f"Operations, beside {base}", text, _ratios(operations, base, aims=base in _AIMS)
     for key, make in _PARTS.items():
         if key in document:
             yield make(document[key])
@@ -118,7 +123,7 @@ def _ratios(operations: Document, base: str, *, aims: bool) -> Table:
         if found:
             own = duration(found[base]["median"]) if base in found else MISSING
             cells = [_ratio(found[other]) if other in found else MISSING for other in others]
-            rows.append([operations[name]["title"], own, *([_aim(name, found)] if aims else []), *cells])
+            rows.append([operations[name]["title"], own, *([_aim(name, base, found)] if aims else []), *cells])
     return rows
 
 
@@ -126,15 +131,17 @@ def _ratio(figures: Document) -> str:
     return duration(figures["median"]) if figures["ratio"] is None else f"{figures['ratio']:.2f}"
 
 
-def _aim(name: str, measured: Document) -> str:
+def _aim(name: str, base: str, measured: Document) -> str:
     """Return the largest ratio that dao is to have, and by what it is missed."""
-    operation = NAMED.get(name)
-    if not operation or not operation.aim or not {OWN[0], operation.beside} <= measured.keys():
+    own, operation = _AIMS[base], NAMED.get(name)
+    aim = operation and (operation.aim if base == BASE else operation.on_server)
+    beside = operation.beside if operation and base == BASE else base
+    if not aim or not {own, beside} <= measured.keys():
         return MISSING
-    ratio = harness.ratio(measured[OWN[0]]["rounds"], measured[operation.beside]["rounds"])
-    to = f" of {operation.beside}" if operation.beside != BASE else ""
+    ratio = harness.ratio(measured[own]["rounds"], measured[beside]["rounds"])
+    to = f" of {beside}" if beside != base else ""
     # the limit is what is printed
-    return f"≤ {operation.aim:.2f}{to}" + (f", missed: {ratio:.2f}" if round(ratio, 2) > operation.aim else "")
+    return f"≤ {aim:.2f}{to}" + (f", missed: {ratio:.2f}" if round(ratio, 2) > aim else "")
 
 
 def _breakdown(found: Document) -> tuple[str, str, Table]:
@@ -158,6 +165,14 @@ def _growth(found: Document) -> tuple[str, str, Table]:
             table.append([entry["title"], name, *map(duration, figures["medians"]), f"{figures['factor']:.2f}"])
     text = "Rows are read in an order without locality: a deeper B-tree and a colder cache cost the bare driver too."
     return "Growth", text, table
+
+
+def _clients(found: Document) -> tuple[str, str, Table]:
+    table = [["client processes", clients.PSYCOPG, clients.OWN, "throughput, dao to psycopg"]]
+    for number, figures in found.items():
+        rates = (f"{1 / figures[name]['median']:,.0f}/s" for name in (clients.PSYCOPG, clients.OWN))
+        table.append([number, *rates, f"{1 / figures[clients.OWN]['ratio']:.2f}"])
+    return "Clients of one server", "Tasks that are created a second, each in a transaction of its own.", table
 
 
 def _group_commit(found: Document) -> tuple[str, str, Table]:
@@ -188,7 +203,7 @@ def _migrations(found: Document) -> tuple[str, str, Table]:
 
 
 _PARTS = {
-    "breakdown": _breakdown, "growth": _growth, "group_commit": _group_commit, "imports": _imports,
+    "breakdown": _breakdown, "clients": _clients, "growth": _growth, "group_commit": _group_commit, "imports": _imports,
     "migrations": _migrations,
 }  # fmt: skip
 

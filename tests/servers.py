@@ -124,8 +124,10 @@ class Server:
         folder: Where it is; `folder / "data"` is the cluster, `folder / "log"` what the server said.
     """
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, *, parent: str | None = None, **settings: str) -> None:
         """Make one, and start it. Settings are PostgreSQL's own: `Server(fsync="on")`.
+
+        Its folder is made in the `parent`, on a disk, say; else in memory, if there is room.
 
         Raises:
             Unavailable: There are no programs, or they do not run; the message has what they said.
@@ -133,7 +135,7 @@ class Server:
         programs()  # or there is nothing to clean up
         self._user = _user()
         self._settings = {**SETTINGS, **settings}
-        self.folder = Path(tempfile.mkdtemp(prefix="dao-", dir=_parent()))
+        self.folder = Path(tempfile.mkdtemp(prefix="dao-", dir=parent or _parent()))
         (self.folder / "data").mkdir(mode=0o700)
         if self._user is not None:
             self.folder.chmod(0o711)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
-from bench import data
 from bench.contenders.base import Shared
 
 #: In the order of the tables: where each contender is.
@@ -21,9 +19,13 @@ CONTENDERS = {
     "peewee": ("peewee", "Peewee"),
     "aiosqlite": ("aiosqlite", "Aiosqlite"),
     "dao (async)": ("dao", "AsyncDao"),
+    "psycopg": ("psycopg", "Psycopg"),
+    "dao (PostgreSQL)": ("dao", "OnServer"),
+    "SQLAlchemy Core (PostgreSQL)": ("sqlalchemy_core", "OnServer"),
+    "SQLAlchemy ORM (PostgreSQL)": ("sqlalchemy_orm", "OnServer"),
 }
 #: The contenders that are the product, and the one that its cost is followed beside.
-OWN, BASE = ("dao", "dao (async)"), "apsw"
+OWN, BASE = ("dao", "dao (async)", "dao (PostgreSQL)"), "apsw"
 
 
 def load(name: str) -> Shared:
@@ -50,13 +52,15 @@ def load_all(names: Collection[str]) -> tuple[list[Shared], dict[str, str]]:
 
 
 @contextmanager
-def opened(chosen: Sequence[Shared], template: Path) -> Iterator[tuple[dict[str, dict[str, object]], dict[str, str]]]:
+def opened(
+    chosen: Sequence[Shared], copy: Callable[[Shared], str]
+) -> Iterator[tuple[dict[str, dict[str, object]], dict[str, str]]]:
     """Open each contender on a copy of a database; give the settings of each, and why others cannot be opened."""
     settings, skipped = {}, {}
     with ExitStack() as stack:
         for contender in chosen:
             try:
-                contender.open(data.copy(template, contender.name))
+                contender.open(copy(contender))
                 stack.callback(contender.close)
                 settings[contender.name] = contender.settings()
             except Exception as error:  # noqa: BLE001 - what another library raises is its own affair

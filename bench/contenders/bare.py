@@ -1,7 +1,7 @@
-"""The bare drivers, apsw and sqlite3: the shortest statement for each operation, rows as tuples, their JSON as text.
+"""The bare drivers, apsw, sqlite3 and psycopg: the shortest statement for each operation, rows as tuples, JSON as text.
 
-A change is one UPDATE with RETURNING, which gives the row as it was before its trigger moved `updated_at` on. dao reads
-the row once more in the same transaction; `bench.breakdown` shows what that costs.
+A change is one UPDATE with RETURNING. On SQLite that gives the row as it was before its trigger moved `updated_at` on,
+so dao reads the row once more in the same transaction; `bench.breakdown` shows what that costs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SET    title = ?, description = ?, task_type = ?, status = ?, config = ?, metada
 WHERE  id = ? AND updated_at = ?
 RETURNING {_COLUMNS}
 """
-_HEARTBEAT = "UPDATE sessions SET last_heartbeat = ? WHERE id = ? AND is_active = 1"
+HEARTBEAT = "UPDATE sessions SET last_heartbeat = ? WHERE id = ? AND is_active = TRUE"
 _GET_VALUE = "SELECT value FROM configurations WHERE key = ?"
 _SET_VALUE = """
 INSERT INTO configurations (key, value, updated_at) VALUES (?, ?, ?)
@@ -141,7 +141,7 @@ class Apsw(Bare):
         self._idle.put(self.connection)
 
     def heartbeat(self, id: str) -> None:
-        self.connection.execute(_HEARTBEAT, (now_text(), id))
+        self.connection.execute(HEARTBEAT, (now_text(), id))
         if not self.connection.changes():
             raise LookupError(id)
 
@@ -159,5 +159,5 @@ class Sqlite3(Bare):
         self.set_pragmas()
 
     def heartbeat(self, id: str) -> None:
-        if not self.connection.execute(_HEARTBEAT, (now_text(), id)).rowcount:
+        if not self.connection.execute(HEARTBEAT, (now_text(), id)).rowcount:
             raise LookupError(id)

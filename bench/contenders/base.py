@@ -4,8 +4,8 @@ A contender is one library used as its own documentation shows it, on a database
 operation of `bench.operations` that it takes part in, with that operation's name; the tables show a dash for the rest.
 Callers give Python values; `new` makes of them what `create` takes: a record, a model, a dict, a tuple.
 
-Each contender names its `base`, whose time its ratios are to; contenders of one base are one table. So those of a
-server will fit in: psycopg as their base, `open` with a URL instead of a path, `settings` of their own.
+Each contender names its `base`, whose time its ratios are to; contenders of one base are one table. Those on a server
+have psycopg as their base.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bench import harness
 from bench.data import Holds, moment, row_id, time_text
 
 _SETTINGS = {"journal_mode": "wal", "synchronous": 1, "foreign_keys": 1}
+_SHOWN = ("server_version", "fsync", "synchronous_commit")
 
 
 class Shared(abc.ABC):
@@ -27,6 +28,8 @@ class Shared(abc.ABC):
 
     name: ClassVar[str]
     base: ClassVar[str] = "apsw"
+    #: whether its database is on a server, which `open` gets the URL of in place of a path
+    on_server: ClassVar[bool] = False
     #: the operations that it takes part in, if not in all that it has a method for
     only: ClassVar[tuple[str, ...]] = ()
     #: the distributions whose versions are noted
@@ -34,7 +37,7 @@ class Shared(abc.ABC):
 
     @abc.abstractmethod
     def open(self, place: str) -> None:
-        """Open the database: a file with WAL, synchronous NORMAL and foreign keys on."""
+        """Open the database: a file with WAL, synchronous NORMAL and foreign keys on, or one on a server."""
 
     @abc.abstractmethod
     def close(self) -> None: ...
@@ -56,6 +59,8 @@ class Shared(abc.ABC):
         Raises:
             RuntimeError: They are not those of the others.
         """
+        if self.on_server:
+            return {name: self.raw(f"SHOW {name}")[0][0] for name in _SHOWN}
         read = {name: self.raw(f"PRAGMA {name}")[0][0] for name in _SETTINGS}
         for name, value in _SETTINGS.items():
             if read[name] != value:

@@ -96,6 +96,18 @@ class Dao(Contender):
             pass
 
 
+class OnServer(Dao):
+    name = "dao (PostgreSQL)"
+    base = "psycopg"
+    on_server = True
+    distributions = ("psycopg",)
+
+    def open(self, place: str) -> None:
+        self.connection = dao.connect(place)
+        self._pool = dao.Pool(place)
+        self._positions = []
+
+
 class AsyncDao(AsyncContender):
     name = "dao (async)"
     distributions = Dao.distributions

@@ -14,8 +14,38 @@ import sqlalchemy as sa
 from bench.contenders.base import Contender
 from bench.data import PAGE, TASK_COLUMNS, complete, json_text, now_text
 
+_decode = msgspec.json.Decoder().decode
+
+
+class _Time(sa.types.UserDefinedType[Any]):
+    """A time on a server: the driver gives it a type, and SQLAlchemy no cast to one."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "timestamptz"
+
+
+class _JsonText(sa.types.TypeDecorator[Any]):
+    """JSON that is stored as text, as it is on the server."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _dialect: Any) -> str | None:
+        return None if value is None else json_text(value)
+
+    def process_result_value(self, value: Any, _dialect: Any) -> Any:
+        return None if value is None else _decode(value)
+
+
 metadata = sa.MetaData()
-_TYPES = {"config": sa.JSON, "metadata": sa.JSON(none_as_null=True)}
+_time = sa.Text().with_variant(_Time(), "postgresql")
+_TYPES: dict[str, Any] = {
+    "config": sa.JSON().with_variant(_JsonText(), "postgresql"),
+    "metadata": sa.JSON(none_as_null=True).with_variant(_JsonText(), "postgresql"),
+    **dict.fromkeys(("created_at", "updated_at", "started_at", "completed_at"), _time),
+}
 tasks = sa.Table(
     "tasks",
     metadata,
@@ -23,10 +53,12 @@ tasks = sa.Table(
 )
 
 
+_FAST_JSON: dict[str, Any] = {"json_serializer": json_text, "json_deserializer": _decode}
+
+
 def engine(place: str) -> sa.Engine:
     """Return an engine for a file, with the settings that all contenders have."""
-    json = {"json_serializer": json_text, "json_deserializer": msgspec.json.Decoder().decode}
-    made = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": 5}, **json)
+    made = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": 5}, **_FAST_JSON)
     sa.event.listen(made, "connect", _set_pragmas)
     return made
 
@@ -56,6 +88,11 @@ _UPDATE = (
     .where(tasks.c.id == _b("key"), tasks.c.updated_at == _b("version"))
     .values({name: _b(name) for name in TASK_COLUMNS if name not in {"id", "created_at", "updated_at"}})
 )
+
+
+def engine_on_server(place: str) -> sa.Engine:
+    """Return an engine for the URL of a database on a server."""
+    return sa.create_engine(place.replace("postgresql:", "postgresql+psycopg:", 1), **_FAST_JSON)
 
 
 class Core(Contender):
@@ -119,3 +156,14 @@ class Core(Contender):
             raise
         self.connection.commit()
         return row
+
+
+class OnServer(Core):
+    name = "SQLAlchemy Core (PostgreSQL)"
+    base = "psycopg"
+    on_server = True
+    distributions = ("SQLAlchemy", "psycopg")
+
+    def open(self, place: str) -> None:
+        self.engine = engine_on_server(place)
+        self.connection = self.engine.connect()

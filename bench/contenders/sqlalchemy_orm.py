@@ -74,7 +74,8 @@ class ORM(Contender):
 
     def page(self, place: tuple[str, str]) -> Any:
         with self.make() as session:
-            return list(session.scalars(_NEWEST.where(sa.tuple_(Task.created_at, Task.id) < place)))
+            after = (sa.literal(place[0], Task.created_at.type), sa.literal(place[1]))
+            return list(session.scalars(_NEWEST.where(sa.tuple_(Task.created_at, Task.id) < sa.tuple_(*after))))
 
     def set_status(self, id: str, status: str) -> Any:
         with self.make.begin() as session:
@@ -95,3 +96,14 @@ class ORM(Contender):
             if session.execute(where.values(title=title), execution_options=_IN_PLACE).rowcount != 1:
                 raise LookupError(id)
             return session.get_one(Task, id)
+
+
+class OnServer(ORM):
+    name = "SQLAlchemy ORM (PostgreSQL)"
+    base = "psycopg"
+    on_server = True
+    distributions = ("SQLAlchemy", "psycopg")
+
+    def open(self, place: str) -> None:
+        self.engine = core.engine_on_server(place)
+        self.make = sessionmaker(self.engine, expire_on_commit=False)

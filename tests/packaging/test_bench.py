@@ -20,10 +20,11 @@ from bench.contenders.bare import Apsw
 from bench.contenders.dao import Dao
 from bench.harness import Subject, Times, Turn
 from bench.run import Run, Size
+from bench.server import Running
 
 ROOT = Path(__file__).parents[2]
 #: What the development environment has of what is measured beside the project.
-INSTALLED = ("dao", "apsw", "apsw records", "sqlite3", "dao (async)")
+INSTALLED = ("dao", "apsw", "apsw records", "sqlite3", "dao (async)", "psycopg", "dao (PostgreSQL)")
 MODULES = sorted((ROOT / "bench").rglob("*.py"))
 
 
@@ -294,8 +295,8 @@ class Forgetful(Apsw):
 
 def test_opened_other_settings_are_refused(tmp_path):
     """A contender that runs with other settings than the rest has no place among them."""
-    data.build(tmp_path / "one.db", 1)
-    with contenders.opened([Unsynced()], tmp_path / "one.db") as (settings, skipped):
+    data.build(f"sqlite:///{tmp_path}/one.db", 1)
+    with contenders.opened([Unsynced()], lambda one: data.copy(tmp_path / "one.db", one.name)) as (settings, skipped):
         assert settings == {}
         assert "PRAGMA synchronous is 0" in skipped["apsw"]
 
@@ -304,7 +305,7 @@ def test_measure_contender_that_does_not_do_it_is_skipped(tmp_path):
     """What stores nothing when it should is not measured."""
     template = tmp_path / "one.db"
     size = Size(rounds=1, rows=60, seconds=0.0, writes=1)
-    made = Run(size, tmp_path, template, data.build(template, 60), lambda _: None)
+    made = Run(size, tmp_path, template, data.build(f"sqlite:///{template}", 60), lambda _: None)
     measured, _, skipped = operations.measure(made, [Forgetful()], ["get", "create"])
     assert measured.keys() == {"get"}
     assert "does not do what it should" in skipped["apsw, create"]
@@ -312,7 +313,7 @@ def test_measure_contender_that_does_not_do_it_is_skipped(tmp_path):
 
 def test_statements_call_is_noted_and_undone(tmp_path):
     """The statements of a call are had with their values, and nothing of the call stays."""
-    holds = data.build(tmp_path / "one.db", 1)
+    holds = data.build(f"sqlite:///{tmp_path}/one.db", 1)
     own = Dao()
     own.open(str(tmp_path / "one.db"))
     task = dao.Task(**data.fresh())
@@ -330,7 +331,7 @@ def test_statements_call_is_noted_and_undone(tmp_path):
 
 def test_copy_of_an_open_database_is_refused(tmp_path):
     """What is still in the WAL of an open file would be missing from its copy."""
-    data.build(tmp_path / "one.db", 1)
+    data.build(f"sqlite:///{tmp_path}/one.db", 1)
     contender = contenders.load("apsw")
     contender.open(str(tmp_path / "one.db"))
     contender.raw("UPDATE tasks SET title = 'changed'")
@@ -349,17 +350,22 @@ def test_given_size_is_what_the_page_says():
 
 
 def test_contenders_read_the_same_rows(tmp_path):
-    """Every contender is asked for the same rows, deep pages included, in the same order."""
+    """Every contender is asked for the same rows, deep pages included, in the same order, be it on a server or not."""
     template = tmp_path / "one.db"
-    holds = data.build(template, 600)
+    held = data.build(f"sqlite:///{template}", 600)
     read = {}
-    chosen = [contenders.load(name) for name in ("apsw", "sqlite3", "dao")]
-    with contenders.opened(chosen, template):
-        for contender in chosen:
-            listed = [contender.find(data.LISTED), *map(contender.page, contender.positions(holds))]
-            listed += [[contender.get(holds.ids[0]), contender.oldest()]]
-            ids = [[contender.read(record)[0] for record in records] for records in listed]
-            read[contender.name] = ids, len(contender.workflow(holds.workflows[0]))
-    assert read["apsw"] == read["sqlite3"] == read["dao"]
+    names = ("apsw", "sqlite3", "dao", "psycopg", "dao (PostgreSQL)")
+    chosen = [contenders.load(name) for name in names]
+    with Running(600) as server:
+        run = Run(Size(rounds=1), tmp_path, template, held, lambda _: None, server)
+        with contenders.opened(chosen, run.copy) as (_, skipped):
+            assert not skipped
+            for contender in chosen:
+                holds = run.held(contender)
+                listed = [contender.find(data.LISTED), *map(contender.page, contender.positions(holds))]
+                listed += [[contender.get(holds.ids[0]), contender.oldest()]]
+                ids = [[contender.read(record)[0] for record in records] for records in listed]
+                read[contender.name] = ids, len(contender.workflow(holds.workflows[0]))
+    assert all(found == read["dao"] for found in read.values())
     assert [len(ids) for ids in read["dao"][0]] == [data.PAGE] * 9 + [2]
     assert len({tuple(ids) for ids in read["dao"][0]}) == 10
