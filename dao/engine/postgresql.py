@@ -14,6 +14,7 @@ import math
 import os
 import random
 import re
+import select
 import socket
 import threading
 import time
@@ -511,7 +512,8 @@ def _is_ended(error: psycopg.Error, connection: Connection) -> bool:
 
 def _lost(error: psycopg.Error, *, commits: bool) -> errors.Error:
     reason = " ".join((error.diag.message_primary or str(error)).split())
-    if commits and not isinstance(error, _NotSent):
+    # a server that waits in vain for the next statement has not read a commit
+    if commits and not isinstance(error, _NotSent | sqlstates.IdleInTransactionSessionTimeout):
         return errors.CommitUnknown(
             f"the connection was lost before the answer to a commit came ({reason}), and whether it is stored cannot "
             "be known: look at what is there before you repeat it"
@@ -607,15 +609,30 @@ def _check_alive(connection: Connection) -> None:
 
 def _is_lost(connection: Connection) -> bool:
     """Return whether the server has closed a connection, as far as that has come here: nothing is asked of it."""
-    pgconn = connection.pgconn
     try:
         with connection.lock:  # libpq takes no two calls at once
-            # the second finds the end of what the first has read: a server says why before it closes
-            pgconn.consume_input()
-            pgconn.consume_input()
+            socket_of = select.poll()
+            socket_of.register(connection.pgconn.socket, select.POLLIN)
+            return bool(socket_of.poll(0)) and _says_farewell(connection, socket_of)
     except psycopg.OperationalError:
         return True
-    return False
+
+
+def _says_farewell(connection: Connection, socket_of: select.poll) -> bool:
+    """Read what a server says though it was asked nothing, and return whether that is why it closes the connection."""
+    said: list[str | None] = []
+
+    def listen(diag: psycopg.errors.Diagnostic) -> None:
+        said.append(diag.severity_nonlocalized)
+
+    connection.add_notice_handler(listen)
+    try:
+        while socket_of.poll(0):
+            connection.pgconn.consume_input()  # raises at the end
+            connection.pgconn.is_busy()  # which lets libpq look at it
+    finally:
+        connection.remove_notice_handler(listen)
+    return not _ENDING.isdisjoint(said)
 
 
 def reset(connection: Connection) -> bool:

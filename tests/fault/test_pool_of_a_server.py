@@ -61,7 +61,7 @@ def test_acquire_connection_that_idle_session_timeout_ended_is_replaced(postgres
         connection.execute("SET idle_session_timeout = 1")
         ended = pid_of(connection)
     with psycopg.connect(postgresql_url, autocommit=True) as other:
-        wait_for(lambda: not other.execute("SELECT FROM pg_stat_activity WHERE pid = %s", [ended]).fetchone())
+        wait_for(lambda: not other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [ended]).fetchone())
     with pool.acquire() as connection:
         add(connection)
     assert pool.stats().recycled == 1
