@@ -14,7 +14,7 @@ from dao.cli.snapshots import described
 from dao.migrate.values import SNAPSHOTS
 from dao.replication import State, restore
 from dao.replication import replicate as replicate_database
-from dao.replication.replicator import KEEP
+from dao.replication.replicator import KEEP, PATIENCE
 from dao.text import milliseconds
 
 __all__ = ["replicate", "restore_replica"]
@@ -46,9 +46,23 @@ def _place(config: settings.Settings, given: str | None, option: str) -> str:
 @click.option(
     "--metrics", metavar="HOST:PORT", help="Where Litestream tells Prometheus. [default: a free port of this machine]"
 )
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=1),
+    metavar="S",
+    default=PATIENCE,
+    show_default=True,
+    help="End with 1 after so many seconds of errors in which nothing got through.",
+)
 @click.option("--once", is_flag=True, help="End when all of it is there.")
 def replicate(
-    config: settings.Settings, output: Output, to: str | None, retention: float, metrics: str | None, once: bool
+    config: settings.Settings,
+    output: Output,
+    to: str | None,
+    retention: float,
+    metrics: str | None,
+    patience: float,
+    once: bool,
 ) -> None:
     """Keep a replica of the database up to date.
 
@@ -76,7 +90,13 @@ def replicate(
             output.line(f"{state.database}: all of it is in {state.replica}")
 
     ended = replicate_database(
-        config.url, place, keep=timedelta(hours=retention), metrics=metrics, once=once, report=report
+        config.url,
+        place,
+        keep=timedelta(hours=retention),
+        metrics=metrics,
+        once=once,
+        patience=patience,
+        report=report,
     )
     if not once:
         output.line(f"{ended.database}: ended; all of it is in {ended.replica}")

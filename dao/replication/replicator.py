@@ -40,7 +40,7 @@ _LOOK = 1.0  # seconds between two looks at the process, the file and the metric
 _ASK = 10.0  # … between two questions to the replica, as long as all is well
 _LATE = 10.0  # … after which it is told that it is behind
 _END = 60.0  # … for the last upload
-_SILENT = 10  # so many times as patient with one that tells of no errors: it may copy a large database
+_SILENT = 10  # so many times as patient with one that tells of no errors: it may upload a large transaction
 
 Report = Callable[["State"], object]
 
@@ -79,7 +79,8 @@ def replicate(
     Raises:
         InvalidURL: `to` means nothing, or the database is on a server.
         ReplicationError: It cannot begin, or it has stopped: the process ended, the file was replaced, or nothing got
-            through for `patience` seconds (ten times as long if there was no error). To begin again is safe.
+            through for `patience` seconds. To begin again is safe. If Litestream tells of no errors, it has ten times
+            as long, and for the first copy as long as that takes.
         DatabaseBusy: It is replicated already, or another connection reads, so that the WAL cannot be emptied.
         OperationalError: The database cannot be opened.
     """
@@ -168,17 +169,17 @@ class _Watch:
         self._metrics = Metrics(0, 0, 0)
         #: Up to when it is known that all that was committed is in the replica, by the monotonic clock.
         self._safe = time.monotonic()
-        self._asked = 0.0
         self._begun = False
         self._error: str | None = None
+        self._failed = 0.0
 
     def run(self, lock: int, *, once: bool) -> State:
         """Replicate until KeyboardInterrupt, or until all is there once."""
         process = self._litestream.begin(lock)
-        os.pwrite(lock, f"{os.getpid()} {process.pid}\n".ljust(100).encode(), 0)
         reader = threading.Thread(target=self._read, args=(process,), daemon=True)
-        reader.start()
         try:
+            reader.start()
+            os.pwrite(lock, f"{os.getpid()} {process.pid}\n".ljust(100).encode(), 0)
             with contextlib.suppress(KeyboardInterrupt):
                 while not (once and self._begun):
                     time.sleep(_LOOK if self._begun else _LOOK / 5)
@@ -215,7 +216,10 @@ class _Watch:
                 for line in lines:
                     level, text = said(line)
                     if level == "ERROR":
-                        self._error = text
+                        self._fails(text)
+
+    def _fails(self, error: str) -> None:
+        self._error, self._failed = error, time.monotonic()
 
     def _look(self, process: subprocess.Popen[str]) -> None:
         if process.poll() is not None:
@@ -229,19 +233,22 @@ class _Watch:
             self._metrics = found
             if late >= _ASK or not self._begun or self._state.behind:
                 self._ask(begun)
-        if late >= self._patience * (
-            1 if self._error or found is None or found.failed > self._metrics.failed else _SILENT
-        ):
+        fails = found is None or found.failed > self._metrics.failed or self._is_failing(late)
+        if late >= self._patience and (fails or (self._begun and late >= _SILENT * self._patience)):
             raise self._stopped(f"nothing got through for {late:.0f} s")
         if self._begun and late >= _LATE + _ASK and not self._state.behind:
             self._told(late)
+
+    def _is_failing(self, late: float) -> bool:
+        """Return whether Litestream tells of errors all the time: it tries again after twice as long, each time."""
+        return self._error is not None and time.monotonic() - self._failed < 0.6 * late
 
     def _ask(self, begun: float) -> None:
         """Ask the replica what it has: if that is all that was found in the WAL, all is safe up to that look."""
         try:
             uploaded = self._litestream.uploaded()
         except ReplicationError as error:
-            self._error = str(error)
+            self._fails(str(error))
             return
         if uploaded is None or not 0 < self._metrics.number <= uploaded.number:
             return
@@ -267,7 +274,6 @@ class _Watch:
     def _because(self) -> str:
         return f" ({self._error})" if self._error else ""
 
-    def _told(self, behind: float) -> State:
+    def _told(self, behind: float) -> None:
         self._state = attrs.evolve(self._state, behind=behind, reason=self._error)
         self._report(self._state)
-        return self._state

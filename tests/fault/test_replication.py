@@ -23,7 +23,7 @@ import pytest
 import dao
 from dao import Task, migrate, tasks
 from dao.errors import CheckFailed, DatabaseBusy, ReplicationError
-from dao.replication import replicate, restore
+from dao.replication import replicate, replicator, restore
 from tests.fault import writers
 
 log = logging.getLogger(__name__)
@@ -122,10 +122,10 @@ def content(path: Path) -> list[tuple[str]]:
         return connection.execute("SELECT id FROM tasks ORDER BY id").fetchall()
 
 
-def restored(replicator: Replicator, tmp_path: Path) -> list[tuple[str]]:
+def restored(started: Replicator, tmp_path: Path) -> list[tuple[str]]:
     """Return what its replica holds, restored into a new file."""
     new = tmp_path / "restored.db"
-    restore(f"sqlite:///{new}", str(replicator.replica))
+    restore(f"sqlite:///{new}", str(started.replica))
     return content(new)
 
 
@@ -174,22 +174,22 @@ class Round:
                 self.longest_wal = max(self.longest_wal, os.path.getsize(f"{self.database}-wal"))
             time.sleep(min(left, 0.05))
 
-    def kill(self, replicator: Replicator) -> float:
+    def kill(self, started: Replicator) -> float:
         """Kill everything, and return when."""
         moment = time.time()
         for process in self.processes.values():
             process.kill()
-        replicator.kill()
+        started.kill()
         for process in self.processes.values():
             process.wait()
         assert (self.folder / "errors").read_text() == ""
         return moment
 
-    def check(self, replicator: Replicator) -> dict[str, int]:
+    def check(self, started: Replicator) -> dict[str, int]:
         """Restore by the command, and return how many commits of each writer it has: those, and nothing else."""
         new = self.folder / "restored.db"
         command = [sys.executable, "-m", "dao", "restore-replica", "-d", f"sqlite:///{new}"]
-        subprocess.run([*command, "--from", str(replicator.replica)], check=True, capture_output=True)
+        subprocess.run([*command, "--from", str(started.replica)], check=True, capture_output=True)
         found = {}
         with contextlib.closing(dao.connect(f"sqlite:///{new}")) as connection:
             for name in self.processes:
@@ -219,7 +219,7 @@ def test_replica_after_kill_of_everything_holds_a_state_that_was(under_load, dat
     """It is sound, has what was committed before a migration that it has, and of each writer all up to some commit."""
     migrate.rollback(url_of(database), to=BEFORE_LAST)
     one = under_load("short")
-    replicator = one.begin()
+    started = one.begin()
     for name in "ab":
         one.write(name)
         one.wait_for(name, 5)
@@ -228,8 +228,8 @@ def test_replica_after_kill_of_everything_holds_a_state_that_was(under_load, dat
     for name in "ab":
         one.wait_for(name, 20)
     one.pause(2)
-    one.kill(replicator)
-    found = one.check(replicator)
+    one.kill(started)
+    found = one.check(started)
     assert all(found[name] >= before[name] for name in "ab")
     migrate.assert_current(f"sqlite:///{one.folder}/restored.db")
 
@@ -245,7 +245,7 @@ def test_replica_of_a_long_round_loses_two_seconds_at_most(under_load, database,
     if "migrate" in events:
         migrate.rollback(url_of(database), to=BEFORE_LAST)
     one = under_load(f"long {number}")
-    replicator = one.begin()
+    started = one.begin()
     for name in "ab":
         one.write(name)
         one.wait_for(name, 1)
@@ -261,18 +261,18 @@ def test_replica_of_a_long_round_loses_two_seconds_at_most(under_load, database,
                 one.write(rng.choice("ab"))
             case "restart":
                 if rng.random() < 0.5:
-                    replicator.kill()
+                    started.kill()
                 else:
-                    replicator.process.terminate()
-                    assert replicator.end()[0] == 0
+                    started.process.terminate()
+                    assert started.end()[0] == 0
                 one.pause(rng.uniform(0, 1))
                 if rng.random() < 0.5:
                     # whoever does not know of the replica
                     fill(database, f"stranger-{rng.random()}-", batches=15, checkpoints=100)
-                replicator = one.begin()
+                started = one.begin()
     one.pause(rng.uniform(4, 7))
-    killed = one.kill(replicator)
-    found = one.check(replicator)
+    killed = one.kill(started)
+    found = one.check(started)
     lost = [killed - at for name in "ab" for number, at in one.acknowledged(name) if number > found[name]]
     log.info("%s lost %.2f s, WAL %d MB, %s", found, max(lost, default=0), one.longest_wal // 1_000_000, events)
     assert max(lost, default=0) <= 2
@@ -283,13 +283,13 @@ def test_replica_of_a_long_round_loses_two_seconds_at_most(under_load, database,
 def test_replica_under_the_heaviest_load_keeps_the_wal_short(under_load, database):
     """Two writers without a pause for a minute: Litestream alone brings the WAL into the file, and keeps up."""
     one = under_load("heavy")
-    replicator = one.begin()
+    started = one.begin()
     for name in "ab":
         one.write(name, pause=0)
     one.pause(60)
-    killed = one.kill(replicator)
+    killed = one.kill(started)
     begun = time.monotonic()
-    found = one.check(replicator)
+    found = one.check(started)
     seconds = time.monotonic() - begun
     lost = [killed - at for name in "ab" for number, at in one.acknowledged(name) if number > found[name]]
     size = os.path.getsize(one.folder / "restored.db")
@@ -313,15 +313,15 @@ def test_replicate_after_another_process_began_the_wal_anew_misses_nothing(begin
         fill(database, "b")
         other.wal_checkpoint()
         fill(database, "c", batches=1, size=1)
-        replicator = begin()
-    replicator.process.terminate()
-    assert replicator.end()[0] == 0
-    assert restored(replicator, tmp_path) == content(database)
+        started = begin()
+    started.process.terminate()
+    assert started.end()[0] == 0
+    assert restored(started, tmp_path) == content(database)
 
 
 def test_replicate_file_replaced_stops_and_begins_with_a_whole_copy(begin, database, tmp_path):
     """It ends with 1 and says why; begun again, it replicates the other file."""
-    replicator = begin()
+    started = begin()
     other = tmp_path / "other.db"
     migrate.apply(url_of(other))
     fill(other, "other")
@@ -330,13 +330,13 @@ def test_replicate_file_replaced_stops_and_begins_with_a_whole_copy(begin, datab
     for suffix in ("-wal", "-shm"):
         Path(f"{database}{suffix}").unlink()
     other.rename(database)
-    code, printed = replicator.end()
+    code, printed = started.end()
     assert code == 1
     assert "has stopped, since the file was replaced" in printed
-    replicator = begin()
-    replicator.process.terminate()
-    assert replicator.end()[0] == 0
-    assert restored(replicator, tmp_path) == content(database)
+    started = begin()
+    started.process.terminate()
+    assert started.end()[0] == 0
+    assert restored(started, tmp_path) == content(database)
 
 
 def test_replicate_page_size_changed_stops(begin, database):
@@ -354,28 +354,28 @@ def test_replicate_database_restored_meanwhile_follows(begin, database, tmp_path
     """A restore replaces all rows in one transaction, also of a database that is being replicated."""
     fill(database, "kept")
     snapshot = migrate.take_snapshot(url_of(database))
-    replicator = begin()
+    started = begin()
     fill(database, "gone")
     migrate.restore(url_of(database), snapshot.path)
     fill(database, "new")
-    replicator.process.terminate()
-    assert replicator.end()[0] == 0
-    assert restored(replicator, tmp_path) == content(database)
+    started.process.terminate()
+    assert started.end()[0] == 0
+    assert restored(started, tmp_path) == content(database)
     assert {id[:4] for (id,) in content(database)} == {"kept", "new0", "new1", "new2"}
 
 
 def test_restore_of_a_moment_has_what_was_then(begin, database, tmp_path):
     """With `at` the replica goes back; it is sound, too, and a database that is there becomes a snapshot first."""
-    replicator = begin()
+    started = begin()
     fill(database, "before")
     time.sleep(2)
     moment = datetime.now(UTC)
     time.sleep(1)
     fill(database, "after")
-    replicator.process.terminate()
-    assert replicator.end()[0] == 0
+    started.process.terminate()
+    assert started.end()[0] == 0
     there = content(database)
-    done = restore(url_of(database), str(replicator.replica), at=moment, force=True)
+    done = restore(url_of(database), str(started.replica), at=moment, force=True)
     assert {id[:6] for (id,) in content(database)} == {"before"}
     assert content(done.done.replaced.path) == there
 
@@ -384,13 +384,13 @@ def test_restore_of_what_is_not_sound_replaces_nothing(begin, database, tmp_path
     """Rows that break the schema came with the replica: they are kept beside, and the database stays as it was."""
     with contextlib.closing(dao.connect(f"{url_of(database)}&foreign_keys=off")) as connection:
         connection.execute("INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ('no', 'such', 1)")
-    replicator = begin()
-    replicator.process.terminate()
-    assert replicator.end()[0] == 0
+    started = begin()
+    started.process.terminate()
+    assert started.end()[0] == 0
     fill(database, "later")
     before = content(database)
     with pytest.raises(CheckFailed, match=r"is not sound, and is kept as .*\.replica; nothing was changed") as caught:
-        restore(url_of(database), str(replicator.replica), force=True)
+        restore(url_of(database), str(started.replica), force=True)
     assert "foreign key: workflow_tasks" in str(caught.value)
     assert content(database) == before
     (kept,) = database.parent.glob("*.replica")
@@ -403,18 +403,18 @@ def test_restore_of_what_is_not_sound_replaces_nothing(begin, database, tmp_path
 
 def test_replicate_terminated_uploads_what_is_left(begin, database, tmp_path):
     """What was committed when it was told to end is in the replica."""
-    replicator = begin()
+    started = begin()
     fill(database, "last")
-    replicator.process.terminate()
-    assert replicator.end()[0] == 0
-    assert len(restored(replicator, tmp_path)) == 300
+    started.process.terminate()
+    assert started.end()[0] == 0
+    assert len(restored(started, tmp_path)) == 300
 
 
 def test_replicate_litestream_killed_stops(begin):
     """It ends with 1, so that whatever looks after it begins it again."""
-    replicator = begin()
-    os.kill(replicator.litestream, signal.SIGKILL)
-    code, printed = replicator.end()
+    started = begin()
+    os.kill(started.litestream, signal.SIGKILL)
+    code, printed = started.end()
     assert code == 1
     assert "has stopped, since litestream has ended with exit code -9" in printed
     assert "To begin it again is safe" in printed
@@ -427,14 +427,41 @@ def test_replicate_to_a_place_that_cannot_be_written_stops(database, tmp_path):
         replicate(url_of(database), str(tmp_path / "replica"), patience=3)
 
 
+def test_replicate_place_that_goes_and_comes_back_is_told(database, tmp_path, monkeypatch):
+    """It says that it is behind, and why; once the place is back, it catches up by itself, and says that, too."""
+    monkeypatch.setattr(replicator, "_ASK", 1)
+    monkeypatch.setattr(replicator, "_LATE", 1)
+    place, away = tmp_path / "replica", tmp_path / "away"
+    told = []
+
+    def report(state):
+        told.append(state)
+        if len(told) == 1:
+            place.rename(away)
+            place.write_text("a file")
+            fill(database, "late")
+        elif len(told) == 2:
+            place.unlink()
+            away.rename(place)
+        else:
+            raise KeyboardInterrupt
+
+    ended = replicate(url_of(database), str(place), report=report)
+    assert [bool(state.behind) for state in told] == [False, True, False]
+    assert "not a directory" in told[1].reason
+    assert (ended, ended.reason) == (told[2], None)
+    restore(f"sqlite:///{tmp_path}/new.db", str(place))
+    assert content(tmp_path / "new.db") == content(database)
+
+
 def test_replicate_twice_is_refused_even_if_only_litestream_is_left(begin, database, tmp_path):
     """Two would write the same replica. A Litestream whose replicator was killed holds the lock, too."""
-    replicator = begin()
+    started = begin()
     with pytest.raises(DatabaseBusy, match="is being replicated already"):
         replicate(url_of(database), str(tmp_path / "elsewhere"))
-    os.kill(replicator.process.pid, signal.SIGKILL)
-    replicator.process.wait()
-    with pytest.raises(DatabaseBusy, match=f"{replicator.litestream}.*: end that one first"):
+    os.kill(started.process.pid, signal.SIGKILL)
+    started.process.wait()
+    with pytest.raises(DatabaseBusy, match=f"{started.litestream}.*: end that one first"):
         replicate(url_of(database), str(tmp_path / "elsewhere"))
 
 
