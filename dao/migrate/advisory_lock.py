@@ -114,10 +114,9 @@ class AdvisoryLock(MigrationLock):
             ((taken, pid),) = fetch(self.connection, _TRY, key)
             return taken, pid
         execute(self._keeper, "BEGIN")
-        execute(self._keeper, _FOR_LONG)
         ((taken, pid),) = fetch(self._keeper, _TRY_FOR_A_TRANSACTION, key)
-        if not taken:
-            execute(self._keeper, "ROLLBACK")
+        # another statement lets go of what the one before has read: CREATE INDEX CONCURRENTLY would wait for that
+        execute(self._keeper, _FOR_LONG if taken else "ROLLBACK")
         return taken, pid
 
     def _holder(self) -> str | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from dao import migrate
-from dao.errors import DatabaseBusy, MigrationError
+from dao.errors import DatabaseBusy, MigrationError, MigrationFailed
 from dao.migrate import database
+from tests.folders import ALONE, IDS, write
 
 
 def in_thread(function, *arguments):
@@ -93,3 +96,68 @@ def test_lock_is_one_for_each_schema(new_postgresql_url):
         connection.execute("SET search_path = nowhere")
         with pytest.raises(MigrationError, match="no schema of the search_path exists"):
             take(connection)
+
+
+def test_lock_behind_a_pooler_is_held_by_a_transaction(new_postgresql_url, three, monkeypatch):
+    """PgBouncer tells a client another process id than the server's, and may lend another session to each transaction.
+
+    The lock of a session would be left in its pool for ever. That of a transaction ends with it, and does not keep
+    CREATE INDEX CONCURRENTLY waiting.
+    """
+    url = new_postgresql_url
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", property(lambda _info: 0))
+    write(three, {"0004_d.sql": f"{ALONE}CREATE INDEX CONCURRENTLY i ON a (id);"})
+    with ThreadPoolExecutor(3) as threads:
+        done = [run.result(120) for run in [threads.submit(migrate.apply, url, three) for _ in range(3)]]
+    assert sorted(len(results) for results in done) == [0, 0, 4]
+    with database.in_line(url, locked=True):
+        assert isinstance(in_thread(take, url, 0), DatabaseBusy)
+        with pytest.raises(DatabaseBusy, match="of this same thread"):
+            take(url)
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
+    assert not take(url)
+
+
+# ---------------------------------------------------------------- the caller's own connection
+
+
+def settings_of(connection: psycopg.Connection) -> tuple[object, ...]:
+    """Return what an owner of a connection may have set on it."""
+    session = [
+        connection.execute(f"SHOW {name}").fetchone() for name in ("search_path", "timezone", "lock_timeout", "role")
+    ]
+    names = ("row_factory", "cursor_factory", "prepare_threshold", "autocommit")
+    return (session, *(getattr(connection, name) for name in names))
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_connection_of_the_caller_is_as_it_was_after_a_run(new_postgresql_url, three, autocommit, fails):
+    """Rows, cursors, statements and transactions are as the owner has them, also after a run that failed."""
+    write(three, {"0004_d.sql": "SET search_path = nowhere; SET lock_timeout = 5;" + " SELECT nope;" * fails})
+    with psycopg.connect(new_postgresql_url, autocommit=True) as connection:
+        connection.execute("SET TimeZone = 'Asia/Tokyo'; SET lock_timeout = '7s'")
+        connection.row_factory = psycopg.rows.dict_row
+        connection.cursor_factory = psycopg.ClientCursor
+        connection.prepare_threshold = 3
+        connection.autocommit = autocommit
+        before = settings_of(connection)
+        connection.rollback()
+        with pytest.raises(MigrationFailed) if fails else contextlib.nullcontext():
+            assert len(migrate.apply(connection, three)) == 4
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert migrate.status(connection, three).ids("applied") == ([] if fails else [*IDS, "0004_d"])
+        assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert settings_of(connection) == before
+
+
+def test_connection_in_the_middle_of_a_transaction_is_read_and_not_migrated(new_postgresql_url, three):
+    """A run is a transaction of its own; whoever only looks takes part in the one that is open."""
+    with psycopg.connect(new_postgresql_url) as connection:
+        connection.execute("CREATE TABLE theirs (id integer)")
+        for verb in (migrate.apply, migrate.reset, lambda *given: migrate.mark(given[0], IDS, given[1])):
+            with pytest.raises(MigrationError, match="in the middle of a transaction: commit or roll back first"):
+                verb(connection, three)
+        assert migrate.status(connection, three).ids("pending") == IDS
+        assert connection.execute("SELECT count(*) FROM theirs").fetchone() == (0,)
