@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dao.engine.postgresql import Connection, fetch
+from dao.engine import fetch
+from dao.engine.postgresql import Connection
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema.catalog import fold, is_ours
 from dao.migrate.scripts.migration import Migration
@@ -27,21 +28,21 @@ WHERE  relkind IN ('r', 'p', 'f', 'v', 'm') AND relnamespace = to_regnamespace(q
 AND    NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
 """
 _HAS_COLUMN = """
-SELECT FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
+SELECT 1 FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid
 WHERE  a.attname = $1 AND c.relnamespace = to_regnamespace(quote_ident(current_schema()))
 LIMIT  1
 """
 _HAS = """
-SELECT FROM pg_class WHERE relname = $1 UNION ALL SELECT FROM pg_type WHERE typname = $1
-UNION  ALL SELECT FROM pg_proc WHERE proname = $1 UNION ALL SELECT FROM pg_namespace WHERE nspname = $1
-UNION  ALL SELECT FROM pg_extension WHERE extname = $1
+SELECT 1 FROM pg_class WHERE relname = $1 UNION ALL SELECT 1 FROM pg_type WHERE typname = $1
+UNION  ALL SELECT 1 FROM pg_proc WHERE proname = $1 UNION ALL SELECT 1 FROM pg_namespace WHERE nspname = $1
+UNION  ALL SELECT 1 FROM pg_extension WHERE extname = $1
 LIMIT  1
 """
 
 
 def names(connection: Connection) -> set[str]:
     """Return the names of the tables and views of a database, by `fold`, without this package's ledger."""
-    return {fold(name) for (name,) in fetch(connection, _NAMES, ()) if not is_ours(name)}
+    return {fold(name) for (name,) in fetch(connection, _NAMES) if not is_ours(name)}
 
 
 def made(migrations: Sequence[Migration]) -> set[str]:
