@@ -166,6 +166,27 @@ def test_rollback_may_drop_what_its_own_migration_made(database, family):
     assert raised.value.violations == (Loss("column", "parent", 2, "name"),)
 
 
+def test_plan_of_a_rollback_says_what_its_own_migration_made(database, family):
+    """What goes with it is named before it goes, so far as its own migration made it."""
+    more = "ALTER TABLE parent ADD COLUMN more TEXT; CREATE TABLE extra (id INTEGER);"
+    write(family, {"2_more.sql": more})
+    write(family, {"2_more.rollback.sql": "ALTER TABLE parent DROP COLUMN more; DROP TABLE extra;"})
+    migrate.apply(database.url, family)
+    (step,) = migrate.plan(database.url, family, direction="rollback")
+    assert step.drops == ("column parent.more", "table extra")
+
+
+def test_reset_begins_again_from_nothing(database, family):
+    """Everything goes, rows included, in one transaction, and what a script drops then is not there any more."""
+    write(family, {"2_more.sql": "DROP TABLE IF EXISTS extra; CREATE TABLE extra (id INTEGER);"})
+    migrate.apply(database.url, family)
+    database.fetch("INSERT INTO extra VALUES (7)")
+    assert ids(migrate.reset(database.url, family)) == ["1_setup", "2_more"]
+    assert database.tables() == ["child", "empty", "extra", "parent"]
+    assert database.fetch("SELECT (SELECT count(*) FROM extra) + (SELECT count(*) FROM parent)") == [(0,)]
+    assert migrate.status(database.url, family).ids("applied") == ["1_setup", "2_more"]
+
+
 def test_redo_runs_the_latest_again(database, three):
     """A migration that is being written is undone as it was applied, and applied as it is now."""
     migrate.apply(database.url, three)

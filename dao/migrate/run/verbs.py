@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import attrs
 
 from dao.errors import MigrationError, MigrationFailed
-from dao.migrate.database import Target, check_in_place, existing, exists, in_line, migrations_for, name_of, opened
+from dao.migrate.database import (
+    Target,
+    check_in_place,
+    existing,
+    exists,
+    in_line,
+    is_on_server,
+    migrations_for,
+    name_of,
+    opened,
+)
 from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
@@ -245,8 +255,10 @@ def plan(
                     unnoted.refuse(connection, [step.migration for step in steps], state)
             return steps
         state = ledger_of(existing(target, "roll back"))
-        from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
-
+        if is_on_server(target):
+            from dao.migrate.run.postgresql.names import own_drops  # noqa: PLC0415 - loads psycopg
+        else:
+            from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
         steps = to_roll_back(files, state, **limits)
         return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in steps]
 

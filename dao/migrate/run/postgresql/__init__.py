@@ -35,7 +35,7 @@ class OnPostgreSQL:
 
     connection: Connection
     tell: Report
-    guard: Guard = attrs.field(init=False)
+    guard: Guard | None = None
 
     @classmethod
     @contextlib.contextmanager
@@ -61,14 +61,16 @@ class OnPostgreSQL:
 
     def begin(self, ledger: Ledger, *, changed: bool = False) -> Beginning:
         """As `Ground`. Takes no snapshot."""
-        self.guard = Guard(self.connection)
+        # what goes before the first script is none of a script's losses
+        self.guard = None if changed else Guard(self.connection)
         clean = not changed and drift.is_clean(self.connection, ledger)
         return Beginning(ledger, reader.read(self.connection), clean=clean)
 
     def run_script(self, step: Step, notice: Callable[[str], object], refuse: Refuse) -> int:
         """As `Ground`."""
-        self.guard.begin_script(step.key)
-        self.guard.refuse = refuse
+        guard = self.guard = self.guard or Guard(self.connection)
+        guard.begin_script(step.key)
+        guard.refuse = refuse
         whom = ""
 
         def waiting(seconds: float, holder: str) -> None:
@@ -77,7 +79,7 @@ class OnPostgreSQL:
             told(seconds)
 
         told = telling(self.tell, lambda: whom)
-        return run_script(self.connection, step.id, step.script, notice=notice, watcher=self.guard, waiting=waiting)
+        return run_script(self.connection, step.id, step.script, notice=notice, watcher=guard, waiting=waiting)
 
     def roll_back(self) -> None:
         """As `Ground`."""
@@ -86,14 +88,11 @@ class OnPostgreSQL:
 
     def losses(self) -> list[tuple[Hashable, Loss]]:
         """As `Ground`."""
-        return self.guard.losses()
+        return self.guard.losses() if self.guard else []
 
     def made_by(self, step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made:
-        """As `Ground`: its text tells, for a replay takes a database."""
-        entry = ledger.get(step.id)
-        files = {migration.id: migration.up.text for migration in migrations}
-        text = files.get(step.id, "") if entry is None or entry.text is None else entry.text
-        return made_by(text)
+        """As `Ground`: its text tells, for a replay takes a database of its own."""
+        return made_by(step, migrations, ledger)
 
     def check(self, _notice: Callable[[str], object], _allowed: Collection[str]) -> Any:
         """As `Ground`: PostgreSQL lets nothing break that it would find, and each script has met its constraints."""

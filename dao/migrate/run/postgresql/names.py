@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.replay import Made
+from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import Statement, Token, split, tokens
+from dao.migrate.values import Step
 
-__all__ = ["emptied_by", "filled_by", "made_by", "names_in", "renamed_by"]
-_NO_COLUMN = frozenset({"constraint", "check", "unique", "primary", "foreign", "exclude", "generated", "value"})
+__all__ = ["emptied_by", "filled_by", "made_by", "names_in", "own_drops", "renamed_by"]
+_ADDS, _DROPS = "add", "drop"
+_NO_COLUMN = frozenset(
+    {"constraint", "check", "unique", "primary", "foreign", "exclude", "default", "expression", "generated", "identity"}
+    | {"not", "value"}
+)
 
 
 def names_in(statement: Statement) -> frozenset[str]:
@@ -85,22 +92,40 @@ def renamed_by(statement: Statement) -> tuple[str, str] | None:
     return None if old is None else (old, words[-1])
 
 
-def made_by(text: str) -> Made:
-    """Return the tables that a script makes, and the columns that it adds to others, as its statements name them."""
+def made_by(step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made:
+    """Return the tables that the migration of a step made, and the columns that it added to others, by its text."""
+    entry = ledger.get(step.id)
+    files = {migration.id: migration.up.text for migration in migrations}
+    text = files.get(step.id, "") if entry is None or entry.text is None else entry.text
     tables: set[str] = set()
     columns: set[tuple[str, str]] = set()
     for statement in split(text):
         if statement.first == "create" and (made := filled_by(statement)):
             tables.add(fold(made))
         elif statement.first == "alter":
-            columns |= {(fold(table), fold(column)) for table, column in _added_by(statement)}
+            columns |= {(fold(table), fold(column)) for table, column in _altered(statement, _ADDS)}
             if renamed := renamed_by(statement):
                 tables |= {fold(renamed[1])} if fold(renamed[0]) in tables else set()
     return Made(frozenset(tables), frozenset(columns))
 
 
-def _added_by(statement: Statement) -> Iterator[tuple[str, str]]:
-    """Yield the table and name of each column that an ALTER TABLE adds, or gives a new name."""
+def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
+    """Return what the rollback of a step takes away of what its own migration made, as `tasks.priority`; sorted."""
+    made = made_by(step, migrations, state)
+    found: set[str] = set()
+    for statement in split(step.script.text):
+        if statement.first == "drop" and statement.words(2)[1:] == ("table",):
+            exists = statement.words(4)[2:] == ("if", "exists")
+            names = map(fold, _listed(statement.tokens, 4 if exists else 2))
+            found |= {f"table {name}" for name in names if name in made.tables}
+        elif statement.first == "alter":
+            dropped = ((fold(table), fold(column)) for table, column in _altered(statement, _DROPS))
+            found |= {f"column {table}.{column}" for table, column in dropped if (table, column) in made.columns}
+    return tuple(sorted(found))
+
+
+def _altered(statement: Statement, verb: str) -> Iterator[tuple[str, str]]:
+    """Yield the table and name of each column that an ALTER TABLE adds, or gives a new name, or drops: its verb."""
     sequence = list(statement.tokens)
     words = [token.text if token.kind == "word" else "" for token in sequence]
     if words[1:2] != ["table"]:
@@ -108,9 +133,10 @@ def _added_by(statement: Statement) -> Iterator[tuple[str, str]]:
     table = next(iter(_listed(sequence, 4 if words[2:4] == ["if", "exists"] else 2)), None)
     for place, word in enumerate(words):
         after = place + (2 if words[place + 1 : place + 2] == ["column"] else 1)
-        if word == "add":
-            after += 3 if words[after : after + 3] == ["if", "not", "exists"] else 0
-        elif word != "rename" or words[after + 1 : after + 2] != ["to"]:
+        if word == verb:
+            exists = words[after : after + 2] == ["if", "exists"]
+            after += 3 if words[after : after + 3] == ["if", "not", "exists"] else 2 if exists else 0
+        elif verb != _ADDS or word != "rename" or words[after + 1 : after + 2] != ["to"]:
             continue
         else:
             after += 2
