@@ -292,23 +292,26 @@ def change(
 ) -> R:
     """Change a row and return the record of it as its triggers left it, in one transaction.
 
-    The change is undone if the row cannot be read, or is not there any more.
+    The change is undone if the row cannot be read, or is not there any more; on PostgreSQL, where one statement does
+    both, only a trigger could leave such a row, and the change of it stays.
 
     Raises:
         NotFound: No row has the key.
         StaleRecord: The row is there, and the change passed it by.
-        CommitUnknown: The commit met an I/O error.
+        CommitUnknown: The commit met an I/O error, or was not answered.
         Error: As `fetch`; then nothing was changed.
     """
     engine = _engine(connection)
+    alone = True
     try:
+        alone = not engine.in_transaction(connection)  # a lost connection does not know it any more
         if engine.is_idle(connection):
             record = engine.change(connection, table, update, parameters, key)
             if record is not None:
                 return record
             # the row may have come after it was looked for: once more, with nobody in between
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, table.get, key, commits=not engine.in_transaction(connection))
+        _raise(error, connection, table.get, key, commits=alone)
     with transaction(connection):
         changed = fetch(connection, update.returning_key, parameters)
         record = table.found(table.first(fetch(connection, table.get, key)), *key)
