@@ -240,6 +240,14 @@ class Server:
         self.stop()
         self.start()
 
+    def small_folder(self, name: str, size: int) -> Path:
+        """Make a folder for a tablespace that holds so many bytes and no more.
+
+        Raises:
+            Unavailable: Nobody but root may mount one.
+        """
+        return Path(self._ask("mount", name, size, self._user)["path"])
+
     def leave(self) -> None:
         """Use it no longer; it goes on for its other users, and ends without one."""
         self._control.close()

@@ -31,6 +31,7 @@ class Supervisor:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.process: subprocess.Popen[bytes] | None = None
+        self.mounted: list[Path] = []
 
     def start(self, command: list[str], user: int | None) -> dict[str, Any]:
         """Start the server, which is not ready then."""
@@ -51,6 +52,23 @@ class Supervisor:
             self.process.send_signal(number)
         return {"status": self.process.wait()}
 
+    def mount(self, name: str, size: int, user: int | None) -> dict[str, Any]:
+        """Make a folder in the server's one that holds so many bytes and no more."""
+        path = self.folder / name
+        path.mkdir()
+        self.mounted.append(path)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return {"error": done.stderr.strip()}
+        if user is not None:
+            os.chown(path, user, -1)
+        return {"path": str(path)}
+
     def status(self) -> dict[str, Any]:
         """Tell whether the server is running, or how it ended."""
         return {"status": None if self.process is None else self.process.poll()}
@@ -68,6 +86,8 @@ class Supervisor:
         self.signal_all(signal.SIGKILL)  # a stopped one does not notice that the postmaster was killed
         if self.process is not None:
             self.process.wait()
+        for path in self.mounted:
+            subprocess.run(["umount", str(path)], capture_output=True, check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def signal_all(self, number: int) -> None:
@@ -82,6 +102,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "start": Supervisor.start,
     "stop": Supervisor.stop,
     "status": Supervisor.status,
+    "mount": Supervisor.mount,
 }
 
 

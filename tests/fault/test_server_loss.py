@@ -9,6 +9,7 @@ Whatever a call returned is stored; whatever raised `ConnectionLost` is not; `Co
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from dao.engine import fetch
 from tests.concurrency import stored, wait_for
 from tests.databases import migrate
 from tests.proxy import Proxy
-from tests.servers import Server
+from tests.servers import Server, Unavailable
 
 NEW = "new"
 STAYS = "stays"
@@ -295,3 +296,54 @@ def test_server_that_ends_an_idle_transaction_is_a_lost_connection(postgresql_ur
             time.sleep(0.2)
             tasks.count(connection)
     assert stored(postgresql_url) == 0
+
+
+# ---------------------------------------------------------------- a disk that is full
+
+
+@pytest.fixture(scope="module")
+def small(server: Server) -> str:
+    """The URL of a migrated database with room for a few megabytes more, of which a table `filler` takes some."""
+    try:
+        folder = server.small_folder("small", 16 * 2**20)
+    except Unavailable as error:
+        pytest.skip(f"no mounts here: {error}")
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE TABLESPACE small LOCATION '{folder}'")
+        connection.execute("CREATE DATABASE small TABLESPACE small")
+    migrate(server.url("small"))
+    with psycopg.connect(server.url("small"), autocommit=True) as connection:
+        connection.execute("CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 2000)")
+    return server.url("small")
+
+
+def long(title: str) -> Task:
+    """Return a task of some 3 kB, which nothing makes shorter."""
+    text = "".join(hashlib.sha256(f"{title} {number}".encode()).hexdigest() for number in range(48))
+    return Task(title=title, task_type="agent", description=text)
+
+
+def test_disk_of_the_server_that_is_full_is_disk_full_and_nothing_changed(small):
+    """A batch for which there is no room is undone as a whole, however it is written; with room all goes on."""
+
+    def one_by_one(connection: Any, several: list[Task]) -> None:
+        with dao.transaction(connection):
+            for one in several:
+                tasks.create(connection, one)
+
+    with contextlib.closing(dao.connect(small)) as connection:
+        tasks.create(connection, Task(title="first", task_type="agent"))
+        several = [long(f"{number}") for number in range(4_000)]
+        for write in (
+            tasks.create_many,
+            one_by_one,
+            lambda *_: dao.run_in_transaction(connection, one_by_one, several),
+        ):
+            with pytest.raises(dao.DiskFull, match=r"no room left to write .*; nothing was changed. Free some"):
+                write(connection, several)
+            assert tasks.count(connection) == 1
+        fetch(connection, "DROP TABLE filler")
+        connection.execute("VACUUM tasks")
+        connection.execute("CHECKPOINT")  # what was dropped gives its room back now
+        tasks.create_many(connection, several[:10])
+        assert tasks.count(connection) == 11
