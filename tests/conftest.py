@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +166,30 @@ def new_postgresql_url(server: Databases) -> Iterator[str]:
     url = server.create()
     yield url
     server.drop(url)
+
+
+# ---------------------------------------------------------------- several databases
+
+#: Makes a database of an engine, and returns its URL.
+Make = Callable[[str], str]
+
+
+@pytest.fixture
+def make(template: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Make another migrated, empty database of an engine, and return its URL: `make("postgresql")`."""
+    made: list[str] = []
+
+    def one(engine: str) -> str:
+        if engine == "sqlite":
+            path = tmp_path / f"database {len(made)}.db"
+            path.write_bytes(template.read_bytes())
+            made.append(f"sqlite:///{path}")
+        else:
+            server: Databases = request.getfixturevalue("server")
+            made.append(server.create(request.getfixturevalue("shared").template))
+        return made[-1]
+
+    yield one
+    for url in made:
+        if not url.startswith("sqlite"):
+            request.getfixturevalue("server").drop(url)

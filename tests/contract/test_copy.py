@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dao
-from dao import configurations, migrate, tasks, workflow_tasks
-from dao.engine import execute, fetch, transaction
+from dao import configurations, migrate, tasks
+from dao.engine import execute, transaction
 from dao.errors import CopyFailed, ReadOnlyDatabase, SchemaOutOfDate, UnreadableRow
-from dao.migrate.schema.catalog import COPY
 from dao.rows import TABLES
-from dao.testing import make_session, make_task, make_tool_execution, make_workflow
+from dao.testing import make_task
 from dao.transfer import Moved
-from tests.databases import Databases, Run
+from tests.conftest import Make
+from tests.copies import fill, held, is_marked, opened
 
 WAYS = ["sqlite to postgresql", "postgresql to sqlite", "sqlite to sqlite", "postgresql to postgresql"]
-#: A page grows to so many rows at the most.
-PAGE = 1000
-
-Make = Callable[[str], str]
-
-
-@pytest.fixture
-def make(template: Path, tmp_path: Path, shared: Run, server: Databases) -> Iterator[Make]:
-    """Make a migrated, empty database of an engine, and return its URL."""
-    made: list[str] = []
-
-    def one(engine: str) -> str:
-        if engine == "sqlite":
-            path = tmp_path / f"{len(made)}.db"
-            path.write_bytes(template.read_bytes())
-            made.append(f"sqlite:///{path}")
-        else:
-            made.append(server.create(shared.template))
-        return made[-1]
-
-    yield one
-    for url in made:
-        if not url.startswith("sqlite"):
-            server.drop(url)
+#: So many tasks take several pages, the first of which are of few rows: some are there when so many are.
+MANY, SOME = 400, 80
 
 
 @pytest.fixture(params=WAYS)
@@ -51,53 +27,6 @@ def urls(request: pytest.FixtureRequest, make: Make) -> tuple[str, str]:
     """The URLs of a source and a target, both migrated and empty, in all ways."""
     source, target = request.param.split(" to ")
     return make(source), make(target)
-
-
-@contextlib.contextmanager
-def opened(url: str) -> Iterator[Any]:
-    """Lend a connection."""
-    with contextlib.closing(dao.connect(url)) as connection:
-        yield connection
-
-
-def fill(url: str, number: int = 5) -> None:
-    """Store some records in each table."""
-    with opened(url) as connection, transaction(connection):
-        made = [make_task(title=f"task {position}", config={"position": position}) for position in range(number)]
-        tasks.create_many(connection, made)
-        workflow = make_workflow()
-        dao.workflows.create(connection, workflow)
-        workflow_tasks.add(connection, workflow.id, made[0].id)
-        dao.tool_executions.record(connection, make_tool_execution(task_id=made[0].id))
-        execute(connection, *row_of(make_session(is_active=True)))
-        configurations.set(connection, "limit", 10**40)
-
-
-def row_of(record: Any) -> tuple[str, Any]:
-    """Return the statement that stores a record, and its parameters."""
-    table = next(table for table in TABLES if table.name == record.__table__)
-    return table.insert, table.to_row(record)
-
-
-def held(url: str) -> dict[str, list[Any]]:
-    """Return all rows of all tables, as records, and those of the mark if it is there."""
-    with opened(url) as connection:
-        return {
-            table.name: table.from_rows(
-                fetch(connection, f"SELECT {table.listed} FROM {table.name} ORDER BY {table.key}")
-            )
-            for table in TABLES
-        }
-
-
-def is_marked(url: str) -> bool:
-    """Return whether a database is marked as one into which a copy has not ended."""
-    with opened(url) as connection:
-        try:
-            fetch(connection, f"SELECT 1 FROM {COPY}")
-        except SchemaOutOfDate:
-            return False
-    return True
 
 
 def refuse(message: str, source: str, target: str, **options: Any) -> CopyFailed:
@@ -136,14 +65,14 @@ def test_copy_of_all_tables_arrives_as_it_was(urls):
 def test_copy_of_many_pages_reports_how_far_it_is(urls):
     """Every page is told, of every table, and then once more as the target is read back."""
     source, target = urls
-    fill(source, 2 * PAGE + 7)
+    fill(source, MANY)
     told: list[Moved] = []
     dao.copy(source, target, report=told.append)
     for doing in ("copying", "verifying"):
         pages = [one for one in told if (one.doing, one.table) == (doing, "tasks")]
         assert len(pages) > 3
         assert sorted(one.done for one in pages) == [one.done for one in pages]
-        assert (pages[-1].done, pages[-1].total) == (2 * PAGE + 7, 2 * PAGE + 7)
+        assert (pages[-1].done, pages[-1].total) == (MANY, MANY)
     assert held(target) == held(source)
 
 
@@ -297,7 +226,7 @@ def test_copy_leaves_its_source_alone(make, tmp_path):
 def test_copy_names_every_row_that_the_target_does_not_store(make):
     """All of them are found in one run, by table and key; the rest of the batch is there, and the mark stays."""
     source, target = make("sqlite"), make("postgresql")
-    fill(source, 2 * PAGE)
+    fill(source, MANY)
     long = "".join(f"{number:05}" for number in range(1000, 3000))
     with opened(source) as connection:
         connection.pragma("ignore_check_constraints", True)
@@ -318,14 +247,14 @@ def test_copy_names_every_row_that_the_target_does_not_store(make):
     assert "0x00" in caught.value.details[1].reason
     assert "configurations_value_json" in caught.value.details[3].reason
     with opened(target) as connection:
-        assert tasks.count(connection) == 2 * PAGE
+        assert tasks.count(connection) == MANY
     assert is_marked(target)
     with opened(source) as connection:
         for row in caught.value.details:
             table = next(table for table in TABLES if table.name == row.table)
             execute(connection, f"DELETE FROM {table.name} WHERE {table.key} = $1", row.key)
     again = dao.copy(source, target)
-    assert [table.kept for table in again.tables] == [2 * PAGE, 1, 1, 1, 1, 1]
+    assert [table.kept for table in again.tables] == [MANY, 1, 1, 1, 1, 1]
     assert held(target) == held(source)
 
 
@@ -333,7 +262,7 @@ def test_copy_ends_when_too_many_rows_are_refused(make):
     """A hundred examples are enough to see what is wrong."""
     source, target = make("sqlite"), make("postgresql")
     with opened(source) as connection, transaction(connection):
-        for number in range(5 * PAGE):
+        for number in range(MANY):
             execute(connection, "INSERT INTO tasks (id, title, task_type) VALUES ($1, $2, 'y')", (f"{number}", "\0 x"))
     with pytest.raises(CopyFailed, match=r"does not store 100 rows or more") as caught:
         dao.copy(source, target)
@@ -372,11 +301,11 @@ def break_off(source: str, target: str, rows: int) -> None:
 def test_copy_that_was_broken_off_goes_on(urls):
     """What is there is compared and kept; the rest follows; the result is what one run gives."""
     source, target = urls
-    fill(source, 3 * PAGE)
-    break_off(source, target, PAGE)
+    fill(source, MANY)
+    break_off(source, target, SOME)
     with opened(target) as connection:
         there = tasks.count(connection)
-    assert PAGE <= there < 3 * PAGE
+    assert SOME <= there < MANY
     again = dao.copy(source, target)
     assert again.tables[0].kept == there
     assert held(target) == held(source)
@@ -390,8 +319,8 @@ def test_copy_goes_on_from_a_source_that_has_changed(urls, change):
     None: a new row before those that are there.
     """
     source, target = urls
-    fill(source, 2 * PAGE)
-    break_off(source, target, PAGE)
+    fill(source, MANY)
+    break_off(source, target, SOME)
     with opened(source) as connection:
         if change is None:
             tasks.create(connection, make_task(id="\t", title="first"))
@@ -427,9 +356,9 @@ def test_copy_that_has_not_ended_is_told_by_whoever_looks_at_its_target(tmp_path
     source, target = (f"sqlite:///{tmp_path}/{name}.db" for name in ("source", "target"))
     for url in (source, target):
         migrate.apply(url)
-    fill(source, 2 * PAGE)
+    fill(source, MANY)
     migrate.assert_current(target)
-    break_off(source, target, PAGE)
+    break_off(source, target, SOME)
     with pytest.raises(SchemaOutOfDate, match="lacks rows, since a copy into it has not ended: repeat that"):
         migrate.assert_current(target)
     state = migrate.status(target)
@@ -447,11 +376,11 @@ def test_copy_that_has_not_ended_is_told_by_whoever_looks_at_its_target(tmp_path
 def test_copy_goes_on_after_rows_were_added_to_its_source(urls):
     """New rows at the end, as those with new ids are, cost no second copy of the others."""
     source, target = urls
-    fill(source, 2 * PAGE)
-    break_off(source, target, PAGE)
+    fill(source, MANY)
+    break_off(source, target, SOME)
     fill_more(source)
     again = dao.copy(source, target)
-    assert again.tables[0].kept >= PAGE
+    assert again.tables[0].kept >= SOME
     assert held(target) == held(source)
 
 
@@ -464,8 +393,8 @@ def fill_more(url: str) -> None:
 def test_copy_into_a_target_that_was_written_to_since_is_refused(urls):
     """Rows that the broken run did not bring are somebody's: nothing of them is lost."""
     source, target = urls
-    fill(source, 2 * PAGE)
-    break_off(source, target, PAGE)
+    fill(source, MANY)
+    break_off(source, target, SOME)
     fill_more(target)
     refuse("somebody has written to tasks since", source, target)
 
@@ -473,8 +402,8 @@ def test_copy_into_a_target_that_was_written_to_since_is_refused(urls):
 def test_copy_into_a_target_that_was_emptied_since_begins_anew(urls):
     """A mark in an empty database, as `dao reset` leaves it, keeps nobody from copying."""
     source, target = urls
-    fill(source, 2 * PAGE)
-    break_off(source, target, PAGE)
+    fill(source, MANY)
+    break_off(source, target, SOME)
     with opened(target) as connection:
         execute(connection, "DELETE FROM tasks")
     assert dao.copy(source, target).tables[0].kept == 0
@@ -487,7 +416,7 @@ def test_copy_into_a_target_that_was_emptied_since_begins_anew(urls):
 def test_copy_sees_its_source_as_of_one_moment(urls):
     """What others write while it runs is not in the target, not even in tables that were not begun."""
     source, target = urls
-    fill(source, 2 * PAGE)
+    fill(source, MANY)
     before = held(source)
     done = []
 

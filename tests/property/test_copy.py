@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -14,11 +12,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import dao
-from dao.engine import execute, fetch, insert_many, transaction
+from dao.engine import insert_many, transaction
 from dao.rows import TABLES
 from tests import strategies
-
-Records = Mapping[str, Sequence[Any]]
+from tests.conftest import Make
+from tests.copies import Records, empty, held, opened
 
 
 @st.composite
@@ -50,39 +48,17 @@ def databases(draw: st.DrawFn, most: int) -> Records:
 
 
 @pytest.fixture
-def urls(template: Path, tmp_path: Path, postgresql_url: str) -> list[str]:
+def urls(make: Make, postgresql_url: str) -> list[str]:
     """The URLs of migrated, empty databases, the second of which is on PostgreSQL, the others on SQLite."""
-    paths = [tmp_path / "one.db", tmp_path / "two.db"]
-    for path in paths:
-        path.write_bytes(template.read_bytes())
-    first, last = (f"sqlite:///{path}" for path in paths)
-    return [first, postgresql_url, last]
+    return [make("sqlite"), postgresql_url, make("sqlite")]
 
 
 def store(url: str, records: Records) -> None:
     """Store the records, the last of those that share a key."""
-    with contextlib.closing(dao.connect(url)) as connection, transaction(connection):
+    with opened(url) as connection, transaction(connection):
         for table in TABLES:
             rows = {tuple(getattr(one, name) for name in one.__key__): table.to_row(one) for one in records[table.name]}
             insert_many(connection, table, rows.values())
-
-
-def held(url: str) -> Records:
-    """Return all records that a database holds, in order of their keys."""
-    with contextlib.closing(dao.connect(url)) as connection:
-        return {
-            table.name: table.from_rows(
-                fetch(connection, f"SELECT {table.listed} FROM {table.name} ORDER BY {table.key}")
-            )
-            for table in TABLES
-        }
-
-
-def empty(url: str) -> None:
-    """Delete all records of a database."""
-    with contextlib.closing(dao.connect(url)) as connection:
-        for table in reversed(TABLES):
-            execute(connection, f"DELETE FROM {table.name}")
 
 
 def there_and_back(urls: Sequence[str]) -> dict[str, int]:
