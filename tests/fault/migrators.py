@@ -97,6 +97,13 @@ def restore(url: str, _folder: str, snapshot: str) -> None:
     migrate.restore(url, Path(snapshot))
 
 
+def copy(source: str, target: str, *_options: str) -> None:
+    """Copy all rows into another database."""
+    import dao
+
+    dao.copy(source, target)
+
+
 def dying(after: int, job: str, *arguments: Any) -> None:
     """Do a job and die, as of SIGKILL, when so many writes, syncs and removals of files have been done."""
     import apsw
@@ -192,7 +199,9 @@ def _import_everything() -> None:
     import yoyo.scripts.main
 
     import dao.cli.group
+    import dao.engine.postgresql
     import dao.migrate.run.postgresql
+    import dao.transfer
     from dao import migrate
 
     assert yoyo, dao

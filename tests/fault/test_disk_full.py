@@ -88,9 +88,9 @@ class Room:
 class FullDisk(apsw.VFS):
     """The usual file system. If it is full, overwriting still works."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, *, makedefault: bool = False) -> None:
         self.room = room
-        super().__init__("full", "unix")
+        super().__init__("full", "unix", makedefault=makedefault)
 
     def xOpen(self, name, flags):  # noqa: N802 - SQLite's name
         """Open a file that notices when the disk is full."""

@@ -87,7 +87,9 @@ def opened(target: _Target, *, read_only: bool = False, report: Report | None = 
         with translated(connection):
             yield connection
     finally:
-        connection.close()
+        # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
+        with contextlib.suppress(DriverError):
+            connection.close()
 
 
 def _refuse_transaction(connection: Connection) -> None:
