@@ -8,6 +8,7 @@ import pytest
 import dao
 from dao.migrate.schema import model
 from dao.migrate.schema.postgresql import catalog, dump, reader
+from dao.migrate.schema.postgresql.stamp import STAMP
 
 EVERYTHING = r"""
 CREATE SCHEMA app;
@@ -91,6 +92,11 @@ def base(server):
         connection.execute(TABLE)
         yield connection
     server.drop(url)
+
+
+def stamp_of(connection):
+    """Return the stamp of the catalog."""
+    return connection.execute(f"SELECT {STAMP}").fetchone()[0]
 
 
 def changes(connection, script):
@@ -190,8 +196,12 @@ CHANGES = {
 
 @pytest.mark.parametrize(("script", "message"), CHANGES.values(), ids=CHANGES)
 def test_every_change_of_the_schema_is_told_by_name(base, script, message):
-    """Whatever a script changes is told, with the object and what of it is another."""
+    """Whatever a script changes is told, with the object and what of it is another; and the stamp is another, too."""
     found = changes(base, script)
+    with base.transaction(force_rollback=True):
+        before = stamp_of(base)
+        base.execute(script)
+        assert stamp_of(base) != before
     assert any(line.replace("\n", " ").startswith(message) for line in found), found
 
 

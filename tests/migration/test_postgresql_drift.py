@@ -124,6 +124,31 @@ def test_what_others_keep_beside_the_migrations_is_no_drift(database, change):
     assert run(database, "0002_u", "CREATE TABLE u (id integer)") == []
 
 
+HARMLESS = {
+    "nothing": "SELECT 1",
+    "rows": "INSERT INTO t VALUES (1), (2); UPDATE t SET x = 'y'; DELETE FROM t WHERE id = 1",
+    "statistics": "INSERT INTO t SELECT i FROM generate_series(1, 1000) AS i; ANALYZE t",
+    "vacuum": "VACUUM (FREEZE) t",
+    "vacuum of the catalog": "VACUUM (FREEZE) pg_class",
+    "a sequence": "SELECT nextval('numbers')",
+    "a temporary table": "CREATE TEMP TABLE t (other integer)",
+    "done and undone": "CREATE TABLE u (id integer); DROP TABLE u",
+}
+
+
+@pytest.mark.parametrize("change", HARMLESS.values(), ids=HARMLESS)
+def test_what_is_no_ddl_is_known_without_reading_the_catalog(database, change, monkeypatch):
+    """A program asks whenever it starts, and hundreds of tables took it most of a second."""
+    run(database, "0002_numbers", "CREATE SEQUENCE numbers")
+    database.execute(change)
+
+    def fail(*_arguments):
+        raise AssertionError("the catalog was read")
+
+    monkeypatch.setattr(reader, "read", fail)
+    assert told(database) == []
+
+
 def test_object_of_others_that_a_migration_changes_is_its_own_from_then_on(database):
     """A migration that adds an index to another program's table expects that index, and the table as it was."""
     database.execute("CREATE TABLE theirs (id integer)")

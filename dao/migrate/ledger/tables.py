@@ -110,6 +110,7 @@ CREATE TABLE IF NOT EXISTS _dao_history (
 CREATE TABLE IF NOT EXISTS _dao_schema (
     "only"     integer NOT NULL PRIMARY KEY CHECK ("only" = 1),
     migrations text    NOT NULL,
+    stamp      text,
     expected   text    NOT NULL
 )
 """

@@ -1,5 +1,7 @@
 """Drift on PostgreSQL: each change notes the objects that it leaves, and what differs from them later is drift.
 
+As a program asks for that whenever it starts, a note has a stamp of the catalog, too.
+
 The migrations are not replayed, for that takes a database of its own. So a note grows with the runs: what a run has
 changed is expected as the run left it, and everything else as it was expected before. Thus a change that somebody made
 by hand stays one, and objects that no run has touched are none of the note's business.
@@ -21,6 +23,7 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema.model import TABLES, Item, Object, Schema
 from dao.migrate.schema.model import differences as between
 from dao.migrate.schema.postgresql import reader
+from dao.migrate.schema.postgresql.stamp import STAMP
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted
 
@@ -28,10 +31,16 @@ __all__ = ["compared", "differences", "is_clean", "record"]
 
 _IS_THERE = "SELECT to_regclass('_dao_schema') IS NOT NULL"
 _READ = "SELECT _dao_schema.migrations, _dao_schema.expected FROM _dao_schema"
-_WRITE = """
-INSERT INTO _dao_schema ("only", migrations, expected)
-VALUES (1, $1, $2)
-ON CONFLICT ("only") DO UPDATE SET migrations = excluded.migrations, expected = excluded.expected
+# without the stamp, there was drift when it was noted
+_READ_CHANGED = f"""
+SELECT _dao_schema.migrations, CASE WHEN _dao_schema.stamp = {STAMP} THEN NULL ELSE _dao_schema.expected END
+FROM   _dao_schema
+"""
+_WRITE = f"""
+INSERT INTO _dao_schema ("only", migrations, stamp, expected)
+VALUES (1, $1, CASE WHEN $2::boolean THEN {STAMP} END, $3)
+ON CONFLICT ("only") DO UPDATE
+SET migrations = excluded.migrations, stamp = excluded.stamp, expected = excluded.expected
 """
 _ELSEWHERE = re.compile(r'(?:"(?:[^"]|"")*"|[^".]+)\.')
 #: What others than migrations may add to a table at any time: who may read it, a comment, how often it is vacuumed.
@@ -42,16 +51,27 @@ _Objects = Mapping[tuple[str, str], Object]
 
 @attrs.frozen
 class _Note:
-    """What is expected, and a hash of the migrations that made it."""
+    """What is expected, as text, and a hash of the migrations that made it. Without a text it is what is there."""
 
     migrations: str
-    schema: Schema
+    text: str | None
+
+    @property
+    def schema(self) -> Schema:
+        """What is expected."""
+        return Schema(
+            {
+                (type, name): Object(type, name, table, tuple(reader.item(*item) for item in items))
+                for type, name, table, items in json.loads(self.text or "[]")
+            }
+        )
 
 
 def differences(connection: Any, _migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
-    """As `dao.migrate.ledger.drift.differences`. Two round trips more than it takes to read the catalog."""
-    noted = _noted(connection)
-    if noted is None or noted.migrations != state.fingerprint:  # the stock yoyo notes nothing
+    """As `dao.migrate.ledger.drift.differences`: reads all of the catalog only if DDL has changed anything since."""
+    noted = _noted(connection, _READ_CHANGED)
+    # the stock yoyo notes nothing
+    if noted is None or noted.migrations != state.fingerprint or noted.text is None:
         return []
     return _differences(noted.schema, reader.read(connection))
 
@@ -108,8 +128,9 @@ def record(
         expected = _changed(expected, schema_before.objects, live.objects)
     elif set(state.ids) - set(before.ids) or noted is None:
         expected = {key: one for key, one in live.objects.items() if not _ELSEWHERE.match(one.table)}
-    execute(connection, _WRITE, (state.fingerprint, _text(expected)))
-    return Drifted(tuple(_differences(Schema(dict(expected)), live)))
+    found = tuple(_differences(Schema(dict(expected)), live))
+    execute(connection, _WRITE, (state.fingerprint, not found, _text(expected)))
+    return Drifted(found)
 
 
 # ---------------------------------------------------------------- what is expected
@@ -161,11 +182,10 @@ def _is_beside(one: Difference, expected: Schema, live: Schema) -> bool:
 # ---------------------------------------------------------------- the note
 
 
-def _noted(connection: Any) -> _Note | None:
+def _noted(connection: Any, read: str = _READ) -> _Note | None:
     if fetch(connection, _IS_THERE) != [(True,)]:
         return None
-    rows = fetch(connection, _READ)
-    return _Note(rows[0][0], _schema(rows[0][1])) if rows else None
+    return next((_Note(migrations, text) for migrations, text in fetch(connection, read)), None)
 
 
 def _text(objects: _Objects) -> str:
@@ -177,13 +197,4 @@ def _text(objects: _Objects) -> str:
         ],
         ensure_ascii=False,
         separators=(",", ":"),
-    )
-
-
-def _schema(text: str) -> Schema:
-    return Schema(
-        {
-            (type, name): Object(type, name, table, tuple(reader.item(*item) for item in items))
-            for type, name, table, items in json.loads(text)
-        }
     )

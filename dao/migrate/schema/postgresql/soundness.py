@@ -37,6 +37,9 @@ JOIN   pg_constraint AS o ON o.conrelid = c.oid
 WHERE  {_USERS} AND c.relkind IN ('r', 'p') AND o.conparentid = 0
        AND (o.contype = 'f' OR (o.contype = 'c' AND (o.conislocal OR NOT c.relispartition))
             OR (o.contype = 'n' AND NOT o.convalidated))
+       -- PostgreSQL 18 has constraints that are not to be enforced, and keys over times
+       AND coalesce(to_jsonb(o) ->> 'conenforced', 'true') = 'true'
+       AND coalesce(to_jsonb(o) ->> 'conperiod', 'false') = 'false'
 ORDER  BY 2, o.contype DESC, o.conname
 """
 _INVALID_INDEXES = f"""
