@@ -13,7 +13,7 @@ import pytest
 
 import dao
 from dao import Task, tasks
-from dao.engine import postgresql
+from dao.engine.postgresql import loss
 from tests.concurrency import PATIENCE, Worker, wait_for
 from tests.databases import migrate
 from tests.servers import Server, stopped
@@ -70,7 +70,7 @@ def test_acquire_connection_that_idle_session_timeout_ended_is_replaced(postgres
 def test_acquire_connection_whose_time_is_up_is_replaced(monkeypatch, pool):
     """A connection of an hour is one to a server that another may have taken the place of."""
     with monkeypatch.context() as patched:
-        patched.setattr(postgresql, "_LIFETIME", 0.0)
+        patched.setattr(loss, "_LIFETIME", 0.0)
         with pool.acquire() as connection:
             old = pid_of(connection)
     with pool.acquire() as connection:

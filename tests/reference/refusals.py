@@ -25,7 +25,7 @@ _ROOMS = {
     "dao/url.py": "The database URL",
     "dao/settings.py": "The environment",
     "dao/engine/sqlite": "Opening and using a database",
-    "dao/engine/postgresql.py": "Opening and using a database",
+    "dao/engine/postgresql": "Opening and using a database",
     "dao/migrate/database": "The database of a run",
     "dao/migrate/lock.py": "The database of a run",
     "dao/migrate/advisory_lock.py": "The database of a run",
@@ -58,6 +58,10 @@ _CURE = re.compile(rf"(?:: |; |\. |, or )((?:(?:{_IMPERATIVES})\b|`dao ).*)", re
 
 #: What to do where the message itself does not say it, since it is too plain, or stands in the details of the error.
 CURES = {
+    (
+        "a function that runs in write shares its transaction with others, so it cannot *what*: return to have it "
+        "committed, raise to have it undone, and use dao.transaction for a part of it"
+    ): "return to have it committed, raise to have it undone, and use dao.transaction for a part of it",
     "*name* registers what the schema may not use: *reason*; *advice*": "register it as the message says",
     (
         "a snapshot of *path* cannot be verified (*error*): *hint*; or *otherwise*"

@@ -1,0 +1,142 @@
+"""psycopg's errors as errors of ours, by their SQLSTATE."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dao import errors
+from dao.engine.postgresql.connections import IDLE, INHERITED, Connection, forked, name_of
+from dao.engine.postgresql.loss import is_ended, lost
+from dao.engine.postgresql.statements import fetch, is_outdated
+
+if TYPE_CHECKING:  # the records' modules are not needed to open a database
+    from dao.rows import Table
+
+__all__ = ["translated"]
+
+_KEY = re.compile(r"\((.*?)\)=\(", re.DOTALL)
+_BUSY = {
+    "40001": "it does not serialise with another transaction",
+    "40P01": "it and another transaction waited for each other",
+    "55P03": "another transaction keeps a lock",
+}
+_ADVICE = {
+    "42501": "give the role the rights that it needs",
+    "53200": "the server has not enough memory",
+    "53300": "the server takes no more connections: use smaller pools, or raise max_connections",
+    "53400": "a limit of the server is reached",
+    "57014": "the statement was undone; repeat the transaction if it is still wanted",
+    "25P02": "an earlier statement of this transaction failed: leave the block, or put a dao.transaction of its own "
+    "around that part",
+}
+#: Limits that a value of the row is beyond; our statements are the same for any.
+_BEYOND = {
+    "54000": "a value is too long for an index, whose keys hold some 2,700 bytes on PostgreSQL",
+    "54001": "a value is too deeply nested: max_stack_depth of the server is reached",
+}
+_LACKING = {"42P01", "42703", "42883", "3F000", "42P10"}
+#: A value that the column cannot hold: not a time, out of range, not UTF-8.
+_UNFIT = "22"
+
+
+def translated(
+    error: Exception,
+    connection: Connection,
+    sql: str,
+    parameters: Sequence[Any],
+    *,
+    commits: bool,
+    table: Table[Any] | None,
+) -> errors.Error | None:
+    """Return the error of ours for one that a statement raised, or None if it goes on as it is.
+
+    The statement `commits` if it is a transaction by itself.
+    """
+    if connection in INHERITED:
+        return forked()
+    if isinstance(error, UnicodeEncodeError):
+        return errors.IntegrityError("a text holds a lone surrogate, which is no character: it cannot be stored")
+    if isinstance(error, NotImplementedError):  # of psycopg's, at a time in another DateStyle than ISO
+        return errors.OperationalError(f"{name_of(connection)}: {error}: call dao.postgresql.prepare(connection) once")
+    if not isinstance(error, psycopg.Error):
+        return None
+    if is_ended(error, connection):
+        return lost(error, commits=commits and connection.autocommit)
+    state = error.sqlstate or ""
+    reason = error.diag.message_primary or str(error)
+    name = name_of(connection)
+    if state.startswith("23") or state == "P0001":
+        return _constraint(error, connection, dict(zip(table.columns, parameters, strict=True)) if table else {})
+    if state.startswith(_UNFIT) or isinstance(error, psycopg.DataError):
+        return errors.IntegrityError(reason, table=error.diag.table_name)
+    if state in _BEYOND:
+        return errors.IntegrityError(
+            f"{reason}; {_BEYOND[state]}", table=error.diag.table_name, constraint=error.diag.constraint_name
+        )
+    if state in _BUSY:
+        return errors.DatabaseBusy(f"{name}: {_BUSY[state]} ({reason}): repeat the transaction")
+    if is_outdated(error):
+        return errors.DatabaseBusy(f"{name}: the schema has changed meanwhile ({reason}): repeat the transaction")
+    if state == "53100":
+        return errors.DiskFull(f"{name}: no room left to write ({reason}); nothing was changed. Free some and repeat")
+    if state == "25006":
+        return errors.ReadOnlyDatabase(
+            f"{name}: {reason}: it is a standby, or read-only by its settings: connect to the primary; with several "
+            "hosts in the URL, target_session_attrs=read-write finds it"
+        )
+    if state in {"XX001", "XX002"}:
+        return errors.DatabaseCorrupt(f"{name} is damaged ({reason}): look at the server's log, and at its disk")
+    if state in _LACKING:
+        return errors.SchemaOutOfDate(
+            f"{name}: {reason}, so its schema is not the one this program needs: run `dao migrate`; if nothing is "
+            "pending, `dao status` says what is broken, and search_path may be another"
+        )
+    return errors.OperationalError(f"{name}: {reason}; {_ADVICE[state]}") if state in _ADVICE else None
+
+
+def _constraint(error: psycopg.Error, connection: Connection, row: dict[str, Any]) -> errors.IntegrityError:
+    state, diag = error.sqlstate, error.diag
+    table, constraint = diag.table_name, diag.constraint_name
+    found = _KEY.search(diag.message_detail or "")
+    columns = found[1].split(", ") if found else [diag.column_name] if diag.column_name else []
+    names: dict[str, Any] = {"table": table, "columns": columns, "constraint": constraint}
+    if state == "23505":
+        return errors.UniqueViolation(f"{table}: another row has this {' and '.join(columns)}", **names)
+    if state == "23502":
+        return errors.NotNullViolation(f"{table}: {diag.column_name} must have a value", **names)
+    if state == "23503" and len(columns) == 1 and columns[0] in row:
+        return errors.ForeignKeyViolation(
+            f"{table}: {columns[0]} refers to {row[columns[0]]!r}, which does not exist", **names
+        )
+    if state in {"23503", "23001"}:
+        return errors.ForeignKeyViolation(
+            f"{table}: {constraint} would break: {diag.message_detail or diag.message_primary}", **names
+        )
+    if state == "23514":
+        names["columns"] = _columns_of(connection, constraint, table)
+        return errors.CheckViolation(f"{table}: the row breaks the constraint {constraint}", **names)
+    return errors.IntegrityError(diag.message_primary or str(error), **names)
+
+
+def _columns_of(connection: Connection, constraint: str | None, table: str | None) -> list[str]:
+    """Return the columns of a CHECK, as far as a catalog can be asked: not in a transaction that has failed."""
+    if connection.pgconn.transaction_status != IDLE or not connection.autocommit:
+        return []
+    with contextlib.suppress(psycopg.Error):
+        return [name for (name,) in fetch(connection, _COLUMNS_OF, (constraint, table))]
+    return []
+
+
+_COLUMNS_OF = """
+SELECT attname
+FROM   pg_constraint
+JOIN   pg_class ON pg_class.oid = conrelid
+JOIN   pg_attribute ON attrelid = conrelid AND attnum = ANY (conkey)
+WHERE  conname = $1 AND relname = $2 AND contype = 'c' AND pg_table_is_visible(conrelid)
+ORDER  BY attnum
+"""

@@ -1,0 +1,72 @@
+"""Interruptions, which the server is asked for on another connection, and connections that are broken off."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import weakref
+
+import psycopg
+from psycopg import pq
+
+from dao.engine.postgresql.connections import Connection
+
+__all__ = ["break_off", "interrupt", "is_interrupted", "settle"]
+
+log = logging.getLogger("dao.pool")  # loaded by psycopg, too
+
+#: How long a server may take to cancel a statement, in seconds.
+_CANCEL_TIMEOUT = 10
+# when a connection was interrupted first, since it was last settled; and the threads that tell its server so
+_interrupted: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
+_cancelling: weakref.WeakKeyDictionary[Connection, threading.Thread] = weakref.WeakKeyDictionary()
+
+
+def is_interrupted(connection: Connection) -> bool:
+    """Return whether the connection was interrupted since it was last settled."""
+    return connection in _interrupted
+
+
+def interrupt(connection: Connection) -> None:
+    """Have the server cancel the statement that is running, without waiting for that.
+
+    If it goes on all the same, and this is called again when the server has had its time, the connection is ended.
+    """
+    first = _interrupted.setdefault(connection, time.monotonic())
+    if connection.pgconn.transaction_status != pq.TransactionStatus.ACTIVE or connection in _cancelling:
+        return
+    _cancelling[connection] = thread = threading.Thread(target=_cancel, args=[connection, first], daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # too many threads, or the interpreter is ending
+        _cancel(connection, first)
+
+
+def _cancel(connection: Connection, first: float) -> None:
+    try:
+        if time.monotonic() - first > _CANCEL_TIMEOUT:
+            break_off(connection)
+        else:
+            connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+    except psycopg.Error as error:
+        log.warning("cannot ask the server to cancel a statement: %s", " ".join(str(error).split()))
+    finally:
+        del _cancelling[connection]
+
+
+def settle(connection: Connection) -> None:
+    """Wait for an interruption that is on its way: it must hit nothing that comes after."""
+    if thread := _cancelling.get(connection):
+        thread.join()
+    if _interrupted:
+        _interrupted.pop(connection, None)
+
+
+def break_off(connection: Connection) -> None:
+    """End a connection whose server does not answer: whoever waits for the answer is told that it was lost."""
+    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as other:
+        other.shutdown(socket.SHUT_RDWR)
