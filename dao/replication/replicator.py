@@ -248,7 +248,7 @@ class _Watch:
         try:
             uploaded = self._litestream.uploaded()
         except ReplicationError as error:
-            self._fails(str(error))
+            self._fails(self._error or str(error))  # what it says itself is nearer to the cause
             return
         if uploaded is None or not 0 < self._metrics.number <= uploaded.number:
             return
