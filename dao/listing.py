@@ -71,7 +71,7 @@ class Listing(Generic[R]):
     def __init__(self, table: Table[R], status: type[enum.StrEnum], *, rare: Iterable[str] = ()) -> None:
         self._table = table
         self._status = status
-        self._rare = frozenset(rare)
+        self._page_sql = functools.cache(functools.partial(_page_sql, table, frozenset(rare)))
         self._created_at = table.columns.index("created_at")
 
     def page(
@@ -118,8 +118,8 @@ class Listing(Generic[R]):
         if ends:
             parameters.append(end)
         shape = _Shape(tuple(filters), len(statuses), begins, ends, oldest_first)
-        statement = _page_sql(self._table, shape, self._rare)
-        rows = fetch(connection, text_for(connection, statement), (*parameters, *statuses, limit + 1))
+        sql = text_for(connection, self._page_sql(shape))
+        rows = fetch(connection, sql, (*parameters, *statuses, limit + 1))
         if len(rows) <= limit:
             return Page(self._table.from_rows(rows), None)
         rows.pop()
@@ -178,8 +178,7 @@ def _given(filters: dict[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in filters.items() if value is not None}
 
 
-@functools.cache
-def _page_sql(table: Table[Any], shape: _Shape, rare: frozenset[str]) -> PerEngine:
+def _page_sql(table: Table[Any], rare: frozenset[str], shape: _Shape) -> PerEngine:
     """Return the SELECT of a page: one walk along an index, or a merge of several, without a sort of more than a page.
 
     There is one walk for each status, because `IN` would collect the rows of all and sort them. SQLite merges walks as

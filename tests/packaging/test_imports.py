@@ -268,7 +268,10 @@ def test_default_folder_holds_the_seven_pairs():
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
 def test_default_folder_of_each_engine_holds_the_same_pairs(engine):
-    """A database that moves to the other engine finds the ids of its ledger there."""
+    """A database that moves to the other engine finds the ids of its ledger there, and each can be undone there."""
+    migrations = migrate.load(default_folder(engine), engine=engine)
+    assert [migration.id for migration in migrations] == IDS
+    assert all(migration.reversible and migration.up.transactional for migration in migrations)
     assert sorted(path.name for path in default_folder(engine).glob("*.sql")) == sorted(
         f"{id}{suffix}" for id in IDS for suffix in (".sql", ".rollback.sql")
     )
