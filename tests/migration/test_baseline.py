@@ -321,14 +321,14 @@ def test_baseline_of_a_schema_that_needs_the_program_is_refused(there, folder, c
 # ---------------------------------------------------------------- both or neither
 
 
-@pytest.mark.parametrize("place", ["record", "compare"])
+@pytest.mark.parametrize("place", ["record", "remade"])
 def test_baseline_that_fails_after_the_files_leaves_none(there, folder, monkeypatch, place):
     """An error, or Ctrl-C, before the commit takes the files back, and only those that were written."""
 
     def fail(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.drift if place == "record" else module.expected, place, fail)
+    monkeypatch.setattr(module.drift if place == "record" else module.sqlite, place, fail)
     before = dump(there)
     with pytest.raises(KeyboardInterrupt):
         baseline(f"sqlite:///{there}", folder)

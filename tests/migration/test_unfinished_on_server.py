@@ -59,3 +59,22 @@ def test_resolve_notes_how_it_ended(url, three, half, outcome):
         migrate.accept(url, ["0003"], three)
     assert ids(migrate.apply(url, three)) == ([] if outcome == "applied" else ["0003_c"])
     assert migrate.status(url, three).ids("applied") == IDS
+
+
+def test_status_tells_an_index_that_a_failed_migration_left(url, three):
+    """CREATE INDEX CONCURRENTLY that fails leaves an index that serves no query, and is not there for the next one."""
+    write(three, {"0004_d.sql": f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY i ON b ((id * 0));"})
+    with psycopg.connect(url, autocommit=True) as connection:
+        migrate.apply(url, three, to="0003_c")
+        connection.execute("INSERT INTO b VALUES (3)")
+        with pytest.raises(MigrationFailed, match="i"):
+            migrate.apply(url, three)
+        status = migrate.status(url, three)
+        assert [text.partition(":")[0] for text in status.broken] == [
+            "the index i of b is not valid, and serves no query"
+        ]
+        connection.execute("DROP INDEX CONCURRENTLY i")
+        connection.execute("DELETE FROM b")
+        migrate.resolve(url, "0004", "rolled back", three)
+        migrate.apply(url, three)
+    assert migrate.status(url, three).is_current

@@ -218,9 +218,16 @@ def columns_of(connection: Connection, table: str) -> list[str]:
     return [name for (name,) in fetch(connection, _COLUMNS, (table,))]
 
 
-def broken(_connection: Connection) -> list[str]:
-    """As `dao.migrate.database.broken`: the server lets nothing go that something else needs."""
-    return []
+def broken(connection: Connection) -> list[str]:
+    """As `dao.migrate.database.broken`: indexes, for the server lets nothing go that something else needs."""
+    from dao.migrate.schema.postgresql import soundness  # noqa: PLC0415 - few commands ask
+
+    return [
+        f"the index {index} of {table} is not valid, and serves no query: its building was broken off (`REINDEX INDEX "
+        f"CONCURRENTLY {index}`, or drop it)"
+        for table, index, is_being_built in soundness.invalid_indexes(connection)
+        if not is_being_built
+    ]
 
 
 def schema_of(connection: Connection) -> Schema:

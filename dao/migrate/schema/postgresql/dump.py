@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from dao.migrate.schema.model import Object
 from dao.migrate.schema.postgresql.reader import CONSTRAINTS, read_in_order
 
-__all__ = ["statements"]
+__all__ = ["is_of", "statements"]
 
 _TABLES = ("table", "foreign table")
 #: What stands in the statement that makes a table, before its columns and after them.
@@ -21,13 +21,14 @@ _ROUTINES = ("function", "procedure")
 _QUOTED = re.compile(r"""\"(?:[^"]|"")*"|E?'((?:[^']|'')*)'""")
 
 
-def statements(connection: Any) -> list[str]:
+def statements(connection: Any, left_out: Collection[str] = ()) -> list[str]:
     """Return the statements that make the schema of a database, without the ledger, in an order in which they can.
 
     What something needs comes before it; otherwise types, functions, tables and views, each by name. Foreign keys,
-    which may lead in circles, come after the indexes, and comments and rights at the end.
+    which may lead in circles, come after the indexes, and comments and rights at the end. Tables that are `left_out`
+    are not made, nor what is theirs.
     """
-    objects = read_in_order(connection)
+    objects = [one for one in read_in_order(connection) if not is_of(one, left_out)]
     parts = (
         (_made(one) for one in objects if one.type not in _LAST),
         (statement for one in objects for statement in _joined(one)),
@@ -39,6 +40,11 @@ def statements(connection: Any) -> list[str]:
     # a function may name a table that is not there yet
     bodies = any(one.type in _ROUTINES for one in objects)
     return [*(["SET check_function_bodies = off"] if bodies else []), *(sql for part in parts for sql in part)]
+
+
+def is_of(one: Object, tables: Collection[str]) -> bool:
+    """Return whether an object is one of some tables, or belongs to one, as its index or sequence does."""
+    return one.table in tables
 
 
 def _options(one: Object, *keys: str) -> list[str]:

@@ -8,32 +8,42 @@ database.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, Protocol
 
 import attrs
 
-from dao.engine import DriverError
-from dao.engine.sqlite import Connection
-from dao.errors import CommitUnknown, Error, MigrationError, MigrationFailed, MigrationFileError, visible
-from dao.migrate.database import Target, check_in_place, exclusive, existing, in_line, name_of
+from dao.engine import Connection, DriverError
+from dao.engine.sqlite import Connection as SQLiteConnection
+from dao.errors import CommitUnknown, Error, MigrationError, MigrationFileError, visible
+from dao.migrate.database import (
+    Target,
+    check_in_place,
+    exclusive,
+    existing,
+    in_line,
+    migrations_for,
+    name_of,
+    translated,
+)
 from dao.migrate.events import Report
-from dao.migrate.ledger import drift, expected, others, unnoted
+from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.baseline import sqlite
 from dao.migrate.ledger.others import OtherLedger
 from dao.migrate.ledger.plan import compare
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.schema.catalog import Definition, definitions, fold, settings
-from dao.migrate.schema.dump import definitions_to_make, ended
+from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.schema.replay import replayed
-from dao.migrate.schema.usable import VAGUE, Unusable, check_keys, is_elsewhere, judge
+from dao.migrate.schema.usable import Unusable
 from dao.migrate.scripts.layouts import Layout, layout_and_names
-from dao.migrate.scripts.load import default_folder, load
+from dao.migrate.scripts.load import default_folder
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.new import create, first, has_rollback, remove, texts_of
 from dao.migrate.scripts.sections import UP
+from dao.migrate.values import Difference
 
 __all__ = ["Baseline", "baseline"]
 
@@ -46,8 +56,24 @@ _ROLLBACK = """\
 -- Undoes nothing: it would drop all tables, with all rows. So `dao rollback` refuses to go back before {id}.
 -- lint: ignore M018 a baseline is where the history begins
 """
-#: Numbers in the file's header by which programs know it.
-_NUMBERS = ("application_id", "user_version")
+
+
+class _Baseline(Protocol):
+    """The module of an engine: the schema of a database as statements, and what these make."""
+
+    def statements(self, connection: Any, left_out: Collection[str], /) -> list[str]: ...
+    def makers(self, connection: Any, migrations: Sequence[Migration], baseline: tuple[str, str], /) -> set[str]: ...
+    def remade(
+        self, connection: Any, own: Migration, left_out: Collection[str], /
+    ) -> tuple[list[Difference], list[Unusable]]: ...
+
+
+def _of(connection: Connection) -> _Baseline:
+    if isinstance(connection, SQLiteConnection):
+        return sqlite
+    from dao.migrate.ledger.baseline import postgresql  # noqa: PLC0415 - it loads psycopg
+
+    return postgresql
 
 
 @attrs.frozen(kw_only=True)
@@ -91,7 +117,7 @@ def baseline(
         CommitUnknown: The commit met an I/O error. The files are there, and may be noted as applied.
     """
     path = Path(folder)
-    if path.resolve() == default_folder().resolve():
+    if path.resolve() in {default_folder(engine).resolve() for engine in ("sqlite", "postgresql")}:
         raise MigrationError(
             f"{path} has the migrations of this package, which are of its own tables: name the folder of yours with "
             "--migrations or DATABASE_MIGRATIONS"
@@ -109,7 +135,7 @@ def baseline(
                 layout, id = first(name, path, now=now)
                 texts = _texts(connection, path, layout, id, left_out)
                 paths = create(path, texts)
-                unusable = _note(connection, path, id)
+                unusable = _note(connection, path, id, left_out)
         except CommitUnknown as error:
             error.advice = f"`dao status` says whether {id} is applied; if not, `dao mark {id}` notes it."
             raise
@@ -123,9 +149,11 @@ def baseline(
 def _is_unmarked(connection: Connection, id: str) -> bool:
     """Return whether a migration is not noted as applied, for certain: an interruption may come after the commit."""
     try:
-        return id not in ledger.read(connection).ids
+        with translated(connection):
+            noted = ledger.read(connection).ids
     except (DriverError, Error):
         return False
+    return id not in noted
 
 
 def _refuse_ledger(connection: Connection) -> None:
@@ -157,17 +185,14 @@ def _texts(
     Raises:
         MigrationError: There is nothing to write, or the folder has it already.
     """
-    without = {fold(other.table) for other in left_out}
-    found = [item for item in definitions_to_make(connection) if fold(item.table) not in without]
+    found = _of(connection).statements(connection, {fold(other.table) for other in left_out})
     if not found:
         raise MigrationError(
             f"{name_of(connection)} holds no table and no view: write the first migration with `dao new`"
         )
-    script = "\n".join(_statement(item, layout) for item in found)
-    numbers = settings(connection, _NUMBERS)
-    script += "".join(f"\nPRAGMA {name} = {number};\n" for name, number in numbers.items() if number)
+    script = "\n".join(_statement(sql, layout) for sql in found)
     _, names = layout_and_names(folder)
-    _refuse_makers(load(folder) if names else (), id, script, connection, folder)
+    _refuse_makers(migrations_for(connection, folder) if names else (), id, script, connection, folder)
     return texts_of(
         folder,
         layout,
@@ -178,8 +203,7 @@ def _texts(
     )
 
 
-def _statement(item: Definition, layout: Layout) -> str:
-    sql = ended(item.sql or "")
+def _statement(sql: str, layout: Layout) -> str:
     if layout in {"goose", "sql-migrate"} and ";" in sql[:-1]:  # they end a statement at each
         mark = UP[layout].removesuffix(" Up")
         return f"{mark} StatementBegin\n{sql}\n{mark} StatementEnd\n"
@@ -192,19 +216,7 @@ def _refuse_makers(migrations: Sequence[Migration], id: str, script: str, connec
     Raises:
         MigrationError: They do.
     """
-    made: set[str] = set()
-    names = unnoted.names_of(connection)
-    scripts = [(migration.id, migration.up.text) for migration in migrations]
-    for earlier in ([], [(id, script)]):
-        try:
-            with replayed([*earlier, *scripts]) as memory:
-                made |= set() if earlier else unnoted.names_of(memory) & names
-        except MigrationError as error:
-            # that they build on the baseline, or fail for another reason, is another matter
-            failed = error.__cause__
-            if earlier and isinstance(failed, MigrationFailed):
-                what = unnoted.there_already(failed, connection)
-                made |= {what[1]} if what else set()
+    made = _of(connection).makers(connection, migrations, (id, script))
     if made:
         shown = visible(", ".join(sorted(made)[:3]), line=True)
         raise MigrationError(
@@ -216,7 +228,7 @@ def _refuse_makers(migrations: Sequence[Migration], id: str, script: str, connec
 # ---------------------------------------------------------------- the ledger
 
 
-def _note(connection: Connection, folder: Path, id: str) -> list[Unusable]:
+def _note(connection: Connection, folder: Path, id: str, left_out: Sequence[OtherLedger]) -> list[Unusable]:
     """Note the migration as applied, once it has proved to make the schema that is there; return what does not work.
 
     Raises:
@@ -225,7 +237,7 @@ def _note(connection: Connection, folder: Path, id: str) -> list[Unusable]:
     name = name_of(connection)
     writer = Writer(connection)
     try:
-        files = load(folder)
+        files = migrations_for(connection, folder)
     except MigrationFileError as error:
         raise MigrationError(
             f"the schema of {name} cannot be a file of this layout ({error}): rename or drop what is named there"
@@ -233,9 +245,7 @@ def _note(connection: Connection, folder: Path, id: str) -> list[Unusable]:
     own = next(migration for migration in files if migration.id == id)
     writer.mark(own, files, operation="baseline")
     try:
-        differing = expected.compare(connection, files, writer.after)
-        with replayed([(id, own.up.text)]) as memory:
-            unusable = _unusable(memory)
+        differing, unusable = _of(connection).remade(connection, own, {fold(other.table) for other in left_out})
     except MigrationError as error:
         raise MigrationError(
             f"the schema of {name} cannot be made anew from its own text ({error}): mend or drop what is named there"
@@ -249,10 +259,3 @@ def _note(connection: Connection, folder: Path, id: str) -> list[Unusable]:
         raise MigrationError(f"{late[0]} would come before the baseline: give it a number, or name another folder")
     drift.record(connection, files, writer.before, after=writer.after, clean=True)
     return unusable
-
-
-def _unusable(memory: Connection) -> list[Unusable]:
-    """Return what a run would refuse in a new database that the baseline has made."""
-    made = frozenset(definitions(memory))
-    found = [*judge(memory, made, {fold(item.table) for item in made}), *check_keys(memory)[1]]
-    return sorted(one for one in found if one.reason != VAGUE and not is_elsewhere(one.reason))
