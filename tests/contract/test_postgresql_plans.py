@@ -133,7 +133,7 @@ def test_page_of_any_filters_sorts_no_more_than_pages(crowded, named):
 
 
 def test_list_of_no_limit_sorts_nothing_but_its_rows(crowded, named):
-    """What is returned whole may be sorted at the end; nothing else is, but for the percentiles."""
+    """A list that is returned whole may be sorted at its end; nothing else is, but for the percentiles."""
     for name, sql in named.items():
         if ".find(" in name or name in READ_IT_ALL:
             continue
@@ -200,6 +200,20 @@ def test_change_of_a_batch_reads_no_more_than_the_batch(crowded, named):
             scans = [step for step in walk(ran) if "Scan" in step["Node Type"]]
             assert sum(step["Actual Rows"] * step["Actual Loops"] for step in scans) <= 20, name
             raise ZeroDivisionError  # undone
+
+
+def test_delete_of_a_parent_finds_its_children_by_an_index(crowded):
+    """The foreign keys' own statements read no big table as a whole, whoever the parent is."""
+    for table, column in (
+        ("tool_executions", "task_id"),
+        ("workflow_tasks", "task_id"),
+        ("workflow_tasks", "workflow_id"),
+    ):
+        # as PostgreSQL writes it (ri_triggers.c)
+        sql = f'DELETE FROM ONLY "public"."{table}" WHERE $1 OPERATOR(pg_catalog.=) "{column}"'
+        steps = [*plan(crowded, sql).walk()]
+        assert [step.index for step in steps if step.index] != [], table
+        assert [step.table for step in steps if step.kind == "Seq Scan"] == [], table
 
 
 def explained(connection, sql, parameters) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests import plans
 from tests.databases import SCRIPTS
 from tests.strategies import TABLES
 
-#: What SQLite has by a CHECK, and PostgreSQL by the type of the column.
+#: The CHECKs of SQLite that PostgreSQL does not need: the type of the column says the same.
 BY_TYPE = {"sessions": {"sessions_is_active_boolean"}}
 #: When the triggers run: SQLite has no way to change a row that is about to be written.
 TIMING = {"sqlite": "AFTER", "postgresql": "BEFORE"}

@@ -35,7 +35,7 @@ from tests.property.test_constraints import (
 )
 from tests.property.test_records import MAKERS
 
-#: What breaks the CHECK of a time where the column's type takes no text that is not a time.
+#: Times that break the CHECK of a column whose type takes nothing but times.
 NO_TIMES = ("infinity", "-infinity", "0001-12-31 23:59:59.999+00 BC", "9999-12-31T23:59:59.9995Z", "10000-01-01T00:00Z")
 #: The CHECKs that PostgreSQL has by the type of the column.
 BY_TYPE = {"sessions_is_active_boolean"}
@@ -249,7 +249,7 @@ def test_text_with_nul_is_refused_by_the_record_and_by_postgresql(both, table, c
 @every_engine
 @pytest.mark.parametrize("text", ["a\0", "\ud800"])
 def test_error_that_cannot_be_stored_is_refused_by_the_functions_too(both, engine, text):
-    """What functions write past a record is held to the same rules: nothing is changed."""
+    """Functions that write past a record keep to the same rules: nothing is changed."""
     connection = both[engine]
     task = make_task()
     dao.tasks.create(connection, task)
@@ -315,7 +315,13 @@ def assert_postgresql_agrees(connection, table, record, column, candidate):
     kind = kind_of(record, column)
     # a whole number in a column of texts is its digits, as on SQLite
     value = str(candidate) if type(candidate) is int and kind not in {"integer", "boolean"} else candidate
-    error = refusal(connection, table, row)
+    error = found = None
+    try:
+        fetch(connection, definition.insert, row)
+        (found,) = definition.from_rows(fetch(connection, f"SELECT {definition.listed} FROM {table}"))
+        fetch(connection, f"DELETE FROM {table}")
+    except dao.Error as refused:
+        error = refused
     if isinstance(value, str) and "\0" in value:
         assert type(error) is dao.IntegrityError
         return
@@ -323,9 +329,6 @@ def assert_postgresql_agrees(connection, table, record, column, candidate):
     if accepted:
         assert error is None
     if error is None:
-        fetch(connection, definition.insert, row)
-        (found,) = definition.from_rows(fetch(connection, f"SELECT {definition.listed} FROM {table}"))
-        fetch(connection, f"DELETE FROM {table}")
         held = {name: getattr(found, name) for name in definition.columns}
         kind_of_record = type(record)
         kind_of_record(
@@ -358,7 +361,7 @@ def assert_postgresql_agrees(connection, table, record, column, candidate):
     ],
 )
 def test_row_that_breaks_a_check_is_refused_under_the_same_name(both, table, constraint):
-    """What a CHECK refuses on SQLite, one of the same name refuses on PostgreSQL, with table and columns."""
+    """A row that a CHECK refuses on SQLite, one of the same name refuses on PostgreSQL, with table and columns."""
     violations = [VIOLATIONS[table][constraint]]
     if constraint.endswith("_utc_ms"):
         violations = [dict.fromkeys(violations[0], time) for time in NO_TIMES]
@@ -375,3 +378,30 @@ def test_boolean_that_is_none_is_refused_by_its_type(both):
     violation = VIOLATIONS["sessions"]["sessions_is_active_boolean"]
     error = refusal(both["postgresql"], "sessions", raw("sessions", TABLES["sessions"][1][0], **violation))
     assert type(error) is dao.IntegrityError
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "written", "read"),
+    [
+        ("tasks", "started_at", "2026-01-31 12:00+01", datetime(2026, 1, 31, 11, tzinfo=UTC)),
+        ("sessions", "is_active", "yes", True),
+        ("tool_executions", "duration_ms", "0x10", 16),
+        ("tool_executions", "duration_ms", 1.5, 2),
+    ],
+)
+def test_type_of_postgresql_reads_more_than_one_text(both, table, column, written, read):
+    """SQLite's STRICT tables refuse another form than this package writes; PostgreSQL takes it for what it means."""
+    definition, (record, *_) = TABLES[table]
+    row = raw(table, record, **{column: written})
+    assert isinstance(refusal(both["sqlite"], table, row), dao.IntegrityError)
+    fetch(both["postgresql"], definition.insert, row)
+    (found,) = definition.from_rows(fetch(both["postgresql"], f"SELECT {definition.listed} FROM {table}"))
+    fetch(both["postgresql"], f"DELETE FROM {table}")
+    assert getattr(found, column) == read
+
+
+def test_text_with_nul_is_looked_for_in_vain_on_sqlite_only(both):
+    """No row of PostgreSQL can have it, and it says so."""
+    assert dao.tasks.get(both["sqlite"], "a\0") is None
+    with pytest.raises(dao.IntegrityError):
+        dao.tasks.get(both["postgresql"], "a\0")
