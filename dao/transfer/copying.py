@@ -14,7 +14,7 @@ from dao import url
 from dao.engine import Connection, absolute, execute, fetch, insert_many, transaction
 from dao.errors import CopyFailed, IntegrityError, OperationalError
 from dao.migrate.database import at_one_moment, columns_of, exists, in_line, opened, table_names
-from dao.migrate.ledger import entries
+from dao.migrate.ledger import entries, others
 from dao.migrate.schema.catalog import is_internal
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.rows import TABLES, Table
@@ -81,12 +81,13 @@ def copy(
             if isinstance(writing, url.DatabaseURL) and writing.foreign_keys is not False:
                 execute(writer, "PRAGMA foreign_keys = ON")  # a migrator has them off
             tables = run.all()
-        left_out = {name for name in table_names(reader) if not is_internal(name)} - run.totals.keys()
+        ledgers = {other.table for other in others.found(reader)}  # and of a replicator: none of the rows is data
+        beside = {name for name in table_names(reader) if not is_internal(name)} - run.totals.keys() - ledgers
     return Copied(
         source=reading.name,
         target=writing.name,
         tables=tuple(tables),
-        left_out=tuple(sorted(left_out)),
+        left_out=tuple(sorted(beside)),
         seconds=time.perf_counter() - begun,
     )
 

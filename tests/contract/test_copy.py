@@ -76,6 +76,16 @@ def test_copy_of_many_pages_reports_how_far_it_is(urls):
     assert held(target) == held(source)
 
 
+@pytest.mark.slow
+def test_copy_of_a_hundred_thousand_tasks_both_ways_gives_equal_hashes(make):
+    """So many go to PostgreSQL and back, and the hashes are those of the source; docs/moving-to-postgresql.md has times."""
+    source, server, back = make("sqlite"), make("postgresql"), make("sqlite")
+    fill(source, 100_000)
+    there = dao.copy(source, server)
+    assert there.tables[0].rows == 100_000
+    assert dao.copy(server, back).tables == there.tables
+
+
 def test_hash_of_a_table_depends_on_its_content_alone(make):
     """The same rows have one hash on both engines, whatever was done before; another column's value is another hash."""
     source, first, second, third = (make(engine) for engine in ("sqlite", "postgresql", "sqlite", "postgresql"))
@@ -108,11 +118,12 @@ def test_copy_of_an_empty_database_succeeds(urls):
 
 
 def test_copy_names_the_tables_that_it_leaves_out(make):
-    """Tables of an application beside this package's are not copied, and that is told."""
+    """Tables of an application beside this package's are not copied, and that is told; those of a tool are no data."""
     source, target = make("sqlite"), make("postgresql")
     with opened(source) as connection:
         execute(connection, "CREATE TABLE notes (id INTEGER PRIMARY KEY)")
         execute(connection, "CREATE TABLE more (id INTEGER PRIMARY KEY AUTOINCREMENT)")
+        execute(connection, "CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)")
     assert dao.copy(source, target).left_out == ("more", "notes")
 
 
@@ -348,12 +359,14 @@ def test_copy_begins_all_later_tables_anew_with_one(urls):
     assert held(target) == held(source)
 
 
-def test_copy_that_has_not_ended_is_told_by_whoever_looks_at_its_target(tmp_path):
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_copy_that_has_not_ended_is_told_by_whoever_looks_at_its_target(tmp_path, new_postgresql_url, engine):
     """Nothing takes a target in which rows are missing for a database: it looked like one, its schema being current.
 
     To reset it takes the mark away, too.
     """
-    source, target = (f"sqlite:///{tmp_path}/{name}.db" for name in ("source", "target"))
+    source = f"sqlite:///{tmp_path}/source.db"
+    target = new_postgresql_url if engine == "postgresql" else f"sqlite:///{tmp_path}/target.db"
     for url in (source, target):
         migrate.apply(url)
     fill(source, MANY)
