@@ -78,7 +78,7 @@ def test_copy_of_many_pages_reports_how_far_it_is(urls):
 
 @pytest.mark.slow
 def test_copy_of_a_hundred_thousand_tasks_both_ways_gives_equal_hashes(make):
-    """So many go to PostgreSQL and back, and the hashes are those of the source; docs/moving-to-postgresql.md has times."""
+    """So many go to PostgreSQL and back, and the hashes are those of the source; the runbook has times."""
     source, server, back = make("sqlite"), make("postgresql"), make("sqlite")
     fill(source, 100_000)
     there = dao.copy(source, server)
