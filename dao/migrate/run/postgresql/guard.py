@@ -105,7 +105,6 @@ class Guard(Watcher):
         """Get ready for another script of the run; `losses` calls it by this."""
         self.source = source
         self._savepoints.clear()
-        self._counters = holdings.counters(self._connection)
 
     # ------------------------------------------------------------ before a statement
 

@@ -17,7 +17,8 @@ from dao.migrate.advisory_lock import another, named
 
 __all__ = ["Blockers"]
 
-_FIRST = "SELECT least(0.5, nullif(setting::float, 0) / 2000) FROM pg_settings WHERE name = 'lock_timeout'"
+#: Asked for the first time after so many seconds: whoever is in the way is to be known when the statement gives up.
+_FIRST = 0.1
 # a prepared transaction has no process
 _BLOCKING = """
 SELECT CASE blocking.pid WHEN 0 THEN 'of a prepared transaction' ELSE blocking.pid::text END, usename, application_name,
@@ -43,8 +44,6 @@ class Blockers:
         self.last: str | None = None
 
     def __enter__(self) -> Self:
-        # short enough that whoever is in the way is known before the statement gives up
-        ((self._first,),) = fetch(self._connection, _FIRST)
         return self
 
     def __exit__(
@@ -56,7 +55,7 @@ class Blockers:
     def look(self, seconds: float) -> None:
         """Look, now and then, whether the statement waits that has been running for so many seconds."""
         now = time.monotonic()
-        if seconds < self._first or now - self._asked < _PAUSE < seconds:
+        if seconds < _FIRST or (self._asked and now - self._asked < _PAUSE):
             return
         self._asked = now
         self.last = self._ask()

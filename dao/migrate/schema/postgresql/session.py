@@ -25,22 +25,28 @@ __all__ = ["LOCK_TIMEOUT", "Apart", "has_default_timeout", "in_transaction", "of
 #: Another connection's lock is waited for so long, in milliseconds, where neither role, URL nor program says how long.
 LOCK_TIMEOUT = 5000
 
-_SESSION = "SELECT session_user, current_setting('role'), current_setting('transaction_read_only') = 'on'"
-_SETTINGS = "SELECT name, current_setting(name) FROM pg_settings WHERE source = 'session'"
 _PUT_BACK = "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS setting(name, value)"
-# those that are not of a table are counted, too: a script has no business with any
+# what is different once a table of the ledger was changed in this transaction; a script has no business with any other
+# that is called so
 _LEDGER = """
-SELECT coalesce(string_agg(format('%s %s %s %s', oid, ctid, xmin, pg_stat_get_xact_tuples_inserted(oid)
-                                  + pg_stat_get_xact_tuples_updated(oid) + pg_stat_get_xact_tuples_deleted(oid)),
-                           ', ' ORDER BY oid), '')
-FROM   pg_class
-WHERE  relname = ANY ($1) AND relkind <> 'i'
+(SELECT coalesce(string_agg(format('%s %s %s %s', oid, ctid, xmin, pg_stat_get_xact_tuples_inserted(oid)
+                                   + pg_stat_get_xact_tuples_updated(oid) + pg_stat_get_xact_tuples_deleted(oid)),
+                            ', ' ORDER BY oid), '')
+ FROM   pg_class WHERE relname = ANY ($1) AND relkind <> 'i')
 """
-_DEFERRABLE = """
-SELECT format('%I.%I', nspname, conname), bool_or(condeferred)
-FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
-WHERE  condeferrable
-GROUP  BY 1
+_TRANSACTION = f"SELECT pg_current_xact_id()::text, {_LEDGER}"
+_SESSION = """
+WITH setting AS (SELECT name, current_setting(name) AS value FROM pg_settings WHERE source = 'session')
+SELECT session_user, current_setting('role'), ARRAY(SELECT name FROM setting), ARRAY(SELECT value FROM setting)
+"""
+_AT_THE_END = f"""
+WITH found AS (
+    SELECT format('%I.%I', nspname, conname) AS name, bool_or(condeferred) AS is_deferred
+    FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+    WHERE  condeferrable
+    GROUP  BY 1)
+SELECT pg_current_xact_id()::text, {_LEDGER}, current_setting('transaction_read_only') = 'on',
+       ARRAY(SELECT name FROM found), ARRAY(SELECT name FROM found WHERE is_deferred)
 """
 # an idle transaction is one that is being checked here; what is said to be committed is to outlive a crash
 _OF_RUN = """
@@ -84,18 +90,18 @@ class _Kept:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        ((self._user, self._role, _),) = fetch(connection, _SESSION, ())
-        self._settings = fetch(connection, _SETTINGS, ())
+        ((self._user, self._role, *self._settings),) = fetch(connection, _SESSION, ())
 
-    def put_back(self) -> None:
+    def put_back(self, *, user: bool) -> None:
+        """Put it back; the session's `user` is another one only where somebody may have made it so."""
         connection = self._connection
         fetch(connection, _RESET, ())
-        if fetch(connection, _SESSION, ())[0][0] != self._user:
+        if user and fetch(connection, "SELECT session_user", ()) != [(self._user,)]:
             fetch(connection, "SELECT set_config('session_authorization', $1, false)", (self._user,))
         if self._role != "none":
             fetch(connection, "SELECT set_config('role', $1, false)", (self._role,))
-        if self._settings:
-            fetch(connection, _PUT_BACK, [list(column) for column in zip(*self._settings, strict=True)])
+        if self._settings[0]:
+            fetch(connection, _PUT_BACK, self._settings)
 
 
 @contextlib.contextmanager
@@ -119,7 +125,7 @@ def of_run(connection: Connection) -> Iterator[None]:
         if connection.info.transaction_status == TransactionStatus.IDLE:
             with contextlib.suppress(psycopg.Error):  # the first error is the one to know
                 _let_go(connection, held)
-                kept.put_back()
+                kept.put_back(user=True)
                 _forget_prepared(connection)
 
 
@@ -141,6 +147,7 @@ class Apart:
         self._connection, self._script = connection, script
         words = script.text.lower()
         self._may_hold = any(word in words for word in _WORDS)
+        self._may_be_another = "authorization" in words
         self._held: set[str] = set()
         self._transaction = self._ledger = ""
 
@@ -150,8 +157,7 @@ class Apart:
         if self._may_hold:
             self._held = _held(connection)
         if self._script.transactional:
-            ((self._transaction,),) = fetch(connection, "SELECT pg_current_xact_id()::text", ())
-            self._ledger = _ledger(connection)
+            ((self._transaction, self._ledger),) = fetch(connection, _TRANSACTION, (list(TABLES),))
         return self
 
     def check(self) -> str | None:
@@ -167,17 +173,17 @@ class Apart:
             return None
         if not in_transaction(connection):
             return "the script ended the transaction of the run"
-        ((now,),) = fetch(connection, "SELECT pg_current_xact_id()::text", ())
+        ((now, ledger, is_read_only, deferrable, deferred),) = fetch(connection, _AT_THE_END, (list(TABLES),))
         if now != self._transaction:
             return "the script ended the transaction of the run, and began another"
-        if _ledger(connection) != self._ledger:
+        if ledger != self._ledger:
             return "refused to change the ledger's tables: the ledger is kept by the runner (dao mark, dao unmark)"
-        if fetch(connection, _SESSION, ())[0][2]:
+        if is_read_only:
             return "the script makes the transaction of the run read-only, and the ledger has to be written"
-        if deferrable := fetch(connection, _DEFERRABLE, ()):
-            fetch(connection, f"SET CONSTRAINTS {', '.join(name for name, _ in deferrable)} IMMEDIATE", ())
-            if deferred := [name for name, deferred in deferrable if deferred]:
-                fetch(connection, f"SET CONSTRAINTS {', '.join(deferred)} DEFERRED", ())
+        if deferrable:
+            fetch(connection, f"SET CONSTRAINTS {', '.join(deferrable)} IMMEDIATE", ())
+        if deferred:
+            fetch(connection, f"SET CONSTRAINTS {', '.join(deferred)} DEFERRED", ())
         return None
 
     def __exit__(
@@ -188,13 +194,7 @@ class Apart:
         with contextlib.suppress(psycopg.Error) if kind is not None else contextlib.nullcontext():
             if self._may_hold:
                 _let_go(self._connection, self._held)
-            self._kept.put_back()
-
-
-def _ledger(connection: Connection) -> str:
-    """Return what is different once a table of the ledger was changed, in the same transaction."""
-    ((found,),) = fetch(connection, _LEDGER, (list(TABLES),))
-    return str(found)
+            self._kept.put_back(user=self._may_be_another)
 
 
 def _held(connection: Connection) -> set[str]:
