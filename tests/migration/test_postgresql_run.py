@@ -174,3 +174,9 @@ def test_run_of_a_role_that_may_not_is_refused_with_its_statement(url, three):
     write(three, {"0004_d.sql": "SELECT 1;\nSET ROLE pg_monitor; DROP TABLE a;"})
     with pytest.raises(MigrationFailed, match=r"0004_d\.sql:2: must be owner of table a"):
         migrate.apply(url, three)
+
+
+def test_run_on_a_server_that_does_not_count_says_so(url, three):
+    """Without the server's counters the guard sees tables and columns go, and not the rows that cascades take."""
+    (first, *_) = migrate.apply(f"{url}&options=-ctrack_counts%3Doff", three)
+    assert any("track_counts = off" in notice for notice in first.notices)

@@ -26,7 +26,9 @@ from dao.migrate.values import Loss, Step
 
 __all__ = ["OnPostgreSQL"]
 
-_READ_ONLY = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'"
+_SERVER = """
+SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', current_setting('track_counts') = 'on'
+"""
 
 
 @attrs.define
@@ -35,6 +37,8 @@ class OnPostgreSQL:
 
     connection: Connection
     tell: Report
+    #: The server counts rows.
+    counts: bool
     guard: Guard | None = None
 
     @classmethod
@@ -46,7 +50,7 @@ class OnPostgreSQL:
             ReadOnlyDatabase: It cannot be written to.
             MigrationError: The connection has temporary tables.
         """
-        ((is_standby, is_read_only),) = fetch(connection, _READ_ONLY)
+        ((is_standby, is_read_only, counts),) = fetch(connection, _SERVER)
         if is_standby or is_read_only:
             why = "a standby" if is_standby else "read-only by its settings (default_transaction_read_only)"
             raise ReadOnlyDatabase(
@@ -54,7 +58,7 @@ class OnPostgreSQL:
                 "target_session_attrs=read-write finds it"
             )
         with session.of_run(connection):
-            yield cls(connection, tell)
+            yield cls(connection, tell, counts=counts)
 
     def enforce_foreign_keys(self, *, enforced: bool) -> None:
         """Do nothing: they always are."""
@@ -71,6 +75,8 @@ class OnPostgreSQL:
         guard = self.guard = self.guard or Guard(self.connection)
         guard.begin_script(step.key)
         guard.refuse = refuse
+        if not self.counts:
+            notice("the server does not count rows (track_counts = off): those that cascades take are not noticed")
         whom = ""
 
         def waiting(seconds: float, holder: str) -> None:
