@@ -100,7 +100,8 @@ lint: $(TOOLS) ## check style (ruff), types (mypy), import contracts, scripts (d
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg --no-cache
-	@bin/dao lint --all --strict --quiet --migrations sql/sqlite
+	@DATABASE_URL= bin/dao lint --all --strict --quiet --migrations sql/sqlite
+	@DATABASE_URL=postgresql:/// bin/dao lint --all --strict --quiet --migrations sql/postgresql
 	@bin/dao schema check --quiet --migrations sql/sqlite
 	@$(WITH_SERVER) bin/dao schema check --quiet --migrations sql/postgresql
 

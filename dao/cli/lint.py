@@ -10,7 +10,7 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings
+from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings, server_for
 from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.migrate.ledger.selection import git_default
@@ -53,9 +53,10 @@ def lint(
 ) -> int:
     """Look for what may go wrong with migrations.
 
-    Runs them in memory and asks SQLite's compiler what each statement does; needs no database. Judges those that are
-    not released, as far as git knows, and says how many; the others are run too, and count as applied long ago. Exits
-    with 5 if there is an error that is neither silenced (`-- lint: ignore CODE reason` above the statement) nor in the
+    Runs them in memory and asks SQLite's compiler what each statement does; needs no database. Those for PostgreSQL
+    (--database or DATABASE_URL says so) are read, for what they do to tables in use. Judges those that are not
+    released, as far as git knows, and says how many; the others are run too, and count as applied long ago. Exits with
+    5 if there is an error that is neither silenced (`-- lint: ignore CODE reason` above the statement) nor in the
     baseline. Notes never fail.
     """
     if rules:
@@ -68,13 +69,14 @@ def lint(
     only_one_of(write_baseline=written, **which)
     for other in ({"baseline": known}, {"sarif": sarif}):
         only_one_of(write_baseline=written, **other)
-    files = migrate.load(config.migrations)
+    engine = "postgresql" if server_for(named, config.migrations) else "sqlite"
+    files = migrate.load(config.migrations, engine=engine)
     if named is not None:
         which["database"] = read_settings(named).url
     elif not everything and written is None and all(given is None for given in which.values()):
         which["git_base"] = git_default(files)
-    result = migrate.lint(files, baseline=known, **which)
-    folder = config.migrations or migrate.default_folder()
+    result = migrate.lint(files, engine=engine, baseline=known, **which)
+    folder = config.migrations or migrate.default_folder(engine)
     if written is not None:
         _write_baseline(output, result, folder, written)
         return 0

@@ -11,11 +11,13 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
 from dao.migrate.database import Target
 from dao.migrate.ledger.selection import select
+from dao.migrate.linting import postgresql
 from dao.migrate.linting.baseline import marked
 from dao.migrate.linting.finding import Finding, finding
 from dao.migrate.linting.losses import loss_problems
@@ -55,6 +57,7 @@ class LintResult:
 def lint(
     migrations: Source = None,
     *,
+    engine: str = "sqlite",
     since: str | None = None,
     latest: int | None = None,
     database: Target | None = None,
@@ -68,9 +71,10 @@ def lint(
     `latest` so many, those that `database` has not applied, or not as they are now, or those that the branch or commit
     `git_base` does not have, or not as they are now. The others count as applied long ago; they are replayed, too.
 
-    Runs the scripts in memory, so it takes as long as they do in an empty database. A script that fails is a finding,
-    and what comes after it is judged as far as it goes without it. Silenced findings are among the results, and so are
-    those that the file `baseline` has.
+    For the `engine` "sqlite" it runs the scripts in memory, so it takes as long as they do in an empty database. A
+    script that fails is a finding, and what comes after it is judged as far as it goes without it. For "postgresql" it
+    reads them, and says what they do to tables that are in use; whether they run is for `verify` to see. Silenced
+    findings are among the results, and so are those that the file `baseline` has.
 
     `prepare` is as in `apply`.
 
@@ -80,11 +84,29 @@ def lint(
         OperationalError: The database cannot be read.
         ValueError: `latest` is below 1, or more than one of the four is given.
     """
-    files = loaded(migrations)
+    files = loaded(migrations, engine)
     with preparing(prepare):
         chosen = select(files, since=since, latest=latest, database=database, git_base=git_base)
     judged = frozenset(chosen.ids)
     failed: list[str] = []
+    found: list[Finding]
+    if engine == "postgresql":
+        read = postgresql.subjects(files, judged)
+        _find_collisions(files, {one.step.id: one for one in read if one.step.direction == "apply"})
+        found = [one for subject in read for one in _findings(subject)]
+    else:
+        found = _replayed(files, judged, failed, prepare)
+    if baseline is not None:
+        found = marked(found, baseline, {migration.id for migration in files}, judged)
+    return LintResult(
+        findings=tuple(found), judged=chosen.ids, total=len(files), selection=chosen.words, failed=tuple(failed)
+    )
+
+
+def _replayed(
+    files: Sequence[Migration], judged: frozenset[str], failed: list[str], prepare: Prepare | None
+) -> list[Finding]:
+    """Return the findings about scripts for SQLite, which are replayed; note those that are not judged, and fail."""
     pairs: list[list[Subject]] = []
     with preparing(prepare), contextlib.closing(Replay()) as replay:
         outcome = Outcome()
@@ -104,12 +126,7 @@ def lint(
         if subject.is_rollback:
             subject.problems += loss_problems(subject, [subject])
     _find_collisions(files, {up.step.id: up for up in applied})
-    found = [one for subject in subjects for one in _findings(subject, outcome)]
-    if baseline is not None:
-        found = marked(found, baseline, {migration.id for migration in files}, judged)
-    return LintResult(
-        findings=tuple(found), judged=chosen.ids, total=len(files), selection=chosen.words, failed=tuple(failed)
-    )
+    return [one for subject in subjects for one in _findings(subject, outcome)]
 
 
 # ---------------------------------------------------------------- one pair
@@ -185,7 +202,7 @@ def _find_losses(migrations: Sequence[Migration], applied: Mapping[str, Subject]
                 up.problems += loss_problems(up, together)
 
 
-def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Subject]) -> None:
+def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Any]) -> None:
     first: dict[tuple[int, ...], str] = {}
     # one that is not judged is the older one
     for id in sorted((migration.id for migration in migrations), key=applied.__contains__):
@@ -197,7 +214,7 @@ def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Subj
 # ---------------------------------------------------------------- findings
 
 
-def _findings(subject: Subject, outcome: Outcome) -> list[Finding]:
+def _findings(subject: Subject | postgresql.Subject, outcome: Outcome | None = None) -> list[Finding]:
     """Return the problems of a script that are left at the end as findings, by line, with those of its silences."""
     text, path = subject.step.script.text, subject.step.script.path or subject.step.migration.path
     silences = read_silences(text, subject.statements)
@@ -214,7 +231,7 @@ def _findings(subject: Subject, outcome: Outcome) -> list[Finding]:
         silence = next((silence for silence in nearest if silence.covers(code, statement)), None)
         if silence is not None:
             silence.used = True
-        if outcome.is_mended(problem):
+        if outcome is not None and outcome.is_mended(problem):  # type: ignore[arg-type] # of one engine, as the subject
             continue
         line = text.count("\n", 0, statement.begin) + 1 if statement else 1
         if code == "M001" and subject.failure is not None:

@@ -131,6 +131,30 @@ RULES = (
          "after its largest id, so that ids of rows which were deleted are given again.",
          "between the copy and the drop, write UPDATE sqlite_sequence SET seq = (SELECT seq FROM sqlite_sequence "
          "WHERE name = 'OLD') WHERE name = 'NEW'"),
+    Rule("M031", "volatile-default", "warning",
+         "PostgreSQL: the new column has a value of its own in each row, so that the whole table is written anew, and "
+         "nobody gets at it meanwhile (postgresql.org/docs/current/sql-altertable.html, Notes).",
+         "add the column without a default, set the default after it, and fill the rows in batches"),
+    Rule("M032", "set-not-null", "warning",
+         "PostgreSQL reads the whole table under a lock that keeps everybody out, unless a validated CHECK says that "
+         "there is no NULL.",
+         "ADD CONSTRAINT … CHECK (COLUMN IS NOT NULL) NOT VALID; in a later migration VALIDATE CONSTRAINT, then SET "
+         "NOT NULL"),
+    Rule("M033", "index-not-concurrent", "warning",
+         "PostgreSQL: nobody can write to the table while the index is built.",
+         "CREATE INDEX CONCURRENTLY in a pair of its own with `-- transactional: false`; a constraint then takes it: "
+         "ADD CONSTRAINT … UNIQUE USING INDEX"),
+    Rule("M034", "validated-at-once", "warning",
+         "PostgreSQL checks all rows when the constraint is added, under a lock that keeps writers out.",
+         "add it NOT VALID, and VALIDATE CONSTRAINT in a later migration, which lets others write"),
+    Rule("M035", "table-rewrite", "warning",
+         "PostgreSQL writes the table and its indexes anew, and nobody gets at it meanwhile, unless the new type is "
+         "stored as the old one is (a longer varchar, varchar to text).",
+         "add a column of the new type, fill it in batches, move the programs, then drop the old one"),
+    Rule("M036", "lock-held", "warning",
+         "PostgreSQL: the lock of an ALTER TABLE is held until the run commits, and what follows takes as long as a "
+         "table is large.",
+         "put what takes long into a migration before it, or after it, and apply with --each"),
     Rule("M901", "silence-without-reason", "warning",
          "A finding is silenced and nobody will know why.",
          "write the reason behind the code: `-- lint: ignore M002 the reason`"),

@@ -1,0 +1,287 @@
+"""What may go wrong with scripts for PostgreSQL on tables in use: rules over their statements, without a server.
+
+A lock is the harm of most: ALTER TABLE keeps everybody from a table until the run commits, and whoever waits for it has
+all others wait behind. Where each rule comes from, and that the server does what it says, is in
+`tests/migration/test_postgresql_lint.py`, which tries every example on one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from dao.migrate.run.postgresql.names import emptied_by, filled_by, renamed_by
+from dao.migrate.scripts.migration import Migration, Script
+from dao.migrate.scripts.postgresql import Statement, Token, split
+from dao.migrate.values import Step
+
+__all__ = ["Subject", "subjects"]
+
+#: A rule's code, the statement that broke it (None: the script as a whole), and the message.
+Problem = tuple[str, Statement | None, str]
+
+# They give each row a value of its own, so that the table is written anew. What else is not known counts as constant.
+_VOLATILE = frozenset(
+    {"random", "gen_random_uuid", "uuidv4", "uuidv7", "uuid_generate_v1", "uuid_generate_v4", "clock_timestamp"}
+    | {"timeofday", "nextval", "random_normal", "setseed", "gen_random_bytes", "txid_current"}
+)
+_SERIAL = frozenset({"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"})
+
+
+@attrs.define(kw_only=True, eq=False)
+class Subject:
+    """A script, its statements and its problems."""
+
+    step: Step
+    statements: Sequence[Statement]
+    problems: list[Problem] = attrs.Factory(list)
+    failure: None = None
+
+    @property
+    def script(self) -> Script:
+        """The script."""
+        return self.step.script
+
+
+@attrs.define
+class _Known:
+    """What is known by reading the migrations so far.
+
+    `checked` are columns with a constraint that they are not NULL, by its name, and whether it is validated.
+    """
+
+    checked: dict[tuple[str, str, str], bool] = attrs.Factory(dict)
+
+    def has_checked(self, table: str, column: str) -> bool:
+        return any(valid for (of, name, _), valid in self.checked.items() if (of, name) == (table, column))
+
+
+def subjects(migrations: Sequence[Migration], judged: frozenset[str]) -> list[Subject]:
+    """Return the scripts of the migrations that are judged, with their problems, in order."""
+    known = _Known()
+    found = []
+    for migration in migrations:
+        up = Subject(step=Step(migration=migration, direction="apply"), statements=list(split(migration.up.text)))
+        problems = list(_problems(up, known))
+        if migration.id not in judged:
+            continue
+        up.problems += problems
+        found.append(up)
+        if not up.statements:
+            up.problems.append(("M027", None, "the script holds nothing but comments"))
+        if migration.down is not None:
+            down = Subject(
+                step=Step(migration=migration, direction="rollback"), statements=list(split(migration.down.text))
+            )
+            if up.statements and not down.statements:
+                down.problems.append(("M018", None, f"the rollback of {migration.id} does nothing"))
+            found.append(down)
+        elif up.statements:
+            up.problems.append(("M017", None, f"{migration.id} has no rollback script"))
+    return found
+
+
+# ---------------------------------------------------------------- a script
+
+
+def _problems(subject: Subject, known: _Known) -> Iterator[Problem]:
+    """Yield the problems of an up script, and note what it makes."""
+    made = frozenset(filter(None, (filled_by(one) for one in subject.statements if one.first == "create")))
+    locked: tuple[str, int] | None = None
+    for statement in subject.statements:
+        words = [token.text for token in statement.tokens]
+        yield from _losses(subject, statement, made)
+        yield from _taken(subject, statement, made)
+        yield from _conditions(statement, words)
+        table = _altered(statement) or _indexed(statement)
+        if locked is not None and (long := _takes_long(statement, made)):
+            yield "M036", statement, f"{long} while {locked[0]} is locked since line {locked[1]}"
+        if table is None or table in made:
+            continue
+        if statement.first == "create":
+            if "concurrently" not in words:
+                yield "M033", statement, f"{table} cannot be written to while the index is built"
+            continue
+        shuts_out = False
+        for action in _actions(statement):
+            yield from _action(statement, table, action, known)
+            shuts_out |= not _lets_others_work([token.text for token in action])
+        if shuts_out and subject.script.transactional and locked is None:
+            locked = table, subject.script.text.count("\n", 0, statement.begin) + 1
+
+
+def _losses(subject: Subject, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
+    """Yield what statements take from tables that an earlier migration made."""
+    allows = subject.script.allows
+    words = [token.text for token in statement.tokens]
+    if words[:2] == ["drop", "table"]:
+        for table in _names(statement.tokens, 4 if words[2:4] == ["if", "exists"] else 2):
+            if table not in made and not allows.drops(table):
+                yield "M002", statement, f"{table} is dropped with all its rows"
+    elif statement.first == "truncate":
+        for table in sorted(emptied_by(statement) - made):
+            if not allows.loses(table):
+                yield "M004", statement, f"TRUNCATE: it deletes every row of {table}"
+    elif words[:2] == ["delete", "from"] and "where" not in words:
+        (table, *_) = [*_names(statement.tokens, 2), ""]
+        if table not in made and not allows.loses(table):
+            yield "M004", statement, f"DELETE without WHERE: it deletes every row of {table}"
+    elif statement.first == "update" and "where" not in words:
+        (table, *_) = [*_names(statement.tokens, 1), ""]
+        if table not in made:
+            yield "M005", statement, f"UPDATE without WHERE: it rewrites every row of {table}"
+
+
+def _taken(subject: Subject, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
+    """Yield what an ALTER TABLE takes from a table that an earlier migration made: columns, and names."""
+    words = [token.text for token in statement.tokens]
+    table = _altered(statement)
+    if table is None or table in made:
+        return
+    for action in _actions(statement):
+        kinds = [token.text for token in action]
+        if kinds[0] == "drop" and kinds[1:2] != ["constraint"]:
+            place = 2 if kinds[1:2] == ["column"] else 1
+            place += 2 if kinds[place : place + 2] == ["if", "exists"] else 0
+            column = kinds[place] if place < len(kinds) else ""
+            if not subject.script.allows.drops(table, column):
+                yield "M003", statement, f"the column {table}.{column} is dropped with its values"
+    if renamed := renamed_by(statement):
+        yield "M010", statement, f"the table {renamed[0]} is renamed to {renamed[1]}"
+    elif "rename" in words and words[-2:-1] == ["to"] and "constraint" not in words:
+        yield "M010", statement, f"the column {table}.{words[-3]} is renamed to {words[-1]}"
+
+
+def _conditions(statement: Statement, words: Sequence[str]) -> Iterator[Problem]:
+    for condition in (("if", "not", "exists"), ("if", "exists")):
+        head = words[:8]
+        if any(tuple(head[place : place + len(condition)]) == condition for place in range(len(head))):
+            yield "M016", statement, f"{' '.join(condition).upper()} hides whether it was there"
+            return
+
+
+# ---------------------------------------------------------------- ALTER TABLE
+
+
+def _action(statement: Statement, table: str, action: Sequence[Token], known: _Known) -> Iterator[Problem]:
+    """Yield the problems of one action of an ALTER TABLE."""
+    words = [token.text for token in action]
+    if words[0] == "add" and words[1:2] and words[1] not in {"constraint", "primary", "unique", "foreign", "check"}:
+        yield from _new_column(statement, table, words)
+    elif words[0] == "add":
+        yield from _new_constraint(statement, table, words, known)
+    elif words[:2] == ["validate", "constraint"]:
+        for (of, column, name), _ in list(known.checked.items()):
+            if (of, name) == (table, words[2]):
+                known.checked[of, column, name] = True
+    elif words[0] == "alter" and words[-3:] == ["set", "not", "null"]:
+        column = words[-4]
+        if not known.has_checked(table, column):
+            yield "M032", statement, f"every row of {table} is read, under its lock, to see that {column} is not NULL"
+    elif words[0] == "alter" and "type" in words:
+        column = words[2] if words[1] == "column" else words[1]
+        yield "M035", statement, f"{table} is written anew, with its indexes, unless {column} stays as it is stored"
+    elif words[:2] in (["set", "logged"], ["set", "unlogged"], ["set", "tablespace"], ["set", "access"]):
+        yield "M035", statement, f"{table} is written anew"
+
+
+def _lets_others_work(words: Sequence[str]) -> bool:
+    """Return whether an action takes no lock that keeps readers or writers out."""
+    return words[:2] in (["validate", "constraint"], ["set", "("]) or "statistics" in words
+
+
+def _new_column(statement: Statement, table: str, words: Sequence[str]) -> Iterator[Problem]:
+    place = 2 if words[1] == "column" else 1
+    place += 3 if words[place : place + 3] == ["if", "not", "exists"] else 0
+    column, rest = words[place], [*words[place + 1 :]]
+    if _SERIAL & {*rest[:1]} or "identity" in rest:
+        yield "M031", statement, f"{table} is written anew, since each row gets a number for {column}"
+    elif "stored" in rest and "generated" in rest:
+        yield "M031", statement, f"{table} is written anew, since {column} is computed for each row"
+    elif "default" in rest and (volatile := _VOLATILE & {*rest[rest.index("default") :]}):
+        yield "M031", statement, f"{table} is written anew, since {min(volatile)}() gives each row of {column} its own"
+    if "references" in rest and "default" in rest and "not" not in rest[rest.index("references") :][-2:]:
+        yield "M034", statement, f"every row of {table} is looked up in the table that {column} refers to"
+
+
+def _new_constraint(statement: Statement, table: str, words: Sequence[str], known: _Known) -> Iterator[Problem]:
+    place = 3 if words[1] == "constraint" else 1
+    kind, name = words[place], words[2] if place == 3 else ""
+    valid = words[-2:] != ["not", "valid"]
+    if kind in {"primary", "unique"} and "using" not in words:
+        yield "M033", statement, f"nobody gets at {table} while the index of the constraint is built"
+    elif kind == "foreign" and valid:
+        yield "M034", statement, f"every row of {table} is looked up, while neither table can be written to"
+    elif kind == "check":
+        inner = [word for word in words[place + 1 :] if word not in {"(", ")"}]
+        if inner[1:4] == ["is", "not", "null"] and inner[4:] in ([], ["not", "valid"]):
+            known.checked[table, inner[0], name] = valid
+        if valid:
+            yield "M034", statement, f"every row of {table} is read, under its lock"
+
+
+def _altered(statement: Statement) -> str | None:
+    """Return the table that an ALTER TABLE is about, without its schema."""
+    words = [token.text for token in statement.tokens[:6]]
+    if words[:2] != ["alter", "table"]:
+        return None
+    return next(iter(_names(statement.tokens, 4 if words[2:4] == ["if", "exists"] else 2)), None)
+
+
+def _indexed(statement: Statement) -> str | None:
+    """Return the table that a CREATE INDEX is about."""
+    words = [token.text for token in statement.tokens]
+    if words[:1] != ["create"] or "index" not in words[1:3] or "on" not in words:
+        return None
+    return next(iter(_names(statement.tokens, words.index("on") + 1)), None)
+
+
+def _actions(statement: Statement) -> Iterator[list[Token]]:
+    """Yield the actions of an ALTER TABLE: what is between its commas."""
+    tokens = [*statement.tokens]
+    words = [token.text for token in tokens]
+    place = 4 if words[2:4] == ["if", "exists"] else 2
+    place += words[place : place + 1] == ["only"]
+    while words[place + 1 : place + 2] == ["."]:
+        place += 2
+    place += 2 if words[place + 1 : place + 2] == ["*"] else 1
+    depth, action = 0, list[Token]()
+    for token in tokens[place:]:
+        depth += (token.text == "(") - (token.text == ")") if token.kind == "other" else 0
+        if token == Token("other", ",") and not depth:
+            yield action
+            action = []
+        else:
+            action.append(token)
+    if action:
+        yield action
+
+
+def _names(tokens: Sequence[Token], place: int) -> list[str]:
+    """Return the names in a list that begins there, without their schemas."""
+    found: list[str] = []
+    while place < len(tokens) and tokens[place] == Token("word", "only"):
+        place += 1
+    while place < len(tokens) and tokens[place].kind in {"word", "name"}:
+        while tokens[place + 1 : place + 2] == (Token("other", "."),):
+            place += 2
+        found.append(tokens[place].text)
+        if tokens[place + 1 : place + 2] != (Token("other", ","),):
+            break
+        place += 2
+    return found
+
+
+def _takes_long(statement: Statement, made: frozenset[str]) -> str | None:
+    """Return what a statement does that takes as long as a table is large."""
+    words = [token.text for token in statement.tokens]
+    if statement.first in {"update", "delete", "merge"}:
+        return f"{statement.first.upper()} goes through rows"
+    if statement.first == "insert" and "select" in words:
+        return f"{filled_by(statement)} is filled from a SELECT"
+    if statement.first == "create" and (table := _indexed(statement)) and table not in made:
+        return f"an index is built on {table}"
+    if statement.first == "alter" and "validate" in words:
+        return "a constraint is validated"
+    return None
