@@ -50,7 +50,7 @@ _WORDS = 2
 # A cure begins with one of these, after a colon, a semicolon or a full stop.
 _IMPERATIVES = (
     "add|begin|bring|call|check|choose|close|commit|connect|correct|create|delete|drop|end|finish|free|give|install|keep|leave|let|load|"
-    "look|make|mark|mend|mount|move|name|open|pass|put|raise|release|remove|rename|repeat|restore|roll|run|save|say|start|take|"
+    "look|make|mark|mend|mount|move|name|open|pass|put|raise|release|remove|rename|repeat|restore|return|roll|run|save|say|start|take|"
     "try|undo|use|wait|write|first|else|if|to mend"
 )
 _CURE = re.compile(rf"(?:: |; |\. |, or )((?:(?:{_IMPERATIVES})\b|`dao ).*)", re.DOTALL | re.IGNORECASE)

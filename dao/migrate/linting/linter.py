@@ -17,7 +17,6 @@ import attrs
 
 from dao.migrate.database import Target
 from dao.migrate.ledger.selection import select
-from dao.migrate.linting import postgresql
 from dao.migrate.linting.baseline import marked
 from dao.migrate.linting.finding import Finding, finding
 from dao.migrate.linting.losses import loss_problems
@@ -91,6 +90,8 @@ def lint(
     failed: list[str] = []
     found: list[Finding]
     if engine == "postgresql":
+        from dao.migrate.linting import postgresql  # noqa: PLC0415 - what it stands on knows the driver
+
         read = postgresql.subjects(files, judged)
         _find_collisions(files, {one.step.id: one for one in read if one.step.direction == "apply"})
         found = [one for subject in read for one in _findings(subject)]
@@ -214,7 +215,7 @@ def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Any]
 # ---------------------------------------------------------------- findings
 
 
-def _findings(subject: Subject | postgresql.Subject, outcome: Outcome | None = None) -> list[Finding]:
+def _findings(subject: Any, outcome: Outcome | None = None) -> list[Finding]:
     """Return the problems of a script that are left at the end as findings, by line, with those of its silences."""
     text, path = subject.step.script.text, subject.step.script.path or subject.step.migration.path
     silences = read_silences(text, subject.statements)
@@ -231,7 +232,7 @@ def _findings(subject: Subject | postgresql.Subject, outcome: Outcome | None = N
         silence = next((silence for silence in nearest if silence.covers(code, statement)), None)
         if silence is not None:
             silence.used = True
-        if outcome is not None and outcome.is_mended(problem):  # type: ignore[arg-type] # of one engine, as the subject
+        if outcome is not None and outcome.is_mended(problem):
             continue
         line = text.count("\n", 0, statement.begin) + 1 if statement else 1
         if code == "M001" and subject.failure is not None:
