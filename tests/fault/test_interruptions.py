@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -261,3 +262,70 @@ def test_ctrl_c_at_any_moment_loses_nothing(monkeypatch, path, way, times):
     assert raised == times
     assert other.errors == []
     check_whole(pool, 1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a destructor of psycopg's
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Stop])
+@pytest.mark.parametrize("times", [120, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_transaction_on_a_server_interrupted_at_any_moment_is_all_or_nothing(postgresql_url, kind, times):
+    """While it waits for the server or not: a block that was interrupted is stored whole, or not at all.
+
+    psycopg has the server cancel a statement for a KeyboardInterrupt only; any other leaves the connection in the
+    middle of it, so that it cannot be lent again.
+    """
+    pool = dao.Pool(postgresql_url, size=2, timeout=PATIENCE)
+    with pool.acquire() as connection:
+        connection.execute("CREATE TABLE notes (number integer, part text, UNIQUE (number, part))")
+    main = threading.get_ident()
+    numbers = itertools.count()
+    told: list[int] = []
+    raised, pending = 0, threading.Event()
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise kind
+
+    def interrupter() -> None:
+        moments = random.Random(times)
+        for _ in range(times):
+            time.sleep(moments.choice([0, 0.0005, 0.002, 0.01, 0.05]))
+            pending.wait(PATIENCE)
+            pending.clear()
+            signal.pthread_kill(main, signal.SIGUSR1)
+        signal.pthread_kill(main, signal.SIGUSR2)
+
+    def insert(connection: Any, number: int, part: str) -> None:
+        engine.execute(connection, "INSERT INTO notes VALUES ($1, $2)", (number, part))
+
+    def work() -> None:
+        number = next(numbers)
+        with pool.acquire() as connection, dao.transaction(connection):
+            insert(connection, number, "a")
+            with dao.transaction(connection):
+                insert(connection, number, "b")
+        told.append(number)
+
+    ended: list[int] = []
+    before = signal.signal(signal.SIGUSR1, stop), signal.signal(signal.SIGUSR2, lambda *_: ended.append(1))
+    thread = threading.Thread(target=interrupter)
+    thread.start()
+    try:
+        while not ended:
+            try:
+                try:
+                    pending.set()
+                    while not ended:
+                        work()
+                except kind:
+                    raised += 1
+            except kind:
+                raised += 1
+    finally:
+        thread.join(PATIENCE)
+        signal.signal(signal.SIGUSR1, before[0])
+        signal.signal(signal.SIGUSR2, before[1])
+    assert raised > times / 2
+    with contextlib.closing(dao.connect(postgresql_url)) as connection:
+        parts = engine.fetch(connection, "SELECT number, string_agg(part, '' ORDER BY part) FROM notes GROUP BY number")
+    assert {part for _, part in parts} == {"ab"}
+    assert {number for number, _ in parts} >= {*told}
+    check_whole(pool, 2)

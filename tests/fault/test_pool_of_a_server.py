@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import time
@@ -12,9 +13,11 @@ import psycopg
 import pytest
 
 import dao
-from dao import Task, tasks
-from dao.engine.postgresql import loss
-from tests.concurrency import PATIENCE, Worker, wait_for
+from dao import Task, aio, engine, tasks
+from dao.engine.postgresql import interruption, loss
+from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, wait_for
+
+__all__ = ["loop"]  # a fixture
 from tests.databases import migrate
 from tests.servers import Server, stopped
 
@@ -293,3 +296,72 @@ print(tasks.count(connection))
 connection.close()
 """
     assert run(postgresql_url, code) == [f"commit: {REFUSED}", "roll back: done", "close: done", "2"]
+
+
+# ---------------------------------------------------------------- cancelled tasks
+
+
+def test_run_cancelled_meets_no_statement_but_its_own(loop, postgresql_url):
+    """The server is asked to cancel on another connection: it must not do so when the next call is running already."""
+    chance = random.Random(1)
+
+    async def main() -> None:
+        connection = await aio.connect(postgresql_url)
+        for _ in range(60):
+            task = loop.start(lambda: aio.run(connection, engine.fetch, "SELECT pg_sleep(0.003)"))
+            after = loop.start(lambda: aio.run(connection, engine.fetch, "SELECT $1, pg_sleep(0.002)", ("next",)))
+            await loop.sleep(chance.uniform(0, 0.005))
+            task.cancel()
+            assert await task.end() in (CANCELLED, [("",)])
+            assert await after.end() == [("next", "")]
+        await connection.aclose()
+
+    loop.run(main)
+
+
+def test_run_cancelled_on_a_server_that_does_not_answer_gives_up(monkeypatch, loop, postgresql_url):
+    """A statement that the server does not cancel in time is broken off with its connection, which is replaced."""
+    monkeypatch.setattr(interruption, "_CANCEL_TIMEOUT", 0.2)
+
+    async def main() -> None:
+        async with aio.Pool(postgresql_url, size=1) as pool:
+            async with pool.acquire() as connection:
+                plain = connection.plain
+            with stopped(plain):
+                task = loop.start(lambda: pool.run(engine.fetch, "SELECT pg_sleep(600)"))
+                await loop.sleep(0.05)
+                task.cancel()
+                assert await task.end() is CANCELLED
+            await pool.run(add)
+            assert (pool.stats().recycled, pool.stats().active) == (1, 0)
+
+    loop.run(main)
+
+
+def test_cancellation_by_the_process_end_reaches_the_server(postgresql_url):
+    """A statement of a process that ends does not go on at the server: that would notice when it has the result."""
+    code = """
+async def main():
+    global connection, task
+    connection = await aio.connect(url)
+    task = asyncio.ensure_future(aio.run(connection, engine.fetch, "SELECT pg_sleep(600)"))
+    await asyncio.sleep(0.2)
+forsaken = asyncio.new_event_loop()
+forsaken.run_until_complete(main())
+"""
+    assert run(postgresql_url, code) == []
+    with psycopg.connect(postgresql_url, autocommit=True) as other:
+        sleeping = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+        wait_for(lambda: not other.execute(sleeping).fetchone())
+
+
+def test_close_of_a_pool_interrupts_what_waits_for_a_lock(postgresql_url):
+    """Whoever waits for a lock as the pool is closed is interrupted, too, and nothing of it is stored."""
+    pool = dao.Pool(postgresql_url, timeout=PATIENCE)
+    with locked(postgresql_url):
+        worker = Worker(dao.run_in_transaction, pool, add)
+        with psycopg.connect(postgresql_url, autocommit=True) as other:
+            wait_for(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is not None)
+        wait_for(lambda: pool.close(timeout=0.01))
+        with pytest.raises(dao.OperationalError, match="canceling statement"):
+            worker.end()

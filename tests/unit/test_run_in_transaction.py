@@ -26,6 +26,8 @@ pytestmark = pytest.mark.both_engines
 
 __all__ = ["loop"]  # a fixture
 
+pytestmark = pytest.mark.both_engines
+
 
 async def coroutine(connection: Any) -> None:
     """Write when it is awaited, which nobody does."""
