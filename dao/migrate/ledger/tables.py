@@ -6,7 +6,7 @@ yoyo's tables, too.
 
 from __future__ import annotations
 
-import attrs
+from typing import NamedTuple
 
 from dao.engine import Connection, sqlite
 
@@ -116,8 +116,7 @@ CREATE TABLE IF NOT EXISTS _dao_schema (
 """
 
 
-@attrs.frozen(kw_only=True)
-class Statements:
+class Statements(NamedTuple):
     """The statements of an engine: those that make our tables, read and write them, and read the two histories.
 
     `has_schemas`: a table of a name may be another one, in another schema, so that nothing is read on trial.
