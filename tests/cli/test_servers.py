@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.calls import CALLS, refused
+from tests.fault.replicas import Replica
 from tests.folders import IDS
+from tests.servers import Server
 
 #: A password that no other word contains.
 SECRET = "hunter2%40%2Fx"  # noqa: S105 - of nobody
@@ -76,6 +78,26 @@ def test_wait_goes_on_until_the_server_takes_connections(run, monkeypatch, there
     """`dao wait` tries again while there is no server, and says why it gave up."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://me@localhost:1/x")
     refused(run("wait", "--timeout", "0.3"), "not ready after 0.3 s: cannot connect to postgresql://me@localhost:1/x")
+
+
+def test_wait_until_the_server_has_started(run, folder, monkeypatch):
+    """`dao wait` is ready once a server that was down takes connections, and nothing is pending there."""
+    with Server() as server:
+        monkeypatch.setenv("DATABASE_URL", server.url("postgres"))
+        assert run("mark", *IDS).code == 0
+        server.stop()
+        refused(run("status"), "No such file or directory")
+        waiting = Replica("wait", "--timeout", "60", "--migrations", str(folder))
+        server.start()
+        code, out = waiting.end()
+    assert (code, out.endswith("/postgres: ready\n")) == (0, True), waiting.errors
+
+
+def test_url_of_dotenv_is_used(run, there, workplace, monkeypatch):
+    """`.env` names a database on a server as well."""
+    monkeypatch.delenv("DATABASE_URL")
+    (workplace / ".env").write_text(f'DATABASE_URL="{there}"\n')
+    assert run("status", "--json").document["database"].startswith("postgresql://")
 
 
 @pytest.mark.parametrize("name", list(CALLS))

@@ -15,14 +15,15 @@ __all__ = ["PsycopgBackend"]
 
 # yoyo waits for the end of the transaction, then, to write its row
 _LOCK = "LOCK TABLE yoyo_lock IN EXCLUSIVE MODE"
-# Its holder has a session, which began before the row was written; of a session that is another role's, the server may
-# not say when it began. The row has the time of the client's clock.
+# Its holder has a session, which began before the row was written, and is not called as ours are; of a session that is
+# another role's, the server may not say when it began. The row has the time of the client's clock.
 _HOLDER = """
 SELECT pid, to_char(ctime, 'YYYY-MM-DD HH24:MI:SS')
 FROM   yoyo_lock
 WHERE  EXISTS (SELECT FROM pg_stat_activity
                WHERE  datname = current_database() AND pid <> pg_backend_pid()
                AND    coalesce(backend_type, 'client backend') = 'client backend'
+               AND    coalesce(application_name, '') NOT IN ('dao', 'dao migrate')
                AND    coalesce(backend_start AT TIME ZONE 'UTC' <= ctime + INTERVAL '1 minute', true))
 """
 
