@@ -182,6 +182,7 @@ CHANGES = {
     "rule": ("CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING", "rule r ON t is unexpected"),
     "statistics": ("CREATE STATISTICS st ON x, y FROM t", "statistics st is unexpected"),
     "sequence": ("ALTER SEQUENCE s INCREMENT BY 2", "sequence s is CREATE SEQUENCE s INCREMENT BY 2, expected"),
+    "sequence of a column": ("ALTER SEQUENCE s OWNED BY t.id", "sequence s: OWNED BY is unexpected"),
     "enum": ("ALTER TYPE mood ADD VALUE 'b'", "type mood is CREATE TYPE mood AS ENUM ('a', 'b'), expected"),
     "domain": ("CREATE DOMAIN d AS text CHECK (VALUE <> '')", "domain d is unexpected"),
     "schema": ("CREATE SCHEMA other", "schema other is unexpected"),
@@ -237,6 +238,20 @@ def test_session_settings_do_not_change_what_is_told(empty):
         assert empty.execute("SELECT current_schemas(false)").fetchone() == (["public", "app"],)
         assert empty.execute("SHOW TimeZone").fetchone() == ("Asia/Kathmandu",)
     assert empty.execute("SHOW DateStyle").fetchone() == ("German, DMY",)
+
+
+def test_foreign_table_is_told_with_its_server_and_options(base):
+    """It is made again as one, and its options are a part of it."""
+    base.execute("CREATE EXTENSION IF NOT EXISTS postgres_fdw")
+    with base.transaction(force_rollback=True):
+        base.execute("CREATE SERVER x FOREIGN DATA WRAPPER postgres_fdw; CREATE FOREIGN TABLE ft (a integer) SERVER x")
+        before, stamp = reader.read(base), stamp_of(base)
+        base.execute("ALTER FOREIGN TABLE ft OPTIONS (ADD table_name 'there')")
+        assert stamp_of(base) != stamp
+        (found,) = model.differences(before, reader.read(base))
+        assert str(found) == "foreign table ft: SERVER is SERVER x OPTIONS (table_name 'there'), expected SERVER x"
+        made = "CREATE FOREIGN TABLE ft (\n    a integer\n) SERVER x OPTIONS (table_name 'there')"
+        assert made in dump.statements(base)
 
 
 def test_objects_of_an_extension_are_not_told(base):

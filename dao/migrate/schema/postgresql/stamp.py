@@ -1,6 +1,6 @@
 """A stamp of PostgreSQL's catalog: another one once DDL has changed anything, so that not all has to be read again.
 
-Each row of the catalog says which transaction has written it. VACUUM and ANALYZE write their numbers into the rows that
+Each row of the catalog says which transaction has written it, and where. VACUUM and ANALYZE write their numbers into the rows that
 are there, and leave that as it is; so do the sequences. A stamp that differs proves nothing: the rows are written anew
 when a table is, and when a database is made from a dump.
 """
@@ -18,6 +18,7 @@ _CATALOGS = (
     ("pg_index", "indexrelid", "indrelid IN (SELECT oid FROM relations)"),
     ("pg_inherits", "concat(inhrelid, ' ', inhseqno)", "inhrelid IN (SELECT oid FROM relations)"),
     ("pg_sequence", "seqrelid", "seqrelid IN (SELECT oid FROM relations)"),
+    ("pg_foreign_table", "ftrelid", "ftrelid IN (SELECT oid FROM relations)"),
     ("pg_constraint", "oid", "connamespace IN (SELECT oid FROM spaces)"),
     ("pg_trigger", "oid", "tgrelid IN (SELECT oid FROM relations)"),
     ("pg_rewrite", "oid", "ev_class IN (SELECT oid FROM relations)"),
@@ -30,7 +31,7 @@ _CATALOGS = (
     ("pg_description", "concat(classoid, ' ', objoid, ' ', objsubid)", "objoid >= 16384"),
 )
 _SUMS = "\n    UNION ALL ".join(
-    f"SELECT sum(hashtextextended(concat({key}, ' ', xmin), {place})) FROM {catalog} WHERE {condition}"
+    f"SELECT sum(hashtextextended(concat({key}, ' ', xmin, ' ', ctid), {place})) FROM {catalog} WHERE {condition}"
     for place, (catalog, key, condition) in enumerate(_CATALOGS)
 )
 #: In a query: the stamp, of the catalog as it is seen from the schema of the connection.
