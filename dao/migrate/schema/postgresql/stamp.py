@@ -1,8 +1,8 @@
 """A stamp of PostgreSQL's catalog: another one once DDL has changed anything, so that not all has to be read again.
 
-Each row of the catalog says which transaction has written it, and where. VACUUM and ANALYZE write their numbers into the rows that
-are there, and leave that as it is; so do the sequences. A stamp that differs proves nothing: the rows are written anew
-when a table is, and when a database is made from a dump.
+Each row of the catalog says which transaction has written it, and where. VACUUM and ANALYZE write numbers into the
+rows that are there, and leave that as it is; so do sequences. A stamp that differs proves nothing: rows are written
+anew with a table, and in a database that is made from a dump.
 """
 
 from __future__ import annotations
