@@ -8,6 +8,7 @@ may read a small table as a whole, and sort a few rows; what it may not is in th
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,6 +18,7 @@ import psycopg
 import pytest
 
 import dao
+from dao import rows
 from dao.engine import fetch
 from tests import plans
 from tests.contract.test_plans import number_of_statuses
@@ -245,3 +247,30 @@ def test_plans_more_than_two_statuses_are_walked_as_two_are(crowded):
 def test_modules_are_all_here(named):
     """A new module of SQL is planned here, too."""
     assert {name.partition(".")[0] for name in named} == {*MODULES}
+
+
+# ---------------------------------------------------------------- statements
+
+
+def test_statement_of_any_module_prepares_as_it_stands(crowded, named):
+    """The SQL of the table modules means something to PostgreSQL, and so does each of its parameters."""
+    assert len(named) > 300
+    for sql in named.values():
+        fetch(crowded, f"PREPARE statement AS {sql}")
+        ((types,),) = fetch(crowded, "SELECT parameter_types FROM pg_prepared_statements WHERE name = 'statement'")
+        assert len(types) == len(plans.parameters(sql))
+        fetch(crowded, "DEALLOCATE statement")
+
+
+def test_statements_in_the_words_of_each_engine_are_few(named):
+    """One text serves both engines, but for pages of a filter and for the changes of many rows in batches."""
+    differ = {
+        name
+        for module, by_name in plans.statements().items()
+        for name, sql in by_name.items()
+        if sql != named[f"{module}.{name}"] and not isinstance(getattr(MODULES[module], name, None), rows.Change)
+    }
+    pages = {name for name in differ if name.startswith("find(")}
+    assert differ - pages == {"_CLOSE_STALE", "_DELETE_STALE", "_DELETE_BEFORE"}
+    assert pages
+    assert all(re.search("status|task_type|tool_name", name) for name in pages)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +10,6 @@ import attrs
 import psycopg
 import pytest
 
-import dao
-from dao import rows
-from tests import plans
 from tests.databases import SCRIPTS
 from tests.strategies import TABLES
 
@@ -374,41 +370,3 @@ def test_scripts_undo_all_that_they_make(postgresql):
     assert {*postgresql_relations(postgresql)} == {table.name for table in TABLES.values()}
     postgresql.execute("SET search_path = public")
     assert postgresql.execute(count).fetchone() == (0, 0)
-
-
-def test_statements_of_every_module_prepare_as_they_stand(postgresql, postgresql_url):
-    """The SQL of the table modules means something to PostgreSQL, and so do its parameters."""
-    with contextlib.closing(dao.connect(postgresql_url)) as connection:
-        plans.populate(connection)
-        by_module = plans.statements("postgresql", connection)
-    named = {f"{module}.{name}": sql for module, by_name in by_module.items() for name, sql in by_name.items()}
-    assert len(named) > 300
-    for sql in named.values():
-        postgresql.execute(f"PREPARE statement AS {sql}")
-        ((types,),) = postgresql.execute("SELECT parameter_types FROM pg_prepared_statements WHERE name = 'statement'")
-        assert len(types) == len(plans.parameters(sql))
-        postgresql.execute("DEALLOCATE statement")
-
-
-def test_statements_in_the_words_of_each_engine_are_few(postgresql_url):
-    """One text serves both engines, but for pages of a filter and for the changes of many rows in batches."""
-    with contextlib.closing(dao.connect(postgresql_url)) as connection:
-        plans.populate(connection)
-        theirs = plans.statements("postgresql", connection)
-    ours = plans.statements()
-    changes = {
-        name
-        for module in plans.MODULES.values()
-        for name in vars(module)
-        if isinstance(getattr(module, name), rows.Change)
-    }
-    differ = {
-        name
-        for module, by_name in ours.items()
-        for name, sql in by_name.items()
-        if sql != theirs[module][name] and name not in changes
-    }
-    pages = {name for name in differ if name.startswith("find(")}
-    assert differ - pages == {"_CLOSE_STALE", "_DELETE_STALE", "_DELETE_BEFORE"}
-    assert pages
-    assert all(re.search("status|task_type|tool_name", name) for name in pages)

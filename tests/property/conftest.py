@@ -82,6 +82,13 @@ def fresh_postgresql(shared: Run) -> Fresh:
     return Fresh(lend)
 
 
+@pytest.fixture(scope="module")
+def both(fresh_sqlite, fresh_postgresql) -> Iterator[dict[str, Any]]:
+    """A connection of each engine, to tables without foreign keys, so that only the row itself decides."""
+    with fresh_sqlite(foreign_keys=False) as sqlite, fresh_postgresql(foreign_keys=False) as postgresql:
+        yield {"sqlite": sqlite, "postgresql": postgresql}
+
+
 def _unlink(connection: psycopg.Connection[Any]) -> None:
     """Take the foreign keys away."""
     for table, name in connection.execute(
