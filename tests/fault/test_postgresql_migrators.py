@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -177,3 +180,45 @@ def test_migrators_at_once_apply_once(server, migrators, folder, number):
         assert state(url) == STATES[5]
         assert [(one.operation, one.id) for one in migrate.history(url)] == [("apply", id) for id in _ids()]
         server.drop(url)
+
+
+SLEEPS = "CREATE TABLE half (id int); SELECT pg_sleep(600);"
+
+
+@pytest.fixture
+def sleeping(new_postgresql_url: str, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command, in the middle of a statement that takes ten minutes."""
+    folder = write(tmp_path / "sql", {"0001_a.sql": SLEEPS})
+    command = [sys.executable, "-m", "dao", "migrate", "--database", new_postgresql_url]
+    process = subprocess.Popen(
+        [*command, "--migrations", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    with contextlib.closing(psycopg.connect(new_postgresql_url, autocommit=True)) as connection:
+        at_work = "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while connection.execute(at_work).fetchone() is None:
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.01)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_interrupted_in_a_statement_cancels_it(new_postgresql_url, sleeping, number, code):
+    """Ctrl-C and SIGTERM end the statement on the server, and the command says what stands, and nothing else."""
+    sleeping.send_signal(number)
+    output, _ = sleeping.communicate(timeout=60)
+    assert (sleeping.returncode, output.strip()) == (
+        code,
+        "error: interrupted; what was not committed was rolled back, `dao status` shows what stands",
+    )
+    wait_for_the_end(new_postgresql_url)
+    with contextlib.closing(psycopg.connect(new_postgresql_url)) as connection:
+        assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
+
+
+def test_killed_in_a_statement_frees_the_lock(new_postgresql_url, sleeping, tmp_path):
+    """The server notices that nobody waits for the statement any more, and ends it: the next run goes on."""
+    sleeping.kill()
+    folder = write(tmp_path / "sql", {"0001_a.sql": "CREATE TABLE whole (id int);"})
+    assert ids(migrate.apply(new_postgresql_url, folder, lock_timeout=60)) == ["0001_a"]

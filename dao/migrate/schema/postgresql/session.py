@@ -56,6 +56,11 @@ FROM   pg_settings JOIN (VALUES ('standard_conforming_strings', 'on'), ('idle_in
 WHERE  CASE name WHEN 'lock_timeout' THEN source = 'default'
                  WHEN 'synchronous_commit' THEN setting = 'off' ELSE true END
 """
+# or the statement of a migrator that was killed goes on to its end, and holds the locks
+_LOOK_FOR_CLIENT = """
+SELECT set_config(name, '1s', false) FROM pg_settings
+WHERE  name = 'client_connection_check_interval' AND setting = '0'
+"""
 _HAS_DEFAULT_TIMEOUT = "SELECT setting = $1 AND reset_val = '0' FROM pg_settings WHERE name = 'lock_timeout'"
 #: What a session may have that outlives a transaction, by words that a script has to hold to make any.
 _WORDS = ("prepare", "cursor", "advisory")
@@ -120,6 +125,9 @@ def of_run(connection: Connection) -> Iterator[None]:
     kept, held = _Kept(connection), _held(connection)
     try:
         fetch(connection, _OF_RUN, (str(LOCK_TIMEOUT),))
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            with contextlib.suppress(psycopg.Error):  # a server on Windows cannot look
+                fetch(connection, _LOOK_FOR_CLIENT, ())
         yield
     finally:
         if connection.info.transaction_status == TransactionStatus.IDLE:

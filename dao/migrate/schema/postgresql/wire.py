@@ -78,7 +78,8 @@ def _exchange(
     begun = told = time.monotonic()
     unsent = True
     while True:
-        ready = yield Wait.RW if unsent else Wait.R
+        # after Ctrl-C, which cancels the statement, psycopg begins to wait anew: then nothing is ready yet
+        ready = (yield Wait.RW if unsent else Wait.R) or Ready.NONE
         if ready & Ready.R:
             pgconn.consume_input()
         if unsent:
