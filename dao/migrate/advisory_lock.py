@@ -48,6 +48,11 @@ AND    held.classid::bigint = $1::bigint AND held.objid::bigint::bit(32)::int = 
 _held: set[AdvisoryLock] = set()
 
 
+def _all_held() -> tuple[AdvisoryLock, ...]:
+    # in one step: other threads take some, and let go of some
+    return tuple(_held)
+
+
 class AdvisoryLock(MigrationLock):
     """The lock of the schema that a connection is in, held by its session.
 
@@ -100,7 +105,7 @@ class AdvisoryLock(MigrationLock):
             if pid != self.connection.info.backend_pid:
                 self._keeper = another(self.connection)
         # a session that has it would get it once more
-        if any(other.connection is self.connection for other in _held):
+        if any(other.connection is self.connection for other in _all_held()):
             return False
         taken, pid = self._tried()
         if taken:
@@ -181,4 +186,4 @@ def another(connection: Connection) -> Connection:
 def _own_sessions() -> set[tuple[str, int, int]]:
     """Return the sessions that have the locks of this thread."""
     here = threading.get_ident()
-    return {lock.session for lock in _held if lock.thread == here}
+    return {lock.session for lock in _all_held() if lock.thread == here}

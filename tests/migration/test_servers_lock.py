@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dao import migrate
-from dao.errors import DatabaseBusy, MigrationError, MigrationFailed
+from dao.errors import ConnectionLost, DatabaseBusy, MigrationError, MigrationFailed
 from dao.migrate import database
 from tests.folders import ALONE, IDS, write
 
@@ -150,6 +150,15 @@ def test_connection_of_the_caller_is_as_it_was_after_a_run(new_postgresql_url, t
         assert migrate.status(connection, three).ids("applied") == ([] if fails else [*IDS, "0004_d"])
         assert connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         assert settings_of(connection) == before
+
+
+def test_connection_that_is_closed_is_lost(new_postgresql_url, three):
+    """A closed connection is in no transaction: it is said to be what it is."""
+    connection = psycopg.connect(new_postgresql_url)
+    connection.close()
+    for verb in (migrate.status, migrate.apply):
+        with pytest.raises(ConnectionLost, match="the connection is closed"):
+            verb(connection, three)
 
 
 def test_connection_in_the_middle_of_a_transaction_is_read_and_not_migrated(new_postgresql_url, three):

@@ -68,7 +68,7 @@ def opened(target: _Target, *, read_only: bool = False, report: Report | None = 
     """As `dao.migrate.database.opened`."""
     del report  # nothing is created
     if isinstance(target, psycopg.Connection):
-        if in_transaction(target) and not read_only:
+        if in_transaction(target) and not target.closed and not read_only:
             raise MigrationError(
                 "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
                 "a transaction of its own"
