@@ -200,7 +200,7 @@ def called(connection: Connection) -> str:
 def path_of(target: _Target) -> str:
     """As `dao.migrate.database.path_of`."""
     raise UnsupportedEngine(
-        f"{name_of(target)} is on a server, and this works on copies of a SQLite file: use `pg_dump` for a copy, and "
+        f"{name_of(target)} is on a server, and snapshots are copies of SQLite files: use `pg_dump` for a copy, and "
         "continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
     )
 
