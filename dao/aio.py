@@ -31,7 +31,7 @@ from dao.pooling.lender import Health, Lender, Place, PoolStats
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
 from dao.pooling.workers import abandon, warn_unclosed
 from dao.pooling.writer import Writer
-from dao.transactions import check_seconds, done
+from dao.transactions import check_seconds, done, replaying
 
 if TYPE_CHECKING:
     import apsw
@@ -90,6 +90,30 @@ class Pool:
             Error: What the function raises.
         """
         return await self._run(self.acquire(), function, *args, **kwargs)
+
+    async def run_in_transaction(
+        self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run `function(connection, …)` in a transaction, and replay all of it while the database is busy.
+
+        As `dao.run_in_transaction` with a `dao.Pool`: for 30 seconds, and a connection to a server that is lost before
+        the commit is replaced by another.
+
+        Raises:
+            Error: As `dao.run_in_transaction`, and as `run`.
+        """
+        end = time.monotonic() + 30.0
+        pauses = self._lender.pauses(end)
+        while True:
+            lease = Lease(self._lender, self._enter, self._lender.timeout, last_try=end)
+            left = max(0.0, end - time.monotonic())
+            try:
+                return await self._run(lease, replaying(deadline=left), function, *args, **kwargs)
+            except ConnectionLost:
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await within(pause, event().wait)
 
     async def _run(self, lease: Lease, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         def call(given: Connection) -> tuple[T, bool]:

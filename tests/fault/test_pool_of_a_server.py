@@ -338,6 +338,44 @@ def test_run_cancelled_on_a_server_that_does_not_answer_gives_up(monkeypatch, lo
     loop.run(main)
 
 
+def test_aio_run_in_transaction_replays_on_another_connection(loop, postgresql_url):
+    """A connection that is lost before the commit is replaced, and the function begins anew; it is stored once."""
+    tries: list[int] = []
+
+    def once(connection: Any, title: str) -> str:
+        tries.append(pid_of(connection))
+        add(connection, title)
+        if len(tries) == 1:
+            terminate(postgresql_url, tries[0])
+        return title
+
+    async def main() -> None:
+        async with aio.Pool(postgresql_url, size=1) as pool:
+            assert await pool.run_in_transaction(once, "kept") == "kept"
+            assert (len(set(tries)), await pool.run(tasks.count), pool.stats().active) == (2, 1, 0)
+            with pytest.raises(LookupError):
+                await pool.run_in_transaction(lambda connection: (add(connection), {}["a"]))
+            assert await pool.run(tasks.count) == 1
+
+    loop.run(main)
+
+
+def test_aio_run_in_transaction_while_the_server_is_down_waits_for_it(loop, restartable):
+    """A restart of the server is no error for a task that can wait."""
+
+    async def main() -> None:
+        async with aio.Pool(restartable.url("postgres"), timeout=PATIENCE) as pool:
+            await pool.run(add)
+            restartable.stop()
+            task = loop.start(lambda: pool.run_in_transaction(tasks.count))
+            await loop.sleep(0.2)
+            assert not task.done
+            restartable.start()
+            assert await task.end() == 1
+
+    loop.run(main)
+
+
 def test_cancellation_by_the_process_end_reaches_the_server(postgresql_url):
     """A statement of a process that ends does not go on at the server: that would notice when it has the result."""
     code = """

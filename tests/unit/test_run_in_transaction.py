@@ -81,7 +81,7 @@ def test_function_whose_work_is_yet_to_be_done_is_refused(loop, url, function):
 
     async def main() -> None:
         async with aio.Pool(url) as pool, aio.Pool("sqlite://") as memory:
-            for call in (pool.run, pool.write, pool.writing(timeout=1), memory.write):
+            for call in (pool.run, pool.run_in_transaction, pool.write, pool.writing(timeout=1), memory.write):
                 with pytest.raises(TypeError, match="whose work is yet to be done"):
                     await call(function)
             assert pool.stats().recycled == 0
@@ -236,6 +236,7 @@ def test_functions_have_all_of_their_keywords(loop, url):
         async with aio.Pool(url) as pool, pool.acquire() as connection:
             assert await pool.run(echo, **given) == given
             assert await pool.write(echo, **given) == given
+            assert await pool.run_in_transaction(echo, **given) == given
             assert await pool.writing(timeout=1)(echo, **given) == given
             assert await aio.run(connection, echo, **given, connection=7) == {**given, "connection": 7}
 
