@@ -16,6 +16,7 @@ from dao import rows
 from dao.engine import execute, fetch
 from dao.testing import make_configuration
 from tests import strategies
+from tests.contract.test_schemas import BY_TYPE
 from tests.property.test_constraints import (
     CANDIDATES,
     EDGES,
@@ -33,8 +34,6 @@ from tests.property.test_constraints import (
 
 #: Times that break the CHECK of a column whose type takes nothing but times.
 NO_TIMES = ("infinity", "-infinity", "0001-12-31 23:59:59.999+00 BC", "9999-12-31T23:59:59.9995Z", "10000-01-01T00:00Z")
-#: The CHECKs that PostgreSQL has by the type of the column.
-BY_TYPE = {"sessions_is_active_boolean"}
 
 
 @given(text=strategies.json_texts())
@@ -122,7 +121,7 @@ def assert_postgresql_agrees(connection, table, record, column, candidate):
         pytest.param(table, name, id=name)
         for table, violations in VIOLATIONS.items()
         for name in violations
-        if name not in BY_TYPE
+        if name not in BY_TYPE.get(table, ())
     ],
 )
 def test_row_that_breaks_a_check_is_refused_under_the_same_name(both, table, constraint):
@@ -143,6 +142,25 @@ def test_boolean_that_is_none_is_refused_by_its_type(both):
     violation = VIOLATIONS["sessions"]["sessions_is_active_boolean"]
     error = refusal(both["postgresql"], "sessions", raw("sessions", TABLES["sessions"][1][0], **violation))
     assert type(error) is dao.IntegrityError
+
+
+def test_blank_is_the_same_to_postgresql_as_to_python(both):
+    """Of all characters that there are, each CHECK trims those of `str.isspace`, and no other."""
+    checks = fetch(
+        both["postgresql"],
+        "SELECT pg_get_expr(conbin, conrelid), attname FROM pg_constraint"
+        " JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1] WHERE conname LIKE '%\\_not\\_blank'",
+    )
+    assert len(checks) == 5
+    for check, column in checks:
+        ((blanks,),) = fetch(
+            both["postgresql"],
+            f"SELECT string_agg({column}, '' ORDER BY {column} COLLATE \"C\")"
+            " FROM generate_series(1, 1114111) AS number"
+            f", LATERAL (SELECT CASE WHEN number NOT BETWEEN 55296 AND 57343 THEN chr(number) END AS {column}) AS one"
+            f" WHERE NOT {check}",
+        )
+        assert blanks == strategies.BLANKS
 
 
 @pytest.mark.parametrize(
