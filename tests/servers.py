@@ -274,6 +274,37 @@ class Server:
         return f"postgresql://postgres@/{quote(database, safe='')}?{urlencode({'host': self.folder})}"
 
 
+class Standby(Server):
+    """A server that follows another, from which it was copied: it can be read, and takes over once it is promoted."""
+
+    def __init__(self, primary: Server, **settings: str) -> None:
+        """Copy a server that runs, and start the copy. The primary knows it as `standby`."""
+        self._primary = primary
+        super().__init__(cluster_name="standby", **settings)
+
+    def _make(self) -> None:
+        rights: dict[str, Any] = {} if self._user is None else {"user": self._user, "extra_groups": []}
+        source = f"host={self._primary.folder} user=postgres application_name=standby"
+        command = [self.programs / "pg_basebackup", "--dbname", source, "--pgdata", self.folder / "data"]
+        options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+        done = subprocess.run(
+            [*command, *options],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+            **rights,
+        )
+        if done.returncode:
+            raise Unavailable(f"pg_basebackup failed: {done.stderr.strip()}\n{ADVICE}")
+
+    def promote(self) -> None:
+        """Have it take over, and wait until it has."""
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
+
 def join(folder: Path) -> socket.socket | None:
     """Become another user of a server, until the socket is closed; return None if it has ended."""
     user = socket.socket(socket.AF_UNIX)
