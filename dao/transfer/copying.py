@@ -237,9 +237,13 @@ class _Copy:
                     details=self._refused,
                 )
             self._verify(tables)
-            mark.end(self._writer)
         except OperationalError as error:
             error.advice = error.advice or _AGAIN
+            raise
+        try:
+            mark.end(self._writer)
+        except OperationalError as error:
+            error.advice = "Every row is there and compared. If `dao status` still says that rows are missing, repeat."
             raise
         return tables
 
