@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from dao.engine import postgresql
+from dao.migrate.schema.postgresql.pieces import OF_USERS, brought_along, qualified
 
 __all__ = ["Row", "dependencies", "rows"]
 
@@ -46,27 +47,16 @@ def _id(catalog: str, oid: str) -> str:
     return f"'{catalog} ' || {oid}"
 
 
-def _qualified(name: str, schema: str = "n") -> str:
-    """Return SQL for a name as one writes it, with its schema unless that is the connection's."""
-    return (
-        f"CASE WHEN {schema}.nspname = current_schema() THEN '' ELSE quote_ident({schema}.nspname) || '.' END "
-        f"|| quote_ident({name})"
-    )
-
-
 def _users(catalog: str, oid: str) -> str:
     """Return a condition: it is in a schema for users, and no extension or other object has brought it along."""
-    return (
-        "left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (SELECT FROM pg_depend AS m "
-        f"WHERE m.classid = '{catalog}'::regclass AND m.objid = {oid} AND m.objsubid = 0 AND m.deptype IN ('e', 'i'))"
-    )
+    return f"{OF_USERS} AND NOT {brought_along(catalog, oid)}"
 
 
 def _rights(acl: str) -> str:
     return f"array_to_string({acl}, chr(10))"
 
 
-_RELATION = _qualified("c.relname")
+_RELATION = qualified("c.relname")
 _FROM_RELATIONS = "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
 _OF_TABLE = (
     f"{_id('pg_class', 'c.oid')}, CASE c.relkind WHEN 'f' THEN 'foreign table' ELSE 'table' END, {_RELATION}, NULL"
@@ -108,21 +98,21 @@ FROM   pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace
 WHERE  e.extname <> 'plpgsql'
 """
 _TYPES = f"""
-SELECT {_id("pg_type", "t.oid")}, CASE t.typtype WHEN 'd' THEN 'domain' ELSE 'type' END, {_qualified("t.typname")},
+SELECT {_id("pg_type", "t.oid")}, CASE t.typtype WHEN 'd' THEN 'domain' ELSE 'type' END, {qualified("t.typname")},
        NULL, 'definition', NULL,
        CASE t.typtype
-           WHEN 'e' THEN 'CREATE TYPE ' || {_qualified("t.typname")} || ' AS ENUM (' || (
+           WHEN 'e' THEN 'CREATE TYPE ' || {qualified("t.typname")} || ' AS ENUM (' || (
                SELECT string_agg(quote_literal(enumlabel), ', ' ORDER BY enumsortorder)
                FROM   pg_enum WHERE enumtypid = t.oid) || ')'
-           WHEN 'c' THEN 'CREATE TYPE ' || {_qualified("t.typname")} || ' AS (' || (
+           WHEN 'c' THEN 'CREATE TYPE ' || {qualified("t.typname")} || ' AS (' || (
                SELECT string_agg(quote_ident(a.attname) || ' ' || format_type(a.atttypid, a.atttypmod)
                                  || coalesce({_COLLATION.format("a.attcollation", "y.typcollation")}, ''),
                                  ', ' ORDER BY a.attnum)
                FROM   pg_attribute AS a JOIN pg_type AS y ON y.oid = a.atttypid
                WHERE  a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) || ')'
-           WHEN 'r' THEN 'CREATE TYPE ' || {_qualified("t.typname")} || ' AS RANGE (SUBTYPE = ' || (
+           WHEN 'r' THEN 'CREATE TYPE ' || {qualified("t.typname")} || ' AS RANGE (SUBTYPE = ' || (
                SELECT format_type(rngsubtype, NULL) FROM pg_range WHERE rngtypid = t.oid) || ')'
-           ELSE 'CREATE DOMAIN ' || {_qualified("t.typname")} || ' AS ' || format_type(t.typbasetype, t.typtypmod)
+           ELSE 'CREATE DOMAIN ' || {qualified("t.typname")} || ' AS ' || format_type(t.typbasetype, t.typtypmod)
                 || coalesce({_COLLATION.format("t.typcollation", "b.typcollation")}, '')
                 || CASE WHEN t.typnotnull THEN ' NOT NULL' ELSE '' END || coalesce(' DEFAULT ' || t.typdefault, '')
        END, obj_description(t.oid, 'pg_type'), pg_get_userbyid(t.typowner), {_rights("t.typacl")}
@@ -133,7 +123,7 @@ LEFT   JOIN pg_class AS c ON c.oid = t.typrelid
 WHERE  (t.typtype IN ('e', 'd', 'r') OR (t.typtype = 'c' AND c.relkind = 'c')) AND {_users("pg_type", "t.oid")}
 """
 _DOMAIN_CHECKS = f"""
-SELECT {_id("pg_type", "t.oid")}, 'domain', {_qualified("t.typname")}, NULL, 'check', quote_ident(k.conname),
+SELECT {_id("pg_type", "t.oid")}, 'domain', {qualified("t.typname")}, NULL, 'check', quote_ident(k.conname),
        pg_get_constraintdef(k.oid), obj_description(k.oid, 'pg_constraint'), NULL, NULL
 FROM   pg_constraint AS k
 JOIN   pg_type AS t ON t.oid = k.contypid
@@ -142,7 +132,7 @@ WHERE  k.contype = 'c' AND {_users("pg_type", "t.oid")}
 ORDER  BY k.conname
 """
 _SEQUENCES = f"""
-SELECT {_id("pg_class", "c.oid")}, 'sequence', {_RELATION}, {_qualified("w.relname", "x")}, o.family, o.label, o.text,
+SELECT {_id("pg_class", "c.oid")}, 'sequence', {_RELATION}, {qualified("w.relname", "x")}, o.family, o.label, o.text,
        obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner), {_rights("c.relacl")}
 {_FROM_RELATIONS}
 JOIN   pg_sequence AS s ON s.seqrelid = c.oid
@@ -154,7 +144,7 @@ CROSS  JOIN LATERAL (VALUES
     ('definition', NULL, concat_ws(' ', 'CREATE SEQUENCE', {_RELATION},
                                    CASE WHEN s.seqtypid <> 'int8'::regtype THEN 'AS ' || s.seqtypid::regtype END,
                                    nullif({_SEQUENCE}, ''))),
-    ('option', 'OWNED BY', 'OWNED BY ' || {_qualified("w.relname", "x")} || '.' || quote_ident(a.attname))
+    ('option', 'OWNED BY', 'OWNED BY ' || {qualified("w.relname", "x")} || '.' || quote_ident(a.attname))
 ) AS o (family, label, text)
 WHERE  {_users("pg_class", "c.oid")} AND o.text IS NOT NULL
 ORDER  BY o.family
@@ -168,11 +158,11 @@ CROSS  JOIN LATERAL (VALUES
     (2, 'UNLOGGED', CASE WHEN c.relpersistence = 'u' THEN 'UNLOGGED' END),
     (3, 'PARTITION BY', CASE WHEN c.relkind = 'p' THEN 'PARTITION BY ' || pg_get_partkeydef(c.oid) END),
     (4, 'INHERITS', CASE WHEN NOT c.relispartition THEN (
-        SELECT 'INHERITS (' || string_agg({_qualified("w.relname", "x")}, ', ' ORDER BY i.inhseqno) || ')'
+        SELECT 'INHERITS (' || string_agg({qualified("w.relname", "x")}, ', ' ORDER BY i.inhseqno) || ')'
         FROM   pg_inherits AS i JOIN pg_class AS w ON w.oid = i.inhparent
         JOIN   pg_namespace AS x ON x.oid = w.relnamespace WHERE i.inhrelid = c.oid) END),
     (5, 'PARTITION OF', CASE WHEN c.relispartition THEN (
-        SELECT {_qualified("w.relname", "x")} || ' ATTACH PARTITION ' || {_RELATION} || ' '
+        SELECT {qualified("w.relname", "x")} || ' ATTACH PARTITION ' || {_RELATION} || ' '
                || pg_get_expr(c.relpartbound, c.oid)
         FROM   pg_inherits AS i JOIN pg_class AS w ON w.oid = i.inhparent
         JOIN   pg_namespace AS x ON x.oid = w.relnamespace WHERE i.inhrelid = c.oid) END),
@@ -241,19 +231,19 @@ SELECT {_id("pg_class", "c.oid")}, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'mat
 {_FROM_RELATIONS}
 WHERE  c.relkind IN ('v', 'm') AND {_users("pg_class", "c.oid")}
 """
-_FUNCTION = f"{_qualified('p.proname')} || '(' || oidvectortypes(p.proargtypes) || ')'"
+_FUNCTION = f"{qualified('p.proname')} || '(' || oidvectortypes(p.proargtypes) || ')'"
 _FUNCTIONS = f"""
 SELECT {_id("pg_proc", "p.oid")},
        CASE p.prokind WHEN 'p' THEN 'procedure' WHEN 'a' THEN 'aggregate' ELSE 'function' END, {_FUNCTION}, NULL,
        'definition', NULL, CASE p.prokind
-           WHEN 'a' THEN 'CREATE AGGREGATE ' || {_qualified("p.proname")} || ' ('
+           WHEN 'a' THEN 'CREATE AGGREGATE ' || {qualified("p.proname")} || ' ('
                || pg_get_function_identity_arguments(p.oid) || ') (SFUNC = ' || g.aggtransfn::regproc || ', STYPE = '
                || format_type(g.aggtranstype, NULL)
                || CASE WHEN g.aggfinalfn <> 0 THEN ', FINALFUNC = ' || g.aggfinalfn::regproc ELSE '' END
                || CASE WHEN g.aggcombinefn <> 0 THEN ', COMBINEFUNC = ' || g.aggcombinefn::regproc ELSE '' END
                || coalesce(', INITCOND = ' || quote_literal(g.agginitval), '') || ')'
            -- its name stands there with its schema in any case
-           ELSE regexp_replace(overlay(pg_get_functiondef(p.oid) PLACING {_qualified("p.proname")}
+           ELSE regexp_replace(overlay(pg_get_functiondef(p.oid) PLACING {qualified("p.proname")}
                     FROM CASE p.prokind WHEN 'p' THEN 29 ELSE 28 END
                     FOR length(quote_ident(n.nspname) || '.' || quote_ident(p.proname))), '\\s+$', '')
        END, obj_description(p.oid, 'pg_proc'), pg_get_userbyid(p.proowner), {_rights("p.proacl")}
@@ -264,7 +254,7 @@ WHERE  {_users("pg_proc", "p.oid")}
 """
 _ON_TABLE = f" || ' ON ' || {_RELATION}, {_RELATION}"
 _INDEXES = f"""
-SELECT {_id("pg_class", "x.oid")}, 'index', {_qualified("x.relname")}, {_RELATION}, o.family, o.label, o.text,
+SELECT {_id("pg_class", "x.oid")}, 'index', {qualified("x.relname")}, {_RELATION}, o.family, o.label, o.text,
        obj_description(x.oid, 'pg_class'), NULL, NULL
 {_FROM_RELATIONS}
 JOIN   pg_index AS i ON i.indrelid = c.oid
@@ -279,8 +269,8 @@ WHERE  c.relkind IN ('r', 'p', 'm') AND {_users("pg_class", "c.oid")} AND o.text
 ORDER  BY o.family
 """
 _STATISTICS = f"""
-SELECT {_id("pg_statistic_ext", "s.oid")}, 'statistics', {_qualified("s.stxname", "y")}, {_RELATION}, 'definition',
-       NULL, overlay(pg_get_statisticsobjdef(s.oid) PLACING {_qualified("s.stxname", "y")} FROM 19
+SELECT {_id("pg_statistic_ext", "s.oid")}, 'statistics', {qualified("s.stxname", "y")}, {_RELATION}, 'definition',
+       NULL, overlay(pg_get_statisticsobjdef(s.oid) PLACING {qualified("s.stxname", "y")} FROM 19
                      FOR length(quote_ident(y.nspname) || '.' || quote_ident(s.stxname))),
        obj_description(s.oid, 'pg_statistic_ext'), NULL, NULL
 {_FROM_RELATIONS}

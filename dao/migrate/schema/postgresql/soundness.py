@@ -8,14 +8,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dao.engine import fetch
+from dao.migrate.schema.postgresql.pieces import OF_USERS, brought_along, qualified
 
 __all__ = ["Constraint", "Key", "amcheck", "constraints", "disabled_triggers", "failed_checksums", "invalid_indexes"]
 
-_TABLE = """CASE WHEN n.nspname = current_schema() THEN '' ELSE quote_ident(n.nspname) || '.' END
-            || quote_ident(c.relname)"""
-_USERS = """left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (
-    SELECT FROM pg_depend AS m
-    WHERE  m.classid = 'pg_class'::regclass AND m.objid = c.oid AND m.objsubid = 0 AND m.deptype = 'e')"""
+_TABLE = qualified("c.relname")
+_USERS = f"{OF_USERS} AND NOT {brought_along('pg_class', 'c.oid', 'e')}"
 _FROM = "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
 
 
@@ -43,8 +41,7 @@ WHERE  {_USERS} AND c.relkind IN ('r', 'p') AND o.conparentid = 0
 ORDER  BY 2, o.contype DESC, o.conname
 """
 _INVALID_INDEXES = f"""
-SELECT {_TABLE}, CASE WHEN y.nspname = current_schema() THEN '' ELSE quote_ident(y.nspname) || '.' END
-       || quote_ident(x.relname),
+SELECT {_TABLE}, {qualified("x.relname", "y")},
        EXISTS (SELECT FROM pg_stat_progress_create_index AS g WHERE g.index_relid = x.oid)
 {_FROM}
 JOIN   pg_index AS i ON i.indrelid = c.oid AND NOT i.indisvalid

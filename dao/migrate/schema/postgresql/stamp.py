@@ -7,6 +7,8 @@ anew with a table, and in a database that is made from a dump.
 
 from __future__ import annotations
 
+from dao.migrate.schema.postgresql.pieces import OF_USERS
+
 __all__ = ["STAMP"]
 
 #: The catalogs that count, with what tells their rows, and which of them are of schemas for users.
@@ -36,7 +38,7 @@ _SUMS = "\n    UNION ALL ".join(
 )
 #: In a query: the stamp, of the catalog as it is seen from the schema of the connection.
 STAMP = f"""(
-    WITH spaces AS (SELECT oid FROM pg_namespace WHERE left(nspname, 3) <> 'pg_' AND nspname <> 'information_schema'),
+    WITH spaces AS (SELECT oid FROM pg_namespace AS n WHERE {OF_USERS}),
          relations AS (SELECT oid FROM pg_class WHERE relnamespace IN (SELECT oid FROM spaces))
     SELECT concat(current_schema(), ' ', sum(one)) FROM (
     {_SUMS}

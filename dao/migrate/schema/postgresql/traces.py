@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from dao.engine import fetch
 from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.postgresql.pieces import OF_USERS, qualified
 
 __all__ = ["DRAWN", "MODES", "Relation", "is_stronger", "locks", "relations", "row_versions", "signatures"]
 
@@ -22,11 +23,10 @@ DRAWN = "RowExclusiveLock"
 _WEAKER = ("AccessShareLock", "RowShareLock", "RowExclusiveLock")
 _ORDER = (*_WEAKER, *MODES)
 
-_RELATIONS = """
-SELECT c.oid::bigint, CASE WHEN n.nspname = current_schema() THEN '' ELSE quote_ident(n.nspname) || '.' END
-                      || quote_ident(c.relname), c.relkind = 'S'
+_RELATIONS = f"""
+SELECT c.oid::bigint, {qualified("c.relname")}, c.relkind = 'S'
 FROM   pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE  left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND c.relkind NOT IN ('i', 'I')
+WHERE  {OF_USERS} AND c.relkind NOT IN ('i', 'I')
        AND c.relname <> ALL ($1::text[])
 """
 _LOCKS = """
@@ -42,12 +42,12 @@ WHERE  c.relkind = 'r' AND pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get
 """
 
 
-_SIGNATURES = """
-SELECT CASE WHEN n.nspname = current_schema() THEN '' ELSE quote_ident(n.nspname) || '.' END || quote_ident(c.relname),
+_SIGNATURES = f"""
+SELECT {qualified("c.relname")},
        c.oid::bigint, c.relfilenode::bigint, pg_stat_get_xact_tuples_inserted(c.oid),
        pg_stat_get_xact_tuples_updated(c.oid), pg_stat_get_xact_tuples_deleted(c.oid)
 FROM   pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
-WHERE  left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema' AND c.relkind = 'r'
+WHERE  {OF_USERS} AND c.relkind = 'r'
 """
 
 
