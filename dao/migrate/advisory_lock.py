@@ -94,6 +94,9 @@ class AdvisoryLock(MigrationLock):
         if os.getpid() != self._process:
             return  # a forked child shares the session
         if self._keeper is not None:
+            if is_held and not self._keeper.closed:
+                with contextlib.suppress(ConnectionLost):  # the pooler would take its time to notice the end
+                    execute(self._keeper, "ROLLBACK")
             self._keeper.close()
         elif is_held and not self.connection.closed:
             with contextlib.suppress(ConnectionLost):  # its locks are lost with it
