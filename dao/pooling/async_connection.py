@@ -6,7 +6,7 @@ apsw has its own, in `async_sqlite`, and one to a server is in `async_server`. B
 
 from __future__ import annotations
 
-import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
@@ -107,17 +107,17 @@ async def run(
     else:
         fork.check(connection)
         plain = connection  # which it is in its own thread
-    work = _Work()
+    at_work: list[bool] = []  # not empty while it is
     try:
-        result: T = await connection.async_run(_call, work, function, plain, args, kwargs)
+        result: T = await connection.async_run(_call, at_work, function, plain, args, kwargs)
         return result
     except Exception:
         raise
     except GeneratorExit:  # of a coroutine that is dropped, where nothing can be awaited
-        work.interrupt(connection)
+        _interrupt(connection, at_work)
         raise
     except BaseException:
-        await shielded(lambda: _stop(connection, work))
+        await shielded(lambda: _stop(connection, at_work))
         raise
 
 
@@ -129,37 +129,37 @@ def interrupt(connection: Any) -> None:
         sqlite.interrupt(connection)
 
 
-class _Work:
-    """Whether a function is running, so that an interruption meets it, and not the next one."""
-
-    __slots__ = ("is_on", "lock")
-
-    def __init__(self) -> None:
-        self.is_on = False
-        # a thread may come in twice: the garbage collector ends a coroutine anywhere
-        self.lock = threading.RLock()
-
-    def interrupt(self, connection: Any) -> None:
-        with self.lock:
-            if self.is_on:
-                interrupt(connection)
-
-
-def _call(work: _Work, function: Callable[..., T], connection: Any, args: Any, kwargs: Any) -> T:
-    work.is_on = True
+def _call(at_work: list[bool], function: Callable[..., T], connection: Any, args: Any, kwargs: Any) -> T:
+    at_work.append(True)
     try:
         return done(function(connection, *args, **kwargs))
     except (StopIteration, GeneratorExit) as error:
         # to await a future with one of these never ends; generators, too, turn the first into this (PEP 479)
         raise RuntimeError(f"the function raised {type(error).__name__}") from error
     finally:
-        with work.lock:
-            work.is_on = False
+        while not _taken(at_work):
+            time.sleep(0)  # an interruption is on its way, and must not meet the next function
 
 
-async def _stop(connection: Any, work: _Work) -> None:
+def _taken(at_work: list[bool]) -> bool:
+    """Take what says that the function is at work, and return whether it was there: nobody else can take it, too."""
+    try:
+        return at_work.pop()
+    except IndexError:
+        return False
+
+
+def _interrupt(connection: Any, at_work: list[bool]) -> None:
+    if _taken(at_work):
+        try:
+            interrupt(connection)
+        finally:
+            at_work.append(True)
+
+
+async def _stop(connection: Any, at_work: list[bool]) -> None:
     ended = False
     while not ended:
-        work.interrupt(connection)  # again and again: one that comes between two statements is lost
+        _interrupt(connection, at_work)  # again and again: one that comes between two statements is lost
         # the worker takes its calls in order: this one comes back when the cancelled one has ended
         ended = await within(0.05, lambda: connection.async_run(lambda: None))

@@ -21,9 +21,9 @@ log = logging.getLogger("dao.pool")  # loaded by psycopg, too
 
 #: How long a server may take to cancel a statement, in seconds.
 _CANCEL_TIMEOUT = 10
-# when a connection was interrupted first, since it was last settled; and the threads that tell its server so
+# when a connection was interrupted first, since it was last settled; and what is set when its server knows
 _interrupted: weakref.WeakKeyDictionary[Connection, float] = weakref.WeakKeyDictionary()
-_cancelling: weakref.WeakKeyDictionary[Connection, threading.Thread] = weakref.WeakKeyDictionary()
+_cancelling: weakref.WeakKeyDictionary[Connection, threading.Event] = weakref.WeakKeyDictionary()
 
 
 def is_interrupted(connection: Connection) -> bool:
@@ -39,14 +39,14 @@ def interrupt(connection: Connection) -> None:
     first = _interrupted.setdefault(connection, time.monotonic())
     if connection.pgconn.transaction_status != pq.TransactionStatus.ACTIVE or connection in _cancelling:
         return
-    _cancelling[connection] = thread = threading.Thread(target=_cancel, args=[connection, first], daemon=True)
+    _cancelling[connection] = told = threading.Event()
     try:
-        thread.start()
+        threading.Thread(target=_cancel, args=[connection, first, told], daemon=True).start()
     except RuntimeError:  # too many threads, or the interpreter is ending
-        _cancel(connection, first)
+        _cancel(connection, first, told)
 
 
-def _cancel(connection: Connection, first: float) -> None:
+def _cancel(connection: Connection, first: float, told: threading.Event) -> None:
     try:
         if time.monotonic() - first > _CANCEL_TIMEOUT:
             break_off(connection)
@@ -56,12 +56,13 @@ def _cancel(connection: Connection, first: float) -> None:
         log.warning("cannot ask the server to cancel a statement: %s", " ".join(str(error).split()))
     finally:
         del _cancelling[connection]
+        told.set()
 
 
 def settle(connection: Connection) -> None:
     """Wait for an interruption that is on its way: it must hit nothing that comes after."""
-    if thread := _cancelling.get(connection):
-        thread.join()
+    if told := _cancelling.get(connection):
+        told.wait()
     if _interrupted:
         _interrupted.pop(connection, None)
 
