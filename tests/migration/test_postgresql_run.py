@@ -38,13 +38,14 @@ def read(url: str, sql: str) -> list[Any]:
 # ---------------------------------------------------------------- other people's locks
 
 
-def test_run_gives_up_on_a_lock_and_says_whose_it_is(url, other, three):
+@pytest.mark.parametrize("timeout", [1, 300])
+def test_run_gives_up_on_a_lock_and_says_whose_it_is(url, other, three, timeout):
     """A statement that waits for a lock holds up all that come after it, so it gives up, and says who is in the way."""
     migrate.apply(url, three)
     write(three, {"0004_d.sql": "CREATE TABLE d ();\nALTER TABLE b ADD COLUMN x int;"})
     other.execute("SELECT * FROM b")
     with pytest.raises(DatabaseBusy) as raised:
-        migrate.apply(attrs.evolve(dao.url.parse(url), busy_timeout=300), three)
+        migrate.apply(attrs.evolve(dao.url.parse(url), busy_timeout=timeout), three)
     text = str(raised.value)
     assert f"0004_d.sql:2: waited in vain for a lock of session {other.info.backend_pid} (user" in text
     assert "somebody else" in text

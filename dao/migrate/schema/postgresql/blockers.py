@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psycopg
 
@@ -27,6 +27,14 @@ SELECT CASE blocking.pid WHEN 0 THEN 'of a prepared transaction' ELSE blocking.p
 FROM   unnest(pg_blocking_pids($1::int)) AS blocking (pid)
 LEFT   JOIN pg_stat_activity AS process ON process.pid = blocking.pid
 ORDER  BY xact_start
+"""
+_HOLDING = """
+SELECT DISTINCT held.pid::text, usename, application_name, coalesce(client_hostname, host(client_addr)),
+       to_char(coalesce(xact_start, backend_start) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS')
+FROM   pg_locks AS held JOIN pg_class ON pg_class.oid = relation
+LEFT   JOIN pg_stat_activity AS process ON process.pid = held.pid
+WHERE  granted AND held.pid <> $1::int AND relname = ANY ($2)
+AND    database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _PAUSE = 1.0
 
@@ -62,14 +70,24 @@ class Blockers:
         if self.last is not None:
             self._tell(seconds, self.last)
 
+    def holder(self, names: Collection[str]) -> str | None:
+        """Return for whom a statement has waited that gave up, by the names in it if it did so too soon to be asked."""
+        if self.last is None:
+            rows = self._asked_of(_HOLDING, list(names))
+            self.last = named(rows) if len(rows) == 1 else None
+        return self.last
+
     def _ask(self) -> str | None:
+        return named(self._asked_of(_BLOCKING))
+
+    def _asked_of(self, sql: str, *parameters: object) -> list[Any]:
         if self._failed:
-            return None
+            return []
         self._failed = True  # once is enough: it may take as long as a connection takes that nobody answers
         with contextlib.suppress(psycopg.Error, Error):
             if self._other is None:
                 self._other = another(self._connection)
-            rows = fetch(self._other, _BLOCKING, (self._connection.info.backend_pid,))
+            rows = fetch(self._other, sql, (self._connection.info.backend_pid, *parameters))
             self._failed = False
-            return named(rows)
-        return None
+            return rows
+        return []

@@ -315,9 +315,11 @@ class Running:
         where = self._where(None if statement is None else self._line(statement.begin))
         if error.sqlstate != "55P03":
             return DatabaseBusy(f"{where}: {known.args[0]}", details=known.details)
+        names = {token.text for token in statement.tokens if token.kind in {"word", "name"}} if statement else set()
+        holder = self._blockers.holder(names) or "another session"
         return DatabaseBusy(
-            f"{where}: waited in vain for a lock of {self._blockers.last or 'another session'}. Repeat when that is "
-            "done, or wait longer (--busy-timeout, DATABASE_BUSY_TIMEOUT, or SET lock_timeout in the script)"
+            f"{where}: waited in vain for a lock of {holder}. Repeat when that is done, or wait longer "
+            "(--busy-timeout, DATABASE_BUSY_TIMEOUT, or SET lock_timeout in the script)"
         )
 
     def _where(self, line: int | None) -> str:
