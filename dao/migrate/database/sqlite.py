@@ -101,10 +101,10 @@ def _refuse_transaction(connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def reopened(target: _Target, report: Report | None = None) -> Iterator[Connection]:
+def reopened(target: _Target, report: Report | None = None, *, writes: bool = True) -> Iterator[Connection]:
     """Lend another connection to the file of a target, which exists. It changes no setting of the database.
 
-    It brings the WAL into the file as the target's connections do, or not at all.
+    If it `writes`, it brings the WAL into the file as the target's connections do, or not at all.
 
     Raises:
         DatabaseBusy: Another connection kept the database to itself; the message says who.
@@ -115,7 +115,7 @@ def reopened(target: _Target, report: Report | None = None) -> Iterator[Connecti
     pages: int | None
     database_file.check_name(path)
     if isinstance(target, Connection):
-        vfs, pages = target.open_vfs, target.pragma("wal_autocheckpoint")
+        vfs, pages = target.open_vfs, target.pragma("wal_autocheckpoint") if writes else None
         sqlite.check_in_place(target)
     else:
         parsed = url.parse_file(target)

@@ -107,7 +107,7 @@ def _snapshot(connection: Connection, state: Ledger, tell: Report, keep: int) ->
     before = snapshot.snapshots(connection)
     taken: Snapshot | None = None
     try:
-        with reopened(connection) as reader:
+        with reopened(connection, writes=False) as reader:
             last = state.ids[-1] if state.ids else None
             taken = snapshot.save(reader, sqlite.file_of(connection), last, kind="run")
         yield taken
