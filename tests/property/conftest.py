@@ -22,6 +22,12 @@ pytest.register_assert_rewrite(
 )
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Refuse `fresh` in a test of one engine: a fixture of the session stays that of the engine which ran before."""
+    if "fresh" in metafunc.fixturenames and not metafunc.definition.get_closest_marker("both_engines"):
+        pytest.fail(f"{metafunc.function.__name__}: ask for fresh_sqlite, or mark it both_engines", pytrace=False)
+
+
 @attrs.frozen
 class Fresh:
     """Lends migrated, empty databases, with foreign keys or without, each for one `with` block."""

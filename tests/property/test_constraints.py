@@ -101,9 +101,9 @@ VIOLATIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def lenient(fresh):
+def lenient(fresh_sqlite):
     """A connection without foreign keys, so that only the row itself decides; beside it a table that coerces alike."""
-    with fresh(foreign_keys=False) as connection:
+    with fresh_sqlite(foreign_keys=False) as connection:
         connection.execute("CREATE TEMP TABLE coerced (text TEXT, integer INTEGER)").fetchall()
         yield connection
 
