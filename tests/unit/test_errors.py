@@ -68,6 +68,7 @@ TREE = {
     dao.CheckFailed: dao.MigrationError,
     dao.PrepareFailed: dao.Error,
     dao.ReplicationError: dao.Error,
+    dao.CopyFailed: dao.Error,
     dao.SchemaOutOfDate: dao.MigrationError,
     dao.SchemaTooNew: dao.MigrationError,
 }
