@@ -1,19 +1,19 @@
 """The seam between tables and engines: run a statement, run several as one, change a row, translate errors.
 
 The functions here are the same for every engine; where engines differ they ask the engine's module, which they find by
-the connection's type. `_Engine` lists what such a module offers.
+the connection's type. `dao.engine.engines` says what such a module offers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
 
 import apsw
 
-from dao.engine import sqlite
-from dao.errors import Error, StaleRecord
+from dao.engine.engines import ENGINES, engine_for, engine_of, is_connection, not_a_connection
+from dao.errors import StaleRecord
 from dao.url import AnyURL, DatabaseURL, ServerURL, parse
 
 if TYPE_CHECKING:  # psycopg is loaded for PostgreSQL only; the records' modules are not needed to open a database
@@ -68,84 +68,6 @@ class PerEngine(NamedTuple):
     postgresql: str
 
 
-class _Engine(Protocol):
-    """The module of an engine. Its functions raise the driver's errors, and `translated` turns those into ours."""
-
-    @property
-    def NAME(self) -> Literal["sqlite", "postgresql"]: ...  # noqa: N802 - a constant
-    @property
-    def DriverError(self) -> type[Exception]: ...  # noqa: N802 - a class
-    @property
-    def HARMLESS(self) -> tuple[type[Error], ...]: ...  # noqa: N802 - a constant
-    @property
-    def ON_SERVER(self) -> bool: ...  # noqa: N802 - a constant
-    def open_connection(self, url: Any, deadline: float = ...) -> Any: ...
-    def absolute(self, url: Any) -> Any: ...
-    def check_exists(self, url: Any) -> None: ...
-    def is_usable(self, connection: Any) -> bool: ...
-    def is_idle(self, connection: Any) -> bool: ...
-    def is_interrupted(self, connection: Any) -> bool: ...
-    def in_transaction(self, connection: Any) -> bool: ...
-    def fetch(self, connection: Any, sql: str, parameters: Sequence[Any]) -> list[Row]: ...
-    def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
-    def execute_many(self, connection: Any, sql: str, rows: Iterable[Row]) -> None: ...
-    def insert_many(self, connection: Any, table: Table[Any], rows: Iterable[Row]) -> None: ...
-    def change(
-        self, connection: Any, table: Table[R], update: Change, parameters: Sequence[Any], key: tuple[str, ...]
-    ) -> R | None: ...
-    def lock_row(self, connection: Any, table: Table[Any], key: tuple[str, ...]) -> None: ...
-    def begin(self, connection: Any, *, nested: bool) -> None: ...
-    def commit(self, connection: Any, *, nested: bool) -> None: ...
-    def roll_back(self, connection: Any, *, nested: bool) -> None: ...
-    def translated(
-        self,
-        error: Exception,
-        connection: Any,
-        sql: str,
-        parameters: Sequence[Any],
-        *,
-        commits: bool,
-        table: Table[Any] | None,
-    ) -> Error | None: ...
-    def is_fresh(self, connection: Any, /) -> bool: ...
-    def reset(self, connection: Any) -> bool: ...
-    def interrupt(self, connection: Any) -> None: ...
-    def settle(self, connection: Any, /) -> None: ...
-    def probe(self, connection: Any, url: Any, deadline: float) -> bool: ...
-
-
-#: The engine of each type of connection. PostgreSQL's comes here when it is first needed.
-ENGINES: dict[type, _Engine] = {apsw.Connection: sqlite}
-
-
-def _engine(connection: object) -> _Engine:
-    return ENGINES.get(type(connection)) or _found(connection)
-
-
-def _found(connection: object) -> _Engine:
-    kinds = type(connection).__mro__
-    if any(kind.__module__.partition(".")[0] == "psycopg" for kind in kinds):
-        _postgresql()
-    found = next((ENGINES[kind] for kind in kinds if kind in ENGINES), None)
-    if found is None:
-        raise not_a_connection(connection)
-    return found
-
-
-def _postgresql() -> _Engine:
-    import psycopg  # noqa: PLC0415 - takes 100 ms, and SQLite needs none of it
-
-    from dao.engine import postgresql  # noqa: PLC0415 - likewise
-
-    ENGINES[psycopg.Connection] = postgresql
-    return postgresql
-
-
-def engine_of(url: AnyURL) -> _Engine:
-    """Return the engine that opens a URL."""
-    return _postgresql() if isinstance(url, ServerURL) else sqlite
-
-
 def absolute(url: str | AnyURL) -> AnyURL:
     """Return the meaning of a URL, so that it does not depend on the working folder."""
     parsed = parse(url)
@@ -187,29 +109,6 @@ def connect(url: str | AnyURL) -> Any:
     return engine_of(parsed).open_connection(parsed)
 
 
-def is_connection(given: object) -> bool:
-    """Return whether it is a connection that can be used here: an asynchronous one can in its own thread only."""
-    try:
-        return _engine(given).is_usable(given)
-    except TypeError:
-        return False
-
-
-def not_a_connection(given: object) -> TypeError:
-    """Return the error for an object that is no connection, or none that can be used here."""
-    is_async = isinstance(given, apsw.Connection) or getattr(given, "is_async", False)
-    if is_async:
-        advice = (
-            "it works in its own thread only: `await dao.aio.run(connection, function, …)`, with dao.transaction in it"
-        )
-    elif hasattr(given, "acquire"):
-        advice = "take one from the pool, with `pool.acquire()` or, of dao.aio, `await pool.run(function, …)`"
-    else:
-        advice = "open one with `dao.connect(url)`"
-    name = "an asynchronous one" if is_async else type(given).__name__
-    return TypeError(f"expected a connection, got {name}: {advice}")
-
-
 # ---------------------------------------------------------------- statements
 
 
@@ -217,7 +116,7 @@ def text_for(connection: Connection, statement: PerEngine) -> str:
     """Return the text of a statement for the connection's engine."""
     if type(connection) is apsw.Connection:
         return statement.sqlite
-    text: str = getattr(statement, _engine(connection).NAME)
+    text: str = getattr(statement, engine_for(connection).NAME)
     return text
 
 
@@ -230,7 +129,7 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
     try:
         if type(connection) is apsw.Connection:  # not asked of the engine: that takes as long as a tenth of a `get`
             return connection.execute(sql, parameters).fetchall()
-        return _engine(connection).fetch(connection, sql, parameters)
+        return engine_for(connection).fetch(connection, sql, parameters)
     except Exception as error:  # noqa: BLE001 - raised again
         _raise(error, connection, sql, parameters)
 
@@ -244,7 +143,7 @@ def execute(connection: Connection, sql: str, parameters: Sequence[Any] = (), ta
         CommitUnknown: It was alone, and met an I/O error.
         Error: As `fetch`; then nothing was changed.
     """
-    engine = _engine(connection)
+    engine = engine_for(connection)
     alone = True
     try:
         alone = not engine.in_transaction(connection)
@@ -262,7 +161,7 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
     """
     with transaction(connection):
         try:
-            _engine(connection).execute_many(connection, sql, rows)
+            engine_for(connection).execute_many(connection, sql, rows)
         except Exception as error:  # noqa: BLE001 - raised again
             _raise(error, connection)
 
@@ -276,7 +175,7 @@ def insert_many(connection: Connection, table: Table[Any], rows: Iterable[Row]) 
     """
     with transaction(connection):
         try:
-            _engine(connection).insert_many(connection, table, rows)
+            engine_for(connection).insert_many(connection, table, rows)
         except Exception as error:  # noqa: BLE001 - raised again
             _raise(error, connection)
 
@@ -301,7 +200,7 @@ def change(
         CommitUnknown: The commit met an I/O error, or was not answered.
         Error: As `fetch`; then nothing was changed.
     """
-    engine = _engine(connection)
+    engine = engine_for(connection)
     alone = True
     try:
         alone = not engine.in_transaction(connection)  # a lost connection does not know it any more
@@ -332,7 +231,7 @@ def _raise(
 ) -> NoReturn:
     if not is_connection(connection):
         raise not_a_connection(connection) from (None if isinstance(error, TypeError) else error)
-    known = _engine(connection).translated(error, connection, sql, parameters, commits=commits, table=table)
+    known = engine_for(connection).translated(error, connection, sql, parameters, commits=commits, table=table)
     try:
         if known is None:
             raise error
@@ -377,7 +276,7 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
 
     def __enter__(self) -> Connection:
         connection = self._connection
-        self._engine = engine = _engine(connection)
+        self._engine = engine = engine_for(connection)
         if not engine.is_usable(connection):
             raise not_a_connection(connection)
         self._nested = engine.in_transaction(connection)
@@ -417,19 +316,19 @@ def lock_row(connection: Connection, table: Table[Any], *key: str) -> None:
         Error: As `fetch`.
     """
     try:
-        _engine(connection).lock_row(connection, table, key)
+        engine_for(connection).lock_row(connection, table, key)
     except Exception as error:  # noqa: BLE001 - raised again
         _raise(error, connection)
 
 
 def in_transaction(connection: Connection) -> bool:
     """Return whether a transaction is open on the connection, whoever began it."""
-    return _engine(connection).in_transaction(connection)
+    return engine_for(connection).in_transaction(connection)
 
 
 def is_interrupted(connection: Connection) -> bool:
     """Return whether the connection was interrupted since its last statement."""
-    return _engine(connection).is_interrupted(connection)
+    return engine_for(connection).is_interrupted(connection)
 
 
 # ---------------------------------------------------------------- pools
@@ -437,7 +336,7 @@ def is_interrupted(connection: Connection) -> bool:
 
 def reset(connection: Connection) -> bool:
     """Roll back what was left open, and return whether the connection can be lent again."""
-    return _engine(connection).reset(connection)
+    return engine_for(connection).reset(connection)
 
 
 def interrupt(connection: Connection) -> None:
@@ -446,7 +345,7 @@ def interrupt(connection: Connection) -> None:
     PostgreSQL: a thread of its own asks the server to cancel it, and this waits for no answer. If the statement goes on
     for another 10 seconds, the next interruption ends the connection.
     """
-    _engine(connection).interrupt(connection)
+    engine_for(connection).interrupt(connection)
 
 
 def probe(connection: Connection, url: AnyURL, deadline: float) -> bool:
@@ -457,6 +356,6 @@ def probe(connection: Connection, url: AnyURL, deadline: float) -> bool:
         OperationalError: The file is damaged, or no longer the one that was opened.
     """
     try:
-        return _engine(connection).probe(connection, url, deadline)
+        return engine_for(connection).probe(connection, url, deadline)
     except Exception as error:  # noqa: BLE001 - raised again
         _raise(error, connection)
