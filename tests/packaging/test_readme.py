@@ -99,6 +99,20 @@ def ran(tmp_path_factory):
     return folder, done
 
 
+def test_readme_python_runs_on_a_server(new_postgresql_url, tmp_path):
+    """The same blocks run with the URL of a server in the place of each of SQLite's, and store the same."""
+    script = "".join(block.text for block in blocks(README) if block.language == "python")
+    assert script.count('"sqlite:///orchestrator.db"') > 2
+    script = script.replace('"sqlite:///orchestrator.db"', repr(new_postgresql_url))
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not os.listdir(tmp_path)
+    with dao.connect(new_postgresql_url) as connection:
+        titles = {task.title for task in dao.tasks.iter_all(connection)}
+    assert {"Summarise the report", "Replayed while busy", "The same function"} <= titles
+
+
 def stored(folder: Path) -> list[tuple[str, str]]:
     connection = apsw.Connection(str(folder / "orchestrator.db"), flags=apsw.SQLITE_OPEN_READONLY)
     try:
