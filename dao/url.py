@@ -191,7 +191,7 @@ def parse(url: str | AnyURL) -> AnyURL:
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
     if match is None:
         # what looks as if it held a password is not repeated
-        is_file = url and "@" not in url and "sqlite:" not in url and url.isprintable()
+        is_file = url and not re.search("[@=]|sqlite:", url) and url.isprintable()
         meant = f"; for the file {url} write sqlite:///{url}" if is_file else ""
         raise InvalidURL(f"a database URL begins with its scheme: {_FORMS}{meant}")
     scheme = match[1].lower()

@@ -272,6 +272,8 @@ _WITH_PASSWORD = [
     "mysql+driver://user:{}@host/db",
     "user:{}@host/db",
     "//user:{}@host/db",
+    "host=localhost password={} dbname=db",  # as libpq has it: it was taken for the name of a file, and repeated
+    "password = '{}'",
     "sqlite://user:{}@host/x.db",
     "sqlite://:{}@/x.db",
     "sqlite+apsw://user:{}@host",
