@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 import click
 
-from dao import migrate, settings
+from dao import migrate, settings, url
 from dao.cli.options import MISMATCH, command, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
@@ -146,7 +146,8 @@ def baseline(config: settings.Settings, output: Output, name: tuple[str, ...], l
     Writes its schema as the first migration of the folder, and notes that as applied. Runs nothing, and touches no row.
     Rows are not written: a new database will have none. Prints the paths. NAME is "baseline" if there is none.
     """
-    folder = config.migrations or migrate.default_folder()
+    engine = "postgresql" if isinstance(config.url, url.ServerURL) else "sqlite"
+    folder = config.migrations or migrate.default_folder(engine)
     done = migrate.baseline(
         config.url, folder, name=" ".join(name) or "baseline", lock_timeout=lock_timeout, report=output.report
     )

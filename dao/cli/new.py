@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dao import migrate, settings
-from dao.cli.options import command
+from dao.cli.options import command, server_for
 from dao.cli.output import Output
 
 __all__ = ["new"]
@@ -19,7 +19,9 @@ def new(config: settings.Settings, output: Output, name: tuple[str, ...]) -> Non
 
     Prints its two paths.
     """
-    paths = [str(path) for path in migrate.new(" ".join(name), config.migrations)]
+    engine = "postgresql" if server_for(None, config.migrations) else "sqlite"
+    folder = config.migrations or migrate.default_folder(engine, write=True)
+    paths = [str(path) for path in migrate.new(" ".join(name), folder)]
     for path in paths:
         output.line(path)
     output.json({"paths": paths})

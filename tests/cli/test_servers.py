@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from dao import migrate
 from tests.cli.calls import CALLS, refused
 from tests.fault.replicas import Replica
 from tests.folders import IDS
@@ -46,6 +49,30 @@ def test_status_and_marks(run, there):
         ("mark", "0002_b"),
         ("unmark", "0002_b"),
     ]
+
+
+def test_new_without_a_folder_is_for_the_engine_of_the_database(run, monkeypatch, tmp_path):
+    """In a checkout the pair goes where `migrate` would run it: it went to SQLite's migrations. Nothing is asked."""
+    monkeypatch.delenv("DATABASE_MIGRATIONS")
+    asked = []
+
+    def default_folder(engine: str = "sqlite", *, write: bool = False) -> Path:
+        asked.append((engine, write))
+        (tmp_path / engine).mkdir(exist_ok=True)
+        return tmp_path / engine
+
+    monkeypatch.setattr(migrate, "default_folder", default_folder)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nowhere.invalid/x")
+    assert run("new", "one", "--json").document["paths"][0].startswith(f"{tmp_path}/postgresql/")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///x.db")
+    assert run("new", "one", "--json").document["paths"][0].startswith(f"{tmp_path}/sqlite/")
+    assert asked == [("postgresql", True), ("sqlite", True)]
+
+
+def test_baseline_without_a_folder_names_that_of_the_engine(run, there, monkeypatch):
+    """It is refused, and named the migrations for SQLite."""
+    monkeypatch.delenv("DATABASE_MIGRATIONS")
+    refused(run("baseline"), f"{migrate.default_folder('postgresql')} has the migrations of this package")
 
 
 @pytest.mark.parametrize("name", OF_FILES)
