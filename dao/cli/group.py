@@ -56,10 +56,11 @@ def run() -> int:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__context__, EOFError):  # click raises the same for Ctrl-D as for Ctrl-C
-            output.error("there was no answer: nothing was changed")
-            return 1
-        output.error(_INTERRUPTED)
-        code = INTERRUPTED
+            message, code = "there was no answer: nothing was changed", 1
+        else:
+            message, code = _INTERRUPTED, INTERRUPTED
+        output.error(message)
+        _report(output, {"type": type(error).__name__, "message": message})
     except SystemExit:  # by click, which calls it 1, or `Output`: whoever read what was asked for has seen enough
         silence(sys.stdout)
         code = GONE

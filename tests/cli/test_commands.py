@@ -446,3 +446,22 @@ def test_resolve_database_that_does_not_exist_is_refused(run, path):
 def test_resolve_with_both_outcomes_is_wrong_usage(run, partly):
     """Only one of the two can be true, and nothing is noted."""
     misused(run("migrate", "resolve", "0003", "--applied", "--rolled-back"), "--applied and --rolled-back exclude")
+
+
+@pytest.mark.parametrize(
+    ("context", "code", "message"), [(None, 130, "interrupted; what was not"), (EOFError(), 1, "there was no answer")]
+)
+def test_interrupted_command_prints_a_document(run, monkeypatch, context, code, message):
+    """With --json there is one whatever happens: after Ctrl-C, and Ctrl-D at a question, there was none."""
+
+    def interrupted(*_given: object, **_named: object) -> None:
+        error = click.Abort() if context else KeyboardInterrupt()
+        error.__context__ = context
+        raise error
+
+    monkeypatch.setattr(migrate, "status", interrupted)
+    outcome = run("status", "--json")
+    assert outcome.code == code
+    assert outcome.document["ok"] is False
+    assert outcome.document["error"]["message"].startswith(message)
+    assert f"error: {outcome.document['error']['message']}" in outcome.err
