@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -150,16 +152,19 @@ def test_lock_row_read_then_write_loses_no_update(postgresql_url, connection):
 
 
 def test_run_in_transaction_serialization_failure_is_replayed(postgresql_url, connection):
-    """At the level SERIALIZABLE the server refuses who read what another has changed; a replay reads it again."""
+    """At the level SERIALIZABLE the server refuses who read what another has changed; a replay reads it again.
+
+    The level is set as docs/postgresql.md says.
+    """
+    (option,) = re.findall(r"options=\S*serializable", (Path(__file__).parents[2] / "docs/postgresql.md").read_text())
+    url = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{option}"
     add(connection, "a", id="1", metadata=0)
 
     def count(own: Any) -> None:
-        own.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
-        own.execute("SET default_transaction_isolation = 'serializable'")
         for _ in range(10):
             dao.run_in_transaction(own, count_up, lock=False)
 
-    assert together(postgresql_url, count, (), (), (), ()) == [None] * 4
+    assert together(url, count, (), (), (), ()) == [None] * 4
     assert tasks.get_one(connection, "1").metadata == 40
 
 
@@ -181,7 +186,7 @@ def test_run_in_transaction_deadlock_is_replayed(postgresql_url, connection):
         dao.run_in_transaction(own, cross, first, second)
 
     assert together(postgresql_url, run, ("1", "2"), ("2", "1")) == [None] * 2
-    assert len(attempts) == 3
+    assert len(attempts) >= 3  # who begins again may have the row before the other wakes, and meet it once more
     assert tasks.count(connection, status="running") == 2
 
 
