@@ -245,3 +245,53 @@ def test_server_needs_no_look_after_a_validated_check(connection):
     """SET NOT NULL takes the word of a CHECK that is validated."""
     connection.execute("ALTER TABLE parent ADD CONSTRAINT c CHECK (name IS NOT NULL)")
     assert tried(connection, "ALTER TABLE parent ALTER COLUMN name SET NOT NULL;")[1] == set()
+
+
+#: Statements that the server runs in no transaction.
+OUTSIDE = [
+    "CREATE INDEX CONCURRENTLY parent_n ON parent (n);",
+    "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS parent_n ON parent (n);",
+    "DROP INDEX CONCURRENTLY parent_pkey;",
+    "REINDEX TABLE CONCURRENTLY parent;",
+    "REINDEX (CONCURRENTLY) TABLE parent;",
+    "REINDEX SCHEMA public;",
+    "VACUUM parent;",
+    "CREATE DATABASE other;",
+    "DROP DATABASE other;",
+    "DROP TABLESPACE other;",
+    "ALTER SYSTEM SET work_mem = '8MB';",
+    "ALTER TABLE parts DETACH PARTITION part CONCURRENTLY;",
+]
+VIEW = "CREATE MATERIALIZED VIEW v AS TABLE child; CREATE UNIQUE INDEX ON v (id);"
+
+
+@pytest.mark.parametrize("statement", OUTSIDE)
+def test_lint_statement_that_runs_in_no_transaction_is_found(tmp_path, connection, statement):
+    """The server refuses it, in both scripts: whoever forgot `transactional: false` was told by `dao migrate` only."""
+    (up,) = (one for one in findings(tmp_path, f"SELECT 1;\n{statement}") if one.code == "M001")
+    assert (up.line, "cannot run in a transaction" in up.message) == (2, True)
+    (down,) = (one for one in findings(tmp_path, "SELECT 1;", f"SELECT 1;\n{statement}") if one.code == "M001")
+    assert down.line == 2
+    connection.execute("CREATE TABLE parts (i int) PARTITION BY LIST (i)")
+    connection.execute("CREATE TABLE part PARTITION OF parts FOR VALUES IN (1)")
+    outside = findings(tmp_path, f"-- transactional: false\n{statement}", statement)
+    assert "M001" not in [one.code for one in outside]
+    with pytest.raises(psycopg.errors.ActiveSqlTransaction), connection.transaction():
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "REINDEX TABLE parent;",
+        "DROP INDEX IF EXISTS concurrently_n;",
+        'CREATE INDEX "concurrently" ON parent (n);',
+        f"{VIEW} REFRESH MATERIALIZED VIEW CONCURRENTLY v;",
+        "ANALYZE parent;",
+    ],
+)
+def test_lint_statement_that_runs_in_a_transaction_is_let_be(tmp_path, connection, statement):
+    """They look like those that do not."""
+    assert "M001" not in [one.code for one in findings(tmp_path, statement)]
+    with connection.transaction():
+        connection.execute(statement)

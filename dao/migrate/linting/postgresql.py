@@ -26,6 +26,7 @@ _VOLATILE = frozenset(
     {"random", "gen_random_uuid", "uuidv4", "uuidv7", "uuid_generate_v1", "uuid_generate_v4", "clock_timestamp"}
     | {"timeofday", "nextval", "random_normal", "setseed", "gen_random_bytes", "txid_current"}
 )
+_OF_SERVER = ("database", "tablespace")
 _SERIAL = frozenset({"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"})
 
 
@@ -74,6 +75,7 @@ def subjects(migrations: Sequence[Migration], judged: frozenset[str]) -> list[Su
             down = Subject(
                 step=Step(migration=migration, direction="rollback"), statements=list(split(migration.down.text))
             )
+            down.problems += _refused(down)
             if up.statements and not down.statements:
                 down.problems.append(("M018", None, f"the rollback of {migration.id} does nothing"))
             found.append(down)
@@ -89,6 +91,7 @@ def _problems(subject: Subject, known: _Known) -> Iterator[Problem]:
     """Yield the problems of an up script, and note what it makes."""
     made = frozenset(filter(None, (filled_by(one) for one in subject.statements if one.first == "create")))
     locked: tuple[str, int] | None = None
+    yield from _refused(subject)
     for statement in subject.statements:
         words = [token.text for token in statement.tokens]
         yield from _losses(subject, statement, made)
@@ -109,6 +112,30 @@ def _problems(subject: Subject, known: _Known) -> Iterator[Problem]:
             shuts_out |= not _lets_others_work([token.text for token in action])
         if shuts_out and subject.script.transactional and locked is None:
             locked = table, subject.script.text.count("\n", 0, statement.begin) + 1
+
+
+def _refused(subject: Subject) -> Iterator[Problem]:
+    """Yield the statements that the server runs in no transaction, of a script that runs in one."""
+    for statement in subject.statements if subject.script.transactional else ():
+        if alone := _alone(statement):
+            cure = "a script that begins with `-- transactional: false` runs outside of one"
+            yield "M001", statement, f"{alone} cannot run in a transaction; {cure}"
+
+
+def _alone(statement: Statement) -> str | None:
+    """Return the name of a statement that the server runs in no transaction."""
+    words = [token.text if token.kind == "word" else "" for token in statement.tokens]
+    unique = words[1:2] == ["unique"]
+    if words[:2] in (["create", "index"], ["create", "unique"], ["drop", "index"]):
+        return f"{words[0].upper()} INDEX CONCURRENTLY" if words[2 + unique : 3 + unique] == ["concurrently"] else None
+    if statement.first == "reindex":
+        kinds = {"concurrently", "schema", "database", "system"} & {*words[:6]}
+        return f"REINDEX {min(kinds).upper()}" if kinds else None
+    if words[:2] in (["alter", "system"], *([verb, kind] for verb in ("create", "drop") for kind in _OF_SERVER)):
+        return " ".join(words[:2]).upper()
+    if words[:2] == ["alter", "table"] and "detach" in words and words[-1:] == ["concurrently"]:
+        return "DETACH PARTITION … CONCURRENTLY"
+    return "VACUUM" if statement.first == "vacuum" else None
 
 
 def _losses(subject: Subject, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:

@@ -29,7 +29,7 @@ class Rule:
 #: Every rule, by code.
 RULES = (
     Rule("M001", "statement-fails", "error",
-         "SQLite or the runner refuses the statement even in an empty database.",
+         "The database or the runner refuses the statement even in an empty database.",
          "mend the statement; run `dao lint` again, since what follows it was judged without it"),
     Rule("M002", "drop-table", "error",
          "The rows of a table that an earlier migration made are gone for good; a rollback brings back an empty table.",
