@@ -76,7 +76,9 @@ def _says_farewell(connection: Connection, socket_of: select.poll) -> bool:
 
 def is_ended(error: psycopg.Error, connection: Connection) -> bool:
     """Return whether a connection has ended with an error."""
-    return connection.pgconn.status != pq.ConnStatus.OK or error.diag.severity_nonlocalized in _ENDING
+    # libpq may have heard the server's last words, and not yet noticed the end
+    is_told = isinstance(error, NotSent) or error.diag.severity_nonlocalized in _ENDING
+    return is_told or connection.pgconn.status != pq.ConnStatus.OK
 
 
 def lost(error: psycopg.Error, *, commits: bool) -> errors.Error:
