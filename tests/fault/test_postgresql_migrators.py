@@ -17,6 +17,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import CommitUnknown, ConnectionLost, Error, LedgerMismatch
+from dao.migrate.schema.postgresql import session
 from tests.fault.migrators import Migrators
 from tests.folders import ALONE, ids, write
 from tests.servers import Server
@@ -168,6 +169,23 @@ def test_kill_server_leaves_nothing_half_done(folder):
                 assert isinstance(error, ConnectionLost | CommitUnknown), repr(error)
                 assert isinstance(error, CommitUnknown) or len(error.committed or ()) == applied
             check(url, folder, whole={0, 3, 4, 5})
+
+
+def test_connection_that_is_lost_after_a_script_alone_says_what_stays(new_postgresql_url, folder, monkeypatch):
+    """It ends as the script's settings are put back: the error had no word of the migrations committed before."""
+    check_of = session.Apart.check
+
+    def check_and_end(apart: session.Apart) -> str | None:
+        found = check_of(apart)
+        if not apart._script.transactional:
+            with contextlib.closing(psycopg.connect(new_postgresql_url, autocommit=True)) as other:
+                other.execute("SELECT pg_terminate_backend(%s, 5000)", [apart._connection.info.backend_pid])
+        return found
+
+    monkeypatch.setattr(session.Apart, "check", check_and_end)
+    with pytest.raises(ConnectionLost, match="does not run in a transaction") as caught:
+        migrate.apply(new_postgresql_url, folder)
+    assert list(caught.value.committed or ()) == _ids()[:3]
 
 
 @pytest.mark.parametrize("number", [2, 8])

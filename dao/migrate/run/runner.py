@@ -16,7 +16,7 @@ import attrs
 from dao.engine import Connection, in_transaction
 from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import CheckFailed, CommitUnknown, ConnectionLost, DatabaseBusy, Error, MigrationError, MigrationFailed
-from dao.migrate.database import exclusive, name_of
+from dao.migrate.database import exclusive, name_of, translated
 from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done
 from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
@@ -206,7 +206,9 @@ class _Run:
     def run_alone(self, step: Step, beginning: Beginning) -> None:
         """Run a script outside of a transaction. The ledger knows already that it has begun."""
         try:
-            result = self.run_script(step, beginning)
+            # here, and not only around it all: what is said below goes with an error of ours
+            with translated(self.connection):
+                result = self.run_script(step, beginning)
             if in_transaction(self.connection):
                 raise _failed(step, "the script left a transaction open, which was rolled back")
             with exclusive(self.connection):
