@@ -27,7 +27,8 @@ from dao.errors import ConnectionLost, Error, OperationalError, PoolClosed
 from dao.pooling import async_server
 from dao.pooling.async_connection import AsyncConnection, connect, interrupt, run
 from dao.pooling.calls import Call
-from dao.pooling.lender import Health, Lender, Place, PoolStats
+from dao.pooling.figures import Health, PoolStats
+from dao.pooling.lender import Lender, Place
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
 from dao.pooling.workers import abandon, warn_unclosed
 from dao.pooling.writer import Writer

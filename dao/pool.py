@@ -14,7 +14,8 @@ from dao import engine, url
 from dao.engine import Connection, absolute
 from dao.errors import ConnectionLost, Error, PoolClosed
 from dao.pooling.calls import Call
-from dao.pooling.lender import CHECK, Health, Lender, Place, PoolStats
+from dao.pooling.figures import Health, PoolStats
+from dao.pooling.lender import CHECK, Lender, Place
 from dao.pooling.threads import Signal, wake_in_turn
 from dao.pooling.writer import Writer
 from dao.transactions import check_seconds, done

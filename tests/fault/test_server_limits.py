@@ -152,9 +152,8 @@ def test_serialization_failure_is_replayed(postgresql_url):
 # ---------------------------------------------------------------- a full disk
 
 
-needs_mount = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("mount") or sys.platform != "linux", reason="a small file system needs root"
-)
+MOUNTS = os.geteuid() == 0 and sys.platform == "linux" and shutil.which("mount")
+needs_mount = pytest.mark.skipif(not MOUNTS, reason="a small file system needs root, and Linux")
 
 
 @pytest.fixture

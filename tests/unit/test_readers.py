@@ -24,7 +24,7 @@ import rich.pretty
 import dao
 from dao import tasks
 from dao.engine import fetch
-from dao.pooling.lender import Health, PoolStats
+from dao.pooling.figures import Health, PoolStats
 from dao.testing import (
     make_configuration,
     make_session,

@@ -1,0 +1,54 @@
+"""What a pool reports: its figures, and whether its database is healthy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+__all__ = ["Health", "PoolStats"]
+
+
+@attrs.frozen(kw_only=True)
+class PoolStats:
+    """The state of a pool. `size` bounds `idle` + `active`; the others count since the pool was made.
+
+    `wait_seconds` is the sum over all that had to wait for a connection, `longest_wait_seconds` the longest.
+
+    For `write`: `queued` functions wait for their turn; `writes` were committed, in `batches` transactions.
+    """
+
+    size: int
+    idle: int
+    active: int
+    waiting: int
+    acquired: int
+    timeouts: int
+    recycled: int
+    wait_seconds: float
+    longest_wait_seconds: float
+    queued: int = 0
+    writes: int = 0
+    batches: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen(kw_only=True)
+class Health:
+    """Whether the database answered, in how many seconds, and if not, why: the text of the error, and its class's name.
+
+    `locked`: another connection held the write lock at that moment, so that a write would have waited.
+    """
+
+    ok: bool
+    seconds: float
+    error: str | None = None
+    kind: str | None = None
+    locked: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
