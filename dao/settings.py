@@ -13,7 +13,7 @@ import attrs
 
 from dao import url
 
-__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "load", "server"]
+__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "engine_of_folder", "load", "server"]
 
 #: The database that is opened unless something else is said.
 DEFAULT_URL = "sqlite:///orchestrator.db"
@@ -106,6 +106,12 @@ def load(
     )
 
 
+def engine_of_folder(folder: str | os.PathLike[str]) -> str | None:
+    """Return the engine that migrations are for by the name of their folder, "sqlite" or "postgresql", or None."""
+    name = os.path.basename(os.path.abspath(folder)).lower()
+    return "sqlite" if name in _SQLITE else "postgresql" if name in _POSTGRESQL else None
+
+
 def server(
     migrations: str | os.PathLike[str] | None = None,
     *,
@@ -121,10 +127,10 @@ def server(
     """
     values = _values(environ, folder)
     source = migrations or values.get("DATABASE_MIGRATIONS")
-    name = os.path.basename(os.path.abspath(source)).lower() if source else ""
+    engine = engine_of_folder(source) if source else None
     given = values.get("DATABASE_URL", "")
-    found = given if url.is_for_server(given) and name not in _SQLITE else None
-    if found is None and name in _POSTGRESQL:
+    found = given if url.is_for_server(given) and engine != "sqlite" else None
+    if found is None and engine == "postgresql":
         raise ValueError(
             f"{source} has migrations for PostgreSQL, by its name, and they are run on a server: name one with "
             "--database or DATABASE_URL, as postgresql://user@host/database"

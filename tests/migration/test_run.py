@@ -295,3 +295,14 @@ def test_directives_order_and_depend_on_each_engine(database, tmp_path):
         {"1_a.sql": "-- depends: 2_b\nINSERT INTO b VALUES (1);", "2_b.sql": "CREATE TABLE b (id INTEGER);"},
     )
     assert ids(migrate.apply(database.url, folder)) == ["2_b", "1_a"]
+
+
+@pytest.mark.parametrize("verb", [migrate.apply, migrate.rollback, migrate.plan, migrate.status, migrate.check])
+def test_folder_of_the_other_engine_is_refused(database, tmp_path, verb):
+    """Its files were called changed, with the advice to accept them; a new database met the first as a syntax error."""
+    other = {"sqlite": "postgresql", "postgresql": "sqlite"}[database.engine]
+    write(tmp_path / other, {"0001_a.sql": "CREATE TABLE a (id int);"})
+    with pytest.raises(MigrationError, match="for another engine, by its name"):
+        verb(database.url, tmp_path / other)
+    write(tmp_path / database.engine, {"0001_a.sql": "CREATE TABLE a (id int);"})
+    assert [one.id for one in migrate.apply(database.url, tmp_path / database.engine)] == ["0001_a"]

@@ -18,6 +18,7 @@ from dao.errors import MigrationError
 from dao.migrate.database import sqlite
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
+from dao.settings import engine_of_folder
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
@@ -193,10 +194,18 @@ def migrations_for(target: Target, source: Source) -> Sequence[Migration]:
     """Return the migrations of a source for the engine that a target is of.
 
     Raises:
+        MigrationError: The folder is for the other engine, by its name.
         MigrationFileError: A file is not what it should be.
         TypeError: It is no source.
     """
-    return loaded(source, _of(target).ENGINE)
+    engine = _of(target).ENGINE
+    if isinstance(source, str | os.PathLike) and engine_of_folder(source) not in {None, engine}:
+        # what the ledger and the files say of each other would be wrong, and so would all advice
+        raise MigrationError(
+            f"{os.fspath(source)} has migrations for another engine, by its name, than {name_of(target)}: name the "
+            "folder that is meant (--migrations, DATABASE_MIGRATIONS), or the database (--database, DATABASE_URL)"
+        )
+    return loaded(source, engine)
 
 
 def existing(target: Target, what: str) -> Target:
