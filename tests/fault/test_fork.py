@@ -9,35 +9,17 @@ from pathlib import Path
 import pytest
 
 import dao
+from tests.fault.forks import FORKING
 from tests.folders import query
 
 #: Runs a function in a forked child, which ends as Python programs do, and prints what came of it.
-PRELUDE = """
-import contextlib, os, sys, warnings
+PRELUDE = f"""{FORKING}
+import contextlib
 import apsw, dao
-from dao import Task, migrate, tasks
+from dao import migrate
 
-warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
 path = sys.argv[1]
-url = f"sqlite:///{path}"
-
-def told(name, function):
-    try:
-        function()
-        outcome = "done"
-    except Exception as error:
-        outcome = type(error).__name__ + (", way out" if "spawn or forkserver" in str(error) else f": {error}")
-    print(name, outcome, sep=": ", flush=True)
-
-def child(name, function):
-    process = os.fork()
-    if not process:
-        told(name, function)
-        sys.exit(0)
-    assert os.waitpid(process, 0)[1] == 0
-
-def add(connection, title="a"):
-    tasks.create(connection, Task(title=title, task_type="agent"))
+url = f"sqlite:///{{path}}"
 
 def work(name):
     with dao.Pool(url) as pool:

@@ -19,6 +19,7 @@ from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, wait_fo
 
 __all__ = ["loop"]  # a fixture
 from tests.databases import migrate
+from tests.fault.forks import FORKING
 from tests.servers import Server, stopped
 
 
@@ -204,31 +205,12 @@ def test_health_of_a_server_that_does_not_answer_is_false_in_time(pool):
 
 # ---------------------------------------------------------------- forks
 
-PRELUDE = """
-import asyncio, os, sys, warnings
+PRELUDE = f"""{FORKING}
+import asyncio
 import dao
-from dao import Task, aio, engine, tasks
+from dao import aio, engine
 
-warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of threads
 url = sys.argv[1]
-
-def told(name, function):
-    try:
-        function()
-        outcome = "done"
-    except Exception as error:
-        outcome = type(error).__name__ + (", way out" if "spawn or forkserver" in str(error) else f": {error}")
-    print(name, outcome, sep=": ", flush=True)
-
-def child(name, function):
-    process = os.fork()
-    if not process:
-        told(name, function)
-        sys.exit(0)
-    assert os.waitpid(process, 0)[1] == 0
-
-def add(connection, title="a"):
-    tasks.create(connection, Task(title=title, task_type="agent"))
 """
 
 
