@@ -1,0 +1,59 @@
+-- Tasks of paused workflows are held back: tasks.paused_by counts the paused workflows that a task is in. What runs already
+-- goes on. The count is a part of the index that claims walk along, so that a claim costs the same with it.
+-- Triggers, and one update of the tasks of workflows that are paused now. Its rollback holds no task back any more.
+
+CREATE TRIGGER workflows_paused
+AFTER UPDATE OF status ON workflows
+FOR EACH ROW
+WHEN (old.status = 'paused') <> (new.status = 'paused')
+BEGIN
+    UPDATE tasks
+    SET    paused_by = paused_by + CASE WHEN new.status = 'paused' THEN 1 ELSE -1 END
+    WHERE  id IN (SELECT task_id FROM workflow_tasks WHERE workflow_id = new.id);
+END;
+
+-- While the deleted workflow is still there, so that the triggers below see its status.
+CREATE TRIGGER workflows_tasks_deleted
+BEFORE DELETE ON workflows
+FOR EACH ROW
+WHEN old.status = 'paused'
+BEGIN
+    DELETE FROM workflow_tasks WHERE workflow_id = old.id;
+END;
+
+CREATE TRIGGER workflow_tasks_added
+AFTER INSERT ON workflow_tasks
+FOR EACH ROW
+WHEN (SELECT status FROM workflows WHERE id = new.workflow_id) = 'paused'
+BEGIN
+    UPDATE tasks SET paused_by = paused_by + 1 WHERE id = new.task_id;
+END;
+
+CREATE TRIGGER workflow_tasks_removed
+AFTER DELETE ON workflow_tasks
+FOR EACH ROW
+WHEN (SELECT status FROM workflows WHERE id = old.workflow_id) = 'paused'
+BEGIN
+    UPDATE tasks SET paused_by = paused_by - 1 WHERE id = old.task_id;
+END;
+
+CREATE TRIGGER workflow_tasks_moved
+AFTER UPDATE OF workflow_id, task_id ON workflow_tasks
+FOR EACH ROW
+WHEN old.workflow_id <> new.workflow_id OR old.task_id <> new.task_id
+BEGIN
+    UPDATE tasks SET paused_by = paused_by - 1
+    WHERE  id = old.task_id AND (SELECT status FROM workflows WHERE id = old.workflow_id) = 'paused';
+    UPDATE tasks SET paused_by = paused_by + 1
+    WHERE  id = new.task_id AND (SELECT status FROM workflows WHERE id = new.workflow_id) = 'paused';
+END;
+
+UPDATE tasks
+SET    paused_by = (SELECT count(*)
+                    FROM   workflow_tasks
+                    JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
+                    WHERE  workflow_tasks.task_id = tasks.id AND workflows.status = 'paused')
+WHERE  id IN (SELECT task_id
+              FROM   workflow_tasks
+              JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
+              WHERE  workflows.status = 'paused');
