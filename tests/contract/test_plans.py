@@ -16,6 +16,7 @@ import pytest
 
 import dao
 from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao.rows import TASKS
 from tests import plans
 from tests.plans import LISTED, MODULES, parameters
 
@@ -85,11 +86,11 @@ def stored(name: str) -> plans.Plans:
 def test_plans_each_statement_is_as_stored(today, name):
     """Every statement of a module, and how SQLite runs it, is what a person has looked at and accepted."""
     path = plans.FOLDER / f"{name}.txt"
-    assert path.exists(), f"no plans of dao/{name}.py are stored; `{plans.COMMAND}` writes {path}"
+    assert path.exists(), f"no plans of dao.{name} are stored; `{plans.COMMAND}` writes {path}"
     found = plans.differences(stored(name), today[name])
     if found:
         pytest.fail(
-            f"dao/{name}.py and sql/sqlite no longer give what tests/plans/{name}.txt says (-: stored, +: now):\n\n"
+            f"dao.{name} and sql/sqlite no longer give what tests/plans/{name}.txt says (-: stored, +: now):\n\n"
             + "\n".join(found)
             + f"\n\nIf that is meant, `{plans.COMMAND}` accepts it; look at the diff before you commit it.",
             pytrace=False,
@@ -212,8 +213,8 @@ def test_statements_no_module_runs_sql_that_is_not_listed():
 
     The plans of the constants are stored.
     """
-    folder = Path(dao.__file__).parent
-    outside = {where for name in (*MODULES, "listing") for where in sql_outside_of_constants(folder / f"{name}.py")}
+    modules = [part for module in (*MODULES.values(), dao.listing) for part in plans.parts(module)]
+    outside = {where for part in modules for where in sql_outside_of_constants(Path(part.__file__))}
     assert outside == BUILDERS
     # so a constant of these two would not be listed
     assert not [name for name in ("listing",) if plans.constants(getattr(dao, name))]
@@ -233,9 +234,9 @@ def test_statement_any_constant_finds_its_rows_by_an_index(connection, name):
 
 def test_plan_statement_with_a_trigger_shows_what_the_trigger_does(connection):
     """SQLite leaves triggers out of a plan unless it is asked to show them."""
-    lines = plan(connection, tasks._UPDATE.returning_key)
+    lines = plan(connection, TASKS.update.returning_key)
     assert lines[1:] == ["TRIGGER tasks_updated_at", lines[0]]
-    assert len(plan(connection, tasks._DELETE)) == 3
+    assert len(plan(connection, tasks.table._DELETE)) == 3
 
 
 # ---------------------------------------------------------------- listings and counts

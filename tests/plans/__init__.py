@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import inspect
 import itertools
+import pkgutil
 import re
 import textwrap
 import unittest.mock
@@ -47,7 +49,7 @@ LISTED: dict[ModuleType, Any] = {
 SQL = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|REPLACE|WITH)\s")
 
 _SCRIPTS = Path(__file__).parents[2] / "sql" / "sqlite"
-_HEAD = "# SQLite {version}: the plans of dao/{name}.py. Written by `" + COMMAND + "`.\n"
+_HEAD = "# SQLite {version}: the plans of dao.{name}. Written by `" + COMMAND + "`.\n"
 _NOTHING = "(reads no table)"
 _WIDTH = 116
 _STEP = re.compile(
@@ -75,6 +77,14 @@ class Plans:
 # ---------------------------------------------------------------- statements
 
 
+def parts(module: ModuleType) -> list[ModuleType]:
+    """Return the modules that hold the SQL of a module: itself, or those of a package."""
+    if not hasattr(module, "__path__"):
+        return [module]
+    names = [found.name for found in pkgutil.iter_modules(module.__path__)]
+    return [importlib.import_module(f"{module.__name__}.{name}") for name in names]
+
+
 def constants(module: ModuleType, engine: Literal["sqlite", "postgresql"] = "sqlite") -> dict[str, str]:
     """Return every constant of a module that holds SQL, by name, in the words for an engine."""
 
@@ -83,8 +93,13 @@ def constants(module: ModuleType, engine: Literal["sqlite", "postgresql"] = "sql
             return value.returning_key if engine == "sqlite" else value.returning_row
         return getattr(value, engine) if isinstance(value, PerEngine) else value
 
-    found = {name: text(value) for name, value in vars(module).items()}
-    return {name: value for name, value in found.items() if isinstance(value, str) and SQL.match(value)}
+    found: dict[str, str] = {}
+    for part in parts(module):
+        named = {name: text(value) for name, value in vars(part).items()}
+        statements = {name: value for name, value in named.items() if isinstance(value, str) and SQL.match(value)}
+        assert not found.keys() & statements.keys(), f"two statements of {module.__name__} have one name"
+        found |= statements
+    return found
 
 
 def shapes(module: ModuleType, connection: Any = None) -> dict[str, str]:

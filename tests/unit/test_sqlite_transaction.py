@@ -419,7 +419,7 @@ def test_set_status_row_that_comes_while_it_looks_is_changed(connection, other):
     added = []
 
     def look(_cursor: object, sql: str, _bindings: object) -> bool:
-        if sql == tasks._GET and not added:
+        if sql == TASKS.get and not added:
             added.append(add(other, "a", id="1"))
         return True
 

@@ -1,4 +1,4 @@
-"""Tasks: the table `tasks`, its SQL and the functions that run it."""
+"""The rows of `tasks`: stored, read, listed, counted, changed one at a time, as those of any table are."""
 
 from __future__ import annotations
 
