@@ -1,14 +1,4 @@
-"""Builders of records for tests, of this package and of programs that use it.
-
-Each returns a record that is complete, valid and unlike the one before. Nothing is stored: that takes a connection.
-
-Usage::
-
-    from dao.testing import make_task
-
-    task = make_task(status="running")
-    tasks.create(connection, task)
-"""
+"""Builders of records that are complete, valid and unlike one another."""
 
 from __future__ import annotations
 

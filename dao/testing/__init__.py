@@ -1,0 +1,30 @@
+"""Builders of records for tests, of this package and of programs that use it.
+
+Each returns a record that is complete, valid and unlike the one before. Nothing is stored: that takes a
+connection.
+
+Usage::
+
+    from dao.testing import make_task
+
+    task = make_task(status="running")
+    tasks.create(connection, task)
+"""
+
+from dao.testing.builders import (
+    make_configuration,
+    make_session,
+    make_task,
+    make_tool_execution,
+    make_workflow,
+    make_workflow_task,
+)
+
+__all__ = [
+    "make_configuration",
+    "make_session",
+    "make_task",
+    "make_tool_execution",
+    "make_workflow",
+    "make_workflow_task",
+]
