@@ -47,6 +47,8 @@ if _typing.TYPE_CHECKING:
     from dao.records import Configuration as Configuration
     from dao.records import Session as Session
     from dao.records import Task as Task
+    from dao.records import TaskDependency as TaskDependency
+    from dao.records import TaskEvent as TaskEvent
     from dao.records import TaskStatus as TaskStatus
     from dao.records import ToolExecution as ToolExecution
     from dao.records import ToolStatus as ToolStatus
@@ -66,8 +68,8 @@ else:
             "engine": "connect transaction",
             "listing": "Page",
             "pool": "Health Pool PoolStats",
-            "records": "Configuration Session Task TaskStatus ToolExecution ToolStatus "
-            "Workflow WorkflowStatus WorkflowTask",
+            "records": "Configuration Session Task TaskDependency TaskEvent TaskStatus "
+            "ToolExecution ToolStatus Workflow WorkflowStatus WorkflowTask",
             "transactions": "replaying run_in_transaction",
             "transfer": "copy",
         },

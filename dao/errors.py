@@ -7,6 +7,7 @@ A bug in our own SQL surfaces as the driver raised it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "InvalidCursor",
     "InvalidURL",
     "Irreversible",
+    "LeaseLost",
     "LedgerMismatch",
     "MigrationError",
     "MigrationFailed",
@@ -131,6 +133,31 @@ class StaleRecord(Error):
         self.key = key
 
 
+class LeaseLost(StaleRecord):
+    """The task is another attempt's by now, or nobody's: what this one wanted to write was not written.
+
+    `.attempt`, `.worker`, `.since` and `.status` are those of the task as it is then: its latest attempt, the worker
+    that has it (None: nobody), the moment at which that came about, and its status (None: it has been deleted).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        table: str,
+        key: object,
+        attempt: int | None = None,
+        worker: str | None = None,
+        since: datetime | None = None,
+        status: str | None = None,
+    ) -> None:
+        super().__init__(message, table=table, key=key)
+        self.attempt = attempt
+        self.worker = worker
+        self.since = since
+        self.status = status
+
+
 class UnreadableRow(Error):
     """A row holds what this program cannot read: a newer version wrote it, or somebody past the schema's constraints.
 
@@ -185,7 +212,7 @@ class ForeignKeyViolation(IntegrityError):
 
 
 class CheckViolation(IntegrityError):
-    """A CHECK constraint refused the row; `.constraint` is its name."""
+    """A CHECK constraint, or a trigger that guards a rule, refused the row; `.constraint` is its name."""
 
 
 class NotNullViolation(IntegrityError):

@@ -30,8 +30,10 @@ __all__ = [
     "not_blank",
     "not_empty",
     "now",
+    "one_of",
     "text",
     "when_created",
+    "whole",
 ]
 
 #: The largest INTEGER that SQLite and PostgreSQL (bigint) store.
@@ -39,6 +41,11 @@ MAX_INTEGER = 2**63 - 1
 
 #: Metadata of a field that is stored in another form than its own.
 TIME, JSON, BOOLEAN = ({"column": kind} for kind in ("time", "json", "boolean"))
+
+
+def one_of(kind: type[enum.Enum]) -> dict[str, Any]:
+    """Return the metadata of a field that holds a member of an enum, or None: its converter does not tell."""
+    return {"members": kind}
 
 
 def when_created(record: Any) -> datetime:
@@ -86,12 +93,24 @@ def not_empty(record: object, attribute: attrs.Attribute[Any], value: str) -> No
         raise ValueError(f"{type(record).__name__}.{attribute.name} must not be empty")
 
 
-def natural(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse anything but a whole number from 0 to `MAX_INTEGER`."""
-    if type(value) is not int:
-        raise TypeError(f"{type(record).__name__}.{attribute.name} must be an int, got {value!r}")
-    if not 0 <= value <= MAX_INTEGER:
-        raise ValueError(f"{type(record).__name__}.{attribute.name} must be from 0 to {MAX_INTEGER}, got {value!r}")
+@attrs.frozen
+class whole:  # noqa: N801 - it makes a validator, and stands where the functions do
+    """Refuses anything but a whole number within bounds."""
+
+    least: int
+    most: int
+
+    def __call__(self, record: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        """Check a value."""
+        if type(value) is not int:
+            raise TypeError(f"{type(record).__name__}.{attribute.name} must be an int, got {value!r}")
+        if not self.least <= value <= self.most:
+            raise ValueError(
+                f"{type(record).__name__}.{attribute.name} must be from {self.least} to {self.most}, got {value!r}"
+            )
+
+
+natural = whole(0, MAX_INTEGER)
 
 
 def boolean(record: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -134,4 +153,6 @@ def members(field: attrs.Attribute[Any]) -> dict[object, object]:
     """Return the values that the column of a boolean or an enum can hold, each with its meaning; else nothing."""
     if field.metadata.get("column") == "boolean":
         return {0: False, 1: True}
+    if kind := field.metadata.get("members"):
+        return {None: None, **kind._value2member_map_}
     return dict(getattr(field.converter, "_value2member_map_", {}))

@@ -23,7 +23,6 @@ _PASSES: dict[object, str] = {
     fields.text: _TEXT,
     fields.not_blank: f"{_TEXT} and {{0}}.strip()",
     fields.not_empty: f"{_TEXT} and {{0}}",
-    fields.natural: f"type({{0}}) is int and 0 <= {{0}} <= {fields.MAX_INTEGER}",
     fields.boolean: "type({0}) is bool",
 }
 # For each factory of defaults an expression for its value in a row.
@@ -46,6 +45,12 @@ _SCOPE: dict[str, Any] = {
 }
 
 
+def _passes(validator: object) -> str:
+    if isinstance(validator, fields.whole):
+        return f"type({{0}}) is int and {validator.least} <= {{0}} <= {validator.most}"
+    return _PASSES[validator]
+
+
 def initialiser(record: type, twin: type, later: Collection[str]) -> Callable[..., None]:
     """Return the `__init__` of a record's class, generated as attrs generates its own.
 
@@ -58,7 +63,7 @@ def initialiser(record: type, twin: type, later: Collection[str]) -> Callable[..
         name, default = field.name, field.default
         check = step = None
         if field.validator is not None:
-            check = _PASSES[getattr(field.validator, "validator", field.validator)].format(name)
+            check = _passes(getattr(field.validator, "validator", field.validator)).format(name)
         elif field.metadata.get("column") == "json":
             step = f"json_text({name}, {name!r})"
             check = f"isinstance({name}, dict)" if str(field.type).startswith("dict") else None

@@ -19,10 +19,13 @@ from dao.stored import Stored
 
 __all__ = [
     "FINISHED",
+    "LONGEST_RETRY_DELAY_MS",
     "MAX_INTEGER",
     "Configuration",
     "Session",
     "Task",
+    "TaskDependency",
+    "TaskEvent",
     "TaskStatus",
     "ToolExecution",
     "ToolStatus",
@@ -73,6 +76,10 @@ class ToolStatus(_Status):
 FINISHED = frozenset({ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMEOUT})
 
 
+#: The longest `Task.retry_delay_ms`: a day.
+LONGEST_RETRY_DELAY_MS = 86_400_000
+
+
 # The classes are spelled out, field by field, so that type checkers and editors see their signatures.
 # weakref_slot=False: nobody points weakly at a record, and each would carry the pointer. The hash is that of the key:
 # equal records have equal keys.
@@ -82,7 +89,14 @@ FINISHED = frozenset({ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMEOU
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
 class Task(Stored):
-    """A unit of work for an agent. `config` is a JSON object, `metadata` any JSON value."""
+    """A unit of work for an agent. `config` is a JSON object, `metadata` any JSON value.
+
+    It may run from `run_at` on; a higher `priority`, from 0 to 9, comes first. `attempt` counts how often it began to
+    run: with its id it is the token that each write of a worker presents. Worker and lease are there only while it is
+    running, together. It has failed so many times (`failures`), and may be tried again so many times (`retries`), the
+    first time after `retry_delay_ms`. At most one unfinished task has a `dedup_key`. It may not run while it is
+    `waiting_for` other tasks, or is in paused workflows (`paused_by`): the database counts both.
+    """
 
     __table__: ClassVar[str] = "tasks"
 
@@ -102,8 +116,82 @@ class Task(Stored):
         default=None, converter=optional(codec.millisecond), metadata=fields.TIME
     )
 
+    priority: int = attrs.field(default=0, validator=fields.whole(0, 9))
+    run_at: datetime = attrs.field(default=fields.WHEN_CREATED, converter=codec.millisecond, metadata=fields.TIME)
+    attempt: int = attrs.field(default=0, validator=fields.natural)
+    worker: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.not_empty))
+    lease_expires_at: datetime | None = attrs.field(
+        default=None, converter=optional(codec.millisecond), metadata=fields.TIME
+    )
+    failures: int = attrs.field(default=0, validator=fields.natural)
+    retries: int = attrs.field(default=0, validator=fields.natural)
+    retry_delay_ms: int = attrs.field(default=0, validator=fields.whole(0, LONGEST_RETRY_DELAY_MS))
+    dedup_key: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.not_empty))
+    waiting_for: int = attrs.field(default=0, validator=fields.natural)
+    paused_by: int = attrs.field(default=0, validator=fields.natural)
+
+    def __attrs_post_init__(self) -> None:
+        # the slot: that a time is there can be told without decoding it
+        if self.worker is None and self._lease_expires_at is None:  # type: ignore[attr-defined]
+            return
+        if self.worker is None or self._lease_expires_at is None:  # type: ignore[attr-defined]
+            raise ValueError("Task.worker and Task.lease_expires_at must be set together")
+        if self.status is not TaskStatus.RUNNING:
+            raise ValueError(
+                f"Task.lease_expires_at must be set only when the status is running; it is {self.status.value}"
+            )
+
     def __hash__(self) -> int:
         return hash(self.id)
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
+class TaskDependency(Stored):
+    """A task may not run before another is completed. Links are added and removed, never changed."""
+
+    __table__: ClassVar[str] = "task_dependencies"
+    __key__: ClassVar[tuple[str, ...]] = ("task_id", "depends_on")
+
+    task_id: str = attrs.field(validator=fields.text)
+    depends_on: str = attrs.field(validator=fields.text)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
+
+    def __attrs_post_init__(self) -> None:
+        if self.task_id == self.depends_on:
+            raise ValueError(f"TaskDependency: a task cannot depend on itself, got {self.task_id!r} twice")
+
+    def __hash__(self) -> int:
+        return hash((self.task_id, self.depends_on))
+
+
+@attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
+class TaskEvent(Stored):
+    """A version of a task that began, or its end: triggers write them, and nobody changes one.
+
+    `seq` only grows. `at` is the version's `updated_at`; `attempt`, `worker` and `error` are the task's then. A new
+    task has no `from_status`, a deleted one no `to_status`. `previous` has what the changed columns held before, under
+    their names: nothing of a new task, all but the id of a deleted one; times and JSON are texts in it.
+    """
+
+    __table__: ClassVar[str] = "task_events"
+    __key__: ClassVar[tuple[str, ...]] = ("seq",)
+
+    seq: int = attrs.field(validator=fields.whole(1, MAX_INTEGER))
+    task_id: str = attrs.field(validator=fields.text)
+    attempt: int = attrs.field(validator=fields.natural)
+    from_status: TaskStatus | None = attrs.field(
+        default=None, converter=optional(TaskStatus), metadata=fields.one_of(TaskStatus)
+    )
+    to_status: TaskStatus | None = attrs.field(
+        default=None, converter=optional(TaskStatus), metadata=fields.one_of(TaskStatus)
+    )
+    worker: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
+    error: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
+    at: datetime = attrs.field(converter=codec.millisecond, metadata=fields.TIME)
+    previous: dict[str, Any] = attrs.field(factory=dict, converter=fields.json_object, metadata=fields.JSON)
+
+    def __hash__(self) -> int:
+        return hash(self.seq)
 
 
 @attrs.frozen(kw_only=True, weakref_slot=False, field_transformer=fields.name_in_errors)
@@ -155,7 +243,8 @@ class _Timed(Stored):
 class ToolExecution(_Timed):
     """One call of a tool. `input` and `output` are any JSON value; `duration_ms` counts whole milliseconds.
 
-    `completed_at` is there exactly when the status is completed, failed or timeout.
+    `completed_at` is there exactly when the status is completed, failed or timeout. A call may say which `step` of its
+    task it is, and of which `attempt`: one completed call stands for a step for ever.
     """
 
     __table__: ClassVar[str] = "tool_executions"
@@ -175,12 +264,20 @@ class ToolExecution(_Timed):
         default=None, converter=optional(codec.millisecond), metadata=fields.TIME
     )
 
+    step: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.not_empty))
+    attempt: int | None = attrs.field(default=None, validator=attrs.validators.optional(fields.whole(1, MAX_INTEGER)))
+
     def __attrs_post_init__(self) -> None:
         if (self.status in FINISHED) != (self.completed_at is not None):
             raise ValueError(
                 f"ToolExecution.completed_at must be set when the status is completed, failed or timeout, and only "
                 f"then; the status is {self.status.value}, completed_at is {self.completed_at}"
             )
+
+        if self.attempt is not None and self.task_id is None:
+            raise ValueError("ToolExecution.attempt must be set only when task_id is: it is an attempt of that task")
+        if self.step is not None and self.attempt is None:
+            raise ValueError("ToolExecution.step must be set only when attempt is: an attempt takes a step")
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -22,7 +22,16 @@ import attrs
 from dao import codec
 from dao.errors import NotFound
 from dao.fields import members
-from dao.records import Configuration, Session, Task, ToolExecution, Workflow, WorkflowTask
+from dao.records import (
+    Configuration,
+    Session,
+    Task,
+    TaskDependency,
+    TaskEvent,
+    ToolExecution,
+    Workflow,
+    WorkflowTask,
+)
 from dao.stored import Stored, unreadable
 
 __all__ = [
@@ -30,6 +39,8 @@ __all__ = [
     "SESSIONS",
     "TABLES",
     "TASKS",
+    "TASK_DEPENDENCIES",
+    "TASK_EVENTS",
     "TOOL_EXECUTIONS",
     "WORKFLOWS",
     "WORKFLOW_TASKS",
@@ -65,7 +76,8 @@ class Table(Generic[R]):
     insert: str
     #: The columns of the key, as SELECT lists them.
     key: str
-    #: The UPDATE of a row that is still as it was read, and its parameters out of the row. Key and `created_at` stay.
+    #: The UPDATE of a row that is still as it was read, and its parameters out of the row. Key and `created_at` stay,
+    #: and so do the columns that are not the caller's. Of a table without versions it is empty.
     update: Change
     for_update: Callable[[tuple[Any, ...]], tuple[Any, ...]]
     from_row: Callable[[tuple[Any, ...]], R]
@@ -103,14 +115,16 @@ def _changing(update: str, key: str, row: str) -> Change:
     return Change(f"{update}\nRETURNING {key}", f"{update}\nRETURNING {row}")
 
 
-def _table(record: type[R], **references: str) -> Table[R]:
+def _table(record: type[R], *, kept: Mapping[str, str] | None = None, **references: str) -> Table[R]:
+    """Return the table of a record.
+
+    `kept` has the columns that an update leaves, each with the case in which it does, always if that is empty; {column}
+    stands there for the value that the update would write.
+    """
     name, key = record.__table__, record.__key__
     columns = tuple(field.name for field in _fields(record))
     listed, parameters = ", ".join(columns), ", ".join(f"${number + 1}" for number in range(len(columns)))
-    changed = [column for column in columns if column not in {*key, "created_at", "updated_at"}]
-    bound = [*changed, *key, "updated_at"]
-    terms = [f"{column} = ${number}" for number, column in enumerate(bound, 1)]
-    assigned, found = ", ".join(terms[: len(changed)]), " AND ".join(terms[len(changed) :])
+    update, for_update = _update(record, columns, kept or {})
     return Table(
         name=name,
         columns=columns,
@@ -119,10 +133,33 @@ def _table(record: type[R], **references: str) -> Table[R]:
         get=f"SELECT {listed} FROM {name} WHERE {' AND '.join(f'{column} = ${n}' for n, column in enumerate(key, 1))}",
         insert=f"INSERT INTO {name} ({listed}) VALUES ({parameters})",
         key=", ".join(key),
-        update=_changing(f"UPDATE {name} SET {assigned} WHERE {found}", ", ".join(key), listed),
-        for_update=operator.itemgetter(*map(columns.index, bound)),
+        update=_changing(update, ", ".join(key), listed),
+        for_update=for_update,
         references=references,
         **_conversions(record),
+    )
+
+
+def _update(
+    record: type[Stored], columns: tuple[str, ...], kept: Mapping[str, str]
+) -> tuple[str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]:
+    key = record.__key__
+    if "updated_at" not in columns:
+        return "", operator.itemgetter(0, 0)
+    mine = {*key, "created_at", "updated_at", *(column for column, case in kept.items() if not case)}
+    changed = [column for column in columns if column not in mine]
+    bound = [*changed, *key, "updated_at"]
+    numbers = {column: f"${number}" for number, column in enumerate(bound, 1)}
+    assigned = [
+        f"{column} = CASE WHEN {kept[column].format(**numbers)} THEN {column} ELSE {numbers[column]} END"
+        if column in kept
+        else f"{column} = {numbers[column]}"
+        for column in changed
+    ]
+    found = [f"{column} = {numbers[column]}" for column in (*key, "updated_at")]
+    return (
+        f"UPDATE {record.__table__} SET {', '.join(assigned)} WHERE {' AND '.join(found)}",
+        operator.itemgetter(*map(columns.index, bound)),
     )
 
 
@@ -157,7 +194,8 @@ def _conversions(record: type[Stored]) -> dict[str, Any]:
             scope[f"{column}_members"] = few
             convert.append(f"{target} = {column}_members[{column}]")
             # `.value` is a Python property up to 3.11
-            target, value = column, f"{value}._value_" if field.converter else f"int({value})"
+            own = f"{value}._value_" if field.converter else f"int({value})"
+            target, value = column, f"None if {value} is None else {own}" if None in few else own
         targets.append(target)
         values.append(value)
     build = "; ".join(["self = twin()", f"{', '.join(targets)} = row", *convert, "self.__class__ = record_class"])
@@ -212,7 +250,17 @@ def _misfit(record: type[Stored], given: object, error: AttributeError) -> NoRet
     raise TypeError(f"expected a {record.__name__}, got {type(given).__name__}") from error
 
 
-TASKS = _table(Task)
+# Triggers count, and a heartbeat makes no version: of the lease of an attempt that goes on, what was read may be stale.
+TASKS = _table(
+    Task,
+    kept={
+        "lease_expires_at": "worker = {worker} AND attempt = {attempt}",
+        "waiting_for": "",
+        "paused_by": "",
+    },
+)
+TASK_DEPENDENCIES = _table(TaskDependency, task_id="tasks", depends_on="tasks")
+TASK_EVENTS = _table(TaskEvent)
 WORKFLOWS = _table(Workflow)
 WORKFLOW_TASKS = _table(WorkflowTask, workflow_id="workflows", task_id="tasks")
 TOOL_EXECUTIONS = _table(ToolExecution, task_id="tasks")
@@ -220,4 +268,13 @@ SESSIONS = _table(Session)
 CONFIGURATIONS = _table(Configuration)
 
 #: All tables, each after those that it refers to.
-TABLES: tuple[Table[Any], ...] = (TASKS, WORKFLOWS, WORKFLOW_TASKS, TOOL_EXECUTIONS, SESSIONS, CONFIGURATIONS)
+TABLES: tuple[Table[Any], ...] = (
+    TASKS,
+    TASK_DEPENDENCIES,
+    TASK_EVENTS,
+    WORKFLOWS,
+    WORKFLOW_TASKS,
+    TOOL_EXECUTIONS,
+    SESSIONS,
+    CONFIGURATIONS,
+)

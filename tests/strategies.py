@@ -15,10 +15,13 @@ import dao
 from dao import rows
 from dao.records import (
     FINISHED,
+    LONGEST_RETRY_DELAY_MS,
     MAX_INTEGER,
     Configuration,
     Session,
     Task,
+    TaskDependency,
+    TaskEvent,
     TaskStatus,
     ToolExecution,
     ToolStatus,
@@ -253,21 +256,59 @@ def _optional(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def tasks() -> st.SearchStrategy[Task]:
-    """Any task."""
+    """Any task that can be new: no trigger has counted yet for what it waits."""
+    return st.one_of(
+        _tasks(status=st.sampled_from(TaskStatus)),
+        _tasks(status=st.just(TaskStatus.RUNNING), worker=texts(min_size=1), lease_expires_at=moments()),
+    )
+
+
+def _tasks(**more: st.SearchStrategy[Any]) -> st.SearchStrategy[Task]:
     return st.builds(
         Task,
         id=texts(min_size=1),
         title=names(),
         description=_optional(texts()),
         task_type=names(),
-        status=st.sampled_from(TaskStatus),
         config=json_objects(),
         metadata=json_values(),
         workspace_path=_optional(texts()),
         error=_optional(texts()),
         started_at=_optional(moments()),
         completed_at=_optional(moments()),
-        **_record_times(),
+        **_record_times("run_at"),
+        priority=st.integers(0, 9),
+        attempt=sequences(),
+        failures=sequences(),
+        retries=sequences(),
+        retry_delay_ms=st.integers(0, LONGEST_RETRY_DELAY_MS),
+        dedup_key=_optional(texts(min_size=1)),
+        **more,
+    )
+
+
+def task_dependencies() -> st.SearchStrategy[TaskDependency]:
+    """Any link of two tasks; they need not exist."""
+    return (
+        st.tuples(texts(), texts(), moments())
+        .filter(lambda link: link[0] != link[1])
+        .map(lambda link: TaskDependency(task_id=link[0], depends_on=link[1], created_at=link[2]))
+    )
+
+
+def task_events() -> st.SearchStrategy[TaskEvent]:
+    """Any event; its task need not exist."""
+    return st.builds(
+        TaskEvent,
+        seq=st.integers(1, 9) | st.integers(1, MAX_INTEGER),
+        task_id=texts(),
+        attempt=sequences(),
+        from_status=_optional(st.sampled_from(TaskStatus)),
+        to_status=_optional(st.sampled_from(TaskStatus)),
+        worker=_optional(texts()),
+        error=_optional(texts()),
+        at=moments(),
+        previous=json_objects(),
     )
 
 
@@ -303,7 +344,7 @@ def sequences() -> st.SearchStrategy[int]:
 
 
 def tool_executions() -> st.SearchStrategy[ToolExecution]:
-    """Any tool execution; its task need not exist."""
+    """Any tool execution but one of an attempt, which has to be that of its task; its task need not exist."""
     return st.one_of(
         _tool_executions(st.sampled_from(sorted(set(ToolStatus) - FINISHED)), st.none()),
         _tool_executions(st.sampled_from(sorted(FINISHED)), moments()),
@@ -347,8 +388,17 @@ def configurations() -> st.SearchStrategy[Configuration]:
 
 
 def records() -> st.SearchStrategy[Any]:
-    """Any record of the six kinds."""
-    return st.one_of(tasks(), workflows(), workflow_tasks(), tool_executions(), sessions(), configurations())
+    """Any record of any kind."""
+    return st.one_of(
+        tasks(),
+        task_dependencies(),
+        task_events(),
+        workflows(),
+        workflow_tasks(),
+        tool_executions(),
+        sessions(),
+        configurations(),
+    )
 
 
 # ---------------------------------------------------------------- configuration values

@@ -34,23 +34,25 @@ _UPDATE = TASKS.update
 # A task that waits again starts with a clean slate.
 _SET_PENDING = TASKS.changing("""
 UPDATE tasks
-SET    status = $1, error = $2, started_at = NULL, completed_at = NULL
-WHERE  id = $3
+SET    status = $1, error = $2, started_at = NULL, completed_at = NULL, worker = NULL, lease_expires_at = NULL
+WHERE  id = $3 AND status IN ($4, $5, $6, $7, $8)
 """)
-# One that is running already keeps its start, one that runs again gets a new one.
+# One that is running already keeps its start, its attempt and its holder; one that runs again begins a new attempt.
 _SET_RUNNING = TASKS.changing("""
 UPDATE tasks
 SET    started_at = CASE WHEN status = $1 AND started_at IS NOT NULL THEN started_at ELSE $2 END,
+       attempt = CASE WHEN status = $1 THEN attempt ELSE attempt + 1 END,
        status = $1, error = $3, completed_at = NULL
-WHERE  id = $4
+WHERE  id = $4 AND status IN ($5, $6, $7, $8, $9)
 """)
 # Finishing twice in the same way changes nothing about when.
 _SET_FINISHED = TASKS.changing("""
 UPDATE tasks
 SET    completed_at = CASE WHEN status = $1 AND completed_at IS NOT NULL THEN completed_at ELSE $2 END,
-       status = $1, error = $3
-WHERE  id = $4
+       status = $1, error = $3, worker = NULL, lease_expires_at = NULL
+WHERE  id = $4 AND status IN ($5, $6, $7, $8, $9)
 """)
+_ANY_STATUS = tuple(status.value for status in TaskStatus)
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM tasks GROUP BY status"
 _ONE_OF_STATUS = "SELECT id FROM tasks WHERE status = $1 ORDER BY created_at, id LIMIT 1"
 
@@ -109,15 +111,26 @@ def update(connection: Connection, task: Task) -> Task:
 
 
 def set_status(
-    connection: Connection, id: str, status: TaskStatus | str, *, error: str | None = None, now: datetime | None = None
+    connection: Connection,
+    id: str,
+    status: TaskStatus | str,
+    *,
+    expected: TaskStatus | str | Iterable[TaskStatus | str] | None = None,
+    error: str | None = None,
+    now: datetime | None = None,
 ) -> Task:
-    """Move a task to a status, whatever its present one, and return it as it is then.
+    """Move a task to a status, past any worker that has claimed it, and return it as it is then.
 
-    Keeps the times and the error in step: running sets `started_at`; completed, failed and cancelled set
-    `completed_at`; pending clears both; each stores `error`, or clears it. Repeating a call keeps the times.
+    Keeps the times and the error in step: running sets `started_at`, and begins an attempt unless the task is running;
+    completed, failed and cancelled set `completed_at`; pending clears both; each stores `error`, or clears it, and all
+    but running end the lease. Repeating a call keeps the times. A finished task becomes pending before it becomes
+    anything else. `expected` is the status, or one of several, from which it is moved; None: any.
 
     Raises:
         NotFound: There is no such task.
+        StaleRecord: Its status is not as expected.
+        CheckViolation: It is finished, and the status is another than pending (`tasks_status_transition`).
+        ValueError: A status is unknown, or none is expected.
     """
     text = TaskStatus(status).value
     if error is not None:
@@ -126,7 +139,17 @@ def set_status(
     if text != "pending":
         sql = _SET_RUNNING if text == "running" else _SET_FINISHED
         parameters.insert(1, codec.now_to_text(now))
-    return change(connection, TASKS, sql, parameters, (id,))
+    allowed = _ANY_STATUS if expected is None else _statuses(expected)
+    parameters += [*allowed, *allowed[:1] * (len(_ANY_STATUS) - len(allowed))]
+    stale = "" if expected is None else f"is not {' or '.join(allowed)}: read it again, then decide"
+    return change(connection, TASKS, sql, parameters, (id,), stale=stale)
+
+
+def _statuses(given: TaskStatus | str | Iterable[TaskStatus | str]) -> tuple[str, ...]:
+    statuses = {TaskStatus(one).value for one in ([given] if isinstance(given, str) else given)}
+    if not statuses:
+        raise ValueError("expected must be a status, or several: none is expected")
+    return tuple(sorted(statuses))
 
 
 def delete(connection: Connection, id: str) -> bool:

@@ -12,6 +12,8 @@ from dao.records import (
     Configuration,
     Session,
     Task,
+    TaskDependency,
+    TaskEvent,
     TaskStatus,
     ToolExecution,
     ToolStatus,
@@ -23,6 +25,8 @@ __all__ = [
     "make_configuration",
     "make_session",
     "make_task",
+    "make_task_dependency",
+    "make_task_event",
     "make_tool_execution",
     "make_workflow",
     "make_workflow_task",
@@ -35,7 +39,7 @@ _DURATION = timedelta(milliseconds=25)
 
 
 def make_task(**overrides: Any) -> Task:
-    """Return a task, pending unless `status` says otherwise. Its other times and its error suit its status.
+    """Return a task, pending unless `status` says otherwise. Its other times, its error and its attempt suit its status.
 
     Raises:
         TypeError: An override is no field, or its value is of another type.
@@ -56,8 +60,34 @@ def make_task(**overrides: Any) -> Task:
         "created_at": begun,
         "started_at": None if status is TaskStatus.PENDING else begun,
         "completed_at": begun + _DURATION if finished else None,
+        "attempt": 0 if status is TaskStatus.PENDING else 1,
+        "failures": 1 if status is TaskStatus.FAILED else 0,
     }
     return Task(**{**fields, **overrides})
+
+
+def make_task_dependency(**overrides: Any) -> TaskDependency:
+    """Return a link of a task to one that it waits for. Raises as `make_task`.
+
+    Its two ids are new: to store it, pass the `task_id` and the `depends_on` of rows that exist.
+    """
+    return TaskDependency(**{"task_id": codec.new_id(), "depends_on": codec.new_id(), **overrides})
+
+
+def make_task_event(**overrides: Any) -> TaskEvent:
+    """Return the event of a task that began to run, as a trigger would write it. Raises as `make_task`."""
+    number = next(_numbers)
+    fields = {
+        "seq": number,
+        "task_id": codec.new_id(),
+        "attempt": 1,
+        "from_status": "pending",
+        "to_status": "running",
+        "worker": f"worker-{number}",
+        "at": codec.now(),
+        "previous": {"status": "pending", "started_at": None, "attempt": 0, "worker": None, "lease_expires_at": None},
+    }
+    return TaskEvent(**{**fields, **overrides})
 
 
 def make_workflow(**overrides: Any) -> Workflow:

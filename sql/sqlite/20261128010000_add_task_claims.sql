@@ -1,4 +1,5 @@
--- Claims: which worker runs a task, until when, and for which time; when it may run, how urgent it is, how often it may fail.
+-- Claims: which worker runs a task, until when, and for which time; when it may run, how urgent it is, and how often it
+-- may fail.
 -- attempt counts the times that a task began to run, and never goes back: (id, attempt) is the fencing token that every
 -- write of a worker presents. lease_expires_at is left out of updated_at's trigger: a heartbeat makes no new version.
 -- waiting_for counts the unfinished tasks that a task waits for, paused_by the paused workflows that it is in; triggers
@@ -16,7 +17,8 @@ ALTER TABLE tasks ADD COLUMN worker TEXT
     CONSTRAINT tasks_worker_not_empty CHECK (worker <> '');
 ALTER TABLE tasks ADD COLUMN lease_expires_at TEXT
     CONSTRAINT tasks_lease_expires_at_utc_ms
-        CHECK (lease_expires_at BETWEEN '0001' AND ':' AND lease_expires_at IS strftime('%Y-%m-%dT%H:%M:%fZ', lease_expires_at))
+        CHECK (lease_expires_at BETWEEN '0001' AND ':'
+               AND lease_expires_at IS strftime('%Y-%m-%dT%H:%M:%fZ', lease_expires_at))
     CONSTRAINT tasks_lease_when_running CHECK (lease_expires_at IS NULL OR status = 'running')
     CONSTRAINT tasks_lease_of_worker CHECK ((lease_expires_at IS NULL) = (worker IS NULL));
 ALTER TABLE tasks ADD COLUMN failures INTEGER NOT NULL DEFAULT 0
@@ -29,6 +31,7 @@ ALTER TABLE tasks ADD COLUMN dedup_key TEXT
     CONSTRAINT tasks_dedup_key_not_empty CHECK (dedup_key <> '');
 ALTER TABLE tasks ADD COLUMN waiting_for INTEGER NOT NULL DEFAULT 0
     CONSTRAINT tasks_waiting_for_not_negative CHECK (waiting_for >= 0);
+-- lint: ignore M028 a heartbeat changes lease_expires_at alone, and makes no new version
 ALTER TABLE tasks ADD COLUMN paused_by INTEGER NOT NULL DEFAULT 0
     CONSTRAINT tasks_paused_by_not_negative CHECK (paused_by >= 0);
 

@@ -6,4 +6,12 @@ DROP TRIGGER workflow_tasks_added;
 DROP TRIGGER workflows_tasks_deleted;
 DROP TRIGGER workflows_paused;
 
-UPDATE tasks SET paused_by = 0 WHERE paused_by <> 0;
+-- Back by a millisecond, and forth again with the count: this makes no new version of a task.
+UPDATE tasks
+SET    updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-0.001 seconds')
+WHERE  paused_by <> 0;
+
+UPDATE tasks
+SET    paused_by = 0,
+       updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '+0.001 seconds')
+WHERE  paused_by <> 0;

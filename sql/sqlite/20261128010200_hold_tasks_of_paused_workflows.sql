@@ -1,6 +1,6 @@
--- Tasks of paused workflows are held back: tasks.paused_by counts the paused workflows that a task is in. What runs already
--- goes on. The count is a part of the index that claims walk along, so that a claim costs the same with it.
--- Triggers, and one update of the tasks of workflows that are paused now. Its rollback holds no task back any more.
+-- Tasks of paused workflows are held back: tasks.paused_by counts the paused workflows that a task is in. What runs
+-- already goes on. The count is a part of the index that claims walk along, so that a claim costs the same with it.
+-- Triggers, and an update of the tasks of workflows that are paused now. Its rollback holds no task back any more.
 
 CREATE TRIGGER workflows_paused
 AFTER UPDATE OF status ON workflows
@@ -48,11 +48,20 @@ BEGIN
     WHERE  id = new.task_id AND (SELECT status FROM workflows WHERE id = new.workflow_id) = 'paused';
 END;
 
+-- Back by a millisecond, and forth again with the count: this makes no new version of a task.
+UPDATE tasks
+SET    updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-0.001 seconds')
+WHERE  id IN (SELECT task_id
+              FROM   workflow_tasks
+              JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
+              WHERE  workflows.status = 'paused');
+
 UPDATE tasks
 SET    paused_by = (SELECT count(*)
                     FROM   workflow_tasks
                     JOIN   workflows ON workflows.id = workflow_tasks.workflow_id
-                    WHERE  workflow_tasks.task_id = tasks.id AND workflows.status = 'paused')
+                    WHERE  workflow_tasks.task_id = tasks.id AND workflows.status = 'paused'),
+       updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '+0.001 seconds')
 WHERE  id IN (SELECT task_id
               FROM   workflow_tasks
               JOIN   workflows ON workflows.id = workflow_tasks.workflow_id

@@ -1,7 +1,7 @@
 -- Task events: what happened to tasks, one row for each version of a task, in the order of the commits. Triggers write
 -- them, so that none is forgotten, and every program may follow along: seq is the cursor. previous has the values that
--- the changed columns had before, as a JSON object; undone one by one, from the task as it is now, they give the task as
--- it was at any moment. No foreign key: what happened stays when the task has gone.
+-- the changed columns had before, as a JSON object; undone one by one, from the task as it is now, they give the task
+-- as it was at any moment. No foreign key: what happened stays when the task has gone.
 -- They cost time and room: the configuration task_events, set to false, leaves them out.
 -- New table, and triggers on tasks: rewrites nothing. Its rollback drops the history of all tasks.
 
@@ -16,6 +16,12 @@ CREATE TABLE task_events (
     at          TEXT    NOT NULL,
     previous    TEXT    NOT NULL,
 
+    CONSTRAINT task_events_seq_positive CHECK (seq > 0),
+    CONSTRAINT task_events_attempt_not_negative CHECK (attempt >= 0),
+    CONSTRAINT task_events_from_status_known
+        CHECK (from_status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
+    CONSTRAINT task_events_to_status_known
+        CHECK (to_status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
     CONSTRAINT task_events_at_utc_ms CHECK (at BETWEEN '0001' AND ':' AND at IS strftime('%Y-%m-%dT%H:%M:%fZ', at)),
     CONSTRAINT task_events_previous_json_object CHECK (json_valid(previous) AND json_type(previous) = 'object')
 ) STRICT;
@@ -47,7 +53,8 @@ BEGIN
         CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
              ELSE max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                       strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')) END,
-        '{' || substr(iif(new.title IS old.title, '', ',"title":' || json_quote(old.title))
+        '{' || substr(
+            iif(new.title IS old.title, '', ',"title":' || json_quote(old.title))
          || iif(new.description IS old.description, '', ',"description":' || json_quote(old.description))
          || iif(new.task_type IS old.task_type, '', ',"task_type":' || json_quote(old.task_type))
          || iif(new.status IS old.status, '', ',"status":' || json_quote(old.status))
@@ -62,15 +69,18 @@ BEGIN
          || iif(new.run_at IS old.run_at, '', ',"run_at":' || json_quote(old.run_at))
          || iif(new.attempt IS old.attempt, '', ',"attempt":' || json_quote(old.attempt))
          || iif(new.worker IS old.worker, '', ',"worker":' || json_quote(old.worker))
-         || iif(new.lease_expires_at IS old.lease_expires_at, '', ',"lease_expires_at":' || json_quote(old.lease_expires_at))
+         || iif(new.lease_expires_at IS old.lease_expires_at, '',
+                ',"lease_expires_at":' || json_quote(old.lease_expires_at))
          || iif(new.failures IS old.failures, '', ',"failures":' || json_quote(old.failures))
          || iif(new.retries IS old.retries, '', ',"retries":' || json_quote(old.retries))
          || iif(new.retry_delay_ms IS old.retry_delay_ms, '', ',"retry_delay_ms":' || json_quote(old.retry_delay_ms))
          || iif(new.dedup_key IS old.dedup_key, '', ',"dedup_key":' || json_quote(old.dedup_key))
          || iif(new.waiting_for IS old.waiting_for, '', ',"waiting_for":' || json_quote(old.waiting_for))
-         || iif(new.paused_by IS old.paused_by, '', ',"paused_by":' || json_quote(old.paused_by)), 2) || '}');
+         || iif(new.paused_by IS old.paused_by, '', ',"paused_by":' || json_quote(old.paused_by)),
+            2) || '}');
 END;
 
+-- After the last millisecond that there is comes none.
 CREATE TRIGGER task_events_deleted
 AFTER DELETE ON tasks
 FOR EACH ROW
@@ -78,14 +88,15 @@ WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND valu
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
     VALUES (old.id, old.attempt, old.status, NULL, old.worker, old.error,
-            max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
-                strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')),
-            json_object('title', old.title, 'description', old.description, 'task_type', old.task_type,
-                         'status', old.status, 'config', old.config, 'metadata', old.metadata,
-                         'workspace_path', old.workspace_path, 'error', old.error, 'created_at', old.created_at,
-                         'started_at', old.started_at, 'completed_at', old.completed_at, 'priority', old.priority,
-                         'run_at', old.run_at, 'attempt', old.attempt, 'worker', old.worker,
-                         'lease_expires_at', old.lease_expires_at, 'failures', old.failures, 'retries', old.retries,
-                         'retry_delay_ms', old.retry_delay_ms, 'dedup_key', old.dedup_key, 'waiting_for', old.waiting_for,
-                         'paused_by', old.paused_by));
+            coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
+                         strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')), old.updated_at),
+            json_object(
+                'title', old.title, 'description', old.description, 'task_type', old.task_type,
+                'status', old.status, 'config', old.config, 'metadata', old.metadata,
+                'workspace_path', old.workspace_path, 'error', old.error, 'created_at', old.created_at,
+                'started_at', old.started_at, 'completed_at', old.completed_at, 'priority', old.priority,
+                'run_at', old.run_at, 'attempt', old.attempt, 'worker', old.worker,
+                'lease_expires_at', old.lease_expires_at, 'failures', old.failures, 'retries', old.retries,
+                'retry_delay_ms', old.retry_delay_ms, 'dedup_key', old.dedup_key,
+                'waiting_for', old.waiting_for, 'paused_by', old.paused_by));
 END;

@@ -8,8 +8,8 @@ DROP TRIGGER tool_executions_updated_at;
 DROP INDEX idx_tool_executions_open;
 DROP INDEX idx_tool_executions_step;
 
-ALTER TABLE tool_executions DROP COLUMN step;
 ALTER TABLE tool_executions DROP COLUMN attempt;
+ALTER TABLE tool_executions DROP COLUMN step;
 
 CREATE TRIGGER tool_executions_updated_at
 AFTER UPDATE OF

@@ -1,13 +1,13 @@
--- Steps: a call may say which step of its task it is, and of which attempt. One completed call stands for a step for ever.
--- A call with an attempt is taken only from the attempt that has its task, and it is open only as long as that has it: a
--- worker that has lost its task can neither begin a call nor end one, whatever program it writes with.
+-- Steps: a call may say which step of its task it is, and of which attempt. One completed call stands for a step for
+-- ever. A call with an attempt is taken only from the attempt that has its task, and it is open only as long as that
+-- has it: a worker that has lost its task can neither begin a call nor end one, whatever program it writes with.
 -- Reads the table once, rewrites nothing. Its rollback loses which call was which step.
 
 ALTER TABLE tool_executions ADD COLUMN step TEXT
-    CONSTRAINT tool_executions_step_not_empty CHECK (step <> '')
-    CONSTRAINT tool_executions_step_of_attempt CHECK (step IS NULL OR attempt IS NOT NULL);
+    CONSTRAINT tool_executions_step_not_empty CHECK (step <> '');
 ALTER TABLE tool_executions ADD COLUMN attempt INTEGER
     CONSTRAINT tool_executions_attempt_positive CHECK (attempt > 0)
+    CONSTRAINT tool_executions_step_of_attempt CHECK (step IS NULL OR attempt IS NOT NULL)
     CONSTRAINT tool_executions_attempt_of_task CHECK (attempt IS NULL OR task_id IS NOT NULL);
 
 CREATE UNIQUE INDEX idx_tool_executions_step ON tool_executions (task_id, step)
@@ -61,13 +61,13 @@ END;
 
 -- However an attempt ends, what it called and did not end may have happened or not.
 CREATE TRIGGER tasks_attempt_ended
-AFTER UPDATE OF status ON tasks
+AFTER UPDATE OF status, attempt ON tasks
 FOR EACH ROW
-WHEN old.status = 'running' AND new.status <> 'running'
+WHEN old.status = 'running' AND (new.status <> 'running' OR new.attempt <> old.attempt)
 BEGIN
     UPDATE tool_executions
     SET    status = 'failed',
-           error = 'outcome unknown: the task was ' || new.status || ' before the call had ended',
+           error = 'outcome unknown: attempt ' || old.attempt || ' of the task ended before the call did',
            completed_at = CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
                                ELSE strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
     WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running');

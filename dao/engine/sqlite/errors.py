@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -186,8 +187,20 @@ def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> err
         # "cannot store TEXT value in INTEGER column tasks.x"
         table, _, column = message.partition(" column ")[2].partition(".")
         return errors.IntegrityError(message, table=table, columns=[column])
-    # RAISE in somebody's trigger
+    # RAISE in a trigger: one that says its own name guards a rule, as a CHECK does
+    if table := _guarded_table(connection, message):
+        reason = f"{table}: the row breaks the rule of the trigger {message}"
+        return errors.CheckViolation(reason, table=table, constraint=message)
     return errors.IntegrityError(message)
+
+
+def _guarded_table(connection: apsw.Connection, trigger: str) -> str | None:
+    """Return the table that has a trigger of this name."""
+    with contextlib.suppress(apsw.Error):  # the violation is what the caller needs to know
+        sql = "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name = ?"
+        for (table,) in connection.execute(sql, (trigger,)).fetchall():
+            return str(table)
+    return None
 
 
 def _checked_columns(connection: apsw.Connection, constraint: str) -> tuple[str | None, list[str]]:
