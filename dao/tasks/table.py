@@ -141,7 +141,7 @@ def set_status(
         parameters.insert(1, codec.now_to_text(now))
     allowed = _ANY_STATUS if expected is None else _statuses(expected)
     parameters += [*allowed, *allowed[:1] * (len(_ANY_STATUS) - len(allowed))]
-    stale = "" if expected is None else f"is not {' or '.join(allowed)}: read it again, then decide"
+    stale = f"is not {' or '.join(allowed)}: read it again, then decide"
     return change(connection, TASKS, sql, parameters, (id,), stale=stale)
 
 

@@ -39,7 +39,7 @@ _DURATION = timedelta(milliseconds=25)
 
 
 def make_task(**overrides: Any) -> Task:
-    """Return a task, pending unless `status` says otherwise. Its other times, its error and its attempt suit its status.
+    """Return a task, pending unless `status` says otherwise. Its other times, error and attempt suit its status.
 
     Raises:
         TypeError: An override is no field, or its value is of another type.
