@@ -34,6 +34,8 @@ from dao.url import MEMORY, DatabaseURL, control_character
 #: The table of each record.
 TABLES = {
     dao.Task: rows.TASKS,
+    dao.TaskDependency: rows.TASK_DEPENDENCIES,
+    dao.TaskEvent: rows.TASK_EVENTS,
     dao.Workflow: rows.WORKFLOWS,
     dao.WorkflowTask: rows.WORKFLOW_TASKS,
     dao.ToolExecution: rows.TOOL_EXECUTIONS,

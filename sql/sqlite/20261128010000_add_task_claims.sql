@@ -67,7 +67,7 @@ END;
 CREATE TRIGGER tasks_status_transition
 BEFORE UPDATE OF status ON tasks
 FOR EACH ROW
-WHEN old.status IN ('completed', 'failed', 'cancelled') AND new.status NOT IN (old.status, 'pending')
+WHEN old.status IN ('completed', 'failed', 'cancelled') AND new.status <> old.status AND new.status <> 'pending'
 BEGIN
     SELECT raise(ABORT, 'tasks_status_transition');
 END;

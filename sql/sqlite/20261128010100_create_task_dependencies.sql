@@ -37,7 +37,7 @@ BEGIN
     SELECT raise(ABORT, 'task_dependencies_no_cycle');
 END;
 
--- A dependency is added or removed, never changed: the two triggers above and below would not see it.
+-- A dependency is added or removed, never changed: the triggers that count would not see it.
 CREATE TRIGGER task_dependencies_unchangeable
 BEFORE UPDATE OF task_id, depends_on ON task_dependencies
 FOR EACH ROW
@@ -53,18 +53,20 @@ BEGIN
     UPDATE tasks SET waiting_for = waiting_for + 1 WHERE id = new.task_id;
 END;
 
+-- One that has gone was not completed, or it has taken the dependency with it: see below.
 CREATE TRIGGER task_dependencies_removed
 AFTER DELETE ON task_dependencies
 FOR EACH ROW
-WHEN (SELECT status FROM tasks WHERE id = old.depends_on) <> 'completed'
+WHEN (SELECT status FROM tasks WHERE id = old.depends_on) IS NOT 'completed'
 BEGIN
     UPDATE tasks SET waiting_for = waiting_for - 1 WHERE id = old.task_id;
 END;
 
--- While the deleted task is still there, so that the trigger above sees its status.
+-- Of a task that was completed, nobody waits any more, so nothing is counted; the foreign key removes the others.
 CREATE TRIGGER tasks_dependencies_deleted
 BEFORE DELETE ON tasks
 FOR EACH ROW
+WHEN old.status = 'completed'
 BEGIN
     DELETE FROM task_dependencies WHERE depends_on = old.id;
 END;

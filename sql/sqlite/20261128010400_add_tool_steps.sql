@@ -69,6 +69,7 @@ BEGIN
     SET    status = 'failed',
            error = 'outcome unknown: attempt ' || old.attempt || ' of the task ended before the call did',
            completed_at = CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
-                               ELSE strftime('%Y-%m-%dT%H:%M:%fZ', 'now') END
+                               ELSE max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
+                                        strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')) END
     WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running');
 END;

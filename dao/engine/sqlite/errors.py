@@ -189,7 +189,7 @@ def _constraint(error: apsw.ConstraintError, connection: apsw.Connection) -> err
         return errors.IntegrityError(message, table=table, columns=[column])
     # RAISE in a trigger: one that says its own name guards a rule, as a CHECK does
     if table := _guarded_table(connection, message):
-        reason = f"{table}: the row breaks the rule of the trigger {message}"
+        reason = f"{table}: the row breaks the constraint {message}"
         return errors.CheckViolation(reason, table=table, constraint=message)
     return errors.IntegrityError(message)
 

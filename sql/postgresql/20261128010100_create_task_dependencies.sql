@@ -1,0 +1,137 @@
+-- Task dependencies: which tasks a task waits for until they are completed. Triggers count them in tasks.waiting_for. A
+-- cycle cannot be stored. One that failed or was cancelled holds its successors until it completes after all, or goes.
+-- New table, and triggers on tasks: locks tasks for a moment, rewrites nothing. Its rollback drops every dependency.
+
+CREATE TABLE task_dependencies (
+    task_id    text COLLATE "C" NOT NULL,
+    depends_on text COLLATE "C" NOT NULL,
+    created_at timestamptz(3)   NOT NULL DEFAULT date_trunc('milliseconds', clock_timestamp()),
+
+    PRIMARY KEY (task_id, depends_on),
+    CONSTRAINT task_dependencies_task_id_fkey
+        FOREIGN KEY (task_id) REFERENCES tasks (id) ON DELETE CASCADE,
+    CONSTRAINT task_dependencies_depends_on_fkey
+        FOREIGN KEY (depends_on) REFERENCES tasks (id) ON DELETE CASCADE,
+    CONSTRAINT task_dependencies_not_itself CHECK (task_id <> depends_on),
+    CONSTRAINT task_dependencies_created_at_utc_ms
+        CHECK (created_at BETWEEN '0001-01-01 00:00:00+00' AND '9999-12-31 23:59:59.999+00')
+);
+
+-- Finds the successors of a task, and serves the foreign key.
+CREATE INDEX idx_task_dependencies_depends_on ON task_dependencies (depends_on, task_id);
+
+-- Dependencies are added one transaction at a time, and each looks only when those before it are stored: two that make
+-- a cycle together would not see each other. A transaction that sees the database as it was when it began cannot look.
+CREATE FUNCTION dao_refuse_cycle() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION '%: a dependency is added at READ COMMITTED only, since at % nobody sees whether it would '
+            'make a cycle with one that was added meanwhile: use another transaction',
+            TG_TABLE_NAME, upper(current_setting('transaction_isolation'))
+        USING TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtextextended(TG_TABLE_SCHEMA || '.' || TG_NAME, 0));
+    IF EXISTS (
+        WITH RECURSIVE upstream (id) AS (
+            SELECT new.depends_on COLLATE "C"
+            UNION
+            SELECT task_dependencies.depends_on
+            FROM   upstream
+            JOIN   task_dependencies ON task_dependencies.task_id = upstream.id
+        )
+        SELECT FROM upstream WHERE id = new.task_id
+    ) THEN
+        RAISE EXCEPTION '%: the row breaks the constraint %', TG_TABLE_NAME, TG_NAME
+        USING ERRCODE = 'check_violation', CONSTRAINT = TG_NAME, TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
+    END IF;
+    RETURN new;
+END;
+$$;
+
+CREATE TRIGGER task_dependencies_no_cycle
+BEFORE INSERT ON task_dependencies
+FOR EACH ROW
+WHEN (new.task_id <> new.depends_on)
+EXECUTE FUNCTION dao_refuse_cycle();
+
+-- A dependency is added or removed, never changed: the triggers that count would not see it.
+CREATE TRIGGER task_dependencies_unchangeable
+BEFORE UPDATE OF task_id, depends_on ON task_dependencies
+FOR EACH ROW
+EXECUTE FUNCTION dao_refuse();
+
+-- Both tasks are locked, in the order of their ids, which is the order in which all that count lock tasks. The one that
+-- is waited for is written as it is: whoever completes it, and saw it before this, would count other dependencies, and
+-- at REPEATABLE READ has to repeat that.
+CREATE FUNCTION dao_count_dependency() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    successor   text;
+    predecessor text;
+    difference  integer;
+    found       text;
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        successor := new.task_id; predecessor := new.depends_on; difference := 1;
+    ELSE
+        successor := old.task_id; predecessor := old.depends_on; difference := -1;
+    END IF;
+    PERFORM FROM tasks WHERE id IN (successor, predecessor) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE tasks SET updated_at = updated_at WHERE id = predecessor RETURNING status INTO found;
+    IF found IS DISTINCT FROM 'completed' THEN
+        UPDATE tasks SET waiting_for = waiting_for + difference WHERE id = successor;
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+CREATE TRIGGER task_dependencies_added
+AFTER INSERT ON task_dependencies
+FOR EACH ROW
+EXECUTE FUNCTION dao_count_dependency();
+
+-- One that has gone was not completed, or it has taken the dependency with it: see below.
+CREATE TRIGGER task_dependencies_removed
+AFTER DELETE ON task_dependencies
+FOR EACH ROW
+EXECUTE FUNCTION dao_count_dependency();
+
+-- Of a task that was completed, nobody waits any more, so nothing is counted; the foreign key removes the others.
+CREATE FUNCTION dao_remove_dependencies() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    DELETE FROM task_dependencies WHERE depends_on = old.id;
+    RETURN old;
+END;
+$$;
+
+CREATE TRIGGER tasks_dependencies_deleted
+BEFORE DELETE ON tasks
+FOR EACH ROW
+WHEN (old.status = 'completed')
+EXECUTE FUNCTION dao_remove_dependencies();
+
+CREATE FUNCTION dao_count_successors() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM tasks
+    WHERE   id IN (SELECT task_id FROM task_dependencies WHERE depends_on = new.id)
+    ORDER   BY id
+    FOR     NO KEY UPDATE;
+    UPDATE tasks
+    SET    waiting_for = waiting_for + CASE WHEN new.status = 'completed' THEN -1 ELSE 1 END
+    WHERE  id IN (SELECT task_id FROM task_dependencies WHERE depends_on = new.id);
+    RETURN NULL;
+END;
+$$;
+
+CREATE TRIGGER tasks_dependencies_completed
+AFTER UPDATE OF status ON tasks
+FOR EACH ROW
+WHEN ((old.status = 'completed') <> (new.status = 'completed'))
+EXECUTE FUNCTION dao_count_successors();
