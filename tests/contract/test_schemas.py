@@ -99,7 +99,7 @@ def _default(text: str | None) -> str | bool | None:
     """Return a literal without the marks of its type, True for any expression."""
     if text is None:
         return None
-    if re.match(r"'\d{4}-", text):
+    if re.match(r"'\d[^']*\d\d:\d\d", text):
         return "the earliest time"  # in the zone of the session
     literal = re.fullmatch(r"'([^']*)'(?:::text)?", text)
     return literal[1] if literal else {"1": "true"}.get(text.lower(), text.lower()) if text.isalnum() else True
