@@ -35,7 +35,10 @@ BEGIN
         successor := old.task_id; predecessor := old.depends_on; difference := -1;
     END IF;
     PERFORM FROM tasks WHERE id IN (successor, predecessor) ORDER BY id FOR NO KEY UPDATE;
-    UPDATE tasks SET updated_at = updated_at WHERE id = predecessor RETURNING status INTO found;
+    SELECT status INTO found FROM tasks WHERE id = predecessor;
+    IF pg_trigger_depth() = 1 THEN
+        UPDATE tasks SET updated_at = updated_at WHERE id = predecessor;
+    END IF;
     IF found IS DISTINCT FROM 'completed' THEN
         UPDATE tasks SET waiting_for = waiting_for + difference WHERE id = successor;
     END IF;

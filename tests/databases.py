@@ -36,6 +36,11 @@ _FINGERPRINT = "SELECT " + ", ".join(
     for catalog in ("pg_class", "pg_constraint", "pg_trigger", "pg_proc", "pg_namespace", "pg_type", "pg_attrdef")
 )
 _FINGERPRINT += ", (SELECT sum(hashint8(xmin::text::bigint)) FROM pg_attribute)"
+_RESTART = """
+SELECT setval(pg_get_serial_sequence(attrelid::regclass::text, attname), 1, false)
+FROM   pg_attribute
+WHERE  attidentity <> '' AND attrelid::regclass::text !~ 'pg_'
+"""
 _TERMINATE = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -244,7 +249,9 @@ class Reused:
             tables = [table for (table,) in connection.execute(_TABLES)]
             self._kept = [table for table in tables if connection.execute(f"SELECT FROM {table} LIMIT 1").fetchone()]
             self._rows = self._rows_of(connection)
-        self._emptied = [table for table in tables if table not in self._kept]
+        # the events last: whatever else goes has one
+        emptied = (table for table in tables if table not in self._kept)
+        self._emptied = sorted(emptied, key=lambda table: table.endswith("task_events"))
 
     def _rows_of(self, connection: psycopg.Connection[Any]) -> list[Any]:
         """Return what tells whether the tables that are not empty at the start are as they were."""
@@ -272,6 +279,7 @@ class Reused:
                     if connection.execute(f"SELECT {sizes}").fetchone()[0] > ROOM:
                         return False
                     connection.execute("; ".join(f"DELETE FROM {table}" for table in self._emptied))
+                    connection.execute(_RESTART)
         except psycopg.Error:
             return False
         return True

@@ -63,8 +63,8 @@ FOR EACH ROW
 EXECUTE FUNCTION dao_refuse();
 
 -- Both tasks are locked, in the order of their ids, which is the order in which all that count lock tasks. The one that
--- is waited for is written as it is: whoever completes it, and saw it before this, would count other dependencies, and
--- at REPEATABLE READ has to repeat that.
+-- is waited for is written as it is: whoever completes it at REPEATABLE READ, and does not see the dependency, has to
+-- repeat that. Not from within another trigger, which may be about to delete it.
 CREATE FUNCTION dao_count_dependency() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -80,7 +80,10 @@ BEGIN
         successor := old.task_id; predecessor := old.depends_on; difference := -1;
     END IF;
     PERFORM FROM tasks WHERE id IN (successor, predecessor) ORDER BY id FOR NO KEY UPDATE;
-    UPDATE tasks SET updated_at = updated_at WHERE id = predecessor RETURNING status INTO found;
+    SELECT status INTO found FROM tasks WHERE id = predecessor;
+    IF pg_trigger_depth() = 1 THEN
+        UPDATE tasks SET updated_at = updated_at WHERE id = predecessor;
+    END IF;
     IF found IS DISTINCT FROM 'completed' THEN
         UPDATE tasks SET waiting_for = waiting_for + difference WHERE id = successor;
     END IF;
