@@ -23,9 +23,9 @@ from dao.errors import InvalidCursor
 from dao.rows import Table
 from dao.stored import Stored, unreadable
 
-__all__ = ["MAX_LIMIT", "Listing", "Page", "bounds", "by_status"]
+__all__ = ["MAX_LIMIT", "Listing", "Page", "bounds", "by_status", "check_limit"]
 
-#: A page holds from 1 to this many records.
+#: A page holds from 1 to this many records; so much does a call change at the most.
 MAX_LIMIT = 1000
 
 R = TypeVar("R", bound=Stored)
@@ -92,8 +92,7 @@ class Listing(Generic[R]):
             ValueError: The limit is not from 1 to 1000, or a status is unknown.
             InvalidCursor: `after` is not from a page of this query.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
-            raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}")
+        check_limit(limit)
         statuses = self._texts(status)
         if status is not None and not statuses:
             return Page([], None)
@@ -172,6 +171,16 @@ class Listing(Generic[R]):
         if isinstance(status, str):
             return (self._status(status).value,)
         return tuple(sorted({self._status(item).value for item in status}))
+
+
+def check_limit(limit: object) -> None:
+    """Refuse anything but a whole number from 1 to `MAX_LIMIT`.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}")
 
 
 def _given(filters: dict[str, str | None]) -> dict[str, str]:

@@ -135,30 +135,42 @@ def find_stale(connection: Connection, *, older_than: timedelta, now: datetime |
 
 
 def close_stale(
-    connection: Connection, *, older_than: timedelta, now: datetime | None = None, batch: int = 1000
+    connection: Connection,
+    *,
+    older_than: timedelta,
+    now: datetime | None = None,
+    limit: int | None = None,
+    batch: int = 1000,
 ) -> list[str]:
     """Close the sessions that `list_stale` would return, and return the ids of those that it closed, sorted.
 
-    The longest silent first, `batch` at a time, each in a transaction of its own, so that others can write in between;
-    in a transaction of yours all of it is a part of that. A session whose heartbeat comes at the same time is either
-    closed or spared, and of two callers only one gets its id. If another connection keeps the write lock for longer
-    than the busy timeout when some are closed, the rest is left to the next call.
+    The longest silent first, and no more than the `limit`. `batch` at a time, each in a transaction of its own, so that
+    others can write in between; in a transaction of yours all of it is a part of that. A session whose heartbeat comes
+    at the same time is either closed or spared, and of two callers only one gets its id. If another connection keeps
+    the write lock for longer than the busy timeout when some are closed, the rest is left to the next call.
 
     Raises:
         DatabaseBusy: Another connection kept it before any was closed.
-        ValueError: `batch` is no whole number from 1.
+        ValueError: `limit` or `batch` is no whole number from 1.
     """
-    return sorted(id for (id,) in in_batches(connection, _CLOSE_STALE, (_cutoff(older_than, now),), batch))
+    parameters = (_cutoff(older_than, now),)
+    return sorted(id for (id,) in in_batches(connection, _CLOSE_STALE, parameters, batch, limit=limit))
 
 
 def delete_stale(
-    connection: Connection, *, older_than: timedelta, now: datetime | None = None, batch: int = 1000
+    connection: Connection,
+    *,
+    older_than: timedelta,
+    now: datetime | None = None,
+    limit: int | None = None,
+    batch: int = 1000,
 ) -> list[str]:
     """Delete all sessions, open or closed, whose last heartbeat is older than that, and return their ids, sorted.
 
-    In batches and with errors as `close_stale`, in no particular order.
+    In batches, with a limit and with errors as `close_stale`; the closed ones first.
     """
-    return sorted(id for (id,) in in_batches(connection, _DELETE_STALE, (_cutoff(older_than, now),), batch))
+    parameters = (_cutoff(older_than, now),)
+    return sorted(id for (id,) in in_batches(connection, _DELETE_STALE, parameters, batch, limit=limit))
 
 
 def count_active(connection: Connection, *, client_id: str | None = None) -> int:

@@ -289,19 +289,21 @@ def statistics(
     ]
 
 
-def delete_before(connection: Connection, moment: datetime, *, batch: int = 1000) -> int:
+def delete_before(connection: Connection, moment: datetime, *, limit: int | None = None, batch: int = 1000) -> int:
     """Delete all executions created before a moment, whatever their status, and return how many it deleted.
 
-    The oldest first, `batch` at a time, each in a transaction of its own, so that others can write in between; in a
-    transaction of yours all of it is a part of that. If another connection keeps the write lock for longer than the
-    busy timeout when some are deleted, the rest is left to the next call. Safe to repeat.
+    The oldest first, and no more than the `limit`. `batch` at a time, each in a transaction of its own, so that others
+    can write in between; in a transaction of yours all of it is a part of that. If another connection keeps the write
+    lock for longer than the busy timeout when some are deleted, the rest is left to the next call. Safe to repeat.
+
+    The steps of tasks that are not finished yet would be made again.
 
     Raises:
         DatabaseBusy: Another connection kept it before any was deleted.
-        ValueError: The moment is naive, or `batch` is no whole number from 1.
+        ValueError: The moment is naive, or `limit` or `batch` is no whole number from 1.
     """
     before = codec.time_to_text(moment)
-    return sum(1 for _ in in_batches(connection, _DELETE_BEFORE, (before,), batch))
+    return sum(1 for _ in in_batches(connection, _DELETE_BEFORE, (before,), batch, limit=limit))
 
 
 def _end(

@@ -17,43 +17,56 @@ __all__ = ["in_batches", "limited"]
 _PAUSE = 0.005
 
 
-def limited(change: str, chosen: str, still: str | None = None) -> PerEngine:
-    """Return the statement that makes a change to the rows whose ids a SELECT with a limit chooses, and returns these.
+def limited(change: str, chosen: str, still: str | None = None, *, key: str = "id") -> PerEngine:
+    """Return the statement that makes a change to the rows whose keys a SELECT with a limit chooses, and returns these.
 
     PostgreSQL holds `still` against a row that another changed meanwhile. It takes a limit that it does not know for a
-    tenth of the table, for which it would read all of it, unless the ids come as one array.
+    tenth of the table, for which it would read all of it, unless the keys come as one array.
     """
-    end = f"{'' if still is None else f' AND {still}'} RETURNING id"
-    return PerEngine(f"{change} WHERE id IN ({chosen}){end}", f"{change} WHERE id = ANY (ARRAY({chosen})){end}")
+    end = f"{'' if still is None else f' AND {still}'} RETURNING {key}"
+    return PerEngine(f"{change} WHERE {key} IN ({chosen}){end}", f"{change} WHERE {key} = ANY (ARRAY({chosen})){end}")
 
 
 def in_batches(
-    connection: Connection, statement: PerEngine, parameters: Sequence[Any], batch: int
+    connection: Connection,
+    statement: PerEngine,
+    parameters: Sequence[Any],
+    batch: int,
+    *,
+    limit: int | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Yield what a statement returns that changes so many rows at the most, again and again until it finds no more.
 
-    Each time is a transaction of its own; in one of the caller's it is a part of that. If another connection keeps the
-    lock for too long meanwhile, the rest is left to the next call.
+    All in all it changes no more than the `limit`. Each time is a transaction of its own; in one of the caller's it is
+    a part of that. If another connection keeps the lock for too long meanwhile, the rest is left to the next call.
 
     Raises:
         DatabaseBusy: So it did at the first time.
-        ValueError: `batch` is no whole number from 1.
+        ValueError: `batch`, or a `limit` that is given, is no whole number from 1.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or not 1 <= batch <= MAX_INTEGER:
-        raise ValueError(f"batch must be a whole number from 1, got {batch!r}")
+    left = MAX_INTEGER if limit is None else _checked("limit", limit)
+    _checked("batch", batch)
     sql = text_for(connection, statement)
     begun = False
     while True:
+        size = min(batch, left)
         try:
             with transaction(connection):
-                rows = fetch(connection, sql, (*parameters, batch))
+                rows = fetch(connection, sql, (*parameters, size))
         except DatabaseBusy:
             if not begun or in_transaction(connection):
                 raise
             return
         yield from rows
-        if len(rows) < batch:
+        left -= len(rows)
+        if len(rows) < size or not left:
             return
         begun = True
         if not in_transaction(connection):
             time.sleep(_PAUSE)
+
+
+def _checked(name: str, number: int) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_INTEGER:
+        raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+    return number
