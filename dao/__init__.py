@@ -32,6 +32,8 @@ if _typing.TYPE_CHECKING:
     from dao import postgresql as postgresql
     from dao import sessions as sessions
     from dao import settings as settings
+    from dao import task_dependencies as task_dependencies
+    from dao import task_events as task_events
     from dao import tasks as tasks
     from dao import testing as testing
     from dao import tool_executions as tool_executions
@@ -58,12 +60,13 @@ if _typing.TYPE_CHECKING:
     from dao.transactions import replaying as replaying
     from dao.transactions import run_in_transaction as run_in_transaction
     from dao.transfer import copy as copy
+    from dao.waiting import wait_for_change as wait_for_change
 else:
     _NAMES = _lazy.Names(
         __name__,
         {
-            "": "aio configurations migrate postgresql sessions settings tasks testing tool_executions workflow_tasks "
-            "workflows",
+            "": "aio configurations migrate postgresql sessions settings task_dependencies task_events tasks testing "
+            "tool_executions workflow_tasks workflows",
             "codec": "new_id",
             "engine": "connect transaction",
             "listing": "Page",
@@ -72,6 +75,7 @@ else:
             "ToolExecution ToolStatus Workflow WorkflowStatus WorkflowTask",
             "transactions": "replaying run_in_transaction",
             "transfer": "copy",
+            "waiting": "wait_for_change",
         },
     )
     __all__ = [name for names in (_NAMES, _errors) for name in names]
