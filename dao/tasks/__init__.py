@@ -3,6 +3,7 @@
 Names only; each module has its SQL beside its functions.
 """
 
+from dao.tasks.history import as_of
 from dao.tasks.table import (
     count,
     count_by_status,
@@ -19,6 +20,7 @@ from dao.tasks.table import (
 )
 
 __all__ = [
+    "as_of",
     "count",
     "count_by_status",
     "create",

@@ -103,6 +103,7 @@ BEGIN
             CASE WHEN new.error IS DISTINCT FROM old.error THEN ',"error":' || dao_json(old.error) END,
             CASE WHEN new.created_at IS DISTINCT FROM old.created_at
                  THEN ',"created_at":' || dao_json(dao_time(old.created_at)) END,
+            ',"updated_at":' || dao_json(dao_time(old.updated_at)),
             CASE WHEN new.started_at IS DISTINCT FROM old.started_at
                  THEN ',"started_at":' || dao_json(dao_time(old.started_at)) END,
             CASE WHEN new.completed_at IS DISTINCT FROM old.completed_at
@@ -138,6 +139,7 @@ BEGIN
             ',"workspace_path":', dao_json(old.workspace_path),
             ',"error":', dao_json(old.error),
             ',"created_at":', dao_json(dao_time(old.created_at)),
+            ',"updated_at":', dao_json(dao_time(old.updated_at)),
             ',"started_at":', dao_json(dao_time(old.started_at)),
             ',"completed_at":', dao_json(dao_time(old.completed_at)),
             ',"priority":', old.priority,

@@ -1,0 +1,128 @@
+"""Task events: what happened to tasks. The table `task_events`, its SQL and functions.
+
+Triggers write one event for each version of a task, in the transaction that makes it, whichever program does; nobody
+else writes any. `TaskEvent` says what is in one. The configuration `task_events`, set to False, leaves them out:
+`dao.configurations.set(connection, "task_events", False)`.
+
+To follow along, keep the `seq` of the last event that you have dealt with, in one transaction with what you did of it,
+and ask for what comes after::
+
+    seq = configurations.get(connection, "reports.seq", int, default=0)
+    while True:
+        page = task_events.find(connection, after=seq)
+        for event in page.items:
+            with dao.transaction(connection):
+                report(connection, event)
+                configurations.set(connection, "reports.seq", event.seq)
+            seq = event.seq
+        if not page.has_more:
+            dao.wait_for_change(connection, timeout=1)
+
+Each event comes once, and none is missed, though on PostgreSQL a transaction may commit before another that has written
+an earlier event: the later one is held back until the earlier has ended. Of one task they come in the order in which it
+changed. A follower that is slower than `delete_before` is quick misses what was deleted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from datetime import datetime
+
+from dao import codec
+from dao.engine import Connection, PerEngine, fetch, text_for
+from dao.engine.batches import in_batches, limited
+from dao.errors import InvalidCursor, NotFound
+from dao.listing import Page, check_limit
+from dao.records import MAX_INTEGER, TaskEvent
+from dao.rows import TASK_EVENTS
+
+__all__ = ["delete_before", "exists", "find", "get", "get_one", "list_of"]
+
+_GET = TASK_EVENTS.get
+_EXISTS = "SELECT 1 FROM task_events WHERE seq = $1"
+_LIST_OF = f"SELECT {TASK_EVENTS.listed} FROM task_events WHERE task_id = $1 ORDER BY seq"
+# and whether no event with a lower seq can come any more: on PostgreSQL, since all transactions have ended that were
+# there when it was written (`sql/postgresql`); SQLite commits in the order of writing
+_FIND = PerEngine(
+    f"SELECT {TASK_EVENTS.listed}, TRUE FROM task_events WHERE seq > $1 ORDER BY seq LIMIT $2",
+    f"SELECT {TASK_EVENTS.listed}, horizon <= pg_snapshot_xmin(pg_current_snapshot())\n"
+    "FROM   task_events\nWHERE  seq > $1\nORDER  BY seq\nLIMIT  $2",
+)
+_DELETE_BEFORE = limited(
+    "DELETE FROM task_events",
+    "SELECT seq FROM task_events WHERE at < $1 ORDER BY at, seq LIMIT $2",
+    key="seq",
+)
+
+
+def get(connection: Connection, seq: int) -> TaskEvent | None:
+    """Return the event with this number, or None."""
+    return TASK_EVENTS.first(fetch(connection, _GET, (seq,)))
+
+
+def get_one(connection: Connection, seq: int) -> TaskEvent:
+    """Return the event with this number.
+
+    Raises:
+        NotFound: There is none: it was deleted, or its transaction was undone.
+    """
+    found = get(connection, seq)
+    if found is None:
+        raise NotFound(f"task_events: no row has the key {seq!r}", table="task_events", key=seq)
+    return found
+
+
+def exists(connection: Connection, seq: int) -> bool:
+    """Return whether there is an event with this number."""
+    return bool(fetch(connection, _EXISTS, (seq,)))
+
+
+def list_of(connection: Connection, task_id: str) -> list[TaskEvent]:
+    """Return all events of a task that are left, oldest first, also of one that has been deleted."""
+    return TASK_EVENTS.from_rows(fetch(connection, _LIST_OF, (task_id,)))
+
+
+def find(connection: Connection, *, after: int | str | None = None, limit: int = 100) -> Page[TaskEvent]:
+    """Return a page of the events of all tasks, in the order of `seq`: what came after an event, or the oldest.
+
+    `after` is the `seq` of an event, or the `next` of a page. No event with a lower `seq` will come after those that
+    are returned. On PostgreSQL an event is held back until all transactions have ended that had written anything when
+    it was written: a long one holds followers up for as long as it takes. An empty page means that nothing has come
+    yet: ask again later with the same `after`.
+
+    Raises:
+        ValueError: The limit is not from 1 to 1000.
+        InvalidCursor: `after` is no number of an event.
+    """
+    check_limit(limit)
+    rows = fetch(connection, text_for(connection, _FIND), (_position(after), limit + 1))
+    events = TASK_EVENTS.from_rows(row[:-1] for row in itertools.takewhile(operator.itemgetter(-1), rows))
+    if len(events) <= limit:
+        return Page(events, None)
+    events.pop()
+    return Page(events, str(events[-1].seq))
+
+
+def delete_before(connection: Connection, moment: datetime, *, limit: int | None = None, batch: int = 1000) -> int:
+    """Delete all events from before a moment, oldest first, and return how many it deleted.
+
+    `tasks.as_of` then tells no moment before that one, unless the task has not changed since. In batches, with a limit
+    and with errors as `tool_executions.delete_before`. Safe to repeat.
+
+    Raises:
+        DatabaseBusy: Another connection kept the write lock before any was deleted.
+        ValueError: The moment is naive, or `limit` or `batch` is no whole number from 1.
+    """
+    before = codec.time_to_text(moment)
+    return sum(1 for _ in in_batches(connection, _DELETE_BEFORE, (before,), batch, limit=limit))
+
+
+def _position(after: int | str | None) -> int:
+    if after is None:
+        return 0
+    if type(after) is int and 0 <= after <= MAX_INTEGER:
+        return after
+    if isinstance(after, str) and after.isascii() and after.isdigit() and int(after) <= MAX_INTEGER:
+        return int(after)
+    raise InvalidCursor(f"after is the seq of an event, or the `next` of a page of events, got {after!r}")

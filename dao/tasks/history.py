@@ -1,0 +1,84 @@
+"""Tasks as they were: the events that triggers wrote (`dao.task_events`), undone one by one from what is there now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from dao import codec
+from dao.engine import Connection, fetch
+from dao.errors import NotFound
+from dao.records import Task, TaskEvent
+from dao.rows import TASK_EVENTS, TASKS
+
+__all__ = ["as_of"]
+
+_SINCE = f"""
+SELECT {TASK_EVENTS.listed}
+FROM   task_events
+WHERE  task_id = $1 AND at > $2 AND at <= $3
+ORDER  BY seq DESC
+"""
+_LAST_BEFORE = "SELECT to_status FROM task_events WHERE task_id = $1 AND at <= $2 ORDER BY seq DESC LIMIT 1"
+_IS_OLDER = "SELECT 1 FROM task_events WHERE at <= $1 ORDER BY at LIMIT 1"
+
+
+def as_of(connection: Connection, id: str, moment: datetime) -> Task | None:
+    """Return a task as it was at a moment, also one that has been deleted since; None if it was not there then.
+
+    It is the version with the latest `updated_at` that is not after the moment; of the lease, which heartbeats prolong
+    without making a version, it has some later state. Reads the task and the events that came after the moment.
+
+    Raises:
+        NotFound: It is not known any more, or never was: events of that time were deleted (`task_events.delete_before`)
+            or not written, since they were left out or the task changed before there were any.
+        ValueError: The moment is naive.
+    """
+    asked = codec.time_to_text(moment)
+    row = next(iter(fetch(connection, TASKS.get, (id,))), None)
+    # what is undone, by column; None while the task is not there
+    state: dict[str, Any] | None = None if row is None else dict(zip(TASKS.columns, row, strict=True))
+    # events that have come since the row was read do not lead to it
+    until = codec.AFTER_ALL if state is None else _begun(state)
+    events = TASK_EVENTS.from_rows(fetch(connection, _SINCE, (id, asked, until)))
+    if state is None and not events and not _was_gone(connection, id, asked):
+        raise _unknown(id, asked)
+    for event in events:
+        if not _ends_with(event, state):
+            raise _unknown(id, asked)
+        state = None if event.from_status is None else {"id": id, **(state or {}), **event.previous}
+    if state is None:
+        return None
+    if _begun(state) <= asked:
+        return TASKS.from_row(tuple(state[column] for column in TASKS.columns))
+    if codec.canonical_time(state["created_at"]) > asked:
+        return None
+    raise _unknown(id, asked)
+
+
+def _begun(state: dict[str, Any]) -> str:
+    return codec.canonical_time(state["updated_at"])
+
+
+def _ends_with(event: TaskEvent, state: dict[str, Any] | None) -> bool:
+    """Return whether it is this version, or the end of the task, that came with the event."""
+    if state is None or event.to_status is None:
+        return state is None and event.to_status is None
+    return _begun(state) == codec.time_to_text(event.at)
+
+
+def _was_gone(connection: Connection, id: str, asked: str) -> bool:
+    """Return whether a task that is not there, and of which nothing was written since a moment, was not there then."""
+    for (status,) in fetch(connection, _LAST_BEFORE, (id, asked)):
+        return status is None
+    # the oldest go first: what came after one that is left is left
+    return bool(fetch(connection, _IS_OLDER, (asked,)))
+
+
+def _unknown(id: str, asked: str) -> NotFound:
+    return NotFound(
+        f"task_events: what the task {id!r} was at {asked} is not known: its events of that time were deleted, or not "
+        "written; `task_events.list_of` has those that are left",
+        table="task_events",
+        key=id,
+    )
