@@ -150,6 +150,7 @@ BEGIN
             CASE WHEN new.error IS DISTINCT FROM old.error THEN ',"error":' || dao_json(old.error) END,
             CASE WHEN new.created_at IS DISTINCT FROM old.created_at
                  THEN ',"created_at":' || dao_json(dao_time(old.created_at)) END,
+            ',"updated_at":' || dao_json(dao_time(old.updated_at)),
             CASE WHEN new.started_at IS DISTINCT FROM old.started_at
                  THEN ',"started_at":' || dao_json(dao_time(old.started_at)) END,
             CASE WHEN new.completed_at IS DISTINCT FROM old.completed_at
@@ -185,6 +186,7 @@ BEGIN
             ',"workspace_path":', dao_json(old.workspace_path),
             ',"error":', dao_json(old.error),
             ',"created_at":', dao_json(dao_time(old.created_at)),
+            ',"updated_at":', dao_json(dao_time(old.updated_at)),
             ',"started_at":', dao_json(dao_time(old.started_at)),
             ',"completed_at":', dao_json(dao_time(old.completed_at)),
             ',"priority":', old.priority,
@@ -200,6 +202,16 @@ BEGIN
             ',"paused_by":', old.paused_by
         ) || '}');
     END IF;
+    RETURN NULL;
+END;
+$function$;
+
+CREATE OR REPLACE FUNCTION dao_notify()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM pg_notify('dao_tasks', '');
     RETURN NULL;
 END;
 $function$;
@@ -621,6 +633,10 @@ CREATE TRIGGER task_events_horizon BEFORE INSERT ON task_events FOR EACH ROW EXE
 CREATE TRIGGER tasks_attempt_ended AFTER UPDATE OF status, attempt ON tasks FOR EACH ROW WHEN (old.status = 'running'::text AND (new.status <> 'running'::text OR new.attempt <> old.attempt)) EXECUTE FUNCTION dao_end_calls();
 
 CREATE TRIGGER tasks_attempt_increases BEFORE UPDATE OF status, attempt ON tasks FOR EACH ROW WHEN (new.attempt < old.attempt OR new.status = 'running'::text AND old.status <> 'running'::text AND new.attempt = old.attempt) EXECUTE FUNCTION dao_refuse();
+
+CREATE TRIGGER tasks_claimable_become AFTER UPDATE OF status, run_at, waiting_for, paused_by ON tasks FOR EACH ROW WHEN (new.status = 'pending'::text AND new.waiting_for = 0 AND new.paused_by = 0 AND (old.status <> 'pending'::text OR old.waiting_for > 0 OR old.paused_by > 0 OR new.run_at <> old.run_at)) EXECUTE FUNCTION dao_notify();
+
+CREATE TRIGGER tasks_claimable_made AFTER INSERT ON tasks FOR EACH ROW WHEN (new.status = 'pending'::text AND new.waiting_for = 0 AND new.paused_by = 0) EXECUTE FUNCTION dao_notify();
 
 CREATE TRIGGER tasks_counters_begin_at_zero BEFORE INSERT ON tasks FOR EACH ROW WHEN (new.waiting_for <> 0 OR new.paused_by <> 0) EXECUTE FUNCTION dao_refuse();
 

@@ -379,6 +379,7 @@ BEGIN
          || iif(new.workspace_path IS old.workspace_path, '', ',"workspace_path":' || json_quote(old.workspace_path))
          || iif(new.error IS old.error, '', ',"error":' || json_quote(old.error))
          || iif(new.created_at IS old.created_at, '', ',"created_at":' || json_quote(old.created_at))
+         || ',"updated_at":' || json_quote(old.updated_at)
          || iif(new.started_at IS old.started_at, '', ',"started_at":' || json_quote(old.started_at))
          || iif(new.completed_at IS old.completed_at, '', ',"completed_at":' || json_quote(old.completed_at))
          || iif(new.priority IS old.priority, '', ',"priority":' || json_quote(old.priority))
@@ -418,7 +419,8 @@ BEGIN
                 'title', old.title, 'description', old.description, 'task_type', old.task_type,
                 'status', old.status, 'config', old.config, 'metadata', old.metadata,
                 'workspace_path', old.workspace_path, 'error', old.error, 'created_at', old.created_at,
-                'started_at', old.started_at, 'completed_at', old.completed_at, 'priority', old.priority,
+                'updated_at', old.updated_at, 'started_at', old.started_at, 'completed_at', old.completed_at,
+                'priority', old.priority,
                 'run_at', old.run_at, 'attempt', old.attempt, 'worker', old.worker,
                 'lease_expires_at', old.lease_expires_at, 'failures', old.failures, 'retries', old.retries,
                 'retry_delay_ms', old.retry_delay_ms, 'dedup_key', old.dedup_key,

@@ -50,6 +50,7 @@ __all__ = [
     "reset",
     "text_for",
     "transaction",
+    "wait_for_change",
 ]
 
 #: The base of SQLite's errors.
@@ -357,5 +358,17 @@ def probe(connection: Connection, url: AnyURL, deadline: float) -> bool:
     """
     try:
         return engine_for(connection).probe(connection, url, deadline)
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection)
+
+
+def wait_for_change(connection: Connection, seconds: float) -> bool:
+    """Do as `dao.wait_for_change`.
+
+    Raises:
+        Error: As that.
+    """
+    try:
+        return engine_for(connection).wait_for_change(connection, seconds)
     except Exception as error:  # noqa: BLE001 - raised again
         _raise(error, connection)

@@ -1,5 +1,8 @@
 -- Loses priorities, times to run, leases and attempts, failures and retries, and keys. Any status may follow any other.
 
+DROP TRIGGER tasks_claimable_become ON tasks;
+DROP TRIGGER tasks_claimable_made ON tasks;
+DROP FUNCTION dao_notify();
 DROP TRIGGER tasks_counters_begin_at_zero ON tasks;
 DROP TRIGGER tasks_attempt_increases ON tasks;
 DROP TRIGGER tasks_status_transition ON tasks;

@@ -88,3 +88,27 @@ BEFORE INSERT ON tasks
 FOR EACH ROW
 WHEN (new.waiting_for <> 0 OR new.paused_by <> 0)
 EXECUTE FUNCTION dao_refuse();
+
+-- Wakes those that wait for work (`dao.wait_for_change`). Only what makes a task claimable does: a notification has each
+-- commit wait for the one before, and claims and ends of tasks come from many workers at once.
+CREATE FUNCTION dao_notify() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM pg_notify('dao_tasks', '');
+    RETURN NULL;
+END;
+$$;
+
+CREATE TRIGGER tasks_claimable_made
+AFTER INSERT ON tasks
+FOR EACH ROW
+WHEN (new.status = 'pending' AND new.waiting_for = 0 AND new.paused_by = 0)
+EXECUTE FUNCTION dao_notify();
+
+CREATE TRIGGER tasks_claimable_become
+AFTER UPDATE OF status, run_at, waiting_for, paused_by ON tasks
+FOR EACH ROW
+WHEN (new.status = 'pending' AND new.waiting_for = 0 AND new.paused_by = 0
+      AND (old.status <> 'pending' OR old.waiting_for > 0 OR old.paused_by > 0 OR new.run_at <> old.run_at))
+EXECUTE FUNCTION dao_notify();

@@ -36,6 +36,7 @@ from dao.engine.postgresql.statements import (
     lock_row,
 )
 from dao.engine.postgresql.transactions import begin, commit, roll_back
+from dao.engine.postgresql.waiting import wait_for_change
 from dao.errors import DatabaseBusy
 from dao.url import ServerURL
 
@@ -70,6 +71,7 @@ __all__ = [
     "roll_back",
     "settle",
     "translated",
+    "wait_for_change",
 ]
 
 log = logging.getLogger("dao.pool")  # loaded by psycopg, too

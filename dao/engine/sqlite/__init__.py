@@ -21,6 +21,7 @@ from dao.engine.sqlite.opening import *  # noqa: F403 - as above
 from dao.engine.sqlite.opening import busy_timeout, check_in_place, set_busy_timeout
 from dao.engine.sqlite.transactions import *  # noqa: F403 - as above
 from dao.engine.sqlite.transactions import forget, hold_if_lost
+from dao.engine.sqlite.waiting import *  # noqa: F403 - as above
 from dao.errors import DatabaseBusy, Error, ForeignKeyViolation, OperationalError, ReadOnlyDatabase, SchemaOutOfDate
 from dao.url import DatabaseURL
 
