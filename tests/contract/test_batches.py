@@ -23,19 +23,19 @@ EXECUTIONS = "SELECT count(*) FROM tool_executions"
 OPEN = "SELECT count(*) FROM sessions WHERE is_active"
 
 
-def close_stale(connection: Any, **batch: int) -> int:
+def close_stale(connection: Any, **rows: int) -> int:
     """Close all sessions and return how many there were."""
-    return len(sessions.close_stale(connection, older_than=timedelta(0), now=NOON + timedelta(1), **batch))
+    return len(sessions.close_stale(connection, older_than=timedelta(0), now=NOON + timedelta(1), **rows))
 
 
-def delete_stale(connection: Any, **batch: int) -> int:
+def delete_stale(connection: Any, **rows: int) -> int:
     """Delete all sessions and return how many there were."""
-    return len(sessions.delete_stale(connection, older_than=timedelta(0), now=NOON + timedelta(1), **batch))
+    return len(sessions.delete_stale(connection, older_than=timedelta(0), now=NOON + timedelta(1), **rows))
 
 
-def delete_before(connection: Any, **batch: int) -> int:
+def delete_before(connection: Any, **rows: int) -> int:
     """Delete all tool executions and return how many there were."""
-    return tool_executions.delete_before(connection, NOON + timedelta(1), **batch)
+    return tool_executions.delete_before(connection, NOON + timedelta(1), **rows)
 
 
 @pytest.fixture(
@@ -58,6 +58,15 @@ def test_batch_is_a_transaction_of_its_own(connection, change, batch, commits):
         assert function(connection, batch=batch) == ROWS
     assert (counted, left()) == ([commits], 0)
     assert function(connection) == 0
+
+
+@pytest.mark.parametrize(("batch", "limit", "commits"), [(2, 5, 3), (5, 2, 1), (1000, 7, 1), (3, 8, 3), (1, 1, 1)])
+def test_limit_is_how_many_rows_there_are_in_all(connection, change, batch, limit, commits):
+    """No more rows are changed than that, in batches no larger than the others."""
+    function, left = change
+    with counted_commits(connection, "sessions", "tool_executions") as counted:
+        assert function(connection, batch=batch, limit=limit) == min(limit, ROWS)
+    assert (counted, left()) == ([commits], max(0, ROWS - limit))
 
 
 def test_batches_let_others_write_in_between(url, connection, change, monkeypatch):
@@ -109,4 +118,7 @@ def test_batch_that_is_no_number_of_rows_is_refused(connection, change, batch):
     function, left = change
     with pytest.raises(ValueError, match="batch must be a whole number from 1"):
         function(connection, batch=batch)
+    if batch is not None:
+        with pytest.raises(ValueError, match="limit must be a whole number from 1"):
+            function(connection, limit=batch)
     assert left() == ROWS
