@@ -25,14 +25,12 @@ changed. A follower that is slower than `delete_before` is quick misses what was
 
 from __future__ import annotations
 
-import itertools
-import operator
 from datetime import datetime
 
 from dao import codec
-from dao.engine import Connection, PerEngine, fetch, text_for
+from dao.engine import Connection, PerEngine, fetch, in_transaction, text_for
 from dao.engine.batches import in_batches, limited
-from dao.errors import InvalidCursor, NotFound
+from dao.errors import InvalidCursor, NotFound, OperationalError
 from dao.listing import Page, check_limit
 from dao.records import MAX_INTEGER, TaskEvent
 from dao.rows import TASK_EVENTS
@@ -42,12 +40,25 @@ __all__ = ["delete_before", "exists", "find", "get", "get_one", "list_of"]
 _GET = TASK_EVENTS.get
 _EXISTS = "SELECT 1 FROM task_events WHERE seq = $1"
 _LIST_OF = f"SELECT {TASK_EVENTS.listed} FROM task_events WHERE task_id = $1 ORDER BY seq"
-# and whether no event with a lower seq can come any more: on PostgreSQL, since all transactions have ended that were
-# there when it was written (`sql/postgresql`); SQLite commits in the order of writing
-_FIND = PerEngine(
-    f"SELECT {TASK_EVENTS.listed}, TRUE FROM task_events WHERE seq > $1 ORDER BY seq LIMIT $2",
-    f"SELECT {TASK_EVENTS.listed}, horizon <= pg_snapshot_xmin(pg_current_snapshot())\n"
-    "FROM   task_events\nWHERE  seq > $1\nORDER  BY seq\nLIMIT  $2",
+_FIND = f"SELECT {TASK_EVENTS.listed} FROM task_events WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3"
+# The last event before which none can come any more. SQLite commits in the order of writing. On PostgreSQL a
+# transaction holds an advisory lock from before its first event on, with the last seq that it saw (`sql/postgresql`):
+# what comes after the least of these has to wait. This statement sees the events as they were before it read the locks,
+# and the page comes after it: so whoever has written an earlier event either holds its lock still, or is seen.
+_SETTLED = PerEngine(
+    sqlite="SELECT 9223372036854775807, 'read committed', FALSE",
+    postgresql="""
+WITH latest AS (SELECT coalesce(max(seq), 0) AS seq FROM task_events)
+SELECT least(seq, (
+           SELECT min(seq + (((objid::bigint - (seq & 4294967295)) + 2147483648) & 4294967295) - 2147483648)
+           FROM   pg_locks
+           WHERE  locktype = 'advisory' AND classid = 'task_events'::regclass::oid AND objsubid = 1 AND granted
+           AND    database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       )),
+       current_setting('transaction_isolation'),
+       pg_is_in_recovery()
+FROM   latest
+""",
 )
 _DELETE_BEFORE = limited(
     "DELETE FROM task_events",
@@ -87,17 +98,30 @@ def find(connection: Connection, *, after: int | str | None = None, limit: int =
     """Return a page of the events of all tasks, in the order of `seq`: what came after an event, or the oldest.
 
     `after` is the `seq` of an event, or the `next` of a page. No event with a lower `seq` will come after those that
-    are returned. On PostgreSQL an event is held back until all transactions have ended that had written anything when
-    it was written: a long one holds followers up for as long as it takes. An empty page means that nothing has come
+    are returned. On PostgreSQL events wait for the transactions that may still bring an earlier one, which have written
+    some themselves: a long one holds followers up for as long as it takes. An empty page means that nothing has come
     yet: ask again later with the same `after`.
 
     Raises:
         ValueError: The limit is not from 1 to 1000.
         InvalidCursor: `after` is no number of an event.
+        OperationalError: On PostgreSQL, in a transaction at REPEATABLE READ or above, or on a standby: neither knows
+            which transactions are open.
     """
     check_limit(limit)
-    rows = fetch(connection, text_for(connection, _FIND), (_position(after), limit + 1))
-    events = TASK_EVENTS.from_rows(row[:-1] for row in itertools.takewhile(operator.itemgetter(-1), rows))
+    position = _position(after)
+    ((settled, isolation, is_standby),) = fetch(connection, text_for(connection, _SETTLED))
+    if is_standby:
+        raise OperationalError(
+            "a standby does not know which transactions of its primary have written events that it has not got yet: "
+            "follow them on the primary"
+        )
+    if isolation in {"repeatable read", "serializable"} and in_transaction(connection):
+        raise OperationalError(
+            f"a transaction at {isolation.upper()} sees the events of its beginning, and nobody can tell any more "
+            "which of them were complete: follow them outside of it, or at READ COMMITTED"
+        )
+    events = TASK_EVENTS.from_rows(fetch(connection, _FIND, (position, settled, limit + 1)))
     if len(events) <= limit:
         return Page(events, None)
     events.pop()

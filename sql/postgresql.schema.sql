@@ -3,6 +3,20 @@
 
 SET check_function_bodies = off;
 
+CREATE OR REPLACE FUNCTION dao_begin_task_events()
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    IF current_setting('dao.task_events', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+        PERFORM pg_advisory_xact_lock_shared(
+            ('task_events'::regclass::oid::bigint << 32)
+            | ((SELECT coalesce(max(seq), 0) FROM task_events) & 4294967295));
+        PERFORM set_config('dao.task_events', pg_current_xact_id()::text, true);
+    END IF;
+END;
+$function$;
+
 CREATE OR REPLACE FUNCTION dao_check_attempt()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -131,7 +145,9 @@ AS $function$
 BEGIN
     IF EXISTS (SELECT FROM configurations WHERE key = 'task_events' AND value = 'false') THEN
         RETURN NULL;
-    ELSIF TG_OP = 'INSERT' THEN
+    END IF;
+    PERFORM dao_begin_task_events();
+    IF TG_OP = 'INSERT' THEN
         INSERT INTO task_events (task_id, attempt, to_status, worker, error, at, previous)
         VALUES (new.id, new.attempt, new.status, new.worker, new.error, new.updated_at, '{}');
     ELSIF TG_OP = 'UPDATE' THEN
@@ -275,32 +291,6 @@ BEGIN
 END;
 $function$;
 
-CREATE OR REPLACE FUNCTION dao_set_horizon()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-DECLARE
-    next bigint := greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
-                            pg_current_xact_id()::text::bigint + 1);
-    step bigint := 1;
-BEGIN
-    LOOP
-        BEGIN
-            LOOP
-                PERFORM pg_xact_status((next + step - 1)::text::xid8);
-                next := next + step;
-                step := step * 2;
-            END LOOP;
-        EXCEPTION WHEN invalid_parameter_value THEN
-            EXIT WHEN step = 1;
-            step := 1;
-        END;
-    END LOOP;
-    new.horizon := next::text::xid8;
-    RETURN new;
-END;
-$function$;
-
 CREATE OR REPLACE FUNCTION dao_time(moment timestamp with time zone)
  RETURNS text
  LANGUAGE sql
@@ -368,7 +358,6 @@ CREATE TABLE task_events (
     error text,
     at timestamp(3) with time zone NOT NULL,
     previous text NOT NULL,
-    horizon xid8 NOT NULL DEFAULT '0'::xid8,
     CONSTRAINT task_events_pkey PRIMARY KEY (seq),
     CONSTRAINT task_events_at_utc_ms CHECK (((at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (at <= '9999-12-31 23:59:59.999+00'::timestamp with time zone))),
     CONSTRAINT task_events_attempt_not_negative CHECK ((attempt >= 0)),
@@ -627,8 +616,6 @@ CREATE TRIGGER task_events_changed AFTER UPDATE OF id, title, description, task_
 CREATE TRIGGER task_events_created AFTER INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION dao_note_task_event();
 
 CREATE TRIGGER task_events_deleted AFTER DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION dao_note_task_event();
-
-CREATE TRIGGER task_events_horizon BEFORE INSERT ON task_events FOR EACH ROW EXECUTE FUNCTION dao_set_horizon();
 
 CREATE TRIGGER tasks_attempt_ended AFTER UPDATE OF status, attempt ON tasks FOR EACH ROW WHEN (old.status = 'running'::text AND (new.status <> 'running'::text OR new.attempt <> old.attempt)) EXECUTE FUNCTION dao_end_calls();
 

@@ -2,9 +2,9 @@
 -- them, so that none is forgotten, and every program may follow along: seq is the cursor. previous has the values that
 -- the changed columns had before, as a JSON object; undone one by one, from the task as it is now, they give the task
 -- as it was at any moment. No foreign key: what happened stays when the task has gone.
--- Commits come out of the order of seq. horizon is the first transaction id that nobody had when seq was drawn: whoever
--- reads events while horizon <= pg_snapshot_xmin(pg_current_snapshot()) sees them only when all that may have drawn a
--- lower seq have ended, and misses nothing after the last that it saw.
+-- Commits come out of the order of seq. So a transaction takes a shared advisory lock before its first event, whose key
+-- is the id of this table and the last seq that it saw: whoever reads no further than the least of these locks, and the
+-- last event from before it read them, misses nothing after the last that it saw (`dao.task_events.find`).
 -- They cost time and room: the configuration task_events, set to false, leaves them out.
 -- New table, and triggers on tasks: rewrites nothing. Its rollback drops the history of all tasks.
 
@@ -18,7 +18,6 @@ CREATE TABLE task_events (
     error       text,
     at          timestamptz(3)   NOT NULL,
     previous    text             NOT NULL,
-    horizon     xid8             NOT NULL DEFAULT '0',
 
     CONSTRAINT task_events_seq_positive CHECK (seq > 0),
     CONSTRAINT task_events_attempt_not_negative CHECK (attempt >= 0),
@@ -34,37 +33,19 @@ CREATE TABLE task_events (
 CREATE INDEX idx_task_events_task_id ON task_events (task_id, seq);
 CREATE INDEX idx_task_events_at      ON task_events (at, seq);
 
--- A snapshot knows the transactions up to the last that has ended, and none that began after it: pg_snapshot_xmax may be
--- too low. That an id is nobody's yet is an error of pg_xact_status; it looks in growing steps, so that many ids cost few.
-CREATE FUNCTION dao_set_horizon() RETURNS trigger
+-- Once for a transaction, or for a savepoint that may be undone, and the lock with it.
+CREATE FUNCTION dao_begin_task_events() RETURNS void
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    next bigint := greatest(pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
-                            pg_current_xact_id()::text::bigint + 1);
-    step bigint := 1;
 BEGIN
-    LOOP
-        BEGIN
-            LOOP
-                PERFORM pg_xact_status((next + step - 1)::text::xid8);
-                next := next + step;
-                step := step * 2;
-            END LOOP;
-        EXCEPTION WHEN invalid_parameter_value THEN
-            EXIT WHEN step = 1;
-            step := 1;
-        END;
-    END LOOP;
-    new.horizon := next::text::xid8;
-    RETURN new;
+    IF current_setting('dao.task_events', true) IS DISTINCT FROM pg_current_xact_id()::text THEN
+        PERFORM pg_advisory_xact_lock_shared(
+            ('task_events'::regclass::oid::bigint << 32)
+            | ((SELECT coalesce(max(seq), 0) FROM task_events) & 4294967295));
+        PERFORM set_config('dao.task_events', pg_current_xact_id()::text, true);
+    END IF;
 END;
 $$;
-
-CREATE TRIGGER task_events_horizon
-BEFORE INSERT ON task_events
-FOR EACH ROW
-EXECUTE FUNCTION dao_set_horizon();
 
 CREATE FUNCTION dao_time(moment timestamptz) RETURNS text
 LANGUAGE sql
@@ -84,7 +65,9 @@ AS $$
 BEGIN
     IF EXISTS (SELECT FROM configurations WHERE key = 'task_events' AND value = 'false') THEN
         RETURN NULL;
-    ELSIF TG_OP = 'INSERT' THEN
+    END IF;
+    PERFORM dao_begin_task_events();
+    IF TG_OP = 'INSERT' THEN
         INSERT INTO task_events (task_id, attempt, to_status, worker, error, at, previous)
         VALUES (new.id, new.attempt, new.status, new.worker, new.error, new.updated_at, '{}');
     ELSIF TG_OP = 'UPDATE' THEN

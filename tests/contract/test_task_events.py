@@ -205,14 +205,54 @@ def test_find_holds_back_what_an_open_transaction_may_come_before(url, connectio
         assert [event.task_id for event in found] == ["early", "slow", "quick"]
 
 
-def test_find_is_held_up_by_nothing_that_has_ended(url, connection):
-    """The number that a transaction drew and did not use is no gap that anybody waits for."""
+def test_find_is_held_up_only_by_who_may_write_an_earlier_event(url, connection):
+    """Neither by a long transaction that writes something else, nor by what was undone, wholly or to a savepoint."""
     with contextlib.closing(dao.connect(url)) as undone:
         with pytest.raises(LookupError), dao.transaction(undone):  # noqa: PT012 - the block is the test
             stored(undone, id="undone")
             raise LookupError
-        stored(connection, id="a")
-        assert [event.task_id for event in task_events.find(connection).items] == ["a"]
+        if url.startswith("sqlite"):
+            stored(connection, id="a")
+        else:
+            with dao.transaction(undone):
+                configurations.set(undone, "a", 1)
+                with pytest.raises(LookupError), dao.transaction(undone):  # noqa: PT012 - likewise
+                    stored(undone, id="undone, too")
+                    raise LookupError
+                stored(connection, id="a")
+                assert [event.task_id for event in task_events.find(connection).items] == ["a"]
+                stored(undone, id="b")
+                stored(connection, id="c")
+                assert [event.task_id for event in task_events.find(connection).items] == ["a"]
+    stored(connection, id="d")
+    ids = [event.task_id for event in task_events.find(connection).items]
+    assert ids == (["a", "d"] if url.startswith("sqlite") else ["a", "b", "c", "d"])
+
+
+@server_only
+def test_find_where_it_could_miss_events_is_refused(url, connection):
+    """In a snapshot of the past nobody can tell what was complete; alone, a statement has a new one."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    with pytest.raises(dao.OperationalError, match="REPEATABLE READ"):
+        task_events.find(connection)
+    connection.execute("ROLLBACK")
+    connection.execute("SET default_transaction_isolation = 'serializable'")
+    assert task_events.find(connection).items == []
+
+
+@server_only
+@pytest.mark.parametrize("last", [2**32 - 2, 2**32 - 1, 2**32, 2**33 + 2**31, 2**62])
+def test_find_holds_back_whatever_the_size_of_the_numbers(url, connection, last):
+    """The key of a lock has room for half of a number, and says which one all the same."""
+    connection.execute(f"ALTER TABLE task_events ALTER seq RESTART WITH {last}")
+    stored(connection, id="0")
+    with contextlib.closing(dao.connect(url)) as slow:
+        with dao.transaction(slow):
+            stored(slow, id="1")
+            for number in range(2, 5):
+                stored(connection, id=str(number))
+            assert [event.task_id for event in task_events.find(connection).items] == ["0"]
+        assert [event.task_id for event in task_events.find(connection).items] == [*"01234"]
 
 
 def test_find_misses_nothing_while_many_write(url, connection):
