@@ -39,6 +39,7 @@ __all__ = [
     "execute",
     "execute_many",
     "fetch",
+    "fetch_changed",
     "in_transaction",
     "insert_many",
     "interrupt",
@@ -151,6 +152,24 @@ def execute(connection: Connection, sql: str, parameters: Sequence[Any] = (), ta
         return engine.execute(connection, sql, parameters)
     except Exception as error:  # noqa: BLE001 - raised again
         _raise(error, connection, sql, parameters, commits=alone, table=table)
+
+
+def fetch_changed(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+    """Run a statement that changes rows and returns them; alone, it is a transaction.
+
+    SQLite returns them without what AFTER triggers do to them: `change` reads a row again after these.
+
+    Raises:
+        CommitUnknown: It was alone, and met an I/O error, or was not answered.
+        Error: As `fetch`; then nothing was changed.
+    """
+    engine = engine_for(connection)
+    alone = True
+    try:
+        alone = not engine.in_transaction(connection)
+        return engine.fetch_changed(connection, sql, parameters)
+    except Exception as error:  # noqa: BLE001 - raised again
+        _raise(error, connection, sql, parameters, commits=alone)
 
 
 def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:

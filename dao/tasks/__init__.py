@@ -1,9 +1,11 @@
-"""Tasks: the table `tasks`, in rooms: its rows as those of any table.
+"""Tasks: the table `tasks`, in rooms: its rows as those of any table, the queue that it is, and what workers call.
 
 Names only; each module has its SQL beside its functions.
 """
 
+from dao.tasks.claims import claim, complete, fail, release, renew, rescue
 from dao.tasks.history import as_of
+from dao.tasks.queue import QueueState, cancel, enqueue, prune, queues, retry
 from dao.tasks.table import (
     count,
     count_by_status,
@@ -20,17 +22,29 @@ from dao.tasks.table import (
 )
 
 __all__ = [
+    "QueueState",
     "as_of",
+    "cancel",
+    "claim",
+    "complete",
     "count",
     "count_by_status",
     "create",
     "create_many",
     "delete",
+    "enqueue",
     "exists",
+    "fail",
     "find",
     "get",
     "get_one",
     "iter_all",
+    "prune",
+    "queues",
+    "release",
+    "renew",
+    "rescue",
+    "retry",
     "set_status",
     "update",
 ]

@@ -31,6 +31,9 @@ MODULES = {
 TABLES = ["configurations", "sessions", "tasks", "tool_executions", "workflow_tasks", "workflows"]
 
 TASK = dao.Task(id="task", title="a", task_type="agent", created_at=NOON)
+OVER = attrs.evolve(TASK, id="over", status="completed", completed_at=NOON)
+LOST = attrs.evolve(TASK, id="lost", status="running", attempt=1, worker="w", lease_expires_at=NOON)
+HELD = attrs.evolve(LOST, id="held", lease_expires_at=datetime(3000, 1, 1, tzinfo=UTC))
 WORKFLOW = dao.Workflow(id="workflow", name="a", created_at=NOON)
 CALL = dao.ToolExecution(
     id="call", tool_name="grep", input={}, task_id="task", status="running", created_at=NOON, started_at=NOON
@@ -51,9 +54,19 @@ WRITERS: dict[str, Call] = {
     "sessions.delete_stale": lambda c: sessions.delete_stale(c, older_than=timedelta(0)),
     "sessions.heartbeat": lambda c: sessions.heartbeat(c, "session"),
     "sessions.open": lambda c: sessions.open(c, client_id="web"),
+    "tasks.cancel": lambda c: tasks.cancel(c, "task"),
+    "tasks.claim": lambda c: tasks.claim(c, worker="w", lease=timedelta(1)),
+    "tasks.complete": lambda c: tasks.complete(c, HELD),
     "tasks.create": lambda c: tasks.create(c, attrs.evolve(TASK, id="new")),
     "tasks.create_many": lambda c: tasks.create_many(c, [attrs.evolve(TASK, id="new"), attrs.evolve(TASK, id="newer")]),
     "tasks.delete": lambda c: tasks.delete(c, "task"),
+    "tasks.enqueue": lambda c: tasks.enqueue(c, attrs.evolve(TASK, id="new")),
+    "tasks.fail": lambda c: tasks.fail(c, HELD, error="e"),
+    "tasks.prune": lambda c: tasks.prune(c, before=NOON + timedelta(1)),
+    "tasks.release": lambda c: tasks.release(c, HELD),
+    "tasks.renew": lambda c: tasks.renew(c, HELD, lease=timedelta(1)),
+    "tasks.rescue": tasks.rescue,
+    "tasks.retry": lambda c: tasks.retry(c, "task"),
     "tasks.set_status": lambda c: tasks.set_status(c, "task", "running"),
     "tasks.update": lambda c: tasks.update(c, attrs.evolve(TASK, title="b")),
     "tool_executions.delete_before": lambda c: tool_executions.delete_before(c, NOON + timedelta(1)),
@@ -73,6 +86,8 @@ WRITERS: dict[str, Call] = {
     "workflows.update": lambda c: workflows.update(c, attrs.evolve(WORKFLOW, name="b")),
 }
 
+IDS = ["third", "task", "second", "over", "lost", "held"]
+
 # Each with what it finds in the database that `filled` makes.
 READERS: dict[str, tuple[Call, object]] = {
     "configurations.exists": (lambda c: configurations.exists(c, "key"), True),
@@ -89,10 +104,11 @@ READERS: dict[str, tuple[Call, object]] = {
     "tasks.count": (lambda c: tasks.count(c, status="pending"), 3),
     "tasks.count_by_status": (lambda c: tasks.count_by_status(c)[dao.TaskStatus.PENDING], 3),
     "tasks.exists": (lambda c: tasks.exists(c, "task"), True),
-    "tasks.find": (lambda c: [task.id for task in tasks.find(c).items], ["third", "task", "second"]),
+    "tasks.find": (lambda c: [task.id for task in tasks.find(c).items], IDS),
     "tasks.get": (lambda c: tasks.get(c, "task"), TASK),
     "tasks.get_one": (lambda c: tasks.get_one(c, "task"), TASK),
-    "tasks.iter_all": (lambda c: [task.id for task in tasks.iter_all(c)], ["third", "task", "second"]),
+    "tasks.iter_all": (lambda c: [task.id for task in tasks.iter_all(c)], IDS),
+    "tasks.queues": (lambda c: [(state.ready, state.running, state.lost) for state in tasks.queues(c)], [(3, 1, 1)]),
     "tool_executions.count": (lambda c: tool_executions.count(c, task_id="task"), 1),
     "tool_executions.exists": (lambda c: tool_executions.exists(c, "call"), True),
     "tool_executions.find": (lambda c: tool_executions.find(c).items, [FAILURE, CALL]),
@@ -123,6 +139,7 @@ every_reader = pytest.mark.parametrize(("read", "expected"), READERS.values(), i
 def fill(connection: Any) -> None:
     """Store a row or two in each table."""
     tasks.create_many(connection, [attrs.evolve(TASK, id=id) for id in ("task", "second", "third")])
+    tasks.create_many(connection, [OVER, LOST, HELD])
     workflows.create(connection, WORKFLOW)
     for task_id in ("task", "third"):
         workflow_tasks.add(connection, workflow_id="workflow", task_id=task_id)

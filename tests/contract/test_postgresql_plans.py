@@ -34,6 +34,7 @@ BEGINNING = datetime(2025, 1, 15, tzinfo=UTC)
 #: The statements that read a whole table, or all of a period and sort it, and why.
 READ_IT_ALL = {
     "tasks._COUNT_BY_STATUS": "counts all rows",
+    "tasks._QUEUES": "counts all that is not done with by type, which is a quarter of the rows here",
     "tool_executions._STATISTICS": "sorts the calls of a period for the percentiles",
 }
 
@@ -118,7 +119,7 @@ def test_statement_of_any_module_reads_no_big_table_as_a_whole(crowded, named):
             or name.startswith(("configurations.", "workflows."))
             or name in whole
         ), name
-    assert {name for name in whole if ".count(" not in name} == {"tasks._COUNT_BY_STATUS"}
+    assert {name for name in whole if ".count(" not in name} == {"tasks._COUNT_BY_STATUS", "tasks._QUEUES"}
     assert {name for name in whole if ".count(" in name and "," not in name} <= {f"{name}.count()" for name in MODULES}
 
 
@@ -263,7 +264,7 @@ def test_statement_of_any_module_prepares_as_it_stands(crowded, named):
 
 
 def test_statements_in_the_words_of_each_engine_are_few(named):
-    """One text serves both engines, but for pages of a filter and for the changes of many rows in batches."""
+    """One text serves both engines, but for pages, changes of many rows, and those that set a version or lock rows."""
     changes = {
         f"{module}.{name}"
         for module, found in MODULES.items()
@@ -278,6 +279,35 @@ def test_statements_in_the_words_of_each_engine_are_few(named):
         if sql != named[f"{module}.{name}"] and f"{module}.{name}" not in changes
     }
     pages = {name for name in differ if name.startswith("find(")}
-    assert differ - pages == {"_CLOSE_STALE", "_DELETE_STALE", "_DELETE_BEFORE"}
+    claims = {name for name in differ if name.startswith("_CLAIM")}
+    assert len(claims) == 4
+    assert differ - pages - claims == {
+        *("_CLOSE_STALE", "_DELETE_STALE", "_DELETE_BEFORE", "_PRUNABLE", "_PRUNE"),
+        *("_CANCEL", "_COMPLETE", "_EXPIRED", "_FAIL", "_RELEASE", "_RELEASE_UNTIL", "_RETRY"),
+    }
     assert pages
     assert all(re.search("status|task_type|tool_name", name) for name in pages)
+
+
+@pytest.mark.parametrize("name", ["tasks._CLAIM", "tasks._CLAIM_UNLESS_EXPIRED"])
+def test_claim_reads_nothing_that_is_scheduled_ahead(crowded, named, name):
+    """Ten seeks find what is due: a walk along the index read all of 100,000 tasks that are scheduled ahead."""
+    now, tomorrow = "2027-01-01T00:00:00.000Z", "2027-01-02T00:00:00.000Z"
+    with contextlib.suppress(ZeroDivisionError), dao.transaction(crowded):
+        fetch(crowded, "SET LOCAL session_replication_role = replica")  # without triggers
+        fetch(crowded, "UPDATE tasks SET run_at = $1 WHERE status = 'pending' AND priority < 5", (tomorrow,))
+        fetch(
+            crowded,
+            "INSERT INTO tasks (id, title, task_type, priority, run_at) "
+            "SELECT 'ahead ' || n, 'a', 'agent', n % 10, $1::timestamptz FROM generate_series(1, 100000) AS n",
+            (tomorrow,),
+        )
+        tasks = [dao.Task(id=f"due {n}", title="a", task_type="agent", run_at=BEGINNING) for n in range(3)]
+        dao.tasks.create_many(crowded, tasks)
+        ran = explained(crowded, named[name], (now, "w", tomorrow, 2))
+        scans = [step for step in walk(ran) if step.get("Relation Name") == "tasks" and "Scan" in step["Node Type"]]
+        assert {"idx_tasks_claim", "tasks_pkey"} <= {step.get("Index Name") for step in scans}
+        assert sum(step["Actual Rows"] * step["Actual Loops"] for step in scans) <= 10
+        assert sum(step.get("Rows Removed by Filter", 0) * step["Actual Loops"] for step in scans) == 0
+        assert ran["Actual Rows"] == 2
+        raise ZeroDivisionError  # undone

@@ -30,6 +30,7 @@ __all__ = [
     "execute",
     "execute_many",
     "fetch",
+    "fetch_changed",
     "fetch_each",
     "insert_many",
     "is_outdated",
@@ -106,6 +107,12 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[R
     """Run a statement and return its rows."""
     cursor = run(connection, sql, parameters)
     return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
+
+
+def fetch_changed(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
+    """Run a statement that changes rows and return them."""
+    check_alive(connection)
+    return fetch(connection, sql, parameters)
 
 
 def fetch_each(connection: Connection, script: str) -> list[list[Row]]:

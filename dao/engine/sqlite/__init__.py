@@ -73,6 +73,17 @@ def fetch(connection: apsw.Connection, sql: str, parameters: Sequence[Any]) -> l
     return connection.execute(sql, parameters).fetchall()
 
 
+def fetch_changed(connection: apsw.Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
+    """Run a statement that changes rows, and return these. One whose rows cannot be read changes nothing, if alone."""
+    changing = connection.cursor()  # held: as in `change`
+    try:
+        return changing.execute(sql, parameters).fetchall()
+    except BaseException:
+        if not connection.in_transaction and connection.txn_state() != _NO_TRANSACTION:
+            _abandon(connection, changing)
+        raise
+
+
 def execute(connection: apsw.Connection, sql: str, parameters: Sequence[Any]) -> int:
     """Run a statement that gives no rows, and return how many it changed."""
     connection.execute(sql, parameters).fetchall()

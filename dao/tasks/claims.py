@@ -1,0 +1,349 @@
+"""What workers call: claim tasks, keep them, end them. Every write of a worker presents its task's id and attempt.
+
+`attempt` only grows, so that a worker that was replaced has a token that is good no more: it gets `LeaseLost` for all
+that it writes. The token decides, not the clock. A worker whose lease ran out, and whom nobody has replaced, may still
+complete its task.
+
+All times are those of the caller's clock. A clock that is wrong by more than a lease makes rescues early, or late, and
+breaks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from dao import codec
+from dao.engine import Connection, PerEngine, fetch, text_for, transaction
+from dao.errors import LeaseLost
+from dao.listing import check_limit
+from dao.records import Task, TaskStatus
+from dao.rows import TASKS
+from dao.tasks.statements import changed, locking, returning
+
+__all__ = ["claim", "complete", "fail", "release", "renew", "rescue"]
+
+_PRIORITIES = range(9, -1, -1)
+
+
+def _claiming(of_type: str = "", limit: str = "$4", unless: str = "") -> PerEngine:
+    """Return the statement that claims what is due, by priority and then by `run_at`.
+
+    For each priority it seeks in the index of claims, and passes nothing by that is scheduled ahead. PostgreSQL walks
+    that index for a list of priorities, and not in its order, so that each has a seek of its own there. What another
+    transaction claims at the same time it leaves to that.
+    """
+    ready = f"status = 'pending' AND waiting_for = 0 AND paused_by = 0 {of_type}AND priority"
+    claim = """
+UPDATE tasks
+SET    updated_at = next_version($1), status = 'running', attempt = attempt + 1, worker = $2, lease_expires_at = $3,
+       started_at = $1, completed_at = NULL, error = NULL
+WHERE  id"""
+    return returning(
+        f"""{claim} IN (
+    SELECT id
+    FROM   tasks
+    WHERE  {ready} IN ({", ".join(map(str, _PRIORITIES))}) AND run_at <= $1
+    ORDER  BY priority DESC, run_at, id
+    LIMIT  {limit}
+){unless}""",
+        f"""{claim} = ANY (ARRAY(
+    SELECT due.id
+    FROM   (VALUES ({"), (".join(map(str, _PRIORITIES))})) AS level (priority)
+    CROSS  JOIN LATERAL (
+        SELECT id
+        FROM   tasks
+        WHERE  {ready} = level.priority AND run_at <= $1
+        ORDER  BY run_at, id
+        LIMIT  {limit}
+        FOR    NO KEY UPDATE SKIP LOCKED
+    ) AS due
+    LIMIT  {limit}
+)){unless}""",
+    )
+
+
+# ordered, or PostgreSQL may expect to come upon one soon, and read all tasks
+_IS_EXPIRED = "SELECT id FROM tasks WHERE lease_expires_at < $1 ORDER BY lease_expires_at LIMIT 1"
+_UNLESS_EXPIRED = f"\nAND    ({_IS_EXPIRED}) IS NULL"
+_CLAIM = _claiming()
+_CLAIM_OF_TYPE = _claiming("AND task_type = $4 ", "$5")
+_CLAIM_UNLESS_EXPIRED = _claiming(unless=_UNLESS_EXPIRED)
+_CLAIM_OF_TYPE_UNLESS_EXPIRED = _claiming("AND task_type = $4 ", "$5", _UNLESS_EXPIRED)
+_EXPIRED = locking(
+    """
+SELECT id, attempt, worker, lease_expires_at, failures, retry_delay_ms
+FROM   tasks
+WHERE  lease_expires_at < $1
+ORDER  BY lease_expires_at, id
+LIMIT  $2
+""",
+    "NO KEY UPDATE",
+)
+_RENEW = returning("""
+UPDATE tasks
+SET    lease_expires_at = $1
+WHERE  id = $2 AND attempt = $3 AND status = 'running' AND worker IS NOT NULL
+""")
+_COMPLETE = returning("""
+UPDATE tasks
+SET    updated_at = next_version($1), status = 'completed', completed_at = $1, error = NULL,
+       worker = NULL, lease_expires_at = NULL
+WHERE  id = $2 AND attempt = $3 AND status = 'running'
+""")
+# whether the task runs again, as long as $2 allows it
+_AGAIN = "failures < retries AND $2"
+_FAIL = returning(f"""
+UPDATE tasks
+SET    updated_at = next_version($1),
+       status = CASE WHEN {_AGAIN} THEN 'pending' ELSE 'failed' END,
+       run_at = CASE WHEN {_AGAIN} THEN $3 ELSE run_at END,
+       started_at = CASE WHEN {_AGAIN} THEN NULL ELSE started_at END,
+       completed_at = CASE WHEN {_AGAIN} THEN NULL ELSE $1 END,
+       failures = failures + 1, error = $4, worker = NULL, lease_expires_at = NULL
+WHERE  id = $5 AND attempt = $6 AND status = 'running'
+""")
+_RELEASE = returning("""
+UPDATE tasks
+SET    updated_at = next_version($1), status = 'pending', started_at = NULL, completed_at = NULL,
+       worker = NULL, lease_expires_at = NULL
+WHERE  id = $2 AND attempt = $3 AND status = 'running'
+""")
+_RELEASE_UNTIL = returning("""
+UPDATE tasks
+SET    updated_at = next_version($1), status = 'pending', run_at = $2, started_at = NULL, completed_at = NULL,
+       worker = NULL, lease_expires_at = NULL
+WHERE  id = $3 AND attempt = $4 AND status = 'running'
+""")
+
+_MILLISECOND = timedelta(milliseconds=1)
+_DAY = timedelta(days=1)
+# a millisecond that is doubled so often is longer than a day
+_DOUBLINGS = 27
+# so many tasks does a claim rescue at the most
+_RESCUED = 100
+
+
+def claim(
+    connection: Connection,
+    *,
+    worker: str,
+    lease: timedelta,
+    task_type: str | None = None,
+    limit: int = 1,
+    now: datetime | None = None,
+) -> list[Task]:
+    """Begin to run the tasks that are due, as `worker`, and return them as they are then; none if none is due.
+
+    Due is what is pending, waits for no other task, is in no paused workflow, and has its `run_at` behind it. The
+    highest priority comes first, then the earliest `run_at`, then the lowest id. No task is given to two callers. Each
+    has a new `attempt`; it and the id are the token that the functions below present. `worker` is a name for people,
+    and need not be unique.
+
+    The lease ends after `lease`: `renew` it before that, again and again, or another worker may get the task. Leases
+    that have ended are dealt with first, as by `rescue`, a hundred at a time.
+
+    To wait for work: `claim`, and if that returns nothing, wait and repeat. Nothing needs to run beside the workers.
+
+    Raises:
+        ValueError: The worker's name is blank, the lease shorter than a millisecond, or the limit not from 1 to 1000.
+    """
+    codec.check_text(worker, "worker")
+    if not worker.strip():
+        raise ValueError(f"worker must not be blank, got {worker!r}")
+    check_limit(limit)
+    moment = _moment(now)
+    text = codec.time_to_text(moment)
+    parameters: tuple[Any, ...] = (text, worker, _end(lease, moment))
+    statements = (_CLAIM_UNLESS_EXPIRED, _CLAIM)
+    if task_type is not None:
+        codec.check_text(task_type, "task_type")
+        parameters += (task_type,)
+        statements = (_CLAIM_OF_TYPE_UNLESS_EXPIRED, _CLAIM_OF_TYPE)
+    parameters += (limit,)
+    claimed = changed(connection, statements[0], parameters)
+    if not claimed and fetch(connection, _IS_EXPIRED, (text,)):
+        with transaction(connection):
+            rescue(connection, now=moment)
+            claimed = changed(connection, statements[1], parameters)
+    if len(claimed) > 1:
+        claimed.sort(key=lambda task: (-task.priority, task.run_at, task.id))
+    return claimed
+
+
+def renew(connection: Connection, task: Task, *, lease: timedelta, now: datetime | None = None) -> Task:
+    """Prolong the lease of a claimed task: it ends `lease` from now. Return the task as it is then.
+
+    A third of the lease is a good interval. That it was cancelled shows here at the latest. It makes no new version of
+    the task, so that a heartbeat is in nobody's way.
+
+    Raises:
+        LeaseLost: This attempt no longer has the task: stop, and leave what it has done to the next one.
+        ValueError: The lease is shorter than a millisecond.
+    """
+    return _write(connection, _RENEW, (_end(lease, _moment(now)),), task)
+
+
+def complete(connection: Connection, task: Task, *, now: datetime | None = None) -> Task:
+    """End a claimed task as completed, and return it as it is then.
+
+    In one `dao.transaction` with what the worker stores itself, either both are stored or neither.
+
+    Raises:
+        LeaseLost: This attempt no longer has the task: whatever was stored in the same transaction must go, too.
+    """
+    return _write(connection, _COMPLETE, (codec.now_to_text(now),), task)
+
+
+def fail(
+    connection: Connection,
+    task: Task,
+    *,
+    error: str,
+    retry: bool = True,
+    retry_in: timedelta | None = None,
+    jitter: float = 0.1,
+    now: datetime | None = None,
+) -> Task:
+    """End an attempt that failed, and return the task as it is then: pending again, or failed if no retry is left.
+
+    A task has its `retries` beside the first attempt. The first of them comes after its `retry_delay_ms`, each further
+    one after twice as long as the one before, up to a day; each delay is multiplied by a random factor from
+    `1 - jitter` to `1 + jitter`. `retry_in` says how long instead, exactly. With `retry` False it has failed for good.
+
+    Raises:
+        LeaseLost: This attempt no longer has the task.
+        ValueError: The jitter is not from 0 to 1, or `retry_in` is negative or reaches beyond the year 9999.
+    """
+    codec.check_text(error, "error")
+    moment = _moment(now)
+    backoff = _backoff(_checked(task).failures, task.retry_delay_ms, jitter)
+    run_at = _after(moment, backoff if retry_in is None else retry_in, "retry_in", least=timedelta(0))
+    return _write(connection, _FAIL, (codec.time_to_text(moment), int(retry), run_at, error), task)
+
+
+def release(connection: Connection, task: Task, *, run_at: datetime | None = None, now: datetime | None = None) -> Task:
+    """Give a claimed task back, and return it as it is then: pending, to be claimed again.
+
+    That is no failure and costs no retry. Without `run_at` it keeps its place, as for a worker that shuts down; with
+    `run_at` it is due then, as for one that has to wait for something.
+
+    Raises:
+        LeaseLost: This attempt no longer has the task.
+    """
+    moment = codec.now_to_text(now)
+    if run_at is None:
+        return _write(connection, _RELEASE, (moment,), task)
+    return _write(connection, _RELEASE_UNTIL, (moment, codec.time_to_text(run_at)), task)
+
+
+def rescue(
+    connection: Connection, *, limit: int = _RESCUED, jitter: float = 0.1, now: datetime | None = None
+) -> list[Task]:
+    """End the attempts whose lease has ended as failed, and return their tasks as they are then, longest lost first.
+
+    Each is pending again after its delay, or failed if no retry is left, as by `fail`. `claim` does the same before it
+    claims, so that nobody has to call this. What another transaction writes at the same time is left to the next call.
+
+    Raises:
+        ValueError: The limit is not from 1 to 1000, or the jitter not from 0 to 1.
+    """
+    check_limit(limit)
+    moment = _moment(now)
+    text = codec.time_to_text(moment)
+    rescued: list[Task] = []
+    with transaction(connection):
+        for id, attempt, worker, ended, failures, delay_ms in fetch(
+            connection, text_for(connection, _EXPIRED), (text, limit)
+        ):
+            run_at = _after(moment, _backoff(failures, delay_ms, jitter), "retry_delay_ms", least=timedelta(0))
+            error = f"the lease of worker {worker!r} ended at {codec.canonical_time(ended)}"
+            rescued += changed(connection, _FAIL, (text, 1, run_at, error, id, attempt))
+    return rescued
+
+
+# ---------------------------------------------------------------- times
+
+
+def _moment(now: datetime | None) -> datetime:
+    return codec.now() if now is None else codec.millisecond(now)
+
+
+def _end(lease: timedelta, moment: datetime) -> str:
+    return _after(moment, lease, "lease", least=_MILLISECOND)
+
+
+def _after(moment: datetime, delay: timedelta, name: str, *, least: timedelta) -> str:
+    """Return the text of the moment after a delay, unless that is no delay."""
+    if not isinstance(delay, timedelta):
+        raise TypeError(f"{name} must be a timedelta, got {delay!r}")
+    if delay < least:
+        raise ValueError(f"{name} must be at least {least / _MILLISECOND:.0f} ms, got {delay / _MILLISECOND:g} ms")
+    try:
+        return codec.time_to_text(moment + delay)
+    except OverflowError as error:
+        raise ValueError(f"{name} must not reach beyond the year 9999, got {delay!r}") from error
+
+
+def _backoff(failures: int, delay_ms: int, jitter: float) -> timedelta:
+    """Return how long a task waits that has failed once more than `failures` times."""
+    if not 0 <= jitter <= 1:
+        raise ValueError(f"jitter must be from 0 to 1, got {jitter!r}")
+    delay = min(timedelta(milliseconds=delay_ms << min(failures, _DOUBLINGS)), _DAY)
+    if not delay or not jitter:
+        return delay
+    import random  # noqa: PLC0415 - takes as long to load as the table modules, and only a failure needs it
+
+    return delay * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - no secret
+
+
+# ---------------------------------------------------------------- tokens
+
+
+def _checked(task: Task) -> Task:
+    if not isinstance(task, Task):
+        raise TypeError(f"expected the Task that `claim` returned, got {type(task).__name__}")
+    return task
+
+
+def _write(connection: Connection, statement: PerEngine, parameters: Sequence[Any], task: Task) -> Task:
+    """Change a task that the attempt of this record has, and return it as it is then."""
+    token = (_checked(task).id, task.attempt)
+    for found in changed(connection, statement, (*parameters, *token)):
+        return found
+    raise _lost(task, TASKS.first(fetch(connection, TASKS.get, (task.id,))))
+
+
+def _lost(task: Task, present: Task | None) -> LeaseLost:
+    """Return the error for an attempt that no longer has its task, with what has become of that."""
+    status = worker = since = None
+    if present is None:
+        fate = "it has been deleted"
+    else:
+        status, worker, since = present.status, present.worker, present.completed_at
+        if status is TaskStatus.RUNNING:
+            since = present.started_at
+            holder = "it runs without a worker" if worker is None else f"worker {worker!r} has it"
+            fate = f"{holder} as attempt {present.attempt} since {_written(since)}"
+        elif status is TaskStatus.PENDING:
+            since = present.updated_at
+            fate = f"it is pending {'again ' if present.attempt else ''}since {_written(since)}"
+        else:
+            fate = f"it {'failed' if status is TaskStatus.FAILED else f'was {status.value}'} at {_written(since)}"
+    said = "no longer holds"
+    if present is not None and (status, present.attempt) == (TaskStatus.RUNNING, task.attempt):
+        said, fate = "has no lease on", "`set_status` began it, and only `claim` gives one"
+    return LeaseLost(
+        f"tasks: attempt {task.attempt} {said} {task.id!r}: {fate}",
+        table="tasks",
+        key=task.id,
+        attempt=None if present is None else present.attempt,
+        worker=worker,
+        since=since,
+        status=status,
+    )
+
+
+def _written(moment: datetime | None) -> str:
+    return "an unknown time" if moment is None else codec.time_to_text(moment)

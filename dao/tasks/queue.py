@@ -1,0 +1,284 @@
+"""Tasks as a queue: put in, taken out, tried again, removed when they are old, and how the queue is doing.
+
+What workers call is in `claims`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import attrs
+import msgspec
+
+from dao import codec
+from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, text_for, transaction
+from dao.errors import StaleRecord
+from dao.listing import check_limit
+from dao.records import Task, TaskDependency, TaskStatus
+from dao.rows import TASK_DEPENDENCIES, TASKS
+from dao.tasks.statements import changed, locking, returning
+
+__all__ = ["QueueState", "cancel", "enqueue", "prune", "queues", "retry"]
+
+_ENQUEUE = f"{TASKS.insert} ON CONFLICT DO NOTHING RETURNING id"
+_GET_UNFINISHED = f"""
+SELECT {TASKS.listed}
+FROM   tasks
+WHERE  dedup_key = $1 AND status IN ('pending', 'running')
+"""
+_DEPEND = TASK_DEPENDENCIES.insert
+_CANCEL = returning("""
+UPDATE tasks
+SET    updated_at = next_version($1), status = 'cancelled', completed_at = $1, error = $2,
+       worker = NULL, lease_expires_at = NULL
+WHERE  id = $3 AND status IN ('pending', 'running')
+""")
+# one that is due already keeps its place, and one that waits to be tried again what it failed of
+_RETRY = returning("""
+UPDATE tasks
+SET    updated_at = next_version($1),
+       run_at = CASE WHEN status = 'pending' AND run_at < $1 THEN run_at ELSE $1 END,
+       failures = CASE WHEN status = 'pending' THEN failures ELSE 0 END,
+       error = CASE WHEN status = 'pending' THEN error END,
+       status = 'pending', started_at = NULL, completed_at = NULL
+WHERE  id = $2 AND status <> 'running'
+""")
+# Whoever waits for a task that did not complete must go on waiting: without that task it would start.
+_IS_WAITED_FOR = """tasks.status <> 'completed' AND EXISTS (
+        SELECT 1
+        FROM   task_dependencies
+        JOIN   tasks AS successor ON successor.id = task_dependencies.task_id
+        WHERE  task_dependencies.depends_on = tasks.id AND successor.status IN ('pending', 'running')
+    )"""
+# CASE lets the index of a status not serve it, whose order is another
+_PRUNABLE = locking(
+    f"""
+SELECT id
+FROM   tasks
+WHERE  completed_at < $1 AND CASE WHEN status IN ($2, $3, $4) THEN NOT ({_IS_WAITED_FOR}) END
+ORDER  BY completed_at, id
+LIMIT  $5
+""",
+    "UPDATE",
+)
+_PRUNE = PerEngine(
+    *(
+        f"""
+DELETE FROM tasks
+WHERE  id IN (SELECT {ids})
+AND    NOT ({_IS_WAITED_FOR})
+RETURNING id
+"""
+        for ids in ("value FROM json_each($1)", "json_array_elements_text($1)")
+    )
+)
+_READY = "status = 'pending' AND waiting_for = 0 AND paused_by = 0"
+_HELD = "status = 'pending' AND waiting_for"
+_QUEUES = f"""
+SELECT task_type,
+       count(*) FILTER (WHERE {_READY} AND run_at <= $1),
+       count(*) FILTER (WHERE {_READY} AND run_at > $1 AND failures = 0),
+       count(*) FILTER (WHERE {_READY} AND run_at > $1 AND failures > 0),
+       count(*) FILTER (WHERE {_HELD} > 0),
+       count(*) FILTER (WHERE {_HELD} = 0 AND paused_by > 0),
+       count(*) FILTER (WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at >= $1)),
+       count(*) FILTER (WHERE status = 'running' AND lease_expires_at < $1),
+       count(*) FILTER (WHERE status = 'failed'),
+       min(CASE WHEN {_READY} AND run_at <= $1 THEN CASE WHEN run_at > created_at THEN run_at ELSE created_at END END)
+FROM   tasks
+WHERE  status IN ('pending', 'running', 'failed')
+GROUP  BY task_type
+ORDER  BY task_type
+"""
+
+_FINISHED = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+# that another task has its key, and is gone when it is looked for, happens this often at the most
+_TRIES = 10
+
+
+@attrs.frozen(kw_only=True)
+class QueueState:
+    """How the tasks of one type are doing that are not done with: how many are in which phase.
+
+    `ready` could be claimed now; `oldest_ready` is since when the first of them could, None if there is none.
+    `scheduled` have their `run_at` ahead; so have `backing_off`, which have failed before. `blocked` wait for other
+    tasks, `paused` are in a paused workflow. `running` have a worker, or were begun without one; of `lost` ones the
+    lease has ended. `failed` have no retry left.
+    """
+
+    task_type: str
+    ready: int
+    scheduled: int
+    backing_off: int
+    blocked: int
+    paused: int
+    running: int
+    lost: int
+    failed: int
+    oldest_ready: datetime | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as a dict that any JSON encoder takes."""
+        oldest = None if self.oldest_ready is None else codec.time_to_text(self.oldest_ready)
+        return {**attrs.asdict(self), "oldest_ready": oldest}
+
+
+def enqueue(
+    connection: Connection,
+    task: Task,
+    *,
+    dedup_key: str | None = None,
+    depends_on: Iterable[str] = (),
+    now: datetime | None = None,
+) -> tuple[Task, bool]:
+    """Store a new task unless it is there already. Return the one that is there then, and whether it is the new one.
+
+    It is there already if a task has its id, in whatever status, or if an unfinished one has its `dedup_key`, which
+    the record may have instead. Then nothing is stored, its dependencies neither. So a producer that does not know
+    whether its last call arrived repeats it, with the same record.
+
+    When it runs, how urgently and how often is up to the record: `run_at`, `priority`, `retries`, `retry_delay_ms`.
+    `depends_on` are the ids of tasks that have to be completed first, each of which is there.
+
+    Raises:
+        ValueError: The task is not pending, or would depend on itself.
+        ForeignKeyViolation: A task that it depends on is not there.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(f"expected a Task, got {type(task).__name__}")
+    if task.status is not TaskStatus.PENDING:
+        raise ValueError(f"a task to enqueue is pending, this one is {task.status.value}")
+    if isinstance(depends_on, str):
+        raise TypeError(f"depends_on must be several ids, such as [{depends_on!r}], got one text")
+    moment = codec.now() if now is None else now
+    links = [TaskDependency(task_id=task.id, depends_on=id, created_at=moment) for id in sorted({*depends_on})]
+    if dedup_key is not None:
+        task = attrs.evolve(task, dedup_key=dedup_key)
+    if not links:
+        return _enqueue(connection, task)
+    with transaction(connection):
+        stored, is_new = _enqueue(connection, task)
+        if not is_new:
+            return stored, False
+        for link in links:
+            execute(connection, _DEPEND, TASK_DEPENDENCIES.to_row(link), TASK_DEPENDENCIES)
+        return TASKS.found(TASKS.first(fetch(connection, TASKS.get, (task.id,))), task.id), True
+
+
+def _enqueue(connection: Connection, task: Task) -> tuple[Task, bool]:
+    row = TASKS.to_row(task)
+    for _ in range(_TRIES):
+        if fetch_changed(connection, _ENQUEUE, row):
+            return task, True
+        there = TASKS.first(fetch(connection, TASKS.get, (task.id,)))
+        if there is None and task.dedup_key is not None:
+            there = TASKS.first(fetch(connection, _GET_UNFINISHED, (task.dedup_key,)))
+        if there is not None:
+            return there, False
+        # the one that stood in the way has ended meanwhile
+    execute(connection, TASKS.insert, row, TASKS)  # a unique index of somebody's own stands in the way: this names it
+    return task, True
+
+
+def cancel(connection: Connection, id: str, *, error: str | None = None, now: datetime | None = None) -> Task:
+    """Cancel a task that is pending or running, and return it as it is then. Safe to repeat.
+
+    A worker that has it is told by `LeaseLost` when it renews its lease, or ends it. `error` may say why.
+
+    Raises:
+        NotFound: There is no such task.
+        StaleRecord: It has completed or failed already.
+    """
+    if error is not None:
+        codec.check_text(error, "error")
+    return _change(connection, _CANCEL, (codec.now_to_text(now), error, id), TaskStatus.CANCELLED)
+
+
+def retry(connection: Connection, id: str, *, now: datetime | None = None) -> Task:
+    """Have a task run again, or sooner, and return it as it is then: pending, and due.
+
+    One that is finished in whatever way has all its retries again. One that is pending waits no longer for its
+    `run_at`; what else holds it back still does.
+
+    Raises:
+        NotFound: There is no such task.
+        StaleRecord: It is running: cancel it first.
+        UniqueViolation: Another unfinished task has its `dedup_key`.
+    """
+    return _change(connection, _RETRY, (codec.now_to_text(now), id))
+
+
+def _change(
+    connection: Connection, statement: PerEngine, parameters: tuple[Any, ...], enough: TaskStatus | None = None
+) -> Task:
+    """Change the task whose id is the last parameter, and return it as it is then, also if it has that status."""
+    for found in changed(connection, statement, parameters):
+        return found
+    id = parameters[-1]
+    with transaction(connection):  # it may have become another since: once more, with nobody in between
+        for found in changed(connection, statement, parameters):
+            return found
+        present = TASKS.found(TASKS.first(fetch(connection, TASKS.get, (id,))), id)
+    if present.status is enough:
+        return present
+    raise StaleRecord(f"tasks: {id!r} is {present.status.value} already", table="tasks", key=id)
+
+
+def prune(
+    connection: Connection,
+    *,
+    before: datetime,
+    status: TaskStatus | str | Iterable[TaskStatus | str] | None = None,
+    limit: int = 1000,
+) -> int:
+    """Delete finished tasks that ended before a moment, and return how many: the oldest first, `limit` at the most.
+
+    `status` is one or several of completed, failed and cancelled; without it all of them. With a task go its places in
+    workflows, its dependencies and its tool executions; its events stay. One that failed or was cancelled, and that an
+    unfinished task waits for, stays: that would start without it. What another transaction uses is left to the next
+    call. Call it again as long as it returns the limit, and let others write in between.
+
+    Raises:
+        ValueError: The moment is naive, a status is none of the three, or the limit is not from 1 to 1000.
+    """
+    check_limit(limit)
+    moment = codec.time_to_text(before)
+    given = _FINISHED if status is None else (status,) if isinstance(status, str) else tuple(status)
+    wanted = sorted({TaskStatus(one) for one in given})
+    if unfinished := [one.value for one in wanted if one not in _FINISHED]:
+        raise ValueError(f"only finished tasks are pruned, not {' or '.join(unfinished)} ones")
+    if not wanted:
+        return 0
+    statuses = [wanted[min(place, len(wanted) - 1)].value for place in range(len(_FINISHED))]
+    with transaction(connection):
+        ids = [id for (id,) in fetch(connection, text_for(connection, _PRUNABLE), (moment, *statuses, limit))]
+        if not ids:
+            return 0
+        # PostgreSQL looks again now that they are locked: somebody may have begun to wait for one
+        return len(fetch(connection, text_for(connection, _PRUNE), (msgspec.json.encode(ids).decode(),)))
+
+
+def queues(connection: Connection, *, now: datetime | None = None) -> list[QueueState]:
+    """Return how the tasks of each type are doing that are not done with, by type.
+
+    A type whose tasks all completed or were cancelled is left out. Reads every task that is pending, running or failed.
+    """
+    return [
+        QueueState(
+            task_type=task_type,
+            ready=ready,
+            scheduled=scheduled,
+            backing_off=backing_off,
+            blocked=blocked,
+            paused=paused,
+            running=running,
+            lost=lost,
+            failed=failed,
+            oldest_ready=None if oldest is None else codec.time_from_text(oldest),
+        )
+        for task_type, ready, scheduled, backing_off, blocked, paused, running, lost, failed, oldest in fetch(
+            connection, _QUEUES, (codec.now_to_text(now),)
+        )
+    ]

@@ -1,0 +1,55 @@
+"""What the statements of claims and of the queue share: which version of a task they make, and what they lock.
+
+`updated_at` is set by them, not by its trigger: the row, its event and the caller have one time, which still increases
+whatever the clock does. And nothing changes the row after such a statement, so that SQLite, too, returns it whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from dao.engine import Connection, PerEngine, fetch_changed, text_for
+from dao.records import Task
+from dao.rows import TASKS
+
+__all__ = ["changed", "locking", "returning"]
+
+_NEXT = re.compile(r"next_version\((\$\d+)\)")
+_AFTER = PerEngine(
+    sqlite=r"max(\1, strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '+0.001 seconds'))",
+    postgresql=r"greatest(\1, updated_at + interval '1 millisecond')",
+)
+
+
+def returning(sqlite: str, postgresql: str | None = None) -> PerEngine:
+    """Return an UPDATE of tasks that returns them as they are then. One text is enough if both engines take it.
+
+    `next_version($n)` in it is the time of the change, or a millisecond after the version before, if that is later.
+    """
+    texts = PerEngine(sqlite, sqlite if postgresql is None else postgresql)
+    return PerEngine(
+        *(
+            f"{_NEXT.sub(after, text.rstrip())}\nRETURNING {TASKS.listed}"
+            for text, after in zip(texts, _AFTER, strict=True)
+        )
+    )
+
+
+def locking(select: str, strength: str) -> PerEngine:
+    """Return a SELECT whose rows nobody changes until the transaction ends, without those that another has locked.
+
+    SQLite has one writer at a time, and needs no more.
+    """
+    select = select.rstrip()
+    return PerEngine(select, f"{select}\nFOR    {strength} SKIP LOCKED")
+
+
+def changed(connection: Connection, statement: PerEngine, parameters: Sequence[Any]) -> list[Task]:
+    """Run such a statement and return the tasks that it changed, in no order; alone, it is a transaction.
+
+    Raises:
+        Error: As `dao.engine.fetch_changed`.
+    """
+    return TASKS.from_rows(fetch_changed(connection, text_for(connection, statement), parameters))
