@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -11,11 +12,13 @@ from typing import Any
 import attrs
 
 from dao import codec
-from dao.engine import Connection, change, execute, fetch, transaction
+from dao.engine import Connection, change, execute, fetch, in_transaction, transaction
 from dao.engine.batches import in_batches, limited
+from dao.errors import CheckViolation, ForeignKeyViolation, NotFound, StaleRecord
 from dao.listing import Listing, Page, bounds
-from dao.records import ToolExecution, ToolStatus
+from dao.records import Task, TaskStatus, ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
+from dao.tasks.holders import lease_lost
 
 __all__ = [
     "ToolStatistics",
@@ -32,11 +35,15 @@ __all__ = [
     "record",
     "start",
     "statistics",
+    "step",
     "timeout",
 ]
 
 _CREATE = TOOL_EXECUTIONS.insert
 _GET = TOOL_EXECUTIONS.get
+_STEP = (
+    f"SELECT {TOOL_EXECUTIONS.listed} FROM tool_executions WHERE task_id = $1 AND step = $2 AND status = 'completed'"
+)
 _EXISTS = "SELECT 1 FROM tool_executions WHERE id = $1"
 _END = TOOL_EXECUTIONS.changing("""
 UPDATE tool_executions
@@ -92,30 +99,61 @@ _LISTING = Listing(TOOL_EXECUTIONS, ToolStatus, rare=["task_id"])
 
 
 def start(
-    connection: Connection, *, tool_name: str, input: Any, task_id: str | None = None, now: datetime | None = None
+    connection: Connection,
+    *,
+    tool_name: str,
+    input: Any,
+    task_id: str | None = None,
+    task: Task | None = None,
+    now: datetime | None = None,
 ) -> ToolExecution:
     """Store a call that begins now, with the status running, and return it.
+
+    `task` is the claimed task that it is made for, as `claim` returned it: then the call is one of that attempt, taken
+    only while that has its task, and failed if it is still open when the attempt ends. With a `task_id` alone it
+    belongs to that task and to no attempt.
 
     Hand the returned record to `finish`, `fail` or `timeout`: in this process it also carries the monotonic clock, by
     which a duration is right even if the system's clock is set meanwhile.
 
     Raises:
+        LeaseLost: The attempt no longer has its task: do not make the call.
         ForeignKeyViolation: There is no such task.
         ValueError: The tool's name is blank, or the input is no JSON value (TypeError).
+        TypeError: Both `task` and `task_id` are given.
     """
-    moment = codec.now() if now is None else codec.millisecond(now)
-    execution = ToolExecution(
-        tool_name=tool_name,
-        input=input,
-        task_id=task_id,
-        status=ToolStatus.RUNNING,
-        created_at=moment,
-        started_at=moment,
-    )
-    record(connection, execution)
-    if now is None:
-        object.__setattr__(execution, "_monotonic", time.monotonic())
-    return execution
+    if task is None:
+        return _start(connection, tool_name, input, now, task_id=task_id)
+    if task_id is not None:
+        raise TypeError("give the claimed task, or the id of a task, not both")
+    return _start(connection, tool_name, input, now, **_attempt(task))
+
+
+def step(
+    connection: Connection, task: Task, name: str, *, tool_name: str, input: Any, now: datetime | None = None
+) -> ToolExecution:
+    """Return the completed call that stands for a step of a claimed task, or a new one that begins now.
+
+    A step is made once, however often its task is tried: the call that completed it stands for it in all later
+    attempts, with its output, and the tool is not called again. `name` is what makes them the same; tool and input are
+    not compared. A call whose outcome is not known, since its worker was lost, does not stand for it::
+
+        call = tool_executions.step(connection, task, "fetch", tool_name="http", input={"url": url})
+        if call.status is not ToolStatus.COMPLETED:
+            call = tool_executions.finish(connection, call, output=fetch(url))
+
+    Of a new call, all is as of `start` with the task.
+
+    Raises:
+        LeaseLost: The attempt no longer has its task, and the step is yet to be made.
+        ValueError: The name of the step is empty, or that of the tool is blank; or the input is no JSON value
+            (TypeError).
+    """
+    attempt = _attempt(task)
+    codec.check_text(name, "name")
+    for row in fetch(connection, _STEP, (task.id, name)):
+        return TOOL_EXECUTIONS.from_row(row)
+    return _start(connection, tool_name, input, now, step=name, **attempt)
 
 
 def record(connection: Connection, execution: ToolExecution) -> None:
@@ -138,7 +176,9 @@ def finish(
 
     Raises:
         NotFound: There is no such execution.
+        LeaseLost: It is a call of an attempt that has lost its task, by which it was ended as failed.
         StaleRecord: It has ended already. The first end stands.
+        UniqueViolation: Another call stands for this step already.
     """
     return _end(connection, execution, ToolStatus.COMPLETED, output, None, now)
 
@@ -324,7 +364,48 @@ def _end(
     output_text = None if output is None else codec.plain_json_text(output, "output")
     completed_at, duration = _ended(execution, now)
     parameters = (status._value_, output_text, error, completed_at, duration, execution.id)
-    return change(connection, TOOL_EXECUTIONS, _END, parameters, (execution.id,), stale="has ended already")
+    try:
+        return change(connection, TOOL_EXECUTIONS, _END, parameters, (execution.id,), stale="has ended already")
+    except (StaleRecord, NotFound) as refused:
+        _check_attempt(connection, execution, refused)
+        raise
+
+
+def _attempt(task: Task) -> dict[str, Any]:
+    """Return the token of a claimed task, by column."""
+    if not isinstance(task, Task):
+        raise TypeError(f"expected the Task that `claim` returned, got {type(task).__name__}")
+    return {"task_id": task.id, "attempt": task.attempt}
+
+
+def _start(connection: Connection, tool_name: str, input: Any, now: datetime | None, **of: Any) -> ToolExecution:
+    moment = codec.now() if now is None else codec.millisecond(now)
+    execution = ToolExecution(
+        tool_name=tool_name,
+        input=input,
+        status=ToolStatus.RUNNING,
+        created_at=moment,
+        started_at=moment,
+        **of,
+    )
+    try:
+        # a savepoint, since the holder of the task is asked for if this is refused
+        with transaction(connection) if in_transaction(connection) else contextlib.nullcontext():
+            record(connection, execution)
+    except (CheckViolation, ForeignKeyViolation) as refused:
+        _check_attempt(connection, execution, refused)
+        raise
+    if now is None:
+        object.__setattr__(execution, "_monotonic", time.monotonic())
+    return execution
+
+
+def _check_attempt(connection: Connection, execution: ToolExecution, refused: Exception) -> None:
+    """Raise LeaseLost if what was refused is a call of an attempt that does not have its task."""
+    if execution.attempt is not None and execution.task_id is not None:
+        lost = lease_lost(connection, execution.task_id, execution.attempt)
+        if (lost.status, lost.attempt) != (TaskStatus.RUNNING, execution.attempt):
+            raise lost from refused
 
 
 def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | None]:

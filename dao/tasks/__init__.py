@@ -1,4 +1,4 @@
-"""Tasks: the table `tasks`, in rooms: its rows as those of any table, the queue that it is, and what workers call.
+"""Tasks: the table `tasks`, in rooms: its rows as those of any table, the queue, what workers call, and the past.
 
 Names only; each module has its SQL beside its functions.
 """

@@ -16,10 +16,9 @@ from typing import Any
 
 from dao import codec
 from dao.engine import Connection, PerEngine, fetch, text_for, transaction
-from dao.errors import LeaseLost
 from dao.listing import check_limit
-from dao.records import Task, TaskStatus
-from dao.rows import TASKS
+from dao.records import Task
+from dao.tasks.holders import lease_lost
 from dao.tasks.statements import changed, locking, returning
 
 __all__ = ["claim", "complete", "fail", "release", "renew", "rescue"]
@@ -312,38 +311,4 @@ def _write(connection: Connection, statement: PerEngine, parameters: Sequence[An
     token = (_checked(task).id, task.attempt)
     for found in changed(connection, statement, (*parameters, *token)):
         return found
-    raise _lost(task, TASKS.first(fetch(connection, TASKS.get, (task.id,))))
-
-
-def _lost(task: Task, present: Task | None) -> LeaseLost:
-    """Return the error for an attempt that no longer has its task, with what has become of that."""
-    status = worker = since = None
-    if present is None:
-        fate = "it has been deleted"
-    else:
-        status, worker, since = present.status, present.worker, present.completed_at
-        if status is TaskStatus.RUNNING:
-            since = present.started_at
-            holder = "it runs without a worker" if worker is None else f"worker {worker!r} has it"
-            fate = f"{holder} as attempt {present.attempt} since {_written(since)}"
-        elif status is TaskStatus.PENDING:
-            since = present.updated_at
-            fate = f"it is pending {'again ' if present.attempt else ''}since {_written(since)}"
-        else:
-            fate = f"it {'failed' if status is TaskStatus.FAILED else f'was {status.value}'} at {_written(since)}"
-    said = "no longer holds"
-    if present is not None and (status, present.attempt) == (TaskStatus.RUNNING, task.attempt):
-        said, fate = "has no lease on", "`set_status` began it, and only `claim` gives one"
-    return LeaseLost(
-        f"tasks: attempt {task.attempt} {said} {task.id!r}: {fate}",
-        table="tasks",
-        key=task.id,
-        attempt=None if present is None else present.attempt,
-        worker=worker,
-        since=since,
-        status=status,
-    )
-
-
-def _written(moment: datetime | None) -> str:
-    return "an unknown time" if moment is None else codec.time_to_text(moment)
+    raise lease_lost(connection, *token)

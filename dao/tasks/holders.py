@@ -1,0 +1,48 @@
+"""Which attempt has a task, for the message to one that has it no longer."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dao import codec
+from dao.engine import Connection, fetch
+from dao.errors import LeaseLost
+from dao.records import TaskStatus
+from dao.rows import TASKS
+
+__all__ = ["lease_lost"]
+
+
+def lease_lost(connection: Connection, id: str, attempt: int) -> LeaseLost:
+    """Return the error for an attempt that does not have its task, with what has become of that."""
+    present = TASKS.first(fetch(connection, TASKS.get, (id,)))
+    status = worker = since = None
+    if present is None:
+        fate = "it has been deleted"
+    else:
+        status, worker, since = present.status, present.worker, present.completed_at
+        if status is TaskStatus.RUNNING:
+            since = present.started_at
+            holder = "it runs without a worker" if worker is None else f"worker {worker!r} has it"
+            fate = f"{holder} as attempt {present.attempt} since {_written(since)}"
+        elif status is TaskStatus.PENDING:
+            since = present.updated_at
+            fate = f"it is pending {'again ' if present.attempt else ''}since {_written(since)}"
+        else:
+            fate = f"it {'failed' if status is TaskStatus.FAILED else f'was {status.value}'} at {_written(since)}"
+    said = "no longer holds"
+    if present is not None and (status, present.attempt) == (TaskStatus.RUNNING, attempt):
+        said, fate = "has no lease on", "`set_status` began it, and only `claim` gives one"
+    return LeaseLost(
+        f"tasks: attempt {attempt} {said} {id!r}: {fate}",
+        table="tasks",
+        key=id,
+        attempt=None if present is None else present.attempt,
+        worker=worker,
+        since=since,
+        status=status,
+    )
+
+
+def _written(moment: datetime | None) -> str:
+    return "an unknown time" if moment is None else codec.time_to_text(moment)
