@@ -11,8 +11,9 @@ from dao import configurations, tasks, workflow_tasks
 from dao.engine import execute, fetch, insert_many, transaction
 from dao.migrate.database import table_names
 from dao.migrate.schema.catalog import COPY
-from dao.rows import SESSIONS, TABLES
-from dao.testing import make_session, make_task, make_tool_execution, make_workflow
+from dao.rows import SESSIONS, TABLES, TASK_DEPENDENCIES
+from dao.testing import make_session, make_task, make_task_dependency, make_tool_execution, make_workflow
+from dao.transfer.as_stored import without_triggers
 
 #: The records of all tables, by the names of these.
 Records = Mapping[str, Sequence[Any]]
@@ -30,7 +31,12 @@ def fill(url: str, number: int = 5) -> None:
     with opened(url) as connection, transaction(connection):
         made = [make_task(title=f"task {position}", config={"position": position}) for position in range(number)]
         tasks.create_many(connection, made)
-        workflow = make_workflow()
+        execute(
+            connection,
+            TASK_DEPENDENCIES.insert,
+            TASK_DEPENDENCIES.to_row(make_task_dependency(task_id=made[1].id, depends_on=made[0].id)),
+        )
+        workflow = make_workflow(status="paused")
         dao.workflows.create(connection, workflow)
         workflow_tasks.add(connection, workflow.id, made[0].id)
         dao.tool_executions.record(connection, make_tool_execution(task_id=made[0].id))
@@ -51,7 +57,7 @@ def held(url: str) -> Records:
 
 def empty(url: str) -> None:
     """Delete all records of a database."""
-    with opened(url) as connection:
+    with opened(url) as connection, transaction(connection), without_triggers(connection, *TABLES):
         for table in reversed(TABLES):
             execute(connection, f"DELETE FROM {table.name}")
 

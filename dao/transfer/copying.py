@@ -20,6 +20,7 @@ from dao.migrate.schema.registration import Prepare, preparing
 from dao.rows import TABLES, Table
 from dao.text import counted
 from dao.transfer import mark
+from dao.transfer.as_stored import go_on_from, last_number, without_triggers
 from dao.transfer.content import Content, Digest, Pages, Row, content, count
 from dao.transfer.values import Copied, CopiedTable, Moved, RefusedRow, Report
 
@@ -47,7 +48,8 @@ def copy(
     on with it. Long reading keeps SQLite's WAL from being taken into the file, and PostgreSQL from vacuuming. The
     target's tables must be empty. It is locked against migrations, not against other writers; keep them away.
 
-    Rows arrive as they are, ids and times included, in batches that commit. At the end the target is read back: each
+    Rows arrive as they are, ids and times included, in batches that commit; none of the target's triggers fires, which
+    takes the right to alter its tables on PostgreSQL. At the end the target is read back: each
     table must have as many rows as the source had, with the same hash. Until then the target is marked as unfinished:
     `migrate.status`, `assert_current` and `migrate.check` say so. A run that was broken off, by whatever, can be
     repeated: it keeps what the target has of a table if the source still begins with the same rows, and copies the
@@ -149,7 +151,8 @@ def _check_schemas(reader: Connection, source: str, writer: Connection, target: 
         )
     for connection, name in ((reader, source), (writer, target)):
         for table in TABLES:
-            unknown = [column for column in columns_of(connection, table.name) if column not in table.columns]
+            known = {*table.columns, *table.unseen}
+            unknown = [column for column in columns_of(connection, table.name) if column not in known]
             if unknown:
                 raise CopyFailed(
                     f"{name}: {table.name} has columns that this program does not know ({', '.join(unknown)}), and "
@@ -196,6 +199,8 @@ def _try_to_write(writer: Connection) -> None:
     """Find out whether the target can be written to, and leave it as it is."""
     with contextlib.suppress(_Undone), transaction(writer):
         mark.begin(writer)
+        with without_triggers(writer, *TABLES):
+            pass
         raise _Undone
 
 
@@ -236,6 +241,8 @@ class _Copy:
                     "correct or delete them there, then repeat",
                     details=self._refused,
                 )
+            with transaction(self._writer):
+                go_on_from(self._writer, last_number(self._reader))
             self._verify(tables)
         except OperationalError as error:
             error.advice = error.advice or _AGAIN
@@ -268,7 +275,7 @@ class _Copy:
     def _begin_again(self, table: Table[Any]) -> None:
         """Empty a table and those after it, which may refer to it: the source has changed since they were copied."""
         again = TABLES[TABLES.index(table) :]
-        with transaction(self._writer):
+        with transaction(self._writer), without_triggers(self._writer, *TABLES):
             for one in reversed(again):
                 execute(self._writer, f"DELETE FROM {one.name}")
                 mark.forget(self._writer, one.name)
@@ -279,13 +286,13 @@ class _Copy:
         """Store rows after those that are there, with the note of it, and return what is there then."""
         more = done.plus(rows)
         try:
-            with transaction(self._writer):
+            with transaction(self._writer), without_triggers(self._writer, table):
                 insert_many(self._writer, table, rows)
                 mark.note(self._writer, table.name, more.digest)
             return more
         except IntegrityError:
             pass  # which rows are to blame only a try of each can tell
-        with transaction(self._writer):
+        with transaction(self._writer), without_triggers(self._writer, table):
             for row in rows:
                 try:
                     insert_many(self._writer, table, [row])

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 import dao
 from dao.engine import insert_many, transaction
 from dao.rows import TABLES
+from dao.transfer.as_stored import without_triggers
 from tests import strategies
 from tests.conftest import Make
 from tests.copies import Records, empty, held, opened
 
 #: A record of each table, in their order.
 EACH = (
-    *(strategies.tasks(), strategies.workflows(), strategies.workflow_tasks()),
+    *(strategies.tasks(), strategies.task_dependencies(), strategies.task_events()),
+    *(strategies.workflows(), strategies.workflow_tasks()),
     *(strategies.tool_executions(), strategies.sessions(), strategies.configurations()),
 )
 
@@ -37,6 +39,13 @@ def databases(draw: st.DrawFn, most: int) -> Records:
     ids = [one.id for one in tasks]
     return {
         "tasks": tasks,
+        "task_dependencies": [
+            attrs.evolve(one, task_id=first, depends_on=second)
+            for one in several(strategies.task_dependencies())
+            if len({*ids}) > 1
+            for first, second in [draw(st.lists(st.sampled_from(ids), min_size=2, max_size=2, unique=True))]
+        ],
+        "task_events": several(strategies.task_events()),
         "workflows": workflows,
         "workflow_tasks": [
             attrs.evolve(
@@ -60,8 +69,8 @@ def urls(make: Make, postgresql_url: str) -> list[str]:
 
 
 def store(url: str, records: Records) -> None:
-    """Store the records, the last of those that share a key."""
-    with opened(url) as connection, transaction(connection):
+    """Store the records as they are, the last of those that share a key."""
+    with opened(url) as connection, transaction(connection), without_triggers(connection, *TABLES):
         for table in TABLES:
             rows = {tuple(getattr(one, name) for name in one.__key__): table.to_row(one) for one in records[table.name]}
             insert_many(connection, table, rows.values())
@@ -110,8 +119,11 @@ def test_two_thousand_records_of_each_table_copied_both_ways_are_equal(urls):
     for number, made in enumerate(found):
         # some were found several times; no number has a tab
         keys = [{name: f"{getattr(one, name)}\t{number}" for name in one.__key__} for one in made]
-        keys[2] = {"workflow_id": keys[1]["id"], "task_id": keys[0]["id"]}
-        keys[3]["task_id"] = None if made[3].task_id is None else keys[0]["id"]
+        before = (number or len(found)) - 1
+        keys[1] = {"task_id": keys[0]["id"], "depends_on": f"{found[before][0].id}\t{before}"}
+        keys[2] = {"seq": number + 1}
+        keys[4] = {"workflow_id": keys[3]["id"], "task_id": keys[0]["id"]}
+        keys[5]["task_id"] = None if made[5].task_id is None else keys[0]["id"]
         for one, key in zip(made, keys, strict=True):
             records[one.__table__].append(attrs.evolve(one, **key))
     store(urls[0], records)
