@@ -233,6 +233,8 @@ class _Copy:
         if not self._left:
             mark.begin(self._writer)
         try:
+            with transaction(self._writer):
+                go_on_from(self._writer, last_number(self._reader))
             tables = [self._table(table) for table in TABLES]
             if self._refused:
                 more = " or more" if len(self._refused) == _MOST_REFUSED else ""
@@ -241,8 +243,6 @@ class _Copy:
                     "correct or delete them there, then repeat",
                     details=self._refused,
                 )
-            with transaction(self._writer):
-                go_on_from(self._writer, last_number(self._reader))
             self._verify(tables)
         except OperationalError as error:
             error.advice = error.advice or _AGAIN

@@ -9,10 +9,11 @@ import pytest
 
 import dao
 from dao import configurations, migrate, tasks
-from dao.engine import execute, transaction
+from dao.engine import execute, fetch, transaction
 from dao.errors import CopyFailed, ReadOnlyDatabase, SchemaOutOfDate, UnreadableRow
 from dao.migrate.database import table_names
-from dao.rows import TABLES
+from dao.migrate.schema.catalog import is_internal
+from dao.rows import TABLES, TASK_EVENTS
 from dao.testing import make_task
 from dao.transfer import Moved
 from tests.conftest import Make
@@ -46,7 +47,7 @@ def refuse(message: str, source: str, target: str, **options: Any) -> CopyFailed
 def test_tables_are_all_that_the_migrations_make_each_after_those_that_it_refers_to(url):
     """A table that is not among them would be left behind by every copy, without a word."""
     with opened(url) as connection:
-        assert {table.name for table in TABLES} == table_names(connection)
+        assert {table.name for table in TABLES} == {name for name in table_names(connection) if not is_internal(name)}
     names = [table.name for table in TABLES]
     for table in TABLES:
         assert all(names.index(parent) < names.index(table.name) for parent in table.references.values())
@@ -60,13 +61,15 @@ def test_copy_of_all_tables_arrives_as_it_was(urls):
     assert held(target) == held(source)
     assert {table.name: table.rows for table in copied.tables} == {
         "tasks": 5,
+        "task_dependencies": 1,
+        "task_events": 7,
         "workflows": 1,
         "workflow_tasks": 1,
         "tool_executions": 1,
         "sessions": 1,
         "configurations": 1,
     }
-    assert copied.rows == 10
+    assert copied.rows == 18
     assert all(len(table.hash) == 64 and table.kept == 0 for table in copied.tables)
     assert not is_marked(target)
     assert not is_marked(source)
@@ -105,7 +108,10 @@ def test_hash_of_a_table_depends_on_its_content_alone(make):
     with opened(second) as connection:
         execute(connection, "UPDATE tasks SET description = '' WHERE title = 'task 3'")
     changed = dao.copy(second, third).tables
-    assert [one.name for one, other in zip(hashes, changed, strict=True) if one.hash != other.hash] == ["tasks"]
+    assert [one.name for one, other in zip(hashes, changed, strict=True) if one.hash != other.hash] == [
+        "tasks",
+        "task_events",
+    ]
 
 
 def test_copy_of_an_updated_row_keeps_its_times(urls):
@@ -118,6 +124,43 @@ def test_copy_of_an_updated_row_keeps_its_times(urls):
     dao.copy(source, target)
     with opened(target) as connection:
         assert tasks.get_one(connection, first.id) == changed
+
+
+def test_copy_leaves_the_triggers_of_its_target_as_they_were(urls):
+    """None fires while rows are copied, so that nothing is counted twice; afterwards each does what it did."""
+    source, target = urls
+    fill(source)
+    with opened(source) as connection:
+        before = events_of(connection)
+    dao.copy(source, target)
+    with opened(target) as connection:
+        assert events_of(connection) == before
+        waits, *_ = [task for task in tasks.find(connection).items if task.waiting_for]
+        held_back, *_ = [task for task in tasks.find(connection).items if task.paused_by]
+        tasks.set_status(connection, held_back.id, "completed")
+        assert tasks.get_one(connection, waits.id).waiting_for == 0
+        ((last,),) = fetch(connection, "SELECT max(seq) FROM task_events")
+        assert last == len(before) + 2
+        with pytest.raises(dao.CheckViolation):
+            execute(connection, "UPDATE tasks SET status = 'running'")
+
+
+def test_copy_goes_on_with_the_numbers_of_events_that_have_gone(urls):
+    """Whoever follows the events by their numbers misses none after the move, though all before it were pruned."""
+    source, target = urls
+    fill(source)
+    with opened(source) as connection:
+        ((last,),) = fetch(connection, "SELECT max(seq) FROM task_events")
+        execute(connection, "DELETE FROM task_events")
+    dao.copy(source, target)
+    with opened(target) as connection:
+        tasks.create(connection, make_task())
+        assert fetch(connection, "SELECT seq FROM task_events") == [(last + 1,)]
+
+
+def events_of(connection):
+    """Return the events of tasks that are there, as they are stored."""
+    return TASK_EVENTS.from_rows(fetch(connection, f"SELECT {TASK_EVENTS.listed} FROM task_events ORDER BY seq"))
 
 
 def test_copy_of_an_empty_database_succeeds(urls):
@@ -144,7 +187,7 @@ def test_copy_in_a_dry_run_counts_and_changes_nothing(urls):
     planned = dao.copy(source, target, dry_run=True)
     assert [(table.name, table.rows, table.hash) for table in planned.tables][:2] == [
         ("tasks", 5, None),
-        ("workflows", 1, None),
+        ("task_dependencies", 1, None),
     ]
     assert not any(held(target).values())
     assert not is_marked(target)
@@ -200,8 +243,8 @@ def test_copy_of_columns_that_it_does_not_know_is_refused(urls):
     """A column of a newer version, or of the application's, is no loss that nobody hears of."""
     for url in urls:
         with opened(url) as connection:
-            execute(connection, "ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0")
-    refuse("tasks has columns that this program does not know (priority)", *urls)
+            execute(connection, "ALTER TABLE tasks ADD COLUMN colour INTEGER NOT NULL DEFAULT 0")
+    refuse("tasks has columns that this program does not know (colour)", *urls)
 
 
 def test_copy_without_the_tables_is_refused(make, server, new_postgresql_url, tmp_path):
@@ -257,16 +300,17 @@ def test_copy_names_every_row_that_the_target_does_not_store(make):
         insert = "INSERT INTO tool_executions (id, task_id, tool_name, input) VALUES ('of nul', 'nul', 'x', '1')"
         execute(connection, insert)
         execute(connection, "INSERT INTO configurations (key, value) VALUES ('no json', 'nonsense')")
-    with pytest.raises(CopyFailed, match=r"does not store 4 rows of") as caught:
+    with pytest.raises(CopyFailed, match=r"does not store 5 rows of") as caught:
         dao.copy(source, target)
     assert [(row.table, row.key[0]) for row in caught.value.details] == [
         ("tasks", long),
         ("tasks", "nul"),
+        ("task_events", MANY + 4),
         ("tool_executions", "of nul"),
         ("configurations", "no json"),
     ]
     assert "0x00" in caught.value.details[1].reason
-    assert "configurations_value_json" in caught.value.details[3].reason
+    assert "configurations_value_json" in caught.value.details[4].reason
     with opened(target) as connection:
         assert tasks.count(connection) == MANY
     assert is_marked(target)
@@ -274,8 +318,9 @@ def test_copy_names_every_row_that_the_target_does_not_store(make):
         for row in caught.value.details:
             table = next(table for table in TABLES if table.name == row.table)
             execute(connection, f"DELETE FROM {table.name} WHERE {table.key} = $1", row.key)
+        execute(connection, "DELETE FROM task_events WHERE task_id = $1", (long,))  # that it was deleted
     again = dao.copy(source, target)
-    assert [table.kept for table in again.tables] == [MANY, 1, 1, 1, 1, 1]
+    assert [table.kept for table in again.tables] == [MANY, 1, MANY + 3, 1, 1, 1, 1, 1]
     assert held(target) == held(source)
 
 
@@ -429,7 +474,8 @@ def test_copy_into_a_target_that_was_emptied_since_begins_anew(urls):
     fill(source, MANY)
     break_off(source, target, SOME)
     with opened(target) as connection:
-        execute(connection, "DELETE FROM tasks")
+        for table in ("tasks", "task_events"):
+            execute(connection, f"DELETE FROM {table}")
     assert dao.copy(source, target).tables[0].kept == 0
     assert held(target) == held(source)
 
