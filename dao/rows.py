@@ -83,8 +83,6 @@ class Table(Generic[R]):
     from_row: Callable[[tuple[Any, ...]], R]
     from_rows: Callable[[Iterable[tuple[Any, ...]]], list[R]]
     to_row: Callable[[R], tuple[Any, ...]]
-    #: The columns that no record has: one engine keeps them for itself.
-    unseen: tuple[str, ...]
     #: The tables that columns refer to, by their id.
     references: Mapping[str, str]
 
@@ -117,9 +115,7 @@ def _changing(update: str, key: str, row: str) -> Change:
     return Change(f"{update}\nRETURNING {key}", f"{update}\nRETURNING {row}")
 
 
-def _table(
-    record: type[R], *, kept: Mapping[str, str] | None = None, unseen: tuple[str, ...] = (), **references: str
-) -> Table[R]:
+def _table(record: type[R], *, kept: Mapping[str, str] | None = None, **references: str) -> Table[R]:
     """Return the table of a record.
 
     `kept` has the columns that an update leaves, each with the case in which it does, always if that is empty; {column}
@@ -139,7 +135,6 @@ def _table(
         key=", ".join(key),
         update=_changing(update, ", ".join(key), listed),
         for_update=for_update,
-        unseen=unseen,
         references=references,
         **_conversions(record),
     )
@@ -265,7 +260,7 @@ TASKS = _table(
     },
 )
 TASK_DEPENDENCIES = _table(TaskDependency, task_id="tasks", depends_on="tasks")
-TASK_EVENTS = _table(TaskEvent, unseen=("horizon",))
+TASK_EVENTS = _table(TaskEvent)
 WORKFLOWS = _table(Workflow)
 WORKFLOW_TASKS = _table(WorkflowTask, workflow_id="workflows", task_id="tasks")
 TOOL_EXECUTIONS = _table(ToolExecution, task_id="tasks")

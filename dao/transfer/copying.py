@@ -151,8 +151,7 @@ def _check_schemas(reader: Connection, source: str, writer: Connection, target: 
         )
     for connection, name in ((reader, source), (writer, target)):
         for table in TABLES:
-            known = {*table.columns, *table.unseen}
-            unknown = [column for column in columns_of(connection, table.name) if column not in known]
+            unknown = [column for column in columns_of(connection, table.name) if column not in table.columns]
             if unknown:
                 raise CopyFailed(
                     f"{name}: {table.name} has columns that this program does not know ({', '.join(unknown)}), and "
