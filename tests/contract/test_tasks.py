@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 import dao
-from dao import Task, TaskStatus, tasks
+from dao import Task, TaskStatus, codec, tasks
 from dao.engine import execute, in_transaction
 from tests.engines import impatient
 
@@ -213,8 +213,14 @@ PENDING, RUNNING, *FINISHED = TaskStatus
 @pytest.mark.parametrize("before", TaskStatus)
 @pytest.mark.parametrize("after", TaskStatus)
 def test_set_status_any_to_any_keeps_times_in_step(connection, before, after, spell):
-    """Any status may follow any, and the times and the error go with the new one."""
+    """A finished task becomes pending first; else any follows any, and times, error and attempt go with the new one."""
     task = stored(connection, status=before, error="old", started_at=NOON, completed_at=NOON)
+    if before in FINISHED and after not in {before, PENDING}:
+        with pytest.raises(dao.CheckViolation) as caught:
+            tasks.set_status(connection, task.id, spell(after), error="new", now=LATER)
+        assert caught.value.constraint == "tasks_status_transition"
+        assert tasks.get(connection, task.id) == task
+        return
     moved = tasks.set_status(connection, task.id, spell(after), error="new", now=LATER)
     expected = attrs.evolve(
         task,
@@ -222,11 +228,69 @@ def test_set_status_any_to_any_keeps_times_in_step(connection, before, after, sp
         error="new",
         started_at=None if after is PENDING else LATER if (after is RUNNING and before is not RUNNING) else NOON,
         completed_at=None if after in {PENDING, RUNNING} else NOON if before is after else LATER,
+        attempt=task.attempt + (after is RUNNING and before is not RUNNING),
         updated_at=moved.updated_at,
     )
     assert moved == expected
     assert tasks.get(connection, task.id) == expected
     assert moved.updated_at > task.updated_at
+
+
+HELD = {"status": RUNNING, "attempt": 3, "worker": "w", "lease_expires_at": LATER}
+
+
+@pytest.mark.parametrize("after", TaskStatus)
+def test_set_status_ends_the_lease_unless_the_task_runs_on(connection, after):
+    """Whoever had the task has it no longer, except one that is set to running while it runs: that is left its own."""
+    task = stored(connection, **HELD)
+    moved = tasks.set_status(connection, task.id, after)
+    assert moved.attempt == 3
+    kept = ("w", LATER) if after is RUNNING else (None, None)
+    assert (moved.worker, moved.lease_expires_at) == kept
+
+
+@pytest.mark.parametrize("expected", [PENDING, "pending", [PENDING, "running"], {RUNNING, PENDING, *FINISHED}])
+def test_set_status_from_an_expected_status_moves_the_task(connection, expected):
+    """The status is one of those that were asked for."""
+    task = stored(connection)
+    assert tasks.set_status(connection, task.id, "cancelled", expected=expected).status == "cancelled"
+
+
+def test_set_status_from_another_status_than_expected_is_refused(connection):
+    """The late worker that finds its task cancelled changes nothing, and is told."""
+    task = stored(connection, status="cancelled")
+    with pytest.raises(dao.StaleRecord, match="is not pending or running") as caught:
+        tasks.set_status(connection, task.id, "completed", expected=["running", "pending"])
+    assert (caught.value.table, caught.value.key) == ("tasks", task.id)
+    assert tasks.get(connection, task.id) == task
+    with pytest.raises(dao.NotFound):
+        tasks.set_status(connection, "nobody", "completed", expected="running")
+    with pytest.raises(ValueError, match="none is expected"):
+        tasks.set_status(connection, task.id, "pending", expected=[])
+    with pytest.raises(ValueError, match="'lost' is not a valid TaskStatus"):
+        tasks.set_status(connection, task.id, "pending", expected=["running", "lost"])
+
+
+def test_update_leaves_the_lease_that_was_renewed_meanwhile(connection):
+    """A heartbeat makes no version, so that the lease in a record may be stale, and must not come back."""
+    task = stored(connection, **HELD)
+    renewed = LATER + timedelta(hours=1)
+    execute(connection, "UPDATE tasks SET lease_expires_at = $1", (codec.time_to_text(renewed),))
+    changed = tasks.update(connection, attrs.evolve(task, title="changed"))
+    assert (changed.title, changed.worker, changed.lease_expires_at) == ("changed", "w", renewed)
+    other = tasks.update(connection, attrs.evolve(changed, worker="other", lease_expires_at=NOON))
+    assert (other.worker, other.lease_expires_at) == ("other", NOON)
+    ended = tasks.update(connection, attrs.evolve(other, status=PENDING, worker=None, lease_expires_at=None))
+    assert ended.lease_expires_at is None
+
+
+def test_update_leaves_the_counters(connection):
+    """They belong to the triggers: what a record has of them is never written."""
+    task, other = stored(connection), stored(connection)
+    execute(connection, "INSERT INTO task_dependencies (task_id, depends_on) VALUES ($1, $2)", (task.id, other.id))
+    waits = tasks.get_one(connection, task.id)
+    changed = tasks.update(connection, attrs.evolve(waits, waiting_for=0, paused_by=7))
+    assert (changed.waiting_for, changed.paused_by) == (1, 0)
 
 
 @pytest.mark.parametrize("after", TaskStatus)
