@@ -18,7 +18,10 @@ from tests.databases import Reused, Run
 
 # their assertions explain themselves like those of a test
 pytest.register_assert_rewrite(
-    "tests.property.machine", "tests.property.rules_of_work", "tests.property.rules_of_calls"
+    "tests.property.machine",
+    "tests.property.rules_of_work",
+    "tests.property.rules_of_calls",
+    "tests.property.rules_of_claims",
 )
 
 
