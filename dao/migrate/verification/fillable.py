@@ -13,7 +13,7 @@ from dao.engine.sqlite import Connection
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
 from dao.migrate.schema.tokens import normal
-from dao.migrate.verification.makers import Maker, literals, makers
+from dao.migrate.verification.makers import Maker, literals, makers, values
 from dao.migrate.verification.uses import Use
 
 __all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]
@@ -48,6 +48,8 @@ class Column:
     name: str
     makers: Sequence[tuple[int, Maker]]
     nullable: bool
+    #: What it holds if a row does not name it, in a tuple; empty if it has to be named, or that is an expression.
+    default: tuple[Any, ...] = ()
     refused: list[int] = attrs.Factory(lambda self: [0] * len(self.makers), takes_self=True)
 
     def choose(self, generator: random.Random, *, anything: bool) -> int:
@@ -146,6 +148,7 @@ def _table(connection: Connection, table: catalog.Table, sql: str, seed: int, us
                 ),
                 # SQLite lets a key be NULL by an old mistake; nobody means it
                 nullable=not column.not_null and not column.key,
+                default=_default(column),
             )
             for column in own
         },
@@ -155,6 +158,12 @@ def _table(connection: Connection, table: catalog.Table, sql: str, seed: int, us
             for key in reversed(catalog.foreign_keys(connection, table.name))
         ],
     )
+
+
+def _default(column: catalog.Column) -> tuple[Any, ...]:
+    if column.default is None:
+        return () if column.not_null or column.key else (None,)
+    return values(column.default) if column.default[:1] in "'0123456789" else ()
 
 
 def groups(tables: Mapping[str, Table]) -> list[list[Table]]:

@@ -35,6 +35,8 @@ _PATIENCE = 100
 _CIRCLE_TRIES = 60
 #: How often a column is NULL that may be.
 _NULLS = 0.3
+#: How often columns get their defaults in a row that is refused without a word about columns.
+_RESETS, _HALF = 0.3, 0.5
 #: Among how many rows of its parent a row chooses.
 _PARENTS = 50
 
@@ -237,6 +239,8 @@ class _Filling:
 
     def _change(self, table: Table, row: Row, blamed: Sequence[str] | None, *, anything: bool) -> None:
         """Change some of the columns that are to blame, or of all."""
+        if blamed is None:  # as of a trigger that guards what a new row may hold
+            _reset(table, row)
         referring = {column for reference in table.references for column in reference.columns}
         own = [column for column in blamed or table.columns if column not in referring]
         if len(own) < len(blamed or table.columns) and (not own or table.generator.random() < 0.5):
@@ -355,6 +359,15 @@ def _set(table: Table, column: Column, row: Row, *, null: bool | None, anything:
     row.makers[name] = column.choose(table.generator, anything=anything)
     _, maker = column.makers[row.makers[name]]
     row.values[name] = maker(table.made)
+
+
+def _reset(table: Table, row: Row) -> None:
+    """Give some of the columns, half of all, what they hold in a row that does not name them; now and then."""
+    if table.generator.random() < _RESETS:
+        for name, column in table.columns.items():
+            if column.default and table.generator.random() < _HALF:
+                [row.values[name]] = column.default
+                row.makers.pop(name, None)
 
 
 def _remember(table: Table, row: Row, name: str) -> None:
