@@ -1,7 +1,9 @@
 -- Steps: a call may say which step of its task it is, and of which attempt. One completed call stands for a step for
 -- ever. A call with an attempt is taken only from the attempt that has its task, and it is open only as long as that
 -- has it: a worker that has lost its task can neither begin a call nor end one, whatever program it writes with.
--- Reads the table once, rewrites nothing. Its rollback loses which call was which step.
+-- Rewrites nothing. Reads the table for the constraints and for each index, and locks it for as long. Its rollback
+-- loses which call was which step.
+-- lint: ignore M033, M034, M036 workers can do without none of it, and stand still meanwhile
 
 ALTER TABLE tool_executions
     ADD COLUMN step text COLLATE "C"
