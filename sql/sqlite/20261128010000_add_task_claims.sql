@@ -4,7 +4,8 @@
 -- write of a worker presents. lease_expires_at is left out of updated_at's trigger: a heartbeat makes no new version.
 -- waiting_for counts the unfinished tasks that a task waits for, paused_by the paused workflows that it is in; triggers
 -- of later migrations keep them, so that finding what may run is one walk along an index.
--- Constant defaults: reads the table once, rewrites nothing. Its rollback loses what these columns hold.
+-- Constant defaults: locks the database while the table is read, rewrites nothing. Its rollback loses what these columns
+-- hold.
 
 ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0
     CONSTRAINT tasks_priority_range CHECK (priority BETWEEN 0 AND 9);

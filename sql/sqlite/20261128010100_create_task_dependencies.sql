@@ -1,6 +1,6 @@
 -- Task dependencies: which tasks a task waits for until they are completed. Triggers count them in tasks.waiting_for. A
 -- cycle cannot be stored. One that failed or was cancelled holds its successors until it completes after all, or goes.
--- New table, and triggers on tasks: rewrites nothing. Its rollback drops every dependency.
+-- New table, and triggers on tasks: locks and rewrites nothing. Its rollback drops every dependency.
 
 CREATE TABLE task_dependencies (
     task_id    TEXT NOT NULL,

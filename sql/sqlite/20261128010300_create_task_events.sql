@@ -3,7 +3,7 @@
 -- the changed columns had before, as a JSON object; undone one by one, from the task as it is now, they give the task
 -- as it was at any moment. No foreign key: what happened stays when the task has gone.
 -- They cost time and room: the configuration task_events, set to false, leaves them out.
--- New table, and triggers on tasks: rewrites nothing. Its rollback drops the history of all tasks.
+-- New table, and triggers on tasks: locks and rewrites nothing. Its rollback drops the history of all tasks.
 
 CREATE TABLE task_events (
     seq         INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,

@@ -1,7 +1,7 @@
 -- Steps: a call may say which step of its task it is, and of which attempt. One completed call stands for a step for
 -- ever. A call with an attempt is taken only from the attempt that has its task, and it is open only as long as that
 -- has it: a worker that has lost its task can neither begin a call nor end one, whatever program it writes with.
--- Reads the table once, rewrites nothing. Its rollback loses which call was which step.
+-- Locks the database while the table is read, rewrites nothing. Its rollback loses which call was which step.
 
 ALTER TABLE tool_executions ADD COLUMN step TEXT
     CONSTRAINT tool_executions_step_not_empty CHECK (step <> '');
