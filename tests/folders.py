@@ -63,7 +63,8 @@ def query(database: Path, sql: str, *values: Any) -> list[Any]:
 def schema(database: Path) -> list[Any]:
     """Return everything that the schema holds, but for the ledger."""
     rows = query(database, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")
-    return [row for row in rows if row[2] not in TABLES]
+    # SQLite makes sqlite_sequence with the first AUTOINCREMENT, and nobody can drop it
+    return [row for row in rows if row[2] not in {*TABLES, "sqlite_sequence"}]
 
 
 def tables(database: Path) -> list[str]:

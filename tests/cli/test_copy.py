@@ -30,20 +30,22 @@ def test_copy_prints_each_table_and_that_both_hold_the_same(run, urls):
     *tables, last = outcome.out.splitlines()
     assert [re.sub(r"hash [0-9a-f]{16}", "hash H", line) for line in tables] == [
         "tasks: 5 rows, hash H",
+        "task_dependencies: 1 row, hash H",
+        "task_events: 7 rows, hash H",
         "workflows: 1 row, hash H",
         "workflow_tasks: 1 row, hash H",
         "tool_executions: 1 row, hash H",
         "sessions: 1 row, hash H",
         "configurations: 1 row, hash H",
     ]
-    assert re.fullmatch(r"target\.db: 10 rows of source\.db in [\d.]+ m?s; both hold the same", last)
+    assert re.fullmatch(r"target\.db: 18 rows of source\.db in [\d.]+ m?s; both hold the same", last)
     assert held(urls[0]) == held(urls[1])
 
 
 def test_copy_json_has_the_whole_hashes(run, urls):
     """The document says of each table how many rows it has, how many were there already, and the hash."""
     document = run(*CALL, "--json").document
-    assert (document["source"], document["target"], document["rows"]) == ("source.db", "target.db", 10)
+    assert (document["source"], document["target"], document["rows"]) == ("source.db", "target.db", 18)
     assert document["dry_run"] is False
     assert document["tables"][0].keys() == {"name", "rows", "kept", "hash"}
     assert re.fullmatch("[0-9a-f]{64}", document["tables"][0]["hash"])
@@ -53,9 +55,9 @@ def test_copy_in_a_dry_run_says_what_it_would_do(run, urls):
     """Rows are counted, nothing is changed, and the document says so."""
     outcome = run(*CALL, "--dry-run")
     assert outcome.out.splitlines()[0] == "tasks: 5 rows"
-    assert outcome.out.splitlines()[-1] == "target.db: would get 10 rows of source.db; nothing was changed"
+    assert outcome.out.splitlines()[-1] == "target.db: would get 18 rows of source.db; nothing was changed"
     document = run(*CALL, "--dry-run", "--json").document
-    assert (document["dry_run"], document["rows"], document["tables"][0]["hash"]) == (True, 10, None)
+    assert (document["dry_run"], document["rows"], document["tables"][0]["hash"]) == (True, 18, None)
     assert not any(held(urls[1]).values())
 
 

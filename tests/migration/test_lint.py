@@ -701,9 +701,10 @@ def test_rules_each_has_an_example():
 
 def test_lint_our_own_migrations_have_neither_errors_nor_warnings():
     """What is shipped passes, even with --strict, for either engine."""
-    assert lint(SQL.parent / "postgresql", engine="postgresql").findings == ()
-    assert {finding.severity for finding in lint().findings} <= {"note"}
-    assert {finding.code for finding in lint(SQL).findings} == {"M015"}
+    assert not [one for one in lint(SQL.parent / "postgresql", engine="postgresql").findings if one.is_open]
+    ours = [one for one in lint(SQL).findings if one.is_open]
+    assert {one.severity for one in ours} == {"note"}
+    assert {one.code for one in ours} == {"M011", "M015"}
 
 
 def test_lint_work_of_a_virtual_table_is_not_of_the_next_statement(tmp_path):

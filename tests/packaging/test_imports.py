@@ -32,6 +32,12 @@ IDS = [
     "20250115010400_create_sessions",
     "20250115010500_create_configurations",
     "20250115010600_create_triggers",
+    "20261128010000_add_task_claims",
+    "20261128010100_create_task_dependencies",
+    "20261128010200_hold_tasks_of_paused_workflows",
+    "20261128010300_create_task_events",
+    "20261128010400_add_tool_steps",
+    "20261128010500_create_task_views",
 ]
 
 
@@ -258,7 +264,7 @@ def test_package_is_marked_as_typed():
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_default_folder_holds_the_seven_pairs():
+def test_default_folder_holds_the_pairs():
     """The package brings its own migrations, each with its rollback, and a folder of its own finds them."""
     migrations = migrate.load()
     assert [migration.id for migration in migrations] == IDS

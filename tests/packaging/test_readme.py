@@ -158,8 +158,8 @@ def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
     folder = shutil.copytree(default_folder(), tmp_path / "sql", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     url = f"sqlite:///{tmp_path}/orchestrator.db"
     migrate.apply(url, folder)
-    (folder / "99990101000000_add_priority.sql").write_text(forth)
-    (folder / "99990101000000_add_priority.rollback.sql").write_text(back)
+    (folder / "99990101000000_add_effort.sql").write_text(forth)
+    (folder / "99990101000000_add_effort.rollback.sql").write_text(back)
     assert {finding.code for finding in migrate.lint(folder).findings} == {
         finding.code for finding in migrate.lint().findings
     }
@@ -168,12 +168,12 @@ def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
         task = dao.Task(title="a", task_type="b")
         dao.tasks.create(connection, task)
         migrate.apply(connection, folder)
-        connection.execute("UPDATE tasks SET priority = 9")
+        connection.execute("UPDATE tasks SET effort = 9")
         assert dao.tasks.get_one(connection, task.id).updated_at > task.updated_at
         migrate.rollback(connection, folder)
         after = connection.execute("SELECT type, name, sql FROM sqlite_schema ORDER BY name").fetchall()
         assert after == before
-    assert migrate.status(url, folder).ids("pending") == ["99990101000000_add_priority"]
+    assert migrate.status(url, folder).ids("pending") == ["99990101000000_add_effort"]
 
 
 def test_runbook_can_be_typed_as_it_stands(tmp_path):
@@ -188,7 +188,7 @@ def test_runbook_can_be_typed_as_it_stands(tmp_path):
     lines = [line for block in blocks(document) if begin < block.line < end for line in shown(block) if line]
     assert {"dao migrate", "dao rollback", "dao restore"} <= {*lines}
     url = f"sqlite:///{tmp_path}/orchestrator.db"
-    migrate.apply(url, steps=6)
+    migrate.apply(url, steps=len(migrate.load()) - 1)
     with contextlib.closing(dao.connect(url)) as connection:
         dao.tasks.create(connection, dao.Task(title="Stays", task_type="agent"))
 
@@ -320,7 +320,8 @@ def test_architecture_draws_the_house_as_it_is():
         for path in (ROOT / folder).iterdir()
         if not path.name.startswith("_") and (path.suffix == ".py" or (path / "__init__.py").exists())
     }
-    tables = {f"dao/{name}.py" for name in ("configurations", "sessions", "tool_executions", "workflow_tasks")}
+    names = ["configurations", "sessions", "task_dependencies", "task_events", "tool_executions", "workflow_tasks"]
+    tables = {f"dao/{name}.py" for name in names}
     assert there - {*drawn} == tables  # `workflows.py …` stands for them
 
 
