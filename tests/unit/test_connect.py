@@ -22,6 +22,7 @@ import pytest
 import dao
 from dao import Task, aio, engine, migrate, tasks
 from dao.engine import sqlite
+from dao.migrate.schema import session
 from dao.url import DatabaseURL
 
 COUNT = "SELECT count(*) FROM sqlite_schema"
@@ -46,12 +47,26 @@ def run_python(code: str, *arguments: object) -> None:
         ("foreign_keys", 1),
         ("trusted_schema", 0),
         ("journal_size_limit", 64 * 1024 * 1024),
+        ("temp_store", 2),
     ],
 )
 def test_connect_without_parameters_sets_pragma(tmp_path, pragma, value):
-    """Every connection has WAL, synchronous NORMAL, foreign keys, no trusted schema and a bounded journal."""
+    """Every connection has WAL, synchronous NORMAL, foreign keys, no trusted schema, a bounded journal, no temp files.
+
+    Temporary files were used: in a transaction, each statement on a table with triggers wrote its pages to one.
+    """
     with opened(f"sqlite:///{tmp_path}/a.db") as connection:
         assert connection.pragma(pragma) == value
+
+
+def test_connection_for_scripts_sorts_in_files(tmp_path):
+    """A migration may make an index that is larger than the memory: its connection has temporary files.
+
+    Sorting it in memory, as the connections of `dao.connect` do, would take as much of that.
+    """
+    with opened(f"sqlite:///{tmp_path}/a.db") as connection:
+        session.prepare(connection)
+        assert connection.pragma("temp_store") == 0
 
 
 @pytest.mark.parametrize(
