@@ -315,21 +315,26 @@ def test_enqueue_beside_another_of_its_key_waits_for_that(url, connection, end):
     assert tasks.find(connection).items == [found]
 
 
-def test_enqueue_whose_predecessor_of_a_key_ends_meanwhile_stores_the_task(url, connection, monkeypatch):
-    """The task that stood in the way is completed before it can be looked at: there is none, so this one is stored."""
+@pytest.mark.parametrize("taken_again", [False, True])
+def test_enqueue_whose_predecessor_of_a_key_ends_meanwhile_looks_again(url, connection, monkeypatch, taken_again):
+    """The task in the way is completed before it can be looked at: then this one is stored, or the next is found."""
     tasks.enqueue(connection, make_task(created_at=NOON), dedup_key="k")
-    looked = []
+    looked, next_one = [], make_task(dedup_key="k")
 
     def complete_and_look(to: Any, sql: str, parameters: Any) -> Any:
-        if "dedup_key = $1" in sql and not looked:
-            looked.append(sql)
-            with contextlib.closing(dao.connect(url)) as other:
-                tasks.complete(other, claim_one(other))
-        return fetch(to, sql, parameters)
+        if "dedup_key = $1" not in sql or looked:
+            return fetch(to, sql, parameters)
+        looked.append(sql)
+        with contextlib.closing(dao.connect(url)) as other:
+            tasks.complete(other, claim_one(other))
+            found = fetch(to, sql, parameters)
+            if taken_again:
+                tasks.create(other, next_one)
+        return found
 
     monkeypatch.setattr("dao.tasks.queue.fetch", complete_and_look)
-    task = make_task()
-    assert tasks.enqueue(connection, task, dedup_key="k") == (attrs.evolve(task, dedup_key="k"), True)
+    task = make_task(dedup_key="k")
+    assert tasks.enqueue(connection, task) == ((next_one, False) if taken_again else (task, True))
     assert looked
     assert tasks.count(connection) == 2
 

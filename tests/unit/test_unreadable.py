@@ -178,7 +178,7 @@ def test_configurations_value_that_cannot_be_read_is_refused_in_every_way(filled
     for read in (
         lambda: configurations.get(filled, "c"),
         lambda: configurations.get(filled, "c", int),
-        lambda: configurations.get(filled, "c", dao.testing.Task),
+        lambda: configurations.get(filled, "c", dao.Task),
         lambda: configurations.get_all(filled),
     ):
         with pytest.raises(dao.UnreadableRow) as caught:
@@ -241,6 +241,19 @@ def test_returning_with_a_text_that_is_not_utf8_is_an_unreadable_row(filled):
     assert isinstance(caught.value.__cause__, UnicodeDecodeError)
     assert caught.value.table is None
     assert filled.execute("SELECT count(*) FROM sessions").get == 1
+
+
+@pytest.mark.sqlite_only
+def test_claim_of_a_task_that_is_not_utf8_claims_nothing(filled):
+    """A cursor that is dropped half-way commits: the task would have been running, and nobody would have known it.
+
+    PostgreSQL stores UTF-8 only.
+    """
+    filled.execute("UPDATE tasks SET title = CAST(x'ff' AS TEXT), priority = 9 WHERE id = 't'").fetchall()
+    with pytest.raises(dao.UnreadableRow, match="not UTF-8"):
+        tasks.claim(filled, worker="w", lease=timedelta(seconds=1))
+    assert not in_transaction(filled)
+    assert tasks.count(filled, status="pending") == 2
 
 
 def test_read_row_of_a_schema_without_not_null_names_what_is_missing(filled):
