@@ -367,8 +367,9 @@ BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
     VALUES (new.id, new.attempt, old.status, new.status, coalesce(new.worker, old.worker), new.error,
         CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
-             ELSE max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
-                      strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')) END,
+             ELSE coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
+                               strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')),
+                           old.updated_at) END,
         '{' || substr(
             iif(new.title IS old.title, '', ',"title":' || json_quote(old.title))
          || iif(new.description IS old.description, '', ',"description":' || json_quote(old.description))

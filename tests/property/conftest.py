@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 import dao
+from dao.rows import TABLES
 from tests.databases import Reused, Run
 
 # their assertions explain themselves like those of a test
@@ -93,8 +94,12 @@ def fresh_postgresql(shared: Run) -> Fresh:
 
 @pytest.fixture(scope="module")
 def both(fresh_sqlite, fresh_postgresql) -> Iterator[dict[str, Any]]:
-    """A connection of each engine, to tables without foreign keys, so that only the row itself decides."""
+    """A connection of each engine, to tables without foreign keys and triggers, so that only the row itself decides."""
     with fresh_sqlite(foreign_keys=False) as sqlite, fresh_postgresql(foreign_keys=False) as postgresql:
+        for (trigger,) in sqlite.execute("SELECT name FROM sqlite_schema WHERE type = 'trigger'").fetchall():
+            sqlite.execute(f"DROP TRIGGER {trigger}").fetchall()
+        for table in TABLES:
+            postgresql.execute(f"ALTER TABLE {table.name} DISABLE TRIGGER USER")
         yield {"sqlite": sqlite, "postgresql": postgresql}
 
 

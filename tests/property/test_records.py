@@ -23,6 +23,8 @@ from dao.testing import (
     make_configuration,
     make_session,
     make_task,
+    make_task_dependency,
+    make_task_event,
     make_tool_execution,
     make_workflow,
     make_workflow_task,
@@ -34,6 +36,8 @@ pytestmark = pytest.mark.both_engines
 
 MAKERS = {
     dao.Task: make_task,
+    dao.TaskDependency: make_task_dependency,
+    dao.TaskEvent: make_task_event,
     dao.Workflow: make_workflow,
     dao.WorkflowTask: make_workflow_task,
     dao.ToolExecution: make_tool_execution,
