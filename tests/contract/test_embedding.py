@@ -19,16 +19,43 @@ import psycopg
 import pytest
 
 import dao
-from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao import (
+    configurations,
+    sessions,
+    task_dependencies,
+    task_events,
+    tasks,
+    tool_executions,
+    workflow_tasks,
+    workflows,
+)
 from dao.engine import execute, fetch, in_transaction
 from tests.engines import begin_writing, forbid_writing, is_sqlite, wait_for_locks
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 MODULES = {
     module.__name__.removeprefix("dao."): module
-    for module in (configurations, sessions, tasks, tool_executions, workflow_tasks, workflows)
+    for module in (
+        configurations,
+        sessions,
+        task_dependencies,
+        task_events,
+        tasks,
+        tool_executions,
+        workflow_tasks,
+        workflows,
+    )
 }
-TABLES = ["configurations", "sessions", "tasks", "tool_executions", "workflow_tasks", "workflows"]
+TABLES = [
+    "configurations",
+    "sessions",
+    "task_dependencies",
+    "task_events",
+    "tasks",
+    "tool_executions",
+    "workflow_tasks",
+    "workflows",
+]
 
 TASK = dao.Task(id="task", title="a", task_type="agent", created_at=NOON)
 OVER = attrs.evolve(TASK, id="over", status="completed", completed_at=NOON)
@@ -54,6 +81,10 @@ WRITERS: dict[str, Call] = {
     "sessions.delete_stale": lambda c: sessions.delete_stale(c, older_than=timedelta(0)),
     "sessions.heartbeat": lambda c: sessions.heartbeat(c, "session"),
     "sessions.open": lambda c: sessions.open(c, client_id="web"),
+    "task_dependencies.add": lambda c: task_dependencies.add(c, "third", ["second", "task"]),
+    "task_dependencies.chain": lambda c: task_dependencies.chain(c, "workflow"),
+    "task_dependencies.remove": lambda c: task_dependencies.remove(c, "second", "over"),
+    "task_events.delete_before": lambda c: task_events.delete_before(c, NOON + timedelta(1)),
     "tasks.cancel": lambda c: tasks.cancel(c, "task"),
     "tasks.claim": lambda c: tasks.claim(c, worker="w", lease=timedelta(1)),
     "tasks.complete": lambda c: tasks.complete(c, HELD),
@@ -74,6 +105,7 @@ WRITERS: dict[str, Call] = {
     "tool_executions.finish": lambda c: tool_executions.finish(c, "call"),
     "tool_executions.record": lambda c: tool_executions.record(c, attrs.evolve(CALL, id="new")),
     "tool_executions.start": lambda c: tool_executions.start(c, tool_name="grep", input=[]),
+    "tool_executions.step": lambda c: tool_executions.step(c, HELD, "a", tool_name="grep", input=[]),
     "tool_executions.timeout": lambda c: tool_executions.timeout(c, CALL),
     "workflow_tasks.add": lambda c: workflow_tasks.add(c, workflow_id="workflow", task_id="second", sequence=0),
     "workflow_tasks.move": lambda c: workflow_tasks.move(c, workflow_id="workflow", task_id="task", sequence=5),
@@ -86,7 +118,16 @@ WRITERS: dict[str, Call] = {
     "workflows.update": lambda c: workflows.update(c, attrs.evolve(WORKFLOW, name="b")),
 }
 
+# What PostgreSQL does in no transaction that sees the database as it was: a cycle would not be noticed.
+NOT_IN_THE_PAST = [WRITERS["task_dependencies.add"], WRITERS["task_dependencies.chain"]]
+
 IDS = ["third", "task", "second", "over", "lost", "held"]
+
+
+def first_event(connection: Any) -> dao.TaskEvent:
+    """Return the event of the task that was made first."""
+    return task_events.list_of(connection, "task")[0]
+
 
 # Each with what it finds in the database that `filled` makes.
 READERS: dict[str, tuple[Call, object]] = {
@@ -101,6 +142,17 @@ READERS: dict[str, tuple[Call, object]] = {
     "sessions.get": (lambda c: sessions.get(c, "session").client_id, "cli"),
     "sessions.get_one": (lambda c: sessions.get_one(c, "session").client_id, "cli"),
     "sessions.list_active": (lambda c: len(sessions.list_active(c)), 1),
+    "task_dependencies.exists": (lambda c: task_dependencies.exists(c, "second", "over"), True),
+    "task_dependencies.get": (lambda c: task_dependencies.get(c, "second", "over").depends_on, "over"),
+    "task_dependencies.get_one": (lambda c: task_dependencies.get_one(c, "second", "over").task_id, "second"),
+    "task_dependencies.list_predecessors": (lambda c: task_dependencies.list_predecessors(c, "second"), [OVER]),
+    "task_dependencies.list_successors": (lambda c: len(task_dependencies.list_successors(c, "over")), 1),
+    "task_events.exists": (lambda c: task_events.exists(c, first_event(c).seq), True),
+    "task_events.find": (lambda c: [event.task_id for event in task_events.find(c, limit=2).items], ["task", "second"]),
+    "task_events.get": (lambda c: task_events.get(c, first_event(c).seq) == first_event(c), True),
+    "task_events.get_one": (lambda c: task_events.get_one(c, first_event(c).seq) == first_event(c), True),
+    "task_events.list_of": (lambda c: len(task_events.list_of(c, "task")), 1),
+    "tasks.as_of": (lambda c: tasks.as_of(c, "task", NOON), TASK),
     "tasks.count": (lambda c: tasks.count(c, status="pending"), 3),
     "tasks.count_by_status": (lambda c: tasks.count_by_status(c)[dao.TaskStatus.PENDING], 3),
     "tasks.exists": (lambda c: tasks.exists(c, "task"), True),
@@ -140,6 +192,7 @@ def fill(connection: Any) -> None:
     """Store a row or two in each table."""
     tasks.create_many(connection, [attrs.evolve(TASK, id=id) for id in ("task", "second", "third")])
     tasks.create_many(connection, [OVER, LOST, HELD])
+    task_dependencies.add(connection, "second", "over")
     workflows.create(connection, WORKFLOW)
     for task_id in ("task", "third"):
         workflow_tasks.add(connection, workflow_id="workflow", task_id=task_id)
@@ -316,6 +369,8 @@ DRIVERS_OWN: dict[Any, Callable[[Any], Any]] = {
 def test_writer_in_a_transaction_rolls_back_with_it(request, strangers, filled, write):
     """Inside somebody's transaction a writing function takes part: it commits nothing, and goes when that goes."""
     before = dump(filled)
+    if write in NOT_IN_THE_PAST and not is_sqlite(strangers):
+        strangers.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     begin = DRIVERS_OWN.get(request.node.callspec.params["strangers"], dao.transaction)
     with pytest.raises(LookupError, match="changed my mind"), begin(strangers):  # noqa: PT012 - the block is the test
         write(strangers)

@@ -127,6 +127,16 @@ def test_add_to_a_task_whose_predecessor_ends_at_once_counts_right(url, connecti
         assert waiting(connection) == {}, number
 
 
+@pytest.mark.parametrize("engine", ["postgresql"])
+def test_add_in_a_transaction_that_sees_the_past_is_refused(connection, ids):
+    """There, nobody could tell a cycle; the error says in which transaction it can be told."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+    with pytest.raises(dao.IntegrityError, match="at READ COMMITTED only"):
+        task_dependencies.add(connection, "b", "a")
+    connection.execute("ROLLBACK")
+    assert links(connection) == []
+
+
 def test_completed_predecessor_is_not_waited_for(connection, ids):
     """What is completed already does not count; what runs again counts again."""
     tasks.set_status(connection, "a", "completed")

@@ -15,13 +15,22 @@ from typing import Any
 import pytest
 
 import dao
-from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao import (
+    configurations,
+    sessions,
+    task_dependencies,
+    task_events,
+    tasks,
+    tool_executions,
+    workflow_tasks,
+    workflows,
+)
 from dao.testing import make_session, make_task, make_tool_execution, make_workflow
 
 pytestmark = pytest.mark.both_engines
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MODULES = [configurations, sessions, tasks, tool_executions, workflow_tasks, workflows]
+MODULES = [configurations, sessions, task_dependencies, task_events, tasks, tool_executions, workflow_tasks, workflows]
 every_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 # a value, its type and its default are what `get` is about, as for a dict's
 POSITIONAL_OPTIONS = {
@@ -74,16 +83,21 @@ def test_function_takes_connection_first_and_options_by_keyword_only(module):
 
 
 @pytest.fixture
-def keys(connection) -> dict[ModuleType, tuple[str, ...]]:
+def keys(connection) -> dict[ModuleType, tuple[Any, ...]]:
     """The key of a row in each table."""
     tasks.create(connection, make_task(id="t"))
     workflows.create(connection, make_workflow(id="w"))
     workflow_tasks.add(connection, "w", "t")
+    tasks.create(connection, make_task(id="t2"))
+    task_dependencies.add(connection, "t", "t2")
+    (event,) = task_events.list_of(connection, "t2")
     tool_executions.record(connection, make_tool_execution(id="e"))
     session = sessions.open(connection, client_id=make_session().client_id)
     configurations.set(connection, "c", {"a": 1})
     return {
         tasks: ("t",),
+        task_dependencies: ("t", "t2"),
+        task_events: (event.seq,),
         workflows: ("w",),
         workflow_tasks: ("w", "t"),
         tool_executions: ("e",),
@@ -98,13 +112,13 @@ def test_get_get_one_and_exists_agree(connection, keys, module):
     key = keys[module]
     assert module.get_one(connection, *key) == module.get(connection, *key) is not None
     assert module.exists(connection, *key)
-    unknown = ("unknown",) * len(key)
+    unknown = tuple(part + 1000 if isinstance(part, int) else "unknown" for part in key)
     assert module.get(connection, *unknown) is None
     assert module.exists(connection, *unknown) is False
     with pytest.raises(dao.NotFound, match="no row has the key") as caught:
         module.get_one(connection, *unknown)
     assert caught.value.table == module.__name__.partition(".")[2]
-    assert caught.value.key == (unknown if len(unknown) > 1 else "unknown")
+    assert caught.value.key == (unknown if len(unknown) > 1 else unknown[0])
 
 
 def test_configurations_get_one_null_is_a_value(connection):

@@ -28,13 +28,33 @@ import apsw
 import attrs
 
 import dao
-from dao import configurations, listing, rows, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao import (
+    configurations,
+    listing,
+    rows,
+    sessions,
+    task_dependencies,
+    task_events,
+    tasks,
+    tool_executions,
+    workflow_tasks,
+    workflows,
+)
 from dao.engine import PerEngine, fetch
 
 #: The modules of SQL, by name.
 MODULES: dict[str, ModuleType] = {
     module.__name__.removeprefix("dao."): module
-    for module in (configurations, sessions, tasks, tool_executions, workflow_tasks, workflows)
+    for module in (
+        configurations,
+        sessions,
+        task_dependencies,
+        task_events,
+        tasks,
+        tool_executions,
+        workflow_tasks,
+        workflows,
+    )
 }
 #: Where the accepted plans are, and the command that accepts those of today.
 FOLDER = Path(__file__).parent
