@@ -21,6 +21,7 @@ from dao import migrate, settings
 from dao.migrate import default_folder
 from tests.cli.calls import COMMANDS
 from tests.packaging.test_bin import SCRIPTS, phony
+from tests.plans import MODULES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -349,8 +350,7 @@ def test_document_links_lead_to_files(path):
 @every_document
 def test_document_names_of_the_package_exist(path):
     """Every `dao.name`, and `module.name` of a table module or of `migrate`, is there."""
-    roots = {name: getattr(dao, name) for name in ("configurations", "sessions", "tasks", "tool_executions")}
-    roots |= {name: getattr(dao, name) for name in ("workflow_tasks", "workflows")} | {"dao": dao, "migrate": migrate}
+    roots = {name: getattr(dao, name) for name in MODULES} | {"dao": dao, "migrate": migrate}
     wrong = []
     for span in spans(path):
         if match := re.match(rf"({'|'.join(roots)})((?:\.[A-Za-z_]\w*)+)", span):
@@ -369,7 +369,7 @@ def _submodule(name: str) -> bool:
 def test_readme_table_of_functions_is_that_of_the_modules():
     """Each module's row has all its public functions and no others; a module that has the same says so."""
     listed = dict(re.findall(r"^\| `(\w+)` \| ([a-z_, ]+) \|$", README.read_text(), re.MULTILINE))
-    assert set(listed) == {"tasks", "workflows", "workflow_tasks", "tool_executions", "sessions", "configurations"}
+    assert set(listed) == {*MODULES}
     before: list[str] = []
     for module, text in listed.items():
         names = before if text == "the same" else text.split(", ")
