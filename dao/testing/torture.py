@@ -29,10 +29,11 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -95,21 +96,19 @@ def torture(
             raise ValueError("the database holds tasks: give the torture one of its own, just migrated")
         execute(connection, _NOTES_ON_SQLITE if url.startswith("sqlite") else _NOTES)
         begun = time.monotonic()
-        crowd = _Crowd(url, workers, chance)
         life = _Life(connection, chance)
-        try:
+        with _Crowd(url, workers, chance) as crowd:
             next_word = begun + 10
-            while time.monotonic() < begun + seconds:
+            while time.monotonic() < begun + seconds and crowd.failure is None:
                 time.sleep(0.02)
-                crowd.disturb()
                 life.go_on()
                 if time.monotonic() > next_word:
                     tell(f"{next_word - begun:.0f} s: {crowd.kills} kills, {crowd.stops} stops, {life.count} tasks")
                     next_word += 10
             crowd.leave_in_peace()
             life.end(time.monotonic() + _DRAIN)
-        finally:
-            crowd.end()
+        if crowd.failure is not None:
+            raise RuntimeError(crowd.failure)
         return _report(connection, life, crowd, time.monotonic() - begun)
 
 
@@ -171,60 +170,72 @@ def _come_late(connection: Connection, task: Task) -> None:
 
 
 class _Crowd:
-    """The worker processes, which it disturbs."""
+    """The worker processes, which a thread disturbs: one that stands still may keep the database locked for all."""
 
     def __init__(self, url: str, size: int, chance: random.Random) -> None:
         self.kills = self.stops = 0
-        self._url, self._chance = url, chance
+        #: Why there are no workers any more.
+        self.failure: str | None = None
+        self._url, self._chance = url, random.Random(chance.random())
         self._context = multiprocessing.get_context("spawn")
         self._names = (f"worker {number}" for number in itertools.count(1))
         self._stopped: dict[Any, float] = {}
-        self._next = time.monotonic() + 1.0  # they take a while to start
         self._all = [self._started() for _ in range(size)]
+        self._peace = threading.Event()
+        self._thread = threading.Thread(target=self._disturb, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave_in_peace()
+        for process in self._all:
+            process.kill()
+        for process in self._all:
+            process.join()
+
+    def leave_in_peace(self) -> None:
+        """Let all workers work, from now on."""
+        self._peace.set()
+        self._thread.join()
+        for process in list(self._stopped):
+            self._continue(process)
 
     def _started(self) -> Any:
         process = self._context.Process(target=_work, args=(self._url, next(self._names), os.getpid()), daemon=True)
         process.start()
         return process
 
-    def disturb(self) -> None:
-        """Continue those that have stood still for long enough, and kill or stop another one."""
-        now = time.monotonic()
-        for process in [process for process, until in self._stopped.items() if until < now]:
-            self._continue(process)
-        for process in [process for process in self._all if not process.is_alive()]:
-            raise RuntimeError(f"a worker ended by itself, with exit code {process.exitcode}: its error is above")
-        free = [process for process in self._all if process not in self._stopped]
-        if now < self._next or len(free) < 2:
-            return
-        self._next = now + self._chance.uniform(0.1, 0.4)
-        process = self._chance.choice(free)
-        if self._chance.random() < 0.2:
-            process.kill()
-            process.join()
-            self.kills += 1
-            self._all.remove(process)
-            self._all.append(self._started())
-        else:
-            os.kill(process.pid, signal.SIGSTOP)
-            self.stops += 1
-            self._stopped[process] = now + self._chance.uniform(*_STOPPED)
+    def _disturb(self) -> None:
+        """Kill or stop one now and then, and continue those that have stood still for long enough."""
+        next_one = time.monotonic() + 1.0  # they take a while to start
+        while not self._peace.wait(0.01):
+            now = time.monotonic()
+            for process in [process for process, until in self._stopped.items() if until < now]:
+                self._continue(process)
+            if any(not process.is_alive() for process in self._all):
+                self.failure = "a worker has ended by itself: its error is above"
+                return
+            free = [process for process in self._all if process not in self._stopped]
+            if now < next_one or len(free) < 2:
+                continue
+            next_one = now + self._chance.uniform(0.1, 0.4)
+            process = self._chance.choice(free)
+            if self._chance.random() < 0.25:
+                process.kill()
+                process.join()
+                self.kills += 1
+                self._all.remove(process)
+                self._all.append(self._started())
+            else:
+                os.kill(process.pid, signal.SIGSTOP)
+                self.stops += 1
+                self._stopped[process] = now + self._chance.uniform(*_STOPPED)
 
     def _continue(self, process: Any) -> None:
         os.kill(process.pid, signal.SIGCONT)
         del self._stopped[process]
-
-    def leave_in_peace(self) -> None:
-        """Continue all that stand still."""
-        for process in list(self._stopped):
-            self._continue(process)
-
-    def end(self) -> None:
-        """End all of them."""
-        for process in self._all:
-            process.kill()  # one that stands still, too
-        for process in self._all:
-            process.join()
 
 
 # ---------------------------------------------------------------- tasks
