@@ -631,7 +631,7 @@ CREATE TRIGGER tasks_dependencies_completed AFTER UPDATE OF status ON tasks FOR 
 
 CREATE TRIGGER tasks_dependencies_deleted BEFORE DELETE ON tasks FOR EACH ROW WHEN (old.status = 'completed'::text) EXECUTE FUNCTION dao_remove_dependencies();
 
-CREATE TRIGGER tasks_status_transition BEFORE UPDATE OF status ON tasks FOR EACH ROW WHEN ((old.status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND new.status <> old.status AND new.status <> 'pending'::text) EXECUTE FUNCTION dao_refuse();
+CREATE TRIGGER tasks_status_transition BEFORE UPDATE OF status ON tasks FOR EACH ROW WHEN ((old.status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND new.status <> old.status AND new.status <> 'pending'::text OR old.status = 'pending'::text AND old.attempt > 0 AND (new.status = ANY (ARRAY['completed'::text, 'failed'::text]))) EXECUTE FUNCTION dao_refuse();
 
 CREATE TRIGGER tasks_updated_at BEFORE UPDATE OF id, title, description, task_type, status, config, metadata, workspace_path, error, created_at, started_at, completed_at, priority, run_at, attempt, worker, failures, retries, retry_delay_ms, dedup_key, waiting_for, paused_by ON tasks FOR EACH ROW WHEN (new.updated_at <= old.updated_at) EXECUTE FUNCTION dao_updated_at();
 

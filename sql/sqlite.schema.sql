@@ -481,6 +481,7 @@ CREATE TRIGGER tasks_status_transition
 BEFORE UPDATE OF status ON tasks
 FOR EACH ROW
 WHEN old.status IN ('completed', 'failed', 'cancelled') AND new.status <> old.status AND new.status <> 'pending'
+OR   old.status = 'pending' AND old.attempt > 0 AND new.status IN ('completed', 'failed')
 BEGIN
     SELECT raise(ABORT, 'tasks_status_transition');
 END;

@@ -124,12 +124,13 @@ def set_status(
     Keeps the times and the error in step: running sets `started_at`, and begins an attempt unless the task is running;
     completed, failed and cancelled set `completed_at`; pending clears both; each stores `error`, or clears it, and all
     but running end the lease. Repeating a call keeps the times. A finished task becomes pending before it becomes
-    anything else. `expected` is the status, or one of several, from which it is moved; None: any.
+    anything else; one that was begun and is pending again completes or fails only by running. `expected` is the status,
+    or one of several, from which it is moved; None: any.
 
     Raises:
         NotFound: There is no such task.
         StaleRecord: Its status is not as expected.
-        CheckViolation: It is finished, and the status is another than pending (`tasks_status_transition`).
+        CheckViolation: No task moves so (`tasks_status_transition`).
         ValueError: A status is unknown, or none is expected.
     """
     text = TaskStatus(status).value

@@ -68,12 +68,13 @@ BEGIN
 END;
 $$;
 
--- A finished task becomes pending before it becomes anything else: a late worker cannot turn cancelled into completed.
+-- A finished task becomes pending before it becomes anything else, and one that waits for another attempt ends only by
+-- that, or is cancelled: a late worker neither turns cancelled into completed, nor ends what another one will do.
 CREATE TRIGGER tasks_status_transition
 BEFORE UPDATE OF status ON tasks
 FOR EACH ROW
-WHEN (old.status IN ('completed', 'failed', 'cancelled')
-      AND new.status <> old.status AND new.status <> 'pending')
+WHEN (old.status IN ('completed', 'failed', 'cancelled') AND new.status <> old.status AND new.status <> 'pending'
+      OR old.status = 'pending' AND old.attempt > 0 AND new.status IN ('completed', 'failed'))
 EXECUTE FUNCTION dao_refuse();
 
 -- It never goes back, and a task that begins to run begins a new one: no token is ever good twice.

@@ -64,11 +64,13 @@ BEGIN
     WHERE  id = new.id;
 END;
 
--- A finished task becomes pending before it becomes anything else: a late worker cannot turn cancelled into completed.
+-- A finished task becomes pending before it becomes anything else, and one that waits for another attempt ends only by
+-- that, or is cancelled: a late worker neither turns cancelled into completed, nor ends what another one will do.
 CREATE TRIGGER tasks_status_transition
 BEFORE UPDATE OF status ON tasks
 FOR EACH ROW
 WHEN old.status IN ('completed', 'failed', 'cancelled') AND new.status <> old.status AND new.status <> 'pending'
+OR   old.status = 'pending' AND old.attempt > 0 AND new.status IN ('completed', 'failed')
 BEGIN
     SELECT raise(ABORT, 'tasks_status_transition');
 END;

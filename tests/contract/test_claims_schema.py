@@ -52,6 +52,21 @@ def test_status_of_a_finished_task_becomes_pending_first(connection, before, aft
         assert tasks.get_one(connection, "a").status == after
 
 
+@pytest.mark.parametrize("end", ["completed", "failed"])
+def test_task_that_was_begun_and_waits_again_ends_by_running_only(connection, end):
+    """A worker whose lease has ended, and whose task waits for another attempt, could end it in plain SQL."""
+    add(connection, "a")
+    move(connection, "a", "running")
+    move(connection, "a", "pending")
+    with refused("tasks_status_transition"):
+        move(connection, "a", end)
+    move(connection, "a", "cancelled")
+    move(connection, "a", "pending")
+    move(connection, "a", "running")
+    move(connection, "a", end)
+    assert tasks.get_one(connection, "a").status == end
+
+
 def test_attempt_never_goes_back_and_begins_anew_with_each_run(connection):
     """No token is good twice: a raw change to running is refused, and so is an attempt that was there before."""
     add(connection, "a")
@@ -96,6 +111,7 @@ def test_waiting_for_counts_the_predecessors_that_are_not_completed(connection):
     move(connection, "a", "failed")
     assert waiting(connection)["c"] == 2
     move(connection, "a", "pending")
+    move(connection, "a", "running")
     move(connection, "a", "completed")
     assert waiting(connection) == {"a": 0, "b": 0, "c": 1, "done": 0}
     move(connection, "a", "pending")
