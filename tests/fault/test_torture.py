@@ -1,0 +1,93 @@
+"""Claims under torture: workers killed, stopped and continued at random break no law, and a broken law is told."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from dao import tasks, tool_executions
+from dao.engine import execute
+from dao.testing import laws, make_task
+from dao.testing.torture import torture
+
+pytestmark = pytest.mark.both_engines
+
+STEPS = ["step"]
+
+
+def test_torture_of_twenty_seconds_breaks_no_law(url, capfd):
+    """Every task is completed once, by a living attempt, however many workers are killed or stand still."""
+    report = torture(url, seconds=20)
+    assert report.violations == []
+    assert report.kills > 3
+    assert report.stops > 10
+    assert report.lost_leases > 0
+    assert report.tasks > 100
+
+
+@pytest.mark.slow
+def test_torture_of_ten_minutes_breaks_no_law(url, capfd):
+    """The same with 150 kills and 400 stops at the least."""
+    report = torture(url, seconds=600)
+    assert report.violations == []
+    assert report.kills >= 150
+    assert report.stops >= 400
+
+
+def test_torture_of_a_database_with_tasks_is_refused(url, connection):
+    """It would retry them, and complete them."""
+    tasks.create(connection, make_task())
+    with pytest.raises(ValueError, match="holds tasks"):
+        torture(url, seconds=1)
+
+
+@pytest.fixture
+def done(connection):
+    """A task that was completed in one step by its first attempt."""
+    task = make_task(retries=1)
+    tasks.enqueue(connection, task)
+    (claimed,) = tasks.claim(connection, worker="w", lease=timedelta(seconds=60))
+    call = tool_executions.step(connection, claimed, "step", tool_name="tool", input=1)
+    tool_executions.finish(connection, call)
+    tasks.complete(connection, claimed)
+    return task.id
+
+
+def broken(connection, effects):
+    return list(laws.violations(connection, effects, STEPS))
+
+
+def test_laws_that_are_kept_are_not_told(connection, done):
+    """A task with one effect, of the attempt that completed it, is as it should be."""
+    assert broken(connection, {done: [1]}) == []
+
+
+@pytest.mark.parametrize("effects", [{}, {"done": [1, 1]}, {"done": [2]}, {"done": [1], "other": [1]}])
+def test_effect_that_is_missing_or_too_many_is_told(connection, done, effects):
+    """None, two, one of another attempt, one of a task that is not there."""
+    (text,) = broken(connection, {done if id == "done" else id: of for id, of in effects.items()})
+    assert "effect" in text
+
+
+HISTORY = [
+    ("UPDATE task_events SET to_status = 'failed' WHERE to_status = 'completed'", "leads to failed"),
+    ("UPDATE task_events SET attempt = 7 WHERE to_status = 'running'", "leads to running, attempt 7"),
+    ("DELETE FROM task_events WHERE to_status = 'running'", "leads to pending, attempt 0, but the task was"),
+    ("UPDATE task_events SET previous = '{}' WHERE to_status = 'completed'", "begins at running"),
+    ("UPDATE task_events SET at = (SELECT max(at) FROM task_events)", "is not later than the one before"),
+]
+
+
+@pytest.mark.parametrize(("sql", "words"), HISTORY)
+def test_history_that_does_not_lead_to_the_table_is_told(connection, done, sql, words):
+    """Each kind of gap or change in it is found."""
+    execute(connection, sql)
+    assert any(words in text for text in broken(connection, {done: [1]}))
+
+
+def test_step_that_was_not_completed_is_told(connection, done):
+    """A completed task has taken all its steps."""
+    execute(connection, "DELETE FROM tool_executions")
+    (text,) = broken(connection, {done: [1]})
+    assert "completed 0 times" in text
