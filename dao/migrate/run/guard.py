@@ -99,10 +99,6 @@ class Guard(Watcher):
             if action in _DROPS:
                 self.dropped.add(fold(name))
 
-    def meets_virtual_tables(self, _connection: Connection) -> bool:
-        """As of any watcher, by what is known already."""
-        return not all(page for _, page in self._holdings.tables().values())
-
     def before_statement(self, _sql: str = "", _cursor: object = None) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""
         shadows = self._known.shadows
