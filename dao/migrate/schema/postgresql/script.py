@@ -35,8 +35,8 @@ _ELSEWHERE = (DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnk
 # in one journey, so that neither side has to keep much for the other
 _MOST, _LONGEST = 500, 500_000
 _CONTROLS = frozenset({"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"})
-#: What changes rows, and with them, by cascades and triggers, those of other tables.
-_CHANGES = frozenset({"insert", "update", "delete", "merge", "with", "execute"})
+#: What changes rows, and with them, by cascades and triggers, those of other tables; or calls functions that do.
+_CHANGES = frozenset({"insert", "update", "delete", "merge", "with", "execute", "select", "values", "explain"})
 #: A statement, or a procedure that commits, which does not run in a transaction.
 _ALONE_ONLY = frozenset({"25001", "2D000"})
 _HINTS = {
@@ -181,7 +181,7 @@ class Running:
             if self.script.transactional or in_transaction(self._connection):
                 if first.first in {"commit", "end"}:  # of a script that begins transactions itself
                     self._watcher.judge(self.script.text[first.end :])
-                self._watcher.after(statements, self._sent(statements))
+                self._send_within(statements)
             else:
                 self._send_alone(first)
         except Failed as failed:
@@ -193,19 +193,35 @@ class Running:
     def _send(self, *statements: str) -> list[str]:
         return send(self._connection, statements, self._blockers.look)
 
-    def _sent(self, statements: Sequence[Statement]) -> list[str]:
-        """Send statements in a transaction. One that may drop something is tried first, to look at what it drops."""
-        first, watcher = statements[0], self._watcher
-        if watcher.kind(first) is not None:
-            return self._send(*(statement.text for statement in statements))
+    def _send_within(self, statements: Sequence[Statement]) -> None:
+        """Send statements in a transaction, so that what they drop can be looked at before it goes.
+
+        By its text no statement tells what it drops: it may call a function, or set off a trigger.
+        """
+        texts, watcher = [statement.text for statement in statements], self._watcher
+        if not watcher.tries(statements[0]):
+            watcher.after(statements, self._send(*texts))
+            return
         self._send("SAVEPOINT _dao_try")
-        tags = self._send(first.text)
-        if watcher.tried(first):
+        tags = self._send(*texts)
+        if watcher.tried(statements):
             self._send("ROLLBACK TO _dao_try")
+            if len(texts) > 1:
+                self._send("RELEASE _dao_try")
+                self._send_singly(statements)
+                return
             watcher.undone()
-            tags = self._send(first.text)
+            tags = self._send(*texts)
         self._send("RELEASE _dao_try")
-        return tags
+        watcher.after(statements, tags)
+
+    def _send_singly(self, statements: Sequence[Statement]) -> None:
+        for number, statement in enumerate(statements):
+            self._watcher.before([statement])
+            try:
+                self._send_within([statement])
+            except Failed as failed:
+                raise Failed(number, failed.error) from failed
 
     def _send_alone(self, statement: Statement) -> None:
         """Send a statement that is a transaction by itself, and judge it before its commit if it may lose something."""
@@ -214,7 +230,7 @@ class Running:
             self._send("BEGIN")
             try:
                 watcher.before([statement])
-                watcher.after([statement], self._sent([statement]))
+                self._send_within([statement])
                 watcher.judge(self.script.text[statement.end :])
                 self._send("COMMIT")
             except BaseException as error:
