@@ -71,6 +71,8 @@ class Table(Generic[R]):
     from_row: Callable[[tuple[Any, ...]], R]
     from_rows: Callable[[Iterable[tuple[Any, ...]]], list[R]]
     to_row: Callable[[R], tuple[Any, ...]]
+    #: The columns that hold times.
+    times: tuple[str, ...]
     #: The tables that columns refer to, by their id.
     references: Mapping[str, str]
 
@@ -121,6 +123,7 @@ def _table(record: type[R], **references: str) -> Table[R]:
         key=", ".join(key),
         update=_changing(f"UPDATE {name} SET {assigned} WHERE {found}", ", ".join(key), listed),
         for_update=operator.itemgetter(*map(columns.index, bound)),
+        times=tuple(field.name for field in _fields(record) if field.metadata.get("column") == "time"),
         references=references,
         **_conversions(record),
     )
