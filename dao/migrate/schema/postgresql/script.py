@@ -52,6 +52,9 @@ _REFUSED = {
     ("deallocate", "all"): "it takes the program's own prepared statements too; name those of the script",
     ("deallocate", "prepare", "all"): "it takes the program's own prepared statements too; name those of the script",
 }
+#: The words by which a statement turns off the triggers that enforce foreign keys, by the first.
+_KEYS_OFF = {"set": {"session_replication_role", "replica"}, "alter": {"disable", "trigger", "all"}}
+_UNENFORCED = "foreign keys are not enforced for what it writes from here on: `dao check` finds rows that break one"
 _FREES_ALL = "pg_advisory_unlock_all"
 
 
@@ -181,7 +184,10 @@ class Running:
             if self.script.transactional or in_transaction(self._connection):
                 if first.first in {"commit", "end"}:  # of a script that begins transactions itself
                     self._watcher.judge(self.script.text[first.end :])
-                self._send_within(statements)
+                if not self._send_within(statements):
+                    self.statements -= len(statements)
+                    for statement in statements:
+                        self._go([statement])
             else:
                 self._send_alone(first)
         except Failed as failed:
@@ -193,35 +199,28 @@ class Running:
     def _send(self, *statements: str) -> list[str]:
         return send(self._connection, statements, self._blockers.look)
 
-    def _send_within(self, statements: Sequence[Statement]) -> None:
-        """Send statements in a transaction, so that what they drop can be looked at before it goes.
+    def _send_within(self, statements: Sequence[Statement]) -> bool:
+        """Send statements in a transaction, and return whether they stay; if not, they have to be sent one by one.
 
-        By its text no statement tells what it drops: it may call a function, or set off a trigger.
+        What they drop is looked at before it goes: no text tells it, for they may call functions and set off triggers.
         """
         texts, watcher = [statement.text for statement in statements], self._watcher
         if not watcher.tries(statements[0]):
             watcher.after(statements, self._send(*texts))
-            return
+            return True
         self._send("SAVEPOINT _dao_try")
         tags = self._send(*texts)
         if watcher.tried(statements):
             self._send("ROLLBACK TO _dao_try")
-            if len(texts) > 1:
-                self._send("RELEASE _dao_try")
-                self._send_singly(statements)
-                return
-            watcher.undone()
-            tags = self._send(*texts)
+            if len(texts) == 1:
+                watcher.undone()
+                tags = self._send(*texts)
+            else:
+                tags = []
         self._send("RELEASE _dao_try")
-        watcher.after(statements, tags)
-
-    def _send_singly(self, statements: Sequence[Statement]) -> None:
-        for number, statement in enumerate(statements):
-            self._watcher.before([statement])
-            try:
-                self._send_within([statement])
-            except Failed as failed:
-                raise Failed(number, failed.error) from failed
+        if tags:
+            watcher.after(statements, tags)
+        return bool(tags)
 
     def _send_alone(self, statement: Statement) -> None:
         """Send a statement that is a transaction by itself, and judge it before its commit if it may lose something."""
@@ -259,6 +258,8 @@ class Running:
                     raise self._refused(statement, f"{' '.join(words).upper()}: {reason}")
         if _FREES_ALL in statement.text.lower():
             raise self._refused(statement, f"{_FREES_ALL}(): it frees the lock of the run too; name the locks")
+        if first in _KEYS_OFF and _KEYS_OFF[first] <= {token.text.lower() for token in statement.tokens}:
+            self._notice(_UNENFORCED)
         if first == "listen":
             self._notice("ignored LISTEN: it would be for the connection of this run only")
             return False

@@ -29,9 +29,9 @@ _PUT_BACK = "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::t
 # what is different once a table of the ledger was changed in this transaction; a script has no business with any other
 # that is called so
 _LEDGER = """
-(SELECT coalesce(string_agg(format('%s %s %s %s', oid, ctid, xmin, pg_stat_get_xact_tuples_inserted(oid)
-                                   + pg_stat_get_xact_tuples_updated(oid) + pg_stat_get_xact_tuples_deleted(oid)),
-                            ', ' ORDER BY oid), '')
+(SELECT coalesce(string_agg(format('%s %s %s %s %s', oid, ctid, xmin, relnamespace::regnamespace,
+                                   pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
+                                   + pg_stat_get_xact_tuples_deleted(oid)), ', ' ORDER BY oid), '')
  FROM   pg_class WHERE relname = ANY ($1) AND relkind <> 'i')
 """
 _TRANSACTION = f"SELECT pg_current_xact_id()::text, {_LEDGER}"
@@ -48,11 +48,13 @@ WITH found AS (
 SELECT pg_current_xact_id()::text, {_LEDGER}, current_setting('transaction_read_only') = 'on',
        ARRAY(SELECT name FROM found), ARRAY(SELECT name FROM found WHERE is_deferred)
 """
-# an idle transaction is one that is being checked here; what is said to be committed is to outlive a crash
+# an idle transaction is one that is being checked here; what is said to be committed is to outlive a crash; a script is
+# sent as it is written
 _OF_RUN = """
 SELECT set_config(wanted.name, value, false)
 FROM   pg_settings JOIN (VALUES ('standard_conforming_strings', 'on'), ('idle_in_transaction_session_timeout', '0'),
-                                ('synchronous_commit', 'on'), ('lock_timeout', $1)) AS wanted (name, value) USING (name)
+                                ('synchronous_commit', 'on'), ('client_encoding', 'UTF8'), ('lock_timeout', $1))
+                               AS wanted (name, value) USING (name)
 WHERE  CASE name WHEN 'lock_timeout' THEN source = 'default'
                  WHEN 'synchronous_commit' THEN setting = 'off' ELSE true END
 """
@@ -175,6 +177,10 @@ class Apart:
             psycopg.Error: A row violates one of them.
         """
         connection = self._connection
+        encoding = connection.pgconn.parameter_status(b"client_encoding")
+        if encoding != b"UTF8":
+            said = (encoding or b"").decode()
+            return f"the script sets client_encoding to {said}, and is itself read and sent as UTF-8: remove that"
         if connection.pgconn.parameter_status(b"standard_conforming_strings") != b"on":
             return "the script sets standard_conforming_strings to off: write E'…' where a backslash is to escape"
         if not self._script.transactional:
