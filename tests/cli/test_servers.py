@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
+import dao
 from dao import migrate
 from tests.cli.calls import CALLS, refused
 from tests.fault.replicas import Replica
-from tests.folders import IDS
+from tests.folders import ALONE, IDS, write
 from tests.servers import Server
 
 #: A password that no other word contains.
@@ -49,6 +51,21 @@ def test_status_and_marks(run, there):
         ("mark", "0002_b"),
         ("unmark", "0002_b"),
     ]
+
+
+@pytest.mark.parametrize(("option", "code"), [("--applied", 4), ("--rolled-back", 0)])
+def test_resolve_beside_an_index_that_is_not_valid(run, there, folder, option, code):
+    """It noted a migration as applied whose index serves no query, and said nothing of it."""
+    write(folder, {"0002_b.sql": f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY i ON a ((id * 0));"})
+    assert run("migrate", "--to", "0001").code == 0
+    with contextlib.closing(dao.connect(there)) as connection:
+        connection.execute("INSERT INTO a VALUES (1), (2)")
+    assert run("migrate", "--to", "0002").code == 1
+    outcome = run("migrate", "resolve", "0002", option)
+    assert outcome.code == code
+    assert "does not work: the index i of a is not valid" in outcome.out
+    assert ("has what does not work" in outcome.err) == (code == 4)
+    assert run("status", "--json").document["migrations"][1]["state"] == ("applied" if code else "pending")
 
 
 def test_new_without_a_folder_is_for_the_engine_of_the_database(run, monkeypatch, tmp_path):

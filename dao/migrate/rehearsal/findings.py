@@ -187,6 +187,10 @@ class Rehearsal:
 
     @property
     def ok(self) -> bool:
-        """Whether `dao migrate` would apply them all, and the round trip, if there was one, came back."""
+        """Whether `dao migrate` would apply all that was tried, and the round trip, if there was one, came back.
+
+        If there is something to try, some of it has to be tried.
+        """
         came_back = self.round_trip is None or self.round_trip.ok
-        return came_back and all(migration.ok for migration in self.migrations)
+        tried = not self.migrations or any(migration.tried for migration in self.migrations)
+        return came_back and tried and all(migration.ok for migration in self.migrations)
