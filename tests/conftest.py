@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import uuid
@@ -141,8 +142,9 @@ def server(shared: Run) -> Databases:
 
 
 @pytest.fixture(scope="session")
-def _reused(shared: Run) -> Reused:
-    return Reused(shared)
+def _reused(shared: Run) -> Iterator[Reused]:
+    with contextlib.closing(Reused(shared)) as reused:
+        yield reused
 
 
 @pytest.fixture
