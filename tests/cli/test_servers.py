@@ -10,6 +10,7 @@ import pytest
 import dao
 from dao import migrate
 from tests.cli.calls import CALLS, refused
+from tests.databases import database_of
 from tests.fault.replicas import Replica
 from tests.folders import ALONE, IDS, write
 from tests.servers import Server
@@ -146,17 +147,19 @@ def test_url_of_dotenv_is_used(run, there, workplace, monkeypatch):
 
 @pytest.mark.parametrize("name", list(CALLS))
 @pytest.mark.parametrize("where", ["there", "no database", "no server", "no host", "no TLS"])
-def test_no_command_tells_the_password(run, there, monkeypatch, name, where):
+def test_no_command_tells_the_password(run, server, request, monkeypatch, name, where):
     """Nothing that a command prints has the password in it, whatever is wrong."""
-    user = there.rpartition("@")[0]
-    bad = {
-        "there": there,
-        "no database": there.replace("/dao_test", "/nowhere"),
-        "no server": f"{user}@/x?host=%2Fnowhere",
-        "no host": f"{user}@no.such.host.invalid/x",
-        "no TLS": f"{user}@localhost:1/x?sslmode=verify-full&sslrootcert=nowhere.pem",
-    }
-    monkeypatch.setenv("DATABASE_URL", bad[where])
+    if where == "there":
+        request.getfixturevalue("there")
+    else:
+        user = f"postgresql://me:{SECRET}"
+        bad = {
+            "no database": with_password(database_of(server.url, "nowhere")),
+            "no server": f"{user}@/x?host=%2Fnowhere",
+            "no host": f"{user}@no.such.host.invalid/x",
+            "no TLS": f"{user}@localhost:1/x?sslmode=verify-full&sslrootcert=nowhere.pem",
+        }
+        monkeypatch.setenv("DATABASE_URL", bad[where])
     for form in ([], ["--json"]):
         outcome = run(*CALLS[name], *form)
         assert PLAIN not in outcome.out + outcome.err
