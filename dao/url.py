@@ -319,7 +319,7 @@ def _server(url: str) -> ServerURL:
         from psycopg import ProgrammingError, conninfo  # noqa: PLC0415 - takes 100 ms, and SQLite needs none of it
     except ImportError as error:
         raise UnsupportedEngine(
-            "PostgreSQL needs psycopg, which is not installed here: install it with "
+            "PostgreSQL needs psycopg, which is not installed here: install it with `make setup` in a checkout, or "
             "pip install 'orchestrator-dao[postgresql]'"
         ) from error
     rest = url.partition(":")[2]
