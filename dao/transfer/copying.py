@@ -72,6 +72,10 @@ def copy(
         in_line(writing, lock_timeout, report, locked=True) as (_, writer),
         at_one_moment(reader),
     ):
+        for connection, database in ((reader, reading), (writer, writing)):
+            if isinstance(database, url.ServerURL):
+                # a policy that hides rows from the role would hide them from the comparison, too
+                execute(connection, "SET row_security = off")
         _check_apart(reader, reading, writer, writing)
         _check_schemas(reader, reading.name, writer, writing.name)
         run = _Copy(reader, writer, reading.name, writing.name, report, _left(writer, writing.name, report))
@@ -328,6 +332,7 @@ class _Copy:
                     raise CopyFailed(
                         f"{self._target}: {table.name} does not hold what {self._source} does: "
                         f"{counted(there.rows, 'row')} with the hash {there.hash}, for "
-                        f"{counted(copied.rows, 'row')} with the hash {copied.hash}. Somebody wrote to it meanwhile: "
-                        "keep programs away, empty it (`dao reset --database URL`, with its URL), and repeat"
+                        f"{counted(copied.rows, 'row')} with the hash {copied.hash}. Somebody wrote to it meanwhile, "
+                        "or a trigger of yours changes rows: keep both away, empty it (`dao reset --database URL`, "
+                        "with its URL), and repeat"
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import dao
 from dao import configurations, migrate, tasks
 from dao.engine import execute, transaction
-from dao.errors import CopyFailed, ReadOnlyDatabase, SchemaOutOfDate
+from dao.errors import CopyFailed, OperationalError, ReadOnlyDatabase, SchemaOutOfDate
 from dao.migrate.database import table_names
 from dao.rows import TABLES
 from dao.testing import make_task
@@ -239,6 +240,23 @@ def test_copy_leaves_its_source_alone(make, tmp_path):
     path.chmod(0o444)
     dao.copy(f"{source}?mode=rw", target)
     assert path.read_bytes() == before
+
+
+def test_copy_by_a_role_from_which_rows_are_hidden_is_refused(make):
+    """A policy that hid rows from the role that read had a copy without them end well: both held the same."""
+    source, target = make("postgresql"), make("sqlite")
+    fill(source)
+    with opened(source) as connection:
+        connection.execute(
+            """
+            DO $$ BEGIN CREATE ROLE dao_test_hidden LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+            GRANT SELECT ON ALL TABLES IN SCHEMA public TO dao_test_hidden;
+            ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
+            """
+        )
+    with pytest.raises(OperationalError, match="row-level security policy"):
+        dao.copy(re.sub("//[^@]*@", "//dao_test_hidden@", source), target)
+    assert not any(held(target).values())
 
 
 # ---------------------------------------------------------------- rows that only one engine stores

@@ -205,8 +205,8 @@ def called(connection: Connection) -> str:
 def path_of(target: _Target) -> str:
     """As `dao.migrate.database.path_of`."""
     raise UnsupportedEngine(
-        f"{name_of(target)} is on a server, and snapshots are copies of SQLite files: use `pg_dump` for a copy, and "
-        "continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
+        f"{name_of(target)} is on a server, and snapshots and replicas are of SQLite files: use `pg_dump` for a copy, "
+        "and continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
     )
 
 
