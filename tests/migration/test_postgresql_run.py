@@ -114,10 +114,14 @@ def test_run_waits_patiently_for_an_index_beside_others(url, other, three):
     assert read(url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
 
 
-def test_run_names_the_index_that_a_failure_leaves(url, three):
-    """It is there and serves nobody, so the message has the command that removes it, and nothing passes over it."""
+@pytest.mark.parametrize("quiet", ["", "SET client_min_messages TO warning; "])
+def test_run_names_the_index_that_a_failure_leaves(url, three, quiet):
+    """It is there and serves nobody, so the message has the command that removes it, and nothing passes over it.
+
+    In a session that wants no notices IF NOT EXISTS did.
+    """
     migrate.apply(url, write(three, {"0003_c.sql": "CREATE TABLE c (x int); INSERT INTO c VALUES (1), (1);"}))
-    script = f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS " + "i ON c (x);"
+    script = f"{ALONE}{quiet}CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON c (x);"
     write(three, {"0004_d.sql": script.replace("IF NOT EXISTS ", "")})
     with pytest.raises(MigrationFailed) as raised:
         migrate.apply(url, three)
@@ -266,3 +270,22 @@ def test_run_that_the_server_breaks_off_says_where(url, three, statement, error)
         migrate.apply(url, three)
     assert raised.value.committed == ()
     assert read(url, "SELECT to_regclass('a')") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER TABLE a ADD CONSTRAINT k CHECK (id > 0)",
+        "CREATE TRIGGER t BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE POLICY p ON a USING (true)",
+    ],
+)
+def test_migration_that_was_done_by_hand_says_so(url, three, script):
+    """Of a function, constraint, trigger or policy that is there already, the message had no advice."""
+    write(three, {"0004_d.sql": f"{script};"})
+    migrate.apply(url, three, to="0003")
+    with psycopg.connect(url) as connection:
+        connection.execute(script)
+    with pytest.raises(MigrationFailed, match="`dao mark 0004_d` notes it as applied"):
+        migrate.apply(url, three)

@@ -87,8 +87,6 @@ class Running:
         #: The savepoints that are set.
         self.savepoints: list[str] = []
         self._connection, self._id = connection, id
-        #: Something was there already, and IF NOT EXISTS passed over it.
-        self._passed_over = False
         self._notice, self._watcher, self._waits = notice, watcher or Watcher(), waiting
 
     def execute(self) -> None:
@@ -136,11 +134,12 @@ class Running:
                 left = [index for _, index, _ in invalid_indexes(connection) if index not in before]
                 error.advice = "\n".join(_REMOVE.format(index) for index in left) or error.advice
             raise
-        if self._passed_over:
+        # the notice that IF NOT EXISTS has passed over one need not come: a session may not want any
+        makes = [(one, name) for one in split(self.script.text) if (name := _index_if_not_exists(one))]
+        if makes:
             invalid = [index for _, index, _ in invalid_indexes(connection)]
-            for statement in split(self.script.text):
-                name = _index_if_not_exists(statement)
-                for index in invalid if name else ():
+            for statement, name in makes:
+                for index in invalid:
                     if index.rpartition(".")[2].strip('"') == name:
                         raise self._failed(
                             f"the index {index} was there already, and is invalid, since an attempt to build it has "
@@ -150,7 +149,6 @@ class Running:
                         )
 
     def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        self._passed_over |= diagnostic.sqlstate == "42P07"
         # what is only said to a log is none of ours
         if diagnostic.severity_nonlocalized in {"NOTICE", "WARNING", "INFO"}:
             self._notice(diagnostic.message_primary or "")
@@ -366,8 +364,10 @@ class Running:
 
 def _index_if_not_exists(statement: Statement) -> str | None:
     """Return the name of the index that a statement makes unless it is there, without its schema."""
+    if statement.first != "create":
+        return None
     words = [token.text for token in statement.tokens[:9]]
-    if statement.first != "create" or "index" not in words[:3] or "exists" not in words:
+    if "index" not in words[:3] or "exists" not in words:
         return None
     place = words.index("exists") + 1
     return words[place] if place < len(words) else None
