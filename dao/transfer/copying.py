@@ -260,7 +260,7 @@ class _Copy:
     def _refusal(self, more: str = "") -> CopyFailed:
         return CopyFailed(
             f"{counted(len(self._refused), 'row')}{more} of {self._source} cannot be copied into {self._target}: "
-            "correct or delete them there, then repeat",
+            "correct or delete them in the source, then repeat",
             details=self._refused,
         )
 

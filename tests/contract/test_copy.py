@@ -337,7 +337,7 @@ def test_copy_names_every_row_that_cannot_be_read(make):
         connection.pragma("ignore_check_constraints", True)
         execute(connection, "UPDATE sessions SET is_active = 2")
     with pytest.raises(
-        CopyFailed, match=r"7 rows of .* cannot be copied into .*: correct or delete them there"
+        CopyFailed, match=r"7 rows of .* cannot be copied into .*: correct or delete them in the source"
     ) as caught:
         dao.copy(source, target)
     assert [(row.table, row.key[0], row.reason.partition(" ")[0]) for row in caught.value.details[:-1]] == [
