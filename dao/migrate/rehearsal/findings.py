@@ -52,7 +52,8 @@ class Gone:
     """So many rows of a table that are not there any more, and the keys of the first of them, by column.
 
     A key is the primary key, else the rowid, else the whole row if the table was made again. There are none if the
-    columns of the key have changed. A blob is written as x'…'.
+    columns of the key have changed. A blob is written as x'…'. On PostgreSQL it is the primary key, as JSON has it, of
+    rows among the first of a table.
     """
 
     table: str

@@ -10,7 +10,7 @@ from dao.engine import fetch
 from dao.engine.postgresql import Connection
 from dao.migrate.schema.catalog import TABLES
 
-__all__ = ["Table", "catalog_changes", "counters", "holds_values", "row_count", "tables"]
+__all__ = ["Table", "catalog_changes", "counters", "holds_values", "row_count", "tables", "written"]
 
 # the server says of a column that is generated that it holds what it is made of
 _TABLES = """
@@ -90,17 +90,18 @@ def catalog_changes(connection: Connection) -> int | None:
 
 def row_count(connection: Connection, table: Table) -> int:
     """Return how many rows a table has itself, or with its partitions."""
-    ((count,),) = fetch(connection, f"SELECT count(*) FROM {_written(table)}")
+    ((count,),) = fetch(connection, f"SELECT count(*) FROM {written(table)}")
     return int(count)
 
 
 def holds_values(connection: Connection, table: Table, column: str) -> bool:
     """Return whether a column of a table holds any value but NULL."""
-    some = f"SELECT EXISTS (SELECT FROM {_written(table)} WHERE {_quoted(column)} IS NOT NULL)"
+    some = f"SELECT EXISTS (SELECT FROM {written(table)} WHERE {_quoted(column)} IS NOT NULL)"
     return fetch(connection, some) == [(True,)]
 
 
-def _written(table: Table) -> str:
+def written(table: Table) -> str:
+    """Return what stands in SQL for the rows that a table has itself, or with its partitions."""
     only = "" if table.is_partitioned else "ONLY "
     return f"{only}{_quoted(table.schema)}.{_quoted(table.table)}"
 
