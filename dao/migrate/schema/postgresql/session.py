@@ -40,13 +40,14 @@ WITH setting AS (SELECT name, current_setting(name) AS value FROM pg_settings WH
 SELECT session_user, current_setting('role'), ARRAY(SELECT name FROM setting), ARRAY(SELECT value FROM setting)
 """
 _AT_THE_END = f"""
-WITH found AS (
-    SELECT format('%I.%I', nspname, conname) AS name, bool_or(condeferred) AS is_deferred
-    FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
-    WHERE  condeferrable
-    GROUP  BY 1)
 SELECT pg_current_xact_id()::text, {_LEDGER}, current_setting('transaction_read_only') = 'on',
-       ARRAY(SELECT name FROM found), ARRAY(SELECT name FROM found WHERE is_deferred)
+       EXISTS (SELECT FROM pg_constraint WHERE condeferrable)
+"""
+_DEFERRABLE = """
+SELECT format('%I.%I', nspname, conname), bool_or(condeferred)
+FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+WHERE  condeferrable
+GROUP  BY 1
 """
 # an idle transaction is one that is being checked here; what is said to be committed is to outlive a crash; a script is
 # sent as it is written
@@ -187,17 +188,15 @@ class Apart:
             return None
         if not in_transaction(connection):
             return "the script ended the transaction of the run"
-        ((now, ledger, is_read_only, deferrable, deferred),) = fetch(connection, _AT_THE_END, (list(TABLES),))
+        ((now, ledger, is_read_only, can_defer),) = fetch(connection, _AT_THE_END, (list(TABLES),))
         if now != self._transaction:
             return "the script ended the transaction of the run, and began another"
         if ledger != self._ledger:
             return "refused to change the ledger's tables: the ledger is kept by the runner (dao mark, dao unmark)"
         if is_read_only:
             return "the script makes the transaction of the run read-only, and the ledger has to be written"
-        if deferrable:
-            fetch(connection, f"SET CONSTRAINTS {', '.join(deferrable)} IMMEDIATE", ())
-        if deferred:
-            fetch(connection, f"SET CONSTRAINTS {', '.join(deferred)} DEFERRED", ())
+        if can_defer:
+            settle(connection)
         return None
 
     def __exit__(
@@ -209,6 +208,21 @@ class Apart:
             if self._may_hold:
                 _let_go(self._connection, self._held)
             self._kept.put_back(user=self._may_be_another)
+
+
+def settle(connection: Connection) -> None:
+    """Let the constraints judge that are deferred, and put each back to when it judges by its definition.
+
+    Raises:
+        psycopg.Error: A row violates one of them.
+    """
+    found = fetch(connection, _DEFERRABLE, ())
+    for names, when in (
+        ([name for name, _ in found], "IMMEDIATE"),
+        ([name for name, is_deferred in found if is_deferred], "DEFERRED"),
+    ):
+        if names:
+            fetch(connection, f"SET CONSTRAINTS {', '.join(names)} {when}", ())
 
 
 def _held(connection: Connection) -> set[str]:
