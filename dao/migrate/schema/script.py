@@ -78,6 +78,10 @@ class Watcher:
         What the module of a virtual table does while a statement is at work is not of the script, and not told.
         """
 
+    def meets_virtual_tables(self, connection: Connection) -> bool:
+        """Return whether there is a virtual table, so that a statement of the script may set its module to work."""
+        return has_virtual_tables(connection)
+
     def before_statement(self, sql: str, cursor: apsw.Cursor) -> None:
         """Look at the database before a statement runs that was compiled. `sql` may be blanks and comments only."""
 
@@ -133,7 +137,7 @@ class Running:
         self._working, self._begins = None, False
         # the module of a virtual table prepares statements of its own while one of the script is at work
         traced = bool(self._watcher.heeded) and (
-            "virtual" in self.script.text.lower() or has_virtual_tables(connection)
+            "virtual" in self.script.text.lower() or self._watcher.meets_virtual_tables(connection)
         )
         authorizer, connection.authorizer = connection.authorizer, self._authorize
         if traced:
