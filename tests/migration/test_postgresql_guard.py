@@ -136,6 +136,8 @@ KEPT = {
     "block that rewrites": "DO $$ BEGIN ALTER TABLE child ALTER parent TYPE bigint; END $$",
     "block that rebuilds": "DO $$ BEGIN CREATE TABLE new AS TABLE child; DROP TABLE child; "
     "ALTER TABLE new RENAME TO child; END $$",
+    "function that rebuilds": "CREATE FUNCTION again() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TABLE new AS "
+    "TABLE child; DROP TABLE child; ALTER TABLE new RENAME TO child; RETURN 1; END'; SELECT again()",
     "clustered": "CLUSTER child USING child_pkey",
     "merge": "MERGE INTO child USING tree ON child.id = tree.id + 9 WHEN MATCHED THEN DELETE",
     "truncate": "TRUNCATE child, tree",

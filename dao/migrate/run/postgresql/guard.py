@@ -35,6 +35,8 @@ _BARE = _POINTS | {"begin", "start", "commit", "end", "abort", "prepare", "deall
 _REWRITES = frozenset({"alter", "cluster"})
 #: What fills tables from others, unless it holds none of these words.
 _FILLS = frozenset({"insert", "with", "create", "merge", "select", "update", "do"})
+#: What brings rows into tables by functions only, or by what was prepared: its text does not tell from where.
+_OPAQUE = frozenset({"select", "values", "call", "execute", "explain"})
 _READS = re.compile(r"\b(?:select|table|from|using|update)\b", re.IGNORECASE)
 
 
@@ -46,7 +48,7 @@ class _Origin:
     """A table of before the run, and what became of it.
 
     `rows` and `held`, the columns with values, are of when it was dropped; `cut` are those that it lost before, each
-    with whose script took it, and `renamed` the names of before of those that have others.
+    with whose script took it.
     """
 
     table: Table
@@ -105,10 +107,9 @@ class Guard(Watcher):
         self._going = _Going()
         #: The tables from which statements delete rows that the script has prepared.
         self._prepared: set[str] = set()
-        #: The tables after what was tried last and dropped nothing.
-        self._now: dict[int, Table] | None = None
         self._changes: int | None = None
-        self._is_stale = self._alone = False
+        #: The tables are known since the last statements were tried; or they have to be looked at again.
+        self._is_known = self._is_stale = self._alone = False
 
     def begin_script(self, source: Hashable) -> None:
         """Get ready for another script of the run; `losses` calls it by this."""
@@ -178,7 +179,7 @@ class Guard(Watcher):
         """As `Watcher`."""
         was, self._changes = self._changes, holdings.catalog_changes(self._connection)
         if self._changes is not None and was == self._changes:
-            self._now = self._state.tables
+            self._is_known = True
             return False
         before, now = self._state.tables, holdings.tables(self._connection)
         going = _Going()
@@ -192,12 +193,12 @@ class Guard(Watcher):
             if id in now and table.file != now[id].file and statements[0].first not in _REWRITES:
                 is_named = any(one.table in named for one in self._line(table))
                 going.emptied += [] if is_named and id in self._state.origins else [table]
-        is_any = bool(going.tables or going.columns or going.emptied)
-        if is_any and len(statements) == 1:
-            self._going = going
-        elif not is_any:
-            self._now = now
-        return is_any
+        if going.tables or going.columns or going.emptied:
+            self._going = going if len(statements) == 1 else _Going()
+            return True
+        self._look(now)
+        self._is_known = True
+        return False
 
     def undone(self) -> None:
         """As `Watcher`."""
@@ -260,20 +261,18 @@ class Guard(Watcher):
         changed = {id: now for id, now in self._counters.items() if now != was.get(id, (0, 0))}
         came = {id: inserted - was.get(id, (0, 0))[0] for id, (inserted, _) in changed.items()}
         gone = {id: deleted - was.get(id, (0, 0))[1] for id, (_, deleted) in changed.items()}
-        if self._now is not None:
-            if self._now is not self._state.tables:
-                self._look(self._now)
-            self._now = None
-        elif self._going.tables or self._going.columns or self._going.emptied:
+        if self._going.tables or self._going.columns or self._going.emptied:
             self._look()
             self._gone(first, came, gone)
-        else:  # it was not tried
+        elif not self._is_known:
             self._is_stale = True
+        self._is_known = False
         if not changed:
             return
         if self._is_stale and not changed.keys() <= self._state.tables.keys():
             self._look()
-        reads = self._reads(first)
+        is_opaque = first.first in _OPAQUE and filled_by(first) is None
+        reads = frozenset(self._state.origins) if is_opaque else self._reads(first)
         for id, rows in came.items():
             if rows > 0:
                 of_table = self._state.came.setdefault(id, {})
