@@ -245,7 +245,7 @@ def test_rehearse_does_not_try_what_it_could_not_undo(url, folder, look, script,
 
 
 def test_rehearse_that_only_has_what_it_cannot_undo_runs_nothing(url, folder):
-    """Then there is no lock, either."""
+    """Then there is no lock, either; and nothing is known, so nothing is called good."""
     write(folder, {"2_out.sql": f"{ALONE}VACUUM parents;"})
     found = migrate.rehearse(url, folder)
     assert (found.ok, found.lock_seconds, [one.tried for one in found.migrations]) == (False, 0.0, [False])
