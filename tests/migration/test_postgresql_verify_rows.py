@@ -95,7 +95,7 @@ TYPES = """
 def test_columns_of_every_type_get_values(connection):
     """Domains, enums, arrays, ranges, and what is generated: the first row has a value in each."""
     connection.execute(TYPES)
-    filled = fill(ServerStore(connection))
+    filled = fill(ServerStore(connection, reader.read(connection)))
     assert (filled.rows, filled.unfilled) == ({"every": 3}, {})
     row = connection.execute("SELECT * FROM every ORDER BY id LIMIT 1").fetchone()
     assert None not in row
@@ -128,7 +128,7 @@ CONSTRAINED = """
 def test_constraints_of_every_kind_are_kept(connection):
     """CHECKs and their patterns, circles, partitions, exclusions and triggers."""
     connection.execute(CONSTRAINED)
-    filled = fill(ServerStore(connection))
+    filled = fill(ServerStore(connection, reader.read(connection)))
     assert filled.unfilled == {}
     names = ("parents", "children", "hens", "eggs", "events", "apart", "triggered", "app.Users")
     assert {name: number for name, number in filled.rows.items() if number} == dict.fromkeys(names, 3)
@@ -142,7 +142,7 @@ def test_tables_that_cannot_be_filled_say_why(connection):
         "CREATE TABLE never (id integer PRIMARY KEY CHECK (id > 0 AND id < 0));"
         "CREATE TABLE child (n integer NOT NULL REFERENCES never);"
     )
-    filled = fill(ServerStore(connection))
+    filled = fill(ServerStore(connection, reader.read(connection)))
     assert filled.rows == {}
     assert "the row breaks the constraint never_id_check" in filled.unfilled["never"]
     assert filled.unfilled["child"] == "a row has to refer to one of never, which has none to refer to"
@@ -188,6 +188,16 @@ def test_rows_that_a_script_brings_are_not_in_the_way(verify):
     one = verify(files)["2_b"]
     assert one.problems == ()
     assert one.unfilled["roles"].startswith("its constraints leave room for the rows that the script brings")
+
+
+def test_script_that_fails_and_brings_rows_to_a_table_with_room_is_told(verify):
+    """Its rows are held against the unique keys of the generated ones."""
+    files = {"2_b.sql": "INSERT INTO a VALUES (1, '7'); SELECT 1 / (3 - count(*)) FROM a WHERE id > 1;"}
+    (problem,) = verify(MADE | files)["2_b"].problems
+    assert "division by zero" in problem
+    files = {"2_b.sql": "INSERT INTO a VALUES (1000000001, 'x');", "2_b.rollback.sql": "DELETE FROM a WHERE t = 'x';"}
+    one = verify(MADE | files)["2_b"]
+    assert (one.problems, list(one.unfilled)) == ((), ["a"])
 
 
 def test_rollback_that_refuses_rows_written_since_is_a_warning(verify):

@@ -306,10 +306,12 @@ class _OnRows:
         Return the tables, too, whose generated rows may be in the way of its own.
         """
         alone = self.alone
+        assert alone.before is not None  # noqa: S101 - it was tried
         trial = _Trial(connection, alone.migration, "generated rows")
         texts = [script.text for script in (alone.migration.up, alone.migration.down) if script]
         needed = mentioned(connection, texts, *(state.schema for state in (alone.before, alone.after) if state))
-        own, filled = self._fill(connection, needed, without, seed=0)
+        store = ServerStore(connection, alone.before.schema)
+        own, filled = self._fill(store, needed, without, seed=0)
         trial.unfilled = filled.unfilled | dict.fromkeys(without, BROUGHT)
         if filled.rows or own:
             trial.there_and_back()
@@ -323,9 +325,10 @@ class _OnRows:
             text = without_brackets(alone.migration.up.text)
             filled_by_it = {filled_by(statement) for statement in split(alone.migration.up.text)}
             inserts = {name for name in filled.rows if name.rpartition(".")[2] in filled_by_it}
-            return trial, in_the_way(ServerStore(connection), filled, inserts, text) if not without else frozenset()
+            return trial, in_the_way(store, filled, inserts, text) if not without else frozenset()
         if trial.migration.reversible and not trial.problems:
-            _, more = self._fill(connection, needed, own, seed=1)
+            store = ServerStore(connection, trial.after.schema)
+            _, more = self._fill(store, needed, own, seed=1)
             trial.unfilled |= more.unfilled
             try:
                 trial.roll_back()  # new tables and columns take with them what is in them
@@ -334,12 +337,12 @@ class _OnRows:
         return trial, frozenset()
 
     def _fill(
-        self, connection: Connection, needed: frozenset[str] | None, without: frozenset[str], *, seed: int
+        self, store: ServerStore, needed: frozenset[str] | None, without: frozenset[str], *, seed: int
     ) -> tuple[frozenset[str], Filled]:
         """Put rows into tables that are needed; return which got some of one's own, and how many generated ones."""
-        store, fixtures = ServerStore(connection), self.wanted.fixtures
-        with transaction(connection):
+        fixtures = self.wanted.fixtures
+        with transaction(store.connection):
             own = fixtures.insert(store, needed) if fixtures else frozenset[str]()
             filled = fill(store, rows=self.wanted.rows, seed=seed, only=needed, without=without | own, uses=self.uses)
-            settle(connection)
+            settle(store.connection)
         return own, filled

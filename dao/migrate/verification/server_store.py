@@ -22,7 +22,6 @@ from dao.migrate.run.postgresql.holdings import counters, written
 from dao.migrate.run.postgresql.holdings import tables as tables_of
 from dao.migrate.run.postgresql.names import names_in
 from dao.migrate.schema.model import Schema
-from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.scripts.postgresql import split
 from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table
@@ -79,10 +78,10 @@ class _Key:
 
 
 class ServerStore:
-    """A PostgreSQL database whose tables are filled: a `Store`. `Table.id` and names are as the catalog has them."""
+    """A PostgreSQL database with this schema whose tables are filled: a `Store`. Names are as the catalog has them."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, schema: Schema) -> None:
+        self.connection, self._texts = connection, _Texts(schema)
         #: What stands in SQL for a table, and its keys; by name.
         self._sql: dict[str, str] = {}
         self._keys: dict[str, list[_Key]] = {}
@@ -94,7 +93,7 @@ class ServerStore:
         self, seed: int, only: Collection[str] | None, without: Collection[str], uses: Mapping[str, Use]
     ) -> dict[str, Table]:
         """As `Store`: a table with its partitions is one."""
-        there = tables_of(self._connection)
+        there = tables_of(self.connection)
         wanted = {
             id: table
             for id, table in there.items()
@@ -104,17 +103,16 @@ class ServerStore:
         }
         ids = list(wanted)
         keys: dict[int, list[_Key]] = {id: [] for id in ids}
-        for id, kind, name, parent, columns, parents in fetch(self._connection, _KEYS, (ids,)):
+        for id, kind, name, parent, columns, parents in fetch(self.connection, _KEYS, (ids,)):
             keys[id].append(_Key(kind, name, parent, tuple(columns), tuple(parents)))
         rows: dict[int, list[Any]] = {id: [] for id in ids}
-        for id, *row in fetch(self._connection, _COLUMNS, (ids,)):
+        for id, *row in fetch(self.connection, _COLUMNS, (ids,)):
             rows[id].append(row)
-        texts = _Texts(reader.read(self._connection))
         found = {}
         for id, table in wanted.items():
             self._sql[table.name], self._keys[table.name] = written(table).removeprefix("ONLY "), keys[id]
             primary = next((key.columns for key in keys[id] if key.kind == "p"), ())
-            mentioned = literals(texts.of(table.name))
+            mentioned = literals(self._texts.of(table.name))
             found[table.name] = Table(
                 name=table.name,
                 id=table.name,
@@ -157,9 +155,9 @@ class ServerStore:
         if not given:
             return []
         try:
-            with transaction(self._connection):
+            with transaction(self.connection):
                 values, types = zip(*given, strict=True)
-                return [one for (one,) in fetch(self._connection, _VALID, (list(values), list(types)))]
+                return [one for (one,) in fetch(self.connection, _VALID, (list(values), list(types)))]
         except (Error, DriverError):
             # a type of an extension may raise an error in place of an answer
             half = len(given) // 2
@@ -169,15 +167,15 @@ class ServerStore:
 
     def run(self, sql: str) -> None:
         """As `Store`."""
-        execute(self._connection, sql)
+        execute(self.connection, sql)
 
     def is_open(self) -> bool:
         """As `Store`."""
-        return is_in_transaction(self._connection)
+        return is_in_transaction(self.connection)
 
     def defer(self, *, until_end: bool) -> None:
         """As `Store`: those that are DEFERRABLE."""
-        execute(self._connection, f"SET CONSTRAINTS ALL {'DEFERRED' if until_end else 'IMMEDIATE'}")
+        execute(self.connection, f"SET CONSTRAINTS ALL {'DEFERRED' if until_end else 'IMMEDIATE'}")
 
     # ------------------------------------------------------------ rows
 
@@ -193,7 +191,7 @@ class ServerStore:
             sql = f"INSERT INTO {self._sql[table.id]} DEFAULT VALUES"
         given = [None if row.values[name] is None else _text(row.values[name]) for name in table.columns]
         try:
-            inserted = execute(self._connection, sql, given)
+            inserted = execute(self.connection, sql, given)
         except IntegrityError as error:
             return self._explained(table, error)
         except (Error, DriverError) as error:
@@ -216,17 +214,17 @@ class ServerStore:
 
     def insert_all(self, sql: str) -> tuple[set[str], str | None]:
         """As `Store`: of the tables that got rows, those that it names; triggers fill others."""
-        before = counters(self._connection)
+        before = counters(self.connection)
         self.defer(until_end=False)
         try:
-            execute(self._connection, sql)
+            execute(self.connection, sql)
         except IntegrityError as error:
             return set(), str(error)
         except (Error, DriverError) as error:
             return set(), _reason(error)
-        came = {id for id, now in counters(self._connection).items() if now[0] > before.get(id, (0, 0))[0]}
+        came = {id for id, now in counters(self.connection).items() if now[0] > before.get(id, (0, 0))[0]}
         named = frozenset().union(*(names_in(statement) for statement in split(sql)))
-        there = tables_of(self._connection)
+        there = tables_of(self.connection)
         found = set()
         for id in came & there.keys():
             whole = there[id]
@@ -250,25 +248,25 @@ class ServerStore:
                     SELECT count(*) FROM {self._sql[table.id]} AS child
                     WHERE  {there} AND NOT EXISTS (SELECT FROM {self._sql[reference.parent]} AS parent WHERE {same})
                 """
-                broken += fetch(self._connection, sql)[0][0]
+                broken += fetch(self.connection, sql)[0][0]
         return broken
 
     def keys(self, table: Table, columns: Sequence[str], most: int) -> list[Any]:
         """As `Store`: as texts."""
         names = ", ".join(f"{_quoted(column)}::text" for column in columns)
         there = " AND ".join(f"{_quoted(column)} IS NOT NULL" for column in columns)
-        return fetch(self._connection, f"SELECT {names} FROM {self._sql[table.id]} WHERE {there} LIMIT {most}")
+        return fetch(self.connection, f"SELECT {names} FROM {self._sql[table.id]} WHERE {there} LIMIT {most}")
 
     def has_rows(self, table: Table) -> bool:
         """As `Store`."""
-        return bool(fetch(self._connection, f"SELECT 1 FROM {self._sql[table.id]} LIMIT 1"))
+        return bool(fetch(self.connection, f"SELECT 1 FROM {self._sql[table.id]} LIMIT 1"))
 
     def has_key_among(self, table: str, values: Collection[str]) -> bool:
         """As `Store`."""
         for key in self._keys[table]:
             if key.kind in {"p", "u"} and key.columns:
                 names = ", ".join(f"{_quoted(column)}::text" for column in key.columns)
-                for row in fetch(self._connection, f"SELECT {names} FROM {self._sql[table]}"):
+                for row in fetch(self.connection, f"SELECT {names} FROM {self._sql[table]}"):
                     if all(value in values for value in row):
                         return True
         return False
