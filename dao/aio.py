@@ -30,6 +30,7 @@ from dao.pooling.calls import Call
 from dao.pooling.figures import Health, PoolStats
 from dao.pooling.lender import Lender, Place
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
+from dao.pooling.opening import Prepare, prepare_connection
 from dao.pooling.workers import abandon, warn_unclosed
 from dao.pooling.writer import Writer
 from dao.transactions import check_seconds, done, replaying
@@ -58,8 +59,12 @@ class Pool:
     process, or with the last reference to it, with a ResourceWarning.
     """
 
-    def __init__(self, database_url: str | url.AnyURL, *, size: int = 5, timeout: float = 30.0) -> None:
+    def __init__(
+        self, database_url: str | url.AnyURL, *, size: int = 5, timeout: float = 30.0, prepare: Prepare | None = None
+    ) -> None:
         """Make a pool; opens nothing yet. `timeout` is how many seconds `acquire` waits for a connection.
+
+        `prepare(connection)` is called with each new connection, in its thread, as `dao.Pool` has it.
 
         Raises:
             InvalidURL: The URL means nothing.
@@ -67,8 +72,8 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = absolute(database_url)
-        self._lender = Lender(self._url, size, timeout, lambda connection: abandon([connection]))
-        self._writer = Writer(self._url, lambda _: None)
+        self._lender = Lender(self._url, size, timeout, lambda connection: abandon([connection]), prepare)
+        self._writer = Writer(self._url, lambda _: None, prepare)
         # those that the process's end finds open are closed with a warning there
         weakref.finalize(self, _end_unclosed, self._lender).atexit = False
         weakref.finalize(self, _warn_unclosed, self._writer, self._url.name)
@@ -332,18 +337,27 @@ class Lease:
             connection = (
                 await self._reached(lender.url, begun or time.monotonic())
                 if isinstance(lender.url, url.ServerURL)
-                else await connect(lender.url)
+                else await self._prepared(await connect(lender.url))
             )
         lender.opened(place, connection)
         return connection
 
-    async def _reached(self, server: url.ServerURL, begun: float) -> AsyncConnection:
+    async def _prepared(self, connection: Any) -> Any:
+        if self._lender.prepare is not None:
+            try:
+                await run(connection, prepare_connection, self._lender.prepare)
+            except BaseException:
+                abandon([connection])
+                raise
+        return connection
+
+    async def _reached(self, server: url.ServerURL, begun: float) -> Any:
         """Connect to a server, again and again while it is being restarted, for as long as the lease may wait."""
         end = begun + self._timeout
         pauses = self._lender.pauses(min(end, self._last_try))
         while True:
             try:
-                return await async_server.open_connection(server, end)
+                return await self._prepared(await async_server.open_connection(server, end))
             except ConnectionLost:
                 pause = next(pauses, None)
                 if pause is None:

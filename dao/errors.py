@@ -277,7 +277,7 @@ class UnsupportedEngine(OperationalError):
 class CopyFailed(Error):
     """A copy cannot begin, or its target does not hold what its source does; the message says which.
 
-    What the target has of it stays there, marked as unfinished. `.details` lists the rows that it did not store.
+    What the target has of it stays there, marked as unfinished. `.details` lists the rows that could not be copied.
     """
 
 

@@ -16,6 +16,7 @@ from dao.errors import ConnectionLost, Error, PoolClosed
 from dao.pooling.calls import Call
 from dao.pooling.figures import Health, PoolStats
 from dao.pooling.lender import CHECK, Lender, Place
+from dao.pooling.opening import Prepare, open_connection
 from dao.pooling.threads import Signal, wake_in_turn
 from dao.pooling.writer import Writer
 from dao.transactions import check_seconds, done
@@ -51,8 +52,13 @@ class Pool:
     (`dao.connect`).
     """
 
-    def __init__(self, database_url: str | url.AnyURL, *, size: int = 5, timeout: float = 30.0) -> None:
+    def __init__(
+        self, database_url: str | url.AnyURL, *, size: int = 5, timeout: float = 30.0, prepare: Prepare | None = None
+    ) -> None:
         """Make a pool; opens nothing yet. `timeout` is how many seconds `acquire` waits for a connection.
+
+        `prepare(connection)` is called with each new connection before it is lent, that of `write` among them: it
+        registers functions of the program's, or sets what is to hold for the session. It has to leave no transaction.
 
         Raises:
             InvalidURL: The URL means nothing.
@@ -60,8 +66,8 @@ class Pool:
             ValueError: The size is below 1 or the timeout below 0.
         """
         self._url = absolute(database_url)
-        self._lender = Lender(self._url, size, timeout, lambda connection: connection.close())
-        self._writer = Writer(self._url, wake_in_turn)
+        self._lender = Lender(self._url, size, timeout, lambda connection: connection.close(), prepare)
+        self._writer = Writer(self._url, wake_in_turn, prepare)
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +91,7 @@ class Pool:
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             ConnectionLost: The server could not be reached.
             OperationalError: A connection could not be opened.
+            PrepareFailed: The pool's `prepare` raised, or left a transaction open.
         """
         return Lease(self._lender, self._lender.timeout if timeout is None else check_seconds(timeout))
 
@@ -266,7 +273,7 @@ class Lease:
             connection = (
                 self._reached(begun or time.monotonic())
                 if lender.on_server
-                else lender.engine.open_connection(lender.url, self._deadline)
+                else open_connection(lender.url, lender.prepare, self._deadline)
             )
         try:
             lender.opened(place, connection)
@@ -281,7 +288,7 @@ class Lease:
         pauses = self._lender.pauses(min(end, self.last_try))
         while True:
             try:
-                connection: Connection = self._lender.engine.open_connection(self._lender.url, end)
+                connection: Connection = open_connection(self._lender.url, self._lender.prepare, end)
                 return connection
             except ConnectionLost:
                 pause = next(pauses, None)

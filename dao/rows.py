@@ -83,6 +83,8 @@ class Table(Generic[R]):
     from_row: Callable[[tuple[Any, ...]], R]
     from_rows: Callable[[Iterable[tuple[Any, ...]]], list[R]]
     to_row: Callable[[R], tuple[Any, ...]]
+    #: The columns that hold times.
+    times: tuple[str, ...]
     #: The tables that columns refer to, by their id.
     references: Mapping[str, str]
 
@@ -135,6 +137,7 @@ def _table(record: type[R], *, kept: Mapping[str, str] | None = None, **referenc
         key=", ".join(key),
         update=_changing(update, ", ".join(key), listed),
         for_update=for_update,
+        times=tuple(field.name for field in _fields(record) if field.metadata.get("column") == "time"),
         references=references,
         **_conversions(record),
     )

@@ -104,7 +104,7 @@ class ServerURL:
     `busy_timeout` is for how many milliseconds a statement waits for a lock; None: the server's own `lock_timeout`.
     """
 
-    parameters: Mapping[str, str] = attrs.field(repr=False)
+    parameters: Mapping[str, str] = attrs.field(repr=False, hash=False)
     busy_timeout: int | None = None
 
     @property
@@ -120,7 +120,7 @@ class ServerURL:
         hosts = given.get("host") or given.get("hostaddr", "")
         pairs = itertools.zip_longest(hosts.split(","), given.get("port", "").split(","), fillvalue="")
         # a folder is that of a socket
-        named = ",".join(quote(host, safe=":[]") + f":{port}" * bool(port) for host, port in pairs)
+        named = ",".join(_bracketed(quote(host, safe=":")) + f":{port}" * bool(port) for host, port in pairs)
         return f"postgresql://{user}{named}/{quote(given.get('dbname', ''), safe='')}"
 
     def creating_nothing(self) -> ServerURL:
@@ -133,6 +133,10 @@ class ServerURL:
 
     def __str__(self) -> str:
         return self.name
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host  # an address of IPv6
 
 
 #: The meaning of a URL, whichever engine it is for.
@@ -269,7 +273,7 @@ def _unquoted(text: str) -> str:
         path = unquote(text, errors="strict")
         path.encode()
     except UnicodeError as error:
-        raise InvalidURL("the file name in the database URL is not UTF-8 once its %xx are decoded") from error
+        raise InvalidURL("a name in the database URL is not UTF-8 once its %xx are decoded") from error
     return path
 
 
@@ -315,7 +319,7 @@ def _server(url: str) -> ServerURL:
         from psycopg import ProgrammingError, conninfo  # noqa: PLC0415 - takes 100 ms, and SQLite needs none of it
     except ImportError as error:
         raise UnsupportedEngine(
-            "PostgreSQL needs psycopg, which is not installed here: install it with "
+            "PostgreSQL needs psycopg, which is not installed here: install it with `make setup` in a checkout, or "
             "pip install 'orchestrator-dao[postgresql]'"
         ) from error
     rest = url.partition(":")[2]
@@ -342,4 +346,6 @@ def _server(url: str) -> ServerURL:
     given = {name: str(value) for name, value in parameters.items()}
     if not re.fullmatch(r"(\d{1,5})?(,(\d{1,5})?)*", given.get("port", "")):
         raise InvalidURL(f"a port in the database URL is no number: write it as in {_SERVER_FORM}")
+    if not re.fullmatch(r"-?\d+", given.get("connect_timeout", "0")):
+        raise InvalidURL("connect_timeout in the database URL is no whole number: write it in seconds")
     return ServerURL(parameters=given)

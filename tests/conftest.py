@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import uuid
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import dao
+from tests import servers
 from tests.databases import Databases, Reused, Run
 from tests.folders import THREE, write
 
@@ -32,7 +34,9 @@ RUN = pytest.StashKey[Run]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Agree with all processes of this run on a folder in which they find the server."""
+    """Agree with all processes of this run on folders: for temporary files, and to find the server in."""
+    if "TMPDIR" not in os.environ and (memory := servers.memory()):
+        os.environ["TMPDIR"] = tempfile.tempdir = memory
     given = getattr(config, "workerinput", {}).get("run")
     config.stash[RUN] = Run(Path(given or Path(tempfile.gettempdir(), f"dao-tests-{uuid.uuid4().hex[:12]}")))
 
@@ -141,8 +145,9 @@ def server(shared: Run) -> Databases:
 
 
 @pytest.fixture(scope="session")
-def _reused(shared: Run) -> Reused:
-    return Reused(shared)
+def _reused(shared: Run) -> Iterator[Reused]:
+    with contextlib.closing(Reused(shared)) as reused:
+        yield reused
 
 
 @pytest.fixture

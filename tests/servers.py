@@ -32,7 +32,7 @@ VARIABLE = "DAO_TEST_POSTGRESQL_URL"
 ADVICE = f"name a server to use instead, of a role that may create databases: {VARIABLE}=postgresql://…"
 #: How long a server may take to start, in seconds.
 PATIENCE = 60
-#: The room that a server in memory needs, in bytes.
+#: The room that a server in memory needs, or the files of all tests, in bytes.
 ROOM = 2**30
 #: Who runs the server when the tests are run by root, as whom PostgreSQL refuses to run.
 NOBODY = "nobody"
@@ -105,12 +105,23 @@ def _programs_for(user: int | None, folder: Path) -> Path:
     return folder / "programs" / package.name / "pginstall" / "bin"
 
 
+def memory() -> str | None:
+    """Return a folder in memory in which there is room and programs may run; None if there is none.
+
+    A sync costs nothing there. On a disk the tests wait for syncs longer than for anything else.
+    """
+    there = "/dev/shm"  # noqa: S108 - mkdtemp does the rest
+    with contextlib.suppress(OSError):
+        system = os.statvfs(there)
+        room = system.f_bavail * system.f_frsize
+        if os.access(there, os.W_OK) and not system.f_flag & os.ST_NOEXEC and room >= ROOM:
+            return there
+    return None
+
+
 def _parent() -> str:
     """Return where the server's folder is made: in memory if there is room, and where a socket's path is short."""
-    with contextlib.suppress(OSError):
-        if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free >= ROOM:  # noqa: S108 - mkdtemp does the rest
-            return "/dev/shm"  # noqa: S108
-    parent = tempfile.gettempdir()
+    parent = memory() or tempfile.gettempdir()
     return parent if len(parent) < 60 else "/tmp"  # noqa: S108
 
 

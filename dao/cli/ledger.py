@@ -83,6 +83,9 @@ def resolve(
             output.line(f"{end}: that is the schema as it is")
         for difference in differences or ():
             output.line(f"  {difference}")
+    for problem in found.broken:
+        output.line(f"does not work: {problem}", style="red")
+    sound = outcome == "rolled back" or not found.broken
     if outcome is None:
         output.line(f"say which it is: `dao migrate resolve {found.id} --applied` or `--rolled-back`")
     else:
@@ -90,11 +93,20 @@ def resolve(
             config.url, found.id, outcome, config.migrations, lock_timeout=lock_timeout, report=output.report
         )
         output.line(f"{found.id}: noted as {outcome}", style="green")
+        if not sound:
+            output.error(f"{found.id} is noted as applied, and the schema has what does not work: mend that")
         warn_of_drift(config, output)
     output.json(
-        {"database": config.url.name, "id": found.id, "outcome": outcome, "differences": ends}, ok=outcome is not None
+        {
+            "database": config.url.name,
+            "id": found.id,
+            "outcome": outcome,
+            "differences": ends,
+            "broken": list(found.broken),
+        },
+        ok=outcome is not None and sound,
     )
-    return 0 if outcome else MISMATCH
+    return 0 if outcome and sound else MISMATCH
 
 
 @click.command("adopt")

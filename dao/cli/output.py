@@ -173,6 +173,10 @@ class Output:
                 self.created = True
                 if not self.as_json:
                     self.note(f"created {path}, since there was no database")
+            case migrate.Discarded(path):
+                self.created = False
+                if not self.as_json:
+                    self.note(f"removed {path} again, since nothing is in it")
             case migrate.Drifted():
                 self.drifted = event
             case migrate.Waiting(seconds, holder):

@@ -44,7 +44,8 @@ def rehearse(config: settings.Settings, output: Output, memory_limit: int | None
     """Try the pending migrations on a copy.
 
     Copies the database while others go on with it, applies what is pending to the copy, and shows what that does. Never
-    writes to the database. Exits with 5 if `dao migrate` would fail or lose rows, or the round trip does not come back.
+    writes to the database. Exits with 5 if `dao migrate` would fail or lose rows, the round trip does not come back, or
+    nothing could be tried.
 
     On PostgreSQL it runs them in the database itself, in a transaction that is rolled back. Until then it keeps their
     locks, as `dao migrate` would, and it shows which.
@@ -158,7 +159,8 @@ def _print_round_trip(output: Output, trip: RoundTrip) -> None:
 
 
 def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int:
-    number = counted(sum(one.tried for one in found.migrations), "migration")
+    number_tried = sum(one.tried for one in found.migrations)
+    number, untried = counted(number_tried, "migration"), len(found.migrations) - number_tried
     held = f"holding the write lock for about {milliseconds(found.lock_seconds)}"
     where = "in memory, where it is faster than on a disk" if found.in_memory else "on the same disk"
     where += ", without the snapshot that comes before" if snapshot else ""
@@ -173,12 +175,18 @@ def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int
             f"`dao migrate` would REFUSE to lose data: {', '.join(refused)}. Nothing was changed; mend the scripts, "
             "or let them declare it"
         )
+    elif not number_tried:
+        output.error(
+            f"{found.database}: nothing was rehearsed, so nothing is known of {counted(untried, 'migration')}. Try "
+            "them on a restored backup with `dao migrate`, where they may stay"
+        )
     elif not found.ok:
         ids = dict.fromkeys(failure.id for failure in found.round_trip.failures) if found.round_trip else ()
         output.error(f"the round trip does not come back: {', '.join(ids)}. Mend the rollback scripts")
     else:
         output.line(
-            f"{found.database}: would apply {number} in {milliseconds(found.seconds)}, {held} (measured {where})",
+            f"{found.database}: would apply {number} in {milliseconds(found.seconds)}, {held} (measured {where})"
+            + (f"; {untried} not tried" if untried else ""),
             style="green",
         )
     return 0 if found.ok else UNSAFE

@@ -37,8 +37,8 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
     """Prove that every migration can be undone.
 
     Runs each up, down and up again: in an empty database, in one with generated rows, and with --copy in a copy of the
-    database, which is only read. Schema and rows must come back. Exits with 5 if they do not. Migrations for PostgreSQL
-    are tried in an empty database only.
+    database, which is only read. Schema and rows must come back. Exits with 5 if they do not. For PostgreSQL there is
+    no --copy: `dao rehearse --round-trip` tries what is pending on the rows of a database.
     """
     server = server_for(named, config.migrations)
     if named is not None and server is None and not copy:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
 import apsw
 
 from dao.engine.engines import ENGINES, engine_for, engine_of, is_connection, not_a_connection
-from dao.errors import StaleRecord
+from dao.errors import Error, StaleRecord
 from dao.url import AnyURL, DatabaseURL, ServerURL, parse
 
 if TYPE_CHECKING:  # psycopg is loaded for PostgreSQL only; the records' modules are not needed to open a database
@@ -51,6 +51,7 @@ __all__ = [
     "reset",
     "text_for",
     "transaction",
+    "translated",
     "wait_for_change",
 ]
 
@@ -262,6 +263,11 @@ def _raise(
         del error, known
 
 
+def translated(error: Exception, connection: Connection) -> Error | None:
+    """Return the error of ours for one that a statement of the caller's raised, or None if it goes on as it is."""
+    return engine_for(connection).translated(error, connection, "", (), commits=False, table=None)
+
+
 # ---------------------------------------------------------------- transactions
 
 
@@ -273,7 +279,8 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
     caller that nests and swallows the exception keeps the outer transaction, unless SQLite itself gave it up (disk
     full, I/O error): then the outer one fails too. PostgreSQL commits nothing of a block in which a statement failed,
     even if the error was swallowed: then the block raises at its end. On a psycopg connection that is not in autocommit
-    mode the block commits nothing: that is up to the owner of the connection, as it is after a single statement.
+    mode the block commits nothing: that is up to the owner of the connection, as it is after a single statement. It
+    begins with the `isolation_level`, `read_only` and `deferrable` that the psycopg connection is set to.
 
     No code can catch a Ctrl-C that comes in the instant between the block and its end, and the transaction stays open:
     a program that goes on after one should close the connection and take another. A pool does that by itself.

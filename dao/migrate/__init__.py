@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dao.migrate.events import Committed as Committed
     from dao.migrate.events import Copying as Copying
     from dao.migrate.events import Created as Created
+    from dao.migrate.events import Discarded as Discarded
     from dao.migrate.events import Event as Event
     from dao.migrate.events import Finished as Finished
     from dao.migrate.events import Notice as Notice
@@ -94,8 +95,8 @@ else:
             "checking": "Fault Soundness check",
             "copies.restore": "Restored restore",
             "copies.snapshot": "snapshots take_snapshot",
-            "events": "Committed Copying Created Event Finished Notice Removed Report Snapshotted Started Verifying "
-            "Waiting",
+            "events": "Committed Copying Created Discarded Event Finished Notice Removed Report Snapshotted Started "
+            "Verifying Waiting",
             "ledger.adopt": "adopt",
             "ledger.baseline": "Baseline baseline",
             "ledger.drift": "diff",

@@ -12,6 +12,7 @@ __all__ = [
     "Committed",
     "Copying",
     "Created",
+    "Discarded",
     "Event",
     "Finished",
     "Notice",
@@ -82,6 +83,13 @@ class Created:
 
 
 @attrs.frozen
+class Discarded:
+    """The database that was made is removed again, for the run failed and nothing is in it; `path` is absolute."""
+
+    path: str
+
+
+@attrs.frozen
 class Removed:
     """A snapshot was removed: one beyond the number that is kept, or that of a run which changed nothing."""
 
@@ -106,9 +114,8 @@ class Verifying:
     total: int
 
 
-Event = (
-    Started | Notice | Finished | Committed | Waiting | Created | Copying | Snapshotted | Removed | Drifted | Verifying
-)
+_Files = Created | Discarded | Snapshotted | Removed | Copying
+Event = Started | Notice | Finished | Committed | Waiting | Drifted | Verifying | _Files
 #: Is told what happens, while it happens.
 Report = Callable[[Event], object]
 

@@ -19,6 +19,7 @@ from typing import Any
 from dao import engine, url
 from dao.errors import OperationalError, PoolClosed, PoolTimeout
 from dao.pooling.figures import PoolStats
+from dao.pooling.opening import Prepare
 from dao.transactions import check_seconds
 
 __all__ = ["CHECK", "FORKED", "Lender", "Place", "check_size", "until"]
@@ -59,11 +60,17 @@ class Lender:
     """
 
     def __init__(
-        self, database: url.AnyURL, size: int, timeout: float, end: Callable[[Any], object] | None = None
+        self,
+        database: url.AnyURL,
+        size: int,
+        timeout: float,
+        end: Callable[[Any], object] | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         check_size(size)
         self.timeout = check_seconds(timeout)
         self.url = database
+        self.prepare = prepare
         self.engine = engine.engine_of(database)
         self.on_server = self.engine.ON_SERVER
         self._end = end if self.on_server else None

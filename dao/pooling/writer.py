@@ -32,6 +32,7 @@ from dao.engine.sqlite.shared import SharedTransaction
 from dao.errors import CommitUnknown, DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout
 from dao.pooling.calls import Call
 from dao.pooling.lender import CHECK, FORKED, FORKED_WITH, until
+from dao.pooling.opening import Prepare, open_connection
 
 __all__ = ["BATCH_CALLS", "BATCH_SECONDS", "IDLE_SECONDS", "Writer"]
 
@@ -62,9 +63,12 @@ class Writer:
     `wake` sets the events of calls that have ended, in their threads or tasks.
     """
 
-    def __init__(self, database: url.AnyURL, wake: Callable[[Sequence[Any]], object]) -> None:
+    def __init__(
+        self, database: url.AnyURL, wake: Callable[[Sequence[Any]], object], prepare: Prepare | None = None
+    ) -> None:
         self.wake = wake
         self._url = database
+        self._prepare = prepare
         self._shared: SharedTransaction | None = None
         self._writes = self._batches = self._timeouts = 0
         # by the threads' numbers; an interruption at any bytecode leaves none behind
@@ -285,7 +289,7 @@ class Writer:
         """Begin a transaction, on a new connection if there is none."""
         shared = self._shared
         if shared is None:
-            shared = SharedTransaction(sqlite.open_connection(url.parse_file(self._url)))
+            shared = SharedTransaction(open_connection(self._url, self._prepare))
             with self._lock:
                 self._shared = shared
         shared.begin()

@@ -33,7 +33,7 @@ _CHECKPOINT_PAGES, _TRUNCATE_PAGES = 1_000, 25_000
 _COPY_HOURS = 24
 #: The version with which docs/replication.md was measured: it and later ones of its series will do.
 _TRIED = (0, 5, 17)
-_EXTRA = "pip install 'orchestrator-dao[replication]'"
+_EXTRA = "`make setup` in a checkout, or pip install 'orchestrator-dao[replication]'"
 _FORMS = "a folder, or s3://bucket/path?region=…&endpoint=…"
 _PARAMETERS = ("endpoint", "force-path-style", "region", "sign-payload", "storage-class")
 _SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "LITESTREAM_SECRET_ACCESS_KEY")

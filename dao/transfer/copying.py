@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import reprlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ import attrs
 
 from dao import url
 from dao.engine import Connection, absolute, execute, fetch, insert_many, transaction
-from dao.errors import CopyFailed, IntegrityError, OperationalError
+from dao.errors import CopyFailed, IntegrityError, OperationalError, UnreadableRow
 from dao.migrate.database import at_one_moment, columns_of, exists, in_line, opened, table_names
 from dao.migrate.ledger import entries, others
 from dao.migrate.schema.catalog import is_internal
@@ -53,8 +54,9 @@ def copy(
     table must have as many rows as the source had, with the same hash. Until then the target is marked as unfinished:
     `migrate.status`, `assert_current` and `migrate.check` say so. A run that was broken off, by whatever, can be
     repeated: it keeps what the target has of a table if the source still begins with the same rows, and copies the
-    table anew, and those after it, if not. A row that the target does not store, since only one of the engines can, is
-    passed over, so that all of them are found, and the copy fails at its end.
+    table anew, and those after it, if not. A row that this program cannot read, since somebody wrote past the schema's
+    constraints, or that the target does not store, since only one of the engines can, is passed over, so that all of
+    them are found, and the copy fails at its end.
 
     `dry_run`: the same is checked and counted, the right to write included, and nothing is changed. `prepare` is as in
     `migrate.apply`. Waiting for another migrator ends after `lock_timeout` seconds; None: with that one.
@@ -62,7 +64,6 @@ def copy(
     Raises:
         CopyFailed: The target is not one to copy into, or does not hold what the source does. It stays marked.
         DatabaseBusy, ConnectionLost, DiskFull, …: It was broken off; safe to repeat.
-        UnreadableRow: The source has a row that this program cannot read.
         InvalidURL: A URL means nothing, or a database in memory.
     """
     begun = time.perf_counter()
@@ -73,6 +74,10 @@ def copy(
         in_line(writing, lock_timeout, report, locked=True) as (_, writer),
         at_one_moment(reader),
     ):
+        for connection, database in ((reader, reading), (writer, writing)):
+            if isinstance(database, url.ServerURL):
+                # a policy that hides rows from the role would hide them from the comparison, too
+                execute(connection, "SET row_security = off")
         _check_apart(reader, reading, writer, writing)
         _check_schemas(reader, reading.name, writer, writing.name)
         run = _Copy(reader, writer, reading.name, writing.name, report, _left(writer, writing.name, report))
@@ -236,12 +241,7 @@ class _Copy:
                 go_on_from(self._writer, last_number(self._reader))
             tables = [self._table(table) for table in TABLES]
             if self._refused:
-                more = " or more" if len(self._refused) == _MOST_REFUSED else ""
-                raise CopyFailed(
-                    f"{self._target} does not store {counted(len(self._refused), 'row')}{more} of {self._source}: "
-                    "correct or delete them there, then repeat",
-                    details=self._refused,
-                )
+                raise self._refusal()
             self._verify(tables)
         except OperationalError as error:
             error.advice = error.advice or _AGAIN
@@ -253,8 +253,35 @@ class _Copy:
             raise
         return tables
 
+    def _refuse(self, table: Table[Any], key: tuple[object, ...], reason: str) -> None:
+        """Note a row that cannot be copied.
+
+        Raises:
+            CopyFailed: They are too many.
+        """
+        self._refused.append(RefusedRow(table.name, key, reason))
+        if len(self._refused) == _MOST_REFUSED:
+            raise self._refusal(" or more")
+
+    def _refusal(self, more: str = "") -> CopyFailed:
+        return CopyFailed(
+            f"{counted(len(self._refused), 'row')}{more} of {self._source} cannot be copied into {self._target}: "
+            "correct or delete them in the source, then repeat",
+            details=self._refused,
+        )
+
+    def _pages(self, table: Table[Any]) -> Pages:
+        """Return the rows of the source, from the first on."""
+        self._refused = [row for row in self._refused if row.table != table.name]
+
+        def passed(error: UnreadableRow) -> None:
+            key = error.key if isinstance(error.key, tuple) else (error.key,)
+            self._refuse(table, key, f"{error.column} is {reprlib.repr(error.value)}, which no record can have")
+
+        return Pages(self._reader, table, passed)
+
     def _table(self, table: Table[Any]) -> CopiedTable:
-        pages, done = Pages(self._reader, table), Content()
+        pages, done = self._pages(table), Content()
         left = self._left.get(table.name)
         if left is not None:
             told = _teller(self._report, "comparing", table, left.rows)
@@ -263,10 +290,10 @@ class _Copy:
                 told(done.rows)
             if done.digest != left:
                 self._begin_again(table)
-                pages, done = Pages(self._reader, table), Content()
+                pages, done = self._pages(table), Content()
         kept = done.rows
         told = _teller(self._report, "copying", table, self.totals[table.name])
-        while len(self._refused) < _MOST_REFUSED and (rows := pages.next()):
+        while rows := pages.next():
             done = self._store(table, pages, rows, done)
             told(done.rows)
         return CopiedTable(name=table.name, rows=done.rows, kept=kept, hash=done.digest.hash)
@@ -296,11 +323,9 @@ class _Copy:
                 try:
                     insert_many(self._writer, table, [row])
                 except IntegrityError as error:
-                    self._refused.append(RefusedRow(table.name, pages.key_of(row), str(error)))
+                    self._refuse(table, pages.key_of(row), str(error))
                 else:
                     done = done.plus([row])
-                if len(self._refused) == _MOST_REFUSED:
-                    break
             mark.note(self._writer, table.name, done.digest)
         return done
 
@@ -313,6 +338,7 @@ class _Copy:
                     raise CopyFailed(
                         f"{self._target}: {table.name} does not hold what {self._source} does: "
                         f"{counted(there.rows, 'row')} with the hash {there.hash}, for "
-                        f"{counted(copied.rows, 'row')} with the hash {copied.hash}. Somebody wrote to it meanwhile: "
-                        "keep programs away, empty it (`dao reset --database URL`, with its URL), and repeat"
+                        f"{counted(copied.rows, 'row')} with the hash {copied.hash}. Somebody wrote to it meanwhile, "
+                        "or a trigger of yours changes rows: keep both away, empty it (`dao reset --database URL`, "
+                        "with its URL), and repeat"
                     )

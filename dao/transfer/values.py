@@ -58,7 +58,7 @@ class Moved:
 
 @attrs.frozen
 class RefusedRow:
-    """A row that the target does not store, by its table and key, and why."""
+    """A row that cannot be read, or that the target does not store, by its table and key, and why."""
 
     table: str
     key: tuple[object, ...]

@@ -105,9 +105,8 @@ def plain(text: str) -> str:
 def refused(outcome: Outcome, *parts: str, code: int = 1) -> None:
     """Assert that the call failed with one message that holds these parts, and printed nothing else."""
     assert (outcome.code, outcome.out) == (code, ""), outcome
-    message = re.sub(
-        r"^(?:(?:snapshot of what was there before: .*|created .*, since there was no database)\n)*", "", outcome.err
-    )
+    told = "snapshot of what was there before: .*|created .*, since there was no database|removed .* again, since .*"
+    message = re.sub(rf"^(?:(?:{told})\n)*", "", outcome.err)
     assert message.startswith("error: "), outcome
     assert message.count("error:") == 1, outcome
     assert_has(outcome, parts)

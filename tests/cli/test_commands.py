@@ -401,6 +401,7 @@ def test_resolve_without_an_outcome_shows_what_differs_and_exits_with_four(run, 
         "id": "0003_c",
         "outcome": None,
         "differences": {"applied": ["table d is missing"], "rolled back": ["table c is unexpected"]},
+        "broken": [],
     }
 
 

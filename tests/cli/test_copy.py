@@ -92,7 +92,7 @@ def test_copy_names_the_rows_that_are_refused_one_a_line(run, urls, workplace):
     outcome = run(*CALL)
     refused(
         outcome,
-        "target.db does not store 1 row of source.db: correct or delete",
+        "1 row of source.db cannot be copied into target.db: correct or delete",
         "\n    tool_executions 'lost\\nchild': ",
     )
     document = run(*CALL, "--json").document

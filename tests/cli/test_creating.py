@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,12 +39,59 @@ def test_command_that_creates_a_database_says_so_in_json(run, path, name):
     assert [run(*CALLS[name], "--json").document["created"] for _ in range(2)] == [True, False]
 
 
-def test_migrate_that_fails_says_what_it_created(run, path, folder):
-    """A run that fails may leave an empty file; that is said, too."""
-    write(folder, {"0001_a.sql": "nonsense;"})
-    outcome = run("migrate")
+@pytest.mark.parametrize("name", ["migrate", "init", "reset"])
+def test_command_that_fails_leaves_no_new_database(run, workplace, path, folder, name):
+    """It said that nothing was changed, and left an empty file."""
+    write(folder, {"0001_a.sql": "CREATE TABLE a (id);", "0002_b.sql": "nonsense;"})
+    before = sorted(os.listdir(workplace))
+    outcome = run(*CALLS[name])
     assert outcome.code == 1
-    assert (f"created {path}" in outcome.err) == path.exists()
+    assert f"created {path}" in outcome.err
+    assert f"removed {path} again, since nothing is in it" in outcome.err
+    assert sorted(os.listdir(workplace)) == before
+
+
+def test_migrate_that_fails_in_the_middle_keeps_what_is_committed(run, path, folder):
+    """What has a ledger is no empty file."""
+    write(folder, {"0001_a.sql": "CREATE TABLE a (id);", "0002_b.sql": "nonsense;"})
+    outcome = run("migrate", "--each")
+    assert outcome.code == 1
+    assert "removed" not in outcome.err
+    assert "a" in tables(path)
+
+
+@pytest.mark.parametrize("sql", ["SELECT 1", "CREATE TABLE theirs (id)"])
+def test_apply_that_fails_keeps_a_file_that_another_has_open(tmp_path, sql):
+    """What somebody else writes into a removed file is lost; and a file that was there is nobody's to remove."""
+    folder = write(tmp_path / "sql", {"0001_a.sql": "nonsense;"})
+    path = tmp_path / "a.db"
+    others: list[Any] = []
+
+    def open_another(event: object) -> None:
+        if isinstance(event, migrate.Created):
+            others.append(dao.connect(f"sqlite:///{path}"))
+            others[0].execute(sql).fetchall()
+
+    with pytest.raises(dao.MigrationFailed):
+        migrate.apply(f"sqlite:///{path}", folder, report=open_another)
+    assert path.exists()
+    assert others[0].pragma("journal_mode") == "wal"
+    others[0].close()
+    with pytest.raises(dao.MigrationFailed):
+        migrate.apply(f"sqlite:///{path}", folder)
+    assert path.exists()
+
+
+def test_apply_that_is_interrupted_leaves_no_new_database(tmp_path):
+    """Nor does whatever else ends the first run."""
+
+    def interrupt(event: object) -> None:
+        if isinstance(event, migrate.Finished):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        migrate.apply(f"sqlite:///{tmp_path / 'a.db'}", write(tmp_path / "sql", THREE), report=interrupt)
+    assert os.listdir(tmp_path) == ["sql"]
 
 
 @pytest.mark.parametrize("name", [*CREATORS, "restore"])

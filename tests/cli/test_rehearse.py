@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.calls import misused, plain, refused
-from tests.folders import IDS, query, write
+from tests.folders import ALONE, IDS, query, write
 
 BIN = Path(__file__).parents[2] / "bin" / "rehearse"
 #: Rebuilds a, to which x refers, and loses a row of it, a constraint and an index.
@@ -294,7 +294,7 @@ def test_rehearse_on_a_server_says_first_that_it_takes_locks_there(run, new_post
         "applies    0004_d (2 statements, TIME)",
     ]
     assert lines[4].endswith(
-        "would apply 2 migrations in TIME, holding locks for up to TIME (measured there, and rolled back)"
+        "would apply 2 migrations in TIME, holding locks for up to TIME (measured there, and rolled back); 1 not tried"
     )
     document = run("rehearse", "--json", "--round-trip").document
     assert (document["in_place"], document["migrations"][1]["tried"]) == (True, False)
@@ -302,3 +302,15 @@ def test_rehearse_on_a_server_says_first_that_it_takes_locks_there(run, new_post
     assert document["round_trip"]["undone"] == []
     refused(run("rehearse", "--memory-limit", 1), "a rehearsal makes no copy", "leave --memory-limit out")
     assert run("status", "--json").document["migrations"][1]["state"] == "pending"
+
+
+def test_rehearse_that_can_try_nothing_says_so_and_exits_with_5(run, new_postgresql_url, folder, monkeypatch):
+    """It said "would apply 0 migrations", in green, and a pipeline went on."""
+    monkeypatch.setenv("DATABASE_URL", new_postgresql_url)
+    assert run("migrate", "--to", "0001").code == 0
+    write(folder, {"0002_b.sql": f"{ALONE}CREATE INDEX CONCURRENTLY i ON a (id);"})
+    outcome = run("rehearse", "--to", "0002")
+    assert outcome.code == 5
+    assert outcome.out == "not tried  0002_b: it runs outside of a transaction, and so would stay\n"
+    assert "nothing was rehearsed, so nothing is known of 1 migration" in outcome.err
+    assert run("rehearse", "--to", "0002", "--json").document["ok"] is False

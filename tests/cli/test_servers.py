@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
 
+import dao
 from dao import migrate
 from tests.cli.calls import CALLS, refused
+from tests.databases import database_of
 from tests.fault.replicas import Replica
-from tests.folders import IDS
+from tests.folders import ALONE, IDS, write
 from tests.servers import Server
 
 #: A password that no other word contains.
@@ -49,6 +52,21 @@ def test_status_and_marks(run, there):
         ("mark", "0002_b"),
         ("unmark", "0002_b"),
     ]
+
+
+@pytest.mark.parametrize(("option", "code"), [("--applied", 4), ("--rolled-back", 0)])
+def test_resolve_beside_an_index_that_is_not_valid(run, there, folder, option, code):
+    """It noted a migration as applied whose index serves no query, and said nothing of it."""
+    write(folder, {"0002_b.sql": f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY i ON a ((id * 0));"})
+    assert run("migrate", "--to", "0001").code == 0
+    with contextlib.closing(dao.connect(there)) as connection:
+        connection.execute("INSERT INTO a VALUES (1), (2)")
+    assert run("migrate", "--to", "0002").code == 1
+    outcome = run("migrate", "resolve", "0002", option)
+    assert outcome.code == code
+    assert "does not work: the index i of a is not valid" in outcome.out
+    assert ("has what does not work" in outcome.err) == (code == 4)
+    assert run("status", "--json").document["migrations"][1]["state"] == ("applied" if code else "pending")
 
 
 def test_new_without_a_folder_is_for_the_engine_of_the_database(run, monkeypatch, tmp_path):
@@ -129,17 +147,19 @@ def test_url_of_dotenv_is_used(run, there, workplace, monkeypatch):
 
 @pytest.mark.parametrize("name", list(CALLS))
 @pytest.mark.parametrize("where", ["there", "no database", "no server", "no host", "no TLS"])
-def test_no_command_tells_the_password(run, there, monkeypatch, name, where):
+def test_no_command_tells_the_password(run, server, request, monkeypatch, name, where):
     """Nothing that a command prints has the password in it, whatever is wrong."""
-    user = there.rpartition("@")[0]
-    bad = {
-        "there": there,
-        "no database": there.replace("/dao_test", "/nowhere"),
-        "no server": f"{user}@/x?host=%2Fnowhere",
-        "no host": f"{user}@no.such.host.invalid/x",
-        "no TLS": f"{user}@localhost:1/x?sslmode=verify-full&sslrootcert=nowhere.pem",
-    }
-    monkeypatch.setenv("DATABASE_URL", bad[where])
+    if where == "there":
+        request.getfixturevalue("there")
+    else:
+        user = f"postgresql://me:{SECRET}"
+        bad = {
+            "no database": with_password(database_of(server.url, "nowhere")),
+            "no server": f"{user}@/x?host=%2Fnowhere",
+            "no host": f"{user}@no.such.host.invalid/x",
+            "no TLS": f"{user}@localhost:1/x?sslmode=verify-full&sslrootcert=nowhere.pem",
+        }
+        monkeypatch.setenv("DATABASE_URL", bad[where])
     for form in ([], ["--json"]):
         outcome = run(*CALLS[name], *form)
         assert PLAIN not in outcome.out + outcome.err

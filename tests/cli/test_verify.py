@@ -185,7 +185,17 @@ def test_verify_of_migrations_for_postgresql_runs_them_on_a_server(run, server, 
     write(folder, {"1_a.rollback.sql": "DROP TABLE a;"})
     assert run("verify", "--migrations", folder.name).code == 0
     assert run("verify", "--migrations", folder.name, "--database", server.url, "--json").document["failed"] == []
-    refused(run("verify", "--migrations", folder.name, "--copy"), "verified in an empty database", "--round-trip")
+    refused(run("verify", "--migrations", folder.name, "--copy"), "verified in a database of their own", "--round-trip")
+    write(folder, {"2_b.sql": "ALTER TABLE a ADD t text;\nUPDATE a SET t = 'x';", "2_b.rollback.sql": "SELECT 1;"})
+    write(workplace, {"rows.sql": "INSERT INTO a VALUES (7);", "other.sql": "INSERT INTO b VALUES (1);"})
+    found = run("verify", "--migrations", folder.name, "--fixtures", "rows.sql", "--json").document
+    assert [(one["id"], one["stage"]) for one in found["verifications"] if one["ok"]] == [
+        ("1_a", "empty"),
+        ("1_a", "generated rows"),
+    ]
+    assert found["failed"] == ["2_b"]
+    write(folder, {"2_b.rollback.sql": "ALTER TABLE a DROP t;"})
+    refused(run("verify", "--migrations", folder.name, "--fixtures", "other.sql"), "other.sql:1: no migration leaves")
     assert run("verify").code == 0  # the folder of the three tables has statements for either
     monkeypatch.delenv("DATABASE_URL")
     misused(run("verify", "--migrations", folder.name), "postgresql has migrations for PostgreSQL, by its name")

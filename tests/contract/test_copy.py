@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import dao
 from dao import configurations, migrate, tasks
 from dao.engine import execute, fetch, transaction
-from dao.errors import CopyFailed, ReadOnlyDatabase, SchemaOutOfDate, UnreadableRow
+from dao.errors import CopyFailed, OperationalError, ReadOnlyDatabase, SchemaOutOfDate
 from dao.migrate.database import table_names
 from dao.migrate.schema.catalog import is_internal
 from dao.rows import TABLES, TASK_EVENTS
@@ -284,6 +285,23 @@ def test_copy_leaves_its_source_alone(make, tmp_path):
     assert path.read_bytes() == before
 
 
+def test_copy_by_a_role_from_which_rows_are_hidden_is_refused(make):
+    """A policy that hid rows from the role that read had a copy without them end well: both held the same."""
+    source, target = make("postgresql"), make("sqlite")
+    fill(source)
+    with opened(source) as connection:
+        connection.execute(
+            """
+            DO $$ BEGIN CREATE ROLE dao_test_hidden LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+            GRANT SELECT ON ALL TABLES IN SCHEMA public TO dao_test_hidden;
+            ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
+            """
+        )
+    with pytest.raises(OperationalError, match="row-level security policy"):
+        dao.copy(re.sub("//[^@]*@", "//dao_test_hidden@", source), target)
+    assert not any(held(target).values())
+
+
 # ---------------------------------------------------------------- rows that only one engine stores
 
 
@@ -300,7 +318,7 @@ def test_copy_names_every_row_that_the_target_does_not_store(make):
         insert = "INSERT INTO tool_executions (id, task_id, tool_name, input) VALUES ('of nul', 'nul', 'x', '1')"
         execute(connection, insert)
         execute(connection, "INSERT INTO configurations (key, value) VALUES ('no json', 'nonsense')")
-    with pytest.raises(CopyFailed, match=r"does not store 5 rows of") as caught:
+    with pytest.raises(CopyFailed, match=r"5 rows of .* cannot be copied") as caught:
         dao.copy(source, target)
     assert [(row.table, row.key[0]) for row in caught.value.details] == [
         ("tasks", long),
@@ -330,19 +348,86 @@ def test_copy_ends_when_too_many_rows_are_refused(make):
     with opened(source) as connection, transaction(connection):
         for number in range(MANY):
             execute(connection, "INSERT INTO tasks (id, title, task_type) VALUES ($1, $2, 'y')", (f"{number}", "\0 x"))
-    with pytest.raises(CopyFailed, match=r"does not store 100 rows or more") as caught:
+    with pytest.raises(CopyFailed, match=r"100 rows or more of .* cannot be copied") as caught:
         dao.copy(source, target)
     assert len(caught.value.details) == 100
 
 
-def test_copy_of_a_row_that_cannot_be_read_names_it(make):
-    """A status that a newer program wrote ends the copy with the row's key."""
+def spoil(url: str, rows: dict[str, dict[str, str]]) -> None:
+    """Store tasks past the constraints, each with other expressions of SQL for some of its columns."""
+    with opened(url) as connection, transaction(connection):
+        connection.pragma("ignore_check_constraints", True)
+        for id, held in rows.items():
+            values = {"id": f"'{id}'", "title": "'x'", "task_type": "'y'", **held}
+            execute(connection, f"INSERT INTO tasks ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+
+
+def test_copy_names_every_row_that_cannot_be_read(make):
+    """The first of them ended the copy, so that a user found one in each run; some PostgreSQL read as something else.
+
+    A time of another form was another text there, and the copy said that somebody had written to the target meanwhile.
+    """
     source, target = make("sqlite"), make("postgresql")
+    fill(source, MANY)
+    odd = {
+        "!": {"status": "'paused'"},
+        "a key": {"id": "CAST(x'ff' AS TEXT)"},
+        "bytes": {"title": "CAST(x'41ff' AS TEXT)"},
+        "no ms": {"created_at": "'2026-01-31T12:00:00Z'"},
+        "no time": {"created_at": "'now'"},
+        "zone": {"created_at": "'2026-01-31T12:00:00.000+01:00'"},
+    }
+    spoil(source, odd)
     with opened(source) as connection:
         connection.pragma("ignore_check_constraints", True)
-        execute(connection, "INSERT INTO tasks (id, title, task_type, status) VALUES ('odd', 'x', 'y', 'paused')")
-    with pytest.raises(UnreadableRow, match="'odd'"):
+        execute(connection, "UPDATE sessions SET is_active = 2")
+    with pytest.raises(
+        CopyFailed, match=r"7 rows of .* cannot be copied into .*: correct or delete them in the source"
+    ) as caught:
         dao.copy(source, target)
+    assert [(row.table, row.key[0], row.reason.partition(" ")[0]) for row in caught.value.details[:-1]] == [
+        ("tasks", "!", "status"),
+        ("tasks", "bytes", "title"),
+        ("tasks", "no ms", "created_at"),
+        ("tasks", "no time", "created_at"),
+        ("tasks", "zone", "created_at"),
+        ("tasks", "\ufffd", "id"),
+    ]
+    assert str(caught.value.details[1]) == r"tasks 'bytes': title is b'A\xff', which no record can have"
+    assert caught.value.details[-1].reason.startswith("is_active is 2")
+    assert is_marked(target)
+    with opened(source) as connection:
+        execute(connection, "DELETE FROM tasks WHERE title = 'x' OR id IN ('bytes', CAST(x'ff' AS TEXT))")
+        execute(connection, "UPDATE sessions SET is_active = 1")
+    assert dao.copy(source, target).tables[0].kept == MANY
+    assert held(target) == held(source)
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_copy_goes_on_after_pages_of_rows_that_cannot_be_read(make, count):
+    """A page without a row that can be read was taken for the end of the table; a hundred are enough to see."""
+    source, target = make("sqlite"), make("postgresql")
+    fill(source)
+    spoil(source, {f"!{number:03}": {"status": "'paused'"} for number in range(count)})
+    with pytest.raises(CopyFailed) as caught:
+        dao.copy(source, target)
+    assert len(caught.value.details) == min(count, 100)
+    assert ("or more" in str(caught.value)) == (count > 100)
+    with opened(target) as connection:
+        assert tasks.count(connection) == (5 if count < 100 else 0)
+
+
+def test_copy_that_goes_on_names_each_row_that_cannot_be_read_once(make):
+    """A table that is copied anew is read anew."""
+    source, target = make("sqlite"), make("postgresql")
+    fill(source, MANY)
+    spoil(source, {"!": {"status": "'paused'"}})
+    break_off(source, target, SOME)
+    with opened(source) as connection:
+        tasks.create(connection, make_task(id="\t", title="first"))
+    with pytest.raises(CopyFailed) as caught:
+        dao.copy(source, target)
+    assert [row.key for row in caught.value.details] == [("!",)]
 
 
 # ---------------------------------------------------------------- runs that were broken off

@@ -51,12 +51,16 @@ def finish(source: str, target: str) -> None:
 
 
 def kill_at_random(source: str, target: str, processes: Migrators, rounds: int, seed: int) -> int:
-    """Kill copies at random moments until one comes through, so many rounds, and return how many were killed marked."""
-    chance, found = random.Random(seed), 0
+    """Kill copies at random moments until one comes through, so many rounds, and return how many were killed marked.
+
+    There are more rounds as long as none was: where the first copy was slow, all may come through or die before.
+    """
+    chance, found, done = random.Random(seed), 0, 0
     begun = time.monotonic()
     assert processes.wait(processes.start("copy", source, target)) == 0
     longest = time.monotonic() - begun
-    for _ in range(rounds):
+    while done < rounds or (not found and done < 10 * rounds):
+        done += 1
         empty(target)
         while True:
             pid = processes.start("copy", source, target)

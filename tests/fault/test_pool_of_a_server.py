@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -124,6 +130,92 @@ def test_acquire_database_that_does_not_exist_is_refused_at_once(postgresql_url)
             pytest.fail("there is no such database")
         assert type(caught.value) is dao.OperationalError
         assert (pool.stats().active, pool.stats().acquired) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "target_session_attrs=nix",
+        "sslnegotiation=nix",
+        "ssl_min_protocol_version=nix",
+        "channel_binding=nix",
+        "port=65536",
+        "requirepeer=nobody-here",
+        "service=nix",
+        "options=-c%20nix",
+        "options=-c%20nix%3D1",
+        "options=-c%20work_mem%3Dnix",
+    ],
+)
+def test_acquire_with_a_parameter_that_means_nothing_is_refused_at_once(postgresql_url, parameter):
+    """It used to count as a server that is not there, which was tried until the timeout."""
+    url = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{parameter}"
+    with dao.Pool(url, timeout=600) as pool, pytest.raises(dao.OperationalError) as caught, pool.acquire():
+        pytest.fail("it means nothing")
+    assert type(caught.value) is dao.OperationalError
+
+
+# ---------------------------------------------------------------- a pooler
+
+
+@pytest.fixture
+def pooler_url(postgresql_url: str, tmp_path: Path) -> Iterator[str]:
+    """The URL of the database behind what tells, as a pooler does, another process id than the server's."""
+    with psycopg.connect(postgresql_url) as connection:
+        given = connection.info
+        place = given.host, given.port, given.user, given.dbname
+    host, port, user, name = place
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / ".s.PGSQL.5432"))
+    listener.listen()
+    key = re.compile(rb"(K\0\0\0.)....", re.DOTALL)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            while True:
+                client = opened.enter_context(listener.accept()[0])
+                if host.startswith("/"):
+                    server = opened.enter_context(socket.socket(socket.AF_UNIX))
+                    server.connect(f"{host}/.s.PGSQL.{port}")
+                else:
+                    server = opened.enter_context(socket.create_connection((host, port)))
+                threading.Thread(target=relay, args=[client, server], daemon=True).start()
+                threading.Thread(target=relay, args=[server, client, key], daemon=True).start()
+
+    def relay(source: socket.socket, target: socket.socket, key: re.Pattern[bytes] | None = None) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if key and key.search(data):
+                    data, key = key.sub(lambda found: found[1] + b"\0\0\0\7", data, count=1), None
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"postgresql://{user}@/{name}?host={quote(str(tmp_path), safe='')}&sslmode=disable"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("again", [None, 5])
+def test_pool_behind_a_pooler_prepares_no_statement(postgresql_url, pooler_url, again):
+    """The next transaction may have a session of the server without it: every second one failed behind PgBouncer.
+
+    Where the pooler keeps prepared statements, `prepare=` turns them on again.
+    """
+
+    def prepare(connection: Any) -> None:
+        if again is not None:
+            connection.prepare_threshold = again
+
+    for url, expected in ((pooler_url, again), (postgresql_url, 5)):
+        with dao.Pool(url, size=1, prepare=prepare) as pool, pool.acquire() as connection:
+            assert connection.prepare_threshold == expected
+            for _ in range(10):
+                tasks.count(connection)
+            (number,) = connection.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+            assert bool(number) == (expected is not None)
 
 
 # ---------------------------------------------------------------- a server that is not there

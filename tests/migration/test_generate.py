@@ -7,6 +7,7 @@ import pytest
 
 from dao import migrate
 from dao.migrate.verification.generate import fill
+from dao.migrate.verification.sqlite_store import SQLiteStore
 from dao.rows import TABLES as TABLES_OF_RECORDS
 from tests.folders import quoted
 
@@ -38,7 +39,7 @@ def test_fill_own_schema_gives_every_table_its_rows(memory, enforced):
     migrate.apply(memory)
     memory.pragma("foreign_keys", enforced)
     ledger = rows(memory, "_dao_migration")
-    filled = fill(memory, rows=5)
+    filled = fill(SQLiteStore(memory), rows=5)
     assert filled.unfilled == {}
     assert filled.rows == dict.fromkeys([table.name for table in TABLES_OF_RECORDS], 5)
     # triggers write events beside them
@@ -134,7 +135,7 @@ SCHEMAS = {
 def test_fill_gives_rows_that_satisfy_the_constraints(memory, schema):
     """Every table gets its rows, whatever the constraints are, and SQLite finds no fault with them."""
     memory.execute(SCHEMAS[schema]).fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.unfilled == {}
     assert filled.rows
     assert {name for (name,) in memory.execute(TABLES)} <= filled.rows.keys()
@@ -148,14 +149,14 @@ def test_fill_with_foreign_keys_enforced_gives_the_same_rows(memory, schema):
     """On a connection that enforces foreign keys, rows that refer to later ones are let through to the end."""
     memory.pragma("foreign_keys", True)
     memory.execute(SCHEMAS[schema]).fetchall()
-    assert set(fill(memory).rows.values()) == {3}
+    assert set(fill(SQLiteStore(memory)).rows.values()) == {3}
     assert is_sound(memory)
 
 
 def test_fill_first_row_is_full_and_second_is_empty(memory):
     """A column that may be NULL is set in the first row and NULL in the second, so that a loss of either shows."""
     memory.execute("CREATE TABLE t (a INT NOT NULL, b TEXT, c BLOB, d REAL)").fetchall()
-    fill(memory)
+    fill(SQLiteStore(memory))
     first, second, _ = rows(memory, "t")
     assert None not in first
     assert second[1:] == (None, None, None)
@@ -164,7 +165,7 @@ def test_fill_first_row_is_full_and_second_is_empty(memory):
 def test_fill_references_vary_and_are_null_where_they_may(memory):
     """Children refer to rows that are there, and one of them to none if that may be."""
     memory.execute("CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p INT REFERENCES p)").fetchall()
-    fill(memory, rows=8)
+    fill(SQLiteStore(memory), rows=8)
     parents = {id for (id,) in rows(memory, "p")}
     children = {id for (id,) in rows(memory, "c")}
     assert None in children
@@ -178,7 +179,7 @@ def test_fill_same_seed_makes_the_same_rows(memory):
     for seed in (1, 1, 2):
         connection = apsw.Connection(":memory:")
         connection.execute(SCHEMAS["one of three"] + ";" + SCHEMAS["self reference"]).fetchall()
-        fill(connection, seed=seed)
+        fill(SQLiteStore(connection), seed=seed)
         made.append(rows(connection, "t") + rows(connection, "n"))
         connection.close()
     assert made[0] == made[1] != made[2]
@@ -189,7 +190,7 @@ def test_fill_rows_that_are_there_get_others_beside_them(memory):
     memory.execute(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT UNIQUE); INSERT INTO t VALUES (1, 'text 2')"
     ).fetchall()
-    assert fill(memory, rows=4).rows == {"t": 4}
+    assert fill(SQLiteStore(memory), rows=4).rows == {"t": 4}
     assert len(rows(memory, "t")) == 5
     assert (1, "text 2") in rows(memory, "t")
 
@@ -197,7 +198,7 @@ def test_fill_rows_that_are_there_get_others_beside_them(memory):
 def test_fill_table_with_room_for_one_row_gets_one(memory):
     """A table that holds one row by its constraints is filled with that."""
     memory.execute("CREATE TABLE t (id INTEGER PRIMARY KEY CHECK (id = 1), v TEXT)").fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.rows == {"t": 1}
     assert filled.unfilled == {}
 
@@ -219,10 +220,10 @@ FEW = {
 def test_fill_table_that_is_full_is_not_reported_as_empty(memory, schema):
     """A table with room for few rows that has them is full: it was said to have got none, and searched for seconds."""
     memory.execute(FEW[schema]).fetchall()
-    first = fill(memory)
+    first = fill(SQLiteStore(memory))
     there = rows(memory, "t")
     assert 1 <= len(there) <= 2
-    second = fill(memory, seed=1)
+    second = fill(SQLiteStore(memory), seed=1)
     assert (first.unfilled, second.unfilled, second.rows) == ({}, {}, {})
     assert first.full == second.full == {"t"}
     assert rows(memory, "t") == there
@@ -234,7 +235,7 @@ def test_fill_table_without_room_is_given_up_once_nothing_new_comes_up(memory):
     The second row of a singleton was tried 400 times, with one statement each.
     """
     memory.execute(FEW["one id"]).fetchall()
-    fill(memory)
+    fill(SQLiteStore(memory))
     tried = 0
 
     def count(action: int, first: str | None, *_rest: object) -> int:
@@ -243,7 +244,7 @@ def test_fill_table_without_room_is_given_up_once_nothing_new_comes_up(memory):
         return apsw.SQLITE_OK
 
     memory.authorizer = count
-    fill(memory, seed=1)
+    fill(SQLiteStore(memory), seed=1)
     memory.authorizer = None
     assert tried < 200
 
@@ -251,7 +252,7 @@ def test_fill_table_without_room_is_given_up_once_nothing_new_comes_up(memory):
 def test_fill_only_some_tables_leaves_the_others_as_they_are(memory):
     """Tables that are not asked for, or excepted, get no rows."""
     memory.execute("CREATE TABLE a (x); CREATE TABLE B (x); CREATE TABLE c (x)").fetchall()
-    assert fill(memory, only={"a", "b"}, without={"a"}).rows == {"B": 3}
+    assert fill(SQLiteStore(memory), only={"a", "b"}, without={"a"}).rows == {"B": 3}
 
 
 def test_fill_riddle_is_reported_and_the_other_tables_are_filled(memory):
@@ -264,7 +265,7 @@ def test_fill_riddle_is_reported_and_the_other_tables_are_filled(memory):
         CREATE TABLE fine (a INT)
         """
     ).fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.rows == {"fine": 3}
     assert "CHECK constraint failed: never" in filled.unfilled["riddle"]
     assert filled.unfilled["child"] == "a row has to refer to one of riddle, which has none to refer to"
@@ -284,12 +285,12 @@ def test_fill_riddle_is_reported_and_the_other_tables_are_filled(memory):
 def test_fill_foreign_key_to_no_key_is_reported(memory, schema):
     """A foreign key that can refer to nothing leaves no row, unless it may be NULL."""
     memory.execute(schema).fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.rows == {}
     assert "has none to refer to" in filled.unfilled["t"]
     memory.execute("DROP TABLE t").fetchall()
     memory.execute(schema.replace("NOT NULL ", "").partition(";")[0]).fetchall()
-    assert fill(memory).rows == {"t": 3}
+    assert fill(SQLiteStore(memory)).rows == {"t": 3}
     assert rows(memory, "t") == [(None,)] * 3
 
 
@@ -308,7 +309,7 @@ def test_fill_failure_leaves_nothing_behind(memory):
 
     memory.authorizer = interrupt
     with pytest.raises(KeyboardInterrupt):
-        fill(memory)
+        fill(SQLiteStore(memory))
     memory.authorizer = None
     assert not memory.in_transaction
     assert rows(memory, "a") == rows(memory, "b") == []
@@ -324,7 +325,7 @@ def test_fill_foreign_keys_that_exclude_each_other_are_reported(memory):
             FOREIGN KEY (x, y) REFERENCES p, FOREIGN KEY (x, z) REFERENCES q)
         """
     ).fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.rows == {"p": 3, "q": 3}
     assert filled.unfilled["c"].endswith("the last was refused: a foreign key would break")
     assert is_sound(memory)
@@ -338,7 +339,7 @@ def test_fill_trigger_that_rolls_back_costs_its_own_table_only(memory):
         CREATE TRIGGER r BEFORE INSERT ON b BEGIN SELECT RAISE (ROLLBACK, 'not here'); END
         """
     ).fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.rows == {"a": 3, "c": 3}
     assert filled.unfilled == {"b": "not here"}
     assert len(rows(memory, "a")) == len(rows(memory, "c")) == 3
@@ -354,7 +355,7 @@ def test_fill_trigger_that_rolls_back_costs_its_own_table_only(memory):
 def test_fill_trigger_that_lets_nothing_in_is_reported(memory, trigger, reason):
     """A table whose trigger keeps every row out, or does not work, is reported with that reason."""
     memory.execute(f"CREATE TABLE t (a INT); CREATE TRIGGER i BEFORE INSERT ON t BEGIN {trigger}; END").fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.rows == {}
     assert reason in filled.unfilled["t"]
 
@@ -380,7 +381,7 @@ def test_fill_external_full_text_table_is_left_to_its_triggers(memory):
         CREATE TRIGGER i AFTER INSERT ON t BEGIN INSERT INTO f (rowid, x) VALUES (new.id, new.x); END
         """
     ).fetchall()
-    filled = fill(memory)
+    filled = fill(SQLiteStore(memory))
     assert filled.rows == {"t": 3}
     assert filled.unfilled == {}
     memory.execute("INSERT INTO f (f, rank) VALUES ('integrity-check', 1)").fetchall()
@@ -389,7 +390,7 @@ def test_fill_external_full_text_table_is_left_to_its_triggers(memory):
 def test_fill_inside_a_transaction_is_undone_with_it(memory):
     """It takes part in the caller's transaction."""
     memory.execute("CREATE TABLE t (a INT); BEGIN").fetchall()
-    fill(memory)
+    fill(SQLiteStore(memory))
     assert memory.in_transaction
     assert len(rows(memory, "t")) == 3
     memory.execute("ROLLBACK")

@@ -30,6 +30,10 @@ CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql
     AS 'BEGIN DELETE FROM noted WHERE id = OLD.id; RETURN NEW; END';
 CREATE TRIGGER forget BEFORE UPDATE ON felt FOR EACH ROW EXECUTE FUNCTION forget();
 CREATE FUNCTION purge() RETURNS void LANGUAGE sql AS 'DELETE FROM noted';
+CREATE FUNCTION take() RETURNS int LANGUAGE plpgsql AS 'BEGIN DROP TABLE child; RETURN 1; END';
+CREATE FUNCTION cut() RETURNS int LANGUAGE plpgsql AS 'BEGIN ALTER TABLE parent DROP name CASCADE; RETURN 1; END';
+CREATE FUNCTION empty() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN TRUNCATE child; RETURN NULL; END';
+CREATE TRIGGER empty AFTER INSERT ON quiet EXECUTE FUNCTION empty();
 """
 ROWS = """
 INSERT INTO parent (id, name) VALUES (1, 'a'), (2, 'b'), (3, NULL);
@@ -70,6 +74,14 @@ LOSSES = {
     ),
     "trigger": ("UPDATE felt SET mood = 'glad'", [Loss("rows", "noted", 1)]),
     "function": ("SELECT purge()", [Loss("rows", "noted", 2)]),
+    "function that drops": ("SELECT take()", [Loss("table", "child", 3)]),
+    "function that drops, among others": (
+        "DELETE FROM child WHERE id = 10; UPDATE tree SET up = NULL; SELECT take(); INSERT INTO tree VALUES (9)",
+        [Loss("table", "child", 2)],
+    ),
+    "function in an UPDATE": ("UPDATE tree SET up = NULL WHERE take() > id AND id = 4", [Loss("table", "child", 3)]),
+    "function that drops a column": ("VALUES (cut())", [Loss("column", "parent", 3, "name")]),
+    "trigger that truncates": ("INSERT INTO quiet VALUES (1)", [Loss("rows", "child", 3)]),
     "truncate cascade": ("TRUNCATE parent CASCADE", [Loss("rows", "child", 3)]),
     "block that truncates": ("DO $$ BEGIN TRUNCATE parent CASCADE; END $$", [Loss("rows", "child", 3)]),
     "block that drops": ("DO $$ BEGIN EXECUTE 'DROP TABLE ' || 'child'; END $$", [Loss("table", "child", 3)]),
@@ -120,6 +132,13 @@ KEPT = {
     "delete": "DELETE FROM child; DELETE FROM parent WHERE id = 1",
     "delete in a block": "DO $$ BEGIN DELETE FROM child; END $$",
     "delete of another's rows": "DELETE FROM child USING parent WHERE parent = parent.id",
+    "prepared": "PREPARE p AS DELETE FROM child; SELECT 1; EXECUTE p; DEALLOCATE p",
+    "block that rewrites": "DO $$ BEGIN ALTER TABLE child ALTER parent TYPE bigint; END $$",
+    "block that rebuilds": "DO $$ BEGIN CREATE TABLE new AS TABLE child; DROP TABLE child; "
+    "ALTER TABLE new RENAME TO child; END $$",
+    "function that rebuilds": "CREATE FUNCTION again() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TABLE new AS "
+    "TABLE child; DROP TABLE child; ALTER TABLE new RENAME TO child; RETURN 1; END'; SELECT again()",
+    "clustered": "CLUSTER child USING child_pkey",
     "merge": "MERGE INTO child USING tree ON child.id = tree.id + 9 WHEN MATCHED THEN DELETE",
     "truncate": "TRUNCATE child, tree",
     "truncate only": "TRUNCATE TABLE ONLY far.off RESTART IDENTITY",
@@ -158,6 +177,8 @@ def test_run_that_keeps_the_data_goes_through(url, folder, name):
         ("DROP TABLE child;", [Loss("table", "child", 3)]),
         ("DELETE FROM parent WHERE id = 1;", [Loss("rows", "child", 2)]),
         ("BEGIN; DROP TABLE child; COMMIT;", [Loss("table", "child", 3)]),
+        ("SELECT take();", [Loss("table", "child", 3)]),
+        ("BEGIN; SELECT take(); COMMIT;", [Loss("table", "child", 3)]),
         ("TRUNCATE parent CASCADE; CREATE INDEX CONCURRENTLY i ON tree (up)", [Loss("rows", "child", 3)]),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 
 import dao
 from dao import migrate
-from dao.errors import DatabaseBusy, MigrationError, MigrationFailed, ReadOnlyDatabase
+from dao.errors import ConnectionLost, DatabaseBusy, MigrationError, MigrationFailed, OperationalError, ReadOnlyDatabase
 from tests.folders import ALONE, IDS, ids, with_fourth, write
 
 
@@ -114,10 +114,14 @@ def test_run_waits_patiently_for_an_index_beside_others(url, other, three):
     assert read(url, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'i'::regclass") == [(True,)]
 
 
-def test_run_names_the_index_that_a_failure_leaves(url, three):
-    """It is there and serves nobody, so the message has the command that removes it, and nothing passes over it."""
+@pytest.mark.parametrize("quiet", ["", "SET client_min_messages TO warning; "])
+def test_run_names_the_index_that_a_failure_leaves(url, three, quiet):
+    """It is there and serves nobody, so the message has the command that removes it, and nothing passes over it.
+
+    In a session that wants no notices IF NOT EXISTS did.
+    """
     migrate.apply(url, write(three, {"0003_c.sql": "CREATE TABLE c (x int); INSERT INTO c VALUES (1), (1);"}))
-    script = f"{ALONE}CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS " + "i ON c (x);"
+    script = f"{ALONE}{quiet}CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS i ON c (x);"
     write(three, {"0004_d.sql": script.replace("IF NOT EXISTS ", "")})
     with pytest.raises(MigrationFailed) as raised:
         migrate.apply(url, three)
@@ -181,3 +185,107 @@ def test_run_on_a_server_that_does_not_count_says_so(url, three):
     """Without the server's counters the guard sees tables and columns go, and not the rows that cascades take."""
     (first, *_) = migrate.apply(f"{url}&options=-ctrack_counts%3Doff", three)
     assert any("track_counts = off" in notice for notice in first.notices)
+
+
+# ---------------------------------------------------------------- what a script may do to the session
+
+
+def test_run_tells_which_constraints_nobody_has_held_the_rows_against(url, tmp_path):
+    """Only `dao check` knew of a constraint that a script leaves NOT VALID; one that is validated is not told."""
+    script = """
+        CREATE TABLE p (id int PRIMARY KEY, n int);
+        ALTER TABLE p ADD CONSTRAINT "Left" CHECK (n > 0) NOT VALID, ADD CONSTRAINT done CHECK (n < 9) NOT VALID;
+        ALTER TABLE p VALIDATE CONSTRAINT done;
+    """
+    folder = write(tmp_path / "sql", {"1_a.sql": script, "2_b.sql": "CREATE TABLE q ();"})
+    first, second = migrate.apply(url, folder)
+    (told,) = second.notices
+    assert told.startswith('p: the constraint "Left" is NOT VALID')
+    assert first.notices == ()
+    assert [one.notices for one in migrate.apply(url, write(folder, {"3_c.sql": "CREATE TABLE r ();"}))] == [()]
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["SET session_replication_role TO 'Replica';", "ALTER TABLE c DISABLE TRIGGER ALL;"],
+)
+def test_run_tells_that_foreign_keys_are_not_enforced(url, tmp_path, how):
+    """SQLite's runs look at the keys in the end; here rows that break one were stored without a word."""
+    tables = "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p);"
+    (result,) = migrate.apply(
+        url, write(tmp_path / "sql", {"1_a.sql": f"{tables} {how} INSERT INTO c VALUES (4); ALTER TABLE c ADD x int"})
+    )
+    (told,) = result.notices
+    assert "foreign keys are not enforced" in told
+
+
+def test_run_refuses_a_script_that_changes_its_own_encoding(url, tmp_path):
+    """What came after that in the same journey was stored with other letters than the file has."""
+    folder = write(tmp_path / "sql", {"1_a.sql": 'SET client_encoding TO LATIN1; CREATE TABLE "tä" ();'})
+    with pytest.raises(MigrationFailed, match="sets client_encoding to LATIN1"):
+        migrate.apply(url, folder)
+    write(folder, {"1_a.sql": "SET client_encoding TO 'UTF8'; CREATE TABLE \"tä\" ();"})
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET client_encoding TO LATIN1")
+        migrate.apply(connection, write(folder, {"2_b.sql": "COMMENT ON TABLE \"tä\" IS '€'"}))
+        assert connection.execute("SHOW client_encoding").fetchone() == ("LATIN1",)
+    assert read(url, "SELECT obj_description('\"tä\"'::regclass)") == [("€",)]
+
+
+def test_run_refuses_a_script_that_moves_the_ledger(url, tmp_path):
+    """With its schema the ledger went, and the message was about a newer version of this package."""
+    folder = write(tmp_path / "sql", {"1_a.sql": "ALTER SCHEMA public RENAME TO old; CREATE SCHEMA public;"})
+    with pytest.raises(MigrationFailed, match=r"1_a.sql: refused to change the ledger's tables") as raised:
+        migrate.apply(url, folder)
+    assert raised.value.committed == ()
+
+
+def test_run_on_a_connection_in_pipeline_mode_is_refused(url, three):
+    """There no statement has an answer yet, and unpacking it raised a ValueError."""
+    with (
+        psycopg.connect(url, autocommit=True) as connection,
+        connection.pipeline(),
+        pytest.raises(MigrationError, match="pipeline mode"),
+    ):
+        migrate.apply(connection, three)
+
+
+# ---------------------------------------------------------------- what is not a script's fault
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT pg_terminate_backend(pg_backend_pid())", ConnectionLost),
+        (
+            "SET temp_file_limit TO '10kB'; CREATE TABLE t AS SELECT g FROM generate_series(1, 2000000) g ORDER BY -g",
+            OperationalError,
+        ),
+    ],
+)
+def test_run_that_the_server_breaks_off_says_where(url, three, statement, error):
+    """It named no script, and did not always say that nothing was changed."""
+    write(three, {"0002_b.sql": f"SET work_mem TO '64kB'; SELECT 1; {statement};"})
+    with pytest.raises(error, match=r"0002_b\.sql") as raised:
+        migrate.apply(url, three)
+    assert raised.value.committed == ()
+    assert read(url, "SELECT to_regclass('a')") == [(None,)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER TABLE a ADD CONSTRAINT k CHECK (id > 0)",
+        "CREATE TRIGGER t BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE POLICY p ON a USING (true)",
+    ],
+)
+def test_migration_that_was_done_by_hand_says_so(url, three, script):
+    """Of a function, constraint, trigger or policy that is there already, the message had no advice."""
+    write(three, {"0004_d.sql": f"{script};"})
+    migrate.apply(url, three, to="0003")
+    with psycopg.connect(url) as connection:
+        connection.execute(script)
+    with pytest.raises(MigrationFailed, match="`dao mark 0004_d` notes it as applied"):
+        migrate.apply(url, three)

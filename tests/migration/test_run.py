@@ -8,7 +8,7 @@ import pytest
 
 import dao
 from dao import migrate
-from dao.errors import CheckFailed, Irreversible, LedgerMismatch, MigrationError, MigrationFailed
+from dao.errors import CheckFailed, Irreversible, LedgerMismatch, MigrationError, MigrationFailed, SchemaOutOfDate
 from dao.migrate.values import Loss
 from tests.folders import ALONE, IDS, ids, with_fourth, write
 
@@ -306,3 +306,29 @@ def test_folder_of_the_other_engine_is_refused(database, tmp_path, verb):
         verb(database.url, tmp_path / other)
     write(tmp_path / database.engine, {"0001_a.sql": "CREATE TABLE a (id int);"})
     assert [one.id for one in migrate.apply(database.url, tmp_path / database.engine)] == ["0001_a"]
+
+
+def test_folder_in_which_all_is_otherwise_is_asked_about(database, tmp_path, three):
+    """The other engine's folder under another name has the same ids, and each message advised to accept its texts."""
+    other = write(tmp_path / "other", {f"{id}.sql": f"CREATE TABLE {id[5:]} (id int, more int);" for id in IDS})
+    migrate.apply(database.url, three, to="0002_b")
+    for verb in (migrate.apply, migrate.rollback, migrate.assert_current):
+        with pytest.raises(LedgerMismatch, match="is this the folder that is meant"):
+            verb(database.url, other)
+    assert "is this the folder that is meant" in (migrate.status(database.url, other).advice or "")
+    write(other, {name: (three / name).read_text() for name in ("0001_a.sql", "0001_a.rollback.sql")})
+    with pytest.raises(LedgerMismatch, match="accept 0002_b") as raised:
+        migrate.apply(database.url, other)
+    assert raised.value.advice is None
+    assert migrate.status(database.url, other).advice is None
+
+
+def test_status_says_what_to_do_about_an_unfinished_migration(database, three):
+    """Only `dao health` and the next run said it; `dao status` called it unfinished, and no more."""
+    write(three, {"0003_c.sql": f"{ALONE}CREATE TABLE c (id integer);\nSELECT nope;"})
+    with pytest.raises(MigrationFailed):
+        migrate.apply(database.url, three)
+    with pytest.raises(SchemaOutOfDate) as raised:
+        migrate.assert_current(database.url, three)
+    assert migrate.status(database.url, three).advice == str(raised.value)
+    assert "`dao migrate resolve 0003_c`" in str(raised.value)

@@ -376,3 +376,9 @@ def test_readme_table_of_functions_is_that_of_the_modules():
         functions = [name for name in getattr(dao, module).__all__ if name.islower()]
         assert sorted(names) == sorted(functions), module
         before = names
+
+
+@every_document
+def test_document_installs_nothing_over_the_checkout(path):
+    """`pip install '.[postgresql]'` put a copy of the package in the place of the checkout's own, scripts and all."""
+    assert re.findall(r"pip install '?\.\S*", path.read_text()) == []

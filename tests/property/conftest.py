@@ -76,7 +76,7 @@ def fresh_sqlite(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Fr
 
 
 @pytest.fixture(scope="session")
-def fresh_postgresql(shared: Run) -> Fresh:
+def fresh_postgresql(shared: Run) -> Iterator[Fresh]:
     """New databases on the server."""
     idle: dict[bool, list[Reused]] = {True: [], False: []}
 
@@ -89,7 +89,9 @@ def fresh_postgresql(shared: Run) -> Fresh:
             one.empty()
             idle[foreign_keys].append(one)
 
-    return Fresh(lend)
+    yield Fresh(lend)
+    for one in [*idle[True], *idle[False]]:
+        one.close()
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,11 @@ def test_database_url_with_a_control_character_is_refused(character):
         ("postgresql://localhost/x", {"host": "localhost", "dbname": "x"}, "postgresql://localhost/x"),
         ("postgres:///x", {"dbname": "x"}, "postgresql:///x"),
         ("PostgreSQL://me@a:1,b/x", {"user": "me", "host": "a,b", "port": "1,", "dbname": "x"}, None),
-        ("postgresql://me:p%40w@[::1]:5/x", {"user": "me", "password": "p@w", "host": "::1", "port": "5"}, None),
+        (
+            "postgresql://me:p%40w@[::1]:5,b/x",
+            {"user": "me", "password": "p@w", "host": "::1,b", "port": "5,"},
+            "postgresql://me@[::1]:5,b/x",
+        ),
         ("postgresql:///x?host=/run&application_name=a%20b", {"host": "/run", "application_name": "a b"}, None),
         ("postgres://", {}, "postgresql:///"),
     ],
@@ -236,6 +240,7 @@ def test_parse_postgresql_has_the_parameters_of_libpq(text, parameters, name):
     assert parameters.items() <= dict(meant.parameters).items()
     assert name in {None, meant.name}
     assert parse(meant) is meant
+    assert {meant, parse(text)} == {meant}
 
 
 @pytest.mark.parametrize(
@@ -246,6 +251,10 @@ def test_parse_postgresql_has_the_parameters_of_libpq(text, parameters, name):
         ("postgresql://h/x?sslmode", "no meaning"),
         ("postgresql://u@[::1/x", "no meaning"),
         ("postgresql://h:1x/x", "a port .* is no number"),
+        ("postgresql://h%ff/x", "a name in the database URL is not UTF-8"),
+        ("postgresql://h/x?connect_timeout=nan", "connect_timeout .* no whole number"),
+        ("postgresql://h/x?connect_timeout=2.5", "connect_timeout .* no whole number"),
+        ("postgresql://h/x?connect_timeout=", "connect_timeout .* no whole number"),
         ("postgresql://u:%zz@h/x", "two hexadecimal digits"),
         ("postgresql://u:a@b@h/x", "%40"),
         ("postgresql://u:a/b@h/x", "%2F"),

@@ -138,11 +138,15 @@ COMMANDS: dict[str, dict[str, Part]] = {
     "migrate resolve": {
         "database": _DATABASE,
         "id": (str, "the id of the migration"),
-        "outcome": (Literal["applied", "rolled back"] | None, "how it ended, if that was said; `ok` if it was"),
+        "outcome": (
+            Literal["applied", "rolled back"] | None,
+            "how it ended, if that was said; `ok` if it was, and if nothing is `broken`",
+        ),
         "differences": (
             dict[str, _Strings | None],
             "how the schema differs from either end, `applied` and `rolled back`; null if it cannot be compared",
         ),
+        "broken": (_Strings, "what in the schema does not work"),
     },
     "new": {"paths": (_Strings, "the files that were made")},
     "plan": {

@@ -85,7 +85,7 @@ CURES = {
     "*path*: the schema file cannot be read: *strerror*": "check its permissions, and the disk",
     "*path*: the schema file cannot be written: *strerror*": "check the folder and its permissions, and the disk",
     "a database URL begins with its scheme: *forms**meant*": "write it in one of the forms that the message lists",
-    "the file name in the database URL is not UTF-8 once its %xx are decoded": "write the name in UTF-8",
+    "a name in the database URL is not UTF-8 once its %xx are decoded": "write the name in UTF-8",
     "the database URL has the parameter *name* twice": "leave one of them out",
     "*name* in the database URL: expected *expected*": "give one of the values that the message lists",
     "*what*: it is a folder, not a database file": "name the file in it",

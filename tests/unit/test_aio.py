@@ -18,6 +18,7 @@ import trio.testing
 import dao
 from dao import Task, aio, engine, tasks
 from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, locked, loop, patient, stored, until, wait_for
+from tests.databases import BETWEEN_TESTS
 
 __all__ = ["loop"]  # a fixture
 
@@ -121,7 +122,10 @@ def test_connect_cancelled_leaves_no_connection_behind(loop, url, pause):
         assert not [one for one in apsw.connections() if one.filename and one.filename in url]
         return
     with contextlib.closing(dao.connect(url)) as other:
-        others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        others = (
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
+            f"AND application_name <> '{BETWEEN_TESTS}'"
+        )
         wait_for(lambda: not other.execute(others).fetchall())
 
 

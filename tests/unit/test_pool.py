@@ -92,6 +92,64 @@ def test_pool_without_use_opens_nothing(tmp_path, make_pool):
     assert (made.stats().idle, made.stats().active, made.stats().acquired) == (1, 0, 3)
 
 
+PREPARES: dict[str, tuple[Callable[[Any], object], str]] = {
+    "sqlite": (lambda connection: connection.create_scalar_function("mark", lambda: 42), "SELECT mark()"),
+    "postgresql": (
+        lambda connection: connection.execute("SET dao.mark = '42'"),
+        "SELECT current_setting('dao.mark')::int",
+    ),
+}
+
+
+def test_prepare_is_called_with_each_new_connection(make_pool, url):
+    """What a program registers or sets is there for whoever gets a connection; pools had no way to do so."""
+    prepare, asked = PREPARES[url.partition(":")[0]]
+    prepared: list[Any] = []
+
+    def noted(connection: Any) -> None:
+        prepare(connection)
+        prepared.append(connection)
+
+    made = make_pool(size=2, prepare=noted)
+    for _ in range(2):
+        with made.acquire() as one, made.acquire() as other:
+            assert made.on(one, engine.fetch, asked) == made.on(other, engine.fetch, asked) == [(42,)]
+        assert made.write(engine.fetch, asked) == [(42,)]
+    assert len(prepared) == (3 if url.startswith("sqlite") else 2)
+    assert made.health().ok
+
+
+def raise_key_error(_: Any) -> None:
+    raise KeyError("missing")
+
+
+def begin(connection: Any) -> None:
+    connection.execute("BEGIN")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error", "message"),
+    [
+        (raise_key_error, dao.PrepareFailed, "raise_key_error raised KeyError: 'missing'"),
+        (begin, dao.PrepareFailed, "begin leaves the connection in a transaction"),
+        (lambda connection: engine.fetch(connection, "SELECT 1 FROM nowhere"), dao.SchemaOutOfDate, "nowhere"),
+        (lambda connection: connection.execute("SELECT 1 FROM nowhere"), dao.SchemaOutOfDate, "nowhere"),
+        (lambda connection: (None for _ in ()), dao.PrepareFailed, "whose work is yet to be done"),
+    ],
+    ids=["raises", "begins", "ours", "driver", "generator"],
+)
+def test_prepare_that_fails_lends_nothing(make_pool, prepare, error, message):
+    """The connection is closed and its place free; the error says whose fault it is."""
+    made = make_pool(size=1, prepare=prepare)
+    for _ in range(2):
+        with pytest.raises(error, match=message), made.acquire():
+            pytest.fail("it was lent")
+        with pytest.raises(dao.Error, match=message):
+            made.write(add)
+    assert (made.health().ok, made.health().kind) == (False, error.__name__)
+    assert (made.stats().active, made.stats().idle) == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -106,6 +106,45 @@ def test_transaction_inside_psycopgs_own_is_a_savepoint_of_it(connection, other)
     assert titles(other) == "ac"
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "shown", "found"),
+    [
+        ("isolation_level", psycopg.IsolationLevel.REPEATABLE_READ, "transaction_isolation", "repeatable read"),
+        ("isolation_level", psycopg.IsolationLevel.SERIALIZABLE, "transaction_isolation", "serializable"),
+        ("read_only", True, "transaction_read_only", "on"),
+        ("deferrable", True, "transaction_deferrable", "on"),
+    ],
+)
+def test_transaction_is_of_the_kind_that_the_connection_is_set_to(connection, setting, value, shown, found):
+    """As psycopg's own block is: ours used to begin one of the server's default, and lost updates in silence."""
+    setattr(connection, setting, value)
+    with dao.transaction(connection), dao.transaction(connection):
+        assert connection.execute(f"SHOW {shown}").fetchone() == (found,)
+
+
+def test_functions_in_a_pipeline_are_refused(connection):
+    """Nothing has its answer there when it is due: `get` used to say that a task which is there is not."""
+    add(connection, "a", id="1")
+    with connection.pipeline():
+        for function in (tasks.get, tasks.delete, dao.workflow_tasks.list_workflows):
+            with pytest.raises(dao.OperationalError, match="in a pipeline"):
+                function(connection, "1")
+        with pytest.raises(dao.OperationalError, match="in a pipeline"), dao.transaction(connection):
+            pass
+    assert tasks.exists(connection, "1")
+
+
+def test_text_beyond_the_encoding_of_the_connection_says_so(postgresql_url, connection):
+    """It used to be called a lone surrogate, which only UTF-8 refuses."""
+    with (
+        psycopg.connect(postgresql_url, autocommit=True, client_encoding="LATIN1") as latin,
+        pytest.raises(dao.OperationalError, match="the client_encoding of this connection is"),
+    ):
+        add(latin, "€")
+    with pytest.raises(dao.IntegrityError, match="surrogate"):
+        tasks.get(connection, "\ud800")
+
+
 # ---------------------------------------------------------------- many that write at once
 
 

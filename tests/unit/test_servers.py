@@ -138,7 +138,10 @@ def test_stopped_backend_does_not_answer_until_it_goes_on(postgresql_url):
 
 
 def test_reused_database_is_as_new_after_whatever_a_test_did(shared):
-    """Rows go, connections end, and after a change of the schema there is another database."""
+    """Rows go, connections end, and after a change of the schema there is another database.
+
+    A setting of the database outlived the test that made it.
+    """
     reused = Reused(shared)
     with psycopg.connect(reused.url, autocommit=True) as connection:
         before = connection.execute("SELECT count(*) FROM pg_class").fetchone()
@@ -151,7 +154,12 @@ def test_reused_database_is_as_new_after_whatever_a_test_did(shared):
     with pytest.raises(psycopg.OperationalError):
         left.execute("SELECT 1")
     left.close()
-    for change in ("CREATE TABLE t (i integer)", "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"):
+    for change in (
+        "CREATE TABLE t (i integer)",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "ALTER TABLE tasks ALTER title DROP NOT NULL",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET lock_timeout = 1', current_database()); END $$",
+    ):
         url = reused.url
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(change)
@@ -159,6 +167,7 @@ def test_reused_database_is_as_new_after_whatever_a_test_did(shared):
         assert reused.url != url
         with psycopg.connect(reused.url) as connection:
             assert connection.execute("SELECT count(*) FROM pg_class").fetchone() == before
+    reused.close()
     shared.databases().drop(reused.url)
 
 

@@ -14,6 +14,7 @@ from dao.errors import OperationalError
 from dao.url import ServerURL
 
 __all__ = [
+    "ACTIVE",
     "FAILED",
     "IDLE",
     "INHERITED",
@@ -28,8 +29,9 @@ __all__ = [
 Connection = psycopg.Connection[Any]
 
 #: How the transaction of a connection stands.
-IDLE, IN_TRANSACTION, FAILED = (
+IDLE, ACTIVE, IN_TRANSACTION, FAILED = (
     pq.TransactionStatus.IDLE,
+    pq.TransactionStatus.ACTIVE,
     pq.TransactionStatus.INTRANS,
     pq.TransactionStatus.INERROR,
 )

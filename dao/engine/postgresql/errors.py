@@ -28,7 +28,6 @@ _BUSY = {
 _ADVICE = {
     "42501": "give the role the rights that it needs",
     "53200": "the server has not enough memory",
-    "53300": "the server takes no more connections: use smaller pools, or raise max_connections",
     "53400": "a limit of the server is reached",
     "57014": "the statement was undone; repeat the transaction if it is still wanted",
     "25P02": "an earlier statement of this transaction failed: leave the block, or put a dao.transaction of its own "
@@ -59,12 +58,8 @@ def translated(
     """
     if connection in INHERITED:
         return forked()
-    if isinstance(error, UnicodeEncodeError):
-        return errors.IntegrityError("a text holds a lone surrogate, which is no character: it cannot be stored")
-    if isinstance(error, NotImplementedError):  # of psycopg's, at a time in another DateStyle than ISO
-        return errors.OperationalError(f"{name_of(connection)}: {error}: call dao.postgresql.prepare(connection) once")
-    if not isinstance(error, psycopg.Error):
-        return None
+    if not isinstance(error, psycopg.Error) or isinstance(error, NotImplementedError):
+        return _of_values(error, connection)
     if is_ended(error, connection):
         return lost(error, commits=commits and connection.autocommit)
     state = error.sqlstate or ""
@@ -97,6 +92,20 @@ def translated(
             "pending, `dao status` says what is broken, and search_path may be another"
         )
     return errors.OperationalError(f"{name}: {reason}; {_ADVICE[state]}") if state in _ADVICE else None
+
+
+def _of_values(error: Exception, connection: Connection) -> errors.Error | None:
+    """Return the error of ours for one of Python's, or of psycopg's own, at a value that is sent or read."""
+    if isinstance(error, NotImplementedError):  # of psycopg's, at a time in another DateStyle than ISO
+        return errors.OperationalError(f"{name_of(connection)}: {error}: call dao.postgresql.prepare(connection) once")
+    if not isinstance(error, UnicodeEncodeError):
+        return None
+    if error.encoding.startswith("utf"):
+        return errors.IntegrityError("a text holds a lone surrogate, which is no character: it cannot be stored")
+    return errors.OperationalError(
+        f"{name_of(connection)}: the client_encoding of this connection is {error.encoding}, which has not every "
+        "character: open it with client_encoding=UTF8"
+    )
 
 
 def _constraint(error: psycopg.Error, connection: Connection, row: dict[str, Any]) -> errors.IntegrityError:

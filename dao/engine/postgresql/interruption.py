@@ -11,9 +11,8 @@ import time
 import weakref
 
 import psycopg
-from psycopg import pq
 
-from dao.engine.postgresql.connections import Connection
+from dao.engine.postgresql.connections import ACTIVE, Connection
 
 __all__ = ["break_off", "interrupt", "is_interrupted", "settle"]
 
@@ -37,9 +36,11 @@ def interrupt(connection: Connection) -> None:
     If it goes on all the same, and this is called again when the server has had its time, the connection is ended.
     """
     first = _interrupted.setdefault(connection, time.monotonic())
-    if connection.pgconn.transaction_status != pq.TransactionStatus.ACTIVE or connection in _cancelling:
+    told = threading.Event()
+    is_active = connection.pgconn.transaction_status == ACTIVE
+    # in one step: of two that interrupt it at once, the second would find nothing to take away
+    if not is_active or _cancelling.setdefault(connection, told) is not told:
         return
-    _cancelling[connection] = told = threading.Event()
     try:
         threading.Thread(target=_cancel, args=[connection, first, told], daemon=True).start()
     except RuntimeError:  # too many threads, or the interpreter is ending

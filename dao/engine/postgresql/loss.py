@@ -13,7 +13,7 @@ from psycopg import errors as sqlstates
 from psycopg import pq
 
 from dao import errors
-from dao.engine.postgresql.connections import Connection
+from dao.engine.postgresql.connections import ACTIVE, Connection
 
 __all__ = ["NotSent", "check_alive", "is_ended", "is_fresh", "limit_lifetime", "lost"]
 
@@ -42,7 +42,7 @@ def is_fresh(connection: Connection) -> bool:
 
 def check_alive(connection: Connection) -> None:
     """Raise an error if a connection is lost, before something is sent of which nobody could tell what became of it."""
-    if connection.pgconn.transaction_status != pq.TransactionStatus.ACTIVE and _is_lost(connection):
+    if connection.pgconn.transaction_status != ACTIVE and _is_lost(connection):
         raise NotSent("it is closed")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from typing import Any
@@ -11,7 +12,7 @@ import psycopg
 from dao import errors
 from dao.engine.postgresql.connections import Connection, name_of
 from dao.engine.postgresql.loss import limit_lifetime
-from dao.engine.postgresql.statements import command
+from dao.engine.postgresql.statements import command, fetch_each
 from dao.url import ServerURL
 
 __all__ = ["absolute", "check_exists", "open_connection", "prepare"]
@@ -22,7 +23,7 @@ _FIRST_VERSION = 160_000
 _CONNECT_TIMEOUT = 10
 
 
-def open_connection(url: ServerURL, deadline: float = float("inf")) -> Connection:
+def open_connection(url: ServerURL, deadline: float = math.inf) -> Connection:
     """Connect to the database that the URL names, until a moment of the monotonic clock, and set the connection up.
 
     Raises:
@@ -37,12 +38,10 @@ def open_connection(url: ServerURL, deadline: float = float("inf")) -> Connectio
         "client_encoding": "UTF8",
     }
     left = deadline - time.monotonic()
+    if left < int(parameters["connect_timeout"]) or (int(parameters["connect_timeout"]) <= 0 and left < math.inf):
+        parameters["connect_timeout"] = max(1, int(left))  # libpq counts whole seconds, and from 0 down for ever
     try:
-        if left < float(parameters["connect_timeout"]):
-            parameters["connect_timeout"] = max(1, int(left))  # libpq counts whole seconds
         connection = psycopg.connect(**parameters, autocommit=True)
-    except ValueError as error:
-        raise errors.InvalidURL("connect_timeout in the database URL is no number: write it in seconds") from error
     except psycopg.Error as error:
         raise _not_connected(error, url) from error
     limit_lifetime(connection)
@@ -74,6 +73,9 @@ def prepare(connection: Connection) -> None:
     They work on one that was not set up, too; this finds out early whether they do. A connection that is not in
     autocommit mode is in a transaction from its first statement on, which the caller commits.
 
+    Behind a pooler, where each transaction may get another session of the server, no statement is prepared there:
+    psycopg's `prepare_threshold` is set to None. If the pooler keeps prepared statements itself, set it again.
+
     Raises:
         UnsupportedEngine: The server is older than 16, or the database is not in UTF-8.
     """
@@ -86,7 +88,11 @@ def prepare(connection: Connection) -> None:
             raise errors.UnsupportedEngine(
                 f"the {name} of {name_of(connection)} is {encoding}, in which not every text can be stored: use UTF8"
             )
-    command(connection, "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'")
+    *_, [(process,)] = fetch_each(
+        connection, "SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SELECT pg_backend_pid()"
+    )
+    if process != connection.info.backend_pid:  # a pooler tells one of its own
+        connection.prepare_threshold = None
 
 
 def _not_connected(error: psycopg.Error, url: ServerURL) -> errors.Error:
@@ -102,9 +108,10 @@ def _not_connected(error: psycopg.Error, url: ServerURL) -> errors.Error:
 
 # the server's or libpq's words where to try again does not help
 _REFUSED = re.compile(
-    "authentication failed|no pg_hba.conf entry|does not exist|permission denied for database|no password supplied|"
-    "server does not support SSL|certificate|SSL error: (?!unexpected eof)|role .* is not permitted to log in|"
-    "invalid (?:value|integer|sslmode|require_auth)|unsupported"
+    "authentication failed|no pg_hba.conf entry|does not exist|permission denied (?:for database|to set)|"
+    "no password supplied|server does not support SSL|certificate|SSL error: (?!unexpected eof)|"
+    "role .* is not permitted to log in|invalid .*value|invalid port|requires a value|unrecognized configuration|"
+    "unsupported|requirepeer|definition of service"
 )
 _WAYS_OUT = {
     'database ".*" does not exist': "Create it first (`createdb`, or CREATE DATABASE by a role that may), or name "
@@ -118,5 +125,6 @@ _WAYS_OUT = {
     "or set TLS up there.",
     "certificate": "sslrootcert=… in the URL names who vouches for the server; sslmode=verify-full demands its name.",
     "resolve|translate host name": "Check the name of the host.",
+    "too many (?:clients|connections)|connection slots": "Use smaller pools, or raise max_connections.",
     "starting up|shutting down|recovery": "Wait until it takes connections (`dao wait` does), and repeat.",
 }

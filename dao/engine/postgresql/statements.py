@@ -16,7 +16,7 @@ from psycopg.types.datetime import TimestamptzLoader
 from psycopg.types.numeric import FloatLoader
 from psycopg.types.string import TextLoader
 
-from dao import codec
+from dao import codec, errors
 from dao.engine.postgresql.connections import KNOWN, Connection, in_transaction
 from dao.engine.postgresql.loss import check_alive, is_ended, lost
 
@@ -71,6 +71,13 @@ _UTC = {b"UTC", b"Etc/UTC"}
 
 class _Cursor(psycopg.RawCursor[Row]):
     def __init__(self, connection: Connection) -> None:
+        if connection not in KNOWN:
+            KNOWN.add(connection)
+        if connection.pgconn.pipeline_status:
+            raise errors.OperationalError(
+                "the connection is in a pipeline, in which no statement has its answer when it is due: leave the block "
+                "of `connection.pipeline()` first"
+            )
         super().__init__(connection, row_factory=psycopg.rows.tuple_row)
         # the server reports both whenever they change
         status = self._pgconn.parameter_status
@@ -79,8 +86,6 @@ class _Cursor(psycopg.RawCursor[Row]):
 
 
 def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> _Cursor:
-    if connection not in KNOWN:
-        KNOWN.add(connection)
     try:
         return _Cursor(connection).execute(sql, parameters)
     except sqlstates.FeatureNotSupported as error:
@@ -93,13 +98,12 @@ def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> _Cu
 
 def is_outdated(error: psycopg.Error) -> bool:
     """Return whether a prepared statement is of a schema that has changed since."""
-    return error.sqlstate == "0A000" and "cached plan" in str(error)
+    # not by the message, which is in the server's language
+    return error.sqlstate == "0A000" and error.diag.source_function == "RevalidateCachedQuery"
 
 
 def command(connection: Connection, sql: str) -> str:
     """Run commands of our own, which return nothing, and return the tag of the last."""
-    if connection not in KNOWN:
-        KNOWN.add(connection)
     return _Cursor(connection).execute(sql).statusmessage or ""
 
 
@@ -117,8 +121,6 @@ def fetch_changed(connection: Connection, sql: str, parameters: Sequence[Any]) -
 
 def fetch_each(connection: Connection, script: str) -> list[list[Row]]:
     """Run several statements without parameters in one journey, and return the rows of each."""
-    if connection not in KNOWN:
-        KNOWN.add(connection)
     cursor = _Cursor(connection).execute(script, prepare=False)
     found: list[list[Row]] = []
     while True:
@@ -135,15 +137,11 @@ def execute(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
 
 def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
     """Run a statement for each of the rows, in the transaction that is open."""
-    if connection not in KNOWN:
-        KNOWN.add(connection)
     _Cursor(connection).executemany(sql, rows)
 
 
 def insert_many(connection: Connection, table: Table[Any], rows: Iterable[Row]) -> None:
     """Insert rows into a table, in the transaction that is open."""
-    if connection not in KNOWN:
-        KNOWN.add(connection)
     with _Cursor(connection).copy(f"COPY {table.name} ({table.listed}) FROM STDIN") as copy:
         for block in _blocks(rows):
             copy.write(block)

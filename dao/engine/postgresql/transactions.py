@@ -6,10 +6,9 @@ import contextlib
 
 import psycopg
 from psycopg import errors as sqlstates
-from psycopg import pq
 
 from dao import errors
-from dao.engine.postgresql.connections import FAILED, IDLE, IN_TRANSACTION, INHERITED, Connection
+from dao.engine.postgresql.connections import ACTIVE, FAILED, IDLE, IN_TRANSACTION, INHERITED, Connection
 from dao.engine.postgresql.loss import check_alive
 from dao.engine.postgresql.statements import command
 
@@ -27,9 +26,20 @@ def begin(connection: Connection, *, nested: bool) -> None:
             connection.close()
             raise
     elif connection.autocommit:
-        command(connection, "BEGIN")
+        command(connection, _beginning(connection))
     else:
         command(connection, "SELECT")  # psycopg begins one before any statement
+
+
+def _beginning(connection: Connection) -> str:
+    """Return the BEGIN of a transaction as the connection's owner wants them, which psycopg knows of its own only."""
+    level, read_only, deferrable = connection.isolation_level, connection.read_only, connection.deferrable
+    modes = [] if level is None else [f"ISOLATION LEVEL {level.name.replace('_', ' ')}"]
+    if read_only is not None:
+        modes.append("READ ONLY" if read_only else "READ WRITE")
+    if deferrable is not None:
+        modes.append("DEFERRABLE" if deferrable else "NOT DEFERRABLE")
+    return f"BEGIN {', '.join(modes)}" if modes else "BEGIN"
 
 
 def commit(connection: Connection, *, nested: bool) -> None:
@@ -63,7 +73,7 @@ def roll_back(connection: Connection, *, nested: bool) -> None:
     """Undo a transaction or its savepoint, unless the server has done so already."""
     status = connection.pgconn.transaction_status
     if connection in INHERITED or status not in {IN_TRANSACTION, FAILED}:
-        if status == pq.TransactionStatus.ACTIVE:  # a statement is half-way, and nothing else can be sent
+        if status == ACTIVE:  # a statement is half-way, and nothing else can be sent
             connection.close()
         return
     try:

@@ -34,6 +34,7 @@ __all__ = [
     "connection_arguments",
     "open_another",
     "open_connection",
+    "remove_empty",
     "set_busy_timeout",
     "use_defaults",
 ]
@@ -270,6 +271,29 @@ def check_in_place(connection: apsw.Connection) -> None:
             f"{file_of(connection)} was deleted, moved or replaced while it was open: what is written now is lost; "
             "close all connections to it"
         )
+
+
+def remove_empty(connection: apsw.Connection) -> bool:
+    """Remove the file of a connection, which is to be closed, if nothing is in it and no other connection has it open.
+
+    Return whether it is gone. It stays if an error comes in between, and in another mode than WAL, where nobody can
+    tell who else has it open.
+    """
+    path = file_of(connection)
+    with contextlib.suppress(apsw.Error, OSError, OperationalError):
+        if not path or connection.pragma("schema_version") or connection.pragma("journal_mode") != "wal":
+            return False
+        set_busy_timeout(connection, 0)
+        connection.pragma("journal_mode", "delete")  # which only the one connection of a file can
+        connection.execute("BEGIN EXCLUSIVE")
+        try:
+            check_in_place(connection)
+            if connection.pragma("schema_version") == 0:
+                os.unlink(path)
+                return True
+        finally:
+            connection.execute("ROLLBACK")
+    return False
 
 
 def use_defaults(connection: apsw.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import apsw
 import attrs
@@ -13,15 +13,25 @@ from dao.engine.sqlite import Connection
 from dao.migrate.schema.catalog import columns, fold, quoted, row_count, tables, typed
 from dao.text import counted
 
-__all__ = ["Content", "RowDifference", "content", "contents", "row_difference"]
+__all__ = [
+    "MOST",
+    "Content",
+    "RowDifference",
+    "RowSource",
+    "SQLiteRows",
+    "TypedRow",
+    "content",
+    "contents",
+    "row_difference",
+]
 
 #: Up to so many rows of a table are held side by side.
-_MOST = 100_000
+MOST = 100_000
 _EXAMPLES = 3
 _WIDTH = 160
 
 #: Each value with its type, as SQLite names it; text as its bytes, since it need not be UTF-8.
-_Row = tuple[tuple[str, Any], ...]
+TypedRow = tuple[tuple[str, Any], ...]
 
 
 @attrs.frozen
@@ -86,19 +96,46 @@ class RowDifference:
         return "\n  ".join([f"{self.table}: {counted(self.actual, 'row')}, {other}", *self.examples])
 
 
+class RowSource(Protocol):
+    """Shows the rows of a database, as it was at a moment."""
+
+    def columns(self, table: str) -> dict[str, int]:
+        """Return the columns of a table, each with its place in the primary key or 0."""
+
+    def rows(self, table: str, columns: Sequence[str]) -> Counter[TypedRow]:
+        """Return the values in these columns of all rows, and how often they are there."""
+
+
+@attrs.frozen
+class SQLiteRows:
+    """The rows of a SQLite database that stays as it is."""
+
+    connection: Connection
+
+    def columns(self, table: str) -> dict[str, int]:
+        """As `RowSource`."""
+        return _listed(self.connection, table)
+
+    def rows(self, table: str, columns: Sequence[str]) -> Counter[TypedRow]:
+        """As `RowSource`."""
+        sql = f"SELECT {typed(columns) or 'NULL, NULL'} FROM main.{quoted(table)}"
+        rows: Iterable[Any] = self.connection.execute(sql)
+        return Counter(tuple(zip(row[::2], row[1::2], strict=True)) for row in rows)
+
+
 def row_difference(
-    expected: Connection, actual: Connection, table: str, was: Content, now: Content, without: Collection[str] = ()
+    expected: RowSource, actual: RowSource, table: str, was: Content, now: Content, without: Collection[str] = ()
 ) -> RowDifference | None:
     """Compare the rows of a table whose contents differ, in the columns that both databases have, but some (`without`).
 
     Reads all rows of both, unless they are too many to be held: then those that differ are not shown.
     """
-    wanted, there = _listed(expected, table), {fold(name) for name in _listed(actual, table)}
+    wanted, there = expected.columns(table), {fold(name) for name in actual.columns(table)}
     shared = [name for name in wanted if fold(name) in there.difference(without)]
-    if max(was.rows, now.rows) > _MOST:
+    if max(was.rows, now.rows) > MOST:
         # of a column that only one of them has the schema tells
         return RowDifference(table, was.rows, now.rows) if was.rows != now.rows or len(shared) == len(wanted) else None
-    missing, new = _counter(expected, table, shared), _counter(actual, table, shared)
+    missing, new = expected.rows(table, shared), actual.rows(table, shared)
     missing, new = missing - new, new - missing
     if not missing and not new and was.rows == now.rows:
         return None
@@ -107,17 +144,14 @@ def row_difference(
     return RowDifference(table, was.rows, now.rows, tuple(examples))
 
 
-def _counter(connection: Connection, table: str, names: Sequence[str]) -> Counter[_Row]:
-    rows: Iterable[Any] = connection.execute(f"SELECT {typed(names) or 'NULL, NULL'} FROM main.{quoted(table)}")
-    return Counter(tuple(zip(row[::2], row[1::2], strict=True)) for row in rows)
-
-
-def _examples(names: Sequence[str], key: Sequence[str], missing: Iterable[_Row], new: Iterable[_Row]) -> list[str]:
+def _examples(
+    names: Sequence[str], key: Sequence[str], missing: Iterable[TypedRow], new: Iterable[TypedRow]
+) -> list[str]:
     """Return the first rows that differ; of one that is there with other values, its key and those."""
     everything = range(len(names))
     places = [names.index(name) for name in key]
 
-    def key_of(row: _Row) -> _Row:
+    def key_of(row: TypedRow) -> TypedRow:
         return tuple(row[place] for place in places)
 
     twins = {key_of(row): row for row in new} if places else {}
@@ -141,7 +175,7 @@ def _examples(names: Sequence[str], key: Sequence[str], missing: Iterable[_Row],
     return [*lines, f"… and {more} more"] if more else lines
 
 
-def _shown(names: Sequence[str], row: _Row, places: Iterable[int]) -> str:
+def _shown(names: Sequence[str], row: TypedRow, places: Iterable[int]) -> str:
     text = ", ".join(f"{names[place]} = {_literal(*row[place])}" for place in places)
     return text if len(text) <= _WIDTH else text[: _WIDTH - 2] + " …"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import psycopg
+from psycopg.pq import PipelineStatus
 
 from dao import url
 from dao.engine import connect, in_transaction, postgresql, transaction
@@ -72,6 +73,10 @@ def opened(target: _Target, *, read_only: bool = False, report: Report | None = 
             raise MigrationError(
                 "the connection is in the middle of a transaction: commit or roll back first, since a migration run is "
                 "a transaction of its own"
+            )
+        if target.pgconn.pipeline_status != PipelineStatus.OFF:
+            raise MigrationError(
+                "the connection is in pipeline mode, in which nothing can be decided: leave that first"
             )
         with _plain(target), translated(target):
             yield target
@@ -200,8 +205,8 @@ def called(connection: Connection) -> str:
 def path_of(target: _Target) -> str:
     """As `dao.migrate.database.path_of`."""
     raise UnsupportedEngine(
-        f"{name_of(target)} is on a server, and snapshots are copies of SQLite files: use `pg_dump` for a copy, and "
-        "continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
+        f"{name_of(target)} is on a server, and snapshots and replicas are of SQLite files: use `pg_dump` for a copy, "
+        "and continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
     )
 
 

@@ -86,6 +86,12 @@ def opened(target: _Target, *, read_only: bool = False, report: Report | None = 
             report(Created(os.path.abspath(parsed.path)))
         with translated(connection):
             yield connection
+    except BaseException:
+        if is_new and sqlite.remove_empty(connection) and report is not None:
+            from dao.migrate.events import Discarded  # noqa: PLC0415 - as above
+
+            report(Discarded(os.path.abspath(parsed.path)))
+        raise
     finally:
         # SQLite passes over what fails there; a file system in Python would hide by it what came of the block
         with contextlib.suppress(DriverError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
-from dao.migrate.database import Target, alone, existing, migrations_for, opened, schema_made_by, schema_of
+from dao.migrate.database import Target, alone, broken, existing, migrations_for, opened, schema_made_by, schema_of
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.expected import applied
@@ -161,13 +161,15 @@ class Unfinished:
     """A migration in the middle of which a run ended, outside of a transaction, and how the live schema differs.
 
     `from_applied`: from the schema with the migration applied; `from_rolled_back`: from the one without it. None if
-    that cannot be told, because the migrations cannot be replayed.
+    that cannot be told, because the migrations cannot be replayed. `broken` is what in the schema does not work, as an
+    index whose building was broken off.
     """
 
     id: str
     doing: str
     from_applied: tuple[Difference, ...] | None
     from_rolled_back: tuple[Difference, ...] | None
+    broken: tuple[str, ...] = ()
 
 
 def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: Prepare | None = None) -> Unfinished:
@@ -184,7 +186,7 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
         state = ledger.read(connection)
         refuse_running(state)
         id = find_id(id, state.unfinished, kind="unfinished")
-        live = schema_of(connection)
+        live, unusable = schema_of(connection), tuple(broken(connection))
 
         def versus(scripts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
             try:
@@ -203,6 +205,7 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
         doing=state.unfinished[id],
         from_applied=from_applied,
         from_rolled_back=from_rolled_back,
+        broken=unusable,
     )
 
 

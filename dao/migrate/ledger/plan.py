@@ -14,7 +14,17 @@ from dao.migrate.scripts.migration import Migration, Script, from_texts
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
 
-__all__ = ["Comparison", "compare", "find_id", "refuse", "refuse_running", "to_apply", "to_roll_back", "up_to"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "find_id",
+    "other_folder",
+    "refuse",
+    "refuse_running",
+    "to_apply",
+    "to_roll_back",
+    "up_to",
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -182,6 +192,22 @@ def _undoing(entry: Entry, file: Migration | None, *, redoing: bool) -> Step:
     return Step(migration=migration, direction="rollback")
 
 
+def other_folder(comparison: Comparison, ledger: Ledger) -> str | None:
+    """Return a question about the folder if no applied migration is as its file has it; None if one is, or is alone.
+
+    The folders of the two engines have the same ids. Which one it is cannot be told by the texts: many run on both.
+    """
+    known = [entry.id for entry in ledger.entries if entry.checksum is not None]
+    if len(known) < _SEVERAL or not set(known) <= set(comparison.changed) or comparison.alike:
+        return None
+    return (
+        f"None of the {len(known)} applied migrations is as its file has it: is this the folder that is meant? That of "
+        "another engine has the same ids. --migrations or DATABASE_MIGRATIONS names the right one; `dao accept` would "
+        "note the wrong texts"
+    )
+
+
+_SEVERAL = 2
 _UNFINISHED = (
     "{doing} it did not come to its end{by}, and it does not run in a transaction, so part of it may be done. Look at "
     "the database, finish or undo it by hand; `dao migrate resolve {id}` shows what differs, and with --applied or "
@@ -236,7 +262,7 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
         *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
     ]
     if problems:
-        raise LedgerMismatch(
+        error = LedgerMismatch(
             f"the migrations and {ledger.database} do not agree; nothing was changed",
             details=problems,
             changed=comparison.changed,
@@ -244,6 +270,8 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
             out_of_order=out_of_order,
             unfinished=comparison.unfinished,
         )
+        error.advice = other_folder(comparison, ledger)
+        raise error
 
 
 def refuse_running(ledger: Ledger) -> None:

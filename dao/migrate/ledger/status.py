@@ -14,7 +14,7 @@ from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.database import Target, broken, called, exists, migrations_for, name_of, opened, table_names
 from dao.migrate.ledger.drift import differences
 from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
-from dao.migrate.ledger.plan import compare, refuse
+from dao.migrate.ledger.plan import Comparison, compare, other_folder, refuse
 from dao.migrate.schema.catalog import COPY
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
@@ -46,7 +46,8 @@ class Status:
     """All migrations, applied ones first, in the order of application, then the pending ones in theirs.
 
     `drift` says in what the live schema is not what the applied migrations make, `broken` what in it does not work,
-    `advice` what to do first where none is applied and what they make is there already, or where a copy has not ended.
+    `advice` what to do first where none is applied and what they make is there already, where a run has not come to its
+    end, or a copy, or where all files differ from what was applied.
     """
 
     database: str
@@ -80,8 +81,11 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
     with preparing(prepare), _read(target) as (connection, state):
         drifted = _drift(connection, list(files.values()), state)
         unusable = [] if connection is None else broken(connection)
-        advice = _advice(connection, list(files.values()), state)
-    comparison = compare(list(files.values()), state)
+        comparison = compare(list(files.values()), state)
+        if connection is not None and comparison.unfinished:
+            advice: str | None = _half_run(name_of(target), comparison, state)
+        else:
+            advice = _advice(connection, list(files.values()), state, comparison)
     rows = []
     for entry in state.entries:
         file = files.get(entry.id)
@@ -146,14 +150,27 @@ def _last(state: Ledger, files: Sequence[Migration]) -> set[str]:
     return set(itertools.takewhile(lambda id: id not in known, reversed(state.ids)))
 
 
-def _advice(connection: Connection | None, migrations: Sequence[Migration], state: Ledger) -> str | None:
+def _advice(
+    connection: Connection | None, migrations: Sequence[Migration], state: Ledger, comparison: Comparison
+) -> str | None:
     if connection is None:
         return None
     if state.entries:
-        return half_copied(connection)
+        return half_copied(connection) or other_folder(comparison, state)
     from dao.migrate.ledger import unnoted  # noqa: PLC0415 - 30 ms, before the first migration only
 
     return unnoted.advice(connection, migrations, state)
+
+
+def _half_run(name: str, comparison: Comparison, state: Ledger) -> str:
+    """Return what to do about migrations that are unfinished in a database of that name."""
+    if state.running is not None:
+        return f"{name}: {state.doing}: wait until it has ended"
+    return (
+        f"{name}: a run ended in the middle of {', '.join(comparison.unfinished)}, outside of a transaction: `dao "
+        f"migrate resolve {comparison.unfinished[0]}` shows how the schema differs from both ends; finish or undo it "
+        "by hand, then say which with --applied or --rolled-back"
+    )
 
 
 def half_copied(connection: Connection) -> str | None:
@@ -196,23 +213,20 @@ def assert_current(
             unknown=comparison.missing,
         )
     pending = tuple(dict.fromkeys([*comparison.unfinished, *comparison.pending]))
-    if comparison.unfinished and state.running is not None:
-        raise SchemaOutOfDate(f"{name}: {state.doing}: wait until it has ended", pending=pending)
     if comparison.unfinished:
-        ids = ", ".join(comparison.unfinished)
         raise SchemaOutOfDate(
-            f"{name}: a run ended in the middle of {ids}, outside of a transaction: `dao migrate resolve "
-            f"{comparison.unfinished[0]}` shows how the schema differs from both ends; finish or undo it by hand, "
-            "then say which with --applied or --rolled-back",
+            _half_run(name, comparison, state),
             pending=pending,
-            unfinished=comparison.unfinished,
+            unfinished=() if state.running is not None else comparison.unfinished,
         )
     if comparison.changed:
-        raise LedgerMismatch(
+        error = LedgerMismatch(
             f"{name}: the files of applied migrations have changed ({', '.join(comparison.changed)}), so the schema "
             "may be another one than this program was written for: put them back, or `dao accept ID`",
             changed=comparison.changed,
         )
+        error.advice = other_folder(comparison, state)
+        raise error
     if comparison.out_of_order:
         raise SchemaOutOfDate(
             f"{name} lacks migrations that come before applied ones ({', '.join(comparison.out_of_order)}): `dao "

@@ -52,7 +52,8 @@ class Gone:
     """So many rows of a table that are not there any more, and the keys of the first of them, by column.
 
     A key is the primary key, else the rowid, else the whole row if the table was made again. There are none if the
-    columns of the key have changed. A blob is written as x'…'.
+    columns of the key have changed. A blob is written as x'…'. On PostgreSQL it is the primary key, as JSON has it, of
+    rows among the first of a table.
     """
 
     table: str
@@ -187,6 +188,10 @@ class Rehearsal:
 
     @property
     def ok(self) -> bool:
-        """Whether `dao migrate` would apply them all, and the round trip, if there was one, came back."""
+        """Whether `dao migrate` would apply all that was tried, and the round trip, if there was one, came back.
+
+        If there is something to try, some of it has to be tried.
+        """
         came_back = self.round_trip is None or self.round_trip.ok
-        return came_back and all(migration.ok for migration in self.migrations)
+        tried = not self.migrations or any(migration.tried for migration in self.migrations)
+        return came_back and tried and all(migration.ok for migration in self.migrations)

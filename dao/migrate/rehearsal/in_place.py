@@ -21,6 +21,7 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import unnoted
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.rehearsal.findings import Failure, Gone, Held, Rehearsal, Rehearsed, RoundTrip
+from dao.migrate.rehearsal.first_keys import FirstKeys
 from dao.migrate.rehearsal.lasting import in_the_way
 from dao.migrate.rehearsal.observation import Effect, Inventory, Table
 from dao.migrate.rehearsal.trip import round_trip
@@ -104,6 +105,7 @@ class _Seen:
     result: Result
     effect: Effect
     lasting: tuple[str, ...]
+    gone: tuple[Gone, ...]
 
 
 @attrs.define
@@ -122,6 +124,7 @@ class _Trial:
     _locks: dict[str, list[tuple[str, str, float]]] = attrs.field(init=False, factory=dict)
     _strongest: dict[int, str] = attrs.field(init=False, factory=dict)
     _before: _Look = attrs.field(init=False)
+    _keys: FirstKeys = attrs.field(init=False)
     _known: Mapping[int, Relation] = attrs.field(init=False)
     _begun: float = attrs.field(init=False, default=0.0)
     _observer: Observer = attrs.field(init=False)
@@ -209,6 +212,7 @@ class _Trial:
         match event:
             case Started(step):
                 self._before = _Look.at(self.connection, step)
+                self._keys = FirstKeys.of(self.connection, step.script, self._before.tables)
             case Notice(step, text):
                 self._notices.setdefault(step.id, []).append(text)
             case Finished(result):
@@ -238,13 +242,13 @@ class _Trial:
         if self._states:
             self._states.append(self._observer.look())
         effect = _effect(self.connection, self._before, now)
-        self._seen[result.id] = _Seen(result, effect, tuple(lasting))
+        gone = tuple(self._keys.gone(effect, now.tables))
+        self._seen[result.id] = _Seen(result, effect, tuple(lasting), gone)
 
     # ------------------------------------------------------------ findings
 
     def _finding(self, step: Step, result: Result, end: float) -> Rehearsed:
         seen = self._seen[step.id]
-        rows = seen.effect.row_changes()
         return attrs.evolve(
             _of(step),
             seconds=seen.result.seconds,
@@ -252,12 +256,8 @@ class _Trial:
             notices=self._said(step, ()),
             rebuilt=tuple(seen.effect.rebuilt.values()),
             lost=tuple(seen.effect.lost_objects()),
-            rows=tuple(rows),
-            gone=tuple(
-                Gone(one.table, one.before - one.after)
-                for one in rows
-                if one.before is not None and one.after is not None and one.before > one.after
-            ),
+            rows=tuple(seen.effect.row_changes()),
+            gone=seen.gone,
             losses=result.losses,
             undeclared=tuple(loss for loss in result.losses if not loss.is_declared(step.script.allows | self.allowed)),
             locks=tuple(

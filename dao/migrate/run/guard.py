@@ -100,8 +100,8 @@ class Guard(Watcher):
                 self.dropped.add(fold(name))
 
     def meets_virtual_tables(self, _connection: Connection) -> bool:
-        """As of any watcher, by what is known already."""
-        return not all(page for _, page in self._holdings.tables().values())
+        """As of any watcher, by what is known already if anything is."""
+        return self._holdings.has_virtual_tables()
 
     def before_statement(self, _sql: str = "", _cursor: object = None) -> None:
         """Look at the tables that the statement which is about to run may take rows from."""

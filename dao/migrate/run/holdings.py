@@ -51,11 +51,16 @@ class Holdings:
             self._tables = _tables(catalog.definitions(self._connection))
         return self._tables
 
+    def has_virtual_tables(self) -> bool:
+        """Return whether there is any virtual table; asks, rather than reads the whole schema for that."""
+        if self._tables is None:
+            return catalog.has_virtual_tables(self._connection)
+        return not all(page for _, page in self._tables.values())
+
     def shadows(self) -> frozenset[str]:
         """Return the names of the tables in which virtual tables keep what they hold, by statements of their own."""
         if self._shadows is None:
-            some = not all(page for _, page in self.tables().values())
-            kinds = catalog.tables(self._connection) if some else []
+            kinds = catalog.tables(self._connection) if self.has_virtual_tables() else []
             self._shadows = frozenset(fold(table.name) for table in kinds if table.kind == "shadow")
         return self._shadows
 

@@ -155,9 +155,10 @@ class Known:
 
     def link(self) -> None:
         """Give a table that the run has made the rows to keep of the dropped one whose name it has taken."""
-        taken = {id(table.origin) for table in self.tables.values()}
-        for origin in self.origins:
-            if origin.dropped_by is not None and id(origin) not in taken:
+        dropped = [origin for origin in self.origins if origin.dropped_by is not None]
+        taken = {id(table.origin) for table in self.tables.values()} if dropped else set()
+        for origin in dropped:
+            if id(origin) not in taken:
                 table = self.tables.get(fold(origin.name))
                 if table is not None and table.origin is None:
                     table.origin = origin

@@ -15,7 +15,14 @@ import attrs
 
 from dao.engine import Connection, in_transaction
 from dao.engine.sqlite import Connection as SQLiteConnection
-from dao.errors import CheckFailed, CommitUnknown, ConnectionLost, DatabaseBusy, Error, MigrationError, MigrationFailed
+from dao.errors import (
+    CheckFailed,
+    CommitUnknown,
+    Error,
+    MigrationError,
+    MigrationFailed,
+    OperationalError,
+)
 from dao.migrate.database import exclusive, name_of, translated
 from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done
 from dao.migrate.ledger import drift
@@ -238,7 +245,13 @@ class _Run:
 
         self.tell(Started(step))
         begun = time.perf_counter()
-        statements = self.ground.run_script(step, notice, lambda lost: self.refuse([step], lost, beginning))
+        try:
+            statements = self.ground.run_script(step, notice, lambda lost: self.refuse([step], lost, beginning))
+        except OperationalError as error:
+            where = str(step.script.path or step.id)
+            if not error.args[0].startswith(where):  # it is not the script's fault, but that is where it was
+                error.args = (f"{where}: {error.args[0]}",)
+            raise
         if not statements and step.direction == "apply":
             notice("holds no statement: noted as applied, and nothing was done")
         return Result(
@@ -315,7 +328,9 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
     try:
         yield
     except Error as error:
-        if results or isinstance(error, MigrationFailed | CheckFailed | DatabaseBusy | ConnectionLost):
+        if results or (
+            isinstance(error, MigrationFailed | CheckFailed | OperationalError) and not isinstance(error, CommitUnknown)
+        ):
             error.committed = tuple(result.id for result in results)
         if isinstance(error, CommitUnknown):
             error.advice = "`dao status` shows what is there. To repeat the run is safe: it begins with that."

@@ -1,22 +1,32 @@
-"""The tables for which rows are generated: their columns and references, and the order in which they can be filled."""
+"""The tables for which rows are generated, whichever engine they are of, and the order in which they can be filled.
+
+A `Store` is all that the search asks of a database; `sqlite_store` and `server_store` are the two that there are.
+"""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
-from dao.engine.sqlite import Connection
-from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold, quoted
-from dao.migrate.schema.tokens import normal
-from dao.migrate.verification.makers import Maker, literals, makers, values
+from dao.migrate.verification.makers import Maker
 from dao.migrate.verification.uses import Use
 
-__all__ = ["Column", "Reference", "Refusal", "Row", "Table", "groups", "read"]
+__all__ = ["Column", "Reference", "Refusal", "RolledBackError", "Row", "Store", "Table", "UnfilledError", "groups"]
+
+
+class UnfilledError(Exception):
+    """A table cannot be filled; the text says why."""
+
+
+class RolledBackError(Exception):
+    """A trigger of a table has ended the transaction; the text says with which words."""
+
+    def __init__(self, table: str, reason: str) -> None:
+        super().__init__(reason)
+        self.table = table
 
 
 @attrs.frozen
@@ -46,6 +56,7 @@ class Column:
     """A column, what makes values for it, each maker with its rank, and how often those of each were refused."""
 
     name: str
+    id: str
     makers: Sequence[tuple[int, Maker]]
     nullable: bool
     #: What it holds if a row does not name it, in a tuple; empty if it has to be named, or that is an expression.
@@ -73,9 +84,13 @@ class Reference:
 
 @attrs.define(eq=False)
 class Table:
-    """A table to fill, and what became of the rows that were tried. All names but its own are folded."""
+    """A table to fill, and what became of the rows that were tried.
+
+    `id` is how others refer to it; the names of columns are in the same form: folded on SQLite.
+    """
 
     name: str
+    id: str
     virtual: bool
     generator: random.Random
     columns: dict[str, Column]
@@ -89,81 +104,9 @@ class Table:
     circle: frozenset[str] = frozenset()
     refusals: dict[str, Refusal] = attrs.Factory(dict)
 
-    @cached_property
-    def insert(self) -> str:
-        """The statement that inserts a row. OR ABORT: an ON CONFLICT clause of the schema could hide a refusal."""
-        names = ", ".join(quoted(column.name) for column in self.columns.values())
-        return f"INSERT OR ABORT INTO {quoted(self.name)} ({names}) VALUES ({', '.join('?' * len(self.columns))})"
-
     def has(self, keys: Sequence[str]) -> bool:
         """Return whether these are columns that are filled: at least one."""
         return bool(keys) and all(key in self.columns for key in keys)
-
-
-def read(
-    connection: Connection,
-    seed: int,
-    only: Collection[str] | None = None,
-    without: Collection[str] = (),
-    uses: Mapping[str, Use] | None = None,
-) -> dict[str, Table]:
-    """Return the tables by folded name, without the ledger's, SQLite's and those that a virtual table keeps.
-
-    `only` and `without` are folded names; `uses` says in which form scripts take columns.
-    """
-    wanted = [
-        table
-        for table in catalog.tables(connection, only)
-        if table.kind != "shadow" and fold(table.name) not in without
-    ]
-    names = {table.name for table in wanted}
-    texts: dict[str, list[str]] = {}
-    for item in sorted(catalog.definitions(connection), key=lambda item: (item.type != "table", item.name)):
-        if item.table in names:
-            texts.setdefault(item.table, []).append(item.sql or "")
-    return {
-        fold(table.name): _table(connection, table, "\n".join(texts[table.name]), seed, uses or {})
-        for table in wanted
-        if table.name in texts
-    }
-
-
-def _table(connection: Connection, table: catalog.Table, sql: str, seed: int, uses: Mapping[str, Use]) -> Table:
-    mentioned = literals(sql)
-    own = [column for column in catalog.columns(connection, table.name) if not column.hidden]
-    return Table(
-        name=table.name,
-        virtual=table.kind == "virtual",
-        generator=random.Random(f"{seed} {table.name}"),  # noqa: S311 - no secret
-        columns={
-            fold(column.name): Column(
-                column.name,
-                makers(
-                    column.type,
-                    column.name,
-                    mentioned,
-                    strict=table.strict,
-                    key=bool(column.key),
-                    use=uses.get(normal(column.name)),
-                ),
-                # SQLite lets a key be NULL by an old mistake; nobody means it
-                nullable=not column.not_null and not column.key,
-                default=_default(column),
-            )
-            for column in own
-        },
-        key=tuple(fold(column.name) for column in own if column.key),
-        references=[
-            Reference(fold(key.parent), tuple(map(fold, key.columns)), tuple(map(fold, key.parent_columns)))
-            for key in reversed(catalog.foreign_keys(connection, table.name))
-        ],
-    )
-
-
-def _default(column: catalog.Column) -> tuple[Any, ...]:
-    if column.default is None:
-        return () if column.not_null or column.key else (None,)
-    return values(column.default) if column.default[:1] in "'0123456789" else ()
 
 
 def groups(tables: Mapping[str, Table]) -> list[list[Table]]:
@@ -182,3 +125,48 @@ def groups(tables: Mapping[str, Table]) -> list[list[Table]]:
         circles, key=lambda names: (any(tables[name].virtual for name in names), len(above[names[0]]), names)
     )
     return [[tables[name] for name in names] for names in ordered]
+
+
+class Store(Protocol):
+    """A database whose tables are filled, in a transaction."""
+
+    def tables(
+        self, seed: int, only: Collection[str] | None, without: Collection[str], uses: Mapping[str, Use]
+    ) -> dict[str, Table]:
+        """Return the tables by `id`, without the ledger's: those among `only` (None: all), but none `without`.
+
+        `uses` says in which form scripts take columns.
+        """
+
+    def run(self, sql: str) -> object:
+        """Set a savepoint, or end it."""
+
+    def is_open(self) -> bool:
+        """Return whether the transaction is still there."""
+
+    def defer(self, *, until_end: bool) -> None:
+        """Let rows refer to those that come later, or judge them by now."""
+
+    def check(self, table: Table) -> None:
+        """Raise `UnfilledError` if a table takes no rows, whatever they are."""
+
+    def insert(self, table: Table, row: Row) -> Refusal | None:
+        """Insert a row, and return why it is refused, None if it is not. It may leave a part of one that is."""
+
+    def insert_all(self, sql: str) -> tuple[set[str], str | None]:
+        """Run an INSERT of somebody's own; return into which tables, as `Table.id`, and what is wrong with it."""
+
+    def broken_keys(self, table: Table) -> int:
+        """Return how many foreign keys of the table's rows are broken."""
+
+    def keys(self, table: Table, columns: Sequence[str], most: int) -> list[Any]:
+        """Return the values that rows have in these columns, none of them NULL."""
+
+    def has_rows(self, table: Table) -> bool:
+        """Return whether a table has any row."""
+
+    def has_key_among(self, table: str, values: Collection[str]) -> bool:
+        """Return whether any row has in all columns of a unique key one of these values, as texts. By `name`."""
+
+    def same(self, table: str) -> str:
+        """Return the `id` of a table, by its name."""

@@ -1,4 +1,4 @@
-"""Rows that satisfy the constraints of a schema, whatever it is: SQLite decides, a bounded search proposes.
+"""Rows that satisfy the constraints of a schema, whatever it is: the database decides, a bounded search proposes.
 
 Nothing here reads SQL: a row that a constraint refuses is changed in the columns that the refusal is about, and tried
 again. So a table whose constraints are a riddle stays empty, and is reported.
@@ -11,16 +11,19 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import apsw
 import attrs
 
-from dao.engine import sqlite
-from dao.engine.sqlite import Connection
-from dao.errors import CheckViolation, IntegrityError, UniqueViolation
-from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold, quoted
-from dao.migrate.schema.tokens import normal, tokens
-from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table, groups, read
+from dao.migrate.verification.fillable import (
+    Column,
+    Reference,
+    Refusal,
+    RolledBackError,
+    Row,
+    Store,
+    Table,
+    UnfilledError,
+    groups,
+)
 from dao.migrate.verification.makers import values
 from dao.migrate.verification.uses import Use
 
@@ -51,7 +54,7 @@ class Filled:
 
 
 def fill(
-    connection: Connection,
+    store: Store,
     *,
     rows: int = 3,
     seed: int = 0,
@@ -64,83 +67,55 @@ def fill(
     Writes, in a savepoint. Each table gets `rows` more than it has, parents before their children; fewer if its
     constraints leave no room for more. The first row has a value in every column, the second NULL wherever that may be,
     the others both. The same schema, rows and seed make the same rows. Triggers fire, and generated columns are left to
-    SQLite. A virtual table gets rows if it is still empty when the others have theirs. The ledger gets none. Tables are
-    filled that are among `only` (None: all), but none `without` (both folded names). `uses` says in which form scripts
-    take columns.
+    the database. A virtual table gets rows if it is still empty when the others have theirs. The ledger gets none.
+    Tables are filled that are among `only` (None: all), but none `without` (both as `Table.id`). `uses` says in which
+    form scripts take columns.
     """
     given_up: dict[str, str] = {}
     while True:
         try:
-            with _savepoint(connection):
-                # for a connection that enforces foreign keys: a row may come before the one that it refers to
-                connection.execute("PRAGMA defer_foreign_keys = 1")
-                tables = read(connection, seed, only, {*map(fold, given_up)}, uses)
-                filling = _Filling(connection, tables, Filled({}, dict(given_up)))
+            with _savepoint(store):
+                store.defer(until_end=False)
+                tables = store.tables(seed, only, {*map(store.same, given_up)}, uses or {})
+                filling = _Filling(store, tables, Filled({}, dict(given_up)))
                 for group in groups(tables):
-                    filling.fill([table for table in group if fold(table.name) not in without], rows)
+                    filling.fill([table for table in group if table.id not in without], rows)
                 return filling.filled
-        except _RolledBackError as error:
+        except RolledBackError as error:
             # a trigger took the other tables' rows with it: once more without that table
             given_up[error.table] = str(error)
 
 
-def in_the_way(connection: Connection, filled: Filled, inserts: Collection[str], sql: str) -> frozenset[str]:
-    """Return the tables in which generated rows may have the place of those that a script brings: folded names.
+def in_the_way(store: Store, filled: Filled, inserts: Collection[str], sql: str) -> frozenset[str]:
+    """Return the tables in which generated rows may have the place of those that a script brings, by `Table.id`.
 
     It `inserts` into them; and they have no room for another row, or a unique key whose values stand in its SQL.
     """
     brought = frozenset(map(str, values(sql)))
-    names = {fold(name): name for name in filled.rows}
+    names = {store.same(name): name for name in filled.rows}
     return frozenset(
-        name
-        for name in names.keys() & set(inserts)
-        if name in filled.full or _has_key_among(connection, names[name], brought)
+        name for name in names.keys() & set(inserts) if name in filled.full or store.has_key_among(names[name], brought)
     )
-
-
-def _has_key_among(connection: Connection, table: str, values: Collection[str]) -> bool:
-    """Return whether any row has in all columns of a unique key one of these values, as texts."""
-    keys = [[column.name for column in catalog.columns(connection, table) if column.key]]
-    keys += [
-        [column.name or "" for column in index.columns] for index in catalog.indexes(connection, table) if index.unique
-    ]
-    return any(
-        all(str(value) in values for value in row)
-        for key in keys
-        if key and all(key)
-        for row in connection.execute(f"SELECT {', '.join(map(quoted, key))} FROM {quoted(table)}")
-    )
-
-
-class _UnfilledError(Exception):
-    """A table cannot be filled; the text says why."""
-
-
-class _RolledBackError(Exception):
-    """A trigger of a table has ended the transaction; the text says with which words."""
-
-    def __init__(self, table: str, reason: str) -> None:
-        super().__init__(reason)
-        self.table = table
 
 
 @contextlib.contextmanager
-def _savepoint(connection: Connection) -> Iterator[None]:
-    connection.execute("SAVEPOINT fill")
+def _savepoint(store: Store) -> Iterator[None]:
+    store.run("SAVEPOINT fill")
     try:
         yield
     except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK TO fill; RELEASE fill")
+        if store.is_open():
+            store.run("ROLLBACK TO fill")
+            store.run("RELEASE fill")
         raise
-    connection.execute("RELEASE fill")
+    store.run("RELEASE fill")
 
 
 @attrs.frozen
 class _Filling:
     """Fills the tables of a database, one group of tables that refer to each other after the other."""
 
-    connection: Connection
+    store: Store
     tables: Mapping[str, Table]
     filled: Filled
 
@@ -152,17 +127,23 @@ class _Filling:
             for table in group:
                 table.circle = frozenset(other.name for other in group)
         for _ in range(_CIRCLE_TRIES if len(group) > 1 else 1):
-            before = [self._broken_keys(table) for table in group]
-            self.connection.execute("SAVEPOINT fill_group")
+            before = [self.store.broken_keys(table) for table in group]
+            self.store.run("SAVEPOINT fill_group")
+            if len(group) > 1:
+                self.store.defer(until_end=True)
             made = self._insert_rows(group, rows)
-            broken = [one.name for one, number in zip(group, before, strict=True) if self._broken_keys(one) > number]
+            after = [self.store.broken_keys(table) for table in group]
+            broken = [one.name for one, was, now in zip(group, before, after, strict=True) if now > was]
             if not broken:
-                self.connection.execute("RELEASE fill_group")
+                if len(group) > 1:
+                    self.store.defer(until_end=False)
+                self.store.run("RELEASE fill_group")
                 self.filled.rows.update(made.rows)
                 self.filled.unfilled.update(made.unfilled)
                 self.filled.full.update(made.full)
                 return
-            self.connection.execute("ROLLBACK TO fill_group; RELEASE fill_group")
+            self.store.run("ROLLBACK TO fill_group")
+            self.store.run("RELEASE fill_group")
             for table in group:
                 table.promised.clear()
         reason = f"these tables refer to each other, and no rows were found that do: {', '.join(broken)}"
@@ -177,33 +158,20 @@ class _Filling:
         for place in range(rows):
             for table in left.copy():
                 try:
-                    if place == 0 and not self._wants_rows(table):
-                        left.remove(table)
-                        continue
+                    if place == 0:
+                        self.store.check(table)
+                        if table.virtual and self.store.has_rows(table):
+                            left.remove(table)  # triggers, or what it shows, have filled it
+                            continue
                     self._insert_row(table, place)
                     counts[table.name] += 1
-                except _UnfilledError as error:
+                except UnfilledError as error:
                     left.remove(table)
-                    if self._holds_rows(table):
-                        full.add(fold(table.name))
+                    if self.store.has_rows(table):
+                        full.add(table.id)
                     else:
                         reasons[table.name] = str(error)
         return Filled(dict(counts), reasons, full)
-
-    def _holds_rows(self, table: Table) -> bool:
-        """Return whether a table has any row; a virtual one whose module is not there has none."""
-        try:
-            return bool(self.connection.execute(f"SELECT 1 FROM {quoted(table.name)} LIMIT 1").fetchall())
-        except apsw.SQLError:
-            return False
-
-    def _wants_rows(self, table: Table) -> bool:
-        """Return whether a table is to be filled: a virtual one that triggers or its content fill is not."""
-        try:
-            self.connection.execute(f"EXPLAIN {table.insert}", [None] * len(table.columns)).fetchall()
-            return not table.virtual or not self._holds_rows(table)
-        except apsw.SQLError as error:
-            raise _UnfilledError(str(error)) from error
 
     # ------------------------------------------------------------ rows
 
@@ -218,7 +186,7 @@ class _Filling:
         self._refer(table, row, null=null)
         refused: dict[str, Refusal] = {}
         again = 0
-        for number in range(_TRIES_FOR_ANOTHER if place or self._holds_rows(table) else _TRIES):
+        for number in range(_TRIES_FOR_ANOTHER if place or self.store.has_rows(table) else _TRIES):
             row.values.update(promised.values)
             row.makers.update(promised.makers)
             asked = repr(row.values)
@@ -235,7 +203,7 @@ class _Filling:
                 if refusal.columns[0] in promised.values:
                     break  # others refer to it
             self._change(table, row, refusal.columns, anything=number > _PATIENCE)
-        raise _UnfilledError(f"no row was accepted in {number + 1:,} tries; the last was refused: {reason}")
+        raise UnfilledError(f"no row was accepted in {number + 1:,} tries; the last was refused: {reason}")
 
     def _change(self, table: Table, row: Row, blamed: Sequence[str] | None, *, anything: bool) -> None:
         """Change some of the columns that are to blame, or of all."""
@@ -249,50 +217,19 @@ class _Filling:
         changed = table.generator.sample(own, table.generator.randint(1, most)) if own else []
         for column in changed:
             _set(table, table.columns[column], row, null=None, anything=anything)
-        own_name = fold(table.name)
-        if any(one.parent == own_name and {*(one.keys or table.key)} & {*changed} for one in table.references):
+        if any(one.parent == table.id and {*(one.keys or table.key)} & {*changed} for one in table.references):
             self._refer(table, row, null=None)  # it may refer to itself
 
     def _refusal(self, table: Table, row: Row) -> Refusal | None:
         """Insert a row and return why it is refused; None if it is not."""
-        # in a circle a row may refer to one that comes later
-        broken = 0 if table.circle else self._broken_keys(table)
-        changes = self.connection.total_changes()
-        refusal = None
-        values = [row.values[name] for name in table.columns]
-        self.connection.execute("SAVEPOINT fill_row")
-        try:
-            self.connection.execute(table.insert, values)
-        except (apsw.ConstraintError, apsw.SQLError, apsw.MismatchError, apsw.TooBigError) as error:
-            refusal = table.refusals.get(str(error)) or self._explained(table, error)
-            table.refusals[str(error)] = refusal
-        except Exception as error:
-            raised = sqlite.raised_by_program(error)
-            if raised is None:
-                raise
-            refusal = Refusal(raised)
-        else:
-            if self.connection.total_changes() == changes:
-                refusal = Refusal("a trigger ignores the row")
-            elif not table.circle and self._broken_keys(table) > broken:
-                refusal = Refusal("a foreign key would break")
-        if not self.connection.in_transaction:
-            raise _RolledBackError(table.name, "" if refusal is None else refusal.reason)
-        self.connection.execute("RELEASE fill_row" if refusal is None else "ROLLBACK TO fill_row; RELEASE fill_row")
+        self.store.run("SAVEPOINT fill_row")
+        refusal = self.store.insert(table, row)
+        if not self.store.is_open():
+            raise RolledBackError(table.name, "" if refusal is None else refusal.reason)
+        if refusal is not None:
+            self.store.run("ROLLBACK TO fill_row")
+        self.store.run("RELEASE fill_row")
         return refusal
-
-    def _explained(self, table: Table, error: apsw.Error) -> Refusal:
-        reason = str(error)
-        translated = sqlite.translate(error, self.connection)
-        if not isinstance(translated, IntegrityError) or fold(translated.table or table.name) != fold(table.name):
-            return Refusal(reason)
-        names = [fold(name) for name in translated.columns]
-        if isinstance(translated, CheckViolation) and not names:
-            # without a name of its own it is called by its expression
-            words = {token.value for token in tokens(fold(translated.constraint or ""))}
-            names = [name for name in table.columns if normal(name) in words]
-        known = tuple(name for name in names if name in table.columns)
-        return Refusal(reason, known or None, isinstance(translated, UniqueViolation))
 
     # ------------------------------------------------------------ references
 
@@ -315,7 +252,7 @@ class _Filling:
         keys = reference.keys or (parent.key if parent else ())
         if parent is not None and not (parent.has(keys) and len(keys) == len(reference.columns)):
             parent = None
-        present = [] if parent is None else self._present_keys(parent, keys)
+        present = [] if parent is None else self.store.keys(parent, keys, _PARENTS)
         nullable = [column for column in reference.columns if table.columns[column].nullable]
         if nullable and (not present or _becomes_null(table, null=null)):
             return [None if column in nullable else row.values[column] for column in reference.columns]
@@ -325,23 +262,7 @@ class _Filling:
             return [row.values[key] for key in keys]
         if parent is not None and parent.name in table.circle:
             return _promise(parent, keys, row)
-        raise _UnfilledError(f"a row has to refer to one of {reference.parent}, which has none to refer to")
-
-    def _present_keys(self, parent: Table, keys: Sequence[str]) -> list[Any]:
-        names = ", ".join(map(quoted, keys))
-        there = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
-        return self.connection.execute(
-            f"SELECT {names} FROM {quoted(parent.name)} WHERE {there} LIMIT {_PARENTS}"
-        ).fetchall()
-
-    def _broken_keys(self, table: Table) -> int:
-        """Return how many foreign keys of the table's rows are broken."""
-        if not table.references:
-            return 0
-        try:
-            return len(self.connection.execute(f"PRAGMA foreign_key_check({quoted(table.name)})").fetchall())
-        except apsw.SQLError:  # it refers to what is no key: not for a row to mend
-            return 0
+        raise UnfilledError(f"a row has to refer to one of {reference.parent}, which has none to refer to")
 
 
 def _becomes_null(table: Table, *, null: bool | None) -> bool:
@@ -350,7 +271,7 @@ def _becomes_null(table: Table, *, null: bool | None) -> bool:
 
 def _set(table: Table, column: Column, row: Row, *, null: bool | None, anything: bool = False) -> None:
     """Give a column a new value; NULL, if it may be: always, never, or (None) now and then."""
-    name = fold(column.name)
+    name = column.id
     row.makers.pop(name, None)
     if column.nullable and _becomes_null(table, null=null):
         row.values[name] = None

@@ -14,7 +14,7 @@ from typing import Any
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.verification.uses import Form, Use
 
-__all__ = ["Maker", "Value", "literals", "makers", "values"]
+__all__ = ["Maker", "Value", "affinity", "constant", "literals", "makers", "values"]
 
 Value = str | int | float | bytes
 #: Makes a value of a number: the same of the same, and another of another as far as the kind of value has others.
@@ -32,23 +32,20 @@ _STEPS = re.compile(r"""\."([^"]*)"|\.([^.\[]+)|(\[[^\]]*\])""")
 
 @functools.lru_cache(maxsize=4096)
 def makers(
-    declared_type: str,
+    kind: str,
     name: str,
     mentioned: tuple[Value, ...],
     *,
-    strict: bool,
     key: bool = False,
     use: Use | None = None,
 ) -> tuple[tuple[int, Maker], ...]:
     """Return the makers of values to try in a column, each with its rank: first those of rank 0, then those of 1.
 
-    Those of the form in which scripts `use` it, or of the declared type and the name, come first, then the values that
-    the table's SQL mentions, then the rest. In a `key`, the likely numbers are none that a script gives to rows of its
-    own.
+    `kind` is what it prefers: "integer", "real", "text", "blob", "numeric" or "any". `name` is its declared type and
+    its name. Those of the form in which scripts `use` it, or of type and name, come first, then the values that the
+    table's SQL mentions, then the rest. In a `key`, the likely numbers are none that a script gives to rows of its own.
     """
-    kind = _kind(declared_type, strict=strict)
-    text = f"{declared_type} {name}"
-    hinted = next((found for pattern, found in _HINTS.get(kind, ()) if re.search(pattern, text, re.IGNORECASE)), ())
+    hinted = next((found for pattern, found in _HINTS.get(kind, ()) if re.search(pattern, name, re.IGNORECASE)), ())
     if key and kind == "integer":
         hinted = (lambda number: 1_000_000_000 + number,)
     elif use is not None and kind in _USABLE[use.form]:
@@ -58,8 +55,8 @@ def makers(
     return tuple((rank, maker) for rank, group in enumerate(groups) for maker in group)
 
 
-def _kind(declared_type: str, *, strict: bool) -> str:
-    """Return which type a column prefers, by SQLite's rules of affinity (sqlite.org/datatype3.html, 3.1)."""
+def affinity(declared_type: str, *, strict: bool) -> str:
+    """Return which kind a column of SQLite's prefers, by its rules of affinity (sqlite.org/datatype3.html, 3.1)."""
     for pattern, kind in (("INT", "integer"), ("CHAR|CLOB|TEXT", "text"), ("BLOB", "blob"), ("REAL|FLOA|DOUB", "real")):
         if re.search(pattern, declared_type.upper()):
             return kind
@@ -213,6 +210,12 @@ def literals(sql: str) -> tuple[Value, ...]:
     return values(sql)[:_MOST_LITERALS]
 
 
+def constant(sql: str) -> tuple[Value, ...]:
+    """Return the value for which a literal stands, in a tuple; nothing for any other expression."""
+    found = values(sql) if sql[:1] in "'0123456789" else ()
+    return found if len(found) == 1 else ()
+
+
 def values(sql: str) -> tuple[Value, ...]:
     """Return the values that stand in SQL, each once and in their order; 1 and 1.0 are two.
 
@@ -277,11 +280,32 @@ def _of_literals(kind: str, literals: tuple[Value, ...]) -> Sequence[Maker]:
             return [*of_texts, *of_numbers, *of_blobs]
 
 
+#: The parts of a regular expression, each with how often it may stand there: {least,most} or a sign.
+_ATOMS = re.compile(
+    r"(\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]])*\]|\(\?:|.)(?:\{([0-9]+)(?:,([0-9]*))?\}|([*+?]))?\??", re.DOTALL
+)
+_NO_TEXT = frozenset({"^", "$", "(", "(?:", ")", "|"})
+_CLASSES = {"\\d": "0-9", "\\w": "a-z", "\\s": " ", ".": "a-z"}
+_NAMED = {
+    "alpha": "a-z",
+    "digit": "0-9",
+    "alnum": "a-z0-9",
+    "lower": "a-z",
+    "upper": "A-Z",
+    "space": " ",
+    "xdigit": "0-9",
+}
+#: How often a part stands that may stand there more than once.
+_REPEATED = 6
+
+
 def _patterns(text: str) -> Iterator[Maker]:
     """Yield makers of texts of which a literal may be the pattern or the beginning."""
     yield lambda number: f"{text}{number}"
     if any(sign in text for sign in "*?["):
         yield lambda number: _like_glob(text, number)
+    if text.startswith("^"):
+        yield lambda number: _like_regular(text, number)
     if "%" in text:
         yield lambda number: text.replace("%", str(number)).replace("_", "x")
         yield lambda _number: text.replace("%", "").replace("_", "x")
@@ -296,14 +320,44 @@ def _like_glob(pattern: str, number: int) -> str:
             made.append(str(number))
         elif part == "?":
             made.append(next(digits, "0"))
-        elif part.startswith("[^"):
-            made.append(next((sign for sign in "0a-~" if sign not in part), "x"))
         elif len(part) > 2:
-            choices = re.sub(r"(.)-(.)", _span, part[1:-1]) or "x"
-            made.append(choices[int(next(digits, "0")) % len(choices)])
+            made.append(_one_of(part, digits))
         else:
             made.append(part)
     return "".join(made)
+
+
+def _like_regular(pattern: str, number: int) -> str:
+    """Return a text that matches a regular expression, as a rule: of alternatives the first."""
+    made: list[str] = []
+    digits = iter(f"{number:09d}"[::-1])
+    depth, left = 0, None
+    for atom, least, most, sign in _ATOMS.findall(pattern):
+        depth += (atom in {"(", "(?:"}) - (atom == ")")
+        if left is not None and depth >= left:
+            continue  # another alternative
+        left = depth if atom == "|" else None
+        if atom in _NO_TEXT:
+            continue
+        times = max(int(least), min(int(most or least), _REPEATED)) if least else {"": 1, "+": _REPEATED}.get(sign, 0)
+        signs = atom if atom[0] == "[" else f"[{_CLASSES.get(atom, atom)}]"
+        made += [_one_of(signs, digits) for _ in range(min(times, _LONGEST_TEXT))]
+    return "".join(made)
+
+
+def _one_of(part: str, digits: Iterator[str]) -> str:
+    """Return a character of a class as GLOB and regular expressions have them; the next of the digits says which."""
+    for name, signs in _NAMED.items():
+        part = part.replace(f"[:{name}:]", signs)
+    if part.startswith("[^"):
+        return next((sign for sign in "0a-~" if sign not in re.sub(r"(.)-(.)", _span, part)), "x")
+    choices = re.sub(r"\\(.)", _escaped, part[1:-1])
+    choices = re.sub(r"(.)-(.)", _span, choices) or "x"
+    return choices[int(next(digits, "0")) % len(choices)]
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return _CLASSES.get(found[0], found[1])
 
 
 def _span(found: re.Match[str]) -> str:

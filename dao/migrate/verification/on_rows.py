@@ -10,20 +10,15 @@ from dao.errors import Error
 from dao.migrate.copies.working_copy import WorkingCopies
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
+from dao.migrate.verification.findings import BROUGHT, advise
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import fill, in_the_way
+from dao.migrate.verification.sqlite_store import SQLiteStore
 from dao.migrate.verification.touched import Trace, related
 from dao.migrate.verification.trial import Place, Trial, follow
 from dao.migrate.verification.uses import Use
 
 __all__ = ["OnRows"]
-
-#: Why a table holds no generated rows when the script runs.
-_BROUGHT = "its constraints leave room for the rows that the script brings, but not for others beside them"
-_ADVICE = (
-    "The rows that it met are generated. Where there can be none like them, give rows of your own, as INSERT "
-    "statements in a file: `dao verify --fixtures FILE`"
-)
 
 
 @attrs.frozen
@@ -46,17 +41,17 @@ class OnRows:
         trial = Trial(self.copies, self.alone.migration, "generated rows")
         schemas = [place.state.schema for place in (self.alone.before, self.alone.after) if place]
         needed = related(self.alone.touched, *schemas)
-        own = self.fixtures.insert(here.connection, needed) if self.fixtures else frozenset[str]()
-        filled = fill(here.connection, rows=self.rows, only=needed, without=without | own, uses=self.uses)
+        own = self.fixtures.insert(SQLiteStore(here.connection), needed) if self.fixtures else frozenset[str]()
+        filled = fill(SQLiteStore(here.connection), rows=self.rows, only=needed, without=without | own, uses=self.uses)
         if filled.rows or own:
             state = here.state.with_rows(here.connection, needed)
             there = trial.there_and_back(attrs.evolve(here, state=state))
         else:  # it finds what it found there
             there = self._as_alone(trial, here)
-        trial.unfilled = filled.unfilled | dict.fromkeys(without, _BROUGHT)
+        trial.unfilled = filled.unfilled | dict.fromkeys(without, BROUGHT)
         if there is None:
             text = trial.up.script.text
-            brought = in_the_way(here.connection, filled, self.alone.inserts, text)
+            brought = in_the_way(SQLiteStore(here.connection), filled, self.alone.inserts, text)
             if brought and not without:
                 again = self.copies.copy()
                 follow(again, *(Step(migration=migration, direction="apply") for migration in self.earlier))
@@ -64,11 +59,11 @@ class OnRows:
                 if other.after is not None:
                     return other
             if filled.rows:
-                trial.problems[-1] = attrs.evolve(trial.problems[-1], differences=(_ADVICE, *self._not_taken()))
+                advise(trial, self.fixtures)
             return trial
         if trial.migration.reversible and not trial.problems:
-            own |= self.fixtures.insert(there.connection, needed) if self.fixtures else frozenset()
-            more = fill(there.connection, rows=self.rows, seed=1, only=needed, without=own, uses=self.uses)
+            own |= self.fixtures.insert(SQLiteStore(there.connection), needed) if self.fixtures else frozenset()
+            more = fill(SQLiteStore(there.connection), rows=self.rows, seed=1, only=needed, without=own, uses=self.uses)
             trial.unfilled |= more.unfilled
             try:
                 # new tables and columns take with them what is in them
@@ -76,11 +71,6 @@ class OnRows:
             except Error as error:
                 trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
         return trial
-
-    def _not_taken(self) -> list[str]:
-        """Say which statements of the user's own were not of use."""
-        refused = self.fixtures.refused if self.fixtures else []
-        return [f"That of line {line} does not fit here: {why}" for line, why in refused]
 
     def _as_alone(self, trial: Trial, here: Place) -> Place | None:
         alone = self.alone

@@ -1,14 +1,15 @@
 """Verifies migrations for PostgreSQL: up, down and up again in a scratch database, which goes at the end.
 
 There they run as in the first run of a new database: those that may share a transaction do. Each is tried in a
-savepoint, which is undone, and then applied for those after it.
+savepoint, which is undone, on the rows of the scripts alone and then on generated ones; and then applied for those
+after it. One that runs in no transaction is tried on generated rows in another scratch database.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,35 +18,75 @@ from dao import url
 from dao.engine import fetch, in_transaction, transaction
 from dao.engine.postgresql import Connection
 from dao.errors import Error
-from dao.migrate.copies.rows import Content
+from dao.migrate.copies.rows import MOST, Content, TypedRow
 from dao.migrate.events import Report, Verifying
+from dao.migrate.run.postgresql.guard import Guard
+from dao.migrate.run.postgresql.names import filled_by
 from dao.migrate.schema.model import Object
 from dao.migrate.schema.postgresql import reader, traces
 from dao.migrate.schema.postgresql.replay import scratch
 from dao.migrate.schema.postgresql.script import run_script
-from dao.migrate.schema.postgresql.session import of_run
+from dao.migrate.schema.postgresql.session import of_run, settle
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Step
-from dao.migrate.verification.round_trip import (
-    Differences,
-    Law,
-    State,
-    TripFailure,
-    down_and_up,
-    irreversible,
-    trip_failures,
-)
-from dao.migrate.verification.trial import Verification
+from dao.migrate.scripts.postgresql import split
+from dao.migrate.values import Loss, Step
+from dao.migrate.verification.findings import BROUGHT, Findings, Stage, Verification, advise
+from dao.migrate.verification.fixtures import Fixtures
+from dao.migrate.verification.generate import Filled, fill, in_the_way
+from dao.migrate.verification.mentioned import mentioned
+from dao.migrate.verification.round_trip import State, down_and_up, irreversible
+from dao.migrate.verification.server_store import ServerStore, without_brackets
+from dao.migrate.verification.uses import Use, uses
 
-__all__ = ["Observer", "verify"]
+__all__ = ["Observer", "Wanted", "verify"]
+
+
+#: What the text of a column begins with whose values are shown without quotes.
+_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double", "boolean")
+
+
+@attrs.frozen
+class _Held:
+    """What a table holds; its rows as texts, None if they are not to be held, or too many."""
+
+    content: Content
+    columns: dict[str, int]
+    numbers: frozenset[str]
+    rows: list[tuple[str | None, ...]] | None
+
+
+@attrs.frozen
+class _HeldRows:
+    """The rows of a database at a moment: a `RowSource`."""
+
+    tables: dict[str, _Held]
+
+    def columns(self, table: str) -> dict[str, int]:
+        """As `RowSource`."""
+        return self.tables[table].columns if table in self.tables else {}
+
+    def rows(self, table: str, columns: Sequence[str]) -> Counter[TypedRow]:
+        """As `RowSource`."""
+        held = self.tables[table]
+        places = [(list(held.columns).index(name), name in held.numbers) for name in columns]
+        return Counter(tuple(_typed(row[place], is_number) for place, is_number in places) for row in held.rows or ())
+
+
+def _typed(value: str | None, is_number: bool) -> tuple[str, Any]:  # noqa: FBT001 - of one row
+    if value is None:
+        return "null", None
+    return ("number", value) if is_number else ("text", value.encode())
 
 
 class Observer:
-    """Looks at a database time and again. In one transaction, it reads only the tables again that were written to."""
+    """Looks at a database time and again. In one transaction, it reads only the tables again that were written to.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._known: dict[Any, Content] = {}
+    It `holds_rows` so that those that differ can be shown: of a database that is its own.
+    """
+
+    def __init__(self, connection: Connection, *, holds_rows: bool = False) -> None:
+        self._connection, self._holds_rows = connection, holds_rows
+        self._known: dict[Any, _Held] = {}
 
     def look(self) -> State:
         """Return the state of now, without the ledger. Reads all rows the first time."""
@@ -58,34 +99,59 @@ class Observer:
         for one in schema.objects.values():
             if one.type == "table":
                 key = (one, signs.get(one.name))
-                found[one.name] = self._known[key] = known.get(key) or _content(self._connection, one)
-        return State(schema, frozenset(), found, {}, None)
+                held = self._known[key] = known.get(key) or self._held(one)
+                found[one.name.replace('"', "")] = held
+        contents = {name: held.content for name, held in found.items()}
+        return State(schema, frozenset(), contents, {}, _HeldRows(found) if self._holds_rows else None)
+
+    def _held(self, table: Object) -> _Held:
+        """Return what a table itself holds; its partitions and heirs are tables, too. Reads all rows."""
+        columns = sorted((item.key, item.shown) for item in table.items if item.family == "column" and item.key)
+        names = [name for name, _ in columns]
+        row = f"ROW({', '.join(names)})::text"
+        sql = f"SELECT count(*), coalesce(sum(hashtextextended({row}, 0)), 0)::text FROM ONLY {table.name}"
+        ((number, hash),) = fetch(self._connection, sql)
+        rows = None
+        if self._holds_rows and names and number <= MOST:
+            texts = ", ".join(f"{name}::text" for name in names)
+            rows = fetch(self._connection, f"SELECT {texts} FROM ONLY {table.name}")
+        primary = next((item.shown for item in table.items if item.family == "primary key"), "")
+        key = [part.strip() for part in primary.partition("(")[2].partition(")")[0].split(",")]
+        return _Held(
+            Content(number, tuple(names), int(hash)),
+            {_plain(name): key.index(name) + 1 if name in key else 0 for name in names},
+            frozenset(_plain(name) for name, text in columns if text.startswith(_NUMBERS)),
+            rows,
+        )
 
 
-def _content(connection: Connection, table: Object) -> Content:
-    """Return what a table itself holds; its partitions and heirs are tables, too. Reads all rows."""
-    names = sorted(item.key for item in table.items if item.family == "column" and item.key)
-    row = f"ROW({', '.join(names)})::text"
-    sql = f"SELECT count(*), coalesce(sum(hashtextextended({row}, 0)), 0)::text FROM ONLY {table.name}"
-    ((rows, hash),) = fetch(connection, sql)
-    return Content(rows, tuple(names), int(hash))
+def _plain(name: str) -> str:
+    return name.replace('"', "")
 
 
 # ---------------------------------------------------------------- all migrations
 
 
-def verify(
-    server: url.ServerURL, migrations: Sequence[Migration], chosen: Collection[str], tell: Report
-) -> list[Verification]:
-    """Try the migrations that are `chosen` in a database of their own on a server, and return the results in order.
+@attrs.frozen
+class Wanted:
+    """Which migrations are to be tried, and on which rows: so many generated ones in a table, and one's own."""
 
-    The others are just applied.
+    chosen: Collection[str]
+    rows: int
+    fixtures: Fixtures | None
+
+
+def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wanted, tell: Report) -> list[Verification]:
+    """Try migrations in a database of their own on a server, and return the results in order.
+
+    Those that are not chosen are just applied.
 
     Raises:
         MigrationError: The role may not create a database.
         OperationalError: The server cannot be reached.
     """
     found: list[Verification] = []
+    forms = uses(without_brackets(script.text) for one in migrations for script in (one.up, one.down) if script)
     with scratch(server) as connection, of_run(connection), contextlib.ExitStack() as shared:
         for place, migration in enumerate(migrations):
             tell(Verifying(migration.id, "empty", place + 1, len(migrations)))
@@ -93,12 +159,16 @@ def verify(
                 shared.close()  # commits
             elif not in_transaction(connection):
                 shared.enter_context(transaction(connection))
-            trial = _Trial(connection, migration)
-            is_applied = trial.there_and_back() if migration.id in chosen else trial.apply()
-            if migration.id in chosen or not is_applied:
-                found.append(trial.end())
+            trial = _Trial(connection, migration, "empty")
+            if migration.id not in wanted.chosen:
+                is_applied = trial.apply()
+                found += [] if is_applied else [trial.end()]
+            else:
+                on_rows = _OnRows(server, trial, migrations[:place], forms, wanted)
+                is_applied, ends = on_rows.all_tried()
+                found += ends
             if not is_applied:
-                found += _not_reached(migrations[place + 1 :], chosen, migration)
+                found += _not_reached(migrations[place + 1 :], wanted.chosen, migration)
                 break
     return found
 
@@ -114,69 +184,165 @@ class _Undone(Exception):
     """Undoes what was tried."""
 
 
-@attrs.define
-class _Trial:
+class _Trial(Findings):
     """One migration in the scratch database. A transaction is open, unless one of its scripts does not run in any."""
 
-    connection: Connection
-    migration: Migration
-    problems: list[TripFailure] = attrs.Factory(list)
-    _observer: Observer = attrs.field(init=False)
-    _begun: float = attrs.field(init=False, factory=time.perf_counter)
-
-    def __attrs_post_init__(self) -> None:
-        self._observer = Observer(self.connection)
-
-    def end(self) -> Verification:
-        """Return what was found, each thing once."""
-        why = irreversible(self.migration)
-        return Verification(
-            id=self.migration.id,
-            stage="empty",
-            problems=tuple(dict.fromkeys(map(str, self.problems))),
-            warnings=() if why is None else (why,),
-            reversible=self.migration.reversible,
-            seconds=time.perf_counter() - self._begun,
-        )
+    def __init__(self, connection: Connection, migration: Migration, stage: Stage) -> None:
+        super().__init__(migration, stage)
+        self.connection = connection
+        #: The database before it and after it, as far as it got there.
+        self.before: State | None = None
+        self.after: State | None = None
+        self._observer = Observer(connection, holds_rows=True)
 
     def apply(self) -> bool:
         """Just apply it, and return whether that could be done."""
-        return self._run(Step(migration=self.migration, direction="apply"), "apply fails") is not None
+        return self._run(self.up, "apply fails") is not None
 
     def there_and_back(self) -> bool:
-        """Apply it, undo it and apply it again, and return whether it is applied then, for those that come after it."""
-        if not in_transaction(self.connection):
-            return self._tried()[1]
-        could_be = False
-        with contextlib.suppress(_Undone), transaction(self.connection):
-            could_be, _ = self._tried()
-            raise _Undone
-        return could_be and self.apply()
-
-    def _tried(self) -> tuple[bool, bool]:
-        """Return whether it could be applied the first time, and whether it is applied now."""
-        before = self._observer.look()
-        after = self._run(Step(migration=self.migration, direction="apply"), "apply fails")
-        if after is None:
-            return False, False
+        """Apply it, undo it and apply it again; return whether it is applied now."""
+        if why := irreversible(self.migration):
+            self.warnings.append(why)
+        self.before = self._observer.look()
+        self.after = self._run(self.up, "apply fails")
+        if self.after is None:
+            return False
 
         def run(step: Step) -> State | None:
             return self._run(step, f"{step.direction}{' after the rollback' * (step.direction == 'apply')} fails")
 
-        def differs(step: Step, found: Differences) -> None:
-            when = "after the rollback" if step.direction == "rollback" else "after the second apply"
-            self.problems += trip_failures(step, found, when)
+        undone, again = down_and_up([self.migration], [self.before, self.after], self.law, run, self.differs)
+        return len(undone) == len(again)
 
-        undone, again = down_and_up([self.migration], [before, after], Law(), run, differs)
-        return True, len(undone) == len(again)
+    def roll_back(self) -> None:
+        """Undo it, with rows that were written since.
+
+        Raises:
+            Error: The rollback refuses them.
+        """
+        self._run_script(self.down)
 
     def _run(self, step: Step, failure: str) -> State | None:
         """Run a script; return the database after it, None if it fails."""
-        script = step.script
         try:
-            with transaction(self.connection) if script.transactional else contextlib.nullcontext():
-                run_script(self.connection, step.id, script)
+            losses = self._run_script(step)
         except Error as error:
-            self.problems.append(TripFailure(step.id, step.direction, f"{failure}: {error}"))
+            self.fails(step, f"{failure}: {error}")
             return None
-        return self._observer.look()
+        after = self._observer.look()
+        if self.before is not None:
+            self.note_losses(step, losses, self.before.schema)
+        return after
+
+    def _run_script(self, step: Step) -> list[Loss]:
+        """Run a script, and return what it lost."""
+        script = step.script
+        guard = Guard(self.connection)
+        guard.begin_script(step.key)
+        with transaction(self.connection) if script.transactional else contextlib.nullcontext():
+            run_script(self.connection, step.id, script, watcher=guard)
+            return [loss for _, loss in guard.losses()]
+
+
+@attrs.frozen
+class _OnRows:
+    """The trial of a migration on generated rows, after the one on no rows but those of the scripts (`alone`).
+
+    `earlier` migrations make the database again where it cannot be undone. Tables into which fixtures put rows get no
+    generated ones.
+    """
+
+    server: url.ServerURL
+    alone: _Trial
+    earlier: Sequence[Migration]
+    uses: Mapping[str, Use]
+    wanted: Wanted
+
+    def all_tried(self) -> tuple[bool, list[Verification]]:
+        """Try it without rows and with them; return whether it is applied then, for those after it, and the results."""
+        alone = self.alone
+        if not in_transaction(alone.connection):
+            is_applied = alone.there_and_back()
+            end = alone.end()
+            return is_applied, [end] if alone.after is None else [end, self._on_rows().end()]
+        with contextlib.suppress(_Undone), transaction(alone.connection):
+            alone.there_and_back()
+            raise _Undone
+        end = alone.end()
+        if alone.after is None:
+            return False, [end]
+        on_rows = self._on_rows().end()
+        is_applied = alone.apply()
+        return is_applied, [end if is_applied else alone.end(), on_rows]
+
+    def _on_rows(self) -> _Trial:
+        """Try it on rows; if those may have the place of rows that it brings, without these."""
+        with self._place() as connection:
+            trial, brought = self._tried(connection, frozenset())
+        if brought:
+            with self._place() as connection:
+                other, _ = self._tried(connection, brought)
+            if other.after is not None:
+                return other
+        return trial
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[Connection]:
+        """Lend a database in which the earlier migrations are applied, of which nothing is left afterwards."""
+        if in_transaction(self.alone.connection):
+            with contextlib.suppress(_Undone), transaction(self.alone.connection):
+                yield self.alone.connection
+                raise _Undone
+            return
+        with scratch(self.server) as connection, of_run(connection):
+            for migration in self.earlier:
+                with transaction(connection) if migration.up.transactional else contextlib.nullcontext():
+                    run_script(connection, migration.id, migration.up)
+            yield connection
+
+    def _tried(self, connection: Connection, without: frozenset[str]) -> tuple[_Trial, frozenset[str]]:
+        """Fill the tables that it can touch, but some (`without`), and try it; then undo it with rows written since.
+
+        Return the tables, too, whose generated rows may be in the way of its own.
+        """
+        alone = self.alone
+        assert alone.before is not None  # noqa: S101 - it was tried
+        trial = _Trial(connection, alone.migration, "generated rows")
+        texts = [script.text for script in (alone.migration.up, alone.migration.down) if script]
+        needed = mentioned(connection, texts, *(state.schema for state in (alone.before, alone.after) if state))
+        store = ServerStore(connection, alone.before.schema)
+        own, filled = self._fill(store, needed, without, seed=0)
+        trial.unfilled = filled.unfilled | dict.fromkeys(without, BROUGHT)
+        if filled.rows or own:
+            trial.there_and_back()
+        else:  # it finds what it found there
+            trial.problems, trial.warnings, trial.losses = [*alone.problems], [*alone.warnings], [*alone.losses]
+            trial.after = alone.after
+            trial.apply()
+        if trial.after is None:
+            if filled.rows:
+                advise(trial, self.wanted.fixtures)
+            text = without_brackets(alone.migration.up.text)
+            filled_by_it = {filled_by(statement) for statement in split(alone.migration.up.text)}
+            inserts = {name for name in filled.rows if name.rpartition(".")[2] in filled_by_it}
+            return trial, in_the_way(store, filled, inserts, text) if not without else frozenset()
+        if trial.migration.reversible and not trial.problems:
+            store = ServerStore(connection, trial.after.schema)
+            _, more = self._fill(store, needed, own, seed=1)
+            trial.unfilled |= more.unfilled
+            try:
+                trial.roll_back()  # new tables and columns take with them what is in them
+            except Error as error:
+                trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
+        return trial, frozenset()
+
+    def _fill(
+        self, store: ServerStore, needed: frozenset[str] | None, without: frozenset[str], *, seed: int
+    ) -> tuple[frozenset[str], Filled]:
+        """Put rows into tables that are needed; return which got some of one's own, and how many generated ones."""
+        fixtures = self.wanted.fixtures
+        with transaction(store.connection):
+            own = fixtures.insert(store, needed) if fixtures else frozenset[str]()
+            filled = fill(store, rows=self.wanted.rows, seed=seed, only=needed, without=without | own, uses=self.uses)
+            settle(store.connection)
+        return own, filled

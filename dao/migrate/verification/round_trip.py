@@ -10,7 +10,7 @@ import apsw
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.migrate.copies.rows import Content, RowDifference, content, row_difference
+from dao.migrate.copies.rows import Content, RowDifference, RowSource, SQLiteRows, content, row_difference
 from dao.migrate.schema.catalog import Definitions, definitions, fold
 from dao.migrate.schema.model import Schema, differences
 from dao.migrate.schema.reader import read
@@ -27,15 +27,15 @@ _HEADER = ("user_version", "application_id")
 class State:
     """A database at a moment: its schema, also as it is `defined`, its tables' content, and numbers of its header.
 
-    `connection` leads to it, if it stays as it is. Then rows that differ can be shown, and are compared in the columns
-    that both databases have; without it, tables are compared as a whole.
+    `rows` are those of then, if they can still be had. Then those that differ can be shown, and are compared in the
+    columns that both databases have; without them, tables are compared as a whole.
     """
 
     schema: Schema
     defined: Definitions = attrs.field(repr=False)
     tables: dict[str, Content]
     header: dict[str, Any]
-    connection: Connection | None
+    rows: RowSource | None
 
     @classmethod
     def of(
@@ -49,7 +49,7 @@ class State:
         defined = frozenset(definitions(connection))
         schema = read(connection, defined)
         header = {name: connection.pragma(name) for name in _HEADER}
-        state = cls(schema, defined, {}, header, connection if stays else None)
+        state = cls(schema, defined, {}, header, SQLiteRows(connection) if stays else None)
         if since is None or trace is None:
             return state.with_rows(connection, None)
         known = {}
@@ -145,9 +145,9 @@ class Law:
         excused = {column for of, column in self._excused if of == fold(table)}
         if now is None or was == now or table in self._told or "" in excused:
             return None
-        if expected.connection is None or actual.connection is None:
+        if expected.rows is None or actual.rows is None:
             return None if excused else RowDifference(table, was.rows, now.rows)
-        return row_difference(expected.connection, actual.connection, table, was, now, without=excused)
+        return row_difference(expected.rows, actual.rows, table, was, now, without=excused)
 
 
 def down_and_up(

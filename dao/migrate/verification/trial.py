@@ -3,64 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import attrs
 
 from dao.engine import transaction
 from dao.errors import CheckFailed, Error, MigrationFailed
+from dao.migrate.copies.rows import SQLiteRows
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.check import Before, check, integrity_problems
-from dao.migrate.schema.model import Schema
 from dao.migrate.schema.script import Watcher, run_script
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Loss, Step
-from dao.migrate.verification.round_trip import (
-    Differences,
-    Law,
-    State,
-    TripFailure,
-    down_and_up,
-    irreversible,
-    trip_failures,
-)
+from dao.migrate.values import Step
+from dao.migrate.verification.findings import Findings, Stage
+from dao.migrate.verification.round_trip import Differences, State, down_and_up, irreversible
 from dao.migrate.verification.touched import Touched, Trace
 
-__all__ = ["Place", "Stage", "Trial", "Verification", "follow"]
-
-#: Where a migration was tried: on an empty database, on one whose tables hold generated rows, on a copy of a real one.
-Stage = Literal["empty", "generated rows", "copy"]
-
-
-@attrs.frozen(kw_only=True)
-class Verification:
-    """The result of one migration on one stage.
-
-    `problems` are texts, of one line or several. `warnings` may be meant: the migration is irreversible, its rollback
-    refuses rows that were written since, or leaves a `user_version`. `losses` are the data that its scripts lose: those
-    that are declared, and those that the rollback drops because the migration made them. `unfilled` are the tables
-    for which no rows could be generated, with the reason. One that comes after a failure is not `tried`, which is a
-    problem too. `seconds` is how long it took.
-    """
-
-    id: str
-    stage: Stage
-    problems: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    losses: tuple[str, ...] = ()
-    unfilled: dict[str, str] = attrs.Factory(dict)
-    reversible: bool = True
-    tried: bool = True
-    seconds: float = 0.0
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
+__all__ = ["Place", "Trial", "follow"]
 
 
 @attrs.frozen
@@ -78,10 +38,10 @@ class Place:
 
     def at(self, connection: WorkingCopy) -> Place:
         """Return the same place in another copy."""
-        return Place(attrs.evolve(self.state, connection=connection), connection, self.before)
+        return Place(attrs.evolve(self.state, rows=SQLiteRows(connection)), connection, self.before)
 
 
-class Trial:
+class Trial(Findings):
     """One migration on one stage.
 
     Scripts run in copies. The database itself shows what was before, and then follows, as each script does the same in
@@ -89,40 +49,21 @@ class Trial:
     """
 
     def __init__(self, copies: WorkingCopies, migration: Migration, stage: Stage) -> None:
-        self.copies, self.migration, self.stage = copies, migration, stage
-        self.up, self.down = (Step(migration=migration, direction=one) for one in ("apply", "rollback"))
-        self.problems: list[TripFailure] = []
-        self.warnings: list[str] = []
-        self.losses: list[str] = []
-        self.unfilled: dict[str, str] = {}
+        super().__init__(migration, stage)
+        self.copies = copies
         #: The tables that its scripts have touched, and those into which they INSERT.
         self.touched: Touched = frozenset()
         self.inserts: set[str] = set()
         #: The database before it, where that is known, and after it.
         self.before: Place | None = None
         self.after: Place | None = None
-        self._law = Law()
-        self._begun = time.perf_counter()
-
-    def end(self) -> Verification:
-        """Return what was found, each thing once."""
-        return Verification(
-            id=self.migration.id,
-            stage=self.stage,
-            problems=tuple(dict.fromkeys(map(str, self.problems))),
-            warnings=tuple(dict.fromkeys(self.warnings)),
-            losses=tuple(dict.fromkeys(self.losses)),
-            unfilled=self.unfilled,
-            reversible=self.migration.reversible,
-            seconds=time.perf_counter() - self._begun,
-        )
 
     def pass_over(self, connection: WorkingCopy) -> bool:
         """Just apply it, and return whether that could be done."""
         try:
             follow(connection, self.up)
         except Error as error:
-            self._fails(self.up, f"apply fails: {error}")
+            self.fails(self.up, f"apply fails: {error}")
         return not self.problems
 
     def there_and_back(self, here: Place) -> Place | None:
@@ -174,7 +115,7 @@ class Trial:
             return None if there is None else there.state
 
         states = [None if place is None else place.state for place in places]
-        _, again = down_and_up([self.migration], states, self._law, state, self._differs)
+        _, again = down_and_up([self.migration], states, self.law, state, self._differs)
         return bool(again)
 
     # ------------------------------------------------------------ scripts
@@ -188,7 +129,7 @@ class Trial:
             # what comes after the statement that failed is not known
             self.touched = None
             again = " after the rollback" if step.direction == "apply" and since is not self.before else ""
-            self._fails(step, f"{step.direction}{again} fails: {error}")
+            self.fails(step, f"{step.direction}{again} fails: {error}")
             return None
         touched = trace.touched(since.state.schema, there.state.schema)
         self.touched = None if touched is None or self.touched is None else self.touched | touched
@@ -214,48 +155,14 @@ class Trial:
                 if is_end:
                     raise
                 # a later migration may mend it, so those are tried, too
-                self._fails(step, f"{step.direction} is refused: {error}")
+                self.fails(step, f"{step.direction} is refused: {error}")
         # where the database of before is not known, the rollback leaves one like it
         there = self.before.state.schema if self.before else state.schema
-        self._note_losses(step, [loss for _, loss in trace.losses()], there)
+        self.note_losses(step, [loss for _, loss in trace.losses()], there, excuses_all=self.before is None)
         return Place(state, connection, after)
 
-    def _note_losses(self, step: Step, losses: Sequence[Loss], before: Schema) -> None:
-        """Note the losses of a script: each must be declared in it, or be of something that the migration made."""
-        script = step.script
-        for loss in losses:
-            is_declared = loss.is_declared(script.allows)
-            is_made = step.direction == "rollback" and not _has(before, loss.table, loss.column)
-            if not is_declared and not is_made:
-                name = script.path.name if script.path else step.id
-                mend = f"Mend it, or write `{loss.declaration}` at the top of {name}"
-                self._fails(step, f"{step.direction} loses data without saying so: {loss}", mend)
-                continue
-            self.losses.append(f"{step.direction}: {loss}")
-            # the migration makes again what it made, but not what was written to it since
-            if is_declared or self.before is None:
-                self._law.excuse([loss])
-
-    # ------------------------------------------------------------ problems
-
-    def _fails(self, step: Step, message: str, *differences: str) -> None:
-        self.problems.append(TripFailure(step.id, step.direction, message, differences))
-
     def _differs(self, step: Step, found: Differences) -> None:
-        when = "after the rollback" if step.direction == "rollback" else "after the second apply"
-        when = "after rollback and apply" if self.before is None else when
-        self.problems += trip_failures(step, found, when)
-        for name, (expected, actual) in found.header.items():
-            self.warnings.append(f"PRAGMA {name} is {actual} {when}, expected {expected}")
-
-
-def _has(schema: Schema, table: str, column: str | None) -> bool:
-    """Return whether there is a table, or a column of it."""
-    kinds = ("table", "virtual table")
-    one = next((schema.objects[kind, fold(table)] for kind in kinds if (kind, fold(table)) in schema.objects), None)
-    if one is None or column is None:
-        return one is not None
-    return any(item.family == "column" and item.key == fold(column) for item in one.items)
+        self.differs(step, found, "after rollback and apply" if self.before is None else None)
 
 
 @contextlib.contextmanager

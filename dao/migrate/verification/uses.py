@@ -35,6 +35,14 @@ _FUNCTIONS: dict[str, tuple[Form, int]] = {
 }
 _ADDS_OR_REMOVES = frozenset({"insert", "remove", "set"})
 _TO_NUMBER = re.compile(r" as (?:\w*int|real|floa|doub|num|dec)")
+#: The forms of text that PostgreSQL's `::` takes, by the first word of the type.
+_CASTS: dict[str, Form] = {
+    **dict.fromkeys(("json", "jsonb"), "json"),
+    **dict.fromkeys(("date", "timestamp", "timestamptz"), "moment"),
+    **dict.fromkeys(
+        ("smallint", "int", "integer", "bigint", "numeric", "decimal", "real", "float", "double"), "number"
+    ),
+}
 _ARROWS, _ARITHMETIC = frozenset({"->", "->>"}), frozenset("+-*/%")
 #: These come first where a column is taken in several forms.
 _ORDER: tuple[Form, ...] = ("json", "moment", "number")
@@ -97,6 +105,9 @@ def _at(of: Sequence[Token], place: int, word: str) -> Iterator[tuple[str, Use]]
             yield from ((name, use) for name in _names(arguments[argument]))
     elif word in _ARROWS:
         use = Use("json", _path(of, place))
+        yield from ((name, use) for name in _names(of[_begin(of, place) : place]))
+    elif (word, after) == (":", ":") and place + 2 < len(of) and of[place + 2].value in _CASTS:
+        use = Use(_CASTS[of[place + 2].value])
         yield from ((name, use) for name in _names(of[_begin(of, place) : place]))
     elif word in _ARITHMETIC:
         operand = place + 3 if place + 2 < len(of) and of[place + 2].value == "." else place + 1

@@ -23,9 +23,10 @@ from dao.migrate.ledger.selection import select
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.verification.findings import Stage, Verification
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.on_rows import OnRows
-from dao.migrate.verification.trial import Place, Stage, Trial, Verification
+from dao.migrate.verification.trial import Place, Trial
 from dao.migrate.verification.uses import uses
 
 __all__ = ["verify"]
@@ -58,9 +59,10 @@ def verify(
     of more than `memory_limit` bytes (64 MiB) are in files of the temporary folder, which go at the end. `report` is
     told of each migration when its turn comes. `prepare` is as in `apply`.
 
-    Migrations for PostgreSQL are tried on a `server`, by the URL of any database on it, in an empty database of their
-    own that is dropped then: those that may share a transaction do so there, as in the first run of a new database.
-    There are no generated rows, no `fixtures`, and no copy; `rehearse` tries what is pending on real rows.
+    Migrations for PostgreSQL are tried on a `server`, by the URL of any database on it, in a database of their own that
+    is dropped then: those that may share a transaction do so there, as in the first run of a new database. Tables are
+    filled that a script names, and what is bound to these. There is no copy; `rehearse` tries what is pending on real
+    rows.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -71,7 +73,16 @@ def verify(
         ValueError: `latest` is below 1, or both that and `since` are given.
     """
     if server is not None:
-        return _on_server(migrations, url.parse_server(server), database, fixtures, since, latest, report)
+        if database is not None:
+            raise MigrationError(
+                "migrations for PostgreSQL are verified in a database of their own: leave --copy out; `dao rehearse "
+                "--round-trip` tries what is pending on the rows of a database"
+            )
+        own = None if fixtures is None else Fixtures.read(Path(fixtures), "postgresql")
+        found = _on_server(migrations, url.parse_server(server), rows, own, since, latest, report)
+        if own is not None and all(one.ok for one in found):
+            own.refuse_unused()
+        return found
     files = loaded(migrations)
     if database is not None:
         existing(database, "copy")  # before a minute of other trials
@@ -104,22 +115,18 @@ def verify(
 def _on_server(
     migrations: Source,
     server: url.ServerURL,
-    database: Target | None,
-    fixtures: str | os.PathLike[str] | None,
+    rows: int,
+    fixtures: Fixtures | None,
     since: str | None,
     latest: int | None,
     report: Report | None,
 ) -> list[Verification]:
     from dao.migrate.verification import on_server  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
 
-    if database is not None or fixtures is not None:
-        raise MigrationError(
-            "migrations for PostgreSQL are verified in an empty database: leave --copy and --fixtures out; `dao "
-            "rehearse --round-trip` tries what is pending on the rows of a database"
-        )
     files = loaded(migrations, "postgresql")
     chosen = frozenset(select(files, since=since, latest=latest).ids)
-    return on_server.verify(server, files, chosen, report or (lambda _event: None))
+    wanted = on_server.Wanted(chosen, rows, fixtures)
+    return on_server.verify(server, files, wanted, report or (lambda _event: None))
 
 
 @attrs.frozen

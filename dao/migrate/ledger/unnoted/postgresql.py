@@ -14,7 +14,11 @@ from dao.migrate.scripts.migration import Migration
 __all__ = ["COLUMN", "MISSING", "THERE", "is_there", "made", "made_one", "names"]
 
 # the server's words in English; in another language there is no advice
-THERE = re.compile(r'(type|schema|function|extension|relation)()()? "(.+)" already exists', re.DOTALL)
+THERE = re.compile(
+    r'(type|schema|function|extension|relation|constraint|trigger|policy|rule)()()? "(.+?)"'
+    r'(?: for (?:relation|table) ".+")? already exists(?: with same argument types)?',
+    re.DOTALL,
+)
 COLUMN = re.compile(r'column "(.+)" of relation ".+" already exists', re.DOTALL)
 MISSING = re.compile(r'relation "(?:public\.)?(.+)" does not exist', re.DOTALL)
 _MAKES = re.compile(
@@ -35,7 +39,9 @@ LIMIT  1
 _HAS = """
 SELECT 1 FROM pg_class WHERE relname = $1 UNION ALL SELECT 1 FROM pg_type WHERE typname = $1
 UNION  ALL SELECT 1 FROM pg_proc WHERE proname = $1 UNION ALL SELECT 1 FROM pg_namespace WHERE nspname = $1
-UNION  ALL SELECT 1 FROM pg_extension WHERE extname = $1
+UNION  ALL SELECT 1 FROM pg_extension WHERE extname = $1 UNION ALL SELECT 1 FROM pg_constraint WHERE conname = $1
+UNION  ALL SELECT 1 FROM pg_trigger WHERE tgname = $1 UNION ALL SELECT 1 FROM pg_policy WHERE polname = $1
+UNION  ALL SELECT 1 FROM pg_rewrite WHERE rulename = $1
 LIMIT  1
 """
 

@@ -18,6 +18,7 @@ from dao.migrate.lock import telling
 from dao.migrate.run.ground import Beginning, Refuse
 from dao.migrate.run.postgresql.guard import Guard
 from dao.migrate.run.postgresql.names import made_by
+from dao.migrate.schema.model import Schema
 from dao.migrate.schema.postgresql import reader, session
 from dao.migrate.schema.postgresql.script import run_script
 from dao.migrate.schema.replay import Made
@@ -40,6 +41,8 @@ class OnPostgreSQL:
     #: The server counts rows.
     counts: bool
     guard: Guard | None = None
+    #: The schema at `begin`.
+    before: Schema = attrs.field(factory=lambda: Schema({}))
 
     @classmethod
     @contextlib.contextmanager
@@ -68,7 +71,8 @@ class OnPostgreSQL:
         # what goes before the first script is none of a script's losses
         self.guard = None if changed else Guard(self.connection)
         clean = not changed and drift.is_clean(self.connection, ledger)
-        return Beginning(ledger, reader.read(self.connection), clean=clean)
+        self.before = reader.read(self.connection)
+        return Beginning(ledger, self.before, clean=clean)
 
     def run_script(self, step: Step, notice: Callable[[str], object], refuse: Refuse) -> int:
         """As `Ground`."""
@@ -100,6 +104,25 @@ class OnPostgreSQL:
         """As `Ground`: its text tells, for a replay takes a database of its own."""
         return made_by(step, migrations, ledger)
 
-    def check(self, _notice: Callable[[str], object], _allowed: Collection[str]) -> Any:
-        """As `Ground`: PostgreSQL lets nothing break that it would find, and each script has met its constraints."""
-        return reader.read(self.connection)
+    def check(self, notice: Callable[[str], object], _allowed: Collection[str]) -> Any:
+        """As `Ground`: PostgreSQL lets nothing break that it would find, and each script has met its constraints.
+
+        It tells of those that are new, and that nobody has held the rows against.
+        """
+        schema = reader.read(self.connection)
+        for kind, name, constraint in sorted(_not_valid(schema) - _not_valid(self.before)):
+            notice(
+                f"{name}: the constraint {constraint} is NOT VALID, so rows of before may break it: `ALTER "
+                f"{kind.upper()} {name} VALIDATE CONSTRAINT {constraint}`, in a later migration, holds them against it"
+            )
+        return schema
+
+
+def _not_valid(schema: Schema) -> set[tuple[str, str, str]]:
+    """Return the constraints that are not known to hold for all rows: on what, its name, and theirs."""
+    return {
+        (one.type, one.name, item.key or "")
+        for one in schema.objects.values()
+        for item in one.items
+        if item.family in reader.CONSTRAINTS and item.shown.endswith(" NOT VALID")
+    }

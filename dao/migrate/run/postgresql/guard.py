@@ -1,9 +1,9 @@
 """The losses of a run on PostgreSQL: rows that no statement of its scripts names, tables and columns that held some.
 
 The law is that of SQLite's guard. What happens is told by the server: it counts the rows that a transaction inserts and
-deletes, by table, cascades and triggers included; and its catalog shows which tables and columns have gone. A statement
-that may drop something runs in a savepoint; if the catalog shows that it did, it is undone, what is about to go is
-counted, and it runs again. So nothing is counted that stays.
+deletes, by table, cascades and triggers included; and its catalog shows which tables and columns have gone. Statements
+run in a savepoint; if the catalog shows that one has dropped something, it is undone, what is about to go is counted,
+and it runs again. So nothing is counted that stays.
 
 Whose rows an INSERT brings is told by the names that stand in it.
 """
@@ -29,8 +29,14 @@ __all__ = ["Guard"]
 
 _DROPS = frozenset({"drop", "truncate", "do", "call"})
 _POINTS = frozenset({"savepoint", "release", "rollback"})
+#: What no savepoint of ours goes around: it ends or undoes that, or is not undone with it; COPY … FREEZE fails in one.
+_BARE = _POINTS | {"begin", "start", "commit", "end", "abort", "prepare", "deallocate", "copy"}
+#: What may write a table anew with all its rows.
+_REWRITES = frozenset({"alter", "cluster"})
 #: What fills tables from others, unless it holds none of these words.
-_FILLS = frozenset({"insert", "with", "create", "merge", "select", "update"})
+_FILLS = frozenset({"insert", "with", "create", "merge", "select", "update", "do"})
+#: What brings rows into tables by functions only, or by what was prepared: its text does not tell from where.
+_OPAQUE = frozenset({"select", "values", "call", "execute", "explain"})
 _READS = re.compile(r"\b(?:select|table|from|using|update)\b", re.IGNORECASE)
 
 
@@ -42,7 +48,7 @@ class _Origin:
     """A table of before the run, and what became of it.
 
     `rows` and `held`, the columns with values, are of when it was dropped; `cut` are those that it lost before, each
-    with whose script took it, and `renamed` the names of before of those that have others.
+    with whose script took it.
     """
 
     table: Table
@@ -99,12 +105,17 @@ class Guard(Watcher):
         self._counters = holdings.counters(connection)
         self._savepoints: list[tuple[str, _State]] = []
         self._going = _Going()
-        self._is_stale = self._alone = False
+        #: The tables from which statements delete rows that the script has prepared.
+        self._prepared: set[str] = set()
+        self._changes: int | None = None
+        #: The tables are known since the last statements were tried; or they have to be looked at again.
+        self._is_known = self._is_stale = self._alone = False
 
     def begin_script(self, source: Hashable) -> None:
         """Get ready for another script of the run; `losses` calls it by this."""
         self.source = source
         self._savepoints.clear()
+        self._prepared.clear()
 
     # ------------------------------------------------------------ before a statement
 
@@ -113,12 +124,16 @@ class Guard(Watcher):
         first = statement.first
         if first in _DROPS or (first == "alter" and Token("word", "drop") in statement.tokens):
             return None
-        if first in _POINTS:
+        if first in _BARE:
             return statement.begin
         if first in {"alter", "create", "select", "with", "insert"}:
             self._follow_names(statement)
         # after one that renames, the names in others mean something else
         return "alter" if first == "alter" else self._reads(statement)
+
+    def tries(self, statement: Statement) -> bool:
+        """As `Watcher`."""
+        return statement.first not in _BARE
 
     def _reads(self, statement: Statement) -> frozenset[int]:
         if statement.first not in _FILLS or not _READS.search(statement.text):
@@ -145,36 +160,45 @@ class Guard(Watcher):
         if self._is_stale:
             self._look()
         if self._alone:  # what an earlier transaction did may not count any more
-            self._counters = holdings.counters(self._connection)
+            self._counters, self._changes = holdings.counters(self._connection), None
         for statement in statements:
             if statement.first in _FILLS and _READS.search(statement.text):
                 self._state.fillings.append(names_in(statement))
 
-    def _look(self) -> None:
-        """See which tables there are now."""
+    def _look(self, now: dict[int, Table] | None = None) -> None:
+        """See which tables there are `now`."""
         self._is_stale = False
-        self._state.tables = holdings.tables(self._connection)
+        self._state.tables = holdings.tables(self._connection) if now is None else now
         for table in self._state.tables.values():
             for number, name in table.columns.items():
                 self._state.names.setdefault((table.id, number), set()).add(name)
 
-    # ------------------------------------------------------------ a statement that may drop something
+    # ------------------------------------------------------------ statements that drop something
 
-    def tried(self, statement: Statement) -> bool:
+    def tried(self, statements: Sequence[Statement]) -> bool:
         """As `Watcher`."""
+        was, self._changes = self._changes, holdings.catalog_changes(self._connection)
+        if self._changes is not None and was == self._changes:
+            self._is_known = True
+            return False
         before, now = self._state.tables, holdings.tables(self._connection)
-        self._going = going = _Going()
-        named = emptied_by(statement)
+        going = _Going()
+        named = set[str]().union(*map(emptied_by, statements))
         for id, table in before.items():
             if id not in now:
                 going.tables.append(table)
             elif id in self._state.origins:
                 gone = table.columns.keys() - now[id].columns.keys()
                 going.columns += [(table, table.columns[number]) for number in gone]
-            if id in now and table.file != now[id].file and statement.first != "alter":
+            if id in now and table.file != now[id].file and statements[0].first not in _REWRITES:
                 is_named = any(one.table in named for one in self._line(table))
                 going.emptied += [] if is_named and id in self._state.origins else [table]
-        return bool(going.tables or going.columns or going.emptied)
+        if going.tables or going.columns or going.emptied:
+            self._going = going if len(statements) == 1 else _Going()
+            return True
+        self._look(now)
+        self._is_known = True
+        return False
 
     def undone(self) -> None:
         """As `Watcher`."""
@@ -192,8 +216,8 @@ class Guard(Watcher):
                 going.held[table.id] = (*going.held.get(table.id, ()), column)
                 going.rows[table.id] = holdings.row_count(connection, table)
 
-    def _gone(self, statement: Statement) -> None:
-        """Note what a statement has dropped."""
+    def _gone(self, statement: Statement, came: dict[int, int], deleted: dict[int, int]) -> None:
+        """Note what a statement has dropped; rows `came` into tables with it, and others were `deleted`."""
         going, self._going = self._going, _Going()
         origins, named = self._state.origins, emptied_by(statement)
         for table in going.tables:
@@ -215,8 +239,14 @@ class Guard(Watcher):
             if table.table in named:
                 for origin in origins.values():
                     origin.is_emptied |= origin.table.place == table.place
-            elif going.rows.get(table.id):
-                self._state.losses.append((self.source, Loss("rows", self._name(table), going.rows[table.id])))
+            elif rows := going.rows.get(table.id):
+                # it may only have been written anew, as for another type of a column
+                present = self._state.tables.get(table.id)
+                there = 0 if present is None else holdings.row_count(self._connection, present)
+                # what is counted begins anew with TRUNCATE
+                lost = rows + max(0, came.get(table.id, 0)) - max(0, deleted.get(table.id, 0)) - there
+                if lost > 0:
+                    self._state.losses.append((self.source, Loss("rows", self._name(table), min(lost, rows))))
 
     # ------------------------------------------------------------ after statements
 
@@ -225,19 +255,24 @@ class Guard(Watcher):
         first = statements[0]
         if first.first in _POINTS:
             self._point(first)
-        if self._going.tables or self._going.columns or self._going.emptied:
-            self._gone(first)
-        if any(statement.first not in {"insert", "update", "delete", "select"} for statement in statements):
-            self._is_stale = True
+        elif first.first == "prepare":
+            self._prepared |= emptied_by(first)
         was, self._counters = self._counters, holdings.counters(self._connection)
         changed = {id: now for id, now in self._counters.items() if now != was.get(id, (0, 0))}
+        came = {id: inserted - was.get(id, (0, 0))[0] for id, (inserted, _) in changed.items()}
+        gone = {id: deleted - was.get(id, (0, 0))[1] for id, (_, deleted) in changed.items()}
+        if self._going.tables or self._going.columns or self._going.emptied:
+            self._look()
+            self._gone(first, came, gone)
+        elif not self._is_known:
+            self._is_stale = True
+        self._is_known = False
         if not changed:
             return
         if self._is_stale and not changed.keys() <= self._state.tables.keys():
             self._look()
-        came = {id: inserted - was.get(id, (0, 0))[0] for id, (inserted, _) in changed.items()}
-        gone = {id: deleted - was.get(id, (0, 0))[1] for id, (_, deleted) in changed.items()}
-        reads = self._reads(first)
+        is_opaque = first.first in _OPAQUE and filled_by(first) is None
+        reads = frozenset(self._state.origins) if is_opaque else self._reads(first)
         for id, rows in came.items():
             if rows > 0:
                 of_table = self._state.came.setdefault(id, {})
@@ -254,6 +289,8 @@ class Guard(Watcher):
         for statement, tag in zip(statements, tags, strict=True):
             if statement.first == "delete" and (target := next(iter(emptied_by(statement)), None)):
                 direct[target] = direct.get(target, 0) + int(tag.split()[-1])
+            elif statement.first == "execute":
+                named |= self._prepared
             elif statement.first not in {"insert", "update"}:
                 named |= emptied_by(statement)
         trees: dict[int, list[int]] = {}

@@ -10,7 +10,7 @@ from dao.engine import fetch
 from dao.engine.postgresql import Connection
 from dao.migrate.schema.catalog import TABLES
 
-__all__ = ["Table", "counters", "holds_values", "row_count", "tables"]
+__all__ = ["Table", "catalog_changes", "counters", "holds_values", "row_count", "tables", "written"]
 
 # the server says of a column that is generated that it holds what it is made of
 _TABLES = """
@@ -33,6 +33,13 @@ SELECT c.oid::bigint, pg_stat_get_xact_tuples_inserted(c.oid), pg_stat_get_xact_
 FROM   pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE  c.relkind = 'r' AND left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema'
 AND    pg_stat_get_xact_tuples_inserted(c.oid) + pg_stat_get_xact_tuples_deleted(c.oid) > 0
+"""
+# the catalog's own rows are counted, too
+_CATALOG_CHANGES = """
+SELECT sum(pg_stat_get_xact_tuples_inserted(c) + pg_stat_get_xact_tuples_updated(c)
+           + pg_stat_get_xact_tuples_deleted(c))::bigint
+FROM   unnest(ARRAY['pg_class'::regclass, 'pg_attribute'::regclass]) AS catalog (c)
+WHERE  current_setting('track_counts') = 'on'
 """
 
 
@@ -75,19 +82,26 @@ def counters(connection: Connection) -> dict[int, tuple[int, int]]:
     return {id: (inserted, deleted) for id, inserted, deleted in fetch(connection, _COUNTERS)}
 
 
+def catalog_changes(connection: Connection) -> int | None:
+    """Return a number that is another one once this transaction changed tables or columns; None if nobody counts."""
+    ((changes,),) = fetch(connection, _CATALOG_CHANGES)
+    return None if changes is None else int(changes)
+
+
 def row_count(connection: Connection, table: Table) -> int:
     """Return how many rows a table has itself, or with its partitions."""
-    ((count,),) = fetch(connection, f"SELECT count(*) FROM {_written(table)}")
+    ((count,),) = fetch(connection, f"SELECT count(*) FROM {written(table)}")
     return int(count)
 
 
 def holds_values(connection: Connection, table: Table, column: str) -> bool:
     """Return whether a column of a table holds any value but NULL."""
-    some = f"SELECT EXISTS (SELECT FROM {_written(table)} WHERE {_quoted(column)} IS NOT NULL)"
+    some = f"SELECT EXISTS (SELECT FROM {written(table)} WHERE {_quoted(column)} IS NOT NULL)"
     return fetch(connection, some) == [(True,)]
 
 
-def _written(table: Table) -> str:
+def written(table: Table) -> str:
+    """Return what stands in SQL for the rows that a table has itself, or with its partitions."""
     only = "" if table.is_partitioned else "ONLY "
     return f"{only}{_quoted(table.schema)}.{_quoted(table.table)}"
 

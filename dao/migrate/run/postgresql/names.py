@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema.catalog import fold
@@ -20,22 +20,28 @@ _NO_COLUMN = frozenset(
 
 
 def names_in(statement: Statement) -> frozenset[str]:
-    """Return the words and names in a statement, without its strings."""
-    return frozenset(token.text for token in statement.tokens if token.kind in {"word", "name"})
+    """Return the words and names in a statement, without its strings; but those in a block that it runs."""
+    parts = _parts(statement, {"do"})
+    return frozenset(token.text for part in parts for token in part if token.kind in {"word", "name"})
+
+
+def _parts(statement: Statement, with_blocks: Collection[str]) -> Iterator[list[Token]]:
+    """Yield the tokens of a statement, and of each string in it, which may be a block, if it begins with these."""
+    pending = [list(statement.tokens)]
+    while pending:
+        yield (part := pending.pop())
+        if statement.first in with_blocks:  # a string is shorter than what it stands in
+            pending += [list(tokens(text)) for kind, text in part if kind == "text"]
 
 
 def emptied_by(statement: Statement) -> set[str]:
     """Return the tables from which a statement, or a block in it, says that it deletes rows; without their schemas."""
     found: set[str] = set()
-    pending = [list(statement.tokens)]
-    while pending:
-        sequence = pending.pop()
+    for sequence in _parts(statement, {"do", "create"}):
         for place, (kind, text) in enumerate(sequence):
-            if kind == "text" and statement.first in {"do", "create"}:
-                pending.append(list(tokens(text)))  # it is shorter than what it stands in
-            elif kind != "word":
+            if kind != "word":
                 continue
-            elif text == "delete" and sequence[place + 1 : place + 2] == [Token("word", "from")]:
+            if text == "delete" and sequence[place + 1 : place + 2] == [Token("word", "from")]:
                 found |= {*_listed(sequence, place + 2)[:1]}
             elif text == "truncate":
                 found |= {*_listed(sequence, place + 1)}

@@ -35,8 +35,8 @@ _ELSEWHERE = (DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnk
 # in one journey, so that neither side has to keep much for the other
 _MOST, _LONGEST = 500, 500_000
 _CONTROLS = frozenset({"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"})
-#: What changes rows, and with them, by cascades and triggers, those of other tables.
-_CHANGES = frozenset({"insert", "update", "delete", "merge", "with", "execute"})
+#: What changes rows, and with them, by cascades and triggers, those of other tables; or calls functions that do.
+_CHANGES = frozenset({"insert", "update", "delete", "merge", "with", "execute", "select", "values", "explain"})
 #: A statement, or a procedure that commits, which does not run in a transaction.
 _ALONE_ONLY = frozenset({"25001", "2D000"})
 _HINTS = {
@@ -52,6 +52,9 @@ _REFUSED = {
     ("deallocate", "all"): "it takes the program's own prepared statements too; name those of the script",
     ("deallocate", "prepare", "all"): "it takes the program's own prepared statements too; name those of the script",
 }
+#: The words by which a statement turns off the triggers that enforce foreign keys, by the first.
+_KEYS_OFF = {"set": {"session_replication_role", "replica"}, "alter": {"disable", "trigger", "all"}}
+_UNENFORCED = "foreign keys are not enforced for what it writes from here on: `dao check` finds rows that break one"
 _FREES_ALL = "pg_advisory_unlock_all"
 
 
@@ -84,8 +87,6 @@ class Running:
         #: The savepoints that are set.
         self.savepoints: list[str] = []
         self._connection, self._id = connection, id
-        #: Something was there already, and IF NOT EXISTS passed over it.
-        self._passed_over = False
         self._notice, self._watcher, self._waits = notice, watcher or Watcher(), waiting
 
     def execute(self) -> None:
@@ -133,11 +134,12 @@ class Running:
                 left = [index for _, index, _ in invalid_indexes(connection) if index not in before]
                 error.advice = "\n".join(_REMOVE.format(index) for index in left) or error.advice
             raise
-        if self._passed_over:
+        # the notice that IF NOT EXISTS has passed over one need not come: a session may not want any
+        makes = [(one, name) for one in split(self.script.text) if (name := _index_if_not_exists(one))]
+        if makes:
             invalid = [index for _, index, _ in invalid_indexes(connection)]
-            for statement in split(self.script.text):
-                name = _index_if_not_exists(statement)
-                for index in invalid if name else ():
+            for statement, name in makes:
+                for index in invalid:
                     if index.rpartition(".")[2].strip('"') == name:
                         raise self._failed(
                             f"the index {index} was there already, and is invalid, since an attempt to build it has "
@@ -147,7 +149,6 @@ class Running:
                         )
 
     def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
-        self._passed_over |= diagnostic.sqlstate == "42P07"
         # what is only said to a log is none of ours
         if diagnostic.severity_nonlocalized in {"NOTICE", "WARNING", "INFO"}:
             self._notice(diagnostic.message_primary or "")
@@ -181,7 +182,10 @@ class Running:
             if self.script.transactional or in_transaction(self._connection):
                 if first.first in {"commit", "end"}:  # of a script that begins transactions itself
                     self._watcher.judge(self.script.text[first.end :])
-                self._watcher.after(statements, self._sent(statements))
+                if not self._send_within(statements):
+                    self.statements -= len(statements)
+                    for statement in statements:
+                        self._go([statement])
             else:
                 self._send_alone(first)
         except Failed as failed:
@@ -193,19 +197,28 @@ class Running:
     def _send(self, *statements: str) -> list[str]:
         return send(self._connection, statements, self._blockers.look)
 
-    def _sent(self, statements: Sequence[Statement]) -> list[str]:
-        """Send statements in a transaction. One that may drop something is tried first, to look at what it drops."""
-        first, watcher = statements[0], self._watcher
-        if watcher.kind(first) is not None:
-            return self._send(*(statement.text for statement in statements))
+    def _send_within(self, statements: Sequence[Statement]) -> bool:
+        """Send statements in a transaction, and return whether they stay; if not, they have to be sent one by one.
+
+        What they drop is looked at before it goes: no text tells it, for they may call functions and set off triggers.
+        """
+        texts, watcher = [statement.text for statement in statements], self._watcher
+        if not watcher.tries(statements[0]):
+            watcher.after(statements, self._send(*texts))
+            return True
         self._send("SAVEPOINT _dao_try")
-        tags = self._send(first.text)
-        if watcher.tried(first):
+        tags = self._send(*texts)
+        if watcher.tried(statements):
             self._send("ROLLBACK TO _dao_try")
-            watcher.undone()
-            tags = self._send(first.text)
+            if len(texts) == 1:
+                watcher.undone()
+                tags = self._send(*texts)
+            else:
+                tags = []
         self._send("RELEASE _dao_try")
-        return tags
+        if tags:
+            watcher.after(statements, tags)
+        return bool(tags)
 
     def _send_alone(self, statement: Statement) -> None:
         """Send a statement that is a transaction by itself, and judge it before its commit if it may lose something."""
@@ -214,7 +227,7 @@ class Running:
             self._send("BEGIN")
             try:
                 watcher.before([statement])
-                watcher.after([statement], self._sent([statement]))
+                self._send_within([statement])
                 watcher.judge(self.script.text[statement.end :])
                 self._send("COMMIT")
             except BaseException as error:
@@ -243,6 +256,8 @@ class Running:
                     raise self._refused(statement, f"{' '.join(words).upper()}: {reason}")
         if _FREES_ALL in statement.text.lower():
             raise self._refused(statement, f"{_FREES_ALL}(): it frees the lock of the run too; name the locks")
+        if first in _KEYS_OFF and _KEYS_OFF[first] <= {token.text.lower() for token in statement.tokens}:
+            self._notice(_UNENFORCED)
         if first == "listen":
             self._notice("ignored LISTEN: it would be for the connection of this run only")
             return False
@@ -349,8 +364,10 @@ class Running:
 
 def _index_if_not_exists(statement: Statement) -> str | None:
     """Return the name of the index that a statement makes unless it is there, without its schema."""
+    if statement.first != "create":
+        return None
     words = [token.text for token in statement.tokens[:9]]
-    if statement.first != "create" or "index" not in words[:3] or "exists" not in words:
+    if "index" not in words[:3] or "exists" not in words:
         return None
     place = words.index("exists") + 1
     return words[place] if place < len(words) else None

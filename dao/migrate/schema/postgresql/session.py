@@ -29,9 +29,9 @@ _PUT_BACK = "SELECT set_config(name, value, false) FROM unnest($1::text[], $2::t
 # what is different once a table of the ledger was changed in this transaction; a script has no business with any other
 # that is called so
 _LEDGER = """
-(SELECT coalesce(string_agg(format('%s %s %s %s', oid, ctid, xmin, pg_stat_get_xact_tuples_inserted(oid)
-                                   + pg_stat_get_xact_tuples_updated(oid) + pg_stat_get_xact_tuples_deleted(oid)),
-                            ', ' ORDER BY oid), '')
+(SELECT coalesce(string_agg(format('%s %s %s %s %s', oid, ctid, xmin, relnamespace::regnamespace,
+                                   pg_stat_get_xact_tuples_inserted(oid) + pg_stat_get_xact_tuples_updated(oid)
+                                   + pg_stat_get_xact_tuples_deleted(oid)), ', ' ORDER BY oid), '')
  FROM   pg_class WHERE relname = ANY ($1) AND relkind <> 'i')
 """
 _TRANSACTION = f"SELECT pg_current_xact_id()::text, {_LEDGER}"
@@ -40,19 +40,22 @@ WITH setting AS (SELECT name, current_setting(name) AS value FROM pg_settings WH
 SELECT session_user, current_setting('role'), ARRAY(SELECT name FROM setting), ARRAY(SELECT value FROM setting)
 """
 _AT_THE_END = f"""
-WITH found AS (
-    SELECT format('%I.%I', nspname, conname) AS name, bool_or(condeferred) AS is_deferred
-    FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
-    WHERE  condeferrable
-    GROUP  BY 1)
 SELECT pg_current_xact_id()::text, {_LEDGER}, current_setting('transaction_read_only') = 'on',
-       ARRAY(SELECT name FROM found), ARRAY(SELECT name FROM found WHERE is_deferred)
+       EXISTS (SELECT FROM pg_constraint WHERE condeferrable)
 """
-# an idle transaction is one that is being checked here; what is said to be committed is to outlive a crash
+_DEFERRABLE = """
+SELECT format('%I.%I', nspname, conname), bool_or(condeferred)
+FROM   pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+WHERE  condeferrable
+GROUP  BY 1
+"""
+# an idle transaction is one that is being checked here; what is said to be committed is to outlive a crash; a script is
+# sent as it is written
 _OF_RUN = """
 SELECT set_config(wanted.name, value, false)
 FROM   pg_settings JOIN (VALUES ('standard_conforming_strings', 'on'), ('idle_in_transaction_session_timeout', '0'),
-                                ('synchronous_commit', 'on'), ('lock_timeout', $1)) AS wanted (name, value) USING (name)
+                                ('synchronous_commit', 'on'), ('client_encoding', 'UTF8'), ('lock_timeout', $1))
+                               AS wanted (name, value) USING (name)
 WHERE  CASE name WHEN 'lock_timeout' THEN source = 'default'
                  WHEN 'synchronous_commit' THEN setting = 'off' ELSE true END
 """
@@ -175,23 +178,25 @@ class Apart:
             psycopg.Error: A row violates one of them.
         """
         connection = self._connection
+        encoding = connection.pgconn.parameter_status(b"client_encoding")
+        if encoding != b"UTF8":
+            said = (encoding or b"").decode()
+            return f"the script sets client_encoding to {said}, and is itself read and sent as UTF-8: remove that"
         if connection.pgconn.parameter_status(b"standard_conforming_strings") != b"on":
             return "the script sets standard_conforming_strings to off: write E'…' where a backslash is to escape"
         if not self._script.transactional:
             return None
         if not in_transaction(connection):
             return "the script ended the transaction of the run"
-        ((now, ledger, is_read_only, deferrable, deferred),) = fetch(connection, _AT_THE_END, (list(TABLES),))
+        ((now, ledger, is_read_only, can_defer),) = fetch(connection, _AT_THE_END, (list(TABLES),))
         if now != self._transaction:
             return "the script ended the transaction of the run, and began another"
         if ledger != self._ledger:
             return "refused to change the ledger's tables: the ledger is kept by the runner (dao mark, dao unmark)"
         if is_read_only:
             return "the script makes the transaction of the run read-only, and the ledger has to be written"
-        if deferrable:
-            fetch(connection, f"SET CONSTRAINTS {', '.join(deferrable)} IMMEDIATE", ())
-        if deferred:
-            fetch(connection, f"SET CONSTRAINTS {', '.join(deferred)} DEFERRED", ())
+        if can_defer:
+            settle(connection)
         return None
 
     def __exit__(
@@ -203,6 +208,21 @@ class Apart:
             if self._may_hold:
                 _let_go(self._connection, self._held)
             self._kept.put_back(user=self._may_be_another)
+
+
+def settle(connection: Connection) -> None:
+    """Let the constraints judge that are deferred, and put each back to when it judges by its definition.
+
+    Raises:
+        psycopg.Error: A row violates one of them.
+    """
+    found = fetch(connection, _DEFERRABLE, ())
+    for names, when in (
+        ([name for name, _ in found], "IMMEDIATE"),
+        ([name for name, is_deferred in found if is_deferred], "DEFERRED"),
+    ):
+        if names:
+            fetch(connection, f"SET CONSTRAINTS {', '.join(names)} {when}", ())
 
 
 def _held(connection: Connection) -> set[str]:

@@ -19,17 +19,21 @@ class Watcher:
     def kind(self, _statement: Statement) -> Hashable:
         """Return what a statement has in common with its neighbours that may run in one journey with it.
 
-        None: it runs alone, and is `tried`.
+        None: it runs alone, for it is likely to lose something.
         """
         return ""
+
+    def tries(self, _statement: Statement) -> bool:
+        """Return whether what a statement has done is to be `tried` before it stays."""
+        return False
 
     def before(self, statements: Sequence[Statement]) -> None:
         """Look at the database before statements run that are of one kind."""
 
-    def tried(self, _statement: Statement) -> bool:
-        """Look at what a statement has done, and return whether to undo that, to look at what was there before.
+    def tried(self, _statements: Sequence[Statement]) -> bool:
+        """Look at what statements have done, and return whether to undo that, to look at what was there before.
 
-        Then `undone` is called, and it runs again.
+        Then several are run again one by one, and each is tried; for a single one `undone` is called before that.
         """
         return False
 
