@@ -98,7 +98,7 @@ class Plans:
 
 
 def parts(module: ModuleType) -> list[ModuleType]:
-    """Return the modules that hold the SQL of a module: itself and those whose functions it offers; all of a package."""
+    """Return the modules that hold the SQL of a module: itself and the homes of its functions, or all of a package."""
     if not hasattr(module, "__path__"):
         offered = [getattr(module, name) for name in module.__all__]
         homes = {one.__module__ for one in offered if inspect.isfunction(one)}
