@@ -27,6 +27,7 @@ from bench import (
     group_commit,
     growth,
     harness,
+    held,
     machine,
     migrations,
     page,
@@ -39,9 +40,12 @@ from bench.run import SIZES, Run
 
 #: What is measured beside the operations.
 _PARTS = {
-    "breakdown": breakdown.measure, "clients": clients.measure, "growth": growth.measure,
-    "group_commit": group_commit.measure, "imports": commands.imports, "migrations": migrations.measure,
+    "breakdown": breakdown.measure, "clients": clients.measure, "claimers": clients.claimers, "events": held.events,
+    "ahead": held.ahead, "growth": growth.measure, "group_commit": group_commit.measure, "imports": commands.imports,
+    "migrations": migrations.measure,
 }  # fmt: skip
+#: Those that use a server.
+_SERVED = {"clients", "claimers", "events", "ahead"}
 _DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 _RESULTS = "results.json"
 
@@ -78,7 +82,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
         template = Path(folder) / "template.db"
         server = None
-        if any(one.on_server for one in chosen) or "clients" in options.only:
+        if any(one.on_server for one in chosen) or _SERVED & set(options.only):
             try:
                 server = stack.enter_context(_server(size.rows))
             except Exception as error:  # noqa: BLE001 - there is none for this machine: the rest can be measured

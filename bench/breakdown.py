@@ -22,7 +22,7 @@ from bench.run import Run
 #: Not the bulk loads, whose statement is the same for all rows.
 _OPERATIONS = (
     "get", "get_all", "find", "find_all", "page", "configuration_get", "configuration_set", "heartbeat", "set_status",
-    "update", "create", "create_from_values",
+    "update", "claim", "complete", "create", "create_from_values",
 )  # fmt: skip
 PARTS = ("the shortest, by apsw", "dao's, by hand", "dao")
 

@@ -1,7 +1,8 @@
 """The rows that every contender starts from, and the values that callers hand over.
 
 A task has a title of about 40 characters, a description of about 200, a config of six keys, metadata of four. Two in
-ten wait, most are done. The product itself fills the database, so that one of another engine holds the same.
+ten wait, half of them for a time far ahead; most are done. The product itself fills the database, so that one of
+another engine holds the same.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from dao import Task, Workflow, configurations, migrate, sessions, tasks, workfl
 
 TASK_COLUMNS = (
     "id", "title", "description", "task_type", "status", "config", "metadata", "workspace_path", "error", "created_at",
-    "updated_at", "started_at", "completed_at",
+    "updated_at", "started_at", "completed_at", "priority", "run_at", "attempt", "worker", "lease_expires_at",
+    "failures", "retries", "retry_delay_ms", "dedup_key", "waiting_for", "paused_by",
 )  # fmt: skip
+#: Those of its columns that are numbers.
+COUNTS = ("priority", "attempt", "failures", "retries", "retry_delay_ms", "waiting_for", "paused_by")
 #: The status of most tasks, whose newest are listed.
 LISTED = "completed"
 #: How many tasks a listing returns, and a workflow has.
@@ -32,6 +36,10 @@ PAGE, WORKFLOW = 50, 20
 #: Keys of configurations, each with an integer.
 KEYS = tuple(f"limits.{number}" for number in range(100))
 
+#: Who claims, for how long.
+WORKER, LEASE = "worker-1", timedelta(hours=1)
+
+_AHEAD = datetime(2500, 1, 1, tzinfo=UTC)
 _BEGINNING = datetime(2025, 1, 1, tzinfo=UTC)
 _STATUSES = (LISTED,) * 13 + ("pending",) * 4 + ("failed", "running", "cancelled")
 _NESTED = {"tools": ["search", "read"], "limits": {"tokens": 4096, "seconds": 120}}
@@ -62,8 +70,8 @@ def fresh() -> dict[str, Any]:
 def complete(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of all columns for what a caller gives, as a library without defaults of its own needs them."""
     now = now_text()
-    rest = {"status": "pending", "workspace_path": None, "error": None, "started_at": None, "completed_at": None}
-    return {"id": new_id(), **values, **rest, "created_at": now, "updated_at": now}
+    rest = {"id": new_id(), "status": "pending", "created_at": now, "updated_at": now, "run_at": now}
+    return {**dict.fromkeys(TASK_COLUMNS), **dict.fromkeys(COUNTS, 0), **values, **rest}
 
 
 def new_id() -> str:
@@ -145,13 +153,15 @@ def copy(template: Path, name: str) -> str:
 
 
 def _stored(number: int) -> Task:
-    status, now = _STATUSES[number * 7 % len(_STATUSES)], moment(number)
+    place, now = number * 7 % len(_STATUSES), moment(number)
+    status = _STATUSES[place]
     return Task(
         **given(number),
         id=row_id(number),
         status=status,
         error="the model gave no answer" if status == "failed" else None,
         created_at=now,
+        run_at=_AHEAD if status == "pending" and place % 2 else now,
         started_at=None if status == "pending" else now,
         completed_at=None if status in {"pending", "running"} else now,
     )

@@ -30,8 +30,8 @@ class Operation:
     `prepare(contender, holds, calls)` gives the arguments of each call of the method that has the operation's name;
     `check(contender, result, arguments)` says whether a result is right. `aim` is the largest ratio to `beside` that
     dao is to have, `on_server` that to psycopg. What `adds` rows to a table, or changes a row but `once`, is called
-    equally often for all, so that their tables stay alike. The time of a call for `many` rows is that of one. What
-    `grows` is measured at more sizes.
+    equally often for all, so that their tables stay alike. The time of a call for `many` rows is that of one, and so is
+    that of a call for so many `at_once`. What `grows` is measured at more sizes.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Operation:
     adds: str = ""
     once: bool = False
     many: bool = False
+    at_once: int = 1
     grows: bool = False
 
 
@@ -80,7 +81,8 @@ def _deep(contender: Any, holds: Holds, calls: int) -> Arguments:
 
 
 def _statuses(_contender: Shared, holds: Holds, calls: int) -> Arguments:
-    pairs = ((id, status) for id in itertools.cycle(holds.ids) for status in ("running", "pending"))
+    # a finished task becomes pending first
+    pairs = ((id, status) for id in itertools.cycle(holds.ids) for status in ("pending", "running"))
     return list(itertools.islice(pairs, calls))
 
 
@@ -95,6 +97,44 @@ def _settings(_contender: Shared, _holds: Holds, calls: int) -> Arguments:
 
 def _started(contender: Any, _holds: Holds, calls: int) -> Arguments:
     return [(contender.tool_start(_INPUT), _OUTPUT) for _ in range(calls)]
+
+
+def _refill(contender: Any, rows: int) -> None:
+    """Store as many tasks as are about to be claimed."""
+    contender.create_many(contender.new_many([data.fresh() for _ in range(rows)]))
+
+
+def _due(contender: Any, _holds: Holds, calls: int) -> Arguments:
+    _refill(contender, calls)
+    return [()] * calls
+
+
+def _one_due(contender: Any, holds: Holds, calls: int) -> Arguments:
+    return [(1,) for _ in _due(contender, holds, calls)]
+
+
+def _due_at_once(contender: Any, _holds: Holds, calls: int) -> Arguments:
+    _refill(contender, calls * data.PAGE)
+    return [(data.PAGE,)] * calls
+
+
+def _claimed(contender: Any, _holds: Holds, calls: int) -> Arguments:
+    _refill(contender, calls)
+    return [(task,) for task in contender.claim(calls)]
+
+
+def _claimed_again(contender: Any, holds: Holds, calls: int) -> Arguments:
+    return _claimed(contender, holds, 1) * calls
+
+
+def _steps(contender: Any, holds: Holds, calls: int) -> Arguments:
+    (((task,),), number) = _claimed(contender, holds, 1), itertools.count()
+    return [(task, f"step-{next(number)}", _INPUT, _OUTPUT) for _ in range(calls)]
+
+
+def _keyed(contender: Any, _holds: Holds, calls: int) -> Arguments:
+    values = [data.fresh() for _ in range(calls)]
+    return [(contender.new(each), f"report:{data.new_id()}") for each in values]
 
 
 _ids, _listed = _each(lambda holds: holds.ids), _each(lambda _: [data.LISTED])
@@ -137,6 +177,9 @@ _is_task = _read(lambda row, given: row[0] == given[0])
 _waits = _read(lambda row, _: row[4] == "pending")
 _has_status = _read(lambda row, given: (row[0], row[4]) == given)
 _has_title = _read(lambda row, _: row[1].startswith("Changed, number"))
+_are_claimed = _stored("tasks WHERE status = 'running' AND attempt = 1 AND worker IS NOT NULL")
+_is_completed = _read(lambda row, _: row[4] == "completed" and row[16] is None)
+_is_held = _read(lambda row, _: row[4] == "running" and row[16] == data.WORKER)
 _is_set = _stored("configurations WHERE key = '{0}' AND value = '{1}'")
 _has_beaten = _stored("sessions WHERE id = '{0}' AND last_heartbeat > '2026-01-01'")
 _has_ended = _stored("tool_executions WHERE status = 'completed'")
@@ -161,6 +204,15 @@ OPERATIONS = (
     ),
     Operation("tool_start", "tool execution: start", _inputs, _is_any, adds="tool_executions"),
     Operation("tool_finish", "tool execution: finish, returning it", _started, _has_ended, on_server=1.15, once=True),
+    Operation("claim", "claim a task", _one_due, _are_claimed, aim=1.15, on_server=1.15, once=True, grows=True),
+    Operation(
+        "claim_many", "claim 50 tasks at once, per task", _due_at_once, _are_claimed, once=True, at_once=data.PAGE
+    ),
+    Operation("complete", "complete a claimed task", _claimed, _is_completed, aim=1.15, on_server=1.15, once=True),
+    Operation("work", "claim a task and complete it", _due, _is_completed, once=True, grows=True),
+    Operation("renew", "renew the lease of a claimed task", _claimed_again, _is_held, aim=1.15, on_server=1.15),
+    Operation("step", "begin and finish a step of a task", _steps, _has_ended, adds="tool_executions"),
+    Operation("enqueue", "enqueue under a key, own transaction", _keyed, _is_any, adds="tasks"),
     Operation("new", "Task(…): a record of values", _values, _is_any),
     Operation("create", "create, own transaction", _items, _is_any, aim=1.1, on_server=1.15, adds="tasks", grows=True),
     Operation("create_from_values", "create from values, own transaction", _values, _is_any, aim=1.15, adds="tasks"),
@@ -213,7 +265,7 @@ def measure(
 
 def times(operation: Operation, subjects: dict[str, tuple[Shared, Holds]], size: Size) -> dict[str, harness.Times]:
     """Measure an operation for contenders, each with what its database holds, round by round."""
-    units = size.many if operation.many else 1
+    units = size.many if operation.many else operation.at_once
     made = [harness.Subject(name, timed(operation, *subject, size), units) for name, subject in subjects.items()]
     return interleave(operation, made, size)
 
@@ -229,7 +281,8 @@ def timed(operation: Operation, contender: Shared, holds: Holds, size: Size) -> 
 
 def interleave(operation: Operation, subjects: Sequence[harness.Subject], size: Size) -> dict[str, harness.Times]:
     """Measure subjects with the rounds and calls that are right for the operation."""
-    calls = 1 if operation.many else min(size.writes, size.rows) if operation.adds or operation.once else None
+    each = max(1, min(size.writes, size.rows) // operation.at_once)
+    calls = 1 if operation.many else each if operation.adds or operation.once else None
     return harness.interleave(subjects, rounds=size.rounds, calls=calls, seconds=size.seconds)
 
 

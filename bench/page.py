@@ -175,6 +175,38 @@ def _clients(found: Document) -> tuple[str, str, Table]:
     return "Clients of one server", "Tasks that are created a second, each in a transaction of its own.", table
 
 
+def _claimers(found: Document) -> tuple[str, str, Table]:
+    table = [["engine", "client processes", "driver", "dao", "throughput, dao to the driver"]]
+    for engine, numbers in found.items():
+        base, own = clients.ENGINES[engine]
+        for number, figures in numbers.items():
+            rates = (f"{1 / figures[name]['median']:,.0f}/s" for name in (base, own))
+            table.append([engine, number, *rates, f"{1 / figures[own]['ratio']:.2f}"])
+    text = "Tasks that are claimed one by one and completed a second, each by one of the processes."
+    return "Claimers of one database", text, table
+
+
+def _events(found: Document) -> tuple[str, str, Table]:
+    return "The price of events", "dao, with the configuration `task_events` false, and as it is.", _variants(found)
+
+
+def _ahead(found: Document) -> tuple[str, str, Table]:
+    text = "dao's claim of a task where others come first in the queue and are held back, as many as a bulk load has."
+    return "What a claim passes by", text, _variants(found)
+
+
+def _variants(found: Document) -> Table:
+    """Return the time of the first variant, and the ratios of the others to it."""
+    names = list(next(iter(next(iter(found.values())).values()))["variants"])
+    table = [["engine", "operation", *names]]
+    for engine, priced in found.items():
+        for entry in priced.values():
+            first, *others = (entry["variants"][name] for name in names)
+            cells = (f"{duration(figures['median'])} ({_ratio(figures)})" for figures in others)
+            table.append([engine, entry["title"], duration(first["median"]), *cells])
+    return table
+
+
 def _group_commit(found: Document) -> tuple[str, str, Table]:
     names = (group_commit.ALONE, group_commit.EACH, group_commit.SHARED)
     table = [["writers", *names, f"{names[2]} to {names[1]}"]]
@@ -203,8 +235,8 @@ def _migrations(found: Document) -> tuple[str, str, Table]:
 
 
 _PARTS = {
-    "breakdown": _breakdown, "clients": _clients, "growth": _growth, "group_commit": _group_commit, "imports": _imports,
-    "migrations": _migrations,
+    "breakdown": _breakdown, "clients": _clients, "claimers": _claimers, "events": _events, "ahead": _ahead,
+    "growth": _growth, "group_commit": _group_commit, "imports": _imports, "migrations": _migrations,
 }  # fmt: skip
 
 

@@ -21,9 +21,9 @@ class Size:
     """Numbers of a run.
 
     `rows` are in the table; a turn takes about so many `seconds`, or makes so many `writes` or rows of a bulk load
-    (`many`); `grown` are the sizes of `bench.growth`, `clients` those of `bench.clients`; so many `writers` make so
-    many `calls` each. `migrations` and `inserts` are those of the long runs of migration tools, 0 for none. A `tiny`
-    run shows that everything runs.
+    (`many`); `grown` are the sizes of `bench.growth`, `clients` and `claimers` those of `bench.clients`; so many
+    `writers` make so many `calls` each. `migrations` and `inserts` are those of the long runs of migration tools, 0 for
+    none. A `tiny` run shows that everything runs.
     """
 
     rounds: int
@@ -33,6 +33,7 @@ class Size:
     many: int = 10_000
     grown: tuple[int, ...] = (10_000, 100_000)
     clients: tuple[int, ...] = (1, 4, 16)
+    claimers: tuple[int, ...] = (1, 4, 8)
     writers: int = 16
     calls: int = 200
     migrations: int = 0
@@ -44,7 +45,17 @@ SIZES = {
     "quick": Size(rounds=9, seconds=0.005, writes=100, many=2000, calls=50),
     "full": Size(rounds=21, grown=(10_000, 100_000, 1_000_000), migrations=1000, inserts=20_000),
     "tiny": Size(
-        rounds=1, rows=60, seconds=0.0, writes=2, many=4, grown=(60, 120), clients=(1, 2), writers=3, calls=2, tiny=True
+        rounds=1,
+        rows=60,
+        seconds=0.0,
+        writes=2,
+        many=4,
+        grown=(60, 120),
+        clients=(1,),
+        claimers=(2,),
+        writers=3,
+        calls=2,
+        tiny=True,
     ),
 }
 

@@ -9,16 +9,15 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-import attrs
-
 from dao import codec
 from dao.engine import Connection, change, execute, fetch, in_transaction, transaction
 from dao.engine.batches import in_batches, limited
 from dao.errors import CheckViolation, ForeignKeyViolation, NotFound, StaleRecord
-from dao.listing import Listing, Page, bounds
+from dao.listing import Listing, Page
 from dao.records import Task, TaskStatus, ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
 from dao.tasks.holders import lease_lost
+from dao.tool_statistics import ToolStatistics, statistics
 
 __all__ = [
     "ToolStatistics",
@@ -50,49 +49,11 @@ UPDATE tool_executions
 SET    status = $1, output = $2, error = $3, completed_at = $4, duration_ms = $5
 WHERE  id = $6 AND status IN ('pending', 'running')
 """)
-# Percentiles by the nearest rank: the smallest duration that at least that share of the calls did not exceed.
-_STATISTICS = """
-SELECT tool_name,
-       count(*),
-       sum(CASE WHEN status IN ('failed', 'timeout') THEN 1 ELSE 0 END),
-       avg(duration_ms),
-       min(CASE WHEN place * 100 >= timed * 50 THEN duration_ms END),
-       min(CASE WHEN place * 100 >= timed * 95 THEN duration_ms END)
-FROM (
-    SELECT tool_name, status, duration_ms,
-           count(duration_ms) OVER (PARTITION BY tool_name) AS timed,
-           row_number() OVER (PARTITION BY tool_name, duration_ms IS NULL ORDER BY duration_ms) AS place
-    FROM   tool_executions
-    WHERE  created_at >= $1 AND created_at < $2
-) AS calls
-GROUP BY tool_name
-ORDER BY tool_name
-"""
 _MILLISECOND = timedelta(milliseconds=1)
 _DELETE_BEFORE = limited(
     "DELETE FROM tool_executions",
     "SELECT id FROM tool_executions WHERE created_at < $1 ORDER BY created_at LIMIT $2",
 )
-
-
-@attrs.frozen(kw_only=True)
-class ToolStatistics:
-    """The figures of the calls of one tool. Durations are in milliseconds, None if no call has one.
-
-    `failures` counts the statuses failed and timeout. `p50_ms` and `p95_ms` are durations that occurred: the smallest
-    that half, or 95 %, of the calls did not exceed.
-    """
-
-    tool_name: str
-    count: int
-    failures: int
-    mean_ms: float | None
-    p50_ms: int | None
-    p95_ms: int | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figures as a dict that any JSON encoder takes."""
-        return attrs.asdict(self)
 
 
 _LISTING = Listing(TOOL_EXECUTIONS, ToolStatus, rare=["task_id"])
@@ -309,24 +270,6 @@ def recent_errors(connection: Connection, *, tool_name: str | None = None, limit
     """Return what `list_errors` does, under its old name, which goes in 0.3."""
     warnings.warn("tool_executions.recent_errors is now tool_executions.list_errors", DeprecationWarning, stacklevel=2)
     return list_errors(connection, tool_name=tool_name, limit=limit)
-
-
-def statistics(
-    connection: Connection, *, since: datetime | None = None, until: datetime | None = None
-) -> list[ToolStatistics]:
-    """Return what the calls of each tool came to, by tool name. Reads every call of the period."""
-    earliest, latest = bounds(since, until)
-    return [
-        ToolStatistics(
-            tool_name=name,
-            count=total,
-            failures=failures,
-            mean_ms=None if mean is None else float(mean),
-            p50_ms=median,
-            p95_ms=p95,
-        )
-        for name, total, failures, mean, median, p95 in fetch(connection, _STATISTICS, (earliest, latest))
-    ]
 
 
 def delete_before(connection: Connection, moment: datetime, *, limit: int | None = None, batch: int = 1000) -> int:

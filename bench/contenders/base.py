@@ -107,6 +107,20 @@ class Contender(Shared):
         return [(time_text(moment(number)), row_id(number)) for number in numbers]
 
 
+class Worker(Contender):
+    """A contender that claims tasks."""
+
+    claim: Callable[[int], list[Any]]
+    complete: Callable[[Any], Any]
+
+    def claim_many(self, number: int) -> list[Any]:
+        return self.claim(number)
+
+    def work(self) -> Any:
+        """Claim a task and complete it, and return it as it is then."""
+        return self.complete(self.claim(1)[0])
+
+
 class AsyncContender(Shared):
     """A contender whose methods are coroutine functions, `aopen`, `aclose`, `araw` too, in an event loop of its own."""
 

@@ -8,14 +8,14 @@ from typing import Any
 import attrs
 
 import dao
-from bench.contenders.base import AsyncContender, Contender
-from bench.data import PAGE, TASK_COLUMNS, Holds
+from bench.contenders.base import AsyncContender, Worker
+from bench.data import LEASE, PAGE, TASK_COLUMNS, WORKER, Holds
 from dao import Task, aio, configurations, sessions, tasks, tool_executions, workflow_tasks
 
 _LARGEST_PAGE = 1000
 
 
-class Dao(Contender):
+class Dao(Worker):
     name = "dao"
     distributions = ("apsw", "attrs", "msgspec", "uuid-utils")
     read = operator.attrgetter(*TASK_COLUMNS)
@@ -72,6 +72,22 @@ class Dao(Contender):
 
     def update(self, item: Task) -> Task:
         return tasks.update(self.connection, item)
+
+    def enqueue(self, item: Task, key: str) -> tuple[Task, bool]:
+        return tasks.enqueue(self.connection, item, dedup_key=key)
+
+    def claim(self, number: int) -> list[Task]:
+        return tasks.claim(self.connection, worker=WORKER, lease=LEASE, limit=number)
+
+    def complete(self, item: Task) -> Task:
+        return tasks.complete(self.connection, item)
+
+    def renew(self, item: Task) -> Task:
+        return tasks.renew(self.connection, item, lease=LEASE)
+
+    def step(self, item: Task, name: str, input: object, output: object) -> dao.ToolExecution:
+        call = tool_executions.step(self.connection, item, name, tool_name="search", input=input)
+        return tool_executions.finish(self.connection, call, output=output)
 
     def heartbeat(self, id: str) -> None:
         sessions.heartbeat(self.connection, id)

@@ -29,6 +29,17 @@ class Task(peewee.Model):
     updated_at = peewee.TextField()
     started_at = peewee.TextField(null=True)
     completed_at = peewee.TextField(null=True)
+    priority = peewee.IntegerField()
+    run_at = peewee.TextField()
+    attempt = peewee.IntegerField()
+    worker = peewee.TextField(null=True)
+    lease_expires_at = peewee.TextField(null=True)
+    failures = peewee.IntegerField()
+    retries = peewee.IntegerField()
+    retry_delay_ms = peewee.IntegerField()
+    dedup_key = peewee.TextField(null=True)
+    waiting_for = peewee.IntegerField()
+    paused_by = peewee.IntegerField()
 
     class Meta:
         database = database
@@ -77,6 +88,7 @@ class Peewee(Contender):
     def set_status(self, id: str, status: str) -> Any:
         at = now_text() if status == "running" else None
         changes = {"status": status, "started_at": at, "error": None, "completed_at": None}
+        changes["attempt"] = Task.attempt + (at is not None)
         return self._changed(id, changes, Task.id == id)
 
     def changed(self, id: str, title: str) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 import psycopg
 from psycopg.types.string import TextLoader
 
-from bench.contenders.bare import CREATE, HEARTBEAT, Bare
-from bench.data import now_text
+from bench.contenders.bare import CLAIM_ON_SERVER, CREATE, HEARTBEAT, Bare, on_server
+from bench.data import WORKER, now_text
 
 
 @functools.cache
@@ -34,7 +34,7 @@ class _Connection:
         self.close = self.itself.close
 
     def execute(self, sql: str, parameters: Any = ()) -> Any:
-        return self.itself.execute(numbered(sql), parameters)
+        return self.itself.execute(numbered(on_server(sql)), parameters)
 
 
 class Psycopg(Bare):
@@ -49,6 +49,11 @@ class Psycopg(Bare):
     def create_many(self, items: Any) -> None:
         with self.connection.itself.transaction():
             self.connection.itself.cursor().executemany(numbered(CREATE), items)
+
+    def claim(self, number: int) -> list[Any]:
+        now = now_text()
+        values = (now, WORKER, self.lease_end(), now, now, number, number, now)
+        return self.connection.execute(CLAIM_ON_SERVER, values).fetchall()
 
     def heartbeat(self, id: str) -> None:
         if not self.connection.execute(HEARTBEAT, (now_text(), id)).rowcount:

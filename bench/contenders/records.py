@@ -35,13 +35,25 @@ class Record:
     updated_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
+    priority: int
+    run_at: datetime
+    attempt: int
+    worker: str | None
+    lease_expires_at: datetime | None
+    failures: int
+    retries: int
+    retry_delay_ms: int
+    dedup_key: str | None
+    waiting_for: int
+    paused_by: int
 
 
 def _record(row: tuple[Any, ...]) -> Record:
     return Record(
         row[0], row[1], row[2], row[3], _statuses[row[4]], _decode(row[5]), None if row[6] is None else _decode(row[6]),
         row[7], row[8], _time(row[9]), _time(row[10]), None if row[11] is None else _time(row[11]),
-        None if row[12] is None else _time(row[12]),
+        None if row[12] is None else _time(row[12]), row[13], _time(row[14]), row[15], row[16],
+        None if row[17] is None else _time(row[17]), *row[18:],
     )  # fmt: skip
 
 
@@ -57,7 +69,7 @@ class Records(Apsw):
         now = datetime.now(UTC)
         return Record(
             new_id(), values["title"], values["description"], values["task_type"], TaskStatus.PENDING, values["config"],
-            values["metadata"], None, None, now, now, None, None,
+            values["metadata"], None, None, now, now, None, None, 0, now, 0, None, None, 0, 0, 0, None, 0, 0,
         )  # fmt: skip
 
     def get(self, id: str) -> Record:

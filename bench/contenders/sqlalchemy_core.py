@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from bench.contenders.base import Contender
-from bench.data import PAGE, TASK_COLUMNS, complete, json_text, now_text
+from bench.data import COUNTS, PAGE, TASK_COLUMNS, complete, json_text, now_text
 
 _decode = msgspec.json.Decoder().decode
 
@@ -44,7 +44,8 @@ _time = sa.Text().with_variant(_Time(), "postgresql")
 _TYPES: dict[str, Any] = {
     "config": sa.JSON().with_variant(_JsonText(), "postgresql"),
     "metadata": sa.JSON(none_as_null=True).with_variant(_JsonText(), "postgresql"),
-    **dict.fromkeys(("created_at", "updated_at", "started_at", "completed_at"), _time),
+    **dict.fromkeys([name for name in TASK_COLUMNS if name.endswith("_at")], _time),
+    **dict.fromkeys(COUNTS, sa.BigInteger),
 }
 tasks = sa.Table(
     "tasks",
@@ -81,7 +82,7 @@ _PAGE = _NEWEST.where(sa.tuple_(tasks.c.created_at, tasks.c.id) < sa.tuple_(_b("
 _SET_STATUS = (
     sa.update(tasks)
     .where(tasks.c.id == _b("key"))
-    .values(status=_b("to"), started_at=_b("at"), error=None, completed_at=None)
+    .values(status=_b("to"), started_at=_b("at"), attempt=tasks.c.attempt + _b("begun"), error=None, completed_at=None)
 )
 _UPDATE = (
     sa.update(tasks)
@@ -132,7 +133,7 @@ class Core(Contender):
 
     def set_status(self, id: str, status: str) -> Any:
         at = now_text() if status == "running" else None
-        return self._changed(_SET_STATUS, {"key": id, "to": status, "at": at})
+        return self._changed(_SET_STATUS, {"key": id, "to": status, "at": at, "begun": int(at is not None)})
 
     def changed(self, id: str, title: str) -> Any:
         values = self.get(id)._asdict()

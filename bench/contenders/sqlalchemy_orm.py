@@ -81,6 +81,7 @@ class ORM(Contender):
         with self.make.begin() as session:
             task = session.get_one(Task, id)
             task.status, task.started_at = status, now_text() if status == "running" else None
+            task.attempt += status == "running"
             task.error = task.completed_at = None
             session.flush()
             session.refresh(task)  # the trigger moved `updated_at` on

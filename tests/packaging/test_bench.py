@@ -54,6 +54,25 @@ def document(*, interrupted: float = 0.0, **ratios: float) -> dict[str, object]:
 # ---------------------------------------------------------------- the program
 
 
+def test_bench_operations_run_on_both_engines(tmp_path, capsys):
+    """Each operation gives times for dao and the bare driver of each engine, and the page is written.
+
+    All parts and all contenders took longer than any other test; `make test-slow` has them.
+    """
+    chosen = ("dao", "apsw", "psycopg", "dao (PostgreSQL)")
+    only = ("--only", ",".join(operations.NAMED))
+    assert main(("--tiny", "--contenders", ",".join(chosen), *only, "--write-docs", "--docs", str(tmp_path))) == 0
+    written = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert written["operations"].keys() == operations.NAMED.keys()
+    assert written["skipped"] == {}
+    for name, entry in written["operations"].items():
+        assert len(entry["contenders"]) >= (2 if name == "lend" else 4), name
+        assert all(figures["median"] > 0 for figures in entry["contenders"].values())
+    assert (tmp_path / "README.md").read_text("utf-8") == page.markdown(written)
+    assert "get by id" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_bench_tiny_run_measures_everything(tmp_path):
     """A run of a few rows gives times for each operation and contender, and writes the page and its figures."""
     chosen = ",".join((*INSTALLED, "peewee"))
@@ -68,6 +87,14 @@ def test_bench_tiny_run_measures_everything(tmp_path):
     assert {"create_from_values", "set_status"} < written["breakdown"].keys() < operations.NAMED.keys()
     assert written["growth"]["sizes"] == [60, 120]
     assert len(written["group_commit"]) == 4
+    assert {engine: [*numbers] for engine, numbers in written["claimers"].items()} == {
+        "SQLite": ["2"],
+        "PostgreSQL": ["2"],
+    }
+    assert (
+        written["ahead"]["SQLite"]["claim"]["variants"].keys()
+        == written["ahead"]["PostgreSQL"]["claim"]["variants"].keys()
+    )
     assert written["imports"]["adds"].keys() == {"dao"}
     assert len(written["migrations"]["cases"]) == 3
     for case in written["migrations"]["cases"].values():
@@ -78,6 +105,7 @@ def test_bench_tiny_run_measures_everything(tmp_path):
     text = (tmp_path / "README.md").read_text("utf-8")
     assert text == page.markdown(written)
     assert "## Where the time goes" in text
+    assert "## The price of events" in text
     assert "get by id" in done.stdout
 
 

@@ -98,9 +98,11 @@ class Plans:
 
 
 def parts(module: ModuleType) -> list[ModuleType]:
-    """Return the modules that hold the SQL of a module: itself, or those of a package."""
+    """Return the modules that hold the SQL of a module: itself and the homes of its functions, or all of a package."""
     if not hasattr(module, "__path__"):
-        return [module]
+        offered = [getattr(module, name) for name in module.__all__]
+        homes = {one.__module__ for one in offered if inspect.isfunction(one)}
+        return [importlib.import_module(home) for home in sorted({module.__name__, *homes})]
     names = [found.name for found in pkgutil.iter_modules(module.__path__)]
     return [importlib.import_module(f"{module.__name__}.{name}") for name in names]
 

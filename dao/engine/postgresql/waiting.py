@@ -62,7 +62,7 @@ def wait_for_change(connection: Connection, seconds: float) -> bool:
             ear.heard = False
             return True
         if is_interrupted(connection):
-            raise OperationalError("interrupted while it waited for a change")
+            raise OperationalError("interrupted while it waited for a change: wait again if it is still wanted")
         left = deadline - time.monotonic()
         if left <= 0:
             return False
