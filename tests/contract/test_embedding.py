@@ -121,6 +121,20 @@ WRITERS: dict[str, Call] = {
 # What PostgreSQL does in no transaction that sees the database as it was: a cycle would not be noticed.
 NOT_IN_THE_PAST = [WRITERS["task_dependencies.add"], WRITERS["task_dependencies.chain"]]
 
+
+@contextlib.contextmanager
+def seeing_all(connection: Any, write: Call) -> Iterator[None]:
+    """Have a connection see what others have committed, if the function needs that."""
+    if write not in NOT_IN_THE_PAST or is_sqlite(connection):
+        yield
+        return
+    level, connection.isolation_level = connection.isolation_level, psycopg.IsolationLevel.READ_COMMITTED
+    try:
+        yield
+    finally:
+        connection.isolation_level = level
+
+
 IDS = ["third", "task", "second", "over", "lost", "held"]
 
 
@@ -361,7 +375,8 @@ def test_readers_on_a_strangers_connection_find_and_write_nothing(strangers, fil
 def test_writer_on_a_strangers_connection_commits(strangers, filled, write):
     """A writing function alone is one transaction: when it returns, others see what it wrote."""
     before = filled.dump()
-    write(strangers)
+    with seeing_all(strangers, write):
+        write(strangers)
     assert not in_transaction(strangers)
     assert filled.dump() != before
 
@@ -378,11 +393,12 @@ def test_writers_in_a_transaction_roll_back_with_it(request, strangers, filled):
     """Inside somebody's transaction a writing function takes part: it commits nothing, and goes when that goes."""
     before = filled.dump()
     begin = DRIVERS_OWN.get(request.node.callspec.params["strangers"], dao.transaction)
-    level = None if is_sqlite(strangers) else strangers.isolation_level
     for name, write in WRITERS.items():
-        if not is_sqlite(strangers):
-            strangers.isolation_level = psycopg.IsolationLevel.READ_COMMITTED if write in NOT_IN_THE_PAST else level
-        with pytest.raises(LookupError, match="changed my mind"), begin(strangers):  # noqa: PT012 - the block is the test
+        with (  # noqa: PT012 - the block is the test
+            pytest.raises(LookupError, match="changed my mind"),
+            seeing_all(strangers, write),
+            begin(strangers),
+        ):
             write(strangers)
             assert in_transaction(strangers), name
             raise LookupError("changed my mind")
@@ -396,15 +412,15 @@ def test_writer_on_a_locked_database_raises_database_busy(strangers, filled, wri
     """While another connection holds the write lock for too long, each writing function says so and changes nothing."""
     wait_for_locks(strangers, 1)
     before = filled.dump()
-    with contextlib.closing(bare(filled.url)) as blocker:
+    with contextlib.closing(bare(filled.url)) as blocker, seeing_all(strangers, write):
         begin_writing(blocker, ", ".join(TABLES))
         with pytest.raises(dao.DatabaseBusy, match=BUSY[is_sqlite(strangers)]) as caught:
             write(strangers)
         assert isinstance(caught.value.__cause__, apsw.BusyError | psycopg.errors.LockNotAvailable)
         assert not in_transaction(strangers)
         blocker.execute("ROLLBACK")
-    assert filled.dump() == before
-    write(strangers)
+        assert filled.dump() == before
+        write(strangers)
     assert filled.dump() != before
 
 

@@ -368,7 +368,7 @@ def test_fill_trigger_that_asks_for_what_is_there_by_default_lets_rows_in(memory
         f"CREATE TABLE t (id INTEGER PRIMARY KEY, {counters}, {texts}); CREATE TRIGGER guard BEFORE INSERT ON t "
         "WHEN new.c0 <> 0 OR new.c1 <> 0 OR new.c2 <> 0 OR new.c3 <> 0 BEGIN SELECT raise(ABORT, 'begin at zero'); END"
     )
-    assert fill(memory, rows=3).rows == {"t": 3}
+    assert fill(SQLiteStore(memory), rows=3).rows == {"t": 3}
     assert any(text is not None for row in rows(memory, "t") for text in row[5:])
 
 
