@@ -19,8 +19,10 @@ _VIEW = "task_overview"
 
 
 @contextlib.contextmanager
-def opened(config: settings.Settings, *, read_only: bool) -> Iterator[Connection]:
+def opened(config: settings.Settings, *, changes: bool = False) -> Iterator[Connection]:
     """Lend a connection to the database for a block; it creates none.
+
+    Unless the block `changes` something, the database keeps its journal mode.
 
     Raises:
         MigrationError: There is no such database.
@@ -29,7 +31,7 @@ def opened(config: settings.Settings, *, read_only: bool) -> Iterator[Connection
     """
     url = config.url.creating_nothing()
     databases.existing(url, "see or do")
-    connection = connect(url.switching_nothing() if read_only else url)
+    connection = connect(url if changes else url.switching_nothing())
     try:
         register(connection)
         check_schema(connection, config)

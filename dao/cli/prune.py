@@ -63,12 +63,12 @@ def prune(config: settings.Settings, output: Output, older_than: timedelta, yes:
     """
     before = codec.now() - older_than
     found: dict[str, dict[str, int]] = {}
-    with opened(config, read_only=not yes) as connection:
+    with opened(config, changes=yes) as connection:
         for one in _TABLES:
             matched = one.number(connection, before)
             deleted = one.delete(connection, before) if yes and matched else 0
             # those that others kept locked, or that came to be waited for
-            left = one.number(connection, before) if deleted < matched else 0
+            left = one.number(connection, before) if yes and deleted < matched else 0
             found[one.table] = {"matched": matched, "deleted": deleted, "left": left}
             rest = f"; {left} left for the next time" if left else ""
             did, number = ("deleted", deleted) if yes else ("would delete", matched)

@@ -135,7 +135,7 @@ def _act(
         filters = Filters(status=verb.statuses)
     elif not filters.status and not filters.phase:
         filters = attrs.evolve(filters, status=verb.default)
-    with opened(config, read_only=not yes) as connection:
+    with opened(config, changes=yes) as connection:
         chosen = ids_of(connection, filters, among=ids or None)
         there = of_ids(connection, ids)
         if missing := [id for id in ids if id not in there]:
@@ -154,9 +154,10 @@ def _act(
         except BaseException:
             output.note(f"{counted(done, 'task')} of {len(chosen)} {_was(done)} {verb.done} by then, and stay so")
             raise
-    _print(verb, config, output, len(chosen), first, done, passed, yes=yes)
     # what was named and not done is a failure; what a filter found has only moved on
-    return 1 if ids and passed else 0
+    failed = yes and bool(ids) and bool(passed)
+    _print(verb, config, output, len(chosen), first, done, passed, yes=yes, failed=failed)
+    return 1 if failed else 0
 
 
 def _was(number: int) -> str:
@@ -197,6 +198,7 @@ def _print(
     passed: dict[str, str],
     *,
     yes: bool,
+    failed: bool,
 ) -> None:
     if yes:
         output.line(f"{config.url.name}: {verb.done} {counted(done, 'task')}", style="green")
@@ -204,15 +206,19 @@ def _print(
         output.line(f"{config.url.name}: would {verb.name} {counted(chosen, 'task')}")
         output.table(COLUMNS, shown(first))
         if chosen > len(first):
-            output.line(f"… and {chosen - len(first):,} more")
+            output.line(f"… and {chosen - len(first)} more")
     else:
         output.line(f"{config.url.name}: no task to {verb.name}")
     if passed:
-        output.line(f"passed over {counted(len(passed), 'task')}:")
-        for id, why in [*passed.items()][:_SHOWN]:
-            output.line(f"  {id}: {why}")
+        lines = [f"passed over {counted(len(passed), 'task')}:"]
+        lines += [f"  {id}: {why}" for id, why in [*passed.items()][:_SHOWN]]
         if len(passed) > _SHOWN:
-            output.line(f"  … and {len(passed) - _SHOWN:,} more (--json has all)")
+            lines.append(f"  … and {len(passed) - _SHOWN} more (--json has all)")
+        if failed:
+            output.error("\n".join(line.strip() for line in lines))
+        else:
+            for line in lines:
+                output.line(line)
     if chosen and not yes:
         output.note("nothing was changed: add --yes to do it")
     output.json(
@@ -224,7 +230,7 @@ def _print(
             "done": done,
             "passed_over": [{"id": id, "reason": why} for id, why in passed.items()],
         },
-        ok=not passed,
+        ok=not failed,
     )
 
 
@@ -248,7 +254,7 @@ def prune(config: settings.Settings, output: Output, older_than: timedelta, stat
     waits for it.
     """
     before = codec.now() - older_than
-    with opened(config, read_only=not yes) as connection:
+    with opened(config, changes=yes) as connection:
         matched = queue.count_prunable(connection, before=before, status=status or None)
         deleted = pruned(connection, before, status) if yes else 0
     if yes:

@@ -48,7 +48,7 @@ def list_(config: settings.Settings, output: Output, filters: Filters, limit: in
     Each with its phase: ready, scheduled (run_at is ahead), backing off (so it is after a failure), blocked (waits for
     other tasks), paused (in a paused workflow), running, lost (its lease has ended), or how it ended. Reads only.
     """
-    with opened(config, read_only=True) as connection:
+    with opened(config) as connection:
         found = listed(connection, filters, limit + 1)
     more = len(found) > limit
     del found[limit:]
@@ -86,7 +86,7 @@ def show(config: settings.Settings, output: Output, id: str) -> None:
     tool calls. Reads only.
     """
     id = named(id, "the ID")
-    with opened(config, read_only=True) as connection:
+    with opened(config) as connection:
         task = _get(connection, id)
         phase = of_ids(connection, [id])[id].phase
         waits_for = [
@@ -207,7 +207,7 @@ def _reasons(task: Task, phase: str, waits_for: Sequence[Task], workflows: Seque
         for one in waits_for[:_SHOWN]:
             yield f"  {one.id}  {one.status.value}  {one.title}"
         if len(waits_for) > _SHOWN:
-            yield f"  … and {len(waits_for) - _SHOWN:,} more"
+            yield f"  … and {len(waits_for) - _SHOWN} more"
     for name in workflows:
         yield f"its workflow is paused: {name}"
     if phase in {"scheduled", "backing off"} or (phase != "ready" and task.run_at > codec.now()):

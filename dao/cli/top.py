@@ -165,7 +165,7 @@ def _lines(name: str, look: _Look, width: int | None) -> Iterator[str]:
         yield from in_columns(_WORKERS, rows, width)
     running = sum(one.running + one.lost for one in look.queues)
     if running > len(look.running):
-        yield f"… and {running - len(look.running):,} more, which began later"
+        yield f"… and {running - len(look.running)} more, which began later"
 
 
 def _queue(one: queue.QueueState, now: datetime) -> tuple[object, ...]:
