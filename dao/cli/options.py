@@ -292,7 +292,7 @@ def _duration(_context: click.Context, _parameter: click.Parameter, given: str |
         raise click.BadParameter(f"{text!r} is no duration: give a number and its unit, such as 90s, 15m, 12h or 30d.")
     duration = timedelta(**{_UNITS[found[2]]: int(found[1])})
     if duration > _LONGEST:
-        raise click.BadParameter(f"{text} is longer than a thousand years.")
+        raise click.BadParameter(f"{text} is longer than a thousand years: give a shorter one, such as 30d.")
     return duration
 
 

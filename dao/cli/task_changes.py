@@ -109,7 +109,9 @@ def release(config: settings.Settings, output: Output, filters: Filters, ids: tu
 def _released(connection: Connection, id: str) -> Task:
     task = queue.get_one(connection, id)
     if task.status is not TaskStatus.RUNNING:
-        raise StaleRecord(f"tasks: {id!r} is {task.status.value} already", table="tasks", key=id)
+        raise StaleRecord(
+            f"tasks: {id!r} is {task.status.value}: only running ones are released", table="tasks", key=id
+        )
     return queue.release(connection, task)
 
 
@@ -128,9 +130,11 @@ def _act(
 ) -> int:
     ids = sorted({named(id, "an ID") for id in given})
     if ids and filters != Filters():
-        raise click.UsageError("IDs and options that filter exclude each other")
+        raise click.UsageError("IDs and options that filter exclude each other: give one or the other")
     if not ids and filters == Filters():
-        raise click.UsageError(f"say which tasks to {verb.name}: by their IDs, or by options such as --type")
+        raise click.UsageError(
+            f"no tasks are named to {verb.name}: give their IDs, or options that filter, such as --type"
+        )
     if ids:
         filters = Filters(status=verb.statuses)
     elif not filters.status and not filters.phase:
@@ -140,7 +144,11 @@ def _act(
         there = of_ids(connection, ids)
         if missing := [id for id in ids if id not in there]:
             names = ", ".join(map(repr, missing))
-            raise NotFound(f"there is no task {names}: nothing was changed", table="tasks", key=missing[0])
+            raise NotFound(
+                f"there is no task {names}, so nothing was changed: `dao tasks list` shows those that there are",
+                table="tasks",
+                key=missing[0],
+            )
         passed = {id: f"it is {there[id].phase}" for id in ids if id not in {*chosen}}
         first = [*of_ids(connection, chosen[:_SHOWN]).values()]
         done = 0

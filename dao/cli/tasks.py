@@ -141,7 +141,11 @@ def _get(connection: Connection, id: str) -> Task:
         gone = (
             f"it was {'' if last.from_status is None else f'{last.from_status.value}, and '}deleted at {_time(last.at)}"
         )
-        raise NotFound(f"there is no task {id!r} any more: {gone}", table="tasks", key=id) from error
+        raise NotFound(
+            f"there is no task {id!r} any more, {gone}: `dao.task_events.list_of` has its history",
+            table="tasks",
+            key=id,
+        ) from error
 
 
 def _attempts(task: Task, events: Sequence[TaskEvent]) -> list[Attempt]:

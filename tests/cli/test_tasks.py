@@ -248,7 +248,7 @@ def test_show_a_task_that_has_gone(run, connection):
     """It is told that there was one, and when it was deleted; of an unknown id there is nothing to tell."""
     add(connection, "a")
     tasks.delete(connection, "a")
-    refused(run("tasks", "show", "a"), "there is no task 'a' any more: it was pending, and deleted at ")
+    refused(run("tasks", "show", "a"), "there is no task 'a' any more, it was pending, and deleted at ")
     refused(run("tasks", "show", "b"), "no row has the key 'b'")
     misused(run("tasks", "show", " "), "the ID is empty")
 
@@ -329,7 +329,10 @@ def test_acting_on_ids_is_all_that_it_does(run, connection, phases, verb):
 def test_id_that_is_not_there_is_refused_before_anything_is_done(run, connection, phases):
     """A slip of the pen in one of many leaves no half of it."""
     before = statuses(connection)
-    refused(run("tasks", "cancel", "ready", "gone", "--yes"), "there is no task 'gone': nothing was changed")
+    refused(
+        run("tasks", "cancel", "ready", "gone", "--yes"),
+        "there is no task 'gone', so nothing was changed: `dao tasks list`",
+    )
     assert statuses(connection) == before
 
 
@@ -403,7 +406,7 @@ def test_acting_that_breaks_off_says_what_was_done(run, connection, monkeypatch)
 def test_acting_without_a_choice_is_wrong_usage(run, connection, phases, verb):
     """Nobody means all tasks by saying nothing, nor by an empty variable; ids and filters are two choices."""
     before = all_rows(connection)
-    misused(run("tasks", verb, "--yes"), f"say which tasks to {verb}")
+    misused(run("tasks", verb, "--yes"), f"no tasks are named to {verb}")
     misused(run("tasks", verb, "", "--yes"), "an ID is empty")
     misused(run("tasks", verb, "ready", "--type", "mail", "--yes"), "exclude each other")
     assert all_rows(connection) == before
