@@ -109,9 +109,7 @@ def release(config: settings.Settings, output: Output, filters: Filters, ids: tu
 def _released(connection: Connection, id: str) -> Task:
     task = queue.get_one(connection, id)
     if task.status is not TaskStatus.RUNNING:
-        raise StaleRecord(
-            f"tasks: {id!r} is {task.status.value}: only running ones are released", table="tasks", key=id
-        )
+        raise StaleRecord(f"tasks: {id!r} is {task.status.value}: name one that is running", table="tasks", key=id)
     return queue.release(connection, task)
 
 

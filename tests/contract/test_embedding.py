@@ -148,6 +148,8 @@ READERS: dict[str, tuple[Call, object]] = {
     "task_dependencies.get_one": (lambda c: task_dependencies.get_one(c, "second", "over").task_id, "second"),
     "task_dependencies.list_predecessors": (lambda c: task_dependencies.list_predecessors(c, "second"), [OVER]),
     "task_dependencies.list_successors": (lambda c: len(task_dependencies.list_successors(c, "over")), 1),
+    "task_events.count_before": (lambda c: task_events.count_before(c, NOON), 0),
+    "task_events.throughput": (lambda c: task_events.throughput(c, since=NOON).completed, 0),
     "task_events.exists": (lambda c: task_events.exists(c, first_event(c).seq), True),
     "task_events.find": (lambda c: [event.task_id for event in task_events.find(c, limit=2).items], ["task", "second"]),
     "task_events.get": (lambda c: task_events.get(c, first_event(c).seq) == first_event(c), True),
