@@ -142,7 +142,7 @@ def _get(connection: Connection, id: str) -> Task:
             f"it was {'' if last.from_status is None else f'{last.from_status.value}, and '}deleted at {_time(last.at)}"
         )
         raise NotFound(
-            f"there is no task {id!r} any more, {gone}: read its history with `dao.task_events.list_of`",
+            f"there is no task {id!r} any more, {gone}: call `task_events.list_of` for its history",
             table="tasks",
             key=id,
         ) from error
