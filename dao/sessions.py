@@ -20,6 +20,7 @@ __all__ = [
     "close",
     "close_stale",
     "count_active",
+    "count_stale",
     "delete_stale",
     "exists",
     "get",
@@ -63,6 +64,7 @@ _DELETE_STALE = limited(
     " ORDER BY is_active, last_heartbeat LIMIT $2",
     "last_heartbeat < $1",
 )
+_COUNT_STALE = "SELECT count(*) FROM sessions WHERE is_active IN (FALSE, TRUE) AND last_heartbeat < $1"
 _COUNT_ACTIVE = "SELECT count(*) FROM sessions WHERE is_active = TRUE"
 _COUNT_ACTIVE_OF_CLIENT = "SELECT count(*) FROM sessions WHERE client_id = $1 AND is_active = TRUE"
 
@@ -180,6 +182,12 @@ def count_active(connection: Connection, *, client_id: str | None = None) -> int
     else:
         rows = fetch(connection, _COUNT_ACTIVE_OF_CLIENT, (client_id,))
     number: int = rows[0][0]
+    return number
+
+
+def count_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> int:
+    """Return how many sessions `delete_stale` would delete, open or closed."""
+    number: int = fetch(connection, _COUNT_STALE, (_cutoff(older_than, now),))[0][0]
     return number
 
 

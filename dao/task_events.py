@@ -26,6 +26,9 @@ changed. A follower that is slower than `delete_before` is quick misses what was
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
+
+import attrs
 
 from dao import codec
 from dao.engine import Connection, PerEngine, fetch, in_transaction, text_for
@@ -35,7 +38,7 @@ from dao.listing import Page, check_limit
 from dao.records import MAX_INTEGER, TaskEvent
 from dao.rows import TASK_EVENTS
 
-__all__ = ["delete_before", "exists", "find", "get", "get_one", "list_of"]
+__all__ = ["Throughput", "count_before", "delete_before", "exists", "find", "get", "get_one", "list_of", "throughput"]
 
 _GET = TASK_EVENTS.get
 _EXISTS = "SELECT 1 FROM task_events WHERE seq = $1"
@@ -60,11 +63,33 @@ SELECT least(seq, (
 FROM   latest
 """,
 )
+_COUNT_BEFORE = "SELECT count(*) FROM task_events WHERE at < $1"
+# a task that is given back has no error, one that failed and waits for its next try has
+_THROUGHPUT = """
+SELECT count(*) FILTER (WHERE to_status = 'completed'),
+       count(*) FILTER (WHERE to_status = 'failed'),
+       count(*) FILTER (WHERE to_status = 'pending' AND error IS NOT NULL)
+FROM   task_events
+WHERE  at >= $1 AND from_status = 'running'
+"""
 _DELETE_BEFORE = limited(
     "DELETE FROM task_events",
     "SELECT seq FROM task_events WHERE at < $1 ORDER BY at, seq LIMIT $2",
     key="seq",
 )
+
+
+@attrs.frozen(kw_only=True)
+class Throughput:
+    """How many attempts ended in a time: tasks that completed, that failed for good, and that are to be tried again."""
+
+    completed: int
+    failed: int
+    retried: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as a dict that any JSON encoder takes."""
+        return attrs.asdict(self)
 
 
 def get(connection: Connection, seq: int) -> TaskEvent | None:
@@ -126,6 +151,26 @@ def find(connection: Connection, *, after: int | str | None = None, limit: int =
         return Page(events, None)
     events.pop()
     return Page(events, str(events[-1].seq))
+
+
+def throughput(connection: Connection, *, since: datetime) -> Throughput:
+    """Return how many attempts have ended since a moment, and how, as far as events tell. Reads the events since then.
+
+    Raises:
+        ValueError: The moment is naive.
+    """
+    ((completed, failed, retried),) = fetch(connection, _THROUGHPUT, (codec.time_to_text(since),))
+    return Throughput(completed=completed, failed=failed, retried=retried)
+
+
+def count_before(connection: Connection, moment: datetime) -> int:
+    """Return how many events `delete_before` would delete.
+
+    Raises:
+        ValueError: The moment is naive.
+    """
+    number: int = fetch(connection, _COUNT_BEFORE, (codec.time_to_text(moment),))[0][0]
+    return number
 
 
 def delete_before(connection: Connection, moment: datetime, *, limit: int | None = None, batch: int = 1000) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "milliseconds", "readable"]
+__all__ = ["brief", "counted", "milliseconds", "readable"]
 
 
 def counted(number: int | None, noun: str) -> str:
@@ -13,6 +13,15 @@ def counted(number: int | None, noun: str) -> str:
 def milliseconds(seconds: float) -> str:
     """Return a duration: in milliseconds below a second."""
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def brief(seconds: float) -> str:
+    """Return a duration in the largest whole unit, as `3d`, `12h`, `5m` and `42s`: the command line takes them so."""
+    whole = max(0, int(seconds))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if whole >= length:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"
 
 
 def readable(size: int) -> str:

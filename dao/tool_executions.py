@@ -22,6 +22,7 @@ from dao.tool_statistics import ToolStatistics, statistics
 __all__ = [
     "ToolStatistics",
     "count",
+    "count_before",
     "delete_before",
     "exists",
     "fail",
@@ -54,6 +55,12 @@ _DELETE_BEFORE = limited(
     "DELETE FROM tool_executions",
     "SELECT id FROM tool_executions WHERE created_at < $1 ORDER BY created_at LIMIT $2",
 )
+_DELETE_BEFORE_WITHOUT_TASK = limited(
+    "DELETE FROM tool_executions",
+    "SELECT id FROM tool_executions WHERE created_at < $1 AND task_id IS NULL ORDER BY created_at LIMIT $2",
+)
+_COUNT_BEFORE = "SELECT count(*) FROM tool_executions WHERE created_at < $1"
+_COUNT_BEFORE_WITHOUT_TASK = "SELECT count(*) FROM tool_executions WHERE created_at < $1 AND task_id IS NULL"
 
 
 _LISTING = Listing(TOOL_EXECUTIONS, ToolStatus, rare=["task_id"])
@@ -272,12 +279,31 @@ def recent_errors(connection: Connection, *, tool_name: str | None = None, limit
     return list_errors(connection, tool_name=tool_name, limit=limit)
 
 
-def delete_before(connection: Connection, moment: datetime, *, limit: int | None = None, batch: int = 1000) -> int:
+def count_before(connection: Connection, moment: datetime, *, without_task: bool = False) -> int:
+    """Return how many executions `delete_before` would delete.
+
+    Raises:
+        ValueError: The moment is naive.
+    """
+    sql = _COUNT_BEFORE_WITHOUT_TASK if without_task else _COUNT_BEFORE
+    number: int = fetch(connection, sql, (codec.time_to_text(moment),))[0][0]
+    return number
+
+
+def delete_before(
+    connection: Connection,
+    moment: datetime,
+    *,
+    without_task: bool = False,
+    limit: int | None = None,
+    batch: int = 1000,
+) -> int:
     """Delete all executions created before a moment, whatever their status, and return how many it deleted.
 
-    The oldest first, and no more than the `limit`. `batch` at a time, each in a transaction of its own, so that others
-    can write in between; in a transaction of yours all of it is a part of that. If another connection keeps the write
-    lock for longer than the busy timeout when some are deleted, the rest is left to the next call. Safe to repeat.
+    `without_task` spares those of tasks, which go with their task. The oldest first, and no more than the `limit`.
+    `batch` at a time, each in a transaction of its own, so that others can write in between; in a transaction of yours
+    all of it is a part of that. If another connection keeps the write lock for longer than the busy timeout when some
+    are deleted, the rest is left to the next call. Safe to repeat.
 
     The steps of tasks that are not finished yet would be made again.
 
@@ -286,7 +312,8 @@ def delete_before(connection: Connection, moment: datetime, *, limit: int | None
         ValueError: The moment is naive, or `limit` or `batch` is no whole number from 1.
     """
     before = codec.time_to_text(moment)
-    return sum(1 for _ in in_batches(connection, _DELETE_BEFORE, (before,), batch, limit=limit))
+    statement = _DELETE_BEFORE_WITHOUT_TASK if without_task else _DELETE_BEFORE
+    return sum(1 for _ in in_batches(connection, statement, (before,), batch, limit=limit))
 
 
 def _end(

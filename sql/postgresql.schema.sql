@@ -488,6 +488,7 @@ CREATE VIEW task_overview AS
  SELECT id,
     title,
     task_type,
+    status,
         CASE
             WHEN ((status = 'pending'::text) AND (waiting_for > 0)) THEN 'blocked'::text
             WHEN ((status = 'pending'::text) AND (paused_by > 0)) THEN 'paused'::text

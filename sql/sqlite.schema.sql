@@ -276,7 +276,7 @@ FROM   task_overview
 GROUP  BY task_type;
 
 CREATE VIEW task_overview AS
-SELECT id, title, task_type,
+SELECT id, title, task_type, status,
        CASE WHEN status = 'pending' AND waiting_for > 0 THEN 'blocked'
             WHEN status = 'pending' AND paused_by > 0 THEN 'paused'
             WHEN status = 'pending' AND run_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now') THEN

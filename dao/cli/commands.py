@@ -1,4 +1,4 @@
-"""Where each command is. Each is thin: settings, one call of `dao.migrate` or the pool, output."""
+"""Where each command is. Each is thin: settings, one call of `dao.migrate`, a table module or the pool, output."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _NAMES = _lazy.Names(
         "lint": "lint",
         "look": "health history plan status wait",
         "new": "new",
+        "prune": "prune",
         "rehearse": "rehearse",
         "replication": "replicate restore_replica",
         "schema": "schema",
         "snapshots": "restore snapshot snapshots_",
+        "tasks": "tasks",
+        "top": "top",
         "verify": "verify",
     },
 )
@@ -32,6 +35,7 @@ _GROUPS = {
     "Change the schema": "new baseline migrate rollback redo init reset",
     "Look before and after": "status plan history schema health wait",
     "Find faults": "lint verify rehearse check",
+    "Work": "tasks top prune",
     "Keep, bring back, move": "snapshot snapshots restore replicate restore-replica copy",
 }
 _REST = "Change the ledger alone"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import attrs
@@ -25,6 +27,7 @@ __all__ = [
     "called",
     "command",
     "creating_nothing",
+    "duration_option",
     "only_one_of",
     "options",
     "read_settings",
@@ -274,6 +277,28 @@ def _from_one(_context: click.Context, _parameter: click.Parameter, steps: int |
     if steps is not None and steps < 1:
         raise click.BadParameter(f"{steps} is no number of migrations to run: give one from 1, or leave it out.")
     return steps
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST = timedelta(days=365_000)
+
+
+def _duration(_context: click.Context, _parameter: click.Parameter, given: str | None) -> timedelta | None:
+    if given is None:
+        return None
+    text = url.cleaned(given)
+    found = re.fullmatch(r"([0-9]{1,8})([smhdw])", text)
+    if found is None:
+        raise click.BadParameter(f"{text!r} is no duration: give a number and its unit, such as 90s, 15m, 12h or 30d.")
+    duration = timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if duration > _LONGEST:
+        raise click.BadParameter(f"{text} is longer than a thousand years: give a shorter one, such as 30d.")
+    return duration
+
+
+def duration_option(name: str, text: str, *, required: bool = False) -> Callable[[F], F]:
+    """Add an option that takes a duration, with its help."""
+    return click.option(name, callback=_duration, metavar="DURATION", required=required, help=text)
 
 
 def timeout_option(seconds: float) -> Callable[[F], F]:

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import click
@@ -23,7 +23,7 @@ import click
 from dao import migrate
 from dao.errors import visible
 
-__all__ = ["GONE", "Output", "is_terminal", "mend", "plain", "silence"]
+__all__ = ["GONE", "Output", "in_columns", "is_terminal", "mend", "plain", "silence"]
 
 #: The exit code when the reader of a pipe has gone, as of a program that the signal for it ends.
 GONE = 141
@@ -53,6 +53,13 @@ class Output:
         """Print a line of the result."""
         if not self.quiet and not self.as_json:
             self._print(sys.stdout, visible(text, line=True), style)
+
+    def table(self, names: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Print rows of the result in columns, under their names; on a terminal as wide as that."""
+        if not self.quiet and not self.as_json:
+            width = self.console(sys.stdout).width if is_terminal(sys.stdout) else None
+            for number, line in enumerate(in_columns(names, rows, width)):
+                self._print(sys.stdout, line, "bold" if number == 0 else None)
 
     def text(self, text: str) -> None:
         """Print a result that is a text for a program to read, such as a schema: to a pipe or a file as it is."""
@@ -223,3 +230,47 @@ def plain(text: str) -> str:
     from rich.markup import escape
 
     return escape(visible(text, line=True))
+
+
+# on a terminal the columns between the first and the last are cut to so many cells, as few as it takes for the last one
+# to have some; all of the first is shown, since it has what people copy
+_WIDEST, _NARROWEST, _LAST = 20, 6, 12
+
+
+def in_columns(names: Sequence[str], rows: Sequence[Sequence[object]], width: int | None) -> list[str]:
+    """Return the lines of a table, its names first: whole without a width, else cut to so many cells.
+
+    Control characters are shown as escapes, numbers stand to the right, and None is an empty cell; where there is a
+    width, columns of nothing else are left out.
+    """
+    cells = [["" if cell is None else visible(str(cell), line=True) for cell in row] for row in (names, *rows)]
+    columns = [[*column] for column in zip(*cells, strict=True)]
+    numeric = [all(isinstance(row[place], int | None) for row in rows) for place in range(len(names))]
+    if width is None:
+        return _joined(columns, numeric, len)
+    from rich.cells import cell_len  # wide letters take two cells
+
+    numeric = [is_number for column, is_number in zip(columns, numeric, strict=True) if any(column[1:])]
+    columns = [column for column in columns if any(column[1:])]
+    widths = [max(map(cell_len, column)) for column in columns]
+    for widest in range(_WIDEST, _NARROWEST - 1, -1):
+        taken = widths[0] + sum(min(wide, widest) for wide in widths[1:-1]) + 2 * (len(widths) - 1)
+        if taken + min(widths[-1], _LAST) <= width:
+            break
+    columns[1:-1] = [[_cut(cell, widest) for cell in column] for column in columns[1:-1]]
+    return [_cut(line, width) for line in _joined(columns, numeric, cell_len)]
+
+
+def _joined(columns: Sequence[Sequence[str]], numeric: Sequence[bool], length: Callable[[str], int]) -> list[str]:
+    padded = []
+    for column, is_number in zip(columns, numeric, strict=True):
+        wide = max(map(length, column))
+        blanks = [" " * (wide - length(cell)) for cell in column]
+        padded.append([blank + cell if is_number else cell + blank for cell, blank in zip(column, blanks, strict=True)])
+    return ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
+
+
+def _cut(text: str, width: int) -> str:
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"

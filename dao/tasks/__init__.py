@@ -5,7 +5,7 @@ Names only; each module has its SQL beside its functions.
 
 from dao.tasks.claims import claim, complete, fail, release, renew, rescue
 from dao.tasks.history import as_of
-from dao.tasks.queue import QueueState, cancel, enqueue, prune, queues, retry
+from dao.tasks.queue import QueueState, cancel, count_prunable, enqueue, prune, queues, retry
 from dao.tasks.table import (
     count,
     count_by_status,
@@ -29,6 +29,7 @@ __all__ = [
     "complete",
     "count",
     "count_by_status",
+    "count_prunable",
     "create",
     "create_many",
     "delete",

@@ -20,7 +20,7 @@ from dao.records import Task, TaskDependency, TaskStatus
 from dao.rows import TASK_DEPENDENCIES, TASKS
 from dao.tasks.statements import changed, locking, returning
 
-__all__ = ["QueueState", "cancel", "enqueue", "prune", "queues", "retry"]
+__all__ = ["QueueState", "cancel", "count_prunable", "enqueue", "prune", "queues", "retry"]
 
 _ENQUEUE = f"{TASKS.insert} ON CONFLICT DO NOTHING RETURNING id"
 _GET_UNFINISHED = f"""
@@ -53,11 +53,13 @@ _IS_WAITED_FOR = """tasks.status <> 'completed' AND EXISTS (
         WHERE  task_dependencies.depends_on = tasks.id AND successor.status IN ('pending', 'running')
     )"""
 # CASE lets the index of a status not serve it, whose order is another
+_IS_PRUNABLE = f"completed_at < $1 AND CASE WHEN status IN ($2, $3, $4) THEN NOT ({_IS_WAITED_FOR}) END"
+_COUNT_PRUNABLE = f"SELECT count(*) FROM tasks WHERE {_IS_PRUNABLE}"
 _PRUNABLE = locking(
     f"""
 SELECT id
 FROM   tasks
-WHERE  completed_at < $1 AND CASE WHEN status IN ($2, $3, $4) THEN NOT ({_IS_WAITED_FOR}) END
+WHERE  {_IS_PRUNABLE}
 ORDER  BY completed_at, id
 LIMIT  $5
 """,
@@ -244,20 +246,38 @@ def prune(
         ValueError: The moment is naive, a status is none of the three, or the limit is not from 1 to 1000.
     """
     check_limit(limit)
-    moment = codec.time_to_text(before)
-    given = _FINISHED if status is None else (status,) if isinstance(status, str) else tuple(status)
-    wanted = sorted({TaskStatus(one) for one in given})
-    if unfinished := [one.value for one in wanted if one not in _FINISHED]:
-        raise ValueError(f"only finished tasks are pruned, not {' or '.join(unfinished)} ones")
-    if not wanted:
-        return 0
-    statuses = [wanted[min(place, len(wanted) - 1)].value for place in range(len(_FINISHED))]
+    prunable = _prunable(before, status)
     with transaction(connection):
-        ids = [id for (id,) in fetch(connection, text_for(connection, _PRUNABLE), (moment, *statuses, limit))]
+        ids = [id for (id,) in fetch(connection, text_for(connection, _PRUNABLE), (*prunable, limit))]
         if not ids:
             return 0
         # PostgreSQL looks again now that they are locked: somebody may have begun to wait for one
         return len(fetch(connection, text_for(connection, _PRUNE), (msgspec.json.encode(ids).decode(),)))
+
+
+def count_prunable(
+    connection: Connection,
+    *,
+    before: datetime,
+    status: TaskStatus | str | Iterable[TaskStatus | str] | None = None,
+) -> int:
+    """Return how many tasks `prune` would delete without a limit. Reads all that ended before the moment.
+
+    Raises:
+        ValueError: The moment is naive, or a status is not of a finished task.
+    """
+    number: int = fetch(connection, _COUNT_PRUNABLE, _prunable(before, status))[0][0]
+    return number
+
+
+def _prunable(before: datetime, status: TaskStatus | str | Iterable[TaskStatus | str] | None) -> tuple[str, ...]:
+    """Return the parameters of a condition: before when, and three statuses, of which no task has an empty one."""
+    given = _FINISHED if status is None else (status,) if isinstance(status, str) else tuple(status)
+    wanted = sorted({TaskStatus(one) for one in given})
+    if unfinished := [one.value for one in wanted if one not in _FINISHED]:
+        raise ValueError(f"only finished tasks are pruned, not {' or '.join(unfinished)} ones")
+    statuses = [wanted[place].value if place < len(wanted) else "" for place in range(len(_FINISHED))]
+    return (codec.time_to_text(before), *statuses)
 
 
 def queues(connection: Connection, *, now: datetime | None = None) -> list[QueueState]:

@@ -75,13 +75,22 @@ CALLS = {
     "lint": ["lint"],
     "verify": ["verify"],
     "check": ["check"],
+    "tasks": ["tasks", "list", "--database", "sqlite:///source.db"],
+    "top": ["top", "--once", "--database", "sqlite:///source.db"],
+    "prune": ["prune", "--older-than", "30d", "--yes", "--database", "sqlite:///source.db"],
 }
+#: The commands of work, which need the tables of this package.
+WORKERS = {"tasks", "top", "prune"}
 #: The commands that change a database, those that open one, and those that load migrations.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
 OPENERS = [
     name
     for name in CALLS
-    if name not in {"new", "lint", "verify", "snapshots", "restore", "baseline", "copy", "replicate", "restore-replica"}
+    if name
+    not in {
+        *{"new", "lint", "verify", "snapshots", "restore", "baseline", "copy", "replicate", "restore-replica"},
+        *WORKERS,
+    }
 ]
 LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
 

@@ -133,12 +133,12 @@ class Terminal:
             assert time.monotonic() < end, self.shown
             assert self._read(), self.shown
 
-    def interrupt(self) -> None:
+    def interrupt(self, answer: str = "error: interrupted") -> None:
         """Press Ctrl-C until it is answered: one that comes just before a read begins goes unnoticed by Python."""
         end = time.monotonic() + PATIENCE
-        while "error: interrupted" not in self.shown:
+        while answer not in self.shown:
             self.press("\x03")
-            while "error: interrupted" not in self.shown and self._ready(1) and self._read():
+            while answer not in self.shown and self._ready(1) and self._read():
                 assert time.monotonic() < end, self.shown
 
     def close(self) -> int:

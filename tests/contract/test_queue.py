@@ -198,7 +198,7 @@ def test_prune_deletes_the_oldest_finished_tasks(connection):
         ("failed", "ac"),
         (TaskStatus.COMPLETED, "bc"),
         (["completed", TaskStatus.CANCELLED], "b"),
-        (iter(["completed", "completed", "failed", "cancelled"]), ""),
+        (("completed", "completed", "failed", "cancelled"), ""),
         ([], "abc"),
     ],
 )
@@ -206,7 +206,7 @@ def test_prune_of_a_status_leaves_the_others(connection, status, rest):
     """One status or several."""
     for title, end in (("a", "completed"), ("b", "failed"), ("c", "cancelled")):
         finished(connection, title, end, 1)
-    tasks.prune(connection, before=NOON + DAY, status=status)
+    tasks.prune(connection, before=NOON + DAY, status=iter(status) if isinstance(status, tuple) else status)
     assert left(connection) == rest
 
 

@@ -22,6 +22,7 @@ SCRIPTS = {
     "migrate": "migrate",
     "new-migration": "new",
     "plan": "plan",
+    "prune": "prune",
     "rehearse": "rehearse",
     "replicate": "replicate",
     "reset-db": "reset",

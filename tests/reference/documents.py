@@ -17,7 +17,13 @@ import attrs
 import jsonschema
 
 from dao import migrate, transfer
+from dao.cli.filters import PHASES, Seen
+from dao.cli.tasks import Attempt
+from dao.cli.top import Running
 from dao.migrate.linting.rules import Rule
+from dao.records import Task, TaskStatus, ToolStatus
+from dao.task_events import Throughput
+from dao.tasks import QueueState
 
 __all__ = ["COMMANDS", "FOLDER", "PAGE", "check", "pages"]
 
@@ -57,6 +63,8 @@ _Rehearsed = Shape(typing.get_args(typing.get_type_hints(migrate.Rehearsal)["mig
 _RoundTrip = Shape(typing.get_args(typing.get_type_hints(migrate.Rehearsal)["round_trip"])[0], (), _Verdict)
 _Verification = Shape(migrate.Verification, (), _Verdict)
 _Difference = Shape(migrate.Difference, (), {"text": str})
+_Seen = Shape(Seen, (), {"phase": Literal[*PHASES]})
+_Task = Shape(Task, (), {"status": Literal[*map(str, TaskStatus)]})
 _Error = Shape(None, parts={"type": str, "message": str, ...: Any})
 
 _DATABASE: Part = (str, "the path of the database")
@@ -76,6 +84,18 @@ _STATUS: dict[str, Part] = {
     "broken": (_Strings, "the views, triggers and tables that do not work"),
     "advice": (str | None, "what to do before the first migration, where what they make is there already"),
     "migrations": (tuple[_Status, ...], "applied ones in the order of application, then the pending ones in theirs"),
+}
+_DRY_RUN: Part = (bool, "whether nothing was changed, without --yes")
+_ACTED: dict[str, Part] = {
+    "database": _DATABASE,
+    "dry_run": _DRY_RUN,
+    "matched": (int, "how many tasks that is about"),
+    "tasks": (tuple[_Seen, ...], "the first ten of them, as they were before"),
+    "done": (int, "to how many of them it was done"),
+    "passed_over": (
+        tuple[Shape(None, parts={"id": str, "reason": str}), ...],
+        "those to which it was not done, and why; not `ok` if they were named by their ids",
+    ),
 }
 _LEDGER: dict[str, Part] = {"database": _DATABASE, "ids": _IDS, "drift": _DRIFT}
 
@@ -169,6 +189,15 @@ COMMANDS: dict[str, dict[str, Part]] = {
             "what would run, in order",
         ),
     },
+    "prune": {
+        "database": _DATABASE,
+        "dry_run": _DRY_RUN,
+        "before": (datetime, "what is older than this"),
+        "tables": (
+            tuple[Shape(None, parts={"name": str, "matched": int, "deleted": int, "left": int}), ...],
+            "how many rows of each table are so old, were deleted, and are left, as others kept them locked",
+        ),
+    },
     "redo": _RUN,
     "rehearse": {
         "database": _DATABASE,
@@ -228,6 +257,62 @@ COMMANDS: dict[str, dict[str, Part]] = {
     },
     "snapshots": {"database": _DATABASE, "snapshots": (tuple[_Snapshot, ...], "the newest first")},
     "status": _STATUS,
+    "tasks list": {
+        "database": _DATABASE,
+        "tasks": (tuple[_Seen, ...], "the newest first"),
+        "more": (bool, "whether there are more than --limit"),
+    },
+    "tasks show": {
+        "database": _DATABASE,
+        "task": (_Task, "the whole record"),
+        "phase": (Literal[*PHASES], "what it is really doing"),
+        "waits_for": (
+            tuple[Shape(None, parts={"id": str, "status": Literal[*map(str, TaskStatus)], "title": str}), ...],
+            "the tasks that have to complete first, and have not",
+        ),
+        "paused_by": (tuple[Shape(None, parts={"id": str, "name": str}), ...], "the paused workflows that it is in"),
+        "attempts": (tuple[Attempt, ...], "the oldest first, as far as its events are kept"),
+        "calls": (
+            tuple[
+                Shape(
+                    None,
+                    parts={
+                        "id": str,
+                        "attempt": int | None,
+                        "step": str | None,
+                        "tool_name": str,
+                        "status": Literal[*map(str, ToolStatus)],
+                        "seconds": float | None,
+                        "error": str | None,
+                    },
+                ),
+                ...,
+            ],
+            "its tool executions, the oldest first",
+        ),
+    },
+    "tasks cancel": _ACTED,
+    "tasks prune": {
+        "database": _DATABASE,
+        "dry_run": _DRY_RUN,
+        "matched": (int, "how many tasks are so old"),
+        "done": (int, "how many of them were deleted"),
+    },
+    "tasks release": _ACTED,
+    "tasks retry": _ACTED,
+    "top": {
+        "database": _DATABASE,
+        "at": (datetime, "when it looked"),
+        "queues": (tuple[QueueState, ...], "each type of which a task is unfinished, or failed"),
+        "throughput": (Shape(Throughput, (), {"seconds": float}), "in so many seconds before that"),
+        "workers": (
+            tuple[
+                Shape(None, parts={"worker": str | None, "tasks": tuple[Shape(Running, ("worker",)), ...]}),
+                ...,
+            ],
+            "each worker with what it runs, by name; those 200 tasks that have run for the longest",
+        ),
+    },
     "unmark": _LEDGER,
     "verify": {
         "database": (str | None, "the path of the database, with --copy"),
