@@ -117,6 +117,8 @@ class Holds:
     rows: int
     #: tasks in an order without locality, at the most 20,000; the same for every contender
     ids: list[str]
+    #: those of them that are scheduled ahead
+    ahead: list[str]
     sessions: list[str]
     workflows: list[str]
 
@@ -141,8 +143,9 @@ def build(url: str, rows: int) -> Holds:
             for task in range(number * WORKFLOW, (number + 1) * WORKFLOW):
                 workflow_tasks.add(connection, workflow_id=workflow.id, task_id=row_id(task))
         configurations.set_many(connection, {key: number for number, key in enumerate(KEYS)})
-    ids = [row_id(number) for number in random.Random(1).sample(range(rows), min(rows, 20_000))]
-    return Holds(rows, ids, [session.id for session in opened], [workflow.id for workflow in made])
+    numbers = random.Random(1).sample(range(rows), min(rows, 20_000))
+    ids, ahead = map(row_id, numbers), map(row_id, filter(_is_ahead, numbers))
+    return Holds(rows, [*ids], [*ahead], [session.id for session in opened], [workflow.id for workflow in made])
 
 
 def copy(template: Path, name: str) -> str:
@@ -153,15 +156,23 @@ def copy(template: Path, name: str) -> str:
 
 
 def _stored(number: int) -> Task:
-    place, now = number * 7 % len(_STATUSES), moment(number)
-    status = _STATUSES[place]
+    status, now = _STATUSES[_place(number)], moment(number)
     return Task(
         **given(number),
         id=row_id(number),
         status=status,
         error="the model gave no answer" if status == "failed" else None,
         created_at=now,
-        run_at=_AHEAD if status == "pending" and place % 2 else now,
+        run_at=_AHEAD if _is_ahead(number) else now,
         started_at=None if status == "pending" else now,
         completed_at=None if status in {"pending", "running"} else now,
     )
+
+
+def _place(number: int) -> int:
+    return number * 7 % len(_STATUSES)
+
+
+def _is_ahead(number: int) -> bool:
+    """Return whether a task waits for its time: every second of those that wait."""
+    return _STATUSES[_place(number)] == "pending" and _place(number) % 2 == 1

@@ -81,8 +81,7 @@ def _deep(contender: Any, holds: Holds, calls: int) -> Arguments:
 
 
 def _statuses(_contender: Shared, holds: Holds, calls: int) -> Arguments:
-    # a finished task becomes pending first
-    pairs = ((id, status) for id in itertools.cycle(holds.ids) for status in ("pending", "running"))
+    pairs = ((id, status) for id in itertools.cycle(holds.ahead) for status in ("running", "pending"))
     return list(itertools.islice(pairs, calls))
 
 
