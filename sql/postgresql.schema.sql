@@ -492,16 +492,16 @@ CREATE VIEW task_overview AS
         CASE
             WHEN ((status = 'pending'::text) AND (waiting_for > 0)) THEN 'blocked'::text
             WHEN ((status = 'pending'::text) AND (paused_by > 0)) THEN 'paused'::text
-            WHEN ((status = 'pending'::text) AND (run_at > clock_timestamp())) THEN
+            WHEN ((status = 'pending'::text) AND (run_at > statement_timestamp())) THEN
             CASE
                 WHEN (failures > 0) THEN 'backing off'::text
                 ELSE 'scheduled'::text
             END
             WHEN (status = 'pending'::text) THEN 'ready'::text
-            WHEN ((status = 'running'::text) AND (lease_expires_at < clock_timestamp())) THEN 'lost'::text
+            WHEN ((status = 'running'::text) AND (lease_expires_at < statement_timestamp())) THEN 'lost'::text
             ELSE status
         END AS phase,
-    (round(EXTRACT(epoch FROM (clock_timestamp() - created_at)), 3))::double precision AS age_seconds,
+    (round(EXTRACT(epoch FROM (statement_timestamp() - created_at)), 3))::double precision AS age_seconds,
     priority,
     run_at,
     attempt,

@@ -90,7 +90,7 @@ def top(config: settings.Settings, output: Output, interval: float, once: bool) 
     with attrs.evolve(config, url=url, pool_size=1).pool() as pool:
         if once or output.quiet or output.as_json or not is_terminal(sys.stdout):
             look = _look(pool, config, config.pool_timeout)
-            for line in _lines(config.url.name, look, None):
+            for line in _lines(config.url.name, look):
                 output.line(line)
             output.json(_document(config.url.name, look))
             return
@@ -131,7 +131,7 @@ def _watch(pool: Pool, config: settings.Settings, output: Output, interval: floa
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             try:
-                lines = [*_lines(config.url.name, _look(pool, config, interval), console.width)]
+                lines = [*_lines(config.url.name, _look(pool, config, interval), console.size)]
                 trouble = []
             except (OperationalError, PoolTimeout) as error:
                 trouble = [f"{codec.now():%H:%M:%S} UTC: {error}", "trying again; this is how it was before:", ""]
@@ -150,7 +150,9 @@ def _by_worker(running: Sequence[Running]) -> Iterator[tuple[str | None, list[Ru
         yield worker, [*found]
 
 
-def _lines(name: str, look: _Look, width: int | None) -> Iterator[str]:
+def _lines(name: str, look: _Look, screen: tuple[int, int] | None = None) -> Iterator[str]:
+    """Yield what a look shows; as much of what runs as there is room for on a screen of so many columns and lines."""
+    width, height = (None, None) if screen is None else screen
     ended = look.throughput
     yield f"{name}  {look.at:%Y-%m-%d %H:%M:%S} UTC"
     yield f"last minute: {ended.completed} completed, {ended.failed} failed, {ended.retried} to be tried again"
@@ -160,12 +162,13 @@ def _lines(name: str, look: _Look, width: int | None) -> Iterator[str]:
     else:
         yield "no task is unfinished, and none failed"
     if look.running:
+        # of these lines, those of the queues and their head, and five that are always there
+        room = _LIMIT if height is None else max(1, height - len(look.queues) - 7)
         yield ""
-        rows = [_row(task, look.at) for _, found in _by_worker(look.running) for task in found]
+        rows = [_row(task, look.at) for _, found in _by_worker(look.running[:room]) for task in found]
         yield from in_columns(_WORKERS, rows, width)
-    running = sum(one.running + one.lost for one in look.queues)
-    if running > len(look.running):
-        yield f"… and {running - len(look.running)} more, which began later"
+        if (more := sum(one.running + one.lost for one in look.queues) - len(rows)) > 0:
+            yield f"… and {more} more, which began later"
 
 
 def _queue(one: queue.QueueState, now: datetime) -> tuple[object, ...]:

@@ -6,12 +6,12 @@ CREATE VIEW task_overview AS
 SELECT id, title, task_type, status,
        CASE WHEN status = 'pending' AND waiting_for > 0 THEN 'blocked'
             WHEN status = 'pending' AND paused_by > 0 THEN 'paused'
-            WHEN status = 'pending' AND run_at > clock_timestamp() THEN
+            WHEN status = 'pending' AND run_at > statement_timestamp() THEN
                 CASE WHEN failures > 0 THEN 'backing off' ELSE 'scheduled' END
             WHEN status = 'pending' THEN 'ready'
-            WHEN status = 'running' AND lease_expires_at < clock_timestamp() THEN 'lost'
+            WHEN status = 'running' AND lease_expires_at < statement_timestamp() THEN 'lost'
             ELSE status END AS phase,
-       round(extract(epoch FROM clock_timestamp() - created_at), 3)::double precision AS age_seconds,
+       round(extract(epoch FROM statement_timestamp() - created_at), 3)::double precision AS age_seconds,
        priority, run_at, attempt, failures, retries, worker, lease_expires_at, waiting_for, paused_by, error,
        created_at, started_at, completed_at
 FROM   tasks;

@@ -6,6 +6,8 @@ import time
 from datetime import timedelta
 
 import pytest
+from rich.cells import cell_len
+from rich.text import Text
 
 import dao
 from dao import migrate, task_dependencies, task_events, tasks, tool_executions, workflow_tasks, workflows
@@ -162,6 +164,21 @@ def test_list_shows_control_characters_as_escapes(run, connection):
     """A title is somebody else's text: it neither makes a line nor moves the cursor."""
     tasks.create(connection, make_task(title="a\nb\x1b[2J"))
     assert run("tasks", "list").out.splitlines()[1].endswith("a\\nb\\x1b[2J")
+
+
+@pytest.mark.sqlite_only
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_list_at_a_terminal_is_as_wide_as_that(terminal, connection, url, columns):
+    """Ids are shown whole, since people copy them; the rest is cut, and no line breaks."""
+    title = "漢字 title " * 20
+    task = make_task(title=title, task_type="a rather long type of task")
+    tasks.create(connection, task)
+    screen = terminal("tasks", "list", DATABASE_URL=url, COLUMNS=str(columns))
+    assert screen.close() == 0
+    lines = [Text.from_ansi(line).plain for line in screen.shown.splitlines()]
+    assert lines[1].startswith(f"{task.id}  ready")
+    assert lines[1].endswith("…")
+    assert max(map(cell_len, lines)) <= columns
 
 
 @pytest.mark.parametrize(

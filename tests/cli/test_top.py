@@ -133,20 +133,3 @@ def test_top_goes_on_while_its_server_is_restarted(terminal, workplace):
         screen.until("newcomer")
         screen.interrupt(LEFT)
         assert screen.close() == 0
-
-
-@pytest.mark.parametrize("columns", [60, 80, 140])
-def test_list_at_a_terminal_is_as_wide_as_that(terminal, named, connection, url, columns):
-    """Ids are shown whole, since people copy them; the rest is cut, and no line breaks."""
-    title = "漢字 title " * 20
-    task = make_task(title=title, task_type="a rather long type of task")
-    tasks.create(connection, task)
-    screen = terminal("tasks", "list", DATABASE_URL=url, COLUMNS=str(columns))
-    assert screen.close() == 0
-    from rich.cells import cell_len
-    from rich.text import Text
-
-    lines = [Text.from_ansi(line).plain for line in screen.shown.splitlines()]
-    assert lines[1].startswith(f"{task.id}  ready")
-    assert lines[1].endswith("…")
-    assert max(map(cell_len, lines)) <= columns

@@ -125,6 +125,20 @@ def test_statement_of_any_module_reads_no_big_table_as_a_whole(crowded, named):
     assert {name for name in whole if ".count(" in name and "," not in name} <= {f"{name}.count()" for name in MODULES}
 
 
+@pytest.mark.parametrize("condition", ["TRUE", "status = 'failed'", "status = 'completed' AND phase = 'completed'"])
+def test_list_of_the_overview_walks_an_index(crowded, condition):
+    """A clock that PostgreSQL calls volatile kept it from looking into the view: it read all tasks, and sorted them."""
+    steps = [
+        *plan(
+            crowded,
+            f"SELECT id, phase, age_seconds, title FROM task_overview WHERE {condition} "
+            f"ORDER BY created_at DESC, id DESC LIMIT {PAGE}",
+        ).walk()
+    ]
+    assert [step.kind for step in steps if step.kind in {"Seq Scan", "Sort", "Incremental Sort"}] == []
+    assert {step.index for step in steps if step.index} <= {"idx_tasks_created_at", "idx_tasks_status"}
+
+
 def test_page_of_any_filters_sorts_no_more_than_pages(crowded, named):
     """A page comes in order out of an index; what is less than a page may be sorted, and pages of several."""
     pages = {name: sql for name, sql in named.items() if ".find(" in name}
