@@ -33,6 +33,8 @@ PHASES = {
     "failed": "failed",
     "cancelled": "cancelled",
 }
+# the statuses that have several phases: for the others the status says it
+_HIDING = {"pending", "running"}
 #: The names of the columns of `shown`.
 COLUMNS = ("id", "phase", "type", "attempt", "worker", "age", "title")
 # so many ids are looked for by one statement
@@ -85,7 +87,7 @@ class Filters:
             statuses = [TaskStatus.RUNNING.value]
         if statuses:
             found.append(one_of("status", statuses))
-        if self.phase:
+        if any(PHASES[phase] in _HIDING for phase in self.phase) or (self.phase and self.status):
             found.append(one_of("phase", self.phase))
         if self.task_type is not None:
             found.append(f"task_type = {value(self.task_type)}")
