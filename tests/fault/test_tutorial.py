@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,17 @@ def store(connection, task, text):
     os.kill(os.getpid(), 9)
 
 work(dao.Pool(sys.argv[1]))
+"""
+
+#: A worker that says when it has begun, and takes its time.
+SLOW = """
+def store(connection, task, text):
+    print(task.id, flush=True)
+    time.sleep(1)
+    tasks.complete(connection, task)
+
+import time
+main(sys.argv[1])
 """
 
 
@@ -95,3 +108,105 @@ def test_worker_that_waits_is_woken_by_a_new_task(page, url, connection):
     finally:
         worker.kill()
         worker.wait()
+
+
+def test_worker_goes_on_after_a_task_that_was_cancelled_and_then_failed(page, url, connection):
+    """It died of the LeaseLost that its `fail` got: nothing was left to do the tasks behind it."""
+    (id,) = enqueued(connection, "a", priority=9)
+    (behind,) = enqueued(connection, "b")
+    perform = page["perform"]
+
+    def fails(pool, task, lost):
+        if task.id != id:
+            return perform(pool, task, lost)
+        tasks.cancel(connection, id, error="nobody needs it")
+        raise RuntimeError("too late")
+
+    page["perform"] = fails
+    with dao.Pool(url) as pool:
+        page["work"](pool, until_empty=True)
+    assert (tasks.get_one(connection, id).status, tasks.get_one(connection, id).error) == (
+        "cancelled",
+        "nobody needs it",
+    )
+    assert shouts(connection, [behind]) == ["B"]
+
+
+def test_async_worker_goes_on_after_a_task_that_was_cancelled_and_then_failed(page, url, connection):
+    """As the worker of threads."""
+    (id,) = enqueued(connection, "a", priority=9)
+    (behind,) = enqueued(connection, "b")
+    perform = page["perform_async"]
+
+    async def fails(pool, task):
+        if task.id != id:
+            return await perform(pool, task)
+        await pool.run_in_transaction(tasks.cancel, id)
+        raise RuntimeError("too late")
+
+    page["perform_async"] = fails
+    asyncio.run(page["work_async"](url, until_empty=True))
+    assert tasks.get_one(connection, id).status == "cancelled"
+    assert shouts(connection, [behind]) == ["B"]
+
+
+def test_heartbeat_tells_the_work_that_its_task_was_cancelled(page, url, connection):
+    """It ended in a traceback of its thread, and the work went on unknowing."""
+    (id,) = enqueued(connection, "a")
+    page["LEASE"] = timedelta(milliseconds=300)
+    heard = []
+
+    def waits(pool, task, lost):
+        tasks.cancel(connection, id)
+        heard.append(lost.wait(60))
+
+    page["perform"] = waits
+    with dao.Pool(url) as pool:
+        page["work"](pool, until_empty=True)
+    assert heard == [True]
+    assert tasks.get_one(connection, id).status == "cancelled"
+
+
+def test_async_worker_keeps_the_lease_and_stops_what_was_cancelled(page, url, connection):
+    """It had no heartbeat: whatever took longer than a lease was done by two workers at once."""
+    (id,) = enqueued(connection, "a", retries=1)
+    page["LEASE"] = timedelta(milliseconds=300)
+    leases, stopped = [], []
+
+    async def waits(pool, task):
+        try:
+            while True:
+                leases.append((await pool.run(tasks.get_one, id)).lease_expires_at)
+                if len({*leases}) == 3:
+                    await pool.run_in_transaction(tasks.cancel, id)
+                await asyncio.sleep(0.02)
+        except asyncio.CancelledError:
+            stopped.append(id)
+            raise
+
+    page["perform_async"] = waits
+    asyncio.run(page["work_async"](url, until_empty=True))
+    assert stopped == [id]
+    assert tasks.get_one(connection, id).attempt == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_worker_that_is_stopped_ends_its_task_and_goes(url, connection, number):
+    """Ctrl-C ended it with a traceback, and its task waited for the end of the lease."""
+    ids = enqueued(connection, "a", "b")
+    with subprocess.Popen(
+        [sys.executable, "-c", CODE + SLOW, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as worker:
+        begun = worker.stdout.readline().strip()
+        worker.send_signal(number)
+        assert worker.communicate(timeout=60) == ("", "")
+    assert worker.returncode == 0
+    assert begun in ids
+    assert sorted(tasks.get_one(connection, id).status for id in ids) == ["completed", "pending"]
+
+
+def test_order_is_stored_once_while_it_is_unfinished(page, connection):
+    """The second call gets the first one's task."""
+    first, is_new = page["order"](connection, "a")
+    assert is_new
+    assert page["order"](connection, "a") == (first, False)
