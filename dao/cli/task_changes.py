@@ -148,7 +148,8 @@ def _act(
                 key=missing[0],
             )
         passed = {id: f"it is {there[id].phase}" for id in ids if id not in {*chosen}}
-        first = [*of_ids(connection, chosen[:_SHOWN]).values()]
+        seen = of_ids(connection, chosen[:_SHOWN])
+        first = [seen[id] for id in chosen[:_SHOWN] if id in seen]
         done = 0
         try:
             for number, batch in enumerate(_batches(chosen) if yes else ()):
@@ -158,16 +159,13 @@ def _act(
                 done += len(batch) - len(passed_by)
                 passed |= passed_by
         except BaseException:
-            output.note(f"{counted(done, 'task')} of {len(chosen)} {_was(done)} {verb.done} by then, and stay so")
+            if done:
+                output.note(f"{verb.done} by then, and committed: {done} of {counted(len(chosen), 'task')}")
             raise
     # what was named and not done is a failure; what a filter found has only moved on
     failed = yes and bool(ids) and bool(passed)
     _print(verb, config, output, len(chosen), first, done, passed, yes=yes, failed=failed)
     return 1 if failed else 0
-
-
-def _was(number: int) -> str:
-    return "was" if number == 1 else "were"
 
 
 def _batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -178,19 +176,16 @@ def _done(connection: Connection, act: _Act, filters: Filters, ids: Sequence[str
     """Act on tasks that the filters still let through; return the others, and what has become of them."""
     for id in ids:
         lock_row(connection, TASKS, id)
-    chosen = {*ids_of(connection, filters, among=ids)}
-    passed = {}
-    if len(chosen) < len(ids):
-        there = of_ids(connection, [id for id in ids if id not in chosen])
-        passed = {id: f"it is {there[id].phase} now" if id in there else "it was deleted" for id in ids}
-        passed = {id: why for id, why in passed.items() if id not in chosen}
-    for id in ids:
-        if id in chosen:
-            try:
-                with transaction(connection):
-                    act(connection, id)
-            except (StaleRecord, NotFound, IntegrityError) as error:
-                passed[id] = str(error)
+    chosen = ids_of(connection, filters, among=ids)
+    moved = [id for id in ids if id not in {*chosen}]
+    there = of_ids(connection, moved)
+    passed = {id: f"it is {there[id].phase} now" if id in there else "it was deleted" for id in moved}
+    for id in chosen:
+        try:
+            with transaction(connection):  # one that is refused undoes none of the others
+                act(connection, id)
+        except (StaleRecord, NotFound, IntegrityError) as error:
+            passed[id] = str(error)
     return passed
 
 

@@ -183,8 +183,8 @@ def _facts(task: Task) -> Iterator[str]:
     yield f"type: {task.task_type}, priority {task.priority}"
     yield f"made: {_ago(task.created_at)}"
     if task.attempt or task.retries:
-        retries = f"; {task.failures} of {counted(task.retries, 'retry')} used" if task.retries else ""
-        yield f"attempts: {task.attempt}{retries}".replace("retrys", "retries")
+        failures = counted(task.failures, "failure")
+        yield f"attempts: {task.attempt}, with {failures}; retries allowed: {task.retries}"
     if task.dedup_key is not None:
         yield f"dedup_key: {task.dedup_key}"
     if task.completed_at is not None:

@@ -210,7 +210,7 @@ def test_show_tells_why_a_task_does_not_run(run, connection, phases):
     assert "(in 23h) on\n" in run("tasks", "show", "scheduled").out
     backing_off = run("tasks", "show", "backing off").out
     assert "(in 23h) on, after a failure\n" in backing_off
-    assert "  attempts: 0; 1 of 3 retries used\n" in backing_off
+    assert "  attempts: 0, with 1 failure; retries allowed: 3\n" in backing_off
     assert "any worker may claim it\n" in run("tasks", "show", "ready").out
     assert "worker w1 has it since" in run("tasks", "show", "running").out
     assert "its lease ended" in run("tasks", "show", "lost").out
@@ -415,7 +415,7 @@ def test_acting_that_breaks_off_says_what_was_done(run, connection, monkeypatch)
     monkeypatch.setattr(time, "sleep", sleep)
     outcome = run("tasks", "retry", "--status", "failed", "--yes")
     assert outcome.code == 130
-    assert "100 tasks of 150 were retried by then, and stay so\n" in outcome.err
+    assert "retried by then, and committed: 100 of 150 tasks\n" in outcome.err
     assert list(statuses(connection).values()).count("pending") == 100
 
 

@@ -133,3 +133,14 @@ def test_top_goes_on_while_its_server_is_restarted(terminal, workplace):
         screen.until("newcomer")
         screen.interrupt(LEFT)
         assert screen.close() == 0
+
+
+def test_top_at_a_terminal_shows_as_much_as_there_is_room_for(terminal, named, connection, url):
+    """The line that says how many more there are is on the screen, too."""
+    for _ in range(60):
+        tasks.create(connection, make_task(task_type="agent"))
+    tasks.claim(connection, worker="w1", lease=60 * MINUTE, limit=60)
+    screen = terminal("top", DATABASE_URL=url, LINES="20", COLUMNS="100")
+    screen.until("… and 48 more, which began later")
+    screen.interrupt(LEFT)
+    assert screen.close() == 0
