@@ -31,7 +31,8 @@ _TRIGGERS = PerEngine(
 )
 _LAST_NUMBER = PerEngine(
     "SELECT seq FROM sqlite_sequence WHERE name = 'task_events'",
-    "SELECT pg_sequence_last_value(pg_get_serial_sequence('task_events', 'seq')::regclass)",
+    # not `pg_sequence_last_value`, which is NULL for a role that may not know it
+    "SELECT CASE WHEN is_called THEN last_value END FROM task_events_seq_seq",
 )
 _GO_ON_FROM = PerEngine(
     "UPDATE sqlite_sequence SET seq = $1 WHERE name = 'task_events' RETURNING seq",

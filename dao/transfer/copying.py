@@ -231,6 +231,7 @@ class _Copy:
         self._left = left
         self._refused: list[RefusedRow] = []
         self.totals = {table.name: count(reader, table) for table in TABLES}
+        self._last_number = last_number(reader)
 
     def all(self) -> list[CopiedTable]:
         """Copy all tables, compare them, and take the mark away."""
@@ -238,7 +239,7 @@ class _Copy:
             mark.begin(self._writer)
         try:
             with transaction(self._writer):
-                go_on_from(self._writer, last_number(self._reader))
+                go_on_from(self._writer, self._last_number)
             tables = [self._table(table) for table in TABLES]
             if self._refused:
                 raise self._refusal()

@@ -302,6 +302,29 @@ def test_copy_by_a_role_from_which_rows_are_hidden_is_refused(make):
     assert not any(held(target).values())
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_copy_by_a_role_that_may_not_read_the_number_of_events_is_refused(make, dry_run):
+    """The numbers began anew in the target: each task that was written then met an event that had come along."""
+    source, target = make("postgresql"), make("postgresql")
+    fill(source)
+    with opened(source) as connection:
+        connection.execute(
+            """
+            DO $$ BEGIN CREATE ROLE dao_test_reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+            GRANT SELECT ON ALL TABLES IN SCHEMA public TO dao_test_reader;
+            """
+        )
+    reading = re.sub("//[^@]*@", "//dao_test_reader@", source)
+    with pytest.raises(OperationalError, match="sequence task_events_seq_seq; give the role the rights"):
+        dao.copy(reading, target, dry_run=dry_run)
+    assert not any(held(target).values())
+    with opened(source) as connection:
+        connection.execute("GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO dao_test_reader")
+    dao.copy(reading, target)
+    with opened(target) as connection:
+        tasks.create(connection, make_task())
+
+
 # ---------------------------------------------------------------- rows that only one engine stores
 
 
