@@ -25,6 +25,7 @@ changed. A follower that is slower than `delete_before` is quick misses what was
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +64,8 @@ SELECT least(seq, (
 FROM   latest
 """,
 )
+# not longer than the greatest one, since Python reads no number of thousands of digits
+_NUMBER = re.compile(r"[0-9]{1,19}")
 _COUNT_BEFORE = "SELECT count(*) FROM task_events WHERE at < $1"
 # a task that is given back has no error, one that failed and waits for its next try has
 _THROUGHPUT = """
@@ -192,6 +195,6 @@ def _position(after: int | str | None) -> int:
         return 0
     if type(after) is int and 0 <= after <= MAX_INTEGER:
         return after
-    if isinstance(after, str) and after.isascii() and after.isdigit() and int(after) <= MAX_INTEGER:
+    if isinstance(after, str) and _NUMBER.fullmatch(after) and int(after) <= MAX_INTEGER:
         return int(after)
     raise InvalidCursor(f"after is the seq of an event, or the `next` of a page of events, got {after!r}")

@@ -174,7 +174,11 @@ def test_find_pages_through_all_in_order(connection, limit):
     assert task_events.find(connection, after=events[-1].seq).to_dict() == {"items": [], "next": None}
 
 
-@pytest.mark.parametrize("after", [-1, 1.0, True, "", "-1", "1.0", " 1", "٣", "x", 2**63, str(2**63), b"1"], ids=repr)
+@pytest.mark.parametrize(
+    "after",
+    [-1, 1.0, True, "", "-1", "1.0", " 1", "٣", "x", 2**63, str(2**63), b"1", pytest.param("9" * 5000, id="long")],
+    ids=repr,
+)
 def test_find_after_what_is_no_event_is_refused(connection, after):
     """Nothing but a number of an event, as a number or as text, says where to go on."""
     with pytest.raises(dao.InvalidCursor, match="the seq of an event"):

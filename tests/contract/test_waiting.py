@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import apsw
 import pytest
 
 import dao
@@ -183,6 +184,13 @@ def test_lost_connection_is_an_error_at_once(waiting, other):
     with pytest.raises(dao.ConnectionLost):
         dao.wait_for_change(waiting, timeout=LONG)
     timer.join(PATIENCE)
+
+
+def test_closed_connection_is_an_error_of_its_own(waiting):
+    """On a server it was said to have a transaction open, and that to end it would help."""
+    waiting.close()
+    with pytest.raises((dao.ConnectionLost, apsw.ConnectionClosedError), match="closed"):
+        dao.wait_for_change(waiting, timeout=LONG)
 
 
 @server_only

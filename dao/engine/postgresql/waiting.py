@@ -11,6 +11,7 @@ import psycopg
 
 from dao.engine.postgresql.connections import IDLE, INHERITED, Connection, forked, name_of
 from dao.engine.postgresql.interruption import is_interrupted
+from dao.engine.postgresql.loss import NotSent
 from dao.engine.postgresql.statements import fetch_each
 from dao.errors import ConnectionBusy, OperationalError
 
@@ -44,6 +45,8 @@ def wait_for_change(connection: Connection, seconds: float) -> bool:
     """Wait for so long at the most, and return whether another session has notified since this was last called."""
     if connection in INHERITED:
         raise forked()
+    if connection.closed:
+        raise NotSent("the connection is closed")
     if not connection.autocommit or connection.pgconn.transaction_status != IDLE:
         raise ConnectionBusy(
             "notifications come between transactions only, and one is open on this connection, or would be with its "
