@@ -349,6 +349,8 @@ def _attempt(task: Task) -> dict[str, Any]:
 
 
 def _start(connection: Connection, tool_name: str, input: Any, now: datetime | None, **of: Any) -> ToolExecution:
+    if of.get("attempt") == 0:  # a task that nobody has claimed yet
+        raise lease_lost(connection, of["task_id"], 0, None)
     moment = codec.now() if now is None else codec.millisecond(now)
     execution = ToolExecution(
         tool_name=tool_name,
@@ -373,7 +375,7 @@ def _start(connection: Connection, tool_name: str, input: Any, now: datetime | N
 def _check_attempt(connection: Connection, execution: ToolExecution, refused: Exception) -> None:
     """Raise LeaseLost if what was refused is a call of an attempt that does not have its task."""
     if execution.attempt is not None and execution.task_id is not None:
-        lost = lease_lost(connection, execution.task_id, execution.attempt)
+        lost = lease_lost(connection, execution.task_id, execution.attempt, None)
         if (lost.status, lost.attempt) != (TaskStatus.RUNNING, execution.attempt):
             raise lost from refused
 

@@ -2,7 +2,8 @@
 
 `attempt` only grows, so that a worker that was replaced has a token that is good no more: it gets `LeaseLost` for all
 that it writes. The token decides, not the clock. A worker whose lease ran out, and whom nobody has replaced, may still
-complete its task.
+complete its task. The worker's name is presented, too: a number comes again after a claim was undone, and for a task
+that was deleted and made again.
 
 All times are those of the caller's clock. A clock that is wrong by more than a lease makes rescues early, or late, and
 breaks nothing.
@@ -83,13 +84,13 @@ LIMIT  $2
 _RENEW = returning("""
 UPDATE tasks
 SET    lease_expires_at = $1
-WHERE  id = $2 AND attempt = $3 AND status = 'running' AND worker IS NOT NULL
+WHERE  id = $2 AND attempt = $3 AND worker = $4 AND status = 'running'
 """)
 _COMPLETE = returning("""
 UPDATE tasks
 SET    updated_at = next_version($1), status = 'completed', completed_at = $1, error = NULL,
        worker = NULL, lease_expires_at = NULL
-WHERE  id = $2 AND attempt = $3 AND status = 'running'
+WHERE  id = $2 AND attempt = $3 AND worker IS NOT DISTINCT FROM $4 AND status = 'running'
 """)
 # whether the task runs again, as long as $2 allows it
 _AGAIN = "failures < retries AND $2"
@@ -101,19 +102,19 @@ SET    updated_at = next_version($1),
        started_at = CASE WHEN {_AGAIN} THEN NULL ELSE started_at END,
        completed_at = CASE WHEN {_AGAIN} THEN NULL ELSE $1 END,
        failures = failures + 1, error = $4, worker = NULL, lease_expires_at = NULL
-WHERE  id = $5 AND attempt = $6 AND status = 'running'
+WHERE  id = $5 AND attempt = $6 AND worker IS NOT DISTINCT FROM $7 AND status = 'running'
 """)
 _RELEASE = returning("""
 UPDATE tasks
 SET    updated_at = next_version($1), status = 'pending', started_at = NULL, completed_at = NULL,
        worker = NULL, lease_expires_at = NULL
-WHERE  id = $2 AND attempt = $3 AND status = 'running'
+WHERE  id = $2 AND attempt = $3 AND worker IS NOT DISTINCT FROM $4 AND status = 'running'
 """)
 _RELEASE_UNTIL = returning("""
 UPDATE tasks
 SET    updated_at = next_version($1), status = 'pending', run_at = $2, started_at = NULL, completed_at = NULL,
        worker = NULL, lease_expires_at = NULL
-WHERE  id = $3 AND attempt = $4 AND status = 'running'
+WHERE  id = $3 AND attempt = $4 AND worker IS NOT DISTINCT FROM $5 AND status = 'running'
 """)
 
 _MILLISECOND = timedelta(milliseconds=1)
@@ -137,8 +138,9 @@ def claim(
 
     Due is what is pending, waits for no other task, is in no paused workflow, and has its `run_at` behind it. The
     highest priority comes first, then the earliest `run_at`, then the lowest id. No task is given to two callers. Each
-    has a new `attempt`; it and the id are the token that the functions below present. `worker` is a name for people,
-    and need not be unique.
+    has a new `attempt`; it and the id are the token that the functions below present. Give each `worker` a name of its
+    own, such as host and process: by that it is told from another of the same attempt, which there may be once its
+    claim was undone with your transaction, or its task was deleted and made again.
 
     The lease ends after `lease`: `renew` it before that, again and again, or another worker may get the task. Leases
     that have ended are dealt with first, as by `rescue`, a hundred at a time.
@@ -258,7 +260,7 @@ def rescue(
         ):
             run_at = _after(moment, _backoff(failures, delay_ms, jitter), "retry_delay_ms", least=timedelta(0))
             error = f"the lease of worker {worker!r} ended at {codec.canonical_time(ended)}"
-            rescued += changed(connection, _FAIL, (text, 1, run_at, error, id, attempt))
+            rescued += changed(connection, _FAIL, (text, 1, run_at, error, id, attempt, worker))
     return rescued
 
 
@@ -308,7 +310,7 @@ def _checked(task: Task) -> Task:
 
 def _write(connection: Connection, statement: PerEngine, parameters: Sequence[Any], task: Task) -> Task:
     """Change a task that the attempt of this record has, and return it as it is then."""
-    token = (_checked(task).id, task.attempt)
+    token = (_checked(task).id, task.attempt, task.worker)
     for found in changed(connection, statement, (*parameters, *token)):
         return found
     raise lease_lost(connection, *token)

@@ -197,6 +197,37 @@ def test_lease_lost_says_what_became_of_the_task(connection, end, befall, words,
     assert error.to_dict()["type"] == "LeaseLost"
 
 
+def undone(connection, task):
+    """Claim a task in a transaction that is undone, and return what was claimed."""
+    with contextlib.suppress(KeyError), dao.transaction(connection):
+        late = claim_one(connection, "w1")
+        raise KeyError
+    return late
+
+
+def made_again(connection, task):
+    """Claim a task, then delete it and make it again, and return what was claimed."""
+    late = claim_one(connection, "w1")
+    tasks.delete(connection, task.id)
+    tasks.enqueue(connection, task)
+    return late
+
+
+@every_end
+@pytest.mark.parametrize("claimed", [undone, made_again])
+def test_attempt_whose_number_comes_again_is_refused(connection, claimed, end):
+    """Only the number was compared: who had it before its claim was undone, or its task made again, ended another's."""
+    late = claimed(connection, put(connection))
+    with pytest.raises(dao.LeaseLost, match=r"attempt 1 no longer holds .*: its latest is attempt 0, so") as caught:
+        end(connection, late, NOON)
+    assert (caught.value.attempt, caught.value.worker, caught.value.status) == (0, None, "pending")
+    present = claim_one(connection, "w2")
+    assert present.attempt == late.attempt
+    with pytest.raises(dao.LeaseLost, match=r"attempt 1 no longer holds .*: worker 'w2' has it as attempt 1 since"):
+        end(connection, late, NOON)
+    assert tasks.get(connection, late.id) == present
+
+
 def test_write_with_a_record_that_nobody_claimed_is_refused(connection):
     """A task that is pending has no holder, and one that `set_status` began has no lease."""
     task = put(connection)

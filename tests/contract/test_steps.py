@@ -50,6 +50,15 @@ def test_new_step_is_a_running_call_of_the_attempt(connection, first):
     assert (done.status, done.output, done.duration_ms) == (ToolStatus.COMPLETED, [1], 60_000)
 
 
+def test_step_of_a_task_that_nobody_claimed_is_refused(connection):
+    """It was called a wrong attempt, as by the constructor of a record, though no end of a task is."""
+    tasks.create(connection, task := make_task(id="b"))
+    with pytest.raises(dao.LeaseLost, match="attempt 0 no longer holds 'b': it is pending since"):
+        fetched(connection, task)
+    with pytest.raises(dao.LeaseLost, match="attempt 0 no longer holds 'b': it is pending since"):
+        tool_executions.start(connection, task=task, tool_name="http", input=None)
+
+
 def test_completed_step_stands_for_all_attempts(connection, first):
     """The call that completed it is returned, with its output, whatever attempt asks, and with which input."""
     done = tool_executions.finish(connection, fetched(connection, first), output={"a": None})
