@@ -61,6 +61,7 @@ def prune(config: settings.Settings, output: Output, older_than: timedelta, yes:
     task waits for; tool executions of no task; sessions without a heartbeat for so long, open or closed; events. In
     batches, so that others can write in between. Safe to repeat.
     """
+    output.changes = yes
     before = codec.now() - older_than
     found: dict[str, dict[str, int]] = {}
     with opened(config, changes=yes) as connection:

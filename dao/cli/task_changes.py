@@ -126,6 +126,7 @@ def _act(
     *,
     yes: bool,
 ) -> int:
+    output.changes = yes
     ids = sorted({named(id, "an ID") for id in given})
     if ids and filters != Filters():
         raise click.UsageError("IDs and options that filter exclude each other: give one or the other")
@@ -254,6 +255,7 @@ def prune(config: settings.Settings, output: Output, older_than: timedelta, stat
     Their events stay (`dao prune` deletes old ones). One that failed or was cancelled stays while an unfinished task
     waits for it.
     """
+    output.changes = yes
     before = codec.now() - older_than
     with opened(config, changes=yes) as connection:
         matched = queue.count_prunable(connection, before=before, status=status or None)

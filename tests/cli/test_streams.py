@@ -26,6 +26,7 @@ needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this sy
 #: The calls that change the database, or write files: what they leave is compared.
 CHANGES = [
     "migrate",
+    "prune",
     "rollback",
     "redo",
     "init",
@@ -355,3 +356,13 @@ def test_holder_of_a_lock_is_named_without_its_arguments(run, partly):
         assert f"held by process {holder.pid} (" in outcome.err
         assert "hunter2" not in outcome.err
         assert "import sys" not in outcome.err
+
+
+@needs_full
+@pytest.mark.parametrize("arguments", [["prune"], ["tasks", "prune"]], ids=" ".join)
+def test_command_that_says_what_it_would_do_fails_if_stdout_takes_nothing(call, ready, arguments):
+    """Without --yes the print is all that was wanted, though with it the same command changes something."""
+    ready("prune")
+    arguments = [*arguments, "--older-than", "1d", "--database", "sqlite:///source.db"]
+    assert call(arguments, stdout="full")[0] == 1
+    assert call([*arguments, "--yes"], stdout="full")[0] == 0
