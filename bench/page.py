@@ -20,7 +20,7 @@ BUSY = 0.1
 MISSING = "\N{EN DASH}"
 _IN_README = (
     "get", "get_all", "find", "find_all", "page", "set_status", "update", "heartbeat", "configuration_get",
-    "configuration_set", "create", "create_from_values", "create_many", "create_many_from_values",
+    "configuration_set", "create", "create_from_values", "create_many", "create_many_from_values", "claim", "complete",
 )  # fmt: skip
 
 
@@ -88,8 +88,9 @@ ratios within the rounds. "{MISSING}": not measured.
 - Those on PostgreSQL have a copy each of a database in one server on this machine, by a Unix socket, with its default
   durability (`fsync` and `synchronous_commit` on); psycopg is their base.
 - {BASE}, sqlite3 and psycopg are the bare drivers: the shortest statement for what is asked, rows as tuples, JSON left
-  as text. After a change on SQLite they return the row as it was before its trigger moved `updated_at` on; the others
-  read it once more.
+  as text, on SQLite what is temporary in memory, as dao has it. After a change on SQLite they return the row as it was
+  before its trigger moved `updated_at` on; the others read it once more.
+- What claims a task, prolongs its lease and completes it is the same statement for the bare drivers and for dao.
 - apsw records are attrs objects written by hand, without validators, with times and JSON decoded at once.
 - `create` has the library's own object in hand; "from values" makes it first, with its id and times.
 - The ORMs leave times as text, which spares them a conversion. SQLAlchemy has the fast JSON library that dao has.
