@@ -82,9 +82,10 @@ FOR EACH ROW
 WHEN (old.workflow_id <> new.workflow_id OR old.task_id <> new.task_id)
 EXECUTE FUNCTION dao_count_workflow_task();
 
--- Back by a millisecond, and forth again with the count: this makes no new version of a task.
+-- Back by a millisecond, unless it is the first that there is, and forth again with the count: this makes no new version
+-- of a task.
 UPDATE tasks
-SET    updated_at = updated_at - interval '1 millisecond'
+SET    updated_at = greatest(updated_at - interval '1 millisecond', '0001-01-01 00:00:00+00')
 WHERE  id IN (SELECT task_id
               FROM   workflow_tasks
               JOIN   workflows ON workflows.id = workflow_tasks.workflow_id

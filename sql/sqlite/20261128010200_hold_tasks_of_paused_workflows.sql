@@ -49,9 +49,10 @@ BEGIN
     WHERE  id = new.task_id AND (SELECT status FROM workflows WHERE id = new.workflow_id) = 'paused';
 END;
 
--- Back by a millisecond, and forth again with the count: this makes no new version of a task.
+-- Back by a millisecond, unless it is the first that there is, and forth again with the count: this makes no new version
+-- of a task.
 UPDATE tasks
-SET    updated_at = strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-0.001 seconds')
+SET    updated_at = max(strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '-0.001 seconds'), '0001-01-01T00:00:00.000Z')
 WHERE  id IN (SELECT task_id
               FROM   workflow_tasks
               JOIN   workflows ON workflows.id = workflow_tasks.workflow_id

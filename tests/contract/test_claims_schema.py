@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 import dao
-from dao import codec, rows, tasks
+from dao import codec, migrate, rows, tasks
 from dao.engine import execute, fetch
 from dao.testing import make_tool_execution, make_workflow, make_workflow_task
 from tests import strategies
@@ -199,6 +199,31 @@ def test_paused_by_counts_the_paused_workflows_of_a_task(connection):
     assert paused(connection) == {"a": 0, "b": 1}
     execute(connection, "UPDATE workflows SET status = 'archived'")
     assert paused(connection) == {"a": 0, "b": 0}
+
+
+def test_tasks_of_workflows_that_are_paused_already_are_held_back(tmp_path, new_postgresql_url, engine):
+    """The migration makes no new version of them; one of the first moment that there is kept it from running."""
+    url = new_postgresql_url if engine == "postgresql" else f"sqlite:///{tmp_path}/old.db"
+    migrate.apply(url, to="20250115010600_create_triggers")
+    times = {"a": "0001-01-01T00:00:00.000Z", "b": "2020-01-01T00:00:00.000Z", "c": "9999-12-31T23:59:59.999Z"}
+    with contextlib.closing(dao.connect(url)) as connection:
+        execute(connection, "INSERT INTO workflows (id, name, status) VALUES ('w', 'w', 'paused')")
+        for sequence, (id, at) in enumerate(times.items()):
+            execute(
+                connection,
+                "INSERT INTO tasks (id, title, task_type, created_at, updated_at) VALUES ($1, 't', 'a', $2, $2)",
+                (id, at),
+            )
+            execute(
+                connection,
+                "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ('w', $1, $2)",
+                (id, sequence),
+            )
+    migrate.apply(url)
+    with contextlib.closing(dao.connect(url)) as connection:
+        assert paused(connection) == {"a": 1, "b": 1, "c": 1}
+        found = {task.id: codec.time_to_text(task.updated_at) for task in tasks.iter_all(connection)}
+        assert found == {**times, "a": "0001-01-01T00:00:00.001Z"}
 
 
 # ---------------------------------------------------------------- events
