@@ -24,6 +24,7 @@ __all__ = [
     "MISMATCH",
     "PENDING",
     "UNSAFE",
+    "Amount",
     "called",
     "command",
     "creating_nothing",
@@ -209,10 +210,15 @@ def _loss(_context: click.Context, _parameter: click.Parameter, names: tuple[str
     return names
 
 
-def _no_nan(_context: click.Context, _parameter: click.Parameter, seconds: float | None) -> float | None:
-    if seconds is not None and math.isnan(seconds):  # neither above nor below any limit: waiting would never end
-        raise click.BadParameter("nan is no number of seconds.")
-    return seconds
+class Amount(click.FloatRange):
+    """A number in a range. click takes nan for one, which is neither above nor below any limit."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, unless it is none."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            raise click.BadParameter("nan is no number.", ctx, param)
+        return number
 
 
 _OPTIONS = {
@@ -248,8 +254,7 @@ _OPTIONS = {
     ),
     "lock_timeout": click.option(
         "--lock-timeout",
-        type=click.FloatRange(min=0),
-        callback=_no_nan,
+        type=Amount(min=0),
         metavar="S",
         help="Wait so many seconds for another migration run. [default: for as long as it lives]",
     ),
@@ -305,8 +310,7 @@ def timeout_option(seconds: float) -> Callable[[F], F]:
     """Add `--timeout`, with a default in seconds."""
     return click.option(
         "--timeout",
-        type=click.FloatRange(min=0),
-        callback=_no_nan,
+        type=Amount(min=0),
         default=seconds,
         metavar="S",
         help=f"Seconds. [default: {seconds:g}]",

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from dao import migrate, settings, url
-from dao.cli.options import UNSAFE, command, options, steps_option
+from dao.cli.options import UNSAFE, Amount, command, options, steps_option
 from dao.cli.output import Output, is_terminal, plain
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
 from dao.text import counted, milliseconds, readable
@@ -35,7 +35,7 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
 )
 @click.option(
     "--lock-timeout",
-    type=click.FloatRange(min=0),
+    type=Amount(min=0),
     metavar="S",
     help="PostgreSQL: wait so many seconds for a lock, or for another migration run. [default: 1]",
 )

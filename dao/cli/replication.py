@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from dao import settings, url
-from dao.cli.options import command, options
+from dao.cli.options import Amount, command, options
 from dao.cli.output import Output
 from dao.cli.snapshots import described
 from dao.migrate.values import SNAPSHOTS
@@ -37,7 +37,7 @@ def _place(config: settings.Settings, given: str | None, option: str) -> str:
 @click.option("--to", metavar="DIR|URL", help=_PLACE)
 @click.option(
     "--retention",
-    type=click.FloatRange(min=1),
+    type=Amount(min=1),
     metavar="HOURS",
     default=KEEP / timedelta(hours=1),
     show_default=True,
@@ -48,7 +48,7 @@ def _place(config: settings.Settings, given: str | None, option: str) -> str:
 )
 @click.option(
     "--patience",
-    type=click.FloatRange(min=1),
+    type=Amount(min=1),
     metavar="S",
     default=PATIENCE,
     show_default=True,

@@ -16,7 +16,7 @@ import click
 from dao import codec, settings, task_events
 from dao import tasks as queue
 from dao.cli.database import check_schema
-from dao.cli.options import command
+from dao.cli.options import Amount, command
 from dao.cli.output import Output, in_columns, is_terminal
 from dao.engine import Connection, fetch
 from dao.errors import OperationalError, PoolTimeout
@@ -69,7 +69,7 @@ class _Look:
 @command(migrations=False)
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1, max=3600),
+    type=Amount(min=0.1, max=3600),
     default=2.0,
     show_default=True,
     metavar="S",

@@ -93,6 +93,22 @@ def test_command_help_explains_it_and_each_option(run, name):
             assert parameter.opts[-1] in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        (name, parameter.opts[-1])
+        for name, command in COMMANDS.items()
+        for parameter in command.params
+        if isinstance(parameter.type, click.types.FloatParamType)
+    ],
+)
+def test_number_that_is_none_is_wrong_usage(run, name, option):
+    """`dao top --interval nan` ended in a traceback: click takes nan for a number in any range."""
+    outcome = run(name, option, "nan")
+    assert outcome.code == 2
+    assert f"Invalid value for '{option}': nan is no number." in outcome.err
+
+
 def test_help_of_the_group_lists_commands_and_exit_codes(run):
     """`dao --help` has every command once, in groups, on one screen, and says what the exit codes mean."""
     outcome = run("--help")

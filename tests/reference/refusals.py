@@ -80,7 +80,7 @@ CURES = {
     "*given* exclude each other": "give one of them",
     "--output - and --json exclude each other": "give one of them",
     "--database names the database for --copy: without it, none is read": "add --copy, or leave --database out",
-    "nan is no number of seconds.": "give a number from 0",
+    "nan is no number.": "give a number, such as 5",
     "the *what* cannot be written to *file*: *strerror*": "check the folder and its permissions, and the disk",
     "*path*: the schema file cannot be read: *strerror*": "check its permissions, and the disk",
     "*path*: the schema file cannot be written: *strerror*": "check the folder and its permissions, and the disk",
