@@ -210,3 +210,22 @@ def test_order_is_stored_once_while_it_is_unfinished(page, connection):
     first, is_new = page["order"](connection, "a")
     assert is_new
     assert page["order"](connection, "a") == (first, False)
+
+
+def test_follower_goes_on_after_the_last_event_that_it_has_dealt_with(page, connection):
+    """The page left open where a follower goes on: the last page has no `next`, and that before it repeats events."""
+    seen = []
+
+    def report(connection, event):
+        seen.append(event.seq)
+        if event.to_status == "completed":
+            page["STOP"].set()
+
+    for _ in range(2):
+        enqueued(connection, "a")
+        page["STOP"].clear()
+        (task,) = tasks.claim(connection, worker="w", lease=timedelta(minutes=1))
+        tasks.complete(connection, task)
+        page["follow"](connection, report)
+    assert len(seen) >= 4
+    assert seen == sorted(set(seen))
