@@ -391,8 +391,8 @@ ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELE
 
 
 def wait_for_snapshot(process: subprocess.Popen[str], path: Path) -> None:
-    """Wait until a process is writing or comparing a snapshot."""
-    while process.poll() is None and not any(path.parent.glob("*.partial")):
+    """Wait until a process has begun a snapshot, which it may have finished when this is noticed."""
+    while process.poll() is None and not any(path.parent.glob(f"{path.name}.*")):
         time.sleep(0.001)
 
 
