@@ -104,26 +104,42 @@ for way in ("a generator", "a pool that only writes"):
     del WAYS_OF_A_SERVER[way]
 
 
-@pytest.mark.parametrize("library", ["asyncio", "trio"])
-def test_process_that_leaves_connections_open_ends_with_a_warning(url, library):
-    """A process ends by itself, whatever is open then, and is told of what was not closed: it used to hang for ever."""
-    started = {}
-    for way, code in (WAYS if url.startswith("sqlite") else WAYS_OF_A_SERVER).items():
-        given = f"""
-import contextlib, sys, threading
+# What all ways need is loaded once; each is then a process of its own, to its end.
+EACH = """
+import contextlib, os, sys, threading
 import {library} as library
 import dao
 from dao import aio, tasks
-url = sys.argv[1]
+url, folder = sys.argv[1:3]
 def run(function):
-    library.run({"function()" if library == "asyncio" else "function"})
-{code}"""
-        arguments = [sys.executable, "-W", "default::ResourceWarning", "-c", given, url]
-        started[way] = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
-    for way, process in started.items():
-        with process:
-            _, errors = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, (way, errors)
+    library.run({argument})
+dao.connect(url).close()
+children = {{}}
+for way, code in zip(sys.argv[3::2], sys.argv[4::2]):
+    if child := os.fork():
+        children[child] = way
+        continue
+    os.dup2(os.open(os.path.join(folder, way), os.O_WRONLY | os.O_CREAT), 2)
+    exec(code)
+    break
+else:
+    for child, way in children.items():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), way)
+"""
+
+
+@pytest.mark.parametrize("library", ["asyncio", "trio"])
+def test_process_that_leaves_connections_open_ends_with_a_warning(url, tmp_path, library):
+    """A process ends by itself, whatever is open then, and is told of what was not closed: it used to hang for ever."""
+    ways = WAYS if url.startswith("sqlite") else WAYS_OF_A_SERVER
+    program = EACH.format(library=library, argument="function()" if library == "asyncio" else "function")
+    command = [sys.executable, "-W", "default::ResourceWarning", "-c", program, url, str(tmp_path)]
+    for way in ways.items():
+        command.extend(way)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    told = {way: (tmp_path / way).read_text() for way in ways}
+    assert done.stdout.splitlines() == [f"0 {way}" for way in ways], told
+    for way, errors in told.items():
         assert f"ResourceWarning: {parse(url).name}: asynchronous connections were not closed" in errors, (way, errors)
     assert stored(url) == 1  # what the loop that outlived the main thread wrote
 
