@@ -16,7 +16,4 @@ def test_life_of_tasks_in_any_order_agrees_with_a_model(engine, fresh):
     `waiting_for` and `paused_by` are right at every step, no transition is against the rules, and the events give the
     table back as it was at each moment at which it was copied.
     """
-    runs = settings(
-        max_examples=(2 if engine == "sqlite" else 1) * settings.default.max_examples, stateful_step_count=50
-    )
-    run_state_machine_as_test(lambda: Life(fresh), settings=runs)
+    run_state_machine_as_test(lambda: Life(fresh), settings=settings(stateful_step_count=50))
