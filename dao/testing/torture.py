@@ -24,6 +24,7 @@ import argparse
 import collections
 import contextlib
 import itertools
+import math
 import multiprocessing
 import os
 import random
@@ -37,7 +38,7 @@ from typing import Any, Self
 
 import attrs
 
-from dao import tasks, tool_executions, workflow_tasks, workflows
+from dao import configurations, tasks, tool_executions, workflow_tasks, workflows
 from dao.engine import Connection, connect, execute, fetch
 from dao.errors import Error, IntegrityError, LeaseLost, StaleRecord
 from dao.records import Task, ToolStatus, Workflow, WorkflowStatus
@@ -55,7 +56,6 @@ _DRAIN = 120.0  # seconds to bring all to an end, when every worker may work
 _MOST = 20  # so many violations are told
 
 _NOTES = "CREATE TABLE torture_notes (kind text NOT NULL, task_id text NOT NULL, attempt bigint NOT NULL)"
-_NOTES_ON_SQLITE = _NOTES.replace("bigint", "integer")
 _NOTE = "INSERT INTO torture_notes (kind, task_id, attempt) VALUES ($1, $2, $3)"
 # as somebody writes who knows nothing of claims
 _LATE = "UPDATE tasks SET status = 'completed' WHERE id = $1 AND status <> 'completed'"
@@ -84,17 +84,23 @@ def torture(
     Its tables must be there, and no tasks in them. Starts processes of its own, which end with it. Not on Windows.
 
     Raises:
-        ValueError: The database holds tasks.
+        ValueError: The database holds tasks, or is to write no events of them; or there is no time or no worker.
         OSError: This platform cannot stop a process and continue it.
         Error: The database cannot be used.
     """
     if not hasattr(signal, "SIGSTOP"):
         raise OSError("workers are stopped and continued by signals, which this platform does not have")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"a torture takes some time, got {seconds!r} seconds")
+    if workers < 1:
+        raise ValueError(f"somebody has to work, got {workers} workers")
     chance = random.Random(seed)
     with contextlib.closing(connect(url)) as connection:
         if tasks.count(connection):
             raise ValueError("the database holds tasks: give the torture one of its own, just migrated")
-        execute(connection, _NOTES_ON_SQLITE if url.startswith("sqlite") else _NOTES)
+        if configurations.get(connection, "task_events", default=True) is False:
+            raise ValueError("the configuration task_events is false, and without a history there is nothing to check")
+        execute(connection, _NOTES)
         begun = time.monotonic()
         life = _Life(connection, chance)
         with _Crowd(url, workers, chance) as crowd:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
 import pytest
 
-from dao import tasks, tool_executions
+from dao import configurations, tasks, tool_executions
 from dao.engine import execute
 from dao.testing import laws, make_task
 from dao.testing.torture import torture
@@ -39,6 +40,27 @@ def test_torture_of_a_database_with_tasks_is_refused(url, connection):
     """It would retry them, and complete them."""
     tasks.create(connection, make_task())
     with pytest.raises(ValueError, match="holds tasks"):
+        torture(url, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        *[({"seconds": seconds}, "takes some time") for seconds in (0, -60, math.nan, math.inf)],
+        *[({"workers": workers}, "has to work") for workers in (0, -1)],
+    ],
+    ids=str,
+)
+def test_torture_that_would_try_nothing_is_refused(url, given, words):
+    """Without time it found no violation, and without workers it waited for two minutes, and found many."""
+    with pytest.raises(ValueError, match=words):
+        torture(url, **{"seconds": 1, **given})
+
+
+def test_torture_of_a_database_without_events_is_refused(url, connection):
+    """Every task was said to break the laws of history, of which there was none."""
+    configurations.set(connection, "task_events", False)
+    with pytest.raises(ValueError, match="task_events is false"):
         torture(url, seconds=1)
 
 
