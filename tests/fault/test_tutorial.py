@@ -15,6 +15,7 @@ import pytest
 
 import dao
 from dao import configurations, tasks
+from dao.engine import fetch
 from dao.testing import make_task
 
 pytestmark = pytest.mark.both_engines
@@ -108,6 +109,24 @@ def test_worker_that_waits_is_woken_by_a_new_task(page, url, connection):
     finally:
         worker.kill()
         worker.wait()
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
+def test_worker_that_waits_outlives_its_connection(page, url, connection):
+    """It died of the ConnectionLost that its wait got: a server that was restarted left no idle worker behind."""
+    waits = []
+
+    def wait(waiting, *, timeout):
+        waits.append(waiting)
+        if len(waits) == 3:
+            page["STOP"].set()
+        fetch(connection, "SELECT pg_terminate_backend($1, 10000)", (waiting.info.backend_pid,))
+        return dao.waiting.wait_for_change(waiting, timeout=timeout)
+
+    with pytest.MonkeyPatch.context() as patch, dao.Pool(url) as pool:
+        patch.setattr(dao, "wait_for_change", wait)
+        page["work"](pool)
+    assert len(waits) == 3
 
 
 def test_worker_goes_on_after_a_task_that_was_cancelled_and_then_failed(page, url, connection):
