@@ -34,6 +34,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from typing import Any, Self
 
 import attrs
@@ -186,6 +187,7 @@ class _Crowd:
         self._context = multiprocessing.get_context("spawn")
         self._names = (f"worker {number}" for number in itertools.count(1))
         self._stopped: dict[Any, float] = {}
+        resource_tracker.ensure_running()  # or the first one would start it, which unblocks the signal
         self._all = [self._started() for _ in range(size)]
         self._peace = threading.Event()
         self._thread = threading.Thread(target=self._disturb, daemon=True)
@@ -210,7 +212,12 @@ class _Crowd:
 
     def _started(self) -> Any:
         process = self._context.Process(target=_work, args=(self._url, next(self._names), os.getpid()), daemon=True)
-        process.start()
+        # a Ctrl-C is for this process, which kills them: they begin with it blocked
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return process
 
     def _disturb(self) -> None:
@@ -358,6 +365,9 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     except (Error, OSError, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: no law was checked", file=sys.stderr)
+        return 130
     for name, value in attrs.asdict(report, filter=attrs.filters.exclude("violations")).items():
         print(f"{name.replace('_', ' ')}: {value}")
     print(f"violations: {len(report.violations)}")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -62,6 +66,16 @@ def test_torture_of_a_database_without_events_is_refused(url, connection):
     configurations.set(connection, "task_events", False)
     with pytest.raises(ValueError, match="task_events is false"):
         torture(url, seconds=1)
+
+
+def test_torture_that_is_interrupted_says_so_and_leaves_no_process(url):
+    """A Ctrl-C, which goes to all its processes, ended in a traceback of each."""
+    command = [sys.executable, "-m", "dao.testing.torture", url, "--minutes", "5"]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
+        process.stdout.readline()  # its first word, after ten seconds: all are at work
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)  # which ends when nobody has the pipes any more
+    assert (process.returncode, errors) == (130, "interrupted: no law was checked\n")
 
 
 @pytest.fixture
