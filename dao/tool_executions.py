@@ -12,7 +12,7 @@ from typing import Any
 from dao import codec
 from dao.engine import Connection, change, execute, fetch, in_transaction, transaction
 from dao.engine.batches import in_batches, limited
-from dao.errors import CheckViolation, ForeignKeyViolation, NotFound, StaleRecord
+from dao.errors import CheckViolation, NotFound, StaleRecord
 from dao.listing import Listing, Page
 from dao.records import Task, TaskStatus, ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
@@ -51,6 +51,8 @@ SET    status = $1, output = $2, error = $3, completed_at = $4, duration_ms = $5
 WHERE  id = $6 AND status IN ('pending', 'running')
 """)
 _MILLISECOND = timedelta(milliseconds=1)
+# the trigger that takes a call only from the attempt that has its task
+_ATTEMPT_CURRENT = "tool_executions_attempt_current"
 _DELETE_BEFORE = limited(
     "DELETE FROM tool_executions",
     "SELECT id FROM tool_executions WHERE created_at < $1 ORDER BY created_at LIMIT $2",
@@ -337,7 +339,10 @@ def _end(
     try:
         return change(connection, TOOL_EXECUTIONS, _END, parameters, (execution.id,), stale="has ended already")
     except (StaleRecord, NotFound) as refused:
-        _check_attempt(connection, execution, refused)
+        if execution.attempt is not None and execution.task_id is not None:
+            lost = lease_lost(connection, execution.task_id, execution.attempt, None)
+            if (lost.status, lost.attempt) != (TaskStatus.RUNNING, execution.attempt):
+                raise lost from refused
         raise
 
 
@@ -364,20 +369,13 @@ def _start(connection: Connection, tool_name: str, input: Any, now: datetime | N
         # a savepoint, since the holder of the task is asked for if this is refused
         with transaction(connection) if in_transaction(connection) else contextlib.nullcontext():
             record(connection, execution)
-    except (CheckViolation, ForeignKeyViolation) as refused:
-        _check_attempt(connection, execution, refused)
-        raise
+    except CheckViolation as refused:
+        if refused.constraint != _ATTEMPT_CURRENT:
+            raise
+        raise lease_lost(connection, of["task_id"], of["attempt"], None) from refused
     if now is None:
         object.__setattr__(execution, "_monotonic", time.monotonic())
     return execution
-
-
-def _check_attempt(connection: Connection, execution: ToolExecution, refused: Exception) -> None:
-    """Raise LeaseLost if what was refused is a call of an attempt that does not have its task."""
-    if execution.attempt is not None and execution.task_id is not None:
-        lost = lease_lost(connection, execution.task_id, execution.attempt, None)
-        if (lost.status, lost.attempt) != (TaskStatus.RUNNING, execution.attempt):
-            raise lost from refused
 
 
 def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | None]:

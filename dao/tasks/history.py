@@ -16,8 +16,8 @@ __all__ = ["as_of"]
 _SINCE = f"""
 SELECT {TASK_EVENTS.listed}
 FROM   task_events
-WHERE  task_id = $1 AND at > $2 AND at <= $3
-ORDER  BY seq DESC
+WHERE  task_id = $1 AND at > $2
+ORDER  BY seq
 """
 _LAST_BEFORE = "SELECT to_status FROM task_events WHERE task_id = $1 AND at <= $2 ORDER BY seq DESC LIMIT 1"
 _IS_OLDER = "SELECT 1 FROM task_events WHERE at <= $1 ORDER BY at LIMIT 1"
@@ -38,12 +38,17 @@ def as_of(connection: Connection, id: str, moment: datetime) -> Task | None:
     row = next(iter(fetch(connection, TASKS.get, (id,))), None)
     # what is undone, by column; None while the task is not there
     state: dict[str, Any] | None = None if row is None else dict(zip(TASKS.columns, row, strict=True))
-    # events that have come since the row was read do not lead to it
-    until = codec.AFTER_ALL if state is None else _begun(state)
-    events = TASK_EVENTS.from_rows(fetch(connection, _SINCE, (id, asked, until)))
+    events = TASK_EVENTS.from_rows(fetch(connection, _SINCE, (id, asked)))
+    if deleted := next((number for number, event in enumerate(events, 1) if event.to_status is None), None):
+        # what is there now, if anything, was made after the task that was there at the moment had gone
+        state, events = None, events[:deleted]
+    elif state is not None:
+        # events that have come since the row was read do not lead to it
+        until = codec.time_from_text(_begun(state))
+        events = [event for event in events if event.at <= until]
     if state is None and not events and not _was_gone(connection, id, asked):
         raise _unknown(id, asked)
-    for event in events:
+    for event in reversed(events):
         if not _ends_with(event, state):
             raise _unknown(id, asked)
         state = None if event.from_status is None else {"id": id, **(state or {}), **event.previous}

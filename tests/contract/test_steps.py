@@ -59,6 +59,23 @@ def test_step_of_a_task_that_nobody_claimed_is_refused(connection):
         tool_executions.start(connection, task=task, tool_name="http", input=None)
 
 
+def test_step_of_an_undone_claim_whose_number_another_takes_meanwhile(connection, monkeypatch):
+    """The refusal was told as the trigger's if an attempt of that number had the task when that was asked."""
+    tasks.create(connection, make_task(id="a", created_at=NOON))
+    with contextlib.suppress(KeyError), dao.transaction(connection):
+        late = claimed(connection)
+        raise KeyError
+    lost = tool_executions.lease_lost
+
+    def overtaken(*given):
+        claimed(connection, "w2")
+        return lost(*given)
+
+    monkeypatch.setattr(tool_executions, "lease_lost", overtaken)
+    with pytest.raises(dao.LeaseLost, match="attempt 1 no longer holds 'a': worker 'w2' has it as attempt 1 since"):
+        fetched(connection, late)
+
+
 def test_completed_step_stands_for_all_attempts(connection, first):
     """The call that completed it is returned, with its output, whatever attempt asks, and with which input."""
     done = tool_executions.finish(connection, fetched(connection, first), output={"a": None})

@@ -347,6 +347,18 @@ def test_as_of_a_task_that_came_again(connection):
     assert tasks.as_of(connection, "a", second.created_at) == second
 
 
+def test_as_of_a_task_that_was_made_again_by_the_same_record(connection):
+    """A record that is enqueued again has the times of the first: the task was said to have waited all the while."""
+    task = make_task(id="a", created_at=NOON)
+    tasks.create(connection, task)
+    (running,) = tasks.claim(connection, worker="w", lease=timedelta(minutes=1))
+    tasks.delete(connection, "a")
+    tasks.enqueue(connection, task)
+    assert tasks.as_of(connection, "a", running.updated_at) == running
+    assert tasks.as_of(connection, "a", NOON) == task
+    assert tasks.as_of(connection, "a", NOON - MILLISECOND) is None
+
+
 def test_as_of_needs_no_events_of_the_time_since_the_last_version(connection):
     """A task that has not changed since is known, whatever was deleted of it."""
     task = stored(connection, id="a")
