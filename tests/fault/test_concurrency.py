@@ -37,18 +37,26 @@ def migrators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Migrators]:
         yield server
 
 
-def made_anew(database: Path, *, priority: bool) -> str:
+def made_anew(database: Path, *, weight: bool) -> str:
     """Return a script that makes the table of tasks anew, with one more column or without it."""
     objects = query(database, "SELECT type, sql FROM sqlite_schema WHERE tbl_name = 'tasks' AND sql IS NOT NULL")
+    # those that refer to the table, by way of another view, too, stop its renaming
+    others = query(
+        database,
+        "SELECT type, name, sql FROM sqlite_schema"
+        " WHERE type IN ('view', 'trigger') AND tbl_name <> 'tasks' ORDER BY rowid",
+    )
     table = next(sql for type, sql in objects if type == "table").replace("TABLE tasks", "TABLE made_anew", 1)
     columns = ", ".join(name for (name,) in query(database, "SELECT name FROM pragma_table_info('tasks')"))
     statements = [
+        *(f"DROP {type} {name}" for type, name, _ in others),
         table,
         f"INSERT INTO made_anew SELECT {columns} FROM tasks",
         "DROP TABLE tasks",
         "ALTER TABLE made_anew RENAME TO tasks",
-        *["ALTER TABLE tasks ADD COLUMN priority INTEGER NOT NULL DEFAULT 0"] * priority,
+        *["ALTER TABLE tasks ADD COLUMN weight INTEGER NOT NULL DEFAULT 0"] * weight,
         *(sql for type, sql in objects if type != "table"),
+        *(sql for _, _, sql in others),
     ]
     return ";\n".join(statements) + ";\n"
 
@@ -57,9 +65,9 @@ def made_anew(database: Path, *, priority: bool) -> str:
 def folder(tmp_path: Path, template: Path) -> Path:
     """This package's migrations, and two more: a rebuild of a table that programs use and others refer to."""
     pending = {
-        "90000101000000_make_anew.sql": made_anew(template, priority=True)
+        "90000101000000_make_anew.sql": made_anew(template, weight=True)
         + "CREATE TABLE saved AS SELECT id, title FROM tasks;",
-        "90000101000000_make_anew.rollback.sql": "DROP TABLE saved;\n" + made_anew(template, priority=False),
+        "90000101000000_make_anew.rollback.sql": "DROP TABLE saved;\n" + made_anew(template, weight=False),
         "90000101000001_more.sql": "CREATE TABLE more AS SELECT id FROM tool_executions;",
         "90000101000001_more.rollback.sql": "DROP TABLE more;",
     }
@@ -155,7 +163,7 @@ class Programs:
                 with connection:
                     there = tuple(name for (name,) in connection.execute(NEW))
                     columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('tasks')")}
-                    assert ("priority" in columns) == bool(there)
+                    assert ("weight" in columns) == bool(there)
                     if columns:
                         connection.execute("SELECT * FROM tasks ORDER BY id DESC LIMIT 20").fetchall()
                 self.schemas.add(there)
