@@ -21,6 +21,7 @@ from dao.errors import Error, IntegrityError, NotNullViolation, UniqueViolation
 from dao.migrate.run.postgresql.holdings import counters, written
 from dao.migrate.run.postgresql.holdings import tables as tables_of
 from dao.migrate.run.postgresql.names import names_in
+from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.model import Schema
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.scripts.postgresql import split
@@ -186,7 +187,7 @@ class ServerStore:
 
     def insert(self, table: Table, row: Row) -> Refusal | None:
         """As `Store`."""
-        names = ", ".join(map(_quoted, table.columns))
+        names = ", ".join(map(quoted, table.columns))
         values = ", ".join(f"${place}" for place in range(1, len(table.columns) + 1))
         sql = f"INSERT INTO {self._sql[table.id]} ({names}) OVERRIDING SYSTEM VALUE VALUES ({values})"
         if not table.columns:
@@ -243,7 +244,7 @@ class ServerStore:
         broken = 0
         for reference in table.references:
             if reference.parent in self._sql:
-                pairs = list(zip(map(_quoted, reference.columns), map(_quoted, reference.keys), strict=True))
+                pairs = list(zip(map(quoted, reference.columns), map(quoted, reference.keys), strict=True))
                 there = " AND ".join(f"child.{column} IS NOT NULL" for column, _ in pairs)
                 same = " AND ".join(f"parent.{key} = child.{column}" for column, key in pairs)
                 sql = f"""
@@ -255,8 +256,8 @@ class ServerStore:
 
     def keys(self, table: Table, columns: Sequence[str], most: int) -> list[Any]:
         """As `Store`: as texts."""
-        names = ", ".join(f"{_quoted(column)}::text" for column in columns)
-        there = " AND ".join(f"{_quoted(column)} IS NOT NULL" for column in columns)
+        names = ", ".join(f"{quoted(column)}::text" for column in columns)
+        there = " AND ".join(f"{quoted(column)} IS NOT NULL" for column in columns)
         return fetch(self.connection, f"SELECT {names} FROM {self._sql[table.id]} WHERE {there} LIMIT {most}")
 
     def has_rows(self, table: Table) -> bool:
@@ -267,7 +268,7 @@ class ServerStore:
         """As `Store`."""
         for key in self._keys[table]:
             if key.kind in {"p", "u"} and key.columns:
-                names = ", ".join(f"{_quoted(column)}::text" for column in key.columns)
+                names = ", ".join(f"{quoted(column)}::text" for column in key.columns)
                 for row in fetch(self.connection, f"SELECT {names} FROM {self._sql[table]}"):
                     if all(value in values for value in row):
                         return True
@@ -312,10 +313,6 @@ def _reason(error: Exception) -> str:
     """Return what the server said."""
     said = error if isinstance(error, DriverError) else error.__cause__
     return (said.diag.message_primary if isinstance(said, DriverError) else None) or str(error)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def without_brackets(sql: str) -> str:

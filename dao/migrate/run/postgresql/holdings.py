@@ -8,7 +8,7 @@ import attrs
 
 from dao.engine import fetch
 from dao.engine.postgresql import Connection
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.catalog import TABLES, quoted
 
 __all__ = ["Table", "catalog_changes", "counters", "holds_values", "row_count", "tables", "written"]
 
@@ -96,15 +96,11 @@ def row_count(connection: Connection, table: Table) -> int:
 
 def holds_values(connection: Connection, table: Table, column: str) -> bool:
     """Return whether a column of a table holds any value but NULL."""
-    some = f"SELECT EXISTS (SELECT FROM {written(table)} WHERE {_quoted(column)} IS NOT NULL)"
+    some = f"SELECT EXISTS (SELECT FROM {written(table)} WHERE {quoted(column)} IS NOT NULL)"
     return fetch(connection, some) == [(True,)]
 
 
 def written(table: Table) -> str:
     """Return what stands in SQL for the rows that a table has itself, or with its partitions."""
     only = "" if table.is_partitioned else "ONLY "
-    return f"{only}{_quoted(table.schema)}.{_quoted(table.table)}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"{only}{quoted(table.schema)}.{quoted(table.table)}"
