@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from dao.text import visible
+
 __all__ = [
     "CheckFailed",
     "CheckViolation",
@@ -48,18 +50,6 @@ __all__ = [
     "UnreadableRow",
     "UnsupportedEngine",
 ]
-
-
-def visible(text: str, *, line: bool = False) -> str:
-    """Return a text with escapes for control characters, writing directions included; with `line`, for line ends."""
-    if text.isprintable():
-        return text
-    import re  # noqa: PLC0415 - for what is rare
-
-    unseen = (
-        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff" + "\t\n" * line + "]"
-    )
-    return re.sub(unseen, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class Error(Exception):

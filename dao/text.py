@@ -1,8 +1,8 @@
-"""Numbers in messages, as people read them."""
+"""Numbers and names in messages, as people read them."""
 
 from __future__ import annotations
 
-__all__ = ["brief", "counted", "milliseconds", "readable"]
+__all__ = ["brief", "counted", "milliseconds", "readable", "visible"]
 
 
 def counted(number: int | None, noun: str) -> str:
@@ -30,3 +30,15 @@ def readable(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size} bytes"
+
+
+def visible(text: str, *, line: bool = False) -> str:
+    """Return a text with escapes for control characters, writing directions included; with `line`, for line ends."""
+    if text.isprintable():
+        return text
+    import re  # noqa: PLC0415 - for what is rare
+
+    unseen = (
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff" + "\t\n" * line + "]"
+    )
+    return re.sub(unseen, lambda found: found[0].encode("unicode_escape").decode(), text)

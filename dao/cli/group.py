@@ -17,7 +17,8 @@ import click
 from dao import _version
 from dao.cli.commands import Commands
 from dao.cli.output import GONE, Output, mend, silence
-from dao.errors import Error, visible
+from dao.errors import Error
+from dao.text import visible
 
 __all__ = ["INTERRUPTED", "group", "run"]
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 import click
 
 from dao import migrate
-from dao.errors import visible
+from dao.text import visible
 
 __all__ = ["GONE", "Output", "in_columns", "is_terminal", "mend", "plain", "silence"]
 

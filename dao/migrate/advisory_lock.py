@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from dao.engine import execute, fetch, postgresql
-from dao.errors import ConnectionLost, MigrationError, visible
+from dao.errors import ConnectionLost, MigrationError
 from dao.migrate.lock import MigrationLock
+from dao.text import visible
 
 if TYPE_CHECKING:
     from dao.engine.postgresql import Connection

@@ -10,7 +10,8 @@ from typing import Any
 from dao import url
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection, database_file
-from dao.errors import DatabaseBusy, visible
+from dao.errors import DatabaseBusy
+from dao.text import visible
 
 __all__ = ["holder", "named", "respect_yoyo"]
 

@@ -9,11 +9,10 @@ from typing import Literal
 
 import attrs
 
-from dao.errors import visible
 from dao.migrate.scripts.directives import Allowance, name_in_list
 from dao.migrate.scripts.migration import Migration, Script
 from dao.settings import SNAPSHOTS
-from dao.text import counted
+from dao.text import counted, visible
 
 __all__ = [
     "SNAPSHOTS",

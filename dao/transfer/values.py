@@ -7,8 +7,8 @@ from typing import Literal
 
 import attrs
 
-from dao.errors import visible
 from dao.migrate import Event
+from dao.text import visible
 
 __all__ = ["Copied", "CopiedTable", "Moved", "RefusedRow", "Report"]
 

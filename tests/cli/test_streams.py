@@ -17,7 +17,8 @@ import pytest
 
 from dao import migrate
 from dao.cli.main import main
-from dao.errors import Error, LedgerMismatch, visible
+from dao.errors import Error, LedgerMismatch
+from dao.text import visible
 from tests.cli.calls import CALLS
 from tests.cli.test_terminal import shell
 from tests.folders import dump, query, tables, write

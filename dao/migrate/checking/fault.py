@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 import attrs
 
-from dao.errors import visible
-from dao.text import counted
+from dao.text import counted, visible
 
 __all__ = ["NAMED", "CannotTell", "Fault"]
 

@@ -11,10 +11,11 @@ import psycopg
 
 from dao.engine import execute, postgresql, transaction
 from dao.engine.postgresql import Connection
-from dao.errors import Error, visible
+from dao.errors import Error
 from dao.migrate.checking.fault import NAMED, CannotTell, Fault
 from dao.migrate.schema.postgresql import soundness
 from dao.migrate.schema.postgresql.soundness import Constraint
+from dao.text import visible
 
 __all__ = ["faults"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.errors import MigrationError, visible
+from dao.errors import MigrationError
 from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog, model, replay
@@ -19,6 +19,7 @@ from dao.migrate.schema.reader import read
 from dao.migrate.schema.replay import Made, replayed
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Step
+from dao.text import visible
 
 __all__ = ["applied", "compare", "expected", "made_by", "names", "own_drops", "remembering"]
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from dao import url
-from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError, visible
+from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError
 from dao.migrate.ledger.entries import Entry, Ledger
 from dao.migrate.scripts.ids import normal, sort_key
 from dao.migrate.scripts.migration import Migration, Script, from_texts
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
+from dao.text import visible
 
 __all__ = [
     "Comparison",

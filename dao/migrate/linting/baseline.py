@@ -14,8 +14,9 @@ from pathlib import Path
 
 import attrs
 
-from dao.errors import MigrationError, MigrationFileError, visible
+from dao.errors import MigrationError, MigrationFileError
 from dao.migrate.linting.finding import Finding, finding
+from dao.text import visible
 
 __all__ = ["marked", "recorded", "text"]
 

@@ -17,7 +17,7 @@ import apsw
 import attrs
 
 from dao.engine.sqlite import Connection, database_file
-from dao.errors import CheckFailed, DatabaseCorrupt, visible
+from dao.errors import CheckFailed, DatabaseCorrupt
 from dao.migrate.schema.catalog import (
     Definition,
     Definitions,
@@ -33,6 +33,7 @@ from dao.migrate.schema.catalog import (
 )
 from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is_elsewhere, judge
+from dao.text import visible
 
 __all__ = ["Before", "Violation", "check", "integrity", "integrity_problems"]
 

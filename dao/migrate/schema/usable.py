@@ -16,7 +16,6 @@ import apsw
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.errors import visible
 from dao.migrate.schema.catalog import (
     Definition,
     columns,
@@ -28,6 +27,7 @@ from dao.migrate.schema.catalog import (
     table_names,
 )
 from dao.migrate.schema.registration import register, to_register
+from dao.text import visible
 
 __all__ = [
     "VAGUE",

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
 
-from dao.errors import MigrationFileError, visible
+from dao.errors import MigrationFileError
 from dao.migrate.scripts import ids
 from dao.migrate.scripts.misnamed import is_meant
 from dao.migrate.scripts.statements import broken_off
+from dao.text import visible
 
 __all__ = [
     "File",

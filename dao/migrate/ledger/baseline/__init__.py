@@ -17,7 +17,7 @@ import attrs
 
 from dao.engine import Connection, DriverError
 from dao.engine.sqlite import Connection as SQLiteConnection
-from dao.errors import CommitUnknown, Error, MigrationError, MigrationFileError, visible
+from dao.errors import CommitUnknown, Error, MigrationError, MigrationFileError
 from dao.migrate.database import (
     Target,
     check_in_place,
@@ -44,6 +44,7 @@ from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.new import create, first, has_rollback, remove, texts_of
 from dao.migrate.scripts.sections import UP
 from dao.migrate.values import Difference
+from dao.text import visible
 
 __all__ = ["Baseline", "baseline"]
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from dao.engine import Connection, DriverError
 from dao.engine.sqlite import Connection as SQLiteConnection
-from dao.errors import Error, LedgerMismatch, MigrationFailed, visible
+from dao.errors import Error, LedgerMismatch, MigrationFailed
 from dao.migrate.database import table_names
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import others
@@ -22,6 +22,7 @@ from dao.migrate.ledger.unnoted import sqlite
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold
 from dao.migrate.scripts.migration import Migration
+from dao.text import visible
 
 __all__ = ["advice", "explain", "names_of", "refuse", "there_already"]
 

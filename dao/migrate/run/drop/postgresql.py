@@ -9,7 +9,7 @@ import attrs
 import psycopg
 
 from dao.engine.postgresql import Connection, execute
-from dao.errors import MigrationError, visible
+from dao.errors import MigrationError
 from dao.migrate.database.postgresql import name_of, url_of
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
@@ -17,6 +17,7 @@ from dao.migrate.schema.model import Object
 from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.postgresql.replay import replayed
 from dao.migrate.scripts.migration import Migration, from_texts
+from dao.text import visible
 
 __all__ = ["Dropping"]
 

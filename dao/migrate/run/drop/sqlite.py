@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.errors import MigrationError, visible
+from dao.errors import MigrationError
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.others import is_replicators
 from dao.migrate.schema.catalog import definitions, fold, is_internal, quoted
 from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.migration import Migration
+from dao.text import visible
 
 __all__ = ["Dropping"]
 
