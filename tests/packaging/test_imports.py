@@ -173,6 +173,22 @@ assert set(codes.values()) == {0}, codes
     assert "psycopg" not in loaded_by(script, work, json.dumps(calls), cwd=tmp_path)
 
 
+def test_names_of_the_package_are_listed_without_psycopg(tmp_path):
+    """`from dao import *`, and whatever looks at all names, ended in a ModuleNotFoundError."""
+    script = """
+import inspect, sys
+
+sys.modules["psycopg"] = None
+import dao
+from dao import *
+
+names = {name for name, _ in inspect.getmembers(dao)}
+assert names >= {"Task", "connect", "tasks", "postgresql"}
+print()
+"""
+    assert "psycopg" not in loaded_by(script, cwd=tmp_path)
+
+
 #: The commands that run a program that may not be installed either.
 EXTERNAL = {"replicate", "restore-replica"}
 
