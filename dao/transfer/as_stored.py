@@ -17,7 +17,7 @@ _TRIGGERS = PerEngine(
     """
     SELECT 'DROP TRIGGER "' || replace(name, '"', '""') || '"', sql
     FROM   sqlite_schema
-    WHERE  type = 'trigger' AND tbl_name = $1
+    WHERE  type = 'trigger' AND tbl_name = $1 COLLATE NOCASE -- as whoever made the trigger wrote it
     ORDER  BY rowid
     """,
     """

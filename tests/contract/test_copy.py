@@ -146,6 +146,24 @@ def test_copy_leaves_the_triggers_of_its_target_as_they_were(urls):
             execute(connection, "UPDATE tasks SET status = 'running'")
 
 
+def test_copy_lets_no_trigger_of_others_fire(make):
+    """SQLite keeps the table's name as a trigger has it: one that wrote it in capitals fired for each row."""
+    source, target = make("postgresql"), make("sqlite")
+    fill(source)
+    with opened(target) as connection:
+        connection.execute(
+            """
+            CREATE TABLE noted (id TEXT);
+            CREATE TRIGGER "a ""name""" AFTER INSERT ON TASKS BEGIN INSERT INTO noted VALUES (new.id); END
+            """
+        )
+    dao.copy(source, target)
+    with opened(target) as connection:
+        assert fetch(connection, "SELECT * FROM noted") == []
+        tasks.create(connection, make_task(id="new"))
+        assert fetch(connection, "SELECT * FROM noted") == [("new",)]
+
+
 def test_copy_goes_on_with_the_numbers_of_events_that_have_gone(urls):
     """Whoever follows the events by their numbers misses none after the move, though all before it were pruned."""
     source, target = urls
