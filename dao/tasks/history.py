@@ -27,7 +27,8 @@ def as_of(connection: Connection, id: str, moment: datetime) -> Task | None:
     """Return a task as it was at a moment, also one that has been deleted since; None if it was not there then.
 
     It is the version with the latest `updated_at` that is not after the moment; of the lease, which heartbeats prolong
-    without making a version, it has some later state. Reads the task and the events that came after the moment.
+    without making a version, it has some later state. One that was made later was not there, unless events are left
+    that tell of an earlier one with the same id. Reads the task and the events that came after the moment.
 
     Raises:
         NotFound: It is not known any more, or never was: events of that time were deleted (`task_events.delete_before`)
@@ -46,17 +47,15 @@ def as_of(connection: Connection, id: str, moment: datetime) -> Task | None:
         # events that have come since the row was read do not lead to it
         until = codec.time_from_text(_begun(state))
         events = [event for event in events if event.at <= until]
-    if state is None and not events and not _was_gone(connection, id, asked):
-        raise _unknown(id, asked)
+    is_known = row is not None or bool(events)
     for event in reversed(events):
         if not _ends_with(event, state):
             raise _unknown(id, asked)
         state = None if event.from_status is None else {"id": id, **(state or {}), **event.previous}
-    if state is None:
-        return None
-    if _begun(state) <= asked:
+    if state is not None and _begun(state) <= asked:
         return TASKS.from_row(tuple(state[column] for column in TASKS.columns))
-    if codec.canonical_time(state["created_at"]) > asked:
+    was_made_later = state is None or codec.canonical_time(state["created_at"]) > asked
+    if was_made_later and _was_gone(connection, id, asked, is_known=is_known):
         return None
     raise _unknown(id, asked)
 
@@ -72,12 +71,12 @@ def _ends_with(event: TaskEvent, state: dict[str, Any] | None) -> bool:
     return _begun(state) == codec.time_to_text(event.at)
 
 
-def _was_gone(connection: Connection, id: str, asked: str) -> bool:
-    """Return whether a task that is not there, and of which nothing was written since a moment, was not there then."""
+def _was_gone(connection: Connection, id: str, asked: str, *, is_known: bool) -> bool:
+    """Return whether a task was not there at a moment after which it was not changed, but made or not there at all."""
     for (status,) in fetch(connection, _LAST_BEFORE, (id, asked)):
-        return status is None
+        return status is None  # if it was there, its end was not written
     # the oldest go first: what came after one that is left is left
-    return bool(fetch(connection, _IS_OLDER, (asked,)))
+    return is_known or bool(fetch(connection, _IS_OLDER, (asked,)))
 
 
 def _unknown(id: str, asked: str) -> NotFound:

@@ -154,7 +154,7 @@ def test_copy_lets_no_trigger_of_others_fire(make):
         connection.execute(
             """
             CREATE TABLE noted (id TEXT);
-            CREATE TRIGGER "a ""name""" AFTER INSERT ON TASKS BEGIN INSERT INTO noted VALUES (new.id); END
+            CREATE TRIGGER "a ""name"" of theirs" AFTER INSERT ON TASKS BEGIN INSERT INTO noted VALUES (new.id); END
             """
         )
     dao.copy(source, target)

@@ -403,6 +403,18 @@ def test_as_of_a_time_without_events_is_an_error(connection, change):
         tasks.as_of(connection, "a", at(2))
 
 
+def test_as_of_a_task_whose_end_was_not_written_and_that_came_again_is_an_error(connection):
+    """From the event that made it anew it followed that it had not been there before, though an older event says so."""
+    stored(connection, id="a")
+    configurations.set(connection, "task_events", False)
+    tasks.delete(connection, "a")
+    configurations.delete(connection, "task_events")
+    again = stored(connection, id="a", created_at=at(5))
+    assert tasks.as_of(connection, "a", at(5)) == again
+    with pytest.raises(dao.NotFound, match="is not known"):
+        tasks.as_of(connection, "a", at(2))
+
+
 def test_as_of_a_task_that_never_was(connection):
     """None while the events of that time are left; before that nobody can tell."""
     stored(connection, id="a")
