@@ -248,3 +248,24 @@ def test_follower_goes_on_after_the_last_event_that_it_has_dealt_with(page, conn
         page["follow"](connection, report)
     assert len(seen) >= 4
     assert seen == sorted(set(seen))
+
+
+def test_step_that_is_repeated_is_known_by_its_task_and_name_alone(connection):
+    """The page named the id of the call as a key against repetition, by which a mail would have been sent twice."""
+    (id,) = enqueued(connection, "a", retries=1, retry_delay_ms=0)
+    calls = []
+    for _ in range(2):
+        (task,) = tasks.claim(connection, worker="w", lease=timedelta(minutes=1))
+        calls.append(dao.tool_executions.step(connection, task, "mail", tool_name="smtp", input={}))
+        tasks.fail(connection, task, error="the worker was lost")
+    assert [(call.task_id, call.step) for call in calls] == [(id, "mail")] * 2
+    assert calls[0].id != calls[1].id
+    tasks.retry(connection, id)
+    (task,) = tasks.claim(connection, worker="w", lease=timedelta(minutes=1))
+    done = dao.tool_executions.finish(
+        connection, dao.tool_executions.step(connection, task, "mail", tool_name="smtp", input={}), output="sent"
+    )
+    tasks.complete(connection, task)
+    tasks.retry(connection, id)
+    (task,) = tasks.claim(connection, worker="w", lease=timedelta(minutes=1))
+    assert dao.tool_executions.step(connection, task, "mail", tool_name="smtp", input={}).id == done.id
