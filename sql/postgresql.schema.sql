@@ -254,7 +254,7 @@ BEGIN
         USING TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(TG_TABLE_SCHEMA || '.' || TG_NAME, 0));
-    IF EXISTS (
+    IF EXISTS (SELECT FROM task_dependencies WHERE depends_on = new.task_id) AND EXISTS (
         WITH RECURSIVE upstream (id) AS (
             SELECT new.depends_on COLLATE "C"
             UNION

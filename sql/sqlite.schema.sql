@@ -326,7 +326,9 @@ END;
 CREATE TRIGGER task_dependencies_no_cycle
 BEFORE INSERT ON task_dependencies
 FOR EACH ROW
-WHEN new.task_id <> new.depends_on AND new.task_id IN (
+WHEN new.task_id <> new.depends_on
+AND  EXISTS (SELECT 1 FROM task_dependencies WHERE depends_on = new.task_id)
+AND  new.task_id IN (
     WITH RECURSIVE upstream (id) AS (
         VALUES (new.depends_on)
         UNION

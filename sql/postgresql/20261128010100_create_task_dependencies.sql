@@ -22,6 +22,8 @@ CREATE INDEX idx_task_dependencies_depends_on ON task_dependencies (depends_on, 
 
 -- Dependencies are added one transaction at a time, and each looks only when those before it are stored: two that make
 -- a cycle together would not see each other. A transaction that sees the database as it was when it began cannot look.
+-- A task that nobody waits for is in no cycle: one that was just made need not look at all that it waits for by way of
+-- others.
 CREATE FUNCTION dao_refuse_cycle() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -33,7 +35,7 @@ BEGIN
         USING TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(TG_TABLE_SCHEMA || '.' || TG_NAME, 0));
-    IF EXISTS (
+    IF EXISTS (SELECT FROM task_dependencies WHERE depends_on = new.task_id) AND EXISTS (
         WITH RECURSIVE upstream (id) AS (
             SELECT new.depends_on COLLATE "C"
             UNION

@@ -20,10 +20,14 @@ CREATE TABLE task_dependencies (
 -- Finds the successors of a task, and serves the foreign key.
 CREATE INDEX idx_task_dependencies_depends_on ON task_dependencies (depends_on, task_id);
 
+-- A task that nobody waits for is in no cycle: one that was just made need not look at all that it waits for by way of
+-- others.
 CREATE TRIGGER task_dependencies_no_cycle
 BEFORE INSERT ON task_dependencies
 FOR EACH ROW
-WHEN new.task_id <> new.depends_on AND new.task_id IN (
+WHEN new.task_id <> new.depends_on
+AND  EXISTS (SELECT 1 FROM task_dependencies WHERE depends_on = new.task_id)
+AND  new.task_id IN (
     WITH RECURSIVE upstream (id) AS (
         VALUES (new.depends_on)
         UNION
