@@ -96,7 +96,7 @@ class Table(Generic[R]):
         """Return the record of the first row, or None if there is none."""
         return self.from_row(rows[0]) if rows else None
 
-    def found(self, record: R | None, *key: str) -> R:
+    def found(self, record: R | None, *key: str | int) -> R:
         """Return the record with this key, unless there is none.
 
         Raises:
@@ -106,7 +106,7 @@ class Table(Generic[R]):
             raise self.not_found(*key)
         return record
 
-    def not_found(self, *key: str) -> NotFound:
+    def not_found(self, *key: str | int) -> NotFound:
         """Return the error for a key that no row has."""
         name = key[0] if len(key) == 1 else key
         return NotFound(f"{self.name}: no row has the key {name!r}", table=self.name, key=name)

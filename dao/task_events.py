@@ -4,8 +4,8 @@ Triggers write one event for each version of a task, in the transaction that mak
 else writes any. `TaskEvent` says what is in one. The configuration `task_events`, set to False, leaves them out:
 `dao.configurations.set(connection, "task_events", False)`.
 
-To follow along, keep the `seq` of the last event that you have dealt with, in one transaction with what you did of it,
-and ask for what comes after::
+To follow along, keep the `seq` of the last event that you have dealt with, in one transaction with what you did about
+it, and ask for what comes after::
 
     seq = configurations.get(connection, "reports.seq", int, default=0)
     while True:
@@ -34,7 +34,7 @@ import attrs
 from dao import codec
 from dao.engine import Connection, PerEngine, fetch, in_transaction, text_for
 from dao.engine.batches import in_batches, limited
-from dao.errors import InvalidCursor, NotFound, OperationalError
+from dao.errors import InvalidCursor, OperationalError
 from dao.listing import Page, check_limit
 from dao.records import MAX_INTEGER, TaskEvent
 from dao.rows import TASK_EVENTS
@@ -48,9 +48,9 @@ _FIND = f"SELECT {TASK_EVENTS.listed} FROM task_events WHERE seq > $1 AND seq <=
 # The last event before which none can come any more. SQLite commits in the order of writing. On PostgreSQL a
 # transaction holds an advisory lock from before its first event on, with the last seq that it saw (`sql/postgresql`):
 # what comes after the least of these has to wait. This statement sees the events as they were before it read the locks,
-# and the page comes after it: so whoever has written an earlier event either holds its lock still, or is seen.
+# and the page comes after it: so a transaction with an earlier event either holds its lock still, or is seen.
 _SETTLED = PerEngine(
-    sqlite="SELECT 9223372036854775807, 'read committed', FALSE",
+    sqlite=f"SELECT {MAX_INTEGER}, 'read committed', FALSE",
     postgresql="""
 WITH latest AS (SELECT coalesce(max(seq), 0) AS seq FROM task_events)
 SELECT least(seq, (
@@ -106,10 +106,7 @@ def get_one(connection: Connection, seq: int) -> TaskEvent:
     Raises:
         NotFound: There is none: it was deleted, or its transaction was undone.
     """
-    found = get(connection, seq)
-    if found is None:
-        raise NotFound(f"task_events: no row has the key {seq!r}", table="task_events", key=seq)
-    return found
+    return TASK_EVENTS.found(get(connection, seq), seq)
 
 
 def exists(connection: Connection, seq: int) -> bool:

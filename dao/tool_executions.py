@@ -16,7 +16,7 @@ from dao.errors import CheckViolation, NotFound, StaleRecord
 from dao.listing import Listing, Page
 from dao.records import Task, TaskStatus, ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
-from dao.tasks.holders import lease_lost
+from dao.tasks.holders import check_claimed, lease_lost
 from dao.tool_statistics import ToolStatistics, statistics
 
 __all__ = [
@@ -348,9 +348,7 @@ def _end(
 
 def _attempt(task: Task) -> dict[str, Any]:
     """Return the token of a claimed task, by column."""
-    if not isinstance(task, Task):
-        raise TypeError(f"expected the Task that `claim` returned, got {type(task).__name__}")
-    return {"task_id": task.id, "attempt": task.attempt}
+    return {"task_id": check_claimed(task).id, "attempt": task.attempt}
 
 
 def _start(connection: Connection, tool_name: str, input: Any, now: datetime | None, **of: Any) -> ToolExecution:

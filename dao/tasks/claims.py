@@ -1,4 +1,4 @@
-"""What workers call: claim tasks, keep them, end them. Every write of a worker presents its task's id and attempt.
+"""The functions that workers call: they claim tasks, keep them and end them. Every write presents id and attempt.
 
 `attempt` only grows, so that a worker that was replaced has a token that is good no more: it gets `LeaseLost` for all
 that it writes. The token decides, not the clock. A worker whose lease ran out, and whom nobody has replaced, may still
@@ -18,9 +18,9 @@ from typing import Any
 from dao import codec
 from dao.engine import Connection, PerEngine, fetch, text_for, transaction
 from dao.listing import check_limit
-from dao.records import Task
-from dao.tasks.holders import lease_lost
-from dao.tasks.statements import changed, locking, returning
+from dao.records import LONGEST_RETRY_DELAY_MS, Task
+from dao.tasks.holders import check_claimed, lease_lost
+from dao.tasks.statements import READY, changed, locking, returning
 
 __all__ = ["claim", "complete", "fail", "release", "renew", "rescue"]
 
@@ -31,10 +31,10 @@ def _claiming(of_type: str = "", limit: str = "$4", unless: str = "") -> PerEngi
     """Return the statement that claims what is due, by priority and then by `run_at`.
 
     For each priority it seeks in the index of claims, and passes nothing by that is scheduled ahead. PostgreSQL walks
-    that index for a list of priorities, and not in its order, so that each has a seek of its own there. What another
-    transaction claims at the same time it leaves to that.
+    that index for a list of priorities, and not in its order, so that each has a seek of its own there. It leaves
+    alone the tasks that another transaction is claiming.
     """
-    ready = f"status = 'pending' AND waiting_for = 0 AND paused_by = 0 {of_type}AND priority"
+    ready = f"{READY} {of_type}AND priority"
     claim = """
 UPDATE tasks
 SET    updated_at = next_version($1), status = 'running', attempt = attempt + 1, worker = $2, lease_expires_at = $3,
@@ -118,8 +118,9 @@ WHERE  id = $3 AND attempt = $4 AND worker IS NOT DISTINCT FROM $5 AND status = 
 """)
 
 _MILLISECOND = timedelta(milliseconds=1)
-_DAY = timedelta(days=1)
-# a millisecond that is doubled so often is longer than a day
+# no delay is longer, however often it was doubled
+_LONGEST = timedelta(milliseconds=LONGEST_RETRY_DELAY_MS)
+# a millisecond that is doubled so often is longer than that
 _DOUBLINGS = 27
 # so many tasks does a claim rescue at the most
 _RESCUED = 100
@@ -219,7 +220,7 @@ def fail(
     """
     codec.check_text(error, "error")
     moment = _moment(now)
-    backoff = _backoff(_checked(task).failures, task.retry_delay_ms, jitter)
+    backoff = _backoff(check_claimed(task).failures, task.retry_delay_ms, jitter)
     run_at = _after(moment, backoff if retry_in is None else retry_in, "retry_in", least=timedelta(0))
     return _write(connection, _FAIL, (codec.time_to_text(moment), int(retry), run_at, error), task)
 
@@ -245,7 +246,7 @@ def rescue(
     """End the attempts whose lease has ended as failed, and return their tasks as they are then, longest lost first.
 
     Each is pending again after its delay, or failed if no retry is left, as by `fail`. `claim` does the same before it
-    claims, so that nobody has to call this. What another transaction writes at the same time is left to the next call.
+    claims, so that nobody has to call this. A task that another transaction is writing is left to the next call.
 
     Raises:
         ValueError: The limit is not from 1 to 1000, or the jitter not from 0 to 1.
@@ -291,7 +292,7 @@ def _backoff(failures: int, delay_ms: int, jitter: float) -> timedelta:
     """Return how long a task waits that has failed once more than `failures` times."""
     if not 0 <= jitter <= 1:
         raise ValueError(f"jitter must be from 0 to 1, got {jitter!r}")
-    delay = min(timedelta(milliseconds=delay_ms << min(failures, _DOUBLINGS)), _DAY)
+    delay = min(timedelta(milliseconds=delay_ms << min(failures, _DOUBLINGS)), _LONGEST)
     if not delay or not jitter:
         return delay
     import random  # noqa: PLC0415 - takes as long to load as the table modules, and only a failure needs it
@@ -302,15 +303,9 @@ def _backoff(failures: int, delay_ms: int, jitter: float) -> timedelta:
 # ---------------------------------------------------------------- tokens
 
 
-def _checked(task: Task) -> Task:
-    if not isinstance(task, Task):
-        raise TypeError(f"expected the Task that `claim` returned, got {type(task).__name__}")
-    return task
-
-
 def _write(connection: Connection, statement: PerEngine, parameters: Sequence[Any], task: Task) -> Task:
     """Change a task that the attempt of this record has, and return it as it is then."""
-    token = (_checked(task).id, task.attempt, task.worker)
+    token = (check_claimed(task).id, task.attempt, task.worker)
     for found in changed(connection, statement, (*parameters, *token)):
         return found
     raise lease_lost(connection, *token)

@@ -1,4 +1,4 @@
-"""Which attempt has a task, for the message to one that has it no longer."""
+"""Attempts and their tasks: the record of a claim, and the error for an attempt that has lost its task."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ from datetime import datetime
 from dao import codec
 from dao.engine import Connection, fetch
 from dao.errors import LeaseLost
-from dao.records import TaskStatus
+from dao.records import Task, TaskStatus
 from dao.rows import TASKS
 
-__all__ = ["lease_lost"]
+__all__ = ["check_claimed", "lease_lost"]
+
+
+def check_claimed(task: object) -> Task:
+    """Return what a caller gives as a claimed task, if it is a task.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(f"expected the Task that `claim` returned, got {type(task).__name__}")
+    return task
 
 
 def lease_lost(connection: Connection, id: str, attempt: int, holder: str | None) -> LeaseLost:

@@ -1,6 +1,6 @@
 """Tasks as a queue: put in, taken out, tried again, removed when they are old, and how the queue is doing.
 
-What workers call is in `claims`.
+The functions that workers call are in `claims`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dao.errors import StaleRecord
 from dao.listing import check_limit
 from dao.records import Task, TaskDependency, TaskStatus
 from dao.rows import TASK_DEPENDENCIES, TASKS
-from dao.tasks.statements import changed, locking, returning
+from dao.tasks.statements import READY, changed, locking, returning
 
 __all__ = ["QueueState", "cancel", "count_prunable", "enqueue", "prune", "queues", "retry"]
 
@@ -45,7 +45,7 @@ SET    updated_at = next_version($1),
        status = 'pending', started_at = NULL, completed_at = NULL
 WHERE  id = $2 AND status <> 'running'
 """)
-# Whoever waits for a task that did not complete must go on waiting: without that task it would start.
+# A task that waits for one that did not complete must go on waiting: without that one it would start.
 _IS_WAITED_FOR = """tasks.status <> 'completed' AND EXISTS (
         SELECT 1
         FROM   task_dependencies
@@ -76,19 +76,18 @@ RETURNING id
         for ids in ("value FROM json_each($1)", "json_array_elements_text($1)")
     )
 )
-_READY = "status = 'pending' AND waiting_for = 0 AND paused_by = 0"
 _HELD = "status = 'pending' AND waiting_for"
 _QUEUES = f"""
 SELECT task_type,
-       count(*) FILTER (WHERE {_READY} AND run_at <= $1),
-       count(*) FILTER (WHERE {_READY} AND run_at > $1 AND failures = 0),
-       count(*) FILTER (WHERE {_READY} AND run_at > $1 AND failures > 0),
+       count(*) FILTER (WHERE {READY} AND run_at <= $1),
+       count(*) FILTER (WHERE {READY} AND run_at > $1 AND failures = 0),
+       count(*) FILTER (WHERE {READY} AND run_at > $1 AND failures > 0),
        count(*) FILTER (WHERE {_HELD} > 0),
        count(*) FILTER (WHERE {_HELD} = 0 AND paused_by > 0),
        count(*) FILTER (WHERE status = 'running' AND (lease_expires_at IS NULL OR lease_expires_at >= $1)),
        count(*) FILTER (WHERE status = 'running' AND lease_expires_at < $1),
        count(*) FILTER (WHERE status = 'failed'),
-       min(CASE WHEN {_READY} AND run_at <= $1 THEN CASE WHEN run_at > created_at THEN run_at ELSE created_at END END)
+       min(CASE WHEN {READY} AND run_at <= $1 THEN CASE WHEN run_at > created_at THEN run_at ELSE created_at END END)
 FROM   tasks
 WHERE  status IN ('pending', 'running', 'failed')
 GROUP  BY task_type
@@ -239,8 +238,8 @@ def prune(
 
     `status` is one or several of completed, failed and cancelled; without it all of them. With a task go its places in
     workflows, its dependencies and its tool executions; its events stay. One that failed or was cancelled, and that an
-    unfinished task waits for, stays: that would start without it. What another transaction uses is left to the next
-    call. Call it again as long as it returns the limit, and let others write in between.
+    unfinished task waits for, stays: that would start without it. A task that another transaction uses is left to the
+    next call. Call it again as long as it returns the limit, and let others write in between.
 
     Raises:
         ValueError: The moment is naive, a status is none of the three, or the limit is not from 1 to 1000.

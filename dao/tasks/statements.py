@@ -1,4 +1,4 @@
-"""What the statements of claims and of the queue share: which version of a task they make, and what they lock.
+"""The parts that statements of claims and of the queue share: which tasks are ready, their next version, locks.
 
 `updated_at` is set by them, not by its trigger: the row, its event and the caller have one time, which still increases
 whatever the clock does. And nothing changes the row after such a statement, so that SQLite, too, returns it whole.
@@ -14,7 +14,10 @@ from dao.engine import Connection, PerEngine, fetch_changed, text_for
 from dao.records import Task
 from dao.rows import TASKS
 
-__all__ = ["changed", "locking", "returning"]
+__all__ = ["READY", "changed", "locking", "returning"]
+
+#: The condition for a task that runs as soon as it is due; the indexes of claims have it, too.
+READY = "status = 'pending' AND waiting_for = 0 AND paused_by = 0"
 
 _NEXT = re.compile(r"next_version\((\$\d+)\)")
 _AFTER = PerEngine(
