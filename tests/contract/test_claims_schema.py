@@ -7,10 +7,12 @@ import itertools
 import json
 from datetime import timedelta
 
+import attrs
 import pytest
 
 import dao
 from dao import codec, migrate, rows, tasks
+from dao.cli.filters import PHASES
 from dao.engine import execute, fetch
 from dao.testing import make_tool_execution, make_workflow, make_workflow_task
 from tests import strategies
@@ -375,7 +377,7 @@ def test_dedup_key_is_of_one_unfinished_task(connection):
 
 
 def test_overviews_derive_what_is_blocked_scheduled_and_lost(connection):
-    """The views say of each task what it is really doing, and count the same by type."""
+    """The views say of each task what it is really doing; `queues` and the command line have the same phases."""
     later, earlier = codec.now() + timedelta(days=1), codec.now() - timedelta(days=1)
     phases = {
         "ready": {},
@@ -393,8 +395,9 @@ def test_overviews_derive_what_is_blocked_scheduled_and_lost(connection):
     dao.workflows.create(connection, make_workflow(id="x", status="paused"))
     place = make_workflow_task(workflow_id="x", task_id="paused")
     execute(connection, rows.WORKFLOW_TASKS.insert, rows.WORKFLOW_TASKS.to_row(place))
-    found = fetch(connection, "SELECT id, phase, age_seconds FROM task_overview")
-    assert {id: phase for id, phase, _ in found} == {phase: phase for phase in phases}
+    found = fetch(connection, "SELECT id, phase, status, age_seconds FROM task_overview")
+    assert {id: phase for id, phase, *_ in found} == {phase: phase for phase in phases}
+    assert {phase: status for _, phase, status, _ in found} == PHASES
     assert all(86_400 <= age < 90_000 for *_, age in found)
     counted = fetch(
         connection,
@@ -404,6 +407,7 @@ def test_overviews_derive_what_is_blocked_scheduled_and_lost(connection):
     assert [(*row[:-1], codec.canonical_time(row[-1])) for row in counted] == [
         ("x", 1, 1, 1, 1, 1, 1, 1, 1, codec.time_to_text(codec.millisecond(earlier)))
     ]
+    assert [attrs.astuple(one)[:-1] for one in tasks.queues(connection)] == [row[:-1] for row in counted]
 
 
 # ---------------------------------------------------------------- at once, on PostgreSQL
