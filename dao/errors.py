@@ -267,7 +267,7 @@ class UnsupportedEngine(OperationalError):
 class CopyFailed(Error):
     """A copy cannot begin, or its target does not hold what its source does; the message says which.
 
-    What the target has of it stays there, marked as unfinished. `.details` lists the rows that could not be copied.
+    The rows that the target has stay there, marked as unfinished. `.details` lists the rows that could not be copied.
     """
 
 

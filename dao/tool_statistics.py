@@ -1,4 +1,4 @@
-"""What the calls of tools came to: the figures of `dao.tool_executions`, which offers these names."""
+"""Figures over the calls of tools. `dao.tool_executions` offers these names."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class Seen:
 
 @attrs.frozen(kw_only=True)
 class Filters:
-    """What tasks have to be, all of it; None and () mean anything.
+    """The conditions that a task has to meet, all of them; None and () mean anything.
 
     `older_than` is for how long a task has been what it is: since it ended, else since its attempt began, else since
     it was made.

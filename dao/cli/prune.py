@@ -20,7 +20,7 @@ __all__ = ["prune"]
 
 
 class _Old(NamedTuple):
-    """What is old in a table: the noun for it and which of it, how many rows that are, and how they are deleted."""
+    """The old rows of a table: their noun and which they are, how many there are, and how they are deleted."""
 
     table: str
     noun: str
@@ -52,7 +52,7 @@ _TABLES = (
 
 @click.command("prune")
 @command(migrations=False, changes=True)
-@duration_option("--older-than", "What is older than that, such as 12h or 30d.", required=True)
+@duration_option("--older-than", "How old it has to be, such as 12h or 30d.", required=True)
 @yes_option
 def prune(config: settings.Settings, output: Output, older_than: timedelta, yes: bool) -> None:
     """Delete what is old, for cron.

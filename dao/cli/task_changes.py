@@ -37,7 +37,7 @@ _Act = Callable[[Connection, str], Task]
 
 @attrs.frozen
 class _Verb:
-    """What is done to each task, the statuses that it is for, those that it takes without --status, and its words."""
+    """A change of each task: its words, the statuses that it is for, and those that it takes without --status."""
 
     name: str
     done: str

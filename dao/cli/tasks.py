@@ -45,7 +45,7 @@ for _command in (task_changes.retry, task_changes.cancel, task_changes.release, 
 def list_(config: settings.Settings, output: Output, filters: Filters, limit: int) -> None:
     """List tasks, the newest first.
 
-    Each with its phase: ready, scheduled (run_at is ahead), backing off (so it is after a failure), blocked (waits for
+    Each with its phase: ready, scheduled (run_at is ahead), backing off (the same, after a failure), blocked (waits for
     other tasks), paused (in a paused workflow), running, lost (its lease has ended), or how it ended. Reads only.
     """
     with opened(config) as connection:
@@ -82,8 +82,8 @@ class Attempt:
 def show(config: settings.Settings, output: Output, id: str) -> None:
     """Tell the story of one task.
 
-    What it is, why it does not run, its attempts and their errors (by its events, as long as those are kept), and its
-    tool calls. Reads only.
+    Shows the record, why the task does not run, its attempts and their errors (by its events, as long as those are
+    kept), and its tool calls. Reads only.
     """
     id = named(id, "the ID")
     with opened(config) as connection:

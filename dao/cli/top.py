@@ -57,7 +57,7 @@ class Running:
 
 @attrs.frozen
 class _Look:
-    """What one look at the database shows."""
+    """The figures of one look at the database."""
 
     at: datetime
     queues: list[queue.QueueState]
@@ -164,7 +164,7 @@ def _lines(name: str, look: _Look, screen: tuple[int, int] | None = None) -> Ite
     else:
         yield "no task is unfinished, and none failed"
     if look.running:
-        # of these lines, those of the queues and their head, and five that are always there
+        # less the lines of the queues and their head, five that are always there, and one for those that have no room
         room = _LIMIT if height is None else max(1, height - len(look.queues) - 7)
         yield ""
         rows = [_row(task, look.at) for _, found in _by_worker(look.running[:room]) for task in found]

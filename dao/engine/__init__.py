@@ -92,7 +92,7 @@ def connect(url: str | AnyURL) -> Any:
     SQLite: WAL, synchronous NORMAL, foreign keys, a busy timeout of 5 s, defensive, plans by the SQL alone. The last
     (SQLITE_DBCONFIG_ENABLE_QPSG) means that no plan depends on what is bound, so that nothing is prepared anew for
     another value. In SQL of your own, an index for `LIKE $1` or a partial index for `flag = $1` needs the value written
-    out. What is temporary is in memory (temp_store): `PRAGMA temp_store = file` before you sort a large table. A file
+    out. Temporary data stays in memory (temp_store): `PRAGMA temp_store = file` before you sort a large table. A file
     in another journal mode is switched to WAL for good when it is opened for writing, unless the URL says
     `journal_mode=keep`. It is created unless the URL says `mode=rw` or `mode=ro`; its tables are not (`dao.migrate`). A
     process that was forked while the file was open, in any way, cannot open it: SQLite would not lock it there, and

@@ -26,7 +26,7 @@ _SLICE = 0.1
 
 
 class _Ear:
-    """What a connection has heard since it last waited. It does not know the connection that knows it."""
+    """Notes whether a connection has heard anything since it last waited. Has no reference to that connection."""
 
     def __init__(self, process: int) -> None:
         self.process = process

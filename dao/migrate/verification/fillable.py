@@ -59,7 +59,7 @@ class Column:
     id: str
     makers: Sequence[tuple[int, Maker]]
     nullable: bool
-    #: What it holds if a row does not name it, in a tuple; empty if it has to be named, or that is an expression.
+    #: The value that it has if a row does not name it, in a tuple; empty if there is none, or it is an expression.
     default: tuple[Any, ...] = ()
     refused: list[int] = attrs.Factory(lambda self: [0] * len(self.makers), takes_self=True)
 

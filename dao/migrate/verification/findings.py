@@ -1,4 +1,4 @@
-"""What is found out about one migration on one stage, whichever engine it runs on, and which losses may be."""
+"""The findings about one migration on one stage, whichever engine it runs on, and which losses are allowed."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Verification:
 
 
 class Findings:
-    """What is found out about a migration while it is tried on one stage."""
+    """Collects what shows while a migration is tried on one stage."""
 
     def __init__(self, migration: Migration, stage: Stage) -> None:
         self.migration, self.stage = migration, stage
@@ -84,8 +84,8 @@ class Findings:
     def note_losses(self, step: Step, losses: Sequence[Loss], before: Schema, *, excuses_all: bool = False) -> None:
         """Note the losses of a script: each must be declared in it, or be of something that the migration made.
 
-        `before` is the schema without the migration. What is declared need not come back; or nothing that is lost, if
-        it `excuses_all`.
+        `before` is the schema without the migration. Data whose loss is declared need not come back; with
+        `excuses_all`, no lost data need.
         """
         script = step.script
         for loss in losses:

@@ -41,13 +41,13 @@ from dao.migrate.verification.uses import Use, uses
 __all__ = ["Observer", "Wanted", "verify"]
 
 
-#: What the text of a column begins with whose values are shown without quotes.
+#: The types of the columns whose values are shown without quotes.
 _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double", "boolean")
 
 
 @attrs.frozen
 class _Held:
-    """What a table holds; its rows as texts, None if they are not to be held, or too many."""
+    """The content of a table; its rows as texts, None if they are not to be held, or too many."""
 
     content: Content
     columns: dict[str, int]

@@ -31,7 +31,7 @@ from dao.migrate.verification.uses import Use
 
 __all__ = ["ServerStore", "without_brackets"]
 
-#: What types take that no other values stand for: intervals, arrays, ranges, points, addresses, bits.
+#: Values for types that take none of the others: intervals, arrays, ranges, points, addresses, bits.
 _TEXTS = ("{} hours", "{{}}", "{{{}}}", "{{{0},{0}}}", "[{},)", "empty", "({0},{0})", "08:00:2b:01:02:03", "1", "<a/>")
 _OWN: tuple[Maker, ...] = tuple(text.format for text in _TEXTS)
 #: Which numbers a maker has to make valid values of.
@@ -85,7 +85,7 @@ class ServerStore:
 
     def __init__(self, connection: Connection, schema: Schema) -> None:
         self.connection, self._texts = connection, _Texts(schema)
-        #: What stands in SQL for a table, and its keys; by name.
+        #: By the name of a table, its name in SQL, and its keys.
         self._sql: dict[str, str] = {}
         self._keys: dict[str, list[_Key]] = {}
         self._valid: dict[tuple[str, str], bool] = {}
@@ -321,7 +321,7 @@ def without_brackets(sql: str) -> str:
 
 
 class _Texts:
-    """What a schema says of tables: their constraints, indexes and triggers, with the functions that these call."""
+    """The texts of tables in a schema: their constraints, indexes and triggers, with the functions that these call."""
 
     def __init__(self, schema: Schema) -> None:
         self._of: dict[str, list[str]] = {}

@@ -29,13 +29,13 @@ __all__ = ["Guard"]
 
 _DROPS = frozenset({"drop", "truncate", "do", "call"})
 _POINTS = frozenset({"savepoint", "release", "rollback"})
-#: What no savepoint of ours goes around: it ends or undoes that, or is not undone with it; COPY … FREEZE fails in one.
+#: No savepoint of ours goes around these: they end or undo it, or are not undone with it; COPY … FREEZE fails in one.
 _BARE = _POINTS | {"begin", "start", "commit", "end", "abort", "prepare", "deallocate", "copy"}
-#: What may write a table anew with all its rows.
+#: These may write a table anew with all its rows.
 _REWRITES = frozenset({"alter", "cluster"})
-#: What fills tables from others, unless it holds none of these words.
+#: These fill tables from others, unless they hold no word of `_READS`.
 _FILLS = frozenset({"insert", "with", "create", "merge", "select", "update", "do"})
-#: What brings rows into tables by functions only, or by what was prepared: its text does not tell from where.
+#: These bring rows into tables by functions or prepared statements only: their text does not tell from where.
 _OPAQUE = frozenset({"select", "values", "call", "execute", "explain"})
 _READS = re.compile(r"\b(?:select|table|from|using|update)\b", re.IGNORECASE)
 

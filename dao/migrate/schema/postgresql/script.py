@@ -35,7 +35,7 @@ _ELSEWHERE = (DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnk
 # in one journey, so that neither side has to keep much for the other
 _MOST, _LONGEST = 500, 500_000
 _CONTROLS = frozenset({"begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"})
-#: What changes rows, and with them, by cascades and triggers, those of other tables; or calls functions that do.
+#: These change rows, and with them, by cascades and triggers, those of other tables; or call functions that do.
 _CHANGES = frozenset({"insert", "update", "delete", "merge", "with", "execute", "select", "values", "explain"})
 #: A statement, or a procedure that commits, which does not run in a transaction.
 _ALONE_ONLY = frozenset({"25001", "2D000"})
@@ -200,7 +200,8 @@ class Running:
     def _send_within(self, statements: Sequence[Statement]) -> bool:
         """Send statements in a transaction, and return whether they stay; if not, they have to be sent one by one.
 
-        What they drop is looked at before it goes: no text tells it, for they may call functions and set off triggers.
+        The watcher looks at tables and columns before they go. The text does not tell which those are: statements may
+        call functions and set off triggers.
         """
         texts, watcher = [statement.text for statement in statements], self._watcher
         if not watcher.tries(statements[0]):
