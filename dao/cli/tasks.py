@@ -102,10 +102,8 @@ def show(config: settings.Settings, output: Output, id: str) -> None:
         output.line(f"  {line}")
     for line in _reasons(task, phase, waits_for, [one.name for one in paused_by]):
         output.line(line, style="yellow")
-    if attempts:
-        output.table(("attempt", "worker", "started", "took", "outcome", "error"), _last(map(_row, attempts)))
-    if calls:
-        output.table(("attempt", "step", "tool", "status", "took", "error"), _last(map(_call, calls)))
+    _last(output, ("attempt", "worker", "started", "took", "outcome", "error"), [*map(_row, attempts)], "attempt")
+    _last(output, ("attempt", "step", "tool", "status", "took", "error"), [*map(_call, calls)], "tool call")
     output.json(
         {
             "database": config.url.name,
@@ -233,8 +231,12 @@ def _call(call: ToolExecution) -> tuple[object, ...]:
     return call.attempt, call.step, call.tool_name, call.status.value, took, call.error
 
 
-def _last(rows: Iterator[tuple[object, ...]]) -> list[tuple[object, ...]]:
-    return [*rows][-_SHOWN:]
+def _last(output: Output, names: Sequence[str], rows: Sequence[Sequence[object]], noun: str) -> None:
+    """Print the last rows of a table, if there are any, and how many there are in all."""
+    if rows:
+        output.table(names, rows[-_SHOWN:])
+    if len(rows) > _SHOWN:
+        output.line(f"the last {_SHOWN} of {counted(len(rows), noun)}: --json has all")
 
 
 def _plain(attempt: Attempt) -> dict[str, Any]:

@@ -252,6 +252,17 @@ def test_show_tells_attempts_and_calls(run, connection):
     assert "load" in text
 
 
+def test_show_says_how_many_calls_it_leaves_out(run, connection):
+    """The text shows the last twenty, and said nothing of the others; --json has all."""
+    add(connection, "a")
+    for number in range(21):
+        tool_executions.record(connection, make_tool_execution(task_id="a", tool_name=f"tool-{number:02}"))
+    text = run("tasks", "show", "a").out
+    assert ("tool-00" in text, "tool-01" in text, "tool-20" in text) == (False, True, True)
+    assert text.endswith("the last 20 of 21 tool calls: --json has all\n")
+    assert len(run("tasks", "show", "a", "--json").document["calls"]) == 21
+
+
 def test_show_a_running_task_without_events(run, connection):
     """Where the history is left out, or deleted, there still is the attempt that runs."""
     dao.configurations.set(connection, "task_events", False)
