@@ -2,8 +2,8 @@
 
 Usage::
 
-    dao migrate --database sqlite:////tmp/torture.db
-    python -m dao.testing.torture sqlite:////tmp/torture.db --minutes 10
+    dao migrate --database sqlite:///torture.db
+    python -m dao.testing.torture sqlite:///torture.db --minutes 10
 
 The database must be migrated and hold no tasks; it is left as it is at the end, to be looked at. Workers claim tasks of
 two steps for a lease of some milliseconds, so that a worker that stands still loses its task to another one, and comes

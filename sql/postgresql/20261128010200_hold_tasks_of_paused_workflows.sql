@@ -1,5 +1,5 @@
--- Tasks of paused workflows are held back: tasks.paused_by counts the paused workflows that a task is in. What runs
--- already goes on. The count is a part of the index that claims walk along, so that a claim costs the same with it.
+-- Tasks of paused workflows are held back: tasks.paused_by counts the paused workflows that a task is in. One that
+-- runs already goes on. The count is a part of the index that claims walk along, so that a claim costs the same with it.
 -- Triggers, and an update of the tasks of workflows that are paused now. Its rollback holds no task back any more.
 
 -- The tasks of a workflow are locked in the order of their ids. A transaction that sees the database as it was when it

@@ -1,5 +1,5 @@
--- Views for people and tools: what each task is really doing, and how each type of task is doing. What is blocked,
--- paused, scheduled, backing off or lost is derived, so that no row has to be moved when time passes.
+-- Views for people and tools: what each task is really doing, and how each type of task is doing. Blocked, paused,
+-- scheduled, backing off and lost are derived, so that no row has to be moved when time passes.
 -- Locks and rewrites nothing. Its rollback loses no data.
 
 CREATE VIEW task_overview AS

@@ -192,10 +192,10 @@ COMMANDS: dict[str, dict[str, Part]] = {
     "prune": {
         "database": _DATABASE,
         "dry_run": _DRY_RUN,
-        "before": (datetime, "what is older than this"),
+        "before": (datetime, "rows from before this moment are old"),
         "tables": (
             tuple[Shape(None, parts={"name": str, "matched": int, "deleted": int, "left": int}), ...],
-            "how many rows of each table are so old, were deleted, and are left, as others kept them locked",
+            "how many rows of each table are so old, were deleted, and are left, since others use them",
         ),
     },
     "redo": _RUN,
