@@ -84,12 +84,12 @@ _COMPLETE = f"""
 UPDATE tasks
 SET    updated_at = {_VERSION}, status = 'completed', completed_at = ?, error = NULL,
        worker = NULL, lease_expires_at = NULL
-WHERE  id = ? AND attempt = ? AND status = 'running'
+WHERE  id = ? AND attempt = ? AND worker IS NOT DISTINCT FROM ? AND status = 'running'
 RETURNING {_COLUMNS}
 """
-_ATTEMPT = TASK_COLUMNS.index("attempt")
+_ATTEMPT, _WORKER = TASK_COLUMNS.index("attempt"), TASK_COLUMNS.index("worker")
 _RENEW = f"""
-UPDATE tasks SET lease_expires_at = ? WHERE id = ? AND attempt = ? AND status = 'running' AND worker IS NOT NULL
+UPDATE tasks SET lease_expires_at = ? WHERE id = ? AND attempt = ? AND worker = ? AND status = 'running'
 RETURNING {_COLUMNS}
 """
 HEARTBEAT = "UPDATE sessions SET last_heartbeat = ? WHERE id = ? AND is_active = TRUE"
@@ -213,7 +213,7 @@ class Bare(Worker):
         return self._of_attempt(_RENEW, (self.lease_end(),), item)
 
     def _of_attempt(self, statement: str, values: tuple[Any, ...], item: Any) -> Any:
-        return self.connection.execute(statement, (*values, item[0], item[_ATTEMPT])).fetchall()[0]
+        return self.connection.execute(statement, (*values, item[0], item[_ATTEMPT], item[_WORKER])).fetchall()[0]
 
     def step(self, item: Any, name: str, input: object, output: object) -> Any:
         if found := self.connection.execute(_STEP, (item[0], name)).fetchall():
