@@ -105,16 +105,17 @@ def _ids() -> list[str]:
     return [name.removesuffix(".sql") for name in FOLDER if "rollback" not in name]
 
 
+@pytest.mark.parametrize("number", [6, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [[], ["each"]], ids=["together", "each"])
-def test_kill_migrator_leaves_nothing_half_done(server, migrators, folder, options):
+def test_kill_migrator_leaves_nothing_half_done(server, migrators, folder, options, number):
     """Killed at any moment, a migrator leaves the transactions that it had committed, and no lock."""
     whole = {0, 3, 4, 5} if not options else set(range(6))
     rounds, longest = random.Random(7), 0.0
-    for number in range(10):
+    for turn in range(number):
         url = server.create()
         begun = time.monotonic()
         pid = migrators.start("apply", url, str(folder), "0005_last", *options)
-        if number == 0:  # to see how long it takes
+        if turn == 0:  # to see how long it takes
             assert migrators.wait(pid) == 0, migrators.errors()
             longest = time.monotonic() - begun
         else:
