@@ -81,8 +81,8 @@ def copy(
         _check_apart(reader, reading, writer, writing)
         _check_schemas(reader, reading.name, writer, writing.name)
         run = _Copy(reader, writer, reading.name, writing.name, report, _left(writer, writing.name, report))
+        _try_to_write(writer)
         if dry_run:
-            _try_to_write(writer)
             tables = [CopiedTable(name=name, rows=rows) for name, rows in run.totals.items()]
         else:
             if isinstance(writing, url.DatabaseURL) and writing.foreign_keys is not False:

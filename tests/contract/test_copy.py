@@ -321,6 +321,26 @@ def test_copy_by_a_role_from_which_rows_are_hidden_is_refused(make):
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
+def test_copy_by_a_role_that_may_not_alter_the_tables_marks_nothing(make, dry_run):
+    """It left the mark of a copy that has not ended, and said that to repeat it would go on from there."""
+    source, target = make("sqlite"), make("postgresql")
+    fill(source)
+    with opened(target) as connection:
+        connection.execute(
+            """
+            DO $$ BEGIN CREATE ROLE dao_test_writer LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+            GRANT ALL ON SCHEMA public TO dao_test_writer;
+            GRANT ALL ON ALL TABLES IN SCHEMA public TO dao_test_writer;
+            GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO dao_test_writer;
+            """
+        )
+    with pytest.raises(OperationalError, match="must be owner of table tasks") as caught:
+        dao.copy(source, re.sub("//[^@]*@", "//dao_test_writer@", target), dry_run=dry_run)
+    assert caught.value.advice is None
+    assert not is_marked(target)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
 def test_copy_by_a_role_that_may_not_read_the_number_of_events_is_refused(make, dry_run):
     """The numbers began anew in the target: each task that was written then met an event that had come along."""
     source, target = make("postgresql"), make("postgresql")
