@@ -30,7 +30,7 @@ SCRIPTS = Path(__file__).parents[1] / "sql" / "postgresql"
 #: What the tables of a used database may hold before another takes its place, in bytes.
 ROOM = 8 * 2**20
 
-#: As whom a session is known that is no test's.
+#: The application_name of a session that is no test's.
 BETWEEN_TESTS = "between tests"
 
 # What a test may have changed for good: everything in the catalog that DDL changes gets another `xmin`. Those that a

@@ -31,31 +31,10 @@ from dao import (
 )
 from dao.engine import execute, fetch, in_transaction
 from tests.engines import begin_writing, forbid_writing, is_sqlite, wait_for_locks
+from tests.plans import MODULES
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
-MODULES = {
-    module.__name__.removeprefix("dao."): module
-    for module in (
-        configurations,
-        sessions,
-        task_dependencies,
-        task_events,
-        tasks,
-        tool_executions,
-        workflow_tasks,
-        workflows,
-    )
-}
-TABLES = [
-    "configurations",
-    "sessions",
-    "task_dependencies",
-    "task_events",
-    "tasks",
-    "tool_executions",
-    "workflow_tasks",
-    "workflows",
-]
+TABLES = [*MODULES]
 
 TASK = dao.Task(id="task", title="a", task_type="agent", created_at=NOON)
 OVER = attrs.evolve(TASK, id="over", status="completed", completed_at=NOON)

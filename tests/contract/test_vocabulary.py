@@ -26,12 +26,12 @@ from dao import (
     workflows,
 )
 from dao.testing import make_session, make_task, make_tool_execution, make_workflow
+from tests.plans import MODULES
 
 pytestmark = pytest.mark.both_engines
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-MODULES = [configurations, sessions, task_dependencies, task_events, tasks, tool_executions, workflow_tasks, workflows]
-every_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+every_module = pytest.mark.parametrize("module", MODULES.values(), ids=lambda module: module.__name__)
 # a value, its type and its default are what `get` is about, as for a dict's
 POSITIONAL_OPTIONS = {
     ("configurations", "get"): ["type", "default"],

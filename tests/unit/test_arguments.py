@@ -12,30 +12,9 @@ from typing import Any
 import pytest
 
 import dao
-from dao import (
-    aio,
-    configurations,
-    migrate,
-    sessions,
-    task_dependencies,
-    task_events,
-    tasks,
-    testing,
-    tool_executions,
-    workflow_tasks,
-    workflows,
-)
+from dao import aio, migrate, tasks, testing, tool_executions, workflows
+from tests.plans import MODULES
 
-TABLES = [
-    configurations,
-    sessions,
-    task_dependencies,
-    task_events,
-    tasks,
-    tool_executions,
-    workflow_tasks,
-    workflows,
-]
 #: What a parameter of this name is given, unless it has a default.
 GIVEN: dict[str, Any] = {
     "id": "a",
@@ -102,7 +81,7 @@ def called(function: Callable[..., Any], **instead: object) -> object:
     return list(result) if inspect.isgenerator(result) else result
 
 
-@pytest.mark.parametrize("function", public(*TABLES, taking={"connection"}))
+@pytest.mark.parametrize("function", public(*MODULES.values(), taking={"connection"}))
 def test_function_of_a_table_without_a_connection_is_refused(url, database, function):
     """A URL, a pool or anything else in the place of the connection was an AttributeError deep inside."""
     before = database.read_bytes()
@@ -113,7 +92,7 @@ def test_function_of_a_table_without_a_connection_is_refused(url, database, func
     assert database.read_bytes() == before
 
 
-@pytest.mark.parametrize("function", public(*TABLES, taking=RECORDS))
+@pytest.mark.parametrize("function", public(*MODULES.values(), taking=RECORDS))
 def test_function_of_a_table_with_another_record_is_refused(connection, function):
     """A dict or another table's record in the place of a record was an AttributeError of a private name."""
     parameters = inspect.signature(function).parameters
