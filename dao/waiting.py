@@ -25,7 +25,8 @@ def wait_for_change(connection: Connection, *, timeout: float) -> bool:
     choose the timeout as the latest that one may begin late.
 
     SQLite: any commit of another connection counts, of this or another process. They are looked for every 5 to 20 ms,
-    and hold no lock. A database in memory has no other connection.
+    and hold no lock. A database in memory has no other connection. Without WAL, whoever keeps the database locked for
+    longer keeps this up, too, by the busy timeout at the most.
 
     PostgreSQL: what counts is that a task has become one that can be claimed: it was made or became pending, what it
     waited for was completed, its workflow goes on, or it is due at another time. Claims, ends and edits of tasks do not

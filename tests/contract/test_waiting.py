@@ -166,6 +166,21 @@ def test_wait_in_a_transaction_is_refused(waiting, other):
             dao.wait_for_change(waiting, timeout=LONG)
 
 
+@pytest.mark.sqlite_only
+def test_commit_that_takes_long_without_wal_is_waited_for(tmp_path):
+    """Where readers wait for a commit, this was DatabaseBusy, though nothing was wrong, and the change came then."""
+    path = tmp_path / "keep.db"
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE; CREATE TABLE notes (text TEXT)").fetchall()
+    url = f"sqlite:///{path}?journal_mode=keep&busy_timeout=10"
+    with contextlib.closing(dao.connect(url)) as waiting, contextlib.closing(dao.connect(url)) as other:
+        assert dao.wait_for_change(waiting, timeout=0) is True
+        other.execute("BEGIN EXCLUSIVE; INSERT INTO notes VALUES ('a')").fetchall()
+        assert dao.wait_for_change(waiting, timeout=0.05) is False
+        other.execute("COMMIT")
+        assert dao.wait_for_change(waiting, timeout=LONG) is True
+
+
 @pytest.mark.parametrize(("timeout", "kind"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError)])
 def test_timeout_that_is_no_number_of_seconds_is_refused(connection, timeout, kind):
     """As everywhere."""

@@ -7,6 +7,7 @@ import weakref
 
 import apsw
 
+from dao.engine.sqlite.errors import BUSY
 from dao.errors import ConnectionBusy
 
 __all__ = ["wait_for_change"]
@@ -27,11 +28,15 @@ def wait_for_change(connection: apsw.Connection, seconds: float) -> bool:
         )
     deadline, pause = time.monotonic() + seconds, _PAUSE
     while True:
-        # not `connection.data_version()`, which does not notice other processes
-        (version,) = connection.execute("PRAGMA data_version").fetchall()[0]
-        if version != _seen.get(connection):
-            _seen[connection] = version
-            return True
+        try:
+            # not `connection.data_version()`, which does not notice other processes
+            (version,) = connection.execute("PRAGMA data_version").fetchall()[0]
+        except BUSY:
+            pass  # without WAL, nobody reads while a commit is under way: what it changes is seen after it
+        else:
+            if version != _seen.get(connection):
+                _seen[connection] = version
+                return True
         left = deadline - time.monotonic()
         if left <= 0:
             return False
