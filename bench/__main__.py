@@ -91,8 +91,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         run = Run(size, Path(folder), template, data.build(f"sqlite:///{template}", size.rows), _report, server)
         measured, settings, failed = measure_operations(run, chosen, options.only)
         parts = {name: part(run) for name, part in _PARTS.items() if name in options.only}
+    served = {one.name for one in chosen if one.on_server}
     packages = {name for contender in chosen for name in contender.distributions} | {t.package for t in tools.TOOLS}
-    turns = [figures["interrupted"] for entry in measured.values() for figures in entry["contenders"].values()]
+    # a server of ours, which wakes beside its client, is no other program
+    turns = [
+        figures["interrupted"]
+        for entry in measured.values()
+        for name, figures in entry["contenders"].items()
+        if name not in served
+    ]
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "mode": options.mode,

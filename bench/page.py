@@ -56,12 +56,13 @@ def markdown(document: Document) -> str:
 
 
 def readme(document: Document) -> str:
-    """Return the table that the project's README shows."""
-    operations = document["operations"]
-    table = _ratios({name: operations[name] for name in _IN_README if name in operations}, BASE, aims=False)
+    """Return the tables that the project's README shows."""
+    operations = {name: document["operations"][name] for name in _IN_README if name in document["operations"]}
+    tables = [_ratios(operations, base, aims=False) for base in _AIMS]
     rounds = f"medians of {document['rounds']} interleaved rounds in one process"
     more = "How it was measured, and the rest: [docs/benchmarks](docs/benchmarks/README.md)."
-    return f"{_piped(table)}\n\nRatios to bare apsw's shortest statement, {rounds}; {_machine(document)}. {more}"
+    about = f"Ratios to the bare driver's shortest statement, {rounds}; {_machine(document)}. {more}"
+    return "\n\n".join([*(_piped(table) for table in tables if len(table) > 1), about])
 
 
 def duration(seconds: float) -> str:

@@ -134,7 +134,7 @@ def test_bench_readme_table_of_a_quiet_run_is_printed(tmp_path, capsys):
     assert main(["--readme-table", "--docs", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(
-        "| operation | apsw | dao |\n| --- | ---: | ---: |\n| get | 1.03 s | 1.20 |\n\nRatios to bare"
+        "| operation | apsw | dao |\n| --- | ---: | ---: |\n| get | 1.03 s | 1.20 |\n\nRatios to the bare driver's"
     )
     assert "(docs/benchmarks/README.md)" in shown
 
