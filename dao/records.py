@@ -19,6 +19,7 @@ from dao.stored import Stored
 
 __all__ = [
     "FINISHED",
+    "FINISHED_TASKS",
     "LONGEST_RETRY_DELAY_MS",
     "MAX_INTEGER",
     "Configuration",
@@ -51,6 +52,10 @@ class TaskStatus(_Status):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+#: The statuses of a task that has ended.
+FINISHED_TASKS = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED)
 
 
 class WorkflowStatus(_Status):

@@ -17,7 +17,7 @@ from dao.cli.options import command, duration_option
 from dao.cli.output import Output
 from dao.engine import Connection, lock_row, transaction
 from dao.errors import DatabaseBusy, IntegrityError, NotFound, StaleRecord
-from dao.records import Task, TaskStatus
+from dao.records import FINISHED_TASKS, Task, TaskStatus
 from dao.rows import TASKS
 from dao.text import counted
 from dao.transactions import run_in_transaction
@@ -245,7 +245,7 @@ def _print(
 @click.option(
     "--status",
     multiple=True,
-    type=click.Choice(["completed", "failed", "cancelled"]),
+    type=click.Choice([status.value for status in FINISHED_TASKS]),
     help="Only those of this status. Can be given several times.",
 )
 @yes_option

@@ -16,7 +16,7 @@ from dao import codec
 from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, text_for, transaction
 from dao.errors import StaleRecord
 from dao.listing import check_limit
-from dao.records import Task, TaskDependency, TaskStatus
+from dao.records import FINISHED_TASKS, Task, TaskDependency, TaskStatus
 from dao.rows import TASK_DEPENDENCIES, TASKS
 from dao.tasks.statements import READY, changed, locking, returning
 
@@ -94,7 +94,6 @@ GROUP  BY task_type
 ORDER  BY task_type
 """
 
-_FINISHED = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED)
 # that another task has its key, and is gone when it is looked for, happens this often at the most
 _TRIES = 10
 
@@ -224,7 +223,8 @@ def _change(
         present = TASKS.found(TASKS.first(fetch(connection, TASKS.get, (id,))), id)
     if present.status is enough:
         return present
-    raise StaleRecord(f"tasks: {id!r} is {present.status.value} already", table="tasks", key=id)
+    advice = ": cancel it first" if present.status is TaskStatus.RUNNING else ""
+    raise StaleRecord(f"tasks: {id!r} is {present.status.value} already{advice}", table="tasks", key=id)
 
 
 def prune(
@@ -271,11 +271,11 @@ def count_prunable(
 
 def _prunable(before: datetime, status: TaskStatus | str | Iterable[TaskStatus | str] | None) -> tuple[str, ...]:
     """Return the parameters of a condition: before when, and three statuses, of which no task has an empty one."""
-    given = _FINISHED if status is None else (status,) if isinstance(status, str) else tuple(status)
+    given = FINISHED_TASKS if status is None else (status,) if isinstance(status, str) else tuple(status)
     wanted = sorted({TaskStatus(one) for one in given})
-    if unfinished := [one.value for one in wanted if one not in _FINISHED]:
+    if unfinished := [one.value for one in wanted if one not in FINISHED_TASKS]:
         raise ValueError(f"only finished tasks are pruned, not {' or '.join(unfinished)} ones")
-    statuses = [wanted[place].value if place < len(wanted) else "" for place in range(len(_FINISHED))]
+    statuses = [wanted[place].value if place < len(wanted) else "" for place in range(len(FINISHED_TASKS))]
     return (codec.time_to_text(before), *statuses)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from dao import codec
 from dao.records import (
     FINISHED,
+    FINISHED_TASKS,
     Configuration,
     Session,
     Task,
@@ -48,7 +49,7 @@ def make_task(**overrides: Any) -> Task:
     number = next(_numbers)
     status = TaskStatus(overrides.get("status", TaskStatus.PENDING))
     begun = overrides.get("created_at", codec.now())
-    finished = status not in {TaskStatus.PENDING, TaskStatus.RUNNING}
+    finished = status in FINISHED_TASKS
     fields = {
         "title": f"Task {number}",
         "description": f"The subject of task {number}.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from dao import task_events, tasks
 from dao.engine import Connection, fetch
-from dao.records import Task, TaskEvent
+from dao.records import FINISHED_TASKS, Task, TaskEvent
 
 __all__ = ["violations"]
 
@@ -98,9 +98,8 @@ def _of_history(task: Task, events: list[TaskEvent]) -> Iterator[str]:
             yield f"{text}: attempt {event.attempt} follows {state['attempt']}"
     if (state["status"], state["attempt"], state["worker"], state["failures"]) != ("pending", 0, None, 0):
         yield f"{task.id}: its history leads back to {state}, not to a task that was just enqueued"
-    finished = {"completed", "failed", "cancelled"}
     for event in events:
-        if event.from_status in finished and event.to_status not in {event.from_status, "pending"}:
+        if event.from_status in FINISHED_TASKS and event.to_status not in {event.from_status, "pending"}:
             yield f"{task.id}, event {event.seq}: from {event.from_status} to {event.to_status}"
     for earlier, later in itertools.pairwise(events):
         if earlier.at >= later.at:
