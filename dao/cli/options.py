@@ -286,17 +286,19 @@ def _from_one(_context: click.Context, _parameter: click.Parameter, steps: int |
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _LONGEST = timedelta(days=365_000)
+_DIGITS = 8
 
 
 def _duration(_context: click.Context, _parameter: click.Parameter, given: str | None) -> timedelta | None:
     if given is None:
         return None
     text = url.cleaned(given)
-    found = re.fullmatch(r"([0-9]{1,8})([smhdw])", text)
+    found = re.fullmatch(r"([0-9]+)([smhdw])", text)
     if found is None:
         raise click.BadParameter(f"{text!r} is no duration: give a number and its unit, such as 90s, 15m, 12h or 30d.")
-    duration = timedelta(**{_UNITS[found[2]]: int(found[1])})
-    if duration > _LONGEST:
+    is_long = len(found[1]) > _DIGITS  # more than a timedelta takes, whatever the unit
+    duration = _LONGEST if is_long else timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if is_long or duration > _LONGEST:
         raise click.BadParameter(f"{text} is longer than a thousand years: give a shorter one, such as 30d.")
     return duration
 

@@ -134,7 +134,9 @@ def _get(connection: Connection, id: str) -> Task:
     except NotFound as error:
         events = task_events.list_of(connection, id)
         if not events:
-            raise
+            raise NotFound(
+                f"there is no task {id!r}: `dao tasks list` shows those that there are", table="tasks", key=id
+            ) from error
         last = events[-1]
         gone = (
             f"it was {'' if last.from_status is None else f'{last.from_status.value}, and '}deleted at {_time(last.at)}"

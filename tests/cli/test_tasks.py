@@ -188,6 +188,7 @@ def test_list_at_a_terminal_is_as_wide_as_that(terminal, connection, url, column
         (["--worker", "\r"], "--worker is empty"),
         (["--type", "a\0b"], "NUL"),
         (["--older-than", "soon"], "'soon' is no duration"),
+        (["--older-than", "99999999999d"], "99999999999d is longer than a thousand years"),
         (["--older-than", "99999999w"], "longer than a thousand years"),
         (["--phase", "asleep"], "'asleep' is not one of"),
         (["--limit", "0"], "--limit"),
@@ -277,7 +278,7 @@ def test_show_a_task_that_has_gone(run, connection):
     add(connection, "a")
     tasks.delete(connection, "a")
     refused(run("tasks", "show", "a"), "there is no task 'a' any more, it was pending, and deleted at ")
-    refused(run("tasks", "show", "b"), "no row has the key 'b'")
+    refused(run("tasks", "show", "b"), "there is no task 'b': `dao tasks list` shows")
     misused(run("tasks", "show", " "), "the ID is empty")
 
 

@@ -152,7 +152,7 @@ def test_retry_of_a_running_task_is_stale(connection):
     """A worker has it: cancel it first."""
     put(connection)
     claimed = claim_one(connection)
-    with pytest.raises(dao.StaleRecord, match="is running already"):
+    with pytest.raises(dao.StaleRecord, match="is running already: cancel it first"):
         tasks.retry(connection, claimed.id)
     assert tasks.get(connection, claimed.id) == claimed
 

@@ -58,6 +58,7 @@ def translated(
     """
     if connection in INHERITED:
         return forked()
+    # psycopg.NotSupportedError is one of Python's, too, where psycopg itself cannot read a value
     if not isinstance(error, psycopg.Error) or isinstance(error, NotImplementedError):
         return _of_values(error, connection)
     if is_ended(error, connection):
