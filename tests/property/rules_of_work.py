@@ -18,6 +18,14 @@ OPEN = {TaskStatus.PENDING, TaskStatus.RUNNING}
 UNPAUSED = sorted(set(WorkflowStatus) - {WorkflowStatus.PAUSED})
 
 
+def may_move(task: dao.Task, status: TaskStatus) -> bool:
+    """Return whether a task may move to the status, by the law of `tasks_status_transition`."""
+    if task.status is status or status is TaskStatus.PENDING:
+        return True
+    begun = task.status is TaskStatus.PENDING and task.attempt > 0
+    return task.status in OPEN and not (begun and status in {TaskStatus.COMPLETED, TaskStatus.FAILED})
+
+
 class TaskRules(Machine):
     """The verbs of `dao.tasks`."""
 
@@ -74,7 +82,7 @@ class TaskRules(Machine):
         record = self.model.tasks.get(id) or make_task(id=id)
         self.versions.append(record)
         status = changes.get("status", record.status)
-        if record.status not in OPEN and status not in {record.status, TaskStatus.PENDING}:
+        if not may_move(record, status):
             changes = {**changes, "status": record.status}  # any other is refused
         elif status is TaskStatus.RUNNING and record.status is not status:
             changes = {**changes, "attempt": record.attempt + 1}
@@ -113,7 +121,7 @@ class TaskRules(Machine):
             return
         old = self.model.tasks[id]
         repeated = old.status is status
-        if old.status not in OPEN and not repeated and status is not TaskStatus.PENDING:
+        if not may_move(old, status):
             return  # refused; tests/contract has it, and this may be in a transaction
         if status is TaskStatus.PENDING:
             times = {"started_at": None, "completed_at": None}
