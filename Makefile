@@ -116,8 +116,19 @@ wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	@PYTHON=$(BIN)/python bin/check-wheel dist/*.whl
 
+# made anew each time: of a page that has not changed, a second build would keep quiet about what is wrong
+SITE := $(VENV)/.installed-docs
+$(SITE): $(TOOLS)
+	@bin/set-up '.[docs]'
+	@touch $(TOOLS) $@
+
+.PHONY: docs
+docs: $(SITE) ## make the site, build/site/index.html, and hold its links and names to account
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --doctree-dir build/doctrees docs build/site
+	@$(BIN)/python -m tests.site build/site
+
 .PHONY: check
-check: lint check-migrations test wheel ## all of these: what CI runs
+check: lint check-migrations test docs wheel ## all of these: what CI runs
 
 # The contenders have an environment of their own: what is measured beside the project is no part of it.
 CONTENDERS := $(VENV)/bench

@@ -101,7 +101,7 @@ class Loss:
 
     @property
     def name(self) -> str:
-        """Its name, as `-- allows:` and `--allow-loss` write it."""
+        """Its name as a declaration and `--allow-loss` write it."""
         return name_in_list(self.table, self.column)
 
     @property

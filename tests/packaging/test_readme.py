@@ -25,7 +25,10 @@ from tests.plans import MODULES
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-DOCUMENTS = [path for folder in (".", "sql", "docs", "bench") for path in sorted((ROOT / folder).glob("*.md"))]
+DOCUMENTS = [
+    *(path for folder in (".", "sql", "bench") for path in sorted((ROOT / folder).glob("*.md"))),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -39,7 +42,7 @@ class Block(NamedTuple):
 
 def blocks(path: Path) -> list[Block]:
     text = path.read_text()
-    found = re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    found = re.finditer(r"^```([\w{}-]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in found]
 
 
