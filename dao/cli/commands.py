@@ -30,15 +30,14 @@ _NAMES = _lazy.Names(
     },
 )
 _COMMANDS = {name.removesuffix("_").replace("_", "-"): name for name in _NAMES}
-# As the help lists them; the rest are last.
+# As the help lists them: each command is in one.
 _GROUPS = {
-    "Change the schema": "new baseline migrate rollback redo init reset",
-    "Look before and after": "status plan history schema health wait",
-    "Find faults": "lint verify rehearse check",
-    "Work": "tasks top prune",
-    "Keep, bring back, move": "snapshot snapshots restore replicate restore-replica copy",
+    "Migrate": "new migrate rollback redo init reset baseline adopt mark unmark accept",
+    "Look": "status plan history schema top",
+    "Protect": "snapshot snapshots restore replicate restore-replica copy",
+    "Check": "health wait check lint verify rehearse",
+    "Work": "tasks prune",
 }
-_REST = "Change the ledger alone"
 
 
 class Commands(click.Group):
@@ -50,12 +49,9 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands in groups, each with the first sentence of its help."""
-        grouped = {title: names.split() for title, names in _GROUPS.items()}
-        listed = {name for names in grouped.values() for name in names}
-        grouped[_REST] = [name for name in self.list_commands(ctx) if name not in listed]
         width = max(map(len, self.list_commands(ctx)))
-        for title, names in grouped.items():
-            found = [(f"{name:<{width}}", self.get_command(ctx, name)) for name in names]
+        for title, names in _GROUPS.items():
+            found = [(f"{name:<{width}}", self.get_command(ctx, name)) for name in names.split()]
             with formatter.section(title):
                 formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in found if command])
 

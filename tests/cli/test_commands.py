@@ -115,7 +115,7 @@ def test_help_of_the_group_lists_commands_and_exit_codes(run):
     assert outcome.code == 0
     groups = outcome.out.partition("Options:")[2]
     assert sorted(re.findall(r"^  (\w[\w-]*)  ", groups, re.MULTILINE)) == sorted(CALLS)
-    assert re.findall(r"^(\w.*):$", groups, re.MULTILINE)[0::5] == ["Change the schema", "Change the ledger alone"]
+    assert re.findall(r"^(\w.*):$", groups, re.MULTILINE) == ["Migrate", "Look", "Protect", "Check", "Work"]
     assert "..." not in groups
     assert len(outcome.out.splitlines()) <= 55
     assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4" in " ".join(outcome.out.split())
