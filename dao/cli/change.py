@@ -11,8 +11,9 @@ import click
 from click.core import ParameterSource
 
 from dao import migrate, settings
+from dao.cli import completion
 from dao.cli.ledger import resolve
-from dao.cli.options import command, only_one_of, options, steps_option
+from dao.cli.options import command, examples, only_one_of, options, steps_option
 from dao.cli.output import Output, is_terminal
 from dao.errors import MigrationError
 from dao.text import counted, milliseconds
@@ -22,7 +23,13 @@ __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 
 @click.group("migrate", invoke_without_command=True)
 @command(changes=True, creates=True)
-@click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
+@examples("dao migrate", "dao migrate --to 20261202090000", "dao migrate --allow-loss notes.draft --each")
+@click.option(
+    "--to",
+    metavar="ID",
+    shell_complete=completion.pending,
+    help="Stop after this migration; the beginning of its id will do.",
+)
 @steps_option("Apply the next N only.")
 @options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 @click.pass_context
@@ -43,8 +50,14 @@ migrate_.add_command(resolve)
 
 @click.command("rollback")
 @command(changes=True)
+@examples("dao rollback", "dao rollback --steps 2", "dao rollback --to 20261201090000  # this one stays")
 @steps_option("Undo the latest N. [default: 1]")
-@click.option("--to", metavar="ID", help="Undo what was applied after this migration; it stays.")
+@click.option(
+    "--to",
+    metavar="ID",
+    shell_complete=completion.applied,
+    help="Undo what was applied after this migration; it stays.",
+)
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
 @options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 def rollback(
@@ -61,6 +74,7 @@ def rollback(
 
 @click.command("redo")
 @command(changes=True)
+@examples("dao redo", "dao redo --steps 2")
 @steps_option("Redo the latest N. [default: 1]", default=1)
 @options("allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 def redo(config: settings.Settings, output: Output, **given: Any) -> None:
@@ -73,6 +87,7 @@ def redo(config: settings.Settings, output: Output, **given: Any) -> None:
 
 @click.command("init")
 @command(changes=True, creates=True)
+@examples("dao init", "dao init --database sqlite:///new.db")
 @options("lock_timeout")
 def init(config: settings.Settings, output: Output, lock_timeout: float | None) -> None:
     """Create the database, migrate it, print the status."""
@@ -91,6 +106,7 @@ def init(config: settings.Settings, output: Output, lock_timeout: float | None) 
 
 @click.command("reset")
 @command(changes=True, creates=True)
+@examples("dao reset --yes")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options("no_snapshot", "lock_timeout")
 def reset(config: settings.Settings, output: Output, yes: bool, **given: Any) -> None:

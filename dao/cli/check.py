@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command
+from dao.cli.options import UNSAFE, command, examples
 from dao.cli.output import Output
 from dao.text import counted
 
@@ -17,6 +17,7 @@ _LONGEST = 200
 
 @click.command("check")
 @command()
+@examples("dao check", "dao check --json")
 def check(config: settings.Settings, output: Output) -> int:
     """Look for damage, broken rows and a broken schema.
 

@@ -11,7 +11,7 @@ import attrs
 import click
 
 from dao import settings, transfer, url
-from dao.cli.options import command, options
+from dao.cli.options import command, examples, options
 from dao.cli.output import Output, is_terminal, plain
 from dao.errors import UnsupportedEngine
 from dao.text import counted, milliseconds
@@ -28,6 +28,10 @@ def _parsed(_context: click.Context, parameter: click.Parameter, given: str) -> 
 
 @click.command("copy")
 @command(database=False, migrations=False, changes=True)
+@examples(
+    "dao copy --from sqlite:///source.db --to sqlite:///target.db --dry-run",
+    "dao copy --from sqlite:///source.db --to postgresql://dao@db.internal/orchestrator",
+)
 @click.option("--from", "source", required=True, callback=_parsed, metavar="URL", help="The database to read.")
 @click.option("--to", "target", required=True, callback=_parsed, metavar="URL", help="The database to fill.")
 @click.option("--dry-run", is_flag=True, help="Check and count only; change nothing.")

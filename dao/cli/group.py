@@ -62,9 +62,11 @@ def run() -> int:
             message, code = _INTERRUPTED, INTERRUPTED
         output.error(message)
         _report(output, {"type": type(error).__name__, "message": message})
-    except SystemExit:  # by click, which calls it 1, or `Output`: whoever read what was asked for has seen enough
-        silence(sys.stdout)
-        code = GONE
+    except SystemExit as end:
+        # by click once it has completed a word; else by click, which calls it 1, or `Output`: whoever read what was
+        # asked for has seen enough
+        if code := GONE if end.code else 0:
+            silence(sys.stdout)
     except (Error, OSError) as error:
         interrupted = isinstance(error.__context__, KeyboardInterrupt)  # click failed to print a line end after ^C
         output.error(_INTERRUPTED if interrupted else str(error))

@@ -9,7 +9,8 @@ import attrs
 import click
 
 from dao import migrate, settings, url
-from dao.cli.options import MISMATCH, command, only_one_of, options
+from dao.cli import completion
+from dao.cli.options import MISMATCH, command, examples, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
 from dao.migrate.scripts.ids import TOOLS
@@ -27,11 +28,9 @@ def warn_of_drift(config: settings.Settings, output: Output) -> list[str]:
     return list(found)
 
 
-def _ledger_command(name: str, done: str, description: str) -> click.Command:
-    @click.command(name, help=description)
-    @command(changes=True)
-    @click.argument("ids", nargs=-1, required=True, metavar="ID…")
-    @options("lock_timeout")
+def _ledger_command(
+    name: str, done: str, description: str, complete: completion.Complete, *calls: str
+) -> click.Command:
     def change(config: settings.Settings, output: Output, ids: tuple[str, ...], lock_timeout: float | None) -> None:
         verb: Callable[..., list[str]] = getattr(migrate, name)
         changed = verb(config.url, ids, config.migrations, lock_timeout=lock_timeout, report=output.report)
@@ -41,21 +40,38 @@ def _ledger_command(name: str, done: str, description: str) -> click.Command:
             output.line("nothing to change")
         output.json({"database": config.url.name, "ids": changed, "drift": warn_of_drift(config, output)})
 
-    return change
+    change.__doc__ = description
+    ids = click.argument("ids", nargs=-1, required=True, metavar="ID…", shell_complete=complete)
+    return click.command(name)(command(changes=True)(examples(*calls)(ids(options("lock_timeout")(change)))))
 
 
-mark = _ledger_command("mark", "marked as applied:", "Note migrations as applied, running nothing.")
-unmark = _ledger_command("unmark", "marked as not applied:", "Note migrations as not applied, undoing nothing.")
+mark = _ledger_command(
+    "mark",
+    "marked as applied:",
+    "Note migrations as applied, running nothing.",
+    completion.pending,
+    "dao mark 20261203090000_index_notes",
+)
+unmark = _ledger_command(
+    "unmark",
+    "marked as not applied:",
+    "Note migrations as not applied, undoing nothing.",
+    completion.applied,
+    "dao unmark 20261202090000_add_color",
+)
 accept = _ledger_command(
     "accept",
     "accepted as it is now:",
     "Accept edits of applied files as deliberate.\n\nRuns nothing.",
+    completion.changed,
+    "dao accept 20261202090000_add_color",
 )
 
 
 @click.command("resolve")
 @command(changes=True)
-@click.argument("id", metavar="ID")
+@examples("dao migrate resolve 20261203090000  # shows both ends", "dao migrate resolve 20261203090000 --applied")
+@click.argument("id", metavar="ID", shell_complete=completion.pending)
 @click.option("--applied", is_flag=True, help="It is applied: somebody finished it.")
 @click.option("--rolled-back", is_flag=True, help="It is not: somebody undid it.")
 @options("lock_timeout")
@@ -111,8 +127,14 @@ def resolve(
 
 @click.command("adopt")
 @command(changes=True)
+@examples("dao adopt --from yoyo", "dao adopt --from alembic --to 1975ea83b712")
 @click.option("--from", "tool", type=click.Choice(TOOLS), required=True, help="The tool that made the database.")
-@click.option("--to", metavar="ID", help="For alembic: the last of the migrations that are applied.")
+@click.option(
+    "--to",
+    metavar="ID",
+    shell_complete=completion.known,
+    help="For alembic: the last of the migrations that are applied.",
+)
 @options("lock_timeout")
 def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, lock_timeout: float | None) -> None:
     """Take over the ledger of another tool.
@@ -150,6 +172,7 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, 
 
 @click.command("baseline")
 @command(changes=True)
+@examples("dao baseline --database sqlite:///existing.db --migrations app_sql", "dao baseline as delivered")
 @click.argument("name", nargs=-1)
 @options("lock_timeout")
 def baseline(config: settings.Settings, output: Output, name: tuple[str, ...], lock_timeout: float | None) -> None:

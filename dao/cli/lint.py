@@ -10,7 +10,8 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings, server_for
+from dao.cli import completion
+from dao.cli.options import UNSAFE, command, examples, only_one_of, options, read_settings, server_for
 from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.migrate.ledger.selection import git_default
@@ -25,6 +26,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 @click.command("lint")
 @command(database=False)
+@examples("dao lint", "dao lint --since 20261201090000 --strict", "dao lint --all --sarif lint.sarif")
 @click.option("--all", "everything", is_flag=True, help="Judge all migrations.")
 @options("since", "latest")
 @click.option("-d", "--database", "named", metavar="URL", help="Judge those that this database has not applied.")
@@ -34,10 +36,23 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
     help="Judge those that this branch or commit does not have. [default: the default branch of origin; all are judged "
     "if git knows of none]",
 )
-@click.option("--baseline", "known", metavar="FILE", help="Pass over the findings in FILE.")
-@click.option("--write-baseline", "written", metavar="FILE", help="Write the findings of all migrations to FILE.")
+@click.option(
+    "--baseline", "known", metavar="FILE", shell_complete=completion.files, help="Pass over the findings in FILE."
+)
+@click.option(
+    "--write-baseline",
+    "written",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Write the findings of all migrations to FILE.",
+)
 @click.option("--rules", is_flag=True, help="Print the rules and do nothing else.")
-@click.option("--sarif", metavar="FILE", help="Write a SARIF report to FILE too, for code review; - prints it instead.")
+@click.option(
+    "--sarif",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Write a SARIF report to FILE too, for code review; - prints it instead.",
+)
 @click.option("--strict", is_flag=True, help="Fail because of warnings too.")
 def lint(
     config: settings.Settings,

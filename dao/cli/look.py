@@ -10,11 +10,13 @@ import click
 
 import dao
 from dao import migrate, settings
+from dao.cli import completion
 from dao.cli.options import (
     MISMATCH,
     PENDING,
     called,
     command,
+    examples,
     only_one_of,
     options,
     steps_option,
@@ -45,6 +47,7 @@ _FOR_GOOD = {
 
 @click.command("status")
 @command()
+@examples("dao status", "dao status --exit-code --quiet  # for scripts")
 @click.option(
     "--exit-code",
     is_flag=True,
@@ -112,8 +115,9 @@ def _time(text: str) -> str:
 
 @click.command("plan")
 @command()
+@examples("dao plan", "dao plan --rollback --steps 2")
 @click.option("--rollback", "undo", is_flag=True, help="Plan a rollback instead.")
-@click.option("--to", metavar="ID", help="As for migrate and rollback.")
+@click.option("--to", metavar="ID", shell_complete=completion.migrations, help="As for migrate and rollback.")
 @steps_option("As for migrate and rollback.")
 @click.option("--all", "everything", is_flag=True, help="As for rollback.")
 @options("allow_out_of_order")
@@ -173,6 +177,7 @@ def plan(
 
 @click.command("history")
 @command(migrations=False)
+@examples("dao history", "dao history --json")
 def history(config: settings.Settings, output: Output) -> None:
     """Print who changed the schema, and when.
 
@@ -202,6 +207,7 @@ _AT_LEAST = (
 
 @click.command("health")
 @command(changes=True)
+@examples("dao health", "dao health --timeout 1 --at-least --quiet  # for a probe, in a rolling deployment")
 @timeout_option(5)
 @click.option("--at-least/--exact", default=False, help=f"{_AT_LEAST} [default: --exact]")
 def health(config: settings.Settings, output: Output, timeout: float, at_least: bool) -> int:
@@ -229,6 +235,7 @@ def health(config: settings.Settings, output: Output, timeout: float, at_least: 
 
 @click.command("wait")
 @command(changes=True)
+@examples("dao wait", "dao wait --timeout 120 --exact")
 @timeout_option(30)
 @click.option("--at-least/--exact", default=True, help=f"{_AT_LEAST} [default: --at-least]")
 def wait(config: settings.Settings, output: Output, timeout: float, at_least: bool) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dao import migrate, settings
-from dao.cli.options import command, server_for
+from dao.cli.options import command, examples, server_for
 from dao.cli.output import Output
 
 __all__ = ["new"]
@@ -13,6 +13,7 @@ __all__ = ["new"]
 
 @click.command("new")
 @command(database=False, changes=True, prepares=False)
+@examples("dao new add_priority_to_notes", "dao new --migrations app_sql add notes")
 @click.argument("name", nargs=-1, required=True)
 def new(config: settings.Settings, output: Output, name: tuple[str, ...]) -> None:
     """Create an empty pair for a new migration.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 import re
@@ -14,6 +15,7 @@ import attrs
 import click
 
 from dao import settings, url
+from dao.cli import completion
 from dao.cli.output import Output
 from dao.errors import MigrationError, UnsupportedEngine
 from dao.migrate import database as databases
@@ -29,6 +31,7 @@ __all__ = [
     "command",
     "creating_nothing",
     "duration_option",
+    "examples",
     "only_one_of",
     "options",
     "read_settings",
@@ -109,6 +112,7 @@ _FOLDER = click.option(
     "--migrations",
     "folder",
     metavar="DIR",
+    shell_complete=completion.directories,
     help="Folder of the migrations. [default: $DATABASE_MIGRATIONS, else those of this package]",
 )
 _BUSY = click.option(
@@ -199,6 +203,18 @@ def _with(given: Sequence[Callable[[Any], Any]], function: Any) -> Any:
     return function
 
 
+def examples(*calls: str) -> Callable[[F], F]:
+    """Add to the help of a command calls of it, each of which may have a comment behind a #."""
+
+    def decorate(function: F) -> F:
+        # after a \\b click keeps the lines as they are
+        lines = "\n".join(f"  {call}" for call in calls)
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExamples:\n{lines}"
+        return function
+
+    return decorate
+
+
 # ---------------------------------------------------------------- the options of some
 
 
@@ -222,7 +238,7 @@ class Amount(click.FloatRange):
 
 
 _OPTIONS = {
-    "since": click.option("--since", metavar="ID", help="Only those after this one."),
+    "since": click.option("--since", metavar="ID", shell_complete=completion.known, help="Only those after this one."),
     "latest": click.option(
         "--latest",
         type=click.IntRange(min=1),

@@ -11,7 +11,7 @@ import click
 from dao import codec, sessions, settings, task_events, tool_executions
 from dao import tasks as queue
 from dao.cli.database import opened
-from dao.cli.options import command, duration_option
+from dao.cli.options import command, duration_option, examples
 from dao.cli.output import Output
 from dao.cli.task_changes import pruned, yes_option
 from dao.text import counted
@@ -52,6 +52,7 @@ _TABLES = (
 
 @click.command("prune")
 @command(migrations=False, changes=True)
+@examples("dao prune --older-than 30d  # says what it would do", "dao prune --older-than 30d --yes")
 @duration_option("--older-than", "How old it has to be, such as 12h or 30d.", required=True)
 @yes_option
 def prune(config: settings.Settings, output: Output, older_than: timedelta, yes: bool) -> None:

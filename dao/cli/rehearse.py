@@ -11,7 +11,8 @@ import attrs
 import click
 
 from dao import migrate, settings, url
-from dao.cli.options import UNSAFE, Amount, command, options, steps_option
+from dao.cli import completion
+from dao.cli.options import UNSAFE, Amount, command, examples, options, steps_option
 from dao.cli.output import Output, is_terminal, plain
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
 from dao.text import counted, milliseconds, readable
@@ -24,7 +25,13 @@ _DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
 
 @click.command("rehearse")
 @command()
-@click.option("--to", metavar="ID", help="Stop after this migration; the beginning of its id will do.")
+@examples("dao rehearse", "dao rehearse --round-trip")
+@click.option(
+    "--to",
+    metavar="ID",
+    shell_complete=completion.pending,
+    help="Stop after this migration; the beginning of its id will do.",
+)
 @steps_option("Rehearse the next N only.")
 @click.option("--round-trip", is_flag=True, help="Undo them on the copy, too, and apply them again.")
 @click.option(

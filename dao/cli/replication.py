@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from dao import settings, url
-from dao.cli.options import Amount, command, options
+from dao.cli import completion
+from dao.cli.options import Amount, command, examples, options
 from dao.cli.output import Output
 from dao.cli.snapshots import described
 from dao.migrate.values import SNAPSHOTS
@@ -34,7 +35,10 @@ def _place(config: settings.Settings, given: str | None, option: str) -> str:
 
 @click.command("replicate")
 @command(migrations=False, changes=True, prepares=False)
-@click.option("--to", metavar="DIR|URL", help=_PLACE)
+@examples(
+    "dao replicate --to /mnt/backup/orchestrator", "dao replicate --to s3://bucket/orchestrator?region=eu-central-1"
+)
+@click.option("--to", metavar="DIR|URL", shell_complete=completion.directories, help=_PLACE)
 @click.option(
     "--retention",
     type=Amount(min=1),
@@ -112,7 +116,11 @@ def replicate(
 
 @click.command("restore-replica")
 @command(changes=True)
-@click.option("--from", "source", metavar="DIR|URL", help=_PLACE)
+@examples(
+    "dao restore-replica --from /mnt/backup/orchestrator",
+    "dao restore-replica --from /mnt/backup/orchestrator --timestamp 2026-11-28T09:30:00Z --force",
+)
+@click.option("--from", "source", metavar="DIR|URL", shell_complete=completion.directories, help=_PLACE)
 @click.option("--timestamp", metavar="TIME", help="As it was then, such as 2026-11-28T09:30:00Z. [default: the latest]")
 @click.option("--force", is_flag=True, help="Replace a database that is there, after taking a snapshot of it.")
 @options("lock_timeout")

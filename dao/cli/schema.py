@@ -11,7 +11,8 @@ import attrs
 import click
 
 from dao import migrate, settings, url
-from dao.cli.options import UNSAFE, command
+from dao.cli import completion
+from dao.cli.options import UNSAFE, command, examples
 from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.text import counted
@@ -26,6 +27,7 @@ def schema_file(folder: Path) -> Path:
 
 
 @click.group("schema")
+@examples("dao schema dump", "dao schema diff")
 def schema() -> None:
     """Show the schema whole, and what differs from it."""
 
@@ -35,6 +37,7 @@ _file_option = click.option(
     "--output",
     "file",
     metavar="FILE",
+    shell_complete=completion.files,
     help="The schema file; - for standard output. [default: DIR.schema.sql]",
 )
 
@@ -53,6 +56,7 @@ def _dumped(config: settings.Settings, file: str | None, *, write: bool = False)
 
 @schema.command("dump")
 @command(database=False, server=True)
+@examples("dao schema dump", "dao schema dump --output -")
 @_file_option
 def dump(config: settings.Settings, output: Output, file: str | None) -> None:
     """Write the schema file.
@@ -76,6 +80,7 @@ def dump(config: settings.Settings, output: Output, file: str | None) -> None:
 
 @schema.command("check")
 @command(database=False, server=True)
+@examples("dao schema check", "dao schema check --output notes.schema.sql")
 @_file_option
 def check(config: settings.Settings, output: Output, file: str | None) -> int:
     """Check that the schema file is current.
@@ -109,6 +114,7 @@ def check(config: settings.Settings, output: Output, file: str | None) -> int:
 
 @schema.command("diff")
 @command()
+@examples("dao schema diff", "dao schema diff --json")
 def diff(config: settings.Settings, output: Output) -> int:
     """Show what differs between the database and what its applied migrations make.
 

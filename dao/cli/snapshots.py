@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from dao import migrate, settings, url
+from dao.cli import completion
 from dao.cli.ledger import warn_of_drift
-from dao.cli.options import called, command, options
+from dao.cli.options import called, command, examples, options
 from dao.cli.output import Output, is_terminal
 from dao.engine.sqlite.database_file import is_there
 from dao.errors import MigrationError
@@ -26,6 +27,7 @@ _SHOWN = 20
 
 @click.command("snapshot")
 @command(migrations=False, changes=True)
+@examples("dao snapshot", "dao snapshot --label before-import", "dao snapshot --to backups --keep 7")
 @click.option("--label", metavar="NAME", help="What to call it, for `dao restore NAME`: letters, digits, - and _.")
 @click.option(
     "--keep",
@@ -33,7 +35,12 @@ _SHOWN = 20
     metavar="N",
     help="Remove older ones there that were asked for and have no label, but the newest N. [default: remove none]",
 )
-@click.option("--to", metavar="DIR", help="The folder for it, such as one of another disk. [default: the database's]")
+@click.option(
+    "--to",
+    metavar="DIR",
+    shell_complete=completion.directories,
+    help="The folder for it, such as one of another disk. [default: the database's]",
+)
 def snapshot(config: settings.Settings, output: Output, label: str | None, keep: int | None, to: str | None) -> None:
     """Copy the database into a verified file.
 
@@ -66,6 +73,7 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 
 @click.command("snapshots")
 @command(migrations=False, prepares=False)
+@examples("dao snapshots", "dao snapshots --json")
 def snapshots_(config: settings.Settings, output: Output) -> None:
     """List the snapshots of the database, the newest first.
 
@@ -84,7 +92,8 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 
 @click.command("restore")
 @command(migrations=False, changes=True, creates=True)
-@click.argument("id", required=False)
+@examples("dao restore  # the newest; asks first", "dao restore before-import --yes")
+@click.argument("id", required=False, shell_complete=completion.snapshots)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @options("lock_timeout")
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool, lock_timeout: float | None) -> None:

@@ -11,9 +11,10 @@ import click
 
 from dao import codec, settings
 from dao import tasks as queue
+from dao.cli import completion
 from dao.cli.database import opened
 from dao.cli.filters import COLUMNS, PHASES, Filters, Seen, filtered, ids_of, named, of_ids, shown
-from dao.cli.options import command, duration_option
+from dao.cli.options import command, duration_option, examples
 from dao.cli.output import Output
 from dao.engine import Connection, lock_row, transaction
 from dao.errors import DatabaseBusy, IntegrityError, NotFound, StaleRecord
@@ -31,7 +32,6 @@ _BATCH = 100
 _SHOWN = 10
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do it. [default: say what would be done]")
-_ids = click.argument("ids", metavar="[ID]...", nargs=-1)
 _Act = Callable[[Connection, str], Task]
 
 
@@ -48,6 +48,11 @@ class _Verb:
     def phases(self) -> tuple[str, ...]:
         return tuple(phase for phase, status in PHASES.items() if status in self.statuses)
 
+    def ids(self, function: Callable[..., int]) -> Callable[..., int]:
+        """Add the argument that names tasks; the shell completes those that the verb takes without --status."""
+        complete = completion.tasks(*self.default)
+        return click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete)(function)
+
 
 _RETRY = _Verb("retry", "retried", ("failed", "cancelled", "completed", "pending"), ("failed",))
 _CANCEL = _Verb("cancel", "cancelled", ("pending", "running"), ("pending", "running"))
@@ -57,7 +62,10 @@ _RELEASE = _Verb("release", "released", ("running",), ("running",))
 @click.command("retry")
 @command(migrations=False, changes=True)
 @filtered(*_RETRY.statuses, phases=_RETRY.phases, worker=False)
-@_ids
+@examples(
+    "dao tasks retry 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b --yes", "dao tasks retry --type mail  # says what it would do"
+)
+@_RETRY.ids
 @yes_option
 def retry(config: settings.Settings, output: Output, filters: Filters, ids: tuple[str, ...], yes: bool) -> int:
     """Have tasks run again.
@@ -72,8 +80,9 @@ def retry(config: settings.Settings, output: Output, filters: Filters, ids: tupl
 @click.command("cancel")
 @command(migrations=False, changes=True)
 @filtered(*_CANCEL.statuses, phases=_CANCEL.phases)
+@examples("dao tasks cancel --type mail --older-than 12h --error outdated --yes")
 @click.option("--error", metavar="TEXT", help="Why, for the task's error.")
-@_ids
+@_CANCEL.ids
 @yes_option
 def cancel(
     config: settings.Settings, output: Output, filters: Filters, ids: tuple[str, ...], error: str | None, yes: bool
@@ -94,7 +103,8 @@ def cancel(
 @click.command("release")
 @command(migrations=False, changes=True)
 @filtered(*_RELEASE.statuses, phases=_RELEASE.phases)
-@_ids
+@examples("dao tasks release --phase lost --yes", "dao tasks release --worker web-3")
+@_RELEASE.ids
 @yes_option
 def release(config: settings.Settings, output: Output, filters: Filters, ids: tuple[str, ...], yes: bool) -> int:
     """Take tasks from their workers.
@@ -241,6 +251,7 @@ def _print(
 
 @click.command("prune")
 @command(migrations=False, changes=True)
+@examples("dao tasks prune --older-than 30d --status completed --yes")
 @duration_option("--older-than", "Those that ended so long ago, such as 12h or 30d.", required=True)
 @click.option(
     "--status",

@@ -11,10 +11,10 @@ import click
 
 from dao import codec, settings, task_dependencies, task_events, tool_executions, workflow_tasks
 from dao import tasks as queue
-from dao.cli import task_changes
+from dao.cli import completion, task_changes
 from dao.cli.database import opened
 from dao.cli.filters import COLUMNS, Filters, filtered, listed, named, of_ids, shown
-from dao.cli.options import command
+from dao.cli.options import command, examples
 from dao.cli.output import Output
 from dao.engine import Connection
 from dao.errors import NotFound
@@ -28,6 +28,7 @@ _SHOWN = 20
 
 
 @click.group("tasks")
+@examples("dao tasks list --phase lost", "dao tasks show 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b")
 def tasks() -> None:
     """List tasks, tell one's story, act on many."""
 
@@ -38,6 +39,7 @@ for _command in (task_changes.retry, task_changes.cancel, task_changes.release, 
 
 @tasks.command("list")
 @command(migrations=False)
+@examples("dao tasks list --phase blocked --limit 10", "dao tasks list --status failed --type mail --older-than 1h")
 @filtered(*TaskStatus)
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N", help="So many at the most."
@@ -78,7 +80,8 @@ class Attempt:
 
 @tasks.command("show")
 @command(migrations=False)
-@click.argument("id")
+@examples("dao tasks show 019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b")
+@click.argument("id", shell_complete=completion.tasks())
 def show(config: settings.Settings, output: Output, id: str) -> None:
     """Tell the story of one task.
 

@@ -16,7 +16,7 @@ import click
 from dao import codec, settings, task_events
 from dao import tasks as queue
 from dao.cli.database import check_schema
-from dao.cli.options import Amount, command
+from dao.cli.options import Amount, command, examples
 from dao.cli.output import Output, in_columns, is_terminal
 from dao.engine import Connection, fetch
 from dao.errors import OperationalError, PoolTimeout
@@ -67,6 +67,7 @@ class _Look:
 
 @click.command("top")
 @command(migrations=False)
+@examples("dao top", "dao top --once --json")
 @click.option(
     "--interval",
     type=Amount(min=0.1, max=3600),

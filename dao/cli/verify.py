@@ -9,7 +9,8 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli.options import UNSAFE, command, only_one_of, options, read_settings, server_for
+from dao.cli import completion
+from dao.cli.options import UNSAFE, command, examples, only_one_of, options, read_settings, server_for
 from dao.cli.output import Output
 from dao.text import counted, milliseconds
 
@@ -21,6 +22,7 @@ _COLOURS = {"ok": "green", "irreversible": "yellow", "not tried": "yellow", "fai
 
 @click.command("verify")
 @command(database=False)
+@examples("dao verify --latest", "dao verify --copy --since 20261202090000")
 @click.option(
     "-d",
     "--database",
@@ -31,7 +33,12 @@ _COLOURS = {"ok": "green", "irreversible": "yellow", "not tried": "yellow", "fai
 )
 @click.option("--copy", is_flag=True, help="Try them on a copy of the database, too.")
 @click.option("--rows", type=click.IntRange(min=1), default=3, metavar="N", help="Rows per table. [default: 3]")
-@click.option("--fixtures", metavar="FILE", help="Rows of your own, as INSERT statements, in place of generated ones.")
+@click.option(
+    "--fixtures",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Rows of your own, as INSERT statements, in place of generated ones.",
+)
 @options("since", "latest")
 def verify(config: settings.Settings, output: Output, named: str | None, copy: bool, rows: int, **given: Any) -> int:
     """Prove that every migration can be undone.

@@ -1,0 +1,165 @@
+"""What a shell completes of the values of options and arguments: ids of migrations, snapshots and tasks, files.
+
+It reads only, waits for nobody, and whatever is wrong is silence: somebody is in the middle of a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from dao import settings, url
+from dao.text import visible
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+__all__ = [
+    "Complete",
+    "applied",
+    "changed",
+    "directories",
+    "files",
+    "known",
+    "migrations",
+    "pending",
+    "snapshots",
+    "tasks",
+]
+
+Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
+# milliseconds for another's lock, and seconds for a server
+_PATIENCE = 100
+_SERVER_PATIENCE = 2
+_MOST = 50
+_LONGEST = 60
+# What a shell takes as it stands. Ids are other people's texts: what means something to a shell is not for it to type.
+_PLAIN = re.compile(r"[\w.@%+,/][\w.@%+,/-]*")
+
+
+def files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell complete the name of a file."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
+
+
+def directories(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Have the shell complete the name of a folder."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
+def _completing(found: Callable[[settings.Settings, str], Iterable[tuple[str, str]]]) -> Complete:
+    """Return a completion of what a function finds in the database: pairs of a value and a word about it.
+
+    The function gets the settings that the command line has so far, and the beginning of the value.
+    """
+
+    def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        given: dict[str, Any] = context.params
+        with contextlib.suppress(Exception):
+            config = settings.load(database=given.get("database") or given.get("named"), migrations=given.get("folder"))
+            taken = {id for ids in (given.get("ids"), given.get("id")) if isinstance(ids, tuple) for id in ids}
+            return [
+                CompletionItem(value, help=visible(about, line=True)[:_LONGEST])
+                for value, about in found(attrs.evolve(config, url=_impatient(config.url)), incomplete)
+                if value.startswith(incomplete) and value not in taken and _PLAIN.fullmatch(value)
+            ]
+        return []
+
+    return complete
+
+
+def _impatient(database: url.AnyURL) -> url.AnyURL:
+    if isinstance(database, url.ServerURL):
+        parameters = {**database.parameters, "connect_timeout": str(_SERVER_PATIENCE)}
+        return attrs.evolve(database, parameters=parameters, busy_timeout=_PATIENCE)
+    return attrs.evolve(database, mode="ro", busy_timeout=_PATIENCE)
+
+
+# ---------------------------------------------------------------- migrations
+
+
+def _known(config: settings.Settings, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from dao.migrate.database import migrations_for
+
+    for migration in migrations_for(config.url, config.migrations):
+        yield migration.id, "in the folder"
+
+
+def _states(config: settings.Settings) -> Iterator[tuple[str, str]]:
+    """Yield the ids of all migrations, each with its state, without a look at the schema."""
+    from dao.migrate.database import exists, migrations_for, opened
+    from dao.migrate.ledger.entries import Ledger, read
+    from dao.migrate.ledger.plan import compare
+
+    ledger = Ledger()
+    if exists(config.url):
+        with opened(config.url, read_only=True) as connection:
+            ledger = read(connection)
+    comparison = compare(migrations_for(config.url, config.migrations), ledger)
+    for id in ledger.ids:
+        yield id, "changed" if id in comparison.changed else "missing" if id in comparison.missing else "applied"
+    for id in comparison.pending:
+        yield id, "unfinished" if id in comparison.unfinished else "pending"
+
+
+def _in_state(*states: str) -> Complete:
+    return _completing(lambda config, _: (found for found in _states(config) if found[1] in states))
+
+
+#: Migrations of the folder; all; those to apply; those to undo; those whose files have changed.
+known = _completing(_known)
+migrations = _completing(lambda config, _: _states(config))
+pending = _in_state("pending", "unfinished")
+applied = _in_state("Complete", "applied", "changed", "missing")
+changed = _in_state("changed")
+
+
+# ---------------------------------------------------------------- snapshots and tasks
+
+_BY_ID = "SELECT id, title, status FROM tasks WHERE id >= $1 AND id < $2 ORDER BY id DESC LIMIT $3"
+_NEWEST = "SELECT id, title, status FROM tasks WHERE status = $1 ORDER BY created_at DESC, id DESC LIMIT $2"
+
+
+def _snapshots(config: settings.Settings, _incomplete: str) -> Iterator[tuple[str, str]]:
+    from dao.migrate import snapshots as list_snapshots
+
+    there = list_snapshots(config.url)
+    for one in there:
+        yield one.id, f"{one.taken_at:%Y-%m-%d %H:%M} UTC, {one.label or one.kind}"
+    for one in there:
+        if one.label:
+            yield one.label, f"{one.taken_at:%Y-%m-%d %H:%M} UTC"
+
+
+snapshots = _completing(_snapshots)
+
+
+def tasks(*statuses: str) -> Complete:
+    """Return a completion of the ids of the newest tasks, of these statuses or of any."""
+
+    def found(config: settings.Settings, incomplete: str) -> Iterator[tuple[str, str]]:
+        from dao.cli.database import opened
+        from dao.engine import fetch
+
+        with opened(config) as connection:
+            if incomplete:  # by the key: of UUIDv7 ids the newest are last
+                rows = fetch(connection, _BY_ID, (incomplete, f"{incomplete}\U0010ffff", _MOST))
+            else:
+                rows = [row for status in wanted for row in fetch(connection, _NEWEST, (status, _MOST))]
+        yield from ((id, title) for id, title, status in rows if status in wanted)
+
+    from dao.records import TaskStatus
+
+    wanted = statuses or tuple(status.value for status in TaskStatus)
+    return _completing(found)
