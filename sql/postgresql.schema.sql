@@ -551,11 +551,11 @@ CREATE INDEX idx_tasks_claim ON tasks USING btree (status, priority DESC, run_at
 
 CREATE INDEX idx_tasks_claim_type ON tasks USING btree (status, task_type, priority DESC, run_at, id) WHERE status = 'pending'::text AND waiting_for = 0 AND paused_by = 0;
 
-CREATE INDEX idx_tasks_completed_at ON tasks USING btree (completed_at, id) WHERE completed_at IS NOT NULL;
-
 CREATE INDEX idx_tasks_created_at ON tasks USING btree (created_at, id);
 
 CREATE UNIQUE INDEX idx_tasks_dedup_key ON tasks USING btree (dedup_key) WHERE dedup_key IS NOT NULL AND (status = ANY (ARRAY['pending'::text, 'running'::text]));
+
+CREATE INDEX idx_tasks_ended ON tasks USING btree (status, COALESCE(completed_at, created_at), id) WHERE status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text]);
 
 CREATE INDEX idx_tasks_lease_expires_at ON tasks USING btree (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
 

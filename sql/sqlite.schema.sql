@@ -224,12 +224,13 @@ CREATE INDEX idx_tasks_claim ON tasks (status, priority DESC, run_at, id)
 CREATE INDEX idx_tasks_claim_type ON tasks (status, task_type, priority DESC, run_at, id)
     WHERE status = 'pending' AND waiting_for = 0 AND paused_by = 0;
 
-CREATE INDEX idx_tasks_completed_at     ON tasks (completed_at, id) WHERE completed_at IS NOT NULL;
-
 CREATE INDEX idx_tasks_created_at     ON tasks (created_at, id);
 
 CREATE UNIQUE INDEX idx_tasks_dedup_key ON tasks (dedup_key)
     WHERE dedup_key IS NOT NULL AND status IN ('pending', 'running');
+
+CREATE INDEX idx_tasks_ended ON tasks (status, coalesce(completed_at, created_at), id)
+    WHERE status IN ('completed', 'failed', 'cancelled');
 
 CREATE INDEX idx_tasks_lease_expires_at ON tasks (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
 

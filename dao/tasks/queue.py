@@ -18,7 +18,7 @@ from dao.errors import StaleRecord
 from dao.listing import check_limit
 from dao.records import FINISHED_TASKS, Task, TaskDependency, TaskStatus
 from dao.rows import TASK_DEPENDENCIES, TASKS
-from dao.tasks.statements import READY, changed, locking, returning
+from dao.tasks.statements import READY, changed, returning
 
 __all__ = ["QueueState", "cancel", "count_prunable", "enqueue", "prune", "queues", "retry"]
 
@@ -52,18 +52,27 @@ _IS_WAITED_FOR = """tasks.status <> 'completed' AND EXISTS (
         JOIN   tasks AS successor ON successor.id = task_dependencies.task_id
         WHERE  task_dependencies.depends_on = tasks.id AND successor.status IN ('pending', 'running')
     )"""
-# CASE lets the index of a status not serve it, whose order is another
-_IS_PRUNABLE = f"completed_at < $1 AND CASE WHEN status IN ($2, $3, $4) THEN NOT ({_IS_WAITED_FOR}) END"
-_COUNT_PRUNABLE = f"SELECT count(*) FROM tasks WHERE {_IS_PRUNABLE}"
-_PRUNABLE = locking(
-    f"""
-SELECT id
+# The index has the first time, which is no later than the second: that of one whose `completed_at` nobody has set.
+_HAS_ENDED = f"""status IN ({", ".join(f"'{status.value}'" for status in FINISHED_TASKS)})
+AND    coalesce(completed_at, created_at) < $1 AND coalesce(completed_at, updated_at) < $1"""
+_COUNT_PRUNABLE = f"""
+SELECT count(*)
 FROM   tasks
-WHERE  {_IS_PRUNABLE}
-ORDER  BY completed_at, id
-LIMIT  $5
-""",
-    "UPDATE",
+WHERE  {_HAS_ENDED}
+AND    status IN ($2, $3, $4) AND NOT ({_IS_WAITED_FOR})
+"""
+# A walk along the index for each status, merged. PostgreSQL locks the rows of each, since it locks none of a UNION.
+_ENDED = f"""id, coalesce(completed_at, created_at) AS ended
+FROM   tasks
+WHERE  {_HAS_ENDED}
+AND    status = '{{status}}' AND '{{status}}' IN ($2, $3, $4) AND NOT ({_IS_WAITED_FOR})
+"""
+_WALKS = [_ENDED.format(status=status.value) for status in FINISHED_TASKS]
+_OLDEST = "ORDER  BY ended, id\nLIMIT  $5"
+_LOCKED = f"{_OLDEST}\nFOR    UPDATE SKIP LOCKED"
+_PRUNABLE = PerEngine(
+    "UNION  ALL\n".join(f"SELECT {walk}" for walk in _WALKS) + _OLDEST,
+    "UNION  ALL\n".join(f"SELECT * FROM (SELECT {walk}{_LOCKED}) AS due\n" for walk in _WALKS) + _OLDEST,
 )
 _PRUNE = PerEngine(
     *(
@@ -237,7 +246,8 @@ def prune(
     """Delete finished tasks that ended before a moment, and return how many: the oldest first, `limit` at the most.
 
     `status` is one or several of completed, failed and cancelled; without it all of them. With a task go its places in
-    workflows, its dependencies and its tool executions; its events stay. One that failed or was cancelled, and that an
+    workflows, its dependencies and its tool executions; its events stay. One whose
+    `completed_at` nobody has set ended when it was last changed. One that failed or was cancelled, and that an
     unfinished task waits for, stays: that would start without it. A task that another transaction uses is left to the
     next call. Call it again as long as it returns the limit, and let others write in between.
 
@@ -247,7 +257,7 @@ def prune(
     check_limit(limit)
     prunable = _prunable(before, status)
     with transaction(connection):
-        ids = [id for (id,) in fetch(connection, text_for(connection, _PRUNABLE), (*prunable, limit))]
+        ids = [id for id, _ in fetch(connection, text_for(connection, _PRUNABLE), (*prunable, limit))]
         if not ids:
             return 0
         # PostgreSQL looks again now that they are locked: somebody may have begun to wait for one

@@ -41,7 +41,10 @@ CREATE INDEX idx_tasks_claim ON tasks (status, priority DESC, run_at, id)
 CREATE INDEX idx_tasks_claim_type ON tasks (status, task_type, priority DESC, run_at, id)
     WHERE status = 'pending' AND waiting_for = 0 AND paused_by = 0;
 CREATE INDEX idx_tasks_lease_expires_at ON tasks (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
-CREATE INDEX idx_tasks_completed_at     ON tasks (completed_at, id) WHERE completed_at IS NOT NULL;
+-- In the order in which they are pruned. One whose completed_at nobody has set has ended by its last change, and not
+-- before it was made.
+CREATE INDEX idx_tasks_ended ON tasks (status, coalesce(completed_at, created_at), id)
+    WHERE status IN ('completed', 'failed', 'cancelled');
 -- At most one unfinished task has a dedup_key; finished ones keep theirs. The id is the key that holds for ever.
 CREATE UNIQUE INDEX idx_tasks_dedup_key ON tasks (dedup_key)
     WHERE dedup_key IS NOT NULL AND status IN ('pending', 'running');

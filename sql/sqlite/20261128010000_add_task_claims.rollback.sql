@@ -5,7 +5,7 @@ DROP TRIGGER tasks_attempt_increases;
 DROP TRIGGER tasks_status_transition;
 DROP TRIGGER tasks_updated_at;
 DROP INDEX idx_tasks_dedup_key;
-DROP INDEX idx_tasks_completed_at;
+DROP INDEX idx_tasks_ended;
 DROP INDEX idx_tasks_lease_expires_at;
 DROP INDEX idx_tasks_claim_type;
 DROP INDEX idx_tasks_claim;

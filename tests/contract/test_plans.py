@@ -428,6 +428,18 @@ def test_write_any_row_walks_no_table(crowd):
     assert steps(crowd, configurations.get_all) > 2 * ROWS  # a walk does show
 
 
+def test_prune_of_a_status_passes_none_of_the_others_by(connection):
+    """It walks along the index of its own status: it went through all older tasks that had ended otherwise."""
+    long_ago = datetime(2025, 1, 15, tzinfo=UTC)
+    taken = []
+    for others in (0, 1_000):
+        ended = [make_task(status="completed", created_at=long_ago, completed_at=long_ago) for _ in range(others)]
+        tasks.create_many(connection, ended)
+        tasks.create(connection, make_task(status="failed", created_at=long_ago, completed_at=long_ago + timedelta(1)))
+        taken.append(steps(connection, tasks.prune, before=datetime.now(UTC), status="failed"))
+    assert taken[1] < taken[0] * 1.1
+
+
 @pytest.mark.parametrize("options", [{}, {"task_type": "agent"}], ids=str)
 def test_claim_passes_nothing_by_that_is_scheduled_ahead(connection, options):
     """It seeks in the index for each priority: what is scheduled ahead costs it nothing, however much that is.

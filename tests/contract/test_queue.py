@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from threading import Barrier
 from typing import Any
 
@@ -208,6 +209,20 @@ def test_prune_of_a_status_leaves_the_others(connection, status, rest):
         finished(connection, title, end, 1)
     tasks.prune(connection, before=NOON + DAY, status=iter(status) if isinstance(status, tuple) else status)
     assert left(connection) == rest
+
+
+def test_prune_takes_a_finished_task_without_completed_at_by_its_last_change(connection):
+    """Such ones, stored by `create` or plain SQL, were never pruned, and stayed for ever."""
+    for minute, title in ((1, "a"), (3, "b")):
+        last = NOON + minute * MINUTE
+        fields = {"title": title, "created_at": NOON, "updated_at": last, "completed_at": None}
+        tasks.create(connection, make_task(status="failed", **fields))
+    put(connection, "c")
+    execute(connection, "UPDATE tasks SET status = 'completed' WHERE title = 'c'")
+    before = {"before": NOON + 2 * MINUTE, "status": ["completed", "failed"]}
+    assert tasks.count_prunable(connection, **before) == 1
+    assert (tasks.prune(connection, **before), left(connection)) == (1, "bc")
+    assert tasks.prune(connection, before=datetime.now(UTC) + DAY) == 2
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])

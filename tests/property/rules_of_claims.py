@@ -282,11 +282,11 @@ class Life(RuleBasedStateMachine):
         now = self.tick()
         waited = {other for one, other in self.links if self.tasks[one].status in UNFINISHED}
         gone = sorted(
-            (task.completed_at, task.id)
+            (task.completed_at or task.created_at, task.id)
             for task in self.tasks.values()
             if task.status not in UNFINISHED
-            and task.completed_at is not None
-            and task.completed_at < now
+            and (task.completed_at or task.updated_at) < now
+            and (task.completed_at or task.created_at) < now
             and (task.status is COMPLETED or task.id not in waited)
         )[:limit]
         assert tasks.prune(self.connection, before=now, limit=limit) == len(gone)
