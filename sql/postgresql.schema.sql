@@ -577,6 +577,8 @@ CREATE INDEX idx_tool_executions_task_id ON tool_executions USING btree (task_id
 
 CREATE INDEX idx_tool_executions_tool_name ON tool_executions USING btree (tool_name, created_at, id);
 
+CREATE INDEX idx_tool_executions_without_task ON tool_executions USING btree (created_at, id) WHERE task_id IS NULL;
+
 CREATE INDEX idx_workflow_tasks_sequence ON workflow_tasks USING btree (workflow_id, sequence, task_id);
 
 CREATE INDEX idx_workflow_tasks_task_id ON workflow_tasks USING btree (task_id, workflow_id);

@@ -7,6 +7,7 @@ DROP TRIGGER tool_executions_attempt_fixed ON tool_executions;
 DROP TRIGGER tool_executions_attempt_current ON tool_executions;
 DROP FUNCTION dao_check_attempt();
 DROP TRIGGER tool_executions_updated_at ON tool_executions;
+DROP INDEX idx_tool_executions_without_task;
 DROP INDEX idx_tool_executions_open;
 DROP INDEX idx_tool_executions_step;
 

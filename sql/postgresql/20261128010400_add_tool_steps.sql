@@ -17,6 +17,8 @@ CREATE UNIQUE INDEX idx_tool_executions_step ON tool_executions (task_id, step)
     WHERE step IS NOT NULL AND status = 'completed';
 CREATE INDEX idx_tool_executions_open ON tool_executions (task_id)
     WHERE attempt IS NOT NULL AND status IN ('pending', 'running');
+-- Those that no task takes with it when it is pruned.
+CREATE INDEX idx_tool_executions_without_task ON tool_executions (created_at, id) WHERE task_id IS NULL;
 
 DROP TRIGGER tool_executions_updated_at ON tool_executions;
 

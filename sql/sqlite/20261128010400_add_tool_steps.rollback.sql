@@ -5,6 +5,7 @@ DROP TRIGGER tool_executions_end_final;
 DROP TRIGGER tool_executions_attempt_fixed;
 DROP TRIGGER tool_executions_attempt_current;
 DROP TRIGGER tool_executions_updated_at;
+DROP INDEX idx_tool_executions_without_task;
 DROP INDEX idx_tool_executions_open;
 DROP INDEX idx_tool_executions_step;
 

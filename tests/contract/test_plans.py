@@ -18,7 +18,7 @@ import pytest
 import dao
 from dao import configurations, sessions, tasks, tool_executions, workflow_tasks, workflows
 from dao.rows import TASKS
-from dao.testing import make_task
+from dao.testing import make_task, make_tool_execution
 from tests import plans
 from tests.plans import LISTED, MODULES, parameters
 
@@ -437,6 +437,21 @@ def test_prune_of_a_status_passes_none_of_the_others_by(connection):
         tasks.create_many(connection, ended)
         tasks.create(connection, make_task(status="failed", created_at=long_ago, completed_at=long_ago + timedelta(1)))
         taken.append(steps(connection, tasks.prune, before=datetime.now(UTC), status="failed"))
+    assert taken[1] < taken[0] * 1.1
+
+
+def test_delete_before_of_calls_without_task_passes_those_of_tasks_by(connection):
+    """They have an index of their own: all older calls of tasks were looked at."""
+    long_ago = datetime(2025, 1, 15, tzinfo=UTC)
+    tasks.create(connection, make_task(id="t"))
+    taken = []
+    for others in (0, 1_000):
+        for _ in range(others):
+            tool_executions.record(connection, make_tool_execution(task_id="t", created_at=long_ago))
+        tool_executions.record(connection, make_tool_execution(created_at=long_ago + timedelta(1)))
+        before = {"moment": long_ago + timedelta(2), "without_task": True}
+        assert tool_executions.count_before(connection, **before) == 1
+        taken.append(steps(connection, tool_executions.delete_before, **before))
     assert taken[1] < taken[0] * 1.1
 
 

@@ -150,7 +150,7 @@ def sqlite_relations(connection: Any) -> dict[str, Relation]:
             indexes={
                 name: Index(
                     columns=tuple(
-                        f"{column} DESC" if descends else column
+                        f"{column} DESC" if descends else column or expression(scripts[name])
                         for column, descends in read(
                             'SELECT name, "desc" FROM pragma_index_xinfo($1) WHERE key ORDER BY seqno', name
                         )
@@ -162,6 +162,10 @@ def sqlite_relations(connection: Any) -> dict[str, Relation]:
             },
             triggers={name: trigger(scripts[name]) for name in triggers},
         )
+
+    def expression(sql: str) -> str:
+        (found,) = re.findall(r"\w+\([^()]*\)", sql.partition(" WHERE ")[0].partition(" (")[2])
+        return _bare(found)
 
     def trigger(sql: str) -> Trigger:
         found = re.search(
@@ -194,6 +198,9 @@ def postgresql_relations(connection: Any) -> dict[str, Relation]:
     def columns(table: str, numbers: list[int]) -> tuple[str, ...]:
         names = dict(read("SELECT attnum, attname FROM pg_attribute WHERE attrelid = %s::regclass", table))
         return tuple(names[number] for number in numbers)
+
+    def expression(text: str) -> str:
+        return _bare(text) if "(" in text else text
 
     def relation(table: str) -> Relation:
         info = read(
@@ -248,7 +255,7 @@ def postgresql_relations(connection: Any) -> dict[str, Relation]:
             indexes={
                 name: Index(
                     columns=tuple(
-                        read("SELECT pg_get_indexdef(%s, %s, true)", oid, place)[0][0]
+                        expression(read("SELECT pg_get_indexdef(%s, %s, true)", oid, place)[0][0])
                         + (
                             " DESC"
                             if read("SELECT pg_index_column_has_property(%s::oid, %s, 'desc')", oid, place)[0][0]

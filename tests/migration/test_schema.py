@@ -182,6 +182,7 @@ def test_schema_has_the_tables_indexes_and_triggers_of_its_design(migrated):
         "idx_tool_executions_step",
         "idx_tool_executions_task_id",
         "idx_tool_executions_tool_name",
+        "idx_tool_executions_without_task",
         "idx_workflow_tasks_sequence",
         "idx_workflow_tasks_task_id",
         "idx_workflows_created_at",
