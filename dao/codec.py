@@ -26,14 +26,20 @@ __all__ = [
     "decode_json_quickly",
     "decode_object",
     "millisecond",
+    "monotonic",
     "new_id",
     "now",
     "now_to_text",
     "plain_json",
     "plain_json_text",
     "time_from_text",
+    "time_ns",
     "time_to_text",
 ]
+
+#: The clocks that are read for what happens now, and for how long it took. `dao.testing.Clock` puts still ones here.
+time_ns: Callable[[], int] = time.time_ns
+monotonic: Callable[[], float] = time.monotonic
 
 
 def new_id() -> str:
@@ -43,7 +49,7 @@ def new_id() -> str:
 
 def now() -> datetime:
     """Return the current time, in UTC, cut to the whole millisecond."""
-    return datetime.fromtimestamp(time.time_ns() // 1_000_000 / 1000, UTC)
+    return datetime.fromtimestamp(time_ns() // 1_000_000 / 1000, UTC)
 
 
 def millisecond(moment: datetime) -> datetime:
@@ -105,7 +111,7 @@ def now_to_text(now: datetime | None = None) -> str:
     # The text of the second is kept: with the cold caches after a commit, to make and write a datetime takes 4 µs of
     # the 60 of a short transaction.
     global _second  # noqa: PLW0603 - one tuple, replaced as a whole: threads may come at once
-    second, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    second, nanoseconds = divmod(time_ns(), 1_000_000_000)
     known, text = _second
     if second != known:
         text = time_to_text(datetime.fromtimestamp(second, UTC))[:20]

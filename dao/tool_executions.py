@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import warnings
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
@@ -372,7 +371,7 @@ def _start(connection: Connection, tool_name: str, input: Any, now: datetime | N
             raise
         raise lease_lost(connection, of["task_id"], of["attempt"], None) from refused
     if now is None:
-        object.__setattr__(execution, "_monotonic", time.monotonic())
+        object.__setattr__(execution, "_monotonic", codec.monotonic())
     return execution
 
 
@@ -380,7 +379,7 @@ def _ended(execution: ToolExecution, now: datetime | None) -> tuple[str, int | N
     """Return when a call that ends now has ended, as text, and after how many milliseconds."""
     begun: float | None = getattr(execution, "_monotonic", None) if now is None else None
     if begun is not None:
-        return codec.now_to_text(), max(0, round((time.monotonic() - begun) * 1000))
+        return codec.now_to_text(), max(0, round((codec.monotonic() - begun) * 1000))
     moment = codec.now() if now is None else codec.millisecond(now)
     duration = None
     if execution.started_at is not None:

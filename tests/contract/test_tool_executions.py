@@ -52,8 +52,7 @@ def task(connection) -> dao.Task:
 def clock(monkeypatch) -> types.SimpleNamespace:
     """The monotonic clock, held still: set `clock.time` to move it."""
     clock = types.SimpleNamespace(time=1000.0)
-    clock.monotonic = lambda: clock.time
-    monkeypatch.setattr(tool_executions, "time", clock)
+    monkeypatch.setattr(dao.codec, "monotonic", lambda: clock.time)
     return clock
 
 
