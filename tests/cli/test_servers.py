@@ -9,8 +9,8 @@ import pytest
 
 import dao
 from dao import migrate
+from dao.testing.server import database_of
 from tests.cli.calls import CALLS, refused
-from tests.databases import database_of
 from tests.fault.replicas import Replica
 from tests.folders import ALONE, IDS, write
 from tests.servers import Server

@@ -21,9 +21,10 @@ import pytest
 
 import dao
 from dao import Task, TaskStatus, engine, tasks
+from dao.testing.server import database_of
 from dao.url import parse
 from tests.concurrency import PATIENCE, Worker, locked, wait_for
-from tests.databases import database_of, migrate
+from tests.databases import migrate
 from tests.servers import NOBODY, Server
 
 

@@ -11,8 +11,8 @@ import dao
 from dao import migrate
 from dao.errors import InvalidURL, MigrationError
 from dao.migrate.schema import model
-from dao.migrate.schema.postgresql import reader, replay
-from tests.databases import database_of
+from dao.migrate.schema.postgresql import reader, replay, temporary
+from dao.testing.server import database_of
 from tests.folders import ALONE, write
 
 SCRIPTS = {
@@ -32,7 +32,7 @@ def folder(tmp_path):
 def scratch(monkeypatch):
     """How the name of a scratch database of this test ends: others have some at the same time."""
     end = uuid.uuid4().hex
-    monkeypatch.setattr(replay.secrets, "token_hex", lambda _: end)
+    monkeypatch.setattr(temporary.secrets, "token_hex", lambda _: end)
     return end
 
 

@@ -15,7 +15,8 @@ import pytest
 
 import dao
 from dao.rows import TABLES
-from tests.databases import Reused, Run
+from dao.testing.server import Reused
+from tests.databases import Run
 
 # their assertions explain themselves like those of a test
 pytest.register_assert_rewrite(
@@ -82,7 +83,7 @@ def fresh_postgresql(shared: Run) -> Iterator[Fresh]:
 
     @contextlib.contextmanager
     def lend(foreign_keys: bool) -> Iterator[str]:  # noqa: FBT001
-        one = idle[foreign_keys].pop() if idle[foreign_keys] else Reused(shared, None if foreign_keys else _unlink)
+        one = idle[foreign_keys].pop() if idle[foreign_keys] else shared.reused(None if foreign_keys else _unlink)
         try:
             yield one.url
         finally:

@@ -17,8 +17,8 @@ import trio.testing
 
 import dao
 from dao import Task, aio, engine, tasks
+from dao.testing.server import BETWEEN_TESTS
 from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, locked, loop, patient, stored, until, wait_for
-from tests.databases import BETWEEN_TESTS
 
 __all__ = ["loop"]  # a fixture
 

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests import servers
-from tests.databases import Reused, Run
+from tests.databases import Run
 from tests.servers import VARIABLE, Server, Unavailable, stopped
 
 ROOT = Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_reused_database_is_as_new_after_whatever_a_test_did(shared):
 
     A setting of the database outlived the test that made it.
     """
-    reused = Reused(shared)
+    reused = shared.reused()
     with psycopg.connect(reused.url, autocommit=True) as connection:
         before = connection.execute("SELECT count(*) FROM pg_class").fetchone()
     reused.empty()

@@ -7,19 +7,18 @@ transaction.
 from __future__ import annotations
 
 import contextlib
-import secrets
-import time
 from collections.abc import Iterable, Iterator
 
 import attrs
 import psycopg
 
 from dao import url
-from dao.engine import connect, execute, fetch, transaction
+from dao.engine import connect, execute, transaction
 from dao.engine.postgresql import Connection, name_of
 from dao.errors import Error, MigrationError, MigrationFailed, OperationalError
 from dao.migrate.schema.postgresql.script import run_script
 from dao.migrate.schema.postgresql.session import of_run
+from dao.migrate.schema.postgresql.temporary import drop_left_over, new_name
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["replayed", "scratch"]
@@ -27,11 +26,6 @@ __all__ = ["replayed", "scratch"]
 _PREFIX = "dao_scratch_"
 #: A scratch database is left over, for certain, once it is as old as this, in seconds, and nobody is connected to it.
 _OLD = 3600
-_THERE = f"""
-SELECT datname FROM pg_database
-WHERE  starts_with(datname, '{_PREFIX}') AND pg_has_role(datdba, 'MEMBER')
-       AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE pg_stat_activity.datname = pg_database.datname)
-"""
 
 
 @contextlib.contextmanager
@@ -44,12 +38,9 @@ def scratch(server: url.ServerURL) -> Iterator[Connection]:
         MigrationError: The role may not create a database.
         OperationalError: The server cannot be reached.
     """
-    name = f"{_PREFIX}{int(time.time())}_{secrets.token_hex(4)}"
+    name = new_name(_PREFIX)
     with contextlib.closing(connect(server)) as connection:
-        for (old,) in fetch(connection, _THERE):
-            with contextlib.suppress(Error, psycopg.Error, ValueError):
-                if time.time() - int(old.split("_")[2]) > _OLD:
-                    execute(connection, f"DROP DATABASE {old}")
+        drop_left_over(connection, _PREFIX, seconds=_OLD)
         try:
             # template1 has what somebody has put there
             execute(connection, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")

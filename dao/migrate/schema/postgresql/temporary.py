@@ -1,0 +1,34 @@
+"""Databases on a server that are there for a while: their names, by which those that were left over are known."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from typing import Any
+
+import psycopg
+
+from dao.engine import execute, fetch
+from dao.errors import Error
+
+__all__ = ["drop_left_over", "new_name"]
+
+_THERE = """
+SELECT datname FROM pg_database
+WHERE  starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
+       AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE pg_stat_activity.datname = pg_database.datname)
+"""
+
+
+def new_name(prefix: str) -> str:
+    """Return a name that no other database has, with the time in it. It needs no quotes if the prefix needs none."""
+    return f"{prefix}{int(time.time())}_{secrets.token_hex(4)}"
+
+
+def drop_left_over(connection: psycopg.Connection[Any], prefix: str, *, seconds: float) -> None:
+    """Drop the databases of such names that a killed process has left: those so old that nobody is connected to."""
+    for (name,) in fetch(connection, _THERE, (prefix,)):
+        with contextlib.suppress(Error, psycopg.Error, ValueError):
+            if time.time() - int(name.removeprefix(prefix).partition("_")[0]) > seconds:
+                execute(connection, f"DROP DATABASE {name}")
