@@ -15,9 +15,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import dao
+from dao.testing.server import Databases, Reused
 from tests import servers
-from tests.databases import Databases, Reused, Run
+from tests.databases import Run
 from tests.folders import THREE, write
+
+pytest_plugins = ["dao.testing.plugin", "pytester"]
 
 settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile(
@@ -138,7 +141,19 @@ def connection(url: str) -> Iterator[Any]:
     connection.close()
 
 
+@pytest.fixture(scope="session")
+def dao_engine(engine: str) -> str:
+    """The engine of the plugin's fixtures: as of those here."""
+    return engine
+
+
 # ---------------------------------------------------------------- PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def dao_server(server: Databases) -> str:
+    """The server of the plugin's fixtures: that of this run."""
+    return server.url
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +170,7 @@ def server(shared: Run) -> Databases:
 
 @pytest.fixture(scope="session")
 def _reused(shared: Run) -> Iterator[Reused]:
-    with contextlib.closing(Reused(shared)) as reused:
+    with contextlib.closing(shared.reused()) as reused:
         yield reused
 
 

@@ -1,6 +1,6 @@
-"""Builders of records for tests, of this package and of programs that use it.
+"""For tests, of this package and of programs that use it: builders of records, and a clock that stands still.
 
-Each returns a record that is complete, valid and unlike the one before. Nothing is stored: that takes a
+Each builder returns a record that is complete, valid and unlike the one before. Nothing is stored: that takes a
 connection.
 
 Usage::
@@ -9,6 +9,8 @@ Usage::
 
     task = make_task(status="running")
     tasks.create(connection, task)
+
+`dao.testing.plugin` has fixtures for pytest: databases on both engines, pools, the clock.
 """
 
 from dao.testing.builders import (
@@ -21,8 +23,10 @@ from dao.testing.builders import (
     make_workflow,
     make_workflow_task,
 )
+from dao.testing.clock import Clock
 
 __all__ = [
+    "Clock",
     "make_configuration",
     "make_session",
     "make_task",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import importlib.metadata
 import inspect
 import json
@@ -273,6 +274,15 @@ def test_entry_points_lead_to_what_they_name():
         ("console_scripts", "dao"): "main",
         ("yoyo.backends", "sqlite+apsw"): "ApswBackend",
     }
+
+
+def test_wheel_has_every_package():
+    """The list of packages in setup.cfg is complete: `dao.testing` was not in the wheel."""
+    settings = configparser.ConfigParser()
+    settings.read(PACKAGE.parent / "setup.cfg")
+    listed = settings["options"]["packages"].split()
+    there = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert {name for name in listed if not name.startswith("dao.sql")} == there
 
 
 def test_package_is_marked_as_typed():

@@ -1,0 +1,242 @@
+"""What `dao.testing` gives to the tests of an application: databases of their own, and a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import dao
+from dao import Task, codec, configurations, migrate, sessions, tasks, tool_executions
+from dao.testing import Clock, make_task
+from dao.testing.plugin import SERVER
+from dao.testing.server import database_of
+
+NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+both_engines = pytest.mark.both_engines
+
+
+# ---------------------------------------------------------------- databases
+
+
+@both_engines
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_database_is_migrated_empty_and_the_tests_own(database_url, pool, aio_pool, time):
+    """Each test finds the schema, the ledger and no row, whatever the one before has left."""
+    with pool.acquire() as connection:
+        migrate.assert_current(connection)
+        assert tasks.count(connection) == 0
+        tasks.create(connection, Task(title=time, task_type="a"))
+    with contextlib.closing(dao.connect(database_url)) as other:
+        assert [task.title for task in tasks.find(other).items] == [time]
+
+    async def counted() -> int:
+        async with aio_pool:
+            return await aio_pool.run(tasks.count)
+
+    assert asyncio.run(counted()) == 1
+
+
+def test_reused_database_keeps_the_rows_of_its_migrations(server):
+    """Rows that migrations made stay, in whatever schema; a test that changed one leaves another database behind.
+
+    Numbers begin anew, also those of a sequence that migrations have used.
+    """
+    from dao.testing.server import Reused
+
+    template = f"{server.prefix}seeded"
+    with contextlib.closing(dao.connect(server.create(name=template))) as connection:
+        connection.execute(
+            "CREATE SCHEMA app; CREATE TABLE app.seed (id serial, t text); INSERT INTO app.seed (t) VALUES ('a');"
+            """CREATE TABLE "it's ours" (id serial, seed integer)"""
+        )
+    reused = Reused(server, template)
+    try:
+        for _ in range(2):
+            url = reused.url
+            with contextlib.closing(dao.connect(url)) as connection:
+                added = connection.execute("""INSERT INTO "it's ours" DEFAULT VALUES RETURNING id""").fetchall()
+                assert (added, connection.execute("SELECT nextval('app.seed_id_seq')").fetchall()) == ([(1,)], [(2,)])
+            reused.empty()
+            assert reused.url == url
+        with contextlib.closing(dao.connect(url)) as connection:
+            connection.execute("UPDATE app.seed SET t = 'b'")
+        reused.empty()
+        assert reused.url != url
+        with contextlib.closing(dao.connect(reused.url)) as connection:
+            assert connection.execute("SELECT t FROM app.seed").fetchall() == [("a",)]
+    finally:
+        reused.close()
+        for name in (reused.url, database_of(server.url, template)):
+            server.drop(name)
+
+
+@pytest.mark.parametrize("name", ["it's", "a b/c?d=e&f#g%h", "ä"])
+def test_database_of_a_url_has_its_server_and_its_password(name):
+    """Whatever is in names and passwords comes back out of the URL."""
+    url = database_of("postgresql://a%20b:p%40%2F%3Fw@[::1],h2:5433/old?application_name=a%20%2Bb", name)
+    assert dict(dao.url.parse(url).parameters) == {
+        "user": "a b",
+        "password": "p@/?w",
+        "host": "::1,h2",
+        "port": ",5433",
+        "dbname": name,
+        "application_name": "a +b",
+    }
+
+
+_CONFTEST = """
+from pathlib import Path
+import pytest
+from dao import migrate
+
+pytest_plugins = ["dao.testing.plugin"]
+
+@pytest.fixture(scope="session")
+def dao_migrations(dao_engine):
+    return Path(__file__).parent / "scripts"
+"""
+_TESTS = """
+import json, os
+import pytest
+from dao import migrate
+
+@pytest.mark.parametrize("number", range(4))
+def test_own_table(connection, dao_migrations, database_url, dao_engine, number):
+    assert connection.execute("SELECT count(*) FROM things").fetchall() == [(0,)]
+    connection.execute("INSERT INTO things VALUES (1)")
+    assert [step.state for step in migrate.status(connection, dao_migrations).migrations] == ["applied"]
+    with open(os.environ["SEEN"], "a") as file:
+        file.write(json.dumps([dao_engine, os.getpid(), database_url]) + chr(10))
+
+def test_without_a_database():
+    pass
+"""
+_SCRIPTS = {
+    "0001_things.sql": "CREATE TABLE things (id integer NOT NULL PRIMARY KEY);",
+    "0001_things.rollback.sql": "DROP TABLE things;",
+}
+
+
+@pytest.fixture
+def application(pytester):
+    """The tests of an application with migrations of its own."""
+    pytester.makeconftest(_CONFTEST)
+    pytester.makepyfile(test_application=_TESTS)
+    scripts = pytester.mkdir("scripts")
+    for name, text in _SCRIPTS.items():
+        (scripts / name).write_text(text)
+    return pytester
+
+
+BOTH = ("--dao-engine=sqlite", "--dao-engine=postgresql")
+
+
+def seen(application) -> list[list[Any]]:
+    """Return the engine, the process and the URL of each test that had a database."""
+    return [json.loads(line) for line in (application.path / "seen").read_text().splitlines()]
+
+
+def left(server, urls: Iterable[str]) -> set[str]:
+    """Return the names of the databases that are still there."""
+    with contextlib.closing(dao.connect(server.url)) as connection:
+        there = {name for (name,) in connection.execute("SELECT datname FROM pg_database").fetchall()}
+    return there & {dao.url.parse(url).parameters["dbname"] for url in urls}
+
+
+def test_plugin_serves_an_application_on_both_engines(application, server, monkeypatch):
+    """Each test finds the application's own table, empty, and its own ledger; at the end nothing is left."""
+    monkeypatch.setenv(SERVER, server.url)
+    monkeypatch.setenv("SEEN", str(application.path / "seen"))
+    application.runpytest_inprocess(*BOTH, "-p", "no:xdist").assert_outcomes(passed=9)
+    urls = [url for _, _, url in seen(application)]
+    assert [url.partition(":")[0] for url in urls] == ["sqlite"] * 4 + ["postgresql"] * 4
+    assert (len({*urls[:4]}), len({*urls[4:]})) == (4, 1)
+    assert left(server, urls[4:]) == set()
+
+
+@pytest.mark.slow
+def test_plugin_serves_an_application_in_several_processes(application, server):
+    """Each process of pytest-xdist has its own template and its own databases, and leaves none."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n2", *BOTH, "-W", "error"],
+        cwd=application.path,
+        env=os.environ | {SERVER: server.url, "SEEN": str(application.path / "seen")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "9 passed" in done.stdout, done.stdout
+    databases = {(process, url) for engine, process, url in seen(application) if engine == "postgresql"}
+    assert len(databases) == len({process for process, _ in databases}) == len({url for _, url in databases})
+    assert left(server, [url for _, url in databases]) == set()
+
+
+def test_plugin_names_what_is_missing(application, monkeypatch):
+    """An engine that there is not ends the run; without a server the tests that need one say which variable helps."""
+    monkeypatch.delenv(SERVER, raising=False)
+    monkeypatch.setenv("SEEN", str(application.path / "seen"))
+    refused = application.runpytest_inprocess("-o", "dao_engines=sqlite oracle")
+    assert refused.ret == pytest.ExitCode.USAGE_ERROR
+    refused.stderr.fnmatch_lines(["ERROR: dao_engines names oracle: use sqlite or postgresql"])
+    done = application.runpytest_inprocess("-o", "dao_engines=postgresql")
+    done.assert_outcomes(passed=1, errors=4)
+    done.stdout.fnmatch_lines([f"no PostgreSQL server to test on: set {SERVER}=postgresql://…*"])
+
+
+# ---------------------------------------------------------------- the clock
+
+
+@both_engines
+def test_clock_stands_still_for_functions_and_records(clock, connection):
+    """What takes `now=` has the clock's time, and so have the records; ids keep their order all the same."""
+    begin = clock.now
+    assert begin == codec.now() == codec.time_from_text(codec.now_to_text())
+    first, second = Task(title="a", task_type="b"), make_task()
+    assert first.created_at == first.updated_at == first.run_at == second.created_at == begin
+    assert first.id < second.id
+    tasks.create(connection, first)
+    (claimed,) = tasks.claim(connection, worker="w", lease=HOUR)
+    assert (claimed.started_at, claimed.lease_expires_at) == (begin, begin + HOUR)
+    call = tool_executions.start(connection, tool_name="grep", input={}, task=claimed)
+    assert clock.tick(HOUR / 2) == begin + HOUR / 2
+    call = tool_executions.finish(connection, call)
+    assert (call.completed_at, call.duration_ms) == (clock.now, 1_800_000)
+    assert tasks.rescue(connection) == []
+    clock.tick(HOUR)
+    (rescued,) = tasks.rescue(connection)
+    assert (rescued.updated_at, rescued.completed_at) == (clock.now, clock.now)
+
+
+def test_clock_moves_anywhere_in_all_threads_and_ends_with_its_block(connection):
+    """It may stand in the past, and after the block time goes on; a duration is not counted by it."""
+    call = tool_executions.start(connection, tool_name="grep", input={})
+    with Clock(NOON) as clock:
+        session = sessions.open(connection, client_id="client")
+        assert session.created_at == NOON
+        clock.move_to(NOON - HOUR)
+        seen = []
+        thread = threading.Thread(target=lambda: seen.append(codec.now()))
+        thread.start()
+        thread.join()
+        assert seen == [NOON - HOUR]
+        with Clock(NOON + HOUR):
+            assert codec.now() == NOON + HOUR
+        assert clock.tick(-HOUR) == codec.now() == NOON - 2 * HOUR
+        assert tool_executions.finish(connection, call).duration_ms < 60_000
+        configurations.set(connection, "a", 1)
+    assert codec.now() - datetime.now(UTC) < HOUR
+    assert codec.now() > NOON + HOUR
+    with pytest.raises(ValueError, match="naive datetime"):
+        Clock(NOON.replace(tzinfo=None))
