@@ -69,7 +69,7 @@ class Pool:
         Raises:
             InvalidURL: The URL means nothing.
             TypeError: The timeout is no number.
-            ValueError: The size is below 1 or the timeout below 0.
+            InvalidValue: The size is below 1 or the timeout below 0.
         """
         self._url = absolute(database_url)
         self._lender = Lender(self._url, size, timeout, lambda connection: abandon([connection]), prepare)
@@ -157,7 +157,7 @@ class Pool:
         Usage: `await pool.writing(timeout=1)(tasks.create, task)`.
 
         Raises:
-            TypeError, ValueError: The timeout is no number of seconds from 0.
+            TypeError, InvalidValue: The timeout is no number of seconds from 0.
         """
         return functools.partial(self._write, check_seconds(timeout))
 
@@ -217,7 +217,7 @@ class Pool:
 
         Raises:
             PoolClosed: The pool belongs to another event loop, which goes on.
-            TypeError, ValueError: The timeout is no number of seconds from 0.
+            TypeError, InvalidValue: The timeout is no number of seconds from 0.
         """
         deadline = time.monotonic() + check_seconds(timeout)
         self._enter(closing=True)

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 import msgspec
 import uuid_utils
 
+from dao.errors import InvalidValue
+
 __all__ = [
     "AFTER_ALL",
     "BEFORE_ALL",
@@ -57,18 +59,18 @@ def millisecond(moment: datetime) -> datetime:
 
     Raises:
         TypeError: It is no datetime.
-        ValueError: It is naive, or so close to year 1 or 9999 that it has no UTC equivalent.
+        InvalidValue: It is naive, or so close to year 1 or 9999 that it has no UTC equivalent.
     """
     if type(moment) is datetime and moment.tzinfo is UTC and not moment.microsecond % 1000 and not moment.fold:
         return moment
     if not isinstance(moment, datetime):
         raise TypeError(f"expected a datetime, got {moment!r}")
     if moment.tzinfo is None or moment.utcoffset() is None:
-        raise ValueError(f"naive datetime {moment!r}: say which time zone it is in, such as datetime.now(UTC)")
+        raise InvalidValue(f"naive datetime {moment!r}: say which time zone it is in, such as datetime.now(UTC)")
     try:
         moment = moment.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError(f"{moment!r} cannot be expressed in UTC within the years 1 to 9999") from error
+        raise InvalidValue(f"{moment!r} cannot be expressed in UTC within the years 1 to 9999") from error
     whole = moment.microsecond // 1000 * 1000
     # a plain datetime, also from a subclass
     return datetime(moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second, whole, tzinfo=UTC)
@@ -78,7 +80,7 @@ def time_to_text(moment: datetime) -> str:
     """Return an aware datetime as `YYYY-MM-DDTHH:MM:SS.mmmZ`, cut to the whole millisecond.
 
     Raises:
-        TypeError, ValueError: As `millisecond`.
+        TypeError, InvalidValue: As `millisecond`.
     """
     if type(moment) is not datetime or moment.tzinfo is not UTC:
         moment = millisecond(moment)
@@ -170,16 +172,16 @@ def check_text(value: object, name: str) -> None:
 
     Raises:
         TypeError: It is no text.
-        ValueError: It has no UTF-8 form, or a NUL in it.
+        InvalidValue: It has no UTF-8 form, or a NUL in it.
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} must be text, got {value!r}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{name} is not valid Unicode: {error}") from error
+        raise InvalidValue(f"{name} is not valid Unicode: {error}") from error
     if "\0" in value:
-        raise ValueError(
+        raise InvalidValue(
             f"{name} has a NUL character at {value.index(chr(0))}, which PostgreSQL does not store: take it out, or "
             "write it as something else"
         )
@@ -189,7 +191,7 @@ def plain_json(value: object, name: str = "value") -> Any:
     """Return a copy of the value as it will be read back from the database.
 
     Raises:
-        TypeError, ValueError: As `plain_json_text`.
+        TypeError, InvalidValue: As `plain_json_text`.
     """
     return decode_json_quickly(plain_json_text(value, name))
 
@@ -200,7 +202,7 @@ def plain_json_text(value: object, name: str) -> str:
     Raises:
         TypeError: It would not read back equal (a tuple comes back as a list, a key 1 as "1", bytes as text …). The
             message begins with the place, as `config.steps[2].retry` for `name` config.
-        ValueError: A float in it is not finite, a text is not Unicode, or it is nested too deep.
+        InvalidValue: A float in it is not finite, a text is not Unicode, or it is nested too deep.
     """
     try:
         text = _encode(value)
@@ -209,13 +211,13 @@ def plain_json_text(value: object, name: str) -> str:
                 raise RecursionError
             return text.decode()
     except RecursionError as error:
-        raise ValueError(f"{name}: nested too deep for JSON") from error
+        raise InvalidValue(f"{name}: nested too deep for JSON") from error
     except (ValueError, TypeError, msgspec.DecodeError):
         pass  # something in it has no JSON form, or none that can be read
     place, found = _first_fault(value, name)
     if isinstance(found, float | int | str) and not _reads_back(found):
         why = "more digits than Python writes" if isinstance(found, int) else ascii(found)
-        raise ValueError(f"{place}: JSON has no {why}")
+        raise InvalidValue(f"{place}: JSON has no {why}")
     raise TypeError(
         f"{place}: {reprlib.repr(found)} is not plain JSON: it would read back as a different value; "
         "use dict with text keys, list, str, int, float, bool and None"

@@ -19,7 +19,7 @@ import msgspec
 
 from dao import codec, stored
 from dao.engine import Connection, execute, execute_many, fetch
-from dao.errors import ConfigurationTypeError
+from dao.errors import ConfigurationTypeError, InvalidValue
 from dao.records import Configuration
 from dao.rows import CONFIGURATIONS
 
@@ -46,7 +46,7 @@ def set(connection: Connection, key: str, value: object) -> None:
     Raises:
         TypeError: The value would not read back as it is. Allowed: None, str, int, float, bool, list, dict with text
             keys, datetime, timedelta, Decimal, enum members and attrs objects.
-        ValueError: The key is empty, a datetime is naive, or a float is not finite.
+        InvalidValue: The key is empty, a datetime is naive, or a float is not finite.
     """
     execute(connection, _SET, _row(key, value))
 
@@ -113,6 +113,7 @@ def get_record(connection: Connection, key: str) -> Configuration | None:
 
 def get_all(connection: Connection, prefix: str = "") -> dict[str, Any]:
     """Return all settings whose keys begin with the prefix, by key, with the values as JSON has them."""
+    codec.check_text(prefix, "prefix")
     end = _end_of_prefix(prefix)
     rows = fetch(connection, _GET_ALL) if end is None else fetch(connection, _GET_PREFIX, (prefix, end))
     return {key: _decoded(key, text) for key, text in rows if key.startswith(prefix)}
@@ -149,7 +150,7 @@ def _json(value: object) -> object:
     if isinstance(value, datetime):
         offset = value.utcoffset()
         if offset is None:
-            raise ValueError(f"naive datetime {value!r}: say which time zone it is in, such as datetime.now(UTC)")
+            raise InvalidValue(f"naive datetime {value!r}: say which time zone it is in, such as datetime.now(UTC)")
         # an hour that the zone's clocks show twice equals none in another zone (PEP 495), but its offset says which
         value = value.replace(tzinfo=timezone(offset), fold=0)
     if isinstance(value, _AS_TEXT):

@@ -1,11 +1,11 @@
 """Every exception that this package raises on purpose; the tree is drawn in `Error`.
 
-A caller's mistake in Python (a naive datetime, a limit of 5,000) is a plain `ValueError` or `TypeError`.
-A bug in our own SQL surfaces as the driver raised it.
+A value of a wrong type is a plain `TypeError`. A bug in our own SQL surfaces as the driver raised it.
 """
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "IntegrityError",
     "InvalidCursor",
     "InvalidURL",
+    "InvalidValue",
     "Irreversible",
     "LeaseLost",
     "LedgerMismatch",
@@ -95,11 +96,7 @@ class Error(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # an exception's own would call the class with the message alone, and the keywords below have no defaults
-        return _made_again, (type(self), self.args), vars(self)
-
-
-def _made_again(kind: type[Error], args: tuple[Any, ...]) -> Error:
-    return kind.__new__(kind, *args)
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined] # not in the stubs
 
 
 # ---------------------------------------------------------------- records
@@ -163,7 +160,11 @@ class UnreadableRow(Error):
         self.value = value
 
 
-class InvalidCursor(Error, ValueError):
+class InvalidValue(Error, ValueError):
+    """A wrong argument, or field of a record: a blank title, a naive datetime, a limit of 5,000."""
+
+
+class InvalidCursor(InvalidValue):
     """A page cursor that this query did not hand out."""
 
 

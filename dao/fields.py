@@ -1,6 +1,6 @@
 """The fields of records: validators, converters and defaults. They repeat the constraints of `sql/`.
 
-Each raises TypeError or ValueError with the field's name first.
+Each raises TypeError or InvalidValue with the field's name first.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from dao import codec
+from dao.errors import InvalidValue
 
 __all__ = [
     "BOOLEAN",
@@ -83,14 +84,14 @@ def not_blank(record: object, attribute: attrs.Attribute[Any], value: str) -> No
     """Refuse a text of white space only, as `str.isspace` defines it; the CHECK constraints list its characters."""
     text(record, attribute, value)
     if not value.strip():
-        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be blank, got {value!r}")
+        raise InvalidValue(f"{type(record).__name__}.{attribute.name} must not be blank, got {value!r}")
 
 
 def not_empty(record: object, attribute: attrs.Attribute[Any], value: str) -> None:
     """Refuse a text without characters."""
     text(record, attribute, value)
     if not value:
-        raise ValueError(f"{type(record).__name__}.{attribute.name} must not be empty")
+        raise InvalidValue(f"{type(record).__name__}.{attribute.name} must not be empty")
 
 
 @attrs.frozen
@@ -105,7 +106,7 @@ class whole:  # noqa: N801 - it makes a validator, and stands where the function
         if type(value) is not int:
             raise TypeError(f"{type(record).__name__}.{attribute.name} must be an int, got {value!r}")
         if not self.least <= value <= self.most:
-            raise ValueError(
+            raise InvalidValue(
                 f"{type(record).__name__}.{attribute.name} must be from {self.least} to {self.most}, got {value!r}"
             )
 
@@ -142,7 +143,8 @@ def name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs
             try:
                 return convert(value)
             except (TypeError, ValueError) as error:
-                raise type(error)(f"{name}: {error}") from error
+                kind = InvalidValue if isinstance(error, ValueError) else type(error)
+                raise kind(f"{name}: {error}") from error
 
         return field.evolve(converter=converter)
 

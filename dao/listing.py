@@ -19,7 +19,7 @@ import msgspec
 
 from dao import codec
 from dao.engine import Connection, PerEngine, fetch, text_for
-from dao.errors import InvalidCursor
+from dao.errors import InvalidCursor, InvalidValue
 from dao.rows import Table
 from dao.stored import Stored, unreadable
 
@@ -89,7 +89,7 @@ class Listing(Generic[R]):
         """Return a page, newest first unless `oldest_first`; `after` is the `next` of the page before.
 
         Raises:
-            ValueError: The limit is not from 1 to 1000, or a status is unknown.
+            InvalidValue: The limit is not from 1 to 1000, or a status is unknown.
             InvalidCursor: `after` is not from a page of this query.
         """
         check_limit(limit)
@@ -177,10 +177,10 @@ def check_limit(limit: object) -> None:
     """Refuse anything but a whole number from 1 to `MAX_LIMIT`.
 
     Raises:
-        ValueError: It is something else.
+        InvalidValue: It is something else.
     """
     if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= MAX_LIMIT:
-        raise ValueError(f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}")
+        raise InvalidValue(f"limit must be a whole number from 1 to {MAX_LIMIT}, got {limit!r}")
 
 
 def _given(filters: dict[str, str | None]) -> dict[str, str]:
@@ -265,7 +265,7 @@ def bounds(since: datetime | None, until: datetime | None) -> tuple[str, str]:
     """Return the texts between which `created_at` lies, the first inclusive. None is no bound.
 
     Raises:
-        ValueError: A time is naive.
+        InvalidValue: A time is naive.
     """
     return (
         codec.BEFORE_ALL if since is None else codec.time_to_text(since),

@@ -63,7 +63,7 @@ class Pool:
         Raises:
             InvalidURL: The URL means nothing.
             TypeError: The timeout is no number.
-            ValueError: The size is below 1 or the timeout below 0.
+            InvalidValue: The size is below 1 or the timeout below 0.
         """
         self._url = absolute(database_url)
         self._lender = Lender(self._url, size, timeout, lambda connection: connection.close(), prepare)
@@ -86,7 +86,7 @@ class Pool:
         sets for its session (SET, temporary tables, advisory locks) is there for the next holder, too.
 
         Raises (all but the first when the block is entered):
-            TypeError, ValueError: The timeout is no number of seconds from 0.
+            TypeError, InvalidValue: The timeout is no number of seconds from 0.
             PoolTimeout: All connections stayed in use.
             PoolClosed: The pool was closed, or belongs to the parent of this process.
             ConnectionLost: The server could not be reached.
@@ -129,7 +129,7 @@ class Pool:
         """Return a `write` whose functions begin within so many seconds: `pool.writing(timeout=1)(tasks.create, task)`.
 
         Raises:
-            TypeError, ValueError: The timeout is no number of seconds from 0.
+            TypeError, InvalidValue: The timeout is no number of seconds from 0.
         """
         return functools.partial(self._write, check_seconds(timeout))
 
@@ -169,7 +169,7 @@ class Pool:
         another connection writes, reads go on: that is healthy, however long it takes, and `locked` says so.
 
         Raises:
-            TypeError, ValueError: The timeout is no number of seconds from 0.
+            TypeError, InvalidValue: The timeout is no number of seconds from 0.
         """
         begun = time.monotonic()
         deadline = begun + check_seconds(timeout)
@@ -190,7 +190,7 @@ class Pool:
         back. Safe to repeat.
 
         Raises:
-            TypeError, ValueError: The timeout is no number of seconds from 0.
+            TypeError, InvalidValue: The timeout is no number of seconds from 0.
         """
         deadline = time.monotonic() + check_seconds(timeout)
         drained, written = Signal(), Signal()

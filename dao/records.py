@@ -14,6 +14,7 @@ import attrs
 from attrs.converters import optional
 
 from dao import codec, fields
+from dao.errors import InvalidValue
 from dao.fields import MAX_INTEGER
 from dao.stored import Stored
 
@@ -41,7 +42,7 @@ class _Status(enum.StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> None:
-        raise ValueError(f"{value!r} is not a valid {cls.__name__}: use {', '.join(member.value for member in cls)}")
+        raise InvalidValue(f"{value!r} is not a valid {cls.__name__}: use {', '.join(member.value for member in cls)}")
 
 
 class TaskStatus(_Status):
@@ -140,9 +141,9 @@ class Task(Stored):
         if self.worker is None and self._lease_expires_at is None:  # type: ignore[attr-defined]
             return
         if self.worker is None or self._lease_expires_at is None:  # type: ignore[attr-defined]
-            raise ValueError("Task.worker and Task.lease_expires_at must be set together")
+            raise InvalidValue("Task.worker and Task.lease_expires_at must be set together")
         if self.status is not TaskStatus.RUNNING:
-            raise ValueError(
+            raise InvalidValue(
                 f"Task.lease_expires_at must be set only when the status is running; it is {self.status.value}"
             )
 
@@ -163,7 +164,7 @@ class TaskDependency(Stored):
 
     def __attrs_post_init__(self) -> None:
         if self.task_id == self.depends_on:
-            raise ValueError(f"TaskDependency: a task cannot depend on itself, got {self.task_id!r} twice")
+            raise InvalidValue(f"TaskDependency: a task cannot depend on itself, got {self.task_id!r} twice")
 
     def __hash__(self) -> int:
         return hash((self.task_id, self.depends_on))
@@ -274,15 +275,15 @@ class ToolExecution(_Timed):
 
     def __attrs_post_init__(self) -> None:
         if (self.status in FINISHED) != (self.completed_at is not None):
-            raise ValueError(
+            raise InvalidValue(
                 f"ToolExecution.completed_at must be set when the status is completed, failed or timeout, and only "
                 f"then; the status is {self.status.value}, completed_at is {self.completed_at}"
             )
 
         if self.attempt is not None and self.task_id is None:
-            raise ValueError("ToolExecution.attempt must be set only when task_id is: it is an attempt of that task")
+            raise InvalidValue("ToolExecution.attempt must be set only when task_id is: it is an attempt of that task")
         if self.step is not None and self.attempt is None:
-            raise ValueError("ToolExecution.step must be set only when attempt is: an attempt takes a step")
+            raise InvalidValue("ToolExecution.step must be set only when attempt is: an attempt takes a step")
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -73,7 +73,7 @@ def open(connection: Connection, *, client_id: str, metadata: Any = None, now: d
     """Store a new session of a client and return it.
 
     Raises:
-        ValueError: The client's id is blank, or the metadata is no JSON value (TypeError).
+        InvalidValue: The client's id is blank, or the metadata is no JSON value (TypeError).
     """
     moment = codec.now() if now is None else now
     session = Session(client_id=client_id, metadata=metadata, created_at=moment)
@@ -153,7 +153,7 @@ def close_stale(
 
     Raises:
         DatabaseBusy: Another connection kept it before any was closed.
-        ValueError: `limit` or `batch` is no whole number from 1.
+        InvalidValue: `limit` or `batch` is no whole number from 1.
     """
     parameters = (_cutoff(older_than, now),)
     return sorted(id for (id,) in in_batches(connection, _CLOSE_STALE, parameters, batch, limit=limit))
@@ -197,4 +197,4 @@ def _cutoff(older_than: timedelta, now: datetime | None) -> str:
         return codec.time_to_text(moment - older_than)
     except OverflowError:
         # before year 1: no session is as old as that
-        return codec.BEFORE_ALL
+        return codec.BEFORE_ALL if older_than > timedelta(0) else codec.AFTER_ALL

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from dao import url
+from dao.errors import InvalidValue
 
 __all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "engine_of_folder", "load", "server"]
 
@@ -78,7 +79,7 @@ def load(
 
     Raises:
         InvalidURL: The database URL means nothing.
-        ValueError: Another value means nothing; the message names its variable. Or the `.env` is not UTF-8.
+        InvalidValue: Another value means nothing; the message names its variable. Or the `.env` is not UTF-8.
     """
     values = _values(environ, folder)
     parsed = url.parse(database or values.get("DATABASE_URL") or DEFAULT_URL)
@@ -92,11 +93,11 @@ def load(
     if isinstance(source, str):
         source = url.cleaned(source)
         if what := url.control_character(source):
-            raise ValueError(f"the folder of the migrations cannot have {what} in its name: remove it")
+            raise InvalidValue(f"the folder of the migrations cannot have {what} in its name: remove it")
     function = url.cleaned(prepare) if prepare else values.get("DATABASE_PREPARE")
     if function and not _FUNCTION.fullmatch(function):
         name = "prepare" if prepare else "DATABASE_PREPARE"
-        raise ValueError(f"{name}={function}: expected MODULE:FUNCTION, such as app.database:register")
+        raise InvalidValue(f"{name}={function}: expected MODULE:FUNCTION, such as app.database:register")
     return Settings(
         url=parsed,
         migrations=Path(source) if source else None,
@@ -123,7 +124,7 @@ def server(
     They are not if their folder has the name of SQLite. `migrations` goes before `DATABASE_MIGRATIONS`.
 
     Raises:
-        ValueError: Their folder has the name of PostgreSQL, and no server is named; and as `load`.
+        InvalidValue: Their folder has the name of PostgreSQL, and no server is named; and as `load`.
     """
     values = _values(environ, folder)
     source = migrations or values.get("DATABASE_MIGRATIONS")
@@ -131,7 +132,7 @@ def server(
     given = values.get("DATABASE_URL", "")
     found = given if url.is_for_server(given) and engine != "sqlite" else None
     if found is None and engine == "postgresql":
-        raise ValueError(
+        raise InvalidValue(
             f"{source} has migrations for PostgreSQL, by its name, and they are run on a server: name one with "
             "--database or DATABASE_URL, as postgresql://user@host/database"
         )
@@ -158,11 +159,11 @@ def _dotenv(folder: Path) -> Mapping[str, str | None]:
     try:
         bindings = list(parse_stream(io.StringIO(path.read_text(encoding="utf-8-sig"))))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8; save the file as UTF-8") from error
+        raise InvalidValue(f"{path}: not UTF-8; save the file as UTF-8") from error
     for binding in bindings:
         # passed over, such a line would leave the default: another database
         if binding.error:
-            raise ValueError(f"{path}:{binding.original.line}: not a line of the form NAME=value")
+            raise InvalidValue(f"{path}:{binding.original.line}: not a line of the form NAME=value")
     return {binding.key: binding.value for binding in bindings if binding.key is not None}
 
 
@@ -172,5 +173,5 @@ def _number(values: Mapping[str, str], name: str, kind: type[int | float], least
     except ValueError:
         number = -1
     if not number >= least:
-        raise ValueError(f"{name}={values[name]}: expected {what}, from {least}")
+        raise InvalidValue(f"{name}={values[name]}: expected {what}, from {least}")
     return number

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import attrs
 
 from dao import codec
-from dao.errors import UnreadableRow
+from dao.errors import InvalidValue, UnreadableRow
 from dao.initialiser import initialiser
 
 __all__ = ["Stored", "decoded", "unreadable"]
@@ -91,13 +91,13 @@ class Stored:
         """Return the record of which `to_dict` made this dict. Fields that are absent get their defaults.
 
         Raises:
-            ValueError: A field is unknown, or its value breaks a rule.
+            InvalidValue: A field is unknown, or its value breaks a rule.
             TypeError: A field that has no default is absent, or a value is of another type.
         """
         fields = attrs.fields_dict(cls)  # type: ignore[arg-type]
         unknown = sorted(data.keys() - fields.keys())
         if unknown:
-            raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
+            raise InvalidValue(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
         times = {name for name, field in fields.items() if field.metadata.get("column") == "time"}
         return cls(
             **{
@@ -207,4 +207,4 @@ def _time_from_json(name: str, value: object) -> object:
     try:
         return codec.time_from_text(value) if isinstance(value, str) else value
     except ValueError as error:
-        raise ValueError(f"{name}: {value!r} is no ISO 8601 time") from error
+        raise InvalidValue(f"{name}: {value!r} is no ISO 8601 time") from error

@@ -52,7 +52,7 @@ def add(
         ForeignKeyViolation: There is no such task; `.columns` says which of the two.
         CheckViolation: The task would wait for itself by way of others: `.constraint` is `task_dependencies_no_cycle`.
         IntegrityError: On PostgreSQL, in a transaction at REPEATABLE READ or above, where nobody could tell that.
-        ValueError: A task would depend on itself.
+        InvalidValue: A task would depend on itself.
     """
     ids = [depends_on] if isinstance(depends_on, str) else sorted({*depends_on})
     moment = codec.now() if now is None else now

@@ -128,7 +128,7 @@ def find(connection: Connection, *, after: int | str | None = None, limit: int =
     yet: ask again later with the same `after`.
 
     Raises:
-        ValueError: The limit is not from 1 to 1000.
+        InvalidValue: The limit is not from 1 to 1000.
         InvalidCursor: `after` is no number of an event.
         OperationalError: On PostgreSQL, in a transaction at REPEATABLE READ or above, or on a standby: neither knows
             which transactions are open.
@@ -157,7 +157,7 @@ def throughput(connection: Connection, *, since: datetime) -> Throughput:
     """Return how many attempts have ended since a moment, and how, as far as events tell. Reads the events since then.
 
     Raises:
-        ValueError: The moment is naive.
+        InvalidValue: The moment is naive.
     """
     ((completed, failed, retried),) = fetch(connection, _THROUGHPUT, (codec.time_to_text(since),))
     return Throughput(completed=completed, failed=failed, retried=retried)
@@ -167,7 +167,7 @@ def count_before(connection: Connection, moment: datetime) -> int:
     """Return how many events `delete_before` would delete.
 
     Raises:
-        ValueError: The moment is naive.
+        InvalidValue: The moment is naive.
     """
     number: int = fetch(connection, _COUNT_BEFORE, (codec.time_to_text(moment),))[0][0]
     return number
@@ -181,7 +181,7 @@ def delete_before(connection: Connection, moment: datetime, *, limit: int | None
 
     Raises:
         DatabaseBusy: Another connection kept the write lock before any was deleted.
-        ValueError: The moment is naive, or `limit` or `batch` is no whole number from 1.
+        InvalidValue: The moment is naive, or `limit` or `batch` is no whole number from 1.
     """
     before = codec.time_to_text(moment)
     return sum(1 for _ in in_batches(connection, _DELETE_BEFORE, (before,), batch, limit=limit))

@@ -88,7 +88,7 @@ def start(
     Raises:
         LeaseLost: The attempt no longer has its task: do not make the call.
         ForeignKeyViolation: There is no such task.
-        ValueError: The tool's name is blank, or the input is no JSON value (TypeError).
+        InvalidValue: The tool's name is blank, or the input is no JSON value (TypeError).
         TypeError: Both `task` and `task_id` are given.
     """
     if task is None:
@@ -115,7 +115,7 @@ def step(
 
     Raises:
         LeaseLost: The attempt no longer has its task, and the step is yet to be made.
-        ValueError: The name of the step is empty, or that of the tool is blank; or the input is no JSON value
+        InvalidValue: The name of the step is empty, or that of the tool is blank; or the input is no JSON value
             (TypeError).
     """
     attempt = _attempt(task)
@@ -213,7 +213,7 @@ def find(
     `next` of the page before, from a call with the same filters and order.
 
     Raises:
-        ValueError: The limit is not from 1 to 1000, or the status is unknown.
+        InvalidValue: The limit is not from 1 to 1000, or the status is unknown.
         InvalidCursor: `after` is not from a page of this query.
     """
     return _LISTING.page(
@@ -268,7 +268,7 @@ def list_errors(connection: Connection, *, tool_name: str | None = None, limit: 
     """Return the latest calls that failed or timed out, newest first.
 
     Raises:
-        ValueError: The limit is not from 1 to 1000.
+        InvalidValue: The limit is not from 1 to 1000.
     """
     statuses = (ToolStatus.FAILED, ToolStatus.TIMEOUT)
     return find(connection, tool_name=tool_name, status=statuses, limit=limit).items
@@ -284,7 +284,7 @@ def count_before(connection: Connection, moment: datetime, *, without_task: bool
     """Return how many executions `delete_before` would delete.
 
     Raises:
-        ValueError: The moment is naive.
+        InvalidValue: The moment is naive.
     """
     sql = _COUNT_BEFORE_WITHOUT_TASK if without_task else _COUNT_BEFORE
     number: int = fetch(connection, sql, (codec.time_to_text(moment),))[0][0]
@@ -310,7 +310,7 @@ def delete_before(
 
     Raises:
         DatabaseBusy: Another connection kept it before any was deleted.
-        ValueError: The moment is naive, or `limit` or `batch` is no whole number from 1.
+        InvalidValue: The moment is naive, or `limit` or `batch` is no whole number from 1.
     """
     before = codec.time_to_text(moment)
     statement = _DELETE_BEFORE_WITHOUT_TASK if without_task else _DELETE_BEFORE

@@ -11,7 +11,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from dao.engine import Connection, in_transaction, is_connection, is_interrupted, not_a_connection, transaction
-from dao.errors import ConnectionBusy, ConnectionLost, DatabaseBusy
+from dao.errors import ConnectionBusy, ConnectionLost, DatabaseBusy, InvalidValue
 
 __all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
 
@@ -43,12 +43,12 @@ def check_seconds(seconds: float) -> float:
 
     Raises:
         TypeError: It is no number.
-        ValueError: It is negative, or not a number.
+        InvalidValue: It is negative, or not a number.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"a timeout is a number of seconds, got {seconds!r}")
     if not seconds >= 0:
-        raise ValueError(f"a timeout must be a number of seconds from 0, got {seconds!r}")
+        raise InvalidValue(f"a timeout must be a number of seconds from 0, got {seconds!r}")
     return seconds
 
 
@@ -98,7 +98,7 @@ def replaying(*, deadline: float) -> _Run:
     Usage: `dao.replaying(deadline=5)(connection, tasks.create, task)`.
 
     Raises:
-        TypeError, ValueError: The deadline is no number of seconds from 0.
+        TypeError, InvalidValue: The deadline is no number of seconds from 0.
     """
     return functools.partial(_replay, check_seconds(deadline))
 

@@ -44,6 +44,6 @@ def wait_for_change(connection: Connection, *, timeout: float) -> bool:
             and not in autocommit mode.
         ConnectionLost: The connection to the server is lost.
         OperationalError: It was interrupted.
-        TypeError, ValueError: The timeout is no number of seconds from 0.
+        TypeError, InvalidValue: The timeout is no number of seconds from 0.
     """
     return engine.wait_for_change(connection, check_seconds(timeout))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from dao import codec
 from dao.engine import Connection, change, execute, execute_many, fetch, lock_row, transaction
+from dao.errors import InvalidValue
 from dao.records import MAX_INTEGER, Task, Workflow, WorkflowTask
 from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
 
@@ -86,7 +87,7 @@ def add(
     Raises:
         ForeignKeyViolation: There is no such workflow or task; `.columns` says which.
         UniqueViolation: The workflow has this task already.
-        ValueError: The sequence is negative or larger than 2**63 - 1.
+        InvalidValue: The sequence is negative or larger than 2**63 - 1.
     """
     with transaction(connection):
         lock_row(connection, WORKFLOWS, workflow_id)
@@ -98,7 +99,7 @@ def add(
             workflow_id=workflow_id,
             task_id=task_id,
             sequence=sequence,
-            config=dict(config) if config else {},
+            config=dict(config) if isinstance(config, Mapping) else {} if config is None else config,
             created_at=codec.now() if now is None else now,
         )
         _make_room(connection, workflow_id, task_id, sequence)
@@ -137,10 +138,10 @@ def move(connection: Connection, workflow_id: str, task_id: str, *, sequence: in
 
     Raises:
         NotFound: The workflow does not have this task.
-        ValueError: The sequence is negative or larger than 2**63 - 1.
+        InvalidValue: The sequence is negative or larger than 2**63 - 1.
     """
     if type(sequence) is not int or not 0 <= sequence <= MAX_INTEGER:
-        raise ValueError(f"sequence must be a whole number from 0 to {MAX_INTEGER}, got {sequence!r}")
+        raise InvalidValue(f"sequence must be a whole number from 0 to {MAX_INTEGER}, got {sequence!r}")
     with transaction(connection):
         lock_row(connection, WORKFLOWS, workflow_id)
         _make_room(connection, workflow_id, task_id, sequence)
@@ -152,7 +153,7 @@ def reorder(connection: Connection, workflow_id: str, task_ids: Sequence[str]) -
     """Put all tasks of a workflow into this order, as sequences 0, 1, 2 …, in one transaction.
 
     Raises:
-        ValueError: The ids are not a permutation of the workflow's tasks; the message names those that are too many
+        InvalidValue: The ids are not a permutation of the workflow's tasks; the message names those that are too many
             or too few. Nothing is changed.
     """
     with transaction(connection):
@@ -161,7 +162,7 @@ def reorder(connection: Connection, workflow_id: str, task_ids: Sequence[str]) -
         wanted = Counter(task_ids)
         if present != wanted:
             missing, extra = sorted((present - wanted).elements()), sorted((wanted - present).elements())
-            raise ValueError(
+            raise InvalidValue(
                 f"not a permutation of the tasks of workflow {workflow_id!r}: missing {missing}, too many {extra}"
             )
         execute_many(connection, _PLACE, ((place, workflow_id, id) for place, id in enumerate(task_ids)))
@@ -189,7 +190,7 @@ def count(connection: Connection, workflow_id: str) -> int:
 def _make_room(connection: Connection, workflow_id: str, task_id: str, sequence: int) -> None:
     if fetch(connection, _OCCUPIED, (workflow_id, sequence, task_id)):
         if fetch(connection, _OCCUPIED, (workflow_id, MAX_INTEGER, task_id)):
-            raise ValueError(
+            raise InvalidValue(
                 f"no room in workflow {workflow_id!r}: a task has the last sequence, {MAX_INTEGER}; reorder it"
             )
         execute(connection, _MAKE_ROOM, (workflow_id, sequence, task_id))

@@ -118,7 +118,7 @@ def find(
     `next` of the page before, from a call with the same filters and order.
 
     Raises:
-        ValueError: The limit is not from 1 to 1000, or the status is unknown.
+        InvalidValue: The limit is not from 1 to 1000, or the status is unknown.
         InvalidCursor: `after` is not from a page of this query.
     """
     return _LISTING.page(

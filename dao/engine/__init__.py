@@ -345,7 +345,7 @@ def lock_row(connection: Connection, table: Table[Any], *key: str) -> None:
     try:
         engine_for(connection).lock_row(connection, table, key)
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection)
+        _raise(error, connection, "", key)
 
 
 def in_transaction(connection: Connection) -> bool:

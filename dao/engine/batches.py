@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dao.engine import Connection, PerEngine, fetch, in_transaction, text_for, transaction
-from dao.errors import DatabaseBusy
+from dao.errors import DatabaseBusy, InvalidValue
 from dao.records import MAX_INTEGER
 
 __all__ = ["in_batches", "limited"]
@@ -42,7 +42,7 @@ def in_batches(
 
     Raises:
         DatabaseBusy: So it did at the first time.
-        ValueError: `batch`, or a `limit` that is given, is no whole number from 1.
+        InvalidValue: `batch`, or a `limit` that is given, is no whole number from 1.
     """
     left = MAX_INTEGER if limit is None else _checked("limit", limit)
     _checked("batch", batch)
@@ -68,5 +68,5 @@ def in_batches(
 
 def _checked(name: str, number: int) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_INTEGER:
-        raise ValueError(f"{name} must be a whole number from 1, got {number!r}")
+        raise InvalidValue(f"{name} must be a whole number from 1, got {number!r}")
     return number

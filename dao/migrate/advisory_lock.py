@@ -67,7 +67,7 @@ class AdvisoryLock(MigrationLock):
         """Name the connection, which must not be in a transaction, and its database, for messages.
 
         Raises:
-            ValueError: The timeout is negative, or no number.
+            InvalidValue: The timeout is negative, or no number.
         """
         super().__init__(database, timeout, report)
         self.connection = connection

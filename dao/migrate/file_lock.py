@@ -83,7 +83,7 @@ class FileLock(MigrationLock):
         """Name the database by its real path.
 
         Raises:
-            ValueError: The timeout is negative, or no number.
+            InvalidValue: The timeout is negative, or no number.
         """
         super().__init__(database, timeout, report)
         self._path = database and database + _SUFFIX

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from dao.errors import DatabaseBusy
+from dao.errors import DatabaseBusy, InvalidValue
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
@@ -34,10 +34,10 @@ class MigrationLock(abc.ABC):
         """Name the database, for messages.
 
         Raises:
-            ValueError: The timeout is negative, or no number.
+            InvalidValue: The timeout is negative, or no number.
         """
         if timeout is not None and not timeout >= 0:
-            raise ValueError(
+            raise InvalidValue(
                 f"lock_timeout={timeout}: a number of seconds from 0, or None to wait for as long as it takes"
             )
         self._database = database

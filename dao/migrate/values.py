@@ -9,6 +9,7 @@ from typing import Literal
 
 import attrs
 
+from dao.errors import InvalidValue
 from dao.migrate.scripts.directives import Allowance, name_in_list
 from dao.migrate.scripts.migration import Migration, Script
 from dao.settings import SNAPSHOTS
@@ -63,13 +64,13 @@ class Step:
         """The script to run; an empty one where there is none for a rollback, and nothing to undo.
 
         Raises:
-            ValueError: It is a rollback, and the migration has no script for that.
+            InvalidValue: It is a rollback, and the migration has no script for that.
         """
         script = self.migration.up if self.direction == "apply" else self.migration.down
         if script is None and self.migration.reversible:
             return Script(path=None, text="")
         if script is None:
-            raise ValueError(f"{self.id} has no rollback script")
+            raise InvalidValue(f"{self.id} has no rollback script")
         return script
 
     @property

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from dao import engine, url
-from dao.errors import OperationalError, PoolClosed, PoolTimeout
+from dao.errors import InvalidValue, OperationalError, PoolClosed, PoolTimeout
 from dao.pooling.figures import PoolStats
 from dao.pooling.opening import Prepare
 from dao.transactions import check_seconds
@@ -342,10 +342,10 @@ def check_size(size: int) -> int:
     """Return a pool's size, unless it is none.
 
     Raises:
-        ValueError: It is no whole number from 1.
+        InvalidValue: It is no whole number from 1.
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"a pool's size must be a whole number from 1, got {size!r}")
+        raise InvalidValue(f"a pool's size must be a whole number from 1, got {size!r}")
     return size
 
 

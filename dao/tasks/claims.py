@@ -17,6 +17,7 @@ from typing import Any
 
 from dao import codec
 from dao.engine import Connection, PerEngine, fetch, text_for, transaction
+from dao.errors import InvalidValue
 from dao.listing import check_limit
 from dao.records import LONGEST_RETRY_DELAY_MS, Task
 from dao.tasks.holders import check_claimed, lease_lost
@@ -149,11 +150,11 @@ def claim(
     To wait for work: `claim`, and if that returns nothing, wait and repeat. Nothing needs to run beside the workers.
 
     Raises:
-        ValueError: The worker's name is blank, the lease shorter than a millisecond, or the limit not from 1 to 1000.
+        InvalidValue: The worker's name is blank, the lease shorter than a millisecond, or the limit not from 1 to 1000.
     """
     codec.check_text(worker, "worker")
     if not worker.strip():
-        raise ValueError(f"worker must not be blank, got {worker!r}")
+        raise InvalidValue(f"worker must not be blank, got {worker!r}")
     check_limit(limit)
     moment = _moment(now)
     text = codec.time_to_text(moment)
@@ -182,7 +183,7 @@ def renew(connection: Connection, task: Task, *, lease: timedelta, now: datetime
 
     Raises:
         LeaseLost: This attempt no longer has the task: stop, and leave what it has done to the next one.
-        ValueError: The lease is shorter than a millisecond.
+        InvalidValue: The lease is shorter than a millisecond.
     """
     return _write(connection, _RENEW, (_end(lease, _moment(now)),), task)
 
@@ -216,9 +217,10 @@ def fail(
 
     Raises:
         LeaseLost: This attempt no longer has the task.
-        ValueError: The jitter is not from 0 to 1, or `retry_in` is negative or reaches beyond the year 9999.
+        InvalidValue: The jitter is not from 0 to 1, or `retry_in` is negative or reaches beyond the year 9999.
     """
     codec.check_text(error, "error")
+    _check_jitter(jitter)
     moment = _moment(now)
     backoff = _backoff(check_claimed(task).failures, task.retry_delay_ms, jitter)
     run_at = _after(moment, backoff if retry_in is None else retry_in, "retry_in", least=timedelta(0))
@@ -249,9 +251,10 @@ def rescue(
     claims, so that nobody has to call this. A task that another transaction is writing is left to the next call.
 
     Raises:
-        ValueError: The limit is not from 1 to 1000, or the jitter not from 0 to 1.
+        InvalidValue: The limit is not from 1 to 1000, or the jitter not from 0 to 1.
     """
     check_limit(limit)
+    _check_jitter(jitter)
     moment = _moment(now)
     text = codec.time_to_text(moment)
     rescued: list[Task] = []
@@ -281,17 +284,20 @@ def _after(moment: datetime, delay: timedelta, name: str, *, least: timedelta) -
     if not isinstance(delay, timedelta):
         raise TypeError(f"{name} must be a timedelta, got {delay!r}")
     if delay < least:
-        raise ValueError(f"{name} must be at least {least / _MILLISECOND:.0f} ms, got {delay / _MILLISECOND:g} ms")
+        raise InvalidValue(f"{name} must be at least {least / _MILLISECOND:.0f} ms, got {delay / _MILLISECOND:g} ms")
     try:
         return codec.time_to_text(moment + delay)
     except OverflowError as error:
-        raise ValueError(f"{name} must not reach beyond the year 9999, got {delay!r}") from error
+        raise InvalidValue(f"{name} must not reach beyond the year 9999, got {delay!r}") from error
+
+
+def _check_jitter(jitter: float) -> None:
+    if not 0 <= jitter <= 1:
+        raise InvalidValue(f"jitter must be from 0 to 1, got {jitter!r}")
 
 
 def _backoff(failures: int, delay_ms: int, jitter: float) -> timedelta:
     """Return how long a task waits that has failed once more than `failures` times."""
-    if not 0 <= jitter <= 1:
-        raise ValueError(f"jitter must be from 0 to 1, got {jitter!r}")
     delay = min(timedelta(milliseconds=delay_ms << min(failures, _DOUBLINGS)), _LONGEST)
     if not delay or not jitter:
         return delay

@@ -33,7 +33,7 @@ def as_of(connection: Connection, id: str, moment: datetime) -> Task | None:
     Raises:
         NotFound: It is not known any more, or never was: events of that time were deleted (`task_events.delete_before`)
             or not written, since they were left out or the task changed before there were any.
-        ValueError: The moment is naive.
+        InvalidValue: The moment is naive.
     """
     asked = codec.time_to_text(moment)
     row = next(iter(fetch(connection, TASKS.get, (id,))), None)

@@ -14,7 +14,7 @@ import msgspec
 
 from dao import codec
 from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, text_for, transaction
-from dao.errors import StaleRecord
+from dao.errors import InvalidValue, StaleRecord
 from dao.listing import check_limit
 from dao.records import FINISHED_TASKS, Task, TaskDependency, TaskStatus
 from dao.rows import TASK_DEPENDENCIES, TASKS
@@ -152,16 +152,16 @@ def enqueue(
     `depends_on` are the ids of tasks that have to be completed first, each of which is there.
 
     Raises:
-        ValueError: The task is not pending, or would depend on itself.
+        InvalidValue: The task is not pending, or would depend on itself.
         ForeignKeyViolation: A task that it depends on is not there.
     """
     if not isinstance(task, Task):
         raise TypeError(f"expected a Task, got {type(task).__name__}")
     if task.status is not TaskStatus.PENDING:
-        raise ValueError(f"a task to enqueue is pending, this one is {task.status.value}")
+        raise InvalidValue(f"a task to enqueue is pending, this one is {task.status.value}")
     if isinstance(depends_on, str):
         raise TypeError(f"depends_on must be several ids, such as [{depends_on!r}], got one text")
-    moment = codec.now() if now is None else now
+    moment = codec.now() if now is None else codec.millisecond(now)
     links = [TaskDependency(task_id=task.id, depends_on=id, created_at=moment) for id in sorted({*depends_on})]
     if dedup_key is not None:
         task = attrs.evolve(task, dedup_key=dedup_key)
@@ -252,7 +252,7 @@ def prune(
     next call. Call it again as long as it returns the limit, and let others write in between.
 
     Raises:
-        ValueError: The moment is naive, a status is none of the three, or the limit is not from 1 to 1000.
+        InvalidValue: The moment is naive, a status is none of the three, or the limit is not from 1 to 1000.
     """
     check_limit(limit)
     prunable = _prunable(before, status)
@@ -273,7 +273,7 @@ def count_prunable(
     """Return how many tasks `prune` would delete without a limit. Reads all that ended before the moment.
 
     Raises:
-        ValueError: The moment is naive, or a status is not of a finished task.
+        InvalidValue: The moment is naive, or a status is not of a finished task.
     """
     number: int = fetch(connection, _COUNT_PRUNABLE, _prunable(before, status))[0][0]
     return number
@@ -284,7 +284,7 @@ def _prunable(before: datetime, status: TaskStatus | str | Iterable[TaskStatus |
     given = FINISHED_TASKS if status is None else (status,) if isinstance(status, str) else tuple(status)
     wanted = sorted({TaskStatus(one) for one in given})
     if unfinished := [one.value for one in wanted if one not in FINISHED_TASKS]:
-        raise ValueError(f"only finished tasks are pruned, not {' or '.join(unfinished)} ones")
+        raise InvalidValue(f"only finished tasks are pruned, not {' or '.join(unfinished)} ones")
     statuses = [wanted[place].value if place < len(wanted) else "" for place in range(len(FINISHED_TASKS))]
     return (codec.time_to_text(before), *statuses)
 

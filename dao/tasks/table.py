@@ -7,6 +7,7 @@ from datetime import datetime
 
 from dao import codec
 from dao.engine import Connection, change, execute, fetch, insert_many
+from dao.errors import InvalidValue
 from dao.listing import Listing, Page, by_status
 from dao.records import Task, TaskStatus
 from dao.rows import TASKS
@@ -131,7 +132,7 @@ def set_status(
         NotFound: There is no such task.
         StaleRecord: Its status is not as expected.
         CheckViolation: No task moves so (`tasks_status_transition`).
-        ValueError: A status is unknown, or none is expected.
+        InvalidValue: A status is unknown, or none is expected.
     """
     text = TaskStatus(status).value
     if error is not None:
@@ -149,7 +150,7 @@ def set_status(
 def _statuses(given: TaskStatus | str | Iterable[TaskStatus | str]) -> tuple[str, ...]:
     statuses = {TaskStatus(one).value for one in ([given] if isinstance(given, str) else given)}
     if not statuses:
-        raise ValueError("expected must be a status, or several: none is expected")
+        raise InvalidValue("expected must be a status, or several: none is expected")
     return tuple(sorted(statuses))
 
 
@@ -177,7 +178,7 @@ def find(
     hide one nor show one twice.
 
     Raises:
-        ValueError: The limit is not from 1 to 1000, or the status is unknown.
+        InvalidValue: The limit is not from 1 to 1000, or the status is unknown.
         InvalidCursor: `after` is not from a page of this query.
     """
     return _LISTING.page(

@@ -44,7 +44,7 @@ def make_task(**overrides: Any) -> Task:
 
     Raises:
         TypeError: An override is no field, or its value is of another type.
-        ValueError: A value breaks a rule.
+        InvalidValue: A value breaks a rule.
     """
     number = next(_numbers)
     status = TaskStatus(overrides.get("status", TaskStatus.PENDING))

@@ -41,7 +41,7 @@ import attrs
 
 from dao import configurations, tasks, tool_executions, workflow_tasks, workflows
 from dao.engine import Connection, connect, execute, fetch
-from dao.errors import Error, IntegrityError, LeaseLost, StaleRecord
+from dao.errors import Error, IntegrityError, InvalidValue, LeaseLost, StaleRecord
 from dao.records import Task, ToolStatus, Workflow, WorkflowStatus
 from dao.testing.laws import violations
 from dao.transactions import replaying
@@ -85,22 +85,24 @@ def torture(
     Its tables must be there, and no tasks in them. Starts processes of its own, which end with it. Not on Windows.
 
     Raises:
-        ValueError: The database holds tasks, or is to write no events of them; or there is no time or no worker.
+        InvalidValue: The database holds tasks, or is to write no events of them; or there is no time or no worker.
         OSError: This platform cannot stop a process and continue it.
         Error: The database cannot be used.
     """
     if not hasattr(signal, "SIGSTOP"):
         raise OSError("workers are stopped and continued by signals, which this platform does not have")
     if not 0 < seconds < math.inf:
-        raise ValueError(f"a torture takes some time, got {seconds!r} seconds")
+        raise InvalidValue(f"a torture takes some time, got {seconds!r} seconds")
     if workers < 1:
-        raise ValueError(f"somebody has to work, got {workers} workers")
+        raise InvalidValue(f"somebody has to work, got {workers} workers")
     chance = random.Random(seed)
     with contextlib.closing(connect(url)) as connection:
         if tasks.count(connection):
-            raise ValueError("the database holds tasks: give the torture one of its own, just migrated")
+            raise InvalidValue("the database holds tasks: give the torture one of its own, just migrated")
         if configurations.get(connection, "task_events", default=True) is False:
-            raise ValueError("the configuration task_events is false, and without a history there is nothing to check")
+            raise InvalidValue(
+                "the configuration task_events is false, and without a history there is nothing to check"
+            )
         execute(connection, _NOTES)
         begun = time.monotonic()
         life = _Life(connection, chance)

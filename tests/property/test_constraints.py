@@ -380,8 +380,7 @@ def test_integer_past_the_largest_is_refused_by_both(lenient, table, column):
     (record, *_) = TABLES[table][1]
     assert refusal(lenient, table, raw(table, record, **{column: MAX_INTEGER})) is None
     assert getattr(attrs.evolve(record, **{column: MAX_INTEGER}), column) == MAX_INTEGER
-    with pytest.raises(OverflowError):
-        refusal(lenient, table, raw(table, record, **{column: MAX_INTEGER + 1}))
+    assert type(refusal(lenient, table, raw(table, record, **{column: MAX_INTEGER + 1}))) is dao.InvalidValue
     with pytest.raises(ValueError, match=f"{column} must be from 0 to {MAX_INTEGER}"):
         attrs.evolve(record, **{column: MAX_INTEGER + 1})
 
@@ -390,8 +389,8 @@ def test_integer_past_the_largest_is_refused_by_both(lenient, table, column):
 def test_text_that_is_not_unicode_is_refused_by_both(lenient, table, column):
     """Half of a surrogate pair has no UTF-8 form: no column takes it."""
     (record, *_) = TABLES[table][1]
-    with pytest.raises(UnicodeEncodeError):
-        refusal(lenient, table, raw(table, record, **{column: "\ud800"}))
+    error = refusal(lenient, table, raw(table, record, **{column: "\ud800"}))
+    assert type(error) is dao.InvalidValue
     assert not is_accepted(record, column, "\ud800")
 
 

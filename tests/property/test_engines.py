@@ -216,7 +216,7 @@ def test_text_with_nul_is_refused_by_the_record_and_by_postgresql(both, table, c
     """SQLite stored a NUL, PostgreSQL has no such character in a text: the record refuses it for both."""
     (record, *_) = TABLES[table][1]
     error = refusal(both["postgresql"], table, raw(table, record, **{column: "a\0"}))
-    assert type(error) is dao.IntegrityError
+    assert type(error) is dao.InvalidValue
     if kind_of(record, column) == "text":
         with pytest.raises(ValueError, match=rf"\.{column} has a NUL character at 1"):
             attrs.evolve(record, **{column: "a\0"})
@@ -248,5 +248,5 @@ def test_error_that_cannot_be_stored_is_refused_by_the_functions_too(both, engin
 def test_text_with_nul_is_looked_for_in_vain_on_sqlite_only(both):
     """No row of PostgreSQL can have it, and it says so."""
     assert dao.tasks.get(both["sqlite"], "a\0") is None
-    with pytest.raises(dao.IntegrityError):
+    with pytest.raises(dao.InvalidValue, match="a text has a NUL character at 1"):
         dao.tasks.get(both["postgresql"], "a\0")

@@ -87,7 +87,7 @@ def assert_postgresql_agrees(connection, table, record, column, candidate):
     except dao.Error as refused:
         error = refused
     if isinstance(value, str) and "\0" in value:
-        assert type(error) is dao.IntegrityError
+        assert type(error) is dao.InvalidValue
         return
     accepted = is_accepted(record, column, value)
     if accepted:

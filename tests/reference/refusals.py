@@ -108,6 +108,20 @@ CURES = {
         "*folder*: not a folder; migrations are files in a folder"
     ): "name the folder with --migrations or DATABASE_MIGRATIONS",
     "*folder*: cannot be read: *strerror*": "check its permissions",
+    "*name*=*function*: expected MODULE:FUNCTION, such as app.database:register": "write it in that form",
+    "*path*:*line*: not a line of the form NAME=value": "correct the line, or put a # in front of it",
+    "*name*=*values*: expected *what*, from *least*": "set the variable to such a number, or unset it",
+    (
+        "lock_timeout=*timeout*: a number of seconds from 0, or None to wait for as long as it takes"
+    ): "give one of the two",
+    "*name* names neither a table nor, as TABLE.COLUMN, a column": "write it in one of these forms",
+    "steps must be a whole number from 0, got *steps*": "give such a number, or None for all",
+    "since, latest, database and git_base exclude each other": "give one of them",
+    "latest must be a whole number from 1, got *latest*": "give such a number",
+    "keep=*keep*: a number from 1, since what is replaced is kept, too": "give such a number",
+    "keep=*keep*: a number from 1, since the new snapshot is one": "give such a number",
+    "keep=*keep*: a number from 0": "give such a number",
+    "the label *label*: 1 to 50 letters, digits, - and _": "give another label",
     "*path*: cannot be read: *strerror*": "check its permissions, and the disk",
     "*migration*: cannot be read: *strerror*": "check its permissions, and the disk",
     "*file*: cannot be written: *strerror*": "check the folder and its permissions, and the disk",

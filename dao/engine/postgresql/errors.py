@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from dao import errors
+from dao.engine.arguments import check_types, not_taken
 from dao.engine.postgresql.connections import IDLE, INHERITED, Connection, forked, name_of
 from dao.engine.postgresql.loss import is_ended, lost
 from dao.engine.postgresql.statements import fetch, is_outdated
@@ -60,7 +61,7 @@ def translated(
         return forked()
     # psycopg.NotSupportedError is one of Python's, too, where psycopg itself cannot read a value
     if not isinstance(error, psycopg.Error) or isinstance(error, NotImplementedError):
-        return _of_values(error, connection)
+        return _of_values(error, connection, parameters)
     if is_ended(error, connection):
         return lost(error, commits=commits and connection.autocommit)
     state = error.sqlstate or ""
@@ -69,7 +70,7 @@ def translated(
     if state.startswith("23") or state == "P0001":
         return _constraint(error, connection, dict(zip(table.columns, parameters, strict=True)) if table else {})
     if state.startswith(_UNFIT) or isinstance(error, psycopg.DataError):
-        return errors.IntegrityError(reason, table=error.diag.table_name)
+        return not_taken(parameters) or errors.IntegrityError(reason, table=error.diag.table_name)
     if state in _BEYOND:
         return errors.IntegrityError(
             f"{reason}; {_BEYOND[state]}", table=error.diag.table_name, constraint=error.diag.constraint_name
@@ -88,6 +89,7 @@ def translated(
     if state in {"XX001", "XX002"}:
         return errors.DatabaseCorrupt(f"{name} is damaged ({reason}): look at the server's log, and at its disk")
     if state in _LACKING:
+        check_types(parameters)  # there is no comparison of a text with a UUID, either
         return errors.SchemaOutOfDate(
             f"{name}: {reason}, so its schema is not the one this program needs: run `dao migrate`; if nothing is "
             "pending, `dao status` says what is broken, and search_path may be another"
@@ -95,10 +97,12 @@ def translated(
     return errors.OperationalError(f"{name}: {reason}; {_ADVICE[state]}") if state in _ADVICE else None
 
 
-def _of_values(error: Exception, connection: Connection) -> errors.Error | None:
+def _of_values(error: Exception, connection: Connection, parameters: Sequence[Any]) -> errors.Error | None:
     """Return the error of ours for one of Python's, or of psycopg's own, at a value that is sent or read."""
     if isinstance(error, NotImplementedError):  # of psycopg's, at a time in another DateStyle than ISO
         return errors.OperationalError(f"{name_of(connection)}: {error}: call dao.postgresql.prepare(connection) once")
+    if isinstance(error, ValueError) and (wrong := not_taken(parameters)):
+        return wrong
     if not isinstance(error, UnicodeEncodeError):
         return None
     if error.encoding.startswith("utf"):

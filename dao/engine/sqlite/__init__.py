@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import apsw
 
+from dao.engine.arguments import not_taken
 from dao.engine.sqlite import fork
 from dao.engine.sqlite.errors import *  # noqa: F403 - the public names of each part, under one name
 from dao.engine.sqlite.errors import BUSY, file_of, missing_parent, to_register, translate, unknown_outcome
@@ -165,7 +166,7 @@ def translated(
     if isinstance(error, UnicodeDecodeError) and sql:
         return unreadable_text(connection, sql, parameters)
     if not isinstance(error, apsw.Error):
-        return None
+        return not_taken(parameters) if isinstance(error, UnicodeEncodeError | OverflowError) else None
     fork.check(connection)
     hold_if_lost(connection)
     if commits and (unknown := unknown_outcome(error, connection)):

@@ -19,7 +19,7 @@ from dao import url
 from dao.engine import sqlite, transaction
 from dao.engine.sqlite import Connection
 from dao.engine.sqlite.database_file import not_opened
-from dao.errors import DatabaseCorrupt, MigrationError, OperationalError, ReadOnlyDatabase
+from dao.errors import DatabaseCorrupt, InvalidValue, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies.copying import PAGES, copied, finish, size_of
 from dao.migrate.copies.descriptors import chunks, raw_file, write_all
 from dao.migrate.copies.partial import NewFile, new_file, require_room
@@ -93,7 +93,7 @@ def restore(
     """
     path = file_of(target)
     if keep < 1:
-        raise ValueError(f"keep={keep}: a number from 1, since what is replaced is kept, too")
+        raise InvalidValue(f"keep={keep}: a number from 1, since what is replaced is kept, too")
     if isinstance(target, Connection):
         if target.in_transaction:
             raise MigrationError("the connection is in the middle of a transaction: commit or roll back first")

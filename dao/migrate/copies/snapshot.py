@@ -24,7 +24,7 @@ import apsw
 
 from dao import url
 from dao.engine.sqlite import Connection, database_file
-from dao.errors import CommitUnknown, DatabaseCorrupt, MigrationError, OperationalError
+from dao.errors import CommitUnknown, DatabaseCorrupt, InvalidValue, MigrationError, OperationalError
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
 from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
@@ -89,7 +89,7 @@ def take_snapshot(
     `prepare` is as in `apply`.
 
     Raises:
-        ValueError: The label is not 1 to 50 letters, digits, `-` and `_`.
+        InvalidValue: The label is not 1 to 50 letters, digits, `-` and `_`.
         MigrationError: The database is in memory, does not exist, holds nothing, or cannot be verified.
         DiskFull: There is no room for it beside the database.
         DatabaseBusy: Another connection kept the database to itself.
@@ -97,9 +97,9 @@ def take_snapshot(
         OperationalError: The folder cannot be written to.
     """
     if keep is not None and keep < 1:
-        raise ValueError(f"keep={keep}: a number from 1, since the new snapshot is one")
+        raise InvalidValue(f"keep={keep}: a number from 1, since the new snapshot is one")
     if label is not None and not _LABEL.fullmatch(label):
-        raise ValueError(f"the label {label!r}: 1 to 50 letters, digits, - and _")
+        raise InvalidValue(f"the label {label!r}: 1 to 50 letters, digits, - and _")
     path = file_of(target)
     existing(target, "take a snapshot of")
     place = path if to is None else _beside(path, to)
@@ -240,7 +240,7 @@ def prune(
     If one cannot be removed, that is logged, for whatever they were to make room for is done.
     """
     if keep < 0:
-        raise ValueError(f"keep={keep}: a number from 0")
+        raise InvalidValue(f"keep={keep}: a number from 0")
     of_kind = [snapshot for snapshot in snapshots(target) if snapshot.kind == kind and snapshot.label is None]
     newest: dict[object, Snapshot] = {}
     for snapshot in of_kind:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import attrs
 
 from dao import url
-from dao.errors import DatabaseBusy, Irreversible, LedgerMismatch, MigrationError
+from dao.errors import DatabaseBusy, InvalidValue, Irreversible, LedgerMismatch, MigrationError
 from dao.migrate.ledger.entries import Entry, Ledger
 from dao.migrate.scripts.ids import normal, sort_key
 from dao.migrate.scripts.migration import Migration, Script, from_texts
@@ -126,7 +126,7 @@ def to_apply(
     Raises:
         LedgerMismatch: The ledger and the files do not agree.
         MigrationError: `to` is no migration.
-        ValueError: `steps` is negative.
+        InvalidValue: `steps` is negative.
     """
     comparison = compare(migrations, ledger)
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
@@ -156,7 +156,7 @@ def to_roll_back(
         Irreversible: One of them has no rollback script.
         LedgerMismatch: The ledger and the files do not agree.
         MigrationError: `to` is not applied.
-        ValueError: `steps` is negative.
+        InvalidValue: `steps` is negative.
     """
     latest_first = ledger.entries[::-1]
     if to is not None:
@@ -300,5 +300,5 @@ def _gone(id: str, comparison: Comparison, renamed: str, otherwise: str) -> str:
 
 def _number(steps: int | None) -> int | None:
     if steps is not None and (isinstance(steps, bool) or steps < 0):
-        raise ValueError(f"steps must be a whole number from 0, got {steps!r}")
+        raise InvalidValue(f"steps must be a whole number from 0, got {steps!r}")
     return steps

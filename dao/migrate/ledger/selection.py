@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from dao.errors import InvalidValue
 from dao.migrate.database import Target, exists, name_of, opened
 from dao.migrate.ledger.entries import Ledger, read
 from dao.migrate.ledger.plan import compare, find_id, up_to
@@ -41,10 +42,10 @@ def select(
     Raises:
         MigrationError: `since` is no migration, or git does not know `git_base`.
         OperationalError: The database cannot be read.
-        ValueError: `latest` is below 1, or more than one argument is given.
+        InvalidValue: `latest` is below 1, or more than one argument is given.
     """
     if sum(given is not None for given in (since, latest, database, git_base)) > 1:
-        raise ValueError("since, latest, database and git_base exclude each other")
+        raise InvalidValue("since, latest, database and git_base exclude each other")
     ids = [migration.id for migration in migrations]
     chosen: Collection[str] = ids
     words = "all"
@@ -53,7 +54,7 @@ def select(
         words = f"after {find_id(since, ids)}"
     elif latest is not None:
         if isinstance(latest, bool) or latest < 1:
-            raise ValueError(f"latest must be a whole number from 1, got {latest!r}")
+            raise InvalidValue(f"latest must be a whole number from 1, got {latest!r}")
         chosen = ids[-latest:]
         words = "the latest"
     elif database is not None:

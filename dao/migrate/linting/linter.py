@@ -81,7 +81,7 @@ def lint(
         MigrationFileError: A file is not what it should be, so that there is no migration to look at, or no baseline.
         MigrationError: `since` is no migration, git does not know `git_base`, or the baseline cannot be read.
         OperationalError: The database cannot be read.
-        ValueError: `latest` is below 1, or more than one of the four is given.
+        InvalidValue: `latest` is below 1, or more than one of the four is given.
     """
     files = loaded(migrations, engine)
     with preparing(prepare):

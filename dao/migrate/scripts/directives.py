@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+from dao.errors import InvalidValue
 from dao.migrate.scripts.files import refuse
 from dao.migrate.scripts.ids import normal
 
@@ -50,12 +51,12 @@ class Allowance:
         """Return what `--allow-loss` allows: a table with all that is in it, or a column as `table.column`.
 
         Raises:
-            ValueError: One is no name.
+            InvalidValue: One is no name.
         """
         allowed: frozenset[str] = frozenset()
         for name in [names] if isinstance(names, str) else names:
             if not (found := _names(name.lower())):
-                raise ValueError(f"{name!r} names neither a table nor, as TABLE.COLUMN, a column")
+                raise InvalidValue(f"{name!r} names neither a table nor, as TABLE.COLUMN, a column")
             allowed |= found
         return cls(rows=allowed, tables=allowed, columns=allowed)
 

@@ -70,7 +70,7 @@ def verify(
             the server, or that is given together with what only SQLite has.
         LedgerMismatch: Its ledger does not agree with the files.
         DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
-        ValueError: `latest` is below 1, or both that and `since` are given.
+        InvalidValue: `latest` is below 1, or both that and `since` are given.
     """
     if server is not None:
         if database is not None:
