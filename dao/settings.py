@@ -14,13 +14,25 @@ import attrs
 from dao import url
 from dao.errors import InvalidValue
 
-__all__ = ["DEFAULT_URL", "SNAPSHOTS", "Settings", "engine_of_folder", "load", "server"]
+__all__ = ["DEFAULT_URL", "SNAPSHOTS", "VARIABLES", "Settings", "engine_of_folder", "load", "origin", "server"]
 
 #: The database that is opened unless something else is said.
 DEFAULT_URL = "sqlite:///orchestrator.db"
 
 #: How many snapshots are kept unless something else is said.
 SNAPSHOTS = 3
+
+#: The variables that are read.
+VARIABLES = (
+    "DATABASE_URL",
+    "DATABASE_POOL_SIZE",
+    "DATABASE_POOL_TIMEOUT",
+    "DATABASE_BUSY_TIMEOUT",
+    "DATABASE_MIGRATIONS",
+    "DATABASE_SNAPSHOTS",
+    "DATABASE_PREPARE",
+    "DATABASE_REPLICA",
+)
 
 # the variable of each number, the least that it can be, and what it is
 _NUMBERS: dict[str, tuple[str, type[int | float], int, str]] = {
@@ -105,6 +117,19 @@ def load(
         replica=values.get("DATABASE_REPLICA"),
         **numbers,
     )
+
+
+def origin(
+    variable: str, *, environ: Mapping[str, str] = os.environ, folder: str | os.PathLike[str] = "."
+) -> str | None:
+    """Return where the value of a variable comes from: "the environment", or the path of `.env`; None if it has none.
+
+    Raises:
+        ValueError: The `.env` is not UTF-8, or a line of it means nothing.
+    """
+    if variable in _cleaned(environ):
+        return "the environment"
+    return str(Path(folder) / ".env") if variable in _values({}, folder) else None
 
 
 def engine_of_folder(folder: str | os.PathLike[str]) -> str | None:

@@ -15,6 +15,7 @@ _NAMES = _lazy.Names(
         "change": "init migrate_ redo reset rollback",
         "check": "check",
         "copy": "copy",
+        "doctor": "doctor",
         "ledger": "accept adopt baseline mark unmark",
         "lint": "lint",
         "look": "health history plan status wait",
@@ -35,7 +36,7 @@ _GROUPS = {
     "Migrate": "new migrate rollback redo init reset baseline adopt mark unmark accept",
     "Look": "status plan history schema top",
     "Protect": "snapshot snapshots restore replicate restore-replica copy",
-    "Check": "health wait check lint verify rehearse",
+    "Check": "health wait doctor check lint verify rehearse",
     "Work": "tasks prune",
 }
 

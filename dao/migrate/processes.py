@@ -13,7 +13,7 @@ from dao.engine.sqlite import Connection, database_file
 from dao.errors import DatabaseBusy
 from dao.text import visible
 
-__all__ = ["holder", "named", "respect_yoyo"]
+__all__ = ["holder", "named", "program_of", "respect_yoyo"]
 
 _SLACK = 1.0  # seconds: `ps` counts whole ones
 
@@ -35,13 +35,22 @@ def holder(path: str) -> str | None:
     if match is None:
         return None
     pid = int(match[1])
-    name = "this one" if pid == os.getpid() else _name(pid)
+    name = "this one" if pid == os.getpid() else program_of(pid)
     return f"process {pid}" + (f" ({name})" if name else "")
 
 
 def named(pid: int, host: str | None) -> str:
     """Return the name of a process in messages, such as `process 17 on web-1`; without the host if it is this one."""
     return f"process {pid}" + (f" on {visible(host, line=True)}" if host and host != os.uname().nodename else "")
+
+
+def program_of(pid: int) -> str:
+    """Return the name of the program that a process runs, or nothing; its command line may hold secrets."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return visible(file.read().removesuffix("\n"), line=True)
+    except OSError:
+        return ""
 
 
 def respect_yoyo(connection: Connection) -> None:
@@ -111,12 +120,3 @@ def _age(pid: int) -> float | None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in found.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
-
-
-def _name(pid: int) -> str:
-    """Return the name of a process; its command line may hold secrets."""
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            return visible(file.read().removesuffix("\n"), line=True)
-    except OSError:
-        return ""

@@ -75,13 +75,15 @@ CALLS = {
     "lint": ["lint"],
     "verify": ["verify"],
     "check": ["check"],
+    "doctor": ["doctor"],
     "tasks": ["tasks", "list", "--database", "sqlite:///source.db"],
     "top": ["top", "--once", "--database", "sqlite:///source.db"],
     "prune": ["prune", "--older-than", "30d", "--yes", "--database", "sqlite:///source.db"],
 }
 #: The commands of work, which need the tables of this package.
 WORKERS = {"tasks", "top", "prune"}
-#: The commands that change a database, those that open one, and those that load migrations.
+#: The commands that change a database, those that open one, and those that load migrations. To `doctor`, what stops
+#: these is something that it has found.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
 OPENERS = [
     name
@@ -89,6 +91,7 @@ OPENERS = [
     if name
     not in {
         *{"new", "lint", "verify", "snapshots", "restore", "baseline", "copy", "replicate", "restore-replica"},
+        "doctor",
         *WORKERS,
     }
 ]

@@ -16,6 +16,7 @@ from tests.folders import ALONE, dump, query, tables, write
 # what a command prints as JSON has these keys: they are part of its interface
 KEYS = {
     "check": {"database", "faults", "unknown"},
+    "doctor": {"database", "findings"},
     "migrate": {"drift", "database", "created", "snapshot", "results"},
     "rollback": {"drift", "database", "created", "snapshot", "results"},
     "redo": {"drift", "database", "created", "snapshot", "results"},

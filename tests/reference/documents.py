@@ -20,6 +20,7 @@ from dao import migrate, transfer
 from dao.cli.filters import PHASES, Seen
 from dao.cli.tasks import Attempt
 from dao.cli.top import Running
+from dao.diagnosis import Finding
 from dao.migrate.linting.rules import Rule
 from dao.records import Task, TaskStatus, ToolStatus
 from dao.task_events import Throughput
@@ -116,6 +117,10 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "paths": (_Strings, "its files, two or one"),
         "left_out": (tuple[migrate.OtherLedger, ...], "the tables of other tools, which it does not make"),
         "broken": (_Strings, "what does not work in the schema, so that a new database will be refused"),
+    },
+    "doctor": {
+        "database": _DATABASE,
+        "findings": (tuple[Finding, ...], "what was looked at, in order; `ok` unless one is an error"),
     },
     "check": {
         "database": _DATABASE,

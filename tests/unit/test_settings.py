@@ -333,6 +333,15 @@ def test_pool_connection_waits_for_locks_as_long_as_the_settings_say(database):
         holder.execute("ROLLBACK")
 
 
+def test_origin_of_a_variable_is_named():
+    """Who wonders which database is meant is told where its name comes from."""
+    write("DATABASE_URL=sqlite:///of-file.db\nDATABASE_REPLICA=\n")
+    environ = {"DATABASE_SNAPSHOTS": "2", "DATABASE_URL": " "}
+    assert settings.origin("DATABASE_URL", environ=environ) == ".env"
+    assert settings.origin("DATABASE_SNAPSHOTS", environ=environ) == "the environment"
+    assert settings.origin("DATABASE_REPLICA", environ=environ) is None
+
+
 # ---------------------------------------------------------------- .env.example
 
 
@@ -346,7 +355,7 @@ def documented() -> dict[str, str]:
 def test_example_documents_every_variable_that_is_read():
     """`.env.example` has all variables that the settings read, and no others."""
     read = set(re.findall(r'"(DATABASE_[A-Z_]+)"', inspect.getsource(settings)))
-    assert set(documented()) == read == set(READ)
+    assert set(documented()) == read == set(READ) == set(settings.VARIABLES)
 
 
 def test_example_explains_every_variable():

@@ -20,6 +20,7 @@ __all__ = [
     "is_there",
     "no_more_files",
     "not_opened",
+    "not_writable",
     "tool",
     "unsettled",
     "why_read_only",
@@ -171,16 +172,8 @@ def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
         )
     if connection.open_flags & apsw.SQLITE_OPEN_READONLY:
         return f"{name} is read-only: open it without mode=ro (or immutable)"
-    with contextlib.suppress(OSError):
-        if os.statvfs(name).f_flag & os.ST_RDONLY:
-            return f"{name} is on a file system that is mounted read-only"
-        if not os.access(name, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            found = os.stat(name)
-            return (
-                f"{name} may not be written to by this user ({os.geteuid()}): it belongs to user {found.st_uid} and "
-                f"group {found.st_gid}, mode {found.st_mode & 0o777:04o}. Run this as its owner, or have it made "
-                "writable"
-            )
+    if reason := not_writable(name):
+        return reason
     if connection.readonly("main"):
         return (
             f"{name} can only be read: its header says that it takes a newer SQLite to write to it (its 19th byte), or "
@@ -190,3 +183,18 @@ def why_read_only(connection: apsw.Connection, code: int = 0) -> str:
     return (
         f"{name} is read-only on this connection: look for PRAGMA query_only, and check the permissions of its folder"
     )
+
+
+def not_writable(path: str) -> str | None:
+    """Return why this user may not write to a file, if the system says so; None if it may, or nobody can tell."""
+    with contextlib.suppress(OSError):
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            return f"{path} is on a file system that is mounted read-only"
+        if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            found = os.stat(path)
+            return (
+                f"{path} may not be written to by this user ({os.geteuid()}): it belongs to user {found.st_uid} and "
+                f"group {found.st_gid}, mode {found.st_mode & 0o777:04o}. Run this as its owner, or have it made "
+                "writable"
+            )
+    return None

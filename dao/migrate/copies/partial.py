@@ -26,6 +26,7 @@ __all__ = [
     "ID",
     "NewFile",
     "file_errors",
+    "leftovers",
     "moment_of",
     "new_file",
     "remove_leftovers",
@@ -154,25 +155,42 @@ def _is_taken(folder: int, path: str, id: str) -> bool:
 
 def _tidy(folder: int, path: str) -> None:
     """Remove the files in the making that no living process works on, as far as this user may."""
+    for name in _abandoned(folder, path):
+        _remove(folder, name)
+
+
+def _abandoned(folder: int, path: str) -> Iterator[str]:
+    """Yield the names of files in the making that no living process works on, each while it is locked."""
     unfinished = re.compile(re.escape(os.path.basename(path)) + rf"\.{ID}\.partial")
     for name in filter(unfinished.fullmatch, os.listdir(folder)):
         with contextlib.suppress(OSError):
             file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(folder, name)
+                yield name
             finally:
                 os.close(file)
 
 
+def leftovers(path: str) -> list[str]:
+    """Return the names of copies beside a database that killed processes have left; `remove_leftovers` removes them."""
+    with _folder_of(path) as folder:
+        return sorted(_abandoned(folder, path))
+
+
 def remove_leftovers(path: str) -> None:
     """Remove the copies beside a database that killed processes have left, as far as that is possible."""
-    with contextlib.suppress(OSError):
-        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            _tidy(folder, path)
-        finally:
-            os.close(folder)
+    with contextlib.suppress(OSError), _folder_of(path) as folder:
+        _tidy(folder, path)
+
+
+@contextlib.contextmanager
+def _folder_of(path: str) -> Iterator[int]:
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def _remove(folder: int, partial: str) -> None:
