@@ -41,6 +41,8 @@ if _typing.TYPE_CHECKING:
     from dao import workflows as workflows
     from dao.codec import new_id as new_id
     from dao.engine import connect as connect
+    from dao.engine import execute as execute
+    from dao.engine import fetch as fetch
     from dao.engine import transaction as transaction
     from dao.listing import Page as Page
     from dao.pool import Health as Health
@@ -68,7 +70,7 @@ else:
             "": "aio configurations migrate postgresql sessions settings task_dependencies task_events tasks testing "
             "tool_executions workflow_tasks workflows",
             "codec": "new_id",
-            "engine": "connect transaction",
+            "engine": "connect execute fetch transaction",
             "listing": "Page",
             "pool": "Health Pool PoolStats",
             "records": "Configuration Session Task TaskDependency TaskEvent TaskStatus "

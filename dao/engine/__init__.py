@@ -126,6 +126,9 @@ def text_for(connection: Connection, statement: PerEngine) -> str:
 def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """Run a statement to its end and return its rows. One that changes some, too, belongs in a `transaction`.
 
+    For SQL of your own, it is the same on both engines: parameters are `$1 … $n`, numbered in order of their first
+    appearance, rows are tuples, and errors are typed. Times are texts, as the engine writes them.
+
     Raises:
         Error: The caller can act on it. Any other error is the driver's own.
     """
