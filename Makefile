@@ -13,6 +13,7 @@ BIN   := $(VENV)/bin
 # The environment is made once, and again when what it holds changes, its Python has gone, or PYTHON names another.
 INSTALLED := $(VENV)/.installed
 TOOLS     := $(VENV)/.installed-dev
+SLOW      := $(VENV)/.installed-slow
 # a PostgreSQL server that ends with the command, as tests have it
 WITH_SERVER := $(BIN)/python -m tests.with_server
 WILL_DO   := $(shell [ -x $(BIN)/python ] && { [ -z '$(PYTHON)' ] || PYTHON='$(PYTHON)' bin/set-up --is-of-python; } && echo yes)
@@ -23,6 +24,11 @@ $(INSTALLED): setup.cfg pyproject.toml $(if $(WILL_DO),,FORCE)
 $(TOOLS): $(INSTALLED)
 	@bin/set-up '.[dev]'
 	@touch $@
+
+# what only slow tests need is 150 MB
+$(SLOW): $(TOOLS)
+	@bin/set-up '.[dev,notebook]'
+	@touch $(TOOLS) $@
 
 FORCE:
 
@@ -91,7 +97,7 @@ test: $(TOOLS) ## run the tests
 	$(BIN)/python -m pytest --numprocesses auto --quiet
 
 .PHONY: test-slow
-test-slow: $(TOOLS) ## run all tests, the slow ones too, with more examples
+test-slow: $(SLOW) ## run all tests, the slow ones too, with more examples
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses auto --quiet -m ''
 
 .PHONY: lint

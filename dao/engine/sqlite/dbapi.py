@@ -1,4 +1,4 @@
-"""apsw behind Python's DB-API, as far as yoyo asks for it."""
+"""apsw behind Python's DB-API, as far as yoyo and pandas ask for it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,19 @@ class Driver:
 
 
 class _Cursor:
-    """A DB-API cursor over apsw's: a statement without rows has no description instead of raising."""
+    """A DB-API cursor over apsw's: `description` is there for a query that finds no rows, and None for what is none."""
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._cursor = connection.cursor()
+        # afterwards, a statement that gave no rows is past its end and tells nothing
+        self._cursor.exec_trace = self._note
         self._rows: list[Any] = []
         self.description: Sequence[Any] | None = None
+
+    def _note(self, cursor: apsw.Cursor, sql: str, values: Any) -> bool:
+        self.description = cursor.get_description() or None
+        outer = cursor.connection.exec_trace  # it is not asked beside that of a cursor
+        return outer is None or outer(cursor, sql, values)
 
     def execute(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] = ()) -> None:
         values: Any = parameters
@@ -34,11 +41,8 @@ class _Cursor:
             values = {
                 name: value.isoformat() if isinstance(value, datetime) else value for name, value in parameters.items()
             }
+        self.description = None
         self._cursor.execute(sql, values)
-        try:
-            self.description = self._cursor.get_description()
-        except apsw.ExecutionCompleteError:
-            self.description = None
         # drained at once: until then a statement that returns rows is not done, and those after it have not begun
         self._rows = self._cursor.fetchall()
 
@@ -54,7 +58,10 @@ class _Cursor:
 
 
 class DbApiConnection:
-    """A DB-API connection over apsw's."""
+    """A DB-API connection over apsw's, whose transactions begin and end by themselves unless one was begun.
+
+    For programs that want such a one, as pandas does; `$1 … $n`, `?` and `:name` are parameters.
+    """
 
     def __init__(self, connection: apsw.Connection) -> None:
         self.apsw = connection
