@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 import apsw
 
@@ -20,9 +20,6 @@ from dao.pooling.async_server import AsyncConnection
 from dao.pooling.loop import shielded, within
 from dao.pooling.workers import abandon
 from dao.transactions import done
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["AsyncConnection", "connect", "interrupt", "run"]
 
