@@ -5,6 +5,8 @@ Nothing is written twice: a table module's function runs as it is, in the worker
     async with aio.Pool("sqlite:///orchestrator.db") as pool:
         await pool.run(tasks.create, task)
         page = await pool.run(tasks.find, status="pending")
+        async for task in pool.iterate(tasks.iter_all, status="failed"):
+            ...
 
 Several steps that belong together go into a function of your own, with `dao.transaction` in it. It runs without giving
 way to other tasks in the middle of the transaction.
@@ -15,7 +17,7 @@ from __future__ import annotations
 import functools
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
@@ -26,6 +28,7 @@ from dao.pooling.async_connection import connect, interrupt, run
 from dao.pooling.async_lease import Lease, close
 from dao.pooling.calls import Call
 from dao.pooling.figures import Health, PoolStats
+from dao.pooling.iteration import Iteration
 from dao.pooling.lender import Lender, Place
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
 from dao.pooling.opening import Prepare
@@ -36,6 +39,7 @@ from dao.transactions import check_seconds, done, replaying
 __all__ = ["Pool", "connect", "run"]
 
 P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -133,6 +137,21 @@ class Pool:
         if not usable or not lease.put_back():
             await lease.__aexit__(None, None, None)
         return result
+
+    def iterate(
+        self, function: Callable[Concatenate[Any, P], Iterator[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[R]:
+        """Return the records of a listing, for `async for task in pool.iterate(tasks.iter_all, status="failed")`.
+
+        `function` is an `iter_all`, or one of yours that returns what that does. A few hundred records are fetched at a
+        time, and the next not before those are used. In between no connection is held: the loop may take its time, use
+        the pool itself, and be left at any record. What others write meanwhile shows as in `iter_all`.
+
+        Raises (all of them in the loop):
+            TypeError: The function returned something else.
+            Error: As `run`.
+        """
+        return Iteration(self.run, functools.partial(function, *args, **kwargs))
 
     async def write(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes, as `dao.Pool.write`.

@@ -10,9 +10,9 @@ import binascii
 import enum
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import attrs
 import msgspec
@@ -23,7 +23,7 @@ from dao.errors import InvalidCursor, InvalidValue
 from dao.rows import Table
 from dao.stored import Stored, unreadable
 
-__all__ = ["MAX_LIMIT", "Listing", "Page", "bounds", "by_status", "check_limit"]
+__all__ = ["MAX_LIMIT", "Listing", "Page", "Walk", "bounds", "by_status", "check_limit"]
 
 #: A page holds from 1 to this many records; so much does a call change at the most.
 MAX_LIMIT = 1000
@@ -47,6 +47,31 @@ class Page(Generic[R]):
     def to_dict(self) -> dict[str, Any]:
         """Return the page as a dict that any JSON encoder takes: `items` as their `to_dict` has them, and `next`."""
         return {"items": [item.to_dict() for item in self.items], "next": self.next}
+
+
+class Walk(itertools.chain[R]):
+    """The records of all pages, an iterator. Each page is one statement: no transaction stays open in between.
+
+    Attributes:
+        page: Returns one of them, on any connection: `page(connection, after=…)`.
+    """
+
+    page: Callable[..., Page[R]]
+
+    @classmethod
+    def through(cls, page: Callable[..., Page[R]], connection: Connection) -> Self:
+        """Return the records of the pages that are fetched on this connection."""
+
+        def pages() -> Iterator[list[R]]:
+            found = page(connection)
+            yield found.items
+            while found.next is not None:
+                found = page(connection, after=found.next)
+                yield found.items
+
+        walk: Self = cls.from_iterable(pages())  # type: ignore[assignment] # of this class, at the speed of C
+        walk.page = page
+        return walk
 
 
 class _Shape(NamedTuple):
@@ -126,19 +151,10 @@ class Listing(Generic[R]):
         position = codec.canonical_time(last[self._created_at]) + last[0]
         return Page(self._table.from_rows(rows), _cursor(position, query))
 
-    def walk(self, connection: Connection, *, status: str | Iterable[str] | None = None, **query: Any) -> Iterator[R]:
-        """Yield the records of all pages. Each page is one statement: no transaction stays open in between."""
+    def walk(self, connection: Connection, *, status: str | Iterable[str] | None = None, **query: Any) -> Walk[R]:
+        """Return the records of all pages."""
         statuses = None if status is None else self._texts(status)
-        page = functools.partial(self.page, connection, status=statuses, limit=500, **query)
-
-        def records() -> Iterator[R]:
-            found = page()
-            yield from found.items
-            while found.next is not None:
-                found = page(after=found.next)
-                yield from found.items
-
-        return records()
+        return Walk.through(functools.partial(self.page, status=statuses, limit=500, **query), connection)
 
     def count(
         self,

@@ -95,6 +95,20 @@ class Pool:
         """
         return Lease(self._lender, self._lender.timeout if timeout is None else check_seconds(timeout))
 
+    def run(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function(connection, …)` on a connection of the pool: `pool.run(tasks.get, id)`.
+
+        It is a block of `acquire` in one line, and no transaction: `dao.run_in_transaction(pool, function, …)` is one.
+
+        Raises:
+            PoolTimeout: All connections stayed in use.
+            PoolClosed: The pool was closed, or belongs to the parent of this process.
+            TypeError: The function returned before its work was done: a coroutine, a generator.
+            Error: What the function raises.
+        """
+        with self.acquire() as connection:
+            return done(function(connection, *args, **kwargs))
+
     def write(self, function: Callable[Concatenate[Any, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function(connection, *args, **kwargs)` in a transaction shared with other writes; return its result.
 

@@ -46,6 +46,7 @@ _SQLITE, _POSTGRESQL = ("sqlite",), ("postgresql", "postgres", "pgsql", "pg")
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 if TYPE_CHECKING:
+    from dao import aio
     from dao.pool import Pool
 
 
@@ -71,6 +72,12 @@ class Settings:
         from dao.pool import Pool  # noqa: PLC0415 - takes 6 ms, and most commands need none
 
         return Pool(self.url, size=self.pool_size, timeout=self.pool_timeout)
+
+    def aio_pool(self) -> aio.Pool:
+        """Return a new connection pool for async code with these settings, the same as those of `pool`."""
+        from dao import aio  # noqa: PLC0415 - as above
+
+        return aio.Pool(self.url, size=self.pool_size, timeout=self.pool_timeout)
 
 
 def load(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -18,14 +19,14 @@ __all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType, map, filter)
+_UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType, map, filter, itertools.chain)  # the last: of `iter_all`
 
 
 def done(result: T) -> T:
     """Return what a function returned, unless its work is yet to be done, when its transaction is over.
 
     Raises:
-        TypeError: It is a coroutine or anything else to await, a generator, or what `map` or `filter` gave.
+        TypeError: It is a coroutine or anything else to await, a generator, or what `iter_all`, `map` or `filter` gave.
     """
     if isinstance(result, _UNDONE) or hasattr(type(result), "__await__"):
         if isinstance(result, CoroutineType):

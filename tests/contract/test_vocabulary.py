@@ -157,13 +157,13 @@ def test_old_name_warns_and_does_what_the_new_one_does(connection, keys, old, ne
 
 
 TYPED = """\
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, assert_type
 
 import dao
 from dao import Configuration, Page, Session, Task, TaskStatus, ToolExecution, Workflow, WorkflowTask
-from dao import configurations, connect, sessions, tasks, tool_executions, workflow_tasks, workflows
-from dao.listing import Listing
+from dao import aio, configurations, connect, sessions, tasks, tool_executions, workflow_tasks, workflows
+from dao.listing import Listing, Walk
 from dao.rows import TASKS
 
 c = connect("sqlite://")
@@ -171,11 +171,13 @@ assert_type(tasks.find(c), Page[Task])
 assert_type(workflows.find(c), Page[Workflow])
 assert_type(tool_executions.find(c), Page[ToolExecution])
 assert_type(Listing(TASKS, TaskStatus).page(c), Page[Task])
-assert_type(Listing(TASKS, TaskStatus).walk(c), Iterator[Task])
+assert_type(Listing(TASKS, TaskStatus).walk(c), Walk[Task])
 assert_type(tasks.find(c).items, list[Task])
 assert_type(tasks.iter_all(c), Iterator[Task])
 assert_type(workflows.iter_all(c), Iterator[Workflow])
 assert_type(tool_executions.iter_all(c), Iterator[ToolExecution])
+assert_type(aio.Pool("sqlite://").iterate(tasks.iter_all, status="failed"), AsyncIterator[Task])
+assert_type(dao.Pool("sqlite://").run(tasks.get, "a"), Task | None)
 assert_type(tool_executions.list_errors(c), list[ToolExecution])
 assert_type(sessions.list_active(c), list[Session])
 assert_type(tasks.get(c, "a"), Task | None)
@@ -187,6 +189,7 @@ assert_type(tasks.find(c), Page[Workflow])  # error
 assert_type(tasks.find(c), Page[Any])  # error
 tasks.find(c).items[0].sequence  # error
 tasks.find(c, title="a")  # error
+aio.Pool("sqlite://").iterate(tasks.iter_all, title="a")  # error
 dao.nothing  # error
 dao.migrate.nothing  # error
 assert_type(dao.Task(title="a", task_type="b"), Task)

@@ -104,7 +104,7 @@ def test_argument_wrong_value_is_an_invalid_value_and_changes_nothing(connection
     for called, function, arguments in wrong_calls():
         try:
             result = function(connection, **arguments)
-            passed.append(f"{called} returned {list(result) if inspect.isgenerator(result) else result!r}")
+            passed.append(f"{called} returned {list(result) if isinstance(result, Iterator) else result!r}")
         except dao.InvalidValue as error:
             if not str(error):
                 passed.append(f"{called} says nothing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def called(function: Callable[..., Any], **instead: object) -> object:
         else:
             positional.append(value)
     result = function(*positional, **named)
-    return list(result) if inspect.isgenerator(result) else result
+    return list(result) if isinstance(result, Iterator) else result
 
 
 @pytest.mark.parametrize("function", public(*MODULES.values(), taking={"connection"}))

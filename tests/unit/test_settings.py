@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import subprocess
@@ -321,6 +322,21 @@ def test_pool_has_the_size_timeout_and_database_of_the_settings(database):
             assert first.filename == second.filename == str(database)
             with pytest.raises(errors.PoolTimeout, match="within 0 s"), pool.acquire():
                 pass
+
+
+def test_aio_pool_has_the_size_timeout_and_database_of_the_settings(database):
+    """Async code had to take the settings apart."""
+    environ = {"DATABASE_POOL_SIZE": "2", "DATABASE_POOL_TIMEOUT": "0", "DATABASE_URL": f"sqlite:///{database}"}
+
+    async def main() -> None:
+        async with settings.load(environ=environ).aio_pool() as pool:
+            assert pool.stats().size == 2
+            assert await pool.run(lambda connection: connection.filename) == str(database)
+            async with pool.acquire(), pool.acquire():
+                with pytest.raises(errors.PoolTimeout, match="within 0 s"):
+                    await pool.run(lambda connection: connection.filename)
+
+    asyncio.run(main())
 
 
 def test_pool_connection_waits_for_locks_as_long_as_the_settings_say(database):
