@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -38,6 +40,9 @@ RUN = pytest.StashKey[Run]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Agree with all processes of this run on folders: for temporary files, and to find the server in."""
+    # hundreds of tests start Python: each would compile the whole package anew
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if "TMPDIR" not in os.environ and (memory := servers.memory()):
         os.environ["TMPDIR"] = tempfile.tempdir = memory
     given = getattr(config, "workerinput", {}).get("run")
@@ -57,6 +62,18 @@ def pytest_xdist_auto_num_workers() -> int | None:
 def pytest_configure_node(node) -> None:
     """Tell a process of pytest-xdist which run it belongs to."""
     node.workerinput["run"] = str(node.config.stash[RUN].folder)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Have each process of pytest-xdist begin with other modules: what one has compiled, the others only read."""
+    given = getattr(session.config, "workerinput", None)
+    if given is None or session.config.args != session.config.getini("testpaths"):
+        return
+    number, count = int(given["workerid"].removeprefix("gw")), given["workercount"]
+    for path in sorted(Path(__file__).parent.rglob("test_*.py"))[number::count]:
+        with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest says so when it collects it
+            importlib.import_module(".".join(path.relative_to(Path(__file__).parents[1]).with_suffix("").parts))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
