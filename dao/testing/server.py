@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
+from time import monotonic, sleep  # as they are now: a test may replace those of the module
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -210,7 +210,7 @@ class Reused:
         return True
 
     def _end_sessions(self) -> None:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = monotonic() + _PATIENCE
         # the server's own wait for an end (`pg_terminate_backend(pid, …)`) looks every 100 ms
-        while self._connection.execute(_TERMINATE).fetchone() != (0,) and time.monotonic() < deadline:
-            time.sleep(0.0005)
+        while self._connection.execute(_TERMINATE).fetchone() != (0,) and monotonic() < deadline:
+            sleep(0.0005)

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,15 +32,15 @@ both_engines = pytest.mark.both_engines
 
 
 @both_engines
-@pytest.mark.parametrize("time", ["first", "second"])
-def test_database_is_migrated_empty_and_the_tests_own(database_url, pool, aio_pool, time):
+@pytest.mark.parametrize("turn", ["first", "second"])
+def test_database_is_migrated_empty_and_the_tests_own(database_url, pool, aio_pool, turn):
     """Each test finds the schema, the ledger and no row, whatever the one before has left."""
     with pool.acquire() as connection:
         migrate.assert_current(connection)
         assert tasks.count(connection) == 0
-        tasks.create(connection, Task(title=time, task_type="a"))
+        tasks.create(connection, Task(title=turn, task_type="a"))
     with contextlib.closing(dao.connect(database_url)) as other:
-        assert [task.title for task in tasks.find(other).items] == [time]
+        assert [task.title for task in tasks.find(other).items] == [turn]
 
     async def counted() -> int:
         async with aio_pool:
@@ -80,6 +81,17 @@ def test_reused_database_keeps_the_rows_of_its_migrations(server):
         reused.close()
         for name in (reused.url, database_of(server.url, template)):
             server.drop(name)
+
+
+def test_database_is_emptied_while_a_test_has_another_sleep(shared, monkeypatch):
+    """A fixture that ends before `monkeypatch` did sleep as the test had said: one raised, and the whole run ended."""
+    with contextlib.closing(shared.reused()) as reused, contextlib.closing(dao.connect(reused.url)) as connection:
+        tasks.create(connection, make_task())
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "sleep", lambda _seconds: pytest.fail("slept"))
+            reused.empty()
+        with contextlib.closing(dao.connect(reused.url)) as another:
+            assert tasks.count(another) == 0
 
 
 @pytest.mark.parametrize("name", ["it's", "a b/c?d=e&f#g%h", "ä"])
