@@ -175,8 +175,9 @@ class TaskEvent(Stored):
     """A version of a task that began, or its end: triggers write them, and nobody changes one.
 
     `seq` only grows. `at` is the version's `updated_at`; `attempt`, `worker` and `error` are the task's then. A new
-    task has no `from_status`, a deleted one no `to_status`. `previous` has what the changed columns held before, under
-    their names: nothing of a new task, all but the id of a deleted one; times and JSON are texts in it.
+    task has no `from_status`, nor has one whose status was unknown; a deleted one has no `to_status`. `previous` has
+    what the changed columns held before, under their names: nothing of a new task, all but the id of a deleted one;
+    times and JSON are texts in it.
     """
 
     __table__: ClassVar[str] = "task_events"

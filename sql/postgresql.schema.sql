@@ -126,7 +126,8 @@ BEGIN
     SET    status = 'failed',
            error = 'outcome unknown: attempt ' || old.attempt || ' of the task ended before the call did',
            completed_at = new.updated_at
-    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running');
+    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running')
+    AND    updated_at < '9999-12-31 23:59:59.999+00';
     RETURN NULL;
 END;
 $function$;
@@ -152,7 +153,9 @@ BEGIN
         VALUES (new.id, new.attempt, new.status, new.worker, new.error, new.updated_at, '{}');
     ELSIF TG_OP = 'UPDATE' THEN
         INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
-        VALUES (new.id, new.attempt, old.status, new.status, coalesce(new.worker, old.worker), new.error,
+        VALUES (new.id, new.attempt,
+                CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+                new.status, coalesce(new.worker, old.worker), new.error,
                 new.updated_at, '{' || substr(concat(
             CASE WHEN new.title IS DISTINCT FROM old.title THEN ',"title":' || dao_json(old.title) END,
             CASE WHEN new.description IS DISTINCT FROM old.description
@@ -188,7 +191,9 @@ BEGIN
     ELSE
         -- after the last millisecond that there is comes none
         INSERT INTO task_events (task_id, attempt, from_status, worker, error, at, previous)
-        VALUES (old.id, old.attempt, old.status, old.worker, old.error,
+        VALUES (old.id, old.attempt,
+                CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+                old.worker, old.error,
                 least(greatest(date_trunc('milliseconds', clock_timestamp()),
                                old.updated_at + interval '1 millisecond'),
                       timestamptz '9999-12-31 23:59:59.999+00'),

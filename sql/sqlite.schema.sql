@@ -370,7 +370,9 @@ FOR EACH ROW
 WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND value = 'false')
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
-    VALUES (new.id, new.attempt, old.status, new.status, coalesce(new.worker, old.worker), new.error,
+    VALUES (new.id, new.attempt,
+        CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+        new.status, coalesce(new.worker, old.worker), new.error,
         CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
              ELSE coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                                strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')),
@@ -418,7 +420,9 @@ FOR EACH ROW
 WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND value = 'false')
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
-    VALUES (old.id, old.attempt, old.status, NULL, old.worker, old.error,
+    VALUES (old.id, old.attempt,
+            CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+            NULL, old.worker, old.error,
             coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                          strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')), old.updated_at),
             json_object(
@@ -444,7 +448,8 @@ BEGIN
            completed_at = CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
                                ELSE max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                                         strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')) END
-    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running');
+    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running')
+    AND    updated_at < '9999-12-31T23:59:59.999Z';
 END;
 
 CREATE TRIGGER tasks_attempt_increases

@@ -11,17 +11,20 @@ breaks nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from dao import codec
-from dao.engine import Connection, PerEngine, fetch, text_for, transaction
-from dao.errors import InvalidValue
+from dao.engine import Connection, PerEngine, execute, fetch, in_transaction, text_for, transaction
+from dao.engine.engines import engine_for
+from dao.errors import InvalidValue, UnreadableRow
 from dao.listing import check_limit
 from dao.records import LONGEST_RETRY_DELAY_MS, Task
+from dao.rows import TASKS
 from dao.tasks.holders import check_claimed, lease_lost
-from dao.tasks.statements import READY, changed, locking, returning
+from dao.tasks.statements import CAN_BEGIN, CAN_FAIL, READY, changed, locking, returning
 
 __all__ = ["claim", "complete", "fail", "release", "renew", "rescue"]
 
@@ -35,7 +38,7 @@ def _claiming(of_type: str = "", limit: str = "$4", unless: str = "") -> PerEngi
     that index for a list of priorities, and not in its order, so that each has a seek of its own there. It leaves
     alone the tasks that another transaction is claiming.
     """
-    ready = f"{READY} {of_type}AND priority"
+    ready = f"{READY} AND {CAN_BEGIN} {of_type}AND priority"
     claim = """
 UPDATE tasks
 SET    updated_at = next_version($1), status = 'running', attempt = attempt + 1, worker = $2, lease_expires_at = $3,
@@ -66,17 +69,17 @@ WHERE  id"""
 
 
 # ordered, or PostgreSQL may expect to come upon one soon, and read all tasks
-_IS_EXPIRED = "SELECT id FROM tasks WHERE lease_expires_at < $1 ORDER BY lease_expires_at LIMIT 1"
+_IS_EXPIRED = f"SELECT id FROM tasks WHERE lease_expires_at < $1 AND {CAN_FAIL} ORDER BY lease_expires_at LIMIT 1"
 _UNLESS_EXPIRED = f"\nAND    ({_IS_EXPIRED}) IS NULL"
 _CLAIM = _claiming()
 _CLAIM_OF_TYPE = _claiming("AND task_type = $4 ", "$5")
 _CLAIM_UNLESS_EXPIRED = _claiming(unless=_UNLESS_EXPIRED)
 _CLAIM_OF_TYPE_UNLESS_EXPIRED = _claiming("AND task_type = $4 ", "$5", _UNLESS_EXPIRED)
 _EXPIRED = locking(
-    """
+    f"""
 SELECT id, attempt, worker, lease_expires_at, failures, retry_delay_ms
 FROM   tasks
-WHERE  lease_expires_at < $1
+WHERE  lease_expires_at < $1 AND {CAN_FAIL}
 ORDER  BY lease_expires_at, id
 LIMIT  $2
 """,
@@ -118,6 +121,14 @@ SET    updated_at = next_version($1), status = 'pending', run_at = $2, started_a
 WHERE  id = $3 AND attempt = $4 AND worker IS NOT DISTINCT FROM $5 AND status = 'running'
 """)
 
+# the tasks of a claim, and the end of one that cannot be read
+_OF_CLAIM = "SELECT id FROM tasks WHERE lease_expires_at = $1 AND worker = $2"
+_FAIL_UNREADABLE = """
+UPDATE tasks
+SET    status = 'failed', completed_at = $1, error = $2, worker = NULL, lease_expires_at = NULL
+WHERE  id = $3
+"""
+
 _MILLISECOND = timedelta(milliseconds=1)
 # no delay is longer, however often it was doubled
 _LONGEST = timedelta(milliseconds=LONGEST_RETRY_DELAY_MS)
@@ -147,6 +158,10 @@ def claim(
     The lease ends after `lease`: `renew` it before that, again and again, or another worker may get the task. Leases
     that have ended are dealt with first, as by `rescue`, a hundred at a time.
 
+    A task that cannot be claimed keeps no other from it. One whose row holds a text that is not UTF-8 ends as failed,
+    with an error that says where; one whose `attempt` or `updated_at` is the last that there is, which only plain SQL
+    writes, is passed by.
+
     To wait for work: `claim`, and if that returns nothing, wait and repeat. Nothing needs to run beside the workers.
 
     Raises:
@@ -165,14 +180,51 @@ def claim(
         parameters += (task_type,)
         statements = (_CLAIM_OF_TYPE_UNLESS_EXPIRED, _CLAIM_OF_TYPE)
     parameters += (limit,)
-    claimed = changed(connection, statements[0], parameters)
+    claimed = _claimed(connection, statements[0], parameters)
     if not claimed and fetch(connection, _IS_EXPIRED, (text,)):
         with transaction(connection):
             rescue(connection, now=moment)
-            claimed = changed(connection, statements[1], parameters)
+            claimed = _claimed(connection, statements[1], parameters)
     if len(claimed) > 1:
         claimed.sort(key=lambda task: (-task.priority, task.run_at, task.id))
     return claimed
+
+
+def _claimed(connection: Connection, statement: PerEngine, parameters: tuple[Any, ...]) -> list[Task]:
+    """Run a claim. Tasks that cannot be read end as failed, with an error that says why, and others take their place.
+
+    SQLite alone takes texts that are not UTF-8.
+    """
+    *shared, limit = parameters
+    # of several, those that can be read must not be lost with another
+    is_undone = limit == 1 or not in_transaction(connection) or engine_for(connection).ON_SERVER
+    try:
+        with contextlib.nullcontext() if is_undone else transaction(connection):
+            return changed(connection, statement, parameters)
+    except UnreadableRow:
+        pass
+    moment, worker, end, *_ = shared
+    claimed: list[Task] = []
+    with transaction(connection):
+        _fail_unreadable(connection, moment, worker, end)
+        while len(claimed) < limit:
+            try:
+                found = changed(connection, statement, (*shared, 1))
+            except UnreadableRow:
+                _fail_unreadable(connection, moment, worker, end)
+                continue
+            if not found:
+                break
+            claimed += found
+    return claimed
+
+
+def _fail_unreadable(connection: Connection, moment: str, worker: str, end: str) -> None:
+    for (id,) in fetch(connection, _OF_CLAIM, (end, worker)):
+        try:
+            TASKS.from_rows(fetch(connection, TASKS.get, (id,)))
+        except UnreadableRow as error:
+            execute(connection, _FAIL_UNREADABLE, (moment, str(error), id))
 
 
 def renew(connection: Connection, task: Task, *, lease: timedelta, now: datetime | None = None) -> Task:
@@ -259,13 +311,22 @@ def rescue(
     text = codec.time_to_text(moment)
     rescued: list[Task] = []
     with transaction(connection):
-        for id, attempt, worker, ended, failures, delay_ms in fetch(
-            connection, text_for(connection, _EXPIRED), (text, limit)
-        ):
+        for id, attempt, worker, ended, failures, delay_ms in _expired(connection, text, limit):
             run_at = _after(moment, _backoff(failures, delay_ms, jitter), "retry_delay_ms", least=timedelta(0))
             error = f"the lease of worker {worker!r} ended at {codec.canonical_time(ended)}"
-            rescued += changed(connection, _FAIL, (text, 1, run_at, error, id, attempt, worker))
+            with contextlib.suppress(UnreadableRow):  # its attempt has ended all the same
+                rescued += changed(connection, _FAIL, (text, 1, run_at, error, id, attempt, worker))
     return rescued
+
+
+def _expired(connection: Connection, moment: str, limit: int) -> list[tuple[Any, ...]]:
+    """Return what `rescue` needs of the tasks whose lease has ended. One of which it cannot be read ends as failed."""
+    while True:
+        try:
+            return fetch(connection, text_for(connection, _EXPIRED), (moment, limit))
+        except UnreadableRow as error:
+            if not execute(connection, _FAIL_UNREADABLE, (moment, str(error), error.key)):
+                raise
 
 
 # ---------------------------------------------------------------- times
@@ -312,6 +373,6 @@ def _backoff(failures: int, delay_ms: int, jitter: float) -> timedelta:
 def _write(connection: Connection, statement: PerEngine, parameters: Sequence[Any], task: Task) -> Task:
     """Change a task that the attempt of this record has, and return it as it is then."""
     token = (check_claimed(task).id, task.attempt, task.worker)
-    for found in changed(connection, statement, (*parameters, *token)):
+    for found in changed(connection, statement, (*parameters, *token), task.id):
         return found
     raise lease_lost(connection, *token)

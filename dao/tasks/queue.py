@@ -223,11 +223,11 @@ def _change(
     connection: Connection, statement: PerEngine, parameters: tuple[Any, ...], enough: TaskStatus | None = None
 ) -> Task:
     """Change the task whose id is the last parameter, and return it as it is then, also if it has that status."""
-    for found in changed(connection, statement, parameters):
-        return found
     id = parameters[-1]
+    for found in changed(connection, statement, parameters, id):
+        return found
     with transaction(connection):  # it may have become another since: once more, with nobody in between
-        for found in changed(connection, statement, parameters):
+        for found in changed(connection, statement, parameters, id):
             return found
         present = TASKS.found(TASKS.first(fetch(connection, TASKS.get, (id,))), id)
     if present.status is enough:

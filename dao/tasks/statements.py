@@ -10,14 +10,21 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dao.engine import Connection, PerEngine, fetch_changed, text_for
-from dao.records import Task
+from dao.engine import Connection, PerEngine, fetch, fetch_changed, text_for
+from dao.errors import UnreadableRow
+from dao.records import MAX_INTEGER, Task
 from dao.rows import TASKS
 
-__all__ = ["READY", "changed", "locking", "returning"]
+__all__ = ["CAN_BEGIN", "CAN_FAIL", "READY", "changed", "locking", "returning"]
 
 #: The condition for a task that runs as soon as it is due; the indexes of claims have it, too.
 READY = "status = 'pending' AND waiting_for = 0 AND paused_by = 0"
+
+_CAN_CHANGE = "updated_at < '9999-12-31T23:59:59.999Z'"
+#: The conditions for a task that can have a later version and a higher attempt, or another failure. One that cannot,
+#: since somebody wrote the last that there is, is passed by: it would keep all others from being claimed.
+CAN_BEGIN = f"attempt < {MAX_INTEGER} AND {_CAN_CHANGE}"
+CAN_FAIL = f"failures < {MAX_INTEGER} AND {_CAN_CHANGE}"
 
 _NEXT = re.compile(r"next_version\((\$\d+)\)")
 _AFTER = PerEngine(
@@ -49,10 +56,17 @@ def locking(select: str, strength: str) -> PerEngine:
     return PerEngine(select, f"{select}\nFOR    {strength} SKIP LOCKED")
 
 
-def changed(connection: Connection, statement: PerEngine, parameters: Sequence[Any]) -> list[Task]:
+def changed(
+    connection: Connection, statement: PerEngine, parameters: Sequence[Any], id: str | None = None
+) -> list[Task]:
     """Run such a statement and return the tasks that it changed, in no order; alone, it is a transaction.
 
     Raises:
-        Error: As `dao.engine.fetch_changed`.
+        Error: As `dao.engine.fetch_changed`. An `UnreadableRow` has the names only if the `id` of the task is given.
     """
-    return TASKS.from_rows(fetch_changed(connection, text_for(connection, statement), parameters))
+    try:
+        return TASKS.from_rows(fetch_changed(connection, text_for(connection, statement), parameters))
+    except UnreadableRow:
+        if id is not None:
+            fetch(connection, TASKS.get, (id,))
+        raise

@@ -5,6 +5,7 @@
 -- Commits come out of the order of seq. So a transaction takes a shared advisory lock before its first event, whose key
 -- is the id of this table and the last seq that it saw: whoever reads no further than the least of these locks, and the
 -- last event from before it read them, misses nothing after the last that it saw (`dao.task_events.find`).
+-- A row whose status nobody knows, written past the constraints, has no from_status, so that it can be corrected.
 -- They cost time and room: the configuration task_events, set to false, leaves them out.
 -- New table, and triggers on tasks: rewrites nothing. Its rollback drops the history of all tasks.
 
@@ -72,7 +73,9 @@ BEGIN
         VALUES (new.id, new.attempt, new.status, new.worker, new.error, new.updated_at, '{}');
     ELSIF TG_OP = 'UPDATE' THEN
         INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
-        VALUES (new.id, new.attempt, old.status, new.status, coalesce(new.worker, old.worker), new.error,
+        VALUES (new.id, new.attempt,
+                CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+                new.status, coalesce(new.worker, old.worker), new.error,
                 new.updated_at, '{' || substr(concat(
             CASE WHEN new.title IS DISTINCT FROM old.title THEN ',"title":' || dao_json(old.title) END,
             CASE WHEN new.description IS DISTINCT FROM old.description
@@ -108,7 +111,9 @@ BEGIN
     ELSE
         -- after the last millisecond that there is comes none
         INSERT INTO task_events (task_id, attempt, from_status, worker, error, at, previous)
-        VALUES (old.id, old.attempt, old.status, old.worker, old.error,
+        VALUES (old.id, old.attempt,
+                CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+                old.worker, old.error,
                 least(greatest(date_trunc('milliseconds', clock_timestamp()),
                                old.updated_at + interval '1 millisecond'),
                       timestamptz '9999-12-31 23:59:59.999+00'),

@@ -68,7 +68,8 @@ WHEN (old.attempt IS NOT NULL AND old.status IN ('completed', 'failed', 'timeout
       AND (new.status <> old.status OR new.output IS DISTINCT FROM old.output OR new.error IS DISTINCT FROM old.error))
 EXECUTE FUNCTION dao_refuse();
 
--- However an attempt ends, what it called and did not end may have happened or not.
+-- However an attempt ends, what it called and did not end may have happened or not. A call that can have no later
+-- version must not keep the task from ending.
 CREATE FUNCTION dao_end_calls() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -77,7 +78,8 @@ BEGIN
     SET    status = 'failed',
            error = 'outcome unknown: attempt ' || old.attempt || ' of the task ended before the call did',
            completed_at = new.updated_at
-    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running');
+    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running')
+    AND    updated_at < '9999-12-31 23:59:59.999+00';
     RETURN NULL;
 END;
 $$;

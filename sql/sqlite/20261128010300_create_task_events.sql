@@ -2,6 +2,7 @@
 -- them, so that none is forgotten, and every program may follow along: seq is the cursor. previous has the values that
 -- the changed columns had before, as a JSON object; undone one by one, from the task as it is now, they give the task
 -- as it was at any moment. No foreign key: what happened stays when the task has gone.
+-- A row whose status nobody knows, written past the constraints, has no from_status, so that it can be corrected.
 -- They cost time and room: the configuration task_events, set to false, leaves them out.
 -- New table, and triggers on tasks: locks and rewrites nothing. Its rollback drops the history of all tasks.
 
@@ -49,7 +50,9 @@ FOR EACH ROW
 WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND value = 'false')
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
-    VALUES (new.id, new.attempt, old.status, new.status, coalesce(new.worker, old.worker), new.error,
+    VALUES (new.id, new.attempt,
+        CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+        new.status, coalesce(new.worker, old.worker), new.error,
         CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
              ELSE coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                                strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')),
@@ -89,7 +92,9 @@ FOR EACH ROW
 WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND value = 'false')
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
-    VALUES (old.id, old.attempt, old.status, NULL, old.worker, old.error,
+    VALUES (old.id, old.attempt,
+            CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+            NULL, old.worker, old.error,
             coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                          strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')), old.updated_at),
             json_object(

@@ -61,7 +61,8 @@ BEGIN
     SELECT raise(ABORT, 'tool_executions_end_final');
 END;
 
--- However an attempt ends, what it called and did not end may have happened or not.
+-- However an attempt ends, what it called and did not end may have happened or not. A call that can have no later
+-- version must not keep the task from ending.
 CREATE TRIGGER tasks_attempt_ended
 AFTER UPDATE OF status, attempt ON tasks
 FOR EACH ROW
@@ -73,5 +74,6 @@ BEGIN
            completed_at = CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
                                ELSE max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                                         strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')) END
-    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running');
+    WHERE  task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running')
+    AND    updated_at < '9999-12-31T23:59:59.999Z';
 END;

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import dao
 from dao import Task, TaskStatus, aio, tasks, tool_executions, workflow_tasks, workflows
 from dao.engine import execute, fetch, in_transaction
-from dao.testing import make_task, make_workflow
+from dao.testing import make_task, make_tool_execution, make_workflow
 from tests.concurrency import Worker, loop
 from tests.engines import is_sqlite, wait_for_waiter
 from tests.queued import DAY, MINUTE, MS, NOON, SECOND, begin, claim, claim_one, put, titles
@@ -46,6 +46,54 @@ def test_claim_returns_the_tasks_as_they_are_stored(connection):
     assert tasks.get(connection, task.id) == claimed
     assert not in_transaction(connection)
     assert claim(connection, now=NOON + SECOND) == []
+
+
+_LOST = "status = 'running', attempt = 1, lease_expires_at = '2025-01-01T00:00:00.000Z', worker"
+_NOT_UTF8 = "CAST(x'ff' AS TEXT)"
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+@pytest.mark.parametrize("limit", [1, 9])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "updated_at = '9999-12-31T23:59:59.999Z'",
+        "attempt = 9223372036854775807",
+        f"description = {_NOT_UTF8}",
+        f"{_LOST} = 'w', updated_at = '9999-12-31T23:59:59.999Z'",
+        f"{_LOST} = 'w', failures = 9223372036854775807",
+        f"{_LOST} = 'w', description = {_NOT_UTF8}",
+        f"{_LOST} = {_NOT_UTF8}",
+    ],
+)
+def test_claim_is_not_kept_from_other_tasks_by_one_that_cannot_be_claimed(connection, written, limit, is_alone):
+    """Such a row made every claim that reached it fail, so that nobody did anything any more."""
+    if "CAST" in written and not is_sqlite(connection):
+        return  # it stores UTF-8 only
+    bad = put(connection, "a", priority=9)
+    for title in "bcd":
+        put(connection, title, now=NOON + SECOND)
+    connection.execute(f"UPDATE tasks SET {written} WHERE title = 'a'")
+    now = NOON + SECOND
+    for expected in ("b", "c") if limit == 1 else ("bcd", ""):
+        with contextlib.nullcontext() if is_alone else dao.transaction(connection):
+            assert titles(claim(connection, "x", limit=limit, now=now)) == expected
+    assert not in_transaction(connection)
+    assert fetch(connection, "SELECT worker FROM tasks WHERE worker = 'x' AND title = 'a'") == []
+    if "CAST" in written:
+        ((status, error),) = fetch(connection, "SELECT status, error FROM tasks WHERE id = $1", (bad.id,))
+        assert status == "failed"
+        assert written.startswith(_LOST + " = 'w'") or (bad.id in error and "not UTF-8: correct it in SQL" in error)
+
+
+def test_end_of_an_attempt_is_not_held_up_by_a_call_that_can_have_no_later_version(connection):
+    """Its trigger refused the end of the call, and so that of the task: no lost one was rescued, and nobody claimed."""
+    put(connection, "a", retries=1)
+    task = claim_one(connection)
+    last = datetime.max.replace(microsecond=999000, tzinfo=UTC)
+    call = make_tool_execution(task_id=task.id, attempt=1, status="running", created_at=NOON, updated_at=last)
+    tool_executions.record(connection, call)
+    assert titles(claim(connection, now=NOON + DAY)) == "a"
 
 
 def test_claim_takes_priority_then_time_then_id(connection):

@@ -13,10 +13,11 @@ import attrs
 import pytest
 
 import dao
-from dao import configurations, task_dependencies, task_events, tasks
+from dao import codec, configurations, task_dependencies, task_events, tasks
 from dao.engine import fetch
 from dao.testing import make_task
 from tests.concurrency import PATIENCE
+from tests.engines import is_sqlite
 
 pytestmark = pytest.mark.both_engines
 server_only = pytest.mark.parametrize("engine", ["postgresql"])
@@ -123,6 +124,26 @@ def test_previous_is_the_same_text_on_both_engines(make):
             rows = fetch(connection, "SELECT previous FROM task_events ORDER BY seq")
             texts.append([text.replace(moment, "…") for (text,) in rows])
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("correction", ["UPDATE tasks SET status = 'failed'", "DELETE FROM tasks"])
+def test_task_of_an_unknown_status_can_be_corrected(connection, correction):
+    """The event refused the status that was there before: what was written past the constraints stayed for ever."""
+    task = stored(connection)
+    if is_sqlite(connection):
+        connection.pragma("ignore_check_constraints", True)
+    else:
+        connection.execute("ALTER TABLE tasks DROP CONSTRAINT tasks_status_known")
+        connection.execute("ALTER TABLE task_events DROP CONSTRAINT task_events_to_status_known")
+    connection.execute("UPDATE tasks SET status = 'lost'")
+    if is_sqlite(connection):
+        connection.pragma("ignore_check_constraints", False)
+    known = fetch(connection, "SELECT max(updated_at) FROM tasks")[0][0]
+    connection.execute(correction)
+    ((old, previous),) = fetch(connection, "SELECT from_status, previous FROM task_events ORDER BY seq DESC LIMIT 1")
+    assert (old, json.loads(previous)["status"]) == (None, "lost")
+    with pytest.raises(dao.UnreadableRow, match="lost"):
+        tasks.as_of(connection, task.id, codec.time_from_text(codec.canonical_time(known)))
 
 
 def test_events_can_be_left_out(connection):

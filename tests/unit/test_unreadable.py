@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -244,16 +245,20 @@ def test_returning_with_a_text_that_is_not_utf8_is_an_unreadable_row(filled):
 
 
 @pytest.mark.sqlite_only
-def test_claim_of_a_task_that_is_not_utf8_claims_nothing(filled):
-    """A cursor that is dropped half-way commits: the task would have been running, and nobody would have known it.
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_complete_of_a_task_that_is_not_utf8_changes_nothing_and_names_it(filled, is_alone):
+    """A cursor that is dropped half-way commits, or keeps savepoints from ending; and the error named no row.
 
     PostgreSQL stores UTF-8 only.
     """
-    filled.execute("UPDATE tasks SET title = CAST(x'ff' AS TEXT), priority = 9 WHERE id = 't'").fetchall()
-    with pytest.raises(dao.UnreadableRow, match="not UTF-8"):
-        tasks.claim(filled, worker="w", lease=timedelta(seconds=1))
+    (task, _) = tasks.claim(filled, worker="w", lease=timedelta(minutes=1), limit=2)
+    filled.execute("UPDATE tasks SET title = CAST(x'ff' AS TEXT) WHERE id = $1", (task.id,)).fetchall()
+    words = rf"title of the row '{task.id}' is b'\\xff', which is not UTF-8"
+    block = contextlib.nullcontext() if is_alone else dao.transaction(filled)
+    with pytest.raises(dao.UnreadableRow, match=words), block:
+        tasks.complete(filled, task)
     assert not in_transaction(filled)
-    assert tasks.count(filled, status="pending") == 2
+    assert tasks.count(filled, status="running") == 2
 
 
 def test_read_row_of_a_schema_without_not_null_names_what_is_missing(filled):

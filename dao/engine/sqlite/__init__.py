@@ -82,6 +82,7 @@ def fetch_changed(connection: apsw.Connection, sql: str, parameters: Sequence[An
     except BaseException:
         if not connection.in_transaction and connection.txn_state() != _NO_TRANSACTION:
             _abandon(connection, changing)
+        changing.close(True)  # or no savepoint ends
         raise
 
 
