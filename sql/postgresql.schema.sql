@@ -560,7 +560,7 @@ CREATE INDEX idx_tasks_created_at ON tasks USING btree (created_at, id);
 
 CREATE UNIQUE INDEX idx_tasks_dedup_key ON tasks USING btree (dedup_key) WHERE dedup_key IS NOT NULL AND (status = ANY (ARRAY['pending'::text, 'running'::text]));
 
-CREATE INDEX idx_tasks_ended ON tasks USING btree (status, COALESCE(completed_at, created_at), id) WHERE status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text]);
+CREATE INDEX idx_tasks_ended ON tasks USING btree (status, COALESCE(completed_at, created_at), id) WHERE status <> 'pending'::text AND status <> 'running'::text;
 
 CREATE INDEX idx_tasks_lease_expires_at ON tasks USING btree (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
 
@@ -639,7 +639,7 @@ CREATE TRIGGER tasks_dependencies_completed AFTER UPDATE OF status ON tasks FOR 
 
 CREATE TRIGGER tasks_dependencies_deleted BEFORE DELETE ON tasks FOR EACH ROW WHEN (old.status = 'completed'::text) EXECUTE FUNCTION dao_remove_dependencies();
 
-CREATE TRIGGER tasks_status_transition BEFORE UPDATE OF status ON tasks FOR EACH ROW WHEN ((old.status = ANY (ARRAY['completed'::text, 'failed'::text, 'cancelled'::text])) AND new.status <> old.status AND new.status <> 'pending'::text OR old.status = 'pending'::text AND old.attempt > 0 AND (new.status = ANY (ARRAY['completed'::text, 'failed'::text]))) EXECUTE FUNCTION dao_refuse();
+CREATE TRIGGER tasks_status_transition BEFORE UPDATE OF status ON tasks FOR EACH ROW WHEN (new.status <> old.status AND new.status <> 'pending'::text AND (old.status = 'completed'::text OR old.status = 'failed'::text OR old.status = 'cancelled'::text) OR old.status = 'pending'::text AND old.attempt > 0 AND (new.status = ANY (ARRAY['completed'::text, 'failed'::text]))) EXECUTE FUNCTION dao_refuse();
 
 CREATE TRIGGER tasks_updated_at BEFORE UPDATE OF id, title, description, task_type, status, config, metadata, workspace_path, error, created_at, started_at, completed_at, priority, run_at, attempt, worker, failures, retries, retry_delay_ms, dedup_key, waiting_for, paused_by ON tasks FOR EACH ROW WHEN (new.updated_at <= old.updated_at) EXECUTE FUNCTION dao_updated_at();
 
@@ -647,7 +647,7 @@ CREATE TRIGGER tool_executions_attempt_current BEFORE INSERT ON tool_executions 
 
 CREATE TRIGGER tool_executions_attempt_fixed BEFORE UPDATE OF task_id, step, attempt ON tool_executions FOR EACH ROW WHEN (new.attempt IS DISTINCT FROM old.attempt OR old.attempt IS NOT NULL AND (new.task_id IS DISTINCT FROM old.task_id OR new.step IS DISTINCT FROM old.step)) EXECUTE FUNCTION dao_refuse();
 
-CREATE TRIGGER tool_executions_end_final BEFORE UPDATE OF status, output, error ON tool_executions FOR EACH ROW WHEN (old.attempt IS NOT NULL AND (old.status = ANY (ARRAY['completed'::text, 'failed'::text, 'timeout'::text])) AND (new.status <> old.status OR new.output IS DISTINCT FROM old.output OR new.error IS DISTINCT FROM old.error)) EXECUTE FUNCTION dao_refuse();
+CREATE TRIGGER tool_executions_end_final BEFORE UPDATE OF status, output, error ON tool_executions FOR EACH ROW WHEN (old.attempt IS NOT NULL AND (old.status = 'completed'::text OR old.status = 'failed'::text OR old.status = 'timeout'::text) AND (new.status <> old.status OR new.output IS DISTINCT FROM old.output OR new.error IS DISTINCT FROM old.error)) EXECUTE FUNCTION dao_refuse();
 
 CREATE TRIGGER tool_executions_updated_at BEFORE UPDATE OF id, task_id, tool_name, input, output, status, error, duration_ms, created_at, started_at, completed_at, step, attempt ON tool_executions FOR EACH ROW WHEN (new.updated_at <= old.updated_at) EXECUTE FUNCTION dao_updated_at();
 

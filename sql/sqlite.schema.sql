@@ -64,9 +64,11 @@ CREATE TABLE task_events (
     CONSTRAINT task_events_seq_positive CHECK (seq > 0),
     CONSTRAINT task_events_attempt_not_negative CHECK (attempt >= 0),
     CONSTRAINT task_events_from_status_known
-        CHECK (from_status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
+        CHECK (from_status = 'pending' OR from_status = 'running' OR from_status = 'completed' OR from_status = 'failed'
+               OR from_status = 'cancelled'),
     CONSTRAINT task_events_to_status_known
-        CHECK (to_status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
+        CHECK (to_status = 'pending' OR to_status = 'running' OR to_status = 'completed' OR to_status = 'failed'
+               OR to_status = 'cancelled'),
     CONSTRAINT task_events_at_utc_ms CHECK (at BETWEEN '0001' AND ':' AND at IS strftime('%Y-%m-%dT%H:%M:%fZ', at)),
     CONSTRAINT task_events_previous_json_object CHECK (json_valid(previous) AND json_type(previous) = 'object')
 ) STRICT;
@@ -230,7 +232,7 @@ CREATE UNIQUE INDEX idx_tasks_dedup_key ON tasks (dedup_key)
     WHERE dedup_key IS NOT NULL AND status IN ('pending', 'running');
 
 CREATE INDEX idx_tasks_ended ON tasks (status, coalesce(completed_at, created_at), id)
-    WHERE status IN ('completed', 'failed', 'cancelled');
+    WHERE status <> 'pending' AND status <> 'running';
 
 CREATE INDEX idx_tasks_lease_expires_at ON tasks (lease_expires_at, id) WHERE lease_expires_at IS NOT NULL;
 
@@ -371,7 +373,8 @@ WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND valu
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
     VALUES (new.id, new.attempt,
-        CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+        CASE WHEN old.status = 'pending' OR old.status = 'running' OR old.status = 'completed' OR old.status = 'failed'
+                  OR old.status = 'cancelled' THEN old.status END,
         new.status, coalesce(new.worker, old.worker), new.error,
         CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
              ELSE coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
@@ -421,7 +424,8 @@ WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND valu
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
     VALUES (old.id, old.attempt,
-            CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+            CASE WHEN old.status = 'pending' OR old.status = 'running' OR old.status = 'completed'
+                      OR old.status = 'failed' OR old.status = 'cancelled' THEN old.status END,
             NULL, old.worker, old.error,
             coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                          strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')), old.updated_at),
@@ -441,6 +445,9 @@ CREATE TRIGGER tasks_attempt_ended
 AFTER UPDATE OF status, attempt ON tasks
 FOR EACH ROW
 WHEN old.status = 'running' AND (new.status <> 'running' OR new.attempt <> old.attempt)
+AND  EXISTS (
+    SELECT 1 FROM tool_executions WHERE task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running')
+)
 BEGIN
     UPDATE tool_executions
     SET    status = 'failed',
@@ -473,6 +480,7 @@ CREATE TRIGGER tasks_dependencies_completed
 AFTER UPDATE OF status ON tasks
 FOR EACH ROW
 WHEN (old.status = 'completed') <> (new.status = 'completed')
+AND  EXISTS (SELECT 1 FROM task_dependencies WHERE depends_on = new.id)
 BEGIN
     UPDATE tasks
     SET    waiting_for = waiting_for + CASE WHEN new.status = 'completed' THEN -1 ELSE 1 END
@@ -490,7 +498,8 @@ END;
 CREATE TRIGGER tasks_status_transition
 BEFORE UPDATE OF status ON tasks
 FOR EACH ROW
-WHEN old.status IN ('completed', 'failed', 'cancelled') AND new.status <> old.status AND new.status <> 'pending'
+WHEN new.status <> old.status AND new.status <> 'pending'
+AND  (old.status = 'completed' OR old.status = 'failed' OR old.status = 'cancelled')
 OR   old.status = 'pending' AND old.attempt > 0 AND new.status IN ('completed', 'failed')
 BEGIN
     SELECT raise(ABORT, 'tasks_status_transition');
@@ -533,7 +542,7 @@ END;
 CREATE TRIGGER tool_executions_end_final
 BEFORE UPDATE OF status, output, error ON tool_executions
 FOR EACH ROW
-WHEN old.attempt IS NOT NULL AND old.status IN ('completed', 'failed', 'timeout')
+WHEN old.attempt IS NOT NULL AND (old.status = 'completed' OR old.status = 'failed' OR old.status = 'timeout')
 AND  (new.status <> old.status OR new.output IS NOT old.output OR new.error IS NOT old.error)
 BEGIN
     SELECT raise(ABORT, 'tool_executions_end_final');

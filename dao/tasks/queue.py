@@ -53,7 +53,7 @@ _IS_WAITED_FOR = """tasks.status <> 'completed' AND EXISTS (
         WHERE  task_dependencies.depends_on = tasks.id AND successor.status IN ('pending', 'running')
     )"""
 # The index has the first time, which is no later than the second: that of one whose `completed_at` nobody has set.
-_HAS_ENDED = f"""status IN ({", ".join(f"'{status.value}'" for status in FINISHED_TASKS)})
+_HAS_ENDED = """status <> 'pending' AND status <> 'running'
 AND    coalesce(completed_at, created_at) < $1 AND coalesce(completed_at, updated_at) < $1"""
 _COUNT_PRUNABLE = f"""
 SELECT count(*)

@@ -33,27 +33,27 @@ _EXISTS = "SELECT 1 FROM tasks WHERE id = $1"
 _DELETE = "DELETE FROM tasks WHERE id = $1"
 _UPDATE = TASKS.update
 # A task that waits again starts with a clean slate.
-_SET_PENDING = TASKS.changing("""
-UPDATE tasks
+_PENDING = """
 SET    status = $1, error = $2, started_at = NULL, completed_at = NULL, worker = NULL, lease_expires_at = NULL
-WHERE  id = $3 AND status IN ($4, $5, $6, $7, $8)
-""")
+WHERE  id = $3"""
 # One that is running already keeps its start, its attempt and its holder; one that runs again begins a new attempt.
-_SET_RUNNING = TASKS.changing("""
-UPDATE tasks
+_RUNNING = """
 SET    started_at = CASE WHEN status = $1 AND started_at IS NOT NULL THEN started_at ELSE $2 END,
        attempt = CASE WHEN status = $1 THEN attempt ELSE attempt + 1 END,
        status = $1, error = $3, completed_at = NULL
-WHERE  id = $4 AND status IN ($5, $6, $7, $8, $9)
-""")
+WHERE  id = $4"""
 # Finishing twice in the same way changes nothing about when.
-_SET_FINISHED = TASKS.changing("""
-UPDATE tasks
+_FINISHED = """
 SET    completed_at = CASE WHEN status = $1 AND completed_at IS NOT NULL THEN completed_at ELSE $2 END,
        status = $1, error = $3, worker = NULL, lease_expires_at = NULL
-WHERE  id = $4 AND status IN ($5, $6, $7, $8, $9)
-""")
-_ANY_STATUS = tuple(status.value for status in TaskStatus)
+WHERE  id = $4"""
+_SET_PENDING = TASKS.changing(f"UPDATE tasks{_PENDING}")
+_SET_RUNNING = TASKS.changing(f"UPDATE tasks{_RUNNING}")
+_SET_FINISHED = TASKS.changing(f"UPDATE tasks{_FINISHED}")
+# the same, from one of some statuses
+_MOVE_TO_PENDING = TASKS.changing(f"UPDATE tasks{_PENDING} AND status IN ($4, $5, $6, $7, $8)")
+_MOVE_TO_RUNNING = TASKS.changing(f"UPDATE tasks{_RUNNING} AND status IN ($5, $6, $7, $8, $9)")
+_MOVE_TO_FINISHED = TASKS.changing(f"UPDATE tasks{_FINISHED} AND status IN ($5, $6, $7, $8, $9)")
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM tasks GROUP BY status"
 _ONE_OF_STATUS = "SELECT id FROM tasks WHERE status = $1 ORDER BY created_at, id LIMIT 1"
 
@@ -137,14 +137,16 @@ def set_status(
     text = TaskStatus(status).value
     if error is not None:
         codec.check_text(error, "error")
-    sql, parameters = _SET_PENDING, [text, error, id]
+    to, move, parameters = _SET_PENDING, _MOVE_TO_PENDING, [text, error, id]
     if text != "pending":
-        sql = _SET_RUNNING if text == "running" else _SET_FINISHED
+        to, move = (_SET_RUNNING, _MOVE_TO_RUNNING) if text == "running" else (_SET_FINISHED, _MOVE_TO_FINISHED)
         parameters.insert(1, codec.now_to_text(now))
-    allowed = _ANY_STATUS if expected is None else _statuses(expected)
-    parameters += [*allowed, *allowed[:1] * (len(_ANY_STATUS) - len(allowed))]
+    if expected is None:
+        return change(connection, TASKS, to, parameters, (id,))
+    allowed = _statuses(expected)
+    parameters += [*allowed, *allowed[:1] * (len(TaskStatus) - len(allowed))]
     stale = f"is not {' or '.join(allowed)}: read it again, then decide"
-    return change(connection, TASKS, sql, parameters, (id,), stale=stale)
+    return change(connection, TASKS, move, parameters, (id,), stale=stale)
 
 
 def _statuses(given: TaskStatus | str | Iterable[TaskStatus | str]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ CREATE INDEX idx_tasks_lease_expires_at ON tasks (lease_expires_at, id) WHERE le
 -- In the order in which they are pruned. One whose completed_at nobody has set has ended by its last change, and not
 -- before it was made.
 CREATE INDEX idx_tasks_ended ON tasks (status, coalesce(completed_at, created_at), id)
-    WHERE status IN ('completed', 'failed', 'cancelled');
+    WHERE status <> 'pending' AND status <> 'running';
 -- At most one unfinished task has a dedup_key; finished ones keep theirs. The id is the key that holds for ever.
 CREATE UNIQUE INDEX idx_tasks_dedup_key ON tasks (dedup_key)
     WHERE dedup_key IS NOT NULL AND status IN ('pending', 'running');
@@ -76,7 +76,8 @@ $$;
 CREATE TRIGGER tasks_status_transition
 BEFORE UPDATE OF status ON tasks
 FOR EACH ROW
-WHEN (old.status IN ('completed', 'failed', 'cancelled') AND new.status <> old.status AND new.status <> 'pending'
+WHEN (new.status <> old.status AND new.status <> 'pending'
+      AND (old.status = 'completed' OR old.status = 'failed' OR old.status = 'cancelled')
       OR old.status = 'pending' AND old.attempt > 0 AND new.status IN ('completed', 'failed'))
 EXECUTE FUNCTION dao_refuse();
 

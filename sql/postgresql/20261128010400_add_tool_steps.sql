@@ -64,7 +64,7 @@ EXECUTE FUNCTION dao_refuse();
 CREATE TRIGGER tool_executions_end_final
 BEFORE UPDATE OF status, output, error ON tool_executions
 FOR EACH ROW
-WHEN (old.attempt IS NOT NULL AND old.status IN ('completed', 'failed', 'timeout')
+WHEN (old.attempt IS NOT NULL AND (old.status = 'completed' OR old.status = 'failed' OR old.status = 'timeout')
       AND (new.status <> old.status OR new.output IS DISTINCT FROM old.output OR new.error IS DISTINCT FROM old.error))
 EXECUTE FUNCTION dao_refuse();
 

@@ -20,9 +20,11 @@ CREATE TABLE task_events (
     CONSTRAINT task_events_seq_positive CHECK (seq > 0),
     CONSTRAINT task_events_attempt_not_negative CHECK (attempt >= 0),
     CONSTRAINT task_events_from_status_known
-        CHECK (from_status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
+        CHECK (from_status = 'pending' OR from_status = 'running' OR from_status = 'completed' OR from_status = 'failed'
+               OR from_status = 'cancelled'),
     CONSTRAINT task_events_to_status_known
-        CHECK (to_status IN ('pending', 'running', 'completed', 'failed', 'cancelled')),
+        CHECK (to_status = 'pending' OR to_status = 'running' OR to_status = 'completed' OR to_status = 'failed'
+               OR to_status = 'cancelled'),
     CONSTRAINT task_events_at_utc_ms CHECK (at BETWEEN '0001' AND ':' AND at IS strftime('%Y-%m-%dT%H:%M:%fZ', at)),
     CONSTRAINT task_events_previous_json_object CHECK (json_valid(previous) AND json_type(previous) = 'object')
 ) STRICT;
@@ -51,7 +53,8 @@ WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND valu
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
     VALUES (new.id, new.attempt,
-        CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+        CASE WHEN old.status = 'pending' OR old.status = 'running' OR old.status = 'completed' OR old.status = 'failed'
+                  OR old.status = 'cancelled' THEN old.status END,
         new.status, coalesce(new.worker, old.worker), new.error,
         CASE WHEN new.updated_at > old.updated_at THEN new.updated_at
              ELSE coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
@@ -93,7 +96,8 @@ WHEN NOT EXISTS (SELECT 1 FROM configurations WHERE key = 'task_events' AND valu
 BEGIN
     INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
     VALUES (old.id, old.attempt,
-            CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
+            CASE WHEN old.status = 'pending' OR old.status = 'running' OR old.status = 'completed'
+                      OR old.status = 'failed' OR old.status = 'cancelled' THEN old.status END,
             NULL, old.worker, old.error,
             coalesce(max(strftime('%Y-%m-%dT%H:%M:%fZ', 'now'),
                          strftime('%Y-%m-%dT%H:%M:%fZ', old.updated_at, '+0.001 seconds')), old.updated_at),

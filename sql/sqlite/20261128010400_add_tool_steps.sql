@@ -55,7 +55,7 @@ END;
 CREATE TRIGGER tool_executions_end_final
 BEFORE UPDATE OF status, output, error ON tool_executions
 FOR EACH ROW
-WHEN old.attempt IS NOT NULL AND old.status IN ('completed', 'failed', 'timeout')
+WHEN old.attempt IS NOT NULL AND (old.status = 'completed' OR old.status = 'failed' OR old.status = 'timeout')
 AND  (new.status <> old.status OR new.output IS NOT old.output OR new.error IS NOT old.error)
 BEGIN
     SELECT raise(ABORT, 'tool_executions_end_final');
@@ -67,6 +67,9 @@ CREATE TRIGGER tasks_attempt_ended
 AFTER UPDATE OF status, attempt ON tasks
 FOR EACH ROW
 WHEN old.status = 'running' AND (new.status <> 'running' OR new.attempt <> old.attempt)
+AND  EXISTS (
+    SELECT 1 FROM tool_executions WHERE task_id = new.id AND attempt IS NOT NULL AND status IN ('pending', 'running')
+)
 BEGIN
     UPDATE tool_executions
     SET    status = 'failed',

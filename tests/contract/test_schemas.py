@@ -330,7 +330,7 @@ def test_schemas_hold_the_same_indexes(both):
 
 
 def test_schemas_hold_the_same_triggers(both):
-    """A trigger has the same name, event, columns and condition, but for what PostgreSQL cannot ask there.
+    """A trigger has the same name, event, columns and condition, but for the queries that PostgreSQL cannot ask there.
 
     All but those that keep `updated_at` run at the same moment, before the row is written or after it.
     """
@@ -340,7 +340,8 @@ def test_schemas_hold_the_same_triggers(both):
             assert theirs.pop(name).timing == "AFTER"
         assert relation.triggers.keys() == theirs.keys()
         for name, ours in relation.triggers.items():
-            expected = attrs.evolve(ours, condition="") if name in ASK_IN_FUNCTION else ours
+            asked = "" if name in ASK_IN_FUNCTION else ours.condition.partition("andexists")[0]
+            expected = attrs.evolve(ours, condition=asked)
             if name.endswith("_updated_at"):
                 assert ours.timing == TIMING["sqlite"]
                 expected = attrs.evolve(ours, timing=TIMING["postgresql"])

@@ -76,10 +76,11 @@ def test_create_existing_id_raises_unique_violation(engine, connection):
     assert list(tasks.iter_all(connection)) == [task]
 
 
+@pytest.mark.parametrize("number", [1, 32, 67])
 @pytest.mark.parametrize("make", [list, tuple, iter], ids=lambda make: make.__name__)
-def test_create_many_iterable_stores_each(connection, make):
-    """Any iterable of tasks is stored, each as it is."""
-    several = [new(title=letter) for letter in "abc"]
+def test_create_many_iterable_stores_each(connection, make, number):
+    """Any iterable of tasks is stored, each as it is, however many of them one statement takes."""
+    several = [new(title=str(place)) for place in range(number)]
     tasks.create_many(connection, make(several))
     assert {task.id: task for task in tasks.iter_all(connection)} == {task.id: task for task in several}
 
@@ -93,9 +94,12 @@ def test_create_many_nothing_writes_nothing(connection):
 def test_create_many_duplicate_id_writes_none(connection):
     """One id that exists keeps all of the batch out."""
     task = stored(connection)
-    with pytest.raises(dao.UniqueViolation):
-        tasks.create_many(connection, [new(), new(), new(id=task.id), new()])
-    assert list(tasks.iter_all(connection)) == [task]
+    for others in (2, 40):
+        many = [*(new() for _ in range(others)), new(id=task.id), new()]
+        with pytest.raises(dao.UniqueViolation) as caught:
+            tasks.create_many(connection, many)
+        assert caught.value.columns == ("id",)
+        assert list(tasks.iter_all(connection)) == [task]
 
 
 def test_create_many_failing_iterable_writes_none(connection):

@@ -6,8 +6,9 @@ The functions that `dao.engine` asks for raise apsw's errors; `translated` turns
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -97,9 +98,23 @@ def execute_many(connection: apsw.Connection, sql: str, rows: Iterable[Row]) -> 
     connection.executemany(sql, rows)
 
 
+#: So many rows does one statement insert: triggers have SQLite prepare for the failure of each statement.
+_AT_ONCE = 32
+
+
 def insert_many(connection: apsw.Connection, table: Table[Any], rows: Iterable[Row]) -> None:
     """Insert rows into a table, in the transaction that is open."""
-    connection.executemany(table.insert, rows)
+    remaining, rest = iter(rows), []
+
+    def joined() -> Iterator[Row]:
+        while len(together := [*itertools.islice(remaining, _AT_ONCE)]) == _AT_ONCE:
+            yield tuple(itertools.chain.from_iterable(together))
+        rest.extend(together)
+
+    one = f"({', '.join('?' * len(table.columns))})"
+    several = f"INSERT INTO {table.name} ({table.listed}) VALUES {', '.join([one] * _AT_ONCE)}"
+    connection.executemany(several, joined())
+    connection.executemany(table.insert, rest)
 
 
 def lock_row(connection: apsw.Connection, table: Table[Any], key: tuple[str, ...]) -> None:
