@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import uuid
@@ -40,6 +41,9 @@ RUN = pytest.StashKey[Run]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Agree with all processes of this run on folders: for temporary files, and to find the server in."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell starts what runs in the background so, and the processes that tests interrupt would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # hundreds of tests start Python: each would compile the whole package anew
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
