@@ -44,7 +44,11 @@ if _typing.TYPE_CHECKING:
     from dao.engine import execute as execute
     from dao.engine import fetch as fetch
     from dao.engine import transaction as transaction
+    from dao.engine.watching import log_slow_statements as log_slow_statements
     from dao.listing import Page as Page
+    from dao.observing import Observation as Observation
+    from dao.observing import Observed as Observed
+    from dao.observing import observe as observe
     from dao.pool import Health as Health
     from dao.pool import Pool as Pool
     from dao.pool import PoolStats as PoolStats
@@ -71,7 +75,9 @@ else:
             "tool_executions workflow_tasks workflows",
             "codec": "new_id",
             "engine": "connect execute fetch transaction",
+            "engine.watching": "log_slow_statements",
             "listing": "Page",
+            "observing": "Observation Observed observe",
             "pool": "Health Pool PoolStats",
             "records": "Configuration Session Task TaskDependency TaskEvent TaskStatus "
             "ToolExecution ToolStatus Workflow WorkflowStatus WorkflowTask",

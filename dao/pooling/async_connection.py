@@ -6,6 +6,8 @@ apsw has its own, in `async_sqlite`, and one to a server is in `async_server`. B
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
@@ -83,6 +85,8 @@ async def run(
 ) -> T:
     """Run `function(connection, …)` in the connection's thread and return its result.
 
+    The function sees the context variables of the task; what it sets of them ends with it.
+
     When the task is cancelled, the statement that is running is interrupted and its transaction rolled back, and only
     then does the cancellation go on. So the connection is free again, and nothing goes on behind the caller's back. A
     function that was done before the interruption reached it keeps its effect. On PostgreSQL the server cancels the
@@ -99,14 +103,16 @@ async def run(
             f"expected an asynchronous connection, got {type(connection).__name__}: open one with "
             "`await dao.aio.connect(url)`, or use `await pool.run(function, …)`"
         )
+    call: Callable[..., Any] = _call
     if isinstance(connection, AsyncConnection):
         plain = connection.plain
     else:
         fork.check(connection)
         plain = connection  # which it is in its own thread
+        call = functools.partial(contextvars.copy_context().run, call)  # one to a server has it in its `Call`
     at_work: list[bool] = []  # not empty while it is
     try:
-        result: T = await connection.async_run(_call, at_work, function, plain, args, kwargs)
+        result: T = await connection.async_run(call, at_work, function, plain, args, kwargs)
         return result
     except Exception:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,12 @@ __all__ = ["Call"]
 
 
 class Call:
-    """A function that waits for its turn. `ended` is where its caller waits for the end, of its commit, too."""
+    """A function that waits for its turn. `ended` is where its caller waits for the end, of its commit, too.
 
-    __slots__ = ("arguments", "begun", "ended", "error", "function", "keywords", "left", "result")
+    It runs with the context variables of its caller.
+    """
+
+    __slots__ = ("arguments", "begun", "context", "ended", "error", "function", "keywords", "left", "result")
 
     def __init__(
         self, function: Callable[..., Any], arguments: Sequence[Any], keywords: Mapping[str, Any], ended: Any
@@ -22,6 +26,7 @@ class Call:
         self.arguments = arguments
         self.keywords = keywords
         self.ended = ended
+        self.context = contextvars.copy_context()
         self.begun = self.left = False
         self.result: Any = None
         self.error: BaseException | None = None
@@ -38,6 +43,6 @@ class Call:
     def make(self, *given: Any) -> None:
         """Call the function, with what is given before the arguments, and keep what it returns or raises."""
         try:
-            self.result = done(self.function(*given, *self.arguments, **self.keywords))
+            self.result = done(self.context.run(self.function, *given, *self.arguments, **self.keywords))
         except BaseException as error:  # noqa: BLE001 - its caller gets it
             self.error = error

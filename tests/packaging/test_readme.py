@@ -153,6 +153,16 @@ def test_readme_tasks_can_be_read_by_the_stock_shell(ran):
     assert done.stdout.splitlines() == [*("\t".join(row) for row in stored(folder)), "ok"]
 
 
+def test_observability_python_runs_as_it_stands(template, tmp_path):
+    """Every Python block of docs/observability.md runs, in order, in one program."""
+    (tmp_path / "orchestrator.db").write_bytes(template.read_bytes())
+    script = "".join(block.text for block in blocks(ROOT / "docs" / "observability.md") if block.language == "python")
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "tasks.claim: " in done.stdout
+
+
 def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
     """The pair that shows how to write one applies, keeps updated_at, passes lint, and comes back.
 

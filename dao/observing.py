@@ -1,0 +1,221 @@
+"""Who is told of each call of a table module's function: how long it took, and what came of it.
+
+The functions are hooked in place (`dao.in_place`): calls by names that were bound before are seen, too, in whatever
+thread or pool they run, and while nobody observes there is nothing to be slow.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
+from typing import Any, Self
+
+import attrs
+
+from dao.engine.watching import count_rows, rows_here
+from dao.in_place import Hook, Hooked
+from dao.logs import logger
+from dao.rows import TABLES
+
+__all__ = ["Observation", "Observed", "observe"]
+
+
+@attrs.frozen(kw_only=True)
+class Observed:
+    """A call of a function that has ended.
+
+    `name` is that of the module and the function, as `tasks.claim`, and `table` the module's. `seconds` are those that
+    it took. `rows` is how many records it returned, if that is a list, a page or an iterator, else how many rows its
+    statements returned or changed; 0 if it failed. `error` is what it raised, or None. `connection` is its first
+    argument, the driver's own: what is kept of it keeps the database open.
+    """
+
+    name: str
+    table: str
+    seconds: float
+    rows: int
+    error: BaseException | None = None
+    connection: Any = attrs.field(default=None, repr=False)
+
+
+#: Is told of each call.
+Observer = Callable[[Observed], object]
+
+
+class Observation:
+    """What `observe` began. `end` ends it, as does the end of the block of `with dao.observe(…)`."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._failed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Tell the observer nothing more. Safe to repeat."""
+        _switch(without=self)
+
+    def tell(self, event: Observed) -> None:
+        """Tell the observer of a call; what it raises is logged at the first time, and harms nobody."""
+        try:
+            self._observer(event)
+        except Exception:  # noqa: BLE001 - it is logged
+            if not self._failed:
+                self._failed = True
+                logger("dao.observing").exception(
+                    "the observer %r failed at %s; it is told of further calls, and its further errors are not logged",
+                    self._observer,
+                    event.name,
+                )
+
+
+def observe(observer: Observer, /) -> Observation:
+    """Call `observer(event)` after each call of a public function of the tables' modules, until the observation ends.
+
+    Usage::
+
+        with dao.observe(lambda event: print(event.name, event.seconds, event.rows, event.error)):
+            tasks.claim(connection, worker="w1", lease=timedelta(minutes=1))
+
+    It is for the whole process: for all connections, threads and pools, for calls by names that were bound before, and
+    for several observers at once, which are told in the order in which they began. It is called in the thread of the
+    call, with its context variables: in the thread of the connection for `dao.aio`, in that of the writer for
+    `Pool.write`, whose commit is yet to come. A function that calls others is one call; the calls of an observer itself
+    are none. An iterator, as of `iter_all`, is told of when it ends, with the time that it took itself, and not at all
+    if nothing was asked of it. A call that is replayed is told of each time.
+
+    An exception of the observer's harms nobody, and is logged by `dao.observing` at the first time. While nobody
+    observes, the functions are as they are written, and cost nothing more; an observer adds 3 µs to each call, and its
+    own time.
+    """
+    if not callable(observer):
+        raise TypeError(f"an observer is a function of one argument, got {observer!r}")
+    begun = Observation(observer)
+    _switch(begin=begun)
+    return begun
+
+
+_GUARD = threading.Lock()
+_observations: tuple[Observation, ...] = ()
+_hooks: list[tuple[Hooked, Hook]] = []
+
+
+def _switch(*, begin: Observation | None = None, without: Observation | None = None) -> None:
+    global _observations  # noqa: PLW0603 - the functions are the process's, too
+    with _GUARD:
+        was_on = bool(_observations)
+        _observations = (*(one for one in _observations if one is not without), *([begin] if begin else []))
+        if was_on == bool(_observations):
+            return
+        if not _hooks:
+            _hooks.extend(_functions())
+        count_rows(on=bool(_observations))
+        for hooked, hook in _hooks:
+            if _observations:
+                hooked.on(hook)
+            else:
+                hooked.off()
+
+
+def _functions() -> Iterator[tuple[Hooked, Hook]]:
+    """Yield all public functions of the tables' modules, with their hooks."""
+    for table in TABLES:
+        module = importlib.import_module(f"dao.{table.name}")
+        for name in module.__all__:
+            function = getattr(module, name)
+            if isinstance(function, FunctionType):
+                hooked = Hooked(function)
+                yield hooked, _hook(hooked, f"{table.name}.{name}", table.name)
+
+
+# ---------------------------------------------------------------- calls
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.at_work = False  # a call that is observed, or an observer
+
+
+_HERE = _Here()
+
+
+def _hook(hooked: Hooked, name: str, table: str) -> Hook:
+    plain = hooked.plain
+    returned = plain.__annotations__["return"]
+    iterates, number = returned.startswith("Iterator["), _number_of(name, returned)
+
+    def hook(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        here = _HERE
+        if here.at_work:
+            return plain(*args, **kwargs)
+        here.at_work = True
+        rows = rows_here()
+        rows.number = 0
+        connection = args[0] if args else kwargs.get("connection")
+        begun = time.perf_counter()
+        try:
+            result = plain(*args, **kwargs)
+            seconds = time.perf_counter() - begun
+            if iterates:
+                return _told(result, seconds, name, table, connection)
+            found = rows.number if number is None else number(result)
+            _tell(Observed(name=name, table=table, seconds=seconds, rows=found, connection=connection))
+            return result
+        except BaseException as error:
+            seconds = time.perf_counter() - begun
+            _tell(Observed(name=name, table=table, seconds=seconds, rows=0, error=error, connection=connection))
+            raise
+        finally:
+            here.at_work = False
+
+    return hook
+
+
+def _number_of(name: str, returned: str) -> Callable[[Any], int] | None:
+    """Return what makes the number of rows of what a function returns, or None if its statements tell it."""
+    if returned.startswith("list["):
+        return len
+    if returned.startswith("Page["):
+        return lambda page: len(page.items)
+    # a count is one row with a number in it; other numbers are those of rows that were deleted
+    return int if returned == "int" and not name.partition(".")[2].startswith("count") else None
+
+
+def _told(records: Iterator[Any], seconds: float, name: str, table: str, connection: object) -> Iterator[Any]:
+    """Yield the records of an iterator, of which the observers are told at its end."""
+    here, rows, failure = _HERE, 0, None
+    try:
+        while True:
+            here.at_work = True
+            begun = time.perf_counter()
+            try:
+                record = next(records)
+            except StopIteration:
+                return
+            except BaseException as error:
+                failure = error
+                raise
+            finally:
+                here.at_work = False
+                seconds += time.perf_counter() - begun
+            rows += 1
+            yield record
+    finally:
+        here.at_work = True
+        try:
+            _tell(Observed(name=name, table=table, seconds=seconds, rows=rows, error=failure, connection=connection))
+        finally:
+            here.at_work = False
+            del failure  # its traceback has this frame
+
+
+def _tell(event: Observed) -> None:
+    for observation in _observations:
+        observation.tell(event)
