@@ -6,6 +6,7 @@ thread or pool they run, and while nobody observes there is nothing to be slow.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import threading
 import time
@@ -17,6 +18,7 @@ import attrs
 
 from dao.engine.watching import count_rows, rows_here
 from dao.in_place import Hook, Hooked
+from dao.listing import Page, Walk
 from dao.logs import logger
 from dao.rows import TABLES
 
@@ -28,8 +30,8 @@ class Observed:
     """A call of a function that has ended.
 
     `name` is that of the module and the function, as `tasks.claim`, and `table` the module's. `seconds` are those that
-    it took. `rows` is how many records it returned, if that is a list, a page or an iterator, else how many rows its
-    statements returned or changed; 0 if it failed. `error` is what it raised, or None. `connection` is its first
+    it took. `rows` is how many records it returned, if that is a list or a page, else how many rows its statements
+    returned or changed; 0 if it failed. `error` is what it raised, or None. `connection` is its first
     argument, the driver's own: what is kept of it keeps the database open.
     """
 
@@ -88,8 +90,8 @@ def observe(observer: Observer, /) -> Observation:
     for several observers at once, which are told in the order in which they began. It is called in the thread of the
     call, with its context variables: in the thread of the connection for `dao.aio`, in that of the writer for
     `Pool.write`, whose commit is yet to come. A function that calls others is one call; the calls of an observer itself
-    are none. An iterator, as of `iter_all`, is told of when it ends, with the time that it took itself, and not at all
-    if nothing was asked of it. A call that is replayed is told of each time.
+    are none. Of what `iter_all` returns each page is one, when it is fetched. A call that is replayed is told of each
+    time.
 
     An exception of the observer's harms nobody, and is logged by `dao.observing` at the first time. While nobody
     observes, the functions are as they are written, and cost nothing more; an observer adds 3 µs to each call, and its
@@ -148,23 +150,24 @@ _HERE = _Here()
 
 def _hook(hooked: Hooked, name: str, table: str) -> Hook:
     plain = hooked.plain
-    returned = plain.__annotations__["return"]
-    iterates, number = returned.startswith("Iterator["), _number_of(name, returned)
+    number = _number_of(name, plain.__annotations__["return"])
 
-    def hook(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def observed(
+        function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], number: _Number | None
+    ) -> Any:
         here = _HERE
         if here.at_work:
-            return plain(*args, **kwargs)
+            return function(*args, **kwargs)
         here.at_work = True
         rows = rows_here()
         rows.number = 0
-        connection = args[0] if args else kwargs.get("connection")
+        connection: Any = args[0] if args else kwargs.get("connection")
         begun = time.perf_counter()
         try:
-            result = plain(*args, **kwargs)
+            result = function(*args, **kwargs)
             seconds = time.perf_counter() - begun
-            if iterates:
-                return _told(result, seconds, name, table, connection)
+            if isinstance(result, Walk):  # nothing has been asked of the database yet
+                return Walk.through(functools.partial(page_of, result.page), connection)
             found = rows.number if number is None else number(result)
             _tell(Observed(name=name, table=table, seconds=seconds, rows=found, connection=connection))
             return result
@@ -175,45 +178,27 @@ def _hook(hooked: Hooked, name: str, table: str) -> Hook:
         finally:
             here.at_work = False
 
-    return hook
+    def page_of(page: Callable[..., Any], connection: Any, **position: Any) -> Any:
+        return observed(page, (connection,), position, _length_of_page)
+
+    return lambda args, kwargs: observed(plain, args, kwargs, number)
 
 
-def _number_of(name: str, returned: str) -> Callable[[Any], int] | None:
+_Number = Callable[[Any], int]
+
+
+def _length_of_page(page: Page[Any]) -> int:
+    return len(page.items)
+
+
+def _number_of(name: str, returned: str) -> _Number | None:
     """Return what makes the number of rows of what a function returns, or None if its statements tell it."""
     if returned.startswith("list["):
         return len
     if returned.startswith("Page["):
-        return lambda page: len(page.items)
+        return _length_of_page
     # a count is one row with a number in it; other numbers are those of rows that were deleted
     return int if returned == "int" and not name.partition(".")[2].startswith("count") else None
-
-
-def _told(records: Iterator[Any], seconds: float, name: str, table: str, connection: object) -> Iterator[Any]:
-    """Yield the records of an iterator, of which the observers are told at its end."""
-    here, rows, failure = _HERE, 0, None
-    try:
-        while True:
-            here.at_work = True
-            begun = time.perf_counter()
-            try:
-                record = next(records)
-            except StopIteration:
-                return
-            except BaseException as error:
-                failure = error
-                raise
-            finally:
-                here.at_work = False
-                seconds += time.perf_counter() - begun
-            rows += 1
-            yield record
-    finally:
-        here.at_work = True
-        try:
-            _tell(Observed(name=name, table=table, seconds=seconds, rows=rows, error=failure, connection=connection))
-        finally:
-            here.at_work = False
-            del failure  # its traceback has this frame
 
 
 def _tell(event: Observed) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from dao import engine, url
 from dao.engine import Connection, absolute
 from dao.errors import ConnectionLost, Error, PoolClosed
+from dao.logs import logger
 from dao.pooling.calls import Call
 from dao.pooling.figures import Health, PoolStats
 from dao.pooling.lender import CHECK, Lender, Place
@@ -26,7 +26,7 @@ __all__ = ["Health", "Lease", "Pool", "PoolStats"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-log = logging.getLogger(__name__)
+log = logger("dao.pool")
 
 
 class Writing(Protocol):

@@ -32,6 +32,7 @@ VARIABLES = (
     "DATABASE_SNAPSHOTS",
     "DATABASE_PREPARE",
     "DATABASE_REPLICA",
+    "DATABASE_SLOW",
 )
 
 # the variable of each number, the least that it can be, and what it is
@@ -40,6 +41,7 @@ _NUMBERS: dict[str, tuple[str, type[int | float], int, str]] = {
     "pool_timeout": ("DATABASE_POOL_TIMEOUT", float, 0, "a number of seconds"),
     "busy_timeout": ("DATABASE_BUSY_TIMEOUT", int, 0, "a whole number of milliseconds"),
     "snapshots": ("DATABASE_SNAPSHOTS", int, 0, "a whole number of snapshots to keep"),
+    "slow": ("DATABASE_SLOW", float, 0, "a number of milliseconds"),
 }
 #: The names of folders that say for which engine their migrations are.
 _SQLITE, _POSTGRESQL = ("sqlite",), ("postgresql", "postgres", "pgsql", "pg")
@@ -56,7 +58,9 @@ class Settings:
 
     `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none
     taken. `prepare` is the `MODULE:FUNCTION` that the commands call with each connection, or None; a pool calls none.
-    `replica` is where `dao replicate` keeps a replica, as it was given, or None.
+    `replica` is where `dao replicate` keeps a replica, as it was given, or None. `slow` is how many milliseconds
+    a statement takes that is to be logged, or None: a pool and the commands set it for the process
+    (`dao.log_slow_statements`).
     """
 
     url: url.AnyURL
@@ -66,18 +70,28 @@ class Settings:
     snapshots: int = SNAPSHOTS
     prepare: str | None = None
     replica: str | None = None
+    slow: float | None = None
 
     def pool(self) -> Pool:
         """Return a new connection pool with these settings."""
         from dao.pool import Pool  # noqa: PLC0415 - takes 6 ms, and most commands need none
 
+        self.watch()
         return Pool(self.url, size=self.pool_size, timeout=self.pool_timeout)
 
     def aio_pool(self) -> aio.Pool:
         """Return a new connection pool for async code with these settings, the same as those of `pool`."""
         from dao import aio  # noqa: PLC0415 - as above
 
+        self.watch()
         return aio.Pool(self.url, size=self.pool_size, timeout=self.pool_timeout)
+
+    def watch(self) -> None:
+        """Have statements logged that take as long as `slow` says, from now on; without it nothing happens."""
+        if self.slow is not None:
+            from dao.engine.watching import log_slow_statements  # noqa: PLC0415 - for those that want it
+
+            log_slow_statements(self.slow)
 
 
 def load(
@@ -92,9 +106,9 @@ def load(
     """Return the settings: the arguments, else those of the environment, of the `.env` in the folder, or the defaults.
 
     Read are `DATABASE_URL`, `DATABASE_POOL_SIZE`, `DATABASE_POOL_TIMEOUT`, `DATABASE_BUSY_TIMEOUT`,
-    `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS`, `DATABASE_PREPARE` and `DATABASE_REPLICA`; an empty value counts as
-    none. Blanks, line ends, byte order marks and quotes around a value, as files from Windows and `docker --env-file`
-    leave them, are no part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+    `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS`, `DATABASE_PREPARE`, `DATABASE_REPLICA` and `DATABASE_SLOW`; an empty
+    value counts as none. Blanks, line ends, byte order marks and quotes around a value, as files from Windows and
+    `docker --env-file` leave them, are no part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
 
     Raises:
         InvalidURL: The database URL means nothing.

@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
-from dao import settings, url
+from dao import logs, settings, url
 from dao.cli import completion
 from dao.cli.output import Output
 from dao.errors import MigrationError, UnsupportedEngine
@@ -39,6 +39,9 @@ __all__ = [
     "steps_option",
     "timeout_option",
 ]
+
+if TYPE_CHECKING:
+    from logging import Handler
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -183,6 +186,8 @@ def command(
                         "another, or leave it out"
                     )
             output = Output(quiet=quiet, as_json=as_json, changes=changes)
+            logs.handle_by(lambda: _handler(output))
+            config.watch()
             if config.prepare is None or not prepares:
                 return function(config=config, output=output, **options)
             from dao.cli.prepare import loaded
@@ -195,6 +200,18 @@ def command(
 
     takes_one = database
     return decorate
+
+
+def _handler(output: Output) -> Handler:
+    """Return what prints the warnings that are logged; but those of events, of which the command hears itself."""
+    import logging
+
+    class Printing(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if not hasattr(record, "event"):
+                output.logged(self.format(record))
+
+    return Printing(logging.WARNING)
 
 
 def _with(given: Sequence[Callable[[Any], Any]], function: Any) -> Any:

@@ -83,6 +83,10 @@ class Output:
         if not self.as_json:
             self._print(sys.stderr, visible(f"warning: {text}"), "yellow")
 
+    def logged(self, text: str) -> None:
+        """Print a warning that was logged, which no JSON document has."""
+        self._print(sys.stderr, visible(f"warning: {text}"), "yellow")
+
     def drift(self, differences: Sequence[str]) -> None:
         """Warn of a schema that is not what its migrations make, if there is any difference."""
         if differences:
@@ -160,15 +164,14 @@ class Output:
     def report(self, event: migrate.Event) -> None:
         """Show what a run reports while it runs."""
         match event:
-            case migrate.Started(step):
+            case migrate.Started():
                 if self._status is not None:
-                    doing = "applying" if step.direction == "apply" else "rolling back"
-                    self._status.update(plain(f"{doing} {step.id}"))
+                    self._status.update(plain(str(event)))
             case migrate.Verifying(id, _, number, total):
                 if self._status is not None:
                     self._status.update(plain(f"verifying {id} ({number} of {total})"))
-            case migrate.Notice(step, text):
-                self.note(f"{step.id}: {text}")
+            case migrate.Notice() | migrate.Waiting():
+                self.note(str(event))
             case migrate.Snapshotted(snapshot):
                 self.snapshot = str(snapshot.path)
             case migrate.Removed(snapshot):
@@ -176,19 +179,12 @@ class Output:
                     self.snapshot = None
                 else:
                     self.note(f"removed the older snapshot {snapshot.id}")
-            case migrate.Created(path):
-                self.created = True
+            case migrate.Created() | migrate.Discarded():
+                self.created = isinstance(event, migrate.Created)
                 if not self.as_json:
-                    self.note(f"created {path}, since there was no database")
-            case migrate.Discarded(path):
-                self.created = False
-                if not self.as_json:
-                    self.note(f"removed {path} again, since nothing is in it")
+                    self.note(str(event))
             case migrate.Drifted():
                 self.drifted = event
-            case migrate.Waiting(seconds, holder):
-                who = f" held by {holder}" if holder else ""
-                self.note(f"waiting for the lock{who} ({seconds:.0f} s) …")
             case _:
                 pass
 

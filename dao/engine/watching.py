@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dao import engine
+from dao.errors import InvalidValue
 from dao.in_place import Hook, Hooked
 from dao.logs import logger
 from dao.text import counted, milliseconds
@@ -58,19 +59,20 @@ def log_slow_statements(threshold: float | None) -> None:
 
     It is for the whole process, and for the statements of this package's functions. BEGIN and COMMIT of their
     transactions are among them, in which they wait for locks and for the disk. What is logged is the text of a
-    statement, its time, and how many rows it returned or changed; never a value that was bound to it.
+    statement, its time, and how many rows it returned or changed; never a value that was bound to it. Texts of your
+    own, as for `dao.fetch`, are logged as they are.
 
     `DATABASE_SLOW` sets it for the commands, and for programs that take their pool from `dao.settings`.
 
     Raises:
-        TypeError, ValueError: The threshold is no number of milliseconds from 0.
+        TypeError, InvalidValue: The threshold is no number of milliseconds from 0.
     """
     global _slow  # noqa: PLW0603 - as above
     if threshold is not None:
         if isinstance(threshold, bool) or not isinstance(threshold, int | float):
             raise TypeError(f"a threshold is a number of milliseconds, got {threshold!r}")
         if not threshold >= 0:
-            raise ValueError(f"a threshold must be a number of milliseconds from 0, got {threshold!r}")
+            raise InvalidValue(f"a threshold must be a number of milliseconds from 0, got {threshold!r}")
     with _GUARD:
         _slow = None if threshold is None else threshold / 1000
         _switch()
@@ -88,7 +90,9 @@ def _switch() -> None:
 # ---------------------------------------------------------------- hooks
 
 
-def _hooked(function: Any, text: Callable[..., str], number: Callable[[Any], int] | None) -> tuple[Hooked, Hook]:
+def _hooked(
+    function: Any, text: Callable[[tuple[Any, ...], Mapping[str, Any]], str], number: Callable[[Any], int] | None
+) -> tuple[Hooked, Hook]:
     """Return a function and its hook.
 
     `text` makes the text of the statement of its arguments, and `number` how many rows it is about of its result.
@@ -119,7 +123,7 @@ def _hooked(function: Any, text: Callable[..., str], number: Callable[[Any], int
                 rows = through.number if number is None else number(result)
                 here.rows.number += rows
             if _slow is not None and seconds >= _slow:
-                _log(text(*args), seconds, None if failed else rows)
+                _log(text(args, kwargs), seconds, None if failed else rows)
 
     return hooked, hook
 
@@ -141,18 +145,18 @@ def _log(sql: str, seconds: float, rows: int | None) -> None:
     )
 
 
-def _end_of_block(_: object, kind: object, *__: object) -> str:
-    return "COMMIT" if kind is None else "ROLLBACK"
+def _second(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return args[1] if len(args) > 1 else kwargs["sql"]
 
 
 _HOOKS: list[tuple[Hooked, Hook]] = [
-    _hooked(engine.fetch, lambda _, sql, *__: sql, len),
-    _hooked(engine.fetch_changed, lambda _, sql, *__: sql, len),
-    _hooked(engine.execute, lambda _, sql, *__: sql, int),
-    _hooked(engine.execute_many, lambda _, sql, __: sql, None),
-    _hooked(engine.insert_many, lambda _, table, __: table.insert, None),
+    _hooked(engine.fetch, _second, len),
+    _hooked(engine.fetch_changed, _second, len),
+    _hooked(engine.execute, _second, int),
+    _hooked(engine.execute_many, _second, None),
+    _hooked(engine.insert_many, lambda args, _: args[1].insert, None),
     # the record, or an error
-    _hooked(engine.change, lambda _, __, update, *___: update.returning_row, lambda _: 1),
-    _hooked(engine.transaction.__enter__, lambda _: "BEGIN", lambda _: 0),
-    _hooked(engine.transaction.__exit__, _end_of_block, lambda _: 0),
+    _hooked(engine.change, lambda args, _: args[2].returning_row, lambda _: 1),
+    _hooked(engine.transaction.__enter__, lambda *_: "BEGIN", lambda _: 0),
+    _hooked(engine.transaction.__exit__, lambda args, _: "COMMIT" if args[1] is None else "ROLLBACK", lambda _: 0),
 ]

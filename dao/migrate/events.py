@@ -1,4 +1,4 @@
-"""The events of a run: what is reported while it happens."""
+"""The events of a run: what is reported while it happens, to the caller and to the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import attrs
 
+from dao.logs import logger
 from dao.migrate.values import Drifted, Result, Snapshot, Step
+from dao.text import counted, milliseconds
 
 __all__ = [
     "Committed",
@@ -22,6 +24,7 @@ __all__ = [
     "Started",
     "Verifying",
     "Waiting",
+    "log",
     "tell_done",
 ]
 
@@ -32,6 +35,9 @@ class Started:
 
     step: Step
 
+    def __str__(self) -> str:
+        return f"{'applying' if self.step.direction == 'apply' else 'rolling back'} {self.step.id}"
+
 
 @attrs.frozen
 class Notice:
@@ -40,12 +46,20 @@ class Notice:
     step: Step
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.step.id}: {self.text}"
+
 
 @attrs.frozen
 class Finished:
     """A script is done. It counts once it is `Committed`."""
 
     result: Result
+
+    def __str__(self) -> str:
+        done = "applied" if self.result.direction == "apply" else "rolled back"
+        statements = counted(self.result.statements, "statement")
+        return f"{done} {self.result.id}: {statements} in {milliseconds(self.result.seconds)}; not committed yet"
 
 
 @attrs.frozen
@@ -59,6 +73,9 @@ class Committed:
     ids: tuple[str, ...]
     seconds: float
 
+    def __str__(self) -> str:
+        return f"committed {', '.join(self.ids)}, after {milliseconds(self.seconds)} with the write lock"
+
 
 @attrs.frozen
 class Waiting:
@@ -67,12 +84,19 @@ class Waiting:
     seconds: float
     holder: str | None
 
+    def __str__(self) -> str:
+        who = f" held by {self.holder}" if self.holder else ""
+        return f"waiting for the lock{who} ({self.seconds:.0f} s) …"
+
 
 @attrs.frozen
 class Snapshotted:
     """A snapshot of the database was taken, before anything changes."""
 
     snapshot: Snapshot
+
+    def __str__(self) -> str:
+        return f"took the snapshot {self.snapshot.path}"
 
 
 @attrs.frozen
@@ -81,12 +105,18 @@ class Created:
 
     path: str
 
+    def __str__(self) -> str:
+        return f"created {self.path}, since there was no database"
+
 
 @attrs.frozen
 class Discarded:
     """The database that was made is removed again, for the run failed and nothing is in it; `path` is absolute."""
 
     path: str
+
+    def __str__(self) -> str:
+        return f"removed {self.path} again, since nothing is in it"
 
 
 @attrs.frozen
@@ -95,6 +125,9 @@ class Removed:
 
     snapshot: Snapshot
 
+    def __str__(self) -> str:
+        return f"removed the snapshot {self.snapshot.id}"
+
 
 @attrs.frozen
 class Copying:
@@ -102,6 +135,9 @@ class Copying:
 
     done: int
     total: int
+
+    def __str__(self) -> str:
+        return f"copied {self.done} of {self.total} pages"
 
 
 @attrs.frozen
@@ -112,6 +148,9 @@ class Verifying:
     stage: str
     number: int
     total: int
+
+    def __str__(self) -> str:
+        return f"verifying {self.id}, {self.stage} ({self.number} of {self.total})"
 
 
 _Files = Created | Discarded | Snapshotted | Removed | Copying
@@ -124,8 +163,25 @@ def tell_done(report: Report, event: Event) -> None:
     """Report what is done and cannot be undone: then what `report` raises harms nobody, and is logged."""
     try:
         report(event)
-    except Exception:
-        import logging  # noqa: PLC0415 - 3 ms, for a case that hardly ever comes
+    except Exception:  # noqa: BLE001 - it is logged
+        logger("dao.migrate.run").exception("report failed for what is done already: %r", event)
 
-        log = logging.getLogger("dao.migrate")
-        log.exception("report failed for what is done already: %r", event)
+
+# what happens in between is for those who look into something; a schema that is not as it should be, for everybody
+_DEBUG, _INFO, _WARNING = 10, 20, 30
+_LEVELS: dict[type, int] = {
+    Started: _DEBUG,
+    Finished: _DEBUG,
+    Copying: _DEBUG,
+    Verifying: _DEBUG,
+    Notice: _WARNING,
+    Drifted: _WARNING,
+}
+
+
+def log(event: Event, name: str, database: str) -> None:
+    """Log an event of a database by the logger of this name. The record has it as `event`, and the `database`."""
+    if isinstance(event, Drifted) and not (event.differences or event.unknown):
+        return
+    level = _LEVELS.get(type(event), _INFO)
+    logger(name).log(level, "%s: %s", database, event, extra={"event": event, "database": database})

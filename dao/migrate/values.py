@@ -166,6 +166,11 @@ class Drifted:
     differences: tuple[Difference, ...] = ()
     unknown: str | None = None
 
+    def __str__(self) -> str:
+        if self.unknown:
+            return f"nobody can tell whether the schema is what the remaining migrations make: {self.unknown}"
+        return f"the schema is not what the applied migrations make: {'; '.join(map(str, self.differences))}"
+
 
 _LONG, _AROUND = 160, 50
 

@@ -6,7 +6,6 @@ Nothing here waits, opens or closes: `dao.Pool` does that for threads, and `dao.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import random
 import threading
@@ -18,13 +17,14 @@ from typing import Any
 
 from dao import engine, url
 from dao.errors import InvalidValue, OperationalError, PoolClosed, PoolTimeout
+from dao.logs import logger
 from dao.pooling.figures import PoolStats
 from dao.pooling.opening import Prepare
 from dao.transactions import check_seconds
 
 __all__ = ["CHECK", "FORKED", "Lender", "Place", "check_size", "until"]
 
-log = logging.getLogger("dao.pool")
+log = logger("dao.pool")
 
 #: Why a pool of the parent's does not work in a forked process.
 FORKED = (

@@ -18,7 +18,6 @@ holds:
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 import weakref
@@ -30,13 +29,14 @@ from dao import url
 from dao.engine import sqlite
 from dao.engine.sqlite.shared import SharedTransaction
 from dao.errors import CommitUnknown, DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout
+from dao.logs import logger
 from dao.pooling.calls import Call
 from dao.pooling.lender import CHECK, FORKED, FORKED_WITH, until
 from dao.pooling.opening import Prepare, open_connection
 
 __all__ = ["BATCH_CALLS", "BATCH_SECONDS", "IDLE_SECONDS", "Writer"]
 
-log = logging.getLogger("dao.pool")
+log = logger("dao.pool")
 
 #: A batch ends after so many calls, and so many seconds after its first, even if others wait.
 BATCH_CALLS = 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import select
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dao import migrate
+import dao
+from dao import logs, migrate
 from dao.cli.main import main
 from tests.cli.calls import Outcome, documented
 from tests.folders import THREE, query, write
@@ -27,6 +29,7 @@ VARIABLES = (
     "DATABASE_SNAPSHOTS",
     "DATABASE_PREPARE",
     "DATABASE_REPLICA",
+    "DATABASE_SLOW",
     "NO_COLOR",
 )
 #: How long a test waits for a process that should long be done.
@@ -65,8 +68,12 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["dao", *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
+        try:
+            with pytest.raises(SystemExit) as end:
+                main()
+        finally:  # what a command sets for its process
+            logs.handle_by(logging.NullHandler)
+            dao.log_slow_statements(None)
         out, err = capsys.readouterr()
         assert isinstance(end.value.code, int)
         assert "Traceback" not in out + err

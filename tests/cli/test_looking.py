@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import threading
 import time
@@ -388,3 +389,20 @@ def test_command_that_has_nothing_to_create_leaves_no_file(run, workplace, comma
     """What only looks, or cannot go on without a database, does not make one."""
     run(*command, "--database", f"sqlite:///other.db{mode}") if command[0] != "new" else run(*command)
     assert [entry.name for entry in workplace.iterdir()] == ["three"]
+
+
+# ---------------------------------------------------------------- what is logged
+
+
+def test_warnings_that_are_logged_are_printed_and_events_only_once(run, path, folder, monkeypatch):
+    """Nobody configures a log for a command: what modules warn of is shown; of a run's events it hears itself."""
+    write(folder, {"0004_nothing.sql": "-- nothing\n"})
+    done = run("migrate")
+    assert done.err.count("0004_nothing: holds no statement") == 1
+    monkeypatch.setenv("DATABASE_SLOW", "0")
+    monkeypatch.delenv("DATABASE_MIGRATIONS")
+    path.unlink()
+    assert run("migrate").code == 0
+    listed = run("tasks", "list", "--json", "--quiet")
+    assert "warning: slow statement, " in listed.err
+    assert json.loads(listed.out)["tasks"] == []

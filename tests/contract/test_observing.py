@@ -115,38 +115,35 @@ def test_error_is_told_and_raised(connection, seen):
             tasks.create(connection, task)
         with pytest.raises(ValueError, match="limit"):
             tasks.find(connection, limit=0)
-    assert [type(event.error) for event in seen] == [dao.UniqueViolation, ValueError]
+    assert [type(event.error) for event in seen] == [dao.UniqueViolation, dao.InvalidValue]
     assert seen[0].error is caught.value
     assert [event.rows for event in seen] == [0, 0]
 
 
-def test_iterator_is_told_of_at_its_end(connection, seen):
-    """Its rows are those that were yielded, also if the caller has had enough, and the pages inside are no calls."""
-    tasks.create_many(connection, [make_task() for _ in range(3)])
+def test_iterator_is_told_of_page_by_page(connection, seen):
+    """A page is one statement; the time between two pages is the caller's."""
+    tasks.create_many(connection, [make_task() for _ in range(501)])
     with dao.observe(seen.append):
         whole = tasks.iter_all(connection)
-        first = next(whole)
         assert seen == []
-        tasks.get(connection, first.id)  # one of its own, in the middle of the other
-        assert len([*whole]) == 2
-        begun = tasks.iter_all(connection)
-        next(begun)
-        begun.close()
-        tasks.iter_all(connection).close()
+        first = next(whole)
+        assert tasks.get(connection, first.id) == first  # one of its own, in the middle of the other
+        assert len([*whole]) == 500
         with pytest.raises(ValueError, match="unheard"):
             tasks.iter_all(connection, status="unheard of")
     told = [(event.name, event.rows, type(event.error)) for event in seen]
     none = type(None)
     assert told == [
+        ("tasks.iter_all", 500, none),
         ("tasks.get", 1, none),
-        ("tasks.iter_all", 3, none),
         ("tasks.iter_all", 1, none),
-        ("tasks.iter_all", 0, ValueError),
+        ("tasks.iter_all", 0, dao.InvalidValue),
     ]
+    assert {event.connection for event in seen} == {connection}
 
 
 def test_iterator_that_fails_is_told_of_with_its_error(url, seen):
-    """The error of a later page belongs to the call, too."""
+    """The error of a page belongs to the call, too."""
     connection = dao.connect(url)
     tasks.create(connection, make_task())
     with dao.observe(seen.append):
@@ -208,6 +205,7 @@ def test_calls_through_pools_are_observed_with_the_callers_context(url):
             REQUEST.set("async")
             await pool.run(sessions.list_active)
             await pool.write(tasks.create, make_task())
+            assert len([task async for task in pool.iterate(tasks.iter_all)]) == 3
 
     with dao.observe(observer):
         with dao.Pool(url) as pool:
@@ -222,6 +220,7 @@ def test_calls_through_pools_are_observed_with_the_callers_context(url):
             *((name, request) for request in ("first", "second") for name in ("tasks.create", "tasks.count")),
             ("sessions.list_active", "async"),
             ("tasks.create", "async"),
+            ("tasks.iter_all", "async"),
         ]
     )
 
@@ -239,15 +238,17 @@ def test_slow_statements_are_logged_without_values(connection, caplog):
         with pytest.raises(dao.UniqueViolation):
             tasks.create_many(connection, [task])
         tasks.find(connection, task_type="my secret")
+        dao.fetch(connection, sql="SELECT  1")
         dao.log_slow_statements(3_600_000)
         tasks.find(connection)
     finally:
         dao.log_slow_statements(None)
     assert {(record.name, record.levelno) for record in caplog.records} == {("dao.engine", logging.WARNING)}
-    begin, insert, commit, again, find = caplog.records
+    begin, insert, commit, again, find, own = caplog.records
     assert (begin.statement, commit.statement) == ("BEGIN", "COMMIT")
     assert insert.statement == again.statement == TASKS.insert
     assert (insert.rows, again.rows, find.rows) == (1, None, 0)
+    assert own.getMessage().endswith(" 1 row: SELECT 1")
     assert f": {find.statement}" in find.getMessage()
     assert find.statement.startswith("SELECT id, title, ")
     assert "secret" not in caplog.text

@@ -28,6 +28,7 @@ READ = {
     "DATABASE_SNAPSHOTS": lambda loaded: str(loaded.snapshots),
     "DATABASE_PREPARE": lambda loaded: str(loaded.prepare),
     "DATABASE_REPLICA": lambda loaded: str(loaded.replica),
+    "DATABASE_SLOW": lambda loaded: str(loaded.slow),
 }
 VALUES = {
     "DATABASE_URL": ("sqlite:///file.db", "sqlite:///environ.db", "sqlite:///argument.db"),
@@ -38,6 +39,7 @@ VALUES = {
     "DATABASE_SNAPSHOTS": ("0", "7", None),
     "DATABASE_PREPARE": ("of.file:register", "of.environ:register", "of.argument:register"),
     "DATABASE_REPLICA": ("of/file", "s3://of/environ", None),
+    "DATABASE_SLOW": ("0.0", "0.5", None),
 }
 ARGUMENTS = {
     "DATABASE_URL": "database",
@@ -278,6 +280,8 @@ BAD = [
     ("DATABASE_SNAPSHOTS", "many", "expected a whole number of snapshots to keep"),
     ("DATABASE_SNAPSHOTS", "1.5", "expected a whole number of snapshots to keep"),
     ("DATABASE_SNAPSHOTS", "-1", "from 0"),
+    ("DATABASE_SLOW", "1s", "expected a number of milliseconds"),
+    ("DATABASE_SLOW", "-1", "from 0"),
 ]
 
 

@@ -5,7 +5,6 @@ The functions that `dao.engine` asks for raise psycopg's errors; `translated` tu
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from typing import Literal
@@ -39,6 +38,7 @@ from dao.engine.postgresql.statements import (
 from dao.engine.postgresql.transactions import begin, commit, roll_back
 from dao.engine.postgresql.waiting import wait_for_change
 from dao.errors import DatabaseBusy
+from dao.logs import logger
 from dao.url import ServerURL
 
 __all__ = [
@@ -76,7 +76,7 @@ __all__ = [
     "wait_for_change",
 ]
 
-log = logging.getLogger("dao.pool")  # loaded by psycopg, too
+log = logger("dao.pool")  # psycopg loads it, too
 
 #: How the engine is called.
 NAME: Literal["postgresql"] = "postgresql"

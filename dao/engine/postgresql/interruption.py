@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import threading
@@ -13,10 +12,11 @@ import weakref
 import psycopg
 
 from dao.engine.postgresql.connections import ACTIVE, Connection
+from dao.logs import logger
 
 __all__ = ["break_off", "interrupt", "is_interrupted", "settle"]
 
-log = logging.getLogger("dao.pool")  # loaded by psycopg, too
+log = logger("dao.pool")  # psycopg loads it, too
 
 #: How long a server may take to cancel a statement, in seconds.
 _CANCEL_TIMEOUT = 10

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import select
 import time
 import weakref
@@ -14,10 +13,11 @@ from dao.engine.postgresql.interruption import is_interrupted
 from dao.engine.postgresql.loss import NotSent
 from dao.engine.postgresql.statements import fetch_each
 from dao.errors import ConnectionBusy, OperationalError
+from dao.logs import logger
 
 __all__ = ["CHANNEL", "wait_for_change"]
 
-log = logging.getLogger("dao")
+log = logger("dao.waiting")
 
 #: The channel on which the triggers notify.
 CHANNEL = "dao_tasks"

@@ -25,6 +25,7 @@ from dao.engine.sqlite.transactions import *  # noqa: F403 - as above
 from dao.engine.sqlite.transactions import forget, hold_if_lost
 from dao.engine.sqlite.waiting import *  # noqa: F403 - as above
 from dao.errors import DatabaseBusy, Error, ForeignKeyViolation, OperationalError, ReadOnlyDatabase, SchemaOutOfDate
+from dao.logs import logger
 from dao.url import DatabaseURL
 
 if TYPE_CHECKING:  # the records' modules are not needed to open a database
@@ -230,10 +231,7 @@ def reset(connection: apsw.Connection) -> bool:
     """Roll back what was left open, and return whether the connection can be lent again."""
     try:
         if connection.in_transaction:
-            import logging  # noqa: PLC0415 - takes as long to load as the engine
-
-            log = logging.getLogger("dao.pool")
-            log.warning("pool: a connection came back in a transaction; it was rolled back")
+            logger("dao.pool").warning("pool: a connection came back in a transaction; it was rolled back")
             forget(connection)
             connection.execute("ROLLBACK")
         # A cursor that was not read to its end holds a snapshot: the next user would see the past, and could not write.

@@ -7,7 +7,6 @@ It is loaded with the writer.
 from __future__ import annotations
 
 import contextlib
-import logging
 import weakref
 from typing import Protocol
 
@@ -16,10 +15,11 @@ import apsw
 from dao.engine.sqlite.errors import translate, unknown_outcome
 from dao.engine.sqlite.transactions import forget, note_begun
 from dao.errors import ForeignKeyViolation, OperationalError
+from dao.logs import logger
 
 __all__ = ["SharedTransaction"]
 
-log = logging.getLogger("dao.pool")
+log = logger("dao.pool")
 
 
 class Work(Protocol):

@@ -24,10 +24,11 @@ from dao.migrate.copies.copying import PAGES, copied, finish, size_of
 from dao.migrate.copies.descriptors import chunks, raw_file, write_all
 from dao.migrate.copies.partial import NewFile, new_file, require_room
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
-from dao.migrate.database import Target, translated
+from dao.migrate.database import Target, name_of, translated
 from dao.migrate.database.sqlite import lock_of, reopened
 from dao.migrate.events import Report
 from dao.migrate.ledger.writer import carry_over
+from dao.migrate.listening import listened
 from dao.migrate.schema.catalog import definitions
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.values import SNAPSHOTS, Snapshot
@@ -91,6 +92,7 @@ def restore(
         CommitUnknown: The commit met an I/O error: the database is as before or restored.
         OperationalError: The folder cannot be written to.
     """
+    report = listened(report, "dao.migrate.copies", name_of(target))
     path = file_of(target)
     if keep < 1:
         raise InvalidValue(f"keep={keep}: a number from 1, since what is replaced is kept, too")

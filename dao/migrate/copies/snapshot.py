@@ -11,7 +11,6 @@ could be taken for one.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -25,19 +24,19 @@ import apsw
 from dao import url
 from dao.engine.sqlite import Connection, database_file
 from dao.errors import CommitUnknown, DatabaseCorrupt, InvalidValue, MigrationError, OperationalError
+from dao.logs import logger
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
 from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
-from dao.migrate.database import Target, existing, exists, path_of
+from dao.migrate.database import Target, existing, exists, name_of, path_of
 from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Removed, Report, tell_done
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.listening import listened
 from dao.migrate.schema.catalog import definitions, row_counts
 from dao.migrate.schema.check import integrity_problems
 from dao.migrate.schema.registration import Prepare, preparing, register
 from dao.migrate.values import Kind, Snapshot
-
-log = logging.getLogger("dao.migrate")
 
 __all__ = [
     "checked",
@@ -102,6 +101,7 @@ def take_snapshot(
         raise InvalidValue(f"the label {label!r}: 1 to 50 letters, digits, - and _")
     path = file_of(target)
     existing(target, "take a snapshot of")
+    report = listened(report, "dao.migrate.copies", name_of(target))
     place = path if to is None else _beside(path, to)
     with preparing(prepare), reopened(target, report) as reader:
         snapshot = save(reader, path, version, place=place, label=label, now=now)
@@ -255,7 +255,9 @@ def prune(
                 if report is not None:
                     tell_done(report, Removed(snapshot))
     except OSError as error:
-        log.warning("old snapshots stay, for one cannot be removed (%s): check the permissions of the folder", error)
+        logger("dao.migrate.copies").warning(
+            "old snapshots stay, for one cannot be removed (%s): check the permissions of the folder", error
+        )
     return gone
 
 

@@ -16,6 +16,7 @@ from dao.engine import Connection, is_connection, not_a_connection
 from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import MigrationError
 from dao.migrate.database import sqlite
+from dao.migrate.listening import listened
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.settings import engine_of_folder
@@ -161,6 +162,7 @@ def alone(target: Target, lock_timeout: float | None = None, report: Report | No
         DatabaseBusy: Another migrator lived for longer than the timeout, or another connection kept the lock.
         MigrationError, OperationalError: As `opened`.
     """
+    report = listened(report, "dao.migrate.ledger", name_of(target))
     with in_line(target, lock_timeout, report, locked=True) as (_, connection):
         check_in_place(connection)
         with exclusive(connection):

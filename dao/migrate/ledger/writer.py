@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,6 +10,7 @@ import attrs
 
 from dao import _version
 from dao.engine import Connection, sqlite
+from dao.logs import logger
 from dao.migrate.database import execute
 from dao.migrate.ledger.backend import LedgerBackend, Marked
 from dao.migrate.ledger.entries import Entry, Ledger, read
@@ -20,7 +20,6 @@ from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Writer", "carry_over"]
 
-log = logging.getLogger("dao.migrate")
 
 _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = $1"
 _REMOVE_YOYOS = "DELETE FROM _yoyo_migration WHERE migration_hash = $1"
@@ -180,7 +179,9 @@ def _copy_missing(
     theirs = [column.name for column in columns(live, table)]
     if not set(names) <= set(theirs):
         if theirs:
-            log.warning("the history in %s is not carried over, for somebody has changed that table", table)
+            logger("dao.migrate.ledger").warning(
+                "the history in %s is not carried over, for somebody has changed that table", table
+            )
         return
     kept = [name for name in names if name != but]
     known = set(copy.execute(f"SELECT {key} FROM {table}"))

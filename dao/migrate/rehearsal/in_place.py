@@ -20,6 +20,7 @@ from dao.migrate.events import Committed, Event, Finished, Notice, Report, Start
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import unnoted
 from dao.migrate.ledger.plan import to_apply
+from dao.migrate.listening import listened
 from dao.migrate.rehearsal.findings import Failure, Gone, Held, Rehearsal, Rehearsed, RoundTrip
 from dao.migrate.rehearsal.first_keys import FirstKeys
 from dao.migrate.rehearsal.lasting import in_the_way
@@ -66,6 +67,7 @@ def rehearse(
 ) -> Rehearsal:
     """As `dao.migrate.rehearse`, for a database on a server."""
     files = migrations_for(target, migrations)
+    report = listened(report, "dao.migrate.rehearsal", name_of(target))
     patience = _LOCK_TIMEOUT if lock_timeout is None else lock_timeout
     found = Rehearsal(database=name_of(target), in_memory=False, in_place=True)
     with in_line(target, patience, report) as (lock, connection):

@@ -21,6 +21,7 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import expected, unnoted
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import to_apply
+from dao.migrate.listening import listened
 from dao.migrate.rehearsal.findings import Rehearsal, Rehearsed, RoundTrip
 from dao.migrate.rehearsal.observation import inventory
 from dao.migrate.rehearsal.trial import Trial, longest_hold
@@ -102,6 +103,7 @@ def rehearse(
             f"{name_of(target)} is a file, and a rehearsal waits for no lock on it: leave --lock-timeout out"
         )
     files = loaded(migrations)
+    report = listened(report, "dao.migrate.rehearsal", name_of(target))
     limit = default_limit() if memory_limit is None else memory_limit
 
     def tell(event: Event) -> None:

@@ -22,6 +22,7 @@ from dao.migrate.database import (
 from dao.migrate.ledger import entries
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
+from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration, from_texts
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # a run that has nothing to do reports nothing
     from dao.migrate.events import Report
 
 __all__ = ["apply", "ledger_of", "plan", "redo", "reset", "rollback"]
+
+_LOGGER = "dao.migrate.run"
 
 
 class Limits(TypedDict, total=False):
@@ -85,7 +88,8 @@ def apply(
     them, and cannot pass them on.
 
     `report` is told what happens while it happens. An exception that it raises undoes the run; but what is committed
-    stays, and the exception is logged if it was told of that. So are old snapshots that cannot be removed.
+    stays, and the exception is logged if it was told of that. So are old snapshots that cannot be removed. The logger
+    `dao.migrate.run` is told of all of it, too.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -283,6 +287,7 @@ def reset(
     from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
     files = migrations_for(target, migrations)
+    report = listened(report, _LOGGER, name_of(target))
     with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
         what = dropping(connection)
 
@@ -315,6 +320,7 @@ def _run(
     **options: Any,
 ) -> list[Result]:
     """Run what there is to do; with nothing to do, and `tell_drift`, report how the schema differs."""
+    report = listened(report, _LOGGER, name_of(target))
     with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
         state = entries.read(connection)
         if state.running is not None and lock.take():  # nothing can be decided before its script has ended

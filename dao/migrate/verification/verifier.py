@@ -20,6 +20,7 @@ from dao.migrate.events import Report, Verifying
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.plan import to_apply
 from dao.migrate.ledger.selection import select
+from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
@@ -72,6 +73,7 @@ def verify(
         DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
         InvalidValue: `latest` is below 1, or both that and `since` are given.
     """
+    report = listened(report, "dao.migrate.verification", "verify")
     if server is not None:
         if database is not None:
             raise MigrationError(
