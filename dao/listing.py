@@ -34,7 +34,10 @@ E = TypeVar("E", bound=enum.StrEnum)
 
 @attrs.frozen
 class Page(Generic[R]):
-    """One page of a listing. `next` is the cursor to pass as `after`, or None on the last page."""
+    """One page of a listing. `next` is the cursor to pass as `after`, or None on the last page.
+
+    A cursor has letters and digits only, so that it stands in a URL as it is. It is no secret, and keeps for good.
+    """
 
     items: list[R]
     next: str | None

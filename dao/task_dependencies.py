@@ -15,13 +15,15 @@ from datetime import datetime
 
 from dao import codec
 from dao.engine import Connection, execute, fetch, lock_row, transaction
+from dao.engine.keys import by_keys, records_by_keys
 from dao.records import Task, TaskDependency
 from dao.rows import TASK_DEPENDENCIES, TASKS, WORKFLOWS
 
-__all__ = ["add", "chain", "exists", "get", "get_one", "list_predecessors", "list_successors", "remove"]
+__all__ = ["add", "chain", "exists", "get", "get_many", "get_one", "list_predecessors", "list_successors", "remove"]
 
 _ADD = f"{TASK_DEPENDENCIES.insert} ON CONFLICT DO NOTHING"
 _GET = TASK_DEPENDENCIES.get
+_GET_MANY = by_keys(TASK_DEPENDENCIES)
 _EXISTS = "SELECT 1 FROM task_dependencies WHERE task_id = $1 AND depends_on = $2"
 _REMOVE = "DELETE FROM task_dependencies WHERE task_id = $1 AND depends_on = $2"
 _LIST_PREDECESSORS = f"""
@@ -68,6 +70,18 @@ def add(
 def get(connection: Connection, task_id: str, depends_on: str) -> TaskDependency | None:
     """Return the dependency of a task on another, or None."""
     return TASK_DEPENDENCIES.first(fetch(connection, _GET, (task_id, depends_on)))
+
+
+def get_many(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], TaskDependency]:
+    """Return the dependencies with these keys, by key, in the order of the keys; others are left out.
+
+    A key is the id of the task and that of the one it depends on.
+    One statement, for thousands of them, too.
+
+    Raises:
+        InvalidValue: No row can have such a key: half of a surrogate pair, a NUL.
+    """
+    return records_by_keys(connection, TASK_DEPENDENCIES, _GET_MANY, keys)
 
 
 def get_one(connection: Connection, task_id: str, depends_on: str) -> TaskDependency:

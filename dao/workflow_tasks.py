@@ -7,12 +7,13 @@ workflow on one sequence; rows that another program put there come in the order 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from dao import codec
 from dao.engine import Connection, change, execute, execute_many, fetch, lock_row, transaction
+from dao.engine.keys import by_keys, records_by_keys
 from dao.errors import InvalidValue
 from dao.records import MAX_INTEGER, Task, Workflow, WorkflowTask
 from dao.rows import TASKS, WORKFLOW_TASKS, WORKFLOWS
@@ -23,6 +24,7 @@ __all__ = [
     "count",
     "exists",
     "get",
+    "get_many",
     "get_one",
     "list_tasks",
     "list_workflows",
@@ -41,6 +43,7 @@ class LinkedTask(NamedTuple):
 
 _ADD = WORKFLOW_TASKS.insert
 _GET = WORKFLOW_TASKS.get
+_GET_MANY = by_keys(WORKFLOW_TASKS)
 _EXISTS = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND task_id = $2"
 _LAST = "SELECT max(sequence) FROM workflow_tasks WHERE workflow_id = $1"
 _OCCUPIED = "SELECT 1 FROM workflow_tasks WHERE workflow_id = $1 AND sequence = $2 AND task_id <> $3"
@@ -110,6 +113,18 @@ def add(
 def get(connection: Connection, workflow_id: str, task_id: str) -> WorkflowTask | None:
     """Return the link that puts the task into the workflow, or None."""
     return WORKFLOW_TASKS.first(fetch(connection, _GET, (workflow_id, task_id)))
+
+
+def get_many(connection: Connection, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], WorkflowTask]:
+    """Return the links with these keys, by key, in the order of the keys; others are left out.
+
+    A key is the id of the workflow and that of the task.
+    One statement, for thousands of them, too.
+
+    Raises:
+        InvalidValue: No row can have such a key: half of a surrogate pair, a NUL.
+    """
+    return records_by_keys(connection, WORKFLOW_TASKS, _GET_MANY, keys)
 
 
 def get_one(connection: Connection, workflow_id: str, task_id: str) -> WorkflowTask:

@@ -4,7 +4,7 @@ Names only; each module has its SQL beside its functions.
 """
 
 from dao.tasks.claims import claim, complete, fail, release, renew, rescue
-from dao.tasks.history import as_of
+from dao.tasks.history import as_of, list_changed
 from dao.tasks.queue import QueueState, cancel, count_prunable, enqueue, prune, queues, retry
 from dao.tasks.table import (
     count,
@@ -15,6 +15,7 @@ from dao.tasks.table import (
     exists,
     find,
     get,
+    get_many,
     get_one,
     iter_all,
     set_status,
@@ -38,8 +39,10 @@ __all__ = [
     "fail",
     "find",
     "get",
+    "get_many",
     "get_one",
     "iter_all",
+    "list_changed",
     "prune",
     "queues",
     "release",

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from dao import codec
-from dao.engine import Connection, fetch
+from dao.engine import Connection, PerEngine, fetch, text_for
 from dao.errors import NotFound
+from dao.listing import check_limit
 from dao.records import Task, TaskEvent
 from dao.rows import TASK_EVENTS, TASKS
 
-__all__ = ["as_of"]
+__all__ = ["as_of", "list_changed"]
 
 _SINCE = f"""
 SELECT {TASK_EVENTS.listed}
@@ -19,6 +20,31 @@ FROM   task_events
 WHERE  task_id = $1 AND at > $2
 ORDER  BY seq
 """
+# No index of tasks has `updated_at`: it would be written with each version, and this one is there anyway.
+_LIST_CHANGED = PerEngine(
+    sqlite=f"""
+SELECT {TASKS.qualified}
+FROM   task_events
+JOIN   tasks ON tasks.id = task_events.task_id AND tasks.updated_at = task_events.at
+WHERE  task_events.at >= $1
+ORDER  BY task_events.at DESC, task_events.seq DESC
+LIMIT  $2
+""",
+    # without the inner limit it reads all tasks, if it expects many events
+    postgresql=f"""
+SELECT changed.*
+FROM   task_events
+CROSS  JOIN LATERAL (
+           SELECT {TASKS.listed}
+           FROM   tasks
+           WHERE  tasks.id = task_events.task_id AND tasks.updated_at = task_events.at
+           LIMIT  1
+       ) AS changed
+WHERE  task_events.at >= $1
+ORDER  BY task_events.at DESC, task_events.seq DESC
+LIMIT  $2
+""",
+)
 _LAST_BEFORE = "SELECT to_status FROM task_events WHERE task_id = $1 AND at <= $2 ORDER BY seq DESC LIMIT 1"
 _IS_OLDER = "SELECT 1 FROM task_events WHERE at <= $1 ORDER BY at LIMIT 1"
 
@@ -58,6 +84,20 @@ def as_of(connection: Connection, id: str, moment: datetime) -> Task | None:
     if was_made_later and _was_gone(connection, id, asked, is_known=is_known):
         return None
     raise _unknown(id, asked)
+
+
+def list_changed(connection: Connection, *, since: datetime, limit: int = 50) -> list[Task]:
+    """Return the tasks that have changed since a moment, as they are now, the latest `updated_at` first.
+
+    So many at the most, each once. As far as events tell: a task whose last event was deleted or left out is not among
+    them. Reads the events since then, until it has enough. To follow all changes, and miss none, ask `task_events.find`
+    for what comes `after`, and `get_many` for the tasks.
+
+    Raises:
+        InvalidValue: The moment is naive, or the limit not from 1 to 1000.
+    """
+    check_limit(limit)
+    return TASKS.from_rows(fetch(connection, text_for(connection, _LIST_CHANGED), (codec.time_to_text(since), limit)))
 
 
 def _begun(state: dict[str, Any]) -> str:

@@ -307,6 +307,8 @@ def test_statements_in_the_words_of_each_engine_are_few(named):
             "_DELETE_STALE",
             "_DELETE_BEFORE",
             "_DELETE_BEFORE_WITHOUT_TASK",
+            "_GET_MANY",
+            "_LIST_CHANGED",
             "_PRUNABLE",
             "_PRUNE",
             "_SETTLED",

@@ -46,9 +46,9 @@ def functions(module: ModuleType) -> dict[str, Any]:
 
 
 @every_module
-def test_module_has_get_get_one_and_exists(module):
-    """Whoever knows one module finds the three in any other."""
-    assert {"get", "get_one", "exists"} <= functions(module).keys()
+def test_module_has_get_get_one_get_many_and_exists(module):
+    """Whoever knows one module finds the four in any other."""
+    assert {"get", "get_one", "get_many", "exists"} <= functions(module).keys()
 
 
 @every_module
@@ -57,6 +57,7 @@ def test_function_returns_what_its_name_says(module):
     returned = {
         "find": dao.Page,
         "list": list,
+        "get_many": dict,
         "iter": Iterator,
         "exists": bool,
         "delete": bool,

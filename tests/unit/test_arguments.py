@@ -33,6 +33,8 @@ GIVEN: dict[str, Any] = {
     "depends_on": ["b"],
     "sequence": 1,
     "seq": 1,
+    "seqs": [1],
+    "keys": [],
     "name": "a",
     "worker": "a",
     "lease": timedelta(1),
