@@ -24,6 +24,7 @@ _NAMES = _lazy.Names(
         "rehearse": "rehearse",
         "replication": "replicate restore_replica",
         "schema": "schema",
+        "shell": "shell",
         "snapshots": "restore snapshot snapshots_",
         "tasks": "tasks",
         "top": "top",
@@ -34,7 +35,7 @@ _COMMANDS = {name.removesuffix("_").replace("_", "-"): name for name in _NAMES}
 # As the help lists them: each command is in one.
 _GROUPS = {
     "Migrate": "new migrate rollback redo init reset baseline adopt mark unmark accept",
-    "Look": "status plan history schema top",
+    "Look": "status plan history schema top shell",
     "Protect": "snapshot snapshots restore replicate restore-replica copy",
     "Check": "health wait doctor check lint verify rehearse",
     "Work": "tasks prune",

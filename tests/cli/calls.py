@@ -76,6 +76,7 @@ CALLS = {
     "verify": ["verify"],
     "check": ["check"],
     "doctor": ["doctor"],
+    "shell": ["shell", "--program", "apsw", ".headers off"],
     "tasks": ["tasks", "list", "--database", "sqlite:///source.db"],
     "top": ["top", "--once", "--database", "sqlite:///source.db"],
     "prune": ["prune", "--older-than", "30d", "--yes", "--database", "sqlite:///source.db"],
@@ -83,7 +84,7 @@ CALLS = {
 #: The commands of work, which need the tables of this package.
 WORKERS = {"tasks", "top", "prune"}
 #: The commands that change a database, those that open one, and those that load migrations. To `doctor`, what stops
-#: these is something that it has found.
+#: these is something that it has found; `shell` opens whatever its client opens.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]
 OPENERS = [
     name
@@ -91,7 +92,7 @@ OPENERS = [
     if name
     not in {
         *{"new", "lint", "verify", "snapshots", "restore", "baseline", "copy", "replicate", "restore-replica"},
-        "doctor",
+        *{"doctor", "shell"},
         *WORKERS,
     }
 ]

@@ -17,6 +17,7 @@ from tests.folders import ALONE, dump, query, tables, write
 KEYS = {
     "check": {"database", "faults", "unknown"},
     "doctor": {"database", "findings"},
+    "shell": {"database", "command", "read_only"},
     "migrate": {"drift", "database", "created", "snapshot", "results"},
     "rollback": {"drift", "database", "created", "snapshot", "results"},
     "redo": {"drift", "database", "created", "snapshot", "results"},

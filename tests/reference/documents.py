@@ -118,6 +118,11 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "left_out": (tuple[migrate.OtherLedger, ...], "the tables of other tools, which it does not make"),
         "broken": (_Strings, "what does not work in the schema, so that a new database will be refused"),
     },
+    "shell": {
+        "database": _DATABASE,
+        "command": (_Strings, "the client that would be run, and its arguments; no password is among them"),
+        "read_only": (bool, "whether it could not write"),
+    },
     "doctor": {
         "database": _DATABASE,
         "findings": (tuple[Finding, ...], "what was looked at, in order; `ok` unless one is an error"),
