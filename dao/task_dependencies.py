@@ -10,11 +10,13 @@ A cycle cannot be stored: the database refuses it, also if two connections make 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 
+import msgspec
+
 from dao import codec
-from dao.engine import Connection, execute, fetch, lock_row, transaction
+from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, lock_row, text_for, transaction
 from dao.engine.keys import by_keys, records_by_keys
 from dao.records import Task, TaskDependency
 from dao.rows import TASK_DEPENDENCIES, TASKS, WORKFLOWS
@@ -22,6 +24,38 @@ from dao.rows import TASK_DEPENDENCIES, TASKS, WORKFLOWS
 __all__ = ["add", "chain", "exists", "get", "get_many", "get_one", "list_predecessors", "list_successors", "remove"]
 
 _ADD = f"{TASK_DEPENDENCIES.insert} ON CONFLICT DO NOTHING"
+# PostgreSQL counts once for all that a statement adds
+_ADD_ALL = PerEngine(
+    """
+INSERT INTO task_dependencies (task_id, depends_on, created_at)
+SELECT value ->> 0, value ->> 1, value ->> 2
+FROM   json_each($1)
+WHERE  TRUE
+ON     CONFLICT DO NOTHING
+RETURNING task_id, depends_on
+""",
+    """
+INSERT INTO task_dependencies (task_id, depends_on, created_at)
+SELECT value ->> 0, value ->> 1, (value ->> 2)::timestamptz
+FROM   json_array_elements($1::json) AS link (value)
+ON     CONFLICT DO NOTHING
+RETURNING task_id, depends_on
+""",
+)
+_LOCK_ALL = PerEngine(
+    """
+SELECT tasks.id
+FROM   json_each($1) AS wanted
+JOIN   tasks ON tasks.id = wanted.value
+""",
+    """
+SELECT tasks.id
+FROM   json_array_elements_text($1::json) WITH ORDINALITY AS wanted (value, place)
+JOIN   tasks ON tasks.id = wanted.value
+ORDER  BY wanted.place
+FOR    NO KEY UPDATE OF tasks
+""",
+)
 _GET = TASK_DEPENDENCIES.get
 _GET_MANY = by_keys(TASK_DEPENDENCIES)
 _EXISTS = "SELECT 1 FROM task_dependencies WHERE task_id = $1 AND depends_on = $2"
@@ -60,11 +94,8 @@ def add(
     moment = codec.now() if now is None else now
     links = [TaskDependency(task_id=task_id, depends_on=id, created_at=moment) for id in ids]
     with transaction(connection):
-        # In the order in which a task that ends locks them: itself, then its successors. The triggers would lock a
-        # predecessor after the successor of the one before.
-        for id in (*ids, task_id):
-            lock_row(connection, TASKS, id)
-        return _added(connection, links)
+        # in the order in which a task that ends locks them: itself, then its successors
+        return _added(connection, links, _locked(connection, [*ids, task_id]))
 
 
 def get(connection: Connection, task_id: str, depends_on: str) -> TaskDependency | None:
@@ -131,8 +162,7 @@ def chain(connection: Connection, workflow_id: str, *, now: datetime | None = No
         if not rows and not fetch(connection, WORKFLOWS.get, (workflow_id,)):
             raise WORKFLOWS.not_found(workflow_id)
         # predecessors first, as a task that ends locks itself first
-        for _, id in rows:
-            lock_row(connection, TASKS, id)
+        there = _locked(connection, [id for _, id in rows])
         places = [[id for _, id in links] for _, links in itertools.groupby(rows, key=lambda row: row[0])]
         links = [
             TaskDependency(task_id=later, depends_on=earlier, created_at=moment)
@@ -140,9 +170,32 @@ def chain(connection: Connection, workflow_id: str, *, now: datetime | None = No
             for later in after
             for earlier in before
         ]
-        return _added(connection, links)
+        return _added(connection, links, there)
 
 
-def _added(connection: Connection, links: Iterable[TaskDependency]) -> list[TaskDependency]:
-    """Store dependencies in the transaction that is open, and return those that were not there."""
-    return [link for link in links if execute(connection, _ADD, TASK_DEPENDENCIES.to_row(link), TASK_DEPENDENCIES)]
+def _locked(connection: Connection, ids: list[str]) -> set[str]:
+    """Keep others from changing these tasks until the transaction ends, which is open, and return which are there.
+
+    They are locked in this order. SQLite has one writer at a time, and needs no lock.
+    """
+    return {id for (id,) in fetch(connection, text_for(connection, _LOCK_ALL), (_json(ids),))}
+
+
+def _added(connection: Connection, links: list[TaskDependency], there: Container[str]) -> list[TaskDependency]:
+    """Store dependencies in the transaction that is open, and return those that were not there.
+
+    `there` are the tasks that are: a dependency of another one is stored by itself, since that error has its names.
+    """
+    stored = set()
+    for link in links:
+        if link.task_id not in there or link.depends_on not in there:
+            row = TASK_DEPENDENCIES.to_row(link)
+            if execute(connection, _ADD, row, TASK_DEPENDENCIES):
+                stored.add((link.task_id, link.depends_on))
+    rows = _json([TASK_DEPENDENCIES.to_row(link) for link in links])
+    stored.update(fetch_changed(connection, text_for(connection, _ADD_ALL), (rows,)))
+    return [link for link in links if (link.task_id, link.depends_on) in stored]
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -33,29 +33,29 @@ BEGIN
 END;
 $function$;
 
-CREATE OR REPLACE FUNCTION dao_count_dependency()
+CREATE OR REPLACE FUNCTION dao_count_dependencies()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
-DECLARE
-    successor   text;
-    predecessor text;
-    difference  integer;
-    found       text;
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        successor := new.task_id; predecessor := new.depends_on; difference := 1;
-    ELSE
-        successor := old.task_id; predecessor := old.depends_on; difference := -1;
+    IF NOT EXISTS (SELECT FROM links) THEN
+        RETURN NULL;
     END IF;
-    PERFORM FROM tasks WHERE id IN (successor, predecessor) ORDER BY id FOR NO KEY UPDATE;
-    SELECT status INTO found FROM tasks WHERE id = predecessor;
+    PERFORM FROM tasks
+    WHERE   id IN (SELECT task_id FROM links UNION SELECT depends_on FROM links)
+    ORDER   BY id
+    FOR     NO KEY UPDATE;
     IF pg_trigger_depth() = 1 THEN
-        UPDATE tasks SET updated_at = updated_at WHERE id = predecessor;
+        UPDATE tasks SET updated_at = updated_at WHERE id IN (SELECT depends_on FROM links);
     END IF;
-    IF found IS DISTINCT FROM 'completed' THEN
-        UPDATE tasks SET waiting_for = waiting_for + difference WHERE id = successor;
-    END IF;
+    UPDATE tasks
+    SET    waiting_for = waiting_for + CASE WHEN TG_OP = 'INSERT' THEN counted.number ELSE -counted.number END
+    FROM   (SELECT links.task_id, count(*) AS number
+            FROM   links
+            LEFT   JOIN tasks AS predecessor ON predecessor.id = links.depends_on
+            WHERE  predecessor.status IS DISTINCT FROM 'completed'
+            GROUP  BY links.task_id) AS counted
+    WHERE  id = counted.task_id;
     RETURN NULL;
 END;
 $function$;
@@ -611,11 +611,11 @@ CREATE TRIGGER configurations_updated_at BEFORE UPDATE OF key, value ON configur
 
 CREATE TRIGGER sessions_updated_at BEFORE UPDATE OF id, client_id, is_active, last_heartbeat, metadata, created_at ON sessions FOR EACH ROW WHEN (new.updated_at <= old.updated_at) EXECUTE FUNCTION dao_updated_at();
 
-CREATE TRIGGER task_dependencies_added AFTER INSERT ON task_dependencies FOR EACH ROW EXECUTE FUNCTION dao_count_dependency();
+CREATE TRIGGER task_dependencies_added AFTER INSERT ON task_dependencies REFERENCING NEW TABLE AS links FOR EACH STATEMENT EXECUTE FUNCTION dao_count_dependencies();
 
 CREATE TRIGGER task_dependencies_no_cycle BEFORE INSERT ON task_dependencies FOR EACH ROW WHEN (new.task_id <> new.depends_on) EXECUTE FUNCTION dao_refuse_cycle();
 
-CREATE TRIGGER task_dependencies_removed AFTER DELETE ON task_dependencies FOR EACH ROW EXECUTE FUNCTION dao_count_dependency();
+CREATE TRIGGER task_dependencies_removed AFTER DELETE ON task_dependencies REFERENCING OLD TABLE AS links FOR EACH STATEMENT EXECUTE FUNCTION dao_count_dependencies();
 
 CREATE TRIGGER task_dependencies_unchangeable BEFORE UPDATE OF task_id, depends_on ON task_dependencies FOR EACH ROW EXECUTE FUNCTION dao_refuse();
 

@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from dao import codec
-from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, text_for, transaction
+from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, insert_many, text_for, transaction
 from dao.errors import InvalidValue, StaleRecord
 from dao.listing import check_limit
 from dao.records import FINISHED_TASKS, Task, TaskDependency, TaskStatus
@@ -171,8 +171,11 @@ def enqueue(
         stored, is_new = _enqueue(connection, task)
         if not is_new:
             return stored, False
-        for link in links:
-            execute(connection, _DEPEND, TASK_DEPENDENCIES.to_row(link), TASK_DEPENDENCIES)
+        rows = [TASK_DEPENDENCIES.to_row(link) for link in links]
+        if len(rows) == 1:
+            execute(connection, _DEPEND, rows[0], TASK_DEPENDENCIES)
+        else:  # by one statement, after which PostgreSQL counts them once
+            insert_many(connection, TASK_DEPENDENCIES, rows)
         return TASKS.found(TASKS.first(fetch(connection, TASKS.get, (task.id,))), task.id), True
 
 

@@ -5,7 +5,7 @@ DROP TRIGGER tasks_dependencies_deleted ON tasks;
 DROP TABLE task_dependencies;
 DROP FUNCTION dao_count_successors();
 DROP FUNCTION dao_remove_dependencies();
-DROP FUNCTION dao_count_dependency();
+DROP FUNCTION dao_count_dependencies();
 DROP FUNCTION dao_refuse_cycle();
 
 -- Back by a millisecond, and forth again with the count: this makes no new version of a task.

@@ -64,45 +64,48 @@ BEFORE UPDATE OF task_id, depends_on ON task_dependencies
 FOR EACH ROW
 EXECUTE FUNCTION dao_refuse();
 
--- Both tasks are locked, in the order of their ids, which is the order in which all that count lock tasks. The one that
--- is waited for is written as it is: whoever completes it at REPEATABLE READ, and does not see the dependency, has to
--- repeat that. Not from within another trigger, which may be about to delete it.
-CREATE FUNCTION dao_count_dependency() RETURNS trigger
+-- All that a statement adds or removes is counted at once: a task that waits for thousands has one version more, not
+-- thousands. All these tasks are locked, in the order of their ids, which is the order in which all that count lock
+-- tasks. Those that are waited for are written as they are: whoever completes one at REPEATABLE READ, and does not see
+-- the dependency, has to repeat that. Not from within another trigger, which may be about to delete them.
+CREATE FUNCTION dao_count_dependencies() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    successor   text;
-    predecessor text;
-    difference  integer;
-    found       text;
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        successor := new.task_id; predecessor := new.depends_on; difference := 1;
-    ELSE
-        successor := old.task_id; predecessor := old.depends_on; difference := -1;
+    IF NOT EXISTS (SELECT FROM links) THEN
+        RETURN NULL;
     END IF;
-    PERFORM FROM tasks WHERE id IN (successor, predecessor) ORDER BY id FOR NO KEY UPDATE;
-    SELECT status INTO found FROM tasks WHERE id = predecessor;
+    PERFORM FROM tasks
+    WHERE   id IN (SELECT task_id FROM links UNION SELECT depends_on FROM links)
+    ORDER   BY id
+    FOR     NO KEY UPDATE;
     IF pg_trigger_depth() = 1 THEN
-        UPDATE tasks SET updated_at = updated_at WHERE id = predecessor;
+        UPDATE tasks SET updated_at = updated_at WHERE id IN (SELECT depends_on FROM links);
     END IF;
-    IF found IS DISTINCT FROM 'completed' THEN
-        UPDATE tasks SET waiting_for = waiting_for + difference WHERE id = successor;
-    END IF;
+    UPDATE tasks
+    SET    waiting_for = waiting_for + CASE WHEN TG_OP = 'INSERT' THEN counted.number ELSE -counted.number END
+    FROM   (SELECT links.task_id, count(*) AS number
+            FROM   links
+            LEFT   JOIN tasks AS predecessor ON predecessor.id = links.depends_on
+            WHERE  predecessor.status IS DISTINCT FROM 'completed'
+            GROUP  BY links.task_id) AS counted
+    WHERE  id = counted.task_id;
     RETURN NULL;
 END;
 $$;
 
 CREATE TRIGGER task_dependencies_added
 AFTER INSERT ON task_dependencies
-FOR EACH ROW
-EXECUTE FUNCTION dao_count_dependency();
+REFERENCING NEW TABLE AS links
+FOR EACH STATEMENT
+EXECUTE FUNCTION dao_count_dependencies();
 
 -- One that has gone was not completed, or it has taken the dependency with it: see below.
 CREATE TRIGGER task_dependencies_removed
 AFTER DELETE ON task_dependencies
-FOR EACH ROW
-EXECUTE FUNCTION dao_count_dependency();
+REFERENCING OLD TABLE AS links
+FOR EACH STATEMENT
+EXECUTE FUNCTION dao_count_dependencies();
 
 -- Of a task that was completed, nobody waits any more, so nothing is counted; the foreign key removes the others.
 CREATE FUNCTION dao_remove_dependencies() RETURNS trigger

@@ -303,12 +303,14 @@ def test_statements_in_the_words_of_each_engine_are_few(named):
     assert len(claims) == 4
     assert differ - pages - claims == {
         *(
+            "_ADD_ALL",
             "_CLOSE_STALE",
             "_DELETE_STALE",
             "_DELETE_BEFORE",
             "_DELETE_BEFORE_WITHOUT_TASK",
             "_GET_MANY",
             "_LIST_CHANGED",
+            "_LOCK_ALL",
             "_PRUNABLE",
             "_PRUNE",
             "_SETTLED",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the records' modules are not needed to open a database
 
 __all__ = ["translated"]
 
-_KEY = re.compile(r"\((.*?)\)=\(", re.DOTALL)
+_KEY = re.compile(r"\((.*?)\)=\((.*)\)", re.DOTALL)
 _BUSY = {
     "40001": "it does not serialise with another transaction",
     "40P01": "it and another transaction waited for each other",
@@ -123,10 +123,9 @@ def _constraint(error: psycopg.Error, connection: Connection, row: dict[str, Any
         return errors.UniqueViolation(f"{table}: another row has this {' and '.join(columns)}", **names)
     if state == "23502":
         return errors.NotNullViolation(f"{table}: {diag.column_name} must have a value", **names)
-    if state == "23503" and len(columns) == 1 and columns[0] in row:
-        return errors.ForeignKeyViolation(
-            f"{table}: {columns[0]} refers to {row[columns[0]]!r}, which does not exist", **names
-        )
+    if found and state == "23503" and (found[1] in row or constraint == f"{table}_{found[1]}_fkey"):
+        missing = row.get(found[1], found[2])
+        return errors.ForeignKeyViolation(f"{table}: {found[1]} refers to {missing!r}, which does not exist", **names)
     if state in {"23503", "23001"}:
         return errors.ForeignKeyViolation(
             f"{table}: {constraint} would break: {diag.message_detail or diag.message_primary}", **names

@@ -105,17 +105,25 @@ _AT_ONCE = 32
 
 def insert_many(connection: apsw.Connection, table: Table[Any], rows: Iterable[Row]) -> None:
     """Insert rows into a table, in the transaction that is open."""
-    remaining, rest = iter(rows), []
+    remaining = iter(rows)
+    together: list[Row] = []
 
     def joined() -> Iterator[Row]:
+        nonlocal together
         while len(together := [*itertools.islice(remaining, _AT_ONCE)]) == _AT_ONCE:
             yield tuple(itertools.chain.from_iterable(together))
-        rest.extend(together)
 
     one = f"({', '.join('?' * len(table.columns))})"
     several = f"INSERT INTO {table.name} ({table.listed}) VALUES {', '.join([one] * _AT_ONCE)}"
-    connection.executemany(several, joined())
-    connection.executemany(table.insert, rest)
+    try:
+        connection.executemany(several, joined())
+        connection.executemany(table.insert, together)
+    except apsw.ConstraintError as error:
+        if isinstance(translate(error, connection), ForeignKeyViolation):
+            for row in together:
+                if found := missing_parent(connection, table, row):
+                    raise found from error
+        raise
 
 
 def lock_row(connection: apsw.Connection, table: Table[Any], key: tuple[str, ...]) -> None:
