@@ -73,7 +73,8 @@ def run_in_transaction(
 ) -> T:
     """Call `function(connection, *args, **kwargs)` in a transaction and return its result; replay all of it while busy.
 
-    On PostgreSQL others may write between its reads and its writes, below the level SERIALIZABLE (docs/postgresql.md).
+    On PostgreSQL others may write between its reads and its writes, below the level SERIALIZABLE: see
+    docs/explanation/postgresql.md.
 
     A replay begins anew, so what the function read is read again; what it did outside of the database is done again.
     Waits between the attempts grow from 1 to 250 ms, with full jitter, and end 30 seconds after the first (`replaying`

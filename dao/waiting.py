@@ -30,10 +30,11 @@ def wait_for_change(connection: Connection, *, timeout: float) -> bool:
 
     PostgreSQL: what counts is that a task has become one that can be claimed: it was made or became pending, what it
     waited for was completed, its workflow goes on, or it is due at another time. Claims, ends and edits of tasks do not
-    count, nor do other tables: a notification makes each commit wait for the others (docs/postgresql.md). The
-    connection listens from the first call on, and has to be direct: behind a pooler that lends sessions for a
-    transaction, as PgBouncer does in transaction mode, nothing is heard, and the wait always takes the whole timeout. A
-    lost connection is an error at once; on a new one the first call returns True, so nothing is missed.
+    count, nor do other tables: a notification makes each commit wait for the others, as
+    docs/explanation/postgresql.md tells. The connection listens from the first call on, and has to be direct: behind a
+    pooler that lends sessions for a transaction, as PgBouncer does in transaction mode, nothing is heard, and the wait
+    always takes the whole timeout. A lost connection is an error at once; on a new one the first call returns True, so
+    nothing is missed.
 
     In async code: `await aio.run(connection, dao.wait_for_change, timeout=5)`. A cancellation ends it, as does the
     closing of a pool. It occupies a connection all the while: give it one of its own, and do not use one of a pool that

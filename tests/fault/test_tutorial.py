@@ -1,4 +1,4 @@
-"""The workers of docs/workers.md keep what that page promises: they are run as they stand there."""
+"""The workers of the tutorial keep what its page promises: they are run as they stand there."""
 
 from __future__ import annotations
 
@@ -20,8 +20,13 @@ from dao.testing import make_task
 
 pytestmark = pytest.mark.both_engines
 
-PAGE = Path(__file__).parents[2] / "docs" / "workers.md"
-CODE = "".join(re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL))
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "tutorial" / "worker.md"
+CODE = "".join(
+    block
+    for page in (PAGE, DOCS / "how-to" / "follow-tasks.md")
+    for block in re.findall(r"^```python\n(?!# try_it)(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+)
 #: A worker whose second step dies by kill -9, once, and whose lease is short.
 DIES = """
 LEASE = timedelta(milliseconds=300)

@@ -106,7 +106,7 @@ def ran(tmp_path_factory):
 def test_readme_python_runs_on_a_server(new_postgresql_url, tmp_path):
     """The same blocks run with the URL of a server in the place of each of SQLite's, and store the same."""
     script = "".join(block.text for block in blocks(README) if block.language == "python")
-    assert script.count('"sqlite:///orchestrator.db"') > 2
+    assert script.count('"sqlite:///orchestrator.db"') > 1
     script = script.replace('"sqlite:///orchestrator.db"', repr(new_postgresql_url))
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -114,7 +114,7 @@ def test_readme_python_runs_on_a_server(new_postgresql_url, tmp_path):
     assert not os.listdir(tmp_path)
     with dao.connect(new_postgresql_url) as connection:
         titles = {task.title for task in dao.tasks.iter_all(connection)}
-    assert {"Summarise the report", "Replayed while busy", "The same function"} <= titles
+    assert {"Summarise the report", "Send the report"} <= titles
 
 
 def stored(folder: Path) -> list[tuple[str, str]]:
@@ -190,42 +190,6 @@ def test_sql_readme_example_is_a_pair_that_keeps_the_house_rules(tmp_path):
     assert migrate.status(url, folder).ids("pending") == ["99990101000000_add_effort"]
 
 
-def test_runbook_can_be_typed_as_it_stands(tmp_path):
-    """Each of its lines runs, in their order, on a database that lacks a migration.
-
-    Only a restore has to be confirmed.
-    """
-    document = ROOT / "docs" / "migrations.md"
-    before, _, after = document.read_text().partition("## Runbook\n")
-    begin = before.count("\n")
-    end = begin + after.partition("\n## ")[0].count("\n")
-    lines = [line for block in blocks(document) if begin < block.line < end for line in shown(block) if line]
-    assert {"dao migrate", "dao rollback", "dao restore"} <= {*lines}
-    url = f"sqlite:///{tmp_path}/orchestrator.db"
-    migrate.apply(url, steps=len(migrate.load()) - 1)
-    with contextlib.closing(dao.connect(url)) as connection:
-        dao.tasks.create(connection, dao.Task(title="Stays", task_type="agent"))
-
-    def typed(line: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", *line.split()],
-            cwd=tmp_path,
-            env={name: value for name, value in os.environ.items() if not name.startswith("DATABASE_")},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    for line in lines:
-        done = typed(line)
-        if line == "dao restore":
-            assert (done.returncode, "add --yes to confirm" in done.stderr) == (1, True)
-            done = typed(f"{line} --yes")
-        assert done.returncode == 0, (line, done)
-    assert [title for _, title in stored(tmp_path)] == ["Stays"]
-
-
 # ---------------------------------------------------------------- what the documents name
 
 
@@ -236,10 +200,17 @@ def test_documents_are_there():
     assert [path for path in DOCUMENTS if not path.read_text().strip()] == []
 
 
-def test_readme_names_the_scripts_and_the_commands_of_make():
-    """The README has every script for deployments, and the two commands with which everything begins."""
-    text = README.read_text()
-    assert [script for script in SCRIPTS if f"bin/{script}" not in text] == []
+def test_scripts_for_deployments_have_their_table():
+    """The page about deploying has every script of `bin/`, with the command that it is."""
+    text = (ROOT / "docs" / "how-to" / "deploy.md").read_text()
+    rows = re.findall(r"^\| `bin/([\w-]+)[^|]*\| `dao ([\w-]+)`", text, re.MULTILINE)
+    assert dict(rows) == SCRIPTS
+
+
+def test_readme_has_every_command_and_those_of_make():
+    """Its table has each command, and it begins with the two with which everything begins."""
+    rows = re.findall(r"^\| (?:[a-z]+ )?\| (`dao .*?) \|", README.read_text(), re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall("`dao ([a-z-]+)`", row)) == sorted(COMMANDS)
     assert {"make migrate", "make test"} <= {command for block in blocks(README) for command in shown(block)}
 
 
@@ -308,6 +279,16 @@ def test_document_paths_exist(path):
     folders = "bin|bench|dao|docs|sql|tests"
     named = [span for span in spans(path) if re.fullmatch(rf"(?:{folders})/[\w./-]*", span)]
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_pages_that_the_code_names_exist():
+    """Pages move: a message led to one that had gone, and only a reader would have noticed."""
+    sources = [*(ROOT / "dao").rglob("*.py"), ROOT / ".env.example", ROOT / "setup.cfg", ROOT / "Makefile"]
+    named = {page for path in sources for page in re.findall(r"(?<![./\w])docs/[\w./-]+\.md", path.read_text())}
+    shown = {f"docs/{page}" for path in sources for page in re.findall(r"\bpage\(['\"]([^'\"]+\.md)", path.read_text())}
+    assert named
+    assert shown
+    assert [page for page in named | shown if not (ROOT / page).is_file()] == []
 
 
 def rooms(block: Block) -> list[str]:
@@ -379,9 +360,10 @@ def _submodule(name: str) -> bool:
     return (Path(dao.__file__).parent / f"{name}.py").exists()
 
 
-def test_readme_table_of_functions_is_that_of_the_modules():
+def test_table_of_functions_is_that_of_the_modules():
     """Each module's row has all its public functions and no others; a module that has the same says so."""
-    listed = dict(re.findall(r"^\| `(\w+)` \| ([a-z_, ]+) \|$", README.read_text(), re.MULTILINE))
+    text = (ROOT / "docs" / "reference" / "api" / "index.md").read_text()
+    listed = dict(re.findall(r"^\| `(\w+)` \| ([a-z_, ]+) \|$", text, re.MULTILINE))
     assert set(listed) == {*MODULES}
     before: list[str] = []
     for module, text in listed.items():

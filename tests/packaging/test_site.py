@@ -59,7 +59,8 @@ def test_make_and_ci_build_the_site():
     makefile = (ROOT / "Makefile").read_text()
     recipe = re.search(r"^docs: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     assert recipe
-    assert "--fail-on-warning" in recipe[1]
+    assert "$(SPHINX) --fresh-env" in recipe[1]
+    assert re.search(r"^SPHINX := .* --fail-on-warning ", makefile, re.MULTILINE)
     assert "tests.site" in recipe[1]
     assert re.search(r"^check:.* docs ", makefile, re.MULTILINE)
     assert "make docs" in (ROOT / ".ci" / "run").read_text()

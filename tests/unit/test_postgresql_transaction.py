@@ -193,9 +193,11 @@ def test_lock_row_read_then_write_loses_no_update(postgresql_url, connection):
 def test_run_in_transaction_serialization_failure_is_replayed(postgresql_url, connection):
     """At the level SERIALIZABLE the server refuses who read what another has changed; a replay reads it again.
 
-    The level is set as docs/postgresql.md says.
+    The level is set as docs/explanation/postgresql.md says.
     """
-    (option,) = re.findall(r"options=\S*serializable", (Path(__file__).parents[2] / "docs/postgresql.md").read_text())
+    (option,) = re.findall(
+        r"options=\S*serializable", (Path(__file__).parents[2] / "docs/explanation/postgresql.md").read_text()
+    )
     url = f"{postgresql_url}{'&' if '?' in postgresql_url else '?'}{option}"
     add(connection, "a", id="1", metadata=0)
 

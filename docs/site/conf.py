@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 import apsw  # noqa: E402
@@ -24,7 +24,7 @@ author = "the authors of orchestrator-dao"
 version = release.rpartition(".")[0]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 root_doc = "index"
-exclude_patterns = ["**/results.json"]
+exclude_patterns = ["site"]
 
 myst_heading_anchors = 4  # links to headings are checked, by the anchors that GitHub gives them
 myst_enable_extensions = ["colon_fence"]
@@ -33,7 +33,7 @@ suppress_warnings = ["ref.python"]  # two pools are called Pool, which each of t
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "imported-members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "imported-members": True}
 default_role = "code"  # a docstring writes `name` for code
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -45,6 +45,7 @@ html_theme = "furo"
 html_title = f"orchestrator-dao {release}"
 html_copy_source = False
 html_show_sphinx = False
+smartquotes = False  # an option is --json, and no dash
 html_static_path: list[str] = []
 man_pages = [("reference/commands", "dao", "migrate and look after the database of a task orchestrator", "", 1)]
 
