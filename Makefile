@@ -117,21 +117,27 @@ check-migrations: $(TOOLS) ## prove that every migration can be applied, undone 
 	@$(WITH_SERVER) bin/check-migrations --migrations sql/postgresql
 
 .PHONY: wheel
-wheel: $(TOOLS) ## build the wheel, install it into a new environment and use it there
-	@rm -rf dist build
+wheel: $(MAN) ## build the wheel, install it into a new environment and use it there
+	@rm -rf dist build/lib build/bdist.*
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	@PYTHON=$(BIN)/python bin/check-wheel dist/*.whl
 
 # made anew each time: of a page that has not changed, a second build would keep quiet about what is wrong
-SITE := $(VENV)/.installed-docs
+SITE   := $(VENV)/.installed-docs
+SPHINX := $(BIN)/python -m sphinx --quiet --fail-on-warning --conf-dir docs/site --doctree-dir build/doctrees
 $(SITE): $(TOOLS)
 	@bin/set-up '.[docs]'
 	@touch $(TOOLS) $@
 
 .PHONY: docs
-docs: $(SITE) ## make the site, build/site/index.html, and hold its links and names to account
-	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --doctree-dir build/doctrees docs build/site
+docs: $(SITE) ## make the site, build/site/index.html, whose links and names are checked, and the man page
+	$(SPHINX) --fresh-env -b html docs build/site
 	@$(BIN)/python -m tests.site build/site
+	@$(SPHINX) -b man docs build/man
+
+MAN := build/man/dao.1
+$(MAN): $(SITE) $(wildcard dao/cli/*.py) docs/reference/commands.md
+	@$(SPHINX) -b man docs build/man
 
 .PHONY: check
 check: lint check-migrations test docs wheel ## all of these: what CI runs

@@ -1,8 +1,10 @@
-"""Numbers and names in messages, as people read them."""
+"""Numbers, names and pages in messages, as people read them."""
 
 from __future__ import annotations
 
-__all__ = ["brief", "counted", "milliseconds", "readable", "visible"]
+import os
+
+__all__ = ["brief", "counted", "manual", "milliseconds", "readable", "visible"]
 
 
 def counted(number: int | None, noun: str) -> str:
@@ -30,6 +32,13 @@ def readable(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size} bytes"
+
+
+def manual(name: str) -> str:
+    """Return the path of a page of `docs/` for a message: in a checkout, or in the package that is installed."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    shipped = os.path.join(package, "docs")
+    return os.path.join(shipped if os.path.isdir(shipped) else os.path.join(os.path.dirname(package), "docs"), name)
 
 
 def visible(text: str, *, line: bool = False) -> str:

@@ -1,8 +1,8 @@
 """Looks at `orchestrator.db` in the working folder, from a script or a notebook: `python examples/script.py`.
 
 Each part that begins with `# %%` is a cell, for editors and for jupytext, which makes a notebook of it. It needs
-pandas. The database is opened to be read and nothing else, beside whatever writes to it; docs/jupyter.md says what to
-mind.
+pandas. The database is opened to be read and nothing else, beside whatever writes to it; docs/how-to/jupyter.md
+says what to mind.
 """
 
 # %%

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dao.diagnosis.finding import Finding, cannot_tell, error, note, ok, warning
 from dao.engine.sqlite.database_file import check_name, is_there, not_writable
 from dao.errors import OperationalError
-from dao.text import counted, readable
+from dao.text import counted, manual, readable
 
 __all__ = ["MOUNTS", "file_system", "findings"]
 
@@ -86,7 +86,8 @@ def _system(folder: str, mounts: str) -> Finding:
             f"a network file system ({where})",
             "locks over a network fail, and what a WAL shares between programs is not shared: the database gets "
             "damaged once two hosts write to it (sqlite.org/useovernet.html)",
-            "move the database to a local disk; for several hosts there is PostgreSQL (docs/moving-to-postgresql.md)",
+            "move the database to a local disk; for several hosts there is PostgreSQL "
+            f"({manual('how-to/move-to-postgresql.md')})",
         )
     if kind in _SHARED:
         return warning(

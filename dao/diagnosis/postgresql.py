@@ -15,7 +15,7 @@ from dao import codec
 from dao.diagnosis.finding import Finding, Look, error, note, ok, warning
 from dao.engine import Connection, fetch
 from dao.settings import Settings
-from dao.text import brief, counted, readable
+from dao.text import brief, counted, manual, readable
 
 __all__ = ["looks", "settings"]
 
@@ -91,7 +91,7 @@ def settings(config: Settings) -> Iterator[Finding]:
             "settings",
             "DATABASE_REPLICA is set",
             "`dao replicate` is for SQLite: nothing is replicated by it here",
-            "take it out; docs/scaling.md has standbys",
+            f"take it out; {manual('how-to/several-hosts.md')} has standbys",
         )
 
 
@@ -174,7 +174,7 @@ def _connections(connection: Connection, pool_size: int) -> Iterator[Finding]:
             check,
             text,
             f"a pool of {pool_size} may find none left, and programs are refused",
-            "smaller pools, PgBouncer (docs/scaling.md), or a higher limit",
+            f"smaller pools, PgBouncer ({manual('how-to/several-hosts.md')}), or a higher limit",
         )
     else:
         yield ok(check, text)

@@ -14,7 +14,7 @@ from dao.migrate import processes
 from dao.migrate.copies.partial import leftovers
 from dao.migrate.copies.snapshot import snapshots
 from dao.settings import Settings
-from dao.text import brief, counted, readable
+from dao.text import brief, counted, manual, readable
 from dao.url import DatabaseURL
 
 __all__ = ["beside", "looks", "settings"]
@@ -61,7 +61,7 @@ def settings(url: DatabaseURL, replica: str | None) -> Iterator[Finding]:
             check,
             "a replica is named, and wal_autocheckpoint=0 is not in the URL",
             "a checkpoint between two of Litestream's looks can leave a replica from which a damaged database is "
-            "restored (docs/replication.md)",
+            f"restored ({manual('how-to/replicate.md')})",
             "add wal_autocheckpoint=0 to the URL of all that write",
         )
 

@@ -1,6 +1,6 @@
 """A replica of a SQLite database in a folder or in S3, kept up to date by Litestream, and the way back from it.
 
-Litestream is a program of its own. All that is known of it is in `litestream`; `docs/replication.md` has what was
+Litestream is a program of its own. All that is known of it is in `litestream`; `docs/how-to/replicate.md` has what was
 measured, and which of its faults `replicator` and `restore` are there for.
 """
 

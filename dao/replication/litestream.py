@@ -31,7 +31,7 @@ _LOOKS, _UPLOADS = "500ms", "1s"
 #: From how many pages on it brings the WAL into the file, and from how many it makes writers wait for that.
 _CHECKPOINT_PAGES, _TRUNCATE_PAGES = 1_000, 25_000
 _COPY_HOURS = 24
-#: The version with which docs/replication.md was measured: it and later ones of its series will do.
+#: The version with which docs/how-to/replicate.md was measured: it and later ones of its series will do.
 _TRIED = (0, 5, 17)
 _EXTRA = "`make setup` in a checkout, or pip install 'orchestrator-dao[replication]'"
 _FORMS = "a folder, or s3://bucket/path?region=…&endpoint=…"

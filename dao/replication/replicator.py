@@ -28,6 +28,7 @@ from dao.errors import DatabaseBusy, InvalidURL, ReplicationError
 from dao.migrate.copies.partial import file_errors
 from dao.migrate.database import path_of
 from dao.replication.litestream import Litestream, Metrics, parse_replica, said
+from dao.text import manual
 
 __all__ = ["KEEP", "PATIENCE", "State", "replicate"]
 
@@ -114,7 +115,7 @@ def _accepted(database: str | url.AnyURL) -> url.DatabaseURL:
         raise ReplicationError(
             f"{parsed.path} cannot be replicated as long as its programs checkpoint: a commit that brings the WAL into "
             "the file while nothing replicates it would be missing in the replica. Add wal_autocheckpoint=0 to the "
-            "database URL of all that write to it, this command included (docs/replication.md)"
+            f"database URL of all that write to it, this command included ({manual('how-to/replicate.md')})"
         )
     return parsed
 

@@ -28,7 +28,7 @@ class Clock:
     of a tool's call is what the clock was moved meanwhile. Timeouts go on with the real time: those of pools and locks,
     and the waiting of `dao.wait_for_change`. So do the ids of new records, which stay in the order in which they were
     made, and all that asks the database for the time: the triggers that keep `updated_at`, the columns' own defaults
-    and the views (`docs/testing.md`). Another process has its own clock.
+    and the views (`docs/how-to/test-an-application.md`). Another process has its own clock.
     """
 
     def __init__(self, moment: datetime | None = None) -> None:

@@ -4,7 +4,7 @@ It is loaded by those who ask for it, in the `conftest.py` at the root of their 
 
     pytest_plugins = ["dao.testing.plugin"]
 
-`docs/testing.md` shows how an application has its own migrations, its engines and its server.
+`docs/how-to/test-an-application.md` shows how an application has its own migrations, its engines and its server.
 """
 
 from __future__ import annotations

@@ -285,7 +285,9 @@ def test_pages_that_the_code_names_exist():
     """Pages move: a message led to one that had gone, and only a reader would have noticed."""
     sources = [*(ROOT / "dao").rglob("*.py"), ROOT / ".env.example", ROOT / "setup.cfg", ROOT / "Makefile"]
     named = {page for path in sources for page in re.findall(r"(?<![./\w])docs/[\w./-]+\.md", path.read_text())}
-    shown = {f"docs/{page}" for path in sources for page in re.findall(r"\bpage\(['\"]([^'\"]+\.md)", path.read_text())}
+    shown = {
+        f"docs/{page}" for path in sources for page in re.findall(r"\bmanual\(['\"]([^'\"]+\.md)", path.read_text())
+    }
     assert named
     assert shown
     assert [page for page in named | shown if not (ROOT / page).is_file()] == []

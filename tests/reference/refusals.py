@@ -285,6 +285,9 @@ def _shown(part: ast.expr) -> str:
     if isinstance(part, ast.Constant):
         return str(part.value)
     assert isinstance(part, ast.FormattedValue)
+    match part.value:
+        case ast.Call(func=ast.Name("manual"), args=[ast.Constant(value)]):
+            return f"docs/{value}"
     names = [
         node.id if isinstance(node, ast.Name) else node.attr
         for node in ast.walk(part.value)
