@@ -138,6 +138,24 @@ def test_page_says_why_a_block_is_not_run(page):
     assert {block.language for block in excused} <= RUNS
 
 
+def test_messages_of_troubleshooting_are_those_of_the_code():
+    """A page by message is of no use once the messages are other ones."""
+    page = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
+    quoted = [part for quote in re.findall(r'\*"(.*?)"\*', page) for part in quote.split(" … ")]
+    assert len(quoted) > 15
+    sources = "\n".join(path.read_text() for path in (ROOT / "dao").rglob("*.py"))
+    texts = re.sub(r'"\n\s*f?"', "", sources)  # one that goes on in the next line
+    assert [quote for quote in quoted if quote not in texts] == []
+
+
+def test_settings_have_their_page():
+    """Every variable that is read is in the table, and in the file to copy."""
+    read = {*re.findall(r'"(DATABASE_[A-Z_]+)"', (ROOT / "dao" / "settings.py").read_text())}
+    table = re.findall(r"^\| `(DATABASE_\w+)`", (ROOT / "docs" / "reference" / "settings.md").read_text(), re.MULTILINE)
+    assert sorted(table) == sorted(read)
+    assert sorted(re.findall(r"^#(DATABASE_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)) == sorted(read)
+
+
 def test_readme_is_short():
     """It had grown to 300 lines: whoever meets the project reads it all, or nothing."""
     assert len(README.read_text().splitlines()) <= 150
