@@ -54,6 +54,7 @@ ELSEWHERE = {
     "how-to/write-a-migration": "sql/README.md",
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",
+    "security": "SECURITY.md",
 }
 #: Files that have no page of their own, and the page where their readers find the same.
 STANDS_FOR = {"README.md": "index.md"} | {home: f"{page}.md" for page, home in ELSEWHERE.items()}
