@@ -19,7 +19,7 @@ from dao.fields import MAX_INTEGER
 from dao.stored import Stored
 
 __all__ = [
-    "FINISHED",
+    "FINISHED_CALLS",
     "FINISHED_TASKS",
     "LONGEST_RETRY_DELAY_MS",
     "MAX_INTEGER",
@@ -78,8 +78,8 @@ class ToolStatus(_Status):
     TIMEOUT = "timeout"
 
 
-#: The statuses in which a tool execution has its `completed_at`.
-FINISHED = frozenset({ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMEOUT})
+#: The statuses of a tool execution that has ended, in which it has its `completed_at`.
+FINISHED_CALLS = frozenset({ToolStatus.COMPLETED, ToolStatus.FAILED, ToolStatus.TIMEOUT})
 
 
 #: The longest `Task.retry_delay_ms`: a day.
@@ -275,7 +275,7 @@ class ToolExecution(_Timed):
     attempt: int | None = attrs.field(default=None, validator=attrs.validators.optional(fields.whole(1, MAX_INTEGER)))
 
     def __attrs_post_init__(self) -> None:
-        if (self.status in FINISHED) != (self.completed_at is not None):
+        if (self.status in FINISHED_CALLS) != (self.completed_at is not None):
             raise InvalidValue(
                 f"ToolExecution.completed_at must be set when the status is completed, failed or timeout, and only "
                 f"then; the status is {self.status.value}, completed_at is {self.completed_at}"

@@ -125,8 +125,8 @@ class Run:
         return state
 
     def _found(self) -> dict[str, Any]:
-        if VARIABLE in os.environ:
-            return {"url": os.environ[VARIABLE], "source": VARIABLE}
+        if url := os.environ.get(VARIABLE):
+            return {"url": url, "source": VARIABLE}
         self._server = Server()
         return {"url": self._server.url("postgres"), "source": "embedded", "folder": str(self._server.folder)}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import dao
 from dao import rows
 from dao.records import (
-    FINISHED,
+    FINISHED_CALLS,
     LONGEST_RETRY_DELAY_MS,
     MAX_INTEGER,
     Configuration,
@@ -348,8 +348,8 @@ def sequences() -> st.SearchStrategy[int]:
 def tool_executions() -> st.SearchStrategy[ToolExecution]:
     """Any tool execution but one of an attempt, which has to be that of its task; its task need not exist."""
     return st.one_of(
-        _tool_executions(st.sampled_from(sorted(set(ToolStatus) - FINISHED)), st.none()),
-        _tool_executions(st.sampled_from(sorted(FINISHED)), moments()),
+        _tool_executions(st.sampled_from(sorted(set(ToolStatus) - FINISHED_CALLS)), st.none()),
+        _tool_executions(st.sampled_from(sorted(FINISHED_CALLS)), moments()),
     )
 
 

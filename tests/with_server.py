@@ -14,8 +14,8 @@ from tests.servers import VARIABLE, Server, Unavailable
 
 def main(command: list[str]) -> int:
     """Run the command, and return its exit code; 1 if there is no server."""
-    if VARIABLE in os.environ:
-        return subprocess.run(command, env=os.environ | {"DATABASE_URL": os.environ[VARIABLE]}, check=False).returncode
+    if url := os.environ.get(VARIABLE):
+        return subprocess.run(command, env=os.environ | {"DATABASE_URL": url}, check=False).returncode
     try:
         with Server() as server:
             url = server.url("postgres")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import click
+
 from dao import settings
 from dao.engine import Connection, connect
 from dao.errors import SchemaOutOfDate
@@ -36,6 +38,9 @@ def opened(config: settings.Settings, *, changes: bool = False) -> Iterator[Conn
         register(connection)
         check_schema(connection, config)
         yield connection
+    except (KeyboardInterrupt, click.Abort) as interruption:
+        interruption.look = "dao tasks list"  # type: ignore[union-attr] # at the tasks, not at the migrations
+        raise
     finally:
         connection.close()
 

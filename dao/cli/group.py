@@ -24,7 +24,7 @@ __all__ = ["INTERRUPTED", "group", "run"]
 
 #: The exit code after Ctrl-C.
 INTERRUPTED = 130
-_INTERRUPTED = "interrupted; what was not committed was rolled back, `dao status` shows what stands"
+_INTERRUPTED = "interrupted; what was not committed was rolled back, `{}` shows what stands"
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,11 +57,14 @@ def run() -> int:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         if isinstance(error.__context__, EOFError):  # click raises the same for Ctrl-D as for Ctrl-C
-            message, code = "there was no answer: nothing was changed", 1
+            message, code, committed = "there was no answer: nothing was changed", 1, {}
         else:
-            message, code = _INTERRUPTED, INTERRUPTED
+            # click raises its own of what the command has told something
+            told = error.__cause__ or error.__context__ or error
+            message, code = _INTERRUPTED.format(getattr(told, "look", "dao status")), INTERRUPTED
+            committed = _committed(told)
         output.error(message)
-        _report(output, {"type": type(error).__name__, "message": message})
+        _report(output, {"type": type(error).__name__, "message": message, **committed})
     except SystemExit as end:
         # by click once it has completed a word; else by click, which calls it 1, or `Output`: whoever read what was
         # asked for has seen enough
@@ -69,8 +72,8 @@ def run() -> int:
             silence(sys.stdout)
     except (Error, OSError) as error:
         interrupted = isinstance(error.__context__, KeyboardInterrupt)  # click failed to print a line end after ^C
-        output.error(_INTERRUPTED if interrupted else str(error))
-        described: dict[str, object] = {"type": type(error).__name__, "message": str(error)}
+        output.error(_INTERRUPTED.format("dao status") if interrupted else str(error))
+        described: dict[str, object] = {"type": type(error).__name__, "message": str(error), **_committed(error)}
         _report(output, error.to_dict() if isinstance(error, Error) else described)
         code = INTERRUPTED if interrupted else 1
     except Exception:  # noqa: BLE001 - a bug of ours: Python's own way to show it would obey the names in it
@@ -79,6 +82,11 @@ def run() -> int:
         output.raw_error(traceback.format_exc())
         code = 1
     return code if isinstance(code, int) else 0
+
+
+def _committed(error: BaseException) -> dict[str, object]:
+    """Return what a command says of what it had done for good before an error."""
+    return {"committed": error.committed} if hasattr(error, "committed") else {}
 
 
 def _report(output: Output, error: dict[str, object]) -> None:

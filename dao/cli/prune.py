@@ -13,7 +13,7 @@ from dao import tasks as queue
 from dao.cli.database import opened
 from dao.cli.options import command, duration_option, examples
 from dao.cli.output import Output
-from dao.cli.task_changes import pruned, yes_option
+from dao.cli.task_changes import pruned, telling_committed, yes_option
 from dao.text import counted
 
 __all__ = ["prune"]
@@ -65,10 +65,11 @@ def prune(config: settings.Settings, output: Output, older_than: timedelta, yes:
     output.changes = yes
     before = codec.now() - older_than
     found: dict[str, dict[str, int]] = {}
-    with opened(config, changes=yes) as connection:
+    with opened(config, changes=yes) as connection, telling_committed(output, "deleted", "row") as committed:
         for one in _TABLES:
             matched = one.number(connection, before)
             deleted = one.delete(connection, before) if yes and matched else 0
+            committed[one.table] = deleted
             # those that others kept locked, or that came to be waited for
             left = one.number(connection, before) if yes and deleted < matched else 0
             found[one.table] = {"matched": matched, "deleted": deleted, "left": left}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from dao.rows import TASKS
 from dao.text import counted
 from dao.transactions import run_in_transaction
 
-__all__ = ["cancel", "prune", "pruned", "release", "retry", "yes_option"]
+__all__ = ["cancel", "prune", "pruned", "release", "retry", "telling_committed", "yes_option"]
 
 # seconds between two batches, so that others find the lock free
 _PAUSE = 0.005
@@ -107,7 +108,7 @@ def cancel(
 @_RELEASE.ids
 @yes_option
 def release(config: settings.Settings, output: Output, filters: Filters, ids: tuple[str, ...], yes: bool) -> int:
-    """Take tasks from their workers.
+    """Give tasks back, whoever runs them.
 
     Those with these IDs, or those that the options say. Each is pending then, and another worker may claim it; that
     costs no retry. The worker that had it can write nothing more to it, but what it has called by then may be done a
@@ -162,17 +163,13 @@ def _act(
         seen = of_ids(connection, chosen[:_SHOWN])
         first = [seen[id] for id in chosen[:_SHOWN] if id in seen]
         done = 0
-        try:
+        with telling_committed(output, verb.done, "task", len(chosen)) as committed:
             for number, batch in enumerate(_batches(chosen) if yes else ()):
                 if number:
                     time.sleep(_PAUSE)
                 passed_by = run_in_transaction(connection, _done, act, filters, batch)
-                done += len(batch) - len(passed_by)
+                done = committed["tasks"] = done + len(batch) - len(passed_by)
                 passed |= passed_by
-        except BaseException:
-            if done:
-                output.note(f"{verb.done} by then, and committed: {done} of {counted(len(chosen), 'task')}")
-            raise
     # what was named and not done is a failure; what a filter found has only moved on
     failed = yes and bool(ids) and bool(passed)
     _print(verb, config, output, len(chosen), first, done, passed, yes=yes, failed=failed)
@@ -270,14 +267,15 @@ def prune(config: settings.Settings, output: Output, older_than: timedelta, stat
     before = codec.now() - older_than
     with opened(config, changes=yes) as connection:
         matched = queue.count_prunable(connection, before=before, status=status or None)
-        deleted = pruned(connection, before, status) if yes else 0
+        with telling_committed(output, "deleted", "task", matched):
+            deleted = pruned(connection, before, status) if yes else 0
     if yes:
         output.line(f"{config.url.name}: deleted {counted(deleted, 'task')}", style="green")
     else:
         output.line(f"{config.url.name}: would delete {counted(matched, 'task')}")
         if matched:
             output.note("nothing was changed: add --yes to do it")
-    output.json({"database": config.url.name, "dry_run": not yes, "matched": matched, "done": deleted})
+    output.json({"database": config.url.name, "dry_run": not yes, "matched": matched, "deleted": deleted})
 
 
 def pruned(connection: Connection, before: datetime, status: Sequence[str] = ()) -> int:
@@ -296,4 +294,25 @@ def pruned(connection: Connection, before: datetime, status: Sequence[str] = ())
     except DatabaseBusy:
         if not deleted:
             raise
+    except BaseException as error:
+        error.committed = deleted  # type: ignore[attr-defined] # whatever error it is
+        raise
     return deleted
+
+
+@contextlib.contextmanager
+def telling_committed(output: Output, done: str, noun: str, of: int | None = None) -> Iterator[dict[str, int]]:
+    """Say how much stays done although an error ends the block, which notes it; `.committed` of the error has it, too.
+
+    The block may note it in several parts, and raise an error that has a part already.
+    """
+    parts: dict[str, int] = {}
+    try:
+        yield parts
+    except BaseException as error:
+        committed = sum(parts.values()) + (getattr(error, "committed", None) or 0)
+        error.committed = committed  # type: ignore[attr-defined] # whatever error it is
+        if committed:
+            number = counted(committed, noun) if of is None else f"{committed} of {counted(of, noun)}"
+            output.note(f"{done} by then, and committed: {number}")
+        raise

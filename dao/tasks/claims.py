@@ -165,7 +165,8 @@ def claim(
     To wait for work: `claim`, and if that returns nothing, wait and repeat. Nothing needs to run beside the workers.
 
     Raises:
-        InvalidValue: The worker's name is blank, the lease shorter than a millisecond, or the limit not from 1 to 1000.
+        InvalidValue: The worker's name or the type is blank, the lease shorter than a millisecond, or the limit not
+            from 1 to 1000.
     """
     codec.check_text(worker, "worker")
     if not worker.strip():
@@ -177,6 +178,8 @@ def claim(
     statements = (_CLAIM_UNLESS_EXPIRED, _CLAIM)
     if task_type is not None:
         codec.check_text(task_type, "task_type")
+        if not task_type.strip():
+            raise InvalidValue(f"task_type must not be blank, got {task_type!r}")
         parameters += (task_type,)
         statements = (_CLAIM_OF_TYPE_UNLESS_EXPIRED, _CLAIM_OF_TYPE)
     parameters += (limit,)

@@ -77,7 +77,8 @@ def as_of(connection: Connection, id: str, moment: datetime) -> Task | None:
     for event in reversed(events):
         if not _ends_with(event, state):
             raise _unknown(id, asked)
-        state = {"id": id, **(state or {}), **event.previous} if event.previous else None
+        is_first = event.from_status is None and not event.previous
+        state = None if is_first else {"id": id, **(state or {}), **event.previous}
     if state is not None and _begun(state) <= asked:
         return TASKS.from_row(tuple(state[column] for column in TASKS.columns))
     was_made_later = state is None or codec.canonical_time(state["created_at"]) > asked

@@ -8,7 +8,7 @@ from typing import Any
 
 from dao import codec
 from dao.records import (
-    FINISHED,
+    FINISHED_CALLS,
     FINISHED_TASKS,
     Configuration,
     Session,
@@ -121,7 +121,7 @@ def make_tool_execution(**overrides: Any) -> ToolExecution:
     number = next(_numbers)
     status = ToolStatus(overrides.get("status", ToolStatus.PENDING))
     begun = overrides.get("created_at", codec.now())
-    finished = status in FINISHED
+    finished = status in FINISHED_CALLS
     fields = {
         "tool_name": f"tool_{number}",
         "input": {"number": number},

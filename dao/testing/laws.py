@@ -88,7 +88,7 @@ def _of_history(task: Task, events: list[TaskEvent]) -> Iterator[str]:
         if (event.to_status, event.attempt) != is_now:
             yield f"{text}: leads to {event.to_status}, attempt {event.attempt}, but the task was {is_now} then"
         state.update(event.previous)
-        if not event.previous:
+        if event.from_status is None:
             break
         if event.from_status != state["status"]:
             yield f"{text}: begins at {event.from_status}, but the task was {state['status']} before"

@@ -45,6 +45,7 @@ from dao.errors import Error, IntegrityError, InvalidValue, LeaseLost, StaleReco
 from dao.records import Task, ToolStatus, Workflow, WorkflowStatus
 from dao.testing.laws import violations
 from dao.transactions import replaying
+from dao.url import parse
 
 __all__ = ["Report", "torture"]
 
@@ -96,7 +97,7 @@ def torture(
     if workers < 1:
         raise InvalidValue(f"somebody has to work, got {workers} workers")
     chance = random.Random(seed)
-    with contextlib.closing(connect(url)) as connection:
+    with contextlib.closing(connect(parse(url).creating_nothing())) as connection:
         if tasks.count(connection):
             raise InvalidValue("the database holds tasks: give the torture one of its own, just migrated")
         if configurations.get(connection, "task_events", default=True) is False:

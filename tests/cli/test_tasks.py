@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.cells import cell_len
@@ -425,10 +425,30 @@ def test_acting_that_breaks_off_says_what_was_done(run, connection, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", sleep)
-    outcome = run("tasks", "retry", "--status", "failed", "--yes")
+    outcome = run("tasks", "retry", "--status", "failed", "--yes", "--json")
     assert outcome.code == 130
     assert "retried by then, and committed: 100 of 150 tasks\n" in outcome.err
+    assert "`dao tasks list` shows what stands" in outcome.err
+    assert outcome.document["error"]["committed"] == 100
     assert list(statuses(connection).values()).count("pending") == 100
+
+
+@pytest.mark.parametrize("command", [["prune"], ["tasks", "prune"]], ids=" ".join)
+def test_prune_that_breaks_off_says_what_was_done(run, connection, monkeypatch, command):
+    """It said nothing of what it had deleted, and named a command that is about migrations."""
+    tasks.create_many(
+        connection, [make_task(status="failed", created_at=datetime(2025, 1, 15, tzinfo=UTC)) for _ in range(150)]
+    )
+
+    def sleep(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    outcome = run(*command, "--older-than", "30d", "--yes", "--json")
+    assert outcome.code == 130
+    assert "deleted by then, and committed: 100" in outcome.err
+    assert "`dao tasks list` shows what stands" in outcome.err
+    assert (outcome.document["error"]["committed"], tasks.count(connection)) == (100, 50)
 
 
 @pytest.mark.parametrize("verb", ["retry", "cancel", "release"])
@@ -457,7 +477,7 @@ def test_prune_deletes_finished_tasks_that_are_old(run, connection, phases):
     assert "failed" in statuses(connection)  # `blocked` waits for it
     task_dependencies.remove(connection, "blocked", "failed")
     document = run("tasks", "prune", "--older-than", "12h", "--status", "failed", "--yes", "--json").document
-    assert (document["dry_run"], document["matched"], document["done"]) == (False, 1, 1)
+    assert (document["dry_run"], document["matched"], document["deleted"]) == (False, 1, 1)
     assert run("tasks", "prune", "--older-than", "12h", "--yes").out.endswith(": deleted 1 task\n")
     assert {"failed", "cancelled"} & {*statuses(connection)} == set()
     assert "completed" in statuses(connection)

@@ -597,6 +597,7 @@ def test_now_is_the_clock_unless_it_is_given(connection):
 
 WRONG = {
     "claim, blank worker": (lambda c, _: claim(c, " "), ValueError, "worker must not be blank"),
+    "claim, blank type": (lambda c, _: claim(c, task_type=" "), dao.InvalidValue, "task_type must not be blank"),
     "claim, worker no text": (lambda c, _: claim(c, 5), TypeError, "worker must be text"),
     "claim, NUL": (lambda c, _: claim(c, "a\0"), ValueError, "worker has a NUL"),
     "claim, type": (lambda c, _: claim(c, task_type=5), TypeError, "task_type must be text"),

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 import pytest
 
+import dao
 from dao import configurations, tasks, tool_executions
 from dao.engine import execute
 from dao.testing import laws, make_task
@@ -45,6 +46,15 @@ def test_torture_of_a_database_with_tasks_is_refused(url, connection):
     tasks.create(connection, make_task())
     with pytest.raises(ValueError, match="holds tasks"):
         torture(url, seconds=1)
+
+
+@pytest.mark.sqlite_only
+def test_torture_of_a_database_that_is_not_there_makes_none(tmp_path):
+    """A name with a slip left an empty file behind."""
+    missing = tmp_path / "missing.db"
+    with pytest.raises(dao.OperationalError, match=r"missing\.db"):
+        torture(f"sqlite:///{missing}", seconds=1)
+    assert not missing.exists()
 
 
 @pytest.mark.parametrize(

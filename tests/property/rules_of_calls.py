@@ -12,7 +12,7 @@ from hypothesis.stateful import rule
 
 import dao
 from dao import Configuration, ToolStatus
-from dao.records import FINISHED
+from dao.records import FINISHED_CALLS
 from dao.testing import make_tool_execution
 from tests import strategies
 from tests.property.machine import UNKNOWN, Machine, keys, moments, numbers, periods, values
@@ -63,7 +63,7 @@ class ExecutionRules(Machine):
 
     @rule(
         number=numbers,
-        status=st.sampled_from(sorted(FINISHED)),
+        status=st.sampled_from(sorted(FINISHED_CALLS)),
         by_id=st.booleans(),
         output=values,
         error=strategies.texts(),
@@ -80,7 +80,7 @@ class ExecutionRules(Machine):
         else:
             end = dao.tool_executions.fail if status is ToolStatus.FAILED else dao.tool_executions.timeout
             arguments = {"output": output, "error": error, "now": now}
-        if id == UNKNOWN or old.status in FINISHED:
+        if id == UNKNOWN or old.status in FINISHED_CALLS:
             with pytest.raises(dao.NotFound if id == UNKNOWN else dao.StaleRecord):
                 end(self.connection, execution, **arguments)
             return

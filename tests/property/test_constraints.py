@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import dao
 from dao import codec, rows
 from dao.engine import fetch
-from dao.records import FINISHED, MAX_INTEGER
+from dao.records import FINISHED_CALLS, MAX_INTEGER
 from dao.testing import (
     make_configuration,
     make_session,
@@ -362,7 +362,7 @@ def test_tool_execution_has_its_end_exactly_when_it_is_finished(lenient, status,
         "tool_executions",
         raw("tool_executions", make_tool_execution(), status=status.value, completed_at=text),
     )
-    if (status in FINISHED) == (completed_at is not None):
+    if (status in FINISHED_CALLS) == (completed_at is not None):
         assert error is None
         dao.ToolExecution(tool_name="search", input=None, status=status, completed_at=completed_at)
     else:

@@ -306,7 +306,7 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "database": _DATABASE,
         "dry_run": _DRY_RUN,
         "matched": (int, "how many tasks are so old"),
-        "done": (int, "how many of them were deleted"),
+        "deleted": (int, "how many of them were deleted"),
     },
     "tasks release": _ACTED,
     "tasks retry": _ACTED,

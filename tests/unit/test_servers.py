@@ -178,6 +178,7 @@ def test_no_server_says_the_way_out_and_is_tried_once(tmp_path, monkeypatch):
     (there := tmp_path / "a wheel" / "pginstall" / "bin").mkdir(parents=True)
     monkeypatch.setattr(servers, "programs", lambda: there)
     for _ in range(2):
+        monkeypatch.setenv(VARIABLE, "")  # is none
         with pytest.raises(Unavailable, match=rf"initdb of .* does not run: .*{VARIABLE}=postgresql://"):
             Run(tmp_path / "run").databases()
         monkeypatch.setattr(servers, "programs", lambda: pytest.fail("tried again"))
