@@ -46,7 +46,7 @@ if _typing.TYPE_CHECKING:
     from dao.engine import transaction as transaction
     from dao.engine.watching import log_slow_statements as log_slow_statements
     from dao.listing import Page as Page
-    from dao.observing import Observation as Observation
+    from dao.observation import Observation as Observation
     from dao.observing import Observed as Observed
     from dao.observing import observe as observe
     from dao.pool import Health as Health
@@ -77,7 +77,8 @@ else:
             "engine": "connect execute fetch transaction",
             "engine.watching": "log_slow_statements",
             "listing": "Page",
-            "observing": "Observation Observed observe",
+            "observation": "Observation",
+            "observing": "Observed observe",
             "pool": "Health Pool PoolStats",
             "records": "Configuration Session Task TaskDependency TaskEvent TaskStatus "
             "ToolExecution ToolStatus Workflow WorkflowStatus WorkflowTask",

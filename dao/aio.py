@@ -24,10 +24,11 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 from dao import engine, url
 from dao.engine import Connection, absolute
 from dao.errors import ConnectionLost, Error, PoolClosed
+from dao.observation import Observation
 from dao.pooling.async_connection import connect, interrupt, run
 from dao.pooling.async_lease import Lease, close
 from dao.pooling.calls import Call
-from dao.pooling.figures import Health, PoolStats
+from dao.pooling.figures import Health, Observer, PoolStats
 from dao.pooling.iteration import Iteration
 from dao.pooling.lender import Lender, Place
 from dao.pooling.loop import event, is_over, running, shielded, waking, within
@@ -203,9 +204,22 @@ class Pool:
         """
         return Lease(self._lender, self._enter, self._lender.timeout if timeout is None else check_seconds(timeout))
 
+    @property
+    def url(self) -> url.AnyURL:
+        """The database, as of `dao.Pool`."""
+        return self._url
+
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
         return self._lender.stats(**self._writer.figures())
+
+    def observe(self, observer: Observer, /) -> Observation:
+        """Call `observer(what, seconds)` of each "wait", "use" and "open", as `dao.Pool.observe`."""
+        return self._lender.listen(observer)
+
+    def has(self, connection: object) -> bool:
+        """Return whether a connection, as functions get it, is one of this pool's, as `dao.Pool.has`."""
+        return self._lender.has(connection) or self._writer.has(connection)
 
     async def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, as `dao.Pool.health`."""

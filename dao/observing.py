@@ -12,17 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
 from dao.engine.watching import count_rows, rows_here
 from dao.in_place import Hook, Hooked
 from dao.listing import Page, Walk
-from dao.logs import logger
+from dao.observation import Observation
 from dao.rows import TABLES
 
-__all__ = ["Observation", "Observed", "observe"]
+__all__ = ["Observed", "observe"]
 
 
 @attrs.frozen(kw_only=True)
@@ -47,37 +47,6 @@ class Observed:
 Observer = Callable[[Observed], object]
 
 
-class Observation:
-    """What `observe` began. `end` ends it, as does the end of the block of `with dao.observe(…)`."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-        self._failed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
-    def end(self) -> None:
-        """Tell the observer nothing more. Safe to repeat."""
-        _switch(without=self)
-
-    def tell(self, event: Observed) -> None:
-        """Tell the observer of a call; what it raises is logged at the first time, and harms nobody."""
-        try:
-            self._observer(event)
-        except Exception:  # noqa: BLE001 - it is logged
-            if not self._failed:
-                self._failed = True
-                logger("dao.observing").exception(
-                    "the observer %r failed at %s; it is told of further calls, and its further errors are not logged",
-                    self._observer,
-                    event.name,
-                )
-
-
 def observe(observer: Observer, /) -> Observation:
     """Call `observer(event)` after each call of a public function of the tables' modules, until the observation ends.
 
@@ -97,9 +66,7 @@ def observe(observer: Observer, /) -> Observation:
     observes, the functions are as they are written, and cost nothing more; an observer adds 3 µs to each call, and its
     own time.
     """
-    if not callable(observer):
-        raise TypeError(f"an observer is a function of one argument, got {observer!r}")
-    begun = Observation(observer)
+    begun = Observation(observer, lambda ended: _switch(without=ended))
     _switch(begin=begun)
     return begun
 

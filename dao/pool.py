@@ -13,8 +13,9 @@ from dao import engine, url
 from dao.engine import Connection, absolute
 from dao.errors import ConnectionLost, Error, PoolClosed
 from dao.logs import logger
+from dao.observation import Observation
 from dao.pooling.calls import Call
-from dao.pooling.figures import Health, PoolStats
+from dao.pooling.figures import Health, Observer, PoolStats
 from dao.pooling.lender import CHECK, Lender, Place
 from dao.pooling.opening import Prepare, open_connection
 from dao.pooling.threads import Signal, wake_in_turn
@@ -171,9 +172,26 @@ class Pool:
         written: T = call.outcome()
         return written
 
+    @property
+    def url(self) -> url.AnyURL:
+        """The database: its `name` is for messages, and has no password."""
+        return self._url
+
     def stats(self) -> PoolStats:
         """Return what the pool is doing now and has done so far."""
         return self._lender.stats(**self._writer.figures())
+
+    def observe(self, observer: Observer, /) -> Observation:
+        """Call `observer(what, seconds)` of each "wait" for a connection, "use" of it, and "open"ing of one.
+
+        Until the observation ends, in the thread that waits, uses or opens. A wait includes the opening, and one that
+        was in vain is none. What it raises is logged, as by `dao.observe`, which tells of the calls.
+        """
+        return self._lender.listen(observer)
+
+    def has(self, connection: object) -> bool:
+        """Return whether a connection, as functions get it, is one of this pool's, the one of `write` included."""
+        return self._lender.has(connection) or self._writer.has(connection)
 
     def health(self, timeout: float = 5.0) -> Health:
         """Return whether a connection can be had and the database answers, all within so many seconds.
@@ -243,6 +261,7 @@ class Lease:
         self._place = place = Place(self, lender.note_lost)
         place.connection = None
         begun = None
+        asked = time.monotonic() if lender.listeners else None
         try:
             if not lender.take(place, Signal):
                 begun = time.monotonic()
@@ -250,7 +269,9 @@ class Lease:
                     place.event.wait(seconds)
             connection: Connection | None = place.connection
             if connection is None or (lender.on_server and not lender.engine.is_fresh(connection)):
-                return self._open(place, begun)
+                connection = self._open(place, begun)
+            if asked is not None:
+                lender.tell("wait", time.monotonic() - asked)
             return connection
         except BaseException:
             lender.drop(place)
@@ -284,16 +305,18 @@ class Lease:
         if place.connection is not None:
             lender.replace(place).close()
         if connection is None or not engine.reset(connection):
-            connection = (
-                self._reached(begun or time.monotonic())
-                if lender.on_server
-                else open_connection(lender.url, lender.prepare, self._deadline)
-            )
+            connection = self._reached(begun or time.monotonic()) if lender.on_server else self._opened(self._deadline)
         try:
             lender.opened(place, connection)
         except PoolClosed:
             _close(lender, place)
             raise
+        return connection
+
+    def _opened(self, deadline: float) -> Connection:
+        begun = time.monotonic()
+        connection: Connection = open_connection(self._lender.url, self._lender.prepare, deadline)
+        self._lender.note_opened(time.monotonic() - begun)
         return connection
 
     def _reached(self, begun: float) -> Connection:
@@ -302,8 +325,7 @@ class Lease:
         pauses = self._lender.pauses(min(end, self.last_try))
         while True:
             try:
-                connection: Connection = open_connection(self._lender.url, self._lender.prepare, end)
-                return connection
+                return self._opened(end)
             except ConnectionLost:
                 pause = next(pauses, None)
                 if pause is None:

@@ -301,7 +301,8 @@ class TaskPool:
     def __init__(self, portal: Portal, database_url: str, **arguments: Any) -> None:
         self._portal = portal
         self._pool = aio.Pool(database_url, **arguments)
-        self.stats = self._pool.stats
+        self.stats, self.observe = self._pool.stats, self._pool.observe
+        self.has, self.url = self._pool.has, self._pool.url
 
     def __enter__(self) -> Self:
         return self

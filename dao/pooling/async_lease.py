@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class Lease:
         self._place = place = Place(self, lender.note_lost)
         place.connection = None
         begun = None
+        asked = time.monotonic() if lender.listeners else None
         try:
             if not lender.take(place, event):
                 begun = time.monotonic()
@@ -51,6 +52,8 @@ class Lease:
             connection: Any = place.connection
             if connection is None or (lender.on_server and not lender.engine.is_fresh(connection.plain)):
                 connection = await self._open(place, begun)
+            if asked is not None:
+                lender.tell("wait", time.monotonic() - asked)
             return connection  # type: ignore[no-any-return] # of either kind
         except GeneratorExit:
             self.let_go()
@@ -102,18 +105,21 @@ class Lease:
             connection = (
                 await self._reached(lender.url, begun or time.monotonic())
                 if isinstance(lender.url, url.ServerURL)
-                else await self._prepared(await connect(lender.url))
+                else await self._opened(connect(lender.url))
             )
         lender.opened(place, connection)
         return connection
 
-    async def _prepared(self, connection: Any) -> Any:
+    async def _opened(self, opening: Awaitable[Any]) -> Any:
+        begun = time.monotonic()
+        connection = await opening
         if self._lender.prepare is not None:
             try:
                 await run(connection, prepare_connection, self._lender.prepare)
             except BaseException:
                 abandon([connection])
                 raise
+        self._lender.note_opened(time.monotonic() - begun)
         return connection
 
     async def _reached(self, server: url.ServerURL, begun: float) -> Any:
@@ -122,7 +128,7 @@ class Lease:
         pauses = self._lender.pauses(min(end, self._last_try))
         while True:
             try:
-                return await self._prepared(await async_server.open_connection(server, end))
+                return await self._opened(async_server.open_connection(server, end))
             except ConnectionLost:
                 pause = next(pauses, None)
                 if pause is None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import attrs
 
-__all__ = ["Health", "PoolStats"]
+__all__ = ["Health", "Observer", "PoolStats", "Timed"]
+
+#: What takes time in a pool: to get a connection, to have it, to open one.
+Timed = Literal["wait", "use", "open"]
+#: Is told of each, with its seconds.
+Observer = Callable[[Timed, float], object]
 
 
 @attrs.frozen(kw_only=True)
@@ -14,6 +20,8 @@ class PoolStats:
     """The state of a pool. `size` bounds `idle` + `active`; the others count since the pool was made.
 
     `wait_seconds` is the sum over all that had to wait for a connection, `longest_wait_seconds` the longest.
+    `use_seconds` is for how long connections were lent that came back, `open_seconds` how long it took to open, and to
+    prepare, the `opened` ones.
 
     For `write`: `queued` functions wait for their turn; `writes` were committed, in `batches` transactions.
     """
@@ -27,6 +35,11 @@ class PoolStats:
     recycled: int
     wait_seconds: float
     longest_wait_seconds: float
+    use_seconds: float = 0.0
+    longest_use_seconds: float = 0.0
+    opened: int = 0
+    open_seconds: float = 0.0
+    longest_open_seconds: float = 0.0
     queued: int = 0
     writes: int = 0
     batches: int = 0

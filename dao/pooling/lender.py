@@ -18,7 +18,8 @@ from typing import Any
 from dao import engine, url
 from dao.errors import InvalidValue, OperationalError, PoolClosed, PoolTimeout
 from dao.logs import logger
-from dao.pooling.figures import PoolStats
+from dao.observation import Observation
+from dao.pooling.figures import Observer, PoolStats, Timed
 from dao.pooling.opening import Prepare
 from dao.transactions import check_seconds
 
@@ -43,13 +44,14 @@ class Place(weakref.ref[Any]):
     dies with the frames that held it, and its place is noted as lost by C code, which cannot be interrupted.
     """
 
-    __slots__ = ("connection", "event")
+    __slots__ = ("connection", "event", "since")
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
     connection: Any  # None too after a fork, and in the next loop
     event: Any  # where the lease waits
+    since: float  # when it got its connection, or leave to open one
 
 
 class Lender:
@@ -85,7 +87,9 @@ class Lender:
         self._lost: deque[Place] = deque()
         self._closing: list[Any] = []
         self._acquired = self._timeouts = self._recycled = 0
-        self._waited = self._longest_wait = 0.0
+        self._waited = self._longest_wait = self._used = self._longest_use = 0.0
+        self._opened, self._opening, self._longest_opening = 0, 0.0, 0.0
+        self.listeners: tuple[Observation, ...] = ()
         self.note_lost = self._lost.append
         FORKED_WITH.add(self)
 
@@ -104,6 +108,7 @@ class Lender:
                 self._find_lost()
             if self._idle:
                 place.connection = self._idle.pop()
+                place.since = time.monotonic()
                 self._taken.add(place)
                 self._acquired += 1
                 return True
@@ -180,6 +185,7 @@ class Lender:
             PoolClosed: The pool was closed meanwhile: close the connection.
         """
         place.connection = connection
+        place.since = time.monotonic()
         with self.guard:
             if self.closed is not None:
                 raise PoolClosed(self.closed)
@@ -198,18 +204,50 @@ class Lender:
         with self.guard:
             if place not in self._taken:
                 return True  # a fork or another loop came in between
-            if not usable:
-                self._recycled += 1
-                return False
+            used = time.monotonic() - place.since
+            self._used += used
+            self._longest_use = max(self._longest_use, used)
             connection = place.connection
-            if self.closed is not None or connection is None:
-                return False
-            self._taken.discard(place)
-            place.connection = None
-            self._idle.append(connection)
-            if self._queue:
-                self._serve()
-            return True
+            back = usable and self.closed is None and connection is not None
+            if back:
+                self._taken.discard(place)
+                place.connection = None
+                self._idle.append(connection)
+                if self._queue:
+                    self._serve()
+            elif not usable:
+                self._recycled += 1
+        if self.listeners:
+            self.tell("use", used)
+        return back
+
+    def note_opened(self, seconds: float) -> None:
+        """Count a connection that was opened and prepared, and how long that took."""
+        with self.guard:
+            self._opened += 1
+            self._opening += seconds
+            self._longest_opening = max(self._longest_opening, seconds)
+        self.tell("open", seconds)
+
+    def tell(self, what: Timed, seconds: float) -> None:
+        """Tell the listeners how long something took. The guard is free, so that they may ask the pool for figures."""
+        for listener in self.listeners:
+            listener.tell(what, seconds)
+
+    def listen(self, observer: Observer) -> Observation:
+        """Tell an observer of all that takes time from now on, until the observation ends."""
+        begun = Observation(observer, self._ignore)
+        with self.guard:
+            self.listeners = (*self.listeners, begun)
+        return begun
+
+    def _ignore(self, ended: Observation) -> None:
+        with self.guard:
+            self.listeners = tuple(one for one in self.listeners if one is not ended)
+
+    def has(self, connection: object) -> bool:
+        """Return whether a connection, as functions get it, is one of the pool's."""
+        return any(getattr(one, "plain", one) is connection for one in self.connections())
 
     def drop(self, place: Place) -> None:
         """Let go of a place, whatever it has. Safe to repeat."""
@@ -222,6 +260,7 @@ class Lender:
             return False
         if self._idle:
             place.connection = self._idle.pop()
+        place.since = time.monotonic()
         self._taken.add(place)
         return True
 
@@ -334,6 +373,11 @@ class Lender:
                 recycled=self._recycled,
                 wait_seconds=self._waited,
                 longest_wait_seconds=self._longest_wait,
+                use_seconds=self._used,
+                longest_use_seconds=self._longest_use,
+                opened=self._opened,
+                open_seconds=self._opening,
+                longest_open_seconds=self._longest_opening,
                 **writer,
             )
 

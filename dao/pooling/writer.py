@@ -91,6 +91,11 @@ class Writer:
         """Whether it has a connection that nobody has told it to close."""
         return self._shared is not None and self._closed is None
 
+    def has(self, connection: object) -> bool:
+        """Return whether it is the writer's connection."""
+        shared = self._shared
+        return shared is not None and shared.connection is connection
+
     def figures(self) -> dict[str, int]:
         """Return what `PoolStats` says of it."""
         return {

@@ -167,7 +167,7 @@ def test_observer_that_fails_harms_nobody_and_is_logged_once(connection, seen, c
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("dao.observing", logging.ERROR)
     assert record.exc_info[0] is RuntimeError
-    with pytest.raises(TypeError, match="function of one argument"):
+    with pytest.raises(TypeError, match="an observer is a function"):
         dao.observe(None)
 
 

@@ -237,7 +237,8 @@ def test_acquire_all_in_use_raises_pool_timeout(make_pool):
         for arguments in ({}, {"timeout": 0}, {"timeout": 0.001}):
             with pytest.raises(dao.PoolTimeout, match=r"within [\d.]+ s: all 2 are in use"), made.acquire(**arguments):
                 pytest.fail("a third connection")
-        assert attrs.evolve(made.stats(), wait_seconds=0, longest_wait_seconds=0) == dao.PoolStats(
+        untimed = {name: 0 for name in attrs.asdict(made.stats()) if name.endswith("_seconds")}
+        assert attrs.evolve(made.stats(), **untimed) == dao.PoolStats(
             size=2,
             idle=0,
             active=2,
@@ -245,8 +246,8 @@ def test_acquire_all_in_use_raises_pool_timeout(make_pool):
             acquired=2,
             timeouts=3,
             recycled=0,
-            wait_seconds=0,
-            longest_wait_seconds=0,
+            opened=2,
+            **untimed,
         )
         assert made.stats().wait_seconds >= made.stats().longest_wait_seconds >= 0.01
     with made.acquire(timeout=0), made.acquire(timeout=0):
@@ -608,6 +609,60 @@ def test_acquire_interrupted_while_the_pool_closes_raises_the_interruption(monke
 
 
 # ---------------------------------------------------------------- health
+
+
+def test_stats_add_up_what_observers_are_told(make_pool, caplog):
+    """Nobody knew for how long connections are lent, nor how long it takes to open one."""
+    pool = make_pool()
+    told: list[tuple[str, float]] = []
+
+    def broken(*_: object) -> None:
+        raise KeyError
+
+    def note(what: str, seconds: float) -> None:
+        told.append((what, seconds))
+        assert pool.stats().size  # the guard is free
+
+    assert (pool.stats().opened, pool.stats().use_seconds, pool.stats().longest_use_seconds) == (0, 0.0, 0.0)
+    with pool.observe(broken), pool.observe(note) as observation:
+        with pool.acquire(), pool.acquire():
+            pass
+        with pool.acquire() as connection:
+            pool.on(connection, add)
+            assert [what for what, _ in told] == ["open", "wait", "open", "wait", "use", "use", "wait"]
+        with pytest.raises(ZeroDivisionError), pool.acquire():
+            raise ZeroDivisionError
+        observation.end()
+    with_all = pool.stats()
+    with pool.acquire():
+        pass
+    assert len(told) == 10  # nothing more
+    stats = pool.stats()
+    assert stats.longest_use_seconds <= stats.use_seconds
+    assert stats.use_seconds > with_all.use_seconds
+    for what, number, total, longest in [
+        ("open", with_all.opened, with_all.open_seconds, with_all.longest_open_seconds),
+        ("use", with_all.acquired, with_all.use_seconds, with_all.longest_use_seconds),
+    ]:
+        seconds = [one for kind, one in told if kind == what]
+        assert (len(seconds), sum(seconds), max(seconds)) == (number, pytest.approx(total), longest)
+    assert [record.name for record in caplog.records] == ["dao.observing"]
+
+
+def test_pool_knows_its_connections(make_pool, url):
+    """Whoever watches a pool tells its calls from those of others, those of `write` included."""
+    pool = make_pool()
+    seen: list[bool] = []
+    with (
+        contextlib.closing(dao.connect(url)) as other,
+        dao.observe(lambda event: seen.append(pool.has(event.connection))),
+    ):
+        with pool.acquire() as connection:
+            pool.on(connection, dao.tasks.count)
+        pool.write(dao.tasks.count)
+        dao.tasks.count(other)
+    assert seen == [True, True, False]
+    assert pool.url == dao.engine.absolute(url)
 
 
 def test_health_of_a_good_database_is_true(make_pool):
