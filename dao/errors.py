@@ -336,6 +336,7 @@ class LedgerMismatch(MigrationError):
     """The ledger, and the files or the schema, do not agree about what was applied.
 
     Each attribute is a tuple of migration ids; `.drift` of differences between the schema and what the migrations make.
+    `.lacking` depend on what is neither applied nor named, and what stays applied depends on those that are `.needed`.
     """
 
     def __init__(
@@ -347,6 +348,8 @@ class LedgerMismatch(MigrationError):
         out_of_order: Sequence[str] = (),
         unfinished: Sequence[str] = (),
         drift: Sequence[str] = (),
+        lacking: Sequence[str] = (),
+        needed: Sequence[str] = (),
         details: Iterable[object] = (),
     ) -> None:
         super().__init__(message, details=details)
@@ -355,6 +358,8 @@ class LedgerMismatch(MigrationError):
         self.out_of_order = tuple(out_of_order)
         self.unfinished = tuple(unfinished)
         self.drift = tuple(drift)
+        self.lacking = tuple(lacking)
+        self.needed = tuple(needed)
 
 
 class Irreversible(MigrationError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,19 @@ import attrs
 from dao import url
 from dao.errors import InvalidValue
 
-__all__ = ["DEFAULT_URL", "SNAPSHOTS", "VARIABLES", "Settings", "engine_of_folder", "load", "origin", "server"]
+__all__ = [
+    "DEFAULT_URL",
+    "OWN",
+    "SNAPSHOTS",
+    "VARIABLES",
+    "Folder",
+    "Settings",
+    "check_set",
+    "engine_of_folder",
+    "load",
+    "origin",
+    "server",
+]
 
 #: The database that is opened unless something else is said.
 DEFAULT_URL = "sqlite:///orchestrator.db"
@@ -22,6 +34,8 @@ DEFAULT_URL = "sqlite:///orchestrator.db"
 #: How many snapshots are kept unless something else is said.
 SNAPSHOTS = 3
 
+#: The set of this package's own migrations.
+OWN = "orchestrator"
 #: The variables that are read.
 VARIABLES = (
     "DATABASE_URL",
@@ -45,6 +59,8 @@ _NUMBERS: dict[str, tuple[str, type[int | float], int, str]] = {
 }
 #: The names of folders that say for which engine their migrations are.
 _SQLITE, _POSTGRESQL = ("sqlite",), ("postgresql", "postgres", "pgsql", "pg")
+_SET = re.compile(r"[a-z0-9_-]+")
+_NAMED = re.compile(r"([^/\\=]*)=(.*)", re.DOTALL)
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 if TYPE_CHECKING:
@@ -52,12 +68,28 @@ if TYPE_CHECKING:
     from dao.pool import Pool
 
 
+@attrs.frozen
+class Folder:
+    """A set of migrations as it is named before it is read: its folder, None for this package's own, and its name.
+
+    Without a name it has the one that `dao.migrate.load` gives it.
+    """
+
+    path: Path | None
+    name: str | None = None
+
+
+#: Migrations as an argument names them: a folder, or several, each as the variable has it.
+_Given = str | os.PathLike[str] | Sequence[str | Folder] | None
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The database to open, and how. `pool_timeout` is in seconds, `url.busy_timeout` in milliseconds.
 
-    `migrations` is a folder, or None for the migrations of this package. `snapshots` is how many are kept; 0: none
-    taken. `prepare` is the `MODULE:FUNCTION` that the commands call with each connection, or None; a pool calls none.
+    `migrations` is a folder, None for the migrations of this package, or several sets, in their order, as the functions
+    of `dao.migrate` take them. `snapshots` is how many are kept; 0: none taken. `prepare` is the `MODULE:FUNCTION` that
+    the commands call with each connection, or None; a pool calls none.
     `replica` is where `dao replicate` keeps a replica, as it was given, or None. `slow` is how many milliseconds
     a statement takes that is to be logged, or None: a pool and the commands set it for the process
     (`dao.log_slow_statements`).
@@ -66,7 +98,7 @@ class Settings:
     url: url.AnyURL
     pool_size: int = 5
     pool_timeout: float = 30.0
-    migrations: Path | None = None
+    migrations: Path | tuple[Folder, ...] | None = None
     snapshots: int = SNAPSHOTS
     prepare: str | None = None
     replica: str | None = None
@@ -97,7 +129,7 @@ class Settings:
 def load(
     *,
     database: str | None = None,
-    migrations: str | os.PathLike[str] | None = None,
+    migrations: _Given = None,
     busy_timeout: int | None = None,
     prepare: str | None = None,
     environ: Mapping[str, str] = os.environ,
@@ -109,6 +141,9 @@ def load(
     `DATABASE_MIGRATIONS`, `DATABASE_SNAPSHOTS`, `DATABASE_PREPARE`, `DATABASE_REPLICA` and `DATABASE_SLOW`; an empty
     value counts as none. Blanks, line ends, byte order marks and quotes around a value, as files from Windows and
     `docker --env-file` leave them, are no part of it. A busy timeout in the URL goes before `DATABASE_BUSY_TIMEOUT`.
+
+    `DATABASE_MIGRATIONS`, and each text of `migrations`, is a folder, or several with `os.pathsep` between them; each
+    may be named, as `app=./migrations`. `orchestrator` alone is the set of this package.
 
     Raises:
         InvalidURL: The database URL means nothing.
@@ -122,18 +157,13 @@ def load(
         busy_timeout = fallback
     if busy_timeout is not None:
         parsed = attrs.evolve(parsed, busy_timeout=busy_timeout)
-    source = migrations or values.get("DATABASE_MIGRATIONS")
-    if isinstance(source, str):
-        source = url.cleaned(source)
-        if what := url.control_character(source):
-            raise InvalidValue(f"the folder of the migrations cannot have {what} in its name: remove it")
     function = url.cleaned(prepare) if prepare else values.get("DATABASE_PREPARE")
     if function and not _FUNCTION.fullmatch(function):
         name = "prepare" if prepare else "DATABASE_PREPARE"
         raise InvalidValue(f"{name}={function}: expected MODULE:FUNCTION, such as app.database:register")
     return Settings(
         url=parsed,
-        migrations=Path(source) if source else None,
+        migrations=_migrations(migrations or values.get("DATABASE_MIGRATIONS")),
         prepare=function or None,
         replica=values.get("DATABASE_REPLICA"),
         **numbers,
@@ -153,6 +183,48 @@ def origin(
     return str(Path(folder) / ".env") if variable in _values({}, folder) else None
 
 
+def _migrations(given: _Given) -> Path | tuple[Folder, ...] | None:
+    """Return what names migrations as `Settings` has it."""
+    if given is None or isinstance(given, os.PathLike):
+        return None if given is None else Path(given)
+    found = tuple(one for text in ([given] if isinstance(given, str) else given) for one in _folders(text))
+    if len(found) == 1 and found[0].name is None and found[0].path is not None:
+        return found[0].path
+    return found or None
+
+
+def _folders(given: str | Folder) -> Iterator[Folder]:
+    """Yield the folders in a text: all of it, if there is one of that name, or those between separators."""
+    if isinstance(given, Folder):
+        yield given
+        return
+    text = url.cleaned(given)
+    if what := url.control_character(text):
+        raise InvalidValue(f"the folder of the migrations cannot have {what} in its name: remove it")
+    parts = [text] if not text or os.path.isdir(text) else text.split(os.pathsep)
+    for part in map(url.cleaned, parts):
+        named = None if os.path.isdir(part) else _NAMED.fullmatch(part)
+        name, path = (named[1], url.cleaned(named[2])) if named else (None, part)
+        if name is not None:
+            check_set(name)
+        if not path and parts != [""]:
+            raise InvalidValue(f"{text!r} names a set of migrations without a folder: write NAME=FOLDER, or FOLDER")
+        if path:
+            yield Folder(None if path == OWN else Path(path), name)
+
+
+def check_set(name: str) -> None:
+    """Refuse what cannot be the name of a set of migrations.
+
+    Raises:
+        InvalidValue: It is no name.
+    """
+    if not _SET.fullmatch(name):
+        raise InvalidValue(
+            f"{name!r} is no name of a set of migrations: it is made of lower-case letters, digits, _ and -, as app"
+        )
+
+
 def engine_of_folder(folder: str | os.PathLike[str]) -> str | None:
     """Return the engine that migrations are for by the name of their folder, "sqlite" or "postgresql", or None."""
     name = os.path.basename(os.path.abspath(folder)).lower()
@@ -160,26 +232,27 @@ def engine_of_folder(folder: str | os.PathLike[str]) -> str | None:
 
 
 def server(
-    migrations: str | os.PathLike[str] | None = None,
+    migrations: _Given = None,
     *,
     environ: Mapping[str, str] = os.environ,
     folder: str | os.PathLike[str] = ".",
 ) -> str | None:
     """Return `DATABASE_URL` if it is of a PostgreSQL server, for what needs one only if migrations are for that.
 
-    They are not if their folder has the name of SQLite. `migrations` goes before `DATABASE_MIGRATIONS`.
+    They are not if a folder of theirs has the name of SQLite. `migrations` go before `DATABASE_MIGRATIONS`.
 
     Raises:
-        InvalidValue: Their folder has the name of PostgreSQL, and no server is named; and as `load`.
+        InvalidValue: A folder has the name of PostgreSQL, and no server is named; and as `load`.
     """
     values = _values(environ, folder)
-    source = migrations or values.get("DATABASE_MIGRATIONS")
-    engine = engine_of_folder(source) if source else None
+    source = _migrations(migrations or values.get("DATABASE_MIGRATIONS"))
+    paths = [source] if isinstance(source, Path) else [one.path for one in source or () if one.path is not None]
+    path, engine = next(((path, its) for path in paths if (its := engine_of_folder(path))), (None, None))
     given = values.get("DATABASE_URL", "")
     found = given if url.is_for_server(given) and engine != "sqlite" else None
     if found is None and engine == "postgresql":
         raise InvalidValue(
-            f"{source} has migrations for PostgreSQL, by its name, and they are run on a server: name one with "
+            f"{path} has migrations for PostgreSQL, by its name, and they are run on a server: name one with "
             "--database or DATABASE_URL, as postgresql://user@host/database"
         )
     return found

@@ -59,7 +59,8 @@ migrate_.add_command(resolve)
     help="Undo what was applied after this migration; it stays.",
 )
 @click.option("--all", "everything", is_flag=True, help="Undo all migrations.")
-@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
+@options("set", "each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
+@options("lock_timeout")
 def rollback(
     config: settings.Settings, output: Output, steps: int | None, to: str | None, everything: bool, **given: Any
 ) -> None:
@@ -76,7 +77,7 @@ def rollback(
 @command(changes=True)
 @examples("dao redo", "dao redo --steps 2")
 @steps_option("Redo the latest N. [default: 1]", default=1)
-@options("allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
+@options("set", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 def redo(config: settings.Settings, output: Output, **given: Any) -> None:
     """Undo the latest and apply them again.
 

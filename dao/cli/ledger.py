@@ -10,7 +10,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli import completion
-from dao.cli.options import MISMATCH, command, examples, only_one_of, options
+from dao.cli.options import MISMATCH, command, examples, folder_of, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
 from dao.migrate.scripts.ids import TOOLS
@@ -174,15 +174,17 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, 
 @command(changes=True)
 @examples("dao baseline --database sqlite:///existing.db --migrations app_sql", "dao baseline as delivered")
 @click.argument("name", nargs=-1)
-@options("lock_timeout")
-def baseline(config: settings.Settings, output: Output, name: tuple[str, ...], lock_timeout: float | None) -> None:
+@options("set", "lock_timeout")
+def baseline(
+    config: settings.Settings, output: Output, name: tuple[str, ...], set: str | None, lock_timeout: float | None
+) -> None:
     """Begin with a database that has no migrations.
 
     Writes its schema as the first migration of the folder, and notes that as applied. Runs nothing, and touches no row.
     Rows are not written: a new database will have none. Prints the paths. NAME is "baseline" if there is none.
     """
     engine = "postgresql" if isinstance(config.url, url.ServerURL) else "sqlite"
-    folder = config.migrations or migrate.default_folder(engine)
+    folder = folder_of(config, engine, set)
     done = migrate.baseline(
         config.url, folder, name=" ".join(name) or "baseline", lock_timeout=lock_timeout, report=output.report
     )

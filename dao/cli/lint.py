@@ -11,12 +11,22 @@ import click
 
 from dao import migrate, settings
 from dao.cli import completion
-from dao.cli.options import UNSAFE, command, examples, only_one_of, options, read_settings, server_for
+from dao.cli.options import (
+    UNSAFE,
+    called_folders,
+    command,
+    examples,
+    only_one_of,
+    options,
+    read_settings,
+    server_for,
+)
 from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.migrate.ledger.selection import git_default
 from dao.migrate.linting import RULES, baseline
 from dao.migrate.linting.sarif import report
+from dao.migrate.scripts.load import loaded
 from dao.text import counted
 
 __all__ = ["lint"]
@@ -85,13 +95,13 @@ def lint(
     for other in ({"baseline": known}, {"sarif": sarif}):
         only_one_of(write_baseline=written, **other)
     engine = "postgresql" if server_for(named, config.migrations) else "sqlite"
-    files = migrate.load(config.migrations, engine=engine)
+    files = loaded(config.migrations, engine)
     if named is not None:
         which["database"] = read_settings(named).url
     elif not everything and written is None and all(given is None for given in which.values()):
         which["git_base"] = git_default(files)
     result = migrate.lint(files, engine=engine, baseline=known, **which)
-    folder = config.migrations or migrate.default_folder(engine)
+    folder = called_folders(config, engine)
     if written is not None:
         _write_baseline(output, result, folder, written)
         return 0
@@ -106,7 +116,7 @@ def lint(
     return UNSAFE if failed else 0
 
 
-def _print(output: Output, result: migrate.LintResult, folder: Path, *, ok: bool) -> None:
+def _print(output: Output, result: migrate.LintResult, folder: str, *, ok: bool) -> None:
     for finding in result.findings:
         if finding.is_open:
             text = f"{finding.severity} {finding.code} {finding.name}: {finding.message}; {finding.remedy}"
@@ -146,7 +156,7 @@ def _print_rules(output: Output) -> None:
     output.json({"rules": [attrs.asdict(rule) for rule in RULES]})
 
 
-def _write_baseline(output: Output, result: migrate.LintResult, folder: Path, file: str) -> None:
+def _write_baseline(output: Output, result: migrate.LintResult, folder: str, file: str) -> None:
     number = len(baseline.recorded(result.findings))
     _write(file, baseline.text(result.findings), "baseline")
     output.line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any
 
 import attrs
@@ -78,21 +79,27 @@ def print_status(output: Output, status: migrate.Status, **more: object) -> None
             "broken": list(status.broken),
             "advice": status.advice,
             "migrations": [_in_seconds(migration) for migration in status.migrations],
+            "others": [_in_seconds(migration) for migration in status.others],
         },
         ok=status.is_current,
     )
-    width = max(len(migration.id) for migration in status.migrations)
+    several = len({migration.set for migration in status.migrations}) > 1
+    shown = {one.id: f"{one.set}/{one.id}" if several and one.set else one.id for one in status.migrations}
+    width = max(map(len, shown.values()))
     for migration in status.migrations:
         details = [_time(migration.applied_at)] if migration.applied_at else []
         details += [] if migration.duration_ms is None else [f"{migration.duration_ms} ms"]
         details += [] if migration.reversible else ["irreversible"]
         details += [f"its file is {migration.renamed} now"] if migration.renamed else []
         details += ["out of order"] if migration.out_of_order else []
-        text = f"{migration.state:<10}  {migration.id:<{width}}  {', '.join(details)}".rstrip()
+        text = f"{migration.state:<10}  {shown[migration.id]:<{width}}  {', '.join(details)}".rstrip()
         output.line(text, style=_COLOURS[migration.state])
     counts = {state: len(status.ids(state)) for state in _COLOURS}
     summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
     output.line(f"{status.database}{'' if status.exists else ' (does not exist yet)'}: {summary}")
+    others = Counter(migration.set for migration in status.others)
+    for name, number in others.items():
+        output.line(f"of another set: {name} ({number} applied)")
     if status.drift:
         output.line("the schema is not what these migrations make (`dao schema diff`):", style="red")
     for difference in status.drift:
@@ -120,7 +127,7 @@ def _time(text: str) -> str:
 @click.option("--to", metavar="ID", shell_complete=completion.migrations, help="As for migrate and rollback.")
 @steps_option("As for migrate and rollback.")
 @click.option("--all", "everything", is_flag=True, help="As for rollback.")
-@options("allow_out_of_order")
+@options("set", "allow_out_of_order")
 def plan(
     config: settings.Settings,
     output: Output,
@@ -128,6 +135,7 @@ def plan(
     to: str | None,
     steps: int | None,
     everything: bool,
+    set: str | None,
     allow_out_of_order: bool,
 ) -> None:
     """Print what migrate or rollback would run.
@@ -136,9 +144,14 @@ def plan(
     """
     if undo:
         only_one_of(steps=steps, to=to, all=everything)
+    elif set is not None:
+        raise click.UsageError(
+            "--set goes with --rollback: leave it out; migrate applies the sets that --migrations names"
+        )
     elif everything:
         raise click.UsageError("--all goes with --rollback: migrate applies all anyway")
     database = config.url.name
+    of: dict[str, Any] = {"set": set} if undo else {}
     planned = migrate.plan(
         config.url,
         config.migrations,
@@ -146,6 +159,7 @@ def plan(
         to=to,
         steps=1 if undo and steps is None and not everything else steps,
         allow_out_of_order=allow_out_of_order,
+        **of,
     )
     for step in planned:
         how = "" if step.script.transactional else ", alone and outside of a transaction"
@@ -163,6 +177,7 @@ def plan(
             "steps": [
                 {
                     "id": step.id,
+                    "set": step.migration.set,
                     "direction": step.direction,
                     "path": step.script.path,
                     "transactional": step.script.transactional,
@@ -184,10 +199,12 @@ def history(config: settings.Settings, output: Output) -> None:
     The oldest first. Reads only.
     """
     deeds = migrate.history(config.url)
+    several = len({deed.set for deed in deeds if deed.set is not None}) > 1
     for deed in deeds:
         took = "" if deed.duration_ms is None else f" in {deed.duration_ms} ms"
         by = "by yoyo" if deed.tool_version is None else f"by dao {deed.tool_version}"
-        done = f"{deed.operation:<8}  {deed.id or config.url.name}{took}"
+        name = f"{deed.set}/{deed.id}" if several and deed.set and deed.id else deed.id or config.url.name
+        done = f"{deed.operation:<8}  {name}{took}"
         output.line(f"{_time(deed.at)}  {done}, {deed.user}@{deed.host}, {by}")
         if deed.detail:
             output.line(f"  {deed.detail}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from dao import migrate, settings
-from dao.cli.options import command, examples, server_for
+from dao.cli.options import command, examples, folder_of, options, server_for
 from dao.cli.output import Output
 
 __all__ = ["new"]
@@ -15,13 +15,14 @@ __all__ = ["new"]
 @command(database=False, changes=True, prepares=False)
 @examples("dao new add_priority_to_notes", "dao new --migrations app_sql add notes")
 @click.argument("name", nargs=-1, required=True)
-def new(config: settings.Settings, output: Output, name: tuple[str, ...]) -> None:
+@options("set")
+def new(config: settings.Settings, output: Output, name: tuple[str, ...], set: str | None) -> None:
     """Create an empty pair for a new migration.
 
     Prints its two paths.
     """
     engine = "postgresql" if server_for(None, config.migrations) else "sqlite"
-    folder = config.migrations or migrate.default_folder(engine, write=True)
+    folder = folder_of(config, engine, set, write=True)
     paths = [str(path) for path in migrate.new(" ".join(name), folder)]
     for path in paths:
         output.line(path)

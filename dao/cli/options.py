@@ -9,18 +9,20 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
 
-from dao import logs, settings, url
+from dao import logs, migrate, settings, url
 from dao.cli import completion
 from dao.cli.output import Output
 from dao.errors import MigrationError, UnsupportedEngine
 from dao.migrate import database as databases
 from dao.migrate.schema.registration import preparing
 from dao.migrate.scripts.directives import Allowance
+from dao.migrate.scripts.load import set_name
 
 __all__ = [
     "MISMATCH",
@@ -28,10 +30,12 @@ __all__ = [
     "UNSAFE",
     "Amount",
     "called",
+    "called_folders",
     "command",
     "creating_nothing",
     "duration_option",
     "examples",
+    "folder_of",
     "only_one_of",
     "options",
     "read_settings",
@@ -54,14 +58,14 @@ PENDING, MISMATCH, UNSAFE = 3, 4, 5
 
 def read_settings(
     database: str | None,
-    migrations: str | None = None,
+    migrations: Sequence[str] = (),
     busy_timeout: int | None = None,
     prepare: str | None = None,
 ) -> settings.Settings:
     """Return the settings that the options and the environment make."""
     for option, value, kind in (
         ("--database", database, "database"),
-        ("--migrations", migrations, "folder"),
+        *(("--migrations", folder, "folder") for folder in migrations),
         ("--prepare", prepare, "function"),
     ):
         if value is not None and not url.cleaned(value):
@@ -78,7 +82,7 @@ def read_settings(
     return config
 
 
-def server_for(database: str | None, folder: str | os.PathLike[str] | None) -> str | None:
+def server_for(database: str | None, folder: Path | Sequence[str | settings.Folder] | None) -> str | None:
     """Return the URL of the server on which migrations are tried, as it was given; None if they are for SQLite."""
     if database is not None:
         return database if url.is_for_server(database) else None
@@ -86,6 +90,30 @@ def server_for(database: str | None, folder: str | os.PathLike[str] | None) -> s
         return settings.server(folder)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+
+
+def folder_of(config: settings.Settings, engine: str, set: str | None, *, write: bool = False) -> Path:
+    """Return the folder of migrations that is meant, of several that of a set; `write`: there will be written to it."""
+    folders = _folders(config)
+    if set is not None and set not in folders:
+        raise click.UsageError(f"--set {set}: no such set is named: give one of those that are ({', '.join(folders)})")
+    if set is None and len(folders) > 1:
+        raise click.UsageError(f"several sets are named ({', '.join(folders)}): say for which this is, with --set NAME")
+    path = folders[set or next(iter(folders))]
+    return migrate.default_folder(engine, write=write) if path is None else path
+
+
+def called_folders(config: settings.Settings, engine: str) -> str:
+    """Return how the folders of the migrations are called: one by its path, several with the names of their sets."""
+    paths = {name: path or migrate.default_folder(engine) for name, path in _folders(config).items()}
+    named = [f"{name}={path}" for name, path in paths.items()]
+    return str(*paths.values()) if len(paths) == 1 else ", ".join(named)
+
+
+def _folders(config: settings.Settings) -> dict[str, Path | None]:
+    """Return the folders of the migrations by the names of their sets; None is this package's own."""
+    given = config.migrations if isinstance(config.migrations, tuple) else [settings.Folder(config.migrations)]
+    return {set_name(one.path, one.name): one.path for one in given}
 
 
 def creating_nothing(config: settings.Settings) -> settings.Settings:
@@ -113,10 +141,12 @@ _SERVER = click.option(
 _FOLDER = click.option(
     "-m",
     "--migrations",
-    "folder",
-    metavar="DIR",
+    "folders",
+    multiple=True,
+    metavar="[NAME=]DIR",
     shell_complete=completion.directories,
-    help="Folder of the migrations. [default: $DATABASE_MIGRATIONS, else those of this package]",
+    help="Folder of the migrations, with a name for their set; can be given several times, one for each set. "
+    f"{settings.OWN} alone is the set of this package. [default: $DATABASE_MIGRATIONS, else those of this package]",
 )
 _BUSY = click.option(
     "--busy-timeout",
@@ -171,13 +201,13 @@ def command(
             prepare: str | None = None,
             quiet: bool,
             as_json: bool,
-            folder: str | None = None,
+            folders: Sequence[str] = (),
             existing: bool = False,
             **options: Any,
         ) -> Any:
             if not takes_one:
-                database = (server_for(database, folder) if server else None) or database or settings.DEFAULT_URL
-            config = read_settings(database, folder, busy_timeout, prepare)
+                database = (server_for(database, folders) if server else None) or database or settings.DEFAULT_URL
+            config = read_settings(database, folders, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)
                 if not databases.exists(config.url):
@@ -255,6 +285,7 @@ class Amount(click.FloatRange):
 
 
 _OPTIONS = {
+    "set": click.option("--set", metavar="NAME", help="Only of this set, where several are named by --migrations."),
     "since": click.option("--since", metavar="ID", shell_complete=completion.known, help="Only those after this one."),
     "latest": click.option(
         "--latest",

@@ -12,7 +12,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli import completion
-from dao.cli.options import UNSAFE, command, examples
+from dao.cli.options import UNSAFE, command, examples, folder_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.text import counted
@@ -42,32 +42,32 @@ _file_option = click.option(
 )
 
 
-def _dumped(config: settings.Settings, file: str | None, *, write: bool = False) -> tuple[Path, str]:
+def _dumped(config: settings.Settings, file: str | None, set: str | None, *, write: bool = False) -> tuple[Path, str]:
     """Return where the schema belongs, and its text. `write`: it will be written there."""
     server = config.url if isinstance(config.url, url.ServerURL) else None
-    migrations = config.migrations or migrate.default_folder(
-        "sqlite" if server is None else "postgresql", write=write and file is None
-    )
+    engine = "sqlite" if server is None else "postgresql"
     if file == "":
         raise click.UsageError("--output is empty: name a file, or leave the option out")
-    path = schema_file(migrations) if file is None else Path(file)
-    return path, migrate.dump(migrations, server=server)
+    path = schema_file(folder_of(config, engine, set, write=write)) if file is None else Path(file)
+    return path, migrate.dump(config.migrations, set=set, server=server)
 
 
 @schema.command("dump")
 @command(database=False, server=True)
 @examples("dao schema dump", "dao schema dump --output -")
 @_file_option
-def dump(config: settings.Settings, output: Output, file: str | None) -> None:
+@options("set")
+def dump(config: settings.Settings, output: Output, file: str | None, set: str | None) -> None:
     """Write the schema file.
 
     It holds what all migrations make, found by running them: in memory, or those for PostgreSQL on a server, in a
-    database that is dropped then. A file that is current stays as it is.
+    database that is dropped then. A file that is current stays as it is. Each set of migrations has a file of its own,
+    with what its migrations make.
     """
     output.changes = file != "-"
     if file == "-" and output.as_json:
         raise click.UsageError("--output - and --json exclude each other")
-    path, text = _dumped(config, file, write=True)
+    path, text = _dumped(config, file, set, write=True)
     if file == "-":
         output.text(text)
         return
@@ -82,14 +82,15 @@ def dump(config: settings.Settings, output: Output, file: str | None) -> None:
 @command(database=False, server=True)
 @examples("dao schema check", "dao schema check --output notes.schema.sql")
 @_file_option
-def check(config: settings.Settings, output: Output, file: str | None) -> int:
+@options("set")
+def check(config: settings.Settings, output: Output, file: str | None, set: str | None) -> int:
     """Check that the schema file is current.
 
     Exits with 5 and shows what differs if it is not. Migrations for PostgreSQL need a server, as in dump.
     """
     if file == "-":
         raise click.UsageError("--output - is for dump: name the file to check")
-    path, text = _dumped(config, file)
+    path, text = _dumped(config, file, set)
     there = _content(path)
     rows = list(
         difflib.unified_diff(

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from dao.migrate.ledger.adopt import adopt as adopt
     from dao.migrate.ledger.baseline import Baseline as Baseline
     from dao.migrate.ledger.baseline import baseline as baseline
+    from dao.migrate.ledger.comparison import Comparison as Comparison
     from dao.migrate.ledger.drift import diff as diff
     from dao.migrate.ledger.history import Deed as Deed
     from dao.migrate.ledger.history import history as history
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from dao.migrate.ledger.marks import unmark as unmark
     from dao.migrate.ledger.others import OtherLedger as OtherLedger
     from dao.migrate.ledger.others import other_ledgers as other_ledgers
-    from dao.migrate.ledger.plan import Comparison as Comparison
     from dao.migrate.ledger.status import MigrationStatus as MigrationStatus
     from dao.migrate.ledger.status import State as State
     from dao.migrate.ledger.status import Status as Status
@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from dao.migrate.scripts.migration import Migration as Migration
     from dao.migrate.scripts.migration import Script as Script
     from dao.migrate.scripts.new import new as new
+    from dao.migrate.scripts.sets import MigrationSet as MigrationSet
     from dao.migrate.values import SNAPSHOTS as SNAPSHOTS
     from dao.migrate.values import Difference as Difference
     from dao.migrate.values import Drifted as Drifted
@@ -99,11 +100,11 @@ else:
             "Verifying Waiting",
             "ledger.adopt": "adopt",
             "ledger.baseline": "Baseline baseline",
+            "ledger.comparison": "Comparison",
             "ledger.drift": "diff",
             "ledger.history": "Deed history",
             "ledger.marks": "Unfinished accept mark resolve unfinished unmark",
             "ledger.others": "OtherLedger other_ledgers",
-            "ledger.plan": "Comparison",
             "ledger.status": "MigrationStatus State Status assert_current status",
             "linting": "Finding LintResult lint",
             "rehearsal": "Rehearsal rehearse",
@@ -113,6 +114,7 @@ else:
             "scripts.load": "default_folder load",
             "scripts.migration": "Migration Script",
             "scripts.new": "new",
+            "scripts.sets": "MigrationSet",
             "values": "SNAPSHOTS Difference Drifted Loss Result Snapshot Step",
             "verification": "Verification verify",
         },

@@ -16,6 +16,7 @@ from dao import migrate, url
 from dao.errors import CheckFailed, DatabaseBusy, ReplicationError
 from dao.migrate.copies.partial import file_errors
 from dao.migrate.database import path_of
+from dao.migrate.scripts.load import Source
 from dao.replication.litestream import Litestream, parse_replica
 
 __all__ = ["Restored", "restore"]
@@ -41,7 +42,7 @@ def restore(
     *,
     at: datetime | None = None,
     force: bool = False,
-    migrations: str | os.PathLike[str] | None = None,
+    migrations: Source = None,
     keep: int = migrate.SNAPSHOTS,
     prepare: migrate.Prepare | None = None,
     lock_timeout: float | None = None,

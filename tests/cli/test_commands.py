@@ -21,9 +21,9 @@ KEYS = {
     "migrate": {"drift", "database", "created", "snapshot", "results"},
     "rollback": {"drift", "database", "created", "snapshot", "results"},
     "redo": {"drift", "database", "created", "snapshot", "results"},
-    "init": {"database", "exists", "created", "drift", "broken", "advice", "migrations"},
+    "init": {"database", "exists", "created", "drift", "broken", "advice", "migrations", "others"},
     "reset": {"drift", "database", "created", "snapshot", "results"},
-    "status": {"database", "exists", "drift", "broken", "advice", "migrations"},
+    "status": {"database", "exists", "drift", "broken", "advice", "migrations", "others"},
     "plan": {"database", "steps"},
     "health": {"database", "locked", "seconds", "error"},
     "wait": {"database", "error"},
@@ -356,6 +356,7 @@ def test_history_json_has_every_field(run):
     assert {name: deed[name] for name in deed if name not in {"user", "host"}} == {
         "operation": "apply",
         "id": "0001_a",
+        "set": "three",
         "detail": None,
         "tool_version": _version.__version__,
     }

@@ -43,9 +43,11 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
                 "out_of_order": False,
                 "applied_at": None,
                 "seconds": None,
+                "set": "three",
             }
             for id in IDS
         ],
+        "others": [],
     }
     assert not path.exists()
 
@@ -155,7 +157,7 @@ def test_migrate_out_of_order_allowed_applies_it(run, partly, folder):
 
 
 #: What a step has in JSON that neither enforces foreign keys nor drops anything.
-PLAIN = {"foreign_keys": False, "drops": []}
+PLAIN = {"set": "three", "foreign_keys": False, "drops": []}
 
 
 def test_plan_prints_the_scripts_in_order_and_runs_none(run, partly, folder):

@@ -59,11 +59,12 @@ def test_load_accepted_layout_pairs_scripts_by_id(tmp_path, names, expected):
 def test_load_migration_holds_both_texts_and_paths(tmp_path):
     """A migration carries what both of its files say."""
     folder = write(tmp_path / "sql", {"1_a.sql": A_TABLE, "1_a.rollback.sql": "DROP TABLE a;"})
-    assert migrate.load(folder) == [
+    assert [*migrate.load(folder)] == [
         migrate.Migration(
             id="1_a",
             up=migrate.Script(path=folder / "1_a.sql", text=A_TABLE),
             down=migrate.Script(path=folder / "1_a.rollback.sql", text="DROP TABLE a;"),
+            set="sql",
         )
     ]
 

@@ -312,7 +312,7 @@ def test_assert_current_empty_database_is_out_of_date(theirs, three):
 def test_assert_current_unknown_migrations_are_named(theirs, path, three):
     """A schema with migrations that the program does not know is too new for it, whatever is pending."""
     migrate.apply(theirs, three, steps=2)
-    known = migrate.load(three)
+    known = [*migrate.load(three)]
     known[1] = migrate.Migration(id="0002_x", up=migrate.Script(path=known[1].path, text="SELECT 1;"))
     with pytest.raises(SchemaTooNew, match=rf"^{path} has migrations .* \(0002_b\): use a newer version") as caught:
         migrate.assert_current(theirs, known)

@@ -108,7 +108,8 @@ def test_apply_what_another_began_between_two_transactions_is_refused(path, url,
         if isinstance(event, migrate.Committed):
             query(
                 path,
-                "INSERT INTO _dao_migration VALUES ('2', '2026-01-01', 'applying', '', NULL, '', NULL, NULL, '', ?, ?)",
+                "INSERT INTO _dao_migration VALUES ('2', '2026-01-01', 'applying', '', NULL, '', NULL, NULL, '', ?, ?, "
+                "NULL)",
                 host,
                 pid,
             )

@@ -85,6 +85,7 @@ _STATUS: dict[str, Part] = {
     "broken": (_Strings, "the views, triggers and tables that do not work"),
     "advice": (str | None, "what to do before the first migration, where what they make is there already"),
     "migrations": (tuple[_Status, ...], "applied ones in the order of application, then the pending ones in theirs"),
+    "others": (tuple[_Status, ...], "those of sets that were not named, in the order of application"),
 }
 _DRY_RUN: Part = (bool, "whether nothing was changed, without --yes")
 _ACTED: dict[str, Part] = {
@@ -187,6 +188,7 @@ COMMANDS: dict[str, dict[str, Part]] = {
                     None,
                     parts={
                         "id": str,
+                        "set": str | None,
                         "direction": Literal["apply", "rollback"],
                         "path": str | None,
                         "transactional": bool,

@@ -132,7 +132,14 @@ CURES = {
     "must say `run_in_transaction = true` or `run_in_transaction = false`": "write one of the two",
     "`*name*=*value*` means nothing here; only executeInTransaction and placeholderReplacement do": "remove the line",
     "*path*: the dependencies go round in a circle: *cycle*": "remove one of the `-- depends:` lines",
-    "depends on *id*, which is not in this folder": "correct the id, or restore the file",
+    (
+        "depends on *id*, which is not in this folder; one of another set is written SET/*id*"
+    ): "correct the id, or restore the file",
+    "*migration*: the dependencies go round in a circle: *text*": "remove one of the `-- depends:` lines",
+    "*database* lacks what the migrations depend on; nothing was changed": "name the set that each line names, too",
+    (
+        "applied migrations of *database* depend on what was to be undone; nothing was changed"
+    ): "roll back first what each line names",
     "a migration's name needs a letter or a digit (a-z, 0-9), got *name*": "give another name",
     "only comments of `--` may stand before `*up*`": "move the statements below it",
     "no line begins with `-- migrate:down`; dbmate needs one, even if nothing comes after it": "add the line",

@@ -13,7 +13,7 @@ from dao.migrate.checking import sqlite
 from dao.migrate.checking.fault import CannotTell, Fault
 from dao.migrate.database import Target, at_one_moment, existing, migrations_for, name_of, opened, translated
 from dao.migrate.ledger import drift, entries
-from dao.migrate.ledger.plan import compare
+from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.status import half_copied
 from dao.migrate.schema.registration import Prepare, preparing, to_register
 from dao.migrate.scripts.load import Source

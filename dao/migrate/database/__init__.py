@@ -17,7 +17,7 @@ from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import MigrationError
 from dao.migrate.database import sqlite
 from dao.migrate.listening import listened
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source, folders, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.settings import engine_of_folder
 
@@ -201,12 +201,14 @@ def migrations_for(target: Target, source: Source) -> Sequence[Migration]:
         TypeError: It is no source.
     """
     engine = _of(target).ENGINE
-    if isinstance(source, str | os.PathLike) and engine_of_folder(source) not in {None, engine}:
-        # what the ledger and the files say of each other would be wrong, and so would all advice
-        raise MigrationError(
-            f"{os.fspath(source)} has migrations for another engine, by its name, than {name_of(target)}: name the "
-            "folder that is meant (--migrations, DATABASE_MIGRATIONS), or the database (--database, DATABASE_URL)"
-        )
+    for folder in folders(source):
+        if engine_of_folder(folder) not in {None, engine}:
+            # what the ledger and the files say of each other would be wrong, and so would all advice
+            raise MigrationError(
+                f"{os.fspath(folder)} has migrations for another engine, by its name, than {name_of(target)}: name the "
+                "folder that is meant (--migrations, DATABASE_MIGRATIONS; in a program load(engine=)), or the database "
+                "(--database, DATABASE_URL)"
+            )
     return loaded(source, engine)
 
 

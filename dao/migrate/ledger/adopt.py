@@ -10,8 +10,9 @@ from dao.migrate.database import Target, alone, columns_of, existing, migrations
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.comparison import compare, refuse
 from dao.migrate.ledger.others import Applied
-from dao.migrate.ledger.plan import compare, refuse, up_to
+from dao.migrate.ledger.plan import up_to
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.ids import TOOLS, version
@@ -72,7 +73,7 @@ def adopt(
         adopted = [migration for migration in files if migration.id in wanted]
         if not adopted:
             return []
-        writer = Writer(connection)
+        writer = Writer(connection, files)
         for migration in adopted:
             if entry := state.get(migration.id):
                 writer.note(migration, entry, operation="adopt", detail=f"from {tool}")

@@ -18,7 +18,7 @@ import attrs
 from dao.engine import Connection, DriverError
 from dao.errors import MigrationError
 from dao.migrate import database, processes
-from dao.migrate.ledger.tables import statements
+from dao.migrate.ledger.tables import SET, statements
 from dao.migrate.scripts.ids import normal, sort_key
 from dao.migrate.scripts.migration import Migration
 
@@ -26,7 +26,7 @@ __all__ = ["Entry", "Ledger", "in_utc", "read"]
 
 _READ_OURS = f"""
 SELECT {", ".join(["NULL"] * 7)}, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host,
-       _dao_migration.pid
+       _dao_migration.pid, {{set}}
 FROM   _dao_migration
 """
 
@@ -35,7 +35,8 @@ FROM   _dao_migration
 class Entry:
     """An applied migration. The texts and checksums are None if the stock `yoyo` command applied it.
 
-    `applied_at` is as it is noted, or empty if nothing is: yoyo 5 left some out.
+    `applied_at` is as it is noted, or empty if nothing is: yoyo 5 left some out. `set` is None if none is noted:
+    yoyo knows none, nor did this package at first.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Entry:
     text: str | None = attrs.field(default=None, repr=False)
     rollback_text: str | None = attrs.field(default=None, repr=False)
     duration_ms: int | None = None
+    set: str | None = None
 
     @classmethod
     def of(cls, migration: Migration, applied_at: str, duration_ms: int | None) -> Entry:
@@ -58,6 +60,7 @@ class Entry:
             text=up.text,
             rollback_text=down.text if down else None,
             duration_ms=duration_ms,
+            set=migration.set,
         )
 
     @property
@@ -90,11 +93,15 @@ class Ledger:
     entries: tuple[Entry, ...] = ()
     unfinished: Mapping[str, str] = attrs.Factory(dict)
     begun_by: Mapping[str, str] = attrs.Factory(dict)
+    #: The sets of the unfinished ones, as far as they are noted.
+    begun_in: Mapping[str, str] = attrs.Factory(dict)
     running: str | None = None
     #: The database it is of, for messages.
     database: str = "the database"
     #: Ids that are noted in another of Unicode's normal forms, and what they are in ours.
     respelled: Mapping[str, str] = attrs.Factory(dict)
+    #: Its tables have room for sets.
+    has_sets: bool = True
 
     @property
     def doing(self) -> str:
@@ -124,11 +131,11 @@ def read(connection: Connection) -> Ledger:
     Raises:
         MigrationError: The ledger is of a yoyo before 6.0.
     """
-    entries, unfinished, begun_by = [], {}, {}
+    entries, unfinished, begun_by, begun_in = [], {}, {}, {}
     ids: set[str] = set()
-    for id, applied_at, sum_, rollback_sum, text, rollback_text, duration, own_id, state, host, pid in _rows(
-        connection
-    ):
+    rows, has_sets = _rows(connection)
+    for row in rows:
+        id, applied_at, sum_, rollback_sum, text, rollback_text, duration, own_id, state, host, pid, of = row
         ids |= {id, own_id} - {None}
         if id is not None:
             entries.append(
@@ -140,37 +147,47 @@ def read(connection: Connection) -> Ledger:
                     text=text,
                     rollback_text=rollback_text,
                     duration_ms=duration,
+                    set=of,
                 )
             )
         if own_id is not None and state != "applied":
             unfinished[normal(own_id)] = state
             if pid is not None:
                 begun_by[normal(own_id)] = processes.named(pid, host)
+            if of is not None:
+                begun_in[normal(own_id)] = of
     return Ledger(
         entries=tuple(sorted(entries, key=_place)),
         unfinished=unfinished,
         begun_by=begun_by,
+        begun_in=begun_in,
         # whoever has the lock is at it: nobody gets it before that one has ended
         running=database.migrator_of(connection) if unfinished else None,
         database=database.called(connection),
         respelled={id: normal(id) for id in ids if id != normal(id)},
+        has_sets=has_sets,
     )
 
 
-def _rows(connection: Connection) -> list[Any]:
+def _rows(connection: Connection) -> tuple[list[Any], bool]:
+    """Return the rows of the ledger, and whether its tables have room for sets."""
     wanted = statements(connection)
     if not wanted.has_schemas:  # what is not there fails, and nothing else can be meant
         with contextlib.suppress(DriverError):
-            return database.fetch(connection, wanted.read)
+            return database.fetch(connection, wanted.read), True
     tables = database.table_names(connection)
+    has_ours = "_dao_migration" in tables
+    has_sets = not has_ours or SET in database.columns_of(connection, "_dao_migration")
     if "_yoyo_migration" not in tables:  # ours may still have what is unfinished
-        return database.fetch(connection, _READ_OURS) if "_dao_migration" in tables else []
+        read_ours = _READ_OURS.format(set=f"_dao_migration.{SET}" if has_sets else "NULL")
+        return database.fetch(connection, read_ours) if has_ours else [], has_sets
     if "migration_id" not in database.columns_of(connection, "_yoyo_migration"):
         raise MigrationError(
             "the ledger was written by a yoyo before 6.0: run the `yoyo list` of yoyo 9 on this database once, "
             "which brings it up to date"
         )
-    return database.fetch(connection, wanted.read if "_dao_migration" in tables else wanted.read_yoyos)
+    read = wanted.read_yoyos if not has_ours else wanted.read if has_sets else wanted.read_old
+    return database.fetch(connection, read), has_sets
 
 
 def _place(entry: Entry) -> tuple[bool, object, object]:

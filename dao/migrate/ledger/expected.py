@@ -16,12 +16,12 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog, model, replay
 from dao.migrate.schema.model import Object, Schema
 from dao.migrate.schema.reader import read
-from dao.migrate.schema.replay import Made, replayed
+from dao.migrate.schema.replay import Made, makers, replayed
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Step
 from dao.text import visible
 
-__all__ = ["applied", "compare", "expected", "made_by", "names", "own_drops", "remembering"]
+__all__ = ["applied", "compare", "expected", "made_by", "makers", "names", "own_drops", "remembering"]
 
 
 def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, str]]:

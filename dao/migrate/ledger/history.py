@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from dao.migrate.database import Target, exists, fetch, opened, table_names
+from dao.migrate.database import Target, columns_of, exists, fetch, opened, table_names
 from dao.migrate.ledger.entries import in_utc
-from dao.migrate.ledger.tables import statements
+from dao.migrate.ledger.tables import SET, statements
 from dao.migrate.schema.registration import Prepare, preparing
 
 __all__ = ["Deed", "history"]
@@ -25,7 +25,8 @@ class Deed:
     """One operation: apply, rollback, mark, unmark, accept, adopt, resolve, reset or restore.
 
     `at` is in UTC, ISO 8601. `id` is None for what concerns the whole database. `tool_version` is None for what the
-    stock `yoyo` command did; `detail` says more, such as what was lost.
+    stock `yoyo` command did; `detail` says more, such as what was lost. `set` is that of the migration, None where it
+    was not noted.
     """
 
     at: str
@@ -36,6 +37,7 @@ class Deed:
     user: str
     host: str
     tool_version: str | None
+    set: str | None = None
 
 
 def history(target: Target, *, prepare: Prepare | None = None) -> list[Deed]:
@@ -50,7 +52,10 @@ def history(target: Target, *, prepare: Prepare | None = None) -> list[Deed]:
         return []
     with preparing(prepare), opened(target, read_only=True) as connection:
         present, wanted = table_names(connection), statements(connection)
-        ours: list[Any] = fetch(connection, wanted.history) if "_dao_history" in present else []
+        ours: list[Any] = []
+        if "_dao_history" in present:
+            has_sets = SET in columns_of(connection, "_dao_history")
+            ours = fetch(connection, wanted.history if has_sets else wanted.history_old)
         yoyos: list[Any] = []
         if "_yoyo_log" in present:
             not_ours = _NOT_OURS if "_dao_history" in present else ""
@@ -67,6 +72,7 @@ def history(target: Target, *, prepare: Prepare | None = None) -> list[Deed]:
             user=user,
             host=host,
             tool_version=version,
+            set=of,
         )
-        for at, operation, id, duration, detail, user, host, version in rows
+        for at, operation, id, duration, detail, user, host, version, of in rows
     ]

@@ -11,8 +11,9 @@ from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.database import Target, alone, broken, existing, migrations_for, opened, schema_made_by, schema_of
 from dao.migrate.ledger import drift
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.comparison import compare, refuse, refuse_running
 from dao.migrate.ledger.expected import applied
-from dao.migrate.ledger.plan import compare, find_id, refuse, refuse_running
+from dao.migrate.ledger.plan import find_id
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.model import differences
 from dao.migrate.schema.registration import Prepare, preparing
@@ -53,7 +54,7 @@ def mark(
         marked = [migration for migration in files if migration.id in wanted]
         if not marked:
             return []
-        writer = Writer(connection)
+        writer = Writer(connection, files)
         for migration in marked:
             if migration.id in state.ids:
                 writer.not_applied(migration.id, operation="unmark")
@@ -80,12 +81,13 @@ def unmark(
         DatabaseBusy: Another migrator or connection kept its lock.
     """
     with preparing(prepare), alone(existing(target, "unmark"), lock_timeout, report) as connection:
-        writer = Writer(connection)
+        files = _readable(target, migrations)
+        writer = Writer(connection, files)
         known = dict.fromkeys([*writer.before.ids, *writer.before.unfinished])
         unmarked = [find_id(id, known, kind="applied") for id in ids]
         for id in unmarked:
             writer.not_applied(id, operation="unmark")
-        drift.record(connection, _readable(target, migrations), writer.before)
+        drift.record(connection, files, writer.before)
     return unmarked
 
 
@@ -113,7 +115,7 @@ def accept(
     migrations = migrations_for(target, migrations)
     files = {migration.id: migration for migration in migrations}
     with preparing(prepare), alone(existing(target, "accept"), lock_timeout, report) as connection:
-        writer = Writer(connection)
+        writer = Writer(connection, migrations)
         state = writer.before
         known = dict.fromkeys([*state.ids, *state.unfinished])
         comparison = compare(migrations, state)
@@ -229,7 +231,7 @@ def resolve(
     """
     files = migrations_for(target, migrations)
     with preparing(prepare), alone(existing(target, "resolve"), lock_timeout, report) as connection:
-        writer = Writer(connection)
+        writer = Writer(connection, files)
         state = writer.before
         id = find_id(id, state.unfinished, kind="unfinished")
         file = next((migration for migration in files if migration.id == id), None)

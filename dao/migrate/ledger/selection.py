@@ -13,8 +13,9 @@ import attrs
 
 from dao.errors import InvalidValue
 from dao.migrate.database import Target, exists, name_of, opened
+from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.entries import Ledger, read
-from dao.migrate.ledger.plan import compare, find_id, up_to
+from dao.migrate.ledger.plan import find_id, up_to
 from dao.migrate.scripts import git
 from dao.migrate.scripts.migration import Migration
 

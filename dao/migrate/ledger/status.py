@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -12,9 +11,10 @@ import attrs
 from dao.engine import Connection
 from dao.errors import LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.database import Target, broken, called, exists, migrations_for, name_of, opened, table_names
+from dao.migrate.ledger.comparison import Comparison, compare, other_folder, refuse
 from dao.migrate.ledger.drift import differences
 from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
-from dao.migrate.ledger.plan import Comparison, compare, other_folder, refuse
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.catalog import COPY
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
@@ -29,7 +29,7 @@ State = Literal["applied", "pending", "changed", "missing", "unfinished"]
 class MigrationStatus:
     """One migration: where it stands, when it was applied (UTC, ISO 8601) and in how many milliseconds.
 
-    `renamed` is the id that its file has now, if it has another and that is certain.
+    `renamed` is the id that its file has now, if it has another and that is certain. `set` is None if it is not known.
     """
 
     id: str
@@ -39,15 +39,17 @@ class MigrationStatus:
     out_of_order: bool = False
     applied_at: str | None = None
     duration_ms: int | None = None
+    set: str | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Status:
     """All migrations, applied ones first, in the order of application, then the pending ones in theirs.
 
-    `drift` says in what the live schema is not what the applied migrations make, `broken` what in it does not work,
-    `advice` what to do first where none is applied and what they make is there already, where a run has not come to its
-    end, or a copy, or where all files differ from what was applied.
+    `others` are those of sets that were not named: they are applied, and nothing else is said of them. `drift` says in
+    what the live schema is not what the applied migrations make, `broken` what in it does not work, `advice` what to do
+    first where none is applied and what they make is there already, where a run has not come to its end, or a copy, or
+    where all files differ from what was applied.
     """
 
     database: str
@@ -56,6 +58,7 @@ class Status:
     drift: tuple[str, ...] = ()
     broken: tuple[str, ...] = ()
     advice: str | None = None
+    others: tuple[MigrationStatus, ...] = ()
 
     def ids(self, *states: State) -> list[str]:
         """Return the ids of the migrations that are in one of these states."""
@@ -77,24 +80,28 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
         MigrationFileError: A file is not what it should be.
         OperationalError: The database cannot be read.
     """
-    files = {migration.id: migration for migration in migrations_for(target, migrations)}
+    known = migrations_for(target, migrations)
+    files = {migration.id: migration for migration in known}
     with preparing(prepare), _read(target) as (connection, state):
-        drifted = _drift(connection, list(files.values()), state)
+        drifted = _drift(connection, known, state)
         unusable = [] if connection is None else broken(connection)
-        comparison = compare(list(files.values()), state)
+        comparison = compare(known, state)
         if connection is not None and comparison.unfinished:
             advice: str | None = _half_run(name_of(target), comparison, state)
         else:
-            advice = _advice(connection, list(files.values()), state, comparison)
-    rows = []
+            advice = _advice(connection, known, state, comparison)
+    sets = comparison.sets.by_id
+    rows: list[MigrationStatus] = []
+    others: list[MigrationStatus] = []
     for entry in state.entries:
         file = files.get(entry.id)
-        where: State = "applied" if file else "missing"
+        is_other = entry.id in comparison.others
+        where: State = "applied" if file or is_other else "missing"
         if entry.id in comparison.unfinished:
             where = "unfinished"
         elif entry.id in comparison.changed:
             where = "changed"
-        rows.append(
+        (others if is_other else rows).append(
             MigrationStatus(
                 id=entry.id,
                 state=where,
@@ -102,6 +109,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
                 renamed=comparison.renamed.get(entry.id),
                 applied_at=in_utc(entry.applied_at) if entry.applied_at else None,
                 duration_ms=entry.duration_ms,
+                set=sets[entry.id],
             )
         )
     # one that was begun, and not applied, may have lost its file
@@ -112,6 +120,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
             state="unfinished" if id in comparison.unfinished else "pending",
             reversible=id in files and files[id].reversible,
             out_of_order=id in comparison.out_of_order,
+            set=comparison.sets.files.get(id) or sets.get(id),
         )
         for id in (*comparison.pending, *lost)
     ]
@@ -122,6 +131,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
         drift=tuple(drifted),
         broken=tuple(unusable),
         advice=advice,
+        others=tuple(others),
     )
 
 
@@ -144,10 +154,16 @@ def _drift(connection: Any, migrations: Sequence[Migration], state: Ledger) -> l
     return [] if connection is None else [str(one) for one in differences(connection, migrations, state)]
 
 
-def _last(state: Ledger, files: Sequence[Migration]) -> set[str]:
-    """Return the ids that were applied after all those of the files."""
-    known = {migration.id for migration in files}
-    return set(itertools.takewhile(lambda id: id not in known, reversed(state.ids)))
+def _last(state: Ledger, sets: Sets) -> set[str]:
+    """Return the ids that were applied after all those of the files, of the same set."""
+    later: set[str] = set()
+    ended: set[str | None] = set()
+    for id in reversed(state.ids):
+        if id in sets.files:
+            ended.add(sets.by_id[id])
+        elif sets.by_id[id] not in ended:
+            later.add(id)
+    return later
 
 
 def _advice(
@@ -189,7 +205,7 @@ def assert_current(
 
     With `at_least` it may have more: migrations that are not known here and were applied after all that are. Thus the
     old release goes on while a new one is deployed, provided that the migrations of that leave alone what the old one
-    uses: nobody but their author knows.
+    uses: nobody but their author knows. Sets that are not named here do not matter.
 
     `prepare` is as in `apply`.
 
@@ -206,7 +222,7 @@ def assert_current(
     name = name_of(target)
     if comparison.missing and comparison.renamed.keys() >= set(comparison.missing):
         refuse(attrs.evolve(comparison, pending=(), changed=(), out_of_order=(), unfinished=()), Ledger(database=name))
-    if comparison.missing and not (at_least and set(comparison.missing) <= _last(state, files)):
+    if comparison.missing and not (at_least and set(comparison.missing) <= _last(state, comparison.sets)):
         raise SchemaTooNew(
             f"{name} has migrations that this program does not know ({', '.join(comparison.missing)}): use a newer "
             "version of the program",
@@ -219,6 +235,8 @@ def assert_current(
             pending=pending,
             unfinished=() if state.running is not None else comparison.unfinished,
         )
+    if comparison.misplaced:
+        refuse(attrs.evolve(comparison, changed=tuple(comparison.misplaced), out_of_order=()), Ledger(database=name))
     if comparison.changed:
         error = LedgerMismatch(
             f"{name}: the files of applied migrations have changed ({', '.join(comparison.changed)}), so the schema "

@@ -10,41 +10,41 @@ from typing import NamedTuple
 
 from dao.engine import Connection, sqlite
 
-__all__ = ["Statements", "statements"]
+__all__ = ["ADD_SETS", "SET", "Statements", "statements"]
 
 _READ = """
 SELECT _yoyo_migration.migration_id, {yoyos}, _dao_migration.checksum,
        _dao_migration.rollback_checksum, _dao_migration.apply_text, _dao_migration.rollback_text,
        _dao_migration.duration_ms, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host,
-       _dao_migration.pid
+       _dao_migration.pid, {set}
 FROM   _yoyo_migration
 FULL   JOIN _dao_migration ON _dao_migration.migration_id = _yoyo_migration.migration_id
                           AND {same}
 """
 _READ_YOYOS = f"""
-SELECT _yoyo_migration.migration_id, {{yoyos}}, {", ".join(["NULL"] * 9)}
+SELECT _yoyo_migration.migration_id, {{yoyos}}, {", ".join(["NULL"] * 10)}
 FROM   _yoyo_migration
 """
 _WRITE = """
 INSERT INTO _dao_migration (migration_id, applied_at_utc, state, checksum, rollback_checksum, apply_text,
-                            rollback_text, duration_ms, tool_version, host, pid)
-VALUES ($1, {given}, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                            rollback_text, duration_ms, tool_version, host, pid, set_name)
+VALUES ($1, {given}, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT (migration_id) DO UPDATE
 SET applied_at_utc = excluded.applied_at_utc, state = excluded.state, checksum = excluded.checksum,
     rollback_checksum = excluded.rollback_checksum, apply_text = excluded.apply_text,
     rollback_text = excluded.rollback_text, duration_ms = excluded.duration_ms, tool_version = excluded.tool_version,
-    host = excluded.host, pid = excluded.pid
+    host = excluded.host, pid = excluded.pid, set_name = excluded.set_name
 """
 _HISTORY = """
 SELECT {at}, _dao_history.operation, _dao_history.migration_id, _dao_history.duration_ms,
-       _dao_history.detail, _dao_history.username, _dao_history.hostname, _dao_history.tool_version
+       _dao_history.detail, _dao_history.username, _dao_history.hostname, _dao_history.tool_version, {set}
 FROM   _dao_history
 ORDER  BY id
 """
 # what the stock command did, or a version of this package that kept no history
 _LOG = """
 SELECT {logged}, _yoyo_log.operation, _yoyo_log.migration_id, NULL, NULL,
-       _yoyo_log.username, _yoyo_log.hostname, NULL
+       _yoyo_log.username, _yoyo_log.hostname, NULL, NULL
 FROM   _yoyo_log
 """
 _CREATE_ON_SQLITE = """
@@ -59,7 +59,8 @@ CREATE TABLE IF NOT EXISTS _dao_migration (
     duration_ms       INTEGER,
     tool_version      TEXT    NOT NULL,
     host              TEXT,
-    pid               INTEGER
+    pid               INTEGER,
+    set_name          TEXT
 ) STRICT;
 CREATE TABLE IF NOT EXISTS _dao_history (
     id           INTEGER NOT NULL PRIMARY KEY,
@@ -71,7 +72,8 @@ CREATE TABLE IF NOT EXISTS _dao_history (
     username     TEXT    NOT NULL,
     hostname     TEXT    NOT NULL,
     tool_version TEXT    NOT NULL,
-    yoyo_log_id  TEXT
+    yoyo_log_id  TEXT,
+    set_name     TEXT
 ) STRICT;
 CREATE TABLE IF NOT EXISTS _dao_schema (
     only           INTEGER NOT NULL PRIMARY KEY CHECK (only = 1),
@@ -93,7 +95,8 @@ CREATE TABLE IF NOT EXISTS _dao_migration (
     duration_ms       bigint,
     tool_version      text   NOT NULL,
     host              text,
-    pid               bigint
+    pid               bigint,
+    set_name          text
 );
 CREATE TABLE IF NOT EXISTS _dao_history (
     id           bigint    NOT NULL GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -105,7 +108,8 @@ CREATE TABLE IF NOT EXISTS _dao_history (
     username     text      NOT NULL,
     hostname     text      NOT NULL,
     tool_version text      NOT NULL,
-    yoyo_log_id  text
+    yoyo_log_id  text,
+    set_name     text
 );
 CREATE TABLE IF NOT EXISTS _dao_schema (
     "only"     integer NOT NULL PRIMARY KEY CHECK ("only" = 1),
@@ -116,17 +120,25 @@ CREATE TABLE IF NOT EXISTS _dao_schema (
 """
 
 
+#: The column that says of which set a migration is. Ledgers of 0.1 get it with the first change.
+SET = "set_name"
+ADD_SETS = f"ALTER TABLE _dao_migration ADD COLUMN {SET} text; ALTER TABLE _dao_history ADD COLUMN {SET} text"
+
+
 class Statements(NamedTuple):
     """The statements of an engine: those that make our tables, read and write them, and read the two histories.
 
+    `read_old`, `history_old`: where the tables do not say of which set a migration is.
     `has_schemas`: a table of a name may be another one, in another schema, so that nothing is read on trial.
     """
 
     create: str
     read: str
+    read_old: str
     read_yoyos: str
     write: str
     history: str
+    history_old: str
     log: str
     has_schemas: bool
 
@@ -135,28 +147,36 @@ def _text(column: str) -> str:
     return f"""to_char({column}, 'YYYY-MM-DD"T"HH24:MI:SS.US')"""
 
 
+_OURS, _NONE = f"_dao_migration.{SET}", "NULL"
+_LOGGED = f"_dao_history.{SET}"
 # yoyo 5 left some times out
+_ON_SQLITE = {
+    "yoyos": "_yoyo_migration.applied_at_utc",
+    "same": "_dao_migration.applied_at_utc = coalesce(_yoyo_migration.applied_at_utc, '')",
+}
+_ON_POSTGRESQL = {
+    "yoyos": _text("_yoyo_migration.applied_at_utc"),
+    "same": "coalesce(_dao_migration.applied_at_utc, 'epoch') = coalesce(_yoyo_migration.applied_at_utc, 'epoch')",
+}
 _SQLITE = Statements(
     create=_CREATE_ON_SQLITE,
-    read=_READ.format(
-        yoyos="_yoyo_migration.applied_at_utc",
-        same="_dao_migration.applied_at_utc = coalesce(_yoyo_migration.applied_at_utc, '')",
-    ),
-    read_yoyos=_READ_YOYOS.format(yoyos="_yoyo_migration.applied_at_utc"),
+    read=_READ.format(**_ON_SQLITE, set=_OURS),
+    read_old=_READ.format(**_ON_SQLITE, set=_NONE),
+    read_yoyos=_READ_YOYOS.format(**_ON_SQLITE),
     write=_WRITE.format(given="$2"),
-    history=_HISTORY.format(at="_dao_history.at_utc"),
+    history=_HISTORY.format(at="_dao_history.at_utc", set=_LOGGED),
+    history_old=_HISTORY.format(at="_dao_history.at_utc", set=_NONE),
     log=_LOG.format(logged="_yoyo_log.created_at_utc"),
     has_schemas=False,
 )
 _POSTGRESQL = Statements(
     create=_CREATE_ON_POSTGRESQL,
-    read=_READ.format(
-        yoyos=_text("_yoyo_migration.applied_at_utc"),
-        same="coalesce(_dao_migration.applied_at_utc, 'epoch') = coalesce(_yoyo_migration.applied_at_utc, 'epoch')",
-    ),
-    read_yoyos=_READ_YOYOS.format(yoyos=_text("_yoyo_migration.applied_at_utc")),
+    read=_READ.format(**_ON_POSTGRESQL, set=_OURS),
+    read_old=_READ.format(**_ON_POSTGRESQL, set=_NONE),
+    read_yoyos=_READ_YOYOS.format(**_ON_POSTGRESQL),
     write=_WRITE.format(given="nullif($2, '')::timestamp"),
-    history=_HISTORY.format(at=_text("_dao_history.at_utc")),
+    history=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_LOGGED),
+    history_old=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_NONE),
     log=_LOG.format(logged=_text("_yoyo_log.created_at_utc")),
     has_schemas=True,
 )

@@ -12,9 +12,10 @@ from dao import _version
 from dao.engine import Connection, sqlite
 from dao.logs import logger
 from dao.migrate.database import execute
+from dao.migrate.ledger import sets
 from dao.migrate.ledger.backend import LedgerBackend, Marked
 from dao.migrate.ledger.entries import Entry, Ledger, read
-from dao.migrate.ledger.tables import statements
+from dao.migrate.ledger.tables import ADD_SETS, SET, statements
 from dao.migrate.schema.catalog import OURS, columns
 from dao.migrate.scripts.migration import Migration
 
@@ -25,10 +26,11 @@ _REMOVE = "DELETE FROM _dao_migration WHERE migration_id = $1"
 _REMOVE_YOYOS = "DELETE FROM _yoyo_migration WHERE migration_hash = $1"
 _RENAME_YOYOS = "UPDATE _yoyo_migration SET migration_hash = $1, migration_id = $2 WHERE migration_id = $3"
 _RENAME = "UPDATE _dao_migration SET migration_id = $1 WHERE migration_id = $2"
-_NOTE = """
+_NOTE_SET = f"UPDATE _dao_migration SET {SET} = $1 WHERE migration_id = $2"
+_NOTE = f"""
 INSERT INTO _dao_history (at_utc, operation, migration_id, duration_ms, detail, username, hostname, tool_version,
-                          yoyo_log_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                          yoyo_log_id, {SET})
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 
 
@@ -46,8 +48,8 @@ def backend_within(connection: Connection) -> LedgerBackend:
 class Writer:
     """Writes the ledger, inside the transaction that is open on the connection. Creates the tables if need be."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Begin to write.
+    def __init__(self, connection: Connection, migrations: Sequence[Migration] = ()) -> None:
+        """Begin to write. By `migrations`, the files' all, rows of before there were sets get theirs.
 
         Raises:
             DatabaseBusy: A living `yoyo` process holds its own lock.
@@ -63,11 +65,26 @@ class Writer:
             execute(connection, self._statements.create)
         #: The ledger as it was before anything was written, but that each id is spelled in one way.
         self.before = read(connection)
+        if not self.before.has_sets:
+            execute(connection, ADD_SETS)
         if self.before.respelled:
             self.rename(self.before.respelled)
             self.before = read(connection)  # of an id in two spellings there was a row for each
+        self._sets = sets.of(migrations, self.before)
+        self._take_over()
         self._latest = max(filter(None, (entry.moment for entry in self.before.entries)), default=None)
         self._entries = {entry.id: entry for entry in self.before.entries}
+
+    def _take_over(self) -> None:
+        """Note the sets of rows of before there were any, as far as they can be told."""
+        by_id, before = self._sets.by_id, self.before
+        old = {one.id for one in before.entries if one.checksum is not None and one.set is None}
+        old |= before.unfinished.keys() - before.begun_in.keys()
+        for id in sorted(id for id in old if by_id[id] is not None):
+            execute(self._connection, _NOTE_SET, (by_id[id], id))
+        entries = [attrs.evolve(one, set=by_id[one.id]) if one.id in old else one for one in before.entries]
+        begun_in = {id: name for id in before.unfinished if (name := by_id[id]) is not None}
+        self.before = attrs.evolve(before, entries=tuple(entries), begun_in=begun_in)
 
     @property
     def after(self) -> Ledger:
@@ -140,13 +157,18 @@ class Writer:
         else:
             noted = self._backend.log_migration(Marked(id), operation)
         at, who, where = noted["created_at_utc"].isoformat(), noted["username"], noted["hostname"]
-        values = (at, operation, id, duration_ms, detail, who, where, _version.__version__, noted["id"])
+        its = None if id is None else self._set_of(id)
+        values = (at, operation, id, duration_ms, detail, who, where, _version.__version__, noted["id"], its)
         execute(self._connection, _NOTE, values)
 
     def _write(self, entry: Entry, state: str = "applied", host: str | None = None, pid: int | None = None) -> None:
-        id, applied_at, *texts, duration = attrs.astuple(entry)
-        values = (id, applied_at, state, *texts, duration, _version.__version__, host, pid)
+        id, applied_at, *texts, duration, _ = attrs.astuple(entry)
+        values = (id, applied_at, state, *texts, duration, _version.__version__, host, pid, self._set_of(id))
         execute(self._connection, self._statements.write, values)
+
+    def _set_of(self, id: str) -> str | None:
+        """Return the set of a migration as the ledger calls it, by its file, or by what was noted."""
+        return self._sets.files.get(id) or self._sets.by_id.get(id)
 
     def _later_than_all(self) -> datetime:
         """Return the time, or just after the latest entry: the order of application survives a clock set back."""
@@ -177,6 +199,8 @@ def _copy_missing(
     """Copy the rows of a table that the other one lacks, by a key; without the column `but`, which is numbered anew."""
     names = [column.name for column in columns(copy, table)]
     theirs = [column.name for column in columns(live, table)]
+    if SET not in theirs:
+        names = [name for name in names if name != SET]
     if not set(names) <= set(theirs):
         if theirs:
             logger("dao.migrate.ledger").warning(

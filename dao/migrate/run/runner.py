@@ -168,7 +168,7 @@ class _Run:
         """Hold the lock; what is done in the block is committed at its end, and told."""
         self.ground.enforce_foreign_keys(enforced=foreign_keys)
         with _saying_what_stays(self.results), exclusive(self.connection):
-            lock = _Lock(since=time.perf_counter(), writer=Writer(self.connection))
+            lock = _Lock(since=time.perf_counter(), writer=Writer(self.connection, self.migrations))
             yield lock
         if lock.results:
             self.committed(lock.results, lock.found, time.perf_counter() - lock.since)
@@ -219,7 +219,7 @@ class _Run:
             if in_transaction(self.connection):
                 raise _failed(step, "the script left a transaction open, which was rolled back")
             with exclusive(self.connection):
-                (result,), found = self.settle([step], [result], beginning, Writer(self.connection))
+                (result,), found = self.settle([step], [result], beginning, Writer(self.connection, self.migrations))
         except BaseException as error:
             if in_transaction(self.connection):
                 self.ground.roll_back()

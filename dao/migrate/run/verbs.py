@@ -20,8 +20,9 @@ from dao.migrate.database import (
     opened,
 )
 from dao.migrate.ledger import entries
+from dao.migrate.ledger.comparison import compare, refuse
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.plan import compare, refuse, to_apply, to_roll_back
+from dao.migrate.ledger.plan import latest, to_apply, to_roll_back
 from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
@@ -38,11 +39,12 @@ _LOGGER = "dao.migrate.run"
 
 
 class Limits(TypedDict, total=False):
-    """Keywords of `plan`: those that say how far `apply` or `rollback` go."""
+    """Keywords of `plan`: those that say how far `apply` or `rollback` go; `set` is for the second."""
 
     to: str | None
     steps: int | None
     allow_out_of_order: bool
+    set: str | None
 
 
 def ledger_of(target: Target) -> Ledger:
@@ -71,6 +73,9 @@ def apply(
 ) -> list[Result]:
     """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
 
+    Migrations of several sets are applied in one order: set by set, and each migration after those that it depends on.
+    Those of sets that are not named here are none of its business.
+
     Writes, in one transaction; with `each`, in one for every migration. A database that does not exist is created.
     Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo
     everything. So do views and triggers that worked before, or are new, and do not work, and foreign keys and
@@ -93,8 +98,9 @@ def apply(
 
     Raises:
         MigrationFileError: A file is not what it should be.
-        LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one; or another
-            tool has applied the files to this database, and was not adopted.
+        LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one of its set, or
+            depends on one of a set that is neither named nor applied; or another tool has applied the files to this
+            database, and was not adopted.
         MigrationFailed: A script failed; it says where.
         CheckFailed: A foreign key was broken, data would get lost, something would not work, or the file is damaged.
         DatabaseBusy: Another run lasted for longer than `lock_timeout`, or another connection kept the lock for longer
@@ -131,6 +137,7 @@ def rollback(
     target: Target,
     migrations: Source = None,
     *,
+    set: str | None = None,
     to: str | None = None,
     steps: int | None = 1,
     each: bool = False,
@@ -145,20 +152,22 @@ def rollback(
 ) -> list[Result]:
     """Undo applied migrations, the latest first, all or none: so many (None: all of them), or all that came after `to`.
 
-    The order is that in which they were applied. A script comes from its file or, if that has gone, from the ledger.
+    The order is that in which they were applied. Only migrations of the sets that are named here are undone, or of one
+    of these (`set`). A script comes from its file or, if that has gone, from the ledger.
     It may drop what its own migration made; otherwise data and snapshots are as in `apply`. Where it ends at another
     schema than the remaining migrations make, `report` is told in what (`Drifted`), and `status` knows it from then
     on.
 
     Raises:
         Irreversible: One of them has no rollback script. Nothing was changed.
-        MigrationError: `to` is not applied, or the database does not exist.
-        LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy, DiskFull: As `apply`.
+        MigrationError: `to` is not applied, no set has this name, or the database does not exist.
+        LedgerMismatch: As `apply`; or a migration that stays applied, of whichever set, depends on one of them.
+        MigrationFailed, CheckFailed, DatabaseBusy, DiskFull: As `apply`.
     """
     files = migrations_for(target, migrations)
 
     def decide(state: Ledger) -> list[Step]:
-        return to_roll_back(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+        return to_roll_back(files, state, set=set, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
     return _run(
         existing(target, "roll back"),
@@ -179,6 +188,7 @@ def redo(
     target: Target,
     migrations: Source = None,
     *,
+    set: str | None = None,
     steps: int = 1,
     allow_data_loss: bool = False,
     allow_loss: Collection[str] = (),
@@ -191,7 +201,7 @@ def redo(
     """Undo the latest migrations and apply them again, in one transaction: for one that is being written.
 
     The rollback comes from the ledger's text, as it was applied, so the files may have changed since; if there was none
-    then, from the file.
+    then, from the file. `set` is as in `rollback`.
 
     Raises:
         Irreversible, LedgerMismatch, MigrationFailed, CheckFailed, DatabaseBusy: As `rollback`.
@@ -199,13 +209,14 @@ def redo(
     files = migrations_for(target, migrations)
 
     def decide(state: Ledger) -> list[Step]:
-        again = {entry.id for entry in state.entries[len(state.entries) - min(steps, len(state.entries)) :]}
+        comparison = compare(files, state)
+        again = {entry.id for entry in latest(comparison, state, set)[:steps]}
         # what is about to be replaced may have been edited: that is what redo is for
         applied = [_as_applied(migration, state) if migration.id in again else migration for migration in files]
-        back = to_roll_back(applied, state, steps=steps, redoing=True)
+        back = to_roll_back(applied, state, set=set, steps=steps, redoing=True)
         missing = again - {migration.id for migration in files}
         if missing:
-            refuse(attrs.evolve(compare(files, state), missing=tuple(sorted(missing)), changed=()), state)
+            refuse(attrs.evolve(comparison, missing=tuple(sorted(missing)), changed=()), state)
         forth = [migration for migration in files if migration.id in again]
         return [*back, *(Step(migration=migration, direction="apply") for migration in forth)]
 
@@ -229,7 +240,7 @@ def _as_applied(migration: Migration, state: Ledger) -> Migration:
         return migration
     if entry.rollback_text is None or not has_statement(entry.rollback_text):
         return migration  # its rollback was written since
-    return from_texts(migration.id, entry.text, entry.rollback_text)
+    return from_texts(migration.id, entry.text, entry.rollback_text, set=migration.set)
 
 
 def plan(
@@ -242,7 +253,8 @@ def plan(
 ) -> list[Step]:
     """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only.
 
-    `limits` are `to`, `steps` and `allow_out_of_order`, with the defaults that they have there.
+    `limits` are `to`, `steps` and `allow_out_of_order`, with the defaults that they have there; for a rollback `set`,
+    too.
 
     Raises:
         MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
@@ -251,7 +263,7 @@ def plan(
     with preparing(prepare):
         if direction == "apply":
             state = ledger_of(target)
-            steps = to_apply(files, state, **limits)
+            steps = to_apply(files, state, **limits)  # type: ignore[misc] # a set is refused there, as any other word
             if steps and not state.entries and exists(target):
                 from dao.migrate.ledger import unnoted  # noqa: PLC0415 - for the first run only
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import apsw
 
@@ -11,9 +11,10 @@ from dao import url
 from dao.engine.sqlite import Connection
 from dao.migrate.schema.catalog import Definition, definitions, tables
 from dao.migrate.schema.registration import Prepare, preparing
-from dao.migrate.schema.replay import replayed
+from dao.migrate.schema.replay import makers, replayed
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.sets import check_named, names
 
 __all__ = ["definitions_to_make", "dump", "ended"]
 
@@ -27,7 +28,11 @@ _HEADER = """\
 
 
 def dump(
-    migrations: Source = None, *, server: str | url.ServerURL | None = None, prepare: Prepare | None = None
+    migrations: Source = None,
+    *,
+    set: str | None = None,
+    server: str | url.ServerURL | None = None,
+    prepare: Prepare | None = None,
 ) -> str:
     """Return the schema that the migrations make, as a script. Executed in an empty database, it makes that schema.
 
@@ -36,34 +41,47 @@ def dump(
     it, in a database of their own that is dropped then; the role has to be one that may create it. What something needs
     comes before it there, and the texts are the server's.
 
+    With `set` it is only what the migrations of that set make: executed where those of the others are applied on which
+    it depends, it makes the rest.
+
     `prepare` is as in `apply`.
 
     Raises:
-        MigrationError: One of them fails in an empty database, or the role may create none.
+        MigrationError: One of them fails in an empty database, the role may create none, or no set has this name.
         OperationalError: The server cannot be reached.
     """
+    files = loaded(migrations, "sqlite" if server is None else "postgresql")
+    check_named(set, names(files))
+    others = frozenset(migration.id for migration in files if set is not None and migration.set != set)
     if server is not None:
-        return _on_server(migrations, url.parse_server(server))
-    files = loaded(migrations)
-    scripts = ((migration.id, migration.up.text) for migration in files)
-    with preparing(prepare), replayed(scripts, patience=math.inf) as connection:
+        found = _on_server(files, url.parse_server(server), others)
+    else:
+        with preparing(prepare):
+            found = _in_memory(files, others)
+    last = [migration.id for migration in files if migration.id not in others]
+    header = _HEADER.format(last=last[-1] if last else "none")
+    return "\n".join([header, *(f"{sql}\n" for sql in found)])
+
+
+def _in_memory(files: Sequence[Migration], others: Collection[str]) -> list[str]:
+    """Return the statements that make the schema, without what some `others` of the migrations make."""
+    scripts = [(migration.id, migration.up.text) for migration in files]
+    made = makers(scripts, patience=math.inf) if others else {}
+    with replayed(scripts, patience=math.inf) as connection:
         found = sorted(definitions_to_make(connection), key=lambda item: (_ORDER.index(item.kind), item.name))
-    return _text(files, (ended(item.sql or "") for item in found))
+    return [ended(item.sql or "") for item in found if made.get((item.type == "trigger", item.key)) not in others]
 
 
-def _on_server(migrations: Source, server: url.ServerURL) -> str:
+def _on_server(files: Sequence[Migration], server: url.ServerURL, others: Collection[str]) -> list[str]:
+    """As `_in_memory`, on a server."""
     from dao.migrate.schema.postgresql.dump import statements  # noqa: PLC0415 - psycopg takes 100 ms
     from dao.migrate.schema.postgresql.replay import replayed  # noqa: PLC0415 - likewise
+    from dao.migrate.scripts.postgresql import makers, plain  # noqa: PLC0415 - likewise
 
-    files = loaded(migrations, "postgresql")
+    made = makers((migration.id, migration.up.text) for migration in files) if others else {}
     with replayed(server, files) as connection:
-        found = statements(connection)
-    return _text(files, (f"{sql};" for sql in found))
-
-
-def _text(files: Sequence[Migration], statements: Iterable[str]) -> str:
-    header = _HEADER.format(last=files[-1].id if files else "none")
-    return "\n".join([header, *(f"{sql}\n" for sql in statements)])
+        found = statements(connection, lambda one: (made.get(plain(one.name)) or made.get(plain(one.table))) in others)
+    return [f"{sql};" for sql in found]
 
 
 def definitions_to_make(connection: Connection) -> list[Definition]:

@@ -11,13 +11,13 @@ import attrs
 
 from dao.engine.sqlite import Connection
 from dao.errors import Error, MigrationError, MigrationFailed
-from dao.migrate.schema.catalog import column_names, fold
+from dao.migrate.schema.catalog import column_names, definitions, fold
 from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import in_memory, interruptible
 from dao.migrate.scripts.directives import is_transactional
 from dao.migrate.scripts.migration import Script
 
-__all__ = ["Made", "made_by", "replayed"]
+__all__ = ["Made", "made_by", "makers", "replayed"]
 
 _PATIENCE = 2.0
 
@@ -79,6 +79,27 @@ def _replay(connection: Connection, id: str, text: str) -> None:
             f"{id}: replaying this migration in an empty database fails ({why}), so what the migrations make cannot be "
             "told"
         ) from error
+
+
+def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE) -> dict[tuple[bool, str], str]:
+    """Return the id of the script that made each object, by whether it is a trigger and its name, by `fold`.
+
+    One that a later script made anew is the earlier one's.
+
+    Raises:
+        MigrationError: As `replayed`.
+    """
+    ids = iter([id for id, _ in scripts])
+    found: dict[tuple[bool, str], str] = {}
+
+    def look(connection: Connection) -> None:
+        nonlocal found
+        id = next(ids)
+        there = [(item.type == "trigger", fold(item.name)) for item in definitions(connection)]
+        found = {key: found.get(key, id) for key in there}
+
+    with replayed(scripts, patience=patience, after=look):
+        return found
 
 
 def made_by(earlier: Sequence[tuple[str, str]], id: str, text: str) -> Made:

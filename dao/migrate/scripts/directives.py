@@ -1,7 +1,9 @@
 """Directives: the comment lines at the top of a script, such as `-- depends:` and `-- transactional:`.
 
-Other tools' ways to say "not in a transaction" are understood too: dbmate's `-- migrate:up transaction:false`, goose's
-`-- +goose NO TRANSACTION`, sql-migrate's `-- +migrate Up notransaction`, sqlx's `-- no-transaction`.
+`-- depends on:` is a `-- depends:` that the stock yoyo passes over: it refuses a folder in which that one names a
+migration of another set. Other tools' ways to say "not in a transaction" are understood too: dbmate's `-- migrate:up
+transaction:false`, goose's `-- +goose NO TRANSACTION`, sql-migrate's `-- +migrate Up notransaction`, sqlx's
+`-- no-transaction`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dao.migrate.scripts.ids import normal
 
 __all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "name_in_list", "read"]
 
-_LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)\s*:\s*(.*)$")
+_LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)(?:(?<=depends)\s+on)?\s*:\s*(.*)$")
 _DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
 _SQL_MIGRATE = re.compile(r"--\s*\+migrate\s+(?:up|down)\s+notransaction\s*$", re.IGNORECASE)
 _GOOSE = re.compile(r"^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$", re.MULTILINE | re.IGNORECASE)

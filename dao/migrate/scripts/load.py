@@ -1,11 +1,11 @@
-"""A folder as an ordered list of migrations."""
+"""A folder as a set of migrations in order, and several sets in one."""
 
 from __future__ import annotations
 
 import graphlib
 import heapq
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from dao.migrate.scripts import layouts
 from dao.migrate.scripts.files import Refusals, refuse, refuse_broken_off
 from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.migration import Migration, from_texts
+from dao.migrate.scripts.sets import MigrationSet, Several, default_name, id_of
+from dao.settings import OWN, Folder, check_set
 
-__all__ = ["Source", "default_folder", "load", "loaded"]
+__all__ = ["Source", "default_folder", "folders", "load", "loaded", "set_name"]
 
-#: Where migrations come from: a folder, migrations that `load` returned, or None for this package's own.
-Source = str | os.PathLike[str] | Sequence[Migration] | None
+#: Where migrations come from: a folder, a set that `load` returned or migrations of it, several sets in their order, or
+#: None for this package's own.
+Source = str | os.PathLike[str] | Folder | Sequence[Migration] | Sequence[MigrationSet | Folder] | None
 
 
 def default_folder(engine: str = "sqlite", *, write: bool = False) -> Path:
@@ -41,10 +44,15 @@ def default_folder(engine: str = "sqlite", *, write: bool = False) -> Path:
     return shipped
 
 
-def load(folder: str | os.PathLike[str] | None = None, *, engine: str = "sqlite") -> list[Migration]:
+def load(
+    folder: str | os.PathLike[str] | None = None, *, name: str | None = None, engine: str = "sqlite"
+) -> MigrationSet:
     """Return the folder's migrations, in the order in which they are applied; without one, this package's own.
 
-    `engine` is "sqlite" or "postgresql": by its terms a script comes to its end, or does not.
+    `engine` is "sqlite" or "postgresql": by its terms a script comes to its end, or does not. `name` is that of the
+    set, of lower-case letters, digits, `_` and `-`. Without one it is "orchestrator" for this package's own, else that
+    of the folder, or of the one around it where the folder is named for an engine; and where the ledger has the
+    migrations under another name, that.
 
     The order is that of the ids, in which leading numbers of any width count as numbers (0.10 comes after 0.2), changed
     as far as `-- depends:` demands.
@@ -52,33 +60,68 @@ def load(folder: str | os.PathLike[str] | None = None, *, engine: str = "sqlite"
     Raises:
         MigrationFileError: Files are not what they should be; `.path` and `.line` say where the first is wrong, the
             message has a line for each.
+        ValueError: `name` cannot be the name of a set.
     """
+    if name is not None:
+        check_set(name)
+    path = default_folder(engine) if folder is None else Path(folder)
+    called = set_name(path, name)
     refused = Refusals()
     migrations: dict[str, Migration] = {}
-    for id, (path, text), down in layouts.read(default_folder(engine) if folder is None else Path(folder), refused):
+    for id, (script, text), down in layouts.read(path, refused):
         rollback_path, rollback_text = down or (None, None)
         with refused:
-            migrations[id] = from_texts(id, text, rollback_text, path=path, rollback_path=rollback_path)
-        for file in (path, text), down:
+            migrations[id] = from_texts(id, text, rollback_text, path=script, rollback_path=rollback_path, set=called)
+        for file in (script, text), down:
             with refused:
-                refuse_broken_off(*(file or (path, "")), engine)
+                refuse_broken_off(*(file or (script, "")), engine)
     refused.raise_all()
-    return _in_order(migrations)
+    return MigrationSet(called, tuple(_in_order(migrations)), folder=path, is_given=name is not None)
 
 
 def loaded(source: Source, engine: str = "sqlite") -> Sequence[Migration]:
-    """Return the migrations of a source, for an engine.
+    """Return the migrations of a source, for an engine: those of several sets in one order.
 
     Raises:
-        MigrationFileError: As `load`.
+        MigrationFileError: As `load`; or two sets have one name or one id, or depend on each other in a circle.
         TypeError: It is no source.
     """
     if source is None or isinstance(source, str | os.PathLike):
         return load(source, engine=engine)
+    if isinstance(source, Folder):
+        return load(source.path, name=source.name, engine=engine)
     given: Any = source
-    if not isinstance(given, Sequence) or not all(isinstance(migration, Migration) for migration in given):
-        raise TypeError(f"migrations are a folder, or what `load` returned, got {type(source).__name__}")
-    return source
+    if isinstance(given, MigrationSet | Several):
+        return given
+    if isinstance(given, Sequence):
+        if all(isinstance(one, Migration) for one in given):
+            return given
+        if all(isinstance(one, MigrationSet | Folder) for one in given):
+            sets: list[Any] = [loaded(one, engine) for one in given]
+            return sets[0] if len(sets) == 1 else Several.of(sets)
+    raise TypeError(f"migrations are a folder, or what `load` returned, got {type(source).__name__}")
+
+
+def folders(source: Source) -> Iterator[str | os.PathLike[str]]:
+    """Yield the folders of a source, as far as they are known before it is read."""
+    given: Any = source
+    if isinstance(given, str | os.PathLike):
+        yield given
+    elif isinstance(given, Folder | MigrationSet):
+        path = given.path if isinstance(given, Folder) else given.folder
+        if path is not None:
+            yield path
+    elif isinstance(given, Sequence):
+        for one in given:
+            yield from folders(one)
+
+
+def set_name(folder: Path | None, name: str | None = None) -> str:
+    """Return what the set of a folder is called: by the name that somebody gave it, else as `load` says."""
+    if name is not None:
+        return name
+    own = [default_folder(engine).resolve() for engine in ("sqlite", "postgresql")]
+    return OWN if folder is None or folder.resolve() in own else default_name(folder)
 
 
 def _in_order(migrations: Mapping[str, Migration]) -> list[Migration]:
@@ -87,10 +130,14 @@ def _in_order(migrations: Mapping[str, Migration]) -> list[Migration]:
     for migration in migrations.values():
         for id in migration.depends:
             with refused:
-                if id not in migrations:
-                    refuse(migration.path, f"depends on {id!r}, which is not in this folder")
+                if id not in migrations and "/" not in id:
+                    refuse(
+                        migration.path,
+                        f"depends on {id!r}, which is not in this folder; one of another set is written SET/{id}",
+                    )
     refused.raise_all()
-    graph = graphlib.TopologicalSorter({id: migration.depends for id, migration in migrations.items()})
+    needs = {id: [one for one in map(id_of, one.depends) if one in migrations] for id, one in migrations.items()}
+    graph = graphlib.TopologicalSorter(needs)
     try:
         graph.prepare()
     except graphlib.CycleError as error:

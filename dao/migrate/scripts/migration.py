@@ -38,13 +38,16 @@ class Script:
 class Migration:
     """A pair of scripts: `up` applies it, `down` rolls it back. `depends` holds the ids that must be applied before.
 
-    The id is the name of its file, or folder, without suffixes.
+    The id is the name of its file, or folder, without suffixes; that of a migration on which it depends stands behind
+    the name of its set, as in `orchestrator/20250115010000_create_tasks`, if it is of another one. `set` is the set
+    that it is of itself, None if that is not known.
     """
 
     id: str
     up: Script
     down: Script | None = None
     depends: tuple[str, ...] = ()
+    set: str | None = None
 
     @property
     def path(self) -> Path:
@@ -68,7 +71,13 @@ def is_reversible(text: str, rollback_text: str | None) -> bool:
 
 
 def from_texts(
-    id: str, text: str, rollback_text: str | None, *, path: Path | None = None, rollback_path: Path | None = None
+    id: str,
+    text: str,
+    rollback_text: str | None,
+    *,
+    path: Path | None = None,
+    rollback_path: Path | None = None,
+    set: str | None = None,
 ) -> Migration:
     """Return the migration that two texts make, with what they say of themselves. Without paths they are the ledger's.
 
@@ -102,4 +111,5 @@ def from_texts(
         up=script(up, path, text),
         down=None if rollback_text is None else script(down, rollback_path, rollback_text),
         depends=up.depends,
+        set=set,
     )

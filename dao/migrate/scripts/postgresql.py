@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import attrs
 
 from dao.migrate.scripts.statements import conflict, line_of
 
-__all__ = ["Statement", "Token", "broken_off", "has_statement", "split", "tokens"]
+__all__ = ["Statement", "Token", "broken_off", "created_by", "has_statement", "makers", "plain", "split", "tokens"]
 
 _LETTER = "A-Za-z_\x80-\U0010ffff"
 _BLANKS = r"[ \t\n\r\f\v]++"
@@ -45,6 +45,11 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _FIRST = re.compile(_WORD)
+_KINDS = frozenset(
+    {"aggregate", "domain", "extension", "function", "index", "policy", "procedure", "rule", "schema", "sequence"}
+    | {"statistics", "table", "trigger", "type", "view"}
+)
+_PARTS = re.compile(r'"(?:[^"]|"")*"|[^".]+')
 _COMMENT_ENDS = re.compile(r"/\*|\*/")
 _OPEN = {
     "/": "a comment begins here and never ends; end it with */, one for each /* in it",
@@ -98,6 +103,44 @@ def split(text: str) -> Iterator[Statement]:
         end = _end(text, begin)
         yield Statement(text[begin:end], begin, end)
         begin = _start(text, end)
+
+
+def created_by(statement: Statement) -> str | None:
+    """Return the name of what a CREATE makes, without its schema; None if it names none, or makes nothing like that."""
+    words = [token.text for token in statement.tokens]
+    place = next((place for place, word in enumerate(words) if word in _KINDS), None)
+    if statement.first != "create" or place is None:
+        return None
+    place += 1
+    while words[place : place + 1] and words[place] in {"concurrently", "if", "not", "exists"}:
+        place += 1
+    while words[place + 1 : place + 2] == ["."]:
+        place += 2
+    return None if words[place : place + 1] in ([], ["on"]) else words[place]
+
+
+def makers(scripts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the id of the script that makes each object, by the names in their statements, without schemas.
+
+    One that a later script makes anew is the earlier one's.
+    """
+    found: dict[str, str] = {}
+    for id, text in scripts:
+        for statement in split(text):
+            words = [token.text for token in statement.tokens]
+            if words[-3:-1] == ["rename", "to"]:
+                found[words[-1]] = found.get(words[-4], id)
+            elif statement.first == "drop":
+                found = {name: maker for name, maker in found.items() if name not in words}
+            elif name := created_by(statement):
+                found.setdefault(name, id)
+    return found
+
+
+def plain(name: str) -> str:
+    """Return the name of an object of the catalog as tokens have it: without its schema, arguments and quotes."""
+    last: str = [name, *_PARTS.findall(name.partition("(")[0])][-1]
+    return last.strip('"').replace('""', '"')
 
 
 def has_statement(text: str) -> bool:

@@ -32,8 +32,8 @@ from dao.migrate.events import Report
 from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.baseline import sqlite
+from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.others import OtherLedger
-from dao.migrate.ledger.plan import compare
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.registration import Prepare, preparing
@@ -236,13 +236,13 @@ def _note(connection: Connection, folder: Path, id: str, left_out: Sequence[Othe
         MigrationError: It does not.
     """
     name = name_of(connection)
-    writer = Writer(connection)
     try:
         files = migrations_for(connection, folder)
     except MigrationFileError as error:
         raise MigrationError(
             f"the schema of {name} cannot be a file of this layout ({error}): rename or drop what is named there"
         ) from error
+    writer = Writer(connection, files)
     own = next(migration for migration in files if migration.id == id)
     writer.mark(own, files, operation="baseline")
     try:

@@ -20,7 +20,7 @@ __all__ = ["makers", "remade", "statements"]
 
 def statements(connection: Connection, left_out: Collection[str]) -> list[str]:
     """Return the statements that make the schema, without some tables; none if there is nothing to make."""
-    return [f"{sql};" for sql in dump.statements(connection, left_out)]
+    return [f"{sql};" for sql in dump.statements(connection, lambda one: dump.is_of(one, left_out))]
 
 
 def makers(connection: Connection, migrations: Sequence[Migration], _baseline: tuple[str, str]) -> set[str]:

@@ -13,8 +13,10 @@ from dao.engine import Connection
 from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.migrate.database import Target, at_one_moment, existing, migrations_for, opened
 from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger import sets
 from dao.migrate.ledger.drift import sqlite
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
@@ -28,6 +30,9 @@ class _Drift(Protocol):
 
     def differences(self, connection: Any, migrations: Sequence[Migration], state: Ledger, /) -> list[Difference]: ...
     def compared(self, connection: Any, migrations: Sequence[Migration], state: Ledger, /) -> list[Difference]: ...
+    def owners(
+        self, connection: Any, found: Sequence[Difference], migrations: Sequence[Migration], state: Ledger, its: Sets, /
+    ) -> list[str | None]: ...
     def is_clean(self, connection: Any, state: Ledger) -> bool: ...
     def record(
         self,
@@ -54,19 +59,31 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
     """Return how the live schema differs from the one that its migrations make. Reads only.
 
     Tables, views and the like beside those of the migrations are no difference, since the database may hold more than
-    this package's. If a migration is unfinished, or it is not known what they make, nothing is returned.
+    this package's; nor is what belongs to a set that is not named: one whose migrations have made it. If a migration is
+    unfinished, or it is not known what they make, nothing is returned.
     """
     if state.unfinished:  # in the middle of a script nobody knows what the schema should be
         return []
-    return _of(connection).differences(connection, migrations, state)
+    return _of_named(connection, _of(connection).differences(connection, migrations, state), migrations, state)
+
+
+def _of_named(
+    connection: Connection, found: list[Difference], migrations: Sequence[Migration], state: Ledger
+) -> list[Difference]:
+    """Return the differences without those of objects that belong to sets which are not named."""
+    its = sets.of(migrations, state)
+    if not found or all(map(its.is_named, state.ids)):
+        return found
+    owners = _of(connection).owners(connection, found, migrations, state, its)
+    return [one for one, owner in zip(found, owners, strict=True) if its.has(owner)]
 
 
 def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None = None) -> list[Difference]:
     """Return how the schema of a database differs from the one that its applied migrations make. Reads only.
 
     On SQLite they are replayed in memory, and what else is there is a difference, too, but for tables in which other
-    tools keep their own ledger. On PostgreSQL it is compared with what the runs have left, as `status` does.
-    `prepare` is as in `apply`.
+    tools keep their own ledger, and what belongs to a set that is not named. On PostgreSQL it is compared with what the
+    runs have left, as `status` does. `prepare` is as in `apply`.
 
     Raises:
         MigrationFileError: A file is not what it should be.
@@ -78,7 +95,8 @@ def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None =
         opened(existing(target, "compare"), read_only=True) as connection,
         at_one_moment(connection),
     ):
-        return _of(connection).compared(connection, files, ledger.read(connection))
+        state = ledger.read(connection)
+        return _of_named(connection, _of(connection).compared(connection, files, state), files, state)
 
 
 def is_clean(connection: Connection, state: Ledger) -> bool:

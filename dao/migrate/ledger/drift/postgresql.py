@@ -20,14 +20,17 @@ from dao.engine import execute, fetch
 from dao.errors import MigrationError
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.expected import applied
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.model import TABLES, Item, Object, Schema
 from dao.migrate.schema.model import differences as between
 from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.postgresql.stamp import STAMP
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.postgresql import makers, plain
 from dao.migrate.values import Difference, Drifted
 
-__all__ = ["compared", "differences", "is_clean", "record"]
+__all__ = ["compared", "differences", "is_clean", "owners", "record"]
 
 _IS_THERE = "SELECT to_regclass('_dao_schema') IS NOT NULL"
 _READ = "SELECT _dao_schema.migrations, _dao_schema.expected FROM _dao_schema"
@@ -94,6 +97,20 @@ def compared(connection: Any, migrations: Sequence[Migration], state: Ledger) ->
             "that they leave; from the next `dao migrate` on it is known again"
         )
     return differences(connection, migrations, state)
+
+
+def owners(
+    connection: Any, found: Sequence[Difference], migrations: Sequence[Migration], state: Ledger, its: Sets
+) -> list[str | None]:
+    """As `dao.migrate.ledger.drift.sqlite.owners`, by the words of scripts: a replay takes a database of its own."""
+    try:
+        made = makers(applied(migrations, state))
+    except MigrationError:
+        return [None] * len(found)
+    noted = _noted(connection)
+    objects = reader.read(connection).objects | (noted.schema.objects if noted else {})
+    ids = [made.get(plain(one.name)) or made.get(plain(objects[one.type, one.name].table)) for one in found]
+    return [None if id is None else its.by_id[id] for id in ids]
 
 
 def is_clean(connection: Any, state: Ledger) -> bool:

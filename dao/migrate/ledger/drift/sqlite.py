@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 
@@ -13,12 +13,13 @@ from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted
 
-__all__ = ["compared", "differences", "is_clean", "record"]
+__all__ = ["compared", "differences", "is_clean", "owners", "record"]
 
 _READ = f"""
 SELECT _dao_schema.migrations, _dao_schema.live, _dao_schema.expected,
@@ -31,7 +32,7 @@ VALUES (1, {catalog.SCHEMA_VERSION}, ?, ?, ?)
 """
 _OBJECTS = frozenset({"table", "virtual table", "view"})
 # Stands before the hash of a schema that is what its migrations make: nothing else is there, or tables of others are.
-# Another schema has no hash, but a list in JSON of the tables and views that migrations left behind.
+# Another schema has no hash, but in JSON the tables and views that migrations left behind, and the sets of those.
 _ALONE, _BESIDE = "=", "+"
 
 
@@ -54,12 +55,13 @@ class _Note:
         return self.live if self.is_live else catalog.fingerprint(catalog.definitions(connection))
 
     @property
-    def left(self) -> frozenset[str]:
-        """The names of the tables and views that migrations left behind, in lower case."""
+    def left(self) -> dict[str, str | None]:
+        """The names of the tables and views that migrations left behind, in lower case, and of which set these were."""
         with contextlib.suppress(ValueError):  # somebody else's note
-            if (self.expected or "").startswith("["):
-                return frozenset(json.loads(self.expected or ""))
-        return frozenset()
+            if (self.expected or "").startswith(("{", "[")):
+                found = json.loads(self.expected or "")
+                return found if isinstance(found, dict) else dict.fromkeys(found)
+        return {}
 
 
 def _noted(connection: Connection) -> _Note | None:
@@ -88,7 +90,7 @@ def differences(connection: Connection, migrations: Sequence[Migration], state: 
         found = expected.compare(connection, migrations, state)
     except MigrationError:
         return []
-    return _told(found, noted.left if noted else frozenset())
+    return _told(found, noted.left if noted else {})
 
 
 def compared(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:
@@ -96,6 +98,26 @@ def compared(connection: Connection, migrations: Sequence[Migration], state: Led
     from dao.migrate.ledger import expected  # noqa: PLC0415 - as above
 
     return expected.compare(connection, migrations, state)
+
+
+def owners(
+    connection: Connection, found: Sequence[Difference], migrations: Sequence[Migration], state: Ledger, its: Sets
+) -> list[str | None]:
+    """Return the set that each difference belongs to: the one whose script made the object, or its table.
+
+    None if that is not known.
+    """
+    from dao.migrate.ledger import expected  # noqa: PLC0415 - as above
+
+    makers = expected.makers(expected.applied(migrations, state))
+    left = noted.left if (noted := _noted(connection)) else {}
+    tables = {(item.type == "trigger", fold(item.name)): item.table for item in catalog.definitions(connection)}
+    owned: list[str | None] = []
+    for one in found:
+        key = one.type == "trigger", _name(one)
+        maker = makers.get(key) or makers.get((False, fold(tables.get(key, ""))))
+        owned.append(left.get(_name(one)) if maker is None else its.by_id[maker])
+    return owned
 
 
 def is_clean(connection: Connection, state: Ledger) -> bool:
@@ -132,20 +154,23 @@ def record(
             there = expected.compare(connection, migrations, state)
             beside = frozenset(_name(one) for one in there if _is_beside(one))
             noted = _noted(connection)
-            left = beside & noted.left if noted else frozenset[str]()
+            left = {name: its for name, its in noted.left.items() if name in beside} if noted else {}
+            # if they were of several sets, it is not known whose of them it is
+            changed = {entry.set for entry in {*before.entries} ^ {*state.entries}}
+            by = changed.pop() if len(changed) == 1 else None
             if beside and not set(before.entries) <= set(state.entries):
-                left |= beside & expected.names(migrations, before)
+                left |= dict.fromkeys(beside & expected.names(migrations, before), by)
             if schema_before is not None:
-                left |= beside - {fold(item.name) for item in schema_before}
+                left |= dict.fromkeys(beside - {fold(item.name) for item in schema_before}, by)
             found = Drifted(tuple(_told(there, left)))
-            note = json.dumps(sorted(left)) if found.differences else (_BESIDE if beside else _ALONE) + live
+            note = json.dumps(left, sort_keys=True) if found.differences else (_BESIDE if beside else _ALONE) + live
         except MigrationError as error:
             found, note = Drifted(unknown=str(error)), None
     connection.execute(_WRITE, (state.fingerprint, live, note))
     return found
 
 
-def _told(found: Iterable[Difference], left: frozenset[str]) -> list[Difference]:
+def _told(found: Iterable[Difference], left: Collection[str]) -> list[Difference]:
     """Return the differences without the tables and views of others; those that were `left` behind are not others'."""
     return [one for one in found if not _is_beside(one) or _name(one) in left]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from dao.migrate.schema.model import Object
@@ -21,14 +21,14 @@ _ROUTINES = ("function", "procedure")
 _QUOTED = re.compile(r"""\"(?:[^"]|"")*"|E?'((?:[^']|'')*)'""")
 
 
-def statements(connection: Any, left_out: Collection[str] = ()) -> list[str]:
+def statements(connection: Any, left_out: Callable[[Object], bool] = lambda _one: False) -> list[str]:
     """Return the statements that make the schema of a database, without the ledger, in an order in which they can.
 
     What something needs comes before it; otherwise types, functions, tables and views, each by name. Foreign keys,
-    which may lead in circles, come after the indexes, and comments and rights at the end. Tables that are `left_out`
-    are not made, nor what is theirs.
+    which may lead in circles, come after the indexes, and comments and rights at the end. Objects that are `left_out`
+    are not made.
     """
-    objects = [one for one in read_in_order(connection) if not is_of(one, left_out)]
+    objects = [one for one in read_in_order(connection) if not left_out(one)]
     parts = (
         (_made(one) for one in objects if one.type not in _LAST),
         (statement for one in objects for statement in _joined(one)),
