@@ -78,6 +78,10 @@ class Folder:
     path: Path | None
     name: str | None = None
 
+    def __str__(self) -> str:
+        path = OWN if self.path is None else str(self.path)
+        return path if self.name is None else f"{self.name}={path}"
+
 
 #: Migrations as an argument names them: a folder, or several, each as the variable has it.
 _Given = str | os.PathLike[str] | Sequence[str | Folder] | None
@@ -221,7 +225,7 @@ def check_set(name: str) -> None:
     """
     if not _SET.fullmatch(name):
         raise InvalidValue(
-            f"{name!r} is no name of a set of migrations: it is made of lower-case letters, digits, _ and -, as app"
+            f"{name!r} is no name of a set of migrations: give one of lower-case letters, digits, _ and -, such as app"
         )
 
 

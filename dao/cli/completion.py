@@ -67,7 +67,9 @@ def _completing(found: Callable[[settings.Settings, str], Iterable[tuple[str, st
 
         given: dict[str, Any] = context.params
         with contextlib.suppress(Exception):
-            config = settings.load(database=given.get("database") or given.get("named"), migrations=given.get("folder"))
+            config = settings.load(
+                database=given.get("database") or given.get("named"), migrations=given.get("folders")
+            )
             taken = {id for ids in (given.get("ids"), given.get("id")) if isinstance(ids, tuple) for id in ids}
             return [
                 CompletionItem(value, help=visible(about, line=True)[:_LONGEST])
@@ -99,15 +101,15 @@ def _known(config: settings.Settings, _incomplete: str) -> Iterator[tuple[str, s
 def _states(config: settings.Settings) -> Iterator[tuple[str, str]]:
     """Yield the ids of all migrations, each with its state, without a look at the schema."""
     from dao.migrate.database import exists, migrations_for, opened
+    from dao.migrate.ledger.comparison import compare
     from dao.migrate.ledger.entries import Ledger, read
-    from dao.migrate.ledger.plan import compare
 
     ledger = Ledger()
     if exists(config.url):
         with opened(config.url, read_only=True) as connection:
             ledger = read(connection)
     comparison = compare(migrations_for(config.url, config.migrations), ledger)
-    for id in ledger.ids:
+    for id in (id for id in ledger.ids if id not in comparison.others):
         yield id, "changed" if id in comparison.changed else "missing" if id in comparison.missing else "applied"
     for id in comparison.pending:
         yield id, "unfinished" if id in comparison.unfinished else "pending"

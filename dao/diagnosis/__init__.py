@@ -108,7 +108,8 @@ def _of_database(config: Settings, looks: Mapping[str, Look]) -> Iterator[Findin
 def _settings(config: Settings, source: str | None, environ: Mapping[str, str]) -> Iterator[Finding]:
     check = "settings"
     origin = source or all_settings.origin("DATABASE_URL", environ=environ)
-    folder = "those of this package" if config.migrations is None else str(config.migrations)
+    sets = config.migrations if isinstance(config.migrations, tuple) else [all_settings.Folder(config.migrations)]
+    folder = "those of this package" if config.migrations is None else ", ".join(map(str, sets))
     found = f"{config.url.name}, by {origin or 'default'}; migrations: {folder}"
     if origin is None:
         yield note(
