@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import apsw
@@ -53,7 +54,9 @@ class Reader:
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
         self.folder, self.patch, self.capture = folder, patch, capture
-        self.scope: dict[str, object] = {"__name__": "page"}
+        module = types.ModuleType("page")  # pydantic looks its names up there
+        patch.setitem(sys.modules, "page", module)
+        self.scope: dict[str, object] = vars(module)
 
     def read(self, page: Path) -> None:
         """Do what all blocks of a page say."""
