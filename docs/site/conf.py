@@ -44,6 +44,7 @@ maximum_signature_line_length = 100
 html_theme = "furo"
 html_title = f"orchestrator-dao {release}"
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 smartquotes = False  # an option is --json, and no dash
 html_static_path: list[str] = []
