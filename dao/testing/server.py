@@ -13,6 +13,7 @@ from psycopg import sql
 
 from dao import url as urls
 from dao.engine import connect
+from dao.errors import OperationalError
 from dao.migrate.schema.postgresql.temporary import drop_left_over, new_name
 
 __all__ = ["BETWEEN_TESTS", "PREFIX", "Databases", "Reused", "database_of"]
@@ -104,11 +105,18 @@ class Databases:
         """Make a database, a copy of another, and return its URL.
 
         Raises:
-            psycopg.Error: The server refuses.
+            OperationalError: The role may not do that.
+            psycopg.Error: The server refuses for another reason.
         """
         name = name or new_name(self.prefix)
         command = sql.SQL(f"CREATE DATABASE {{}} TEMPLATE {{}} STRATEGY {self._strategy}")
-        self._administration.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
+        try:
+            self._administration.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise OperationalError(
+                f"tests make databases of their own, and the role of {urls.parse(self.url).name} may not create one: "
+                "ALTER ROLE … CREATEDB, or name another role"
+            ) from error
         return database_of(self.url, name)
 
     def drop(self, url: str) -> None:

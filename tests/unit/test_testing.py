@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -20,7 +23,7 @@ import dao
 from dao import Task, codec, configurations, migrate, sessions, tasks, tool_executions
 from dao.testing import Clock, make_task
 from dao.testing.plugin import SERVER
-from dao.testing.server import database_of
+from dao.testing.server import Databases, Reused, database_of
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -54,8 +57,6 @@ def test_reused_database_keeps_the_rows_of_its_migrations(server):
 
     Numbers begin anew, also those of a sequence that migrations have used.
     """
-    from dao.testing.server import Reused
-
     template = f"{server.prefix}seeded"
     with contextlib.closing(dao.connect(server.create(name=template))) as connection:
         connection.execute(
@@ -92,6 +93,32 @@ def test_database_is_emptied_while_a_test_has_another_sleep(shared, monkeypatch)
             reused.empty()
         with contextlib.closing(dao.connect(reused.url)) as another:
             assert tasks.count(another) == 0
+
+
+def test_databases_of_another_role_are_made_anew_and_need_the_right(server):
+    """A role that is no superuser cannot empty a database; one that may not create any is told so."""
+    role = f"{server.prefix}role"
+    others = {"user", "password", "dbname"}
+    where = {name: value for name, value in dao.url.parse(server.url).parameters.items() if name not in others}
+    url = f"postgresql://{role}:secret@/postgres?{urlencode(where)}"
+    template = f"{server.prefix}plain"
+    with contextlib.closing(dao.connect(server.url)) as connection, contextlib.closing(Databases(url)) as databases:
+        connection.execute(f"CREATE ROLE {role} LOGIN CREATEDB PASSWORD 'secret'")
+        try:
+            with contextlib.closing(dao.connect(databases.create(name=template))) as other:
+                other.execute("CREATE TABLE t (i integer)")
+            with contextlib.closing(Reused(databases, template)) as reused:
+                for _ in range(2):
+                    with contextlib.closing(dao.connect(reused.url)) as other:
+                        assert other.execute("INSERT INTO t SELECT count(*) FROM t RETURNING i").fetchall() == [(0,)]
+                    reused.empty()
+            connection.execute(f"ALTER ROLE {role} NOCREATEDB")
+            with pytest.raises(dao.OperationalError, match=f"the role of postgresql://{role}@.* may not create one"):
+                databases.create()
+            server.drop(database_of(url, template))
+            databases.drop_all()
+        finally:
+            connection.execute(f"DROP ROLE {role}")
 
 
 @pytest.mark.parametrize("name", ["it's", "a b/c?d=e&f#g%h", "ä"])
@@ -193,6 +220,15 @@ def test_plugin_serves_an_application_in_several_processes(application, server):
     databases = {(process, url) for engine, process, url in seen(application) if engine == "postgresql"}
     assert len(databases) == len({process for process, _ in databases}) == len({url for _, url in databases})
     assert left(server, [url for _, url in databases]) == set()
+
+
+def test_page_about_testing_is_right(pytester):
+    """Its first two blocks are a conftest.py and a test that passes."""
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    conftest, test, *_ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    pytester.makeconftest(conftest)
+    pytester.makepyfile(test)
+    pytester.runpytest_inprocess("-p", "no:xdist").assert_outcomes(passed=1)
 
 
 def test_plugin_names_what_is_missing(application, monkeypatch):
