@@ -224,7 +224,7 @@ def test_plugin_serves_an_application_in_several_processes(application, server):
 
 def test_page_about_testing_is_right(pytester):
     """Its first two blocks are a conftest.py and a test that passes."""
-    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "test-an-application.md").read_text()
     conftest, test, *_ = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     pytester.makeconftest(conftest)
     pytester.makepyfile(test)

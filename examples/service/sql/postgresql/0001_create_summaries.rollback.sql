@@ -1,0 +1,3 @@
+-- Takes the summaries back.
+
+DROP TABLE summaries;
