@@ -15,6 +15,7 @@ import pytest
 
 import dao
 from dao import aio, configurations, engine, task_dependencies, tasks, workflow_tasks, workflows
+from dao.engine.postgresql import waiting as waiting_on_server
 from dao.testing import make_task, make_workflow
 from tests.concurrency import CANCELLED, PATIENCE, loop
 from tests.engines import is_sqlite
@@ -219,6 +220,27 @@ def test_pooler_is_told_of(connection, monkeypatch, caplog):
 
 
 # ---------------------------------------------------------------- how it ends
+
+
+@server_only
+def test_connection_of_a_pool_that_waits_no_more_listens_no_more(url, other, monkeypatch):
+    """It listened until it was closed, and each notification woke it; but between two waits it has to listen on."""
+    listening = "SELECT count(*) FROM pg_listening_channels()"
+    with dao.Pool(url, size=1) as pool:
+        with pool.acquire() as connection:
+            assert dao.wait_for_change(connection, timeout=LONG) is True
+        pool.run(tasks.create, make_task())
+        tasks.create(other, make_task())
+        with pool.acquire() as connection:
+            assert dao.wait_for_change(connection, timeout=LONG) is True  # it has listened on
+            assert dao.wait_for_change(connection, timeout=0) is False
+        monkeypatch.setattr(waiting_on_server, "LISTENS_ON", 0)
+        with pool.acquire() as connection:
+            assert connection.execute(listening).fetchone() == (1,)
+        with pool.acquire() as connection:
+            assert connection.execute(listening).fetchone() == (0,)
+            assert dao.wait_for_change(connection, timeout=LONG) is True  # it begins anew, so that nothing is missed
+            assert dao.wait_for_change(connection, timeout=0) is False
 
 
 def test_interruption_ends_a_wait(waiting, other):

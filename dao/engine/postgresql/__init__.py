@@ -36,7 +36,7 @@ from dao.engine.postgresql.statements import (
     lock_row,
 )
 from dao.engine.postgresql.transactions import begin, commit, roll_back
-from dao.engine.postgresql.waiting import wait_for_change
+from dao.engine.postgresql.waiting import stop_listening, wait_for_change
 from dao.errors import DatabaseBusy
 from dao.logs import logger
 from dao.url import ServerURL
@@ -108,7 +108,10 @@ def reset(connection: Connection) -> bool:
             command(connection, "ROLLBACK")
         is_idle = bool(connection.pgconn.transaction_status == IDLE)
         # in another mode nothing that the next user writes alone would be committed
-        return is_idle and connection.autocommit and connection not in INHERITED
+        if not is_idle or not connection.autocommit or connection in INHERITED:
+            return False
+        stop_listening(connection)
+        return True
     except psycopg.Error:
         return False
 

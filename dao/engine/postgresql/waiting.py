@@ -11,16 +11,18 @@ import psycopg
 from dao.engine.postgresql.connections import IDLE, INHERITED, Connection, forked, name_of
 from dao.engine.postgresql.interruption import is_interrupted
 from dao.engine.postgresql.loss import NotSent
-from dao.engine.postgresql.statements import fetch_each
+from dao.engine.postgresql.statements import command, fetch_each
 from dao.errors import ConnectionBusy, OperationalError
 from dao.logs import logger
 
-__all__ = ["CHANNEL", "wait_for_change"]
+__all__ = ["CHANNEL", "LISTENS_ON", "stop_listening", "wait_for_change"]
 
 log = logger("dao.waiting")
 
 #: The channel on which the triggers notify.
 CHANNEL = "dao_tasks"
+#: A pool's connection listens on for so many seconds after a wait, though it does something else.
+LISTENS_ON = 60.0
 #: After so many seconds a wait looks whether it was interrupted.
 _SLICE = 0.1
 
@@ -31,6 +33,7 @@ class _Ear:
     def __init__(self, process: int) -> None:
         self.process = process
         self.heard = False
+        self.waited = time.monotonic()
 
     def hear(self, notification: psycopg.Notify) -> None:
         # what it has changed itself it knows
@@ -56,7 +59,8 @@ def wait_for_change(connection: Connection, seconds: float) -> bool:
     if ear is None:
         _listen(connection)
         return True
-    deadline = time.monotonic() + seconds
+    ear.waited = time.monotonic()
+    deadline = ear.waited + seconds
     arrived = select.poll()
     arrived.register(connection.fileno(), select.POLLIN)
     while True:
@@ -70,6 +74,19 @@ def wait_for_change(connection: Connection, seconds: float) -> bool:
         if left <= 0:
             return False
         arrived.poll(min(left, _SLICE) * 1000)
+
+
+def stop_listening(connection: Connection) -> None:
+    """Have an idle connection listen no more, unless it has waited lately: each listener is woken by each notification.
+
+    Between two waits it goes on, or the second would begin anew, and return at once. The caller has the driver's errors
+    to deal with.
+    """
+    ear = _ears.get(connection)
+    if ear is not None and time.monotonic() > ear.waited + LISTENS_ON:
+        command(connection, f"UNLISTEN {CHANNEL}")
+        connection.remove_notify_handler(ear.hear)
+        del _ears[connection]
 
 
 def _listen(connection: Connection) -> None:
