@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import uuid
 
 import pytest
@@ -9,7 +10,6 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import InvalidURL, MigrationError
-from dao.migrate.schema.postgresql import replay
 from tests.folders import ALONE, write
 
 
@@ -146,7 +146,7 @@ def test_since_and_latest_choose(verify):
 def test_verify_leaves_no_database(verify, server, monkeypatch):
     """Nor after a failure."""
     end = uuid.uuid4().hex
-    monkeypatch.setattr(replay.secrets, "token_hex", lambda _: end)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: end)
     verify(PAIRS | {"2_b.sql": "nonsense;"})
     with dao.connect(server.url) as connection:
         names = [name for (name,) in connection.execute("SELECT datname FROM pg_database")]
