@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
@@ -47,6 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # hundreds of tests start Python: each would compile the whole package anew
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    gc.disable()  # until the tests are collected
     if "TMPDIR" not in os.environ and (memory := servers.memory()):
         os.environ["TMPDIR"] = tempfile.tempdir = memory
     given = getattr(config, "workerinput", {}).get("run")
@@ -78,6 +80,13 @@ def pytest_collection(session: pytest.Session) -> None:
     for path in sorted(Path(__file__).parent.rglob("test_*.py"))[number::count]:
         with contextlib.suppress(Exception, pytest.skip.Exception):  # pytest says so when it collects it
             importlib.import_module(".".join(path.relative_to(Path(__file__).parents[1]).with_suffix("").parts))
+
+
+def pytest_collection_finish() -> None:
+    """Look no more at the thousands of tests: they stay, and each full collection would go through all of them."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
