@@ -208,7 +208,7 @@ def _folders(given: str | Folder) -> Iterator[Folder]:
     parts = [text] if not text or os.path.isdir(text) else text.split(os.pathsep)
     for part in map(url.cleaned, parts):
         named = None if os.path.isdir(part) else _NAMED.fullmatch(part)
-        name, path = (named[1], url.cleaned(named[2])) if named else (None, part)
+        name, path = map(url.cleaned, named.groups()) if named else (None, part)
         if name is not None:
             check_set(name)
         if not path and parts != [""]:

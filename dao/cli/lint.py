@@ -38,7 +38,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 @command(database=False)
 @examples("dao lint", "dao lint --since 20261201090000 --strict", "dao lint --all --sarif lint.sarif")
 @click.option("--all", "everything", is_flag=True, help="Judge all migrations.")
-@options("since", "latest")
+@options("set", "since", "latest")
 @click.option("-d", "--database", "named", metavar="URL", help="Judge those that this database has not applied.")
 @click.option(
     "--git-base",
@@ -74,6 +74,7 @@ def lint(
     rules: bool,
     sarif: str | None,
     strict: bool,
+    set: str | None,
     **which: Any,
 ) -> int:
     """Look for what may go wrong with migrations.
@@ -100,7 +101,7 @@ def lint(
         which["database"] = read_settings(named).url
     elif not everything and written is None and all(given is None for given in which.values()):
         which["git_base"] = git_default(files)
-    result = migrate.lint(files, engine=engine, baseline=known, **which)
+    result = migrate.lint(files, engine=engine, set=set, baseline=known, **which)
     folder = called_folders(config, engine)
     if written is not None:
         _write_baseline(output, result, folder, written)

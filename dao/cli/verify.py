@@ -39,7 +39,7 @@ _COLOURS = {"ok": "green", "irreversible": "yellow", "not tried": "yellow", "fai
     shell_complete=completion.files,
     help="Rows of your own, as INSERT statements, in place of generated ones.",
 )
-@options("since", "latest")
+@options("set", "since", "latest")
 def verify(config: settings.Settings, output: Output, named: str | None, copy: bool, rows: int, **given: Any) -> int:
     """Prove that every migration can be undone.
 

@@ -19,6 +19,7 @@ from dao.migrate.ledger import entries, others
 from dao.migrate.schema.catalog import is_internal
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.rows import TABLES, Table
+from dao.settings import OWN
 from dao.text import counted
 from dao.transfer import mark
 from dao.transfer.as_stored import go_on_from, last_number, without_triggers
@@ -146,8 +147,10 @@ def _check_schemas(reader: Connection, source: str, writer: Connection, target: 
                 f"{name} is in the middle of a migration ({', '.join(ledger.unfinished)}): bring that to its end first "
                 "(`dao status`)"
             )
-    both = set(ledgers[source].ids) & set(ledgers[target].ids)
-    alone = [f"only {name} has {id}" for name, ledger in ledgers.items() for id in ledger.ids if id not in both]
+    # the tables of other sets are not copied
+    ids = {name: [one.id for one in ledger.entries if one.set in {None, OWN}] for name, ledger in ledgers.items()}
+    both = {*ids[source]} & {*ids[target]}
+    alone = [f"only {name} has {id}" for name, its in ids.items() for id in its if id not in both]
     if alone:
         raise CopyFailed(
             f"{source} and {target} are not at the same schema version: bring them there (`dao migrate --database "

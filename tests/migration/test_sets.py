@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -248,3 +251,150 @@ def test_row_of_before_of_which_nobody_knows_the_set_is_missing(database, app, b
         migrate.apply(database.url, [base[:2], app])
     assert raised.value.missing == ("2026_more",)
     assert migrate.apply(database.url, [base, app]) == []
+
+
+# ---------------------------------------------------------------- whose table is whose
+
+
+@pytest.mark.parametrize("which", ["app", "base", "both"])
+def test_reset_drops_what_the_named_sets_made(database, app, base, which):
+    """Tables, rows and ledger of the other set stay; a reset of one took all of them along, and said nothing."""
+    migrate.apply(database.url, [base, app])
+    for table in ("things", "notes"):
+        database.fetch(f"INSERT INTO {table} VALUES (1)")
+    named = {"app": [app], "base": [base], "both": [base, app]}[which]
+    assert len(migrate.reset(database.url, named)) == sum(map(len, named))
+    kept = {"app": ["things"], "base": ["notes"], "both": []}[which]
+    assert [table for table in ("things", "notes") if database.fetch(f"SELECT * FROM {table}")] == kept
+    for its in (app, base):
+        current(database, its)
+
+
+def test_reset_refuses_to_take_what_another_set_made(database, base, tmp_path):
+    """An index of theirs goes with our table; and a table that no set made is nobody's to drop, as ever."""
+    theirs = migrate.load(
+        write(tmp_path / "web", {"1_index.sql": "CREATE INDEX by_id ON things (id);"}), engine=database.engine
+    )
+    migrate.apply(database.url, [base, theirs])
+    before = database.content()
+    with pytest.raises(
+        MigrationError, match=r"the index by_id was made by a set .* would go with things: name that set"
+    ):
+        migrate.reset(database.url, base)
+    assert database.content() == before
+    assert ids(migrate.reset(database.url, [base, theirs])) == ids([*base, *theirs])
+    database.fetch("CREATE TABLE strange (id INTEGER)")
+    with pytest.raises(MigrationError, match="table strange"):
+        migrate.reset(database.url, [base, theirs])
+
+
+def test_schema_file_of_a_set_has_what_its_migrations_make(database, app, base):
+    """Executed where the other is applied, it makes the rest."""
+    server = database.url if database.engine == "postgresql" else None
+    found = {its: migrate.dump([app, base], set=its, server=server) for its in ("app", "base", None)}
+    names = ("notes", "tags", "firsts", "things", "more")
+    there = {its: [name for name in names if f"TABLE {name} " in text] for its, text in found.items()}
+    assert there == {"app": ["notes", "tags"], "base": ["firsts", "things", "more"], None: list(names)}
+    assert ("up to and with 0002_tags" in found["app"], "up to and with 2026_more" in found["base"]) == (True, True)
+
+
+def test_diff_names_no_object_of_a_set_that_is_not_named(database, app, base):
+    """What they made was unexpected to whoever named the other."""
+    migrate.apply(database.url, [base, app])
+    database.fetch("ALTER TABLE tags ADD COLUMN x INTEGER")
+    assert (migrate.diff(database.url, base), len(migrate.diff(database.url, app))) == ([], 1)
+    assert [fault.kind for fault in migrate.check(database.url, base).faults] == []
+    assert [fault.kind for fault in migrate.check(database.url, app).faults] == ["drift"]
+
+
+# ---------------------------------------------------------------- tried before
+
+
+def test_trials_apply_the_other_set_first(tmp_path):
+    """Lint and verify judge one set on top of the other, and refuse one whose ground is not named."""
+    base = migrate.load(write(tmp_path / "base", BASE))
+    app = migrate.load(
+        write(
+            tmp_path / "app_sql",
+            {
+                "1_notes.sql": "-- depends: base/2025_things\n"
+                "CREATE TABLE notes (id INTEGER PRIMARY KEY REFERENCES things (id));",
+                "1_notes.rollback.sql": "DROP TABLE notes;",
+            },
+        ),
+        name="app",
+    )
+    judged = migrate.lint([app, base], set="app")
+    assert (judged.judged, judged.total, judged.selection, judged.findings) == (("1_notes",), 4, "of app", ())
+    assert {(one.id, one.ok) for one in migrate.verify([app, base], set="app")} == {("1_notes", True)}
+    for trial in (migrate.lint, migrate.verify):
+        with pytest.raises(MigrationError, match=r"1_notes depends on base/2025_things, and the set base is not named"):
+            trial(app)
+
+
+def test_rehearsal_and_copy_are_of_the_sets_that_are_named(url, path, tmp_path):
+    """The migrations of the other set are there, and stay."""
+    base = migrate.load(write(tmp_path / "base", BASE))
+    app = migrate.load(write(tmp_path / "app_sql", APP), name="app")
+    migrate.apply(url, base)
+    found = migrate.rehearse(url, app, round_trip=True)
+    assert (found.ok, ids(found.migrations)) == (True, ["0001_notes", "0002_tags"])
+    migrate.apply(url, app)
+    for its, expected in ((app, ["0002_tags", "0001_notes"]), (base, ["2026_more"])):
+        tried = migrate.verify([base, app], set=its.name, database=url)
+        assert all(one.ok for one in tried)
+        alone = (
+            [one.id for one in migrate.verify(base, database=url) if one.stage == "copy"] if its is base else expected
+        )
+        assert alone == expected
+
+
+def test_git_is_asked_of_each_folder(tmp_path):
+    """A set that is installed, or in no repository, is released; the folder that all have in common was asked."""
+    repository = tmp_path / "repository"
+    app = write(write(repository, {}) / "app_sql", APP)
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run(
+            ["git", "-C", repository, "-c", "user.name=n", "-c", "user.email=e@e", *command], check=True, timeout=60
+        )
+    write(app, {"0003_new.sql": "CREATE TABLE new (id INTEGER PRIMARY KEY);"})
+    sets = [migrate.load(write(tmp_path / "base", BASE)), migrate.load(app, name="app")]
+    assert migrate.lint(sets, git_base="main").judged == ("0003_new",)
+
+
+# ---------------------------------------------------------------- yoyo
+
+
+def test_stock_yoyo_works_on_each_folder(database, app, base):
+    """It lists what is in its folder, undoes and applies that; what it applied is of the set that has its file."""
+    migrate.apply(database.url, [base, app])
+    folders = {"app": app.folder, "base": base.folder}
+    for its in (app, base):
+        assert listed(database, its) == dict.fromkeys(ids(its), "A")
+    yoyo(database, "rollback", app.folder, "--revision", "0002_tags")
+    assert listed(database, app) == {"0001_notes": "A", "0002_tags": "U"}
+    current(database, base)
+    assert ids(migrate.plan(database.url, [app, base])) == ["0002_tags"]
+    yoyo(database, "apply", folders["app"])
+    for its in (app, [app, base]):
+        current(database, its)
+    with pytest.raises(SchemaTooNew):  # nobody has noted whose it is
+        current(database, base)
+    assert migrate.adopt(database.url, "yoyo", app) == ["0002_tags"]
+    current(database, base)
+
+
+def yoyo(database, verb: str, folder, *arguments: str) -> str:
+    """Run the stock command in a process of its own, which must succeed, and return what it prints."""
+    path = database.url.removeprefix("sqlite:///")
+    scheme = f"sqlite:///{path}" if database.engine == "sqlite" else database.url.replace("://", "+psycopg://", 1)
+    command = [str(Path(sys.executable).with_name("yoyo")), verb, "--batch", "--no-config-file", "--database", scheme]
+    done = subprocess.run([*command, *arguments, str(folder)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def listed(database, its: migrate.MigrationSet) -> dict[str, str]:
+    """Return what `yoyo list` says of each migration of a folder: A for applied, U for unapplied."""
+    rows = [line.split() for line in yoyo(database, "list", its.folder).splitlines()]
+    return {row[1]: row[0] for row in rows if len(row) > 1 and row[0] in {"A", "U"}}

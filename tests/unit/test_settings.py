@@ -15,6 +15,7 @@ import pytest
 
 from dao import errors, settings
 from dao.engine import sqlite
+from dao.settings import Folder
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
@@ -140,6 +141,36 @@ def test_load_folder_with_a_control_character_is_refused(where):
         ValueError, match=r"the migrations cannot have a carriage return \(%0D\) in its name: remove it"
     ):
         settings.load(**given)
+
+
+FOLDERS = [
+    ("sql", Path("sql")),
+    ("orchestrator", (Folder(None),)),
+    ("./orchestrator", Path("./orchestrator")),
+    ("app=sql", (Folder(Path("sql"), "app"),)),
+    ("orchestrator:app=./sql:other", (Folder(None), Folder(Path("./sql"), "app"), Folder(Path("other")))),
+    (" app = sql : web=w ", (Folder(Path("sql"), "app"), Folder(Path("w"), "web"))),
+    ("./a=b", Path("./a=b")),
+    ("there:app=x", Path("there:app=x")),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), FOLDERS)
+def test_load_migrations_may_be_several_sets(text, found, folder):
+    """Folders stand between separators, each with a name; unless all of it is the name of one that is there."""
+    (folder / "there:app=x").mkdir()
+    assert settings.load(environ={"DATABASE_MIGRATIONS": text}).migrations == found
+    assert settings.load(environ={}, migrations=[text]).migrations == found
+    assert settings.load(environ={}, migrations=text).migrations == found
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("a:", "without a folder"), ("app=", "without a folder"), ("My=x", "'My'")]
+)
+def test_load_sets_without_a_name_or_folder_are_refused(text, message):
+    """A variable that is not set must not come to mean another folder."""
+    with pytest.raises(ValueError, match=message):
+        settings.load(environ={"DATABASE_MIGRATIONS": text})
 
 
 def test_load_each_variable_from_another_place_mixes_them(monkeypatch):

@@ -18,6 +18,7 @@ from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.ids import TOOLS, version
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.sets import names
 
 __all__ = ["adopt"]
 
@@ -57,6 +58,11 @@ def adopt(
             else "alembic's ledger does not say which of these files are applied: name the last of them with --to ID"
         )
     files = migrations_for(target, migrations)
+    if tool != "yoyo" and len(names(files)) > 1:
+        raise MigrationError(
+            f"the ledger of {tool} is of one set of migrations, and several are named: name that one alone "
+            "(--migrations)"
+        )
     with preparing(prepare), alone(existing(target, "adopt"), lock_timeout, report) as connection:
         state = ledger.read(connection)
         applied = _applied(connection, tool)

@@ -19,7 +19,7 @@ from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
 from dao.text import visible
 
-__all__ = ["find_id", "latest", "refuse_needed", "to_apply", "to_roll_back", "up_to"]
+__all__ = ["find_id", "latest", "needed_by", "to_apply", "to_roll_back", "up_to"]
 
 
 def find_id(id: str, known: Iterable[str], *, kind: str = "in the folder") -> str:
@@ -144,7 +144,7 @@ def to_roll_back(
         changed=tuple(id for id in comparison.changed if id not in edited),
     )
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
-    refuse_needed(undone, files, ledger, comparison)
+    _refuse_needed(undone, files, ledger, comparison)
     by_id = comparison.sets.by_id
     return [_undoing(entry, files.get(entry.id), by_id[entry.id], redoing=redoing) for entry in undone]
 
@@ -162,7 +162,7 @@ def latest(comparison: Comparison, ledger: Ledger, set: str | None = None) -> tu
     return tuple(entry for entry in reversed(entries) if set is None or its.by_id[entry.id] == wanted)
 
 
-def refuse_needed(
+def _refuse_needed(
     undone: Sequence[Entry], files: Mapping[str, Migration], ledger: Ledger, comparison: Comparison
 ) -> None:
     """Refuse to undo what a migration that stays applied depends on, of whichever set: the ledger has their texts.
@@ -171,24 +171,31 @@ def refuse_needed(
         LedgerMismatch: One does.
     """
     gone = {entry.id for entry in undone}
-    needed: dict[str, str] = {}
-    for entry in ledger.entries if undone else ():
-        for id in () if entry.id in gone else map(id_of, _depends(entry, files.get(entry.id))):
-            if id in gone:
-                its = comparison.sets.told(entry.id)
-                needed[f"{id}: {its} depends on it, and stays applied: roll that back first, or with it"] = id
+    stay = [entry for entry in ledger.entries if entry.id not in gone] if undone else []
+    needed = {id: by for id, by in needed_by(stay, files).items() if id in gone}
     if needed:
+        told = comparison.sets.told
         raise LedgerMismatch(
             f"applied migrations of {ledger.database} depend on what was to be undone; nothing was changed",
-            details=needed,
-            needed=tuple(dict.fromkeys(needed.values())),
+            details=[
+                f"{id}: {told(by)} depends on it, and stays applied: roll that back first, or with it"
+                for id, by in needed.items()
+            ],
+            needed=tuple(needed),
         )
 
 
-def _depends(entry: Entry, file: Migration | None) -> tuple[str, ...]:
-    if entry.text is None:
-        return () if file is None else file.depends
-    return read_directives(entry.text, Path(entry.id)).depends
+def needed_by(entries: Iterable[Entry], files: Mapping[str, Migration]) -> dict[str, str]:
+    """Return the ids that applied migrations depend on, each with one that does: by their texts, or their files."""
+    return {
+        id_of(name): entry.id
+        for entry in entries
+        for name in (
+            files[entry.id].depends
+            if entry.text is None and entry.id in files
+            else read_directives(entry.text or "", Path(entry.id)).depends
+        )
+    }
 
 
 def _undoing(entry: Entry, file: Migration | None, set: str | None, *, redoing: bool) -> Step:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import attrs
 
-from dao.errors import InvalidValue
+from dao.errors import InvalidValue, MigrationError
 from dao.migrate.database import Target, exists, name_of, opened
 from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.entries import Ledger, read
 from dao.migrate.ledger.plan import find_id, up_to
 from dao.migrate.scripts import git
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.sets import check_named, id_of, names
 
 __all__ = ["Selection", "git_default", "select"]
 
@@ -37,22 +38,26 @@ def select(
     latest: int | None = None,
     database: Target | None = None,
     git_base: str | None = None,
+    set: str | None = None,
 ) -> Selection:
-    """Return which migrations are meant, by the one argument that is not None; without any, all.
+    """Return which migrations are meant, by the one argument that is not None; without any, all. Only of a `set`, too.
 
     Raises:
-        MigrationError: `since` is no migration, or git does not know `git_base`.
+        MigrationError: `since` is no migration, git does not know `git_base`, no set has this name, or a migration
+            depends on one of a set that is not named, so that it cannot be tried.
         OperationalError: The database cannot be read.
         InvalidValue: `latest` is below 1, or more than one argument is given.
     """
     if sum(given is not None for given in (since, latest, database, git_base)) > 1:
         raise InvalidValue("since, latest, database and git_base exclude each other")
-    ids = [migration.id for migration in migrations]
+    check_named(set, names(migrations))
+    _refuse_needs(migrations)
+    ids = [migration.id for migration in migrations if set in {None, migration.set}]
     chosen: Collection[str] = ids
-    words = "all"
+    words = "all" if set is None else f"of {set}"
     if since is not None:
-        chosen = set(ids) - up_to(since, migrations)
-        words = f"after {find_id(since, ids)}"
+        chosen = {*ids} - up_to(since, migrations)
+        words = f"after {find_id(since, [migration.id for migration in migrations])}"
     elif latest is not None:
         if isinstance(latest, bool) or latest < 1:
             raise InvalidValue(f"latest must be a whole number from 1, got {latest!r}")
@@ -68,8 +73,12 @@ def select(
 
 
 def git_default(migrations: Sequence[Migration]) -> str | None:
-    """Return the branch to give as `git_base` if nobody names one: the remote's default branch, if git knows that."""
-    return git.default_branch(_folder(migrations))
+    """Return the branch to give as `git_base` if nobody names one: the remote's default branch, if git knows that.
+
+    Of several sets, that of the first folder of which it does.
+    """
+    found = (git.default_branch(folder) for folder, _ in _known(migrations))
+    return next(filter(None, found), None)
 
 
 def _not_applied(migrations: Sequence[Migration], database: Target) -> set[str]:
@@ -83,7 +92,17 @@ def _not_applied(migrations: Sequence[Migration], database: Target) -> set[str]:
 
 
 def _not_on(migrations: Sequence[Migration], base: str) -> set[str]:
-    folder = _folder(migrations)
+    """Return the ids of those that a branch does not have. A set in no repository was released elsewhere."""
+    return {id for folder, its in _known(migrations) for id in _not_on_in(folder, its, base)}
+
+
+def _known(migrations: Sequence[Migration]) -> list[tuple[Path, list[Migration]]]:
+    """Return the folders without those of sets that are in no repository, unless there is only one."""
+    folders = _folders(migrations)
+    return [(folder, its) for folder, its in folders if len(folders) == 1 or git.is_known(folder)]
+
+
+def _not_on_in(folder: Path, migrations: Sequence[Migration], base: str) -> set[str]:
     same, others = git.compared(base, folder)
     # of a rollback script that has gone, the name tells whose it was
     gone = {Path(path).parent.name or Path(path).name.partition(".")[0] for path in others}
@@ -100,6 +119,21 @@ def _not_on(migrations: Sequence[Migration], base: str) -> set[str]:
     }
 
 
-def _folder(migrations: Sequence[Migration]) -> Path:
-    """Return the folder in which all scripts are, each perhaps in one of its own."""
-    return Path(os.path.commonpath([os.path.abspath(migration.path.parent) for migration in migrations] or [os.curdir]))
+def _folders(migrations: Sequence[Migration]) -> list[tuple[Path, list[Migration]]]:
+    """Return the folder of each set, in which all its scripts are, each perhaps in one of its own."""
+    by_set: dict[str | None, list[Migration]] = {} if migrations else {None: []}
+    for migration in migrations:
+        by_set.setdefault(migration.set, []).append(migration)
+    paths = [[os.path.abspath(one.path.parent) for one in its] or [os.getcwd()] for its in by_set.values()]
+    return [(Path(os.path.commonpath(its)), files) for its, files in zip(paths, by_set.values(), strict=True)]
+
+
+def _refuse_needs(migrations: Sequence[Migration]) -> None:
+    known = {migration.id for migration in migrations}
+    for migration in migrations:
+        for name in migration.depends:
+            if id_of(name) not in known:
+                raise MigrationError(
+                    f"{migration.id} depends on {name}, and the set {name.rpartition('/')[0]} is not named, so that it "
+                    "cannot be tried: name that set, too (--migrations, DATABASE_MIGRATIONS)"
+                )

@@ -57,6 +57,7 @@ def lint(
     migrations: Source = None,
     *,
     engine: str = "sqlite",
+    set: str | None = None,
     since: str | None = None,
     latest: int | None = None,
     database: Target | None = None,
@@ -69,6 +70,8 @@ def lint(
     All are judged, unless one of four arguments says which: those after `since` (an id, or what begins only one), the
     `latest` so many, those that `database` has not applied, or not as they are now, or those that the branch or commit
     `git_base` does not have, or not as they are now. The others count as applied long ago; they are replayed, too.
+
+    Of several sets all are replayed, in their order, and with `set` those of one are judged.
 
     For the `engine` "sqlite" it runs the scripts in memory, so it takes as long as they do in an empty database. A
     script that fails is a finding, and what comes after it is judged as far as it goes without it. For "postgresql" it
@@ -85,7 +88,7 @@ def lint(
     """
     files = loaded(migrations, engine)
     with preparing(prepare):
-        chosen = select(files, since=since, latest=latest, database=database, git_base=git_base)
+        chosen = select(files, set=set, since=since, latest=latest, database=database, git_base=git_base)
     judged = frozenset(chosen.ids)
     failed: list[str] = []
     found: list[Finding]

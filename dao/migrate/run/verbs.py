@@ -19,7 +19,7 @@ from dao.migrate.database import (
     name_of,
     opened,
 )
-from dao.migrate.ledger import entries
+from dao.migrate.ledger import entries, sets
 from dao.migrate.ledger.comparison import compare, refuse
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.plan import latest, to_apply, to_roll_back
@@ -29,6 +29,7 @@ from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration, from_texts
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Result, Step
+from dao.text import visible
 
 if TYPE_CHECKING:  # a run that has nothing to do reports nothing
     from dao.migrate.events import Report
@@ -290,9 +291,11 @@ def reset(
 ) -> list[Result]:
     """Drop everything, rows included, and apply all migrations again, in one transaction. Takes a snapshot before.
 
+    What migrations of sets have made that are not named here stays, with its rows.
+
     Raises:
-        MigrationError: The database holds tables or views that its migrations did not make, or a migration does not run
-            in a transaction. Nothing was changed.
+        MigrationError: The database holds tables or views that no migrations made, or a migration does not run in a
+            transaction; or something of a set that is not named would go with a table. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
     from dao.migrate.run.drop import drop_all, dropping  # noqa: PLC0415 - as in `_run`
@@ -302,21 +305,35 @@ def reset(
     report = listened(report, _LOGGER, name_of(target))
     with preparing(prepare), in_line(target, lock_timeout, report) as (lock, connection):
         what = dropping(connection)
+        gone: list[str] = []
 
         def decide(state: Ledger) -> list[Step]:
-            foreign = what.foreign(files, state)
+            its = sets.of(files, state)
+            foreign = what.foreign(files, state, its)
             if foreign:
                 raise MigrationError(
                     f"{name_of(connection)} holds what its migrations did not make ({', '.join(foreign)}): it is not "
                     "for this command to drop. Nothing was changed; drop that first, or the whole database, if that is "
                     "what you want"
                 )
-            return to_apply(files, Ledger())
+            for which, table in what.torn:
+                raise MigrationError(
+                    f"{visible(which, line=True)} was made by a set of migrations that is not named, and would go with "
+                    f"{visible(table, line=True)}: name that set, too (--migrations). Nothing was changed"
+                )
+            gone[:] = [id for id in dict.fromkeys([*state.ids, *state.unfinished]) if its.is_named(id)]
+            stays = tuple(entry for entry in state.entries if entry.id not in gone)
+            return to_apply(files, Ledger(entries=stays, database=state.database))
 
         lock.take()
         check_in_place(connection)
         return run(
-            connection, files, decide, first=lambda: drop_all(connection, what), snapshots=snapshots, report=report
+            connection,
+            files,
+            decide,
+            first=lambda: drop_all(connection, what, gone),
+            snapshots=snapshots,
+            report=report,
         )
 
 

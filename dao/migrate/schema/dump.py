@@ -69,7 +69,7 @@ def _in_memory(files: Sequence[Migration], others: Collection[str]) -> list[str]
     made = makers(scripts, patience=math.inf) if others else {}
     with replayed(scripts, patience=math.inf) as connection:
         found = sorted(definitions_to_make(connection), key=lambda item: (_ORDER.index(item.kind), item.name))
-    return [ended(item.sql or "") for item in found if made.get((item.type == "trigger", item.key)) not in others]
+    return [ended(item.sql or "") for item in found if made.get((item.type, item.key)) not in others]
 
 
 def _on_server(files: Sequence[Migration], server: url.ServerURL, others: Collection[str]) -> list[str]:

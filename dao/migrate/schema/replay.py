@@ -81,8 +81,8 @@ def _replay(connection: Connection, id: str, text: str) -> None:
         ) from error
 
 
-def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE) -> dict[tuple[bool, str], str]:
-    """Return the id of the script that made each object, by whether it is a trigger and its name, by `fold`.
+def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE) -> dict[tuple[str, str], str]:
+    """Return the id of the script that made each object, by the object's type and its name, by `fold`.
 
     One that a later script made anew is the earlier one's.
 
@@ -90,12 +90,12 @@ def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE) -
         MigrationError: As `replayed`.
     """
     ids = iter([id for id, _ in scripts])
-    found: dict[tuple[bool, str], str] = {}
+    found: dict[tuple[str, str], str] = {}
 
     def look(connection: Connection) -> None:
         nonlocal found
         id = next(ids)
-        there = [(item.type == "trigger", fold(item.name)) for item in definitions(connection)]
+        there = [(item.type, item.key) for item in definitions(connection)]
         found = {key: found.get(key, id) for key in there}
 
     with replayed(scripts, patience=patience, after=look):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dao.errors import MigrationError
 
-__all__ = ["compared", "default_branch"]
+__all__ = ["compared", "default_branch", "is_known"]
 
 #: Where the default branch of a remote may be, if the clone does not know which it is.
 _DEFAULTS = ("origin/main", "origin/master")
@@ -26,6 +26,14 @@ def default_branch(folder: Path) -> str | None:
         return next((name for name in (head, *_DEFAULTS) if name and _commit(folder, name)), None)
     except MigrationError:
         return None
+
+
+def is_known(folder: Path) -> bool:
+    """Return whether a folder is in a repository, which does not ignore it."""
+    try:
+        return not _git(folder, "check-ignore", ".")
+    except MigrationError:
+        return False
 
 
 def compared(branch: str, folder: Path) -> tuple[set[str], set[str]]:

@@ -6,6 +6,7 @@ generated rows, and those that these refer to, and only those are compared and c
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,8 @@ from dao.migrate.copies.working_copy import SMALL, WorkingCopies, WorkingCopy
 from dao.migrate.database import Target, existing, opened
 from dao.migrate.events import Report, Verifying
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger.plan import to_apply
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.plan import needed_by, to_apply
 from dao.migrate.ledger.selection import select
 from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
@@ -40,6 +42,7 @@ def verify(
     server: str | url.ServerURL | None = None,
     rows: int = 3,
     fixtures: str | os.PathLike[str] | None = None,
+    set: str | None = None,
     since: str | None = None,
     latest: int | None = None,
     memory_limit: int = SMALL,
@@ -49,7 +52,7 @@ def verify(
     """Run every migration up, down and up again, and return the results in order. Only reads the database.
 
     All are tried, unless one of two arguments says which: those after `since` (an id, or what begins only one), or the
-    `latest` so many. The others count as proved, and are just applied.
+    `latest` so many; and of several sets those of a `set`. The others count as proved, and are just applied.
 
     It is tried on an empty database, then on one in which the tables that its scripts can touch hold `rows` generated
     rows each, or as many as their constraints have room for; but those of the file `fixtures`, where its INSERT
@@ -81,7 +84,9 @@ def verify(
                 "--round-trip` tries what is pending on the rows of a database"
             )
         own = None if fixtures is None else Fixtures.read(Path(fixtures), "postgresql")
-        found = _on_server(migrations, url.parse_server(server), rows, own, since, latest, report)
+        files = loaded(migrations, "postgresql")
+        chosen = frozenset(select(files, set=set, since=since, latest=latest).ids)
+        found = _on_server(files, url.parse_server(server), rows, own, chosen, report)
         if own is not None and all(one.ok for one in found):
             own.refuse_unused()
         return found
@@ -89,7 +94,7 @@ def verify(
     if database is not None:
         existing(database, "copy")  # before a minute of other trials
     tell = report or (lambda _event: None)
-    chosen = frozenset(select(files, since=since, latest=latest).ids)
+    chosen = frozenset(select(files, set=set, since=since, latest=latest).ids)
     own = None if fixtures is None else Fixtures.read(Path(fixtures))
     with preparing(prepare), WorkingCopies() as copies:
         found = list(_Stage(copies, "empty", chosen, tell, rows, own).forwards(Place.of(copies.copy()), files))
@@ -103,30 +108,34 @@ def verify(
         ):
             state = ledger.read(source)
             pending = [step.migration for step in to_apply(files, state)]
-            by_id = {migration.id: migration for migration in files}
             original = Place.of(copies.copy(source))
             stage = _Stage(copies, "copy", chosen, tell)
             if pending:
                 ahead = original.at(copies.copy(original.connection))
                 found += stage.forwards(ahead, pending, besides=original.connection)
                 copies.keep(original.connection)
-            found += stage.backwards(original, [by_id[id] for id in reversed(state.ids)])
+            found += stage.backwards(original, _latest_first(files, state))
     return found
 
 
+def _latest_first(files: Sequence[Migration], state: Ledger) -> list[Migration]:
+    """Return the applied migrations, up to the one that a migration of a set depends on that has no files here."""
+    by_id = {migration.id: migration for migration in files}
+    others = needed_by([entry for entry in state.entries if entry.id not in by_id], by_id)
+    ids = (id for id in reversed(state.ids) if id in by_id)
+    return [by_id[id] for id in itertools.takewhile(lambda id: id not in others, ids)]
+
+
 def _on_server(
-    migrations: Source,
+    files: Sequence[Migration],
     server: url.ServerURL,
     rows: int,
     fixtures: Fixtures | None,
-    since: str | None,
-    latest: int | None,
+    chosen: frozenset[str],
     report: Report | None,
 ) -> list[Verification]:
     from dao.migrate.verification import on_server  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
 
-    files = loaded(migrations, "postgresql")
-    chosen = frozenset(select(files, since=since, latest=latest).ids)
     wanted = on_server.Wanted(chosen, rows, fixtures)
     return on_server.verify(server, files, wanted, report or (lambda _event: None))
 

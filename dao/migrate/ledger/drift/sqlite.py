@@ -111,11 +111,11 @@ def owners(
 
     makers = expected.makers(expected.applied(migrations, state))
     left = noted.left if (noted := _noted(connection)) else {}
-    tables = {(item.type == "trigger", fold(item.name)): item.table for item in catalog.definitions(connection)}
+    tables = {(item.type, item.key): fold(item.table) for item in catalog.definitions(connection)}
     owned: list[str | None] = []
     for one in found:
-        key = one.type == "trigger", _name(one)
-        maker = makers.get(key) or makers.get((False, fold(tables.get(key, ""))))
+        key = one.type.removeprefix("virtual "), _name(one)
+        maker = makers.get(key) or makers.get(("table", tables.get(key, "")))
         owned.append(left.get(_name(one)) if maker is None else its.by_id[maker])
     return owned
 

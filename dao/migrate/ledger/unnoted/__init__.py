@@ -140,10 +140,14 @@ def _who_makes(table: str, error: MigrationFailed, migrations: Sequence[Migratio
     if place is None or (made_by and made_by[0] <= place):  # a rollback; or it was dropped, or renamed
         return None
     if made_by:
-        maker = visible(migrations[made_by[0]].id, line=True)
+        maker = migrations[made_by[0]]
+        if maker.set != migrations[place].set:
+            its = visible(f"{maker.set}/{maker.id}", line=True)
+            return f"{its} makes it, and comes after {id}: `-- depends: {its}` at the top of {id} puts it first"
+        its = visible(maker.id, line=True)
         return (
-            f"{maker} makes it, and comes after {id}: ids are in the order of their leading numbers, then of their "
-            f"text. `-- depends: {maker}` at the top of {id} puts it first"
+            f"{its} makes it, and comes after {id}: ids are in the order of their leading numbers, then of their "
+            f"text. `-- depends: {its}` at the top of {id} puts it first"
         )
     return (
         f"No migration before {id} makes it. Correct the name; or, if something else makes it, such as the program "

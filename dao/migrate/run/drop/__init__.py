@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from dao.engine import Connection
 from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.migrate.database import execute
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.run.drop import sqlite
 from dao.migrate.schema.catalog import COPY
@@ -18,17 +19,23 @@ __all__ = ["Dropping", "drop_all", "dropping"]
 
 
 class Dropping(Protocol):
-    """What an engine knows of that."""
+    """What an engine knows of that.
 
-    def foreign(self, migrations: Sequence[Migration], ledger: Ledger) -> list[str]:
-        """Return the objects of the database that the applied migrations do not make: somebody else's.
+    `torn` is what a set that is not named has made and would go with a table of the others, and that table; once
+    `foreign` has looked.
+    """
+
+    torn: list[tuple[str, str]]
+
+    def foreign(self, migrations: Sequence[Migration], ledger: Ledger, its: Sets) -> list[str]:
+        """Return the objects of the database that the applied migrations of no set make: somebody else's.
 
         Raises:
             MigrationError: That cannot be told.
         """
 
     def all(self) -> None:
-        """Drop what they make, inside the transaction that is open, without the ledger."""
+        """Drop what those of the named sets make, inside the transaction that is open, without the ledger."""
 
 
 def dropping(connection: Connection) -> Dropping:
@@ -40,14 +47,15 @@ def dropping(connection: Connection) -> Dropping:
     return postgresql.Dropping(connection)
 
 
-def drop_all(connection: Connection, what: Dropping) -> None:
-    """Drop what the migrations made, inside the transaction that is open, and note that nothing is applied.
+def drop_all(connection: Connection, what: Dropping, ids: Iterable[str]) -> None:
+    """Drop what the migrations made, inside the transaction that is open, and note that these are not applied.
 
     Indexes go with their tables. The ledger's tables stay, and the history in them, and so do those of a program that
     replicates the database.
     """
     what.all()
     execute(connection, f"DROP TABLE IF EXISTS {COPY}")  # what was copied has gone
-    execute(connection, "DELETE FROM _yoyo_migration")
-    execute(connection, "DELETE FROM _dao_migration")
+    for table in ("_yoyo_migration", "_dao_migration"):
+        for id in ids:
+            execute(connection, f"DELETE FROM {table} WHERE migration_id = $1", (id,))
     Writer(connection).log("reset")

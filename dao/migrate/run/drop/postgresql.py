@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import psycopg
@@ -13,10 +13,12 @@ from dao.errors import MigrationError
 from dao.migrate.database.postgresql import name_of, url_of
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.model import Object
 from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.postgresql.replay import replayed
 from dao.migrate.scripts.migration import Migration, from_texts
+from dao.migrate.scripts.postgresql import makers, plain
 from dao.text import visible
 
 __all__ = ["Dropping"]
@@ -32,25 +34,45 @@ class Dropping:
     """As `dao.migrate.run.drop.Dropping`."""
 
     connection: Connection
-    #: The objects that the migrations make, by type and name.
+    torn: list[tuple[str, str]] = attrs.Factory(list)
+    #: The objects that the migrations of the named sets make, by type and name.
     made: frozenset[tuple[str, str]] = frozenset()
 
-    def foreign(self, migrations: Sequence[Migration], ledger: Ledger) -> list[str]:
+    def foreign(self, migrations: Sequence[Migration], ledger: Ledger, its: Sets) -> list[str]:
         """As `dao.migrate.run.drop.Dropping.foreign`. Other schemas of the database are none of its business."""
         here = [one for one in self._objects() if not _ELSEWHERE.match(one.name)]
         present = [one for one in here if one.type not in _OF_THE_DATABASE]
+        made: frozenset[tuple[str, str]] = frozenset()
         if ledger.entries:
-            scripts = [from_texts(id, text, None) for id, text in applied(migrations, ledger)]
+            texts = applied(migrations, ledger)
+            scripts = [from_texts(id, text, None) for id, text in texts]
             try:
                 with replayed(url_of(self.connection), scripts) as copy:
-                    self.made = frozenset(reader.read(copy).objects)
+                    made = frozenset(reader.read(copy).objects)
             except MigrationError as error:
                 raise MigrationError(
                     f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
                     "database yourself if that is what you want"
                 ) from error
-        foreign = [one for one in present if (one.type, one.name) not in self.made]
+            self._tell_apart(made, makers(texts), its)
+        foreign = [one for one in present if (one.type, one.name) not in made]
         return sorted(visible(f"{one.type} {one.name}", line=True) for one in foreign)
+
+    def _tell_apart(self, made: frozenset[tuple[str, str]], by: Mapping[str, str], its: Sets) -> None:
+        """Note what of that which migrations make is of the named sets, and what else would go with it."""
+        objects = reader.read(self.connection).objects
+
+        def is_named(name: str) -> bool:
+            id = by.get(plain(name))
+            return id is None or its.is_named(id)
+
+        tables = {key: objects[key].table if key in objects else key[1] for key in made}
+        self.made = frozenset(key for key, table in tables.items() if is_named(key[1]) and is_named(table))
+        self.torn = [
+            (f"the {one.type} {one.name}", one.table)
+            for one in objects.values()
+            if one.table != one.name and not is_named(one.name) and is_named(one.table)
+        ]
 
     def all(self) -> None:
         """As `dao.migrate.run.drop.Dropping.all`."""

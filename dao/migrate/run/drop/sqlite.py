@@ -11,43 +11,57 @@ from dao.errors import MigrationError
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.others import is_replicators
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.catalog import definitions, fold, is_internal, quoted
-from dao.migrate.schema.replay import replayed
+from dao.migrate.schema.replay import makers
 from dao.migrate.scripts.migration import Migration
 from dao.text import visible
 
 __all__ = ["Dropping"]
 
 
-@attrs.frozen
+@attrs.define
 class Dropping:
     """As `dao.migrate.run.drop.Dropping`."""
 
     connection: Connection
+    torn: list[tuple[str, str]] = attrs.Factory(list)
+    #: The objects of sets that are not named, by type and name.
+    others: frozenset[tuple[str, str]] = frozenset()
 
-    def foreign(self, migrations: Sequence[Migration], ledger: Ledger) -> list[str]:
+    def foreign(self, migrations: Sequence[Migration], ledger: Ledger, its: Sets) -> list[str]:
         """As `dao.migrate.run.drop.Dropping.foreign`: tables and views, but for those of a program that replicates."""
         present = _tables_and_views(self.connection)
         if not present:
             return []
         try:
-            with replayed(applied(migrations, ledger)) as memory:
-                ours = _tables_and_views(memory)
+            made = makers(applied(migrations, ledger))
         except MigrationError as error:
             raise MigrationError(
                 f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
                 "database file yourself if that is what you want"
             ) from error
-        return sorted(visible(f"{kind} {name}", line=True) for kind, name in present - ours)
+        self.others = frozenset(key for key, id in made.items() if not its.is_named(id))
+        self.torn = [
+            (f"the {item.type} {item.name}", item.table)
+            for item in definitions(self.connection)
+            if (item.type, item.key) in self.others and self.others.isdisjoint(_of_table(item.table))
+        ]
+        return sorted(visible(f"{kind} {name}", line=True) for kind, name in present - made.keys())
 
     def all(self) -> None:
         """As `dao.migrate.run.drop.Dropping.all`: tables, views and triggers."""
         order = ("trigger", "view", "table")
         found = [item for item in definitions(self.connection) if item.type in order and not _stays(item.name)]
+        found = [item for item in found if (item.type, item.key) not in self.others]
         for item in sorted(found, key=lambda item: (order.index(item.type), not item.is_virtual)):
             # a virtual table takes its shadow tables along
             if item.type != "table" or self.connection.table_exists("main", item.name):
                 self.connection.execute(f"DROP {item.type.upper()} {quoted(item.name)}")
+
+
+def _of_table(name: str) -> list[tuple[str, str]]:
+    return [("table", fold(name)), ("view", fold(name))]
 
 
 def _stays(name: str) -> bool:
