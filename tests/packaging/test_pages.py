@@ -25,7 +25,8 @@ from dao.testing import make_task
 from tests.packaging.test_bin import SCRIPTS
 from tests.packaging.test_readme import README, ROOT, Block, blocks, shown
 
-PAGES = [README, *sorted((ROOT / "docs" / "tutorial").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+TUTORIAL = sorted((ROOT / "docs" / "tutorial").glob("*.md"))
+PAGES = [README, *TUTORIAL, *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 #: What a reader runs, or puts into a file.
 RUNS = {"python", "sh"}
 _FILE = re.compile(r"(?:#|--) ([\w/.-]+\.(?:py|sql))(, continued)?\n")
@@ -59,14 +60,18 @@ class Reader:
         self.scope: dict[str, object] = vars(module)
 
     def read(self, page: Path) -> None:
-        """Do what all blocks of a page say."""
+        """Do what all blocks of a page say. The parts of the tutorial have the files of the others at hand."""
+        for other in [*(TUTORIAL if page in TUTORIAL else []), page]:
+            for block in runnable(other):
+                if file := _FILE.match(block.text):
+                    path = self.folder / file[1]
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with path.open("a" if file[2] else "w") as written:
+                        written.write(block.text)
         for block in runnable(page):
-            if file := _FILE.match(block.text):
-                path = self.folder / file[1]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("a" if file[2] else "w") as written:
-                    written.write(block.text)
-            elif block.language == "python":
+            if _FILE.match(block.text):
+                continue
+            if block.language == "python":
                 text = "\n" * (block.line - 1) + block.text  # so that a traceback names the page's line
                 exec(compile(text, str(page), "exec"), self.scope)  # noqa: S102 - it is what the page says
             else:
