@@ -6,6 +6,7 @@ A block of Python or of a shell in them is run, or a comment before it says why 
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import re
@@ -162,6 +163,18 @@ def test_settings_have_their_page():
     table = re.findall(r"^\| `(DATABASE_\w+)`", (ROOT / "docs" / "reference" / "settings.md").read_text(), re.MULTILINE)
     assert sorted(table) == sorted(read)
     assert sorted(re.findall(r"^#(DATABASE_\w+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)) == sorted(read)
+
+
+def test_dependencies_have_their_reasons():
+    """The page has a row for each package that is installed, also by an extra that is for programs of others."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    own = {"test", "dev", "docs", "bench", "examples"}
+    lists = [settings["options"]["install_requires"]]
+    lists += [text for name, text in settings["options.extras_require"].items() if name not in own]
+    needed = {name.lower() for text in lists for name in re.findall(r"^([A-Za-z][\w-]*)", text, re.MULTILINE)}
+    page = (ROOT / "docs" / "explanation" / "dependencies.md").read_text()
+    assert {name.lower() for name in re.findall(r"^\| ([\w-]+) .*\|$", page, re.MULTILINE)} - {"package"} == needed
 
 
 def test_readme_is_short():
