@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
@@ -11,8 +11,9 @@ from starlette.requests import HTTPConnection
 import dao
 from dao import aio, migrate, settings
 
-STATUS = {404: dao.NotFound, 409: (dao.StaleRecord, dao.UniqueViolation), 422: (dao.InvalidValue, dao.IntegrityError)}
-STATUS[503] = dao.DatabaseBusy, dao.ConnectionLost, dao.PoolTimeout
+STATUS: dict[type[object], int] = {dao.NotFound: 404, dao.InvalidValue: 422, dao.IntegrityError: 422}
+STATUS |= dict.fromkeys((dao.StaleRecord, dao.UniqueViolation), 409)
+STATUS |= dict.fromkeys((dao.DatabaseBusy, dao.ConnectionLost, dao.PoolTimeout), 503)
 
 
 @contextlib.asynccontextmanager
@@ -24,14 +25,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def refuse(_request: HTTPConnection, error: dao.Error) -> JSONResponse:
-    for status, kinds in STATUS.items():
-        if isinstance(error, kinds):
-            return JSONResponse({"detail": error.to_dict()}, status)
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return JSONResponse({"detail": error.to_dict()}, STATUS[kind])
     raise error
 
 
 def pool_of(connection: HTTPConnection) -> aio.Pool:
-    return connection.app.state.pool
+    return cast(aio.Pool, connection.app.state.pool)
 
 
 Pool = Annotated[aio.Pool, Depends(pool_of)]

@@ -1,11 +1,14 @@
 """The service, from an order to its summary."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
 from service import summaries, worker
+from service.glue import refuse
 
+import dao
 from dao import sessions, tasks
 from dao.testing import make_task
 
@@ -80,6 +83,18 @@ def test_error_has_its_status(client, status, ask):
     """What a client did wrong is told from what it may try again."""
     answer = ask(client)
     assert (answer.status_code, bool(answer.json()["detail"])) == (status, True)
+
+
+@pytest.mark.parametrize("kind", [dao.DatabaseBusy, dao.ConnectionBusy, dao.ConnectionLost, dao.PoolTimeout])
+def test_error_that_passes_tells_the_client_to_try_again(kind):
+    """It is no fault of the client's, and the request may be repeated."""
+    assert asyncio.run(refuse(None, kind("a"))).status_code == 503
+
+
+def test_error_that_does_not_pass_is_for_the_log():
+    """What else happens to a database is an error of the server, with its traceback."""
+    with pytest.raises(dao.DiskFull):
+        asyncio.run(refuse(None, dao.DiskFull("a")))
 
 
 def test_documentation_shows_the_records(client):
