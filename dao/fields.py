@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import attrs
@@ -19,10 +18,10 @@ __all__ = [
     "BOOLEAN",
     "JSON",
     "MAX_INTEGER",
-    "NOW",
     "TIME",
     "WHEN_CREATED",
     "boolean",
+    "converted",
     "is_unicode",
     "json_object",
     "members",
@@ -30,7 +29,6 @@ __all__ = [
     "natural",
     "not_blank",
     "not_empty",
-    "now",
     "one_of",
     "text",
     "when_created",
@@ -49,21 +47,18 @@ def one_of(kind: type[enum.Enum]) -> dict[str, Any]:
     return {"members": kind}
 
 
-def when_created(record: Any) -> datetime:
-    """Return when the record was made: one that was never stored was last changed then."""
-    created_at: datetime = record.created_at
-    return created_at
+_WHEN_CREATED = object()
 
 
-def now(_record: object) -> datetime:
-    """Return the current time."""
-    return codec.now()
+def when_created() -> Any:
+    """Return what stands for the time at which the record was made: one that was never stored was last changed then.
+
+    The converter puts that in its place, and no factory that takes the record, which msgspec cannot call.
+    """
+    return _WHEN_CREATED
 
 
-WHEN_CREATED = attrs.Factory(when_created, takes_self=True)
-#: It takes the record, as the one above does, so that `msgspec.convert` refuses the class: it would skip the
-#: converters.
-NOW = attrs.Factory(now, takes_self=True)
+WHEN_CREATED: Any = attrs.Factory(when_created)
 
 
 def is_unicode(value: str) -> bool:
@@ -146,9 +141,20 @@ def name_in_errors(_cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs
                 kind = InvalidValue if isinstance(error, ValueError) else type(error)
                 raise kind(f"{name}: {error}") from error
 
+        def or_when_created(value: Any, record: Any) -> Any:
+            return record.created_at if value is _WHEN_CREATED else converter(value)
+
+        if field.default is WHEN_CREATED:
+            return field.evolve(converter=attrs.Converter(or_when_created, takes_self=True))
         return field.evolve(converter=converter)
 
     return [named(field) for field in fields]
+
+
+def converted(field: attrs.Attribute[Any], value: object, record: object) -> Any:
+    """Return the value of a field of a record as its converter makes it."""
+    convert: Any = field.converter
+    return convert.converter(value, record) if hasattr(convert, "takes_self") else convert(value)
 
 
 def members(field: attrs.Attribute[Any]) -> dict[object, object]:

@@ -30,7 +30,6 @@ _MADE: dict[object, str] = {
     codec.new_id: "new_id()",
     codec.now: "now_to_text()",
     dict: "'{}'",
-    fields.now: "now_to_text()",
     fields.when_created: "created_at_",
 }
 _SCOPE: dict[str, Any] = {
@@ -94,6 +93,7 @@ def initialiser(record: type, twin: type, later: Collection[str]) -> Callable[..
             assigned.append(f"self._{name} = row")
         else:
             assigned.append(f"self.{'_' if name in later else ''}{name} = {row[-1]}")
+    check = "self._check()" if hasattr(record, "__attrs_post_init__") else ""
     source = f"""
 def __init__(self, *, {", ".join(parameters)}):
     try:
@@ -103,7 +103,7 @@ def __init__(self, *, {", ".join(parameters)}):
             turn(self, "__class__", twin)
             {"; ".join(assigned)}
             self.__class__ = record_class
-            {"self.__attrs_post_init__()" if hasattr(record, "__attrs_post_init__") else ""}
+            {check}
             return
     except Exception:
         pass

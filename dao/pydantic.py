@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Self, TypeV
 import attrs
 
 from dao import codec, fields, records
+from dao.errors import InvalidValue
 from dao.stored import Stored
 
 try:
@@ -85,7 +86,7 @@ class RecordModel(pydantic.BaseModel, Generic[R]):
             try:
                 model.to_record()
             except TypeError as error:  # a value of Python's that is no JSON
-                raise ValueError(str(error)) from error
+                raise InvalidValue(str(error)) from error
         return model
 
     def to_record(self) -> R:
@@ -153,7 +154,7 @@ def _described(field: attrs.Attribute[Any], hint: Any, *, optional: bool) -> tup
         return kind, ...
     if not isinstance(default, attrs.Factory):  # type: ignore[arg-type] # it is a class, and typed as a function
         return kind, default
-    return kind, pydantic.Field(default_factory=codec.now if default.takes_self else default.factory)
+    return kind, pydantic.Field(default_factory=codec.now if default is fields.WHEN_CREATED else default.factory)
 
 
 def _made(record: type[Stored], name: str, *, left_out: Collection[str] = (), optional: bool = False) -> Any:

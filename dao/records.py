@@ -160,7 +160,7 @@ class TaskDependency(Stored):
 
     task_id: str = attrs.field(validator=fields.text)
     depends_on: str = attrs.field(validator=fields.text)
-    created_at: datetime = attrs.field(default=fields.NOW, converter=codec.millisecond, metadata=fields.TIME)
+    created_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
 
     def __attrs_post_init__(self) -> None:
         if self.task_id == self.depends_on:
@@ -194,7 +194,7 @@ class TaskEvent(Stored):
     )
     worker: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
     error: str | None = attrs.field(default=None, validator=attrs.validators.optional(fields.text))
-    at: datetime = attrs.field(default=fields.NOW, converter=codec.millisecond, metadata=fields.TIME)
+    at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
     previous: dict[str, Any] = attrs.field(factory=dict, converter=fields.json_object, metadata=fields.JSON)
 
     def __hash__(self) -> int:
@@ -320,7 +320,7 @@ class Configuration(Stored):
 
     key: str = attrs.field(validator=fields.not_empty)
     value: Any = attrs.field(converter=codec.plain_json, metadata=fields.JSON)
-    updated_at: datetime = attrs.field(default=fields.NOW, converter=codec.millisecond, metadata=fields.TIME)
+    updated_at: datetime = attrs.field(factory=codec.now, converter=codec.millisecond, metadata=fields.TIME)
 
     def __hash__(self) -> int:
         return hash(self.key)

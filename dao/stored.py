@@ -18,6 +18,7 @@ import attrs
 
 from dao import codec
 from dao.errors import InvalidValue, UnreadableRow
+from dao.fields import converted
 from dao.initialiser import initialiser
 
 __all__ = ["Stored", "decoded", "unreadable"]
@@ -77,6 +78,20 @@ class Stored:
             own = ("__init__", "__setattr__", "__delattr__")
             cls.__twin__ = type("Twin", (cls,), {"__slots__": (), **{name: getattr(object, name) for name in own}})
             cls.__init__ = initialiser(cls, cls.__twin__, later)  # type: ignore[method-assign]
+            # msgspec calls that one, too, but no converters before it
+            cls._check = vars(cls).get("__attrs_post_init__", Stored._check)  # type: ignore[method-assign]
+            cls.__attrs_post_init__ = Stored._complete  # type: ignore[attr-defined]
+
+    def _check(self) -> None:
+        """Refuse values that do not go together."""
+
+    def _complete(self) -> None:
+        """Convert the values of a record that was filled without that, by msgspec; for others it changes nothing."""
+        for field in attrs.fields(type(self)):  # type: ignore[arg-type] # of its own or of one that was made of it
+            if field.name in self.__later__:
+                slot = getattr(type(self), f"_{field.name}")
+                slot.__set__(self, converted(field, slot.__get__(self), self))
+        self._check()
 
     def __dir__(self) -> list[str]:
         hidden = {"__dataclass_fields__", *(f"_{name}" for name in self.__later__)}
