@@ -19,6 +19,7 @@ _NAMES = _lazy.Names(
         "ledger": "accept adopt baseline mark unmark",
         "lint": "lint",
         "look": "health history plan status wait",
+        "metrics": "metrics",
         "new": "new",
         "prune": "prune",
         "rehearse": "rehearse",
@@ -35,7 +36,7 @@ _COMMANDS = {name.removesuffix("_").replace("_", "-"): name for name in _NAMES}
 # As the help lists them: each command is in one.
 _GROUPS = {
     "Migrate": "new migrate rollback redo init reset baseline adopt mark unmark accept",
-    "Look": "status plan history schema top shell",
+    "Look": "status plan history schema top metrics shell",
     "Protect": "snapshot snapshots restore replicate restore-replica copy",
     "Check": "health wait doctor check lint verify rehearse",
     "Work": "tasks prune",

@@ -76,13 +76,14 @@ CALLS = {
     "verify": ["verify"],
     "check": ["check"],
     "doctor": ["doctor"],
+    "metrics": ["metrics", "--database", "sqlite:///source.db"],
     "shell": ["shell", "--program", "apsw", ".headers off"],
     "tasks": ["tasks", "list", "--database", "sqlite:///source.db"],
     "top": ["top", "--once", "--database", "sqlite:///source.db"],
     "prune": ["prune", "--older-than", "30d", "--yes", "--database", "sqlite:///source.db"],
 }
 #: The commands of work, which need the tables of this package.
-WORKERS = {"tasks", "top", "prune"}
+WORKERS = {"tasks", "top", "prune", "metrics"}
 #: The commands that change a database, those that open one, and those that load migrations. To `doctor`, what stops
 #: these is something that it has found; `shell` opens whatever its client opens.
 WRITERS = ["migrate", "rollback", "redo", "init", "reset", "mark", "unmark", "accept"]

@@ -18,6 +18,7 @@ import jsonschema
 
 from dao import migrate, transfer
 from dao.cli.filters import PHASES, Seen
+from dao.cli.metrics import Metric
 from dao.cli.tasks import Attempt
 from dao.cli.top import Running
 from dao.diagnosis import Finding
@@ -178,6 +179,11 @@ COMMANDS: dict[str, dict[str, Part]] = {
             "how the schema differs from either end, `applied` and `rolled back`; null if it cannot be compared",
         ),
         "broken": (_Strings, "what in the schema does not work"),
+    },
+    "metrics": {
+        "database": _DATABASE,
+        "output": (str | None, "the file that was written, as it was given"),
+        "metrics": (tuple[Metric, ...], "each metric, with its samples"),
     },
     "new": {"paths": (_Strings, "the files that were made")},
     "plan": {
