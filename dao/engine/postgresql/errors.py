@@ -89,7 +89,8 @@ def translated(
     if state in {"XX001", "XX002"}:
         return errors.DatabaseCorrupt(f"{name} is damaged ({reason}): look at the server's log, and at its disk")
     if state in _LACKING:
-        check_types(parameters)  # there is no comparison of a text with a UUID, either
+        if state == "42883":
+            check_types(parameters)  # there is no comparison of a text with a UUID, either
         return errors.SchemaOutOfDate(
             f"{name}: {reason}, so its schema is not the one this program needs: run `dao migrate`; if nothing is "
             "pending, `dao status` says what is broken, and search_path may be another"
