@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import apsw
 import attrs
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 import dao
 from dao import engine
 from dao.migrate.schema.catalog import TABLES
+from dao.testing.server import Databases
 
 
 @pytest.fixture
@@ -73,3 +75,34 @@ def database(request: pytest.FixtureRequest, url: str) -> Database:
     if request.param == "sqlite":
         return Database("sqlite", url)
     return Database("postgresql", request.getfixturevalue("new_postgresql_url"))
+
+
+Prepare = Callable[..., object]
+
+
+@pytest.fixture(scope="module")
+def _prepared(server: Databases) -> Iterator[dict[Prepare, str]]:
+    prepared: dict[Prepare, str] = {}
+    yield prepared
+    for url in prepared.values():
+        server.drop(url)
+
+
+@pytest.fixture
+def prepared_by(server: Databases, _prepared: dict[Prepare, str]) -> Iterator[Callable[..., str]]:
+    """Copy a PostgreSQL database that a function has prepared, once for all tests of a module, and return its URL.
+
+    `prepared_by(function, …)` has the first test call it with the URL and these arguments.
+    """
+    made: list[str] = []
+
+    def copy(prepare: Prepare, *arguments: object) -> str:
+        if prepare not in _prepared:
+            _prepared[prepare] = server.create()
+            prepare(_prepared[prepare], *arguments)
+        made.append(server.create(str(conninfo_to_dict(_prepared[prepare])["dbname"])))
+        return made[-1]
+
+    yield copy
+    for url in made:
+        server.drop(url)

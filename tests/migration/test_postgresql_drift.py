@@ -22,11 +22,22 @@ GRANT SELECT ON t TO PUBLIC;
 """
 
 
-@pytest.fixture
-def database(new_postgresql_url):
-    """A connection to a database to which one migration was applied."""
-    with dao.connect(new_postgresql_url) as connection:
+def set_up(url):
+    """Apply one migration."""
+    with dao.connect(url) as connection:
         run(connection, "0001_t", FIRST)
+
+
+@pytest.fixture
+def url(prepared_by):
+    """The URL of a database to which one migration was applied."""
+    return prepared_by(set_up)
+
+
+@pytest.fixture
+def database(url):
+    """A connection to it."""
+    with dao.connect(url) as connection:
         yield connection
 
 
@@ -196,13 +207,13 @@ def test_marked_migrations_made_what_is_there(new_postgresql_url):
         assert [str(one) for one in found.differences] == ["index t_x is missing"]
 
 
-def test_diff_and_status_tell_the_same(database, new_postgresql_url, tmp_path):
+def test_diff_and_status_tell_the_same(database, url, tmp_path):
     """`dao schema diff` shows what `status` and the start of a program refuse."""
     run(database, "0002_u", "CREATE TABLE u (id integer);")
     run(database, "0001_t", "", undo=True)
     (tmp_path / "0002_u.sql").write_text("CREATE TABLE u (id integer);")
     database.execute("DROP INDEX t_x")
-    assert [str(one) for one in migrate.diff(new_postgresql_url, tmp_path)] == ["index t_x is missing"]
-    assert migrate.status(new_postgresql_url, tmp_path).drift == ("index t_x is missing",)
+    assert [str(one) for one in migrate.diff(url, tmp_path)] == ["index t_x is missing"]
+    assert migrate.status(url, tmp_path).drift == ("index t_x is missing",)
     with pytest.raises(LedgerMismatch, match="index t_x is missing"):
         migrate.assert_current(database, tmp_path)

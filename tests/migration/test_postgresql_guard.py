@@ -51,19 +51,22 @@ SWAP = "DROP TABLE child; ALTER TABLE new RENAME TO child;"
 
 
 @pytest.fixture
-def url(new_postgresql_url):
-    """A database with rows, in which a migration is applied."""
-    return new_postgresql_url
+def folder(tmp_path):
+    """A folder with a migration that is applied to the database."""
+    return write(tmp_path / "sql", {"1_setup.sql": SETUP})
 
 
-@pytest.fixture
-def folder(url, tmp_path):
-    """A folder with a migration that is applied to a database, which holds rows now."""
-    folder = write(tmp_path / "sql", {"1_setup.sql": SETUP})
+def set_up(url, folder):
+    """Apply the migration, and store rows."""
     migrate.apply(url, folder)
     with psycopg.connect(url) as connection:
         connection.execute(ROWS)
-    return folder
+
+
+@pytest.fixture
+def url(prepared_by, folder):
+    """A database with rows, in which a migration is applied."""
+    return prepared_by(set_up, folder)
 
 
 LOSSES = {

@@ -24,17 +24,15 @@ INSERT INTO children SELECT i, i FROM generate_series(1, 10) AS i;
 
 
 @pytest.fixture
-def url(new_postgresql_url):
-    """The URL of an empty PostgreSQL database."""
-    return new_postgresql_url
+def folder(tmp_path):
+    """A folder of one migration."""
+    return write(tmp_path / "sql", {"1_first.sql": FIRST, "1_first.rollback.sql": "DROP TABLE children, parents;"})
 
 
 @pytest.fixture
-def folder(url, tmp_path):
-    """A folder of which one migration is applied."""
-    folder = write(tmp_path / "sql", {"1_first.sql": FIRST, "1_first.rollback.sql": "DROP TABLE children, parents;"})
-    migrate.apply(url, folder)
-    return folder
+def url(prepared_by, folder):
+    """The URL of a PostgreSQL database to which it is applied."""
+    return prepared_by(migrate.apply, folder)
 
 
 @pytest.fixture
