@@ -199,10 +199,10 @@ def _claimed(connection: Connection, statement: PerEngine, parameters: tuple[Any
     SQLite alone takes texts that are not UTF-8.
     """
     *shared, limit = parameters
-    # of several, those that can be read must not be lost with another
-    is_undone = limit == 1 or not in_transaction(connection) or engine_for(connection).ON_SERVER
+    # alone, what cannot be read is undone; of several in a transaction, those that can must not be lost with another
+    has_to_undo = limit > 1 and in_transaction(connection) and not engine_for(connection).ON_SERVER
     try:
-        with contextlib.nullcontext() if is_undone else transaction(connection):
+        with transaction(connection) if has_to_undo else contextlib.nullcontext():
             return changed(connection, statement, parameters)
     except UnreadableRow:
         pass
