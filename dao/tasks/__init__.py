@@ -1,7 +1,6 @@
-"""Tasks: the table `tasks`, in rooms: its rows as those of any table, the queue, what workers call, and the past.
+"""Tasks: the rows of the table `tasks`, the queue that they are, what workers call, and the past."""
 
-Names only; each module has its SQL beside its functions.
-"""
+# names only: each module has its SQL beside its functions
 
 from dao.tasks.claims import claim, complete, fail, release, renew, rescue
 from dao.tasks.history import as_of, list_changed

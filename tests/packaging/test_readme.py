@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -40,12 +41,14 @@ class Block(NamedTuple):
     line: int
 
 
+@functools.cache
 def blocks(path: Path) -> list[Block]:
     text = path.read_text()
     found = re.finditer(r"^```([\w{}-]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in found]
 
 
+@functools.cache
 def spans(path: Path) -> list[str]:
     """Return the texts between backticks, outside of fenced blocks."""
     prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
@@ -58,6 +61,7 @@ def shown(block: Block) -> list[str]:
     return [re.sub(r"^\$ |\s+#.*$", "", line).strip() for line in lines]
 
 
+@functools.cache
 def commands(path: Path) -> list[str]:
     """Return what a reader may type: the spans, and the lines of the blocks."""
     return [*spans(path), *(line for block in blocks(path) for line in shown(block))]
