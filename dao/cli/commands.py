@@ -12,6 +12,7 @@ __all__ = ["Commands"]
 _NAMES = _lazy.Names(
     "dao.cli",
     {
+        "browse": "browse",
         "change": "init migrate_ redo reset rollback",
         "check": "check",
         "copy": "copy",
@@ -36,7 +37,7 @@ _COMMANDS = {name.removesuffix("_").replace("_", "-"): name for name in _NAMES}
 # As the help lists them: each command is in one.
 _GROUPS = {
     "Migrate": "new migrate rollback redo init reset baseline adopt mark unmark accept",
-    "Look": "status plan history schema top metrics shell",
+    "Look": "status plan history schema top metrics browse shell",
     "Protect": "snapshot snapshots restore replicate restore-replica copy",
     "Check": "health wait doctor check lint verify rehearse",
     "Work": "tasks prune",

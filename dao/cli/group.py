@@ -32,9 +32,7 @@ _INTERRUPTED = "interrupted; what was not committed was rolled back, `{}` shows 
 def group() -> None:
     """Migrate and look after the database of a task orchestrator.
 
-    The database is named by --database, else DATABASE_URL, else the DATABASE_URL in ./.env, else
-    sqlite:///orchestrator.db.
-
+    It is that of --database, DATABASE_URL, ./.env or sqlite:///orchestrator.db.
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 migrations pending, 4 applied files changed or missing,
     5 a check found what must not be.
     """

@@ -77,6 +77,7 @@ CALLS = {
     "check": ["check"],
     "doctor": ["doctor"],
     "metrics": ["metrics", "--database", "sqlite:///source.db"],
+    "browse": ["browse", "--metadata", "browse.json"],
     "shell": ["shell", "--program", "apsw", ".headers off"],
     "tasks": ["tasks", "list", "--database", "sqlite:///source.db"],
     "top": ["top", "--once", "--database", "sqlite:///source.db"],

@@ -18,6 +18,7 @@ KEYS = {
     "check": {"database", "faults", "unknown"},
     "doctor": {"database", "findings"},
     "metrics": {"database", "output", "metrics"},
+    "browse": {"database", "address", "metadata"},
     "shell": {"database", "command", "read_only"},
     "migrate": {"drift", "database", "created", "snapshot", "results"},
     "rollback": {"drift", "database", "created", "snapshot", "results"},

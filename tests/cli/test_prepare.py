@@ -14,7 +14,7 @@ import pytest
 from tests.cli.calls import CALLS, COMMANDS, misused, refused
 from tests.folders import query, write
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "migrations.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "functions-and-extensions.md"
 #: The commands that open no connection, not even one in memory.
 WITHOUT = {"new", "snapshots", "replicate"}
 APP = """
@@ -205,11 +205,9 @@ def test_wait_with_a_function_that_fails_does_not_wait(run, partly, app):
 # ---------------------------------------------------------------- the document
 
 
-def example(heading: str) -> list[str]:
-    """Return the blocks of a section of the document."""
-    section = re.search(rf"^## {heading}\n(.*?)^## ", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
-    assert section
-    return re.findall(r"^```\w*\n(.*?)^```$", section[1], re.MULTILINE | re.DOTALL)
+def example() -> list[str]:
+    """Return the blocks of the document."""
+    return re.findall(r"^```\w*\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_document_shows_how_functions_collations_and_extensions_are_registered(
@@ -219,7 +217,7 @@ def test_document_shows_how_functions_collations_and_extensions_are_registered(
 
     It registers a function, a collation and an extension.
     """
-    module, shell, program = example("Functions, collations and extensions of your own")
+    module, shell, program = example()
     (workplace / "app").mkdir()
     (workplace / "app" / "database.py").write_text(module)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in {"", str(workplace)}])

@@ -120,6 +120,11 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "left_out": (tuple[migrate.OtherLedger, ...], "the tables of other tools, which it does not make"),
         "broken": (_Strings, "what does not work in the schema, so that a new database will be refused"),
     },
+    "browse": {
+        "database": _DATABASE,
+        "address": (str | None, "where it is shown, with the token that lets in; null with --metadata"),
+        "metadata": (str | None, "the file that was written, with --metadata"),
+    },
     "shell": {
         "database": _DATABASE,
         "command": (_Strings, "the client that would be run, and its arguments; no password is among them"),

@@ -39,6 +39,7 @@ _ROOMS = {
     "dao/migrate/rehearsal": "Rehearsal and verification",
     "dao/migrate/verification": "Rehearsal and verification",
     "dao/migrate/linting": "Rehearsal and verification",
+    "dao/browsing": "Looking at a database",
     "dao/replication": "Replication",
 }
 _USAGE = {"UsageError", "BadParameter"}

@@ -1,0 +1,123 @@
+"""What datasette's process loads: who may ask, JSON and ids as people read them, and the end with its parent.
+
+This runs in datasette's process alone, which has another SQLite: nothing of `dao` may be imported here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+from datasette import hookimpl
+from markupsafe import Markup
+
+_TOKEN = os.environ.get("DAO_BROWSE_TOKEN", "")
+_SHORT = 60
+_TASKS = {"task", "task_id", "depends_on"}
+
+Scope = dict[str, Any]
+Application = Callable[[Scope, Any, Any], Awaitable[None]]
+
+
+# ---------------------------------------------------------------- who may ask
+
+
+@hookimpl
+def asgi_wrapper() -> Callable[[Application], Application]:
+    """Let in those only who bring the token of the address that was printed, or the cookie that it left.
+
+    Any user of this machine reaches its loopback, and so does any page in a browser of it.
+    """
+
+    def wrap(application: Application) -> Application:
+        async def guarded(scope: Scope, receive: Any, send: Any) -> None:
+            if scope["type"] != "http":
+                await application(scope, receive, send)
+                return
+            cookie = f"dao_browse_{(scope.get('server') or ('', ''))[1]}"
+            given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+            tokens = [value for name, value in given if name == "token"]
+            if any(_is_right(token) for token in tokens):
+                rest = urlencode([pair for pair in given if pair[0] != "token"])
+                where = quote(scope["path"]) + (f"?{rest}" if rest else "")
+                kept = f"{cookie}={_TOKEN}; Path=/; HttpOnly; SameSite=Strict"
+                # two slashes at the beginning would lead to another host
+                await _answer(send, 303, "", [("location", "/" + where.lstrip("/")), ("set-cookie", kept)])
+            elif _is_right(_cookies(scope).get(cookie, "")):
+                await application(scope, receive, send)
+            else:
+                await _answer(send, 403, "Open the address that `dao browse` has printed: it has a token.\n", [])
+
+        return guarded
+
+    return wrap
+
+
+def _is_right(token: str) -> bool:
+    return bool(_TOKEN) and hmac.compare_digest(token.encode(), _TOKEN.encode())
+
+
+def _cookies(scope: Scope) -> dict[str, str]:
+    found: SimpleCookie = SimpleCookie()
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            found.load(value.decode("latin-1"))
+    return {name: morsel.value for name, morsel in found.items()}
+
+
+async def _answer(send: Any, status: int, text: str, headers: list[tuple[str, str]]) -> None:
+    told = [("content-type", "text/plain; charset=utf-8"), *headers]
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in told]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+# ---------------------------------------------------------------- cells
+
+
+@hookimpl
+def render_cell(value: Any, column: str, table: str | None, database: str) -> Markup | None:
+    """Show JSON indented, and lead from the id of a task to its story."""
+    if not isinstance(value, str) or not value:
+        return None
+    if column in _TASKS and table is None:
+        where = f"/{quote(database)}/story?{urlencode({'task': value})}"
+        return Markup('<a href="{}" title="{}">{}</a>').format(where, value, _cut(value, 13))
+    if value[0] in "{[":
+        try:
+            text = json.dumps(json.loads(value), indent=2, ensure_ascii=False)
+        except ValueError:
+            return None
+        if len(text) <= _SHORT:
+            return Markup("<code>{}</code>").format(value)
+        whole = Markup("<details><summary><code>{}</code></summary><pre>{}</pre></details>")
+        return whole.format(_cut(value, _SHORT), text)
+    return None
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length] + "…"
+
+
+# ---------------------------------------------------------------- the end
+
+
+@hookimpl
+def startup() -> None:
+    """End with the process that began this one, however that ends: its end of the pipe is closed then."""
+    if _TOKEN:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,81 @@
+"""The command that shows a database in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import attrs
+import click
+
+from dao import settings, url
+from dao.browsing import metadata, serving
+from dao.browsing.server import check_installed, name_in_addresses
+from dao.cli import completion
+from dao.cli.options import command, examples
+from dao.cli.output import Output
+from dao.engine import connect
+from dao.errors import MigrationError, UnsupportedEngine
+from dao.migrate import database as databases
+from dao.migrate.schema.registration import register
+
+__all__ = ["browse"]
+
+
+@click.command("browse")
+@command(migrations=False)
+@examples("dao browse --open", "dao browse --port 8001", "dao browse --metadata datasette.json")
+@click.option("--open", "opens", is_flag=True, help="Open the address in a browser.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="[default: any that is free]")
+@click.option(
+    "--metadata",
+    "file",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Write what datasette is told of the database to FILE, for a datasette of your own, and end.",
+)
+def browse(config: settings.Settings, output: Output, opens: bool, port: int, file: str | None) -> None:
+    """Show the database in a browser.
+
+    It has queries for what is stuck and why, the story of one task, throughput, slow tools and stale sessions, and all
+    tables. Read only, by datasette (`pip install 'orchestrator-dao[browse]'`), in a process of its own that listens on
+    this machine only and lets in who has the address that is printed. It ends with Ctrl-C. SQLite only.
+    """
+    if isinstance(config.url, url.ServerURL):
+        raise UnsupportedEngine(
+            f"{config.url.name} is on a server, and datasette shows SQLite's files: use `dao top`, `dao tasks` and "
+            "`dao shell`, or pgAdmin, DBeaver, Metabase or Grafana with a role that may only read, on the views "
+            "task_overview and queue_overview"
+        )
+    databases.existing(config.url.creating_nothing(), "show")
+    path = os.path.realpath(config.url.path)
+    name = name_in_addresses(path)
+    with contextlib.closing(connect(attrs.evolve(config.url, mode="ro"))) as connection:
+        register(connection)
+        told = metadata(connection, name, os.path.basename(path))
+    if file is not None:
+        _write(file, told)
+        output.line(f"{file}: written")
+        output.json({"database": config.url.name, "address": None, "metadata": file})
+        return
+    check_installed()
+    with contextlib.suppress(KeyboardInterrupt), serving(path, told, port) as server:
+        output.line(f"{config.url.name}: {server.address}")
+        output.note("read only; Ctrl-C ends it")
+        output.json({"database": config.url.name, "address": server.address, "metadata": None})
+        if opens:
+            import webbrowser
+
+            webbrowser.open(server.address)
+        server.wait()
+
+
+def _write(file: str, told: dict[str, object]) -> None:
+    if not file:
+        raise click.UsageError("--metadata is empty: name a file, or leave the option out")
+    try:
+        Path(file).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise MigrationError(f"the metadata cannot be written to {file}: {error.strerror}; name another") from error
