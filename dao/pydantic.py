@@ -101,6 +101,8 @@ class RecordModel(pydantic.BaseModel, Generic[R]):
 
     if TYPE_CHECKING:
 
+        def __init__(self, **values: Any) -> None: ...
+
         def __getattr__(self, name: str) -> Any: ...
 
 
@@ -185,49 +187,49 @@ _CREATED = (
 
 if TYPE_CHECKING:  # what type checkers see of what is made below
 
-    class ConfigurationModel(RecordModel[records.Configuration]):
+    class ConfigurationModel(RecordModel[records.Configuration], init=False):
         """All of a `Configuration`."""
 
-    class ConfigurationCreate(RecordModel[records.Configuration]):
+    class ConfigurationCreate(RecordModel[records.Configuration], init=False):
         """What makes a `Configuration`."""
 
-    class SessionModel(RecordModel[records.Session]):
+    class SessionModel(RecordModel[records.Session], init=False):
         """All of a `Session`."""
 
-    class SessionCreate(RecordModel[records.Session]):
+    class SessionCreate(RecordModel[records.Session], init=False):
         """What makes a `Session`."""
 
-    class TaskModel(RecordModel[records.Task]):
+    class TaskModel(RecordModel[records.Task], init=False):
         """All of a `Task`."""
 
-    class TaskCreate(RecordModel[records.Task]):
+    class TaskCreate(RecordModel[records.Task], init=False):
         """What makes a `Task`."""
 
-    class TaskDependencyModel(RecordModel[records.TaskDependency]):
+    class TaskDependencyModel(RecordModel[records.TaskDependency], init=False):
         """All of a `TaskDependency`."""
 
-    class TaskDependencyCreate(RecordModel[records.TaskDependency]):
+    class TaskDependencyCreate(RecordModel[records.TaskDependency], init=False):
         """What makes a `TaskDependency`."""
 
-    class TaskEventModel(RecordModel[records.TaskEvent]):
+    class TaskEventModel(RecordModel[records.TaskEvent], init=False):
         """All of a `TaskEvent`."""
 
-    class ToolExecutionModel(RecordModel[records.ToolExecution]):
+    class ToolExecutionModel(RecordModel[records.ToolExecution], init=False):
         """All of a `ToolExecution`."""
 
-    class ToolExecutionCreate(RecordModel[records.ToolExecution]):
+    class ToolExecutionCreate(RecordModel[records.ToolExecution], init=False):
         """What makes a `ToolExecution`."""
 
-    class WorkflowModel(RecordModel[records.Workflow]):
+    class WorkflowModel(RecordModel[records.Workflow], init=False):
         """All of a `Workflow`."""
 
-    class WorkflowCreate(RecordModel[records.Workflow]):
+    class WorkflowCreate(RecordModel[records.Workflow], init=False):
         """What makes a `Workflow`."""
 
-    class WorkflowTaskModel(RecordModel[records.WorkflowTask]):
+    class WorkflowTaskModel(RecordModel[records.WorkflowTask], init=False):
         """All of a `WorkflowTask`."""
 
-    class WorkflowTaskCreate(RecordModel[records.WorkflowTask]):
+    class WorkflowTaskCreate(RecordModel[records.WorkflowTask], init=False):
         """What makes a `WorkflowTask`."""
 
 else:

@@ -165,6 +165,7 @@ import dao
 from dao import Configuration, Page, Session, Task, TaskStatus, ToolExecution, Workflow, WorkflowTask
 from dao import aio, configurations, connect, sessions, tasks, tool_executions, workflow_tasks, workflows
 from dao.listing import Listing, Walk
+from dao.pydantic import PageModel, TaskCreate, TaskModel
 from dao.rows import TASKS
 
 c = connect("sqlite://")
@@ -188,6 +189,8 @@ assert_type(configurations.get_one(c, "a", int), int)
 assert_type(configurations.get(c, "a", int), int | None)
 assert_type(tasks.find(c), Page[Workflow])  # error
 assert_type(tasks.find(c), Page[Any])  # error
+assert_type(TaskCreate(title="a", task_type="b").to_record(), Task)
+assert_type(PageModel[TaskModel](items=[], next=None).items, list[TaskModel])
 tasks.find(c).items[0].sequence  # error
 tasks.find(c, title="a")  # error
 aio.Pool("sqlite://").iterate(tasks.iter_all, title="a")  # error

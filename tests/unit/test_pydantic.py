@@ -18,7 +18,7 @@ from hypothesis import given
 
 import dao
 from dao import pydantic as models
-from dao import tasks
+from dao import rows, tasks
 from dao.testing import make_task
 from tests import strategies
 
@@ -55,6 +55,15 @@ def test_model_of_a_record_is_that_record_in_each_form(record):
     assert json.loads(text) == record.to_dict()
     assert model_of(type(record)).model_validate_json(text) == model
     assert model_of(type(record))(**{name: getattr(record, name) for name in record.to_dict()}).to_record() == record
+
+
+def test_models_are_there_for_each_table():
+    """A new record has its models, and they are offered."""
+    assert {record.__table__ for record in RECORDS} == {table.name for table in rows.TABLES}
+    made = {f"{record.__name__}{kind}" for record in RECORDS for kind in ("Model", "Create")}
+    assert {*models.__all__} == made - {"TaskEventCreate"} | {"RecordModel", "PageModel"}
+    with pytest.raises(AttributeError, match="no attribute 'TaskEventCreate'"):
+        models.TaskEventCreate  # noqa: B018 - nobody but the triggers makes one
 
 
 @every_record
