@@ -39,7 +39,7 @@ _SERVER_PATIENCE = 2
 _MOST = 50
 _LONGEST = 60
 # What a shell takes as it stands. Ids are other people's texts: what means something to a shell is not for it to type.
-_PLAIN = re.compile(r"[\w.@%+,/][\w.@%+,/-]*")
+_PLAIN = r"[\w.@%+,/][\w.@%+,/-]*"
 
 
 def files(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -74,7 +74,7 @@ def _completing(found: Callable[[settings.Settings, str], Iterable[tuple[str, st
             return [
                 CompletionItem(value, help=visible(about, line=True)[:_LONGEST])
                 for value, about in found(attrs.evolve(config, url=_impatient(config.url)), incomplete)
-                if value.startswith(incomplete) and value not in taken and _PLAIN.fullmatch(value)
+                if value.startswith(incomplete) and value not in taken and re.fullmatch(_PLAIN, value)
             ]
         return []
 

@@ -88,7 +88,8 @@ def render_cell(value: Any, column: str, table: str | None, database: str) -> Ma
     """Show JSON indented, and lead from the id of a task to its story."""
     if not isinstance(value, str) or not value:
         return None
-    if column in _TASKS and table is None:
+    # where a foreign key is, datasette shows the title
+    if column in _TASKS and table in {None, "task_events"}:
         where = f"/{quote(database)}/story?{urlencode({'task': value})}"
         return Markup('<a href="{}" title="{}">{}</a>').format(where, value, _cut(value, 13))
     if value[0] in "{[":
