@@ -71,7 +71,7 @@ def observe(observer: Observer, /) -> Observation:
     return begun
 
 
-_GUARD = threading.Lock()
+_GUARD = threading.RLock()  # the garbage collector may end an observation while one begins
 _observations: tuple[Observation, ...] = ()
 _hooks: list[tuple[Hooked, Hook]] = []
 

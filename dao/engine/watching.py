@@ -36,7 +36,7 @@ class _Here(threading.local):
 
 
 _HERE = _Here()
-_GUARD = threading.Lock()
+_GUARD = threading.RLock()  # as of `dao.observing`
 _counting = False
 _slow: float | None = None  # in seconds
 

@@ -24,7 +24,7 @@ from tests.folders import THREE, query, write
 PACKAGE = Path(dao.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: The second SQLite, the tools for migrations and the command line, and what only some programs need.
-HEAVY = ["asyncio", "cattrs", "click", "dotenv", "hypothesis", "psycopg", "rich", "sqlite3", "yoyo"]
+HEAVY = ["asyncio", "cattrs", "click", "dotenv", "hypothesis", "opentelemetry", "psycopg", "rich", "sqlite3", "yoyo"]
 IDS = [
     "20250115010000_create_tasks",
     "20250115010100_create_workflows",
