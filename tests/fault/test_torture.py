@@ -7,15 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 
 import pytest
 
 import dao
 from dao import configurations, tasks, tool_executions
-from dao.engine import execute
+from dao.engine import execute, fetch
 from dao.testing import laws, make_task
 from dao.testing.torture import torture
+from tests.concurrency import wait_for
 
 pytestmark = pytest.mark.both_engines
 
@@ -78,11 +80,17 @@ def test_torture_of_a_database_without_events_is_refused(url, connection):
         torture(url, seconds=1)
 
 
-def test_torture_that_is_interrupted_says_so_and_leaves_no_process(url):
+def test_torture_that_is_interrupted_says_so_and_leaves_no_process(url, connection):
     """A Ctrl-C, which goes to all its processes, ended in a traceback of each."""
+
+    def at_work() -> bool:
+        """All six, of whom one was killed."""
+        time.sleep(0.05)
+        return len(fetch(connection, "SELECT DISTINCT worker FROM task_events WHERE worker <> ''")) > 6
+
     command = [sys.executable, "-m", "dao.testing.torture", url, "--minutes", "5"]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
-        process.stdout.readline()  # its first word, after ten seconds: all are at work
+        wait_for(at_work)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)  # which ends when nobody has the pipes any more
     assert (process.returncode, errors) == (130, "interrupted: no law was checked\n")
