@@ -94,11 +94,11 @@ reset: $(INSTALLED) ## drop everything and migrate again (asks; YES=1 does not)
 
 .PHONY: test
 test: $(TOOLS) ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --quiet
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet
 
 .PHONY: test-slow
 test-slow: $(SLOW) ## run all tests, the slow ones too, with more examples
-	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses auto --quiet -m ''
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest --numprocesses auto --dist worksteal --quiet -m ''
 
 .PHONY: lint
 lint: $(TOOLS) ## check style (ruff), types (mypy), import contracts, scripts (dao lint) and the schema files
