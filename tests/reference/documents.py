@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import types
 import typing
@@ -423,7 +424,15 @@ def check(command: str, document: Mapping[str, object]) -> None:
     Raises:
         jsonschema.ValidationError: It is another.
     """
-    jsonschema.validate(document, _FAILURE if set(document) == {"ok", "error"} else _done(command))
+    _validator(None if set(document) == {"ok", "error"} else command).validate(document)
+
+
+@functools.cache
+def _validator(command: str | None) -> jsonschema.Draft202012Validator:
+    """Return what holds documents against the schema of a command, or of a failure: the schema is looked at once."""
+    schema = _FAILURE if command is None else _done(command)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
 
 
 # ---------------------------------------------------------------- pages
