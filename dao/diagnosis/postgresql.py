@@ -67,10 +67,12 @@ _PLACE = """
 SELECT current_setting('server_version'), pg_database_size(current_database()), pg_is_in_recovery(),
        has_schema_privilege(current_schema(), 'CREATE'), current_schema()
 """
+# each with what it is to do without it
 _DURABILITY = {
-    "fsync": ("a crash of the machine can destroy the whole cluster", "fsync = on, for anything but a test"),
-    "full_page_writes": ("a power cut can tear pages", "full_page_writes = on"),
+    "fsync": (error, "a crash of the machine can destroy the whole cluster", "fsync = on, for anything but a test"),
+    "full_page_writes": (error, "a power cut can tear pages", "full_page_writes = on"),
     "synchronous_commit": (
+        warning,
         "a crash of the server can lose the last commits, though they were answered",
         "synchronous_commit = on, or leave it for what may be lost",
     ),
@@ -126,9 +128,9 @@ def _place(connection: Connection) -> Iterator[Finding]:
     if schema is None:
         yield error(
             "permissions",
-            "the search_path names no schema that exists",
+            "the search_path names no schema that is there and that this role may use",
             "no table can be made or found",
-            "CREATE SCHEMA, or set search_path for the role",
+            "CREATE SCHEMA, GRANT USAGE ON SCHEMA, or set search_path for the role",
         )
     elif not may_create:
         yield note(
@@ -267,11 +269,11 @@ def _slots(connection: Connection) -> Iterator[Finding]:
 def _durability(connection: Connection) -> Iterator[Finding]:
     check = "durability"
     bad = []
-    for name, (means, advice) in _DURABILITY.items():
+    for name, (severe, means, advice) in _DURABILITY.items():
         ((value,),) = fetch(connection, f"SELECT current_setting('{name}')")
         if value == "off":
             bad.append(name)
-            yield warning(check, f"{name} = off", means, advice)
+            yield severe(check, f"{name} = off", means, advice)
     ((checksums,),) = fetch(connection, "SELECT current_setting('data_checksums')")
     if checksums == "off":
         yield note(

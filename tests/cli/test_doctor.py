@@ -259,7 +259,7 @@ def test_process_with_another_sqlite_is_named(sound, tmp_path):
 def test_server_is_looked_at(migrated_postgresql_url, monkeypatch):
     """What the test server lacks of durability is told, and nothing else is wrong with it."""
     url = migrated_postgresql_url
-    assert ("warning", "fsync = off") in found(url, "durability")
+    assert ("error", "fsync = off") in found(url, "durability")
     for check in ("server", "permissions", "encryption", "connections", "transactions", "vacuum", "collation", "clock"):
         assert found(url, check) == [], check
     monkeypatch.setattr(postgresql, "_FULL", 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import signal
@@ -18,11 +20,11 @@ from tests.cli.calls import misused, refused
 INSERT = "INSERT INTO sessions (id, client_id) VALUES ('s', 'c')"
 
 
-def shell(url, *arguments, stdin="", **environ):
+def shell(url, *arguments, **environ):
     """Run `dao shell` in a process of its own, which becomes the client."""
     return subprocess.run(
         [sys.executable, "-m", "dao", "shell", "--database", str(url), *arguments],
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
@@ -49,35 +51,49 @@ def client(tmp_path):
     return put
 
 
-def here(engine):
-    """Return the clients of an engine that are on this machine."""
-    known = ["psql"] if engine == "postgresql" else ["apsw", "sqlite3"]
-    return [name for name in known if name == "apsw" or shutil.which(name)]
+ORPHAN = "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ('x', 'y', 0)"
 
 
-@pytest.mark.both_engines
-def test_shell_reads_and_does_not_write(url, connection, engine):
-    """Each client shows rows, and refuses to change one unless --write is given; then keys are enforced."""
-    for program in here(engine):
-        done = shell(url, "--program", program, "SELECT 40 + 2", INSERT)
-        assert "42" in done.stdout, done
-        assert "read" in done.stderr, done
-        assert done.returncode, done
-        assert fetch(connection, "SELECT count(*) FROM sessions") == [(0,)]
-    writer = {"postgresql": "psql"}.get(engine, "apsw")
-    if writer in here(engine):
-        orphan = "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ('x', 'y', 0)"
-        done = shell(url, "--write", "--program", writer, INSERT, orphan)
-        assert done.returncode, done
-        assert "warning: " in done.stderr
+def test_shell_reads_and_does_not_write(run, database):
+    """Rows are shown, and none is changed unless --write is given; then foreign keys are enforced."""
+    call = ["shell", "--database", f"sqlite:///{database}", "--program", "apsw"]
+    done = run(*call, "SELECT 40 + 2", INSERT)
+    assert (done.code, done.out) == (1, "42\n")
+    assert "readonly" in done.err
+    done = run(*call, "--write", INSERT, ORPHAN)
+    assert done.code == 1
+    assert done.err.startswith("warning: ")
+    with contextlib.closing(dao.connect(f"sqlite:///{database}")) as connection:
         assert fetch(connection, "SELECT id FROM sessions") == [("s",)]
         assert fetch(connection, "SELECT count(*) FROM workflow_tasks") == [(0,)]
 
 
-def test_shell_takes_a_script_from_standard_input(database):
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="sqlite3 is not installed here")
+def test_sqlite3_reads_and_does_not_write(database):
+    """The client of the system is given a database that it cannot write."""
+    done = shell(f"sqlite:///{database}", "--program", "sqlite3", "SELECT 40 + 2", INSERT)
+    assert (done.stdout, "readonly" in done.stderr) == ("42\n", True)
+    assert done.returncode
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed here")
+def test_psql_reads_and_writes_only_if_it_may(migrated_postgresql_url):
+    """A server is asked for transactions that only read, unless --write is given."""
+    url = migrated_postgresql_url
+    done = shell(url, "--program", "psql", "SELECT 40 + 2", INSERT)
+    assert "42" in done.stdout
+    assert "read-only transaction" in done.stderr
+    done = shell(url, "--write", "--program", "psql", INSERT, ORPHAN)
+    assert "foreign key" in done.stderr
+    with contextlib.closing(dao.connect(url)) as connection:
+        assert fetch(connection, "SELECT id FROM sessions") == [("s",)]
+
+
+def test_shell_takes_a_script_from_standard_input(run, database, monkeypatch):
     """What is piped in is run by the client."""
-    done = shell(f"sqlite:///{database}", "--program", "apsw", stdin="SELECT 20 + 1;\nSELECT 20 + 2;\n")
-    assert (done.returncode, done.stdout.split()) == (0, ["21", "22"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("SELECT 20 + 1;\nSELECT 20 + 2;\n"))
+    done = run("shell", "--database", f"sqlite:///{database}", "--program", "apsw")
+    assert (done.code, done.out.split()) == (0, ["21", "22"])
 
 
 def test_sqlite3_that_may_damage_the_database_is_not_opened_for_writing(run, database, client, monkeypatch):
