@@ -13,7 +13,7 @@ import dao
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.scripts.sets import default_name
-from tests.folders import ids, write
+from tests.folders import ids, query, write
 
 APP = {
     "0001_notes.sql": "-- depends on: base/2025_things\nCREATE TABLE notes (id INTEGER PRIMARY KEY);",
@@ -247,7 +247,7 @@ def test_row_of_before_of_which_nobody_knows_the_set_is_missing(database, app, b
     migrate.apply(database.url, [base, app])
     for statement in OLD:
         database.fetch(statement)
-    with pytest.raises(LedgerMismatch, match="2026_more: it is applied, and its file has gone") as raised:
+    with pytest.raises(LedgerMismatch, match=r"2026_more: .* its file has gone\. .* name that, too") as raised:
         migrate.apply(database.url, [base[:2], app])
     assert raised.value.missing == ("2026_more",)
     assert migrate.apply(database.url, [base, app]) == []
@@ -398,3 +398,27 @@ def listed(database, its: migrate.MigrationSet) -> dict[str, str]:
     """Return what `yoyo list` says of each migration of a folder: A for applied, U for unapplied."""
     rows = [line.split() for line in yoyo(database, "list", its.folder).splitlines()]
     return {row[1]: row[0] for row in rows if len(row) > 1 and row[0] in {"A", "U"}}
+
+
+def test_history_of_before_there_were_sets_is_carried_over(url, path, tmp_path):
+    """A restore takes the history along from a ledger that has no sets; it was lost, with a warning."""
+    base = write(tmp_path / "base", BASE)
+    migrate.apply(url, base, to="2024")
+    before = migrate.take_snapshot(url)
+    migrate.apply(url, base, snapshots=0)
+    for statement in OLD:
+        query(path, statement)
+    migrate.restore(url, before.id)
+    done = [(one.operation, one.id, one.set) for one in migrate.history(url)]
+    assert done[0] == ("apply", "2024_first", "base")
+    assert done[1:] == [("apply", "2025_things", None), ("apply", "2026_more", None), ("restore", None, None)]
+    assert ids(migrate.apply(url, base)) == ["2025_things", "2026_more"]
+
+
+def test_copy_asks_only_for_the_version_of_its_own_tables(tmp_path):
+    """The migrations of another set in one of two databases are none of its business: they were not at one version."""
+    source, target = (f"sqlite:///{tmp_path}/{name}.db" for name in ("source", "target"))
+    for url in (source, target):
+        migrate.apply(url)
+    migrate.apply(source, write(tmp_path / "tags", {"1_tags.sql": "CREATE TABLE tags (id INTEGER PRIMARY KEY);"}))
+    assert dao.copy(source, target, dry_run=True).left_out == ("tags",)

@@ -122,6 +122,7 @@ _MISSING = (
     "another name now, `dao mark NAME` and `dao unmark {id}` note that and run nothing. `dao unmark {id}` alone "
     "forgets it: what it made stays in the database"
 )
+_OF_ANOTHER = ". Which set it is of nobody has noted: if it is of another one, name that, too (--migrations)"
 _RENAMED = (
     "it is applied, and its file is named {new} now. If that is meant, `dao accept {new}` notes it and runs nothing"
 )
@@ -155,11 +156,15 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     out_of_order = () if allow_out_of_order else comparison.out_of_order
     # ids whose text is applied already: nothing must advise to apply it
     once_more = {id for ids in comparison.alike.values() for id in ids}
+    unknown = {entry.id for entry in ledger.entries if entry.set is None}
     empty = {entry.id for entry in ledger.entries if entry.text is not None and not has_statement(entry.text)}
     problems = [
         *(f"{id}: {_unfinished(id, ledger)}" for id in comparison.unfinished),
         *(f"{id}: {_edited(id, comparison, is_empty=id in empty)}" for id in comparison.changed),
-        *(f"{id}: {_gone(id, comparison, _RENAMED, _MISSING)}" for id in comparison.missing),
+        *(
+            f"{id}: {_gone(id, comparison, _RENAMED, _MISSING)}{_OF_ANOTHER * (id in unknown)}"
+            for id in comparison.missing
+        ),
         *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
     ]
     if problems:
