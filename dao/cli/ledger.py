@@ -8,9 +8,9 @@ from typing import Literal
 import attrs
 import click
 
-from dao import migrate, settings, url
+from dao import migrate, settings
 from dao.cli import completion
-from dao.cli.options import MISMATCH, command, examples, folder_of, only_one_of, options
+from dao.cli.options import MISMATCH, command, examples, named_folder, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
 from dao.migrate.scripts.ids import TOOLS
@@ -183,10 +183,12 @@ def baseline(
     Writes its schema as the first migration of the folder, and notes that as applied. Runs nothing, and touches no row.
     Rows are not written: a new database will have none. Prints the paths. NAME is "baseline" if there is none.
     """
-    engine = "postgresql" if isinstance(config.url, url.ServerURL) else "sqlite"
-    folder = folder_of(config, engine, set)
     done = migrate.baseline(
-        config.url, folder, name=" ".join(name) or "baseline", lock_timeout=lock_timeout, report=output.report
+        config.url,
+        named_folder(config, set),
+        name=" ".join(name) or "baseline",
+        lock_timeout=lock_timeout,
+        report=output.report,
     )
     for path in done.paths:
         output.line(str(path))

@@ -18,6 +18,7 @@ from dao.errors import CommitUnknown, Irreversible, MigrationError, MigrationFil
 from dao.migrate.ledger import baseline as module
 from dao.migrate.ledger.baseline import baseline
 from dao.migrate.scripts.new import create
+from dao.migrate.scripts.sets import default_name
 from tests.folders import dump, ids, query, tables, write
 from tests.migration.test_adopt import LAYOUT, TABLES, WRITTEN, execute, made_by
 from tests.migration.test_layouts import LAYOUTS, flyway, in_layout
@@ -200,13 +201,14 @@ def test_baseline_of_an_empty_database_is_refused(path, folder, sql):
 
 
 def test_baseline_where_there_is_a_ledger_is_refused(path, url, three, folder):
-    """The first migration is one already; after all are rolled back there is room for another."""
-    migrate.apply(url, three)
+    """The first migration of the set is one already; after all are rolled back there is room for another."""
+    applied = migrate.load(three, name=default_name(folder))
+    migrate.apply(url, applied)
     query(path, "CREATE TABLE t (id)")
     refused(
         path, folder, r"has a ledger already, with 0001_a to 0003_c, and a baseline is where one begins\. Write what"
     )
-    migrate.rollback(url, three, steps=None)
+    migrate.rollback(url, applied, steps=None)
     assert baseline(url, folder).paths
 
 

@@ -13,6 +13,7 @@ import dao
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.scripts.sets import default_name
+from dao.settings import Folder
 from tests.folders import ids, query, write
 
 APP = {
@@ -422,3 +423,20 @@ def test_copy_asks_only_for_the_version_of_its_own_tables(tmp_path):
         migrate.apply(url)
     migrate.apply(source, write(tmp_path / "tags", {"1_tags.sql": "CREATE TABLE tags (id INTEGER PRIMARY KEY);"}))
     assert dao.copy(source, target, dry_run=True).left_out == ("tags",)
+
+
+def test_baseline_is_of_what_no_other_set_has_made(database, base, tmp_path):
+    """An application that had its tables before it had migrations was refused once another set was applied."""
+    migrate.apply(database.url, base)
+    folder = write(tmp_path / "app_sql", {})
+    with pytest.raises(MigrationError, match="holds no table and no view but those of other sets"):
+        migrate.baseline(database.url, folder)
+    database.fetch("CREATE TABLE notes (id INTEGER PRIMARY KEY, thing INTEGER REFERENCES things (id))")
+    done = migrate.baseline(database.url, Folder(folder, "app"))
+    text = done.paths[0].read_text()
+    assert ("notes" in text, "firsts" in text) == (True, False)
+    app = migrate.load(folder, name="app", engine=database.engine)
+    for its in (app, base):
+        current(database, its)
+    with pytest.raises(MigrationError, match=r"has a ledger already, with .*_baseline"):
+        migrate.baseline(database.url, Folder(folder, "app"))

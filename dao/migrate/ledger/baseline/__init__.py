@@ -33,17 +33,19 @@ from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.baseline import sqlite
 from dao.migrate.ledger.comparison import compare
+from dao.migrate.ledger.expected import applied as scripts_of
 from dao.migrate.ledger.others import OtherLedger
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.usable import Unusable
 from dao.migrate.scripts.layouts import Layout, layout_and_names
-from dao.migrate.scripts.load import default_folder
+from dao.migrate.scripts.load import default_folder, set_name
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.new import create, first, has_rollback, remove, texts_of
 from dao.migrate.scripts.sections import UP
 from dao.migrate.values import Difference
+from dao.settings import Folder
 from dao.text import visible
 
 __all__ = ["Baseline", "baseline"]
@@ -62,10 +64,12 @@ _ROLLBACK = """\
 class _Baseline(Protocol):
     """The module of an engine: the schema of a database as statements, and what these make."""
 
-    def statements(self, connection: Any, left_out: Collection[str], /) -> list[str]: ...
+    def statements(
+        self, connection: Any, left_out: Collection[str], applied: Sequence[tuple[str, str]], /
+    ) -> list[str]: ...
     def makers(self, connection: Any, migrations: Sequence[Migration], baseline: tuple[str, str], /) -> set[str]: ...
     def remade(
-        self, connection: Any, own: Migration, left_out: Collection[str], /
+        self, connection: Any, own: Migration, left_out: Collection[str], applied: Sequence[tuple[str, str]], /
     ) -> tuple[list[Difference], list[Unusable]]: ...
 
 
@@ -93,7 +97,7 @@ class Baseline:
 
 def baseline(
     target: Target,
-    folder: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | Folder,
     *,
     name: str = "baseline",
     now: datetime | None = None,
@@ -103,6 +107,9 @@ def baseline(
 ) -> Baseline:
     """Write the schema of a database as the first migration of a folder, and note it there as applied.
 
+    What migrations of other sets have made is not in it: those have to be applied before. A `Folder` of the settings
+    says what the set of this one is called.
+
     Writes the files and the ledger, both or neither, and runs nothing in the database. The id comes before all that are
     in the folder; layout and name are as of `new`. Rows are not written, nor are the ledgers of other tools. The
     rollback script undoes nothing, so that no `rollback` drops what was there before. The files are read back: what
@@ -110,14 +117,16 @@ def baseline(
     are as in `apply`.
 
     Raises:
-        MigrationError: The database does not exist, holds nothing, or has a ledger: this package's, or that of a tool
-            that `adopt` takes over. Or the folder is this package's own, its migrations make what is there already, or
-            the schema cannot be made anew from its text. Nothing was changed, here and below.
+        MigrationError: The database does not exist, holds nothing else, or has a ledger: this package's, with
+            migrations of this set, or that of a tool that `adopt` takes over. Or the folder is this package's own, its
+            migrations make what is there already, or the schema cannot be made anew from its text. Nothing was changed,
+            here and below.
         MigrationFileError: A file of the folder is not what it should be.
         DatabaseBusy: Another migrator or connection kept its lock.
         CommitUnknown: The commit met an I/O error. The files are there, and may be noted as applied.
     """
-    path = Path(folder)
+    given = folder if isinstance(folder, Folder) else Folder(Path(folder))
+    path = given.path or default_folder()
     if path.resolve() in {default_folder(engine).resolve() for engine in ("sqlite", "postgresql")}:
         raise MigrationError(
             f"{path} has the migrations of this package, which are of its own tables: name the folder of yours with "
@@ -131,12 +140,12 @@ def baseline(
         check_in_place(connection)
         try:
             with exclusive(connection):
-                _refuse_ledger(connection)
+                applied = _applied(connection, given)
                 left_out = others.found(connection)
                 layout, id = first(name, path, now=now)
-                texts = _texts(connection, path, layout, id, left_out)
+                texts = _texts(connection, given, layout, id, left_out, applied)
                 paths = create(path, texts)
-                unusable = _note(connection, path, id, left_out)
+                unusable = _note(connection, given, id, left_out, applied)
         except CommitUnknown as error:
             error.advice = f"`dao status` says whether {id} is applied; if not, `dao mark {id}` notes it."
             raise
@@ -157,10 +166,16 @@ def _is_unmarked(connection: Connection, id: str) -> bool:
     return id not in noted
 
 
-def _refuse_ledger(connection: Connection) -> None:
-    """Refuse a database of which somebody knows already what is applied."""
+def _applied(connection: Connection, folder: Folder) -> list[tuple[str, str]]:
+    """Return the scripts that are applied of other sets; refuse a ledger in which this one is, or may be.
+
+    Raises:
+        MigrationError: It is; or nobody has the text of one that is applied.
+    """
     state = ledger.read(connection)
-    if ids := [*state.ids, *state.unfinished]:
+    own = set_name(folder.path, folder.name)
+    sets = {entry.id: entry.set for entry in state.entries} | dict(state.begun_in)
+    if ids := [id for id in dict.fromkeys([*state.ids, *state.unfinished]) if sets.get(id) in {None, own}]:
         which = ids[0] if len(ids) == 1 else f"{ids[0]} to {ids[-1]}"
         raise MigrationError(
             f"{state.database} has a ledger already, with {visible(which, line=True)}, and a baseline is where one "
@@ -173,27 +188,35 @@ def _refuse_ledger(connection: Connection) -> None:
                 f"{other.tool} has migrated {state.database}, as its table {other.table} says: take that over with "
                 f"`dao adopt --from {other.tool}`; or, to begin anew without it, drop that table first"
             )
+    return scripts_of((), state)
 
 
 # ---------------------------------------------------------------- the script
 
 
 def _texts(
-    connection: Connection, folder: Path, layout: Layout, id: str, left_out: Sequence[OtherLedger]
+    connection: Connection,
+    given: Folder,
+    layout: Layout,
+    id: str,
+    left_out: Sequence[OtherLedger],
+    applied: Sequence[tuple[str, str]],
 ) -> dict[str, str]:
     """Return the texts of the migration by the names of its files.
 
     Raises:
         MigrationError: There is nothing to write, or the folder has it already.
     """
-    found = _of(connection).statements(connection, {fold(other.table) for other in left_out})
+    folder = given.path or default_folder()
+    found = _of(connection).statements(connection, {fold(other.table) for other in left_out}, applied)
     if not found:
+        beside = " but those of other sets" * bool(applied)
         raise MigrationError(
-            f"{name_of(connection)} holds no table and no view: write the first migration with `dao new`"
+            f"{name_of(connection)} holds no table and no view{beside}: write the first migration with `dao new`"
         )
     script = "\n".join(_statement(sql, layout) for sql in found)
     _, names = layout_and_names(folder)
-    _refuse_makers(migrations_for(connection, folder) if names else (), id, script, connection, folder)
+    _refuse_makers(migrations_for(connection, given) if names else (), id, script, connection, folder)
     return texts_of(
         folder,
         layout,
@@ -229,7 +252,13 @@ def _refuse_makers(migrations: Sequence[Migration], id: str, script: str, connec
 # ---------------------------------------------------------------- the ledger
 
 
-def _note(connection: Connection, folder: Path, id: str, left_out: Sequence[OtherLedger]) -> list[Unusable]:
+def _note(
+    connection: Connection,
+    folder: Folder,
+    id: str,
+    left_out: Sequence[OtherLedger],
+    applied: Sequence[tuple[str, str]],
+) -> list[Unusable]:
     """Note the migration as applied, once it has proved to make the schema that is there; return what does not work.
 
     Raises:
@@ -246,7 +275,9 @@ def _note(connection: Connection, folder: Path, id: str, left_out: Sequence[Othe
     own = next(migration for migration in files if migration.id == id)
     writer.mark(own, files, operation="baseline")
     try:
-        differing, unusable = _of(connection).remade(connection, own, {fold(other.table) for other in left_out})
+        differing, unusable = _of(connection).remade(
+            connection, own, {fold(other.table) for other in left_out}, applied
+        )
     except MigrationError as error:
         raise MigrationError(
             f"the schema of {name} cannot be made anew from its own text ({error}): mend or drop what is named there"
@@ -258,5 +289,5 @@ def _note(connection: Connection, folder: Path, id: str, left_out: Sequence[Othe
         )
     if late := compare(files, writer.after).out_of_order:
         raise MigrationError(f"{late[0]} would come before the baseline: give it a number, or name another folder")
-    drift.record(connection, files, writer.before, after=writer.after, clean=True)
+    drift.record(connection, files, writer.before, after=writer.after, clean=not applied)
     return unusable

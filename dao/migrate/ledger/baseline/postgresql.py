@@ -9,18 +9,28 @@ from dao.migrate.database import schema_made_by, schema_of
 from dao.migrate.ledger import unnoted
 from dao.migrate.ledger.unnoted.postgresql import made
 from dao.migrate.schema import model
-from dao.migrate.schema.model import Schema
+from dao.migrate.schema.model import Object, Schema
 from dao.migrate.schema.postgresql import dump
 from dao.migrate.schema.usable import Unusable
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.postgresql import makers as by_words
+from dao.migrate.scripts.postgresql import plain
 from dao.migrate.values import Difference
 
 __all__ = ["makers", "remade", "statements"]
 
 
-def statements(connection: Connection, left_out: Collection[str]) -> list[str]:
-    """Return the statements that make the schema, without some tables; none if there is nothing to make."""
-    return [f"{sql};" for sql in dump.statements(connection, lambda one: dump.is_of(one, left_out))]
+def statements(connection: Connection, left_out: Collection[str], applied: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the statements that make the schema, without some tables and what applied scripts make; or none.
+
+    It is their words that say what they make.
+    """
+    made = by_words(applied)
+
+    def is_theirs(one: Object) -> bool:
+        return dump.is_of(one, left_out) or bool({plain(one.name), plain(one.table)} & made.keys())
+
+    return [f"{sql};" for sql in dump.statements(connection, is_theirs)]
 
 
 def makers(connection: Connection, migrations: Sequence[Migration], _baseline: tuple[str, str]) -> set[str]:
@@ -29,7 +39,7 @@ def makers(connection: Connection, migrations: Sequence[Migration], _baseline: t
 
 
 def remade(
-    connection: Connection, own: Migration, left_out: Collection[str]
+    connection: Connection, own: Migration, left_out: Collection[str], applied: Sequence[tuple[str, str]]
 ) -> tuple[list[Difference], list[Unusable]]:
     """Return how the schema differs from what its script makes. The server lets nothing be made that does not work.
 
@@ -38,4 +48,4 @@ def remade(
     """
     there = schema_of(connection)
     kept = Schema({key: one for key, one in there.objects.items() if not dump.is_of(one, left_out)})
-    return model.differences(schema_made_by(connection, [(own.id, own.up.text)]), kept), []
+    return model.differences(schema_made_by(connection, [*applied, (own.id, own.up.text)]), kept), []

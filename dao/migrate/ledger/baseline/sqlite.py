@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dao.engine.sqlite import Connection
 from dao.errors import MigrationError, MigrationFailed
 from dao.migrate.ledger import others, unnoted
-from dao.migrate.schema import model
+from dao.migrate.schema import model, replay
 from dao.migrate.schema.catalog import definitions, fold, settings
 from dao.migrate.schema.dump import definitions_to_make, ended
 from dao.migrate.schema.reader import read
@@ -22,9 +22,15 @@ __all__ = ["makers", "remade", "statements"]
 _NUMBERS = ("application_id", "user_version")
 
 
-def statements(connection: Connection, left_out: Collection[str]) -> list[str]:
-    """Return the statements that make the schema, without some tables; none if there is nothing to make."""
+def statements(connection: Connection, left_out: Collection[str], applied: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the statements that make the schema, without some tables and what applied scripts make; or none.
+
+    Raises:
+        MigrationError: One of the scripts cannot be replayed.
+    """
+    made = replay.makers(applied) if applied else {}
     found = [item for item in definitions_to_make(connection) if fold(item.table) not in left_out]
+    found = [item for item in found if (item.type, item.key) not in made]
     if not found:
         return []
     numbers = settings(connection, _NUMBERS)
@@ -51,14 +57,14 @@ def makers(connection: Connection, migrations: Sequence[Migration], baseline: tu
 
 
 def remade(
-    connection: Connection, own: Migration, _left_out: Collection[str]
+    connection: Connection, own: Migration, _left_out: Collection[str], applied: Sequence[tuple[str, str]]
 ) -> tuple[list[Difference], list[Unusable]]:
-    """Return how the schema differs from what its script makes, and what a run would refuse in that.
+    """Return how the schema differs from what its script makes after those applied, and what a run would refuse in it.
 
     Raises:
-        MigrationError: The script fails in an empty database.
+        MigrationError: The script fails in a database with nothing else.
     """
-    with replayed([(own.id, own.up.text)]) as memory:
+    with replayed([*applied, (own.id, own.up.text)]) as memory:
         differing = others.without(model.differences(read(memory), read(connection)), others.found(connection))
         made = frozenset(definitions(memory))
         found = [*judge(memory, made, {fold(item.table) for item in made}), *check_keys(memory)[1]]
