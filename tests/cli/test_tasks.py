@@ -88,12 +88,25 @@ def found(outcome):
 # ---------------------------------------------------------------- every command
 
 
+@pytest.fixture(scope="module")
+def before_claims(engine, request, tmp_path_factory):
+    """The URL of a database without what claims need, which no command changes."""
+    if engine == "sqlite":
+        url = f"sqlite:///{tmp_path_factory.mktemp('before')}/old.db"
+        migrate.apply(url, to=BEFORE_CLAIMS)
+        yield url
+    else:
+        server = request.getfixturevalue("server")
+        url = server.create()
+        migrate.apply(url, to=BEFORE_CLAIMS)
+        yield url
+        server.drop(url)
+
+
 @pytest.mark.parametrize("arguments", EVERY_COMMAND, ids=lambda arguments: " ".join(arguments[:2]))
-def test_schema_without_claims_is_refused_with_what_to_run(run, engine, request, monkeypatch, tmp_path, arguments):
+def test_schema_without_claims_is_refused_with_what_to_run(run, before_claims, monkeypatch, arguments):
     """A database that was not migrated since the upgrade is no SQL error about a view that nobody knows."""
-    url = f"sqlite:///{tmp_path}/old.db" if engine == "sqlite" else request.getfixturevalue("new_postgresql_url")
-    migrate.apply(url, to=BEFORE_CLAIMS)
-    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("DATABASE_URL", before_claims)
     refused(run(*arguments), "its schema has no task_overview", "run `dao migrate`")
     error = run(*arguments, "--json").document["error"]
     assert (error["type"], error["pending"]) == ("SchemaOutOfDate", ["20261128010500_create_task_views"])
