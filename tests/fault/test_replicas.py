@@ -83,47 +83,44 @@ def replicas(url: str, three: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 # ---------------------------------------------------------------- as long as it lives
 
 
-@pytest.mark.parametrize("number", [1, 4])
 @pytest.mark.parametrize("mode", ["wal", "delete"])
-def test_migrate_waits_for_another_run_for_longer_than_the_busy_timeout(path, url, three, replicas, number, mode):
+def test_migrate_waits_for_another_run_for_longer_than_the_busy_timeout(path, url, three, replicas, mode):
     """However long a run takes, the replicas beside it wait, say for whom, and find nothing to do.
 
     They failed after the busy timeout, so that of two containers with a migration of 6 s one did not start.
     """
     query(path, f"PRAGMA journal_mode = {mode}; CREATE TABLE theirs (id)")
     with holding(url, three) as process:
-        waiting = replicas(number)
+        waiting = replicas(3)
         for one in waiting:
             assert f"waiting for the lock held by another migration run, process {process.pid} (" in one.errors
         process.communicate("\n" * len(IDS))
         assert process.returncode == 0
-    assert [one.end() for one in waiting] == [(0, f"{path}: nothing to apply\n")] * number
+    assert [one.end() for one in waiting] == [(0, f"{path}: nothing to apply\n")] * 3
     assert migrate.status(url, three).is_current
     assert query(path, "SELECT count(*) FROM _yoyo_log") == [(len(IDS),)]
     assert not path.with_name(f"{path.name}-migrate").exists()
 
 
-@pytest.mark.parametrize("number", [1, 4])
-def test_migrate_waiting_for_one_that_is_killed_takes_its_place(path, url, three, replicas, number):
+def test_migrate_waiting_for_one_that_is_killed_takes_its_place(path, url, three, replicas):
     """A kill -9 frees the lock at once: of those that wait, one migrates, and the others wait for that one."""
     with holding(url, three) as process:
-        waiting = replicas(number)
+        waiting = replicas(3)
         process.kill()
         ends = [one.end() for one in waiting]
-    assert [code for code, _ in ends] == [0] * number
-    assert sorted(out == f"{path}: nothing to apply\n" for _, out in ends) == [False, *[True] * (number - 1)]
+    assert [code for code, _ in ends] == [0] * 3
+    assert sorted(out == f"{path}: nothing to apply\n" for _, out in ends) == [False, True, True]
     assert query(path, "SELECT count(*) FROM _yoyo_log") == [(len(IDS),)]
     assert not path.with_name(f"{path.name}-migrate").exists()
 
 
-@pytest.mark.parametrize("number", [1, 4])
-def test_migrate_waiting_for_one_that_is_killed_half_way_does_not_repeat_it(path, url, three, replicas, number):
+def test_migrate_waiting_for_one_that_is_killed_half_way_does_not_repeat_it(path, url, three, replicas):
     """Whoever waits for a script outside of a transaction hears that it did not come to its end, and runs nothing."""
     write(three, {"0001_a.sql": ALONE + "CREATE TABLE a (id);"})
     with holding(url, three) as process:
-        waiting = replicas(number)
+        waiting = replicas(3)
         process.kill()
-        assert [one.end() for one in waiting] == [(1, "")] * number
+        assert [one.end() for one in waiting] == [(1, "")] * 3
     for one in waiting:
         assert f"0001_a: applying it did not come to its end (it was process {process.pid})" in one.errors
         assert "`dao migrate resolve 0001_a`" in one.errors
@@ -176,8 +173,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
-def test_verb_waits_for_another_run_up_to_the_lock_timeout(path, url, three, verb):
+def test_verb_waits_for_another_run_up_to_the_lock_timeout(path, url, three):
     """All that changes a schema or its ledger waits in one line, and no longer than it is told to."""
     migrate.apply(url, three, steps=2)
     migrate.take_snapshot(url)
@@ -192,10 +188,12 @@ def test_verb_waits_for_another_run_up_to_the_lock_timeout(path, url, three, ver
 
     with holding(url, three) as process:
         who = f"another migration run, process {process.pid}"
-        with pytest.raises(DatabaseBusy, match=rf"is locked, held by {who}, for longer than 0\.01 s.*--lock-timeout"):
-            verb(f"{url}?busy_timeout=1", three, lock_timeout=0.01)
-        with pytest.raises(Told, match=f"^{who}$"):
-            verb(f"{url}?busy_timeout=1", three, report=report)
+        locked = rf"is locked, held by {who}, for longer than 0\.01 s.*--lock-timeout"
+        for name, verb in VERBS.items():
+            with pytest.raises(DatabaseBusy, match=locked):
+                pytest.fail(f"{name}: {verb(f'{url}?busy_timeout=1', three, lock_timeout=0.01)}")
+            with pytest.raises(Told, match=f"^{who}$"):
+                pytest.fail(f"{name}: {verb(f'{url}?busy_timeout=1', three, report=report)}")
     assert query(path, "SELECT * FROM _yoyo_migration") == before
 
 
@@ -244,19 +242,18 @@ def test_apply_lock_timeout_that_means_nothing_is_refused(path, url, three, time
     assert not path.exists()
 
 
-@pytest.mark.parametrize("name", ["migrate", "rollback", "redo", "init", "mark", "restore"])
-def test_command_waits_up_to_the_lock_timeout(url, three, monkeypatch, name):
+def test_command_waits_up_to_the_lock_timeout(url, three, monkeypatch):
     """The option is a number of seconds; the error says who it was, in JSON, too."""
     migrate.apply(url, three, steps=2)
     migrate.take_snapshot(url)
-    arguments = {"mark": ["mark", "0003"], "restore": ["restore", "--yes"]}.get(name, [name])
     monkeypatch.setenv("DATABASE_MIGRATIONS", str(three))
     with holding(url, three) as process:
-        one = Replica(*arguments, "--database", url, "--lock-timeout", "0.1", "--json")
-        code, out = one.end()
-    assert code == 1
-    assert '"type": "DatabaseBusy"' in out
-    assert f"held by another migration run, process {process.pid}, for longer than 0.1 s" in one.errors
+        for arguments in (["migrate"], ["rollback"], ["redo"], ["init"], ["mark", "0003"], ["restore", "--yes"]):
+            one = Replica(*arguments, "--database", url, "--lock-timeout", "0.1", "--json")
+            code, out = one.end()
+            assert code == 1, arguments
+            assert '"type": "DatabaseBusy"' in out, arguments
+            assert f"held by another migration run, process {process.pid}, for longer than 0.1 s" in one.errors
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
