@@ -49,19 +49,19 @@ def test_each_function_is_observed_by_its_name_and_as_one_call(filled, seen):
     """Whatever a function calls inside, its caller has called one; and it does what it does unobserved."""
     calls = {**WRITERS, **{name: read for name, (read, _) in READERS.items()}}
     assert calls.keys() == FUNCTIONS.keys()
-    for name, call in calls.items():
-        undone = contextlib.suppress(ZeroDivisionError)  # so that each finds the same
-        opened = contextlib.closing(dao.connect(filled.url))
-        with opened as connection, undone, dao.observe(seen.append), dao.transaction(connection):
-            returned = call(connection)
-            raise ZeroDivisionError
-        assert name not in READERS or returned == READERS[name][1]
-        # some of them look for an event first
-        (event,) = [one for one in seen if one.name != "task_events.list_of"] or seen
-        assert (event.name, event.table, event.error) == (name, name.partition(".")[0], None)
-        assert event.connection is connection
-        assert event.rows > 0, name
-        seen.clear()
+    with contextlib.closing(dao.connect(filled.url)) as connection:
+        for name, call in calls.items():
+            undone = contextlib.suppress(ZeroDivisionError)  # so that each finds the same
+            with undone, dao.observe(seen.append), dao.transaction(connection):
+                returned = call(connection)
+                raise ZeroDivisionError
+            assert name not in READERS or returned == READERS[name][1]
+            # some of them look for an event first
+            (event,) = [one for one in seen if one.name != "task_events.list_of"] or seen
+            assert (event.name, event.table, event.error) == (name, name.partition(".")[0], None)
+            assert event.connection is connection
+            assert event.rows > 0, name
+            seen.clear()
 
 
 def test_rows_are_those_that_the_caller_asked_for(connection, seen):
