@@ -125,12 +125,12 @@ def _hook(hooked: Hooked, name: str, table: str) -> Hook:
         here = _HERE
         if here.at_work:
             return function(*args, **kwargs)
-        here.at_work = True
         rows = rows_here()
         rows.number = 0
         connection: Any = args[0] if args else kwargs.get("connection")
         begun = time.perf_counter()
         try:
+            here.at_work = True  # in here, or an interruption could leave it so
             result = function(*args, **kwargs)
             seconds = time.perf_counter() - begun
             if isinstance(result, Walk):  # nothing has been asked of the database yet

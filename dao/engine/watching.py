@@ -110,9 +110,9 @@ def _hooked(
             through = Rows()
             given = (*args[:2], _through(args[2], through))
         failed = True
-        here.at_work = True
         begun = time.perf_counter()
         try:
+            here.at_work = True  # in here, or an interruption could leave it so
             result = plain(*given, **kwargs)
             failed = False
             return result

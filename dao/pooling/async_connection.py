@@ -6,8 +6,6 @@ apsw has its own, in `async_sqlite`, and one to a server is in `async_server`. B
 
 from __future__ import annotations
 
-import contextvars
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
@@ -103,16 +101,14 @@ async def run(
             f"expected an asynchronous connection, got {type(connection).__name__}: open one with "
             "`await dao.aio.connect(url)`, or use `await pool.run(function, …)`"
         )
-    call: Callable[..., Any] = _call
     if isinstance(connection, AsyncConnection):
         plain = connection.plain
     else:
         fork.check(connection)
         plain = connection  # which it is in its own thread
-        call = functools.partial(contextvars.copy_context().run, call)  # one to a server has it in its `Call`
     at_work: list[bool] = []  # not empty while it is
     try:
-        result: T = await connection.async_run(call, at_work, function, plain, args, kwargs)
+        result: T = await connection.async_run(_call, at_work, function, plain, args, kwargs)
         return result
     except Exception:
         raise
