@@ -67,7 +67,7 @@ _PLACE = """
 SELECT current_setting('server_version'), pg_database_size(current_database()), pg_is_in_recovery(),
        has_schema_privilege(current_schema(), 'CREATE'), current_schema()
 """
-# each with what it is to do without it
+# Of each setting: how bad it is to have it off, what that means, and what to do.
 _DURABILITY = {
     "fsync": (error, "a crash of the machine can destroy the whole cluster", "fsync = on, for anything but a test"),
     "full_page_writes": (error, "a power cut can tear pages", "full_page_writes = on"),
