@@ -98,7 +98,7 @@ OPENERS = [
         *WORKERS,
     }
 ]
-LOADERS = [name for name in OPENERS if name not in {"unmark", "history", "snapshot"}]
+LOADERS = [name for name in OPENERS if name not in {"browse", "unmark", "history", "snapshot"}]
 
 
 def documented(arguments: Sequence[str]) -> str | None:
