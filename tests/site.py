@@ -26,7 +26,18 @@ _IN_CSS = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""
 #: The modules whose names are public, beside `dao` itself.
 PUBLIC = (
     *("tasks", "task_dependencies", "task_events", "workflows", "workflow_tasks", "tool_executions"),
-    *("sessions", "configurations", "aio", "migrate", "errors", "settings", "testing", "postgresql"),
+    *(
+        "sessions",
+        "configurations",
+        "aio",
+        "migrate",
+        "errors",
+        "settings",
+        "testing",
+        "postgresql",
+        "pydantic",
+        "otel",
+    ),
 )
 
 
