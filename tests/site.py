@@ -23,21 +23,12 @@ __all__ = ["faults"]
 _FETCHED = {"src", "srcset", "poster", "data"}
 _LINKED = {"stylesheet", "icon", "preload", "prefetch", "preconnect", "dns-prefetch", "modulepreload", "manifest"}
 _IN_CSS = re.compile(r"""(?:url\(\s*|@import\s+)["']?((?:https?:)?//[^"')\s]+)""")
-#: The modules whose names are public, beside `dao` itself.
+#: The modules whose names are public, beside `dao` itself. The models of `dao.pydantic` are made of the records, and
+#: its page says how.
 PUBLIC = (
     *("tasks", "task_dependencies", "task_events", "workflows", "workflow_tasks", "tool_executions"),
-    *(
-        "sessions",
-        "configurations",
-        "aio",
-        "migrate",
-        "errors",
-        "settings",
-        "testing",
-        "postgresql",
-        "pydantic",
-        "otel",
-    ),
+    *("sessions", "configurations", "aio", "migrate", "errors", "settings", "testing", "postgresql"),
+    "otel",
 )
 
 
