@@ -210,6 +210,9 @@ def test_folder_that_was_moved_is_the_same_set(database, base, tmp_path):
     """A name that nobody has given is a guess, and what the ledger has noted goes before it; a given one is not."""
     migrate.apply(database.url, base)
     moved = write(tmp_path / "other", BASE | {"2027_last.sql": "CREATE TABLE lasts (id INTEGER PRIMARY KEY);"})
+    on_it = write(tmp_path / "app_sql", APP | {"0003_end.sql": "-- depends on: base/2027_last\n"})
+    found = [migrate.load(folder, engine=database.engine) for folder in (moved, on_it)]
+    assert ids(migrate.plan(database.url, found)) == ["2027_last", *(one.id for one in found[1])]
     assert ids(migrate.apply(database.url, moved)) == ["2027_last"]
     assert {one.set for one in migrate.status(database.url, moved).migrations} == {"base"}
     named = migrate.load(moved, name="web", engine=database.engine)
@@ -220,6 +223,38 @@ def test_folder_that_was_moved_is_the_same_set(database, base, tmp_path):
         current(database, named)
     migrate.accept(database.url, ids(named), named)
     assert {one.set for one in migrate.status(database.url, named).migrations} == {"web"}
+
+
+def test_redo_under_a_wrong_name_is_refused(database, app, base):
+    """It wrote the row anew as one of that set, and left the others: nobody could name the set any more."""
+    migrate.apply(database.url, [base, app])
+    wrong = migrate.load(app.folder, name="wrong", engine=database.engine)
+    for migrations in (wrong, [base, wrong]):
+        with pytest.raises(LedgerMismatch, match="as one of the set app, and is in the set wrong here"):
+            migrate.redo(database.url, migrations)
+    moved = [app, migrate.load(write(base.folder.parent / "moved", BASE), engine=database.engine)]
+    assert ids(migrate.redo(database.url, moved, set="moved")) == ["2026_more"] * 2
+    assert migrate.apply(database.url, [base, app]) == []
+
+
+def test_accept_of_what_is_of_a_set_that_is_not_named_says_so(database, app, base):
+    """It said that the file had gone, and that `dao unmark` forgets it."""
+    migrate.apply(database.url, [base, app])
+    with pytest.raises(LedgerMismatch, match="2026_more: it is of the set base, which is not named here"):
+        migrate.accept(database.url, ["base/2026_more"], app)
+
+
+def test_mark_puts_a_migration_at_its_place_in_its_set(database, app, base):
+    """Before all of the sets that are named behind it, it stood before its own, too, and a rollback came to it last."""
+    migrate.apply(database.url, base, to="2025_things")
+    migrate.apply(database.url, [base[:2], app])
+    migrate.unmark(database.url, ["2025_things"], base)
+    migrate.mark(database.url, ["2025_things", "2026_more"], [base, app])
+    found = migrate.status(database.url, [base, app])
+    assert ids(found.migrations) == ["2024_first", "2025_things", "0001_notes", "0002_tags", "2026_more"]
+    migrate.unmark(database.url, ["2024_first", "2025_things"], base)
+    migrate.mark(database.url, ["2024_first"], [base, app])
+    assert ids(migrate.status(database.url, base).migrations)[:2] == ["2024_first", "2026_more"]
 
 
 # ---------------------------------------------------------------- ledgers of before
@@ -254,6 +289,20 @@ def test_row_of_before_of_which_nobody_knows_the_set_is_missing(database, app, b
         migrate.apply(database.url, [base[:2], app])
     assert raised.value.missing == ("2026_more",)
     assert migrate.apply(database.url, [base, app]) == []
+
+
+def test_row_of_before_is_not_of_a_set_that_has_none_of_the_others(database, app, base):
+    """`dao mark` in a new set that was named alone noted all rows as of that."""
+    migrate.apply(database.url, base)
+    for statement in OLD:
+        database.fetch(statement)
+    with pytest.raises(LedgerMismatch, match=r"2026_more: .* Which set it is of nobody has noted: .* name that, too"):
+        migrate.apply(database.url, app)
+    migrate.mark(database.url, ["0002_tags"], app)
+    assert migrate.apply(database.url, [base, app[1:]]) == []
+    rows = {*database.fetch("SELECT set_name, count(*) FROM _dao_migration GROUP BY set_name")}
+    assert (rows, migrate.unmark(database.url, ["0002_tags"], [base, app])) == ({(None, 3), ("app", 1)}, ["0002_tags"])
+    assert {one.set for one in migrate.status(database.url, app).others} == {"base"}
 
 
 # ---------------------------------------------------------------- whose table is whose

@@ -123,6 +123,7 @@ _MISSING = (
     "forgets it: what it made stays in the database"
 )
 _OF_ANOTHER = ". Which set it is of nobody has noted: if it is of another one, name that, too (--migrations)"
+_OTHERS = "it is of the set {set}, which is not named here: name that, too (--migrations, DATABASE_MIGRATIONS)"
 _RENAMED = (
     "it is applied, and its file is named {new} now. If that is meant, `dao accept {new}` notes it and runs nothing"
 )
@@ -202,6 +203,8 @@ def _edited(id: str, comparison: Comparison, *, is_empty: bool) -> str:
 
 
 def _gone(id: str, comparison: Comparison, renamed: str, otherwise: str) -> str:
+    if id in comparison.others:
+        return _OTHERS.format(set=comparison.sets.by_id[id])
     if id in comparison.renamed:
         return renamed.format(new=comparison.renamed[id])
     if id in comparison.alike and id in comparison.missing:

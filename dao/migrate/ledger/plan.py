@@ -141,7 +141,7 @@ def to_roll_back(
     comparison = attrs.evolve(
         comparison,
         missing=tuple(id for id in comparison.missing if id not in kept),
-        changed=tuple(id for id in comparison.changed if id not in edited),
+        changed=tuple(id for id in comparison.changed if id not in edited or id in comparison.misplaced),
     )
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
     _refuse_needed(undone, files, ledger, comparison)
@@ -199,7 +199,10 @@ def needed_by(entries: Iterable[Entry], files: Mapping[str, Migration]) -> dict[
 
 
 def _undoing(entry: Entry, file: Migration | None, set: str | None, *, redoing: bool) -> Step:
-    migration = _in(set, file or from_texts(entry.id, entry.text or "", entry.rollback_text))
+    # what is about to be replaced may have been edited: that is what redo is for; or its rollback was written since
+    is_kept = redoing and entry.text is not None and has_statement(entry.rollback_text or "")
+    applied = file if file is not None and not is_kept else from_texts(entry.id, entry.text or "", entry.rollback_text)
+    migration = _in(set, applied)
     if redoing and file is not None and entry.text is not None and not has_statement(entry.text):
         migration = attrs.evolve(migration, down=Script(path=None, text=""))
     elif not migration.reversible:

@@ -47,8 +47,7 @@ def of(migrations: Sequence[Migration], ledger: Ledger) -> Sets:
     """Return the sets of a database: what the ledger has noted, else what the files say.
 
     A set that nobody has named has the name that the ledger knows its migrations by. A row of before there were sets is
-    of the set whose file it has. Without one it is of the only set that is named, else of the one of which the other
-    rows are that were written then.
+    of the set whose file it has. Without one it is of the one of which the other rows are that were written then.
     """
     files = {migration.id: migration for migration in migrations}
     called: dict[str | None, str | None] = {}
@@ -60,7 +59,6 @@ def of(migrations: Sequence[Migration], ledger: Ledger) -> Sets:
     by_id = {entry.id: entry.set or own.get(entry.id) for entry in ledger.entries}
     if lost := [entry for entry in ledger.entries if _is_old(entry) and entry.id not in own]:
         homes = {own[entry.id] for entry in ledger.entries if _is_old(entry) and entry.id in own}
-        homes = {*called.values()} if len(called) == 1 else homes
         by_id |= dict.fromkeys((entry.id for entry in lost), homes.pop() if len(homes) == 1 else None)
     begun = {id: ledger.begun_in.get(id) or by_id.get(id) or own.get(id) for id in ledger.unfinished}
     return Sets(called, by_id | begun, own)

@@ -18,6 +18,7 @@ from dao.migrate.ledger.entries import Entry, Ledger, read
 from dao.migrate.ledger.tables import ADD_SETS, SET, statements
 from dao.migrate.schema.catalog import OURS, columns
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.sets import id_of
 
 __all__ = ["Writer", "carry_over"]
 
@@ -112,8 +113,16 @@ class Writer:
     def mark(
         self, migration: Migration, files: Sequence[Migration], *, operation: str, detail: str | None = None
     ) -> None:
-        """Note that a migration is applied, at its place in the folder: a rollback is not to begin with it."""
-        later = {one.id for one in files[files.index(migration) + 1 :]}
+        """Note that a migration is applied, at its place in its set: a rollback is not to begin with it.
+
+        And before those of other sets that depend on it, which else have nothing to do with its place.
+        """
+        of = self._sets.files
+        later = {
+            one.id
+            for one in files[files.index(migration) + 1 :]
+            if of[one.id] == of[migration.id] or migration.id in map(id_of, one.depends)
+        }
         moments = (entry.moment for entry in self.before.entries if entry.id in later)
         before = min(filter(None, moments), default=None)
         self.applied(migration, duration_ms=None, operation=operation, before=before, detail=detail)

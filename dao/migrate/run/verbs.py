@@ -26,8 +26,7 @@ from dao.migrate.ledger.plan import latest, to_apply, to_roll_back
 from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
-from dao.migrate.scripts.migration import Migration, from_texts
-from dao.migrate.scripts.statements import has_statement
+from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Result, Step
 from dao.text import visible
 
@@ -212,13 +211,11 @@ def redo(
     def decide(state: Ledger) -> list[Step]:
         comparison = compare(files, state)
         again = {entry.id for entry in latest(comparison, state, set)[:steps]}
-        # what is about to be replaced may have been edited: that is what redo is for
-        applied = [_as_applied(migration, state) if migration.id in again else migration for migration in files]
-        back = to_roll_back(applied, state, set=set, steps=steps, redoing=True)
+        back = to_roll_back(files, state, set=set, steps=steps, redoing=True)
         missing = again - {migration.id for migration in files}
         if missing:
             refuse(attrs.evolve(comparison, missing=tuple(sorted(missing)), changed=()), state)
-        forth = [migration for migration in files if migration.id in again]
+        forth = [attrs.evolve(one, set=comparison.sets.by_id[one.id]) for one in files if one.id in again]
         return [*back, *(Step(migration=migration, direction="apply") for migration in forth)]
 
     return _run(
@@ -233,15 +230,6 @@ def redo(
         snapshots=snapshots,
         prepare=prepare,
     )
-
-
-def _as_applied(migration: Migration, state: Ledger) -> Migration:
-    entry = state.get(migration.id)
-    if entry is None or entry.text is None:
-        return migration
-    if entry.rollback_text is None or not has_statement(entry.rollback_text):
-        return migration  # its rollback was written since
-    return from_texts(migration.id, entry.text, entry.rollback_text, set=migration.set)
 
 
 def plan(

@@ -13,7 +13,7 @@ import attrs
 from dao.errors import MigrationError, MigrationFileError
 from dao.migrate.scripts.files import Refusals, refuse
 from dao.migrate.scripts.migration import Migration
-from dao.settings import engine_of_folder
+from dao.settings import OWN, engine_of_folder
 
 __all__ = ["MigrationSet", "Several", "check_named", "default_name", "id_of", "names"]
 
@@ -137,6 +137,10 @@ def _check(sets: Sequence[MigrationSet]) -> None:
     """Refuse an id that two sets have, and what depends on a migration that is not where it says."""
     refused = Refusals()
     by_name = {one.name: one for one in sets}
+
+    def is_known(name: str) -> bool:  # the name of a folder is a guess: it may be the set that is meant, and have moved
+        return name == OWN or by_name[name].is_given
+
     found: dict[str, Migration] = {}
     for one in sets:
         for migration in one:
@@ -156,8 +160,12 @@ def _check(sets: Sequence[MigrationSet]) -> None:
             with refused:
                 if its is None and wanted in by_name:
                     refuse(migration.path, f"depends on {name!r}, which the set {wanted} does not have: correct the id")
-                if its is not None and wanted and its not in {wanted, migration.set}:
-                    refuse(migration.path, f"depends on {name!r}, and {id} is in the set {its}: correct the set")
+                if its is not None and wanted and its not in {wanted, migration.set} and is_known(its):
+                    refuse(
+                        migration.path,
+                        f"depends on {name!r}, and {id} is in the set {its}: correct the set, or name its folder so "
+                        f"({wanted}=FOLDER)",
+                    )
     refused.raise_all()
 
 
