@@ -8,9 +8,9 @@ from typing import Literal
 import attrs
 import click
 
-from dao import migrate, settings
+from dao import migrate, settings, url
 from dao.cli import completion
-from dao.cli.options import MISMATCH, command, examples, named_folder, only_one_of, options
+from dao.cli.options import MISMATCH, command, examples, folder_of, named_folder, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
 from dao.migrate.scripts.ids import TOOLS
@@ -183,9 +183,10 @@ def baseline(
     Writes its schema as the first migration of the folder, and notes that as applied. Runs nothing, and touches no row.
     Rows are not written: a new database will have none. Prints the paths. NAME is "baseline" if there is none.
     """
+    engine = "postgresql" if isinstance(config.url, url.ServerURL) else "sqlite"
     done = migrate.baseline(
         config.url,
-        named_folder(config, set),
+        attrs.evolve(named_folder(config, set), path=folder_of(config, engine, set)),
         name=" ".join(name) or "baseline",
         lock_timeout=lock_timeout,
         report=output.report,
