@@ -215,7 +215,7 @@ class Pool:
 
     def observe(self, observer: Observer, /) -> Observation:
         """Call `observer(what, seconds)` of each "wait", "use" and "open", as `dao.Pool.observe`."""
-        return self._lender.listen(observer)
+        return self._lender.listeners.add(observer)
 
     def has(self, connection: object) -> bool:
         """Return whether a connection, as functions get it, is one of this pool's, as `dao.Pool.has`."""

@@ -187,7 +187,7 @@ class Pool:
         Until the observation ends, in the thread that waits, uses or opens. A wait includes the opening, and one that
         was in vain is none. What it raises is logged, as by `dao.observe`, which tells of the calls.
         """
-        return self._lender.listen(observer)
+        return self._lender.listeners.add(observer)
 
     def has(self, connection: object) -> bool:
         """Return whether a connection, as functions get it, is one of this pool's, the one of `write` included."""
@@ -261,7 +261,7 @@ class Lease:
         self._place = place = Place(self, lender.note_lost)
         place.connection = None
         begun = None
-        asked = time.monotonic() if lender.listeners else None
+        asked = time.monotonic() if lender.listeners.all else None
         try:
             if not lender.take(place, Signal):
                 begun = time.monotonic()
@@ -271,7 +271,7 @@ class Lease:
             if connection is None or (lender.on_server and not lender.engine.is_fresh(connection)):
                 connection = self._open(place, begun)
             if asked is not None:
-                lender.tell("wait", time.monotonic() - asked)
+                lender.listeners.tell("wait", time.monotonic() - asked)
             return connection
         except BaseException:
             lender.drop(place)

@@ -43,7 +43,7 @@ class Lease:
         self._place = place = Place(self, lender.note_lost)
         place.connection = None
         begun = None
-        asked = time.monotonic() if lender.listeners else None
+        asked = time.monotonic() if lender.listeners.all else None
         try:
             if not lender.take(place, event):
                 begun = time.monotonic()
@@ -53,7 +53,7 @@ class Lease:
             if connection is None or (lender.on_server and not lender.engine.is_fresh(connection.plain)):
                 connection = await self._open(place, begun)
             if asked is not None:
-                lender.tell("wait", time.monotonic() - asked)
+                lender.listeners.tell("wait", time.monotonic() - asked)
             return connection  # type: ignore[no-any-return] # of either kind
         except GeneratorExit:
             self.let_go()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
 
-__all__ = ["Health", "Observer", "PoolStats", "Timed"]
+from dao.observation import Observation
+
+__all__ = ["Health", "Listeners", "Observer", "PoolStats", "Timed"]
 
 #: What takes time in a pool: to get a connection, to have it, to open one.
 Timed = Literal["wait", "use", "open"]
@@ -47,6 +50,30 @@ class PoolStats:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as a dict that any JSON encoder takes."""
         return attrs.asdict(self)
+
+
+class Listeners:
+    """Those who are told how long something took in a pool, of which nothing is locked meanwhile: `all` of them."""
+
+    def __init__(self) -> None:
+        self.all: tuple[Observation, ...] = ()
+        self._guard = threading.Lock()
+
+    def tell(self, what: Timed, seconds: float) -> None:
+        """Tell each of them."""
+        for listener in self.all:
+            listener.tell(what, seconds)
+
+    def add(self, observer: Observer) -> Observation:
+        """Tell an observer, too, until the observation ends."""
+        begun = Observation(observer, self._remove)
+        with self._guard:
+            self.all = (*self.all, begun)
+        return begun
+
+    def _remove(self, ended: Observation) -> None:
+        with self._guard:
+            self.all = tuple(one for one in self.all if one is not ended)
 
 
 @attrs.frozen(kw_only=True)

@@ -18,8 +18,7 @@ from typing import Any
 from dao import engine, url
 from dao.errors import InvalidValue, OperationalError, PoolClosed, PoolTimeout
 from dao.logs import logger
-from dao.observation import Observation
-from dao.pooling.figures import Observer, PoolStats, Timed
+from dao.pooling.figures import Listeners, PoolStats
 from dao.pooling.opening import Prepare
 from dao.transactions import check_seconds
 
@@ -89,7 +88,7 @@ class Lender:
         self._acquired = self._timeouts = self._recycled = 0
         self._waited = self._longest_wait = self._used = self._longest_use = 0.0
         self._opened, self._opening, self._longest_opening = 0, 0.0, 0.0
-        self.listeners: tuple[Observation, ...] = ()
+        self.listeners = Listeners()
         self.note_lost = self._lost.append
         FORKED_WITH.add(self)
 
@@ -217,8 +216,8 @@ class Lender:
                     self._serve()
             elif not usable:
                 self._recycled += 1
-        if self.listeners:
-            self.tell("use", used)
+        if self.listeners.all:
+            self.listeners.tell("use", used)
         return back
 
     def note_opened(self, seconds: float) -> None:
@@ -227,23 +226,7 @@ class Lender:
             self._opened += 1
             self._opening += seconds
             self._longest_opening = max(self._longest_opening, seconds)
-        self.tell("open", seconds)
-
-    def tell(self, what: Timed, seconds: float) -> None:
-        """Tell the listeners how long something took. The guard is free, so that they may ask the pool for figures."""
-        for listener in self.listeners:
-            listener.tell(what, seconds)
-
-    def listen(self, observer: Observer) -> Observation:
-        """Tell an observer of all that takes time from now on, until the observation ends."""
-        begun = Observation(observer, self._ignore)
-        with self.guard:
-            self.listeners = (*self.listeners, begun)
-        return begun
-
-    def _ignore(self, ended: Observation) -> None:
-        with self.guard:
-            self.listeners = tuple(one for one in self.listeners if one is not ended)
+        self.listeners.tell("open", seconds)
 
     def has(self, connection: object) -> bool:
         """Return whether a connection, as functions get it, is one of the pool's."""
