@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -37,6 +38,17 @@ def now(connection: Any) -> datetime:
 def impatient(url: str, milliseconds: int = 0) -> Any:
     """Return a connection that waits so long for a lock and no longer."""
     return dao.connect(attrs.evolve(urls.parse(url), busy_timeout=milliseconds))
+
+
+@contextlib.contextmanager
+def role(connection: Any) -> Iterator[str]:
+    """Lend a role that may log in and nothing else: roles are the server's, so that each test needs one of its own."""
+    name = f"dao_test_{uuid.uuid4().hex[:12]}"
+    connection.execute(f"CREATE ROLE {name} LOGIN")
+    try:
+        yield name
+    finally:
+        connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def scramble(connection: Any) -> None:

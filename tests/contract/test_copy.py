@@ -17,6 +17,7 @@ from dao.migrate.schema.catalog import is_internal
 from dao.rows import TABLES, TASK_EVENTS
 from dao.testing import make_task
 from dao.transfer import Moved
+from tests import engines
 from tests.conftest import Make
 from tests.copies import fill, held, is_marked, opened
 
@@ -307,16 +308,15 @@ def test_copy_by_a_role_from_which_rows_are_hidden_is_refused(make):
     """A policy that hid rows from the role that read had a copy without them end well: both held the same."""
     source, target = make("postgresql"), make("sqlite")
     fill(source)
-    with opened(source) as connection:
+    with opened(source) as connection, engines.role(connection) as role:
         connection.execute(
-            """
-            DO $$ BEGIN CREATE ROLE dao_test_hidden LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-            GRANT SELECT ON ALL TABLES IN SCHEMA public TO dao_test_hidden;
+            f"""
+            GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
             ALTER TABLE tasks ENABLE ROW LEVEL SECURITY;
             """
         )
-    with pytest.raises(OperationalError, match="row-level security policy"):
-        dao.copy(re.sub("//[^@]*@", "//dao_test_hidden@", source), target)
+        with pytest.raises(OperationalError, match="row-level security policy"):
+            dao.copy(re.sub("//[^@]*@", f"//{role}@", source), target)
     assert not any(held(target).values())
 
 
@@ -325,17 +325,16 @@ def test_copy_by_a_role_that_may_not_alter_the_tables_marks_nothing(make, dry_ru
     """It left the mark of a copy that has not ended, and said that to repeat it would go on from there."""
     source, target = make("sqlite"), make("postgresql")
     fill(source)
-    with opened(target) as connection:
+    with opened(target) as connection, engines.role(connection) as role:
         connection.execute(
-            """
-            DO $$ BEGIN CREATE ROLE dao_test_writer LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-            GRANT ALL ON SCHEMA public TO dao_test_writer;
-            GRANT ALL ON ALL TABLES IN SCHEMA public TO dao_test_writer;
-            GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO dao_test_writer;
+            f"""
+            GRANT ALL ON SCHEMA public TO {role};
+            GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};
+            GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role};
             """
         )
-    with pytest.raises(OperationalError, match="must be owner of table tasks") as caught:
-        dao.copy(source, re.sub("//[^@]*@", "//dao_test_writer@", target), dry_run=dry_run)
+        with pytest.raises(OperationalError, match="must be owner of table tasks") as caught:
+            dao.copy(source, re.sub("//[^@]*@", f"//{role}@", target), dry_run=dry_run)
     assert caught.value.advice is None
     assert not is_marked(target)
 
@@ -345,20 +344,14 @@ def test_copy_by_a_role_that_may_not_read_the_number_of_events_is_refused(make, 
     """The numbers began anew in the target: each task that was written then met an event that had come along."""
     source, target = make("postgresql"), make("postgresql")
     fill(source)
-    with opened(source) as connection:
-        connection.execute(
-            """
-            DO $$ BEGIN CREATE ROLE dao_test_reader LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-            GRANT SELECT ON ALL TABLES IN SCHEMA public TO dao_test_reader;
-            """
-        )
-    reading = re.sub("//[^@]*@", "//dao_test_reader@", source)
-    with pytest.raises(OperationalError, match="sequence task_events_seq_seq; give the role the rights"):
-        dao.copy(reading, target, dry_run=dry_run)
-    assert not any(held(target).values())
-    with opened(source) as connection:
-        connection.execute("GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO dao_test_reader")
-    dao.copy(reading, target)
+    with opened(source) as connection, engines.role(connection) as role:
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        reading = re.sub("//[^@]*@", f"//{role}@", source)
+        with pytest.raises(OperationalError, match="sequence task_events_seq_seq; give the role the rights"):
+            dao.copy(reading, target, dry_run=dry_run)
+        assert not any(held(target).values())
+        connection.execute(f"GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO {role}")
+        dao.copy(reading, target)
     with opened(target) as connection:
         tasks.create(connection, make_task())
 

@@ -9,6 +9,7 @@ import pytest
 
 import dao
 from dao.migrate.checking import postgresql
+from tests import engines
 from tests.concurrency import wait_for
 
 TABLES = """
@@ -209,18 +210,18 @@ def test_damaged_index_is_told_where_amcheck_is(database, server):
 
 def test_row_level_security_hides_no_row(database, new_postgresql_url):
     """A role that policies let see some rows only is told that it cannot judge, and not that all is well."""
-    database.execute(
-        """
-        INSERT INTO children VALUES (1, NULL, -1);
-        ALTER TABLE children ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;
-        ALTER TABLE children ENABLE ROW LEVEL SECURITY;
-        CREATE POLICY nothing ON children USING (false);
-        DO $$ BEGIN CREATE ROLE dao_test_reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
-        GRANT SELECT ON ALL TABLES IN SCHEMA public TO dao_test_reader;
-        SET ROLE dao_test_reader;
-        """
-    )
-    lines, _, unknown = check(database)
-    database.execute("RESET ROLE; DROP OWNED BY dao_test_reader")
+    with engines.role(database) as role:
+        database.execute(
+            f"""
+            INSERT INTO children VALUES (1, NULL, -1);
+            ALTER TABLE children ADD CONSTRAINT positive CHECK (n > 0) NOT VALID;
+            ALTER TABLE children ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY nothing ON children USING (false);
+            GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role};
+            SET ROLE {role};
+            """
+        )
+        lines, _, unknown = check(database)
+        database.execute("RESET ROLE")
     assert lines == []
     assert any("the rows of children keep positive: query would be affected by row-level" in one for one in unknown)

@@ -13,6 +13,7 @@ from dao.errors import InvalidURL, MigrationError
 from dao.migrate.schema import model
 from dao.migrate.schema.postgresql import reader, replay, temporary
 from dao.testing.server import database_of
+from tests import engines
 from tests.folders import ALONE, write
 
 SCRIPTS = {
@@ -90,11 +91,10 @@ def test_dump_of_a_migration_that_fails_names_it_and_leaves_nothing(server, fold
 
 def test_dump_by_a_role_that_may_not_create_a_database_says_what_it_needs(server, folder, postgres):
     """It is told what to do, and which role."""
-    postgres.execute("DROP ROLE IF EXISTS dao_test_plain; CREATE ROLE dao_test_plain LOGIN")
-    url = server.url.replace("//postgres@", "//dao_test_plain@")
-    with pytest.raises(MigrationError, match=r"may not create one: ALTER ROLE .* CREATEDB, or name another server"):
-        migrate.dump(folder, server=url)
-    postgres.execute("DROP ROLE dao_test_plain")
+    with engines.role(postgres) as role:
+        url = server.url.replace("//postgres@", f"//{role}@")
+        with pytest.raises(MigrationError, match=r"may not create one: ALTER ROLE .* CREATEDB, or name another server"):
+            migrate.dump(folder, server=url)
 
 
 def test_dump_needs_a_server(folder):
