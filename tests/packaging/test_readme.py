@@ -158,10 +158,11 @@ def test_readme_tasks_can_be_read_by_the_stock_shell(ran):
     assert done.stdout.splitlines() == [*("\t".join(row) for row in stored(folder)), "ok"]
 
 
-def test_observability_python_runs_as_it_stands(template, tmp_path):
-    """Every Python block of docs/observability.md runs, in order, in one program."""
-    (tmp_path / "orchestrator.db").write_bytes(template.read_bytes())
-    script = "".join(block.text for block in blocks(ROOT / "docs" / "observability.md") if block.language == "python")
+def test_observer_of_the_guide_is_told_of_the_call(tmp_path):
+    """Every Python block of the page runs, in order, in one program, and what it shows is printed."""
+    script = "".join(
+        block.text for block in blocks(ROOT / "docs" / "how-to" / "observe.md") if block.language == "python"
+    )
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
