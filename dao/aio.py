@@ -146,7 +146,8 @@ class Pool:
 
         `function` is an `iter_all`, or one of yours that returns what that does. A few hundred records are fetched at a
         time, and the next not before those are used. In between no connection is held: the loop may take its time, use
-        the pool itself, and be left at any record. What others write meanwhile shows as in `iter_all`.
+        the pool itself, and be left at any record. What others write meanwhile shows as in `iter_all`. Several tasks
+        may share what is returned: each record goes to one of them.
 
         Raises (all of them in the loop):
             TypeError: The function returned something else.

@@ -53,6 +53,27 @@ def test_iterate_holds_no_connection_while_the_loop_works(loop, url, connection)
     loop.run(main)
 
 
+def test_iterate_that_tasks_share_gives_each_record_to_one_of_them(loop, url, connection):
+    """Tasks that asked for a page at once each fetched it: records were done twice."""
+    tasks.create_many(connection, [make_task() for _ in range(PAGE + 1)])
+    found = []
+
+    async def main() -> None:
+        async with aio.Pool(url) as pool:
+            listing = pool.iterate(tasks.iter_all)
+
+            async def consume() -> None:
+                async for task in listing:
+                    found.append(task.id)
+                    await loop.sleep(0)
+
+            for consumer in [loop.start(consume) for _ in range(3)]:
+                await consumer.end()
+
+    loop.run(main)
+    assert sorted(found) == sorted(task.id for task in tasks.iter_all(connection))
+
+
 def test_iterate_cancelled_in_a_page_can_go_on_after_it(loop, url, connection):
     """The statement is interrupted, its connection comes back, and the page is fetched again."""
     tasks.create(connection, make_task(id="t"))
