@@ -10,6 +10,7 @@ It is loaded by those who ask for it, in the `conftest.py` at the root of their 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
@@ -78,9 +79,17 @@ def _engines(config: pytest.Config) -> list[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test with a database once on every engine, if there are several."""
     engines = _engines(metafunc.config)
-    given = any("dao_engine" in str(mark.args[0]) for mark in metafunc.definition.iter_markers("parametrize"))
-    if len(engines) > 1 and "dao_engine" in metafunc.fixturenames and not given:
+    if len(engines) > 1 and "dao_engine" in metafunc.fixturenames and not _names_engines(metafunc.definition):
         metafunc.parametrize("dao_engine", engines, indirect=True, scope="session")
+
+
+def _names_engines(test: pytest.Item) -> bool:
+    """Return whether a test says itself which engines it runs on."""
+    for mark in test.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
+        if "dao_engine" in ([name.strip() for name in names.split(",")] if isinstance(names, str) else names):
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- what an application overrides
@@ -134,12 +143,13 @@ class _Templates:
         self._images: dict[Hashable, bytes] = {}
         self._reused: dict[Hashable, Reused] = {}
         self._databases: Databases | None = None
+        self._numbers = itertools.count()  # another for each try: one that failed is in the way, and hides why it did
 
     def copy(self, path: Path, migrations: Source, prepare: _Prepare) -> str:
         """Make a SQLite database, and return its URL."""
         key = (_key(migrations), prepare)
         if key not in self._images:
-            template = self._folder / f"{len(self._images)}.db"
+            template = self._folder / f"{next(self._numbers)}.db"
             migrate.apply(_url(template), migrations, prepare=prepare)
             # no connection to it is open in this process, which would lose its locks
             self._images[key] = template.read_bytes()
@@ -157,15 +167,19 @@ class _Templates:
         one.empty()
 
     def _made(self, migrations: Source, prepare: _Prepare) -> Reused:
+        server = self._server()
+        url.parse_server(server)  # it says what to install, if need be
         from dao.testing.server import Databases, Reused  # noqa: PLC0415 - loads psycopg
 
-        if self._databases is None:
-            self._databases = Databases(self._server())
-            self._stack.callback(self._databases.close)
-            self._stack.callback(self._databases.drop_all)
-        template = f"{self._databases.prefix}template_{len(self._reused)}"
-        migrate.apply(self._databases.create(name=template), migrations, prepare=prepare)
-        reused = Reused(self._databases, template)
+        databases = self._databases or Databases(server)
+        template = f"{databases.prefix}template_{next(self._numbers)}"
+        made = databases.create(name=template)
+        if self._databases is None:  # a server that cannot be reached has nothing to drop
+            self._databases = databases
+            self._stack.callback(databases.close)
+            self._stack.callback(databases.drop_all)
+        migrate.apply(made, migrations, prepare=prepare)
+        reused = Reused(databases, template)
         self._stack.callback(reused.close)
         return reused
 

@@ -151,7 +151,7 @@ import json, os
 import pytest
 from dao import migrate
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize(argnames="number", argvalues=range(4))
 def test_own_table(connection, dao_migrations, database_url, dao_engine, number):
     assert connection.execute("SELECT count(*) FROM things").fetchall() == [(0,)]
     connection.execute("INSERT INTO things VALUES (1)")
@@ -195,7 +195,10 @@ def left(server, urls: Iterable[str]) -> set[str]:
 
 
 def test_plugin_serves_an_application_on_both_engines(application, server, monkeypatch):
-    """Each test finds the application's own table, empty, and its own ledger; at the end nothing is left."""
+    """Each test finds the application's own table, empty, and its own ledger; at the end nothing is left.
+
+    Names of parameters that a test gives by keyword ended the collection.
+    """
     monkeypatch.setenv(SERVER, server.url)
     monkeypatch.setenv("SEEN", str(application.path / "seen"))
     application.runpytest_inprocess(*BOTH, "-p", "no:xdist").assert_outcomes(passed=9)
@@ -241,6 +244,20 @@ def test_plugin_names_what_is_missing(application, monkeypatch):
     done = application.runpytest_inprocess("-o", "dao_engines=postgresql")
     done.assert_outcomes(passed=1, errors=4)
     done.stdout.fnmatch_lines([f"no PostgreSQL server to test on: set {SERVER}=postgresql://…*"])
+
+
+def test_plugin_says_for_each_test_why_there_is_no_database(application, server, monkeypatch):
+    """The second test was told that the template was there already; a server that was not there was a second error."""
+    monkeypatch.setenv("SEEN", str(application.path / "seen"))
+    monkeypatch.setenv(SERVER, server.url)
+    (application.path / "scripts" / "0001_things.sql").write_text("CREATE TABLE things (id nonsense);")
+    tests = [f"test_application.py::test_own_table[{number}]" for number in range(2)]
+    run = ("--dao-engine=postgresql", "-p", "no:xdist", *tests)
+    broken = application.runpytest_inprocess(*run)
+    broken.assert_outcomes(errors=2)
+    assert broken.stdout.str().count("E           dao.errors.MigrationFailed") == 2
+    monkeypatch.setenv(SERVER, "postgresql://127.0.0.1:1/x")
+    application.runpytest_inprocess(*run).assert_outcomes(errors=2)
 
 
 # ---------------------------------------------------------------- the clock
