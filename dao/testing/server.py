@@ -36,7 +36,21 @@ _FINGERPRINT = [
     f"(SELECT sum(hashint8(xmin::text::bigint + oid::bigint)) FROM {catalog} WHERE {which})"
     for catalog, which in {
         **dict.fromkeys(
-            ("pg_class", "pg_constraint", "pg_trigger", "pg_proc", "pg_type", "pg_attrdef"), "oid >= 16384"
+            (
+                *(
+                    "pg_class",
+                    "pg_constraint",
+                    "pg_trigger",
+                    "pg_proc",
+                    "pg_type",
+                    "pg_attrdef",
+                    "pg_enum",
+                    "pg_policy",
+                ),
+                *("pg_statistic_ext", "pg_event_trigger", "pg_publication", "pg_extension", "pg_collation"),
+                *("pg_default_acl", "pg_largeobject_metadata"),
+            ),
+            "oid >= 16384",
         ),
         "pg_namespace": "true",
         "pg_database": "datname = current_database()",

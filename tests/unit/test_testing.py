@@ -55,13 +55,14 @@ def test_database_is_migrated_empty_and_the_tests_own(database_url, pool, aio_po
 def test_reused_database_keeps_the_rows_of_its_migrations(server):
     """Rows that migrations made stay, in whatever schema; a test that changed one leaves another database behind.
 
-    Numbers begin anew, also those of a sequence that migrations have used.
+    Numbers begin anew, also those of a sequence that migrations have used. A value that a test gave to an enum, a
+    policy and a large object were there for the next one.
     """
     template = f"{server.prefix}seeded"
     with contextlib.closing(dao.connect(server.create(name=template))) as connection:
         connection.execute(
             "CREATE SCHEMA app; CREATE TABLE app.seed (id serial, t text); INSERT INTO app.seed (t) VALUES ('a');"
-            """CREATE TABLE "it's ours" (id serial, seed integer)"""
+            """CREATE TABLE "it's ours" (id serial, seed integer); CREATE TYPE app.mood AS ENUM ('glad')"""
         )
     reused = Reused(server, template)
     try:
@@ -76,6 +77,12 @@ def test_reused_database_keeps_the_rows_of_its_migrations(server):
             connection.execute("UPDATE app.seed SET t = 'b'")
         reused.empty()
         assert reused.url != url
+        for change in ("ALTER TYPE app.mood ADD VALUE 'sad'", "CREATE POLICY p ON app.seed", "SELECT lo_create(0)"):
+            url = reused.url
+            with contextlib.closing(dao.connect(url)) as connection:
+                connection.execute(change)
+            reused.empty()
+            assert reused.url != url, change
         with contextlib.closing(dao.connect(reused.url)) as connection:
             assert connection.execute("SELECT t FROM app.seed").fetchall() == [("a",)]
     finally:
