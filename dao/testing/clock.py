@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
@@ -39,18 +40,18 @@ class Clock:
             ValueError: It is naive.
         """
         self._ns = _nanoseconds(codec.now() if moment is None else moment)
-        self._kept = codec.time_ns, codec.monotonic
+        self._kept: list[tuple[Callable[[], int], Callable[[], float]]] = []  # of each block that it is in
         self._begin = 0.0
 
     def __enter__(self) -> Self:
-        self._kept = codec.time_ns, codec.monotonic
+        self._kept.append((codec.time_ns, codec.monotonic))
         # calls that began before the block last no longer because of it
         self._begin = time.monotonic() - self._ns / 1e9
         codec.time_ns, codec.monotonic = lambda: self._ns, lambda: self._begin + self._ns / 1e9
         return self
 
     def __exit__(self, *_: object) -> None:
-        codec.time_ns, codec.monotonic = self._kept
+        codec.time_ns, codec.monotonic = self._kept.pop()
 
     @property
     def now(self) -> datetime:
@@ -58,7 +59,13 @@ class Clock:
         return codec.millisecond(_EPOCH + self._ns // 1000 * _MICROSECOND)
 
     def tick(self, step: timedelta = timedelta(seconds=1)) -> datetime:
-        """Move it on, or back if the step is negative, and return the new moment. Less than a millisecond adds up."""
+        """Move it on, or back if the step is negative, and return the new moment. Less than a millisecond adds up.
+
+        Raises:
+            TypeError: The step is no timedelta.
+        """
+        if not isinstance(step, timedelta):
+            raise TypeError(f"expected a timedelta, such as timedelta(seconds=30), got {step!r}")
         self._ns += step // _MICROSECOND * 1000
         return self.now
 

@@ -292,9 +292,12 @@ def test_clock_stands_still_for_functions_and_records(clock, connection):
 
 
 def test_clock_moves_anywhere_in_all_threads_and_ends_with_its_block(connection):
-    """It may stand in the past, and after the block time goes on; a duration is not counted by it."""
+    """It may stand in the past, and after the block time goes on; a duration is not counted by it.
+
+    A block of a clock in a block of the same, as in a test with the fixture, left all tests after it without time.
+    """
     call = tool_executions.start(connection, tool_name="grep", input={})
-    with Clock(NOON) as clock:
+    with Clock(NOON) as clock, clock:
         session = sessions.open(connection, client_id="client")
         assert session.created_at == NOON
         clock.move_to(NOON - HOUR)
@@ -308,6 +311,8 @@ def test_clock_moves_anywhere_in_all_threads_and_ends_with_its_block(connection)
         assert clock.tick(-HOUR) == codec.now() == NOON - 2 * HOUR
         assert tool_executions.finish(connection, call).duration_ms < 60_000
         configurations.set(connection, "a", 1)
+        with pytest.raises(TypeError, match="expected a timedelta"):
+            clock.tick(5)
     assert codec.now() - datetime.now(UTC) < HOUR
     assert codec.now() > NOON + HOUR
     with pytest.raises(ValueError, match="naive datetime"):
