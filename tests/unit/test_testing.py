@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import importlib_metadata
 import pytest
 
 import dao
@@ -29,6 +30,10 @@ NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 both_engines = pytest.mark.both_engines
+
+# yoyo loads it, and it takes the place of Python's own finder of packages: `pytester`, which restores the finders after
+# a run, would leave none if that was the first to load it
+assert importlib_metadata
 
 
 # ---------------------------------------------------------------- databases
