@@ -19,7 +19,8 @@ Usage::
 Of each record there are two. `TaskModel` has all its fields, each of them required; it is made of a record by
 `TaskModel.model_validate(task)`, or of the JSON that the record has become. `TaskCreate` is what a client sends that
 makes one: id and times may be left out, and what the database and the workers keep, such as status and attempt, cannot
-be given. Both refuse fields that they do not know, and whatever the record refuses; `to_record()` returns that.
+be given. Both refuse fields that they do not know, and whatever the record refuses: a number or a time is not taken
+from what is none. `to_record()` returns the record; fields of a subclass of yours are no part of it.
 
 They are made of the records' own fields, each when it is first used. This needs the extra `pydantic`, and nothing else
 in `dao` imports that.
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 import attrs
@@ -96,7 +98,8 @@ class RecordModel(pydantic.BaseModel, Generic[R]):
             InvalidValue: The model was made without its checks, and the record refuses a value.
         """
         record: Any = self.__record__
-        made: R = record(**{name: getattr(self, name) for name in type(self).model_fields})
+        names = attrs.fields_dict(record).keys() & type(self).model_fields.keys()  # a subclass may have more
+        made: R = record(**{name: getattr(self, name) for name in names})
         return made
 
     if TYPE_CHECKING:
@@ -117,8 +120,19 @@ class PageModel(pydantic.BaseModel, Generic[M]):
 
 # ---------------------------------------------------------------- made of the records' fields
 
+
+def _time_given(value: object) -> datetime:
+    # pydantic takes a number, also in a text, for the seconds since 1970
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, str):
+        return codec.time_from_text(value)
+    raise InvalidValue(f"expected an ISO 8601 time, got {value!r}")
+
+
 _TIME = Annotated[
     pydantic.AwareDatetime,
+    pydantic.BeforeValidator(_time_given),
     pydantic.AfterValidator(codec.millisecond),
     pydantic.PlainSerializer(codec.time_to_text, return_type=str, when_used="json"),
     pydantic.WithJsonSchema({"type": "string", "format": "date-time"}),
@@ -146,7 +160,9 @@ def _described(field: attrs.Attribute[Any], hint: Any, *, optional: bool) -> tup
     if field.metadata.get("column") == "time":
         kind = _TIME
     elif isinstance(validator, fields.whole):
-        kind = Annotated[int, pydantic.Field(ge=validator.least, le=validator.most)]
+        kind = Annotated[int, pydantic.Field(strict=True, ge=validator.least, le=validator.most)]
+    elif hint is bool:
+        kind = pydantic.StrictBool
     elif validator in _TEXTS:
         kind = Annotated[str, pydantic.Field(**_TEXTS[validator])]
     if kind is not hint and type(None) in typing.get_args(hint):

@@ -107,6 +107,10 @@ def test_schema_says_what_the_record_refuses():
         ({"title": "\x1c"}, "Task.title must not be blank"),
         ({"title": "\ud800"}, "unicode"),
         ({"created_at": "2026-01-01T00:00:00"}, "timezone"),
+        ({"created_at": 5}, "expected an ISO 8601 time, got 5"),
+        ({"created_at": "5"}, "Invalid isoformat string: '5'"),
+        ({"priority": True}, "valid integer"),
+        ({"priority": "5"}, "valid integer"),
         ({"status": "lost"}, "'pending', 'running'"),
         ({"worker": "w"}, "Task.worker and Task.lease_expires_at must be set together"),
         ({"config": {"rate": float("nan")}}, "config.rate: JSON has no nan"),
@@ -117,7 +121,10 @@ def test_schema_says_what_the_record_refuses():
     ids=str,
 )
 def test_model_refuses_what_the_record_does(wrong, message):
-    """The rules that no schema can tell hold, too, and all of them come as pydantic's own error, which is a 422."""
+    """The rules that no schema can tell hold, too, and all of them come as pydantic's own error, which is a 422.
+
+    A number was taken for a time, and `true` and a text for a number.
+    """
     with pytest.raises(pydantic.ValidationError, match=message):
         models.TaskModel.model_validate(make_task().to_dict() | wrong)
 
@@ -153,6 +160,16 @@ def test_creation_makes_one_record_with_times_that_agree():
     assert (given_time.id, given_time.to_dict()["run_at"]) == ("mine", "2026-01-01T00:00:00.123Z")
     with pytest.raises(pydantic.ValidationError, match="Extra inputs are not permitted"):
         models.TaskCreate(title="a", task_type="b", status="running")
+
+
+def test_subclass_has_fields_of_its_own_that_are_no_part_of_the_record():
+    """A request that says more than the record holds was refused, whatever it said."""
+
+    class Order(models.TaskCreate):
+        depends_on: tuple[str, ...] = ()
+
+    order = Order.model_validate({"title": "a", "task_type": "b", "depends_on": ["c"]})
+    assert (order.depends_on, order.to_record().title) == (("c",), "a")
 
 
 # ---------------------------------------------------------------- FastAPI
