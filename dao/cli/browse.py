@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from pathlib import Path
 
 import attrs
 import click
@@ -14,10 +13,11 @@ from dao import settings, url
 from dao.browsing import metadata, serving
 from dao.browsing.server import check_installed, name_in_addresses
 from dao.cli import completion
+from dao.cli.files import write_whole
 from dao.cli.options import command, examples
 from dao.cli.output import Output
 from dao.engine import connect
-from dao.errors import MigrationError, UnsupportedEngine
+from dao.errors import UnsupportedEngine
 from dao.migrate import database as databases
 from dao.migrate.schema.registration import register
 
@@ -56,7 +56,9 @@ def browse(config: settings.Settings, output: Output, opens: bool, port: int, fi
         register(connection)
         told = metadata(connection, name, os.path.basename(path))
     if file is not None:
-        _write(file, told)
+        if not file:
+            raise click.UsageError("--metadata is empty: name a file, or leave the option out")
+        write_whole(file, json.dumps(told, indent=2) + "\n", "metadata")
         output.line(f"{file}: written")
         output.json({"database": config.url.name, "address": None, "metadata": file})
         return
@@ -70,12 +72,3 @@ def browse(config: settings.Settings, output: Output, opens: bool, port: int, fi
 
             webbrowser.open(server.address)
         server.wait()
-
-
-def _write(file: str, told: dict[str, object]) -> None:
-    if not file:
-        raise click.UsageError("--metadata is empty: name a file, or leave the option out")
-    try:
-        Path(file).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise MigrationError(f"the metadata cannot be written to {file}: {error.strerror}; name another") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,6 +10,7 @@ import click
 
 from dao import migrate, settings
 from dao.cli import completion
+from dao.cli.files import write_whole
 from dao.cli.options import (
     UNSAFE,
     called_folders,
@@ -22,7 +22,6 @@ from dao.cli.options import (
     server_for,
 )
 from dao.cli.output import Output
-from dao.errors import MigrationError
 from dao.migrate.ledger.selection import git_default
 from dao.migrate.linting import RULES, baseline
 from dao.migrate.linting.sarif import report
@@ -109,7 +108,7 @@ def lint(
     if sarif == "-":
         output.text(json.dumps(report(result), indent=2) + "\n")
     elif sarif is not None:
-        _write(sarif, json.dumps(report(result), indent=2) + "\n", "report")
+        write_whole(sarif, json.dumps(report(result), indent=2) + "\n", "report")
     grave = {"error", "warning"} if strict else {"error"}
     failed = any(finding.is_open and finding.severity in grave for finding in result.findings)
     if sarif != "-":
@@ -159,15 +158,8 @@ def _print_rules(output: Output) -> None:
 
 def _write_baseline(output: Output, result: migrate.LintResult, folder: str, file: str) -> None:
     number = len(baseline.recorded(result.findings))
-    _write(file, baseline.text(result.findings), "baseline")
+    write_whole(file, baseline.text(result.findings), "baseline")
     output.line(
         f"{folder}: {counted(number, 'finding')} written to {file}; `dao lint --baseline {file}` passes over them"
     )
     output.json({"migrations": folder, "baseline": file, "written": number})
-
-
-def _write(file: str, text: str, what: str) -> None:
-    try:
-        Path(file).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise MigrationError(f"the {what} cannot be written to {file}: {error.strerror}") from error

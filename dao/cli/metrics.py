@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Literal
@@ -14,7 +13,9 @@ import click
 
 from dao import codec, settings, task_events
 from dao import tasks as queue
+from dao.cli import completion
 from dao.cli.database import opened
+from dao.cli.files import write_whole
 from dao.cli.options import command, examples
 from dao.cli.output import Output
 from dao.engine import Connection, PerEngine, fetch, text_for
@@ -71,8 +72,8 @@ class Metric:
 @click.option(
     "--output",
     "path",
-    type=click.Path(dir_okay=False),
     metavar="FILE",
+    shell_complete=completion.files,
     help="Write them into this file, which is replaced as a whole. It gets the permissions of any new file.",
 )
 def metrics(config: settings.Settings, output: Output, path: str | None) -> None:
@@ -83,10 +84,12 @@ def metrics(config: settings.Settings, output: Output, path: str | None) -> None
     by state. Counts every task that is not done with. Reads only. If the database cannot be read it fails, and the file
     stays as it is: alert on its age (node_textfile_mtime_seconds).
     """
+    if path == "":
+        raise click.UsageError("--output is empty: name a file, or leave the option out")
     found = [*_metrics(config)]
     name = config.url.name
     if path is not None:
-        _replace(path, _exposition(found, name))
+        write_whole(path, _exposition(found, name), "text")
         output.line(f"{name}: wrote {counted(sum(len(one.samples) for one in found), 'sample')} to {path}")
     elif not (output.as_json or output.quiet):
         output.text(_exposition(found, name))
@@ -200,21 +203,3 @@ def _exposition(found: list[Metric], database: str) -> str:
 
 def _escaped(value: str) -> str:
     return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _replace(path: str, text: str) -> None:
-    """Replace a file as a whole, so that nobody reads half of it."""
-    folder, name = os.path.split(os.path.abspath(path))
-    # not in .prom, or the collector would read it, too
-    number, made = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
-    try:
-        with open(number, "w", encoding="utf-8") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(made, 0o666 & ~mask)  # the collector is another user
-        os.replace(made, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(made)
-        raise

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import os
 from pathlib import Path
 
 import attrs
@@ -12,6 +10,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli import completion
+from dao.cli.files import write_whole
 from dao.cli.options import UNSAFE, command, examples, folder_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationError
@@ -73,7 +72,7 @@ def dump(config: settings.Settings, output: Output, file: str | None, set: str |
         return
     changed = _content(path) != text
     if changed:
-        _write(path, text)
+        write_whole(path, text, "schema file")
     output.line(f"{path}: {'written' if changed else 'current already'}")
     output.json({"path": path, "written": changed})
 
@@ -153,17 +152,3 @@ def _content(path: Path) -> str | None:
         return None
     except OSError as error:
         raise MigrationError(f"{path}: the schema file cannot be read: {error.strerror}") from error
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the schema file, whole or not at all."""
-    path = path.resolve()  # a link stays one
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(text.encode())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise MigrationError(f"{path}: the schema file cannot be written: {error.strerror}") from error

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import dao
 from dao import migrate, sessions, tasks
 from dao.testing import make_task
-from tests.cli.calls import refused
+from tests.cli.calls import misused, refused
 from tests.engines import is_sqlite
 
 MINUTE = timedelta(minutes=1)
@@ -101,11 +101,30 @@ def test_metrics_output_replaces_the_file_as_a_whole(run, named, busy, tmp_path)
     assert os.listdir(path.parent) == ["dao.prom"]
     written = path.read_text()
     refused(run("metrics", "--output", path, "--database", "sqlite:///nothing.db"), "does not exist")
-    refused(run("metrics", "--output", tmp_path / "no" / "folder.prom"), "no")
+    nowhere = tmp_path / "no" / "folder.prom"
+    refused(run("metrics", "--output", nowhere), f"cannot be written to {nowhere}: No such file or directory")
     (tmp_path / "folder").mkdir()
-    assert run("metrics", "--output", tmp_path / "folder").code == 2
+    refused(run("metrics", "--output", tmp_path / "folder"), f"cannot be written to {tmp_path}/folder: Is a directory")
+    misused(run("metrics", "--output", ""), "--output is empty")
     assert path.read_text() == written
     assert os.listdir(path.parent) == ["dao.prom"]
+
+
+def test_metrics_output_to_what_is_no_file_is_written_through(run, named, busy, tmp_path):
+    """A pipe (`--output >(…)`, /dev/stdout) and a link stay what they are: both were replaced by a file."""
+    pipe, link, path = tmp_path / "pipe", tmp_path / "link.prom", tmp_path / "dao.prom"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("metrics", "--output", pipe).code == 0
+        assert parsed(os.read(reader, 60_000).decode())
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    link.symlink_to(path)
+    assert run("metrics", "--output", link).code == 0
+    assert link.is_symlink()
+    assert parsed(path.read_text())
 
 
 def test_metrics_of_pending_migrations_are_a_number_to_alert_on(run, workplace, path, monkeypatch):

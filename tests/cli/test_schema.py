@@ -101,7 +101,7 @@ def test_schema_output_that_is_no_file_is_refused(run, workplace, command):
 def test_schema_dump_into_a_folder_that_does_not_exist_is_refused(run, workplace):
     """It says why, and leaves nothing behind."""
     refused(
-        run("schema", "dump", "-o", "no/mine.sql"), "no/mine.sql: the schema file cannot be written", "No such file"
+        run("schema", "dump", "-o", "no/mine.sql"), "the schema file cannot be written to no/mine.sql", "No such file"
     )
     assert os.listdir(workplace) == ["three"]
 

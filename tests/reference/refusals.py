@@ -84,7 +84,6 @@ CURES = {
     "nan is no number.": "give a number, such as 5",
     "the *what* cannot be written to *file*: *strerror*": "check the folder and its permissions, and the disk",
     "*path*: the schema file cannot be read: *strerror*": "check its permissions, and the disk",
-    "*path*: the schema file cannot be written: *strerror*": "check the folder and its permissions, and the disk",
     "a database URL begins with its scheme: *forms**meant*": "write it in one of the forms that the message lists",
     "a name in the database URL is not UTF-8 once its %xx are decoded": "write the name in UTF-8",
     "the database URL has the parameter *name* twice": "leave one of them out",
