@@ -17,7 +17,7 @@ import msgspec
 
 from dao import codec
 from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, lock_row, text_for, transaction
-from dao.engine.keys import by_keys, records_by_keys
+from dao.engine.keys import by_keys, lock_rows, locking, records_by_keys
 from dao.records import Task, TaskDependency
 from dao.rows import TASK_DEPENDENCIES, TASKS, WORKFLOWS
 
@@ -42,20 +42,7 @@ ON     CONFLICT DO NOTHING
 RETURNING task_id, depends_on
 """,
 )
-_LOCK_ALL = PerEngine(
-    """
-SELECT tasks.id
-FROM   json_each($1) AS wanted
-JOIN   tasks ON tasks.id = wanted.value
-""",
-    """
-SELECT tasks.id
-FROM   json_array_elements_text($1::json) WITH ORDINALITY AS wanted (value, place)
-JOIN   tasks ON tasks.id = wanted.value
-ORDER  BY wanted.place
-FOR    NO KEY UPDATE OF tasks
-""",
-)
+_LOCK = locking(TASKS)
 _GET = TASK_DEPENDENCIES.get
 _GET_MANY = by_keys(TASK_DEPENDENCIES)
 _EXISTS = "SELECT 1 FROM task_dependencies WHERE task_id = $1 AND depends_on = $2"
@@ -95,7 +82,7 @@ def add(
     links = [TaskDependency(task_id=task_id, depends_on=id, created_at=moment) for id in ids]
     with transaction(connection):
         # in the order in which a task that ends locks them: itself, then its successors
-        return _added(connection, links, _locked(connection, [*ids, task_id]))
+        return _added(connection, links, lock_rows(connection, _LOCK, [*ids, task_id]))
 
 
 def get(connection: Connection, task_id: str, depends_on: str) -> TaskDependency | None:
@@ -162,7 +149,7 @@ def chain(connection: Connection, workflow_id: str, *, now: datetime | None = No
         if not rows and not fetch(connection, WORKFLOWS.get, (workflow_id,)):
             raise WORKFLOWS.not_found(workflow_id)
         # predecessors first, as a task that ends locks itself first
-        there = _locked(connection, [id for _, id in rows])
+        there = lock_rows(connection, _LOCK, [id for _, id in rows])
         places = [[id for _, id in links] for _, links in itertools.groupby(rows, key=lambda row: row[0])]
         links = [
             TaskDependency(task_id=later, depends_on=earlier, created_at=moment)
@@ -171,14 +158,6 @@ def chain(connection: Connection, workflow_id: str, *, now: datetime | None = No
             for earlier in before
         ]
         return _added(connection, links, there)
-
-
-def _locked(connection: Connection, ids: list[str]) -> set[str]:
-    """Keep others from changing these tasks until the transaction ends, which is open, and return which are there.
-
-    They are locked in this order. SQLite has one writer at a time, and needs no lock.
-    """
-    return {id for (id,) in fetch(connection, text_for(connection, _LOCK_ALL), (_json(ids),))}
 
 
 def _added(connection: Connection, links: list[TaskDependency], there: Container[str]) -> list[TaskDependency]:

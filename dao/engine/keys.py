@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dao.rows import Table
     from dao.stored import Stored
 
-__all__ = ["by_keys", "records_by_keys"]
+__all__ = ["by_keys", "lock_rows", "locking", "records_by_keys"]
 
 K = TypeVar("K")
 R = TypeVar("R", bound="Stored")
@@ -44,6 +44,28 @@ def by_keys(table: Table[Any], kind: type[str | int] = str) -> PerEngine:
         # one array, as the LATERAL above: each is looked up, since of how many there are the planner has no idea
         f"{select} {table.key} = ANY (ARRAY(SELECT json_array_elements_text($1){cast}))",
     )
+
+
+def locking(table: Table[Any]) -> PerEngine:
+    """Return the SELECT of the keys of rows that nobody changes from then on until the transaction ends.
+
+    Their keys are in a JSON array, in whose order they are locked. SQLite has one writer at a time, and needs no lock.
+    """
+    name, key = table.name, f"{table.name}.{table.key}"
+    return PerEngine(
+        f"SELECT {key} FROM json_each($1) AS wanted JOIN {name} ON {key} = wanted.value",
+        f"SELECT {key} FROM json_array_elements_text($1::json) WITH ORDINALITY AS wanted (value, place) "
+        f"JOIN {name} ON {key} = wanted.value ORDER BY wanted.place FOR NO KEY UPDATE OF {name}",
+    )
+
+
+def lock_rows(connection: Connection, statement: PerEngine, keys: Sequence[str]) -> set[str]:
+    """Lock rows in the transaction that is open, in this order, and return the keys of those that are there.
+
+    `statement` is of `locking`.
+    """
+    found = fetch(connection, text_for(connection, statement), (msgspec.json.encode(keys).decode(),))
+    return {key for (key,) in found}
 
 
 def records_by_keys(

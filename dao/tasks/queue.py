@@ -14,6 +14,8 @@ import msgspec
 
 from dao import codec
 from dao.engine import Connection, PerEngine, execute, fetch, fetch_changed, insert_many, text_for, transaction
+from dao.engine.engines import engine_for
+from dao.engine.keys import lock_rows, locking
 from dao.errors import InvalidValue, StaleRecord
 from dao.listing import check_limit
 from dao.records import FINISHED_TASKS, Task, TaskDependency, TaskStatus
@@ -29,6 +31,7 @@ FROM   tasks
 WHERE  dedup_key = $1 AND status IN ('pending', 'running')
 """
 _DEPEND = TASK_DEPENDENCIES.insert
+_LOCK = locking(TASKS)
 _CANCEL = returning("""
 UPDATE tasks
 SET    updated_at = next_version($1), status = 'cancelled', completed_at = $1, error = $2,
@@ -171,6 +174,8 @@ def enqueue(
         stored, is_new = _enqueue(connection, task)
         if not is_new:
             return stored, False
+        if engine_for(connection).ON_SERVER:  # as `task_dependencies.add` does: else each would wait for the other
+            lock_rows(connection, _LOCK, [link.depends_on for link in links])
         rows = [TASK_DEPENDENCIES.to_row(link) for link in links]
         if len(rows) == 1:
             execute(connection, _DEPEND, rows[0], TASK_DEPENDENCIES)

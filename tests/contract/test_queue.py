@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import dao
-from dao import Task, TaskStatus, tasks, tool_executions, workflow_tasks, workflows
+from dao import Task, TaskStatus, task_dependencies, tasks, tool_executions, workflow_tasks, workflows
 from dao.engine import execute, fetch, in_transaction
 from dao.testing import make_task, make_workflow
 from tests.concurrency import Worker
@@ -328,6 +328,22 @@ def test_enqueue_beside_another_of_its_key_waits_for_that(url, connection, end):
         found, is_new = second.end()
     assert (found == first, is_new) == ((True, False) if end == "COMMIT" else (False, True))
     assert tasks.find(connection).items == [found]
+
+
+def test_enqueue_beside_a_dependency_that_is_added_waits_for_no_one_in_a_circle(url, connection):
+    """It locked what it depends on after the lock of all that add, others before: every other call was a deadlock."""
+    for title in "abc":
+        put(connection, title)
+    a, b, c = (task.id for task in tasks.find(connection).items)
+    with contextlib.closing(dao.connect(url)) as other:
+        begin(other)
+        tasks.set_status(other, a, "completed")
+        enqueued = Worker(lambda: tasks.enqueue(connection, make_task(), depends_on=[a]))
+        wait_for_waiter(other)
+        assert len(task_dependencies.add(other, c, b)) == 1
+        other.execute("COMMIT")
+        task, is_new = enqueued.end()
+    assert (task.waiting_for, is_new) == (0, True)
 
 
 @pytest.mark.parametrize("taken_again", [False, True])
