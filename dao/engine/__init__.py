@@ -127,7 +127,9 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
     """Run a statement to its end and return its rows. One that changes some, too, belongs in a `transaction`.
 
     For SQL of your own, it is the same on both engines: parameters are `$1 … $n`, numbered in order of their first
-    appearance, rows are tuples, and errors are typed. Times are texts, as the engine writes them.
+    appearance, rows are tuples, and errors are typed. Parameters are texts, numbers and None. PostgreSQL tells their
+    types from where they stand: `CAST($1 AS text)` says it where nothing else does, as in `$1 IS NULL`. Times are
+    texts, as the engine writes them, which `datetime.fromisoformat` reads.
 
     Raises:
         Error: The caller can act on it. Any other error is the driver's own.

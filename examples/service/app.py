@@ -70,8 +70,8 @@ async def configure(pool: Pool, key: str, value: Annotated[Any, Body()]) -> None
 async def session(pool: Pool, socket: WebSocket, client: str) -> None:
     """Keep a session alive as long as messages come, and answer each with how many tasks there are of each status."""
     opened = await pool.run_in_transaction(sessions.open, client_id=client)
-    await socket.accept()
     try:
+        await socket.accept()
         async for _ in socket.iter_text():
             await pool.write(sessions.heartbeat, opened.id)
             await socket.send_json({"session": opened.id, "tasks": await pool.run(tasks.count_by_status)})

@@ -28,6 +28,14 @@ def test_description_has_the_columns_whether_there_are_rows_or_not(connection, s
     assert (found and [name for name, *_ in found]) == names
 
 
+def test_rows_are_fetched_one_by_one_some_at_a_time_and_all(connection):
+    """Pandas failed at `chunksize=`, for which it fetches many."""
+    cursor = DbApiConnection(connection).cursor()
+    cursor.execute("SELECT value FROM json_each('[1, 2, 3, 4, 5]')")
+    assert (cursor.fetchone(), cursor.fetchmany(2), cursor.fetchmany()) == ((1,), [(2,), (3,)], [(4,)])
+    assert (cursor.fetchall(), cursor.fetchall(), cursor.fetchmany(2), cursor.fetchone()) == ([(5,)], [], [], None)
+
+
 def test_statements_of_its_cursors_are_told_to_the_connections_own_trace(connection):
     """The trace that refuses everything in a forked process refuses it here, too."""
     seen = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +28,7 @@ class _Cursor:
         self._cursor = connection.cursor()
         # afterwards, a statement that gave no rows is past its end and tells nothing
         self._cursor.exec_trace = self._note
-        self._rows: list[Any] = []
+        self._rows: Iterator[Any] = iter(())
         self.description: Sequence[Any] | None = None
 
     def _note(self, cursor: apsw.Cursor, sql: str, values: Any) -> bool:
@@ -44,14 +45,16 @@ class _Cursor:
         self.description = None
         self._cursor.execute(sql, values)
         # drained at once: until then a statement that returns rows is not done, and those after it have not begun
-        self._rows = self._cursor.fetchall()
+        self._rows = iter(self._cursor.fetchall())
 
     def fetchone(self) -> Any:
-        return self._rows.pop(0) if self._rows else None
+        return next(self._rows, None)
+
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        return list(itertools.islice(self._rows, size))
 
     def fetchall(self) -> list[Any]:
-        rows, self._rows = self._rows, []
-        return rows
+        return list(self._rows)
 
     def close(self) -> None:
         self._cursor.close()
