@@ -19,14 +19,18 @@ __all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_UNDONE = (CoroutineType, GeneratorType, AsyncGeneratorType, map, filter, itertools.chain)  # the last: of `iter_all`
+_UNDONE = (
+    *(CoroutineType, GeneratorType, AsyncGeneratorType, map, filter, zip, enumerate),
+    *(itertools.chain, itertools.islice),  # `iter_all`, and the first of it
+)
 
 
 def done(result: T) -> T:
     """Return what a function returned, unless its work is yet to be done, when its transaction is over.
 
     Raises:
-        TypeError: It is a coroutine or anything else to await, a generator, or what `iter_all`, `map` or `filter` gave.
+        TypeError: It is a coroutine or anything else to await, a generator, or what `iter_all`, `map`, `filter`, `zip`,
+            `enumerate` or `islice` gave.
     """
     if isinstance(result, _UNDONE) or hasattr(type(result), "__await__"):
         if isinstance(result, CoroutineType):

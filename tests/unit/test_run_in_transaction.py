@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import subprocess
 import sys
@@ -70,6 +71,9 @@ UNDONE = [
     lambda connection: map(add, [connection]),
     lambda connection: filter(add, [connection]),
     tasks.iter_all,
+    lambda connection: itertools.islice(tasks.iter_all(connection), 3),
+    lambda connection: enumerate(tasks.iter_all(connection)),
+    lambda connection: zip(tasks.iter_all(connection), [add], strict=False),
 ]
 
 
@@ -77,7 +81,10 @@ UNDONE = [
     "function", UNDONE, ids=lambda function: getattr(function, "__name__", type(function).__name__)
 )
 def test_function_whose_work_is_yet_to_be_done_is_refused(loop, url, function):
-    """A coroutine or a generator was taken for a result, and what it should have written lost in silence."""
+    """A coroutine or a generator was taken for a result, and what it should have written lost in silence.
+
+    `islice` of `iter_all` would go on on a connection that the pool has lent to another.
+    """
 
     async def main() -> None:
         async with aio.Pool(url) as pool, aio.Pool("sqlite://") as memory:
