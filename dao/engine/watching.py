@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -118,12 +119,14 @@ def _hooked(
             return result
         finally:
             seconds = time.perf_counter() - begun
-            here.at_work = False
-            if not failed:
-                rows = through.number if number is None else number(result)
-                here.rows.number += rows
-            if _slow is not None and seconds >= _slow:
-                _log(text(args, kwargs), seconds, None if failed else rows)
+            try:
+                if not failed:
+                    rows = through.number if number is None else number(result)
+                    here.rows.number += rows
+                if (slow := _slow) is not None and seconds >= slow:
+                    _log(text(args, kwargs), seconds, None if failed else rows)
+            finally:
+                here.at_work = False  # only now: a handler of the log may have statements of its own
 
     return hooked, hook
 
@@ -136,13 +139,16 @@ def _through(rows: Iterable[Any], through: Rows) -> Iterator[Any]:
 
 def _log(sql: str, seconds: float, rows: int | None) -> None:
     statement = " ".join(sql.split())
-    logger("dao.engine").warning(
-        "slow statement, %s, %s: %s",
-        milliseconds(seconds),
-        "failed" if rows is None else counted(rows, "row"),
-        statement,
-        extra={"statement": statement, "seconds": seconds, "rows": rows},
-    )
+    try:
+        logger("dao.engine").warning(
+            "slow statement, %s, %s: %s",
+            milliseconds(seconds),
+            "failed" if rows is None else counted(rows, "row"),
+            statement,
+            extra={"statement": statement, "seconds": seconds, "rows": rows},
+        )
+    except Exception:  # noqa: BLE001 - a commit must not look as if it had failed
+        traceback.print_exc()
 
 
 def _second(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -228,6 +228,31 @@ def test_calls_through_pools_are_observed_with_the_callers_context(url):
 # ---------------------------------------------------------------- slow statements
 
 
+def test_a_handler_of_the_log_that_fails_or_has_statements_of_its_own_harms_no_call(connection, caplog, capsys):
+    """What a handler raised came out of the call whose statement was slow; one that stored rows called itself."""
+    task = make_task()
+
+    class Storing(logging.Handler):
+        told = 0
+
+        def emit(self, record):
+            self.told += 1
+            tasks.count(connection)
+            raise RuntimeError("disk full")
+
+    storing = Storing()
+    logging.getLogger("dao.engine").addHandler(storing)
+    dao.log_slow_statements(0)
+    try:
+        tasks.create(connection, task)
+    finally:
+        dao.log_slow_statements(None)
+        logging.getLogger("dao.engine").removeHandler(storing)
+    assert storing.told == 1
+    assert "RuntimeError: disk full" in capsys.readouterr().err
+    assert tasks.get(connection, task.id) == task
+
+
 def test_slow_statements_are_logged_without_values(connection, caplog):
     """The text, the time and the rows; what was bound may be somebody's secret, also where the statement fails."""
     task = attrs.evolve(make_task(), title="my secret", error="my secret")
