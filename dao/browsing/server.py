@@ -23,6 +23,8 @@ __all__ = ["Server", "check_installed", "name_in_addresses", "serving"]
 
 _HOST = "127.0.0.1"
 _PAGES = Path(__file__).parent / "pages"
+# seconds that it has to end by itself: it only reads, and nothing is lost
+_GRACE = 2
 # Reading may go on for so long; what datasette would read by itself, past SQLite's locks, stays off.
 _SETTINGS = {
     "sql_time_limit_ms": "10000",
@@ -40,6 +42,18 @@ class Server:
 
     address: str
     process: subprocess.Popen[str]
+    _folder: Path
+
+    def open(self) -> None:
+        """Have a browser open the address, by a file that this user alone can read.
+
+        The command line of a browser is for all users of the machine to see, and the token must not be.
+        """
+        import webbrowser  # noqa: PLC0415 - for this only
+
+        leading = self._folder / "open.html"
+        leading.write_text(f'<meta http-equiv="refresh" content="0; url={self.address}">\n', encoding="utf-8")
+        webbrowser.open(leading.as_uri())
 
     def wait(self) -> None:
         """Wait until it ends.
@@ -84,7 +98,8 @@ def serving(path: str, metadata: Mapping[str, Any], port: int = 0) -> Iterator[S
         link.symlink_to(path)
         described = Path(folder, "metadata.json")
         described.write_text(json.dumps(metadata), encoding="utf-8")
-        command = [sys.executable, "-m", "datasette", "serve", str(link), "--metadata", str(described)]
+        # -P, or Python would look for datasette in the working folder first, which may be anybody's
+        command = [sys.executable, "-P", "-m", "datasette", "serve", str(link), "--metadata", str(described)]
         command += ["--host", _HOST, "--port", str(port), "--plugins-dir", str(_PAGES / "plugins")]
         command += ["--template-dir", str(_PAGES / "templates"), "--static", f"dao:{_PAGES / 'static'}"]
         command += [word for name, value in _SETTINGS.items() for word in ("--setting", name, value)]
@@ -97,7 +112,7 @@ def serving(path: str, metadata: Mapping[str, Any], port: int = 0) -> Iterator[S
             env={**os.environ, "DAO_BROWSE_TOKEN": token, "PYTHONUNBUFFERED": "1"},
         )
         try:
-            yield Server(f"{_address(process)}/?token={token}", process)
+            yield Server(f"{_address(process)}/?token={token}", process, Path(folder))
         finally:
             _end(process)
 
@@ -117,5 +132,10 @@ def _address(process: subprocess.Popen[str]) -> str:
 def _end(process: subprocess.Popen[str]) -> None:
     """End the process, and wait for it: Ctrl-C has reached it already."""
     process.terminate()
-    with contextlib.suppress(OSError):
-        process.communicate(timeout=5)
+    try:
+        process.communicate(timeout=_GRACE)
+    except subprocess.TimeoutExpired:  # it waits for a query that is under way
+        process.kill()
+        process.communicate()
+    except OSError:
+        pass

@@ -68,7 +68,5 @@ def browse(config: settings.Settings, output: Output, opens: bool, port: int, fi
         output.note("read only; Ctrl-C ends it")
         output.json({"database": config.url.name, "address": server.address, "metadata": None})
         if opens:
-            import webbrowser
-
-            webbrowser.open(server.address)
+            server.open()
         server.wait()

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import http.cookiejar
 import json
 import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -45,6 +50,7 @@ class Browsed:
     address: str
     database: dao.engine.Connection
     ids: dict[str, str]
+    opened: Path
 
     def url(self, path: str, *, token: bool = False) -> str:
         """Return the address of a page, with the token if that is to let in."""
@@ -66,14 +72,15 @@ class Browsed:
 
 
 @contextlib.contextmanager
-def browsing(path) -> Iterator[tuple[subprocess.Popen, str]]:
+def browsing(path, *more: str, **how: Any) -> Iterator[tuple[subprocess.Popen, str]]:
     """Run the command, and end it as Ctrl-C at a terminal does."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dao", "browse", "--database", f"sqlite:///{urllib.parse.quote(str(path))}"],
+        [sys.executable, "-Pm", "dao", "browse", "--database", f"sqlite:///{urllib.parse.quote(str(path))}", *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        **how,
     )
     try:
         first = process.stdout.readline()
@@ -105,8 +112,14 @@ def browsed(tmp_path_factory, template):
     workflows.create(connection, workflow)
     workflow_tasks.add(connection, workflow_id=workflow.id, task_id=ids["held"])
     sessions.open(connection, client_id="silent", now=now - timedelta(hours=1))
-    with browsing(path) as (process, address):
-        yield Browsed(process, address, connection, ids)
+    folder = tmp_path_factory.mktemp("anybodys")
+    (folder / "datasette.py").write_text("raise SystemExit('not of this folder')")
+    browser = folder / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {folder}/part\nmv {folder}/part {folder}/opened\n')
+    browser.chmod(0o755)
+    environment = {**os.environ, "BROWSER": str(browser)}
+    with browsing(path, "--open", cwd=folder, env=environment) as (process, address):
+        yield Browsed(process, address, connection, ids, folder / "opened")
     connection.close()
     assert process.returncode == 0
 
@@ -189,6 +202,31 @@ def test_only_who_has_the_address_gets_in(browsed):
     redirect.value.close()
 
 
+def test_cookies_of_others_on_this_machine_lock_nobody_out(browsed):
+    """The browser sends all that any port has set; one that is not well-formed locked out."""
+    opener = urllib.request.build_opener(_NoRedirects)
+    with pytest.raises(urllib.error.HTTPError) as redirect:
+        opener.open(browsed.address, timeout=PATIENCE)
+    ours = redirect.value.headers["set-cookie"].partition(";")[0]
+    redirect.value.close()
+    for theirs in ('a={"x": 1, "y": "2"}', "a:b@c=1", "nothing"):
+        request = urllib.request.Request(browsed.url("/"), headers={"Cookie": f"{theirs}; {ours}"})  # noqa: S310
+        with opener.open(request, timeout=PATIENCE) as answer:
+            assert answer.status == 200
+
+
+def test_the_token_is_on_no_command_line(browsed):
+    """--open gave the address to the browser as an argument, for all users of the machine to see."""
+    end = time.monotonic() + PATIENCE
+    while not browsed.opened.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    told = browsed.opened.read_text()
+    leading = Path(urllib.parse.unquote(urllib.parse.urlparse(told).path))
+    assert browsed.address not in told
+    assert f"url={browsed.address}" in leading.read_text()
+    assert stat.S_IMODE(leading.parent.stat().st_mode) == 0o700
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *_):
         return None
@@ -222,12 +260,31 @@ def test_what_keeps_it_from_starting_is_said(run, database, monkeypatch):
 
 
 @pytest.mark.slow
-def test_datasette_ends_with_a_command_that_is_killed(browsed, tmp_path, template):
-    """Nothing goes on listening once `dao browse` has gone, even by kill -9."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_datasette_ends_with_a_command_that_ends(number, tmp_path, template):
+    """Nothing goes on listening once `dao browse` has gone, even by kill -9, and in the middle of a query.
+
+    Ctrl-C while a query was under way ended in a traceback, and datasette went on for as long as that took.
+    """
     path = tmp_path / "killed.db"
     path.write_bytes(template.read_bytes())
-    with browsing(path) as (process, address):
-        process.kill()
+    query = "with recursive n(i) as (select 1 union all select i + 1 from n) select count(*) from n"
+    with browsing(path) as (process, address), contextlib.ExitStack() as threads:
+        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+        opener.open(address, timeout=PATIENCE).close()
+        asked = f"{address.partition('/?')[0]}/killed.json?sql={urllib.parse.quote(query)}"
+
+        def ask() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                opener.open(asked, timeout=PATIENCE).close()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        threads.callback(asking.join)
+        time.sleep(0.5)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == (0 if number == signal.SIGINT else -number)
+        assert number == signal.SIGKILL or "Traceback" not in process.stderr.read()
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             try:

@@ -11,8 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
-from http.cookies import SimpleCookie
+import time
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -21,6 +21,8 @@ from markupsafe import Markup
 
 _TOKEN = os.environ.get("DAO_BROWSE_TOKEN", "")
 _SHORT = 60
+# seconds that requests under way have, once the parent has gone
+_GRACE = 2
 _TASKS = {"task", "task_id", "depends_on"}
 
 Scope = dict[str, Any]
@@ -51,8 +53,10 @@ def asgi_wrapper() -> Callable[[Application], Application]:
                 kept = f"{cookie}={_TOKEN}; Path=/; HttpOnly; SameSite=Strict"
                 # two slashes at the beginning would lead to another host
                 await _answer(send, 303, "", [("location", "/" + where.lstrip("/")), ("set-cookie", kept)])
-            elif _is_right(_cookies(scope).get(cookie, "")):
-                await application(scope, receive, send)
+            elif any(_is_right(value) for value in _cookies(scope, cookie)):
+                # datasette needs none, and fails at a cookie of others that is not well-formed
+                headers = [pair for pair in scope["headers"] if pair[0] != b"cookie"]
+                await application({**scope, "headers": headers}, receive, send)
             else:
                 await _answer(send, 403, "Open the address that `dao browse` has printed: it has a token.\n", [])
 
@@ -65,12 +69,14 @@ def _is_right(token: str) -> bool:
     return bool(_TOKEN) and hmac.compare_digest(token.encode(), _TOKEN.encode())
 
 
-def _cookies(scope: Scope) -> dict[str, str]:
-    found: SimpleCookie = SimpleCookie()
-    for name, value in scope["headers"]:
-        if name == b"cookie":
-            found.load(value.decode("latin-1"))
-    return {name: morsel.value for name, morsel in found.items()}
+def _cookies(scope: Scope, wanted: str) -> Iterator[str]:
+    """Yield the values of a cookie. Those of others on this machine come along, and need not be well-formed."""
+    for header, value in scope["headers"]:
+        if header == b"cookie":
+            for pair in value.decode("latin-1").split(";"):
+                name, _, text = pair.strip().partition("=")
+                if name == wanted:
+                    yield text
 
 
 async def _answer(send: Any, status: int, text: str, headers: list[tuple[str, str]]) -> None:
@@ -122,3 +128,5 @@ def _end_with_parent() -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)  # it would wait for queries that are under way
+    os._exit(1)
