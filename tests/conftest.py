@@ -26,6 +26,14 @@ from tests.folders import THREE, write
 
 pytest_plugins = ["dao.testing.plugin", "pytester"]
 
+# their assertions explain themselves like those of a test; said here, since `pytest_collection` imports the tests
+pytest.register_assert_rewrite(
+    "tests.property.machine",
+    "tests.property.rules_of_work",
+    "tests.property.rules_of_calls",
+    "tests.property.rules_of_claims",
+)
+
 settings.register_profile("dev", max_examples=20, deadline=None)
 settings.register_profile(
     "ci", max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -18,14 +18,6 @@ from dao.rows import TABLES
 from dao.testing.server import Reused
 from tests.databases import Run
 
-# their assertions explain themselves like those of a test
-pytest.register_assert_rewrite(
-    "tests.property.machine",
-    "tests.property.rules_of_work",
-    "tests.property.rules_of_calls",
-    "tests.property.rules_of_claims",
-)
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Refuse `fresh` in a test of one engine: a fixture of the session stays that of the engine which ran before."""
