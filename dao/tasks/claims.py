@@ -275,6 +275,8 @@ def fail(
         InvalidValue: The jitter is not from 0 to 1, or `retry_in` is negative or reaches beyond the year 9999.
     """
     codec.check_text(error, "error")
+    if not isinstance(retry, bool):
+        raise TypeError(f"retry must be a bool, got {retry!r}")
     _check_jitter(jitter)
     moment = _moment(now)
     backoff = _backoff(check_claimed(task).failures, task.retry_delay_ms, jitter)

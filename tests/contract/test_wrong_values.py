@@ -119,11 +119,19 @@ def test_argument_wrong_value_is_an_invalid_value_and_changes_nothing(connection
 
 @pytest.mark.both_engines
 def test_argument_wrong_type_is_a_type_error(connection):
-    """A UUID for an id is compared with a text: PostgreSQL has no such operator, and the schema was called outdated."""
+    """A UUID for an id is compared with a text: PostgreSQL has no such operator, and the schema was called outdated.
+
+    A dict was psycopg's own error, and a `retry` that is no bool Python's, or a number in the place of one.
+    """
     id = uuid.uuid4()
     for call in (tasks.get, tasks.exists, tasks.cancel, tasks.delete):
         with pytest.raises(TypeError, match="UUID"):
             call(connection, id)
+        with pytest.raises(TypeError):
+            call(connection, {})
+    for retry in ("no", 5, None):
+        with pytest.raises(TypeError, match="retry must be a bool, got"):
+            tasks.fail(connection, dao.Task(title="a", task_type="a"), error="e", retry=retry)
     with pytest.raises(TypeError, match="config"):
         dao.workflow_tasks.add(connection, "w", "t", config=" ")
 

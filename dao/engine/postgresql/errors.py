@@ -65,6 +65,8 @@ def translated(
     if is_ended(error, connection):
         return lost(error, commits=commits and connection.autocommit)
     state = error.sqlstate or ""
+    if not state and isinstance(error, psycopg.ProgrammingError):
+        check_types(parameters)  # psycopg knows no way to send it
     reason = error.diag.message_primary or str(error)
     name = name_of(connection)
     if state.startswith("23") or state == "P0001":
