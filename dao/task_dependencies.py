@@ -42,7 +42,7 @@ ON     CONFLICT DO NOTHING
 RETURNING task_id, depends_on
 """,
 )
-_LOCK = locking(TASKS)
+_LOCK_ALL = locking(TASKS)
 _GET = TASK_DEPENDENCIES.get
 _GET_MANY = by_keys(TASK_DEPENDENCIES)
 _EXISTS = "SELECT 1 FROM task_dependencies WHERE task_id = $1 AND depends_on = $2"
@@ -82,7 +82,7 @@ def add(
     links = [TaskDependency(task_id=task_id, depends_on=id, created_at=moment) for id in ids]
     with transaction(connection):
         # in the order in which a task that ends locks them: itself, then its successors
-        return _added(connection, links, lock_rows(connection, _LOCK, [*ids, task_id]))
+        return _added(connection, links, lock_rows(connection, _LOCK_ALL, [*ids, task_id]))
 
 
 def get(connection: Connection, task_id: str, depends_on: str) -> TaskDependency | None:
@@ -149,7 +149,7 @@ def chain(connection: Connection, workflow_id: str, *, now: datetime | None = No
         if not rows and not fetch(connection, WORKFLOWS.get, (workflow_id,)):
             raise WORKFLOWS.not_found(workflow_id)
         # predecessors first, as a task that ends locks itself first
-        there = lock_rows(connection, _LOCK, [id for _, id in rows])
+        there = lock_rows(connection, _LOCK_ALL, [id for _, id in rows])
         places = [[id for _, id in links] for _, links in itertools.groupby(rows, key=lambda row: row[0])]
         links = [
             TaskDependency(task_id=later, depends_on=earlier, created_at=moment)

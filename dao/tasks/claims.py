@@ -69,22 +69,20 @@ WHERE  id"""
 
 
 # ordered, or PostgreSQL may expect to come upon one soon, and read all tasks
-_IS_EXPIRED = f"SELECT id FROM tasks WHERE lease_expires_at < $1 AND {CAN_FAIL} ORDER BY lease_expires_at LIMIT 1"
+_IS_EXPIRED = f"SELECT 1 FROM tasks WHERE lease_expires_at < $1 AND {CAN_FAIL} ORDER BY lease_expires_at LIMIT 1"
 _UNLESS_EXPIRED = f"\nAND    ({_IS_EXPIRED}) IS NULL"
 _CLAIM = _claiming()
 _CLAIM_OF_TYPE = _claiming("AND task_type = $4 ", "$5")
 _CLAIM_UNLESS_EXPIRED = _claiming(unless=_UNLESS_EXPIRED)
 _CLAIM_OF_TYPE_UNLESS_EXPIRED = _claiming("AND task_type = $4 ", "$5", _UNLESS_EXPIRED)
-_EXPIRED = locking(
-    f"""
-SELECT id, attempt, worker, lease_expires_at, failures, retry_delay_ms
+_OF_EXPIRED = "id, attempt, worker, lease_expires_at, failures, retry_delay_ms"
+_ARE_EXPIRED = f"""
 FROM   tasks
 WHERE  lease_expires_at < $1 AND {CAN_FAIL}
 ORDER  BY lease_expires_at, id
 LIMIT  $2
-""",
-    "NO KEY UPDATE",
-)
+"""
+_EXPIRED = locking(f"SELECT {_OF_EXPIRED}{_ARE_EXPIRED}", "NO KEY UPDATE")
 _RENEW = returning("""
 UPDATE tasks
 SET    lease_expires_at = $1
@@ -121,13 +119,29 @@ SET    updated_at = next_version($1), status = 'pending', run_at = $2, started_a
 WHERE  id = $3 AND attempt = $4 AND worker IS NOT DISTINCT FROM $5 AND status = 'running'
 """)
 
-# the tasks of a claim, and the end of one that cannot be read
-_OF_CLAIM = "SELECT id FROM tasks WHERE lease_expires_at = $1 AND worker = $2"
-_FAIL_UNREADABLE = """
+# the tasks of a claim, those whose lease has ended, and the end of one that cannot be read: not by its id, since on
+# SQLite that may be what cannot be read
+_CLAIMED = "FROM tasks WHERE lease_expires_at = $1 AND worker = $2"
+_WHICH_CLAIMED = PerEngine(f"SELECT rowid {_CLAIMED}", f"SELECT id {_CLAIMED}")
+_WHICH_EXPIRED = PerEngine(f"SELECT rowid{_ARE_EXPIRED}", f"SELECT id{_ARE_EXPIRED}")
+_GET_CLAIMED = PerEngine(
+    f"SELECT {TASKS.listed} FROM tasks WHERE rowid = $1", f"SELECT {TASKS.listed} FROM tasks WHERE id = $1"
+)
+_GET_EXPIRED = PerEngine(
+    f"SELECT {_OF_EXPIRED} FROM tasks WHERE rowid = $1", f"SELECT {_OF_EXPIRED} FROM tasks WHERE id = $1"
+)
+_FAIL_UNREADABLE = PerEngine(
+    """
+UPDATE tasks
+SET    status = 'failed', completed_at = $1, error = $2, worker = NULL, lease_expires_at = NULL
+WHERE  rowid = $3
+""",
+    """
 UPDATE tasks
 SET    status = 'failed', completed_at = $1, error = $2, worker = NULL, lease_expires_at = NULL
 WHERE  id = $3
-"""
+""",
+)
 
 _MILLISECOND = timedelta(milliseconds=1)
 # no delay is longer, however often it was doubled
@@ -209,12 +223,12 @@ def _claimed(connection: Connection, statement: PerEngine, parameters: tuple[Any
     moment, worker, end, *_ = shared
     claimed: list[Task] = []
     with transaction(connection):
-        _fail_unreadable(connection, moment, worker, end)
+        _fail_unreadable(connection, _WHICH_CLAIMED, _GET_CLAIMED, moment, (end, worker))
         while len(claimed) < limit:
             try:
                 found = changed(connection, statement, (*shared, 1))
             except UnreadableRow:
-                _fail_unreadable(connection, moment, worker, end)
+                _fail_unreadable(connection, _WHICH_CLAIMED, _GET_CLAIMED, moment, (end, worker))
                 continue
             if not found:
                 break
@@ -222,12 +236,20 @@ def _claimed(connection: Connection, statement: PerEngine, parameters: tuple[Any
     return claimed
 
 
-def _fail_unreadable(connection: Connection, moment: str, worker: str, end: str) -> None:
-    for (id,) in fetch(connection, _OF_CLAIM, (end, worker)):
+def _fail_unreadable(
+    connection: Connection, which: PerEngine, one: PerEngine, moment: str, parameters: tuple[Any, ...]
+) -> bool:
+    """End those of some tasks as failed that cannot be read, with an error that says why; return whether any was."""
+    has_failed = False
+    for (key,) in fetch(connection, text_for(connection, which), parameters):
         try:
-            TASKS.from_rows(fetch(connection, TASKS.get, (id,)))
+            found = fetch(connection, text_for(connection, one), (key,))
+            if one is _GET_CLAIMED:
+                TASKS.from_rows(found)
         except UnreadableRow as error:
-            execute(connection, _FAIL_UNREADABLE, (moment, str(error), id))
+            values = (moment, str(error), key)
+            has_failed |= bool(execute(connection, text_for(connection, _FAIL_UNREADABLE), values))
+    return has_failed
 
 
 def renew(connection: Connection, task: Task, *, lease: timedelta, now: datetime | None = None) -> Task:
@@ -329,8 +351,8 @@ def _expired(connection: Connection, moment: str, limit: int) -> list[tuple[Any,
     while True:
         try:
             return fetch(connection, text_for(connection, _EXPIRED), (moment, limit))
-        except UnreadableRow as error:
-            if not execute(connection, _FAIL_UNREADABLE, (moment, str(error), error.key)):
+        except UnreadableRow:
+            if not _fail_unreadable(connection, _WHICH_EXPIRED, _GET_EXPIRED, moment, (moment, limit)):
                 raise
 
 

@@ -31,7 +31,7 @@ FROM   tasks
 WHERE  dedup_key = $1 AND status IN ('pending', 'running')
 """
 _DEPEND = TASK_DEPENDENCIES.insert
-_LOCK = locking(TASKS)
+_LOCK_ALL = locking(TASKS)
 _CANCEL = returning("""
 UPDATE tasks
 SET    updated_at = next_version($1), status = 'cancelled', completed_at = $1, error = $2,
@@ -175,7 +175,7 @@ def enqueue(
         if not is_new:
             return stored, False
         if engine_for(connection).ON_SERVER:  # as `task_dependencies.add` does: else each would wait for the other
-            lock_rows(connection, _LOCK, [link.depends_on for link in links])
+            lock_rows(connection, _LOCK_ALL, [link.depends_on for link in links])
         rows = [TASK_DEPENDENCIES.to_row(link) for link in links]
         if len(rows) == 1:
             execute(connection, _DEPEND, rows[0], TASK_DEPENDENCIES)

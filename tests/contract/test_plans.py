@@ -37,6 +37,7 @@ READ_IT_ALL = {
     "task_events._SETTLED": r"SCAN CONSTANT ROW",
     # goes through the ids that it is given
     "task_dependencies._LOCK_ALL": r"SCAN wanted VIRTUAL TABLE INDEX 1:",
+    "tasks._LOCK_ALL": r"SCAN wanted VIRTUAL TABLE INDEX 1:",
     "tasks._PRUNE": r"SCAN json_each VIRTUAL TABLE INDEX 1:",
     **dict.fromkeys((f"{name}._GET_MANY" for name in MODULES), r"SCAN json_each VIRTUAL TABLE INDEX 1:"),
     # goes through all that is not done with, found by an index, and counts it by type
