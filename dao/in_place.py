@@ -9,11 +9,11 @@ modules would be free, too, and misses those that were bound before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
-__all__ = ["Hook", "Hooked"]
+__all__ = ["Hook", "Hooked", "switch"]
 
 #: Is called in place of a function, with its positional arguments and its keywords.
 Hook = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
@@ -51,3 +51,23 @@ class Hooked:
         function = self.function
         function.__dict__.pop("__wrapped__", None)
         function.__code__, function.__kwdefaults__ = self._before
+
+
+def switch(
+    hooks: Iterable[tuple[Hooked, Hook]], is_wanted: Callable[[], bool], told: Callable[[bool], object] | None = None
+) -> None:
+    """Have functions call their hooks if that is wanted, and be what they were if not; first `told` is called with it.
+
+    It may be called within itself, at any line, as the garbage collector does that ends what somebody dropped. So it
+    asks again in the end whether that is still wanted.
+    """
+    wanted: bool | None = None
+    while wanted != (now := is_wanted()):
+        wanted = now
+        if told is not None:
+            told(wanted)
+        for hooked, hook in hooks:
+            if wanted:
+                hooked.on(hook)
+            else:
+                hooked.off()

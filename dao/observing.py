@@ -6,6 +6,7 @@ thread or pool they run, and while nobody observes there is nothing to be slow.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import threading
@@ -17,7 +18,7 @@ from typing import Any
 import attrs
 
 from dao.engine.watching import count_rows, rows_here
-from dao.in_place import Hook, Hooked
+from dao.in_place import Hook, Hooked, switch
 from dao.listing import Page, Walk
 from dao.observation import Observation
 from dao.rows import TABLES
@@ -66,31 +67,32 @@ def observe(observer: Observer, /) -> Observation:
     observes, the functions are as they are written, and cost nothing more; an observer adds 3 µs to each call, and its
     own time.
     """
-    begun = Observation(observer, lambda ended: _switch(without=ended))
-    _switch(begin=begun)
+    begun = Observation(observer, _end)
+    _begin(begun)
     return begun
 
 
 _GUARD = threading.RLock()  # the garbage collector may end an observation while one begins
-_observations: tuple[Observation, ...] = ()
+_observations: list[Observation] = []
 _hooks: list[tuple[Hooked, Hook]] = []
 
 
-def _switch(*, begin: Observation | None = None, without: Observation | None = None) -> None:
-    global _observations  # noqa: PLW0603 - the functions are the process's, too
+def _begin(observation: Observation) -> None:
     with _GUARD:
-        was_on = bool(_observations)
-        _observations = (*(one for one in _observations if one is not without), *([begin] if begin else []))
-        if was_on == bool(_observations):
-            return
         if not _hooks:
             _hooks.extend(_functions())
-        count_rows(on=bool(_observations))
-        for hooked, hook in _hooks:
-            if _observations:
-                hooked.on(hook)
-            else:
-                hooked.off()
+        _observations.append(observation)
+        _switch()
+
+
+def _end(observation: Observation) -> None:
+    with _GUARD, contextlib.suppress(ValueError):  # it has ended already
+        _observations.remove(observation)
+        _switch()
+
+
+def _switch() -> None:
+    switch(_hooks, lambda: bool(_observations), lambda on: count_rows(on=on))
 
 
 def _functions() -> Iterator[tuple[Hooked, Hook]]:
@@ -169,5 +171,5 @@ def _number_of(name: str, returned: str) -> _Number | None:
 
 
 def _tell(event: Observed) -> None:
-    for observation in _observations:
+    for observation in tuple(_observations):
         observation.tell(event)

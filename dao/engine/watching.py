@@ -14,7 +14,7 @@ from typing import Any
 
 from dao import engine
 from dao.errors import InvalidValue
-from dao.in_place import Hook, Hooked
+from dao.in_place import Hook, Hooked, switch
 from dao.logs import logger
 from dao.text import counted, milliseconds
 
@@ -80,12 +80,7 @@ def log_slow_statements(threshold: float | None) -> None:
 
 
 def _switch() -> None:
-    watched = _counting or _slow is not None
-    for hooked, hook in _HOOKS:
-        if watched:
-            hooked.on(hook)
-        else:
-            hooked.off()
+    switch(_HOOKS, lambda: _counting or _slow is not None)
 
 
 # ---------------------------------------------------------------- hooks

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import itertools
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -223,6 +225,34 @@ def test_calls_through_pools_are_observed_with_the_callers_context(url):
             ("tasks.iter_all", "async"),
         ]
     )
+
+
+def test_an_observation_that_ends_while_another_begins_stays_ended(connection):
+    """The garbage collector may end one of a pool that was dropped, at any line: it came back, and for good."""
+    told, before = [], sys.gettrace()
+    plain = [function.__code__ for function in FUNCTIONS.values()]
+    for number in range(80):
+        first, lines = dao.observe(lambda _: told.append("first")), itertools.count()
+
+        def end_at_its_line(frame, event, _, number=number, first=first, lines=lines):
+            if frame.f_globals.get("__name__") not in {"dao.observing", "dao.in_place", "dao.engine.watching"}:
+                return None
+            if event == "line" and next(lines) == number:
+                sys.settrace(None)
+                first.end()
+            return end_at_its_line
+
+        sys.settrace(end_at_its_line)
+        try:
+            second = dao.observe(lambda _: told.append("second"))
+        finally:
+            sys.settrace(before)
+        assert next(lines) > number
+        tasks.count(connection)
+        second.end()
+        assert told == ["second"], number
+        assert [function.__code__ for function in FUNCTIONS.values()] == plain, number
+        told.clear()
 
 
 # ---------------------------------------------------------------- slow statements
