@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,7 @@ def serving(path: str, metadata: Mapping[str, Any], port: int = 0) -> Iterator[S
         OperationalError: It does not start.
     """
     check_installed()
+    _check_free(port)
     token = secrets.token_urlsafe(16)
     with tempfile.TemporaryDirectory(prefix="dao-browse-") as folder:
         # datasette does not quote the path: with a ? in it, it would open another file
@@ -117,6 +119,19 @@ def serving(path: str, metadata: Mapping[str, Any], port: int = 0) -> Iterator[S
             _end(process)
 
 
+def _check_free(port: int) -> None:
+    """Raise OperationalError if datasette could not listen there: its own log does not end with the reason."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise OperationalError(
+                f"port {port} cannot be listened on: {error.strerror}. Name another with --port, or leave it out for "
+                "any that is free"
+            ) from error
+
+
 def _address(process: subprocess.Popen[str]) -> str:
     told = []
     for line in process.stderr or ():
@@ -125,7 +140,7 @@ def _address(process: subprocess.Popen[str]) -> str:
             return found[1]
     raise OperationalError(
         f"datasette does not start: {next(filter(None, reversed(told)), 'it says nothing')}. Run `{sys.executable} -m "
-        "datasette --version` to see whether it works at all, and check the port"
+        "datasette --version` to see whether it works at all"
     )
 
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -255,6 +256,11 @@ def test_what_keeps_it_from_starting_is_said(run, database, monkeypatch):
     """A server, a database that is not there, and datasette that is not installed: each is said with what to do."""
     refused(run("browse", "--database", "postgresql://me@h/app"), "is on a server", "dao shell", "Grafana")
     refused(run("browse", "--database", "sqlite:///none.db"), "none.db", "does not exist")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        # the last line of datasette's log was shown, which does not tell
+        call = ["browse", "--port", str(port), "--database", f"sqlite:///{database}"]
+        refused(run(*call), f"port {port} cannot be listened on: Address already in use", "leave it out")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     refused(run("browse", "--database", f"sqlite:///{database}"), "pip install 'orchestrator-dao[browse]'")
 
