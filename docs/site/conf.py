@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,29 @@ def put_in_place(_app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = LINK.sub(led, source[0])
 
 
+def set_examples_as_code(_app: Sphinx, _context: object, lines: list[str]) -> None:
+    """Show the examples of a command as what one types, not as prose."""
+    if "| Examples:" in lines:
+        at = lines.index("| Examples:")
+        calls = [line.removeprefix("|   ") for line in lines[at + 1 :] if line]
+        lines[at:] = ["Examples", "", ".. code-block:: shell", "", *(f"    {call}" for call in calls), ""]
+
+
+def keep_brackets(_app: Sphinx, _context: object, lines: list[str]) -> None:
+    """Give `[NAME=]DIR` back the bracket with which it begins, which sphinx-click takes for its own."""
+    lines[:] = [line.replace("<NAME=]DIR>", "<[NAME=]DIR>") for line in lines]
+
+
+def unlink_pages(app: Sphinx, tree: nodes.document, _page: str) -> None:
+    """Leave no link between pages in the man page, where it is an empty <>."""
+    if app.builder.name == "man":
+        for link in [one for one in tree.findall(nodes.reference) if ":" not in one.get("refuri", "")]:
+            link.replace_self(link.children)
+
+
 def setup(app: Sphinx) -> None:
     """Be called by Sphinx."""
+    app.connect("doctree-resolved", unlink_pages)
+    app.connect("sphinx-click-process-description", set_examples_as_code)
+    app.connect("sphinx-click-process-options", keep_brackets)
     app.connect("source-read", put_in_place)
