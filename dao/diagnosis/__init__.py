@@ -85,7 +85,12 @@ def _of_database(config: Settings, looks: Mapping[str, Look]) -> Iterator[Findin
         try:
             connection = opened.enter_context(databases.opened(config.url, read_only=True))
         except Error as problem:
-            yield error("database", str(problem), "nothing can be read or written", "do as it says")
+            yield error(
+                "database",
+                str(problem),
+                "nothing can be read or written",
+                "mend that first: what is in it was not looked at",
+            )
             return
         for check, look in {**looks, **both}.items():
             try:

@@ -157,13 +157,6 @@ def test_messages_of_troubleshooting_are_those_of_the_code():
     assert [quote for quote in quoted if quote not in texts] == []
 
 
-def test_parts_of_the_tutorial_follow_each_other_in_the_sidebar():
-    """A service came before the worker that it needs: the rest of the parts stood there by their names."""
-    page = (ROOT / "docs" / "tutorial" / "index.md").read_text()
-    told = re.findall(r"^\d\. \[.*\]\((.*)\.md\)", page, re.MULTILINE)
-    assert page.endswith(":hidden:\n\n" + "\n".join(told) + "\n```\n")
-
-
 def test_settings_have_their_page():
     """Every variable that is read is in the table, and in the file to copy."""
     read = {*re.findall(r'"(DATABASE_[A-Z_]+)"', (ROOT / "dao" / "settings.py").read_text())}

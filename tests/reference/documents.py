@@ -465,7 +465,7 @@ def pages() -> dict[Path, str]:
             "the error has the name of its class as `type`"
         ),
         (
-            "([refusals.md](refusals.md)), its `message`, and what else that class tells (`details`, `committed`, "
+            "([refusals and errors](refusals.md)), its `message`, and what else that class tells (`details`, `committed`, "
             "`advice`, ids). Durations"
         ),
         (

@@ -315,7 +315,7 @@ def page() -> str:
             "in `--json` the `type`), and what"
         ),
         (
-            "to do. Words in italics stand for what the message names. Made from the code by `python -m "
+            "to do. Words in italics, in code in capitals, stand for what the message names. Made from the code by `python -m "
             "tests.reference.refusals`."
         ),
         "",
@@ -339,6 +339,8 @@ def page() -> str:
 
 
 def _cell(text: str) -> str:
+    # in code, asterisks would be shown as such
+    text = re.sub("`[^`]*`", lambda code: re.sub(r"\*([a-z ]+|…)\*", lambda name: name[1].upper(), code[0]), text)
     return " ".join(text.split()).replace("|", "\\|").rstrip(".:;")
 
 
