@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tests.cli.calls import COMMANDS
 from tests.reference import documents, refusals
 
@@ -13,6 +15,14 @@ def test_every_refusal_has_a_cure_and_stands_in_the_reference():
     assert [one.message for one in found if not one.cure] == []
     assert [message for message in refusals.CURES if message not in {one.message for one in found}] == []
     assert refusals.PAGE.read_text(encoding="utf-8") == refusals.page(), "run `make reference`"
+
+
+def test_names_in_code_are_in_capitals():
+    """Markdown shows an asterisk in code as such: the page said "write it after `*command*`"."""
+    page = refusals.page()
+    codes = [code for line in page.splitlines() for code in re.findall(r"`([^`]*)`", line)]
+    assert [code for code in codes if re.search(r"\*[a-z ]+\*", code)] == []
+    assert "| write it after `COMMAND` |" in page
 
 
 def test_every_command_has_a_schema_of_its_document():

@@ -465,8 +465,8 @@ def pages() -> dict[Path, str]:
             "the error has the name of its class as `type`"
         ),
         (
-            "([refusals and errors](refusals.md)), its `message`, and what else that class tells (`details`, `committed`, "
-            "`advice`, ids). Durations"
+            "([refusals and errors](refusals.md)), its `message`, and what else that class tells (`details`, "
+            "`committed`, `advice`, ids). Durations"
         ),
         (
             "are seconds, times are ISO 8601 in UTC. Each document has a JSON Schema, which the tests hold it to; "

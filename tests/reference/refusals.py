@@ -315,8 +315,8 @@ def page() -> str:
             "in `--json` the `type`), and what"
         ),
         (
-            "to do. Words in italics, in code in capitals, stand for what the message names. Made from the code by `python -m "
-            "tests.reference.refusals`."
+            "to do. Words in italics, in code in capitals, stand for what the message names. Made from the code by "
+            "`python -m tests.reference.refusals`."
         ),
         "",
         (
