@@ -86,6 +86,8 @@ def metrics(config: settings.Settings, output: Output, path: str | None) -> None
     """
     if path == "":
         raise click.UsageError("--output is empty: name a file, or leave the option out")
+    if path == "-":  # as elsewhere
+        path = None
     found = [*_metrics(config)]
     name = config.url.name
     if path is not None:

@@ -116,10 +116,10 @@ def check(config: settings.Settings, output: Output, file: str | None, set: str 
 @command()
 @examples("dao schema diff", "dao schema diff --json")
 def diff(config: settings.Settings, output: Output) -> int:
-    """Show what differs between the database and what its applied migrations make.
+    """Show where the database is not what its migrations make.
 
-    Object by object, columns and constraints by their structure, not their text. Tables in which other tools keep
-    their own ledger are left out. Reads only. Exits with 5 if anything differs.
+    Those that are applied. Object by object, columns and constraints by their structure, not their text. Tables in
+    which other tools keep their own ledger are left out. Reads only. Exits with 5 if anything differs.
     """
     found = migrate.diff(config.url, config.migrations)
     left_out = migrate.other_ledgers(config.url)

@@ -121,6 +121,8 @@ def test_metrics_output_to_what_is_no_file_is_written_through(run, named, busy, 
     finally:
         os.close(reader)
     assert pipe.is_fifo()
+    assert parsed(run("metrics", "--output", "-").out)
+    assert not os.path.exists("-")
     link.symlink_to(path)
     assert run("metrics", "--output", link).code == 0
     assert link.is_symlink()

@@ -31,6 +31,7 @@ def lock(partly):
     ("arguments", "parts"),
     [
         (["frobnicate"], ["No such command 'frobnicate'"]),
+        (["statu"], ["No such command 'statu'. Did you mean 'status'?"]),
         (["--frobnicate"], ["--frobnicate"]),
         (["migrate", "--frobnicate"], ["--frobnicate"]),
         (["migrate", "now"], ["No such command 'now'"]),
