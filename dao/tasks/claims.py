@@ -75,14 +75,15 @@ _CLAIM = _claiming()
 _CLAIM_OF_TYPE = _claiming("AND task_type = $4 ", "$5")
 _CLAIM_UNLESS_EXPIRED = _claiming(unless=_UNLESS_EXPIRED)
 _CLAIM_OF_TYPE_UNLESS_EXPIRED = _claiming("AND task_type = $4 ", "$5", _UNLESS_EXPIRED)
-_OF_EXPIRED = "id, attempt, worker, lease_expires_at, failures, retry_delay_ms"
 _ARE_EXPIRED = f"""
 FROM   tasks
 WHERE  lease_expires_at < $1 AND {CAN_FAIL}
 ORDER  BY lease_expires_at, id
 LIMIT  $2
 """
-_EXPIRED = locking(f"SELECT {_OF_EXPIRED}{_ARE_EXPIRED}", "NO KEY UPDATE")
+_EXPIRED = locking(
+    f"SELECT id, attempt, worker, lease_expires_at, failures, retry_delay_ms{_ARE_EXPIRED}", "NO KEY UPDATE"
+)
 _RENEW = returning("""
 UPDATE tasks
 SET    lease_expires_at = $1
@@ -124,11 +125,8 @@ WHERE  id = $3 AND attempt = $4 AND worker IS NOT DISTINCT FROM $5 AND status = 
 _CLAIMED = "FROM tasks WHERE lease_expires_at = $1 AND worker = $2"
 _WHICH_CLAIMED = PerEngine(f"SELECT rowid {_CLAIMED}", f"SELECT id {_CLAIMED}")
 _WHICH_EXPIRED = PerEngine(f"SELECT rowid{_ARE_EXPIRED}", f"SELECT id{_ARE_EXPIRED}")
-_GET_CLAIMED = PerEngine(
+_GET_UNREADABLE = PerEngine(
     f"SELECT {TASKS.listed} FROM tasks WHERE rowid = $1", f"SELECT {TASKS.listed} FROM tasks WHERE id = $1"
-)
-_GET_EXPIRED = PerEngine(
-    f"SELECT {_OF_EXPIRED} FROM tasks WHERE rowid = $1", f"SELECT {_OF_EXPIRED} FROM tasks WHERE id = $1"
 )
 _FAIL_UNREADABLE = PerEngine(
     """
@@ -223,12 +221,12 @@ def _claimed(connection: Connection, statement: PerEngine, parameters: tuple[Any
     moment, worker, end, *_ = shared
     claimed: list[Task] = []
     with transaction(connection):
-        _fail_unreadable(connection, _WHICH_CLAIMED, _GET_CLAIMED, moment, (end, worker))
+        _fail_unreadable(connection, _WHICH_CLAIMED, moment, (end, worker))
         while len(claimed) < limit:
             try:
                 found = changed(connection, statement, (*shared, 1))
             except UnreadableRow:
-                _fail_unreadable(connection, _WHICH_CLAIMED, _GET_CLAIMED, moment, (end, worker))
+                _fail_unreadable(connection, _WHICH_CLAIMED, moment, (end, worker))
                 continue
             if not found:
                 break
@@ -236,16 +234,12 @@ def _claimed(connection: Connection, statement: PerEngine, parameters: tuple[Any
     return claimed
 
 
-def _fail_unreadable(
-    connection: Connection, which: PerEngine, one: PerEngine, moment: str, parameters: tuple[Any, ...]
-) -> bool:
+def _fail_unreadable(connection: Connection, which: PerEngine, moment: str, parameters: tuple[Any, ...]) -> bool:
     """End those of some tasks as failed that cannot be read, with an error that says why; return whether any was."""
     has_failed = False
     for (key,) in fetch(connection, text_for(connection, which), parameters):
         try:
-            found = fetch(connection, text_for(connection, one), (key,))
-            if one is _GET_CLAIMED:
-                TASKS.from_rows(found)
+            TASKS.from_rows(fetch(connection, text_for(connection, _GET_UNREADABLE), (key,)))
         except UnreadableRow as error:
             values = (moment, str(error), key)
             has_failed |= bool(execute(connection, text_for(connection, _FAIL_UNREADABLE), values))
@@ -352,7 +346,7 @@ def _expired(connection: Connection, moment: str, limit: int) -> list[tuple[Any,
         try:
             return fetch(connection, text_for(connection, _EXPIRED), (moment, limit))
         except UnreadableRow:
-            if not _fail_unreadable(connection, _WHICH_EXPIRED, _GET_EXPIRED, moment, (moment, limit)):
+            if not _fail_unreadable(connection, _WHICH_EXPIRED, moment, (moment, limit)):
                 raise
 
 

@@ -317,7 +317,7 @@ def test_statements_in_the_words_of_each_engine_are_few(named):
         ),
         *("_CANCEL", "_COMPLETE", "_EXPIRED", "_FAIL", "_RELEASE", "_RELEASE_UNTIL", "_RETRY"),
         # by the rowid, where an id cannot be read
-        *("_FAIL_UNREADABLE", "_GET_CLAIMED", "_GET_EXPIRED", "_WHICH_CLAIMED", "_WHICH_EXPIRED"),
+        *("_FAIL_UNREADABLE", "_GET_UNREADABLE", "_WHICH_CLAIMED", "_WHICH_EXPIRED"),
     }
     assert pages
     assert all(re.search("status|task_type|tool_name", name) for name in pages)
