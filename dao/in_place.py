@@ -9,11 +9,13 @@ modules would be free, too, and misses those that were bound before.
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
-__all__ = ["Hook", "Hooked", "switch"]
+__all__ = ["Hook", "Hooked", "guard", "switch"]
 
 #: Is called in place of a function, with its positional arguments and its keywords.
 Hook = Callable[[tuple[Any, ...], Mapping[str, Any]], Any]
@@ -71,3 +73,13 @@ def switch(
                 hooked.on(hook)
             else:
                 hooked.off()
+
+
+def guard() -> threading.RLock:
+    """Return a lock for what is switched: re-entrant, as the garbage collector may switch it, too.
+
+    No fork happens while another thread has it: the child could never take it, and would have half of the change.
+    """
+    made = threading.RLock()
+    os.register_at_fork(before=made.acquire, after_in_parent=made.release, after_in_child=made.release)
+    return made

@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from dao.engine.watching import count_rows, rows_here
-from dao.in_place import Hook, Hooked, switch
+from dao.in_place import Hook, Hooked, guard, switch
 from dao.listing import Page, Walk
 from dao.observation import Observation
 from dao.rows import TABLES
@@ -72,7 +72,7 @@ def observe(observer: Observer, /) -> Observation:
     return begun
 
 
-_GUARD = threading.RLock()  # the garbage collector may end an observation while one begins
+_GUARD = guard()
 _observations: list[Observation] = []
 _hooks: list[tuple[Hooked, Hook]] = []
 

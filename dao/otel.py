@@ -12,7 +12,6 @@ Where no SDK is configured all of this does nothing, but for the time of `dao.ob
 
 from __future__ import annotations
 
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 from dao import codec, engine, tasks, url
 from dao._version import __version__
 from dao.errors import Error, InvalidValue
+from dao.in_place import guard
 from dao.logs import logger
 from dao.observing import Observed, observe
 from dao.pooling.figures import PoolStats, Timed
@@ -323,7 +323,7 @@ class _Depths:
             connection.close()
 
 
-_GUARD = threading.RLock()
+_GUARD = guard()
 _INSTRUMENTED: weakref.WeakKeyDictionary[Any, Instrumentation] = weakref.WeakKeyDictionary()
 _INSTRUMENTS: dict[metrics.MeterProvider | None, _Instruments] = {}
 

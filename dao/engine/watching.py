@@ -14,7 +14,7 @@ from typing import Any
 
 from dao import engine
 from dao.errors import InvalidValue
-from dao.in_place import Hook, Hooked, switch
+from dao.in_place import Hook, Hooked, guard, switch
 from dao.logs import logger
 from dao.text import counted, milliseconds
 
@@ -37,7 +37,7 @@ class _Here(threading.local):
 
 
 _HERE = _Here()
-_GUARD = threading.RLock()  # as of `dao.observing`
+_GUARD = guard()
 _counting = False
 _slow: float | None = None  # in seconds
 

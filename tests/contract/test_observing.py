@@ -8,6 +8,7 @@ import contextvars
 import inspect
 import itertools
 import logging
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -253,6 +254,34 @@ def test_an_observation_that_ends_while_another_begins_stays_ended(connection):
         assert told == ["second"], number
         assert [function.__code__ for function in FUNCTIONS.values()] == plain, number
         told.clear()
+
+
+_FORKS = """
+import os, signal, threading, dao
+dao.observe(print).end()  # loads all: a fork in the middle of an import is nobody's to mend
+ended = threading.Event()
+def switch():
+    while not ended.is_set():
+        dao.observe(print).end()
+thread = threading.Thread(target=switch)
+thread.start()
+for _ in range(5):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        dao.observe(print).end()
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+ended.set()
+thread.join()
+"""
+
+
+@pytest.mark.sqlite_only
+def test_a_fork_while_another_thread_begins_to_observe_leaves_a_child_that_can():
+    """The child had the lock of a thread that it does not have, and waited for it without an end."""
+    done = subprocess.run([sys.executable, "-c", _FORKS], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["0"] * 5
 
 
 # ---------------------------------------------------------------- slow statements
