@@ -22,6 +22,23 @@ def allowance(*values: str) -> Allowance:
     return directives.read(text, PATH).allows
 
 
+# ---------------------------------------------------------------- depends on
+
+
+@pytest.mark.parametrize(
+    ("line", "depends"),
+    [
+        ("-- depends on: app/0001_a base/2_b", ("app/0001_a", "base/2_b")),
+        ("-- depends on: 20250115010000_create_tasks", ("20250115010000_create_tasks",)),
+        ("-- depends on: the tasks table being there", ()),
+        ("-- depends on the view: keep them in step", ()),
+    ],
+)
+def test_read_depends_on_is_a_directive_before_an_id_only(line, depends):
+    """Scripts that are applied have prose at their top, which began to be refused as ids that are not there."""
+    assert directives.read(f"{line}\nSELECT 1;", PATH).depends == depends
+
+
 # ---------------------------------------------------------------- allows
 
 

@@ -20,7 +20,10 @@ from dao.migrate.scripts.ids import normal
 
 __all__ = ["ALONE", "NOTHING_ALLOWED", "Allowance", "Directives", "is_transactional", "name_in_list", "read"]
 
-_LINE = re.compile(r"\s*--\s*(transactional|depends|foreign_keys|allows)(?:(?<=depends)\s+on)?\s*:\s*(.*)$")
+# `depends on:` only before an id: in prose, which applied scripts may have at their top, it is none
+_LINE = re.compile(
+    r"\s*--\s*(transactional|depends|foreign_keys|allows)(?:(?<=depends)\s+on(?=\s*:\s*(?:\d{4}|\S*/)))?\s*:\s*(.*)$"
+)
 _DBMATE = re.compile(r"--\s*migrate:(?:up|down)\s(?:.*\s)?transaction:false(?:\s|$)")
 _SQL_MIGRATE = re.compile(r"--\s*\+migrate\s+(?:up|down)\s+notransaction\s*$", re.IGNORECASE)
 _GOOSE = re.compile(r"^--[ \t]*\+goose[ \t]+NO[ \t]+TRANSACTION[ \t]*$", re.MULTILINE | re.IGNORECASE)
