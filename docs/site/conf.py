@@ -48,7 +48,8 @@ html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
 smartquotes = False  # an option is --json, and no dash
-html_static_path: list[str] = []
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 man_pages = [("reference/commands", "dao", "migrate and look after the database of a task orchestrator", "", 1)]
 
 #: Pages whose text has its home beside what it explains. In their places here are links, which are right in a checkout.
