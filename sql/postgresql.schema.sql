@@ -38,6 +38,10 @@ CREATE OR REPLACE FUNCTION dao_count_dependencies()
  LANGUAGE plpgsql
 AS $function$
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE tasks SET waiting_for = 0 WHERE waiting_for <> 0;
+        RETURN NULL;
+    END IF;
     IF NOT EXISTS (SELECT FROM links) THEN
         RETURN NULL;
     END IF;
@@ -105,6 +109,10 @@ AS $function$
 DECLARE
     found text;
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE tasks SET paused_by = 0 WHERE paused_by <> 0;
+        RETURN NULL;
+    END IF;
     IF TG_OP <> 'INSERT' THEN
         SELECT status INTO found FROM workflows WHERE id = old.workflow_id FOR SHARE;
         UPDATE tasks SET paused_by = paused_by - 1 WHERE id = old.task_id AND found = 'paused';
@@ -613,6 +621,8 @@ CREATE TRIGGER sessions_updated_at BEFORE UPDATE OF id, client_id, is_active, la
 
 CREATE TRIGGER task_dependencies_added AFTER INSERT ON task_dependencies REFERENCING NEW TABLE AS links FOR EACH STATEMENT EXECUTE FUNCTION dao_count_dependencies();
 
+CREATE TRIGGER task_dependencies_emptied AFTER TRUNCATE ON task_dependencies FOR EACH STATEMENT EXECUTE FUNCTION dao_count_dependencies();
+
 CREATE TRIGGER task_dependencies_no_cycle BEFORE INSERT ON task_dependencies FOR EACH ROW WHEN (new.task_id <> new.depends_on) EXECUTE FUNCTION dao_refuse_cycle();
 
 CREATE TRIGGER task_dependencies_removed AFTER DELETE ON task_dependencies REFERENCING OLD TABLE AS links FOR EACH STATEMENT EXECUTE FUNCTION dao_count_dependencies();
@@ -652,6 +662,8 @@ CREATE TRIGGER tool_executions_end_final BEFORE UPDATE OF status, output, error 
 CREATE TRIGGER tool_executions_updated_at BEFORE UPDATE OF id, task_id, tool_name, input, output, status, error, duration_ms, created_at, started_at, completed_at, step, attempt ON tool_executions FOR EACH ROW WHEN (new.updated_at <= old.updated_at) EXECUTE FUNCTION dao_updated_at();
 
 CREATE TRIGGER workflow_tasks_added AFTER INSERT ON workflow_tasks FOR EACH ROW EXECUTE FUNCTION dao_count_workflow_task();
+
+CREATE TRIGGER workflow_tasks_emptied AFTER TRUNCATE ON workflow_tasks FOR EACH STATEMENT EXECUTE FUNCTION dao_count_workflow_task();
 
 CREATE TRIGGER workflow_tasks_moved AFTER UPDATE OF workflow_id, task_id ON workflow_tasks FOR EACH ROW WHEN (old.workflow_id <> new.workflow_id OR old.task_id <> new.task_id) EXECUTE FUNCTION dao_count_workflow_task();
 

@@ -72,6 +72,10 @@ CREATE FUNCTION dao_count_dependencies() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE tasks SET waiting_for = 0 WHERE waiting_for <> 0;
+        RETURN NULL;
+    END IF;
     IF NOT EXISTS (SELECT FROM links) THEN
         RETURN NULL;
     END IF;
@@ -104,6 +108,11 @@ EXECUTE FUNCTION dao_count_dependencies();
 CREATE TRIGGER task_dependencies_removed
 AFTER DELETE ON task_dependencies
 REFERENCING OLD TABLE AS links
+FOR EACH STATEMENT
+EXECUTE FUNCTION dao_count_dependencies();
+
+CREATE TRIGGER task_dependencies_emptied
+AFTER TRUNCATE ON task_dependencies
 FOR EACH STATEMENT
 EXECUTE FUNCTION dao_count_dependencies();
 

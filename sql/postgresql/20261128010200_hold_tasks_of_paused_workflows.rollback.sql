@@ -1,5 +1,6 @@
 -- Loses no data: pausing a workflow holds back none of its tasks any more.
 
+DROP TRIGGER workflow_tasks_emptied ON workflow_tasks;
 DROP TRIGGER workflow_tasks_moved ON workflow_tasks;
 DROP TRIGGER workflow_tasks_removed ON workflow_tasks;
 DROP TRIGGER workflow_tasks_added ON workflow_tasks;

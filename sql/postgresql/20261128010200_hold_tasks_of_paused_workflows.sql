@@ -54,6 +54,10 @@ AS $$
 DECLARE
     found text;
 BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        UPDATE tasks SET paused_by = 0 WHERE paused_by <> 0;
+        RETURN NULL;
+    END IF;
     IF TG_OP <> 'INSERT' THEN
         SELECT status INTO found FROM workflows WHERE id = old.workflow_id FOR SHARE;
         UPDATE tasks SET paused_by = paused_by - 1 WHERE id = old.task_id AND found = 'paused';
@@ -80,6 +84,11 @@ CREATE TRIGGER workflow_tasks_moved
 AFTER UPDATE OF workflow_id, task_id ON workflow_tasks
 FOR EACH ROW
 WHEN (old.workflow_id <> new.workflow_id OR old.task_id <> new.task_id)
+EXECUTE FUNCTION dao_count_workflow_task();
+
+CREATE TRIGGER workflow_tasks_emptied
+AFTER TRUNCATE ON workflow_tasks
+FOR EACH STATEMENT
 EXECUTE FUNCTION dao_count_workflow_task();
 
 -- Back by a millisecond, unless it is the first that there is, and forth again with the count: this makes no new version

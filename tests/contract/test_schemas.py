@@ -17,8 +17,12 @@ from tests.strategies import TABLES
 BY_TYPE = {"sessions": {"sessions_is_active_boolean"}}
 #: When the triggers run that keep updated_at: SQLite has no way to change a row that is about to be written.
 TIMING = {"sqlite": "AFTER", "postgresql": "BEFORE"}
-#: The triggers that SQLite has not, which notify whoever waits.
-ONLY_POSTGRESQL = {"tasks": ["tasks_claimable_made", "tasks_claimable_become"]}
+#: The triggers that SQLite has not: they notify whoever waits, or count what TRUNCATE takes.
+ONLY_POSTGRESQL = {
+    "tasks": ["tasks_claimable_made", "tasks_claimable_become"],
+    "task_dependencies": ["task_dependencies_emptied"],
+    "workflow_tasks": ["workflow_tasks_emptied"],
+}
 #: The triggers whose condition is a query, which stands in their function on PostgreSQL.
 ASK_IN_FUNCTION = {
     "task_dependencies_no_cycle",

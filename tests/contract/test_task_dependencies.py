@@ -201,6 +201,21 @@ def test_remove_says_whether_it_was_there(connection, ids):
     assert (links(connection), waiting(connection)) == ([("c", "b")], {"c": 1})
 
 
+@pytest.mark.parametrize("emptied", ["task_dependencies", "workflow_tasks", "workflows", "tasks"])
+def test_table_emptied_at_once_holds_nothing_back(connection, ids, emptied):
+    """TRUNCATE fires no trigger of rows: tasks waited for ever for links that were gone."""
+    task_dependencies.add(connection, "c", ["a", "b"])
+    workflow = make_workflow()
+    workflows.create(connection, workflow)
+    workflow_tasks.add(connection, workflow_id=workflow.id, task_id="d")
+    workflows.set_status(connection, workflow.id, "paused")
+    dao.execute(connection, f"DELETE FROM {emptied}" if is_sqlite(connection) else f"TRUNCATE {emptied} CASCADE")
+    waits = {"c": 2} if emptied in {"workflow_tasks", "workflows"} else {}
+    paused = {"d": 1} if emptied == "task_dependencies" else {}
+    held = fetch(connection, "SELECT id, paused_by FROM tasks WHERE paused_by <> 0")
+    assert (waiting(connection), dict(held)) == (waits, paused)
+
+
 # ---------------------------------------------------------------- list
 
 
