@@ -69,7 +69,7 @@ def _findings(config: Settings, source: str | None, environ: Mapping[str, str]) 
     yield from programs.findings(path)
     yield from sqlite.beside(path, config)
     if not databases.exists(config.url):
-        yield error("database", f"{path} does not exist", "there is nothing to work with", "`dao init` makes it")
+        yield error("database", f"{path} does not exist", "there is nothing to work with", "`dao migrate` makes it")
         return
     yield from _of_database(config, sqlite.looks(path))
 

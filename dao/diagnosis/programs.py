@@ -29,6 +29,7 @@ __all__ = ["Holder", "Program", "findings", "holders", "installed"]
 _BUG = "sqlite.org/wal.html#walresetbug"
 _TIMEOUT = 5
 _CHECK = "other programs"
+# for another Python, in a process of its own; it opens no database
 _ASK_PYTHON = """
 import sqlite3, _sqlite3
 print(sqlite3.sqlite_version)

@@ -15,23 +15,12 @@ from pathlib import Path
 import pytest
 
 import dao
-from dao import logs, migrate
+from dao import logs, migrate, settings
 from dao.cli.main import main
 from tests.cli.calls import Outcome, documented
 from tests.folders import THREE, query, write
 
-VARIABLES = (
-    "DATABASE_URL",
-    "DATABASE_POOL_SIZE",
-    "DATABASE_POOL_TIMEOUT",
-    "DATABASE_BUSY_TIMEOUT",
-    "DATABASE_MIGRATIONS",
-    "DATABASE_SNAPSHOTS",
-    "DATABASE_PREPARE",
-    "DATABASE_REPLICA",
-    "DATABASE_SLOW",
-    "NO_COLOR",
-)
+VARIABLES = (*settings.VARIABLES, "NO_COLOR")
 #: How long a test waits for a process that should long be done.
 PATIENCE = 60
 

@@ -218,6 +218,7 @@ def test_folder_that_was_moved_is_the_same_set(database, base, tmp_path):
     named = migrate.load(moved, name="web", engine=database.engine)
     with pytest.raises(LedgerMismatch, match="as one of the set base, and is in the set web here") as raised:
         migrate.apply(database.url, named)
+    assert "is this the folder that is meant" not in str(raised.value)  # it is: only its name is another
     assert len(raised.value.changed) == len(named)
     with pytest.raises(LedgerMismatch, match="as one of the set base"):
         current(database, named)

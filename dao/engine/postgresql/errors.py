@@ -59,8 +59,8 @@ def translated(
     """
     if connection in INHERITED:
         return forked()
-    # psycopg.NotSupportedError is one of Python's, too, where psycopg itself cannot read a value
-    if not isinstance(error, psycopg.Error) or isinstance(error, NotImplementedError):
+    # psycopg raises Python's NotImplementedError, and one that is its own, too, where it cannot read a value itself
+    if not isinstance(error, psycopg.Error) or isinstance(error, NotImplementedError):  # of psycopg's
         return _of_values(error, connection, parameters)
     if is_ended(error, connection):
         return lost(error, commits=commits and connection.autocommit)

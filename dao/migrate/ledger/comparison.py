@@ -94,7 +94,8 @@ def other_folder(comparison: Comparison, ledger: Ledger) -> str | None:
     The folders of the two engines have the same ids. Which one it is cannot be told by the texts: many run on both.
     """
     known = [entry.id for entry in ledger.entries if entry.checksum is not None and entry.id not in comparison.others]
-    if len(known) < _SEVERAL or not set(known) <= set(comparison.changed) or comparison.alike:
+    told = comparison.alike or comparison.misplaced  # by themselves
+    if len(known) < _SEVERAL or told or not set(known) <= set(comparison.changed):
         return None
     return (
         f"None of the {len(known)} applied migrations is as its file has it: is this the folder that is meant? That of "
