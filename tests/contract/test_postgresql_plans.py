@@ -19,6 +19,7 @@ import pytest
 
 import dao
 from dao import rows
+from dao import url as urls
 from dao.engine import fetch
 from tests import plans
 from tests.contract.test_plans import number_of_statuses
@@ -68,8 +69,8 @@ def node(found: dict[str, Any]) -> Node:
 
 
 @pytest.fixture(scope="module")
-def crowded(shared, server) -> Iterator[Any]:
-    """A connection to a database of so many rows, of which PostgreSQL has its figures."""
+def crowd(shared, server) -> Iterator[str]:
+    """The name of a database of so many rows, of which PostgreSQL has its figures: to be copied."""
     url = server.create(shared.template)
     with psycopg.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
         # as long as a commit is not in the log, VACUUM does not see that all may see its rows
@@ -82,10 +83,33 @@ def crowded(shared, server) -> Iterator[Any]:
                 for row in rows:
                     copy.write_row(tuple(row.values()))
         connection.execute("VACUUM ANALYZE")
+    yield urls.parse_server(url).parameters["dbname"]
+    server.drop(url)
+
+
+@contextlib.contextmanager
+def copied(server, crowd) -> Iterator[Any]:
+    """Yield a connection to a copy of the database, and drop it."""
+    url = server.create(crowd)
     with contextlib.closing(dao.connect(url)) as connection:
         connection.execute("SET plan_cache_mode = force_generic_plan")
         yield connection
     server.drop(url)
+
+
+@pytest.fixture(scope="module")
+def crowded(server, crowd) -> Iterator[Any]:
+    """A connection to a copy that is only read: the plans are by the same figures, in whatever order the tests run."""
+    with copied(server, crowd) as connection:
+        connection.execute("SET default_transaction_read_only = on")
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def changed(server, crowd) -> Iterator[Any]:
+    """A connection to a copy that is written to: what is undone stays in its files, and counts where plans are made."""
+    with copied(server, crowd) as connection:
+        yield connection
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +130,10 @@ def plan(connection, sql) -> Node:
 
 
 def test_statement_of_any_module_reads_no_big_table_as_a_whole(crowded, named):
-    """Each finds its rows by an index; only counts by two columns or more may read all, where that is less work."""
+    """Each finds its rows by an index; only counts of all or by two columns may read all, where that is less work.
+
+    Which is less work for those that read every row is the planner's choice, by pages that it has drawn at random.
+    """
     assert {*READ_IT_ALL} <= {*named}
     whole = set()
     for name, sql in named.items():
@@ -119,7 +146,7 @@ def test_statement_of_any_module_reads_no_big_table_as_a_whole(crowded, named):
             or name.startswith(("configurations.", "task_dependencies.", "workflows."))  # which are small here
             or name in whole
         ), name
-    assert {name for name in whole if ".count(" not in name} == {*("tasks._COUNT_BY_STATUS", "tasks._QUEUES")}
+    assert {name for name in whole if ".count(" not in name} <= {*("tasks._COUNT_BY_STATUS", "tasks._QUEUES")}
     assert {name for name in whole if ".count(" in name and "," not in name} <= {f"{name}.count()" for name in MODULES}
 
 
@@ -214,12 +241,12 @@ def test_page_deep_down_reads_no_more_than_the_first(crowded):
         assert scan.get("Rows Removed by Filter", 0) == 0
 
 
-def test_change_of_a_batch_reads_no_more_than_the_batch(crowded, named):
+def test_change_of_a_batch_reads_no_more_than_the_batch(changed, named):
     """Rows that are closed or deleted in batches are found by their ids, also if the planner does not know how many."""
     moment = "9999-01-01T00:00:00.000Z"
     for name in ("sessions._CLOSE_STALE", "sessions._DELETE_STALE", "tool_executions._DELETE_BEFORE"):
-        with contextlib.suppress(ZeroDivisionError), dao.transaction(crowded):
-            ran = explained(crowded, named[name], (moment, 10))
+        with contextlib.suppress(ZeroDivisionError), dao.transaction(changed):
+            ran = explained(changed, named[name], (moment, 10))
             scans = [step for step in walk(ran) if "Scan" in step["Node Type"]]
             assert sum(step["Actual Rows"] * step["Actual Loops"] for step in scans) <= 20, name
             raise ZeroDivisionError  # undone
@@ -324,21 +351,21 @@ def test_statements_in_the_words_of_each_engine_are_few(named):
 
 
 @pytest.mark.parametrize("name", ["tasks._CLAIM", "tasks._CLAIM_UNLESS_EXPIRED"])
-def test_claim_reads_nothing_that_is_scheduled_ahead(crowded, named, name):
+def test_claim_reads_nothing_that_is_scheduled_ahead(changed, named, name):
     """Ten seeks find what is due: a walk along the index read all of 100,000 tasks that are scheduled ahead."""
     now, tomorrow = "2027-01-01T00:00:00.000Z", "2027-01-02T00:00:00.000Z"
-    with contextlib.suppress(ZeroDivisionError), dao.transaction(crowded):
-        fetch(crowded, "SET LOCAL session_replication_role = replica")  # without triggers
-        fetch(crowded, "UPDATE tasks SET run_at = $1 WHERE status = 'pending' AND priority < 5", (tomorrow,))
+    with contextlib.suppress(ZeroDivisionError), dao.transaction(changed):
+        fetch(changed, "SET LOCAL session_replication_role = replica")  # without triggers
+        fetch(changed, "UPDATE tasks SET run_at = $1 WHERE status = 'pending' AND priority < 5", (tomorrow,))
         fetch(
-            crowded,
+            changed,
             "INSERT INTO tasks (id, title, task_type, priority, run_at) "
             "SELECT 'ahead ' || n, 'a', 'agent', n % 10, $1::timestamptz FROM generate_series(1, 100000) AS n",
             (tomorrow,),
         )
         tasks = [dao.Task(id=f"due {n}", title="a", task_type="agent", run_at=BEGINNING) for n in range(3)]
-        dao.tasks.create_many(crowded, tasks)
-        ran = explained(crowded, named[name], (now, "w", tomorrow, 2))
+        dao.tasks.create_many(changed, tasks)
+        ran = explained(changed, named[name], (now, "w", tomorrow, 2))
         scans = [step for step in walk(ran) if step.get("Relation Name") == "tasks" and "Scan" in step["Node Type"]]
         assert {"idx_tasks_claim", "tasks_pkey"} <= {step.get("Index Name") for step in scans}
         assert sum(step["Actual Rows"] * step["Actual Loops"] for step in scans) <= 10
