@@ -74,7 +74,7 @@ def _foreign_keys(
 
 def _refers_to_nothing(connection: Connection, key: catalog.ForeignKey) -> str:
     parents = catalog.columns(connection, key.parent)
-    theirs = key.parent_columns or [one.name for one in sorted(parents, key=lambda one: one.key) if one.key]
+    theirs = key.parent_columns or catalog.primary_key(parents)
     conditions = [f"child.{quoted(own)} IS NOT NULL" for own in key.columns]
     if parents:
         pairs = zip(theirs, key.columns, strict=True)
@@ -161,8 +161,7 @@ def _rows(
     """Return the first rows that meet a condition: their key and these columns. The condition may use the `alias`."""
     own = catalog.columns(connection, table)
     rowid = catalog.rowid_name(own)
-    keys = [column.name for column in sorted(own, key=lambda one: one.key) if column.key]
-    names = list(dict.fromkeys([*(keys or filter(None, [rowid])), *columns]))
+    names = list(dict.fromkeys([*(catalog.primary_key(own) or filter(None, [rowid])), *columns]))
     source = f"main.{quoted(table)}" + (f" AS {alias}" if alias else "")
     sql = f"SELECT {catalog.typed(names)} FROM {source} WHERE {condition} LIMIT {NAMED}"
     return tuple(dict(zip(names, catalog.untyped(row), strict=True)) for row in connection.execute(sql, bound))

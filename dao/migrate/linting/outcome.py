@@ -12,7 +12,7 @@ from dao.engine.sqlite import Connection
 from dao.migrate.linting.schema import Schema, Table, alike
 from dao.migrate.linting.subject import REMOVING, Problem, Statement, Subject, listed
 from dao.migrate.linting.trials import string_in, trying, without_quotes
-from dao.migrate.schema.catalog import Definition, ForeignKey, fold, indexes, quoted
+from dao.migrate.schema.catalog import Definition, ForeignKey, fold, indexes, primary_key, quoted
 from dao.migrate.schema.tokens import body, cut, normal, tokens, written
 from dao.migrate.schema.usable import VAGUE, Unusable, check_keys, compiles, is_elsewhere, judge
 
@@ -161,8 +161,7 @@ def _wrong_with_key(
 ) -> Iterator[tuple[str, str]]:
     if fold(f'referencing "{key.parent}"') in fold(mismatch):
         yield "M013", f"{_columns(table, key)}: {mismatch}"
-    primary = sorted((column for column in parent.columns.values() if column.key), key=lambda column: column.key)
-    theirs = key.parent_columns or [column.name for column in primary]
+    theirs = key.parent_columns or primary_key(parent.columns.values())
     with contextlib.suppress(apsw.SQLError):  # a column that is not there, or a collation that a program registers
         # SQLite compares as the parent's columns do
         collations = [connection.column_metadata("main", parent.name, name)[1] for name in theirs]

@@ -15,7 +15,7 @@ import apsw
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection
 from dao.migrate.linting.schema import Table
-from dao.migrate.schema.catalog import Column, fold, quoted
+from dao.migrate.schema.catalog import affinity, quoted
 from dao.migrate.schema.usable import compiles
 
 __all__ = [
@@ -150,7 +150,8 @@ def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[s
 
     A value belongs into the column of its own name, or one whose name is new; and into one of its own type.
     """
-    marks = {name: _mark(column.type, place) for place, (name, column) in enumerate(source.stored.items())}
+    kinds = {name: affinity(column.type, strict=source.strict) for name, column in source.stored.items()}
+    marks = {name: _mark(kind, place) for place, (name, kind) in enumerate(kinds.items())}
     names, places = ", ".join(map(quoted, marks)), ", ".join("?" * len(marks))
     with _undone(twin):
         twin.pragma("ignore_check_constraints", True)
@@ -166,54 +167,38 @@ def misfits(twin: Connection, sql: str, source: Table, target: Table) -> tuple[s
         except apsw.Error as error:
             # that of a STRICT table, and of an INTEGER PRIMARY KEY
             return (str(error),) if str(error).startswith(("cannot store ", "datatype mismatch")) else ()
-    values = [pair for row in rows for pair in zip(target.columns.values(), row, strict=True)]
-    return tuple(
-        found for name, column in source.stored.items() for found in _misfits(column, marks[name], values, source)
-    )
-
-
-def _misfits(column: Column, mark: object, values: Sequence[tuple[Column, object]], source: Table) -> Iterator[str]:
-    # it may have been converted, too
-    landed = [into for into, value in values if str(value).removesuffix(".0") == str(mark)]
-    is_there = any(fold(into.name) == fold(column.name) for into in landed)
-    for into in landed:
-        is_other = fold(into.name) != fold(column.name)
-        if is_other and not is_there and fold(into.name) in source.columns:
-            yield f"the values of {column.name} come into {into.name}"
-        elif (_affinity(column.type), _affinity(into.type)) in _CONVERTED:
-            yield f"{into.name} is {into.type}, and its values come from {column.name}, which is {column.type}"
+    values = [pair for row in rows for pair in zip(target.columns, row, strict=True)]
+    found: list[str] = []
+    for name, column in source.stored.items():
+        # it may have been converted, too
+        landed = [own for own, value in values if str(value).removesuffix(".0") == str(marks[name])]
+        for own in landed:
+            into = target.columns[own]
+            if own != name and own in source.columns and name not in landed:
+                found.append(f"the values of {column.name} come into {into.name}")
+            elif (kinds[name], affinity(into.type, strict=target.strict)) in _CONVERTED:
+                found.append(
+                    f"{into.name} is {into.type}, and its values come from {column.name}, which is {column.type}"
+                )
+    return tuple(found)
 
 
 #: Between these SQLite converts what it can, and keeps or refuses the rest.
 _CONVERTED = frozenset(
-    {("TEXT", "INTEGER"), ("TEXT", "REAL"), ("TEXT", "NUMERIC"), ("REAL", "INTEGER")}
-    | {(number, "TEXT") for number in ("INTEGER", "REAL", "NUMERIC")}
-    | {("BLOB", other) for other in ("INTEGER", "REAL", "TEXT")}
+    {("text", "integer"), ("text", "real"), ("text", "numeric"), ("real", "integer")}
+    | {(number, "text") for number in ("integer", "real", "numeric")}
+    | {("blob", other) for other in ("integer", "real", "text")}
 )
 
 
-def _affinity(type: str) -> str:
-    """Return what SQLite makes of a column's type (sqlite.org/datatype3.html, 3.1); "" if it converts nothing."""
-    name = type.upper()
-    if name in {"", "ANY"}:
-        return ""
-    if "INT" in name:
-        return "INTEGER"
-    if any(word in name for word in ("CHAR", "CLOB", "TEXT")):
-        return "TEXT"
-    if "BLOB" in name:
-        return "BLOB"
-    return "REAL" if any(word in name for word in ("REAL", "FLOA", "DOUB")) else "NUMERIC"
-
-
-def _mark(type: str, place: int) -> int | float | str | bytes:
-    """Return a value for a column of that type which no other column of the table has."""
-    match _affinity(type):
-        case "INTEGER" | "NUMERIC" | "":  # a column without a type may hold what fits anywhere
+def _mark(kind: str, place: int) -> int | float | str | bytes:
+    """Return a value for a column of that affinity which no other column of the table has."""
+    match kind:
+        case "integer" | "numeric" | "any":  # a column without a type may hold what fits anywhere
             return 7_000_000 + place
-        case "REAL":
+        case "real":
             return 7_000_000.5 + place
-        case "BLOB":
+        case "blob":
             return b"dao %d" % place
         case _:
             return f"dao {place}"

@@ -75,7 +75,7 @@ def kept_keys(connection: Connection, tables: Iterable[str]) -> Iterator[Keys]:
 
 def _keep(connection: Connection, table: str, store: str) -> _Kept:
     own = [column for column in catalog.columns(connection, table) if column.is_listed]
-    primary = [column.name for column in sorted(own, key=lambda column: column.key) if column.key]
+    primary = catalog.primary_key(own)
     rowid = catalog.rowid_name(own)
     columns = primary or [*([rowid] if rowid else []), *(column.name for column in own)]
     values = ", ".join(f"{quoted(name)} AS c{place}" for place, name in enumerate(columns))

@@ -22,7 +22,7 @@ Sample = Mapping[tuple[_Value, ...], Mapping[str, _Value]]
 def sample(connection: Connection, table: str) -> Sample:
     """Return the first rows of a table by its primary key; none if it has none."""
     columns = [column for column in catalog.columns(connection, table) if not column.hidden]
-    keys = [column.name for column in sorted(columns, key=lambda column: column.key) if column.key]
+    keys = catalog.primary_key(columns)
     if not keys:
         return {}
     names = [fold(column.name) for column in columns]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ __all__ = [
     "Index",
     "IndexedColumn",
     "Table",
+    "affinity",
     "column_names",
     "columns",
     "definitions",
@@ -41,6 +43,7 @@ __all__ = [
     "indexes",
     "is_internal",
     "is_ours",
+    "primary_key",
     "quoted",
     "row_count",
     "row_counts",
@@ -276,6 +279,22 @@ def columns(connection: Connection, table: str) -> list[Column]:
     return [
         Column(name, type, bool(not_null), default, key, hidden) for name, type, not_null, default, key, hidden in rows
     ]
+
+
+def primary_key(columns: Iterable[Column]) -> list[str]:
+    """Return the names of those columns that are the PRIMARY KEY, in its order."""
+    return [column.name for column in sorted(columns, key=lambda column: column.key) if column.key]
+
+
+def affinity(declared: str, *, strict: bool) -> str:
+    """Return what SQLite makes of a column's type (sqlite.org/datatype3.html, 3.1); "any" if it converts nothing.
+
+    Else that is "integer", "text", "blob", "real" or "numeric". `strict` is whether the table is.
+    """
+    for pattern, kind in (("INT", "integer"), ("CHAR|CLOB|TEXT", "text"), ("BLOB", "blob"), ("REAL|FLOA|DOUB", "real")):
+        if re.search(pattern, declared.upper()):
+            return kind
+    return "any" if strict or not declared else "numeric"
 
 
 def rowid_name(columns: Iterable[Column]) -> str | None:

@@ -19,6 +19,7 @@ from dao.migrate.schema.catalog import (
     fold,
     foreign_keys,
     indexes,
+    primary_key,
     tables,
 )
 from dao.migrate.schema.model import Item, Object, Schema
@@ -144,7 +145,7 @@ class _TableReader:
         return Item("column", fold(name), f"column {name}", " ".join(shown) or "without a type", content)
 
     def _primary_key(self) -> list[Item]:
-        names = [column.name for column in sorted(self.columns, key=lambda column: column.key) if column.key]
+        names = primary_key(self.columns)
         if not names:
             return []
         clause = next((clause for clause in self.all if clause.kind == "primary"), None)

@@ -14,7 +14,7 @@ from typing import Any
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.verification.uses import Form, Use
 
-__all__ = ["Maker", "Value", "affinity", "constant", "literals", "makers", "values"]
+__all__ = ["Maker", "Value", "constant", "literals", "makers", "values"]
 
 Value = str | int | float | bytes
 #: Makes a value of a number: the same of the same, and another of another as far as the kind of value has others.
@@ -41,7 +41,7 @@ def makers(
 ) -> tuple[tuple[int, Maker], ...]:
     """Return the makers of values to try in a column, each with its rank: first those of rank 0, then those of 1.
 
-    `kind` is what it prefers: "integer", "real", "text", "blob", "numeric" or "any". `name` is its declared type and
+    `kind` is what it prefers, as of `catalog.affinity`. `name` is its declared type and
     its name. Those of the form in which scripts `use` it, or of type and name, come first, then the values that the
     table's SQL mentions, then the rest. In a `key`, the likely numbers are none that a script gives to rows of its own.
     """
@@ -53,14 +53,6 @@ def makers(
     usual, rest = _STOCK[kind]
     groups = (hinted, usual, _of_literals(kind, mentioned), rest)
     return tuple((rank, maker) for rank, group in enumerate(groups) for maker in group)
-
-
-def affinity(declared_type: str, *, strict: bool) -> str:
-    """Return which kind a column of SQLite's prefers, by its rules of affinity (sqlite.org/datatype3.html, 3.1)."""
-    for pattern, kind in (("INT", "integer"), ("CHAR|CLOB|TEXT", "text"), ("BLOB", "blob"), ("REAL|FLOA|DOUB", "real")):
-        if re.search(pattern, declared_type.upper()):
-            return kind
-    return "any" if strict or not declared_type else "numeric"
 
 
 # ---------------------------------------------------------------- stock

@@ -15,7 +15,7 @@ from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import fold, quoted
 from dao.migrate.schema.tokens import normal, tokens
 from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table, UnfilledError
-from dao.migrate.verification.makers import affinity, constant, literals, makers
+from dao.migrate.verification.makers import constant, literals, makers
 from dao.migrate.verification.uses import Use
 
 __all__ = ["SQLiteStore"]
@@ -190,7 +190,7 @@ def _table(connection: Connection, table: catalog.Table, sql: str, seed: int, us
                 column.name,
                 fold(column.name),
                 makers(
-                    affinity(column.type, strict=table.strict),
+                    catalog.affinity(column.type, strict=table.strict),
                     f"{column.type} {column.name}",
                     mentioned,
                     key=bool(column.key),
@@ -202,7 +202,7 @@ def _table(connection: Connection, table: catalog.Table, sql: str, seed: int, us
             )
             for column in own
         },
-        key=tuple(fold(column.name) for column in own if column.key),
+        key=tuple(map(fold, catalog.primary_key(own))),
         references=[
             Reference(fold(key.parent), tuple(map(fold, key.columns)), tuple(map(fold, key.parent_columns)))
             for key in reversed(catalog.foreign_keys(connection, table.name))
