@@ -14,7 +14,7 @@ import attrs
 
 from dao.migrate.schema.catalog import fold, quoted
 
-__all__ = ["Clause", "Token", "body", "clauses", "cut", "double_quoted", "normal", "tokens", "written"]
+__all__ = ["Clause", "Token", "body", "clauses", "cut", "double_quoted", "group", "normal", "tokens", "written"]
 
 # SQLite's own tokens (sqlite3GetToken): everything beyond ASCII is a letter. Letters are said by what they are not,
 # since a range to the last character of Unicode takes 10 ms to compile.
@@ -52,7 +52,7 @@ class Clause:
     @property
     def group(self) -> tuple[Token, ...]:
         """The tokens in its first parentheses."""
-        return _group(self.tokens)
+        return group(self.tokens)
 
     @property
     def outside(self) -> str:
@@ -134,14 +134,15 @@ def cut(of: Sequence[Token]) -> list[tuple[Token, ...]]:
     return [tuple(part) for part in parts]
 
 
-def _group(of: Sequence[Token]) -> tuple[Token, ...]:
-    depth, begin = 0, 0
-    for place, token in enumerate(of):
-        if token.value == "(":
+def group(of: Sequence[Token], begin: int = 0) -> tuple[Token, ...]:
+    """Return what stands in the first parentheses from a place on."""
+    depth = 0
+    for place in range(begin, len(of)):
+        if of[place].value == "(":
             depth += 1
             if depth == 1:
                 begin = place + 1
-        elif token.value == ")":
+        elif of[place].value == ")":
             depth -= 1
             if depth == 0:
                 return tuple(of[begin:place])
@@ -150,7 +151,7 @@ def _group(of: Sequence[Token]) -> tuple[Token, ...]:
 
 def body(of: Sequence[Token]) -> tuple[tuple[Token, ...], tuple[Token, ...]]:
     """Return what stands in the first parentheses, and what comes after them."""
-    inside = _group(of)
+    inside = group(of)
     begin = next((place for place, token in enumerate(of) if token.value == "("), len(of))
     return inside, tuple(of[begin + len(inside) + 2 :])
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 import attrs
 
-from dao.migrate.schema.tokens import Token, cut, tokens
+from dao.migrate.schema.tokens import Token, cut, group, tokens
 
 __all__ = ["Form", "Use", "uses"]
 
@@ -97,7 +97,7 @@ def _at(of: Sequence[Token], place: int, word: str) -> Iterator[tuple[str, Use]]
     after = of[place + 1].value if place + 1 < len(of) else ""
     if word in _FUNCTIONS and after == "(":
         form, argument = _FUNCTIONS[word]
-        arguments = cut(_group(of, place + 1))
+        arguments = cut(group(of, place + 1))
         of_first = " ".join(token.value for token in arguments[0])
         # only a CAST to a number takes one
         if argument < len(arguments) and (word != "cast" or _TO_NUMBER.search(of_first)):
@@ -139,16 +139,6 @@ def _path(of: Sequence[Token], place: int) -> tuple[str, ...]:
             break
         place += 2
     return (f"${path}",) if path else ()
-
-
-def _group(of: Sequence[Token], begin: int) -> Sequence[Token]:
-    """Return what stands in the parentheses that open there."""
-    depth = 0
-    for place in range(begin, len(of)):
-        depth += (of[place].value == "(") - (of[place].value == ")")
-        if depth == 0:
-            return of[begin + 1 : place]
-    return of[begin + 1 :]
 
 
 def _begin(of: Sequence[Token], end: int) -> int:
