@@ -41,7 +41,7 @@ def markdown(document: Document) -> str:
     """Return the page."""
     machine = document["machine"]
     about = f"{_machine(document)}, {machine['system']}; {document['date']}, a {document['mode']} run."
-    written = "Written by `make bench-full` from [results.json](results.json); do not edit."
+    written = "Written by `make bench-full` from `results.json` beside it; do not edit."
     parts = ["# Benchmarks", written, f"{about} {interruptions(document).capitalize()}.", _method(document)]
     for title, text, table in _sections(document):
         parts += [f"## {title}", text, _piped(table)]
