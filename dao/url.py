@@ -23,6 +23,7 @@ __all__ = [
     "cleaned",
     "control_character",
     "is_for_server",
+    "name_of_server",
     "parse",
     "parse_file",
     "parse_server",
@@ -212,6 +213,18 @@ def parse(url: str | AnyURL) -> AnyURL:
 def is_for_server(url: str) -> bool:
     """Return whether a text is a URL of a PostgreSQL server, by its scheme."""
     return cleaned(url).partition(":")[0].lower() in {"postgresql", "postgres"}
+
+
+def name_of_server(url: str) -> str:
+    """Return what messages call the database of a server's URL; where psycopg is not installed, nothing reads that.
+
+    Raises:
+        InvalidURL: As `parse`.
+    """
+    try:
+        return parse(url).name
+    except UnsupportedEngine:
+        return "the database"
 
 
 def parse_file(url: str | AnyURL) -> DatabaseURL:

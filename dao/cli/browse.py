@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from typing import NoReturn
 
 import attrs
 import click
@@ -24,8 +25,16 @@ from dao.migrate.schema.registration import register
 __all__ = ["browse"]
 
 
+def _refuse_server(name: str) -> NoReturn:
+    raise UnsupportedEngine(
+        f"{name} is on a server, and datasette shows SQLite's files: use `dao top`, `dao tasks` and `dao shell`, or "
+        "pgAdmin, DBeaver, Metabase or Grafana with a role that may only read, on the views task_overview and "
+        "queue_overview"
+    )
+
+
 @click.command("browse")
-@command(migrations=False)
+@command(migrations=False, on_server=_refuse_server)
 @examples("dao browse --open", "dao browse --port 8001", "dao browse --metadata datasette.json")
 @click.option("--open", "opens", is_flag=True, help="Open the address in a browser.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="[default: any that is free]")
@@ -43,16 +52,11 @@ def browse(config: settings.Settings, output: Output, opens: bool, port: int, fi
     tables. Read only, by datasette (`pip install 'orchestrator-dao[browse]'`), in a process of its own that listens on
     this machine only and lets in who has the address that is printed. It ends with Ctrl-C. SQLite only.
     """
-    if isinstance(config.url, url.ServerURL):
-        raise UnsupportedEngine(
-            f"{config.url.name} is on a server, and datasette shows SQLite's files: use `dao top`, `dao tasks` and "
-            "`dao shell`, or pgAdmin, DBeaver, Metabase or Grafana with a role that may only read, on the views "
-            "task_overview and queue_overview"
-        )
-    databases.existing(config.url.creating_nothing(), "show")
-    path = os.path.realpath(config.url.path)
+    database = url.parse_file(config.url)
+    databases.existing(database.creating_nothing(), "show")
+    path = os.path.realpath(database.path)
     name = name_in_addresses(path)
-    with contextlib.closing(connect(attrs.evolve(config.url, mode="ro"))) as connection:
+    with contextlib.closing(connect(attrs.evolve(database, mode="ro"))) as connection:
         register(connection)
         told = metadata(connection, name, os.path.basename(path))
     if file is not None:

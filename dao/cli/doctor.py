@@ -28,10 +28,10 @@ _INDENT = " " * 9
 def doctor(context: click.Context, /, config: settings.Settings, output: Output, strict: bool) -> int:
     """Look at settings, machine and database for what is wrong.
 
-    Versions (also of other programs with a SQLite of their own), file system, permissions, room, journal, pending
-    migrations, rows that nobody takes care of, clocks; of a server its connections, transactions and vacuum: what is
-    found, what it means, what to do. Changes nothing. Exits with 5 if there is an error. Whether all rows are intact
-    takes longer: `dao check`.
+    Versions (also of other programs with a SQLite of their own), file system, permissions, room, damage, journal,
+    pending migrations, rows that nobody takes care of, clocks; of a server its connections, transactions and vacuum:
+    what is found, what it means, what to do. Changes nothing. Exits with 5 if there is an error. Whether every row is
+    intact takes longer: `dao check`.
     """
     is_named = context.get_parameter_source("database") is ParameterSource.COMMANDLINE
     found = examine(config, source="--database" if is_named else None)

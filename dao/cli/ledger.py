@@ -10,7 +10,8 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli import completion
-from dao.cli.options import MISMATCH, command, examples, folder_of, named_folder, only_one_of, options
+from dao.cli.folders import folder_of, named_folder
+from dao.cli.options import MISMATCH, command, examples, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
 from dao.migrate.scripts.ids import TOOLS

@@ -11,9 +11,9 @@ import click
 from dao import migrate, settings
 from dao.cli import completion
 from dao.cli.files import write_whole
+from dao.cli.folders import called_folders
 from dao.cli.options import (
     UNSAFE,
-    called_folders,
     command,
     examples,
     only_one_of,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from dao import migrate, settings
-from dao.cli.options import command, examples, folder_of, options, server_for
+from dao.cli.folders import folder_of
+from dao.cli.options import command, examples, options, server_for
 from dao.cli.output import Output
 
 __all__ = ["new"]

@@ -10,19 +10,18 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import attrs
 import click
 
-from dao import logs, migrate, settings, url
+from dao import logs, settings, url
 from dao.cli import completion
 from dao.cli.output import Output
 from dao.errors import MigrationError, UnsupportedEngine
 from dao.migrate import database as databases
 from dao.migrate.schema.registration import preparing
 from dao.migrate.scripts.directives import Allowance
-from dao.migrate.scripts.load import set_name
 
 __all__ = [
     "MISMATCH",
@@ -30,13 +29,10 @@ __all__ = [
     "UNSAFE",
     "Amount",
     "called",
-    "called_folders",
     "command",
     "creating_nothing",
     "duration_option",
     "examples",
-    "folder_of",
-    "named_folder",
     "only_one_of",
     "options",
     "read_settings",
@@ -91,35 +87,6 @@ def server_for(database: str | None, folder: Path | Sequence[str | settings.Fold
         return settings.server(folder)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-
-
-def named_folder(config: settings.Settings, set: str | None) -> settings.Folder:
-    """Return the folder of migrations that is meant, of several that of a set."""
-    folders = _folders(config)
-    if set is not None and set not in folders:
-        raise click.UsageError(f"--set {set}: no such set is named: give one of those that are ({', '.join(folders)})")
-    if set is None and len(folders) > 1:
-        raise click.UsageError(f"several sets are named ({', '.join(folders)}): say for which this is, with --set NAME")
-    return folders[set or next(iter(folders))]
-
-
-def folder_of(config: settings.Settings, engine: str, set: str | None, *, write: bool = False) -> Path:
-    """Return the path of the folder that is meant; `write`: there will be written to it."""
-    path = named_folder(config, set).path
-    return migrate.default_folder(engine, write=write) if path is None else path
-
-
-def called_folders(config: settings.Settings, engine: str) -> str:
-    """Return how the folders of the migrations are called: one by its path, several with the names of their sets."""
-    paths = {name: one.path or migrate.default_folder(engine) for name, one in _folders(config).items()}
-    named = [f"{name}={path}" for name, path in paths.items()]
-    return str(*paths.values()) if len(paths) == 1 else ", ".join(named)
-
-
-def _folders(config: settings.Settings) -> dict[str, settings.Folder]:
-    """Return the folders of the migrations by the names of their sets."""
-    given = config.migrations if isinstance(config.migrations, tuple) else [settings.Folder(config.migrations)]
-    return {set_name(one.path, one.name): one for one in given}
 
 
 def creating_nothing(config: settings.Settings) -> settings.Settings:
@@ -180,13 +147,15 @@ def command(
     changes: bool = False,
     creates: bool = False,
     prepares: bool = True,
+    on_server: Callable[[str], NoReturn] | None = None,
 ) -> Callable[[F], F]:
     """Add the options that every command has; they reach the function as `config` and `output`.
 
     `database`, `migrations`: whether the command takes them; without the first, DATABASE_URL may say anything. With
     `server` in place of it, what it says counts if it is of PostgreSQL, and the migrations are not for SQLite.
     `changes`: as of `Output`. `creates`: the command makes a database that does not exist, unless `--existing`
-    forbids it. `prepares`: it opens connections, if only in memory.
+    forbids it. `prepares`: it opens connections, if only in memory. `on_server`: it is for files alone, and this raises
+    what there is for the database on a server that is named, also where psycopg is not installed.
     """
     given = [
         *([_DATABASE] if database else [_SERVER] if server else ()),
@@ -213,6 +182,8 @@ def command(
         ) -> Any:
             if not takes_one:
                 database = (server_for(database, folders) if server else None) or database or settings.DEFAULT_URL
+            if on_server is not None and (server_url := server_for(database, None)):
+                on_server(url.name_of_server(server_url))
             config = read_settings(database, folders, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)

@@ -12,6 +12,7 @@ from dao.cli import completion
 from dao.cli.options import Amount, command, examples, options
 from dao.cli.output import Output
 from dao.cli.snapshots import described
+from dao.migrate.database import refuse_server
 from dao.migrate.values import SNAPSHOTS
 from dao.replication import State, restore
 from dao.replication import replicate as replicate_database
@@ -34,7 +35,7 @@ def _place(config: settings.Settings, given: str | None, option: str) -> str:
 
 
 @click.command("replicate")
-@command(migrations=False, changes=True, prepares=False)
+@command(migrations=False, changes=True, prepares=False, on_server=refuse_server)
 @examples(
     "dao replicate --to /mnt/backup/orchestrator", "dao replicate --to s3://bucket/orchestrator?region=eu-central-1"
 )
@@ -115,7 +116,7 @@ def replicate(
 
 
 @click.command("restore-replica")
-@command(changes=True)
+@command(changes=True, on_server=refuse_server)
 @examples(
     "dao restore-replica --from /mnt/backup/orchestrator",
     "dao restore-replica --from /mnt/backup/orchestrator --timestamp 2026-11-28T09:30:00Z --force",

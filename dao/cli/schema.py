@@ -11,7 +11,8 @@ import click
 from dao import migrate, settings, url
 from dao.cli import completion
 from dao.cli.files import write_whole
-from dao.cli.options import UNSAFE, command, examples, folder_of, options
+from dao.cli.folders import folder_of
+from dao.cli.options import UNSAFE, command, examples, options
 from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.text import counted

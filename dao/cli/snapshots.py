@@ -17,6 +17,7 @@ from dao.cli.output import Output, is_terminal
 from dao.engine.sqlite.database_file import is_there
 from dao.errors import MigrationError
 from dao.migrate.copies.snapshot import find, row_changes
+from dao.migrate.database import refuse_server
 from dao.migrate.values import SNAPSHOTS
 from dao.text import counted, milliseconds, readable
 
@@ -26,7 +27,7 @@ _SHOWN = 20
 
 
 @click.command("snapshot")
-@command(migrations=False, changes=True)
+@command(migrations=False, changes=True, on_server=refuse_server)
 @examples("dao snapshot", "dao snapshot --label before-import", "dao snapshot --to backups --keep 7")
 @click.option("--label", metavar="NAME", help="What to call it, for `dao restore NAME`: letters, digits, - and _.")
 @click.option(
@@ -72,7 +73,7 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
 
 
 @click.command("snapshots")
-@command(migrations=False, prepares=False)
+@command(migrations=False, prepares=False, on_server=refuse_server)
 @examples("dao snapshots", "dao snapshots --json")
 def snapshots_(config: settings.Settings, output: Output) -> None:
     """List the snapshots of the database, the newest first.
@@ -91,7 +92,7 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
 
 
 @click.command("restore")
-@command(migrations=False, changes=True, creates=True)
+@command(migrations=False, changes=True, creates=True, on_server=refuse_server)
 @examples("dao restore  # the newest; asks first", "dao restore before-import --yes")
 @click.argument("id", required=False, shell_complete=completion.snapshots)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

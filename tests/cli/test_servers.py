@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,25 @@ def test_snapshots_are_of_files(run, there, name):
     """What copies a file refuses a database on a server by its name, and says what there is for that."""
     outcome = run(*CALLS[name], "--database", there)
     refused(outcome, "postgresql://", "is on a server", "pg_dump", "continuous archiving")
+
+
+@pytest.mark.parametrize("name", [*OF_FILES, "browse"])
+def test_server_is_refused_before_a_driver_is_asked_for(run, monkeypatch, name):
+    """Without psycopg it had to be installed first, to be told that the command is not for a server."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    refused(run(*CALLS[name], "--database", "postgresql://me@h/app"), "the database is on a server", "use `")
+
+
+def test_snapshot_of_a_server_is_refused_before_a_driver_is_asked_for(run, monkeypatch):
+    """A program is told the same, and `dao.migrate` asks for psycopg where it would be of use."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me@h/app")
+    refused(run("snapshot"), "the database is on a server")
+    for function in (migrate.take_snapshot, migrate.snapshots, migrate.restore):
+        with pytest.raises(dao.UnsupportedEngine, match="is on a server"):
+            function("postgresql://me@h/app")
+    with pytest.raises(dao.UnsupportedEngine, match="needs psycopg"):
+        migrate.status("postgresql://me@h/app")
 
 
 #: What is wrong: the URL made of the right one, and what is said of it.

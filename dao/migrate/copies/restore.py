@@ -92,8 +92,8 @@ def restore(
         CommitUnknown: The commit met an I/O error: the database is as before or restored.
         OperationalError: The folder cannot be written to.
     """
-    report = listened(report, "dao.migrate.copies", name_of(target))
     path = file_of(target)
+    report = listened(report, "dao.migrate.copies", name_of(target))
     if keep < 1:
         raise InvalidValue(f"keep={keep}: a number from 1, since what is replaced is kept, too")
     if isinstance(target, Connection):

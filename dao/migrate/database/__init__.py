@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from dao import url
 from dao.engine import Connection, is_connection, not_a_connection
 from dao.engine.sqlite import Connection as SQLiteConnection
-from dao.errors import MigrationError
+from dao.errors import MigrationError, UnsupportedEngine
 from dao.migrate.database import sqlite
 from dao.migrate.listening import listened
 from dao.migrate.scripts.load import Source, folders, loaded
@@ -46,6 +46,7 @@ __all__ = [
     "name_of",
     "opened",
     "path_of",
+    "refuse_server",
     "schema_made_by",
     "schema_of",
     "table_names",
@@ -76,7 +77,6 @@ class _Database(Protocol):
     def exists(self, target: Any) -> bool: ...
     def name_of(self, target: Any) -> str: ...
     def called(self, connection: Any) -> str: ...
-    def path_of(self, target: Any) -> str: ...
     def fetch(self, connection: Any, sql: str, parameters: Sequence[Any]) -> list[Row]: ...
     def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
     def table_names(self, connection: Any) -> set[str]: ...
@@ -252,7 +252,19 @@ def path_of(target: Target) -> str:
     Raises:
         UnsupportedEngine: It is on a server.
     """
-    return _of(target).path_of(target)
+    if isinstance(target, str) and url.is_for_server(target):
+        refuse_server(url.name_of_server(target))
+    if is_on_server(target):
+        refuse_server(name_of(target))
+    return sqlite.path_of(target)
+
+
+def refuse_server(name: str) -> NoReturn:
+    """Raise UnsupportedEngine: the database of that name is on a server, and what was asked for copies a file."""
+    raise UnsupportedEngine(
+        f"{name} is on a server, and snapshots and replicas are of SQLite files: use `pg_dump` for a copy, "
+        "and continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
+    )
 
 
 # ---------------------------------------------------------------- the tables in it

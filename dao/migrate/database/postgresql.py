@@ -14,7 +14,7 @@ from psycopg.pq import PipelineStatus
 from dao import url
 from dao.engine import connect, in_transaction, postgresql, transaction
 from dao.engine.postgresql import Connection, execute, fetch
-from dao.errors import Error, MigrationError, UnsupportedEngine
+from dao.errors import Error, MigrationError
 from dao.migrate import advisory_lock
 from dao.migrate.advisory_lock import AdvisoryLock
 from dao.migrate.schema import catalog
@@ -38,7 +38,6 @@ __all__ = [
     "migrator_of",
     "name_of",
     "opened",
-    "path_of",
     "schema_made_by",
     "schema_of",
     "table_names",
@@ -200,14 +199,6 @@ def url_of(connection: Connection) -> url.ServerURL:
 def called(connection: Connection) -> str:
     """As `dao.migrate.database.called`."""
     return name_of(connection)
-
-
-def path_of(target: _Target) -> str:
-    """As `dao.migrate.database.path_of`."""
-    raise UnsupportedEngine(
-        f"{name_of(target)} is on a server, and snapshots and replicas are of SQLite files: use `pg_dump` for a copy, "
-        "and continuous archiving for the state of any moment (postgresql.org/docs/current/backup.html)"
-    )
 
 
 # ---------------------------------------------------------------- the tables in it
