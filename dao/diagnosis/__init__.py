@@ -1,8 +1,8 @@
 """What a database and its surroundings look like to somebody who is called because something is wrong. Changes nothing.
 
 Each module looks at one kind of thing and yields findings: `place` and `programs` at the machine, `sqlite` and
-`postgresql` at what an engine tells of itself, `rows` at ledger and tables. Whether what is stored is intact takes a
-look at every row: `dao.migrate.check` does that.
+`postgresql` at what an engine tells of itself, `rows` at ledger and tables. Whether every row is intact
+takes longer to tell: `dao.migrate.check` does that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dao.diagnosis import place, programs, rows, sqlite
 from dao.diagnosis.finding import Finding, Look, Severity, cannot_tell, error, note, ok
 from dao.engine import engine_of
 from dao.engine.sqlite import library
-from dao.errors import Error
+from dao.errors import DatabaseCorrupt, Error
 from dao.migrate import database as databases
 from dao.migrate import status
 from dao.settings import Settings
@@ -96,6 +96,8 @@ def _of_database(config: Settings, looks: Mapping[str, Look]) -> Iterator[Findin
             try:
                 with databases.translated(connection):
                     yield from look(connection)
+            except DatabaseCorrupt as problem:
+                yield error(check, str(problem), "rows are lost or wrong", "do as it says")
             except (Error, OSError, driver_error) as problem:
                 yield cannot_tell(check, problem)
     try:

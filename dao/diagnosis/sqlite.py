@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from dao.diagnosis.finding import Finding, Look, cannot_tell, error, note, ok, warning
-from dao.engine import Connection, fetch
+from dao.engine import Connection, DriverError, fetch
 from dao.errors import Error
 from dao.migrate import processes
 from dao.migrate.copies.partial import leftovers
@@ -23,6 +24,8 @@ __all__ = ["beside", "looks", "settings"]
 _LARGE_WAL = 64 << 20
 _FREE = 16 << 20
 _SHARE = 0.25
+# seconds: a hundred megabytes or so
+_PATIENCE = 0.5
 
 
 def settings(url: DatabaseURL, replica: str | None) -> Iterator[Finding]:
@@ -67,12 +70,47 @@ def settings(url: DatabaseURL, replica: str | None) -> Iterator[Finding]:
 
 
 def looks(path: str) -> dict[str, Look]:
-    """Return how to look at a database, each by what it is about. They read its first page, and no rows."""
+    """Return how to look at a database, each by what it is about. Only the first reads more than its first page."""
     return {
+        "damage": lambda connection: _damage(connection, path),
         "journal": lambda connection: _journal(connection, path),
         "free pages": _free,
         "locks": lambda _: _locks(path),
     }
+
+
+def _damage(connection: Any, path: str) -> Iterator[Finding]:
+    """Read pages, as long as nobody minds that, and look whether they are sound."""
+    check = "damage"
+    end = time.monotonic() + _PATIENCE
+    is_late = False
+
+    def late() -> bool:
+        nonlocal is_late
+        is_late = time.monotonic() > end
+        return is_late
+
+    connection.set_progress_handler(late, 1000, id=late)
+    try:
+        told = fetch(connection, "PRAGMA quick_check(1)")[0][0]
+    except (Error, DriverError):
+        if not is_late:
+            raise
+        told = None
+    finally:
+        connection.set_progress_handler(None, id=late)
+    if told is None:
+        yield ok(check, f"none in what could be read in {_PATIENCE:g} s; `dao check` reads all")
+    elif told == "ok":
+        yield ok(check, "no page is damaged")
+    else:
+        yield error(
+            check,
+            f"{path} is damaged: {' '.join(told.split())}",
+            "rows are lost or wrong, and to write may make that worse",
+            "stop what writes, keep a copy of the file with its -wal, and restore a snapshot (`dao restore`), a "
+            f"replica or a backup ({manual('how-to/restore.md')})",
+        )
 
 
 def _locks(path: str) -> Iterator[Finding]:

@@ -143,6 +143,32 @@ def test_file_that_is_missing_or_no_database_is_an_error(tmp_path):
     assert found(f"sqlite:///{tmp_path}/none.db", "orphans")[0][0] == "error"
 
 
+def test_damage_is_found(sound, tmp_path):
+    """A file with a page of noughts had nothing but notes."""
+    with closing(dao.connect(sound)) as connection:
+        tasks.create_many(connection, [make_task() for _ in range(500)])
+        connection.execute("PRAGMA wal_checkpoint(truncate)")
+        ((root,),) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'tasks'")
+    assert found(sound, "damage") == []
+    file = tmp_path / "sound.db"
+    pages = bytearray(file.read_bytes())
+    leaf = int.from_bytes(pages[(root - 1) * 4096 + 8 :][:4], "big")  # the tree's last
+    pages[(leaf - 1) * 4096 : leaf * 4096] = bytes(4096)
+    file.write_bytes(pages)
+    ((severity, text),) = found(sound, "damage")
+    assert (severity, text.startswith(f"{file} is damaged: ")) == ("error", True)
+
+
+def test_search_for_damage_ends_in_time(sound, monkeypatch):
+    """A large file takes seconds to read: the look says how far it came, and the connection goes on."""
+    monkeypatch.setattr(sqlite, "_PATIENCE", -1)
+    with closing(dao.connect(sound)) as connection:
+        tasks.create_many(connection, [make_task() for _ in range(500)])
+        (finding,) = sqlite.looks("sound.db")["damage"](connection)
+        assert (finding.severity, "`dao check` reads all" in finding.found) == ("ok", True)
+        assert connection.execute("PRAGMA integrity_check").get == "ok"
+
+
 def test_journal_and_free_pages_are_found(sound, tmp_path, monkeypatch):
     """A WAL that is not brought into the file, pages that deleted rows left, another journal mode, an open write."""
     assert found(sound, "journal") == found(sound, "free pages") == []
