@@ -5,7 +5,6 @@ SQLite's own parser finds the statements; its authorizer tells, while it compile
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import ClassVar
 
@@ -13,17 +12,17 @@ import apsw
 
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection
-from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, Error, MigrationFailed, ReadOnlyDatabase
+from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, Error, ReadOnlyDatabase
 from dao.migrate.schema.catalog import has_virtual_tables, is_ours
 from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.session import IGNORED, IGNORED_INSIDE, apart
+from dao.migrate.schema.under_way import Notice, UnderWay, unheard
 from dao.migrate.scripts.migration import Script
 from dao.migrate.scripts.statements import end_of_statement, has_statement, start_of_statement
 
 __all__ = ["Running", "Watcher", "run_script"]
 
 _OK, _REFUSED, _PASSED_OVER = apsw.SQLITE_OK, apsw.SQLITE_DENY, apsw.SQLITE_IGNORE
-_LONGEST_QUOTE = 400
 _WITH_LEDGER = {"main", "temp", None}
 #: The actions that may change a table, and whether the authorizer names that first or second.
 _ON_TABLE = {
@@ -89,10 +88,7 @@ class Watcher:
         """Look at what the last statement has done."""
 
 
-def _unheard(_text: str) -> None: ...
-
-
-class Running:
+class Running(UnderWay):
     """A script that is running, by the id of its migration."""
 
     def __init__(
@@ -101,18 +97,13 @@ class Running:
         id: str,
         script: Script,
         *,
-        notice: Callable[[str], object] = _unheard,
+        notice: Notice = unheard,
         watcher: Watcher | None = None,
     ) -> None:
-        self.script = script
-        #: How many statements have begun, and the savepoints that are set.
-        self.statements = 0
-        self.savepoints: list[str] = []
+        super().__init__(id, script, notice)
         #: Where in the text the statement stands that is running, or has failed.
         self.begin = self.end = self._start = 0
-        self._connection, self._id = connection, id
-        self._notice = notice
-        self._watcher = watcher or Watcher()
+        self._connection, self._watcher = connection, watcher or Watcher()
         self._refusal: str | None = None
         #: The settings of the file that it has changed.
         self._settings: dict[str, str] = {}
@@ -208,7 +199,8 @@ class Running:
                 if not trigger and (reason := _REFUSED_FUNCTIONS.get(second or "")):
                     return self._refuse(f"{second}(): {reason}")
             case apsw.SQLITE_SAVEPOINT if self.script.transactional:
-                return self._savepoint(str(first), str(second).lower())
+                if reason := self.savepoint(str(first), str(second).lower()):
+                    return self._refuse(reason)
             case apsw.SQLITE_TRANSACTION if self.script.transactional:
                 if first == "ROLLBACK":
                     return self._refuse("ROLLBACK: it would undo the other migrations of this run too")
@@ -229,16 +221,6 @@ class Running:
             self._settings[name] = str(value).lower()
         return _OK
 
-    def _savepoint(self, operation: str, name: str) -> int:
-        if operation == "BEGIN":
-            self.savepoints.append(name)
-        elif name not in self.savepoints:
-            return self._refuse(f"{operation} of savepoint {name}: this script did not set it")
-        else:
-            place = len(self.savepoints) - self.savepoints[::-1].index(name)
-            del self.savepoints[place - 1 if operation == "RELEASE" else place :]
-        return _OK
-
     def _refuse(self, reason: str) -> int:
         self._refusal = reason
         return _REFUSED
@@ -255,12 +237,7 @@ class Running:
         Raises:
             MigrationFailed: There is one.
         """
-        if self.savepoints:
-            reason = f"the script leaves the savepoint {self.savepoints[0]} open"
-            path = self.script.path
-            raise MigrationFailed(
-                f"{path or self._id}: {reason}; release it", migration=self._id, path=path, reason=reason
-            )
+        self.refuse_open_savepoint()
         for name, wanted in self._settings.items():
             setting, actual = f"PRAGMA {name} = {wanted}", str(self._connection.pragma(name)).lower()
             # UTF-16 is either byte order
@@ -284,23 +261,12 @@ class Running:
         start = min(start_of_statement(text, self.begin), self.end)
         offset = getattr(error, "error_offset", -1)
         mark = self.begin + len(text[self.begin :].encode()[:offset].decode(errors="ignore")) if offset > 0 else start
-        line = text.count("\n", 0, max(mark, start)) + 1
-        statement = text[start : self.end].strip()
-        quoted = statement if len(statement) <= _LONGEST_QUOTE else statement[:_LONGEST_QUOTE] + " …"
         what = f"refused {refusal}" if refusal else sqlite.raised_by_program(error) or str(error)
         if isinstance(error, apsw.BindingsError):
             what = "a parameter (?, :name, @name, $name), for which a script has no value"
         hint = _HINTS.get(str(error).partition(" from within")[0]) or to_register(str(error))
         what += f"; {hint}" if hint else ""
-        return MigrationFailed(
-            f"{self.script.path or f'{self._id} (text from the ledger)'}:{line}: {what}",
-            details=quoted.splitlines(),
-            migration=self._id,
-            path=self.script.path,
-            line=line,
-            statement=statement,
-            reason=what,
-        )
+        return self.failed(what, self.line(max(mark, start)), text[start : self.end].strip())
 
     def _failed_to_compile(self, error: Exception) -> bool:
         """Return whether an error is of compiling a statement, not of the one that ran before it."""
@@ -320,7 +286,7 @@ def run_script(
     id: str,
     script: Script,
     *,
-    notice: Callable[[str], object] = _unheard,
+    notice: Notice = unheard,
     watcher: Watcher | None = None,
 ) -> int:
     """Run a script, of the migration with this id, and return how many statements it had. It begins no transaction.

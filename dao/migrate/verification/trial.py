@@ -14,6 +14,7 @@ from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema.check import Before, check, integrity_problems
 from dao.migrate.schema.script import Watcher, run_script
+from dao.migrate.schema.under_way import unheard
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
 from dao.migrate.verification.findings import Findings, Stage
@@ -150,7 +151,7 @@ class Trial(Findings):
             state = State.of(connection, stays=True, since=since.state, trace=trace)
             try:
                 written = trace.written(since.state.schema, state.schema)
-                after = check(connection, before, lambda _text: None, written=written, schema=state.defined)
+                after = check(connection, before, unheard, written=written, schema=state.defined)
             except CheckFailed as error:
                 if is_end:
                     raise

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -24,12 +23,12 @@ from dao.migrate.schema.postgresql.session import LOCK_TIMEOUT, Apart, has_defau
 from dao.migrate.schema.postgresql.soundness import invalid_indexes
 from dao.migrate.schema.postgresql.watcher import Watcher
 from dao.migrate.schema.postgresql.wire import Failed, send
+from dao.migrate.schema.under_way import Notice, UnderWay, unheard
 from dao.migrate.scripts.migration import Script
-from dao.migrate.scripts.postgresql import Statement, Token, broken_off, split
+from dao.migrate.scripts.postgresql import Statement, Token, broken_off, created_by, split
 
-__all__ = ["Running", "run_script"]
+__all__ = ["run_script"]
 
-_LONGEST_QUOTE = 400
 #: The errors that are no fault of the script.
 _ELSEWHERE = (DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnknown)
 # in one journey, so that neither side has to keep much for the other
@@ -65,54 +64,33 @@ Waits = Callable[[float, str], object]
 _REMOVE = "The index {0} is left invalid: `DROP INDEX CONCURRENTLY {0};` removes it."
 
 
-def _unheard(*_said: Any) -> None: ...
-
-
-class Running:
+class _Running(UnderWay):
     """A script that is running, by the id of its migration."""
 
     def __init__(
-        self,
-        connection: Connection,
-        id: str,
-        script: Script,
-        *,
-        notice: Callable[[str], object] = _unheard,
-        watcher: Watcher | None = None,
-        waiting: Waits = _unheard,
+        self, connection: Connection, id: str, script: Script, notice: Notice, watcher: Watcher, waiting: Waits
     ) -> None:
-        self.script = script
-        #: How many statements there are, without those that are ignored.
-        self.statements = 0
-        #: The savepoints that are set.
-        self.savepoints: list[str] = []
-        self._connection, self._id = connection, id
-        self._notice, self._watcher, self._waits = notice, watcher or Watcher(), waiting
+        super().__init__(id, script, notice)
+        self._connection, self._watcher, self._waits = connection, watcher, waiting
 
     def execute(self) -> None:
-        """Run the script.
-
-        Raises:
-            MigrationFailed: A statement failed or was refused; it says where. Or a savepoint was left open.
-            DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnknown: It was not the script's fault.
-        """
+        """Run the script, as `run_script`."""
         script = self.script
         if found := broken_off(script.text):
-            raise self._failed(*found)
+            raise self.failed(*found)
         connection = self._connection
         with Apart(connection, script) as apart, Blockers(connection, self._waits) as self._blockers:
             self._watcher.begin(script)
             with self._hearing(), self._telling_of_indexes():
                 for statements in self._journeys():
                     self._go(statements)
-                if self.savepoints:
-                    raise self._failed(f"the script leaves the savepoint {self.savepoints[0]} open; release it")
+                self.refuse_open_savepoint()
                 try:
                     reason = apart.check()
                 except psycopg.Error as error:
                     raise self._failure(error, None) from error
                 if reason is not None:
-                    raise self._failed(reason)
+                    raise self.failed(reason)
 
     @contextlib.contextmanager
     def _hearing(self) -> Iterator[None]:
@@ -141,11 +119,10 @@ class Running:
             for statement, name in makes:
                 for index in invalid:
                     if index.rpartition(".")[2].strip('"') == name:
-                        raise self._failed(
+                        raise self._failed_at(
+                            statement,
                             f"the index {index} was there already, and is invalid, since an attempt to build it has "
                             f"failed: remove it (`DROP INDEX CONCURRENTLY {index};`), and repeat",
-                            self._line(statement.begin),
-                            statement,
                         )
 
     def _heard(self, diagnostic: psycopg.errors.Diagnostic) -> None:
@@ -283,24 +260,18 @@ class Running:
             return False
         if first in {"rollback", "abort"} and "to" not in words[1:3]:
             raise self._refused(statement, f"{first.upper()}: it would undo the other migrations of this run too")
-        name = words[-1]
-        if first == "savepoint":
-            self.savepoints.append(name)
-        elif name not in self.savepoints:
-            operation = "RELEASE" if first == "release" else "ROLLBACK"
-            raise self._refused(statement, f"{operation} of savepoint {name}: this script did not set it")
-        else:
-            place = len(self.savepoints) - self.savepoints[::-1].index(name)
-            del self.savepoints[place - 1 if first == "release" else place :]
+        operation = {"savepoint": "BEGIN", "release": "RELEASE"}.get(first, "ROLLBACK")
+        if reason := self.savepoint(operation, words[-1]):
+            raise self._refused(statement, reason)
         return True
 
     # ------------------------------------------------------------ failures
 
     def _refused(self, statement: Statement, reason: str) -> MigrationFailed:
-        return self._failed(f"refused {reason}", self._line(statement.begin), statement)
+        return self._failed_at(statement, f"refused {reason}")
 
-    def _line(self, place: int) -> int:
-        return self.script.text.count("\n", 0, place) + 1
+    def _failed_at(self, statement: Statement, reason: str) -> MigrationFailed:
+        return self.failed(reason, self.line(statement.begin), statement.text.strip())
 
     def _failure(self, error: psycopg.Error, statement: Statement | None) -> Error:
         """Return the error to raise for one of the driver's: at a statement, or at the end of the script."""
@@ -322,13 +293,13 @@ class Running:
             if text
         ]
         if statement is None:
-            return self._failed(reason, details=said)
+            return self.failed(reason, details=said)
         place = statement.begin + max(0, int(diagnostic.statement_position or 1) - 1)
-        return self._failed(reason, self._line(place), statement, said)
+        return self.failed(reason, self.line(place), statement.text.strip(), said)
 
     def _busy(self, error: psycopg.Error, known: DatabaseBusy, statement: Statement | None) -> DatabaseBusy:
         """Return the error for a statement that others did not let run."""
-        where = self._where(None if statement is None else self._line(statement.begin))
+        where = self.where(None if statement is None else self.line(statement.begin))
         if error.sqlstate != "55P03":
             return DatabaseBusy(f"{where}: {known.args[0]}", details=known.details)
         names = {token.text for token in statement.tokens if token.kind in {"word", "name"}} if statement else set()
@@ -338,40 +309,11 @@ class Running:
             "(--busy-timeout, DATABASE_BUSY_TIMEOUT, or SET lock_timeout in the script)"
         )
 
-    def _where(self, line: int | None) -> str:
-        where = str(self.script.path or f"{self._id} (text from the ledger)")
-        return where if line is None else f"{where}:{line}"
-
-    def _failed(
-        self,
-        reason: str,
-        line: int | None = None,
-        statement: Statement | None = None,
-        details: Sequence[str] = (),
-    ) -> MigrationFailed:
-        text = None if statement is None else statement.text.strip()
-        quoted = text or ""
-        quoted = quoted if len(quoted) <= _LONGEST_QUOTE else quoted[:_LONGEST_QUOTE] + " …"
-        return MigrationFailed(
-            f"{self._where(line)}: {reason}",
-            details=[*quoted.splitlines(), *details],
-            migration=self._id,
-            path=self.script.path,
-            line=line,
-            statement=text,
-            reason=reason,
-        )
-
 
 def _index_if_not_exists(statement: Statement) -> str | None:
     """Return the name of the index that a statement makes unless it is there, without its schema."""
-    if statement.first != "create":
-        return None
-    words = [token.text for token in statement.tokens[:9]]
-    if "index" not in words[:3] or "exists" not in words:
-        return None
-    place = words.index("exists") + 1
-    return words[place] if place < len(words) else None
+    words = statement.words(9)
+    return created_by(statement) if "index" in words[:3] and "exists" in words else None
 
 
 def run_script(
@@ -379,9 +321,9 @@ def run_script(
     id: str,
     script: Script,
     *,
-    notice: Callable[[str], object] = _unheard,
+    notice: Notice = unheard,
     watcher: Watcher | None = None,
-    waiting: Waits = _unheard,
+    waiting: Waits = unheard,
 ) -> int:
     """Run a script, of the migration with this id, and return how many statements it had. It begins no transaction.
 
@@ -393,6 +335,6 @@ def run_script(
         MigrationFailed: A statement failed or was refused; it says where. Or a savepoint was left open.
         DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnknown: It was not the script's fault.
     """
-    running = Running(connection, id, script, notice=notice, watcher=watcher, waiting=waiting)
+    running = _Running(connection, id, script, notice, watcher or Watcher(), waiting)
     running.execute()
     return running.statements
