@@ -22,6 +22,7 @@ from yoyo.migrations import default_migration_table, get_migration_hash
 
 from dao.engine import Connection
 from dao.errors import MigrationError
+from dao.migrate import database
 
 __all__ = ["LedgerBackend", "Marked"]
 
@@ -62,17 +63,10 @@ class LedgerBackend(DatabaseBackend, abc.ABC):  # type: ignore[misc] # yoyo has 
         backend._in_transaction = True
         return backend
 
+    @property
     @abc.abstractmethod
-    def has_table(self, name: str) -> bool:
-        """Return whether there is such a table."""
-
-    @abc.abstractmethod
-    def columns_of(self, table: str) -> list[str]:
-        """Return the names of the columns of a table."""
-
-    @abc.abstractmethod
-    def version(self) -> int | None:
-        """Return the version of yoyo's tables, as they say themselves; None if they do not."""
+    def driver_connection(self) -> Connection:
+        """The connection as the rest of this package knows it."""
 
     @abc.abstractmethod
     def respect_lock(self) -> None:
@@ -82,13 +76,32 @@ class LedgerBackend(DatabaseBackend, abc.ABC):  # type: ignore[misc] # yoyo has 
             DatabaseBusy: One may.
         """
 
+    def list_tables(self, **_kwargs: Any) -> list[str]:
+        """Return the names of all tables; on a server those of the connection's schema."""
+        return sorted(database.table_names(self.driver_connection))
+
+    def has_table(self, name: str) -> bool:
+        """Return whether there was such a table when this was first asked."""
+        return name in self._tables
+
+    @functools.cached_property
+    def _tables(self) -> frozenset[str]:
+        return frozenset(self.list_tables())
+
+    def _version(self) -> int | None:
+        """Return the version of yoyo's tables, as they say themselves; None if they do not."""
+        if not self.has_table(self.version_table):
+            return None
+        table = self.version_table_quoted
+        ((version,),) = database.fetch(self.driver_connection, f"SELECT max({table}.version) FROM {table}")
+        return None if version is None else int(version)
+
     def ensure_ledger(self) -> None:
         """Create or upgrade yoyo's tables inside the open transaction.
 
         Raises:
             MigrationError: They are of a version that is not known.
         """
-        version = self.version()
         if not self.has_table(self.migration_table):
             # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it,
             # and leave a savepoint open, because of which SQLite would keep a copy of every page that the run changes
@@ -98,7 +111,7 @@ class LedgerBackend(DatabaseBackend, abc.ABC):  # type: ignore[misc] # yoyo has 
             internalmigrations.mark_schema_version(self, _NEWEST)
         elif not self.has_table(self.version_table) and self._is_of_yoyo_5():
             internalmigrations.upgrade(self)
-        elif version != _NEWEST:
+        elif self._version() != _NEWEST:
             raise MigrationError(
                 f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer "
                 "yoyo wrote it, or somebody has changed it. Undo that, or install that yoyo"
@@ -107,7 +120,7 @@ class LedgerBackend(DatabaseBackend, abc.ABC):  # type: ignore[misc] # yoyo has 
 
     def _is_of_yoyo_5(self) -> bool:
         # to upgrade any other loses it: SQLite takes the names of columns that are not there for strings
-        return {"id", "ctime"} <= set(self.columns_of(self.migration_table))
+        return {"id", "ctime"} <= set(database.columns_of(self.driver_connection, self.migration_table))
 
     def mark_at(self, migration: Marked, when: datetime) -> None:
         """Mark a migration as applied at a time, in UTC without a zone, and log nothing."""

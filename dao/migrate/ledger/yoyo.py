@@ -21,7 +21,6 @@ from dao.errors import DatabaseBusy
 from dao.migrate.database.sqlite import keeping_mode, lock_of
 from dao.migrate.ledger.backend import LedgerBackend
 from dao.migrate.processes import respect_yoyo
-from dao.migrate.schema.catalog import columns, table_names
 from dao.migrate.schema.session import prepare
 from dao.migrate.scripts.files import refuse_broken_off, text_of
 
@@ -46,30 +45,15 @@ class ApswBackend(LedgerBackend):
         prepare(connection)
         return DbApiConnection(connection)
 
-    def list_tables(self, **_kwargs: Any) -> list[str]:
-        """Return the names of all tables."""
-        return sorted(table_names(self.connection.apsw))
+    @property
+    def driver_connection(self) -> sqlite.Connection:
+        """The connection as the rest of this package knows it."""
+        return self.connection.apsw  # type: ignore[no-any-return] # yoyo has no types
 
     def init_database(self) -> None:
         """Create the lock table, which the stock command expects. DDL is known to be transactional: no try-out."""
         if self.lock_table not in self.list_tables():
             self.create_lock_table()
-
-    def has_table(self, name: str) -> bool:
-        """Return whether there is such a table, as the last statement found the schema. Runs none itself."""
-        return bool(self.connection.apsw.table_exists("main", name))
-
-    def columns_of(self, table: str) -> list[str]:
-        """Return the names of the columns of a table."""
-        return [column.name for column in columns(self.connection.apsw, table)]
-
-    def version(self) -> int | None:
-        """Return the version of yoyo's tables, as they say themselves; None if they do not."""
-        # a statement, be there the table or not, notices what others have made since the schema was read
-        with contextlib.suppress(Driver.ProgrammingError):
-            found = self.connection.apsw.execute(f"SELECT max(version) FROM {self.version_table_quoted}").fetchall()
-            return None if found[0][0] is None else int(found[0][0])
-        return None
 
     def respect_lock(self) -> None:
         """Refuse to go on while a living `yoyo` process holds its own lock.
@@ -77,7 +61,7 @@ class ApswBackend(LedgerBackend):
         Raises:
             DatabaseBusy: One does.
         """
-        respect_yoyo(self.connection.apsw)
+        respect_yoyo(self.driver_connection)
 
     def ensure_internal_schema_updated(self) -> None:
         """Create or upgrade yoyo's tables, if there still is need under the lock: another may be faster."""
@@ -95,7 +79,7 @@ class ApswBackend(LedgerBackend):
         if self._is_locked:
             yield
             return
-        with lock_of(self.connection.apsw, timeout or None) as lock:
+        with lock_of(self.driver_connection, timeout or None) as lock:
             try:
                 lock.take()
             except DatabaseBusy as error:
@@ -113,7 +97,7 @@ class ApswBackend(LedgerBackend):
 
     def savepoint_rollback(self, id: str) -> None:
         """Roll back to a savepoint, unless SQLite has given up the whole transaction, as on a full disk."""
-        if self.connection.apsw.in_transaction:
+        if self.driver_connection.in_transaction:
             super().savepoint_rollback(id)
 
     def copy(self) -> contextlib.AbstractContextManager[ApswBackend]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
@@ -35,28 +34,10 @@ class PsycopgBackend(LedgerBackend, PostgresqlPsycopgBackend):  # type: ignore[m
         """Return the connection that was given."""
         return self._given
 
-    def list_tables(self, **_kwargs: Any) -> list[str]:
-        """Return the names of all tables of the connection's schema."""
-        return sorted(database.table_names(self._given))
-
-    def has_table(self, name: str) -> bool:
-        """Return whether the connection's schema had such a table when this was first asked."""
-        return name in self._tables
-
-    @functools.cached_property
-    def _tables(self) -> set[str]:
-        return database.table_names(self._given)
-
-    def columns_of(self, table: str) -> list[str]:
-        """Return the names of the columns of a table."""
-        return database.columns_of(self._given, table)
-
-    def version(self) -> int | None:
-        """Return the version of yoyo's tables, as they say themselves; None if they do not."""
-        if not self.has_table(self.version_table):
-            return None
-        ((version,),) = database.fetch(self._given, f"SELECT max(version) FROM {self.version_table_quoted}")
-        return None if version is None else int(version)
+    @property
+    def driver_connection(self) -> Any:
+        """The connection as the rest of this package knows it."""
+        return self._given
 
     def respect_lock(self) -> None:
         """Refuse to go on while a `yoyo` process may hold its own lock, and keep others from taking it meanwhile.
