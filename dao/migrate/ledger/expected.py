@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from typing import Any
 
 import attrs
 
@@ -14,7 +13,7 @@ from dao.errors import MigrationError
 from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog, model, replay
-from dao.migrate.schema.model import Object, Schema
+from dao.migrate.schema.model import Schema
 from dao.migrate.schema.reader import read
 from dao.migrate.schema.replay import Made, makers, replayed
 from dao.migrate.scripts.migration import Migration
@@ -68,31 +67,18 @@ def remembering() -> Iterator[None]:
 
 @attrs.define
 class _Memory:
-    """A history that was replayed, the objects that it makes, and what was there before each script changed it."""
+    """A history that was replayed, and the schema before it and after each of its scripts."""
 
     scripts: list[tuple[str, str]] = attrs.Factory(list)
-    changes: list[dict[Any, Object | None]] = attrs.Factory(list)
-    objects: dict[Any, Object] = attrs.Factory(dict)
+    schemas: list[Schema] = attrs.Factory(lambda: [Schema({})])
 
     def schema(self, scripts: list[tuple[str, str]]) -> Schema:
         """Return the schema that scripts make. Reads it after each if they are no part of the history."""
         if self.scripts[: len(scripts)] != scripts:
-            self.scripts, self.changes, self.objects = [], [], {}
-            with replayed(scripts, after=self._look):
+            self.scripts, self.schemas = [], [Schema({})]
+            with replayed(scripts, after=lambda connection: self.schemas.append(read(connection))):
                 self.scripts = scripts
-        wanted = dict(self.objects)
-        for change in reversed(self.changes[len(scripts) :]):
-            for key, was in change.items():
-                if was is None:
-                    del wanted[key]
-                else:
-                    wanted[key] = was
-        return Schema(wanted)
-
-    def _look(self, connection: Connection) -> None:
-        before, self.objects = self.objects, read(connection).objects
-        keys = [key for key in before.keys() | self.objects.keys() if before.get(key) is not self.objects.get(key)]
-        self.changes.append({key: before.get(key) for key in keys})
+        return self.schemas[len(scripts)]
 
 
 _memory: ContextVar[_Memory | None] = ContextVar("_memory", default=None)
