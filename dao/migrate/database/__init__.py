@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from dao import url
 from dao.engine import Connection, is_connection, not_a_connection
+from dao.engine.engines import engine_for
 from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import MigrationError, UnsupportedEngine
 from dao.migrate.database import sqlite
@@ -63,22 +64,20 @@ _Lending = contextlib.AbstractContextManager[Any]
 class _Database(Protocol):
     """The module of an engine: its functions are those below, for a target of its own."""
 
-    ENGINE: str
+    #: Begins a transaction that reads the database as of one moment.
+    AT_ONE_MOMENT: str
 
     def opened(self, target: Any, *, read_only: bool, report: Report | None) -> _Lending: ...
     def in_line(
         self, target: Any, lock_timeout: float | None, report: Report | None, *, locked: bool
     ) -> contextlib.AbstractContextManager[tuple[MigrationLock, Any]]: ...
     def exclusive(self, connection: Any) -> contextlib.AbstractContextManager[None]: ...
-    def at_one_moment(self, connection: Any) -> contextlib.AbstractContextManager[None]: ...
     def translated(self, connection: Any, name: str) -> contextlib.AbstractContextManager[None]: ...
     def check_in_place(self, connection: Any) -> None: ...
     def migrator_of(self, connection: Any) -> str | None: ...
     def exists(self, target: Any) -> bool: ...
     def name_of(self, target: Any) -> str: ...
     def called(self, connection: Any) -> str: ...
-    def fetch(self, connection: Any, sql: str, parameters: Sequence[Any]) -> list[Row]: ...
-    def execute(self, connection: Any, sql: str, parameters: Sequence[Any]) -> int: ...
     def table_names(self, connection: Any) -> set[str]: ...
     def columns_of(self, connection: Any, table: str) -> list[str]: ...
     def broken(self, connection: Any) -> list[str]: ...
@@ -115,9 +114,18 @@ def opened(
     return _of(target).opened(target, read_only=read_only, report=report)
 
 
-def at_one_moment(connection: Connection) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def at_one_moment(connection: Connection) -> Iterator[None]:
     """Let a block read the database as of one moment, while others go on."""
-    return _of(connection).at_one_moment(connection)
+    engine = engine_for(connection)
+    if engine.in_transaction(connection):
+        yield
+        return
+    fetch(connection, _of(connection).AT_ONE_MOMENT)
+    try:
+        yield
+    finally:
+        engine.roll_back(connection, nested=False)
 
 
 def translated(connection: Connection, name: str = "") -> contextlib.AbstractContextManager[None]:
@@ -200,7 +208,7 @@ def migrations_for(target: Target, source: Source) -> Sequence[Migration]:
         MigrationFileError: A file is not what it should be.
         TypeError: It is no source.
     """
-    engine = _of(target).ENGINE
+    engine = "postgresql" if is_on_server(target) else "sqlite"
     for folder in folders(source):
         if engine_of_folder(folder) not in {None, engine}:
             # what the ledger and the files say of each other would be wrong, and so would all advice
@@ -272,12 +280,12 @@ def refuse_server(name: str) -> NoReturn:
 
 def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
     """Run a statement over the ledger and return its rows. It raises the driver's errors, for `translated`."""
-    return _of(connection).fetch(connection, sql, parameters)
+    return engine_for(connection).fetch(connection, sql, parameters)
 
 
 def execute(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> int:
     """Run a statement over the ledger, and return how many rows it changed. Raises as `fetch`."""
-    return _of(connection).execute(connection, sql, parameters)
+    return engine_for(connection).execute(connection, sql, parameters)
 
 
 def table_names(connection: Connection) -> set[str]:

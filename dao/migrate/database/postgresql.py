@@ -13,10 +13,10 @@ from psycopg.pq import PipelineStatus
 
 from dao import url
 from dao.engine import connect, in_transaction, postgresql, transaction
-from dao.engine.postgresql import Connection, execute, fetch
+from dao.engine.postgresql import Connection, fetch
 from dao.errors import Error, MigrationError
-from dao.migrate import advisory_lock
 from dao.migrate.advisory_lock import AdvisoryLock
+from dao.migrate.advisory_lock import holder as migrator_of
 from dao.migrate.schema import catalog
 
 if TYPE_CHECKING:
@@ -24,16 +24,13 @@ if TYPE_CHECKING:
     from dao.migrate.schema.model import Schema
 
 __all__ = [
-    "ENGINE",
-    "at_one_moment",
+    "AT_ONE_MOMENT",
     "broken",
     "called",
     "check_in_place",
     "columns_of",
     "exclusive",
-    "execute",
     "exists",
-    "fetch",
     "in_line",
     "migrator_of",
     "name_of",
@@ -45,12 +42,11 @@ __all__ = [
     "url_of",
 ]
 
-#: The engine's name.
-ENGINE = "postgresql"
+#: Begins a transaction that reads the database as of one moment.
+AT_ONE_MOMENT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 #: A connection or URL of PostgreSQL's; whoever calls this has made sure of that.
 _Target = Any
 _APPLICATION = "dao migrate"
-_AT_ONE_MOMENT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"
 _COLUMNS = """
 SELECT   attname
@@ -112,19 +108,6 @@ def _plain(connection: Connection) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def at_one_moment(connection: Connection) -> Iterator[None]:
-    """As `dao.migrate.database.at_one_moment`."""
-    begun = not in_transaction(connection)
-    if begun:
-        execute(connection, _AT_ONE_MOMENT, ())
-    try:
-        yield
-    finally:
-        if begun and not connection.closed:
-            execute(connection, "ROLLBACK", ())
-
-
-@contextlib.contextmanager
 def translated(connection: Connection, name: str = "") -> Iterator[None]:
     """As `dao.migrate.database.translated`."""
     try:
@@ -172,11 +155,6 @@ def check_in_place(connection: Connection) -> None:
     """Do nothing: nobody can take a server's files from under it."""
 
 
-def migrator_of(connection: Connection) -> str | None:
-    """As `dao.migrate.database.migrator_of`."""
-    return advisory_lock.holder(connection)
-
-
 # ---------------------------------------------------------------- which it is
 
 
@@ -196,9 +174,7 @@ def url_of(connection: Connection) -> url.ServerURL:
     return url.ServerURL(parameters=options)
 
 
-def called(connection: Connection) -> str:
-    """As `dao.migrate.database.called`."""
-    return name_of(connection)
+called = name_of
 
 
 # ---------------------------------------------------------------- the tables in it

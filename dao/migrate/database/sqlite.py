@@ -11,7 +11,8 @@ import attrs
 
 from dao import url
 from dao.engine import DriverError, connect, sqlite, transaction
-from dao.engine.sqlite import Connection, database_file, execute, fetch
+from dao.engine.sqlite import Connection, database_file
+from dao.engine.sqlite.database_file import called
 from dao.errors import (
     ConnectionBusy,
     DatabaseBusy,
@@ -24,22 +25,20 @@ from dao.migrate import processes
 from dao.migrate.file_lock import FileLock, holder
 from dao.migrate.lock import telling
 from dao.migrate.schema import catalog, registration, session
+from dao.migrate.schema.catalog import table_names
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
     from dao.migrate.schema.model import Schema
 
 __all__ = [
-    "ENGINE",
-    "at_one_moment",
+    "AT_ONE_MOMENT",
     "broken",
     "called",
     "check_in_place",
     "columns_of",
     "exclusive",
-    "execute",
     "exists",
-    "fetch",
     "in_line",
     "keeping_mode",
     "lock_of",
@@ -54,8 +53,8 @@ __all__ = [
     "translated",
 ]
 
-#: The engine's name.
-ENGINE = "sqlite"
+#: Begins a transaction that reads the database as of one moment.
+AT_ONE_MOMENT = "BEGIN"
 #: A connection or URL of SQLite's; whoever calls this has made sure of that.
 _Target = Any
 
@@ -139,19 +138,6 @@ def reopened(target: _Target, report: Report | None = None, *, writes: bool = Tr
             raise _held(path) from error.__cause__
 
 
-@contextlib.contextmanager
-def at_one_moment(connection: Connection) -> Iterator[None]:
-    """As `dao.migrate.database.at_one_moment`."""
-    begun = not connection.in_transaction
-    if begun:
-        connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if begun:
-            connection.execute("ROLLBACK")
-
-
 def keeping_mode(database: url.DatabaseURL) -> url.DatabaseURL:
     """Return a URL that leaves a database which holds anything in its journal mode, unless the URL itself sets one."""
     path = database.path
@@ -175,18 +161,18 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
                 "restore`; what was written since is lost)"
             )
         if meant is None and (advice := registration.to_register(str(error))):
-            meant = OperationalError(f"{name or database_file.called(connection)}: {error}; {advice}")
+            meant = OperationalError(f"{name or called(connection)}: {error}; {advice}")
         if meant is None:
             raise
         raise meant from error
     except UnicodeDecodeError as error:
         raise DatabaseCorrupt(
-            f"{name or database_file.called(connection)} holds a text that is not UTF-8 where a name or the "
+            f"{name or called(connection)} holds a text that is not UTF-8 where a name or the "
             "ledger should be: restore a snapshot (`dao restore`; what was written since is lost) or a backup"
         ) from error
     except Exception as error:
         if raised := sqlite.raised_by_program(error):
-            raise OperationalError(f"{name or database_file.called(connection)}: {raised}; mend it") from error
+            raise OperationalError(f"{name or called(connection)}: {raised}; mend it") from error
         raise
 
 
@@ -276,11 +262,6 @@ def name_of(target: _Target) -> str:
     return (sqlite.file_of(target) or url.MEMORY) if isinstance(target, Connection) else url.parse_file(target).path
 
 
-def called(connection: Connection) -> str:
-    """As `dao.migrate.database.called`."""
-    return database_file.called(connection)
-
-
 def path_of(target: _Target) -> str:
     """As `dao.migrate.database.path_of`."""
     if isinstance(target, Connection):
@@ -290,11 +271,6 @@ def path_of(target: _Target) -> str:
 
 
 # ---------------------------------------------------------------- the tables in it
-
-
-def table_names(connection: Connection) -> set[str]:
-    """As `dao.migrate.database.table_names`."""
-    return catalog.table_names(connection)
 
 
 def columns_of(connection: Connection, table: str) -> list[str]:
