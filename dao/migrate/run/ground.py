@@ -51,9 +51,6 @@ class Ground(Protocol):
             CheckFailed: It was refused for what it would lose.
         """
 
-    def roll_back(self) -> None:
-        """Undo the transaction that a script has left open."""
-
     def losses(self) -> list[tuple[Hashable, Loss]]:
         """Return what is lost since `begin`, each with the key of the step that lost it."""
 

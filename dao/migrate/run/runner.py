@@ -13,11 +13,12 @@ from typing import Any
 
 import attrs
 
-from dao.engine import Connection, in_transaction
+from dao.engine import Connection, execute, in_transaction
 from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import (
     CheckFailed,
     CommitUnknown,
+    ConnectionLost,
     Error,
     MigrationError,
     MigrationFailed,
@@ -222,7 +223,8 @@ class _Run:
                 (result,), found = self.settle([step], [result], beginning, Writer(self.connection, self.migrations))
         except BaseException as error:
             if in_transaction(self.connection):
-                self.ground.roll_back()
+                with contextlib.suppress(ConnectionLost):  # the server rolls back
+                    execute(self.connection, "ROLLBACK")
             if isinstance(error, Error):
                 error.committed = tuple(one.id for one in self.results) or None
                 advice = (

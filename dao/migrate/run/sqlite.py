@@ -84,10 +84,6 @@ class OnSQLite:
         self.guard.begin_script(step.key)
         return run_script(self.connection, step.id, step.script, notice=notice, watcher=self.guard)
 
-    def roll_back(self) -> None:
-        """As `Ground`."""
-        self.connection.execute("ROLLBACK")
-
     def losses(self) -> list[tuple[Hashable, Loss]]:
         """As `Ground`."""
         return self.guard.losses()

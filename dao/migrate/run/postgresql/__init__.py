@@ -8,9 +8,9 @@ from typing import Any, Self
 
 import attrs
 
-from dao.engine import execute, fetch
+from dao.engine import fetch
 from dao.engine.postgresql import Connection, name_of
-from dao.errors import ConnectionLost, ReadOnlyDatabase
+from dao.errors import ReadOnlyDatabase
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift
 from dao.migrate.ledger.entries import Ledger
@@ -90,11 +90,6 @@ class OnPostgreSQL:
 
         told = telling(self.tell, lambda: whom)
         return run_script(self.connection, step.id, step.script, notice=notice, watcher=guard, waiting=waiting)
-
-    def roll_back(self) -> None:
-        """As `Ground`."""
-        with contextlib.suppress(ConnectionLost):  # the server rolls back
-            execute(self.connection, "ROLLBACK")
 
     def losses(self) -> list[tuple[Hashable, Loss]]:
         """As `Ground`."""
