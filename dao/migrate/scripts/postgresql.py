@@ -155,33 +155,39 @@ def broken_off(text: str) -> tuple[str, int] | None:
     """
     if found := conflict(text):
         return found
+    end = 0
     for statement in split(text):
         if statement.first == "copy" and _copies_from_client(statement):
             return _STDIN, line_of(text, statement.begin)
-        place = statement.begin
-        while (place := _INSIDE.match(text, place).end()) < statement.end:  # type: ignore[union-attr] # matches nothing, too
+        place, end = statement.begin, statement.end
+        while (place := _INSIDE.match(text, place).end()) < end:  # type: ignore[union-attr] # it matches nothing, too
             sign = text[place]
-            if sign == "/":
-                place = _end_of_comment(text, place)
-                if place < 0:
-                    break
-            elif sign in "();":
+            if sign in "();":
                 place += 1
-            else:
+            elif sign != "/":
                 what = re.match(r"\$[^$\s]*\$|\\\S*", text[place:])
                 return _OPEN[sign if sign not in "eE" else "'"].format(what[0] if what else sign), line_of(text, place)
-    opened = _open_comment(text) if "/*" in text else None
-    return None if opened is None else (_OPEN["/"], line_of(text, opened))
+            elif (after := _end_of_comment(text, place)) < 0:
+                return _OPEN["/"], line_of(text, place)
+            else:
+                place = after
+    opened = _after_comments(text, end)
+    return (_OPEN["/"], line_of(text, opened)) if opened < len(text) else None
 
 
 def _start(text: str, begin: int) -> int:
     """Return where the next statement begins; the text's length if none does."""
+    begin = _after_comments(text, begin)
+    return len(text) if text.startswith("/*", begin) else begin
+
+
+def _after_comments(text: str, begin: int) -> int:
+    """Return where a statement begins, or a comment that never ends."""
     while True:
         begin = _BETWEEN.match(text, begin).end()  # type: ignore[union-attr] # it matches nothing, too
-        if not text.startswith("/*", begin):
+        if not text.startswith("/*", begin) or (end := _end_of_comment(text, begin)) < 0:
             return begin
-        if (begin := _end_of_comment(text, begin)) < 0:
-            return len(text)
+        begin = end
 
 
 def _end(text: str, begin: int) -> int:
@@ -215,26 +221,6 @@ def _end_of_comment(text: str, begin: int) -> int:
         depth += 1 if found[0] == "/*" else -1
         if not depth:
             return found.end()
-    return -1
-
-
-def _open_comment(text: str) -> int | None:
-    """Return where a comment begins that never ends, if one does."""
-    place = 0
-    while (place := _start_of_comment(text, place)) >= 0:
-        end = _end_of_comment(text, place)
-        if end < 0:
-            return place
-        place = end
-    return None
-
-
-def _start_of_comment(text: str, place: int) -> int:
-    """Return where the next comment with a comment in it, or without an end, begins; -1 if none does."""
-    while (place := _INSIDE.match(text, place).end()) < len(text):  # type: ignore[union-attr] # it matches nothing, too
-        if text[place] == "/":
-            return place
-        place += 1
     return -1
 
 
