@@ -6,7 +6,6 @@ import codecs
 import os
 import re
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -73,16 +72,14 @@ def refuse_broken_off(path: Path, text: str, engine: str = "sqlite") -> None:
     Raises:
         MigrationFileError: It leaves something open; the message has the line.
     """
-    if found := _broken_off(engine)(text):
-        refuse(path, *found)
-
-
-def _broken_off(engine: str) -> Callable[[str], tuple[str, int] | None]:
     if engine == "sqlite":
-        return broken_off
-    from dao.migrate.scripts import postgresql  # noqa: PLC0415 - for those scripts only
+        found = broken_off(text)
+    else:
+        from dao.migrate.scripts import postgresql  # noqa: PLC0415 - for those scripts only
 
-    return postgresql.broken_off
+        found = postgresql.broken_off(text)
+    if found:
+        refuse(path, *found)
 
 
 def listing(folder: Path) -> list[os.DirEntry[str]]:

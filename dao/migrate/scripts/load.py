@@ -72,9 +72,9 @@ def load(
         rollback_path, rollback_text = down or (None, None)
         with refused:
             migrations[id] = from_texts(id, text, rollback_text, path=script, rollback_path=rollback_path, set=called)
-        for file in (script, text), down:
+        for file in filter(None, ((script, text), down)):
             with refused:
-                refuse_broken_off(*(file or (script, "")), engine)
+                refuse_broken_off(*file, engine)
     refused.raise_all()
     return MigrationSet(called, tuple(_in_order(migrations)), folder=path, is_given=name is not None)
 

@@ -56,17 +56,15 @@ def first(name: str, folder: Path, *, now: datetime | None = None) -> tuple[layo
         return layout, _new_id(names, layout, slug, moment)
     (number, *_), earliest = min(numbered)
     text = ids.number_text(earliest) or ""
-    v, separator = ("V", "__") if layout == "flyway" else ("", "_")
     if len(str(number)) == _TIME:
         with contextlib.suppress(ValueError, OverflowError):  # as in `_new_id`
             moment = min(moment, datetime.strptime(f"{number}Z", "%Y%m%d%H%M%S%z") - timedelta(seconds=1))
         if int(f"{moment:%Y%m%d%H%M%S}") < number:
-            return layout, f"{v}{moment:{_form(layout, text)}}{separator}{slug}"
-    rest = text.rstrip("0123456789")
-    final = text[len(rest) :]
-    if not int(final):
+            return layout, _id(layout, f"{moment:{_form(layout, text)}}", slug)
+    before = _counted_on(text, -1)
+    if before is None:
         raise MigrationError(f"{folder / earliest}: no number comes before its own: give it a larger one")
-    return layout, f"{v}{rest}{int(final) - 1:0{len(final)}}{separator}{slug}"
+    return layout, _id(layout, before, slug)
 
 
 def _looked_at(name: str, folder: Path, now: datetime | None) -> tuple[str, layouts.Layout, Sequence[str], datetime]:
@@ -128,12 +126,9 @@ def texts_of(
     """Return the texts of a migration by the names of its files. `comment` comes first of all, in lines of its own."""
     up = f"{comment}\n{script}"
     match layout:
-        case "dbmate":
-            return {f"{id}.sql": f"{comment}\n-- migrate:up\n\n{script}\n-- migrate:down\n\n{rollback}"}
-        case "goose":
-            return {f"{id}.sql": f"{comment}\n-- +goose Up\n\n{script}\n-- +goose Down\n\n{rollback}"}
-        case "sql-migrate":
-            return {f"{id}.sql": f"{comment}\n-- +migrate Up\n\n{script}\n-- +migrate Down\n\n{rollback}"}
+        case "dbmate" | "goose" | "sql-migrate":
+            begin, end = sections.UP[layout], sections.DOWN[layout]
+            return {f"{id}.sql": f"{comment}\n{begin}\n\n{script}\n{end}\n\n{rollback}"}
         case "diesel":
             return {f"{id}/up.sql": up, f"{id}/down.sql": rollback}
         case "flyway":
@@ -151,18 +146,27 @@ def _new_id(names: Sequence[str], layout: layouts.Layout, slug: str, moment: dat
     """Return the id of a migration that comes after all those whose names begin with a number."""
     last = max(names, key=lambda name: ids.number(name) or (), default="")
     latest = ids.number_text(last) or ""
-    v, separator = ("V", "__") if layout == "flyway" else ("", "_")
     if layout != "pair" and 0 < len(latest) < _TIME and "-" not in latest:
-        rest = latest.rstrip("0123456789")
-        final = latest[len(rest) :]
-        return f"{v}{rest}{int(final) + 1:0{len(final)}}{separator}{slug}"
+        return _id(layout, _counted_on(latest, 1), slug)
     number = (ids.number(last) or (0,))[0]
     if len(str(number)) == _TIME:
         with contextlib.suppress(ValueError, OverflowError):  # not all are a time, or one after which there is another
             moment = max(moment, datetime.strptime(f"{number}Z", "%Y%m%d%H%M%S%z") + timedelta(seconds=1))
     if int(f"{moment:%Y%m%d%H%M%S}") <= number:
-        return f"{v}{number + 1}{separator}{slug}"
-    return f"{v}{moment:{_form(layout, latest)}}{separator}{slug}"
+        return _id(layout, number + 1, slug)
+    return _id(layout, f"{moment:{_form(layout, latest)}}", slug)
+
+
+def _id(layout: layouts.Layout, number: object, slug: str) -> str:
+    return f"V{number}__{slug}" if layout == "flyway" else f"{number}_{slug}"
+
+
+def _counted_on(text: str, by: int) -> str | None:
+    """Return a number with another last part, as wide as it was; None if that would be below 0."""
+    rest = text.rstrip("0123456789")
+    final = text[len(rest) :]
+    number = int(final) + by
+    return None if number < 0 else f"{rest}{number:0{len(final)}}"
 
 
 def _form(layout: layouts.Layout, like: str) -> str:

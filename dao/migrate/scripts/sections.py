@@ -9,12 +9,13 @@ from typing import Literal
 
 from dao.migrate.scripts.files import refuse
 
-__all__ = ["TOOLS", "UP", "is_marked", "split"]
+__all__ = ["DOWN", "TOOLS", "UP", "is_marked", "split"]
 
 #: The tools whose files these are.
 TOOLS: tuple[Literal["dbmate"], Literal["goose"], Literal["sql-migrate"]] = ("dbmate", "goose", "sql-migrate")
-#: By tool: the line that the first section begins with.
+#: By tool: the line that the first section begins with, and the one that the second does.
 UP = {"dbmate": "-- migrate:up", "goose": "-- +goose Up", "sql-migrate": "-- +migrate Up"}
+DOWN = {"dbmate": "-- migrate:down", "goose": "-- +goose Down", "sql-migrate": "-- +migrate Down"}
 
 # By tool: a line that tells that a text is written for it. The word alone is found a hundred times as fast.
 _MARKS = {
