@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
-from dao.migrate.values import Difference, Loss
+from dao.errors import CheckFailed, MigrationFailed
+from dao.migrate.values import Difference, Loss, Step
 from dao.migrate.verification.round_trip import TripFailure
 from dao.text import counted, milliseconds
 
@@ -32,6 +33,12 @@ class Failure:
     message: str
     path: str | None = None
     line: int | None = None
+
+    @classmethod
+    def of(cls, error: MigrationFailed | CheckFailed) -> Failure:
+        """Return it for the error of a run."""
+        path, line = (None, None) if isinstance(error, CheckFailed) else (error.path, error.line)
+        return cls(str(error), None if path is None else str(path), line)
 
 
 @attrs.frozen
@@ -134,6 +141,12 @@ class Rehearsed:
     lasting: tuple[str, ...] = ()
     tried: bool = True
     why: str | None = None
+
+    @classmethod
+    def of(cls, step: Step) -> Self:
+        """Return it for a step of which nothing is known yet."""
+        path = step.script.path
+        return cls(id=step.id, path=None if path is None else str(path))
 
     @property
     def ok(self) -> bool:

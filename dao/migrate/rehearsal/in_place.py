@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import attrs
 
 from dao.engine import execute, transaction
 from dao.engine.postgresql import Connection
 from dao.errors import CheckFailed, DatabaseBusy, MigrationFailed
-from dao.migrate.database import Target, in_line, migrations_for, name_of
-from dao.migrate.events import Committed, Event, Finished, Notice, Report, Started
+from dao.migrate.database import Target, in_line, name_of
+from dao.migrate.events import Event, Finished, Notice, Report, Started
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import unnoted
-from dao.migrate.ledger.plan import to_apply
-from dao.migrate.listening import listened
-from dao.migrate.rehearsal.findings import Failure, Gone, Held, Rehearsal, Rehearsed, RoundTrip
+from dao.migrate.ledger.entries import Ledger
+from dao.migrate.rehearsal.findings import Failure, Held, Rehearsal, Rehearsed, RoundTrip
 from dao.migrate.rehearsal.first_keys import FirstKeys
-from dao.migrate.rehearsal.lasting import in_the_way
 from dao.migrate.rehearsal.observation import Effect, Inventory, Table
 from dao.migrate.rehearsal.trip import round_trip
 from dao.migrate.run.postgresql import holdings
@@ -34,9 +32,8 @@ from dao.migrate.schema.model import Schema
 from dao.migrate.schema.postgresql import reader, traces
 from dao.migrate.schema.postgresql.traces import Relation
 from dao.migrate.scripts.directives import Allowance
-from dao.migrate.scripts.load import Source
-from dao.migrate.scripts.migration import Migration
-from dao.migrate.scripts.postgresql import split
+from dao.migrate.scripts.migration import Migration, Script
+from dao.migrate.scripts.postgresql import Statement, Token, split
 from dao.migrate.values import Drifted, Result, Step
 from dao.migrate.verification.on_server import Observer
 from dao.migrate.verification.round_trip import State
@@ -46,6 +43,8 @@ __all__ = ["rehearse"]
 
 #: Others wait behind a statement that waits for a lock: it gives up after so many seconds.
 _LOCK_TIMEOUT = 1.0
+#: The functions, by how their names begin, that reach outside of the transaction.
+_ELSEWHERE = ("dblink", "lo_export", "pg_file_", "pg_terminate_backend", "pg_cancel_backend", "pg_logical_emit_message")
 
 
 class _RolledBack(Exception):
@@ -54,30 +53,26 @@ class _RolledBack(Exception):
 
 def rehearse(
     target: Target,
-    migrations: Source,
-    *,
-    to: str | None,
-    steps: int | None,
-    allow_out_of_order: bool,
-    allow_loss: Collection[str],
+    files: Sequence[Migration],
+    decide: Callable[[Ledger], Sequence[Step]],
+    allowed: Allowance,
     allow_broken: Collection[str],
+    report: Report,
+    *,
     lock_timeout: float | None,
     with_round_trip: bool,
-    report: Report | None,
 ) -> Rehearsal:
-    """As `dao.migrate.rehearse`, for a database on a server."""
-    files = migrations_for(target, migrations)
-    report = listened(report, "dao.migrate.rehearsal", name_of(target))
+    """As `dao.migrate.rehearse`, for a database on a server: the steps that `decide` names, by its ledger."""
     patience = _LOCK_TIMEOUT if lock_timeout is None else lock_timeout
     found = Rehearsal(database=name_of(target), in_memory=False, in_place=True)
     with in_line(target, patience, report) as (lock, connection):
         state = ledger.read(connection)
-        todo = to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+        todo = decide(state)
         if not todo:
             return found
         lock.take()
         unnoted.refuse(connection, [step.migration for step in todo], state)
-        trial = _Trial(connection, files, todo, Allowance.of(allow_loss), allow_broken, report or (lambda _event: None))
+        trial = _Trial(connection, files, todo, allowed, allow_broken, report)
         try:
             with transaction(connection):
                 execute(connection, f"SET LOCAL lock_timeout = {max(1, int(patience * 1000))}")
@@ -101,16 +96,6 @@ def rehearse(
 
 
 @attrs.define
-class _Seen:
-    """What a look at the open transaction has seen after a script."""
-
-    result: Result
-    effect: Effect
-    lasting: tuple[str, ...]
-    gone: tuple[Gone, ...]
-
-
-@attrs.define
 class _Trial:
     """The pending migrations in the transaction that is open."""
 
@@ -120,11 +105,14 @@ class _Trial:
     allowed: Allowance
     allow_broken: Collection[str]
     report: Report
-    _seen: dict[str, _Seen] = attrs.field(init=False, factory=dict)
+    #: What a look has found after each script that came to its end.
+    _seen: dict[str, Rehearsed] = attrs.field(init=False, factory=dict)
     _notices: dict[str, list[str]] = attrs.field(init=False, factory=dict)
     #: The locks by the step that took them: on what, in which mode, from which moment on.
     _locks: dict[str, list[tuple[str, str, float]]] = attrs.field(init=False, factory=dict)
     _strongest: dict[int, str] = attrs.field(init=False, factory=dict)
+    #: The step that is running, and what was there before it.
+    _step: Step = attrs.field(init=False)
     _before: _Look = attrs.field(init=False)
     _keys: FirstKeys = attrs.field(init=False)
     _known: Mapping[int, Relation] = attrs.field(init=False)
@@ -141,16 +129,16 @@ class _Trial:
         self._observer = Observer(self.connection)
         if observed:
             self._states.append(self._observer.look())
-        why = {step.id: in_the_way(step.script) for step in self.todo}
+        why = {step.id: _in_the_way(step.script) for step in self.todo}
         steps = [step for step in self.todo if why[step.id] is None]
         failure, results = self._run(steps) if steps else (None, {})
         end = self._clock()
         found = []
         for step in self.todo:
             if (reason := why[step.id]) is not None:
-                found.append(attrs.evolve(_of(step), tried=False, why=reason))
+                found.append(attrs.evolve(Rehearsed.of(step), tried=False, why=reason))
             elif failure is not None and step.id not in self._seen:
-                found.append(attrs.evolve(_of(step), failure=failure, notices=self._said(step, found)))
+                found.append(attrs.evolve(Rehearsed.of(step), failure=failure, notices=self._said(step, found)))
                 break
             else:
                 found.append(self._finding(step, results[step.id], end))
@@ -166,7 +154,7 @@ class _Trial:
             error.committed = None  # nothing ever is
             if isinstance(error, MigrationFailed):
                 unnoted.explain(error, self.connection, self.files)
-            failure = _failure(error)
+            failure = Failure.of(error)
             before = list(itertools.takewhile(lambda step: step.id in self._seen, steps))
             results = self._run_once(before, lambda _event: None) if before else []
         return failure, {result.id: result for result in results}
@@ -206,13 +194,14 @@ class _Trial:
         return time.perf_counter() - self._looking
 
     def _pass_on(self, event: Event) -> None:
-        if not isinstance(event, Committed | Drifted):  # it is not, and that may be of this transaction
+        if not isinstance(event, Drifted):  # it may be of this transaction
             self.report(event)
 
     def _hear(self, event: Event) -> None:
         begun = time.perf_counter()
         match event:
             case Started(step):
+                self._step = step
                 self._before = _Look.at(self.connection, step)
                 self._keys = FirstKeys.of(self.connection, step.script, self._before.tables)
             case Notice(step, text):
@@ -244,29 +233,22 @@ class _Trial:
         if self._states:
             self._states.append(self._observer.look())
         effect = _effect(self.connection, self._before, now)
+        found = effect.noted_in(Rehearsed.of(self._step), result)
         gone = tuple(self._keys.gone(effect, now.tables))
-        self._seen[result.id] = _Seen(result, effect, tuple(lasting), gone)
+        self._seen[result.id] = attrs.evolve(found, gone=gone, lasting=tuple(lasting))
 
     # ------------------------------------------------------------ findings
 
     def _finding(self, step: Step, result: Result, end: float) -> Rehearsed:
-        seen = self._seen[step.id]
         return attrs.evolve(
-            _of(step),
-            seconds=seen.result.seconds,
-            statements=seen.result.statements,
+            self._seen[step.id],
             notices=self._said(step, ()),
-            rebuilt=tuple(seen.effect.rebuilt.values()),
-            lost=tuple(seen.effect.lost_objects()),
-            rows=tuple(seen.effect.row_changes()),
-            gone=seen.gone,
             losses=result.losses,
             undeclared=tuple(loss for loss in result.losses if not loss.is_declared(step.script.allows | self.allowed)),
             locks=tuple(
                 Held(name, mode, traces.MODES[mode], end - since)
                 for name, mode, since in sorted(self._locks.get(step.id, ()))
             ),
-            lasting=seen.lasting,
         )
 
     def _said(self, step: Step, before: Sequence[Rehearsed]) -> tuple[str, ...]:
@@ -274,15 +256,25 @@ class _Trial:
         return (*self._notices.get(step.id, ()), *missed)
 
 
-def _of(step: Step) -> Rehearsed:
-    path = step.script.path
-    return Rehearsed(id=step.id, path=None if path is None else str(path))
+# ---------------------------------------------------------------- what no rollback undoes
 
 
-def _failure(error: MigrationFailed | CheckFailed) -> Failure:
-    if isinstance(error, CheckFailed):
-        return Failure(str(error))
-    return Failure(str(error), None if error.path is None else str(error.path), error.line)
+def _in_the_way(script: Script) -> str | None:
+    """Return why a script cannot be tried in a transaction that is rolled back; None if it can, as far as it says."""
+    if not script.transactional:
+        return "it runs outside of a transaction, and so would stay"
+    for statement in split(script.text):
+        if found := _reaches(statement):
+            line = script.text.count("\n", 0, statement.begin) + 1
+            return f"line {line}: {found} reaches outside of the transaction, and no rollback undoes that"
+    return None
+
+
+def _reaches(statement: Statement) -> str | None:
+    words = [token.text for token in statement.tokens if token.kind in {"word", "name"}]
+    if statement.first == "copy" and (Token("word", "program") in statement.tokens or "to" in words):
+        return "COPY to a file or a program"
+    return next((f"{word}()" for word in words if word.startswith(_ELSEWHERE)), None)
 
 
 # ---------------------------------------------------------------- the effect of a script

@@ -1,23 +1,34 @@
-"""The effect of a script on a database, found by a look before and after: tables, rows, and the losses of rebuilds."""
+"""The effect of a script on a database, found by a look before and after: tables, rows, and the losses of rebuilds.
+
+A few rows of each table show which values a rebuild brings into another column, or another type.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from typing import Any
 
 import apsw
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.migrate.rehearsal.findings import RowChange
-from dao.migrate.rehearsal.sample import Sample, misfits, sample, sequences
+from dao.migrate.rehearsal.findings import Rehearsed, RowChange
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold, row_count
+from dao.migrate.schema.catalog import fold, quoted, row_count
 from dao.migrate.schema.model import Schema, differences
 from dao.migrate.schema.reader import read
-from dao.migrate.values import Difference, Loss
+from dao.migrate.values import Difference, Loss, Result
 
 __all__ = ["Effect", "Inventory", "Table", "inventory"]
+
+#: So many rows of a table are looked at, and so much of each value.
+_ROWS, _BYTES = 50, 200
+
+#: A value's type, and its beginning.
+_Value = tuple[str, Any]
+#: Rows by their key; for each column, by folded name, its value.
+Sample = Mapping[tuple[_Value, ...], Mapping[str, _Value]]
 
 
 @attrs.frozen
@@ -55,9 +66,9 @@ def inventory(connection: Connection) -> Inventory:
     for name, kind in ((table.name, table.kind) for table in catalog.tables(connection)):
         if kind != "shadow" and name in numbers:
             rows = _rows(connection, name, virtual=kind == "virtual")
-            few = sample(connection, name) if rows and kind != "virtual" else {}
+            few = _sample(connection, name) if rows and kind != "virtual" else {}
             tables[fold(name)] = Table(name, numbers[name], rows, few)
-    return Inventory(tables, read(connection), sequences(connection))
+    return Inventory(tables, read(connection), _sequences(connection))
 
 
 def _rows(connection: Connection, name: str, *, virtual: bool) -> int | None:
@@ -124,6 +135,17 @@ class Effect:
         found += [RowChange(table.name, None, table.rows) for table in made]
         return sorted(found, key=lambda change: fold(change.table))
 
+    def noted_in(self, found: Rehearsed, result: Result) -> Rehearsed:
+        """Return the findings of a migration with what its script did to tables, whichever engine they are of."""
+        return attrs.evolve(
+            found,
+            seconds=result.seconds,
+            statements=result.statements,
+            rebuilt=tuple(self.rebuilt.values()),
+            lost=tuple(self.lost_objects()),
+            rows=tuple(self.row_changes()),
+        )
+
     def shrunk(self, losses: Iterable[Loss]) -> list[str]:
         """Return the folded names of the tables that are still there but miss rows, by number or by the losses."""
         lost = {fold(loss.table) for loss in losses if loss.kind == "rows"}
@@ -151,9 +173,73 @@ class Effect:
         """Say which values are in another column or of another type since a rebuild, and which ids are given again."""
         found: list[str] = []
         for key, name in self.rebuilt.items():
-            found += misfits(name, self.before.tables[key].sample, self.after.tables[key].sample)
+            found += _misfits(name, self.before.tables[key].sample, self.after.tables[key].sample)
             was, now = self.before.sequences.get(key, 0), self.after.sequences.get(key, 0)
             if now < was:
                 number = f"after {now}, not after {was}" if now else f"after its largest id, not after {was}"
                 found.append(f"{name} goes on counting {number}: ids of deleted rows are given again")
         return found
+
+
+# ---------------------------------------------------------------- a few rows, by key
+
+
+def _sample(connection: Connection, table: str) -> Sample:
+    """Return the first rows of a table by its primary key; none if it has none."""
+    columns = [column for column in catalog.columns(connection, table) if not column.hidden]
+    keys = catalog.primary_key(columns)
+    if not keys:
+        return {}
+    names = [fold(column.name) for column in columns]
+    # text as its bytes: it need not be UTF-8
+    values = ", ".join(
+        f"typeof({name}), CASE typeof({name}) WHEN 'text' THEN substr(CAST({name} AS BLOB), 1, {_BYTES}) "
+        f"WHEN 'blob' THEN substr({name}, 1, {_BYTES}) ELSE {name} END"
+        for name in (quoted(column.name) for column in columns)
+    )
+    order = ", ".join(map(quoted, keys))
+    found = {}
+    for row in connection.execute(f"SELECT {values} FROM main.{quoted(table)} ORDER BY {order} LIMIT {_ROWS}"):
+        read = dict(zip(names, zip(row[::2], row[1::2], strict=True), strict=True))
+        found[tuple(read[fold(key)] for key in keys)] = read
+    return found
+
+
+def _sequences(connection: Connection) -> dict[str, int]:
+    """Return after which number each AUTOINCREMENT table goes on, by folded name."""
+    if "sqlite_sequence" not in catalog.table_names(connection):
+        return {}
+    rows: list[Any] = connection.execute(
+        "SELECT name, seq FROM main.sqlite_sequence WHERE typeof(seq) = 'integer'"
+    ).fetchall()
+    return {fold(name): seq for name, seq in rows}
+
+
+def _misfits(table: str, before: Sample, after: Sample) -> Iterator[str]:
+    """Say which values of a table that was rebuilt are in another column of it now, or of another type."""
+    rows = [(before[key], after[key]) for key in before if key in after]
+    if not rows:
+        return
+    olds, news = rows[0]
+    moved = set()
+    for column in olds:
+        if all(_text(old[column]) == _text(new.get(column)) for old, new in rows):
+            continue
+        for other in sorted(olds.keys() & news.keys() - {column}):
+            came = all(_text(old[column]) == _text(new[other]) for old, new in rows)
+            if came and any(_text(old[column]) != _text(old[other]) for old, _ in rows):
+                moved.add(other)
+                yield f"the values of {table}.{column} are in {other} now"
+    for column in [column for column in olds if column in news and column not in moved]:
+        types = {(old[column][0], new[column][0]) for old, new in rows}
+        for was, now in sorted(types):
+            if was != now and "null" not in {was, now}:
+                yield f"values of {table}.{column} that were {was} are {now} now"
+
+
+def _text(value: _Value | None) -> str | None:
+    """Return a value without its type, so that 1, 1.0 and '1' are the same; None stands for NULL, and for no value."""
+    content = None if value is None else value[1]
+    if isinstance(content, bytes):
+        return content.decode(errors="backslashreplace")
+    return None if content is None else str(content).removesuffix(".0")

@@ -6,7 +6,6 @@ import contextlib
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
 import attrs
 
@@ -15,7 +14,16 @@ from dao.errors import MigrationError
 from dao.migrate.copies.copying import size_of
 from dao.migrate.copies.partial import remove_leftovers
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
-from dao.migrate.database import Target, exists, is_on_server, name_of, opened, path_of, translated
+from dao.migrate.database import (
+    Target,
+    exists,
+    is_on_server,
+    migrations_for,
+    name_of,
+    opened,
+    path_of,
+    translated,
+)
 from dao.migrate.events import Committed, Event, Report
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import expected, unnoted
@@ -32,7 +40,7 @@ from dao.migrate.run.runner import run
 from dao.migrate.schema.check import Before, integrity_problems
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.directives import Allowance
-from dao.migrate.scripts.load import Source, loaded
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Result, Step
 from dao.migrate.verification.round_trip import State
@@ -84,32 +92,32 @@ def rehearse(
         DatabaseBusy: Another connection kept the database to itself.
         DiskFull: There is no room for the copy.
     """
+    files = migrations_for(target, migrations)
+    report = listened(report, "dao.migrate.rehearsal", name_of(target))
+    allowed = Allowance.of(allow_loss)
+
+    def decide(state: Ledger) -> list[Step]:
+        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+
+    def tell(event: Event) -> None:
+        if report is not None and not isinstance(event, Committed):  # nothing is
+            report(event)
+
     if is_on_server(target):
-        return _in_place(
-            target,
-            migrations,
-            memory_limit,
-            to=to,
-            steps=steps,
-            allow_out_of_order=allow_out_of_order,
-            allow_loss=allow_loss,
-            allow_broken=allow_broken,
-            lock_timeout=lock_timeout,
-            with_round_trip=round_trip,
-            report=report,
+        from dao.migrate.rehearsal import in_place  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+
+        if memory_limit is not None:
+            raise MigrationError(
+                f"{name_of(target)} is on a server, where a rehearsal makes no copy: leave --memory-limit out"
+            )
+        return in_place.rehearse(
+            target, files, decide, allowed, allow_broken, tell, lock_timeout=lock_timeout, with_round_trip=round_trip
         )
     if lock_timeout is not None:
         raise MigrationError(
             f"{name_of(target)} is a file, and a rehearsal waits for no lock on it: leave --lock-timeout out"
         )
-    files = loaded(migrations)
-    report = listened(report, "dao.migrate.rehearsal", name_of(target))
     limit = default_limit() if memory_limit is None else memory_limit
-
-    def tell(event: Event) -> None:
-        if report is not None and not isinstance(event, Committed):  # to the copy
-            report(event)
-
     path = path_of(target)
     if path:
         remove_leftovers(path)
@@ -118,7 +126,7 @@ def rehearse(
         begun = time.perf_counter()
         with _read(target, tell) as source:
             state = Ledger() if source is None else ledger.read(source)
-            todo = to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+            todo = decide(state)
             if not todo:
                 return found
             if source is not None:
@@ -135,19 +143,7 @@ def rehearse(
             found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
         )
         with translated(copy, path or name_of(target)):
-            return _on_copy(
-                copy, files, todo, found, tell, Allowance.of(allow_loss), allow_broken, with_round_trip=round_trip
-            )
-
-
-def _in_place(target: Target, migrations: Source, memory_limit: int | None, **given: Any) -> Rehearsal:
-    from dao.migrate.rehearsal import in_place  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
-
-    if memory_limit is not None:
-        raise MigrationError(
-            f"{name_of(target)} is on a server, where a rehearsal makes no copy: leave --memory-limit out"
-        )
-    return in_place.rehearse(target, migrations, **given)
+            return _on_copy(copy, files, todo, found, tell, allowed, allow_broken, with_round_trip=round_trip)
 
 
 @contextlib.contextmanager

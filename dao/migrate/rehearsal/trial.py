@@ -36,12 +36,6 @@ def longest_hold(steps: Sequence[Step], seconds: Sequence[float]) -> float:
     return max((sum(itertools.islice(left, len(part.steps))) for part in parts(steps)), default=0.0)
 
 
-def _failure(error: MigrationFailed | CheckFailed) -> Failure:
-    if isinstance(error, CheckFailed):
-        return Failure(str(error))
-    return Failure(str(error), None if error.path is None else str(error.path), error.line)
-
-
 class _Again(Exception):
     """Undoes a run that has shown what to look at: it drops tables, or these miss rows."""
 
@@ -96,11 +90,9 @@ class Trial:
             if isinstance(error, MigrationFailed):
                 unnoted.explain(error, self.copy, self.files)
         violations = error.violations if isinstance(error, CheckFailed) else ()
-        path = self.step.script.path
-        found = Rehearsed(
-            id=self.step.id,
-            path=None if path is None else str(path),
-            failure=None if error is None else _failure(error),
+        found = attrs.evolve(
+            Rehearsed.of(self.step),
+            failure=None if error is None else Failure.of(error),
             violations=tuple(str(one) for one in violations if isinstance(one, Violation | Unusable)),
             notices=tuple(self._notices),
             bytes_before=bytes_before,
@@ -110,14 +102,9 @@ class Trial:
         if self._result is None or self._effect is None:
             return found
         found = attrs.evolve(
-            found,
-            seconds=self._result.seconds,
+            self._effect.noted_in(found, self._result),
             lock_seconds=self._lock_seconds,
-            statements=self._result.statements,
-            rebuilt=tuple(self._effect.rebuilt.values()),
-            lost=tuple(self._effect.lost_objects()),
             misplaced=tuple(self._effect.misplaced()),
-            rows=tuple(self._effect.row_changes()),
             gone=tuple(self._gone),
             cascades=tuple(self._cascades),
             enforced_failure=self._enforced_failure,
