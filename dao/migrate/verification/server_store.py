@@ -23,6 +23,7 @@ from dao.migrate.run.postgresql.holdings import tables as tables_of
 from dao.migrate.run.postgresql.names import names_in
 from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.model import Schema
+from dao.migrate.schema.postgresql.pieces import column_names
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.scripts.postgresql import split
 from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table
@@ -49,18 +50,13 @@ WHERE  a.attrelid = ANY ($1::bigint[]) AND a.attnum > 0 AND NOT a.attisdropped A
 ORDER  BY a.attrelid, a.attnum
 """
 #: Of constraints, and of unique indexes that are none: what they are, and of which columns.
-_KEYS = """
+_KEYS = f"""
 SELECT k.conrelid::bigint, k.contype::text, k.conname::text, k.confrelid::bigint,
-       ARRAY(SELECT attname::text FROM unnest(k.conkey) WITH ORDINALITY AS p (number, place)
-             JOIN pg_attribute ON attrelid = k.conrelid AND attnum = number ORDER BY place),
-       ARRAY(SELECT attname::text FROM unnest(k.confkey) WITH ORDINALITY AS p (number, place)
-             JOIN pg_attribute ON attrelid = k.confrelid AND attnum = number ORDER BY place)
+       {column_names("k.conkey", "k.conrelid")}, {column_names("k.confkey", "k.confrelid")}
 FROM   pg_constraint AS k
 WHERE  k.conrelid = ANY ($1::bigint[]) AND k.contype IN ('p', 'u', 'x', 'f', 'c')
 UNION  ALL
-SELECT i.indrelid::bigint, 'u', c.relname::text, 0,
-       ARRAY(SELECT attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS p (number, place)
-             JOIN pg_attribute ON attrelid = i.indrelid AND attnum = number ORDER BY place), '{}'
+SELECT i.indrelid::bigint, 'u', c.relname::text, 0, {column_names("i.indkey::int2[]", "i.indrelid")}, '{{}}'
 FROM   pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
 WHERE  i.indrelid = ANY ($1::bigint[]) AND i.indisunique
        AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)
@@ -106,8 +102,8 @@ class ServerStore:
         }
         ids = list(wanted)
         keys: dict[int, list[_Key]] = {id: [] for id in ids}
-        for id, kind, name, parent, columns, parents in fetch(self.connection, _KEYS, (ids,)):
-            keys[id].append(_Key(kind, name, parent, tuple(columns), tuple(parents)))
+        for id, kind, name, parent, own, theirs in fetch(self.connection, _KEYS, (ids,)):
+            keys[id].append(_Key(kind, name, parent, tuple(own), tuple(theirs)))
         rows: dict[int, list[Any]] = {id: [] for id in ids}
         for id, *row in fetch(self.connection, _COLUMNS, (ids,)):
             rows[id].append(row)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from dao.engine import postgresql
-from dao.migrate.schema.postgresql.pieces import OF_USERS, brought_along, qualified
+from dao.migrate.schema.postgresql.pieces import OF_USERS, RELATIONS, brought_along, qualified
 
 __all__ = ["Row", "dependencies", "rows"]
 
@@ -57,7 +57,6 @@ def _rights(acl: str) -> str:
 
 
 _RELATION = qualified("c.relname")
-_FROM_RELATIONS = "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
 _OF_TABLE = (
     f"{_id('pg_class', 'c.oid')}, CASE c.relkind WHEN 'f' THEN 'foreign table' ELSE 'table' END, {_RELATION}, NULL"
 )
@@ -134,7 +133,7 @@ ORDER  BY k.conname
 _SEQUENCES = f"""
 SELECT {_id("pg_class", "c.oid")}, 'sequence', {_RELATION}, {qualified("w.relname", "x")}, o.family, o.label, o.text,
        obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner), {_rights("c.relacl")}
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_sequence AS s ON s.seqrelid = c.oid
 LEFT   JOIN (pg_depend AS d JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
              JOIN pg_class AS w ON w.oid = a.attrelid JOIN pg_namespace AS x ON x.oid = w.relnamespace)
@@ -152,7 +151,7 @@ ORDER  BY o.family
 _TABLES = f"""
 SELECT {_OF_TABLE}, CASE WHEN o.text IS NOT NULL THEN 'option' END, o.label, o.text, obj_description(c.oid, 'pg_class'),
        pg_get_userbyid(c.relowner), {_rights("c.relacl")}
-{_FROM_RELATIONS}
+{RELATIONS}
 CROSS  JOIN LATERAL (VALUES
     (1, NULL, NULL),
     (2, 'UNLOGGED', CASE WHEN c.relpersistence = 'u' THEN 'UNLOGGED' END),
@@ -206,7 +205,7 @@ SELECT {_OF_TABLE}, 'column', quote_ident(a.attname), concat(
                WHERE  p.classid = 'pg_class'::regclass AND p.refclassid = 'pg_class'::regclass
                       AND p.refobjid = c.oid AND p.refobjsubid = a.attnum AND p.deptype = 'i') END),
        col_description(c.oid, a.attnum), pg_get_userbyid(c.relowner), {_rights("a.attacl")}
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 JOIN   pg_type AS t ON t.oid = a.atttypid
 LEFT   JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum
@@ -217,7 +216,7 @@ _CONSTRAINTS = f"""
 SELECT {_OF_TABLE}, CASE k.contype WHEN 'p' THEN 'primary key' WHEN 'u' THEN 'unique' WHEN 'x' THEN 'exclusion'
                                    WHEN 'f' THEN 'foreign key' WHEN 'n' THEN 'not null' ELSE 'check' END,
        quote_ident(k.conname), pg_get_constraintdef(k.oid), obj_description(k.oid, 'pg_constraint'), NULL, NULL
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_constraint AS k ON k.conrelid = c.oid
 WHERE  {_IS_TABLE} AND (k.contype = 'c' OR (k.contype = 'n' AND NOT k.convalidated)
                         OR (k.contype IN ('p', 'u', 'x', 'f') AND k.conislocal AND k.conparentid = 0))
@@ -230,7 +229,7 @@ SELECT {_id("pg_class", "c.oid")}, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'mat
            ' WITH (' || array_to_string(c.reloptions, ', ') || ')', ' AS', chr(10),
            rtrim(pg_get_viewdef(c.oid), ';')),
        obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner), {_rights("c.relacl")}
-{_FROM_RELATIONS}
+{RELATIONS}
 WHERE  c.relkind IN ('v', 'm') AND {_users("pg_class", "c.oid")}
 """
 _FUNCTION = f"{qualified('p.proname')} || '(' || oidvectortypes(p.proargtypes) || ')'"
@@ -258,7 +257,7 @@ _ON_TABLE = f" || ' ON ' || {_RELATION}, {_RELATION}"
 _INDEXES = f"""
 SELECT {_id("pg_class", "x.oid")}, 'index', {qualified("x.relname")}, {_RELATION}, o.family, o.label, o.text,
        obj_description(x.oid, 'pg_class'), NULL, NULL
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_index AS i ON i.indrelid = c.oid
 JOIN   pg_class AS x ON x.oid = i.indexrelid AND NOT x.relispartition
 CROSS  JOIN LATERAL (VALUES
@@ -275,7 +274,7 @@ SELECT {_id("pg_statistic_ext", "s.oid")}, 'statistics', {qualified("s.stxname",
        NULL, overlay(pg_get_statisticsobjdef(s.oid) PLACING {qualified("s.stxname", "y")} FROM 19
                      FOR length(quote_ident(y.nspname) || '.' || quote_ident(s.stxname))),
        obj_description(s.oid, 'pg_statistic_ext'), NULL, NULL
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_statistic_ext AS s ON s.stxrelid = c.oid
 JOIN   pg_namespace AS y ON y.oid = s.stxnamespace
 WHERE  {_users("pg_class", "c.oid")}
@@ -283,7 +282,7 @@ WHERE  {_users("pg_class", "c.oid")}
 _TRIGGERS = f"""
 SELECT {_id("pg_trigger", "g.oid")}, 'trigger', quote_ident(g.tgname){_ON_TABLE}, o.family, o.label, o.text,
        obj_description(g.oid, 'pg_trigger'), NULL, NULL
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_trigger AS g ON g.tgrelid = c.oid AND NOT g.tgisinternal AND g.tgparentid = 0
 CROSS  JOIN LATERAL (VALUES
     ('definition', NULL, pg_get_triggerdef(g.oid, true)),
@@ -297,7 +296,7 @@ ORDER  BY o.family
 _RULES = f"""
 SELECT {_id("pg_rewrite", "r.oid")}, 'rule', quote_ident(r.rulename){_ON_TABLE}, 'definition', NULL,
        rtrim(pg_get_ruledef(r.oid, true), ';'), obj_description(r.oid, 'pg_rewrite'), NULL, NULL
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_rewrite AS r ON r.ev_class = c.oid AND r.rulename <> '_RETURN'
 WHERE  {_users("pg_class", "c.oid")}
 """
@@ -313,7 +312,7 @@ SELECT {_id("pg_policy", "q.oid")}, 'policy', quote_ident(q.polname){_ON_TABLE},
            ' USING (' || pg_get_expr(q.polqual, c.oid) || ')',
            ' WITH CHECK (' || pg_get_expr(q.polwithcheck, c.oid) || ')'),
        obj_description(q.oid, 'pg_policy'), NULL, NULL
-{_FROM_RELATIONS}
+{RELATIONS}
 JOIN   pg_policy AS q ON q.polrelid = c.oid
 WHERE  {_users("pg_class", "c.oid")}
 """

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["OF_USERS", "brought_along", "qualified"]
+__all__ = ["OF_USERS", "RELATIONS", "brought_along", "column_names", "qualified"]
 
 #: A condition: a schema, as `n`, is for users.
 OF_USERS = "left(n.nspname, 3) <> 'pg_' AND n.nspname <> 'information_schema'"
+#: The clause that gives relations, as `c`, each with its schema, as `n`.
+RELATIONS = "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+
+
+def column_names(numbers: str, relation: str, name: str = "own.attname") -> str:
+    """Return SQL for an array of the names of a relation's columns, by an array of their numbers."""
+    return (
+        f"ARRAY(SELECT {name}::text FROM unnest({numbers}) WITH ORDINALITY AS listed (number, place) "
+        f"JOIN pg_attribute AS own ON own.attrelid = {relation} AND own.attnum = listed.number ORDER BY listed.place)"
+    )
 
 
 def qualified(name: str, schema: str = "n") -> str:

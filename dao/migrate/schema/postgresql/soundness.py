@@ -8,29 +8,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dao.engine import fetch
-from dao.migrate.schema.postgresql.pieces import OF_USERS, brought_along, qualified
+from dao.migrate.schema.postgresql.pieces import OF_USERS, RELATIONS, brought_along, column_names, qualified
 
 __all__ = ["Constraint", "Key", "amcheck", "constraints", "disabled_triggers", "failed_checksums", "invalid_indexes"]
 
 _TABLE = qualified("c.relname")
 _USERS = f"{OF_USERS} AND NOT {brought_along('pg_class', 'c.oid', 'e')}"
-_FROM = "FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-
-
-def _columns(numbers: str, table: str) -> str:
-    return f"""ARRAY(SELECT quote_ident(a.attname)::text FROM unnest({numbers}) WITH ORDINALITY AS k (number, place)
-                     JOIN pg_attribute AS a ON a.attrelid = {table} AND a.attnum = k.number ORDER BY k.place)"""
-
+_PRIMARY = "(SELECT p.conkey FROM pg_constraint AS p WHERE p.conrelid = c.oid AND p.contype = 'p')"
+_NAME = "quote_ident(own.attname)"
 
 _CONSTRAINTS = f"""
 SELECT CASE WHEN c.relkind = 'p' THEN '' ELSE 'ONLY ' END || {_TABLE}, {_TABLE}, o.contype::text,
-       quote_ident(o.conname), pg_get_expr(o.conbin, o.conrelid), {_columns("o.conkey", "c.oid")},
-       coalesce({
-    _columns("(SELECT p.conkey FROM pg_constraint AS p WHERE p.conrelid = c.oid AND p.contype = 'p')", "c.oid")
-}, '{{}}'),
-       CASE WHEN o.contype = 'f' THEN o.confrelid::regclass::text END, {_columns("o.confkey", "o.confrelid")},
-       o.confmatchtype = 'f'
-{_FROM}
+       quote_ident(o.conname), pg_get_expr(o.conbin, o.conrelid), {column_names("o.conkey", "c.oid", _NAME)},
+       coalesce({column_names(_PRIMARY, "c.oid", _NAME)}, '{{}}'),
+       CASE WHEN o.contype = 'f' THEN o.confrelid::regclass::text END,
+       {column_names("o.confkey", "o.confrelid", _NAME)}, o.confmatchtype = 'f'
+{RELATIONS}
 JOIN   pg_constraint AS o ON o.conrelid = c.oid
 WHERE  {_USERS} AND c.relkind IN ('r', 'p') AND o.conparentid = 0
        AND (o.contype = 'f' OR (o.contype = 'c' AND (o.conislocal OR NOT c.relispartition))
@@ -43,7 +36,7 @@ ORDER  BY 2, o.contype DESC, o.conname
 _INVALID_INDEXES = f"""
 SELECT {_TABLE}, {qualified("x.relname", "y")},
        EXISTS (SELECT FROM pg_stat_progress_create_index AS g WHERE g.index_relid = x.oid)
-{_FROM}
+{RELATIONS}
 JOIN   pg_index AS i ON i.indrelid = c.oid AND NOT i.indisvalid
 JOIN   pg_class AS x ON x.oid = i.indexrelid AND x.relkind = 'i'
 JOIN   pg_namespace AS y ON y.oid = x.relnamespace
@@ -52,7 +45,7 @@ ORDER  BY 2
 """
 _DISABLED_TRIGGERS = f"""
 SELECT {_TABLE}, CASE WHEN t.tgisinternal THEN NULL ELSE quote_ident(t.tgname) END, min(quote_ident(k.conname))
-{_FROM}
+{RELATIONS}
 JOIN   pg_trigger AS t ON t.tgrelid = c.oid AND t.tgenabled = 'D' AND t.tgparentid = 0
 LEFT   JOIN pg_constraint AS k ON k.oid = t.tgconstraint
 WHERE  {_USERS}
@@ -70,7 +63,7 @@ WHERE  e.extname = 'amcheck'
 """
 _STORED = f"""
 SELECT {_TABLE}, c.oid::text, c.relkind = 'i'
-{_FROM}
+{RELATIONS}
 LEFT   JOIN pg_index AS i ON i.indexrelid = c.oid
 JOIN   pg_am AS m ON m.oid = c.relam AND m.amname IN ('heap', 'btree')
 WHERE  {_USERS} AND c.relkind IN ('r', 'm', 'i') AND c.relpersistence <> 't'

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from dao.engine import fetch
 from dao.migrate.schema.catalog import TABLES
-from dao.migrate.schema.postgresql.pieces import OF_USERS, qualified
+from dao.migrate.schema.postgresql.pieces import OF_USERS, RELATIONS, qualified
 
 __all__ = ["DRAWN", "MODES", "Relation", "is_stronger", "locks", "relations", "row_versions", "signatures"]
 
@@ -25,7 +25,7 @@ _ORDER = (*_WEAKER, *MODES)
 
 _RELATIONS = f"""
 SELECT c.oid::bigint, {qualified("c.relname")}, c.relkind = 'S'
-FROM   pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+{RELATIONS}
 WHERE  {OF_USERS} AND c.relkind NOT IN ('i', 'I')
        AND c.relname <> ALL ($1::text[])
 """
@@ -46,7 +46,7 @@ _SIGNATURES = f"""
 SELECT {qualified("c.relname")},
        c.oid::bigint, c.relfilenode::bigint, pg_stat_get_xact_tuples_inserted(c.oid),
        pg_stat_get_xact_tuples_updated(c.oid), pg_stat_get_xact_tuples_deleted(c.oid)
-FROM   pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+{RELATIONS}
 WHERE  {OF_USERS} AND c.relkind = 'r'
 """
 
