@@ -16,7 +16,7 @@ import psycopg
 import dao
 from dao import codec
 from dao import url as urls
-from dao.engine import fetch
+from dao.engine import fetch, in_transaction
 
 #: The drivers' errors for a row that a constraint refuses.
 CONSTRAINT_ERRORS = (apsw.ConstraintError, psycopg.IntegrityError)
@@ -102,6 +102,16 @@ def wait_for_locks(connection: Any, milliseconds: int) -> None:
         connection.set_busy_timeout(milliseconds)
     else:
         connection.execute(f"SET lock_timeout = {milliseconds}")
+
+
+def run_out_of_time(connection: Any) -> None:
+    """Run a statement of a server's into a timeout, which it alone has: any other may take its time, too."""
+    connection.execute("SET statement_timeout = 50")
+    try:
+        fetch(connection, "SELECT pg_sleep(600)")
+    finally:
+        if not in_transaction(connection):  # whose end takes the setting back
+            connection.execute("RESET statement_timeout")
 
 
 def forbid_writing(connection: Any) -> None:

@@ -25,6 +25,7 @@ from dao.testing.server import database_of
 from dao.url import parse
 from tests.concurrency import PATIENCE, Worker, locked, wait_for
 from tests.databases import migrate
+from tests.engines import run_out_of_time
 from tests.servers import NOBODY, Server
 
 
@@ -47,9 +48,8 @@ def test_statement_timeout_undoes_the_transaction_and_leaves_the_connection(conn
 
     def slow(connection: Any) -> None:
         tasks.create(connection, new())
-        engine.fetch(connection, "SELECT pg_sleep(600)")
+        run_out_of_time(connection)
 
-    connection.execute("SET statement_timeout = 50")
     with pytest.raises(dao.OperationalError, match="statement timeout"):
         dao.run_in_transaction(connection, slow)
     assert tasks.count(connection) == 0

@@ -23,6 +23,7 @@ from dao import Task, configurations, tasks
 from dao.engine import fetch
 from tests.concurrency import stored, wait_for
 from tests.databases import migrate
+from tests.engines import run_out_of_time
 from tests.proxy import Proxy
 from tests.servers import Server, Unavailable
 
@@ -253,32 +254,31 @@ def test_server_that_ends_under_load_loses_nothing_that_it_acknowledged(server, 
 
 
 @pytest.fixture
-def hurried(postgresql_url: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection whose statements have 50 ms."""
+def connection(postgresql_url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection to a migrated, empty database."""
     with contextlib.closing(dao.connect(postgresql_url)) as connection:
-        connection.execute("SET statement_timeout = 50")
         yield connection
 
 
-def test_statement_timeout_undoes_the_transaction_and_says_so(hurried):
+def test_statement_timeout_undoes_the_transaction_and_says_so(connection):
     """The error is typed and says what ended the statement; nothing of the block is stored; the connection goes on."""
-    with pytest.raises(dao.OperationalError, match="statement timeout") as caught, dao.transaction(hurried):
-        tasks.create(hurried, task())
-        fetch(hurried, "SELECT pg_sleep(60)")
+    with pytest.raises(dao.OperationalError, match="statement timeout") as caught, dao.transaction(connection):
+        tasks.create(connection, task())
+        run_out_of_time(connection)
     assert isinstance(caught.value.__cause__, psycopg.errors.QueryCanceled)
-    assert tasks.count(hurried) == 0
-    tasks.create(hurried, task())
+    assert tasks.count(connection) == 0
+    tasks.create(connection, task())
 
 
-def test_statement_timeout_in_a_block_of_its_own_leaves_the_rest(hurried):
+def test_statement_timeout_in_a_block_of_its_own_leaves_the_rest(connection):
     """Who puts a block around that part keeps what came before it and what comes after it."""
-    with dao.transaction(hurried):
-        tasks.create(hurried, task("before"))
-        with contextlib.suppress(dao.OperationalError), dao.transaction(hurried):
-            tasks.create(hurried, task("in it"))
-            fetch(hurried, "SELECT pg_sleep(60)")
-        tasks.create(hurried, task("after"))
-    assert [one.id for one in tasks.iter_all(hurried, oldest_first=True)] == ["before", "after"]
+    with dao.transaction(connection):
+        tasks.create(connection, task("before"))
+        with contextlib.suppress(dao.OperationalError), dao.transaction(connection):
+            tasks.create(connection, task("in it"))
+            run_out_of_time(connection)
+        tasks.create(connection, task("after"))
+    assert [one.id for one in tasks.iter_all(connection, oldest_first=True)] == ["before", "after"]
 
 
 @pytest.mark.parametrize("timeout", ["idle_in_transaction_session_timeout", "transaction_timeout"])

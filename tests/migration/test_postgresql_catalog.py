@@ -280,8 +280,7 @@ def test_reading_in_a_transaction_sees_it_and_leaves_it_open(empty):
 
 def test_reading_that_fails_leaves_the_transaction_as_it_was(empty, monkeypatch):
     """A statement timeout in the middle of it undoes nothing of the caller's."""
-    monkeypatch.setattr(catalog, "_STATEMENTS", ("SELECT pg_sleep(60)",))
-    empty.execute("SET statement_timeout = 50")
+    monkeypatch.setattr(catalog, "_STATEMENTS", ("SET LOCAL statement_timeout = 50", "SELECT pg_sleep(60)"))
     with dao.transaction(empty):
         empty.execute("CREATE TABLE t (id int)")
         with pytest.raises(psycopg.errors.QueryCanceled):
