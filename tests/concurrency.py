@@ -25,7 +25,8 @@ ENDLESS = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELE
 CLOSED = (apsw.ConnectionClosedError, dao.OperationalError)
 #: How the errors say that a statement was interrupted.
 INTERRUPTED = "interrupted|canceling statement"
-PATIENCE = 30  # seconds until a test gives up on another thread or task
+#: Seconds until a test gives up on another thread, task or process: far more than the slowest machine takes.
+PATIENCE = 120
 
 CANCELLED = "cancelled"
 Function = Callable[[], Awaitable[Any]]
@@ -94,14 +95,21 @@ class Signalled(BaseException):
 
 @pytest.fixture
 def signalled() -> Iterator[Callable[[], None]]:
-    """Return a function that interrupts the main thread."""
+    """Return a function that interrupts the main thread, and returns once it is interrupted."""
+    arrived: list[int] = []
 
     def handler(*_: object) -> None:
+        arrived.append(1)
         raise Signalled
+
+    def interrupt() -> None:
+        number = len(arrived)
+        signal.pthread_kill(main, signal.SIGUSR1)
+        wait_for(lambda: len(arrived) > number)  # two that are on their way at once are one
 
     before = signal.signal(signal.SIGUSR1, handler)
     main = threading.main_thread().ident
-    yield lambda: signal.pthread_kill(main, signal.SIGUSR1)
+    yield interrupt
     signal.signal(signal.SIGUSR1, before)
 
 
@@ -237,7 +245,7 @@ def loop(request: pytest.FixtureRequest) -> Asyncio | Trio:
     before = set(threading.enumerate())
     yield request.param()
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(PATIENCE)
         assert not thread.is_alive(), f"{thread.name} goes on"
 
 
@@ -368,5 +376,5 @@ def making(kind: str) -> Iterator[Callable[..., Any]]:
     if portal is not None:
         portal.end()
     for thread in set(threading.enumerate()) - before:
-        thread.join(5)
+        thread.join(PATIENCE)
         assert not thread.is_alive(), f"{thread.name} goes on"

@@ -17,7 +17,7 @@ import dao
 from dao import aio, configurations, engine, task_dependencies, tasks, workflow_tasks, workflows
 from dao.engine.postgresql import waiting as waiting_on_server
 from dao.testing import make_task, make_workflow
-from tests.concurrency import CANCELLED, PATIENCE, loop
+from tests.concurrency import CANCELLED, PATIENCE, loop, wait_for
 from tests.engines import is_sqlite
 
 __all__ = ["loop"]  # a fixture
@@ -282,7 +282,7 @@ def test_closing_a_pool_ends_a_wait(url):
     thread = threading.Thread(target=wait)
     thread.start()
     assert begun.wait(PATIENCE)
-    assert pool.close(timeout=0.2)
+    wait_for(lambda: pool.close(timeout=0.2))
     thread.join(PATIENCE)
     assert "interrupted" in outcomes[0]
 

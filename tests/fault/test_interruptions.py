@@ -23,9 +23,8 @@ import pytest
 
 import dao
 from dao import engine
+from tests.concurrency import PATIENCE, wait_for
 from tests.folders import query
-
-PATIENCE = 30.0
 
 # An exception between `open` and its `with` leaves the file to the garbage collector, which closes it, and warns.
 # Opening a database reads one such file: see `dao.engine.sqlite.database_file`.
@@ -91,22 +90,31 @@ def path(tmp_path: Path) -> Path:
 
 
 def interrupt(threads: list[Interrupted], times: int) -> None:
-    """Interrupt threads at random moments, end them, and see that nothing else was raised in them."""
+    """Interrupt threads at random moments, end them, and see that nothing else was raised in them.
+
+    Where they wait for a disk or for the processor they are interrupted less often: then it goes on for longer.
+    """
     moments = random.Random(times)
     for thread in threads:
         thread.start()
-    for _ in range(times):
+
+    def strike() -> bool:
         thread = moments.choice(threads)
         if not thread.pending:
             thread.interrupt()
         time.sleep(moments.choice([0, 0, 0.0001, 0.0005, 0.001]))
+        return sum(thread.stopped for thread in threads) > times / 20
+
+    for _ in range(times):
+        strike()
+    wait_for(strike)
+    wait_for(lambda: all(thread.done > 10 for thread in threads))
     for thread in threads:
         thread.ending = True
     for thread in threads:
         thread.join(PATIENCE)
         assert not thread.is_alive()
         assert thread.errors == []
-    assert sum(thread.stopped for thread in threads) > times / 20
 
 
 def check_whole(pool: dao.Pool, size: int) -> None:
@@ -192,7 +200,6 @@ def test_write_interrupted_at_any_moment_stores_what_was_told(path, times):
     check_whole(pool, 5)
     stored = {text for (text,) in query(path, "SELECT text FROM notes")}
     assert stored >= {*told}
-    assert len(told) > 10
 
 
 @pytest.mark.parametrize("times", [150, pytest.param(3_000, marks=pytest.mark.slow)])

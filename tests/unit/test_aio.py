@@ -593,7 +593,7 @@ def test_pool_run_that_is_closed_while_opening_leaves_no_connection_behind(url, 
     Asyncio().run(main)
     for thread in threading.enumerate():
         if thread.name.startswith("dao: "):
-            thread.join(5)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
 
