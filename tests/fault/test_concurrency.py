@@ -17,12 +17,14 @@ import dao
 from dao import migrate, tasks, tool_executions
 from dao.migrate.copies.snapshot import snapshots, verify
 from dao.migrate.values import Snapshot
+from tests.concurrency import wait_for
 from tests.fault.migrators import Migrators
 from tests.folders import THREE, ids, query, write
 
 OWN = migrate.default_folder()
 IDS = ids(migrate.load())
 #: The new tables of either schema, as the plain reader sees them: none, or both.
+NEW_TABLES = ("more", "saved")
 NEW = "SELECT name FROM sqlite_schema WHERE name IN ('more', 'saved') ORDER BY name"
 #: Milliseconds to wait for a lock: busy is no error, however slow the machine.
 PATIENCE = 60_000
@@ -98,7 +100,8 @@ class Programs:
 
     They begin as soon as the database exists.
 
-    `written` are the tasks of which the writer was told that they are stored; `schemas` the new tables that were seen.
+    `written` are the tasks of which the writer was told that they are stored; `schemas` the new tables that were seen,
+    and `failures` are what ended one of the threads.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,7 +110,7 @@ class Programs:
         self.written: list[dao.Task] = []
         self.schemas: set[tuple[str, ...]] = set()
         self._stop = threading.Event()
-        self._failures: list[BaseException] = []
+        self.failures: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._guarded, args=(work,))
             for work in (self._read_by_functions, self._read_plainly, self._write)
@@ -119,18 +122,18 @@ class Programs:
         return self
 
     def __exit__(self, error: object, *_more: object) -> None:
-        while error is None and not self._failures and not (self.written and self.schemas):
+        while error is None and not self.failures and not (self.written and self.schemas):
             time.sleep(0.001)  # on a new file they have hardly begun
         self._stop.set()
         for thread in self._threads:
             thread.join()
-        assert self._failures == []
+        assert self.failures == []
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the test must see it
-            self._failures.append(error)
+            self.failures.append(error)
 
     def _connection(self) -> contextlib.closing[apsw.Connection]:
         """Wait for the schema and return a connection of this package's."""
@@ -195,7 +198,7 @@ def on_new_files(rounds: int, number: int, tmp_path: Path, folder: Path, migrato
         path.parent.mkdir()
         with Programs(path) as programs:
             race(number, path, folder, migrators)
-        assert programs.schemas <= {(), ("more", "saved")}
+        assert programs.schemas <= {(), NEW_TABLES}
         assert migrate.status(f"sqlite:///{path}", folder).is_current
         assert query(path, "SELECT count(*) FROM _yoyo_log") == [(len(IDS) + 2,)]
         assert_all_stored(path, programs.written)
@@ -221,8 +224,9 @@ def on_a_file_with_rows(rounds: int, number: int, path: Path, folder: Path, migr
             [new] = [snapshot for snapshot in snapshots(url) if snapshot.id not in taken]
             assert_holds_the_old(new, stored)
             assert migrate.status(url, folder).is_current
+            wait_for(lambda: NEW_TABLES in programs.schemas or programs.failures)  # before they are gone again
             migrate.rollback(f"{url}?busy_timeout={PATIENCE}", folder, to=IDS[-1], snapshots=0)
-    assert programs.schemas == {(), ("more", "saved")}
+    assert programs.schemas == {(), NEW_TABLES}
     assert programs.written
     assert migrators.errors() == ""
     assert_all_stored(path, [first, *programs.written])

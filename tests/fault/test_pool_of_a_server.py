@@ -21,10 +21,11 @@ import pytest
 import dao
 from dao import Task, aio, engine, tasks
 from dao.engine.postgresql import interruption, loss
-from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, wait_for
+from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, until, wait_for
 
 __all__ = ["loop"]  # a fixture
 from tests.databases import migrate
+from tests.engines import wait_for_waiter
 from tests.fault.forks import FORKING
 from tests.servers import Server, stopped
 
@@ -397,12 +398,19 @@ def test_run_cancelled_on_a_server_that_does_not_answer_gives_up(monkeypatch, lo
     """A statement that the server does not cancel in time is broken off with its connection, which is replaced."""
     monkeypatch.setattr(interruption, "_CANCEL_TIMEOUT", 0.2)
 
+    begun = threading.Event()
+
+    def ask(connection: Any) -> None:
+        begun.set()
+        engine.fetch(connection, "SELECT pg_sleep(600)")
+
     async def main() -> None:
         async with aio.Pool(postgresql_url, size=1) as pool:
             async with pool.acquire() as connection:
                 plain = connection.plain
             with stopped(plain):
-                task = loop.start(lambda: pool.run(engine.fetch, "SELECT pg_sleep(600)"))
+                task = loop.start(lambda: pool.run(ask))
+                await until(loop, begun.is_set)
                 await loop.sleep(0.05)
                 task.cancel()
                 assert await task.end() is CANCELLED
@@ -463,7 +471,7 @@ forsaken.run_until_complete(main())
 """
     assert run(postgresql_url, code) == []
     with psycopg.connect(postgresql_url, autocommit=True) as other:
-        sleeping = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'"
+        sleeping = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
         wait_for(lambda: not other.execute(sleeping).fetchone())
 
 
@@ -473,7 +481,7 @@ def test_close_of_a_pool_interrupts_what_waits_for_a_lock(postgresql_url):
     with locked(postgresql_url):
         worker = Worker(dao.run_in_transaction, pool, add)
         with psycopg.connect(postgresql_url, autocommit=True) as other:
-            wait_for(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is not None)
+            wait_for_waiter(other)
         wait_for(lambda: pool.close(timeout=0.01))
         with pytest.raises(dao.OperationalError, match="canceling statement"):
             worker.end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 
 import pytest
@@ -12,7 +13,7 @@ from dao import migrate
 from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError
 from dao.migrate.rehearsal import Gone, RowChange
 from dao.migrate.schema.postgresql import reader
-from tests.concurrency import wait_for
+from tests.concurrency import Worker, wait_for
 from tests.folders import ALONE, write
 
 FIRST = """
@@ -265,16 +266,19 @@ def test_rehearse_does_not_wait_long_for_a_lock(url, folder, look):
 
 def test_rehearse_waits_for_no_other_migrator(url, folder):
     """The lock between migrators is its, too; it does not stand in line for long."""
-    write(folder, {"2_slow.sql": "CREATE TABLE s (id integer); SELECT pg_sleep(1.5);"})
-    begun = threading.Event()
-    run = threading.Thread(
-        target=migrate.apply, args=[url, folder], kwargs={"report": lambda event: begun.set()}, daemon=True
-    )
-    run.start()
+    write(folder, {"2_slow.sql": "CREATE TABLE s (id integer);"})
+    begun, tried = threading.Event(), threading.Event()
+
+    def report(event: object) -> None:
+        begun.set()
+        wait_for(tried.is_set)
+
+    run = Worker(functools.partial(migrate.apply, url, folder, report=report))
     wait_for(begun.is_set)
     with pytest.raises(DatabaseBusy):
         migrate.rehearse(url, folder, lock_timeout=0.1)
-    run.join()
+    tried.set()
+    run.end()
     assert migrate.rehearse(url, folder).migrations == ()
 
 
