@@ -35,7 +35,7 @@ from dao.migrate.scripts.directives import Allowance
 from dao.migrate.scripts.migration import Migration, Script
 from dao.migrate.scripts.postgresql import Statement, Token, split
 from dao.migrate.values import Drifted, Result, Step
-from dao.migrate.verification.on_server import Observer
+from dao.migrate.verification.observer import Observer
 from dao.migrate.verification.round_trip import State
 from dao.text import counted
 

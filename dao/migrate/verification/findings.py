@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal
 
 import attrs
@@ -13,9 +13,9 @@ from dao.migrate.schema.model import Schema
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 from dao.migrate.verification.fixtures import Fixtures
-from dao.migrate.verification.round_trip import Differences, Law, TripFailure, trip_failures
+from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
 
-__all__ = ["BROUGHT", "Findings", "Stage", "Verification", "advise"]
+__all__ = ["BROUGHT", "Findings", "Stage", "Verification", "advise", "not_reached"]
 
 #: Why a table holds no generated rows when the script runs.
 BROUGHT = "its constraints leave room for the rows that the script brings, but not for others beside them"
@@ -55,6 +55,16 @@ class Verification:
         return not self.problems
 
 
+def not_reached(
+    migrations: Sequence[Migration], chosen: Collection[str], failed: Migration, stage: Stage
+) -> Iterator[Verification]:
+    """Yield the results of those of the chosen migrations that come after one that fails."""
+    problem = f"not tried: {failed.id} comes before it here, and fails"
+    for one in migrations:
+        if one.id in chosen:
+            yield Verification(id=one.id, stage=stage, problems=(problem,), reversible=one.reversible, tried=False)
+
+
 class Findings:
     """Collects what shows while a migration is tried on one stage."""
 
@@ -80,6 +90,14 @@ class Findings:
             reversible=self.migration.reversible,
             seconds=time.perf_counter() - self._begun,
         )
+
+    def trip(self, states: Sequence[State | None], run: Callable[[Step], State | None]) -> tuple[bool, bool]:
+        """Go `round_trip.down_and_up`; return whether the migration was undone, and whether it was applied again."""
+        if not self.migration.reversible:
+            which = "no" if self.migration.down is None else "an empty"
+            self.warnings.append(f"irreversible: it has {which} rollback script")
+        undone, again = down_and_up([self.migration], states, self.law, run, self.differs)
+        return bool(undone), bool(again)
 
     def note_losses(self, step: Step, losses: Sequence[Loss], before: Schema, *, excuses_all: bool = False) -> None:
         """Note the losses of a script: each must be declared in it, or be of something that the migration made.
@@ -108,7 +126,10 @@ class Findings:
     def differs(self, step: Step, found: Differences, when: str | None = None) -> None:
         """Note how the database differs from what it should be after a step."""
         when = when or ("after the rollback" if step.direction == "rollback" else "after the second apply")
-        self.problems += trip_failures(step, found, when)
+        if found.schema:
+            self.fails(step, f"the schema {when} is another", *found.schema)
+        for rows in found.rows:
+            self.fails(step, f"rows {when} are others", *str(rows).split("\n"))
         for name, (expected, actual) in found.header.items():
             self.warnings.append(f"PRAGMA {name} is {actual} {when}, expected {expected}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -18,7 +18,7 @@ from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Direction, Loss, Step
 from dao.migrate.verification.touched import Touched, Trace
 
-__all__ = ["Differences", "Law", "State", "TripFailure", "down_and_up", "irreversible", "trip_failures"]
+__all__ = ["Differences", "Law", "State", "TripFailure", "down_and_up"]
 
 _HEADER = ("user_version", "application_id")
 
@@ -96,21 +96,6 @@ class TripFailure:
 
     def __str__(self) -> str:
         return "\n  ".join([self.message, *self.differences])
-
-
-def irreversible(migration: Migration) -> str | None:
-    """Return why a migration cannot be undone; None if it can."""
-    if migration.reversible:
-        return None
-    return f"irreversible: it has {'no' if migration.down is None else 'an empty'} rollback script"
-
-
-def trip_failures(step: Step, found: Differences, when: str) -> Iterator[TripFailure]:
-    """Yield the problems with a database that is another than it should be after a step."""
-    if found.schema:
-        yield TripFailure(step.id, step.direction, f"the schema {when} is another", found.schema)
-    for difference in found.rows:
-        yield TripFailure(step.id, step.direction, f"rows {when} are others", tuple(str(difference).split("\n")))
 
 
 class Law:

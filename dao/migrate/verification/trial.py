@@ -18,7 +18,7 @@ from dao.migrate.schema.under_way import unheard
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
 from dao.migrate.verification.findings import Findings, Stage
-from dao.migrate.verification.round_trip import Differences, State, down_and_up, irreversible
+from dao.migrate.verification.round_trip import Differences, State
 from dao.migrate.verification.touched import Touched, Trace
 
 __all__ = ["Place", "Trial", "follow"]
@@ -106,8 +106,6 @@ class Trial(Findings):
         self, places: Sequence[Place | None], latest: Place, run: Callable[[Step, Place], Place | None]
     ) -> bool:
         """Return whether it could be undone and applied again."""
-        if why := irreversible(self.migration):
-            self.warnings.append(why)
 
         def state(step: Step) -> State | None:
             nonlocal latest
@@ -116,8 +114,8 @@ class Trial(Findings):
             return None if there is None else there.state
 
         states = [None if place is None else place.state for place in places]
-        _, again = down_and_up([self.migration], states, self.law, state, self._differs)
-        return bool(again)
+        _, is_again = self.trip(states, state)
+        return is_again
 
     # ------------------------------------------------------------ scripts
 
@@ -162,8 +160,9 @@ class Trial(Findings):
         self.note_losses(step, [loss for _, loss in trace.losses()], there, excuses_all=self.before is None)
         return Place(state, connection, after)
 
-    def _differs(self, step: Step, found: Differences) -> None:
-        self.differs(step, found, "after rollback and apply" if self.before is None else None)
+    def differs(self, step: Step, found: Differences, when: str | None = None) -> None:
+        """As `Findings`; backwards the rollback comes first."""
+        super().differs(step, found, when or ("after rollback and apply" if self.before is None else None))
 
 
 @contextlib.contextmanager

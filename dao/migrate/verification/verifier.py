@@ -26,7 +26,7 @@ from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.verification.findings import Stage, Verification
+from dao.migrate.verification.findings import Stage, Verification, not_reached
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.on_rows import OnRows
 from dao.migrate.verification.trial import Place, Trial
@@ -168,7 +168,7 @@ class _Stage:
                 is_stale = trial.pass_over(here.connection)
                 if not is_stale:
                     yield trial.end()
-                    yield from self._not_reached(migrations[place + 1 :], migration)
+                    yield from not_reached(migrations[place + 1 :], self.chosen, migration, self.name)
                     return
                 continue
             here, is_stale = Place.of(here.connection) if is_stale else here, False
@@ -176,7 +176,7 @@ class _Stage:
             there = trial.there_and_back(here)
             yield trial.end()
             if there is None:
-                yield from self._not_reached(migrations[place + 1 :], migration)
+                yield from not_reached(migrations[place + 1 :], self.chosen, migration, self.name)
                 return
             if other is not None:
                 on_rows = OnRows(self.copies, trial, forms, self.rows, migrations[:place], self.fixtures)
@@ -195,19 +195,7 @@ class _Stage:
             yield trial.end()
             if before is None:
                 if trial.problems:
-                    yield from self._not_reached(wanted[place + 1 :], migration)
+                    yield from not_reached(wanted[place + 1 :], self.chosen, migration, self.name)
                 return
             self.copies.keep(before.connection)
             here = before
-
-    def _not_reached(self, migrations: Sequence[Migration], failed: Migration) -> Iterator[Verification]:
-        problem = f"not tried: {failed.id} comes before it here, and fails"
-        for migration in migrations:
-            if migration.id in self.chosen:
-                yield Verification(
-                    id=migration.id,
-                    stage=self.name,
-                    problems=(problem,),
-                    reversible=migration.reversible,
-                    tried=False,
-                )
