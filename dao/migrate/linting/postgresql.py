@@ -14,6 +14,7 @@ import attrs
 from dao.migrate.run.postgresql.names import emptied_by, filled_by, renamed_by
 from dao.migrate.scripts.migration import Migration, Script
 from dao.migrate.scripts.postgresql import Statement, Token, split
+from dao.migrate.scripts.reading import Reading
 from dao.migrate.values import Step
 
 __all__ = ["Subject", "subjects"]
@@ -97,7 +98,8 @@ def _problems(subject: Subject, known: _Known) -> Iterator[Problem]:
         yield from _losses(subject, statement, made)
         yield from _taken(subject, statement, made)
         yield from _conditions(statement, words)
-        table = _altered(statement) or _indexed(statement)
+        altered, actions = _alteration(statement)
+        table = altered or _indexed(statement)
         if locked is not None and (long := _takes_long(statement, made)):
             yield "M036", statement, f"{long} while {locked[0]} is locked since line {locked[1]}"
         if table is None or table in made:
@@ -107,7 +109,7 @@ def _problems(subject: Subject, known: _Known) -> Iterator[Problem]:
                 yield "M033", statement, f"{table} cannot be written to while the index is built"
             continue
         shuts_out = False
-        for action in _actions(statement):
+        for action in actions:
             yield from _action(statement, table, action, known)
             shuts_out |= not _lets_others_work([token.text for token in action])
         if shuts_out and subject.script.transactional and locked is None:
@@ -140,22 +142,23 @@ def _alone(statement: Statement) -> str | None:
 
 def _losses(subject: Subject, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
     """Yield what statements take from tables that an earlier migration made."""
-    allows = subject.script.allows
-    words = [token.text for token in statement.tokens]
-    if words[:2] == ["drop", "table"]:
-        for table in _names(statement.tokens, 4 if words[2:4] == ["if", "exists"] else 2):
+    allows, reading = subject.script.allows, Reading(statement.tokens)
+    has_where = "where" in reading.words
+    if reading.passes("drop", "table"):
+        reading.passes("if", "exists")
+        for table in reading.names():
             if table not in made and not allows.drops(table):
                 yield "M002", statement, f"{table} is dropped with all its rows"
     elif statement.first == "truncate":
         for table in sorted(emptied_by(statement) - made):
             if not allows.loses(table):
                 yield "M004", statement, f"TRUNCATE: it deletes every row of {table}"
-    elif words[:2] == ["delete", "from"] and "where" not in words:
-        (table, *_) = [*_names(statement.tokens, 2), ""]
+    elif not has_where and reading.passes("delete", "from"):
+        table = reading.name() or ""
         if table not in made and not allows.loses(table):
             yield "M004", statement, f"DELETE without WHERE: it deletes every row of {table}"
-    elif statement.first == "update" and "where" not in words:
-        (table, *_) = [*_names(statement.tokens, 1), ""]
+    elif not has_where and reading.passes("update"):
+        table = reading.name() or ""
         if table not in made:
             yield "M005", statement, f"UPDATE without WHERE: it rewrites every row of {table}"
 
@@ -163,15 +166,14 @@ def _losses(subject: Subject, statement: Statement, made: frozenset[str]) -> Ite
 def _taken(subject: Subject, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
     """Yield what an ALTER TABLE takes from a table that an earlier migration made: columns, and names."""
     words = [token.text for token in statement.tokens]
-    table = _altered(statement)
+    table, actions = _alteration(statement)
     if table is None or table in made:
         return
-    for action in _actions(statement):
-        kinds = [token.text for token in action]
-        if kinds[0] == "drop" and kinds[1:2] != ["constraint"]:
-            place = 2 if kinds[1:2] == ["column"] else 1
-            place += 2 if kinds[place : place + 2] == ["if", "exists"] else 0
-            column = kinds[place] if place < len(kinds) else ""
+    for action in map(Reading, actions):
+        if action.passes("drop") and not action.passes("constraint"):
+            action.passes("column")
+            action.passes("if", "exists")
+            column = action.name() or ""
             if not subject.script.allows.drops(table, column):
                 yield "M003", statement, f"the column {table}.{column} is dropped with its values"
     if renamed := renamed_by(statement):
@@ -195,9 +197,9 @@ def _action(statement: Statement, table: str, action: Sequence[Token], known: _K
     """Yield the problems of one action of an ALTER TABLE."""
     words = [token.text for token in action]
     if words[0] == "add" and words[1:2] and words[1] not in {"constraint", "primary", "unique", "foreign", "check"}:
-        yield from _new_column(statement, table, words)
+        yield from _new_column(statement, table, Reading(action))
     elif words[0] == "add":
-        yield from _new_constraint(statement, table, words, known)
+        yield from _new_constraint(statement, table, Reading(action), known)
     elif words[:2] == ["validate", "constraint"]:
         for (of, column, name), _ in list(known.checked.items()):
             if (of, name) == (table, words[2]):
@@ -218,10 +220,11 @@ def _lets_others_work(words: Sequence[str]) -> bool:
     return words[:2] in (["validate", "constraint"], ["set", "("]) or "statistics" in words
 
 
-def _new_column(statement: Statement, table: str, words: Sequence[str]) -> Iterator[Problem]:
-    place = 2 if words[1] == "column" else 1
-    place += 3 if words[place : place + 3] == ["if", "not", "exists"] else 0
-    column, rest = words[place], [*words[place + 1 :]]
+def _new_column(statement: Statement, table: str, action: Reading) -> Iterator[Problem]:
+    action.passes("add")
+    action.passes("column")
+    action.passes("if", "not", "exists")
+    column, rest = action.name(), action.words
     if _SERIAL & {*rest[:1]} or "identity" in rest:
         yield "M031", statement, f"{table} is written anew, since each row gets a number for {column}"
     elif "stored" in rest and "generated" in rest:
@@ -232,28 +235,38 @@ def _new_column(statement: Statement, table: str, words: Sequence[str]) -> Itera
         yield "M034", statement, f"every row of {table} is looked up in the table that {column} refers to"
 
 
-def _new_constraint(statement: Statement, table: str, words: Sequence[str], known: _Known) -> Iterator[Problem]:
-    place = 3 if words[1] == "constraint" else 1
-    kind, name = words[place], words[2] if place == 3 else ""
+def _new_constraint(statement: Statement, table: str, action: Reading, known: _Known) -> Iterator[Problem]:
+    action.passes("add")
+    name = (action.passes("constraint") and action.name()) or ""
+    kind, *words = action.words or [""]
     valid = words[-2:] != ["not", "valid"]
     if kind in {"primary", "unique"} and "using" not in words:
         yield "M033", statement, f"nobody gets at {table} while the index of the constraint is built"
     elif kind == "foreign" and valid:
         yield "M034", statement, f"every row of {table} is looked up, while neither table can be written to"
     elif kind == "check":
-        inner = [word for word in words[place + 1 :] if word not in {"(", ")"}]
+        inner = [word for word in words if word not in {"(", ")"}]
         if inner[1:4] == ["is", "not", "null"] and inner[4:] in ([], ["not", "valid"]):
             known.checked[table, inner[0], name] = valid
         if valid:
             yield "M034", statement, f"every row of {table} is read, under its lock"
 
 
-def _altered(statement: Statement) -> str | None:
-    """Return the table that an ALTER TABLE is about, without its schema."""
-    words = [token.text for token in statement.tokens[:6]]
-    if words[:2] != ["alter", "table"]:
-        return None
-    return next(iter(_names(statement.tokens, 4 if words[2:4] == ["if", "exists"] else 2)), None)
+def _alteration(statement: Statement) -> tuple[str | None, list[list[Token]]]:
+    """Return the table of an ALTER TABLE, None if it is another statement, and what stands between its commas."""
+    reading = Reading(statement.tokens)
+    if not reading.passes("alter", "table"):
+        return None, []
+    reading.passes("if", "exists")
+    table = reading.name()
+    depth, actions = 0, [list[Token]()]
+    for token in reading.left:
+        depth += (token.text == "(") - (token.text == ")") if token.kind == "other" else 0
+        if token == Token("other", ",") and not depth:
+            actions.append([])
+        else:
+            actions[-1].append(token)
+    return table, [action for action in actions if action]
 
 
 def _indexed(statement: Statement) -> str | None:
@@ -261,43 +274,7 @@ def _indexed(statement: Statement) -> str | None:
     words = [token.text for token in statement.tokens]
     if words[:1] != ["create"] or "index" not in words[1:3] or "on" not in words:
         return None
-    return next(iter(_names(statement.tokens, words.index("on") + 1)), None)
-
-
-def _actions(statement: Statement) -> Iterator[list[Token]]:
-    """Yield the actions of an ALTER TABLE: what is between its commas."""
-    tokens = [*statement.tokens]
-    words = [token.text for token in tokens]
-    place = 4 if words[2:4] == ["if", "exists"] else 2
-    place += words[place : place + 1] == ["only"]
-    while words[place + 1 : place + 2] == ["."]:
-        place += 2
-    place += 2 if words[place + 1 : place + 2] == ["*"] else 1
-    depth, action = 0, list[Token]()
-    for token in tokens[place:]:
-        depth += (token.text == "(") - (token.text == ")") if token.kind == "other" else 0
-        if token == Token("other", ",") and not depth:
-            yield action
-            action = []
-        else:
-            action.append(token)
-    if action:
-        yield action
-
-
-def _names(tokens: Sequence[Token], place: int) -> list[str]:
-    """Return the names in a list that begins there, without their schemas."""
-    found: list[str] = []
-    while place < len(tokens) and tokens[place] == Token("word", "only"):
-        place += 1
-    while place < len(tokens) and tokens[place].kind in {"word", "name"}:
-        while tokens[place + 1 : place + 2] == (Token("other", "."),):
-            place += 2
-        found.append(tokens[place].text)
-        if tokens[place + 1 : place + 2] != (Token("other", ","),):
-            break
-        place += 2
-    return found
+    return Reading(statement.tokens, words.index("on") + 1).name()
 
 
 def _takes_long(statement: Statement, made: frozenset[str]) -> str | None:

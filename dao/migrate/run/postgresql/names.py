@@ -9,13 +9,17 @@ from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import Statement, Token, split, tokens
+from dao.migrate.scripts.reading import Reading
 from dao.migrate.values import Step
 
 __all__ = ["emptied_by", "filled_by", "made_by", "names_in", "own_drops", "renamed_by"]
 _ADDS, _DROPS = "add", "drop"
 _NO_COLUMN = frozenset(
-    {"constraint", "check", "unique", "primary", "foreign", "exclude", "default", "expression", "generated", "identity"}
-    | {"not", "value"}
+    Token("word", word)
+    for word in (
+        *("constraint", "check", "unique", "primary", "foreign", "exclude", "default", "expression", "generated"),
+        *("identity", "not", "value"),
+    )
 )
 
 
@@ -42,60 +46,36 @@ def emptied_by(statement: Statement) -> set[str]:
             if kind != "word":
                 continue
             if text == "delete" and sequence[place + 1 : place + 2] == [Token("word", "from")]:
-                found |= {*_listed(sequence, place + 2)[:1]}
+                found |= {*Reading(sequence, place + 2).names()[:1]}
             elif text == "truncate":
-                found |= {*_listed(sequence, place + 1)}
+                reading = Reading(sequence, place + 1)
+                reading.passes("table")
+                found |= {*reading.names()}
             elif text == "into" and place and sequence[place - 1] == Token("word", "merge"):
-                found |= {*_listed(sequence, place + 1)[:1]}
-    return found
-
-
-def _listed(sequence: Sequence[Token], place: int) -> list[str]:
-    """Return the names in a list with commas that begins there, without schemas."""
-    found: list[str] = []
-    while place < len(sequence):
-        if sequence[place] in {Token("word", "table"), Token("word", "only")}:
-            place += 1
-            continue
-        while sequence[place + 1 : place + 2] == [Token("other", ".")] and place + 2 < len(sequence):
-            place += 2
-        if sequence[place].kind not in {"word", "name"}:
-            break
-        found.append(sequence[place].text)
-        place += 1
-        if sequence[place : place + 1] == [Token("other", "*")]:
-            place += 1
-        if sequence[place : place + 1] != [Token("other", ",")]:
-            break
-        place += 1
+                found |= {*Reading(sequence, place + 1).names()[:1]}
     return found
 
 
 def filled_by(statement: Statement) -> str | None:
     """Return the table that a statement brings rows into, without its schema."""
-    sequence = statement.tokens
-    if statement.first == "create":
-        words = [token.text for token in sequence[:4]]
-        if "table" not in words:
-            return None
-        place = words.index("table") + 1
-        place += 3 if [token.text for token in sequence[place : place + 3]] == ["if", "not", "exists"] else 0
-        return next(iter(_listed(sequence, place)), None)
-    for place, token in enumerate(sequence):
-        if token == Token("word", "into"):
-            return next(iter(_listed(sequence, place + 1)), None)
-    return None
+    creates = statement.first == "create"
+    before = Token("word", "table" if creates else "into")
+    if before not in (statement.tokens[:4] if creates else statement.tokens):
+        return None
+    reading = Reading(statement.tokens, statement.tokens.index(before) + 1)
+    reading.passes("if", "not", "exists")
+    reading.passes("table")  # of SELECT … INTO
+    return reading.name()
 
 
 def renamed_by(statement: Statement) -> tuple[str, str] | None:
     """Return the old and the new name of a table that a statement renames."""
-    sequence = statement.tokens
-    words = [token.text for token in sequence]
-    if words[1:2] != ["table"] or words[-3:-1] != ["rename", "to"]:
+    reading = Reading(statement.tokens)
+    if not reading.passes("alter", "table") or reading.words[-3:-1] != ["rename", "to"]:
         return None
-    place = 4 if words[2:4] == ["if", "exists"] else 2
-    old = next(iter(_listed(sequence, place)), None)
-    return None if old is None else (old, words[-1])
+    reading.passes("if", "exists")
+    old = reading.name()
+    return None if old is None else (old, reading.words[-1])
 
 
 def made_by(step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made:
@@ -120,10 +100,9 @@ def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tup
     made = made_by(step, migrations, state)
     found: set[str] = set()
     for statement in split(step.script.text):
-        if statement.first == "drop" and statement.words(2)[1:] == ("table",):
-            exists = statement.words(4)[2:] == ("if", "exists")
-            names = map(fold, _listed(statement.tokens, 4 if exists else 2))
-            found |= {f"table {name}" for name in names if name in made.tables}
+        if statement.first == "drop" and (reading := Reading(statement.tokens)).passes("drop", "table"):
+            reading.passes("if", "exists")
+            found |= {f"table {name}" for name in map(fold, reading.names()) if name in made.tables}
         elif statement.first == "alter":
             dropped = ((fold(table), fold(column)) for table, column in _altered(statement, _DROPS))
             found |= {f"column {table}.{column}" for table, column in dropped if (table, column) in made.columns}
@@ -132,19 +111,17 @@ def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tup
 
 def _altered(statement: Statement, verb: str) -> Iterator[tuple[str, str]]:
     """Yield the table and name of each column that an ALTER TABLE adds, or gives a new name, or drops: its verb."""
-    sequence = list(statement.tokens)
-    words = [token.text if token.kind == "word" else "" for token in sequence]
-    if words[1:2] != ["table"]:
+    reading = Reading(statement.tokens)
+    if not reading.passes("alter", "table"):
         return
-    table = next(iter(_listed(sequence, 4 if words[2:4] == ["if", "exists"] else 2)), None)
-    for place, word in enumerate(words):
-        after = place + (2 if words[place + 1 : place + 2] == ["column"] else 1)
-        if word == verb:
-            exists = words[after : after + 2] == ["if", "exists"]
-            after += 3 if words[after : after + 3] == ["if", "not", "exists"] else 2 if exists else 0
-        elif verb != _ADDS or word != "rename" or words[after + 1 : after + 2] != ["to"]:
+    reading.passes("if", "exists")
+    table, left = reading.name(), reading.left
+    for place, token in enumerate(left):
+        column = Reading(left, place + 1)
+        column.passes("column")
+        if token == Token("word", verb):
+            column.passes("if", "exists") or column.passes("if", "not", "exists")
+        elif verb != _ADDS or token != Token("word", "rename") or column.name() is None or not column.passes("to"):
             continue
-        else:
-            after += 2
-        if table is not None and after < len(words) and words[after] not in _NO_COLUMN:
-            yield table, sequence[after].text
+        if table is not None and column.next not in _NO_COLUMN and (name := column.name()) is not None:
+            yield table, name
