@@ -46,7 +46,12 @@ _LOCK_ALL = locking(TASKS)
 _GET = TASK_DEPENDENCIES.get
 _GET_MANY = by_keys(TASK_DEPENDENCIES)
 _EXISTS = "SELECT 1 FROM task_dependencies WHERE task_id = $1 AND depends_on = $2"
-_REMOVE = "DELETE FROM task_dependencies WHERE task_id = $1 AND depends_on = $2"
+# the task is locked first, as by whoever deletes it, and the dependency with it
+_REMOVE = PerEngine(
+    "DELETE FROM task_dependencies WHERE task_id = $1 AND depends_on = $2",
+    "DELETE FROM task_dependencies "
+    "WHERE task_id = (SELECT id FROM tasks WHERE id = $1 FOR NO KEY UPDATE) AND depends_on = $2",
+)
 _LIST_PREDECESSORS = f"""
 SELECT {TASKS.qualified}
 FROM   task_dependencies
@@ -118,7 +123,7 @@ def exists(connection: Connection, task_id: str, depends_on: str) -> bool:
 
 def remove(connection: Connection, task_id: str, depends_on: str) -> bool:
     """Have a task wait for another no longer; both stay. Return whether it did. Safe to repeat."""
-    return bool(execute(connection, _REMOVE, (task_id, depends_on)))
+    return bool(execute(connection, text_for(connection, _REMOVE), (task_id, depends_on)))
 
 
 def list_predecessors(connection: Connection, task_id: str) -> list[Task]:

@@ -3,6 +3,16 @@
 
 SET check_function_bodies = off;
 
+CREATE OR REPLACE FUNCTION dao_begin_counting()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM set_config('dao.counts_predecessors', 'yes', true);
+    RETURN NULL;
+END;
+$function$;
+
 CREATE OR REPLACE FUNCTION dao_begin_task_events()
  RETURNS void
  LANGUAGE plpgsql
@@ -21,11 +31,11 @@ CREATE OR REPLACE FUNCTION dao_check_attempt()
  RETURNS trigger
  LANGUAGE plpgsql
 AS $function$
-DECLARE
-    task record;
 BEGIN
-    SELECT attempt, status INTO task FROM tasks WHERE id = new.task_id FOR SHARE;
-    IF task.attempt IS DISTINCT FROM new.attempt OR task.status IS DISTINCT FROM 'running' THEN
+    UPDATE tasks
+    SET    updated_at = updated_at
+    WHERE  id = new.task_id AND attempt = new.attempt AND status = 'running';
+    IF NOT FOUND THEN
         RAISE EXCEPTION '%: the row breaks the constraint %', TG_TABLE_NAME, TG_NAME
         USING ERRCODE = 'check_violation', CONSTRAINT = TG_NAME, TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
@@ -45,21 +55,15 @@ BEGIN
     IF NOT EXISTS (SELECT FROM links) THEN
         RETURN NULL;
     END IF;
-    PERFORM FROM tasks
-    WHERE   id IN (SELECT task_id FROM links UNION SELECT depends_on FROM links)
-    ORDER   BY id
-    FOR     NO KEY UPDATE;
-    IF pg_trigger_depth() = 1 THEN
+    IF TG_OP = 'INSERT' THEN
         UPDATE tasks SET updated_at = updated_at WHERE id IN (SELECT depends_on FROM links);
     END IF;
-    UPDATE tasks
-    SET    waiting_for = waiting_for + CASE WHEN TG_OP = 'INSERT' THEN counted.number ELSE -counted.number END
-    FROM   (SELECT links.task_id, count(*) AS number
-            FROM   links
-            LEFT   JOIN tasks AS predecessor ON predecessor.id = links.depends_on
-            WHERE  predecessor.status IS DISTINCT FROM 'completed'
-            GROUP  BY links.task_id) AS counted
-    WHERE  id = counted.task_id;
+    PERFORM dao_count_predecessors(ARRAY(SELECT DISTINCT task_id FROM links));
+    IF TG_OP = 'DELETE' THEN
+        UPDATE tasks
+        SET    updated_at = updated_at
+        WHERE  id IN (SELECT task_id FROM links JOIN tasks AS predecessor ON predecessor.id = links.depends_on);
+    END IF;
     RETURN NULL;
 END;
 $function$;
@@ -75,14 +79,43 @@ BEGIN
             TG_TABLE_NAME, upper(current_setting('transaction_isolation'))
         USING TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
-    PERFORM FROM tasks
-    WHERE   id IN (SELECT task_id FROM workflow_tasks WHERE workflow_id = new.id)
-    ORDER   BY id
-    FOR     NO KEY UPDATE;
-    UPDATE tasks
-    SET    paused_by = paused_by + CASE WHEN new.status = 'paused' THEN 1 ELSE -1 END
-    WHERE  id IN (SELECT task_id FROM workflow_tasks WHERE workflow_id = new.id);
+    PERFORM dao_count_paused_workflows(ARRAY(SELECT task_id FROM workflow_tasks WHERE workflow_id = new.id));
     RETURN NULL;
+END;
+$function$;
+
+CREATE OR REPLACE FUNCTION dao_count_paused_workflows(ids text[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM FROM tasks WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE tasks
+    SET    paused_by = counted.number
+    FROM   (SELECT held.id, count(workflows.id) AS number
+            FROM   unnest(ids) AS held (id)
+            LEFT   JOIN workflow_tasks ON workflow_tasks.task_id = held.id
+            LEFT   JOIN workflows ON workflows.id = workflow_tasks.workflow_id AND workflows.status = 'paused'
+            GROUP  BY held.id) AS counted
+    WHERE  tasks.id = counted.id AND paused_by <> counted.number;
+END;
+$function$;
+
+CREATE OR REPLACE FUNCTION dao_count_predecessors(ids text[])
+ RETURNS void
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM FROM tasks WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE tasks
+    SET    waiting_for = counted.number
+    FROM   (SELECT waiting.id, count(predecessor.id) AS number
+            FROM   unnest(ids) AS waiting (id)
+            LEFT   JOIN task_dependencies ON task_dependencies.task_id = waiting.id
+            LEFT   JOIN tasks AS predecessor
+                   ON predecessor.id = task_dependencies.depends_on AND predecessor.status <> 'completed'
+            GROUP  BY waiting.id) AS counted
+    WHERE  tasks.id = counted.id AND waiting_for <> counted.number;
 END;
 $function$;
 
@@ -91,6 +124,10 @@ CREATE OR REPLACE FUNCTION dao_count_successors()
  LANGUAGE plpgsql
 AS $function$
 BEGIN
+    IF current_setting('dao.counts_predecessors', true) = 'yes' THEN
+        PERFORM dao_count_predecessors(ARRAY(SELECT task_id FROM task_dependencies WHERE depends_on = new.id));
+        RETURN NULL;
+    END IF;
     PERFORM FROM tasks
     WHERE   id IN (SELECT task_id FROM task_dependencies WHERE depends_on = new.id)
     ORDER   BY id
@@ -107,19 +144,20 @@ CREATE OR REPLACE FUNCTION dao_count_workflow_task()
  LANGUAGE plpgsql
 AS $function$
 DECLARE
-    found text;
+    ids text[];
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         UPDATE tasks SET paused_by = 0 WHERE paused_by <> 0;
         RETURN NULL;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
-        SELECT status INTO found FROM workflows WHERE id = old.workflow_id FOR SHARE;
-        UPDATE tasks SET paused_by = paused_by - 1 WHERE id = old.task_id AND found = 'paused';
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        SELECT status INTO found FROM workflows WHERE id = new.workflow_id FOR SHARE;
-        UPDATE tasks SET paused_by = paused_by + 1 WHERE id = new.task_id AND found = 'paused';
+    PERFORM FROM workflows WHERE id IN (old.workflow_id, new.workflow_id) ORDER BY id FOR SHARE;
+    ids := ARRAY(
+        SELECT id
+        FROM   tasks
+        WHERE  id IN (old.task_id, new.task_id)
+        AND    (paused_by > 0 OR EXISTS (SELECT FROM workflows WHERE id = new.workflow_id AND status = 'paused')));
+    IF ids <> '{}' THEN
+        PERFORM dao_count_paused_workflows(ids);
     END IF;
     RETURN NULL;
 END;
@@ -145,6 +183,32 @@ CREATE OR REPLACE FUNCTION dao_json(value text)
  LANGUAGE sql
 AS $function$
 SELECT coalesce(to_json(value)::text, 'null');
+$function$;
+
+CREATE OR REPLACE FUNCTION dao_lock_successors()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM FROM tasks
+    WHERE   id IN (SELECT task_id FROM task_dependencies WHERE depends_on = old.id)
+    ORDER   BY id
+    FOR     NO KEY UPDATE;
+    RETURN old;
+END;
+$function$;
+
+CREATE OR REPLACE FUNCTION dao_lock_tasks_of_workflow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    PERFORM FROM tasks
+    WHERE   id IN (SELECT task_id FROM workflow_tasks WHERE workflow_id = old.id)
+    ORDER   BY id
+    FOR     NO KEY UPDATE;
+    RETURN old;
+END;
 $function$;
 
 CREATE OR REPLACE FUNCTION dao_note_task_event()
@@ -266,6 +330,8 @@ BEGIN
             TG_TABLE_NAME, upper(current_setting('transaction_isolation'))
         USING TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
+    PERFORM FROM tasks WHERE id = new.depends_on FOR NO KEY UPDATE;
+    PERFORM FROM tasks WHERE id = new.task_id FOR NO KEY UPDATE;
     PERFORM pg_advisory_xact_lock(hashtextextended(TG_TABLE_SCHEMA || '.' || TG_NAME, 0));
     IF EXISTS (SELECT FROM task_dependencies WHERE depends_on = new.task_id) AND EXISTS (
         WITH RECURSIVE upstream (id) AS (
@@ -281,26 +347,6 @@ BEGIN
         USING ERRCODE = 'check_violation', CONSTRAINT = TG_NAME, TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
     RETURN new;
-END;
-$function$;
-
-CREATE OR REPLACE FUNCTION dao_remove_dependencies()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-BEGIN
-    DELETE FROM task_dependencies WHERE depends_on = old.id;
-    RETURN old;
-END;
-$function$;
-
-CREATE OR REPLACE FUNCTION dao_remove_workflow_tasks()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-BEGIN
-    DELETE FROM workflow_tasks WHERE workflow_id = old.id;
-    RETURN old;
 END;
 $function$;
 
@@ -621,6 +667,8 @@ CREATE TRIGGER sessions_updated_at BEFORE UPDATE OF id, client_id, is_active, la
 
 CREATE TRIGGER task_dependencies_added AFTER INSERT ON task_dependencies REFERENCING NEW TABLE AS links FOR EACH STATEMENT EXECUTE FUNCTION dao_count_dependencies();
 
+CREATE TRIGGER task_dependencies_change BEFORE INSERT OR DELETE ON task_dependencies FOR EACH STATEMENT EXECUTE FUNCTION dao_begin_counting();
+
 CREATE TRIGGER task_dependencies_emptied AFTER TRUNCATE ON task_dependencies FOR EACH STATEMENT EXECUTE FUNCTION dao_count_dependencies();
 
 CREATE TRIGGER task_dependencies_no_cycle BEFORE INSERT ON task_dependencies FOR EACH ROW WHEN (new.task_id <> new.depends_on) EXECUTE FUNCTION dao_refuse_cycle();
@@ -647,7 +695,7 @@ CREATE TRIGGER tasks_counters_begin_at_zero BEFORE INSERT ON tasks FOR EACH ROW 
 
 CREATE TRIGGER tasks_dependencies_completed AFTER UPDATE OF status ON tasks FOR EACH ROW WHEN ((old.status = 'completed'::text) <> (new.status = 'completed'::text)) EXECUTE FUNCTION dao_count_successors();
 
-CREATE TRIGGER tasks_dependencies_deleted BEFORE DELETE ON tasks FOR EACH ROW WHEN (old.status = 'completed'::text) EXECUTE FUNCTION dao_remove_dependencies();
+CREATE TRIGGER tasks_dependencies_deleted BEFORE DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION dao_lock_successors();
 
 CREATE TRIGGER tasks_status_transition BEFORE UPDATE OF status ON tasks FOR EACH ROW WHEN (new.status <> old.status AND new.status <> 'pending'::text AND (old.status = 'completed'::text OR old.status = 'failed'::text OR old.status = 'cancelled'::text) OR old.status = 'pending'::text AND old.attempt > 0 AND (new.status = ANY (ARRAY['completed'::text, 'failed'::text]))) EXECUTE FUNCTION dao_refuse();
 
@@ -673,6 +721,6 @@ CREATE TRIGGER workflow_tasks_updated_at BEFORE UPDATE OF workflow_id, task_id, 
 
 CREATE TRIGGER workflows_paused AFTER UPDATE OF status ON workflows FOR EACH ROW WHEN ((old.status = 'paused'::text) <> (new.status = 'paused'::text)) EXECUTE FUNCTION dao_count_paused();
 
-CREATE TRIGGER workflows_tasks_deleted BEFORE DELETE ON workflows FOR EACH ROW WHEN (old.status = 'paused'::text) EXECUTE FUNCTION dao_remove_workflow_tasks();
+CREATE TRIGGER workflows_tasks_deleted BEFORE DELETE ON workflows FOR EACH ROW WHEN (old.status = 'paused'::text) EXECUTE FUNCTION dao_lock_tasks_of_workflow();
 
 CREATE TRIGGER workflows_updated_at BEFORE UPDATE OF id, name, description, status, config, metadata, created_at ON workflows FOR EACH ROW WHEN (new.updated_at <= old.updated_at) EXECUTE FUNCTION dao_updated_at();

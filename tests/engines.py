@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -135,11 +136,16 @@ def begin_alone(connection: Any, table: str) -> None:
     connection.execute("BEGIN IMMEDIATE" if is_sqlite(connection) else f"BEGIN; LOCK TABLE {table}")
 
 
-def wait_for_waiter(connection: Any) -> None:
-    """Return once another connection waits for a lock; on SQLite, where nobody sees that, after it has had the time."""
+def wait_for_waiter(connection: Any, waiter: threading.Thread | None = None) -> None:
+    """Return once another connection waits for a lock; on SQLite, where nobody sees that, after it has had the time.
+
+    Or once the `waiter` has ended, which may not have to wait.
+    """
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     deadline = time.monotonic() + (0.1 if is_sqlite(connection) else 60)
     while time.monotonic() < deadline and (is_sqlite(connection) or fetch(connection, waiting) == [(0,)]):
+        if waiter is not None and not waiter.is_alive():
+            return
         time.sleep(0.01)
 
 

@@ -22,6 +22,8 @@ CREATE INDEX idx_task_dependencies_depends_on ON task_dependencies (depends_on, 
 
 -- Dependencies are added one transaction at a time, and each looks only when those before it are stored: two that make
 -- a cycle together would not see each other. A transaction that sees the database as it was when it began cannot look.
+-- The tasks are locked before, the one that is waited for first, as by whoever ends it, so that nobody waits for a task
+-- while others wait for him.
 -- A task that nobody waits for is in no cycle: one that was just made need not look at all that it waits for by way of
 -- others.
 CREATE FUNCTION dao_refuse_cycle() RETURNS trigger
@@ -34,6 +36,8 @@ BEGIN
             TG_TABLE_NAME, upper(current_setting('transaction_isolation'))
         USING TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
+    PERFORM FROM tasks WHERE id = new.depends_on FOR NO KEY UPDATE;
+    PERFORM FROM tasks WHERE id = new.task_id FOR NO KEY UPDATE;
     PERFORM pg_advisory_xact_lock(hashtextextended(TG_TABLE_SCHEMA || '.' || TG_NAME, 0));
     IF EXISTS (SELECT FROM task_dependencies WHERE depends_on = new.task_id) AND EXISTS (
         WITH RECURSIVE upstream (id) AS (
@@ -64,10 +68,45 @@ BEFORE UPDATE OF task_id, depends_on ON task_dependencies
 FOR EACH ROW
 EXECUTE FUNCTION dao_refuse();
 
+-- The tasks are locked in the order of their ids before they are counted: whoever else counts them, or ends one that
+-- they wait for, is waited for, and seen.
+CREATE FUNCTION dao_count_predecessors(ids text[]) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM tasks WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE tasks
+    SET    waiting_for = counted.number
+    FROM   (SELECT waiting.id, count(predecessor.id) AS number
+            FROM   unnest(ids) AS waiting (id)
+            LEFT   JOIN task_dependencies ON task_dependencies.task_id = waiting.id
+            LEFT   JOIN tasks AS predecessor
+                   ON predecessor.id = task_dependencies.depends_on AND predecessor.status <> 'completed'
+            GROUP  BY waiting.id) AS counted
+    WHERE  tasks.id = counted.id AND waiting_for <> counted.number;
+END;
+$$;
+
+-- A transaction that changes dependencies counts anew from then on. One statement may change them and complete tasks,
+-- and nobody knows which of both is counted first; to add and take one would count some twice.
+CREATE FUNCTION dao_begin_counting() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM set_config('dao.counts_predecessors', 'yes', true);
+    RETURN NULL;
+END;
+$$;
+
+CREATE TRIGGER task_dependencies_change
+BEFORE INSERT OR DELETE ON task_dependencies
+FOR EACH STATEMENT
+EXECUTE FUNCTION dao_begin_counting();
+
 -- All that a statement adds or removes is counted at once: a task that waits for thousands has one version more, not
--- thousands. All these tasks are locked, in the order of their ids, which is the order in which all that count lock
--- tasks. Those that are waited for are written as they are: whoever completes one at REPEATABLE READ, and does not see
--- the dependency, has to repeat that. Not from within another trigger, which may be about to delete them.
+-- thousands. Tasks that are waited for are locked first, as whoever ends one locks it before those that wait. They, or
+-- at a removal those that wait, are written as they are: whoever ends a predecessor at REPEATABLE READ, and does not
+-- see the change, has to repeat that.
 CREATE FUNCTION dao_count_dependencies() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -79,21 +118,15 @@ BEGIN
     IF NOT EXISTS (SELECT FROM links) THEN
         RETURN NULL;
     END IF;
-    PERFORM FROM tasks
-    WHERE   id IN (SELECT task_id FROM links UNION SELECT depends_on FROM links)
-    ORDER   BY id
-    FOR     NO KEY UPDATE;
-    IF pg_trigger_depth() = 1 THEN
+    IF TG_OP = 'INSERT' THEN
         UPDATE tasks SET updated_at = updated_at WHERE id IN (SELECT depends_on FROM links);
     END IF;
-    UPDATE tasks
-    SET    waiting_for = waiting_for + CASE WHEN TG_OP = 'INSERT' THEN counted.number ELSE -counted.number END
-    FROM   (SELECT links.task_id, count(*) AS number
-            FROM   links
-            LEFT   JOIN tasks AS predecessor ON predecessor.id = links.depends_on
-            WHERE  predecessor.status IS DISTINCT FROM 'completed'
-            GROUP  BY links.task_id) AS counted
-    WHERE  id = counted.task_id;
+    PERFORM dao_count_predecessors(ARRAY(SELECT DISTINCT task_id FROM links));
+    IF TG_OP = 'DELETE' THEN
+        UPDATE tasks
+        SET    updated_at = updated_at
+        WHERE  id IN (SELECT task_id FROM links JOIN tasks AS predecessor ON predecessor.id = links.depends_on);
+    END IF;
     RETURN NULL;
 END;
 $$;
@@ -104,7 +137,6 @@ REFERENCING NEW TABLE AS links
 FOR EACH STATEMENT
 EXECUTE FUNCTION dao_count_dependencies();
 
--- One that has gone was not completed, or it has taken the dependency with it: see below.
 CREATE TRIGGER task_dependencies_removed
 AFTER DELETE ON task_dependencies
 REFERENCING OLD TABLE AS links
@@ -116,12 +148,16 @@ AFTER TRUNCATE ON task_dependencies
 FOR EACH STATEMENT
 EXECUTE FUNCTION dao_count_dependencies();
 
--- Of a task that was completed, nobody waits any more, so nothing is counted; the foreign key removes the others.
-CREATE FUNCTION dao_remove_dependencies() RETURNS trigger
+-- Those that wait are locked before the foreign key removes the dependencies, or who deletes one of them, and removes
+-- the same, would wait for this one, and this one for that.
+CREATE FUNCTION dao_lock_successors() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    DELETE FROM task_dependencies WHERE depends_on = old.id;
+    PERFORM FROM tasks
+    WHERE   id IN (SELECT task_id FROM task_dependencies WHERE depends_on = old.id)
+    ORDER   BY id
+    FOR     NO KEY UPDATE;
     RETURN old;
 END;
 $$;
@@ -129,13 +165,16 @@ $$;
 CREATE TRIGGER tasks_dependencies_deleted
 BEFORE DELETE ON tasks
 FOR EACH ROW
-WHEN (old.status = 'completed')
-EXECUTE FUNCTION dao_remove_dependencies();
+EXECUTE FUNCTION dao_lock_successors();
 
 CREATE FUNCTION dao_count_successors() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
+    IF current_setting('dao.counts_predecessors', true) = 'yes' THEN
+        PERFORM dao_count_predecessors(ARRAY(SELECT task_id FROM task_dependencies WHERE depends_on = new.id));
+        RETURN NULL;
+    END IF;
     PERFORM FROM tasks
     WHERE   id IN (SELECT task_id FROM task_dependencies WHERE depends_on = new.id)
     ORDER   BY id

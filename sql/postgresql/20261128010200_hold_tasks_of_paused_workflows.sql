@@ -2,8 +2,25 @@
 -- runs already goes on. The count is a part of the index that claims walk along, so that a claim costs the same with it.
 -- Triggers, and an update of the tasks of workflows that are paused now. Its rollback holds no task back any more.
 
--- The tasks of a workflow are locked in the order of their ids. A transaction that sees the database as it was when it
--- began would not count what was added since.
+-- Tasks are locked in the order of their ids before they are counted. They are counted anew: one statement may pause a
+-- workflow and put tasks into it, and nobody knows which of both is counted first.
+CREATE FUNCTION dao_count_paused_workflows(ids text[]) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM FROM tasks WHERE id = ANY (ids) ORDER BY id FOR NO KEY UPDATE;
+    UPDATE tasks
+    SET    paused_by = counted.number
+    FROM   (SELECT held.id, count(workflows.id) AS number
+            FROM   unnest(ids) AS held (id)
+            LEFT   JOIN workflow_tasks ON workflow_tasks.task_id = held.id
+            LEFT   JOIN workflows ON workflows.id = workflow_tasks.workflow_id AND workflows.status = 'paused'
+            GROUP  BY held.id) AS counted
+    WHERE  tasks.id = counted.id AND paused_by <> counted.number;
+END;
+$$;
+
+-- A transaction that sees the database as it was when it began would not count what was added since.
 CREATE FUNCTION dao_count_paused() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -14,13 +31,7 @@ BEGIN
             TG_TABLE_NAME, upper(current_setting('transaction_isolation'))
         USING TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
-    PERFORM FROM tasks
-    WHERE   id IN (SELECT task_id FROM workflow_tasks WHERE workflow_id = new.id)
-    ORDER   BY id
-    FOR     NO KEY UPDATE;
-    UPDATE tasks
-    SET    paused_by = paused_by + CASE WHEN new.status = 'paused' THEN 1 ELSE -1 END
-    WHERE  id IN (SELECT task_id FROM workflow_tasks WHERE workflow_id = new.id);
+    PERFORM dao_count_paused_workflows(ARRAY(SELECT task_id FROM workflow_tasks WHERE workflow_id = new.id));
     RETURN NULL;
 END;
 $$;
@@ -31,12 +42,15 @@ FOR EACH ROW
 WHEN ((old.status = 'paused') <> (new.status = 'paused'))
 EXECUTE FUNCTION dao_count_paused();
 
--- While the deleted workflow is still there, so that the triggers below see its status.
-CREATE FUNCTION dao_remove_workflow_tasks() RETURNS trigger
+-- Before the foreign key removes them from it one by one, in no order.
+CREATE FUNCTION dao_lock_tasks_of_workflow() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    DELETE FROM workflow_tasks WHERE workflow_id = old.id;
+    PERFORM FROM tasks
+    WHERE   id IN (SELECT task_id FROM workflow_tasks WHERE workflow_id = old.id)
+    ORDER   BY id
+    FOR     NO KEY UPDATE;
     RETURN old;
 END;
 $$;
@@ -45,26 +59,28 @@ CREATE TRIGGER workflows_tasks_deleted
 BEFORE DELETE ON workflows
 FOR EACH ROW
 WHEN (old.status = 'paused')
-EXECUTE FUNCTION dao_remove_workflow_tasks();
+EXECUTE FUNCTION dao_lock_tasks_of_workflow();
 
--- The workflow is locked, so that whoever pauses it waits, and sees the task then, or is waited for.
+-- The workflow is locked, so that whoever pauses it waits, and sees the task then, or is waited for. A task that is held
+-- back by none needs no counting when it leaves one.
 CREATE FUNCTION dao_count_workflow_task() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    found text;
+    ids text[];
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         UPDATE tasks SET paused_by = 0 WHERE paused_by <> 0;
         RETURN NULL;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
-        SELECT status INTO found FROM workflows WHERE id = old.workflow_id FOR SHARE;
-        UPDATE tasks SET paused_by = paused_by - 1 WHERE id = old.task_id AND found = 'paused';
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        SELECT status INTO found FROM workflows WHERE id = new.workflow_id FOR SHARE;
-        UPDATE tasks SET paused_by = paused_by + 1 WHERE id = new.task_id AND found = 'paused';
+    PERFORM FROM workflows WHERE id IN (old.workflow_id, new.workflow_id) ORDER BY id FOR SHARE;
+    ids := ARRAY(
+        SELECT id
+        FROM   tasks
+        WHERE  id IN (old.task_id, new.task_id)
+        AND    (paused_by > 0 OR EXISTS (SELECT FROM workflows WHERE id = new.workflow_id AND status = 'paused')));
+    IF ids <> '{}' THEN
+        PERFORM dao_count_paused_workflows(ids);
     END IF;
     RETURN NULL;
 END;

@@ -31,15 +31,16 @@ FOR EACH ROW
 WHEN (new.updated_at <= old.updated_at)
 EXECUTE FUNCTION dao_updated_at();
 
--- The task is locked, so that whoever takes it from the attempt waits, and closes the call then, or is waited for.
+-- The task is written as it is, so that whoever takes it from the attempt waits, and closes the call then, or is waited
+-- for; and who does so at REPEATABLE READ, and does not see the call, has to repeat that.
 CREATE FUNCTION dao_check_attempt() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
-DECLARE
-    task record;
 BEGIN
-    SELECT attempt, status INTO task FROM tasks WHERE id = new.task_id FOR SHARE;
-    IF task.attempt IS DISTINCT FROM new.attempt OR task.status IS DISTINCT FROM 'running' THEN
+    UPDATE tasks
+    SET    updated_at = updated_at
+    WHERE  id = new.task_id AND attempt = new.attempt AND status = 'running';
+    IF NOT FOUND THEN
         RAISE EXCEPTION '%: the row breaks the constraint %', TG_TABLE_NAME, TG_NAME
         USING ERRCODE = 'check_violation', CONSTRAINT = TG_NAME, TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;

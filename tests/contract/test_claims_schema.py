@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import dao
-from dao import codec, migrate, rows, tasks
+from dao import codec, migrate, rows, task_dependencies, tasks
 from dao.cli.filters import PHASES
 from dao.engine import execute, fetch
 from dao.testing import make_tool_execution, make_workflow, make_workflow_task
@@ -494,6 +494,84 @@ def test_predecessor_that_ends_at_repeatable_read_does_not_overlook_a_link(serve
     assert_counted(connection)
 
 
+def test_predecessor_that_is_reopened_at_repeatable_read_does_not_count_a_link_that_has_gone(server_url, connection):
+    """The task is written though its count stays, or it would be counted to wait for one that it depends on no more."""
+    add(connection, "a", "b")
+    link(connection, "b", "a")
+    move(connection, "a", "completed")
+    with two(server_url) as (one, other):
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tasks")
+        execute(one, "DELETE FROM task_dependencies")
+        with pytest.raises(dao.DatabaseBusy):
+            move(other, "a", "pending")
+        other.execute("ROLLBACK")
+    assert_counted(connection)
+
+
+ENDS = {
+    "complete": "UPDATE tasks SET status = 'completed' WHERE id IN ('a', 'd')",
+    "reopen": "UPDATE tasks SET status = 'pending' WHERE id IN ('a', 'd')",
+    "delete": "DELETE FROM tasks WHERE id = 'd'",
+    "pause": "UPDATE workflows SET status = 'paused' WHERE id = 'x'",
+    "go on": "UPDATE workflows SET status = 'active' WHERE id = 'x'",
+    "end workflow": "DELETE FROM workflows WHERE id = 'y'",
+}
+CHANGES = {
+    "link": "INSERT INTO task_dependencies (task_id, depends_on) VALUES ('b', 'a')",
+    "unlink": "DELETE FROM task_dependencies WHERE depends_on = 'd'",
+    "complete another": "UPDATE tasks SET status = 'completed' WHERE id = 'c'",
+    "put": "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) VALUES ('x', 'b', 1)",
+    "take out": "DELETE FROM workflow_tasks WHERE workflow_id = 'x'",
+    "move": "UPDATE workflow_tasks SET task_id = 'b' WHERE workflow_id = 'x' AND task_id = 'a'",
+}
+
+
+@pytest.mark.parametrize(("completed", "paused_before"), [("ad", "x"), ("", "y")])
+def test_one_statement_that_changes_two_tables_is_counted_once(server_url, connection, completed, paused_before):
+    """Each trigger saw what the other would count, too: a task that waited for two began when one was completed."""
+    add(connection, *"abcde")
+    link(connection, "b", "c", "d")
+    link(connection, "e", "c", "d")
+    for id in completed:
+        move(connection, id, "completed")
+    for id in "xy":
+        status = "paused" if id == paused_before else "active"
+        dao.workflows.create(connection, make_workflow(id=id, status=status))
+        for task in "ac":
+            place = make_workflow_task(workflow_id=id, task_id=task)
+            execute(connection, rows.WORKFLOW_TASKS.insert, rows.WORKFLOW_TASKS.to_row(place))
+    for one, other in itertools.product(ENDS.values(), CHANGES.values()):
+        for first, second in [(one, other), (other, one)]:
+            connection.execute("BEGIN")
+            connection.execute(f"WITH first AS ({first}) {second}")
+            assert_counted(connection)
+            connection.execute("ROLLBACK")
+
+
+@pytest.mark.parametrize(
+    ("held", "beside", "after"),
+    [
+        ("a", lambda own: tasks.delete(own, "b"), lambda own: move(own, "a", "completed")),
+        ("b", lambda own: tasks.delete(own, "a"), lambda own: tasks.delete(own, "b")),
+        ("b", lambda own: task_dependencies.remove(own, "b", "a"), lambda own: tasks.delete(own, "b")),
+        ("a", lambda own: link(own, "c", "a"), lambda own: link(own, "d", "a")),
+    ],
+    ids=["delete-complete", "delete-delete", "remove-delete", "link-link"],
+)
+def test_tasks_are_locked_in_one_order_and_before_what_is_between_them(server_url, connection, held, beside, after):
+    """Each was a deadlock: one locked a task, or a dependency, that the other needed, and then what the other had."""
+    add(connection, *"abcd")
+    link(connection, "b", "a")
+    with two(server_url) as (one, other):
+        with dao.transaction(one):
+            fetch(one, "SELECT FROM tasks WHERE id = $1 FOR NO KEY UPDATE", (held,))
+            worker = Worker(beside, other)
+            wait_for_waiter(one, worker)
+            after(one)
+        worker.end()
+    assert_counted(connection)
+
+
 def test_two_links_that_make_a_cycle_together_are_not_both_stored(server_url, connection):
     """The second looks when the first is stored."""
     add(connection, "a", "b")
@@ -553,3 +631,16 @@ def test_call_begun_while_its_attempt_ends_is_not_left_open(server_url, connecti
             worker = beside(one, lambda: move(one, "a", "cancelled"), lambda: call(other, status="running"))
             assert isinstance(worker.error, dao.CheckViolation)
     assert fetch(connection, "SELECT count(*) FROM tool_executions WHERE status = 'running'") == [(0,)]
+
+
+def test_call_that_the_end_of_its_attempt_does_not_see_is_not_left_open(server_url, connection):
+    """A transaction at REPEATABLE READ that ended the attempt left a call open that had begun after the transaction."""
+    add(connection, "a", status="running")
+    with two(server_url) as (one, other):
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tasks")
+        call(one, status="running")
+        with pytest.raises(dao.DatabaseBusy):
+            move(other, "a", "completed")
+        other.execute("ROLLBACK")
+        move(other, "a", "completed")
+    assert fetch(connection, "SELECT status FROM tool_executions") == [("failed",)]

@@ -340,6 +340,7 @@ def test_statements_in_the_words_of_each_engine_are_few(named):
             "_LOCK_ALL",
             "_PRUNABLE",
             "_PRUNE",
+            "_REMOVE",
             "_SETTLED",
         ),
         *("_CANCEL", "_COMPLETE", "_EXPIRED", "_FAIL", "_RELEASE", "_RELEASE_UNTIL", "_RETRY"),

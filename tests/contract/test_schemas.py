@@ -17,17 +17,18 @@ from tests.strategies import TABLES
 BY_TYPE = {"sessions": {"sessions_is_active_boolean"}}
 #: When the triggers run that keep updated_at: SQLite has no way to change a row that is about to be written.
 TIMING = {"sqlite": "AFTER", "postgresql": "BEFORE"}
-#: The triggers that SQLite has not: they notify whoever waits, or count what TRUNCATE takes.
+#: The triggers that SQLite has not: they notify whoever waits, count what TRUNCATE takes, or note that it is counted.
 ONLY_POSTGRESQL = {
-    "tasks": ["tasks_claimable_made", "tasks_claimable_become"],
-    "task_dependencies": ["task_dependencies_emptied"],
-    "workflow_tasks": ["workflow_tasks_emptied"],
+    "tasks": {"tasks_claimable_made": "AFTER", "tasks_claimable_become": "AFTER"},
+    "task_dependencies": {"task_dependencies_emptied": "AFTER", "task_dependencies_change": "BEFORE"},
+    "workflow_tasks": {"workflow_tasks_emptied": "AFTER"},
 }
-#: The triggers whose condition is a query, which stands in their function on PostgreSQL.
+#: The triggers whose condition is a query, which stands in their function on PostgreSQL, or is not needed there.
 ASK_IN_FUNCTION = {
     "task_dependencies_no_cycle",
     "task_dependencies_added",
     "task_dependencies_removed",
+    "tasks_dependencies_deleted",
     "workflow_tasks_added",
     "workflow_tasks_removed",
     "task_events_created",
@@ -340,8 +341,8 @@ def test_schemas_hold_the_same_triggers(both):
     """
     for table, relation in both["sqlite"].items():
         theirs = dict(both["postgresql"][table].triggers)
-        for name in ONLY_POSTGRESQL.get(table, ()):
-            assert theirs.pop(name).timing == "AFTER"
+        for name, timing in ONLY_POSTGRESQL.get(table, {}).items():
+            assert theirs.pop(name).timing == timing
         assert relation.triggers.keys() == theirs.keys()
         for name, ours in relation.triggers.items():
             asked = "" if name in ASK_IN_FUNCTION else ours.condition.partition("andexists")[0]
