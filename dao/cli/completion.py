@@ -30,6 +30,7 @@ __all__ = [
     "pending",
     "snapshots",
     "tasks",
+    "teach_fish",
 ]
 
 Complete = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
@@ -54,6 +55,16 @@ def directories(_context: click.Context, _parameter: click.Parameter, incomplete
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="dir")]
+
+
+def teach_fish() -> None:
+    """Have click's script for fish cut a completion at its first comma only: ids and what is said of them have some."""
+    from click.shell_completion import FishComplete, add_completion_class
+
+    class Fish(FishComplete):
+        source_template = FishComplete.source_template.replace('string split ","', 'string split --max 1 ","')
+
+    add_completion_class(Fish)
 
 
 def _completing(found: Callable[[settings.Settings, str], Iterable[tuple[str, str]]]) -> Complete:
@@ -123,7 +134,7 @@ def _in_state(*states: str) -> Complete:
 known = _completing(_known)
 migrations = _completing(lambda config, _: _states(config))
 pending = _in_state("pending", "unfinished")
-applied = _in_state("Complete", "applied", "changed", "missing")
+applied = _in_state("applied", "changed", "missing")
 changed = _in_state("changed")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 
 import click
@@ -41,6 +42,10 @@ def group() -> None:
 def run() -> int:
     """Run the command line and return its exit code."""
     mend()
+    if "_DAO_COMPLETE" in os.environ:
+        from dao.cli import completion
+
+        completion.teach_fish()
     output = Output(as_json="--json" in sys.argv[1:])
     try:
         code = group(prog_name="dao", standalone_mode=False)

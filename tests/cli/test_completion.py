@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +150,23 @@ def test_completion_in_bash(workplace, partly):
         timeout=60,
     )
     assert (done.stdout.split(), done.stderr) == (["0001_a", "0002_b"], "")
+
+
+def test_completion_in_fish_is_whole(workplace, path, partly, monkeypatch, capfd):
+    """click's script for fish ended an id, and what is said of it, at a comma; a fish runs it here, where there is one."""
+    migrate.take_snapshot(f"sqlite:///{path}", label="before-import")
+    (id,) = (one.id for one in migrate.snapshots(f"sqlite:///{path}"))
+    monkeypatch.setenv("_DAO_COMPLETE", "fish_source")
+    monkeypatch.setattr(sys, "argv", ["dao"])
+    with pytest.raises(SystemExit):
+        main()
+    script = capfd.readouterr().out
+    assert 'string split --max 1 "," $completion' in script
+    if fish := shutil.which("fish"):
+        monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        command = [fish, "--no-config", "-c", f"{script}; complete -C 'dao restore 2'"]
+        done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=True, timeout=60)
+        assert re.fullmatch(rf"{id}\t.* UTC, before-import\n", done.stdout)
 
 
 def test_files_are_completed_by_the_shell(complete):
