@@ -153,7 +153,7 @@ def test_completion_in_bash(workplace, partly):
 
 
 def test_completion_in_fish_is_whole(workplace, path, partly, monkeypatch, capfd):
-    """click's script for fish ended an id, and what is said of it, at a comma; a fish runs it here, where there is one."""
+    """The script for fish ended an id, and what is said of it, at a comma. A fish runs it, where there is one."""
     migrate.take_snapshot(f"sqlite:///{path}", label="before-import")
     (id,) = (one.id for one in migrate.snapshots(f"sqlite:///{path}"))
     monkeypatch.setenv("_DAO_COMPLETE", "fish_source")
