@@ -76,24 +76,25 @@ def verify(
         DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
         InvalidValue: `latest` is below 1, or both that and `since` are given.
     """
-    report = listened(report, "dao.migrate.verification", "verify")
+    tell = listened(report, "dao.migrate.verification", "verify") or (lambda _event: None)
     if server is not None:
         if database is not None:
             raise MigrationError(
                 "migrations for PostgreSQL are verified in a database of their own: leave --copy out; `dao rehearse "
                 "--round-trip` tries what is pending on the rows of a database"
             )
+        from dao.migrate.verification import on_server  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none
+
         own = None if fixtures is None else Fixtures.read(Path(fixtures), "postgresql")
         files = loaded(migrations, "postgresql")
         chosen = frozenset(select(files, set=set, since=since, latest=latest).ids)
-        found = _on_server(files, url.parse_server(server), rows, own, chosen, report)
+        found = on_server.verify(url.parse_server(server), files, on_server.Wanted(chosen, rows, own), tell)
         if own is not None and all(one.ok for one in found):
             own.refuse_unused()
         return found
     files = loaded(migrations)
     if database is not None:
         existing(database, "copy")  # before a minute of other trials
-    tell = report or (lambda _event: None)
     chosen = frozenset(select(files, set=set, since=since, latest=latest).ids)
     own = None if fixtures is None else Fixtures.read(Path(fixtures))
     with preparing(prepare), WorkingCopies() as copies:
@@ -124,20 +125,6 @@ def _latest_first(files: Sequence[Migration], state: Ledger) -> list[Migration]:
     others = needed_by([entry for entry in state.entries if entry.id not in by_id], by_id)
     ids = (id for id in reversed(state.ids) if id in by_id)
     return [by_id[id] for id in itertools.takewhile(lambda id: id not in others, ids)]
-
-
-def _on_server(
-    files: Sequence[Migration],
-    server: url.ServerURL,
-    rows: int,
-    fixtures: Fixtures | None,
-    chosen: frozenset[str],
-    report: Report | None,
-) -> list[Verification]:
-    from dao.migrate.verification import on_server  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
-
-    wanted = on_server.Wanted(chosen, rows, fixtures)
-    return on_server.verify(server, files, wanted, report or (lambda _event: None))
 
 
 @attrs.frozen
