@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import attrs
 
@@ -25,7 +24,7 @@ from dao.migrate.linting.replay import Replay
 from dao.migrate.linting.schema import Schema, alike
 from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
-from dao.migrate.linting.subject import Subject, listed
+from dao.migrate.linting.subject import Judged, Subject, listed
 from dao.migrate.run.parts import parts
 from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.registration import Prepare, preparing
@@ -95,7 +94,7 @@ def lint(
     if engine == "postgresql":
         from dao.migrate.linting import postgresql  # noqa: PLC0415 - what it stands on knows the driver
 
-        read = postgresql.subjects(files, judged)
+        read = postgresql.judged_scripts(files, judged)
         _find_collisions(files, {one.step.id: one for one in read if one.step.direction == "apply"})
         found = [one for subject in read for one in _findings(subject)]
     else:
@@ -206,7 +205,7 @@ def _find_losses(migrations: Sequence[Migration], applied: Mapping[str, Subject]
                 up.problems += loss_problems(up, together)
 
 
-def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Any]) -> None:
+def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Judged]) -> None:
     first: dict[tuple[int, ...], str] = {}
     # one that is not judged is the older one
     for id in sorted((migration.id for migration in migrations), key=applied.__contains__):
@@ -218,9 +217,9 @@ def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Any]
 # ---------------------------------------------------------------- findings
 
 
-def _findings(subject: Any, outcome: Outcome | None = None) -> list[Finding]:
+def _findings(subject: Judged, outcome: Outcome | None = None) -> list[Finding]:
     """Return the problems of a script that are left at the end as findings, by line, with those of its silences."""
-    text, path = subject.step.script.text, subject.step.script.path or subject.step.migration.path
+    text, path = subject.script.text, subject.script.path or subject.step.migration.path
     silences = read_silences(text, subject.statements)
     # one for the statement comes before one for the script
     nearest = sorted(silences, key=lambda silence: silence.statement is None)

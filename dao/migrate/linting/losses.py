@@ -53,7 +53,7 @@ def _is_excused(subject: Subject, loss: Loss) -> bool:
     is_half_done = subject.failure is not None and any(
         fold(loss.table) in one.tables(apsw.SQLITE_READ) and one.tables(*_COPIES) for one in subject.statements
     )
-    return (subject.is_rollback and is_made) or is_half_done or loss.is_declared(subject.step.script.allows)
+    return (subject.is_rollback and is_made) or is_half_done or loss.is_declared(subject.script.allows)
 
 
 def _message(loss: Loss, statement: Statement, after: Schema) -> str:

@@ -9,18 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import attrs
-
+from dao.migrate.linting.subject import Judged, Problem
 from dao.migrate.run.postgresql.names import emptied_by, filled_by, renamed_by
 from dao.migrate.scripts.migration import Migration, Script
 from dao.migrate.scripts.postgresql import Statement, Token, split
 from dao.migrate.scripts.reading import Reading
 from dao.migrate.values import Step
 
-__all__ = ["Subject", "subjects"]
+__all__ = ["judged_scripts"]
 
-#: A rule's code, the statement that broke it (None: the script as a whole), and the message.
-Problem = tuple[str, Statement | None, str]
+#: By table, column and name: a CHECK that the column is not NULL, and whether it is validated.
+_Checks = dict[tuple[str, str, str], bool]
 
 # They give each row a value of its own, so that the table is written anew. What else is not known counts as constant.
 _VOLATILE = frozenset(
@@ -31,72 +30,42 @@ _OF_SERVER = ("database", "tablespace")
 _SERIAL = frozenset({"serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"})
 
 
-@attrs.define(kw_only=True, eq=False)
-class Subject:
-    """A script, its statements and its problems."""
-
-    step: Step
-    statements: Sequence[Statement]
-    problems: list[Problem] = attrs.Factory(list)
-    failure: None = None
-
-    @property
-    def script(self) -> Script:
-        """The script."""
-        return self.step.script
-
-
-@attrs.define
-class _Known:
-    """What is known by reading the migrations so far.
-
-    `checked` are columns with a constraint that they are not NULL, by its name, and whether it is validated.
-    """
-
-    checked: dict[tuple[str, str, str], bool] = attrs.Factory(dict)
-
-    def has_checked(self, table: str, column: str) -> bool:
-        return any(valid for (of, name, _), valid in self.checked.items() if (of, name) == (table, column))
-
-
-def subjects(migrations: Sequence[Migration], judged: frozenset[str]) -> list[Subject]:
+def judged_scripts(migrations: Sequence[Migration], judged: frozenset[str]) -> list[Judged]:
     """Return the scripts of the migrations that are judged, with their problems, in order."""
-    known = _Known()
+    known: _Checks = {}
     found = []
     for migration in migrations:
-        up = Subject(step=Step(migration=migration, direction="apply"), statements=list(split(migration.up.text)))
-        problems = list(_problems(up, known))
+        up = [*split(migration.up.text)]
+        problems = [*_problems(migration.up, up, known)]
         if migration.id not in judged:
             continue
-        up.problems += problems
-        found.append(up)
-        if not up.statements:
-            up.problems.append(("M027", None, "the script holds nothing but comments"))
+        if not up:
+            problems.append(("M027", None, "the script holds nothing but comments"))
+        elif migration.down is None:
+            problems.append(("M017", None, f"{migration.id} has no rollback script"))
+        found.append(Judged(step=Step(migration=migration, direction="apply"), statements=up, problems=problems))
         if migration.down is not None:
-            down = Subject(
-                step=Step(migration=migration, direction="rollback"), statements=list(split(migration.down.text))
-            )
-            down.problems += _refused(down)
-            if up.statements and not down.statements:
-                down.problems.append(("M018", None, f"the rollback of {migration.id} does nothing"))
-            found.append(down)
-        elif up.statements:
-            up.problems.append(("M017", None, f"{migration.id} has no rollback script"))
+            down = [*split(migration.down.text)]
+            problems = [*_refused(migration.down, down)]
+            if up and not down:
+                problems.append(("M018", None, f"the rollback of {migration.id} does nothing"))
+            step = Step(migration=migration, direction="rollback")
+            found.append(Judged(step=step, statements=down, problems=problems))
     return found
 
 
 # ---------------------------------------------------------------- a script
 
 
-def _problems(subject: Subject, known: _Known) -> Iterator[Problem]:
+def _problems(script: Script, statements: Sequence[Statement], known: _Checks) -> Iterator[Problem]:
     """Yield the problems of an up script, and note what it makes."""
-    made = frozenset(filter(None, (filled_by(one) for one in subject.statements if one.first == "create")))
+    made = frozenset(filter(None, (filled_by(one) for one in statements if one.first == "create")))
     locked: tuple[str, int] | None = None
-    yield from _refused(subject)
-    for statement in subject.statements:
+    yield from _refused(script, statements)
+    for statement in statements:
         words = [token.text for token in statement.tokens]
-        yield from _losses(subject, statement, made)
-        yield from _taken(subject, statement, made)
+        yield from _losses(script, statement, made)
+        yield from _taken(script, statement, made)
         yield from _conditions(statement, words)
         altered, actions = _alteration(statement)
         table = altered or _indexed(statement)
@@ -112,13 +81,13 @@ def _problems(subject: Subject, known: _Known) -> Iterator[Problem]:
         for action in actions:
             yield from _action(statement, table, action, known)
             shuts_out |= not _lets_others_work([token.text for token in action])
-        if shuts_out and subject.script.transactional and locked is None:
-            locked = table, subject.script.text.count("\n", 0, statement.begin) + 1
+        if shuts_out and script.transactional and locked is None:
+            locked = table, script.text.count("\n", 0, statement.begin) + 1
 
 
-def _refused(subject: Subject) -> Iterator[Problem]:
+def _refused(script: Script, statements: Sequence[Statement]) -> Iterator[Problem]:
     """Yield the statements that the server runs in no transaction, of a script that runs in one."""
-    for statement in subject.statements if subject.script.transactional else ():
+    for statement in statements if script.transactional else ():
         if alone := _alone(statement):
             cure = "a script that begins with `-- transactional: false` runs outside of one"
             yield "M001", statement, f"{alone} cannot run in a transaction; {cure}"
@@ -140,9 +109,9 @@ def _alone(statement: Statement) -> str | None:
     return "VACUUM" if statement.first == "vacuum" else None
 
 
-def _losses(subject: Subject, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
+def _losses(script: Script, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
     """Yield what statements take from tables that an earlier migration made."""
-    allows, reading = subject.script.allows, Reading(statement.tokens)
+    allows, reading = script.allows, Reading(statement.tokens)
     has_where = "where" in reading.words
     if reading.passes("drop", "table"):
         reading.passes("if", "exists")
@@ -163,7 +132,7 @@ def _losses(subject: Subject, statement: Statement, made: frozenset[str]) -> Ite
             yield "M005", statement, f"UPDATE without WHERE: it rewrites every row of {table}"
 
 
-def _taken(subject: Subject, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
+def _taken(script: Script, statement: Statement, made: frozenset[str]) -> Iterator[Problem]:
     """Yield what an ALTER TABLE takes from a table that an earlier migration made: columns, and names."""
     words = [token.text for token in statement.tokens]
     table, actions = _alteration(statement)
@@ -174,7 +143,7 @@ def _taken(subject: Subject, statement: Statement, made: frozenset[str]) -> Iter
             action.passes("column")
             action.passes("if", "exists")
             column = action.name() or ""
-            if not subject.script.allows.drops(table, column):
+            if not script.allows.drops(table, column):
                 yield "M003", statement, f"the column {table}.{column} is dropped with its values"
     if renamed := renamed_by(statement):
         yield "M010", statement, f"the table {renamed[0]} is renamed to {renamed[1]}"
@@ -193,7 +162,7 @@ def _conditions(statement: Statement, words: Sequence[str]) -> Iterator[Problem]
 # ---------------------------------------------------------------- ALTER TABLE
 
 
-def _action(statement: Statement, table: str, action: Sequence[Token], known: _Known) -> Iterator[Problem]:
+def _action(statement: Statement, table: str, action: Sequence[Token], known: _Checks) -> Iterator[Problem]:
     """Yield the problems of one action of an ALTER TABLE."""
     words = [token.text for token in action]
     if words[0] == "add" and words[1:2] and words[1] not in {"constraint", "primary", "unique", "foreign", "check"}:
@@ -201,12 +170,12 @@ def _action(statement: Statement, table: str, action: Sequence[Token], known: _K
     elif words[0] == "add":
         yield from _new_constraint(statement, table, Reading(action), known)
     elif words[:2] == ["validate", "constraint"]:
-        for (of, column, name), _ in list(known.checked.items()):
+        for (of, column, name), _ in list(known.items()):
             if (of, name) == (table, words[2]):
-                known.checked[of, column, name] = True
+                known[of, column, name] = True
     elif words[0] == "alter" and words[-3:] == ["set", "not", "null"]:
         column = words[-4]
-        if not known.has_checked(table, column):
+        if not any(valid for (of, name, _), valid in known.items() if (of, name) == (table, column)):
             yield "M032", statement, f"every row of {table} is read, under its lock, to see that {column} is not NULL"
     elif words[0] == "alter" and "type" in words:
         column = words[2] if words[1] == "column" else words[1]
@@ -235,7 +204,7 @@ def _new_column(statement: Statement, table: str, action: Reading) -> Iterator[P
         yield "M034", statement, f"every row of {table} is looked up in the table that {column} refers to"
 
 
-def _new_constraint(statement: Statement, table: str, action: Reading, known: _Known) -> Iterator[Problem]:
+def _new_constraint(statement: Statement, table: str, action: Reading, known: _Checks) -> Iterator[Problem]:
     action.passes("add")
     name = (action.passes("constraint") and action.name()) or ""
     kind, *words = action.words or [""]
@@ -247,7 +216,7 @@ def _new_constraint(statement: Statement, table: str, action: Reading, known: _K
     elif kind == "check":
         inner = [word for word in words if word not in {"(", ")"}]
         if inner[1:4] == ["is", "not", "null"] and inner[4:] in ([], ["not", "valid"]):
-            known.checked[table, inner[0], name] = valid
+            known[table, inner[0], name] = valid
         if valid:
             yield "M034", statement, f"every row of {table} is read, under its lock"
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import attrs
 
 from dao.migrate.linting.rules import Rule, by_name
+from dao.migrate.linting.subject import Span
 
 __all__ = ["Silence", "read"]
 
@@ -34,12 +34,12 @@ class Silence:
     rules: tuple[Rule, ...]
     unknown: tuple[str, ...]
     reason: str
-    statement: Any
+    statement: Span | None
     nowhere: bool
     above_first: bool
     used: bool = False
 
-    def covers(self, code: str, statement: Any) -> bool:
+    def covers(self, code: str, statement: Span | None) -> bool:
         """Return whether it silences a finding of this code about this statement, or about the script as a whole."""
         if self.nowhere or not self.reason or code not in {rule.code for rule in self.rules}:
             return False
@@ -48,14 +48,14 @@ class Silence:
         return statement is self.statement or (statement is None and self.above_first)
 
 
-def read(text: str, statements: Sequence[Any]) -> list[Silence]:
-    """Return the silences of a script, in order; its statements have a `begin` and an `end`, whichever engine's."""
+def read(text: str, statements: Sequence[Span]) -> list[Silence]:
+    """Return the silences of a script, in order."""
     if "lint" not in text.lower():
         return []
     return [_silence(text, match, statements) for match in _TOKEN.finditer(text) if match["rest"] is not None]
 
 
-def _silence(text: str, match: re.Match[str], statements: Sequence[Any]) -> Silence:
+def _silence(text: str, match: re.Match[str], statements: Sequence[Span]) -> Silence:
     parts = _IGNORE.match(match["rest"])
     names = [name.strip() for name in parts[1].split(",")] if parts else [match["rest"].strip()]
     rules = {name: by_name.get(name.lower()) for name in names}
@@ -71,7 +71,7 @@ def _silence(text: str, match: re.Match[str], statements: Sequence[Any]) -> Sile
     )
 
 
-def _statement(text: str, place: int, statements: Sequence[Any]) -> tuple[Any, bool]:
+def _statement(text: str, place: int, statements: Sequence[Span]) -> tuple[Span | None, bool]:
     """Return the statement that a comment at this place is for, and whether it is for nothing."""
     number = bisect.bisect_right(statements, place, key=lambda statement: statement.begin)
     before = statements[number - 1] if number else None

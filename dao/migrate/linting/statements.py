@@ -57,7 +57,7 @@ def statement_problems(subject: Subject) -> Iterator[Problem]:
             yield from _new_objects(statement, known)
         for ignored in statement.ignored:
             yield "M021", statement, f"the runner {ignored}"
-        if subject.step.script.transactional:
+        if subject.script.transactional:
             yield from _pragmas(statement)
         yield from _follow(subject, statement, known)
 
@@ -70,7 +70,7 @@ def _without_where(subject: Subject, statement: Statement, known: Mapping[str, _
         return
     if action == apsw.SQLITE_UPDATE:
         yield "M005", statement, f"UPDATE without WHERE: it rewrites every row of {table}"
-    elif not (subject.step.script.allows.loses(of_before.table.name) or _comes_back(subject, statement, fold(table))):
+    elif not (subject.script.allows.loses(of_before.table.name) or _comes_back(subject, statement, fold(table))):
         yield "M004", statement, f"DELETE without WHERE: it deletes every row of {table}"
 
 
@@ -110,7 +110,7 @@ def _pragmas(statement: Statement) -> Iterator[Problem]:
 
 def _if_exists(subject: Subject, statement: Statement) -> Iterator[Problem]:
     """Look at the first words: that a condition stands there is the one thing which the compiler keeps to itself."""
-    words = _first_words(subject.step.script.text, statement.begin)
+    words = _first_words(subject.script.text, statement.begin)
     condition = _CREATED.match(words) or _DROPPED.match(words)
     # every run begins without temporary ones
     if condition is None or any(event.action in TEMPORARY for event in statement.events):

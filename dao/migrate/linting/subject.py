@@ -1,18 +1,20 @@
-"""A script that was replayed: its statements, its failure, and the problems found in it."""
+"""A script that is judged: its statements, its failure, and the problems found in it; and what a replay has seen."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Protocol
 
 import apsw
 import attrs
 
 from dao.migrate.linting.schema import Schema
 from dao.migrate.schema.catalog import fold
+from dao.migrate.scripts.migration import Script
 from dao.migrate.values import Step
 
-__all__ = ["REMOVING", "TEMPORARY", "Event", "Failure", "Problem", "Statement", "Subject", "listed"]
+__all__ = ["REMOVING", "TEMPORARY", "Event", "Failure", "Judged", "Problem", "Span", "Statement", "Subject", "listed"]
 
 #: The actions that make or drop a temporary object, and those that drop or alter anything.
 TEMPORARY = frozenset(value for name, value in vars(apsw).items() if name.startswith("SQLITE_") and "_TEMP_" in name)
@@ -90,29 +92,53 @@ class Failure:
     statement: Statement
 
 
+class Span(Protocol):
+    """The place of a statement in its text, whichever engine it is for."""
+
+    @property
+    def begin(self) -> int:
+        """Where it begins."""
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+
+
 #: A rule's code, the statement that broke it (None: the script as a whole), and the message.
-Problem = tuple[str, Statement | None, str]
+Problem = tuple[str, Span | None, str]
 
 
 @attrs.define(kw_only=True, eq=False)
-class Subject:
-    """A script that was replayed: its statements in order, the schema before and after, its first failure, problems.
-
-    `origin` is the schema whose data it must keep: in a rollback, that before its up script.
-    """
+class Judged:
+    """A script that is judged: its statements in order, its first failure, and its problems."""
 
     step: Step
-    origin: Schema
-    before: Schema
-    after: Schema
-    statements: Sequence[Statement] = ()
+    statements: Sequence[Span] = ()
     failure: Failure | None = None
     problems: list[Problem] = attrs.Factory(list)
+
+    @property
+    def script(self) -> Script:
+        """The script."""
+        return self.step.script
 
     @property
     def is_rollback(self) -> bool:
         """Whether it undoes its migration."""
         return self.step.direction == "rollback"
+
+
+@attrs.define(kw_only=True, eq=False)
+class Subject(Judged):
+    """A script that was replayed, with the schema before it and after.
+
+    `origin` is the schema whose data it must keep: in a rollback, that before its up script.
+    """
+
+    statements: Sequence[Statement] = ()
+    origin: Schema
+    before: Schema
+    after: Schema
 
     def culprit(self, type: str, name: str) -> Statement | None:
         """Return the statement that made an object, or last changed a table; or else the last that removed anything."""
