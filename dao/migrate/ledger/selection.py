@@ -93,39 +93,32 @@ def _not_applied(migrations: Sequence[Migration], database: Target) -> set[str]:
 
 def _not_on(migrations: Sequence[Migration], base: str) -> set[str]:
     """Return the ids of those that a branch does not have. A set in no repository was released elsewhere."""
-    return {id for folder, its in _known(migrations) for id in _not_on_in(folder, its, base)}
+    found: set[str] = set()
+    for folder, its in _known(migrations):
+        same, others = git.compared(base, folder)
+        # of a rollback script that has gone, the name tells whose it was
+        gone = {Path(path).parent.name or Path(path).name.partition(".")[0] for path in others}
+        for migration in its:
+            paths = [script.path for script in (migration.up, migration.down) if script and script.path]
+            there = [Path(os.path.relpath(path, folder)).as_posix() for path in paths]
+            if migration.id in gone or not same.issuperset(there):
+                found.add(migration.id)
+    return found
 
 
 def _known(migrations: Sequence[Migration]) -> list[tuple[Path, list[Migration]]]:
-    """Return the folders without those of sets that are in no repository, unless there is only one."""
-    folders = _folders(migrations)
-    return [(folder, its) for folder, its in folders if len(folders) == 1 or git.is_known(folder)]
+    """Return the folder of each set, in which all its scripts are, each perhaps in one of its own.
 
-
-def _not_on_in(folder: Path, migrations: Sequence[Migration], base: str) -> set[str]:
-    same, others = git.compared(base, folder)
-    # of a rollback script that has gone, the name tells whose it was
-    gone = {Path(path).parent.name or Path(path).name.partition(".")[0] for path in others}
-    return {
-        migration.id
-        for migration in migrations
-        if migration.id in gone
-        or any(
-            script is not None
-            and script.path is not None
-            and Path(os.path.relpath(script.path, folder)).as_posix() not in same
-            for script in (migration.up, migration.down)
-        )
-    }
-
-
-def _folders(migrations: Sequence[Migration]) -> list[tuple[Path, list[Migration]]]:
-    """Return the folder of each set, in which all its scripts are, each perhaps in one of its own."""
+    Those of sets that are in no repository are left out, unless there is only one.
+    """
     by_set: dict[str | None, list[Migration]] = {} if migrations else {None: []}
     for migration in migrations:
         by_set.setdefault(migration.set, []).append(migration)
-    paths = [[os.path.abspath(one.path.parent) for one in its] or [os.getcwd()] for its in by_set.values()]
-    return [(Path(os.path.commonpath(its)), files) for its, files in zip(paths, by_set.values(), strict=True)]
+    folders = [
+        (Path(os.path.commonpath([os.path.abspath(one.path.parent) for one in its] or [os.getcwd()])), its)
+        for its in by_set.values()
+    ]
+    return [(folder, its) for folder, its in folders if len(folders) == 1 or git.is_known(folder)]
 
 
 def _refuse_needs(migrations: Sequence[Migration]) -> None:

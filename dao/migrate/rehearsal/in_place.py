@@ -320,7 +320,9 @@ def _effect(connection: Connection, before: _Look, now: _Look) -> Effect:
     for id, table in before.tables.items():
         was[fold(table.name)] = Table(table.name, id, before.rows.get(id), {})
     for id, table in now.tables.items():
-        came, gone = _difference(before.counters.get(id, (0, 0)), now.counters.get(id, (0, 0)))
+        came_before, gone_before = before.counters.get(id, (0, 0))
+        came, gone = now.counters.get(id, (0, 0))
+        came, gone = came - came_before, gone - gone_before
         key = fold(table.name)
         old = before.tables.get(id)
         if old is not None and not came and not gone and old.name == table.name and old.file == table.file:
@@ -333,7 +335,3 @@ def _effect(connection: Connection, before: _Look, now: _Look) -> Effect:
             was[name] = Table(old.name, id, rows - came + gone, {})
     dropped = frozenset(fold(table.name) for id, table in before.tables.items() if id not in now.tables)
     return Effect(Inventory(was, before.schema, {}), Inventory(there, now.schema, {}), dropped, by_number=True)
-
-
-def _difference(before: tuple[int, int], now: tuple[int, int]) -> tuple[int, int]:
-    return now[0] - before[0], now[1] - before[1]

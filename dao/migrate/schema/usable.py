@@ -39,7 +39,6 @@ __all__ = [
     "is_elsewhere",
     "judge",
     "reads",
-    "trigger_problem",
 ]
 
 #: SQLite says these, too, of what a program registers with its connection, or forbids there.
@@ -92,7 +91,7 @@ def compiles(connection: Connection, sql: str) -> str | None:
     return None
 
 
-def trigger_problem(
+def _trigger_problem(
     connection: Connection, statements: Iterable[str], trigger: str | None, others: Iterable[str]
 ) -> str | None:
     """Return what statements that fire a trigger say without the others; with None, what is wrong with the table."""
@@ -222,11 +221,11 @@ def _judge_writes(connection: Connection, item: Definition, firing: str, trigger
         statements.append(f"DELETE FROM main.{name}")
     if not any(_fires(connection, sql) for sql in statements):
         return
-    if problem := trigger_problem(connection, statements, None, triggers):
+    if problem := _trigger_problem(connection, statements, None, triggers):
         yield Unusable(item.type, item.name, problem)
         return
     for trigger in triggers:
-        if problem := trigger_problem(connection, statements, trigger, triggers):
+        if problem := _trigger_problem(connection, statements, trigger, triggers):
             yield Unusable("trigger", trigger, problem)
 
 
