@@ -66,14 +66,15 @@ def adopt(
     with preparing(prepare), alone(existing(target, "adopt"), lock_timeout, report) as connection:
         state = ledger.read(connection)
         applied = _applied(connection, tool)
-        refuse(compare(files, state), state, allow_out_of_order=True)
+        comparison = compare(files, state)
+        refuse(comparison, state, allow_out_of_order=True)
         if tool == "yoyo":
             # its ledger is this package's: only the texts are missing
             wanted = {entry.id for entry in state.entries if entry.text is None}
         elif to is not None:
             if applied.is_empty:
                 raise MigrationError(f"alembic_version in {name_of(connection)} is empty: alembic has applied nothing")
-            wanted = up_to(to, files) - set(state.ids)
+            wanted = up_to(to, files, comparison.sets) - set(state.ids)
         else:
             wanted = _matching(files, applied, tool) - set(state.ids)
         adopted = [migration for migration in files if migration.id in wanted]

@@ -160,14 +160,15 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     once_more = {id for ids in comparison.alike.values() for id in ids}
     unknown = {entry.id for entry in ledger.entries if entry.set is None}
     empty = {entry.id for entry in ledger.entries if entry.text is not None and not has_statement(entry.text)}
+    told = comparison.sets.told
     problems = [
-        *(f"{id}: {_unfinished(id, ledger)}" for id in comparison.unfinished),
-        *(f"{id}: {_edited(id, comparison, is_empty=id in empty)}" for id in comparison.changed),
+        *(f"{told(id)}: {_unfinished(id, ledger)}" for id in comparison.unfinished),
+        *(f"{told(id)}: {_edited(id, comparison, is_empty=id in empty)}" for id in comparison.changed),
         *(
-            f"{id}: {_gone(id, comparison, _RENAMED, _MISSING)}{_OF_ANOTHER * (id in unknown)}"
+            f"{told(id)}: {_gone(id, comparison, _RENAMED, _MISSING)}{_OF_ANOTHER * (id in unknown)}"
             for id in comparison.missing
         ),
-        *(f"{id}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
+        *(f"{told(id)}: {_OUT_OF_ORDER}" for id in out_of_order if id not in once_more),
     ]
     if problems:
         error = LedgerMismatch(

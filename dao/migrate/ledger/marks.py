@@ -9,16 +9,16 @@ import attrs
 
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.database import Target, alone, broken, existing, migrations_for, opened, schema_made_by, schema_of
-from dao.migrate.ledger import drift
+from dao.migrate.ledger import drift, sets
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.comparison import compare, refuse, refuse_running
 from dao.migrate.ledger.expected import applied
-from dao.migrate.ledger.plan import find_id
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.model import differences
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.sets import id_of
 from dao.migrate.values import Difference
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def mark(
         DatabaseBusy: Another migrator or connection kept its lock.
     """
     files = migrations_for(target, migrations)
-    existing(target, "mark in it")  # before an id is wrong: what is known is of another database
     known = [migration.id for migration in files]
-    wanted = {find_id(id, known) for id in ids}
-    with preparing(prepare), alone(target, lock_timeout, report) as connection:
+    # before an id is wrong: what is known may be of another database
+    with preparing(prepare), alone(existing(target, "mark in it"), lock_timeout, report) as connection:
         state = ledger.read(connection)
-        wanted -= set(state.ids) - set(state.unfinished)
+        its = sets.of(files, state)
+        wanted = {its.find(id, known) for id in ids} - (set(state.ids) - set(state.unfinished))
         marked = [migration for migration in files if migration.id in wanted]
         if not marked:
             return []
@@ -84,7 +84,7 @@ def unmark(
         files = _readable(target, migrations)
         writer = Writer(connection, files)
         known = dict.fromkeys([*writer.before.ids, *writer.before.unfinished])
-        unmarked = [find_id(id, known, kind="applied") for id in ids]
+        unmarked = [writer.sets.find(id, known, kind="applied") for id in ids]
         for id in unmarked:
             writer.not_applied(id, operation="unmark")
         drift.record(connection, files, writer.before)
@@ -124,8 +124,9 @@ def accept(
         accepted: dict[str, None] = {}
         for id in ids:
             # both names may begin with it
-            names = {name: None for name in [*known, *old] if name not in renamed or not renamed[name].startswith(id)}
-            found = find_id(id, names, kind="applied")
+            given = id_of(id)
+            names = [name for name in [*known, *old] if name not in renamed or not renamed[name].startswith(given)]
+            found = comparison.sets.find(id, dict.fromkeys(names), kind="applied")
             one: str | None = found if found in old else renamed.get(found, found)
             while one is not None and one not in accepted:
                 accepted[one] = None
@@ -187,7 +188,7 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
     with preparing(prepare), opened(existing(target, "resolve"), read_only=True) as connection:
         state = ledger.read(connection)
         refuse_running(state)
-        id = find_id(id, state.unfinished, kind="unfinished")
+        id = sets.of(files, state).find(id, state.unfinished, kind="unfinished")
         live, unusable = schema_of(connection), tuple(broken(connection))
 
         def versus(scripts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
@@ -233,7 +234,7 @@ def resolve(
     with preparing(prepare), alone(existing(target, "resolve"), lock_timeout, report) as connection:
         writer = Writer(connection, files)
         state = writer.before
-        id = find_id(id, state.unfinished, kind="unfinished")
+        id = writer.sets.find(id, state.unfinished, kind="unfinished")
         file = next((migration for migration in files if migration.id == id), None)
         entry = state.get(id)
         if outcome == "rolled back":

@@ -7,51 +7,27 @@ from pathlib import Path
 
 import attrs
 
-from dao import url
-from dao.errors import InvalidValue, Irreversible, LedgerMismatch, MigrationError
+from dao.errors import InvalidValue, Irreversible, LedgerMismatch
 from dao.migrate.ledger.comparison import Comparison, compare, refuse
 from dao.migrate.ledger.entries import Entry, Ledger
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.scripts.directives import read as read_directives
-from dao.migrate.scripts.ids import normal
 from dao.migrate.scripts.migration import Migration, Script, from_texts
-from dao.migrate.scripts.sets import check_named, id_of
+from dao.migrate.scripts.sets import check_named, id_of, parted
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
-from dao.text import visible
 
-__all__ = ["find_id", "latest", "needed_by", "to_apply", "to_roll_back", "up_to"]
-
-
-def find_id(id: str, known: Iterable[str], *, kind: str = "in the folder") -> str:
-    """Return the migration id that is meant: `id` itself, or the only one that begins with it.
-
-    `kind` says in a message what those are that are known: they are all "in the folder", or all "applied".
-
-    Raises:
-        MigrationError: None does, or several do.
-    """
-    given, ids = normal(id), list(known)
-    # the name of a set may stand in front, as in `-- depends:`; ids hold no such stroke
-    id = given if given in ids else id_of(url.cleaned(given))
-    if id in ids:
-        return id
-    matches = [other for other in ids if id and other.startswith(id)]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise MigrationError(f"{id!r} may be any of {visible(', '.join(matches), line=True)}: give more of the id")
-    listed = visible(", ".join(ids), line=True) or "none"
-    raise MigrationError(f"no migration {id!r} is {kind}; those that are: {listed}")
+__all__ = ["latest", "needed_by", "to_apply", "to_roll_back", "up_to"]
 
 
-def up_to(id: str, migrations: Sequence[Migration]) -> set[str]:
+def up_to(id: str, migrations: Sequence[Migration], its: Sets) -> set[str]:
     """Return the ids of the migrations up to and with the one that is meant.
 
     Raises:
-        MigrationError: As `find_id`.
+        MigrationError: As `Sets.find`.
     """
     ids = [migration.id for migration in migrations]
-    return set(ids[: ids.index(find_id(id, ids)) + 1])
+    return set(ids[: ids.index(its.find(id, ids)) + 1])
 
 
 def to_apply(
@@ -73,9 +49,9 @@ def to_apply(
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
     wanted = set(comparison.pending)
     if to is not None:
-        wanted &= up_to(to, migrations)
+        wanted &= up_to(to, migrations, comparison.sets)
     pending = [migration for migration in migrations if migration.id in wanted][: _number(steps)]
-    _refuse_needs(pending, {*ledger.ids, *(migration.id for migration in migrations)}, ledger)
+    _refuse_needs(pending, {*ledger.ids, *(migration.id for migration in migrations)}, ledger, comparison.sets)
     return [Step(migration=_in(comparison.sets.called[one.set], one), direction="apply") for one in pending]
 
 
@@ -84,14 +60,14 @@ def _in(set: str | None, migration: Migration) -> Migration:
     return migration if migration.set == set else attrs.evolve(migration, set=set)
 
 
-def _refuse_needs(pending: Sequence[Migration], known: Collection[str], ledger: Ledger) -> None:
+def _refuse_needs(pending: Sequence[Migration], known: Collection[str], ledger: Ledger, its: Sets) -> None:
     """Refuse migrations that depend on one of a set that is not named, unless it is applied.
 
     Raises:
         LedgerMismatch: They do.
     """
     lacking = {
-        f"{migration.id}: it depends on {name}, which is not applied, and the set {name.rpartition('/')[0]} is not "
+        f"{its.told(migration.id)}: it depends on {name}, which is not applied, and the set {parted(name)[0]} is not "
         "named: name that set, too (--migrations, DATABASE_MIGRATIONS), or apply it first": migration.id
         for migration in pending
         for name in migration.depends
@@ -131,7 +107,7 @@ def to_roll_back(
     latest_first = latest(comparison, ledger, set)
     if to is not None:
         ids = [entry.id for entry in latest_first]
-        undone = latest_first[: ids.index(find_id(to, reversed(ids), kind="applied"))]
+        undone = latest_first[: ids.index(comparison.sets.find(to, reversed(ids), kind="applied"))]
     else:
         undone = latest_first[: _number(steps)]
     files = {migration.id: migration for migration in migrations}
@@ -145,8 +121,7 @@ def to_roll_back(
     )
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
     _refuse_needed(undone, files, ledger, comparison)
-    by_id = comparison.sets.by_id
-    return [_undoing(entry, files.get(entry.id), by_id[entry.id], redoing=redoing) for entry in undone]
+    return [_undoing(entry, files.get(entry.id), comparison.sets, redoing=redoing) for entry in undone]
 
 
 def latest(comparison: Comparison, ledger: Ledger, set: str | None = None) -> tuple[Entry, ...]:
@@ -178,7 +153,7 @@ def _refuse_needed(
         raise LedgerMismatch(
             f"applied migrations of {ledger.database} depend on what was to be undone; nothing was changed",
             details=[
-                f"{id}: {told(by)} depends on it, and stays applied: roll that back first, or with it"
+                f"{told(id)}: {told(by)} depends on it, and stays applied: roll that back first, or with it"
                 for id, by in needed.items()
             ],
             needed=tuple(needed),
@@ -198,19 +173,19 @@ def needed_by(entries: Iterable[Entry], files: Mapping[str, Migration]) -> dict[
     }
 
 
-def _undoing(entry: Entry, file: Migration | None, set: str | None, *, redoing: bool) -> Step:
+def _undoing(entry: Entry, file: Migration | None, its: Sets, *, redoing: bool) -> Step:
     # what is about to be replaced may have been edited: that is what redo is for; or its rollback was written since
     is_kept = redoing and entry.text is not None and has_statement(entry.rollback_text or "")
     applied = file if file is not None and not is_kept else from_texts(entry.id, entry.text or "", entry.rollback_text)
-    migration = _in(set, applied)
+    migration = _in(its.by_id[entry.id], applied)
     if redoing and file is not None and entry.text is not None and not has_statement(entry.text):
         migration = attrs.evolve(migration, down=Script(path=None, text=""))
     elif not migration.reversible:
         where = "it has no rollback script" if migration.down is None else "its rollback script holds no statement"
         raise Irreversible(
-            f"{entry.id} cannot be rolled back: {where}. Nothing was changed; write a new migration that undoes it, or "
-            "restore a snapshot or backup (what was written since is lost). If it left nothing that has to be undone, "
-            f"a rollback script of `SELECT 1;` says so, once `dao accept {entry.id}` has noted it",
+            f"{its.told(entry.id)} cannot be rolled back: {where}. Nothing was changed; write a new migration that "
+            "undoes it, or restore a snapshot or backup (what was written since is lost). If it left nothing that has "
+            f"to be undone, a rollback script of `SELECT 1;` says so, once `dao accept {entry.id}` has noted it",
             migration=entry.id,
         )
     return Step(migration=migration, direction="rollback")

@@ -13,12 +13,13 @@ import attrs
 
 from dao.errors import InvalidValue, MigrationError
 from dao.migrate.database import Target, exists, name_of, opened
+from dao.migrate.ledger import sets
 from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.entries import Ledger, read
-from dao.migrate.ledger.plan import find_id, up_to
+from dao.migrate.ledger.plan import up_to
 from dao.migrate.scripts import git
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.scripts.sets import check_named, id_of, names
+from dao.migrate.scripts.sets import check_named, names, parted, shown
 
 __all__ = ["Selection", "git_default", "select"]
 
@@ -56,8 +57,10 @@ def select(
     chosen: Collection[str] = ids
     words = "all" if set is None else f"of {set}"
     if since is not None:
-        chosen = {*ids} - up_to(since, migrations)
-        words = f"after {find_id(since, [migration.id for migration in migrations])}"
+        its = sets.of(migrations, Ledger())
+        since = its.find(since, [migration.id for migration in migrations])
+        chosen = {*ids} - up_to(since, migrations, its)
+        words = f"after {its.told(since)}"
     elif latest is not None:
         if isinstance(latest, bool) or latest < 1:
             raise InvalidValue(f"latest must be a whole number from 1, got {latest!r}")
@@ -125,8 +128,10 @@ def _refuse_needs(migrations: Sequence[Migration]) -> None:
     known = {migration.id for migration in migrations}
     for migration in migrations:
         for name in migration.depends:
-            if id_of(name) not in known:
+            set, id = parted(name)
+            if id not in known:
+                told = shown(migration.id, migration.set, names(migrations))
                 raise MigrationError(
-                    f"{migration.id} depends on {name}, and the set {name.rpartition('/')[0]} is not named, so that it "
-                    "cannot be tried: name that set, too (--migrations, DATABASE_MIGRATIONS)"
+                    f"{told} depends on {name}, and the set {set} is not named, so that it cannot be tried: name that "
+                    "set, too (--migrations, DATABASE_MIGRATIONS)"
                 )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 
+from dao import url
+from dao.errors import MigrationError
 from dao.migrate.ledger.entries import Entry, Ledger
+from dao.migrate.scripts.ids import normal
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.scripts.sets import names
+from dao.migrate.scripts.sets import names, parted, shown
+from dao.text import visible
 
 __all__ = ["Sets", "of"]
 
@@ -34,13 +38,56 @@ class Sets:
         return name is None or not self.called or name in self.called.values()
 
     def told(self, id: str) -> str:
-        """Return how a message names a migration of the ledger: with its set in front, if there are several."""
-        name = self.by_id.get(id)
-        return id if name is None or len({*self.called.values(), *self.by_id.values()}) == 1 else f"{name}/{id}"
+        """Return how people see the id of a migration of files or ledger."""
+        return shown(id, self.set_of(id), self.called.values())
+
+    def find(self, given: str, known: Iterable[str], *, kind: str = "in the folder") -> str:
+        """Return the migration id that somebody means: the whole of it or its beginning, perhaps behind its set.
+
+        `kind` says in a message what those are that are known: they are all "in the folder", or all "applied".
+
+        Raises:
+            MigrationError: None is meant, or it may be several.
+        """
+        ids = list(known)
+        if normal(given) in ids:
+            return normal(given)
+        name = normal(url.cleaned(given))
+        set, id = parted(name)
+        if its := _begun_by(id, [one for one in ids if not set or set in self._names_of(one)]):
+            if len(its) == 1:
+                return its[0]
+            raise MigrationError(f"{name!r} may be any of {self._listed(its)}: give more of the id")
+        if others := _begun_by(id, ids):
+            raise MigrationError(
+                f"no migration {id!r} of the set {set!r} is {kind}, but {self._listed(others, whole=True)} is: give "
+                "the set that is meant, or the id alone"
+            )
+        raise MigrationError(f"no migration {name!r} is {kind}; those that are: {self._listed(ids)}")
+
+    def _listed(self, ids: Iterable[str], *, whole: bool = False) -> str:
+        told = (f"{set}/{id}" if whole and (set := self.set_of(id)) else self.told(id) for id in ids)
+        return visible(", ".join(told), line=True) or "none"
+
+    def set_of(self, id: str) -> str | None:
+        """Return the set of a migration of ledger or files."""
+        return self.by_id.get(id) or self.files.get(id)
+
+    def _names_of(self, id: str) -> set[str | None]:
+        """Return what the set of a migration is called, in the ledger and by files."""
+        its = {self.by_id.get(id), self.files.get(id)} - {None}
+        return its | {name for name, called in self.called.items() if called in its}
 
     def is_misplaced(self, id: str) -> bool:
         """Return whether the ledger has a migration in another set than the files."""
         return id in self.files and self.files[id] is not None and self.by_id.get(id) != self.files[id]
+
+
+def _begun_by(beginning: str, ids: Sequence[str]) -> list[str]:
+    """Return the one id that a beginning is, or those that begin with it."""
+    if beginning in ids:
+        return [beginning]
+    return [id for id in ids if beginning and id.startswith(beginning)]
 
 
 def of(migrations: Sequence[Migration], ledger: Ledger) -> Sets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import attrs
@@ -182,8 +182,9 @@ def _half_run(name: str, comparison: Comparison, state: Ledger) -> str:
     """Return what to do about migrations that are unfinished in a database of that name."""
     if state.running is not None:
         return f"{name}: {state.doing}: wait until it has ended"
+    names = ", ".join(map(comparison.sets.told, comparison.unfinished))
     return (
-        f"{name}: a run ended in the middle of {', '.join(comparison.unfinished)}, outside of a transaction: `dao "
+        f"{name}: a run ended in the middle of {names}, outside of a transaction: `dao "
         f"migrate resolve {comparison.unfinished[0]}` shows how the schema differs from both ends; finish or undo it "
         "by hand, then say which with --applied or --rolled-back"
     )
@@ -220,11 +221,15 @@ def assert_current(
         lacking = None if connection is None else half_copied(connection)
     comparison = compare(files, state)
     name = name_of(target)
+
+    def listed(ids: Iterable[str]) -> str:
+        return ", ".join(map(comparison.sets.told, ids))
+
     if comparison.missing and comparison.renamed.keys() >= set(comparison.missing):
         refuse(attrs.evolve(comparison, pending=(), changed=(), out_of_order=(), unfinished=()), Ledger(database=name))
     if comparison.missing and not (at_least and set(comparison.missing) <= _last(state, comparison.sets)):
         raise SchemaTooNew(
-            f"{name} has migrations that this program does not know ({', '.join(comparison.missing)}): use a newer "
+            f"{name} has migrations that this program does not know ({listed(comparison.missing)}): use a newer "
             "version of the program",
             unknown=comparison.missing,
         )
@@ -239,7 +244,7 @@ def assert_current(
         refuse(attrs.evolve(comparison, changed=tuple(comparison.misplaced), out_of_order=()), Ledger(database=name))
     if comparison.changed:
         error = LedgerMismatch(
-            f"{name}: the files of applied migrations have changed ({', '.join(comparison.changed)}), so the schema "
+            f"{name}: the files of applied migrations have changed ({listed(comparison.changed)}), so the schema "
             "may be another one than this program was written for: put them back, or `dao accept ID`",
             changed=comparison.changed,
         )
@@ -247,7 +252,7 @@ def assert_current(
         raise error
     if comparison.out_of_order:
         raise SchemaOutOfDate(
-            f"{name} lacks migrations that come before applied ones ({', '.join(comparison.out_of_order)}): `dao "
+            f"{name} lacks migrations that come before applied ones ({listed(comparison.out_of_order)}): `dao "
             "migrate` refuses them as they are, and says what can be done",
             pending=pending,
         )
@@ -260,7 +265,7 @@ def assert_current(
         )
     if pending:
         raise SchemaOutOfDate(
-            f"{name} lacks migrations that this program needs ({', '.join(pending)}): run `dao migrate`",
+            f"{name} lacks migrations that this program needs ({listed(pending)}): run `dao migrate`",
             pending=pending,
         )
     if lacking:

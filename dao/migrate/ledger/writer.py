@@ -71,14 +71,15 @@ class Writer:
         if self.before.respelled:
             self.rename(self.before.respelled)
             self.before = read(connection)  # of an id in two spellings there was a row for each
-        self._sets = sets.of(migrations, self.before)
+        #: The sets of what is applied and of the files, before anything was written.
+        self.sets = sets.of(migrations, self.before)
         self._take_over()
         self._latest = max(filter(None, (entry.moment for entry in self.before.entries)), default=None)
         self._entries = {entry.id: entry for entry in self.before.entries}
 
     def _take_over(self) -> None:
         """Note the sets of rows of before there were any, as far as they can be told."""
-        by_id, before = self._sets.by_id, self.before
+        by_id, before = self.sets.by_id, self.before
         old = {one.id for one in before.entries if one.checksum is not None and one.set is None}
         old |= before.unfinished.keys() - before.begun_in.keys()
         for id in sorted(id for id in old if by_id[id] is not None):
@@ -117,7 +118,7 @@ class Writer:
 
         And before those of other sets that depend on it, which else have nothing to do with its place.
         """
-        of = self._sets.files
+        of = self.sets.files
         later = {
             one.id
             for one in files[files.index(migration) + 1 :]
@@ -177,7 +178,7 @@ class Writer:
 
     def _set_of(self, id: str) -> str | None:
         """Return the set of a migration as the ledger calls it, by its file, or by what was noted."""
-        return self._sets.files.get(id) or self._sets.by_id.get(id)
+        return self.sets.files.get(id) or self.sets.by_id.get(id)
 
     def _later_than_all(self) -> datetime:
         """Return the time, or just after the latest entry: the order of application survives a clock set back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self, overload
 
@@ -15,7 +15,7 @@ from dao.migrate.scripts.files import Refusals, refuse
 from dao.migrate.scripts.migration import Migration
 from dao.settings import OWN, engine_of_folder
 
-__all__ = ["MigrationSet", "Several", "check_named", "default_name", "id_of", "names"]
+__all__ = ["MigrationSet", "Several", "check_named", "default_name", "id_of", "names", "parted", "shown"]
 
 
 @attrs.frozen
@@ -100,9 +100,20 @@ def check_named(name: str | None, known: Iterable[str | None]) -> None:
         raise MigrationError(f"no set of migrations {name!r} is named here: give one of those that are ({listed})")
 
 
+def parted(name: str) -> tuple[str, str]:
+    """Return the set, "" for none, and the id in a name as people and scripts write it: `ID` or `SET/ID`."""
+    set, _, id = name.rpartition("/")
+    return set, id
+
+
 def id_of(name: str) -> str:
     """Return the id in a name that may begin with that of a set: ids are unique in a database."""
-    return name.rpartition("/")[2]
+    return parted(name)[1]
+
+
+def shown(id: str, set: str | None, named: Collection[str | None]) -> str:
+    """Return how people see an id where these sets are named: behind its own, if they are several, or not that one."""
+    return id if set is None or {*named} <= {set, None} else f"{set}/{id}"
 
 
 def default_name(folder: Path) -> str:
@@ -155,7 +166,7 @@ def _check(sets: Sequence[MigrationSet]) -> None:
                     )
     for migration in found.values():
         for name in migration.depends:
-            wanted, _, id = name.rpartition("/")
+            wanted, id = parted(name)
             its = found[id].set if id in found else None
             with refused:
                 if its is None and wanted in by_name:
