@@ -146,9 +146,10 @@ def _print(output: Output, database: str, results: Sequence[migrate.Result], not
     for result in results:
         done = "applied" if result.direction == "apply" else "rolled back"
         took = milliseconds(result.seconds)
-        output.line(f"{done} {result.id} ({counted(result.statements, 'statement')}, {took})", style="green")
+        name = output.named(result.id, result.set)
+        output.line(f"{done} {name} ({counted(result.statements, 'statement')}, {took})", style="green")
         for loss in () if output.as_json else result.losses:
-            output.note(f"{result.id} lost {loss}")
+            output.note(f"{name} lost {loss}")
     total = milliseconds(sum(result.seconds for result in results))
     output.line(f"{database}: " + (f"{counted(len(results), 'migration')} in {total}" if results else nothing))
     drifted = output.drifted

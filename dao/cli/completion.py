@@ -1,6 +1,7 @@
-"""What a shell completes of the values of options and arguments: ids of migrations, snapshots and tasks, files.
+"""What a shell completes of the values of options and arguments: ids of migrations, snapshots and tasks, sets, files.
 
-It reads only, waits for nobody, and whatever is wrong is silence: somebody is in the middle of a line.
+It reads only, waits for nobody, and whatever is wrong is silence: somebody is in the middle of a line. Where several
+sets of migrations are named, an id is offered behind that of its own, unless it was begun without.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import attrs
 import click
 
 from dao import settings, url
+from dao.migrate.scripts.load import named_sets
+from dao.migrate.scripts.sets import id_of
 from dao.text import visible
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ __all__ = [
     "known",
     "migrations",
     "pending",
+    "sets",
     "snapshots",
     "tasks",
     "teach_fish",
@@ -67,10 +71,13 @@ def teach_fish() -> None:
     add_completion_class(Fish)
 
 
-def _completing(found: Callable[[settings.Settings, str], Iterable[tuple[str, str]]]) -> Complete:
+def _completing(
+    found: Callable[[settings.Settings, str], Iterable[tuple[str, str]]], *, key: Callable[[str], str] = str
+) -> Complete:
     """Return a completion of what a function finds in the database: pairs of a value and a word about it.
 
-    The function gets the settings that the command line has so far, and the beginning of the value.
+    The function gets the settings that the command line has so far, and the beginning of the value. What has the `key`
+    of a value that is there already is not offered again.
     """
 
     def complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -81,11 +88,11 @@ def _completing(found: Callable[[settings.Settings, str], Iterable[tuple[str, st
             config = settings.load(
                 database=given.get("database") or given.get("named"), migrations=given.get("folders")
             )
-            taken = {id for ids in (given.get("ids"), given.get("id")) if isinstance(ids, tuple) for id in ids}
+            taken = {key(id) for ids in (given.get("ids"), given.get("id")) if isinstance(ids, tuple) for id in ids}
             return [
                 CompletionItem(value, help=visible(about, line=True)[:_LONGEST])
                 for value, about in found(attrs.evolve(config, url=_impatient(config.url)), incomplete)
-                if value.startswith(incomplete) and value not in taken and re.fullmatch(_PLAIN, value)
+                if value.startswith(incomplete) and key(value) not in taken and re.fullmatch(_PLAIN, value)
             ]
         return []
 
@@ -102,37 +109,48 @@ def _impatient(database: url.AnyURL) -> url.AnyURL:
 # ---------------------------------------------------------------- migrations
 
 
-def _known(config: settings.Settings, _incomplete: str) -> Iterator[tuple[str, str]]:
+def _known(config: settings.Settings, incomplete: str) -> Iterator[tuple[str, str]]:
     from dao.migrate.database import migrations_for
+    from dao.migrate.scripts.sets import names, shown
 
-    for migration in migrations_for(config.url, config.migrations):
-        yield migration.id, "in the folder"
-
-
-def _states(config: settings.Settings) -> Iterator[tuple[str, str]]:
-    """Yield the ids of all migrations, each with its state, without a look at the schema."""
-    from dao.migrate.database import exists, migrations_for, opened
-    from dao.migrate.ledger.comparison import compare
-    from dao.migrate.ledger.entries import Ledger, read
-
-    ledger = Ledger()
-    if exists(config.url):
-        with opened(config.url, read_only=True) as connection:
-            ledger = read(connection)
-    comparison = compare(migrations_for(config.url, config.migrations), ledger)
-    for id in (id for id in ledger.ids if id not in comparison.others):
-        yield id, "changed" if id in comparison.changed else "missing" if id in comparison.missing else "applied"
-    for id in comparison.pending:
-        yield id, "unfinished" if id in comparison.unfinished else "pending"
+    files = migrations_for(config.url, config.migrations)
+    for migration in files:
+        yield _as_begun(shown(migration.id, migration.set, names(files)), incomplete), "in the folder"
 
 
 def _in_state(*states: str) -> Complete:
-    return _completing(lambda config, _: (found for found in _states(config) if found[1] in states))
+    """Return a completion of the ids of migrations in some states, or of all, without a look at the schema."""
+
+    def found(config: settings.Settings, incomplete: str) -> Iterator[tuple[str, str]]:
+        from dao.migrate.database import migrations_for
+        from dao.migrate.ledger.comparison import compare
+        from dao.migrate.ledger.entries import ledger_of
+
+        ledger = ledger_of(config.url)
+        comparison = compare(migrations_for(config.url, config.migrations), ledger)
+        special = {"unfinished": comparison.unfinished, "changed": comparison.changed, "missing": comparison.missing}
+        for id in dict.fromkeys([*ledger.ids, *comparison.pending]):
+            state = next((state for state, ids in special.items() if id in ids), None)
+            state = state or ("pending" if id in comparison.pending else "applied")
+            if id not in comparison.others and (state in states or not states):
+                yield _as_begun(comparison.sets.told(id), incomplete), state
+
+    return _completing(found, key=id_of)
 
 
+def _as_begun(name: str, incomplete: str) -> str:
+    return name if name.startswith(incomplete) else id_of(name)
+
+
+def _sets(config: settings.Settings, _incomplete: str) -> Iterator[tuple[str, str]]:
+    for name, folder in named_sets(config.migrations).items():
+        yield name, str(folder)
+
+
+sets = _completing(_sets)
 #: Migrations of the folder; all; those to apply; those to undo; those whose files have changed.
-known = _completing(_known)
-migrations = _completing(lambda config, _: _states(config))
+known = _completing(_known, key=id_of)
+migrations = _in_state()
 pending = _in_state("pending", "unfinished")
 applied = _in_state("applied", "changed", "missing")
 changed = _in_state("changed")

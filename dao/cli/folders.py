@@ -1,20 +1,22 @@
-"""The folders of migrations that the settings of a command name, each of a set."""
+"""The folders of migrations that the settings of a command name, each of a set, and how ids are shown among several."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from dao import migrate, settings
-from dao.migrate.scripts.load import set_name
+from dao.errors import Error
+from dao.migrate.scripts.load import named_sets
 
-__all__ = ["called_folders", "folder_of", "named_folder"]
+__all__ = ["called_folders", "folder_of", "named_folder", "several", "telling"]
 
 
 def named_folder(config: settings.Settings, set: str | None) -> settings.Folder:
     """Return the folder of migrations that is meant, of several that of a set."""
-    folders = _folders(config)
+    folders = named_sets(config.migrations)
     if set is not None and set not in folders:
         raise click.UsageError(f"--set {set}: no such set is named: give one of those that are ({', '.join(folders)})")
     if set is None and len(folders) > 1:
@@ -30,12 +32,24 @@ def folder_of(config: settings.Settings, engine: str, set: str | None, *, write:
 
 def called_folders(config: settings.Settings, engine: str) -> str:
     """Return how the folders of the migrations are called: one by its path, several with the names of their sets."""
-    paths = {name: one.path or migrate.default_folder(engine) for name, one in _folders(config).items()}
+    paths = {name: one.path or migrate.default_folder(engine) for name, one in named_sets(config.migrations).items()}
     named = [f"{name}={path}" for name, path in paths.items()]
     return str(*paths.values()) if len(paths) == 1 else ", ".join(named)
 
 
-def _folders(config: settings.Settings) -> dict[str, settings.Folder]:
-    """Return the folders of the migrations by the names of their sets."""
-    given = config.migrations if isinstance(config.migrations, tuple) else [settings.Folder(config.migrations)]
-    return {set_name(one.path, one.name): one for one in given}
+def several(config: settings.Settings) -> tuple[str, ...]:
+    """Return the names of the sets, if several are named; none of one, before whose ids its name is not shown."""
+    names = tuple(named_sets(config.migrations))
+    return names if len(names) > 1 else ()
+
+
+def telling(config: settings.Settings) -> Callable[[str], str]:
+    """Return what shows the id of a migration, by the files and the ledger as they are now."""
+    if not several(config):
+        return str
+    from dao.migrate.ledger.sets import known
+
+    try:
+        return known(config.url, config.migrations).told
+    except Error:  # what is wrong the command says itself
+        return str

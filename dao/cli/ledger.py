@@ -10,7 +10,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli import completion
-from dao.cli.folders import folder_of, named_folder
+from dao.cli.folders import folder_of, named_folder, telling
 from dao.cli.options import MISMATCH, command, examples, only_one_of, options
 from dao.cli.output import Output
 from dao.errors import MigrationFileError
@@ -34,7 +34,10 @@ def _ledger_command(
 ) -> click.Command:
     def change(config: settings.Settings, output: Output, ids: tuple[str, ...], lock_timeout: float | None) -> None:
         verb: Callable[..., list[str]] = getattr(migrate, name)
-        changed = verb(config.url, ids, config.migrations, lock_timeout=lock_timeout, report=output.report)
+        told = telling(config)
+        changed = [
+            told(id) for id in verb(config.url, ids, config.migrations, lock_timeout=lock_timeout, report=output.report)
+        ]
         for id in changed:
             output.line(f"{done} {id}")
         if not changed:
@@ -87,6 +90,7 @@ def resolve(
     only_one_of(applied=applied, rolled_back=rolled_back)
     outcome: Literal["applied", "rolled back"] | None = "applied" if applied else "rolled back" if rolled_back else None
     found = migrate.unfinished(config.url, id, config.migrations)
+    name = output.named(found.id, found.set)
     ends = {
         end: None if differences is None else [str(difference) for difference in differences]
         for end, differences in (("applied", found.from_applied), ("rolled back", found.from_rolled_back))
@@ -104,19 +108,20 @@ def resolve(
         output.line(f"does not work: {problem}", style="red")
     sound = outcome == "rolled back" or not found.broken
     if outcome is None:
-        output.line(f"say which it is: `dao migrate resolve {found.id} --applied` or `--rolled-back`")
+        output.line(f"say which it is: `dao migrate resolve {name} --applied` or `--rolled-back`")
     else:
         migrate.resolve(
             config.url, found.id, outcome, config.migrations, lock_timeout=lock_timeout, report=output.report
         )
-        output.line(f"{found.id}: noted as {outcome}", style="green")
+        output.line(f"{name}: noted as {outcome}", style="green")
         if not sound:
-            output.error(f"{found.id} is noted as applied, and the schema has what does not work: mend that")
+            output.error(f"{name} is noted as applied, and the schema has what does not work: mend that")
         warn_of_drift(config, output)
     output.json(
         {
             "database": config.url.name,
             "id": found.id,
+            "set": found.set,
             "outcome": outcome,
             "differences": ends,
             "broken": list(found.broken),
@@ -149,13 +154,16 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, 
         )
     if tool != "alembic" and to is not None:
         raise click.UsageError(f"--to goes with --from alembic: {tool}'s ledger says itself what is applied")
-    ids = migrate.adopt(config.url, tool, config.migrations, to=to, lock_timeout=lock_timeout, report=output.report)
+    adopted = migrate.adopt(config.url, tool, config.migrations, to=to, lock_timeout=lock_timeout, report=output.report)
     current = migrate.status(config.url, config.migrations)
+    names = {one.id: output.named(one.id, one.set) for one in current.migrations}
+    ids = [names[id] for id in adopted]
     pending = [migration for migration in current.migrations if migration.state == "pending"]
     for id in ids:
         output.line(f"adopted {id}", style="green")
     for migration in pending:
-        output.line(f"pending {migration.id}{' (out of order)' if migration.out_of_order else ''}", style="yellow")
+        late = " (out of order)" if migration.out_of_order else ""
+        output.line(f"pending {names[migration.id]}{late}", style="yellow")
     output.drift(current.drift)
     if not ids:
         output.line(f"{config.url.name}: nothing to adopt")
@@ -165,8 +173,8 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, 
             "tool": tool,
             "ids": ids,
             "drift": current.drift,
-            "pending": [migration.id for migration in pending],
-            "out_of_order": [migration.id for migration in pending if migration.out_of_order],
+            "pending": [names[migration.id] for migration in pending],
+            "out_of_order": [names[migration.id] for migration in pending if migration.out_of_order],
         }
     )
 

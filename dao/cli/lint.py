@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -112,18 +113,21 @@ def lint(
     grave = {"error", "warning"} if strict else {"error"}
     failed = any(finding.is_open and finding.severity in grave for finding in result.findings)
     if sarif != "-":
-        _print(output, result, folder, ok=not failed)
+        _print(output, result, folder, {one.id: one.set for one in files}, ok=not failed)
     return UNSAFE if failed else 0
 
 
-def _print(output: Output, result: migrate.LintResult, folder: str, *, ok: bool) -> None:
+def _print(
+    output: Output, result: migrate.LintResult, folder: str, sets: Mapping[str, str | None], *, ok: bool
+) -> None:
+    judged, failed = ([output.named(id, sets[id]) for id in ids] for ids in (result.judged, result.failed))
     for finding in result.findings:
         if finding.is_open:
             text = f"{finding.severity} {finding.code} {finding.name}: {finding.message}; {finding.remedy}"
             output.line(f"{finding.path}:{finding.line}: {text}", style=_STYLES[finding.severity])
-    if result.failed:
+    if failed:
         output.warning(
-            f"not judged, and failing in an empty database: {', '.join(result.failed)}. The others were judged "
+            f"not judged, and failing in an empty database: {', '.join(failed)}. The others were judged "
             "without what these would have done; `dao lint --all` says why they fail"
         )
     counts = [(sum(one.is_open and one.severity == name for one in result.findings), name) for name in _STYLES]
@@ -133,17 +137,17 @@ def _print(output: Output, result: migrate.LintResult, folder: str, *, ok: bool)
         (sum(one.silenced is not None for one in result.findings), "silenced"),
     ):
         parts += [f"{number} {what}"] if number else []
-    judged = f"judged {len(result.judged)} of {counted(result.total, 'migration')} ({result.selection})"
-    judged += "" if result.judged else "; `dao lint --all` judges all"
-    output.line(f"{folder}: {', '.join(parts) or 'nothing found'}; {judged}")
+    extent = f"judged {len(result.judged)} of {counted(result.total, 'migration')} ({result.selection})"
+    extent += "" if result.judged else "; `dao lint --all` judges all"
+    output.line(f"{folder}: {', '.join(parts) or 'nothing found'}; {extent}")
     output.json(
         {
             "migrations": folder,
-            "judged": result.judged,
+            "judged": judged,
             "total": result.total,
             "selection": result.selection,
-            "failed": result.failed,
-            "findings": [attrs.asdict(finding) for finding in result.findings],
+            "failed": failed,
+            "findings": [attrs.asdict(one) | {"set": sets[one.migration]} for one in result.findings],
         },
         ok=ok,
     )

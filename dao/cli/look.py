@@ -26,6 +26,7 @@ from dao.cli.options import (
 from dao.cli.output import Output
 from dao.errors import Error, LedgerMismatch, SchemaOutOfDate, SchemaTooNew
 from dao.migrate.schema.registration import register
+from dao.migrate.scripts.sets import shown
 from dao.text import milliseconds
 
 __all__ = ["health", "history", "plan", "print_status", "status", "wait"]
@@ -83,16 +84,16 @@ def print_status(output: Output, status: migrate.Status, **more: object) -> None
         },
         ok=status.is_current,
     )
-    several = len({migration.set for migration in status.migrations}) > 1
-    shown = {one.id: f"{one.set}/{one.id}" if several and one.set else one.id for one in status.migrations}
-    width = max(map(len, shown.values()))
+    named = {migration.set for migration in status.migrations}
+    names = {one.id: shown(one.id, one.set, named) for one in status.migrations}
+    width = max(map(len, names.values()))
     for migration in status.migrations:
         details = [_time(migration.applied_at)] if migration.applied_at else []
         details += [] if migration.duration_ms is None else [f"{migration.duration_ms} ms"]
         details += [] if migration.reversible else ["irreversible"]
         details += [f"its file is {migration.renamed} now"] if migration.renamed else []
         details += ["out of order"] if migration.out_of_order else []
-        text = f"{migration.state:<10}  {shown[migration.id]:<{width}}  {', '.join(details)}".rstrip()
+        text = f"{migration.state:<10}  {names[migration.id]:<{width}}  {', '.join(details)}".rstrip()
         output.line(text, style=_COLOURS[migration.state])
     counts = {state: len(status.ids(state)) for state in _COLOURS}
     summary = ", ".join(f"{number} {state}" for state, number in counts.items() if number)
@@ -166,7 +167,7 @@ def plan(
         how += ", alone and with foreign keys enforced" if step.script.foreign_keys else ""
         verb = "apply" if step.direction == "apply" else "roll back"
         source = f"from {step.script.path or 'the ledger'}" if step.script.text else "it has nothing to undo"
-        output.line(f"{verb} {step.id} ({source}{how})")
+        output.line(f"{verb} {output.named(step.id, step.migration.set)} ({source}{how})")
         if step.drops:
             output.line(f"  drops what it made, with what that holds: {', '.join(step.drops)}")
     if not planned:
@@ -199,11 +200,11 @@ def history(config: settings.Settings, output: Output) -> None:
     The oldest first. Reads only.
     """
     deeds = migrate.history(config.url)
-    several = len({deed.set for deed in deeds if deed.set is not None}) > 1
+    sets = {deed.set for deed in deeds}
     for deed in deeds:
         took = "" if deed.duration_ms is None else f" in {deed.duration_ms} ms"
         by = "by yoyo" if deed.tool_version is None else f"by dao {deed.tool_version}"
-        name = f"{deed.set}/{deed.id}" if several and deed.set and deed.id else deed.id or config.url.name
+        name = config.url.name if deed.id is None else shown(deed.id, deed.set, sets)
         done = f"{deed.operation:<8}  {name}{took}"
         output.line(f"{_time(deed.at)}  {done}, {deed.user}@{deed.host}, {by}")
         if deed.detail:

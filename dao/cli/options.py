@@ -17,6 +17,7 @@ import click
 
 from dao import logs, settings, url
 from dao.cli import completion
+from dao.cli.folders import several
 from dao.cli.output import Output
 from dao.errors import MigrationError, UnsupportedEngine
 from dao.migrate import database as databases
@@ -192,7 +193,7 @@ def command(
                         f"{os.path.abspath(config.url.name)} does not exist, and --existing creates no database: name "
                         "another, or leave it out"
                     )
-            output = Output(quiet=quiet, as_json=as_json, changes=changes)
+            output = Output(quiet=quiet, as_json=as_json, changes=changes, sets=several(config))
             logs.handle_by(lambda: _handler(output))
             config.watch()
             if config.prepare is None or not prepares:
@@ -262,7 +263,12 @@ class Amount(click.FloatRange):
 
 
 _OPTIONS = {
-    "set": click.option("--set", metavar="NAME", help="Only of this set, where several are named by --migrations."),
+    "set": click.option(
+        "--set",
+        metavar="NAME",
+        shell_complete=completion.sets,
+        help="Only of this set, where several are named by --migrations.",
+    ),
     "since": click.option("--since", metavar="ID", shell_complete=completion.known, help="Only those after this one."),
     "latest": click.option(
         "--latest",

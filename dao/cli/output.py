@@ -15,12 +15,13 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import click
 
 from dao import migrate
+from dao.migrate.scripts.sets import shown
 from dao.text import visible
 
 __all__ = ["GONE", "Output", "in_columns", "is_terminal", "mend", "plain", "silence"]
@@ -32,11 +33,15 @@ GONE = 141
 class Output:
     """Prints for one command. `quiet` leaves nothing but errors and warnings, `as_json` one JSON document.
 
-    `changes`: the command does something beside printing, or answers by its exit code.
+    `changes`: the command does something beside printing, or answers by its exit code. `sets` are those of migrations
+    that are named, if they are several.
     """
 
-    def __init__(self, *, quiet: bool = False, as_json: bool = False, changes: bool = False) -> None:
+    def __init__(
+        self, *, quiet: bool = False, as_json: bool = False, changes: bool = False, sets: Collection[str] = ()
+    ) -> None:
         self.quiet = quiet
+        self.sets = sets
         self.as_json = as_json
         self.changes = changes
         self._lost = False
@@ -161,16 +166,27 @@ class Output:
             if self.snapshot and not self.as_json:
                 self.note(f"snapshot of what was there before: {self.snapshot}")
 
+    def doing(self, step: migrate.Step) -> str:
+        """Return what a run is at."""
+        verb = "applying" if step.direction == "apply" else "rolling back"
+        return f"{verb} {self.named(step.id, step.migration.set)}"
+
+    def named(self, id: str, set: str | None) -> str:
+        """Return the id of a migration as it is shown: behind its set, where several are named."""
+        return shown(id, set, self.sets)
+
     def report(self, event: migrate.Event) -> None:
         """Show what a run reports while it runs."""
         match event:
-            case migrate.Started():
+            case migrate.Started(step):
                 if self._status is not None:
-                    self._status.update(plain(str(event)))
-            case migrate.Verifying(id, _, number, total):
+                    self._status.update(plain(self.doing(step)))
+            case migrate.Verifying(id, _, number, total, of):
                 if self._status is not None:
-                    self._status.update(plain(f"verifying {id} ({number} of {total})"))
-            case migrate.Notice() | migrate.Waiting():
+                    self._status.update(plain(f"verifying {self.named(id, of)} ({number} of {total})"))
+            case migrate.Notice(step, text):
+                self.note(f"{self.named(step.id, step.migration.set)}: {text}")
+            case migrate.Waiting():
                 self.note(str(event))
             case migrate.Snapshotted(snapshot):
                 self.snapshot = str(snapshot.path)

@@ -12,6 +12,7 @@ import click
 
 from dao import migrate, settings, url
 from dao.cli import completion
+from dao.cli.folders import telling
 from dao.cli.options import UNSAFE, Amount, command, examples, options, steps_option
 from dao.cli.output import Output, is_terminal, plain
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
@@ -20,7 +21,6 @@ from dao.text import counted, milliseconds, readable
 __all__ = ["rehearse"]
 
 _MEGABYTE = 1024 * 1024
-_DIRECTIONS = {"apply": "applying", "rollback": "rolling back"}
 
 
 @click.command("rehearse")
@@ -65,44 +65,48 @@ def rehearse(config: settings.Settings, output: Output, memory_limit: int | None
             report=report,
             **given,
         )
-    output.json(_document(found), ok=found.ok)
+    told = telling(config)
+    output.json(_document(found, told), ok=found.ok)
     if not found.migrations:
         output.line(f"{found.database}: nothing to apply, so there is nothing to rehearse")
         return 0
     for one in found.migrations:
-        _print(output, one)
+        _print(output, one, told(one.id))
     for id in found.not_reached:
-        output.line(f"not tried  {id}", style="yellow")
+        output.line(f"not tried  {told(id)}", style="yellow")
     if found.round_trip is not None:
-        _print_round_trip(output, found.round_trip)
-    return _verdict(output, found, snapshot=config.snapshots > 0 and found.exists)
+        _print_round_trip(output, found.round_trip, told)
+    return _verdict(output, found, told, snapshot=config.snapshots > 0 and found.exists)
 
 
-def _document(found: migrate.Rehearsal) -> dict[str, Any]:
+def _document(found: migrate.Rehearsal, told: Callable[[str], str]) -> dict[str, Any]:
+    trip = found.round_trip
     return attrs.asdict(found) | {
+        "not_reached": list(map(told, found.not_reached)),
         "seconds": found.seconds,
         "migrations": [attrs.asdict(one) | {"ok": one.ok} for one in found.migrations],
-        "round_trip": None
-        if found.round_trip is None
-        else attrs.asdict(found.round_trip) | {"ok": found.round_trip.ok},
+        "round_trip": trip
+        and attrs.asdict(trip)
+        | {name: list(map(told, getattr(trip, name))) for name in ("undone", "applied_again", "irreversible")}
+        | {"ok": trip.ok},
     }
 
 
 # ---------------------------------------------------------------- what was found
 
 
-def _print(output: Output, one: Rehearsed) -> None:
+def _print(output: Output, one: Rehearsed, name: str) -> None:
     """Print a line for a migration, and below it what it did that is worth a look."""
     if not one.tried:
-        output.line(f"not tried  {one.id}: {one.why}", style="yellow")
+        output.line(f"not tried  {name}: {one.why}", style="yellow")
         return
     if one.failure is not None:
-        output.line(f"fails      {one.id}", style="red")
+        output.line(f"fails      {name}", style="red")
         _details(output, [one.failure.message], "red")
     else:
         state, style = ("applies", "green") if one.ok else ("refused", "red")
         output.line(
-            f"{state:<9}  {one.id} ({counted(one.statements, 'statement')}, {milliseconds(one.seconds)})", style=style
+            f"{state:<9}  {name} ({counted(one.statements, 'statement')}, {milliseconds(one.seconds)})", style=style
         )
     _details(output, [f"rebuilds {table}" for table in one.rebuilt])
     _details(output, map(_rows, one.rows))
@@ -154,18 +158,18 @@ def _size(one: Rehearsed) -> list[str]:
     return [f"the file {verb} by {readable(abs(growth))} to {readable(one.bytes_after)}{unused}"]
 
 
-def _print_round_trip(output: Output, trip: RoundTrip) -> None:
+def _print_round_trip(output: Output, trip: RoundTrip, told: Callable[[str], str]) -> None:
     for id in trip.irreversible:
-        output.line(f"irreversible  {id}", style="yellow")
+        output.line(f"irreversible  {told(id)}", style="yellow")
     for failure in trip.failures:
-        output.line(f"differs    {failure.id}", style="red")
+        output.line(f"differs    {told(failure.id)}", style="red")
         _details(output, [str(failure)], "red")
     if trip.undone:
         undone, again = len(trip.undone), len(trip.applied_again)
         output.line(f"round trip: {counted(undone, 'migration')} undone, {again} applied again")
 
 
-def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int:
+def _verdict(output: Output, found: migrate.Rehearsal, told: Callable[[str], str], *, snapshot: bool) -> int:
     number_tried = sum(one.tried for one in found.migrations)
     number, untried = counted(number_tried, "migration"), len(found.migrations) - number_tried
     held = f"holding the write lock for about {milliseconds(found.lock_seconds)}"
@@ -173,8 +177,8 @@ def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int
     where += ", without the snapshot that comes before" if snapshot else ""
     if found.in_place:
         held, where = f"holding locks for up to {milliseconds(found.lock_seconds)}", "there, and rolled back"
-    failed = [one.id for one in found.migrations if one.failure is not None]
-    refused = [one.id for one in found.migrations if one.undeclared]
+    failed = [told(one.id) for one in found.migrations if one.failure is not None]
+    refused = [told(one.id) for one in found.migrations if one.undeclared]
     if failed:
         output.error(f"`dao migrate` would FAIL: {failed[0]}. Nothing was changed; mend it and rehearse again")
     elif refused:
@@ -188,7 +192,7 @@ def _verdict(output: Output, found: migrate.Rehearsal, *, snapshot: bool) -> int
             "them on a restored backup with `dao migrate`, where they may stay"
         )
     elif not found.ok:
-        ids = dict.fromkeys(failure.id for failure in found.round_trip.failures) if found.round_trip else ()
+        ids = dict.fromkeys(told(failure.id) for failure in found.round_trip.failures) if found.round_trip else ()
         output.error(f"the round trip does not come back: {', '.join(ids)}. Mend the rollback scripts")
     else:
         output.line(
@@ -237,9 +241,7 @@ def _progress(output: Output, server: str | None) -> Iterator[Callable[[migrate.
                 case migrate.Started(step):
                     tell(event)
                     # how long a script will take, nobody knows; drawn now, so as not to be timed with the script
-                    bar.update(
-                        task, description=plain(f"{_DIRECTIONS[step.direction]} {step.id}"), total=None, refresh=True
-                    )
+                    bar.update(task, description=plain(output.doing(step)), total=None, refresh=True)
                 case _:  # a notice is among the results
                     tell(event)
 

@@ -58,9 +58,9 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
         )
     groups: dict[str, list[migrate.Verification]] = {}
     for one in found:
-        groups.setdefault(one.id, []).append(one)
-    states = {id: _state(group) for id, group in groups.items()}
-    failed, untried = ([id for id, its in states.items() if its == state] for state in ("failed", "not tried"))
+        groups.setdefault(output.named(one.id, one.set), []).append(one)
+    states = {name: _state(group) for name, group in groups.items()}
+    failed, untried = ([name for name, its in states.items() if its == state] for state in ("failed", "not tried"))
     output.json(
         {
             "failed": failed,
@@ -70,8 +70,8 @@ def verify(config: settings.Settings, output: Output, named: str | None, copy: b
         },
         ok=not failed,
     )
-    for id, group in groups.items():
-        _print(output, id, states[id], group)
+    for name, group in groups.items():
+        _print(output, name, states[name], group)
     total = counted(len(groups), "migration")
     if not failed:
         output.line(f"{total} verified in {milliseconds(sum(one.seconds for one in found))}", style="green")
@@ -89,9 +89,9 @@ def _state(group: Sequence[migrate.Verification]) -> str:
     return "ok" if all(one.reversible for one in group) else "irreversible"
 
 
-def _print(output: Output, id: str, state: str, group: Sequence[migrate.Verification]) -> None:
+def _print(output: Output, name: str, state: str, group: Sequence[migrate.Verification]) -> None:
     """Print a line for a migration, and below it what was found, each thing once."""
-    output.line(f"{state:<12}  {id}", style=_COLOURS[state])
+    output.line(f"{state:<12}  {name}", style=_COLOURS[state])
     seen: set[str] = set()
     for one in group:
         unfilled = [f"{table} got no rows: {reason}" for table, reason in one.unfilled.items()]

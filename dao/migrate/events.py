@@ -148,6 +148,7 @@ class Verifying:
     stage: str
     number: int
     total: int
+    set: str | None = None
 
     def __str__(self) -> str:
         return f"verifying {self.id}, {self.stage} ({self.number} of {self.total})"

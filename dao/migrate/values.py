@@ -30,7 +30,10 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """A migration that was applied or rolled back: how many statements, in how many seconds, and what it lost."""
+    """A migration that was applied or rolled back: how many statements, in how many seconds, and what it lost.
+
+    `set` is that of the migration, None if it is not known.
+    """
 
     id: str
     direction: Direction
@@ -38,6 +41,7 @@ class Result:
     seconds: float
     notices: tuple[str, ...] = ()
     losses: tuple[Loss, ...] = ()
+    set: str | None = None
 
 
 Direction = Literal["apply", "rollback"]

@@ -60,11 +60,11 @@ def test_migrate_with_a_limit_stops_there(run, path, options, applied):
 
 
 def test_migrate_json_has_a_result_for_each_migration(run):
-    """A result has the id, the direction, statements, seconds, notices and losses."""
+    """A result has the id, the set, the direction, statements, seconds, notices and losses."""
     results = run("migrate", "--json").document["results"]
     assert [result["id"] for result in results] == IDS
     assert [set(result) for result in results] == [
-        {"id", "direction", "statements", "seconds", "notices", "losses"}
+        {"id", "set", "direction", "statements", "seconds", "notices", "losses"}
     ] * 3
     assert {result["direction"] for result in results} == {"apply"}
     assert [result["statements"] for result in results] == [1, 2, 1]

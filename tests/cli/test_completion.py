@@ -76,6 +76,33 @@ def test_edited_migration_is_completed_for_accept(complete, folder):
     assert complete("dao accept ") == {"0002_b": "changed"}
 
 
+@pytest.mark.usefixtures("partly")
+@pytest.mark.parametrize(
+    ("line", "values"),
+    [
+        ("dao rollback --set ", ["three", "app"]),
+        ("dao schema dump --set a", ["app"]),
+        ("dao migrate --to ", ["three/0003_c", "app/0001_notes"]),
+        ("dao unmark three/", ["three/0001_a", "three/0002_b"]),
+        ("dao unmark 00", ["0001_a", "0002_b"]),
+        ("dao unmark 0001_a ", ["three/0002_b"]),
+        ("dao unmark three/0001_a 00", ["0002_b"]),
+        ("dao lint --since app/", ["app/0001_notes"]),
+    ],
+)
+def test_sets_are_completed_and_ids_behind_theirs(complete, workplace, monkeypatch, line, values):
+    """Nothing was offered for `--set`, and ids as if there were one set; begun without it, an id is offered alone."""
+    write(workplace / "app_sql", {"0001_notes.sql": "CREATE TABLE notes (id INTEGER PRIMARY KEY);"})
+    monkeypatch.setenv("DATABASE_MIGRATIONS", "three:app=app_sql")
+    assert list(complete(line)) == values
+
+
+@pytest.mark.usefixtures("partly")
+def test_the_only_set_is_completed_too(complete):
+    """With one folder it is that one."""
+    assert complete("dao rollback --set ") == {"three": "three"}
+
+
 def test_snapshot_is_completed_by_id_and_label(complete, path, partly):
     """`dao restore` is offered each snapshot, with when it was taken, and the labels."""
     migrate.take_snapshot(f"sqlite:///{path}", label="before-import")

@@ -173,6 +173,7 @@ def test_rehearse_json_is_one_document(run, folder, held):
     (one,) = document["migrations"]
     assert one.keys() == {
         "id",
+        "set",
         "path",
         "ok",
         "seconds",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import pytest
 
 from dao import migrate
 from tests.cli.calls import plain
-from tests.folders import write
+from tests.folders import IDS, write
 
 APP = {
     "20261201_notes.sql": "-- depends: three/0003_c\nCREATE TABLE notes (id INTEGER PRIMARY KEY);",
@@ -36,6 +39,74 @@ def test_commands_show_sets_where_there_are_several(run, app, monkeypatch):
     )
     assert " apply     app/20261201_notes in " in run("history").out
     assert run("health").code == run("wait", "--timeout", "0").code == run("check").code == 0
+
+
+#: Commands that print ids, in an order in which each finds something to do.
+SHOWING = [
+    ["plan"],
+    ["rehearse", "--round-trip"],
+    ["migrate"],
+    ["plan", "--rollback", "--all"],
+    ["redo", "--steps", "2"],
+    ["rollback", "--steps", "2"],
+    ["mark", "0003", "20261201"],
+    ["accept", "0003", "20261201"],
+    ["unmark", "20261201"],
+    ["status"],
+    ["history"],
+    ["verify"],
+    ["lint", "--all", "--json"],
+]
+
+
+@pytest.mark.parametrize("command", [[], ["--json"]], ids=["text", "json"])
+def test_ids_stand_behind_their_sets_where_several_are_named(run, app, command):
+    """They stood alone in what `plan`, `migrate`, `rollback`, `redo`, `rehearse`, `verify` and the like print."""
+    for words in SHOWING:
+        sets = () if words == ["history"] else BOTH
+        printed = run(*words, *sets, *(() if "--json" in words else command))
+        if not (command or "--json" in words):
+            found = [text for text in re.findall(r"\S+", plain(printed.out)) if re.search(r"\d_[abcn]", text)]
+            names = [text for text in found if ".sql" not in text]
+        else:
+            names = list(named(printed.document))
+        assert {name.strip(",:;`") for name in names} <= {f"three/{id}" for id in IDS} | {"app/20261201_notes"}
+        assert names or words[0] == "lint"
+
+
+def named(document: object) -> Iterator[str]:
+    """Yield the names of migrations in a document: the id behind its set, or what a list of them has."""
+    if isinstance(document, dict):
+        if isinstance(document.get("id"), str):
+            yield f"{document['set']}/{document['id']}"
+        for value in document.values():
+            yield from named(value)
+    elif isinstance(document, list):
+        for value in document:
+            if isinstance(value, str) and re.fullmatch(r"(\w+/)?\d+_\w+", value):
+                yield value
+            else:
+                yield from named(value)
+
+
+def test_ids_stand_alone_where_one_set_is_named(run, app):
+    """The name of the only one says nothing; another one in the database does not matter."""
+    for words in SHOWING:
+        printed = run(*words[:1], *(word if word != "20261201" else "0002" for word in words[1:]))
+        assert not re.search(r"three/\d+_[abc](?!\.)\b", printed.out), printed.out
+    assert run("migrate", "-m", "app=app_sql").out.startswith("applied 20261201_notes (")
+
+
+def test_id_behind_a_set_is_taken_by_every_command(run, app, monkeypatch):
+    """What a command prints can be given to the next; another set's name is refused."""
+    monkeypatch.setenv("DATABASE_MIGRATIONS", "three:app=app_sql")
+    assert run("migrate", "--to", "three/0003").code == 0
+    assert run("mark", "app/20261201_notes").out == "marked as applied: app/20261201_notes\n"
+    assert run("unmark", "app/2026", "--json").document["ids"] == ["app/20261201_notes"]
+    for command in (["unmark", "app/0003_c"], ["rollback", "--to", "app/0002"], ["mark", "three/20261201_notes"]):
+        refused = run(*command)
+        assert (refused.code, "of the set '" in refused.err, refused.out) == (1, True, "")
+    assert run("rollback", "--to", "three/0002_b").out.startswith("rolled back three/0003_c (")
 
 
 def test_rollback_undoes_the_latest_of_a_set(run, app, monkeypatch):

@@ -64,7 +64,7 @@ def test_verify_json_is_one_document_with_every_stage(run, folder):
         (id, stage, id != "0003_c") for id in ("0001_a", "0002_b", "0003_c") for stage in ("empty", "generated rows")
     ]
     last = document["verifications"][-1]
-    keys = {"id", "stage", "ok", "problems", "warnings", "losses", "unfilled", "reversible", "tried", "seconds"}
+    keys = {"id", "set", "stage", "ok", "problems", "warnings", "losses", "unfilled", "reversible", "tried", "seconds"}
     assert last.keys() == keys
     assert any("table b is missing" in problem for problem in last["problems"])
 

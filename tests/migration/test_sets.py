@@ -258,6 +258,68 @@ def test_mark_puts_a_migration_at_its_place_in_its_set(database, app, base):
     assert ids(migrate.status(database.url, base).migrations)[:2] == ["2024_first", "2026_more"]
 
 
+# ---------------------------------------------------------------- SET/ID
+
+
+#: Each verb that takes an id, and what it is called with.
+TAKING = {
+    "apply": lambda url, id, sets: migrate.apply(url, sets, to=id),
+    "plan": lambda url, id, sets: migrate.plan(url, sets, to=id),
+    "rehearse": lambda url, id, sets: migrate.rehearse(url, sets, to=id),
+    "rollback": lambda url, id, sets: migrate.rollback(url, sets, to=id),
+    "mark": lambda url, id, sets: migrate.mark(url, [id], sets),
+    "unmark": lambda url, id, sets: migrate.unmark(url, [id], sets),
+    "accept": lambda url, id, sets: migrate.accept(url, [id], sets),
+    "lint": lambda url, id, sets: migrate.lint(sets, since=id, engine="sqlite" if "sqlite" in url else "postgresql"),
+}
+
+
+@pytest.mark.parametrize("verb", TAKING)
+def test_id_behind_a_set_that_does_not_have_it_is_refused(database, app, base, verb):
+    """The name of a set before an id was passed over: `dao unmark wrong/ID` unmarked it, of whichever set it was."""
+    migrate.apply(database.url, [base[:2], app])
+    before = database.content()
+    for given in ("wrong/0001_notes", "base/0001", "wrong/0001"):
+        with pytest.raises(MigrationError, match=r"'0001.*' of the set '(wrong|base)' is .*, but app/0001_notes is: "):
+            TAKING[verb](database.url, given, [base, app])
+    with pytest.raises(MigrationError, match=r"no migration 'app/2099' is .*; those that are: base/2024_first, base/"):
+        TAKING[verb](database.url, "app/2099", [base, app])
+    assert database.content() == before
+    TAKING[verb](database.url, "app/0001_notes", [base, app])
+
+
+def test_set_before_the_beginning_of_an_id_tells_it_apart(database, app, tmp_path):
+    """The beginning may be that of ids of several sets, or a whole id of another one."""
+    web = migrate.load(
+        write(tmp_path / "web", {"0001.sql": "SELECT 1;", "0002_pages.sql": "SELECT 1;"}), engine=database.engine
+    )
+    sets = [app, web]
+    with pytest.raises(MigrationError, match="'0002' may be any of app/0002_tags, web/0002_pages: give more of the id"):
+        migrate.plan(database.url, sets, to="0002")
+    migrate.apply(database.url, web, steps=1)
+    assert migrate.mark(database.url, ["app/0001", "web/0002"], sets) == ["0001_notes", "0002_pages"]
+    assert migrate.unmark(database.url, ["web/0001", "app/0001"], sets) == ["0001", "0001_notes"]
+
+
+def test_set_before_an_id_may_be_the_name_of_its_folder(database, base):
+    """A folder that was moved is the set by which the ledger knows it, and people write either."""
+    migrate.apply(database.url, base)
+    moved = write(base.folder.parent / "moved", BASE)
+    for name in ("base", "moved"):
+        assert migrate.unmark(database.url, [f"{name}/2026"], moved) == ["2026_more"]
+        assert migrate.mark(database.url, [f"{name}/2026"], moved) == ["2026_more"]
+    with pytest.raises(MigrationError, match="but base/2026_more is"):
+        migrate.unmark(database.url, ["web/2026"], moved)
+
+
+def test_renamed_file_is_accepted_behind_its_set(database, base):
+    """The old id and the new one both begin with what was given; behind a set that was ambiguous."""
+    migrate.apply(database.url, base)
+    (base.folder / "2026_more.sql").rename(base.folder / "2026_more_of.sql")
+    (base.folder / "2026_more.rollback.sql").rename(base.folder / "2026_more_of.rollback.sql")
+    assert migrate.accept(database.url, ["base/2026"], base.folder) == ["2026_more_of"]
+
+
 # ---------------------------------------------------------------- ledgers of before
 
 

@@ -421,8 +421,8 @@ def test_verify_reports_each_migration_when_its_turn_comes(tmp_path):
     migrate.apply(url, migrations, steps=1)
     verify(migrations, database=url, report=heard.append)
     assert heard == [
-        migrate.Verifying("0001_m", "empty", 1, 2),
-        migrate.Verifying("0002_m", "empty", 2, 2),
-        migrate.Verifying("0002_m", "copy", 1, 1),
-        migrate.Verifying("0001_m", "copy", 1, 1),
+        migrate.Verifying("0001_m", "empty", 1, 2, "folder"),
+        migrate.Verifying("0002_m", "empty", 2, 2, "folder"),
+        migrate.Verifying("0002_m", "copy", 1, 1, "folder"),
+        migrate.Verifying("0001_m", "copy", 1, 1, "folder"),
     ]

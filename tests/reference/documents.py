@@ -89,6 +89,7 @@ _STATUS: dict[str, Part] = {
     "migrations": (tuple[_Status, ...], "applied ones in the order of application, then the pending ones in theirs"),
     "others": (tuple[_Status, ...], "those of sets that were not named, in the order of application"),
 }
+_LintFinding = Shape(migrate.Finding, parts={"set": str | None})
 _DRY_RUN: Part = (bool, "whether nothing was changed, without --yes")
 _ACTED: dict[str, Part] = {
     "database": _DATABASE,
@@ -163,7 +164,7 @@ COMMANDS: dict[str, dict[str, Part]] = {
         "total": (int, "how many migrations there are"),
         "selection": (str, "which of them are judged, in words"),
         "failed": (_Strings, "the ids of those that were not judged, and fail in an empty database"),
-        "findings": (tuple[migrate.Finding, ...], "by file and line; silenced ones have the reason in `silenced`"),
+        "findings": (tuple[_LintFinding, ...], "by file and line; silenced ones have the reason in `silenced`"),
     },
     "lint --write-baseline": {
         "migrations": (str, "the folder"),
@@ -176,6 +177,7 @@ COMMANDS: dict[str, dict[str, Part]] = {
     "migrate resolve": {
         "database": _DATABASE,
         "id": (str, "the id of the migration"),
+        "set": (str | None, "the set that it is of"),
         "outcome": (
             Literal["applied", "rolled back"] | None,
             "how it ended, if that was said; `ok` if it was, and if nothing is `broken`",

@@ -22,7 +22,7 @@ from dao.migrate.ledger.tables import SET, statements
 from dao.migrate.scripts.ids import normal, sort_key
 from dao.migrate.scripts.migration import Migration
 
-__all__ = ["Entry", "Ledger", "in_utc", "read"]
+__all__ = ["Entry", "Ledger", "in_utc", "ledger_of", "read"]
 
 _READ_OURS = f"""
 SELECT {", ".join(["NULL"] * 7)}, _dao_migration.migration_id, _dao_migration.state, _dao_migration.host,
@@ -167,6 +167,14 @@ def read(connection: Connection) -> Ledger:
         respelled={id: normal(id) for id in ids if id != normal(id)},
         has_sets=has_sets,
     )
+
+
+def ledger_of(target: database.Target) -> Ledger:
+    """Return the ledger of a database that may not exist: then an empty one."""
+    if not database.exists(target):
+        return Ledger()
+    with database.opened(target, read_only=True) as connection:
+        return read(connection)
 
 
 def _rows(connection: Connection) -> tuple[list[Any], bool]:

@@ -165,7 +165,7 @@ class Unfinished:
 
     `from_applied`: from the schema with the migration applied; `from_rolled_back`: from the one without it. None if
     that cannot be told, because the migrations cannot be replayed. `broken` is what in the schema does not work, as an
-    index whose building was broken off.
+    index whose building was broken off. `set` is that of the migration, None if it is not known.
     """
 
     id: str
@@ -173,6 +173,7 @@ class Unfinished:
     from_applied: tuple[Difference, ...] | None
     from_rolled_back: tuple[Difference, ...] | None
     broken: tuple[str, ...] = ()
+    set: str | None = None
 
 
 def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: Prepare | None = None) -> Unfinished:
@@ -188,7 +189,8 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
     with preparing(prepare), opened(existing(target, "resolve"), read_only=True) as connection:
         state = ledger.read(connection)
         refuse_running(state)
-        id = sets.of(files, state).find(id, state.unfinished, kind="unfinished")
+        its = sets.of(files, state)
+        id = its.find(id, state.unfinished, kind="unfinished")
         live, unusable = schema_of(connection), tuple(broken(connection))
 
         def versus(scripts: list[tuple[str, str]]) -> tuple[Difference, ...] | None:
@@ -209,6 +211,7 @@ def unfinished(target: Target, id: str, migrations: Source = None, *, prepare: P
         from_applied=from_applied,
         from_rolled_back=from_rolled_back,
         broken=unusable,
+        set=its.set_of(id),
     )
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import attrs
 
 from dao.errors import InvalidValue, MigrationError
-from dao.migrate.database import Target, exists, name_of, opened
+from dao.migrate.database import Target, name_of
 from dao.migrate.ledger import sets
 from dao.migrate.ledger.comparison import compare
-from dao.migrate.ledger.entries import Ledger, read
+from dao.migrate.ledger.entries import Ledger, ledger_of
 from dao.migrate.ledger.plan import up_to
 from dao.migrate.scripts import git
 from dao.migrate.scripts.migration import Migration
@@ -85,11 +85,7 @@ def git_default(migrations: Sequence[Migration]) -> str | None:
 
 
 def _not_applied(migrations: Sequence[Migration], database: Target) -> set[str]:
-    ledger = Ledger()
-    if exists(database):
-        with opened(database, read_only=True) as connection:
-            ledger = read(connection)
-    comparison = compare(migrations, ledger)
+    comparison = compare(migrations, ledger_of(database))
     # one whose file has only got another name is applied
     return {*comparison.pending, *comparison.changed, *comparison.unfinished} - {*comparison.renamed.values()}
 

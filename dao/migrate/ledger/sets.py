@@ -8,13 +8,15 @@ import attrs
 
 from dao import url
 from dao.errors import MigrationError
-from dao.migrate.ledger.entries import Entry, Ledger
+from dao.migrate.database import Target, migrations_for
+from dao.migrate.ledger.entries import Entry, Ledger, ledger_of
 from dao.migrate.scripts.ids import normal
+from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.sets import names, parted, shown
 from dao.text import visible
 
-__all__ = ["Sets", "of"]
+__all__ = ["Sets", "known", "of"]
 
 
 @attrs.frozen
@@ -109,6 +111,16 @@ def of(migrations: Sequence[Migration], ledger: Ledger) -> Sets:
         by_id |= dict.fromkeys((entry.id for entry in lost), homes.pop() if len(homes) == 1 else None)
     begun = {id: ledger.begun_in.get(id) or by_id.get(id) or own.get(id) for id in ledger.unfinished}
     return Sets(called, by_id | begun, own)
+
+
+def known(target: Target, migrations: Source) -> Sets:
+    """Return the sets of a database that may not exist.
+
+    Raises:
+        MigrationFileError: A file is not what it should be.
+        OperationalError: The database cannot be read.
+    """
+    return of(migrations_for(target, migrations), ledger_of(target))
 
 
 def _noted(files: Mapping[str, Migration], ledger: Ledger, given: Collection[str | None]) -> str | None:

@@ -115,6 +115,8 @@ class Rehearsed:
 
     On PostgreSQL only: `locks` are those that it takes first, or makes stronger. `lasting` is what it did that no
     rollback undoes. One that cannot be undone as a whole was not `tried`, and `why` says what is in the way.
+
+    `set` is that of the migration.
     """
 
     id: str
@@ -141,12 +143,13 @@ class Rehearsed:
     lasting: tuple[str, ...] = ()
     tried: bool = True
     why: str | None = None
+    set: str | None = None
 
     @classmethod
     def of(cls, step: Step) -> Self:
         """Return it for a step of which nothing is known yet."""
         path = step.script.path
-        return cls(id=step.id, path=None if path is None else str(path))
+        return cls(id=step.id, set=step.migration.set, path=None if path is None else str(path))
 
     @property
     def ok(self) -> bool:

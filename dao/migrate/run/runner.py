@@ -262,6 +262,7 @@ class _Run:
             statements=statements,
             seconds=time.perf_counter() - begun,
             notices=tuple(notices),
+            set=step.migration.set,
         )
 
     def refuse(

@@ -21,7 +21,7 @@ from dao.migrate.database import (
 )
 from dao.migrate.ledger import entries, sets
 from dao.migrate.ledger.comparison import compare, refuse
-from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.entries import Ledger, ledger_of
 from dao.migrate.ledger.plan import latest, to_apply, to_roll_back
 from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
@@ -33,7 +33,7 @@ from dao.text import visible
 if TYPE_CHECKING:  # a run that has nothing to do reports nothing
     from dao.migrate.events import Report
 
-__all__ = ["apply", "ledger_of", "plan", "redo", "reset", "rollback"]
+__all__ = ["apply", "plan", "redo", "reset", "rollback"]
 
 _LOGGER = "dao.migrate.run"
 
@@ -45,14 +45,6 @@ class Limits(TypedDict, total=False):
     steps: int | None
     allow_out_of_order: bool
     set: str | None
-
-
-def ledger_of(target: Target) -> Ledger:
-    """Return the ledger of a database that may not exist: then an empty one."""
-    if not exists(target):
-        return Ledger()
-    with opened(target, read_only=True) as connection:
-        return entries.read(connection)
 
 
 def apply(

@@ -17,7 +17,7 @@ from dao.migrate.scripts.migration import Migration, from_texts
 from dao.migrate.scripts.sets import MigrationSet, Several, default_name, id_of
 from dao.settings import OWN, Folder, check_set
 
-__all__ = ["Source", "default_folder", "folders", "load", "loaded", "set_name"]
+__all__ = ["Source", "default_folder", "folders", "load", "loaded", "named_sets", "set_name"]
 
 #: Where migrations come from: a folder, a set that `load` returned or migrations of it, several sets in their order, or
 #: None for this package's own.
@@ -114,6 +114,12 @@ def folders(source: Source) -> Iterator[str | os.PathLike[str]]:
     elif isinstance(given, Sequence):
         for one in given:
             yield from folders(one)
+
+
+def named_sets(migrations: Path | Sequence[Folder] | None) -> dict[str, Folder]:
+    """Return the folders that the settings name, by the names of their sets."""
+    given = [Folder(migrations)] if migrations is None or isinstance(migrations, Path) else migrations
+    return {set_name(one.path, one.name): one for one in given}
 
 
 def set_name(folder: Path | None, name: str | None = None) -> str:

@@ -36,7 +36,7 @@ class Verification:
     refuses rows that were written since, or leaves a `user_version`. `losses` are the data that its scripts lose: those
     that are declared, and those that the rollback drops because the migration made them. `unfilled` are the tables
     for which no rows could be generated, with the reason. One that comes after a failure is not `tried`, which is a
-    problem too. `seconds` is how long it took.
+    problem too. `seconds` is how long it took. `set` is that of the migration.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Verification:
     reversible: bool = True
     tried: bool = True
     seconds: float = 0.0
+    set: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -62,7 +63,9 @@ def not_reached(
     problem = f"not tried: {failed.id} comes before it here, and fails"
     for one in migrations:
         if one.id in chosen:
-            yield Verification(id=one.id, stage=stage, problems=(problem,), reversible=one.reversible, tried=False)
+            yield Verification(
+                id=one.id, set=one.set, stage=stage, problems=(problem,), reversible=one.reversible, tried=False
+            )
 
 
 class Findings:
@@ -82,6 +85,7 @@ class Findings:
         """Return what was found, each thing once."""
         return Verification(
             id=self.migration.id,
+            set=self.migration.set,
             stage=self.stage,
             problems=tuple(dict.fromkeys(map(str, self.problems))),
             warnings=tuple(dict.fromkeys(self.warnings)),

@@ -59,7 +59,7 @@ def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wante
     forms = uses(without_brackets(script.text) for one in migrations for script in (one.up, one.down) if script)
     with scratch(server) as connection, of_run(connection), contextlib.ExitStack() as shared:
         for place, migration in enumerate(migrations):
-            tell(Verifying(migration.id, "empty", place + 1, len(migrations)))
+            tell(Verifying(migration.id, "empty", place + 1, len(migrations), migration.set))
             if not migration.up.transactional:
                 shared.close()  # commits
             elif not in_transaction(connection):

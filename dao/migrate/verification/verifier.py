@@ -149,7 +149,7 @@ class _Stage:
         forms = uses(script.text for script in scripts) if self.rows else {}
         is_stale = False
         for place, migration in enumerate(migrations):
-            self.tell(Verifying(migration.id, self.name, place + 1, len(migrations)))
+            self.tell(Verifying(migration.id, self.name, place + 1, len(migrations), migration.set))
             trial = Trial(self.copies, migration, self.name)
             if migration.id not in self.chosen:
                 is_stale = trial.pass_over(here.connection)
@@ -176,7 +176,7 @@ class _Stage:
         last = max((place for place, one in enumerate(migrations) if one.id in self.chosen), default=-1)
         wanted = migrations[: last + 1]
         for place, migration in enumerate(wanted):
-            self.tell(Verifying(migration.id, "copy", place + 1, len(wanted)))
+            self.tell(Verifying(migration.id, "copy", place + 1, len(wanted), migration.set))
             trial = Trial(self.copies, migration, self.name)
             before = trial.back_and_there(here)
             yield trial.end()
