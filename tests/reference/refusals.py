@@ -172,7 +172,6 @@ CURES = {
     "*what* *table*: the ledger is kept by the runner (dao mark, dao unmark)": "remove the statement",
     "ATTACH, DETACH and VACUUM INTO: a migration changes one database": "do it outside of migrations",
     "ROLLBACK: it would undo the other migrations of this run too": "remove it; a script that fails is undone anyway",
-    "*operation* of savepoint *name*: this script did not set it": "set it in this script, or remove the statement",
     "*path* holds nothing: there is nothing to take a snapshot of": "name another database",
     "*file of* has no snapshots: *how*": "take one with `dao snapshot`, if there is a database",
     "a database in memory has no snapshots: they are files beside its own": "use a file",
