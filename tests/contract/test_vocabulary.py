@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import subprocess
 import sys
 import typing
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -155,56 +153,3 @@ def test_old_name_warns_and_does_what_the_new_one_does(connection, keys, old, ne
     assert caught[0].filename == __file__
     assert found == new(connection, **options) != []
     assert old.__name__ not in sys.modules[old.__module__].__all__
-
-
-TYPED = """\
-from collections.abc import AsyncIterator, Iterator
-from typing import Any, assert_type
-
-import dao
-from dao import Configuration, Page, Session, Task, TaskStatus, ToolExecution, Workflow, WorkflowTask
-from dao import aio, configurations, connect, sessions, tasks, tool_executions, workflow_tasks, workflows
-from dao.listing import Listing, Walk
-from dao.pydantic import PageModel, TaskCreate, TaskModel
-from dao.rows import TASKS
-
-c = connect("sqlite://")
-assert_type(tasks.find(c), Page[Task])
-assert_type(workflows.find(c), Page[Workflow])
-assert_type(tool_executions.find(c), Page[ToolExecution])
-assert_type(Listing(TASKS, TaskStatus).page(c), Page[Task])
-assert_type(Listing(TASKS, TaskStatus).walk(c), Walk[Task])
-assert_type(tasks.find(c).items, list[Task])
-assert_type(tasks.iter_all(c), Iterator[Task])
-assert_type(workflows.iter_all(c), Iterator[Workflow])
-assert_type(tool_executions.iter_all(c), Iterator[ToolExecution])
-assert_type(aio.Pool("sqlite://").iterate(tasks.iter_all, status="failed"), AsyncIterator[Task])
-assert_type(dao.Pool("sqlite://").run(tasks.get, "a"), Task | None)
-assert_type(tool_executions.list_errors(c), list[ToolExecution])
-assert_type(sessions.list_active(c), list[Session])
-assert_type(tasks.get(c, "a"), Task | None)
-assert_type(workflow_tasks.get_one(c, "w", "t"), WorkflowTask)
-assert_type(configurations.get_record(c, "a"), Configuration | None)
-assert_type(configurations.get_one(c, "a", int), int)
-assert_type(configurations.get(c, "a", int), int | None)
-assert_type(tasks.find(c), Page[Workflow])  # error
-assert_type(tasks.find(c), Page[Any])  # error
-assert_type(TaskCreate(title="a", task_type="b").to_record(), Task)
-assert_type(PageModel[TaskModel](items=[], next=None).items, list[TaskModel])
-tasks.find(c).items[0].sequence  # error
-tasks.find(c, title="a")  # error
-aio.Pool("sqlite://").iterate(tasks.iter_all, title="a")  # error
-dao.nothing  # error
-dao.migrate.nothing  # error
-assert_type(dao.Task(title="a", task_type="b"), Task)
-"""
-
-
-def test_type_checker_sees_which_records_a_function_returns(tmp_path):
-    """From the listing to the page: `tasks.find` returned pages of anything, so far as mypy could tell inside."""
-    script = tmp_path / "script.py"
-    script.write_text(TYPED)
-    command = [sys.executable, "-m", "mypy", "--strict", str(script)]
-    found = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False).stdout
-    lines = {int(line.split(":")[1]) for line in found.splitlines() if ": error:" in line}
-    assert lines == {number for number, line in enumerate(TYPED.splitlines(), 1) if "# error" in line}, found

@@ -9,11 +9,8 @@ import contextlib
 import functools
 import itertools
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,38 +250,3 @@ def test_functions_have_all_of_their_keywords(loop, url):
         assert pool.writing(timeout=1)(echo, **given) == given
         assert dao.run_in_transaction(pool, echo, **given) == given
         assert dao.replaying(deadline=1)(pool, echo, **given) == given
-
-
-MISTAKES = """
-import dao
-from dao import aio, migrate, tasks
-
-def sync(pool: dao.Pool, task: dao.Task) -> None:
-    pool.write(tasks.create, task)
-    dao.run_in_transaction(pool, tasks.set_status, "a", "failed", error="b")
-    status: dict[dao.TaskStatus, int] = pool.writing(timeout=1)(tasks.count_by_status)
-    pool.write(tasks.create, "no task")  # error
-    pool.write(tasks.set_status, "a", status="failed", eror="b")  # error
-    pool.writing(timeout=1)(tasks.create)  # error
-    dao.run_in_transaction(pool, tasks.create, 5)  # error
-    dao.replaying(deadline=1)(pool, tasks.create, 5)  # error
-
-async def asynchronous(pool: aio.Pool, task: dao.Task) -> None:
-    await pool.run(tasks.create, task)
-    found: dao.Task | None = await pool.run(tasks.get, "a")
-    await pool.write(tasks.create, "no task")  # error
-    await pool.run(tasks.create)  # error
-    await pool.writing(timeout=1)(tasks.create, task=5)  # error
-
-"""
-
-
-def test_type_checker_finds_wrong_arguments(tmp_path):
-    """The arguments of `write`, `run` and `run_in_transaction` are those of the function: they were not looked at."""
-    script = tmp_path / "script.py"
-    script.write_text(MISTAKES)
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "mypy", str(script)]
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False).stdout
-    lines = {int(line.split(":")[1]) for line in found.splitlines() if ": error:" in line}
-    assert lines == {number for number, line in enumerate(MISTAKES.splitlines(), 1) if "# error" in line}, found
