@@ -21,14 +21,19 @@ from tests import engines
 from tests.conftest import Make
 from tests.copies import fill, held, is_marked, opened
 
-WAYS = ["sqlite to postgresql", "postgresql to sqlite", "sqlite to sqlite", "postgresql to postgresql"]
+#: In these each engine is once the source and once the target, of whose ways the other side knows nothing.
+CROSSED = ("sqlite to postgresql", "postgresql to sqlite")
+WAYS = (*CROSSED, "sqlite to sqlite", "postgresql to postgresql")
 #: So many tasks take several pages, the first of which are of few rows: some are there when so many are.
 MANY, SOME = 400, 80
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=[pytest.param(way, marks=[] if way in CROSSED else pytest.mark.slow) for way in WAYS])
 def urls(request: pytest.FixtureRequest, make: Make) -> tuple[str, str]:
-    """The URLs of a source and a target, both migrated and empty, in all ways."""
+    """The URLs of a source and a target, both migrated and empty: crossed, and in all ways where a test asks for it.
+
+    All tests in all ways took as long as the claims; `make test-slow` has them.
+    """
     source, target = request.param.split(" to ")
     return make(source), make(target)
 
@@ -55,6 +60,7 @@ def test_tables_are_all_that_the_migrations_make_each_after_those_that_it_refers
         assert all(names.index(parent) < names.index(table.name) for parent in table.references.values())
 
 
+@pytest.mark.parametrize("urls", WAYS, indirect=True)
 def test_copy_of_all_tables_arrives_as_it_was(urls):
     """Rows of every table are there with all their columns; counts and hashes are told; the mark has gone."""
     source, target = urls
@@ -507,6 +513,7 @@ def break_off(source: str, target: str, rows: int) -> None:
     assert is_marked(target)
 
 
+@pytest.mark.parametrize("urls", WAYS, indirect=True)
 def test_copy_that_was_broken_off_goes_on(urls):
     """What is there is compared and kept; the rest follows; the result is what one run gives."""
     source, target = urls
