@@ -37,13 +37,13 @@ OLD = ("ALTER TABLE _dao_migration DROP COLUMN set_name", "ALTER TABLE _dao_hist
 @pytest.fixture
 def app(database, tmp_path) -> migrate.MigrationSet:
     """Two migrations of an application, of which the first depends on another set's."""
-    return migrate.load(write(tmp_path / "app_sql", APP), name="app", engine=database.engine)
+    return migrate.load(write(tmp_path / "app_sql", APP), name="app")
 
 
 @pytest.fixture
 def base(database, tmp_path) -> migrate.MigrationSet:
     """Three migrations on which the application builds."""
-    return migrate.load(write(tmp_path / "base", BASE), engine=database.engine)
+    return migrate.load(write(tmp_path / "base", BASE))
 
 
 def current(database, migrations) -> None:
@@ -120,6 +120,24 @@ def test_what_one_set_lacks_is_not_asked_of_the_other(database, app, base):
             current(database, [base[:2], app])
         table = change.split()[2] if change.startswith("ALTER") else None
         database.fetch(f"ALTER TABLE {table} DROP COLUMN x" if table else "DROP INDEX by_x")
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_set_is_for_the_engine_that_it_meets(database, tmp_path, engine):
+    """`load(folder, name=)` was for SQLite: on a server each set wanted `engine=`, and this package's was refused."""
+    script = {"sqlite": "SELECT 1 AS `it's`;", "postgresql": "DO $$ BEGIN PERFORM $a$'$a$; END $$;"}[engine]
+    named = migrate.load(write(tmp_path / "x", {"1_a.sql": script}), name="x")
+    own = migrate.load()[:2]
+    assert (named.engine, own.engine, own.folder) == (None, None, None)
+    if database.engine == engine:
+        assert ids(migrate.apply(database.url, [own, named])) == [*ids(own), "1_a"]
+        current(database, own)
+        current(database, [named, own])
+    else:
+        with pytest.raises(MigrationFileError, match=r"1_a\.sql:1: "):
+            migrate.apply(database.url, [own, named])
+    with pytest.raises(MigrationFileError, match=r"1_a\.sql:1: "):
+        migrate.load(named.folder, engine="postgresql" if engine == "sqlite" else "sqlite")
 
 
 def test_slice_of_a_set_is_of_it(app):
@@ -211,11 +229,11 @@ def test_folder_that_was_moved_is_the_same_set(database, base, tmp_path):
     migrate.apply(database.url, base)
     moved = write(tmp_path / "other", BASE | {"2027_last.sql": "CREATE TABLE lasts (id INTEGER PRIMARY KEY);"})
     on_it = write(tmp_path / "app_sql", APP | {"0003_end.sql": "-- depends on: base/2027_last\n"})
-    found = [migrate.load(folder, engine=database.engine) for folder in (moved, on_it)]
+    found = [migrate.load(folder) for folder in (moved, on_it)]
     assert ids(migrate.plan(database.url, found)) == ["2027_last", *(one.id for one in found[1])]
     assert ids(migrate.apply(database.url, moved)) == ["2027_last"]
     assert {one.set for one in migrate.status(database.url, moved).migrations} == {"base"}
-    named = migrate.load(moved, name="web", engine=database.engine)
+    named = migrate.load(moved, name="web")
     with pytest.raises(LedgerMismatch, match="as one of the set base, and is in the set web here") as raised:
         migrate.apply(database.url, named)
     assert "is this the folder that is meant" not in str(raised.value)  # it is: only its name is another
@@ -229,11 +247,11 @@ def test_folder_that_was_moved_is_the_same_set(database, base, tmp_path):
 def test_redo_under_a_wrong_name_is_refused(database, app, base):
     """It wrote the row anew as one of that set, and left the others: nobody could name the set any more."""
     migrate.apply(database.url, [base, app])
-    wrong = migrate.load(app.folder, name="wrong", engine=database.engine)
+    wrong = migrate.load(app.folder, name="wrong")
     for migrations in (wrong, [base, wrong]):
         with pytest.raises(LedgerMismatch, match="as one of the set app, and is in the set wrong here"):
             migrate.redo(database.url, migrations)
-    moved = [app, migrate.load(write(base.folder.parent / "moved", BASE), engine=database.engine)]
+    moved = [app, migrate.load(write(base.folder.parent / "moved", BASE))]
     assert ids(migrate.redo(database.url, moved, set="moved")) == ["2026_more"] * 2
     assert migrate.apply(database.url, [base, app]) == []
 
@@ -290,9 +308,7 @@ def test_id_behind_a_set_that_does_not_have_it_is_refused(database, app, base, v
 
 def test_set_before_the_beginning_of_an_id_tells_it_apart(database, app, tmp_path):
     """The beginning may be that of ids of several sets, or a whole id of another one."""
-    web = migrate.load(
-        write(tmp_path / "web", {"0001.sql": "SELECT 1;", "0002_pages.sql": "SELECT 1;"}), engine=database.engine
-    )
+    web = migrate.load(write(tmp_path / "web", {"0001.sql": "SELECT 1;", "0002_pages.sql": "SELECT 1;"}))
     sets = [app, web]
     with pytest.raises(MigrationError, match="'0002' may be any of app/0002_tags, web/0002_pages: give more of the id"):
         migrate.plan(database.url, sets, to="0002")
@@ -387,9 +403,7 @@ def test_reset_drops_what_the_named_sets_made(database, app, base, which):
 
 def test_reset_refuses_to_take_what_another_set_made(database, base, tmp_path):
     """An index of theirs goes with our table; and a table that no set made is nobody's to drop, as ever."""
-    theirs = migrate.load(
-        write(tmp_path / "web", {"1_index.sql": "CREATE INDEX by_id ON things (id);"}), engine=database.engine
-    )
+    theirs = migrate.load(write(tmp_path / "web", {"1_index.sql": "CREATE INDEX by_id ON things (id);"}))
     migrate.apply(database.url, [base, theirs])
     before = database.content()
     with pytest.raises(
@@ -549,7 +563,7 @@ def test_baseline_is_of_what_no_other_set_has_made(database, base, tmp_path):
     done = migrate.baseline(database.url, Folder(folder, "app"))
     text = done.paths[0].read_text()
     assert ("notes" in text, "firsts" in text) == (True, False)
-    app = migrate.load(folder, name="app", engine=database.engine)
+    app = migrate.load(folder, name="app")
     for its in (app, base):
         current(database, its)
     with pytest.raises(MigrationError, match=r"has a ledger already, with .*_baseline"):

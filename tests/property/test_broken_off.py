@@ -126,9 +126,10 @@ def test_load_script_that_is_broken_off_is_refused(tmp_path, text, line, what, n
     SQLite swallows an open comment.
     """
     folder = write(tmp_path / "sql", {"1_a.sql": "SELECT 1;", name: text})
-    with pytest.raises(MigrationFileError, match=what) as caught:
-        migrate.load(folder)
-    assert (caught.value.path, caught.value.line) == (folder / name, line)
+    for refusing in (lambda: migrate.load(folder, engine="sqlite"), lambda: migrate.plan("sqlite:///no.db", folder)):
+        with pytest.raises(MigrationFileError, match=what) as caught:
+            refusing()
+        assert (caught.value.path, caught.value.line) == (folder / name, line)
 
 
 def test_load_sections_keep_their_lines(tmp_path):

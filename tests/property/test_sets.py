@@ -115,8 +115,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
 
 def loaded(folders: dict[str, list[Path]], engine: str, url: str) -> Applications:
     """Return the sets for an engine."""
-    sets = {name: [migrate.load(one, name=name, engine=engine) for one in its] for name, its in folders.items()}
-    own = migrate.load(engine=engine)
+    sets = {name: [migrate.load(one, name=name) for one in its] for name, its in folders.items()}
+    own = migrate.load()
     return Applications(url, sets, own if engine == "sqlite" else own[:1])  # the server takes a while for all
 
 
@@ -162,7 +162,7 @@ def test_sets_upgraded_in_any_order_make_the_same_schema(order, alone, back, fol
     assert schema(applications.url) == at_once
     with backend(path) as opened:
         for its in applications.at({"app": 5, "web": 5}):
-            files = yoyo.read_migrations(str(its.folder))
+            files = yoyo.read_migrations(str(its.folder or migrate.default_folder()))
             assert ([one.id for one in opened.to_apply(files)], len(opened.to_rollback(files))) == ([], len(its))
 
 

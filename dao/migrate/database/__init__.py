@@ -214,7 +214,7 @@ def migrations_for(target: Target, source: Source) -> Sequence[Migration]:
             # what the ledger and the files say of each other would be wrong, and so would all advice
             raise MigrationError(
                 f"{os.fspath(folder)} has migrations for another engine, by its name, than {name_of(target)}: name the "
-                "folder that is meant (--migrations, DATABASE_MIGRATIONS; in a program load(engine=)), or the database "
+                "folder that is meant (--migrations, DATABASE_MIGRATIONS; in a program load(FOLDER)), or the database "
                 "(--database, DATABASE_URL)"
             )
     return loaded(source, engine)

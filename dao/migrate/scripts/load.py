@@ -5,13 +5,15 @@ from __future__ import annotations
 import graphlib
 import heapq
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from dao.errors import MigrationError, MigrationFileError
 from dao.migrate.scripts import layouts
-from dao.migrate.scripts.files import Refusals, refuse, refuse_broken_off
+from dao.migrate.scripts.files import File, Refusals, refuse, refuse_broken_off
 from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.migration import Migration, from_texts
 from dao.migrate.scripts.sets import MigrationSet, Several, default_name, id_of
@@ -22,6 +24,9 @@ __all__ = ["Source", "default_folder", "folders", "load", "loaded", "named_sets"
 #: Where migrations come from: a folder, a set that `load` returned or migrations of it, several sets in their order, or
 #: None for this package's own.
 Source = str | os.PathLike[str] | Folder | Sequence[Migration] | Sequence[MigrationSet | Folder] | None
+
+
+_ENGINES = ("sqlite", "postgresql")
 
 
 def default_folder(engine: str = "sqlite", *, write: bool = False) -> Path:
@@ -45,14 +50,17 @@ def default_folder(engine: str = "sqlite", *, write: bool = False) -> Path:
 
 
 def load(
-    folder: str | os.PathLike[str] | None = None, *, name: str | None = None, engine: str = "sqlite"
+    folder: str | os.PathLike[str] | None = None, *, name: str | None = None, engine: str | None = None
 ) -> MigrationSet:
     """Return the folder's migrations, in the order in which they are applied; without one, this package's own.
 
-    `engine` is "sqlite" or "postgresql": by its terms a script comes to its end, or does not. `name` is that of the
-    set, of lower-case letters, digits, `_` and `-`. Without one it is "orchestrator" for this package's own, else that
-    of the folder, or of the one around it where the folder is named for an engine; and where the ledger has the
-    migrations under another name, that.
+    They are for the engine that they meet, which may be either: this package's own are read for that, whatever they
+    show until then, and whether a script comes to its end is a matter of its terms. An `engine` that is given,
+    "sqlite" or "postgresql", is the one whose migrations are read, and by whose terms scripts are judged, at once.
+
+    `name` is that of the set, of lower-case letters, digits, `_` and `-`. Without one it is "orchestrator" for this
+    package's own, else that of the folder, or of the one around it where the folder is named for an engine; and where
+    the ledger has the migrations under another name, that.
 
     The order is that of the ids, in which leading numbers of any width count as numbers (0.10 comes after 0.2), changed
     as far as `-- depends:` demands.
@@ -64,19 +72,51 @@ def load(
     """
     if name is not None:
         check_set(name)
-    path = default_folder(engine) if folder is None else Path(folder)
+    path = default_folder(engine or _ENGINES[0]) if folder is None else Path(folder)
     called = set_name(path, name)
     refused = Refusals()
     migrations: dict[str, Migration] = {}
-    for id, (script, text), down in layouts.read(path, refused):
+    files: list[File] = []
+    for id, script, down in layouts.read(path, refused):
         rollback_path, rollback_text = down or (None, None)
         with refused:
-            migrations[id] = from_texts(id, text, rollback_text, path=script, rollback_path=rollback_path, set=called)
-        for file in filter(None, ((script, text), down)):
-            with refused:
-                refuse_broken_off(*file, engine)
+            migrations[id] = from_texts(
+                id, script[1], rollback_text, path=script[0], rollback_path=rollback_path, set=called
+            )
+        files += filter(None, (script, down))
+    # of an engine that is yet to be met one has to be content
+    broken_off = [_broken_off(files, one) for one in ([engine] if engine else _ENGINES)]
+    refused += broken_off[0] if all(broken_off) else []
     refused.raise_all()
-    return MigrationSet(called, tuple(_in_order(migrations)), folder=path, is_given=name is not None)
+    its = None if folder is None and engine is None else path
+    return MigrationSet(called, tuple(_in_order(migrations)), folder=its, is_given=name is not None, engine=engine)
+
+
+def _broken_off(files: Iterable[File], engine: str) -> Refusals:
+    """Return what refuses scripts that do not come to their end, in the terms of an engine."""
+    refused = Refusals()
+    for file in files:
+        with refused:
+            refuse_broken_off(*file, engine)
+    return refused
+
+
+def _meeting(its: MigrationSet, engine: str) -> MigrationSet:
+    """Return a set that was loaded for no engine as it is for the one that it meets.
+
+    Raises:
+        MigrationFileError: A script does not come to its end, in the terms of the engine.
+    """
+    migrations = its.migrations
+    if its.folder is None:
+        ids = {migration.id for migration in its}
+        whole = load(name=its.name, engine=engine)
+        migrations = tuple(migration for migration in whole if migration.id in ids)
+    else:
+        scripts = [script for migration in its for script in (migration.up, migration.down) if script is not None]
+        files = [(script.path, script.text) for script in scripts if script.path is not None]
+        _broken_off(files, engine).raise_all()
+    return attrs.evolve(its, migrations=migrations, engine=engine)
 
 
 def loaded(source: Source, engine: str = "sqlite") -> Sequence[Migration]:
@@ -91,7 +131,11 @@ def loaded(source: Source, engine: str = "sqlite") -> Sequence[Migration]:
     if isinstance(source, Folder):
         return load(source.path, name=source.name, engine=engine)
     given: Any = source
-    if isinstance(given, MigrationSet | Several):
+    if isinstance(given, MigrationSet):
+        if given.engine is None and engine not in given.met:
+            given.met[engine] = _meeting(given, engine)
+        return given.met.get(engine, given)
+    if isinstance(given, Several):
         return given
     if isinstance(given, Sequence):
         if all(isinstance(one, Migration) for one in given):
@@ -126,7 +170,7 @@ def set_name(folder: Path | None, name: str | None = None) -> str:
     """Return what the set of a folder is called: by the name that somebody gave it, else as `load` says."""
     if name is not None:
         return name
-    own = [default_folder(engine).resolve() for engine in ("sqlite", "postgresql")]
+    own = [default_folder(engine).resolve() for engine in _ENGINES]
     return OWN if folder is None or folder.resolve() in own else default_name(folder)
 
 

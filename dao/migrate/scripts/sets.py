@@ -23,13 +23,17 @@ class MigrationSet(Sequence[Migration]):
     """The migrations of a folder, in the order in which they are applied, under the `name` of their set.
 
     A slice is a part of the same set. `is_given` is whether somebody has named it; else the name is a guess by the
-    folder, and that by which the ledger knows its migrations goes before it.
+    folder, and that by which the ledger knows its migrations goes before it. `engine` is the one that it was loaded
+    for, None for whichever it meets; then `folder` is None for this package's own.
     """
 
     name: str
     migrations: tuple[Migration, ...] = attrs.field(repr=False)
     folder: Path | None = attrs.field(default=None, kw_only=True, eq=False)
     is_given: bool = attrs.field(default=False, kw_only=True, eq=False)
+    engine: str | None = attrs.field(default=None, kw_only=True, eq=False)
+    #: The same for each engine that it has met.
+    met: dict[str, MigrationSet] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.migrations)
@@ -63,8 +67,8 @@ class Several(Sequence[Migration]):
         for one in sets:
             if (other := folders.setdefault(one.name, one)) is not one:
                 raise MigrationError(
-                    f"two sets of migrations have the name {one.name} ({other.folder} and {one.folder}): give one of "
-                    "them another, as NAME=FOLDER, or in a program with load(FOLDER, name=NAME)"
+                    f"two sets of migrations have the name {one.name} ({other.folder or OWN} and {one.folder or OWN}): "
+                    "give one of them another, as NAME=FOLDER, or in a program with load(FOLDER, name=NAME)"
                 )
         return cls(tuple(sets), tuple(_in_order(sets)))
 
