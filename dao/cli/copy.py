@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Iterator
-from typing import Any
-
 import attrs
 import click
 
-from dao import settings, transfer, url
+from dao import migrate, settings, transfer, url
 from dao.cli.options import command, examples, options
-from dao.cli.output import Output, is_terminal, plain
+from dao.cli.output import Output
 from dao.errors import UnsupportedEngine
 from dao.text import counted, milliseconds
 
@@ -57,7 +52,14 @@ def copy(
             one if one.busy_timeout is not None else attrs.evolve(one, busy_timeout=timeout) for one in (source, target)
         )
     try:
-        with _progress(output) as report:
+        with output.bar("reading the schemas", remaining=True) as update:
+
+            def report(event: transfer.Moved | migrate.Event) -> None:
+                if isinstance(event, transfer.Moved):
+                    update(f"{event.doing} {event.table}", completed=event.done, total=event.total)
+                else:
+                    output.report(event)
+
             copied = transfer.copy(source, target, dry_run=dry_run, lock_timeout=lock_timeout, report=report)
     except KeyboardInterrupt:
         output.note(
@@ -87,40 +89,3 @@ def copy(
             "seconds": round(copied.seconds, 6),
         }
     )
-
-
-@contextlib.contextmanager
-def _progress(output: Output) -> Iterator[transfer.Report]:
-    """Show on a terminal how far a copy is, for the time of a block."""
-    if output.quiet or output.as_json or not is_terminal(sys.stderr):
-        yield lambda event: None if isinstance(event, transfer.Moved) else output.report(event)
-        return
-    from rich import progress  # slow to load: only for a person who looks
-
-    columns = (
-        "{task.description}",
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TimeRemainingColumn(),
-    )
-    bar = progress.Progress(*columns, console=output.console(sys.stderr), transient=True)
-    task = bar.add_task("reading the schemas", total=None)
-    shown = ("", "")
-
-    def report(event: Any) -> None:
-        nonlocal shown
-        if not isinstance(event, transfer.Moved):
-            output.report(event)
-            return
-        if shown != (event.doing, event.table):
-            shown = (event.doing, event.table)
-            bar.reset(task, total=event.total, description=plain(" ".join(shown)))
-        bar.update(task, completed=event.done)
-
-    try:
-        with contextlib.suppress(OSError):  # the terminal may go
-            bar.start()
-        yield report
-    finally:
-        with contextlib.suppress(OSError):
-            bar.stop()

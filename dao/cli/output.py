@@ -24,7 +24,7 @@ from dao import migrate
 from dao.migrate.scripts.sets import shown
 from dao.text import visible
 
-__all__ = ["GONE", "Output", "in_columns", "is_terminal", "mend", "plain", "silence"]
+__all__ = ["GONE", "Output", "in_columns", "is_terminal", "mend", "silence"]
 
 #: The exit code when the reader of a pipe has gone, as of a program that the signal for it ends.
 GONE = 141
@@ -150,7 +150,7 @@ class Output:
     @contextlib.contextmanager
     def progress(self) -> Iterator[None]:
         """Show on a terminal what is running, for the time of a block, and after it which snapshot was taken before."""
-        if not self.quiet and not self.as_json and is_terminal(sys.stderr):
+        if self._is_watched():
             self._status = self.console(sys.stderr).status("reading the migrations")
         try:
             with contextlib.suppress(OSError):  # the terminal may go
@@ -175,15 +175,56 @@ class Output:
         """Return the id of a migration as it is shown: behind its set, where several are named."""
         return shown(id, set, self.sets)
 
+    @contextlib.contextmanager
+    def bar(self, text: str, *, remaining: bool = False) -> Iterator[Callable[..., None]]:
+        """Show on a terminal how far something is, for the time of a block, and how long that took, or will take yet.
+
+        What is lent takes another text, and `completed`, `total` and `refresh` as rich does.
+        """
+        if not self._is_watched():
+            yield lambda *_text, **_how: None
+            return
+        from rich import progress  # slow to load: only for a person who looks
+
+        columns = (
+            (progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
+            if remaining
+            else (progress.TaskProgressColumn(), progress.TimeElapsedColumn())
+        )
+        bar = progress.Progress(
+            "{task.description}",
+            progress.BarColumn(),
+            *columns,
+            console=self.console(sys.stderr),
+            transient=True,
+            refresh_per_second=4,
+        )
+        task = bar.add_task(text, total=None)
+
+        def update(text: str | None = None, **how: Any) -> None:
+            bar.update(task, description=None if text is None else _plain(text), **how)
+
+        try:
+            with contextlib.suppress(OSError):  # the terminal may go
+                bar.start()
+            yield update
+        finally:
+            with contextlib.suppress(OSError):
+                bar.stop()
+
+    def _is_watched(self) -> bool:
+        """Whether a person sees what is shown for a while."""
+        return not self.quiet and not self.as_json and is_terminal(sys.stderr)
+
     def report(self, event: migrate.Event) -> None:
         """Show what a run reports while it runs."""
         match event:
             case migrate.Started(step):
                 if self._status is not None:
-                    self._status.update(plain(self.doing(step)))
+                    self._status.update(_plain(self.doing(step)))
             case migrate.Verifying(id, _, number, total, of):
                 if self._status is not None:
-                    self._status.update(plain(f"verifying {self.named(id, of)} ({number} of {total})"))
+                    self._status.update(_plain(f"verifying {self.named(id, of)} ({number} of {total})"))
             case migrate.Notice(step, text):
                 self.note(f"{self.named(step.id, step.migration.set)}: {text}")
             case migrate.Waiting():
@@ -237,7 +278,7 @@ def is_terminal(stream: IO[str]) -> bool:
 # ---------------------------------------------------------------- words
 
 
-def plain(text: str) -> str:
+def _plain(text: str) -> str:
     """Return a text as rich shows it as it is, though it looks for markup in it."""
     from rich.markup import escape
 

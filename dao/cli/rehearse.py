@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from dao import migrate, settings, url
 from dao.cli import completion
 from dao.cli.folders import telling
 from dao.cli.options import UNSAFE, Amount, command, examples, options, steps_option
-from dao.cli.output import Output, is_terminal, plain
+from dao.cli.output import Output
 from dao.migrate.rehearsal.findings import Rehearsed, RoundTrip, RowChange
 from dao.text import counted, milliseconds, readable
 
@@ -213,36 +212,25 @@ def _progress(output: Output, server: str | None) -> Iterator[Callable[[migrate.
     Before the first one, say that it runs in the database itself, if that is on a `server`.
     """
     told = server is None
-
-    def tell(event: migrate.Event) -> None:
-        nonlocal told
-        if not told and isinstance(event, migrate.Started):
-            told = True
-            output.warning(
-                f"runs in {server} itself, in a transaction that is rolled back: until then it keeps the locks that "
-                "the scripts take"
-            )
-        if not isinstance(event, migrate.Copying | migrate.Notice):
-            output.report(event)
-
-    if output.quiet or output.as_json or not is_terminal(sys.stderr):
-        yield tell
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=output.console(sys.stderr), transient=True, refresh_per_second=4) as bar:
-        task = bar.add_task("copying the database" if server is None else "looking at the database", total=None)
+    with output.bar("copying the database" if server is None else "looking at the database") as update:
 
         def report(event: migrate.Event) -> None:
+            nonlocal told
             match event:
                 case migrate.Copying(done, total):
-                    bar.update(task, completed=done, total=total)
+                    update(completed=done, total=total)
+                case migrate.Notice():
+                    pass  # it is among the results
                 case migrate.Started(step):
-                    tell(event)
+                    if not told:
+                        told = True
+                        output.warning(
+                            f"runs in {server} itself, in a transaction that is rolled back: until then it keeps the "
+                            "locks that the scripts take"
+                        )
                     # how long a script will take, nobody knows; drawn now, so as not to be timed with the script
-                    bar.update(task, description=plain(output.doing(step)), total=None, refresh=True)
-                case _:  # a notice is among the results
-                    tell(event)
+                    update(output.doing(step), total=None, refresh=True)
+                case _:
+                    output.report(event)
 
         yield report
