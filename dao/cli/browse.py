@@ -13,9 +13,8 @@ import click
 from dao import settings, url
 from dao.browsing import metadata, serving
 from dao.browsing.server import check_installed, name_in_addresses
-from dao.cli import completion
 from dao.cli.files import write_whole
-from dao.cli.options import command, examples
+from dao.cli.options import command, examples, file_option
 from dao.cli.output import Output
 from dao.engine import connect
 from dao.errors import UnsupportedEngine
@@ -38,12 +37,10 @@ def _refuse_server(name: str) -> NoReturn:
 @examples("dao browse --open", "dao browse --port 8001", "dao browse --metadata datasette.json")
 @click.option("--open", "opens", is_flag=True, help="Open the address in a browser.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="[default: any that is free]")
-@click.option(
+@file_option(
     "--metadata",
     "file",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Write what datasette is told of the database to FILE, for a datasette of your own, and end.",
+    text="Write what datasette is told of the database to FILE, for a datasette of your own, and end.",
 )
 def browse(config: settings.Settings, output: Output, opens: bool, port: int, file: str | None) -> None:
     """Show the database in a browser.
@@ -60,8 +57,6 @@ def browse(config: settings.Settings, output: Output, opens: bool, port: int, fi
         register(connection)
         told = metadata(connection, name, os.path.basename(path))
     if file is not None:
-        if not file:
-            raise click.UsageError("--metadata is empty: name a file, or leave the option out")
         write_whole(file, json.dumps(told, indent=2) + "\n", "metadata")
         output.line(f"{file}: written")
         output.json({"database": config.url.name, "address": None, "metadata": file})

@@ -24,12 +24,7 @@ __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 @click.group("migrate", invoke_without_command=True)
 @command(changes=True, creates=True)
 @examples("dao migrate", "dao migrate --to 20261202090000", "dao migrate --allow-loss notes.draft --each")
-@click.option(
-    "--to",
-    metavar="ID",
-    shell_complete=completion.pending,
-    help="Stop after this migration; the beginning of its id will do.",
-)
+@options("to")
 @steps_option("Apply the next N only.")
 @options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
 @click.pass_context
@@ -108,8 +103,7 @@ def init(config: settings.Settings, output: Output, lock_timeout: float | None) 
 @click.command("reset")
 @command(changes=True, creates=True)
 @examples("dao reset --yes")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@options("no_snapshot", "lock_timeout")
+@options("yes", "no_snapshot", "lock_timeout")
 def reset(config: settings.Settings, output: Output, yes: bool, **given: Any) -> None:
     """Drop everything and migrate again.
 

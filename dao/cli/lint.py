@@ -10,13 +10,13 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli import completion
 from dao.cli.files import write_whole
 from dao.cli.folders import called_folders
 from dao.cli.options import (
     UNSAFE,
     command,
     examples,
+    file_option,
     only_one_of,
     options,
     read_settings,
@@ -46,23 +46,10 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
     help="Judge those that this branch or commit does not have. [default: the default branch of origin; all are judged "
     "if git knows of none]",
 )
-@click.option(
-    "--baseline", "known", metavar="FILE", shell_complete=completion.files, help="Pass over the findings in FILE."
-)
-@click.option(
-    "--write-baseline",
-    "written",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Write the findings of all migrations to FILE.",
-)
+@file_option("--baseline", "known", text="Pass over the findings in FILE.")
+@file_option("--write-baseline", "written", text="Write the findings of all migrations to FILE.")
 @click.option("--rules", is_flag=True, help="Print the rules and do nothing else.")
-@click.option(
-    "--sarif",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Write a SARIF report to FILE too, for code review; - prints it instead.",
-)
+@file_option("--sarif", text="Write a SARIF report to FILE too, for code review; - prints it instead.")
 @click.option("--strict", is_flag=True, help="Fail because of warnings too.")
 def lint(
     config: settings.Settings,

@@ -13,10 +13,9 @@ import click
 
 from dao import codec, settings, task_events
 from dao import tasks as queue
-from dao.cli import completion
 from dao.cli.database import opened
 from dao.cli.files import write_whole
-from dao.cli.options import command, examples
+from dao.cli.options import command, examples, file_option
 from dao.cli.output import Output
 from dao.engine import Connection, PerEngine, fetch, text_for
 from dao.migrate import State, status
@@ -69,12 +68,10 @@ class Metric:
     "dao metrics --output /var/lib/node_exporter/textfile/dao.prom  # each minute, by cron",
     "dao metrics --json",
 )
-@click.option(
+@file_option(
     "--output",
     "path",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Write them into this file, which is replaced as a whole. It gets the permissions of any new file.",
+    text="Write them into this file, which is replaced as a whole. It gets the permissions of any new file.",
 )
 def metrics(config: settings.Settings, output: Output, path: str | None) -> None:
     """Print figures in the text format of Prometheus.
@@ -84,8 +81,6 @@ def metrics(config: settings.Settings, output: Output, path: str | None) -> None
     by state. Counts every task that is not done with. Reads only. If the database cannot be read it fails, and the file
     stays as it is: alert on its age (node_textfile_mtime_seconds).
     """
-    if path == "":
-        raise click.UsageError("--output is empty: name a file, or leave the option out")
     if path == "-":  # as elsewhere
         path = None
     found = [*_metrics(config)]

@@ -34,6 +34,7 @@ __all__ = [
     "creating_nothing",
     "duration_option",
     "examples",
+    "file_option",
     "only_one_of",
     "options",
     "read_settings",
@@ -263,6 +264,13 @@ class Amount(click.FloatRange):
 
 
 _OPTIONS = {
+    "to": click.option(
+        "--to",
+        metavar="ID",
+        shell_complete=completion.pending,
+        help="Stop after this migration; the beginning of its id will do.",
+    ),
+    "yes": click.option("-y", "--yes", is_flag=True, help="Do not ask."),
     "set": click.option(
         "--set",
         metavar="NAME",
@@ -317,6 +325,18 @@ _OPTIONS = {
 def options(*names: str) -> Callable[[F], F]:
     """Add these of the options that several commands have; each is named as the parameter that takes it."""
     return functools.partial(_with, [_OPTIONS[name] for name in names])
+
+
+def file_option(*names: str, text: str) -> Callable[[F], F]:
+    """Add an option that takes the name of a file, with its help."""
+    return click.option(*names, metavar="FILE", shell_complete=completion.files, callback=_not_empty, help=text)
+
+
+def _not_empty(_context: click.Context, parameter: click.Parameter, file: str | None) -> str | None:
+    option = parameter.opts[-1]
+    if file == "":  # an unset variable in a script
+        raise click.UsageError(f"{option} is empty: name a file, or leave the option out")
+    return file
 
 
 def steps_option(text: str, default: int | None = None) -> Callable[[F], F]:

@@ -10,7 +10,6 @@ import attrs
 import click
 
 from dao import migrate, settings, url
-from dao.cli import completion
 from dao.cli.folders import telling
 from dao.cli.options import UNSAFE, Amount, command, examples, options, steps_option
 from dao.cli.output import Output
@@ -25,12 +24,7 @@ _MEGABYTE = 1024 * 1024
 @click.command("rehearse")
 @command()
 @examples("dao rehearse", "dao rehearse --round-trip")
-@click.option(
-    "--to",
-    metavar="ID",
-    shell_complete=completion.pending,
-    help="Stop after this migration; the beginning of its id will do.",
-)
+@options("to")
 @steps_option("Rehearse the next N only.")
 @click.option("--round-trip", is_flag=True, help="Undo them on the copy, too, and apply them again.")
 @click.option(

@@ -11,7 +11,7 @@ from dao import settings, url
 from dao.cli import completion
 from dao.cli.options import Amount, command, examples, options
 from dao.cli.output import Output
-from dao.cli.snapshots import described
+from dao.cli.snapshots import tell_replaced
 from dao.migrate.database import refuse_server
 from dao.migrate.values import SNAPSHOTS
 from dao.replication import State, restore
@@ -155,18 +155,12 @@ def restore_replica(
     when = done.at or done.uploaded_at
     as_of = "" if when is None else f", as of {_written(when)}"
     output.line(f"{done.database}: restored from {done.replica}{as_of} ({milliseconds(seconds)})", style="green")
-    replaced = done.done.replaced
-    if replaced is not None:
-        output.line(f"what it held before: {replaced.id} (`dao restore {replaced.id}` puts it back)")
-    if done.done.damaged is not None:
-        output.line(f"what it held before was damaged; its bytes: {done.done.damaged}")
     output.json(
         {
             "database": done.database,
             "replica": done.replica,
             "as_of": None if when is None else _written(when),
-            "replaced": None if replaced is None else described(replaced),
-            "damaged": done.done.damaged,
+            **tell_replaced(output, done.done),
             "seconds": round(seconds, 6),
         }
     )

@@ -9,10 +9,9 @@ import attrs
 import click
 
 from dao import migrate, settings, url
-from dao.cli import completion
 from dao.cli.files import write_whole
 from dao.cli.folders import folder_of
-from dao.cli.options import UNSAFE, command, examples, options
+from dao.cli.options import UNSAFE, command, examples, file_option, options
 from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.text import counted
@@ -32,13 +31,8 @@ def schema() -> None:
     """Show the schema whole, and what differs from it."""
 
 
-_file_option = click.option(
-    "-o",
-    "--output",
-    "file",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="The schema file; - for standard output. [default: DIR.schema.sql]",
+_file_option = file_option(
+    "-o", "--output", "file", text="The schema file; - for standard output. [default: DIR.schema.sql]"
 )
 
 
@@ -46,8 +40,6 @@ def _dumped(config: settings.Settings, file: str | None, set: str | None, *, wri
     """Return where the schema belongs, and its text. `write`: it will be written there."""
     server = config.url if isinstance(config.url, url.ServerURL) else None
     engine = "sqlite" if server is None else "postgresql"
-    if file == "":
-        raise click.UsageError("--output is empty: name a file, or leave the option out")
     path = schema_file(folder_of(config, engine, set, write=write)) if file is None else Path(file)
     return path, migrate.dump(config.migrations, set=set, server=server)
 

@@ -21,7 +21,7 @@ from dao.migrate.database import refuse_server
 from dao.migrate.values import SNAPSHOTS
 from dao.text import counted, milliseconds, readable
 
-__all__ = ["described", "restore", "snapshot", "snapshots_"]
+__all__ = ["restore", "snapshot", "snapshots_", "tell_replaced"]
 
 _SHOWN = 20
 
@@ -65,8 +65,8 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
     output.json(
         {
             "database": config.url.name,
-            "snapshot": described(taken),
-            "removed": [described(one) for one in removed],
+            "snapshot": _described(taken),
+            "removed": [_described(one) for one in removed],
             "seconds": round(seconds, 6),
         }
     )
@@ -88,15 +88,14 @@ def snapshots_(config: settings.Settings, output: Output) -> None:
     if not there:
         how = "; `dao snapshot` takes one" if is_there(config.url.name) else ""
         output.line(f"{called(config)}: no snapshots{how}")
-    output.json({"database": config.url.name, "snapshots": [described(one) for one in there]})
+    output.json({"database": config.url.name, "snapshots": [_described(one) for one in there]})
 
 
 @click.command("restore")
 @command(migrations=False, changes=True, creates=True, on_server=refuse_server)
 @examples("dao restore  # the newest; asks first", "dao restore before-import --yes")
 @click.argument("id", required=False, shell_complete=completion.snapshots)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@options("lock_timeout")
+@options("yes", "lock_timeout")
 def restore(config: settings.Settings, output: Output, id: str | None, yes: bool, lock_timeout: float | None) -> None:
     """Replace the database by a snapshot.
 
@@ -134,19 +133,23 @@ def restore(config: settings.Settings, output: Output, id: str | None, yes: bool
         report=output.report,
     )
     output.line(f"{database}: restored {what}", style="green")
+    output.json(
+        {
+            "database": database,
+            "restored": _described(source),
+            **tell_replaced(output, done),
+            "drift": warn_of_drift(config, output),
+        }
+    )
+
+
+def tell_replaced(output: Output, done: migrate.Restored) -> dict[str, Any]:
+    """Say where that is which a restore has replaced, and return it as JSON documents show it."""
     if done.replaced is not None:
         output.line(f"what it held before: {done.replaced.id} (`dao restore {done.replaced.id}` puts it back)")
     if done.damaged is not None:
         output.line(f"what it held before was damaged; its bytes: {done.damaged}")
-    output.json(
-        {
-            "database": database,
-            "restored": described(source),
-            "replaced": None if done.replaced is None else described(done.replaced),
-            "damaged": done.damaged,
-            "drift": warn_of_drift(config, output),
-        }
-    )
+    return {"replaced": None if done.replaced is None else _described(done.replaced), "damaged": done.damaged}
 
 
 def _rows(number: int | None) -> str:
@@ -161,7 +164,7 @@ def _age(one: migrate.Snapshot) -> str:
     return counted(seconds, "second")
 
 
-def described(one: migrate.Snapshot) -> dict[str, Any]:
+def _described(one: migrate.Snapshot) -> dict[str, Any]:
     """Return a snapshot as JSON documents show it."""
     return {
         "id": one.id,

@@ -9,8 +9,16 @@ import attrs
 import click
 
 from dao import migrate, settings
-from dao.cli import completion
-from dao.cli.options import UNSAFE, command, examples, only_one_of, options, read_settings, server_for
+from dao.cli.options import (
+    UNSAFE,
+    command,
+    examples,
+    file_option,
+    only_one_of,
+    options,
+    read_settings,
+    server_for,
+)
 from dao.cli.output import Output
 from dao.text import counted, milliseconds
 
@@ -33,12 +41,7 @@ _COLOURS = {"ok": "green", "irreversible": "yellow", "not tried": "yellow", "fai
 )
 @click.option("--copy", is_flag=True, help="Try them on a copy of the database, too.")
 @click.option("--rows", type=click.IntRange(min=1), default=3, metavar="N", help="Rows per table. [default: 3]")
-@click.option(
-    "--fixtures",
-    metavar="FILE",
-    shell_complete=completion.files,
-    help="Rows of your own, as INSERT statements, in place of generated ones.",
-)
+@file_option("--fixtures", text="Rows of your own, as INSERT statements, in place of generated ones.")
 @options("set", "since", "latest")
 def verify(config: settings.Settings, output: Output, named: str | None, copy: bool, rows: int, **given: Any) -> int:
     """Prove that every migration can be undone.
