@@ -45,7 +45,7 @@ _ROOMS = {
 _USAGE = {"UsageError", "BadParameter"}
 _KINDS = {*errors.__all__, *_USAGE}
 # Functions that make an error of a reason, which is this argument.
-_OF_A_REASON = {"refuse": 1, "_refuse": 0, "_failed": 1}
+_OF_A_REASON = {"refuse": 1, "_refuse": 0, "_failed": 1, "failed": 0}
 # A text of fewer is a part of a message.
 _WORDS = 2
 # A cure begins with one of these, after a colon, a semicolon or a full stop.
@@ -172,6 +172,7 @@ CURES = {
     "*what* *table*: the ledger is kept by the runner (dao mark, dao unmark)": "remove the statement",
     "ATTACH, DETACH and VACUUM INTO: a migration changes one database": "do it outside of migrations",
     "ROLLBACK: it would undo the other migrations of this run too": "remove it; a script that fails is undone anyway",
+    "a parameter (?, :name, @name, $name), for which a script has no value": "write the value itself",
     "*path* holds nothing: there is nothing to take a snapshot of": "name another database",
     "*file of* has no snapshots: *how*": "take one with `dao snapshot`, if there is a database",
     "a database in memory has no snapshots: they are files beside its own": "use a file",
