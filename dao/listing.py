@@ -180,8 +180,7 @@ class Listing(Generic[R]):
         if until is not None:
             parameters.append(latest)
         shape = _Shape(tuple(filters), len(statuses), since is not None, until is not None)
-        number: int = fetch(connection, _count_sql(self._table, shape), (*parameters, *statuses))[0][0]
-        return number
+        return int(fetch(connection, _count_sql(self._table, shape), (*parameters, *statuses))[0][0])
 
     def _texts(self, status: str | Iterable[str] | None) -> tuple[str, ...]:
         """Return the statuses as texts, each once and sorted."""

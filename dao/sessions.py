@@ -196,14 +196,12 @@ def count_active(connection: Connection, *, client_id: str | None = None) -> int
         rows = fetch(connection, _COUNT_ACTIVE)
     else:
         rows = fetch(connection, _COUNT_ACTIVE_OF_CLIENT, (client_id,))
-    number: int = rows[0][0]
-    return number
+    return int(rows[0][0])
 
 
 def count_stale(connection: Connection, *, older_than: timedelta, now: datetime | None = None) -> int:
     """Return how many sessions `delete_stale` would delete, open or closed."""
-    number: int = fetch(connection, _COUNT_STALE, (_cutoff(older_than, now),))[0][0]
-    return number
+    return int(fetch(connection, _COUNT_STALE, (_cutoff(older_than, now),))[0][0])
 
 
 def _cutoff(older_than: timedelta, now: datetime | None) -> str:

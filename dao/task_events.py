@@ -194,8 +194,7 @@ def count_before(connection: Connection, moment: datetime) -> int:
     Raises:
         InvalidValue: The moment is naive.
     """
-    number: int = fetch(connection, _COUNT_BEFORE, (codec.time_to_text(moment),))[0][0]
-    return number
+    return int(fetch(connection, _COUNT_BEFORE, (codec.time_to_text(moment),))[0][0])
 
 
 def delete_before(connection: Connection, moment: datetime, *, limit: int | None = None, batch: int = 1000) -> int:

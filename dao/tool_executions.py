@@ -300,8 +300,7 @@ def count_before(connection: Connection, moment: datetime, *, without_task: bool
         InvalidValue: The moment is naive.
     """
     sql = _COUNT_BEFORE_WITHOUT_TASK if without_task else _COUNT_BEFORE
-    number: int = fetch(connection, sql, (codec.time_to_text(moment),))[0][0]
-    return number
+    return int(fetch(connection, sql, (codec.time_to_text(moment),))[0][0])
 
 
 def delete_before(

@@ -198,8 +198,7 @@ def list_workflows(connection: Connection, task_id: str) -> list[Workflow]:
 
 def count(connection: Connection, workflow_id: str) -> int:
     """Return how many tasks a workflow has."""
-    number: int = fetch(connection, _COUNT, (workflow_id,))[0][0]
-    return number
+    return int(fetch(connection, _COUNT, (workflow_id,))[0][0])
 
 
 def _make_room(connection: Connection, workflow_id: str, task_id: str, sequence: int) -> None:

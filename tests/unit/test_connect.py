@@ -547,7 +547,7 @@ def test_connect_read_only_hot_journal_asks_for_recovery(tmp_path):
         assert engine.fetch(connection, "SELECT x FROM t") == [(1,)]
 
 
-@pytest.mark.parametrize("version", ["3.51.2", "3.51", "3.8.11.1", "3.50.99"])
+@pytest.mark.parametrize("version", ["3.51.2", "3.51", "3.8.11.1", "3.50.6"])
 def test_connect_sqlite_with_the_wal_reset_bug_is_refused(monkeypatch, tmp_path, version):
     """A SQLite that can corrupt data opens nothing; the message says which and what to install."""
     monkeypatch.setattr(apsw, "sqlite_lib_version", lambda: version)

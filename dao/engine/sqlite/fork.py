@@ -18,13 +18,7 @@ import apsw
 
 from dao.errors import OperationalError
 
-__all__ = ["FORKED", "check", "check_file", "is_inherited"]
-
-#: The reason why a pool of the parent's does not work.
-FORKED = (
-    "this pool belongs to the parent of this process, and no connection survives a fork: close it before the fork, or "
-    "start the process with spawn or forkserver, and make a pool there"
-)
+__all__ = ["check", "check_file", "is_inherited"]
 
 # of every fork between the first process and this one; connections are kept, since to close one could undo its
 # transaction

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import apsw
 import attrs
 
-from dao.engine.sqlite import database_file, fork
+from dao.engine.sqlite import database_file, fork, library
 from dao.engine.sqlite.errors import file_of, translate
 from dao.errors import OperationalError, UnsupportedEngine
 from dao.url import DatabaseURL
@@ -41,9 +41,6 @@ __all__ = [
 
 #: How long a connection waits for a lock, in milliseconds, unless its URL says otherwise.
 BUSY_TIMEOUT = 5_000
-
-# 3.7.0 to 3.51.2 can corrupt a WAL database: sqlite.org/wal.html#walresetbug
-_FIRST_TRUSTED = (3, 51, 3)
 
 _JOURNAL_SIZE_LIMIT = 64 * 1024 * 1024
 #: How many prepared statements a connection keeps: apsw's own 100 are fewer than the shapes of `find`.
@@ -110,8 +107,8 @@ def open_another(
 
 def check_version() -> None:
     """Raise UnsupportedEngine for a SQLite that can corrupt a database in WAL mode."""
-    version = apsw.sqlite_lib_version()
-    if tuple(int(part) for part in version.split(".")[:3]) < _FIRST_TRUSTED:
+    version = library.version()
+    if library.has_wal_reset_bug(version):
         raise UnsupportedEngine(
             f"apsw was built against SQLite {version}, which can corrupt a database in WAL mode "
             "(sqlite.org/wal.html#walresetbug): install apsw's own wheel (pip install --only-binary apsw apsw)"
