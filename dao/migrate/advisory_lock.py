@@ -79,11 +79,6 @@ class AdvisoryLock(MigrationLock):
         self.session = ("", 0, 0)
 
     @property
-    def may_be_held(self) -> bool:
-        """Never: what there is to do can be read while another has it."""
-        return False
-
-    @property
     def is_held(self) -> bool:
         """Whether this one has it."""
         return self in _held

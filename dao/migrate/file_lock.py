@@ -91,7 +91,10 @@ class FileLock(MigrationLock):
 
     @property
     def may_be_held(self) -> bool:
-        """Whether the file is there, so that another may have the lock, or was killed while it had."""
+        """Whether the file is there, so that another may have the lock, or was killed while it had.
+
+        In a rollback-journal mode one cannot even read beside another migrator.
+        """
         return bool(self._path) and os.path.lexists(self._path)
 
     @property

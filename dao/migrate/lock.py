@@ -53,11 +53,6 @@ class MigrationLock(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def may_be_held(self) -> bool:
-        """Whether another may have the lock, in a way that keeps this one from reading what there is to do."""
-
-    @property
-    @abc.abstractmethod
     def is_held(self) -> bool:
         """Whether this one has it, or none is needed."""
 

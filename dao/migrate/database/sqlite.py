@@ -208,7 +208,7 @@ def lock_of(target: _Target, timeout: float | None = None, report: Report | None
 def in_line(
     target: _Target, lock_timeout: float | None = None, report: Report | None = None, *, locked: bool = False
 ) -> Iterator[tuple[FileLock, Connection]]:
-    """As `dao.migrate.database.in_line`: in a rollback-journal mode one cannot even read beside another migrator."""
+    """As `dao.migrate.database.in_line`."""
     with lock_of(target, lock_timeout, report) as lock:
         if locked or lock.may_be_held:
             lock.take()
