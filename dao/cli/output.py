@@ -179,7 +179,8 @@ class Output:
     def bar(self, text: str, *, remaining: bool = False) -> Iterator[Callable[..., None]]:
         """Show on a terminal how far something is, for the time of a block, and how long that took, or will take yet.
 
-        What is lent takes another text, and `completed`, `total` and `refresh` as rich does.
+        What is lent takes the text, and `completed` and `total` as rich does. Another text is drawn at once, and not in
+        the time of what it tells of.
         """
         if not self._is_watched():
             yield lambda *_text, **_how: None
@@ -199,10 +200,12 @@ class Output:
             transient=True,
             refresh_per_second=4,
         )
-        task = bar.add_task(text, total=None)
+        task, shown = bar.add_task(text, total=None), text
 
         def update(text: str | None = None, **how: Any) -> None:
-            bar.update(task, description=None if text is None else _plain(text), **how)
+            nonlocal shown
+            before, shown = shown, text or shown
+            bar.update(task, description=_plain(shown), refresh=shown != before, **how)
 
         try:
             with contextlib.suppress(OSError):  # the terminal may go

@@ -222,8 +222,7 @@ def _progress(output: Output, server: str | None) -> Iterator[Callable[[migrate.
                             f"runs in {server} itself, in a transaction that is rolled back: until then it keeps the "
                             "locks that the scripts take"
                         )
-                    # how long a script will take, nobody knows; drawn now, so as not to be timed with the script
-                    update(output.doing(step), total=None, refresh=True)
+                    update(output.doing(step), total=None)  # how long a script will take, nobody knows
                 case _:
                     output.report(event)
 
