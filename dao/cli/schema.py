@@ -16,10 +16,10 @@ from dao.cli.output import Output
 from dao.errors import MigrationError
 from dao.text import counted
 
-__all__ = ["schema", "schema_file"]
+__all__ = ["schema"]
 
 
-def schema_file(folder: Path) -> Path:
+def _schema_file(folder: Path) -> Path:
     """Return where the schema of a folder of migrations is written: beside it, as every *.sql in it is a migration."""
     folder = folder.absolute()
     return folder.with_name(f"{folder.name}.schema.sql")
@@ -40,7 +40,7 @@ def _dumped(config: settings.Settings, file: str | None, set: str | None, *, wri
     """Return where the schema belongs, and its text. `write`: it will be written there."""
     server = config.url if isinstance(config.url, url.ServerURL) else None
     engine = "sqlite" if server is None else "postgresql"
-    path = schema_file(folder_of(config, engine, set, write=write)) if file is None else Path(file)
+    path = _schema_file(folder_of(config, engine, set, write=write)) if file is None else Path(file)
     return path, migrate.dump(config.migrations, set=set, server=server)
 
 

@@ -13,7 +13,7 @@ from dao.engine.sqlite.database_file import check_name, is_there, not_writable
 from dao.errors import OperationalError
 from dao.text import counted, manual, readable
 
-__all__ = ["MOUNTS", "file_system", "findings"]
+__all__ = ["MOUNTS", "findings"]
 
 #: Where Linux lists what is mounted, for this process.
 MOUNTS = "/proc/self/mountinfo"
@@ -52,7 +52,7 @@ def findings(path: str, mounts: str = MOUNTS) -> Iterator[Finding]:
 # ---------------------------------------------------------------- file system
 
 
-def file_system(folder: str, mounts: str = MOUNTS) -> tuple[str, str] | None:
+def _file_system(folder: str, mounts: str = MOUNTS) -> tuple[str, str] | None:
     """Return the type of the file system that a folder is on, and where that is mounted; None if nobody tells."""
     found: tuple[str, str] | None = None
     folder = os.path.realpath(folder)
@@ -75,7 +75,7 @@ def _is_below(folder: str, point: str) -> bool:
 
 def _system(folder: str, mounts: str) -> Finding:
     check = "file system"
-    found = file_system(folder, mounts)
+    found = _file_system(folder, mounts)
     if found is None:
         return cannot_tell(check, "this system does not list what is mounted")
     kind, point = found

@@ -22,7 +22,7 @@ from dao.pooling.figures import Listeners, PoolStats
 from dao.pooling.opening import Prepare
 from dao.transactions import check_seconds
 
-__all__ = ["CHECK", "FORKED", "Lender", "Place", "check_size", "until"]
+__all__ = ["CHECK", "FORKED", "Lender", "Place", "until"]
 
 log = logger("dao.pool")
 
@@ -68,7 +68,8 @@ class Lender:
         end: Callable[[Any], object] | None = None,
         prepare: Prepare | None = None,
     ) -> None:
-        check_size(size)
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidValue(f"a pool's size must be a whole number from 1, got {size!r}")
         self.timeout = check_seconds(timeout)
         self.url = database
         self.prepare = prepare
@@ -363,17 +364,6 @@ class Lender:
                 longest_open_seconds=self._longest_opening,
                 **writer,
             )
-
-
-def check_size(size: int) -> int:
-    """Return a pool's size, unless it is none.
-
-    Raises:
-        InvalidValue: It is no whole number from 1.
-    """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InvalidValue(f"a pool's size must be a whole number from 1, got {size!r}")
-    return size
 
 
 def until(is_over: Callable[[], bool], timeout: float) -> Iterator[float]:

@@ -16,10 +16,10 @@ from dao.engine import connect
 from dao.errors import OperationalError
 from dao.migrate.schema.postgresql.temporary import drop_left_over, new_name
 
-__all__ = ["BETWEEN_TESTS", "PREFIX", "Databases", "Reused", "database_of"]
+__all__ = ["BETWEEN_TESTS", "Databases", "Reused", "database_of"]
 
-#: How the names of all databases of tests begin.
-PREFIX = "dao_test_"
+# how the names of all databases of tests begin
+_PREFIX = "dao_test_"
 #: The application_name of a session that is no test's.
 BETWEEN_TESTS = "between tests"
 
@@ -93,12 +93,12 @@ class Databases:
     def __init__(self, url: str, prefix: str | None = None) -> None:
         """Make none yet. Those of a run of several processes share a `prefix`."""
         self.url = url
-        self.prefix = prefix or f"{new_name(PREFIX)}_"
+        self.prefix = prefix or f"{new_name(_PREFIX)}_"
 
     @functools.cached_property
     def _administration(self) -> psycopg.Connection[Any]:
         connection = connect(urls.parse_server(self.url))
-        drop_left_over(connection, PREFIX, seconds=_LEFT_OVER)
+        drop_left_over(connection, _PREFIX, seconds=_LEFT_OVER)
         return connection
 
     @functools.cached_property

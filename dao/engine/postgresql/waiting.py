@@ -15,12 +15,12 @@ from dao.engine.postgresql.statements import command, fetch_each
 from dao.errors import ConnectionBusy, OperationalError
 from dao.logs import logger
 
-__all__ = ["CHANNEL", "LISTENS_ON", "stop_listening", "wait_for_change"]
+__all__ = ["LISTENS_ON", "stop_listening", "wait_for_change"]
 
 log = logger("dao.waiting")
 
-#: The channel on which the triggers notify.
-CHANNEL = "dao_tasks"
+# on which the triggers notify
+_CHANNEL = "dao_tasks"
 #: A pool's connection listens on for so many seconds after a wait, though it does something else.
 LISTENS_ON = 60.0
 #: After so many seconds a wait looks whether it was interrupted.
@@ -37,7 +37,7 @@ class _Ear:
 
     def hear(self, notification: psycopg.Notify) -> None:
         # what it has changed itself it knows
-        if notification.channel == CHANNEL and notification.pid != self.process:
+        if notification.channel == _CHANNEL and notification.pid != self.process:
             self.heard = True
 
 
@@ -84,13 +84,13 @@ def stop_listening(connection: Connection) -> None:
     """
     ear = _ears.get(connection)
     if ear is not None and time.monotonic() > ear.waited + LISTENS_ON:
-        command(connection, f"UNLISTEN {CHANNEL}")
+        command(connection, f"UNLISTEN {_CHANNEL}")
         connection.remove_notify_handler(ear.hear)
         del _ears[connection]
 
 
 def _listen(connection: Connection) -> None:
-    _, ((process,),) = fetch_each(connection, f"LISTEN {CHANNEL}; SELECT pg_backend_pid()")
+    _, ((process,),) = fetch_each(connection, f"LISTEN {_CHANNEL}; SELECT pg_backend_pid()")
     if process != connection.info.backend_pid:
         log.warning(
             "%s is behind a pooler: if that lends a session for a transaction only, wait_for_change hears of nothing "
