@@ -20,7 +20,7 @@ from dao.errors import InvalidValue, StaleRecord
 from dao.listing import check_limit
 from dao.records import FINISHED_TASKS, Task, TaskDependency, TaskStatus
 from dao.rows import TASK_DEPENDENCIES, TASKS
-from dao.tasks.statements import READY, changed, returning
+from dao.tasks.statements import READY, changed_one, returning
 
 __all__ = ["QueueState", "cancel", "count_prunable", "enqueue", "prune", "queues", "retry"]
 
@@ -232,13 +232,8 @@ def _change(
 ) -> Task:
     """Change the task whose id is the last parameter, and return it as it is then, also if it has that status."""
     id = parameters[-1]
-    for found in changed(connection, statement, parameters, id):
-        return found
-    with transaction(connection):  # it may have become another since: once more, with nobody in between
-        for found in changed(connection, statement, parameters, id):
-            return found
-        present = TASKS.found(TASKS.first(fetch(connection, TASKS.get, (id,))), id)
-    if present.status is enough:
+    present, is_changed = changed_one(connection, statement, parameters, id)
+    if is_changed or present.status is enough:
         return present
     advice = ": cancel it first" if present.status is TaskStatus.RUNNING else ""
     raise StaleRecord(f"tasks: {id!r} is {present.status.value} already{advice}", table="tasks", key=id)

@@ -10,12 +10,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from dao.engine import Connection, PerEngine, fetch, fetch_changed, text_for
+from dao.engine import Connection, PerEngine, fetch, fetch_changed, text_for, transaction
 from dao.errors import UnreadableRow
 from dao.records import MAX_INTEGER, Task
 from dao.rows import TASKS
 
-__all__ = ["CAN_BEGIN", "CAN_FAIL", "READY", "changed", "locking", "returning"]
+__all__ = ["CAN_BEGIN", "CAN_FAIL", "READY", "changed", "changed_one", "locking", "returning"]
 
 #: The condition for a task that runs as soon as it is due; the indexes of claims have it, too.
 READY = "status = 'pending' AND waiting_for = 0 AND paused_by = 0"
@@ -70,3 +70,18 @@ def changed(
         if id is not None:
             fetch(connection, TASKS.get, (id,))
         raise
+
+
+def changed_one(connection: Connection, statement: PerEngine, parameters: Sequence[Any], id: str) -> tuple[Task, bool]:
+    """Run such a statement for one task. Return the task as it is then, and whether the statement changed it.
+
+    Raises:
+        NotFound: There is no such task.
+        Error: As `changed`.
+    """
+    for found in changed(connection, statement, parameters, id):
+        return found, True
+    with transaction(connection):  # it may have become another since: once more, with nobody in between
+        for found in changed(connection, statement, parameters, id):
+            return found, True
+        return TASKS.found(TASKS.first(fetch(connection, TASKS.get, (id,))), id), False

@@ -8,10 +8,11 @@ from datetime import datetime
 from dao import codec
 from dao.engine import Connection, change, execute, fetch, insert_many
 from dao.engine.keys import by_keys, records_by_keys
-from dao.errors import InvalidValue
+from dao.errors import InvalidValue, StaleRecord
 from dao.listing import Listing, Page, by_status
 from dao.records import Task, TaskStatus
 from dao.rows import TASKS
+from dao.tasks.statements import changed_one, returning
 
 __all__ = [
     "count",
@@ -37,26 +38,29 @@ _DELETE = "DELETE FROM tasks WHERE id = $1"
 _UPDATE = TASKS.update
 # A task that waits again starts with a clean slate.
 _PENDING = """
-SET    status = $1, error = $2, started_at = NULL, completed_at = NULL, worker = NULL, lease_expires_at = NULL
-WHERE  id = $3"""
+SET    updated_at = next_version($1), status = $2, error = $3, started_at = NULL, completed_at = NULL,
+       worker = NULL, lease_expires_at = NULL
+WHERE  id = $4"""
 # One that is running already keeps its start, its attempt and its holder; one that runs again begins a new attempt.
 _RUNNING = """
-SET    started_at = CASE WHEN status = $1 AND started_at IS NOT NULL THEN started_at ELSE $2 END,
-       attempt = CASE WHEN status = $1 THEN attempt ELSE attempt + 1 END,
-       status = $1, error = $3, completed_at = NULL
+SET    updated_at = next_version($1),
+       started_at = CASE WHEN status = $2 AND started_at IS NOT NULL THEN started_at ELSE $1 END,
+       attempt = CASE WHEN status = $2 THEN attempt ELSE attempt + 1 END,
+       status = $2, error = $3, completed_at = NULL
 WHERE  id = $4"""
 # Finishing twice in the same way changes nothing about when.
 _FINISHED = """
-SET    completed_at = CASE WHEN status = $1 AND completed_at IS NOT NULL THEN completed_at ELSE $2 END,
-       status = $1, error = $3, worker = NULL, lease_expires_at = NULL
+SET    updated_at = next_version($1),
+       completed_at = CASE WHEN status = $2 AND completed_at IS NOT NULL THEN completed_at ELSE $1 END,
+       status = $2, error = $3, worker = NULL, lease_expires_at = NULL
 WHERE  id = $4"""
-_SET_PENDING = TASKS.changing(f"UPDATE tasks{_PENDING}")
-_SET_RUNNING = TASKS.changing(f"UPDATE tasks{_RUNNING}")
-_SET_FINISHED = TASKS.changing(f"UPDATE tasks{_FINISHED}")
+_SET_PENDING = returning(f"UPDATE tasks{_PENDING}")
+_SET_RUNNING = returning(f"UPDATE tasks{_RUNNING}")
+_SET_FINISHED = returning(f"UPDATE tasks{_FINISHED}")
 # the same, from one of some statuses
-_MOVE_TO_PENDING = TASKS.changing(f"UPDATE tasks{_PENDING} AND status IN ($4, $5, $6, $7, $8)")
-_MOVE_TO_RUNNING = TASKS.changing(f"UPDATE tasks{_RUNNING} AND status IN ($5, $6, $7, $8, $9)")
-_MOVE_TO_FINISHED = TASKS.changing(f"UPDATE tasks{_FINISHED} AND status IN ($5, $6, $7, $8, $9)")
+_MOVE_TO_PENDING = returning(f"UPDATE tasks{_PENDING} AND status IN ($5, $6, $7, $8, $9)")
+_MOVE_TO_RUNNING = returning(f"UPDATE tasks{_RUNNING} AND status IN ($5, $6, $7, $8, $9)")
+_MOVE_TO_FINISHED = returning(f"UPDATE tasks{_FINISHED} AND status IN ($5, $6, $7, $8, $9)")
 _COUNT_BY_STATUS = "SELECT status, count(*) FROM tasks GROUP BY status"
 _ONE_OF_STATUS = "SELECT id FROM tasks WHERE status = $1 ORDER BY created_at, id LIMIT 1"
 
@@ -151,16 +155,19 @@ def set_status(
     text = TaskStatus(status).value
     if error is not None:
         codec.check_text(error, "error")
-    to, move, parameters = _SET_PENDING, _MOVE_TO_PENDING, [text, error, id]
+    to, move = _SET_PENDING, _MOVE_TO_PENDING
     if text != "pending":
         to, move = (_SET_RUNNING, _MOVE_TO_RUNNING) if text == "running" else (_SET_FINISHED, _MOVE_TO_FINISHED)
-        parameters.insert(1, codec.now_to_text(now))
-    if expected is None:
-        return change(connection, TASKS, to, parameters, (id,))
-    allowed = _statuses(expected)
-    parameters += [*allowed, *allowed[:1] * (len(TaskStatus) - len(allowed))]
-    stale = f"is not {' or '.join(allowed)}: read it again, then decide"
-    return change(connection, TASKS, move, parameters, (id,), stale=stale)
+    parameters: tuple[str | None, ...] = (codec.now_to_text(now), text, error, id)
+    stale = "was left as it is: a trigger of the database passes it by"
+    if expected is not None:
+        allowed = _statuses(expected)
+        stale = f"is not {' or '.join(allowed)}: read it again, then decide"
+        parameters += (*allowed, *allowed[:1] * (len(TaskStatus) - len(allowed)))
+    task, is_changed = changed_one(connection, to if expected is None else move, parameters, id)
+    if not is_changed:
+        raise StaleRecord(f"tasks: {id!r} {stale}", table="tasks", key=id)
+    return task
 
 
 def _statuses(given: TaskStatus | str | Iterable[TaskStatus | str]) -> tuple[str, ...]:

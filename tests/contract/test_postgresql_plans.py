@@ -344,6 +344,7 @@ def test_statements_in_the_words_of_each_engine_are_few(named):
             "_SETTLED",
         ),
         *("_CANCEL", "_COMPLETE", "_EXPIRED", "_FAIL", "_RELEASE", "_RELEASE_UNTIL", "_RETRY"),
+        *("_SET_PENDING", "_SET_RUNNING", "_SET_FINISHED", "_MOVE_TO_PENDING", "_MOVE_TO_RUNNING", "_MOVE_TO_FINISHED"),
         # by the rowid, where an id cannot be read
         *("_FAIL_UNREADABLE", "_GET_UNREADABLE", "_WHICH_CLAIMED", "_WHICH_EXPIRED"),
     }
