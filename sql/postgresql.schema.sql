@@ -691,7 +691,7 @@ CREATE TRIGGER tasks_claimable_become AFTER UPDATE OF status, run_at, waiting_fo
 
 CREATE TRIGGER tasks_claimable_made AFTER INSERT ON tasks FOR EACH ROW WHEN (new.status = 'pending'::text AND new.waiting_for = 0 AND new.paused_by = 0) EXECUTE FUNCTION dao_notify();
 
-CREATE TRIGGER tasks_counters_begin_at_zero BEFORE INSERT ON tasks FOR EACH ROW WHEN (new.waiting_for <> 0 OR new.paused_by <> 0) EXECUTE FUNCTION dao_refuse();
+CREATE TRIGGER tasks_counters_begin_at_zero AFTER INSERT ON tasks FOR EACH ROW WHEN (new.waiting_for <> 0 OR new.paused_by <> 0) EXECUTE FUNCTION dao_refuse();
 
 CREATE TRIGGER tasks_dependencies_completed AFTER UPDATE OF status ON tasks FOR EACH ROW WHEN ((old.status = 'completed'::text) <> (new.status = 'completed'::text)) EXECUTE FUNCTION dao_count_successors();
 

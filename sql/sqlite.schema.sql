@@ -469,7 +469,7 @@ BEGIN
 END;
 
 CREATE TRIGGER tasks_counters_begin_at_zero
-BEFORE INSERT ON tasks
+AFTER INSERT ON tasks
 FOR EACH ROW
 WHEN new.waiting_for <> 0 OR new.paused_by <> 0
 BEGIN

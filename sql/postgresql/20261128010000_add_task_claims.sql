@@ -91,7 +91,7 @@ EXECUTE FUNCTION dao_refuse();
 
 -- What is counted later cannot be there when a task is made.
 CREATE TRIGGER tasks_counters_begin_at_zero
-BEFORE INSERT ON tasks
+AFTER INSERT ON tasks
 FOR EACH ROW
 WHEN (new.waiting_for <> 0 OR new.paused_by <> 0)
 EXECUTE FUNCTION dao_refuse();
