@@ -417,6 +417,69 @@ def test_reset_refuses_to_take_what_another_set_made(database, base, tmp_path):
         migrate.reset(database.url, [base, theirs])
 
 
+#: What an application makes by a DO block: a table, an index on another set's table, and a function.
+HIDDEN = """DO $do$ BEGIN
+    EXECUTE 'CREATE TABLE hid' || 'den (id integer PRIMARY KEY)';
+    EXECUTE 'CREATE INDEX ON thi' || 'ngs (id)';
+    EXECUTE 'CREATE FUNCTION one' || '() RETURNS integer LANGUAGE sql AS $a$SELECT 1$a$';
+END $do$;"""
+
+
+@pytest.fixture
+def hiding(database, base, tmp_path) -> list[migrate.MigrationSet]:
+    """Three sets on a server, all applied in one transaction, of which two make things by a DO block."""
+    web = {"1_pages.sql": "DO $$ BEGIN EXECUTE 'CREATE TABLE pages (id integer)'; END $$"}
+    sets = [
+        base,
+        migrate.load(write(tmp_path / "app_sql", {"0001_hidden.sql": HIDDEN}), name="app"),
+        migrate.load(write(tmp_path / "web", web)),
+    ]
+    migrate.apply(database.url, sets)
+    return sets
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_what_a_do_block_makes_is_of_the_set_whose_script_it_is(database, hiding):
+    """It was nobody's, so that its drift was everybody's: the catalog tells what appears while a set's scripts run."""
+    _, app, web = hiding
+    for change, theirs in (
+        ("ALTER TABLE hidden ADD COLUMN x integer", app),
+        ("CREATE OR REPLACE FUNCTION one() RETURNS integer LANGUAGE sql AS 'SELECT 2'", app),
+        ("DROP TABLE pages", web),
+    ):
+        database.fetch(change)
+        assert [its for its in hiding if migrate.diff(database.url, its)] == [theirs], change
+        migrate.reset(database.url, theirs)
+        assert migrate.diff(database.url, hiding) == []
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_reset_and_schema_file_know_what_a_do_block_makes(database, hiding):
+    """A reset of one set dropped what the others had made so; where nobody noted whose it is, a replay shows it."""
+    base, app, web = hiding
+    with pytest.raises(MigrationError, match="holds no table and no view but those of other sets"):
+        migrate.baseline(database.url, write(app.folder.parent / "mine", {}))
+    database.fetch("UPDATE _dao_schema SET expected = regexp_replace(expected, ',\"(app|base|web)\"\\]', ']', 'g')")
+    database.fetch("INSERT INTO hidden VALUES (1)")
+    with pytest.raises(MigrationError, match=r"index things_id_idx was made by a set .* would go with things"):
+        migrate.reset(database.url, base)
+    migrate.reset(database.url, web)
+    assert database.fetch("SELECT * FROM hidden") == [(1,)]
+    texts = {its.name: migrate.dump(hiding, set=its.name, server=database.url) for its in hiding}
+    for made, name in (("TABLE hidden", "app"), ("INDEX things_id_idx", "app"), ("TABLE pages", "web")):
+        assert [its for its, text in texts.items() if made in text] == [name]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_set_keeps_what_a_do_block_made_when_it_gets_another_name(database, hiding):
+    """Accepted under the new name, it takes that along."""
+    base, app, _ = hiding
+    named = migrate.load(app.folder, name="other")
+    migrate.accept(database.url, ["0001"], named)
+    database.fetch("ALTER TABLE hidden ADD COLUMN x integer")
+    assert (migrate.diff(database.url, base), len(migrate.diff(database.url, named))) == ([], 1)
+
+
 def test_schema_file_of_a_set_has_what_its_migrations_make(database, app, base):
     """Executed where the other is applied, it makes the rest."""
     server = database.url if database.engine == "postgresql" else None

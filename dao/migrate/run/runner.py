@@ -201,6 +201,7 @@ class _Run:
         beginning = self.ground.begin(lock.ledger, changed=first is not None)
         if first is not None:
             first()
+            lock.writer = Writer(self.connection, self.migrations)  # it has changed the ledger, too
         results = []
         for step in steps:
             results.append(self.run_script(step, beginning))

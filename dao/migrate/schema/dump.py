@@ -54,7 +54,7 @@ def dump(
     check_named(set, names(files))
     others = frozenset(migration.id for migration in files if set is not None and migration.set != set)
     if server is not None:
-        found = _on_server(files, url.parse_server(server), others)
+        found = _on_server(files, url.parse_server(server), set)
     else:
         with preparing(prepare):
             found = _in_memory(files, others)
@@ -72,15 +72,15 @@ def _in_memory(files: Sequence[Migration], others: Collection[str]) -> list[str]
     return [ended(item.sql or "") for item in found if made.get((item.type, item.key)) not in others]
 
 
-def _on_server(files: Sequence[Migration], server: url.ServerURL, others: Collection[str]) -> list[str]:
-    """As `_in_memory`, on a server."""
+def _on_server(files: Sequence[Migration], server: url.ServerURL, set: str | None) -> list[str]:
+    """As `_in_memory`, on a server: what the migrations of a set make, or all of them."""
     from dao.migrate.schema.postgresql.dump import statements  # noqa: PLC0415 - psycopg takes 100 ms
+    from dao.migrate.schema.postgresql.owners import Owners  # noqa: PLC0415 - likewise
     from dao.migrate.schema.postgresql.replay import replayed  # noqa: PLC0415 - likewise
-    from dao.migrate.scripts.postgresql import makers, plain  # noqa: PLC0415 - likewise
 
-    made = makers((migration.id, migration.up.text) for migration in files) if others else {}
-    with replayed(server, files) as connection:
-        found = statements(connection, lambda one: (made.get(plain(one.name)) or made.get(plain(one.table))) in others)
+    owners = None if set is None else Owners()
+    with replayed(server, files, owners=owners) as connection:
+        found = statements(connection, lambda one: owners is not None and owners.of[one.type, one.name] != set)
     return [f"{sql};" for sql in found]
 
 

@@ -40,12 +40,16 @@ class Item:
 
 @attrs.frozen
 class Object:
-    """A table, view, index, trigger, function, …. `table` is what it belongs to; itself, if it is none's."""
+    """A table, view, index, trigger, function, …. `table` is what it belongs to; itself, if it is none's.
+
+    `set` is the set of the migration that made it, as far as somebody has seen that: it is no part of the structure.
+    """
 
     type: str
     name: str
     table: str
     items: tuple[Item, ...]
+    set: str | None = attrs.field(default=None, eq=False)
 
     @functools.cached_property
     def parents(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dao.engine.postgresql import Connection
 from dao.migrate.database import schema_made_by, schema_of
 from dao.migrate.ledger import unnoted
+from dao.migrate.ledger.drift.postgresql import of_sets
 from dao.migrate.ledger.unnoted.postgresql import made
 from dao.migrate.schema import model
 from dao.migrate.schema.model import Object, Schema
@@ -23,12 +24,13 @@ __all__ = ["makers", "remade", "statements"]
 def statements(connection: Connection, left_out: Collection[str], applied: Sequence[tuple[str, str]]) -> list[str]:
     """Return the statements that make the schema, without some tables and what applied scripts make; or none.
 
-    It is their words that say what they make.
+    It is noted what they have made, or their words say it.
     """
-    made = by_words(applied)
+    made, noted = by_words(applied), of_sets(connection)
 
     def is_theirs(one: Object) -> bool:
-        return dump.is_of(one, left_out) or bool({plain(one.name), plain(one.table)} & made.keys())
+        named = {plain(one.name), plain(one.table)} & made.keys()
+        return dump.is_of(one, left_out) or bool(named) or (one.type, one.name) in noted
 
     return [f"{sql};" for sql in dump.statements(connection, is_theirs)]
 

@@ -30,7 +30,7 @@ from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import makers, plain
 from dao.migrate.values import Difference, Drifted
 
-__all__ = ["compared", "differences", "is_clean", "owners", "record"]
+__all__ = ["compared", "differences", "is_clean", "of_sets", "owners", "record"]
 
 _IS_THERE = "SELECT to_regclass('_dao_schema') IS NOT NULL"
 _READ = "SELECT _dao_schema.migrations, _dao_schema.expected FROM _dao_schema"
@@ -64,8 +64,8 @@ class _Note:
         """What is expected."""
         return Schema(
             {
-                (type, name): Object(type, name, table, tuple(reader.item(*item) for item in items))
-                for type, name, table, items in json.loads(self.text or "[]")
+                (type, name): Object(type, name, table, tuple(reader.item(*item) for item in items), *of)
+                for type, name, table, items, *of in json.loads(self.text or "[]")
             }
         )
 
@@ -102,15 +102,30 @@ def compared(connection: Any, migrations: Sequence[Migration], state: Ledger) ->
 def owners(
     connection: Any, found: Sequence[Difference], migrations: Sequence[Migration], state: Ledger, its: Sets
 ) -> list[str | None]:
-    """As `dao.migrate.ledger.drift.sqlite.owners`, by the words of scripts: a replay takes a database of its own."""
+    """As `dao.migrate.ledger.drift.sqlite.owners`: as it was noted, else by the words of scripts."""
     try:
         made = makers(applied(migrations, state))
     except MigrationError:
-        return [None] * len(found)
+        made = {}
     noted = _noted(connection)
-    objects = reader.read(connection).objects | (noted.schema.objects if noted else {})
-    ids = [made.get(plain(one.name)) or made.get(plain(objects[one.type, one.name].table)) for one in found]
-    return [None if id is None else its.by_id[id] for id in ids]
+    expected: _Objects = noted.schema.objects if noted else {}
+    objects = {**reader.read(connection).objects, **expected}
+    sets = {*its.by_id.values()} - {None}
+
+    def owner(one: Difference) -> str | None:
+        table = objects[one.type, one.name].table
+        keys = [(one.type, one.name), *((type, table) for type in TABLES)]
+        seen = (expected[key].set for key in keys if key in expected)
+        id = made.get(plain(one.name)) or made.get(plain(table))
+        return next((set for set in seen if set in sets), None if id is None else its.by_id[id])
+
+    return [owner(one) for one in found]
+
+
+def of_sets(connection: Any) -> set[tuple[str, str]]:
+    """Return the type and the name of each object of which it is noted that a migration of some set has made it."""
+    noted = _noted(connection)
+    return {key for key, one in noted.schema.objects.items() if one.set is not None} if noted else set()
 
 
 def is_clean(connection: Any, state: Ledger) -> bool:
@@ -145,6 +160,8 @@ def record(
         expected = _changed(expected, schema_before.objects, live.objects)
     elif set(state.ids) - set(before.ids) or noted is None:
         expected = {key: one for key, one in live.objects.items() if not _ELSEWHERE.match(one.table)}
+    renamed = {was.set: now.set for was in before.entries if (now := state.get(was.id)) and now.set != was.set}
+    expected = {key: attrs.evolve(one, set=renamed.get(one.set, one.set)) for key, one in expected.items()}
     found = tuple(_differences(Schema(dict(expected)), live))
     execute(connection, _WRITE, (state.fingerprint, not found, _text(expected)))
     return Drifted(found)
@@ -161,7 +178,7 @@ def _changed(expected: _Objects, before: _Objects, after: _Objects) -> _Objects:
         if was is None or (wanted is None and was != now):
             found[key] = now
         elif wanted is not None and was != now:
-            found[key] = attrs.evolve(now, items=_merged(wanted.items, was.items, now.items))
+            found[key] = attrs.evolve(now, items=_merged(wanted.items, was.items, now.items), set=wanted.set or now.set)
     return found
 
 
@@ -206,10 +223,10 @@ def _noted(connection: Any, read: str = _READ) -> _Note | None:
 
 
 def _text(objects: _Objects) -> str:
-    """Return objects as JSON: of each its type, name and table, and of each item its family, key and text."""
+    """Return objects as JSON: of each its type, name, table and set, and of each item its family, key and text."""
     return json.dumps(
         [
-            [one.type, one.name, one.table, [[item.family, item.key, item.shown] for item in one.items]]
+            [one.type, one.name, one.table, [[item.family, item.key, item.shown] for item in one.items], one.set]
             for _, one in sorted(objects.items())
         ],
         ensure_ascii=False,

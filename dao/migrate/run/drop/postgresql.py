@@ -14,11 +14,11 @@ from dao.migrate.database.postgresql import name_of, url_of
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.sets import Sets
-from dao.migrate.schema.model import Object
+from dao.migrate.schema.model import TABLES, Object
 from dao.migrate.schema.postgresql import reader
+from dao.migrate.schema.postgresql.owners import Owners
 from dao.migrate.schema.postgresql.replay import replayed
 from dao.migrate.scripts.migration import Migration, from_texts
-from dao.migrate.scripts.postgresql import makers, plain
 from dao.text import visible
 
 __all__ = ["Dropping"]
@@ -44,34 +44,29 @@ class Dropping:
         present = [one for one in here if one.type not in _OF_THE_DATABASE]
         made: frozenset[tuple[str, str]] = frozenset()
         if ledger.entries:
-            texts = applied(migrations, ledger)
-            scripts = [from_texts(id, text, None) for id, text in texts]
+            scripts = [from_texts(id, text, None, set=its.by_id[id]) for id, text in applied(migrations, ledger)]
+            owners = Owners()
             try:
-                with replayed(url_of(self.connection), scripts) as copy:
-                    made = frozenset(reader.read(copy).objects)
+                with replayed(url_of(self.connection), scripts, owners=owners):
+                    made = owners.there
             except MigrationError as error:
                 raise MigrationError(
                     f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
                     "database yourself if that is what you want"
                 ) from error
-            self._tell_apart(made, makers(texts), its)
+            self._tell_apart(owners.of, its)
         foreign = [one for one in present if (one.type, one.name) not in made]
         return sorted(visible(f"{one.type} {one.name}", line=True) for one in foreign)
 
-    def _tell_apart(self, made: frozenset[tuple[str, str]], by: Mapping[str, str], its: Sets) -> None:
+    def _tell_apart(self, of: Mapping[tuple[str, str], str | None], its: Sets) -> None:
         """Note what of that which migrations make is of the named sets, and what else would go with it."""
-        objects = reader.read(self.connection).objects
-
-        def is_named(name: str) -> bool:
-            id = by.get(plain(name))
-            return id is None or its.is_named(id)
-
-        tables = {key: objects[key].table if key in objects else key[1] for key in made}
-        self.made = frozenset(key for key, table in tables.items() if is_named(key[1]) and is_named(table))
+        others = {key for key, set in of.items() if not its.has(set)}
+        tables = {name for type, name in others if type in TABLES}
+        self.made = frozenset(of.keys() - others)
         self.torn = [
-            (f"the {one.type} {one.name}", one.table)
-            for one in objects.values()
-            if one.table != one.name and not is_named(one.name) and is_named(one.table)
+            (f"the {type} {name}", one.table)
+            for (type, name), one in reader.read(self.connection).objects.items()
+            if (type, name) in others and one.table != name and one.table not in tables
         ]
 
     def all(self) -> None:

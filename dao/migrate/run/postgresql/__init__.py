@@ -20,6 +20,7 @@ from dao.migrate.run.postgresql.guard import Guard
 from dao.migrate.run.postgresql.names import made_by
 from dao.migrate.schema.model import Schema
 from dao.migrate.schema.postgresql import reader, session
+from dao.migrate.schema.postgresql.owners import Owners
 from dao.migrate.schema.postgresql.script import run_script
 from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.migration import Migration
@@ -43,6 +44,7 @@ class OnPostgreSQL:
     guard: Guard | None = None
     #: The schema at `begin`.
     before: Schema = attrs.field(factory=lambda: Schema({}))
+    owners: Owners = attrs.Factory(Owners)
 
     @classmethod
     @contextlib.contextmanager
@@ -72,10 +74,12 @@ class OnPostgreSQL:
         self.guard = None if changed else Guard(self.connection)
         clean = not changed and drift.is_clean(self.connection, ledger)
         self.before = reader.read(self.connection)
+        self.owners = Owners(frozenset(self.before.objects))
         return Beginning(ledger, self.before, clean=clean)
 
     def run_script(self, step: Step, notice: Callable[[str], object], refuse: Refuse) -> int:
         """As `Ground`."""
+        self.owners.turn_to(step.migration.set, self.connection)
         guard = self.guard = self.guard or Guard(self.connection)
         guard.begin_script(step.key)
         guard.refuse = refuse
@@ -104,7 +108,7 @@ class OnPostgreSQL:
 
         It tells of those that are new, and that nobody has held the rows against.
         """
-        schema = reader.read(self.connection)
+        schema = self.owners.look(reader.read(self.connection))
         for kind, name, constraint in sorted(_not_valid(schema) - _not_valid(self.before)):
             notice(
                 f"{name}: the constraint {constraint} is NOT VALID, so rows of before may break it: `ALTER "

@@ -16,6 +16,8 @@ from dao import url
 from dao.engine import connect, execute, transaction
 from dao.engine.postgresql import Connection, name_of
 from dao.errors import Error, MigrationError, MigrationFailed, OperationalError
+from dao.migrate.schema.postgresql import reader
+from dao.migrate.schema.postgresql.owners import Owners
 from dao.migrate.schema.postgresql.script import run_script
 from dao.migrate.schema.postgresql.session import of_run
 from dao.migrate.schema.postgresql.temporary import drop_left_over, new_name
@@ -61,8 +63,12 @@ def scratch(server: url.ServerURL) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def replayed(server: url.ServerURL, migrations: Iterable[Migration]) -> Iterator[Connection]:
+def replayed(
+    server: url.ServerURL, migrations: Iterable[Migration], *, owners: Owners | None = None
+) -> Iterator[Connection]:
     """Lend a connection to a scratch database in which migrations have run, by the rules of a run.
+
+    `owners` notes whose set has made what.
 
     Raises:
         MigrationError: One of them fails in an empty database; and as `scratch`.
@@ -70,7 +76,11 @@ def replayed(server: url.ServerURL, migrations: Iterable[Migration]) -> Iterator
     with scratch(server) as connection:
         with of_run(connection):
             for migration in migrations:
+                if owners is not None:
+                    owners.turn_to(migration.set, connection)
                 _replay(connection, migration)
+            if owners is not None:
+                owners.look(reader.read(connection))
         yield connection
 
 
