@@ -156,7 +156,7 @@ def adopt(config: settings.Settings, output: Output, tool: str, to: str | None, 
         raise click.UsageError(f"--to goes with --from alembic: {tool}'s ledger says itself what is applied")
     adopted = migrate.adopt(config.url, tool, config.migrations, to=to, lock_timeout=lock_timeout, report=output.report)
     current = migrate.status(config.url, config.migrations)
-    names = {one.id: output.named(one.id, one.set) for one in current.migrations}
+    names = current.names
     ids = [names[id] for id in adopted]
     pending = [migration for migration in current.migrations if migration.state == "pending"]
     for id in ids:

@@ -84,14 +84,14 @@ def print_status(output: Output, status: migrate.Status, **more: object) -> None
         },
         ok=status.is_current,
     )
-    named = {migration.set for migration in status.migrations}
-    names = {one.id: shown(one.id, one.set, named) for one in status.migrations}
+    names = status.names
     width = max(map(len, names.values()))
     for migration in status.migrations:
         details = [_time(migration.applied_at)] if migration.applied_at else []
         details += [] if migration.duration_ms is None else [f"{migration.duration_ms} ms"]
         details += [] if migration.reversible else ["irreversible"]
         details += [f"its file is {migration.renamed} now"] if migration.renamed else []
+        details += [f"its file is in the set {migration.moved} here"] if migration.moved else []
         details += ["out of order"] if migration.out_of_order else []
         text = f"{migration.state:<10}  {names[migration.id]:<{width}}  {', '.join(details)}".rstrip()
         output.line(text, style=_COLOURS[migration.state])

@@ -28,11 +28,12 @@ def migrations(status: Status) -> Iterator[Finding]:
         ("changed", "the schema may be another one than its file says", "put its file back, or `dao accept`"),
         ("missing", "its file has gone, or a newer version of the program applied it", "put its file back"),
     )
+    names = status.names
     for state, means, advice in wrong:
-        if ids := status.ids(state):
+        if ids := [names[id] for id in status.ids(state)]:
             told = f"`{advice} {ids[0]}`" if state == "unfinished" else f"{advice} (`dao status` shows more)"
             yield error(check, f"{state}: {', '.join(ids)}", means, told)
-    if pending := status.ids("pending"):
+    if pending := [names[id] for id in status.ids("pending")]:
         yield warning(
             check,
             f"{counted(len(pending), 'migration')} pending: {', '.join(pending)}",

@@ -298,7 +298,9 @@ def test_id_behind_a_set_that_does_not_have_it_is_refused(database, app, base, v
     migrate.apply(database.url, [base[:2], app])
     before = database.content()
     for given in ("wrong/0001_notes", "base/0001", "wrong/0001"):
-        with pytest.raises(MigrationError, match=r"'0001.*' of the set '(wrong|base)' is .*, but app/0001_notes is: "):
+        with pytest.raises(
+            MigrationError, match=r"'0001.*' of the set '(wrong|base)' is .*; those that are: app/0001_notes\. "
+        ):
             TAKING[verb](database.url, given, [base, app])
     with pytest.raises(MigrationError, match=r"no migration 'app/2099' is .*; those that are: base/2024_first, base/"):
         TAKING[verb](database.url, "app/2099", [base, app])
@@ -324,7 +326,7 @@ def test_set_before_an_id_may_be_the_name_of_its_folder(database, base):
     for name in ("base", "moved"):
         assert migrate.unmark(database.url, [f"{name}/2026"], moved) == ["2026_more"]
         assert migrate.mark(database.url, [f"{name}/2026"], moved) == ["2026_more"]
-    with pytest.raises(MigrationError, match="but base/2026_more is"):
+    with pytest.raises(MigrationError, match="those that are: base/2026_more"):
         migrate.unmark(database.url, ["web/2026"], moved)
 
 
@@ -499,6 +501,29 @@ def test_diff_names_no_object_of_a_set_that_is_not_named(database, app, base):
     assert [fault.kind for fault in migrate.check(database.url, app).faults] == ["drift"]
 
 
+def test_run_tells_no_drift_of_a_set_that_is_not_named(database, app, base):
+    """A rollback of one set warned of what somebody had changed in another's tables, while its status was clean."""
+    migrate.apply(database.url, [base, app])
+    database.fetch("ALTER TABLE firsts ADD COLUMN x INTEGER")
+    for its, expected in ((app, False), (base, True)):
+        told: list[object] = []
+        migrate.rollback(database.url, its, report=told.append)
+        assert any(isinstance(one, migrate.Drifted) and one.differences for one in told) == expected
+        assert bool(migrate.status(database.url, its).drift) == expected
+
+
+def test_status_and_check_say_which_set_a_migration_is_applied_in(database, app, base):
+    """They said that its file had changed, which was as it had been applied."""
+    migrate.apply(database.url, [base, app])
+    wrong = migrate.load(app.folder, name="wrong")
+    assert {(one.state, one.set, one.moved) for one in migrate.status(database.url, wrong).migrations} == {
+        ("changed", "app", "wrong")
+    }
+    assert [fault.text for fault in migrate.check(database.url, wrong).faults] == [
+        f"app/{one.id} is in the set wrong here: `dao status`" for one in app
+    ]
+
+
 # ---------------------------------------------------------------- tried before
 
 
@@ -522,6 +547,16 @@ def test_trials_apply_the_other_set_first(tmp_path):
     for trial in (migrate.lint, migrate.verify):
         with pytest.raises(MigrationError, match=r"1_notes depends on base/2025_things, and the set base is not named"):
             trial(app)
+
+
+def test_number_of_a_migration_is_its_sets_own(tmp_path):
+    """Lint held it against a migration that one of another set has the same number (M020)."""
+    sets = [
+        migrate.load(write(tmp_path / name, {f"0001_{name}.sql": f"CREATE TABLE {name} (id INTEGER PRIMARY KEY);"}))
+        for name in ("one", "other")
+    ]
+    for engine in ("sqlite", "postgresql"):
+        assert not [found for found in migrate.lint(sets, engine=engine).findings if found.code == "M020"]
 
 
 def test_rehearsal_and_copy_are_of_the_sets_that_are_named(url, path, tmp_path):

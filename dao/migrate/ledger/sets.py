@@ -62,8 +62,8 @@ class Sets:
             raise MigrationError(f"{name!r} may be any of {self._listed(its)}: give more of the id")
         if others := _begun_by(id, ids):
             raise MigrationError(
-                f"no migration {id!r} of the set {set!r} is {kind}, but {self._listed(others, whole=True)} is: give "
-                "the set that is meant, or the id alone"
+                f"no migration {id!r} of the set {set!r} is {kind}; those that are: "
+                f"{self._listed(others, whole=True)}. Give the set that is meant, or the id alone"
             )
         raise MigrationError(f"no migration {name!r} is {kind}; those that are: {self._listed(ids)}")
 

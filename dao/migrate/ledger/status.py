@@ -19,6 +19,7 @@ from dao.migrate.schema.catalog import COPY
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration, is_reversible
+from dao.migrate.scripts.sets import shown
 
 __all__ = ["MigrationStatus", "State", "Status", "assert_current", "half_copied", "status"]
 
@@ -29,7 +30,8 @@ State = Literal["applied", "pending", "changed", "missing", "unfinished"]
 class MigrationStatus:
     """One migration: where it stands, when it was applied (UTC, ISO 8601) and in how many milliseconds.
 
-    `renamed` is the id that its file has now, if it has another and that is certain. `set` is None if it is not known.
+    `renamed` is the id that its file has now, if it has another and that is certain. `set` is None if it is not known;
+    `moved` is the one that its file is in here, if it was applied as one of another.
     """
 
     id: str
@@ -40,6 +42,7 @@ class MigrationStatus:
     applied_at: str | None = None
     duration_ms: int | None = None
     set: str | None = None
+    moved: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +66,12 @@ class Status:
     def ids(self, *states: State) -> list[str]:
         """Return the ids of the migrations that are in one of these states."""
         return [migration.id for migration in self.migrations if migration.state in states]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The ids of the migrations, and how people see each: behind its set, where there are several."""
+        sets = {migration.set for migration in self.migrations}
+        return {migration.id: shown(migration.id, migration.set, sets) for migration in self.migrations}
 
     @property
     def is_current(self) -> bool:
@@ -110,6 +119,7 @@ def status(target: Target, migrations: Source = None, *, prepare: Prepare | None
                 applied_at=in_utc(entry.applied_at) if entry.applied_at else None,
                 duration_ms=entry.duration_ms,
                 set=sets[entry.id],
+                moved=comparison.sets.files[entry.id] if entry.id in comparison.misplaced else None,
             )
         )
     # one that was begun, and not applied, may have lost its file

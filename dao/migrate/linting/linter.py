@@ -206,12 +206,12 @@ def _find_losses(migrations: Sequence[Migration], applied: Mapping[str, Subject]
 
 
 def _find_collisions(migrations: Sequence[Migration], applied: Mapping[str, Judged]) -> None:
-    first: dict[tuple[int, ...], str] = {}
+    first: dict[tuple[str | None, tuple[int, ...]], str] = {}
     # one that is not judged is the older one
-    for id in sorted((migration.id for migration in migrations), key=applied.__contains__):
+    for id, set in sorted(((one.id, one.set) for one in migrations), key=lambda one: one[0] in applied):
         without_number, number, _ = sort_key(id)
-        if not without_number and first.setdefault(number, id) != id and id in applied:
-            applied[id].problems.append(("M020", None, f"{id} has the same number as {first[number]}"))
+        if not without_number and first.setdefault((set, number), id) != id and id in applied:
+            applied[id].problems.append(("M020", None, f"{id} has the same number as {first[set, number]}"))
 
 
 # ---------------------------------------------------------------- findings

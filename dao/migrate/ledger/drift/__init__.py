@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import attrs
+
 from dao.engine import Connection
 from dao.engine.sqlite import Connection as SQLiteConnection
+from dao.errors import MigrationError
 from dao.migrate.database import Target, at_one_moment, existing, migrations_for, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import sets
@@ -74,7 +77,10 @@ def _of_named(
     its = sets.of(migrations, state)
     if not found or all(map(its.is_named, state.ids)):
         return found
-    owners = _of(connection).owners(connection, found, migrations, state, its)
+    try:
+        owners = _of(connection).owners(connection, found, migrations, state, its)
+    except MigrationError:  # nobody can tell
+        return found
     return [one for one, owner in zip(found, owners, strict=True) if its.has(owner)]
 
 
@@ -116,11 +122,17 @@ def record(
 ) -> Drifted:
     """Note the schema as it is, in the open transaction, and return how it differs from what its migrations make.
 
+    What belongs to sets that are not named is no difference, as in `differences`.
+
     `before` is the ledger before the change, `schema_before` the schema, if scripts have run since. `after` and
     `schema` are those of now, where they are known. A schema is what `schema.catalog.definitions` returns on SQLite,
     and `schema.postgresql.reader.read` on PostgreSQL. `clean`: the schema is known to be what the migrations make, and
     nothing else is there.
     """
-    return _of(connection).record(
+    found = _of(connection).record(
         connection, migrations, before, schema_before=schema_before, after=after, schema=schema, clean=clean
     )
+    if not found.differences:
+        return found
+    state = after or ledger.read(connection)
+    return attrs.evolve(found, differences=tuple(_of_named(connection, list(found.differences), migrations, state)))
