@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import attrs
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import dao
@@ -30,6 +31,9 @@ from dao.records import (
     WorkflowTask,
 )
 from dao.url import MEMORY, DatabaseURL, control_character
+
+#: For a law that is tried for each of many columns or classes, which share the examples.
+SHARED = settings(max_examples=max(5, settings.default.max_examples // 4))
 
 #: The table of each record.
 TABLES = {

@@ -307,6 +307,7 @@ def candidates_of(record, column):
 
 
 @every_column
+@strategies.SHARED
 @given(data=st.data())
 def test_record_accepts_a_value_exactly_when_the_database_does(lenient, table, column, data):
     """For any raw value in any column, insert and record agree; the error names table, columns and constraint."""

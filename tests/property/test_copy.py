@@ -90,7 +90,10 @@ def there_and_back(urls: Sequence[str]) -> dict[str, int]:
 def test_any_records_copied_both_ways_are_equal(urls):
     """Records of all tables go from SQLite to PostgreSQL and back, and every column is as it was."""
 
-    @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+    @settings(
+        max_examples=settings.default.max_examples // 2,  # each is of eight tables, and copied twice
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
     @given(databases(3))
     def check(records: Records) -> None:
         try:

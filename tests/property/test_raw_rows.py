@@ -55,6 +55,7 @@ def test_json_of_any_style_is_accepted_by_both_or_neither(both, text):
 
 
 @every_column
+@strategies.SHARED
 @given(data=st.data())
 def test_value_of_any_column_is_accepted_by_postgresql_as_by_the_record(both, table, column, data):
     """For any raw text, NULL or number, insert and record agree, as they do on SQLite; a CHECK gives its name."""

@@ -11,13 +11,14 @@ from typing import Any
 import attrs
 import pytest
 import yoyo
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import dao
 from dao import migrate
 from dao.errors import LedgerMismatch
 from dao.migrate.database import schema_of
+from tests import strategies
 from tests.folders import write
 
 #: What each version of an application adds to its folder: a script, and the one that undoes it.
@@ -147,7 +148,7 @@ ORDERS = st.permutations(["app"] * 5 + ["web"] * 5)
 FLAGS = st.lists(st.booleans(), min_size=10, max_size=10)
 
 
-@settings(max_examples=max(5, settings.default.max_examples // 4))
+@strategies.SHARED
 @given(order=ORDERS, alone=FLAGS, back=st.frozensets(st.integers(0, 9), max_size=2))
 @example(order=["web"] * 5 + ["app"] * 5, alone=[True] * 10, back=frozenset({5}))
 def test_sets_upgraded_in_any_order_make_the_same_schema(order, alone, back, folders, base, at_once, tmp_path_factory):

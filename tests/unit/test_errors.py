@@ -17,12 +17,13 @@ from pathlib import Path
 
 import apsw
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import dao
 from dao import engine, errors, tasks
 from dao.engine import sqlite
+from tests import strategies
 
 TASK = "INSERT INTO tasks (id, title, task_type) VALUES ('1', 'a', 'b')"
 
@@ -107,7 +108,7 @@ def filled(kind: type[dao.Error]) -> st.SearchStrategy[dao.Error]:
 
 
 @pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
-@settings(max_examples=5)
+@strategies.SHARED
 @given(data=st.data())
 def test_error_pickled_or_copied_comes_back_with_its_attributes(kind, data):
     """Every error crosses to another process whole: those with required keywords broke the pool that they came from."""
