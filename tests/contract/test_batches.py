@@ -112,13 +112,13 @@ def test_batches_leave_the_rest_to_the_next_call_if_another_keeps_the_lock(url, 
         assert (function(hurried, batch=2), left()) == (ROWS - 2, 0)
 
 
-@pytest.mark.parametrize("batch", [0, -1, True, 1.5, "5", None, 2**63])
-def test_batch_that_is_no_number_of_rows_is_refused(connection, change, batch):
+def test_batch_that_is_no_number_of_rows_is_refused(connection, change):
     """A batch of nothing would never end."""
     function, left = change
-    with pytest.raises(ValueError, match="batch must be a whole number from 1"):
-        function(connection, batch=batch)
-    if batch is not None:
-        with pytest.raises(ValueError, match="limit must be a whole number from 1"):
-            function(connection, limit=batch)
-    assert left() == ROWS
+    for batch in (0, -1, True, 1.5, "5", None, 2**63):
+        with pytest.raises(ValueError, match="batch must be a whole number from 1"):
+            function(connection, batch=batch)
+        if batch is not None:
+            with pytest.raises(ValueError, match="limit must be a whole number from 1"):
+                function(connection, limit=batch)
+        assert left() == ROWS, batch

@@ -237,16 +237,16 @@ def test_statements_no_module_runs_sql_that_is_not_listed():
     assert not [name for name in ("listing",) if plans.constants(getattr(dao, name))]
 
 
-@pytest.mark.parametrize("name", statements())
-def test_statement_any_constant_finds_its_rows_by_an_index(connection, name):
+def test_statement_any_constant_finds_its_rows_by_an_index(connection):
     """No constant walks a table that grows, nor sorts, except those whose reason is given above."""
-    lines = plan(connection, statements()[name])
-    excused = [line for line in lines if re.fullmatch(READ_IT_ALL.get(name, "nothing"), line)]
-    assert bool(excused) is (name in READ_IT_ALL)
-    assert [line for line in complaints(lines) if line not in excused] == []
-    searches = [line for line in lines if line.startswith("SEARCH")]
-    assert all(re.search(r"USING (COVERING )?INDEX|USING (INTEGER )?PRIMARY KEY", line) for line in searches)
-    assert searches or excused or statements()[name].split()[0] == "INSERT"
+    for name, sql in statements().items():
+        lines = plan(connection, sql)
+        excused = [line for line in lines if re.fullmatch(READ_IT_ALL.get(name, "nothing"), line)]
+        assert bool(excused) is (name in READ_IT_ALL), name
+        assert [line for line in complaints(lines) if line not in excused] == [], name
+        searches = [line for line in lines if line.startswith("SEARCH")]
+        assert all(re.search(r"USING (COVERING )?INDEX|USING (INTEGER )?PRIMARY KEY", line) for line in searches), name
+        assert searches or excused or sql.split()[0] == "INSERT", name
 
 
 def test_plan_statement_with_a_trigger_shows_what_the_trigger_does(connection):
@@ -478,11 +478,11 @@ def test_claim_passes_nothing_by_that_is_scheduled_ahead(connection, options):
 # ---------------------------------------------------------------- parameters
 
 
-@pytest.mark.parametrize("name", statements())
-def test_statement_parameters_first_appear_in_ascending_order(name):
+def test_statement_parameters_first_appear_in_ascending_order():
     """`$1 … $n` are numbered by first appearance: SQLite binds them by position, PostgreSQL by number."""
-    numbers = parameters(statements()[name])
-    assert numbers == list(range(1, len(numbers) + 1))
+    for name, sql in statements().items():
+        numbers = parameters(sql)
+        assert numbers == list(range(1, len(numbers) + 1)), name
 
 
 def test_statement_parameters_are_bound_by_position(connection):

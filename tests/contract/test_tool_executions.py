@@ -300,42 +300,39 @@ def errors(found) -> str:
     return "".join(execution.error for execution in found)
 
 
+QUERIES = [
+    ({}, "fedcba"),
+    ({"tool_name": "grep"}, "fba"),
+    ({"tool_name": "sed"}, ""),
+    ({"status": "failed"}, "eb"),
+    ({"status": [TIMEOUT, "failed"]}, "edb"),
+    ({"status": []}, ""),
+    ({"status": ToolStatus}, "fedcba"),
+    ({"task_id": True}, "eca"),
+    ({"task_id": "nobody"}, ""),
+    ({"task_id": True, "tool_name": "find", "status": ["failed", "pending"]}, "e"),
+    ({"since": at(4)}, "fed"),
+    ({"until": at(4)}, "cba"),
+    ({"since": at(2) + MILLISECOND, "until": at(5) + MILLISECOND, "tool_name": "find"}, "edc"),
+    ({"since": at(3), "until": at(3)}, ""),
+]
+
+
 @pytest.mark.parametrize("oldest_first", [False, True], ids=["newest", "oldest"])
-@pytest.mark.parametrize(
-    ("filters", "expected"),
-    [
-        ({}, "fedcba"),
-        ({"tool_name": "grep"}, "fba"),
-        ({"tool_name": "sed"}, ""),
-        ({"status": "failed"}, "eb"),
-        ({"status": [TIMEOUT, "failed"]}, "edb"),
-        ({"status": []}, ""),
-        ({"status": ToolStatus}, "fedcba"),
-        ({"task_id": True}, "eca"),
-        ({"task_id": "nobody"}, ""),
-        ({"task_id": True, "tool_name": "find", "status": ["failed", "pending"]}, "e"),
-        ({"since": at(4)}, "fed"),
-        ({"until": at(4)}, "cba"),
-        ({"since": at(2) + MILLISECOND, "until": at(5) + MILLISECOND, "tool_name": "find"}, "edc"),
-        ({"since": at(3), "until": at(3)}, ""),
-    ],
-    ids=str,
-)
-def test_find_filters_return_matching_calls_in_order(shelf, task, filters, expected, oldest_first):
+def test_find_filters_return_matching_calls_in_order(shelf, task, oldest_first):
     """Pages, `iter_all` and `count` agree on what matches; the order is by creation time and then by id."""
-    if filters.get("task_id") is True:
-        filters = filters | {"task_id": task.id}
-    if oldest_first:
-        expected = expected[::-1]
-    found, after = "", None
-    while True:
-        page = tool_executions.find(shelf, **filters, oldest_first=oldest_first, limit=2, after=after)
-        found, after = found + errors(page.items), page.next
-        if not page.has_more:
-            break
-    assert found == expected
-    assert errors(tool_executions.iter_all(shelf, **filters, oldest_first=oldest_first)) == expected
-    assert tool_executions.count(shelf, **filters) == len(expected)
+    for query, newest_first in QUERIES:
+        filters = query | {"task_id": task.id} if query.get("task_id") is True else query
+        expected = newest_first[::-1] if oldest_first else newest_first
+        found, after = "", None
+        while True:
+            page = tool_executions.find(shelf, **filters, oldest_first=oldest_first, limit=2, after=after)
+            found, after = found + errors(page.items), page.next
+            if not page.has_more:
+                break
+        assert found == expected, query
+        assert errors(tool_executions.iter_all(shelf, **filters, oldest_first=oldest_first)) == expected, query
+        assert tool_executions.count(shelf, **filters) == len(expected), query
 
 
 @pytest.mark.parametrize("function", [tool_executions.find, tool_executions.iter_all, tool_executions.count])

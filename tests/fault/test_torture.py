@@ -84,11 +84,11 @@ def test_torture_that_is_interrupted_says_so_and_leaves_no_process(url, connecti
     """A Ctrl-C, which goes to all its processes, ended in a traceback of each."""
 
     def at_work() -> bool:
-        """All six, of whom one was killed."""
+        """All three, of whom one was killed."""
         time.sleep(0.05)
-        return len(fetch(connection, "SELECT DISTINCT worker FROM task_events WHERE worker <> ''")) > 6
+        return len(fetch(connection, "SELECT DISTINCT worker FROM task_events WHERE worker <> ''")) > 3
 
-    command = [sys.executable, "-m", "dao.testing.torture", url, "--minutes", "5"]
+    command = [sys.executable, "-m", "dao.testing.torture", url, "--minutes", "5", "--workers", "3"]
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
         wait_for(at_work)
         os.killpg(process.pid, signal.SIGINT)

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +31,11 @@ DOCUMENTS = [
     *(path for folder in (".", "sql", "bench") for path in sorted((ROOT / folder).glob("*.md"))),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-every_document = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def in_documents(faults: Callable[[Path], list[str]]) -> dict[str, list[str]]:
+    """Return the faults of each document that has some."""
+    return {str(path.relative_to(ROOT)): found for path in DOCUMENTS if (found := faults(path))}
 
 
 class Block(NamedTuple):
@@ -220,22 +224,25 @@ def test_readme_has_every_command_and_those_of_make():
     assert {"make migrate", "make test"} <= {command for block in blocks(README) for command in shown(block)}
 
 
-@every_document
-def test_document_make_targets_and_variables_exist(path):
+def test_document_make_targets_and_variables_exist():
     """Every `make TARGET NAME=value` in a document is one of the Makefile's.
 
     The target uses or names the variable.
     """
     makefile = (ROOT / "Makefile").read_text()
-    wrong = []
-    for command in commands(path):
-        for target, rest in re.findall(r"(?:^|[;&|] *)make ([a-z][a-z-]*)((?: [A-Z]+=\S+)*)", command):
-            rule = re.search(rf"^{target}:(.*\n(?:\t.*\n?)*)", makefile, re.MULTILINE)
-            used = rule[1] if rule else ""
-            forms = [(f"$({name})", f"$${name}", f"({name}=") for name in re.findall(r" ([A-Z]+)=", rest)]
-            if target not in phony() or not all(any(form in used for form in each) for each in forms):
-                wrong.append(command)
-    assert wrong == []
+
+    def faults(path: Path) -> list[str]:
+        wrong = []
+        for command in commands(path):
+            for target, rest in re.findall(r"(?:^|[;&|] *)make ([a-z][a-z-]*)((?: [A-Z]+=\S+)*)", command):
+                rule = re.search(rf"^{target}:(.*\n(?:\t.*\n?)*)", makefile, re.MULTILINE)
+                used = rule[1] if rule else ""
+                forms = [(f"$({name})", f"$${name}", f"({name}=") for name in re.findall(r" ([A-Z]+)=", rest)]
+                if target not in phony() or not all(any(form in used for form in each) for each in forms):
+                    wrong.append(command)
+        return wrong
+
+    assert in_documents(faults) == {}
 
 
 def invocations(path: Path) -> Iterator[tuple[str, str, list[str]]]:
@@ -246,45 +253,60 @@ def invocations(path: Path) -> Iterator[tuple[str, str, list[str]]]:
             yield command, known, re.findall(r"(?<=\s)--?[a-z][a-z-]*", rest)
 
 
-@every_document
-def test_document_commands_and_their_options_exist(path):
+def test_document_commands_and_their_options_exist():
     """Every `dao COMMAND --option` and `bin/SCRIPT --option` in a document can be typed as it stands."""
-    wrong = [
-        written
-        for written, name, given in invocations(path)
-        if name not in {"dao", "check-wheel"} and (name not in COMMANDS or not set(given) <= options(COMMANDS[name]))
-    ]
-    assert wrong == []
+
+    def faults(path: Path) -> list[str]:
+        return [
+            written
+            for written, name, given in invocations(path)
+            if name not in {"dao", "check-wheel"}
+            if name not in COMMANDS or not set(given) <= options(COMMANDS[name])
+        ]
+
+    assert in_documents(faults) == {}
 
 
-@every_document
-def test_document_has_no_conflict_of_a_merge(path):
+def test_document_has_no_conflict_of_a_merge():
     """A merge left its marks in the changelog, where nothing fails because of them."""
-    text = path.read_text(encoding="utf-8")
-    assert re.findall(r"^(?:<{7} .*|={7}|>{7} .*)$", text, re.MULTILINE) == []
+
+    def faults(path: Path) -> list[str]:
+        text = path.read_text(encoding="utf-8")
+        return re.findall(r"^(?:<{7} .*|={7}|>{7} .*)$", text, re.MULTILINE)
+
+    assert in_documents(faults) == {}
 
 
-@every_document
-def test_document_options_alone_exist(path):
+def test_document_options_alone_exist():
     """An option that is named alone is one of some command."""
     known = set().union(*map(options, COMMANDS.values()))
-    assert [span for span in spans(path) if re.fullmatch(r"--[a-z-]+", span) and span not in known] == []
+
+    def faults(path: Path) -> list[str]:
+        return [span for span in spans(path) if re.fullmatch(r"--[a-z-]+", span) and span not in known]
+
+    assert in_documents(faults) == {}
 
 
-@every_document
-def test_document_variables_exist(path):
+def test_document_variables_exist():
     """Every DATABASE_… that is named is one that the settings read."""
     source = Path(settings.__file__).read_text()
-    named = set(re.findall(r"\bDATABASE_[A-Z_]+\b", path.read_text()))
-    assert [name for name in named if f'"{name}"' not in source] == []
+
+    def faults(path: Path) -> list[str]:
+        named = set(re.findall(r"\bDATABASE_[A-Z_]+\b", path.read_text()))
+        return [name for name in named if f'"{name}"' not in source]
+
+    assert in_documents(faults) == {}
 
 
-@every_document
-def test_document_paths_exist(path):
+def test_document_paths_exist():
     """A path of this repository in a document leads somewhere."""
     folders = "bin|bench|dao|docs|sql|tests"
-    named = [span for span in spans(path) if re.fullmatch(rf"(?:{folders})/[\w./-]*", span)]
-    assert [name for name in named if not (ROOT / name).exists()] == []
+
+    def faults(path: Path) -> list[str]:
+        named = [span for span in spans(path) if re.fullmatch(rf"(?:{folders})/[\w./-]*", span)]
+        return [name for name in named if not (ROOT / name).exists()]
+
+    assert in_documents(faults) == {}
 
 
 def test_pages_that_the_code_names_exist():
@@ -341,27 +363,33 @@ def test_architecture_modules_of_rooms_exist():
     assert [name for name in modules if name not in there] == []
 
 
-@every_document
-def test_document_links_lead_to_files(path):
+def test_document_links_lead_to_files():
     """Every relative link leads to a file."""
-    links = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
-    relative = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:", link)]
-    assert [link for link in relative if link and not (path.parent / link).exists()] == []
+
+    def faults(path: Path) -> list[str]:
+        links = re.findall(r"\]\(([^)\s]+)\)", path.read_text())
+        relative = [link.partition("#")[0] for link in links if not re.match(r"[a-z]+:", link)]
+        return [link for link in relative if link and not (path.parent / link).exists()]
+
+    assert in_documents(faults) == {}
 
 
-@every_document
-def test_document_names_of_the_package_exist(path):
+def test_document_names_of_the_package_exist():
     """Every `dao.name`, and `module.name` of a table module or of `migrate`, is there."""
     roots = {name: getattr(dao, name) for name in MODULES} | {"dao": dao, "migrate": migrate}
-    wrong = []
-    for span in spans(path):
-        if match := re.match(rf"({'|'.join(roots)})((?:\.[A-Za-z_]\w*)+)", span):
-            found: object = roots[match[1]]
-            for name in match[2].split(".")[1:]:
-                found = getattr(found, name, None) or (found is dao and _submodule(name))
-            if not found:
-                wrong.append(span)
-    assert wrong == []
+
+    def faults(path: Path) -> list[str]:
+        wrong = []
+        for span in spans(path):
+            if match := re.match(rf"({'|'.join(roots)})((?:\.[A-Za-z_]\w*)+)", span):
+                found: object = roots[match[1]]
+                for name in match[2].split(".")[1:]:
+                    found = getattr(found, name, None) or (found is dao and _submodule(name))
+                if not found:
+                    wrong.append(span)
+        return wrong
+
+    assert in_documents(faults) == {}
 
 
 def _submodule(name: str) -> object:
@@ -381,7 +409,10 @@ def test_table_of_functions_is_that_of_the_modules():
         before = names
 
 
-@every_document
-def test_document_installs_nothing_over_the_checkout(path):
+def test_document_installs_nothing_over_the_checkout():
     """`pip install '.[postgresql]'` put a copy of the package in the place of the checkout's own, scripts and all."""
-    assert re.findall(r"pip install '?\.\S*", path.read_text()) == []
+
+    def faults(path: Path) -> list[str]:
+        return re.findall(r"pip install '?\.\S*", path.read_text())
+
+    assert in_documents(faults) == {}
