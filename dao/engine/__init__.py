@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import apsw
 
 from dao.engine.engines import ENGINES, engine_for, engine_of, is_connection, not_a_connection
-from dao.errors import Error, StaleRecord
+from dao.engine.raising import raise_known, translated
+from dao.errors import StaleRecord
 from dao.url import AnyURL, DatabaseURL, ServerURL, parse
 
 if TYPE_CHECKING:  # psycopg is loaded for PostgreSQL only; the records' modules are not needed to open a database
@@ -139,7 +140,7 @@ def fetch(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> l
             return connection.execute(sql, parameters).fetchall()
         return engine_for(connection).fetch(connection, sql, parameters)
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, sql, parameters)
+        raise_known(error, connection, sql, parameters)
 
 
 def execute(connection: Connection, sql: str, parameters: Sequence[Any] = (), table: Table[Any] | None = None) -> int:
@@ -157,7 +158,7 @@ def execute(connection: Connection, sql: str, parameters: Sequence[Any] = (), ta
         alone = not engine.in_transaction(connection)
         return engine.execute(connection, sql, parameters)
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, sql, parameters, commits=alone, table=table)
+        raise_known(error, connection, sql, parameters, commits=alone, table=table)
 
 
 def fetch_changed(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -175,7 +176,7 @@ def fetch_changed(connection: Connection, sql: str, parameters: Sequence[Any] = 
         alone = not engine.in_transaction(connection)
         return engine.fetch_changed(connection, sql, parameters)
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, sql, parameters, commits=alone)
+        raise_known(error, connection, sql, parameters, commits=alone)
 
 
 def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
@@ -189,7 +190,7 @@ def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
         try:
             engine_for(connection).execute_many(connection, sql, rows)
         except Exception as error:  # noqa: BLE001 - raised again
-            _raise(error, connection)
+            raise_known(error, connection)
 
 
 def insert_many(connection: Connection, table: Table[Any], rows: Iterable[Row]) -> None:
@@ -203,7 +204,7 @@ def insert_many(connection: Connection, table: Table[Any], rows: Iterable[Row]) 
         try:
             engine_for(connection).insert_many(connection, table, rows)
         except Exception as error:  # noqa: BLE001 - raised again
-            _raise(error, connection)
+            raise_known(error, connection)
 
 
 def change(
@@ -236,7 +237,7 @@ def change(
                 return record
             # the row may have come after it was looked for: once more, with nobody in between
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, table.get, key, commits=alone)
+        raise_known(error, connection, table.get, key, commits=alone)
     with transaction(connection):
         changed = fetch(connection, update.returning_key, parameters)
         record = table.found(table.first(fetch(connection, table.get, key)), *key)
@@ -244,33 +245,6 @@ def change(
         return record
     name = key[0] if len(key) == 1 else key
     raise StaleRecord(f"{table.name}: {name!r} {stale}", table=table.name, key=name)
-
-
-def _raise(
-    error: Exception,
-    connection: Connection,
-    sql: str = "",
-    parameters: Sequence[Any] = (),
-    *,
-    commits: bool = False,
-    table: Table[Any] | None = None,
-) -> NoReturn:
-    if not is_connection(connection):
-        raise not_a_connection(connection) from (None if isinstance(error, TypeError) else error)
-    known = engine_for(connection).translated(error, connection, sql, parameters, commits=commits, table=table)
-    try:
-        if known is None:
-            raise error
-        raise known from error
-    finally:
-        # The traceback has this frame, and would keep itself alive in a circle: with the caller's frames, and the
-        # cursors in them that hold the database as it was, until the garbage is collected.
-        del error, known
-
-
-def translated(error: Exception, connection: Connection) -> Error | None:
-    """Return the error of ours for one that a statement of the caller's raised, or None if it goes on as it is."""
-    return engine_for(connection).translated(error, connection, "", (), commits=False, table=None)
 
 
 # ---------------------------------------------------------------- transactions
@@ -319,7 +293,7 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
             if not self._nested:
                 engine.roll_back(connection, nested=False)
             if isinstance(error, Exception):
-                _raise(error, connection)
+                raise_known(error, connection)
             raise
         return connection
 
@@ -335,7 +309,7 @@ class transaction:  # noqa: N801 - reads as a function, like contextlib.suppress
         except BaseException as error:
             engine.roll_back(connection, nested=nested)
             if isinstance(error, Exception):
-                _raise(error, connection, commits=not nested)
+                raise_known(error, connection, commits=not nested)
             raise
 
 
@@ -350,7 +324,7 @@ def lock_row(connection: Connection, table: Table[Any], *key: str) -> None:
     try:
         engine_for(connection).lock_row(connection, table, key)
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection, "", key)
+        raise_known(error, connection, "", key)
 
 
 def in_transaction(connection: Connection) -> bool:
@@ -390,7 +364,7 @@ def probe(connection: Connection, url: AnyURL, deadline: float) -> bool:
     try:
         return engine_for(connection).probe(connection, url, deadline)
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection)
+        raise_known(error, connection)
 
 
 def wait_for_change(connection: Connection, seconds: float) -> bool:
@@ -402,4 +376,4 @@ def wait_for_change(connection: Connection, seconds: float) -> bool:
     try:
         return engine_for(connection).wait_for_change(connection, seconds)
     except Exception as error:  # noqa: BLE001 - raised again
-        _raise(error, connection)
+        raise_known(error, connection)
