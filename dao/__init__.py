@@ -1,4 +1,4 @@
-"""The database layer of a task orchestrator: typed records over SQLite, at nearly the speed of the bare driver.
+"""The database layer of a task orchestrator: typed records over SQLite and PostgreSQL, nearly as fast as the driver.
 
 Usage::
 
@@ -12,7 +12,8 @@ Usage::
 
 Every function of a table takes the connection first, then ids, records and values by position; options go by keyword
 only. `get` returns a record or None, `get_one` returns a record or raises `NotFound`, `find` returns a `Page`,
-`list_…` a list, `exists` a bool.
+`list_…` a list, `exists` a bool. Every function raises `InvalidValue` for a key or a filter that no row can have, and
+for a time without a zone, and `TypeError` for a wrong type.
 
 The tables come from `dao.migrate`. Async code calls the same functions through `dao.aio`. Each name is imported when
 it is first used: the command line needs few of them, and starts in half the time.

@@ -54,7 +54,7 @@ def set(connection: Connection, key: str, value: object) -> None:
 
 
 def set_many(connection: Connection, values: Mapping[str, object]) -> None:
-    """Store several values in one transaction: all of them or none. As `set`."""
+    """Store several values in one transaction: all of them or none. Otherwise as `set`."""
     # in the same order everywhere, or two that store the same keys could wait for each other
     execute_many(connection, _SET, sorted(_row(key, value) for key, value in values.items()))
 

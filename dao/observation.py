@@ -14,7 +14,11 @@ class Observation:
     """An observer at work. `end` ends it, as does the end of the block of `with dao.observe(…)`."""
 
     def __init__(self, observer: Callable[..., object], end: Callable[[Observation], object]) -> None:
-        """Take the observer, and what is called with this to end it."""
+        """Take the observer, and what is called with this to end it.
+
+        Raises:
+            TypeError: The observer cannot be called.
+        """
         if not callable(observer):
             raise TypeError(f"an observer is a function, got {observer!r}")
         self._observer = observer

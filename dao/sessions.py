@@ -185,6 +185,9 @@ def delete_stale(
     """Delete all sessions, open or closed, whose last heartbeat is older than that, and return their ids, sorted.
 
     In batches, with a limit and with errors as `close_stale`; the closed ones first.
+
+    Raises:
+        InvalidValue: `limit` or `batch` is no whole number from 1.
     """
     parameters = (_cutoff(older_than, now),)
     return sorted(id for (id,) in in_batches(connection, _DELETE_STALE, parameters, batch, limit=limit))

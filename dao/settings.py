@@ -180,7 +180,7 @@ def origin(
     """Return where the value of a variable comes from: "the environment", or the path of `.env`; None if it has none.
 
     Raises:
-        ValueError: The `.env` is not UTF-8, or a line of it means nothing.
+        InvalidValue: The `.env` is not UTF-8, or a line of it means nothing.
     """
     if variable in _cleaned(environ):
         return "the environment"

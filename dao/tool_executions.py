@@ -117,8 +117,7 @@ def step(
 
     Raises:
         LeaseLost: The attempt no longer has its task, and the step is yet to be made.
-        InvalidValue: The name of the step is empty, or that of the tool is blank; or the input is no JSON value
-            (TypeError).
+        InvalidValue: The step's name is empty or the tool's blank, or the input is no JSON value (TypeError).
     """
     attempt = _attempt(task)
     codec.check_text(name, "name")
@@ -150,6 +149,7 @@ def finish(
         LeaseLost: It is a call of an attempt that has lost its task, by which it was ended as failed.
         StaleRecord: It has ended already. The first end stands.
         UniqueViolation: Another call stands for this step already.
+        InvalidValue: The output is no JSON value (TypeError).
     """
     return _end(connection, execution, ToolStatus.COMPLETED, output, None, now)
 

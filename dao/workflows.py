@@ -106,6 +106,7 @@ def set_status(connection: Connection, id: str, status: WorkflowStatus | str) ->
 
     Raises:
         NotFound: There is no such workflow.
+        InvalidValue: A workflow has no such status.
     """
     parameters = (WorkflowStatus(status).value, id)
     return change(connection, WORKFLOWS, _SET_STATUS, parameters, (id,))

@@ -289,6 +289,7 @@ def fail(
     Raises:
         LeaseLost: This attempt no longer has the task.
         InvalidValue: The jitter is not from 0 to 1, or `retry_in` is negative or reaches beyond the year 9999.
+        TypeError: `retry` is no bool.
     """
     codec.check_text(error, "error")
     if not isinstance(retry, bool):

@@ -156,6 +156,7 @@ def enqueue(
 
     Raises:
         InvalidValue: The task is not pending, or would depend on itself.
+        TypeError: It is no `Task`.
         ForeignKeyViolation: A task that it depends on is not there.
     """
     if not isinstance(task, Task):
@@ -207,6 +208,7 @@ def cancel(connection: Connection, id: str, *, error: str | None = None, now: da
     Raises:
         NotFound: There is no such task.
         StaleRecord: It has completed or failed already.
+        InvalidValue: The error has a NUL or half of a surrogate pair.
     """
     if error is not None:
         codec.check_text(error, "error")

@@ -37,7 +37,7 @@ class Clock:
 
         Raises:
             TypeError: It is no datetime.
-            ValueError: It is naive.
+            InvalidValue: It is naive.
         """
         self._ns = _nanoseconds(codec.now() if moment is None else moment)
         self._kept: list[tuple[Callable[[], int], Callable[[], float]]] = []  # of each block that it is in
@@ -73,7 +73,7 @@ class Clock:
         """Set it to a moment, and return that.
 
         Raises:
-            TypeError, ValueError: As for a new clock.
+            TypeError, InvalidValue: As for a new clock.
         """
         self._ns = _nanoseconds(moment)
         return self.now

@@ -85,6 +85,7 @@ def restore(
     `prepare` is as in `apply`.
 
     Raises:
+        InvalidValue: `keep` is below 1.
         MigrationError: There is no such snapshot, or the caller's connection is in the middle of a transaction.
         DatabaseCorrupt: The snapshot is damaged. The database is as before.
         DatabaseBusy: Another migrator or connection kept its lock. `lock_timeout` is as in `apply`.

@@ -88,7 +88,7 @@ def take_snapshot(
     `prepare` is as in `apply`.
 
     Raises:
-        InvalidValue: The label is not 1 to 50 letters, digits, `-` and `_`.
+        InvalidValue: The label is not 1 to 50 letters, digits, `-` and `_`, or `keep` is below 1.
         MigrationError: The database is in memory, does not exist, holds nothing, or cannot be verified.
         DiskFull: There is no room for it beside the database.
         DatabaseBusy: Another connection kept the database to itself.

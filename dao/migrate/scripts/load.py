@@ -68,7 +68,7 @@ def load(
     Raises:
         MigrationFileError: Files are not what they should be; `.path` and `.line` say where the first is wrong, the
             message has a line for each.
-        ValueError: `name` cannot be the name of a set.
+        InvalidValue: `name` cannot be the name of a set.
     """
     if name is not None:
         check_set(name)
