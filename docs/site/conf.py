@@ -49,7 +49,7 @@ html_show_copyright = False
 html_show_sphinx = False
 smartquotes = False  # an option is --json, and no dash
 html_static_path = ["static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 man_pages = [("reference/commands", "dao", "migrate and look after the database of a task orchestrator", "", 1)]
 
 #: Pages whose text has its home beside what it explains. In their places here are links, which are right in a checkout.

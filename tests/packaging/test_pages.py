@@ -27,7 +27,7 @@ from tests.packaging.test_bin import SCRIPTS
 from tests.packaging.test_readme import README, ROOT, Block, blocks, shown
 
 TUTORIAL = sorted((ROOT / "docs" / "tutorial").glob("*.md"))
-PAGES = [README, *TUTORIAL, *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
+PAGES = [README, ROOT / "docs" / "index.md", *TUTORIAL, *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 #: What a reader runs, or puts into a file.
 RUNS = {"python", "sh"}
 _FILE = re.compile(r"(?:#|--) ([\w/.-]+\.(?:py|sql))(, continued)?\n")
