@@ -49,6 +49,7 @@ html_show_copyright = False
 html_show_sphinx = False
 smartquotes = False  # an option is --json, and no dash
 html_static_path = ["static"]
+pygments_dark_style = "github-dark"  # the one by default underlines modules, as if they were links
 html_css_files = ["site.css"]
 man_pages = [("reference/commands", "dao", "migrate and look after the database of a task orchestrator", "", 1)]
 
@@ -97,8 +98,15 @@ def unlink_pages(app: Sphinx, tree: nodes.document, _page: str) -> None:
             link.replace_self(link.children)
 
 
+def set_dashes(_app: Sphinx, tree: nodes.document, _page: str) -> None:
+    """Have a dash between an error and what it means, where Sphinx writes two hyphens."""
+    for text in [one for one in tree.findall(nodes.Text) if one == " -- "]:
+        text.parent.replace(text, nodes.Text(" – "))
+
+
 def setup(app: Sphinx) -> None:
     """Be called by Sphinx."""
+    app.connect("doctree-resolved", set_dashes)
     app.connect("doctree-resolved", unlink_pages)
     app.connect("sphinx-click-process-description", set_examples_as_code)
     app.connect("sphinx-click-process-options", keep_brackets)
