@@ -101,7 +101,7 @@ def unlink_pages(app: Sphinx, tree: nodes.document, _page: str) -> None:
 def set_dashes(_app: Sphinx, tree: nodes.document, _page: str) -> None:
     """Have a dash between an error and what it means, where Sphinx writes two hyphens."""
     for text in [one for one in tree.findall(nodes.Text) if one == " -- "]:
-        text.parent.replace(text, nodes.Text(" – "))
+        text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
 def setup(app: Sphinx) -> None:
