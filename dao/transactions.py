@@ -6,7 +6,7 @@ import functools
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from dao.engine import Connection, in_transaction, is_connection, is_interrupted, not_a_connection, transaction
 from dao.errors import ConnectionBusy, ConnectionLost, DatabaseBusy, InvalidValue
 
-__all__ = ["check_seconds", "done", "replaying", "run_in_transaction"]
+__all__ = ["check_seconds", "done", "pauses", "replaying", "run_in_transaction"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +55,20 @@ def check_seconds(seconds: float) -> float:
     if not seconds >= 0:
         raise InvalidValue(f"a timeout must be a number of seconds from 0, got {seconds!r}")
     return seconds
+
+
+def pauses(end: float, first: float, longest: float, *, least: float = 0.0) -> Iterator[float]:
+    """Yield for how many seconds to wait before each further try, until a moment of the monotonic clock.
+
+    Each wait is up to twice as long as the one before, at random: from this share of that on.
+    """
+    wait = first
+    while True:
+        pause = random.uniform(least * wait, wait)  # noqa: S311 - jitter, no secret
+        if time.monotonic() + pause >= end:
+            return
+        yield pause
+        wait = min(wait * 2, longest)
 
 
 class _Pool(Protocol):
@@ -113,7 +127,7 @@ def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: A
     end = time.monotonic() + deadline
     if is_connection(where):
         return _replay_on(end, where, function, *args, **kwargs)
-    wait = 0.05
+    again = pauses(end, 0.05, 1.0, least=0.5)
     while True:
         lease: Any = where.acquire() if hasattr(where, "acquire") else None
         if not hasattr(lease, "__enter__"):
@@ -123,16 +137,15 @@ def _replay(deadline: float, where: Any, function: Callable[..., T], /, *args: A
             with lease as connection:
                 return _replay_on(end, connection, function, *args, **kwargs)
         except ConnectionLost:
-            pause = random.uniform(wait / 2, wait)  # noqa: S311 - jitter, no secret
-            if time.monotonic() + pause >= end:
+            pause = next(again, None)
+            if pause is None:
                 raise
             time.sleep(pause)
-            wait = min(wait * 2, 1.0)
 
 
 def _replay_on(end: float, where: Any, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run it on one connection, again until a moment of the monotonic clock."""
-    wait = 0.001
+    again = pauses(end, 0.001, 0.25)
     while True:
         try:
             with transaction(where):
@@ -140,10 +153,9 @@ def _replay_on(end: float, where: Any, function: Callable[..., T], /, *args: Any
         except ConnectionBusy:
             raise
         except DatabaseBusy:
-            pause = random.uniform(0, wait)  # noqa: S311 - jitter, no secret
-            if in_transaction(where) or time.monotonic() + pause >= end:
+            pause = next(again, None)
+            if pause is None or in_transaction(where):
                 raise
             time.sleep(pause)
             if is_interrupted(where):
                 raise
-            wait = min(wait * 2, 0.25)

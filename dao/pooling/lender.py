@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import threading
 import time
 import weakref
@@ -20,7 +19,7 @@ from dao.errors import InvalidValue, OperationalError, PoolClosed, PoolTimeout
 from dao.logs import logger
 from dao.pooling.figures import Listeners, PoolStats
 from dao.pooling.opening import Prepare
-from dao.transactions import check_seconds
+from dao.transactions import check_seconds, pauses
 
 __all__ = ["CHECK", "FORKED", "Lender", "Place", "until"]
 
@@ -169,14 +168,12 @@ class Lender:
         Raises:
             PoolClosed: The pool was closed meanwhile.
         """
-        wait = 0.05
-        while self.closed is None:
-            pause = random.uniform(wait / 2, wait)  # noqa: S311 - jitter, no secret
-            if time.monotonic() + pause >= end:
-                return
+        for pause in pauses(end, 0.05, 0.5, least=0.5):
+            if self.closed is not None:
+                break
             yield pause
-            wait = min(wait * 2, 0.5)
-        raise PoolClosed(self.closed)
+        if self.closed is not None:
+            raise PoolClosed(self.closed)
 
     def opened(self, place: Place, connection: Any) -> None:
         """Give a place the connection that was opened for it.
