@@ -231,7 +231,7 @@ def test_find_holds_back_what_an_open_transaction_may_come_before(url, connectio
 
 
 def test_find_is_held_up_only_by_who_may_write_an_earlier_event(url, connection):
-    """Neither by a long transaction that writes something else, nor by what was undone, wholly or to a savepoint."""
+    """By no long transaction that writes something else, or no row, and by nothing that was undone, even in part."""
     with contextlib.closing(dao.connect(url)) as undone:
         with pytest.raises(LookupError), dao.transaction(undone):  # noqa: PT012 - the block is the test
             stored(undone, id="undone")
@@ -241,6 +241,7 @@ def test_find_is_held_up_only_by_who_may_write_an_earlier_event(url, connection)
         else:
             with dao.transaction(undone):
                 configurations.set(undone, "a", 1)
+                undone.execute("INSERT INTO tasks (id, title, task_type) SELECT 'none', 'None', 'x' WHERE false")
                 with pytest.raises(LookupError), dao.transaction(undone):  # noqa: PT012 - likewise
                     stored(undone, id="undone, too")
                     raise LookupError
