@@ -54,6 +54,12 @@ def lock(partly):
         (["health", "--timeout", "-1"], ["'--timeout'", "-1"]),
         (["health", "--timeout", "nan"], ["'--timeout'", "nan"]),
         (["reset", "--yes", "--database", ""], ["--database is empty"]),
+        # of these it said no more than that no file can be written, or read, that has no name
+        *(
+            (["lint", option, ""], [f"{option} is empty: name a file, or leave the option out"])
+            for option in ("--sarif", "--baseline", "--write-baseline")
+        ),
+        (["verify", "--fixtures", ""], ["--fixtures is empty: name a file, or leave the option out"]),
         (["migrate", "--database", "sqlite://"], ["in memory"]),
         (["migrate", "--database", "mysql://db/x"], ["unknown database scheme"]),
         (["plan", "--all"], ["--rollback"]),

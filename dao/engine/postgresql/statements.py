@@ -85,7 +85,7 @@ class _Cursor(psycopg.RawCursor[Row]):
         self._adapters = _IN_UTC if is_plain else _ELSEWHERE
 
 
-def run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> _Cursor:
+def _run(connection: Connection, sql: str, parameters: Sequence[Any] = ()) -> _Cursor:
     try:
         return _Cursor(connection).execute(sql, parameters)
     except sqlstates.FeatureNotSupported as error:
@@ -109,7 +109,7 @@ def command(connection: Connection, sql: str) -> str:
 
 def fetch(connection: Connection, sql: str, parameters: Sequence[Any]) -> list[Row]:
     """Run a statement and return its rows."""
-    cursor = run(connection, sql, parameters)
+    cursor = _run(connection, sql, parameters)
     return cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
 
 
@@ -132,7 +132,7 @@ def fetch_each(connection: Connection, script: str) -> list[list[Row]]:
 def execute(connection: Connection, sql: str, parameters: Sequence[Any]) -> int:
     """Run a statement that gives no rows, and return how many it changed."""
     check_alive(connection)
-    return max(0, run(connection, sql, parameters).rowcount)
+    return max(0, _run(connection, sql, parameters).rowcount)
 
 
 def execute_many(connection: Connection, sql: str, rows: Iterable[Row]) -> None:
@@ -190,4 +190,4 @@ def change(
 
 def lock_row(connection: Connection, table: Table[Any], key: tuple[str, ...]) -> None:
     """Keep others from changing a row until the transaction ends; nothing happens if there is none."""
-    run(connection, f"{table.get} FOR NO KEY UPDATE", key)
+    _run(connection, f"{table.get} FOR NO KEY UPDATE", key)
