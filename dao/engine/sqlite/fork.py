@@ -92,7 +92,9 @@ def _abandon(connection: apsw.Connection, path: str) -> None:
     def refuse(*_: object) -> NoReturn:
         _refuse(path)
 
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+    # of Python 3.13 and later the end of the module closes whatever is open
+    for kept in (connection, apsw):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     with contextlib.suppress(apsw.ThreadingViolationError):
         connection.exec_trace = connection.row_trace = refuse
 
