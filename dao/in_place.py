@@ -10,10 +10,11 @@ modules would be free, too, and misses those that were bound before.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any
+
+from dao.locks import RLock
 
 __all__ = ["Hook", "Hooked", "guard", "switch"]
 
@@ -75,11 +76,11 @@ def switch(
                 hooked.off()
 
 
-def guard() -> threading.RLock:
+def guard() -> RLock:
     """Return a lock for what is switched: re-entrant, as the garbage collector may switch it, too.
 
     No fork happens while another thread has it: the child could never take it, and would have half of the change.
     """
-    made = threading.RLock()
+    made = RLock()
     os.register_at_fork(before=made.acquire, after_in_parent=made.release, after_in_child=made.release)
     return made

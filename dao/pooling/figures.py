@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
 
+from dao import locks
 from dao.observation import Observation
 
 __all__ = ["Health", "Listeners", "Observer", "PoolStats", "Timed"]
@@ -57,7 +57,7 @@ class Listeners:
 
     def __init__(self) -> None:
         self.all: tuple[Observation, ...] = ()
-        self._guard = threading.Lock()
+        self._guard = locks.Lock()
 
     def tell(self, what: Timed, seconds: float) -> None:
         """Tell each of them."""

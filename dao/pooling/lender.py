@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dao import engine, url
+from dao import engine, locks, url
 from dao.errors import InvalidValue, OperationalError, PoolClosed, PoolTimeout
 from dao.logs import logger
 from dao.pooling.figures import Listeners, PoolStats
@@ -76,7 +75,7 @@ class Lender:
         self.on_server = self.engine.ON_SERVER
         self._end = end if self.on_server else None
         self.size = 1 if database.is_memory else size
-        self.guard = threading.Lock()
+        self.guard = locks.Lock()
         self.closed: str | None = None  # why nothing is lent any more
         self.owner: Any = None  # the event loop that all connections belong to, if they belong to one
         self.kept: Any = None  # a database in memory is its connection, and must not be lost
@@ -333,7 +332,7 @@ class Lender:
 
     def leave_to_parent(self) -> None:
         """In a forked child: nothing that was open can be used; a pool that had opened nothing goes on."""
-        self.guard = threading.Lock()  # another thread of the parent may have held it
+        self.guard = locks.Lock()  # another thread of the parent may have held it
         self.owner = None
         if self._idle or self._taken:
             self.closed = FORKED

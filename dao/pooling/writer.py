@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from dao import url
+from dao import locks, url
 from dao.engine import sqlite
 from dao.engine.sqlite.shared import SharedTransaction
 from dao.errors import CommitUnknown, DatabaseBusy, Error, OperationalError, PoolClosed, PoolTimeout
@@ -78,7 +78,7 @@ class Writer:
 
     def _begin_anew(self) -> None:
         # A thread may come in twice: the garbage collector ends a coroutine anywhere, and its call leaves the queue.
-        self._lock = threading.RLock()
+        self._lock = locks.RLock()
         self._work = threading.Condition(self._lock)
         self._queue: deque[Call] = deque()
         self._enders: list[Any] = []  # the events of those who wait for the end of it all
