@@ -16,7 +16,8 @@ from typing import Any
 
 import apsw
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import dao
 from dao.testing.server import Databases, Reused
@@ -61,6 +62,18 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["TMPDIR"] = tempfile.tempdir = memory
     given = getattr(config, "workerinput", {}).get("run")
     config.stash[RUN] = Run(Path(given or Path(tempfile.gettempdir(), f"dao-tests-{uuid.uuid4().hex[:12]}")))
+
+
+@settings(derandomize=True, database=None, max_examples=1)
+@given(st.none())
+def make_generator(_nothing: None) -> None:
+    """Have Hypothesis make its generator of random numbers."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart() -> None:
+    """Do so before objects are frozen: among those it finds nobody who holds the generator, on Python 3.14."""
+    make_generator()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -124,9 +124,8 @@ def test_release_after_an_error_keeps_or_replaces_the_connection(pool, error, re
 
 def test_acquire_database_that_does_not_exist_is_refused_at_once(postgresql_url):
     """What no second try can mend is told at once, though the pool's timeout is long, and takes no place."""
-    parameters = psycopg.conninfo.conninfo_to_dict(postgresql_url) | {"dbname": "nowhere"}
-    url = f"postgresql://{parameters['user']}@/nowhere?host={parameters['host']}"
-    with dao.Pool(url, timeout=600) as pool:
+    path, _, parameters = postgresql_url.partition("?")
+    with dao.Pool(f"{path.rpartition('/')[0]}/nowhere?{parameters}", timeout=600) as pool:
         with pytest.raises(dao.OperationalError, match='"nowhere" does not exist') as caught, pool.acquire():
             pytest.fail("there is no such database")
         assert type(caught.value) is dao.OperationalError
