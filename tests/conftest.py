@@ -35,11 +35,11 @@ pytest.register_assert_rewrite(
     "tests.property.rules_of_claims",
 )
 
-settings.register_profile("dev", max_examples=20, deadline=None)
-settings.register_profile(
-    "ci", max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.register_profile("nightly", max_examples=1000, deadline=None)
+# how long an example takes says how busy the machine is
+settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("dev", settings.get_profile("timeless"), max_examples=20)
+settings.register_profile("ci", settings.get_profile("timeless"), max_examples=25, derandomize=True)
+settings.register_profile("nightly", settings.get_profile("timeless"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
 SQL = Path(__file__).parents[1] / "sql" / "sqlite"

@@ -268,7 +268,7 @@ thread.start()
 for _ in range(5):
     child = os.fork()
     if child == 0:
-        signal.alarm(10)
+        signal.alarm(50)
         dao.observe(print).end()
         os._exit(0)
     print(os.waitpid(child, 0)[1])

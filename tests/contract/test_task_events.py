@@ -16,7 +16,7 @@ import dao
 from dao import codec, configurations, task_dependencies, task_events, tasks
 from dao.engine import fetch
 from dao.testing import make_task
-from tests.concurrency import PATIENCE
+from tests.concurrency import Worker
 from tests.engines import is_sqlite
 
 pytestmark = pytest.mark.both_engines
@@ -284,7 +284,6 @@ def test_find_holds_back_whatever_the_size_of_the_numbers(url, connection, last)
 def test_find_misses_nothing_while_many_write(url, connection):
     """A follower beside writers of long, short and undone transactions sees each event once, in order."""
     writers, number = 4, 25
-    left = [writers]
 
     def write(seed: int) -> None:
         chance = random.Random(seed)
@@ -297,11 +296,8 @@ def test_find_misses_nothing_while_many_write(url, connection):
                             threading.Event().wait(chance.random() / 200)
                     if chance.random() < 0.2:
                         raise LookupError
-        left[0] -= 1
 
-    threads = [threading.Thread(target=write, args=[seed]) for seed in range(writers)]
-    for thread in threads:
-        thread.start()
+    threads = [Worker(write, seed) for seed in range(writers)]
     seen: list[dao.TaskEvent] = []
     while True:
         ended = not any(thread.is_alive() for thread in threads)
@@ -310,8 +306,7 @@ def test_find_misses_nothing_while_many_write(url, connection):
         if ended and not page.has_more:
             break
     for thread in threads:
-        thread.join(PATIENCE)
-    assert left == [0]
+        thread.end()
     every = fetch(connection, "SELECT seq FROM task_events ORDER BY seq")
     assert [event.seq for event in seen] == [seq for (seq,) in every]
     assert len(every) >= writers * number // 2

@@ -100,7 +100,7 @@ def test_split_statements_gives_them_back(statements, data):
     assert broken_off(text) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(text=st.lists(st.sampled_from([*PIECES, *STATEMENTS]), max_size=12).map("".join))
 @example(text="select 1$$;$$a")
 @example(text="select E'a' 'b\\';c'; select 1'")
@@ -111,7 +111,7 @@ def test_split_any_text_gives_at_most_one_statement(connection, text):
         assert "multiple commands" not in prepared(connection, found.text)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(text=st.lists(st.sampled_from([*PIECES, *STATEMENTS]), max_size=12).map("".join))
 def test_broken_off_agrees_with_the_server(connection, text):
     """What is said to be open makes the server's scanner come to the end of the text inside of it."""

@@ -24,6 +24,7 @@ from dao import Task, aio, engine, migrate, tasks
 from dao.engine import sqlite
 from dao.migrate.schema import session
 from dao.url import DatabaseURL
+from tests.concurrency import PATIENCE
 
 COUNT = "SELECT count(*) FROM sqlite_schema"
 
@@ -218,9 +219,9 @@ def test_busy_timeout_lock_released_in_time_is_taken(url, locked):
         sqlite.set_busy_timeout(connection, 60_000, waiting=lambda _: waited.set())
         thread = threading.Thread(target=engine.fetch, args=(connection, "BEGIN IMMEDIATE"))
         thread.start()
-        assert waited.wait(30)
+        assert waited.wait(PATIENCE)
         locked.execute("COMMIT")
-        thread.join(30)
+        thread.join(PATIENCE)
         assert connection.in_transaction
 
 
@@ -237,9 +238,9 @@ def test_busy_timeout_interrupted_wait_ends(url, locked):
 
         thread = threading.Thread(target=wait)
         thread.start()
-        assert waited.wait(30)
+        assert waited.wait(PATIENCE)
         connection.interrupt()
-        thread.join(30)
+        thread.join(PATIENCE)
         assert len(raised) == 1
 
 
@@ -303,7 +304,7 @@ for number in range(40):
 """
     arguments = [sys.executable, "-c", code, str(tmp_path), str(time.time() + 0.8)]
     processes = [subprocess.Popen(arguments) for _ in range(3)]
-    assert [process.wait(30) for process in processes] == [0, 0, 0]
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0, 0]
     for number in range(40):
         with opened(f"sqlite:///{tmp_path}/{number}.db") as connection:
             assert connection.execute("SELECT count(*) FROM t").get == 3
