@@ -175,6 +175,15 @@ def test_ctrl_c_ends_a_statement_and_not_the_shell(terminal, database):
     assert screen.close() == 0
 
 
+def test_shell_of_whoever_has_no_home_ends_well(terminal, database):
+    """A user of a container may have none: what was typed could not be kept, and `.exit` ended with 1."""
+    screen = terminal("shell", "--program", "apsw", "--database", f"sqlite:///{database}", HOME="/nowhere")
+    screen.until("sqlite>")
+    screen.press(".exit\n")
+    assert screen.close() == 0
+    assert "error" not in screen.shown
+
+
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="sqlite3 is not installed here")
 def test_shell_becomes_the_client(terminal, database):
     """The process is the client, so that a terminal's keys and a signal are for that alone."""

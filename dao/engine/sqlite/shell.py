@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apsw
@@ -27,10 +29,25 @@ def run(connection: apsw.Connection, statements: Sequence[str] = ()) -> int:
         for statement in statements:
             shell.process_complete_line(statement)
         if not statements:
-            shell.cmdloop()
+            with _history(shell):
+                shell.cmdloop()
     except SystemExit as end:  # `.exit`
         return end.code if isinstance(end.code, int) else 0
     except (apsw.Error, shell.Error):
         shell.handle_exception()  # which shows it
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _history(shell: Any) -> Iterator[None]:
+    """Keep what was typed for the length of this block only, where there is no home to keep it in: it is no error."""
+    kept = os.path.expanduser(shell.history_file)
+    if os.access(os.path.dirname(kept), os.W_OK) and (not os.path.exists(kept) or os.access(kept, os.W_OK)):
+        yield
+        return
+    import tempfile  # noqa: PLC0415 - only this needs it
+
+    with tempfile.TemporaryDirectory() as folder:
+        shell.history_file = os.path.join(folder, "history")
+        yield
