@@ -54,6 +54,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # a shell starts what runs in the background so, and the processes that tests interrupt would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # how wide the terminal is of whoever runs the tests, and which colours it has, is not what they look at
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+        os.environ.pop(name, None)
     # hundreds of tests start Python: each would compile the whole package anew
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
