@@ -102,6 +102,7 @@ class LedgerBackend(DatabaseBackend, abc.ABC):  # type: ignore[misc] # yoyo has 
         Raises:
             MigrationError: They are of a version that is not known.
         """
+        version = self._version()
         if not self.has_table(self.migration_table):
             # straight to what the upgrades from nothing end on: they make a table of yoyo 5, empty, to replace it,
             # and leave a savepoint open, because of which SQLite would keep a copy of every page that the run changes
@@ -111,7 +112,7 @@ class LedgerBackend(DatabaseBackend, abc.ABC):  # type: ignore[misc] # yoyo has 
             internalmigrations.mark_schema_version(self, _NEWEST)
         elif not self.has_table(self.version_table) and self._is_of_yoyo_5():
             internalmigrations.upgrade(self)
-        elif self._version() != _NEWEST:
+        elif version != _NEWEST:
             raise MigrationError(
                 f"the ledger's table {self.version_table} has no version that yoyo {yoyo.__version__} knows: a newer "
                 "yoyo wrote it, or somebody has changed it. Undo that, or install that yoyo"

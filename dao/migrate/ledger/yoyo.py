@@ -55,6 +55,17 @@ class ApswBackend(LedgerBackend):
         if self.lock_table not in self.list_tables():
             self.create_lock_table()
 
+    def has_table(self, name: str) -> bool:
+        """Return whether there is such a table, as the last statement found the schema. Runs none itself."""
+        return bool(self.driver_connection.table_exists("main", name))
+
+    def _version(self) -> int | None:
+        # a statement, be there the table or not, notices what others have made since the schema was read
+        with contextlib.suppress(Driver.ProgrammingError):
+            found = self.driver_connection.execute(f"SELECT max(version) FROM {self.version_table_quoted}").fetchall()
+            return None if found[0][0] is None else int(found[0][0])
+        return None
+
     def respect_lock(self) -> None:
         """Refuse to go on while a living `yoyo` process holds its own lock.
 
