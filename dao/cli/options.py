@@ -184,8 +184,9 @@ def command(
         ) -> Any:
             if not takes_one:
                 database = (server_for(database, folders) if server else None) or database or settings.DEFAULT_URL
-            if on_server is not None and (server_url := server_for(database, None)):
-                on_server(url.name_of_server(server_url))
+            # whatever the migrations are for
+            if on_server is not None and (named := server_for(database, (settings.Folder(None),))):
+                on_server(url.name_of_server(named))
             config = read_settings(database, folders, busy_timeout, prepare)
             if existing:
                 config = creating_nothing(config)

@@ -108,6 +108,18 @@ def test_server_is_refused_before_a_driver_is_asked_for(run, monkeypatch, name):
     refused(run(*CALLS[name], "--database", "postgresql://me@h/app"), "the database is on a server", "use `")
 
 
+def test_snapshot_does_not_ask_what_the_migrations_are_for(run, monkeypatch):
+    """It has nothing to do with them; a folder that is named for an engine decides what server is meant elsewhere."""
+    monkeypatch.setenv("DATABASE_MIGRATIONS", "sql/postgresql")
+    refused(run("snapshot", "--database", "sqlite:///none.db"), "none.db does not exist")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me@h/app")
+    monkeypatch.setenv("DATABASE_MIGRATIONS", "sql/sqlite")
+    refused(run("browse"), "postgresql://me@h/app is on a server", "dao shell")
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///none.db")
+    monkeypatch.setenv("DATABASE_MIGRATIONS", "sql/postgresql")
+    refused(run("snapshot"), "none.db does not exist")
+
+
 def test_snapshot_of_a_server_is_refused_before_a_driver_is_asked_for(run, monkeypatch):
     """A program is told the same, and `dao.migrate` asks for psycopg where it would be of use."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
