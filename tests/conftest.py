@@ -113,7 +113,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Look no more at the thousands of tests: they stay, and each full collection would go through all of them."""
-    gc.collect()
     gc.freeze()
     gc.enable()
 

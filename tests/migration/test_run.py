@@ -8,6 +8,7 @@ import pytest
 
 import dao
 from dao import migrate
+from dao.engine import execute
 from dao.errors import CheckFailed, Irreversible, LedgerMismatch, MigrationError, MigrationFailed, SchemaOutOfDate
 from dao.migrate.values import Loss
 from tests.folders import ALONE, IDS, ids, with_fourth, write
@@ -29,8 +30,9 @@ def family(database, tmp_path):
         tmp_path / "sql", {"1_setup.sql": FAMILY, "1_setup.rollback.sql": "DROP TABLE child, parent, empty;"}
     )
     migrate.apply(database.url, folder)
-    for statement in ROWS:
-        database.fetch(statement)
+    with contextlib.closing(dao.connect(database.url)) as connection:
+        for statement in ROWS:
+            execute(connection, statement)
     return folder
 
 
