@@ -183,6 +183,22 @@ def test_rollback_and_redo_go_back_in_one_set_if_it_is_named(database, app, base
         migrate.rollback(database.url, [app, base], set="web")
 
 
+def test_files_of_other_sets_are_no_obstacle_to_a_rollback_of_one(database, app, base):
+    """With `set`, an edited, missing or new file of another refused it, which that set named alone did not."""
+    migrate.apply(database.url, [base, app])
+    write(base.folder, {"2024_first.sql": "CREATE TABLE firsts (id INTEGER PRIMARY KEY, x INTEGER);", "2025_a.sql": ""})
+    (base.folder / "2026_more.sql").unlink()
+    (base.folder / "2026_more.rollback.sql").unlink()
+    sets = [migrate.load(base.folder), app]
+    with pytest.raises(LedgerMismatch, match="base/2024_first: its files have changed"):
+        migrate.rollback(database.url, sets)
+    assert ids(migrate.redo(database.url, sets, set="app")) == ["0002_tags"] * 2
+    assert ids(migrate.plan(database.url, sets, direction="rollback", set="app")) == ["0002_tags"]
+    assert ids(migrate.rollback(database.url, sets, set="app")) == ["0002_tags"]
+    with pytest.raises(MigrationError, match="no migration 'base/2025' is among what is applied of app; "):
+        migrate.rollback(database.url, sets, set="app", to="base/2025")
+
+
 # ---------------------------------------------------------------- names and ids
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -49,6 +49,24 @@ class Comparison:
             for id in stuck:
                 del found[id]
         return found
+
+    def of_set(self, name: str | None) -> Comparison:
+        """Return what is to be said of one set alone; of all, if that is None."""
+        if name is None:
+            return self
+        wanted = self.sets.called.get(name, name)
+
+        def its(ids: Iterable[str]) -> tuple[str, ...]:
+            return tuple(id for id in ids if self.sets.set_of(id) == wanted)
+
+        return attrs.evolve(
+            self,
+            pending=its(self.pending),
+            changed=its(self.changed),
+            missing=its(self.missing),
+            out_of_order=its(self.out_of_order),
+            unfinished=its(self.unfinished),
+        )
 
 
 def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:

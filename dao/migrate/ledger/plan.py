@@ -93,9 +93,9 @@ def to_roll_back(
 ) -> list[Step]:
     """Return the scripts to run so that applied migrations are undone, the latest first: so many, or all after `to`.
 
-    They are of the sets that have files here, or of one of these (`set`). `steps=None` without `to` means all; `to`
-    goes before `steps`. When `redoing`, a migration that held no statement when it was applied has nothing to undo, and
-    files that were edited since are no obstacle: they are applied next as they are.
+    They are of the sets that have files here, or of one of these (`set`), whose files alone count then. `steps=None`
+    without `to` means all; `to` goes before `steps`. When `redoing`, a migration that held no statement when it was
+    applied has nothing to undo, and files that were edited since are no obstacle: they are applied next as they are.
 
     Raises:
         Irreversible: One of them has no rollback script.
@@ -103,11 +103,12 @@ def to_roll_back(
         MigrationError: `to` is not applied, or no set has this name.
         InvalidValue: `steps` is negative.
     """
-    comparison = compare(migrations, ledger)
+    comparison = compare(migrations, ledger).of_set(set)
     latest_first = latest(comparison, ledger, set)
     if to is not None:
         ids = [entry.id for entry in latest_first]
-        undone = latest_first[: ids.index(comparison.sets.find(to, reversed(ids), kind="applied"))]
+        kind = "applied" if set is None else f"among what is applied of {set}"
+        undone = latest_first[: ids.index(comparison.sets.find(to, reversed(ids), kind=kind))]
     else:
         undone = latest_first[: _number(steps)]
     files = {migration.id: migration for migration in migrations}

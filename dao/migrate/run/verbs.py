@@ -201,7 +201,7 @@ def redo(
     files = migrations_for(target, migrations)
 
     def decide(state: Ledger) -> list[Step]:
-        comparison = compare(files, state)
+        comparison = compare(files, state).of_set(set)
         again = {entry.id for entry in latest(comparison, state, set)[:steps]}
         back = to_roll_back(files, state, set=set, steps=steps, redoing=True)
         missing = again - {migration.id for migration in files}
