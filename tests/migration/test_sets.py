@@ -67,6 +67,8 @@ def test_sets_are_applied_in_one_order_and_noted_apart(database, app, base):
     """
     unread = [Folder(app.folder, "app"), Folder(base.folder)]  # for the engine that it meets
     assert ids(migrate.plan(database.url, unread)) == ids(migrate.plan(database.url, [app, base]))
+    with pytest.raises(TypeError, match="got list of MigrationSet, str"):
+        migrate.plan(database.url, [app, "base"])
     done = migrate.apply(database.url, [app, base])
     assert ids(done) == ["2024_first", "2025_things", "0001_notes", "0002_tags", "2026_more"]
     assert database.tables() == ["firsts", "more", "notes", "tags", "things"]
@@ -236,8 +238,10 @@ def test_default_name_is_that_of_the_folder(tmp_path):
     assert migrate.load(migrate.default_folder()).name == "orchestrator"
     found = {path: default_name(tmp_path / path) for path in ("sql", "db/sqlite", "db/postgresql", "My App!", "___")}
     assert found == {"sql": "sql", "db/sqlite": "db", "db/postgresql": "db", "My App!": "my_app", "___": "migrations"}
-    with pytest.raises(ValueError, match="'My App' is no name of a set"):
+    with pytest.raises(dao.InvalidValue, match="'My App' is no name of a set"):
         migrate.load(name="My App")
+    with pytest.raises(dao.InvalidValue, match="'mysql' is no engine: give one of sqlite, postgresql"):
+        migrate.load(tmp_path, engine="mysql")
 
 
 def test_folder_that_was_moved_is_the_same_set(database, base, tmp_path):

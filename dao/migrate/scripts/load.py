@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from dao.errors import MigrationError, MigrationFileError
+from dao.errors import InvalidValue, MigrationError, MigrationFileError
 from dao.migrate.scripts import layouts
 from dao.migrate.scripts.files import File, Refusals, refuse, refuse_broken_off
 from dao.migrate.scripts.ids import sort_key
@@ -24,8 +24,6 @@ __all__ = ["Source", "default_folder", "folders", "load", "loaded", "named_sets"
 #: Where migrations come from: a folder, a set that `load` returned or migrations of it, several sets in their order, or
 #: None for this package's own.
 Source = str | os.PathLike[str] | Folder | Sequence[Migration] | Sequence[MigrationSet | Folder] | None
-
-
 _ENGINES = ("sqlite", "postgresql")
 
 
@@ -68,10 +66,12 @@ def load(
     Raises:
         MigrationFileError: Files are not what they should be; `.path` and `.line` say where the first is wrong, the
             message has a line for each.
-        InvalidValue: `name` cannot be the name of a set.
+        InvalidValue: `name` cannot be the name of a set, or there is no such engine.
     """
     if name is not None:
         check_set(name)
+    if engine not in {None, *_ENGINES}:
+        raise InvalidValue(f"{engine!r} is no engine: give one of {', '.join(_ENGINES)}, or leave it out")
     path = default_folder(engine or _ENGINES[0]) if folder is None else Path(folder)
     called = set_name(path, name)
     refused = Refusals()
@@ -143,7 +143,8 @@ def loaded(source: Source, engine: str = "sqlite") -> Sequence[Migration]:
         if all(isinstance(one, MigrationSet | Folder) for one in given):
             sets: list[Any] = [loaded(one, engine) for one in given]
             return sets[0] if len(sets) == 1 else Several.of(sets)
-    raise TypeError(f"migrations are a folder, or what `load` returned, got {type(source).__name__}")
+    parts = f" of {', '.join(sorted({type(one).__name__ for one in given}))}" if isinstance(given, Sequence) else ""
+    raise TypeError(f"migrations are a folder, or what `load` returned, got {type(source).__name__}{parts}")
 
 
 def folders(source: Source) -> Iterator[str | os.PathLike[str]]:
