@@ -494,10 +494,12 @@ def test_reset_and_schema_file_know_what_a_do_block_makes(database, hiding):
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_set_keeps_what_a_do_block_made_when_it_gets_another_name(database, hiding):
-    """Accepted under the new name, it takes that along."""
+    """Accepted under the new name, it takes that along; and a mark notes all that is there, and whose it is."""
     base, app, _ = hiding
     named = migrate.load(app.folder, name="other")
     migrate.accept(database.url, ["0001"], named)
+    migrate.unmark(database.url, ["2026"], base)
+    migrate.mark(database.url, ["2026"], base)
     database.fetch("ALTER TABLE hidden ADD COLUMN x integer")
     assert (migrate.diff(database.url, base), len(migrate.diff(database.url, named))) == ([], 1)
 

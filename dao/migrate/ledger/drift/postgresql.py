@@ -152,7 +152,8 @@ def record(
     state = after or ledger.read(connection)
     live = schema or reader.read(connection)
     noted = _noted(connection)
-    expected: _Objects = noted.schema.objects if noted else {}
+    known: _Objects = noted.schema.objects if noted else {}
+    expected = known
     if schema_before is not None:
         if noted and noted.migrations != before.fingerprint:
             # the stock yoyo has changed some of that since
@@ -161,7 +162,12 @@ def record(
     elif set(state.ids) - set(before.ids) or noted is None:
         expected = {key: one for key, one in live.objects.items() if not _ELSEWHERE.match(one.table)}
     renamed = {was.set: now.set for was in before.entries if (now := state.get(was.id)) and now.set != was.set}
-    expected = {key: attrs.evolve(one, set=renamed.get(one.set, one.set)) for key, one in expected.items()}
+
+    def owner(key: tuple[str, str], one: Object) -> str | None:
+        set = one.set or (known[key].set if key in known else None)
+        return renamed.get(set, set)
+
+    expected = {key: attrs.evolve(one, set=owner(key, one)) for key, one in expected.items()}
     found = tuple(_differences(Schema(dict(expected)), live))
     execute(connection, _WRITE, (state.fingerprint, not found, _text(expected)))
     return Drifted(found)
@@ -178,7 +184,7 @@ def _changed(expected: _Objects, before: _Objects, after: _Objects) -> _Objects:
         if was is None or (wanted is None and was != now):
             found[key] = now
         elif wanted is not None and was != now:
-            found[key] = attrs.evolve(now, items=_merged(wanted.items, was.items, now.items), set=wanted.set or now.set)
+            found[key] = attrs.evolve(now, items=_merged(wanted.items, was.items, now.items))
     return found
 
 
