@@ -17,7 +17,7 @@ from dao.migrate.schema.session import in_memory, interruptible
 from dao.migrate.scripts.directives import is_transactional
 from dao.migrate.scripts.migration import Script
 
-__all__ = ["Made", "made_by", "makers", "replayed"]
+__all__ = ["Made", "made_by", "makers", "not_replayed", "replayed"]
 
 _PATIENCE = 2.0
 
@@ -72,13 +72,17 @@ def _replay(connection: Connection, id: str, text: str) -> None:
         if connection.in_transaction:
             connection.execute("COMMIT")
     except (Error, apsw.Error) as error:
-        why = error.reason if isinstance(error, MigrationFailed) else error
-        if isinstance(error.__cause__ or error, apsw.InterruptError):
-            why = "it takes too long"
-        raise MigrationError(
-            f"{id}: replaying this migration in an empty database fails ({why}), so what the migrations make cannot be "
-            "told"
-        ) from error
+        too_long = isinstance(error.__cause__ or error, apsw.InterruptError)
+        raise not_replayed(id, "it takes too long" if too_long else error) from error
+
+
+def not_replayed(id: str, why: Exception | str) -> MigrationError:
+    """Return the error for a migration that cannot be replayed."""
+    reason = why.reason if isinstance(why, MigrationFailed) else why
+    return MigrationError(
+        f"{id}: replaying this migration in an empty database fails ({reason}), so what the migrations make cannot be "
+        "told"
+    )
 
 
 def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE) -> dict[tuple[str, str], str]:

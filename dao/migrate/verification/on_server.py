@@ -19,7 +19,7 @@ from dao.errors import Error
 from dao.migrate.events import Report, Verifying
 from dao.migrate.run.postgresql.guard import Guard
 from dao.migrate.run.postgresql.names import filled_by
-from dao.migrate.schema.postgresql.replay import scratch
+from dao.migrate.schema.postgresql.replay import replayed, scratch
 from dao.migrate.schema.postgresql.script import run_script
 from dao.migrate.schema.postgresql.session import of_run, settle
 from dao.migrate.scripts.migration import Migration
@@ -190,10 +190,7 @@ class _OnRows:
                 yield self.alone.connection
                 raise _Undone
             return
-        with scratch(self.server) as connection, of_run(connection):
-            for migration in self.earlier:
-                with transaction(connection) if migration.up.transactional else contextlib.nullcontext():
-                    run_script(connection, migration.id, migration.up)
+        with replayed(self.server, self.earlier) as connection, of_run(connection):
             yield connection
 
     def _tried(self, connection: Connection, without: frozenset[str]) -> tuple[_Trial, frozenset[str]]:

@@ -20,7 +20,7 @@ from dao.engine.postgresql import Connection
 from dao.migrate.run.postgresql import holdings
 from dao.migrate.run.postgresql.holdings import Table
 from dao.migrate.run.postgresql.names import emptied_by, filled_by, names_in, renamed_by
-from dao.migrate.schema.postgresql.watcher import Watcher
+from dao.migrate.schema.postgresql.script import Watcher
 from dao.migrate.scripts.migration import Script
 from dao.migrate.scripts.postgresql import Statement, Token, tokens
 from dao.migrate.values import Loss

@@ -15,12 +15,13 @@ import psycopg
 from dao import url
 from dao.engine import connect, execute, transaction
 from dao.engine.postgresql import Connection, name_of
-from dao.errors import Error, MigrationError, MigrationFailed, OperationalError
+from dao.errors import Error, MigrationError, OperationalError
 from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.postgresql.owners import Owners
 from dao.migrate.schema.postgresql.script import run_script
 from dao.migrate.schema.postgresql.session import of_run
 from dao.migrate.schema.postgresql.temporary import drop_left_over, new_name
+from dao.migrate.schema.replay import not_replayed
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["replayed", "scratch"]
@@ -90,8 +91,4 @@ def _replay(connection: Connection, migration: Migration) -> None:
         with transaction(connection) if script.transactional else contextlib.nullcontext():
             run_script(connection, migration.id, script)
     except (Error, psycopg.Error) as error:
-        why = error.reason if isinstance(error, MigrationFailed) else error
-        raise MigrationError(
-            f"{migration.id}: replaying this migration in an empty database fails ({why}), so what the migrations make "
-            "cannot be told"
-        ) from error
+        raise not_replayed(migration.id, error) from error

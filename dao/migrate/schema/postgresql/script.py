@@ -21,13 +21,12 @@ from dao.errors import CommitUnknown, ConnectionLost, DatabaseBusy, DatabaseCorr
 from dao.migrate.schema.postgresql.blockers import Blockers
 from dao.migrate.schema.postgresql.session import LOCK_TIMEOUT, Apart, has_default_timeout, in_transaction
 from dao.migrate.schema.postgresql.soundness import invalid_indexes
-from dao.migrate.schema.postgresql.watcher import Watcher
 from dao.migrate.schema.postgresql.wire import Failed, send
 from dao.migrate.schema.under_way import Notice, UnderWay, unheard
 from dao.migrate.scripts.migration import Script
 from dao.migrate.scripts.postgresql import Statement, Token, broken_off, created_by, split
 
-__all__ = ["run_script"]
+__all__ = ["Watcher", "run_script"]
 
 #: The errors that are no fault of the script.
 _ELSEWHERE = (DatabaseBusy, DiskFull, DatabaseCorrupt, ConnectionLost, CommitUnknown)
@@ -62,6 +61,47 @@ Waits = Callable[[float, str], object]
 
 
 _REMOVE = "The index {0} is left invalid: `DROP INDEX CONCURRENTLY {0};` removes it."
+
+
+class Watcher:
+    """Is told what a script does. This one makes nothing of it."""
+
+    def begin(self, script: Script) -> None:
+        """Look at the database before a script runs."""
+
+    def kind(self, _statement: Statement) -> Hashable:
+        """Return what a statement has in common with its neighbours that may run in one journey with it.
+
+        None: it runs alone, for it is likely to lose something.
+        """
+        return ""
+
+    def tries(self, _statement: Statement) -> bool:
+        """Return whether what a statement has done is to be `tried` before it stays."""
+        return False
+
+    def before(self, statements: Sequence[Statement]) -> None:
+        """Look at the database before statements run that are of one kind."""
+
+    def tried(self, _statements: Sequence[Statement]) -> bool:
+        """Look at what statements have done, and return whether to undo that, to look at what was there before.
+
+        Then several are run again one by one, and each is tried; for a single one `undone` is called before that.
+        """
+        return False
+
+    def undone(self) -> None:
+        """Look at what was there before."""
+
+    def after(self, statements: Sequence[Statement], tags: Sequence[str]) -> None:
+        """Look at the database after statements, of which the server has said these tags, as `DELETE 3`."""
+
+    def judge(self, rest: str) -> None:
+        """Refuse what a statement has done that is about to be committed alone; the `rest` of the script comes later.
+
+        Raises:
+            CheckFailed: It lost what it may not.
+        """
 
 
 class _Running(UnderWay):
