@@ -28,7 +28,7 @@ from dao.logs import logger
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
 from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
-from dao.migrate.database import Target, existing, exists, name_of, path_of
+from dao.migrate.database import Target, at_one_moment, existing, exists, name_of, path_of
 from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Removed, Report, tell_done
 from dao.migrate.ledger import entries as ledger
@@ -136,8 +136,7 @@ def save(
         Error: As `take_snapshot`.
     """
     is_run, place = kind == "run", place or path
-    reader.execute("BEGIN")
-    try:
+    with at_one_moment(reader):
         if not definitions(reader):
             raise MigrationError(f"{path} holds nothing: there is nothing to take a snapshot of")
         require_room(place, size_of(reader), f"a snapshot of {path}", otherwise=f", or {_WITHOUT}" if is_run else "")
@@ -158,9 +157,6 @@ def save(
                 os.unlink(os.path.basename(complete), dir_fd=new.folder)
                 raise OperationalError(f"cannot write {complete} ({error.__cause__}): check the disk") from error
             size = os.fstat(new.file).st_size
-    finally:
-        if reader.in_transaction:
-            reader.execute("ROLLBACK")
     taken_at = moment_of(new.id)
     return Snapshot(
         id=new.id, path=Path(complete), taken_at=taken_at, version=version, size=size, kind=kind, label=label

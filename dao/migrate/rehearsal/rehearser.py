@@ -16,6 +16,7 @@ from dao.migrate.copies.partial import remove_leftovers
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
 from dao.migrate.database import (
     Target,
+    at_one_moment,
     exists,
     is_on_server,
     migrations_for,
@@ -153,13 +154,8 @@ def _read(target: Target, tell: Report) -> Iterator[Connection | None]:
         yield None
         return
     # a caller's connection is refused in the middle of a transaction
-    with opened(target, read_only=not isinstance(target, Connection), report=tell) as source:
-        source.execute("BEGIN DEFERRED")
-        try:
-            yield source
-        finally:
-            if source.in_transaction:
-                source.execute("ROLLBACK")
+    with opened(target, read_only=not isinstance(target, Connection), report=tell) as source, at_one_moment(source):
+        yield source
 
 
 def _on_copy(
