@@ -144,7 +144,8 @@ def rehearse(
             found, in_memory=not copy.filename, bytes=size_of(copy), copy_seconds=time.perf_counter() - begun
         )
         with translated(copy, path or name_of(target)):
-            return _on_copy(copy, files, todo, found, tell, allowed, allow_broken, with_round_trip=round_trip)
+            on_copy = _OnCopy(copy, files, tell, allowed, allow_broken)
+            return on_copy.rehearsed(todo, found, with_round_trip=round_trip)
 
 
 @contextlib.contextmanager
@@ -158,97 +159,87 @@ def _read(target: Target, tell: Report) -> Iterator[Connection | None]:
         yield source
 
 
-def _on_copy(
-    copy: WorkingCopy,
-    files: Sequence[Migration],
-    todo: Sequence[Step],
-    found: Rehearsal,
-    tell: Report,
-    allowed: Allowance,
-    allow_broken: Collection[str],
-    *,
-    with_round_trip: bool,
-) -> Rehearsal:
-    rehearsed: list[Rehearsed] = []
-    states = [State.of(copy, stays=False)] if with_round_trip else []
-    before = inventory(copy)
-    for part in parts(todo):
-        guard = Trace(copy)
-        # the first step finds and times this itself
-        since = Before.of(copy, integrity_problems(copy)) if len(part.steps) > 1 else None
-        tried: list[Rehearsed] = []
-        for step in part.steps:
-            trial = Trial(
-                copy,
-                files,
-                step,
-                before,
-                guard,
-                tell,
-                since=since if tried else None,
-                settled=step is part.steps[-1],
-                allow_broken=allow_broken,
-            )
-            tried.append(trial.rehearse())
-            if tried[-1].failure is not None:
+@attrs.frozen
+class _OnCopy:
+    """The pending migrations on a copy of the database."""
+
+    copy: WorkingCopy
+    files: Sequence[Migration]
+    tell: Report
+    allowed: Allowance
+    allow_broken: Collection[str]
+
+    def rehearsed(self, todo: Sequence[Step], found: Rehearsal, *, with_round_trip: bool) -> Rehearsal:
+        """Try them part by part, up to the first that fails; then undo those that did not, and apply them again."""
+        copy = self.copy
+        rehearsed: list[Rehearsed] = []
+        states = [State.of(copy, stays=False)] if with_round_trip else []
+        before = inventory(copy)
+        for part in parts(todo):
+            guard = Trace(copy)
+            # the first step finds and times this itself
+            since = Before.of(copy, integrity_problems(copy)) if len(part.steps) > 1 else None
+            tried: list[Rehearsed] = []
+            for step in part.steps:
+                trial = Trial(
+                    copy,
+                    self.files,
+                    step,
+                    before,
+                    guard,
+                    self.tell,
+                    since=since if tried else None,
+                    settled=step is part.steps[-1],
+                    allow_broken=self.allow_broken,
+                )
+                tried.append(trial.rehearse())
+                if tried[-1].failure is not None:
+                    break
+                before, guard = trial.before, trial.guard
+                if with_round_trip:
+                    states.append(State.of(copy, stays=False, since=states[-1], trace=guard))
+            rehearsed += self._with_losses(tried, part, guard)
+            if rehearsed[-1].failure is not None:
                 break
-            before, guard = trial.before, trial.guard
-            if with_round_trip:
-                states.append(State.of(copy, stays=False, since=states[-1], trace=guard))
-        rehearsed += _with_losses(tried, part, guard, allowed)
-        if rehearsed[-1].failure is not None:
-            break
-    done = [one for one in rehearsed if one.failure is None]
-    applied = todo[: len(done)]
-    migrations = [step.migration for step in applied]
-    return attrs.evolve(
-        found,
-        lock_seconds=longest_hold(applied, [one.lock_seconds for one in done]),
-        migrations=tuple(rehearsed),
-        not_reached=tuple(step.id for step in todo[len(rehearsed) :]),
-        round_trip=_round_trip(copy, files, migrations, done, states, tell, allow_broken) if with_round_trip else None,
-    )
-
-
-def _with_losses(tried: Sequence[Rehearsed], part: Part, guard: Guard, allowed: Allowance) -> Iterator[Rehearsed]:
-    """Yield the findings of steps that share a transaction, with their losses, now that all of them are done."""
-    lost = guard.losses()
-    for one, step in zip(tried, part.steps, strict=False):
-        losses = tuple(loss for source, loss in lost if source == step.key)
-        undeclared = tuple(loss for loss in losses if not loss.is_declared(step.script.allows | allowed))
-        yield attrs.evolve(one, losses=losses, undeclared=undeclared)
-
-
-# ---------------------------------------------------------------- round trip
-
-
-def _round_trip(
-    copy: WorkingCopy,
-    files: Sequence[Migration],
-    applied: Sequence[Migration],
-    rehearsed: Sequence[Rehearsed],
-    states: Sequence[State],
-    tell: Report,
-    allow_broken: Collection[str],
-) -> RoundTrip:
-    """Undo the migrations that were applied to the copy and apply them again, as `trip.round_trip`."""
-    latest = states[-1]
-
-    def goes(step: Step) -> tuple[Result, State]:
-        nonlocal latest
-        copy.seed()
-        trace = Trace(copy)
-        (result,) = run(
-            copy,
-            files,
-            lambda _ledger: [step],
-            allow_data_loss=step.direction == "apply",
-            allow_broken=allow_broken,
-            guard=trace,
-            report=tell,
+        done = [one for one in rehearsed if one.failure is None]
+        applied = todo[: len(done)]
+        return attrs.evolve(
+            found,
+            lock_seconds=longest_hold(applied, [one.lock_seconds for one in done]),
+            migrations=tuple(rehearsed),
+            not_reached=tuple(step.id for step in todo[len(rehearsed) :]),
+            round_trip=self._round_trip(applied, done, states) if with_round_trip else None,
         )
-        latest = State.of(copy, stays=False, since=latest, trace=trace)
-        return result, latest
 
-    with expected.remembering():
-        return there_and_back(applied, rehearsed, states, goes)
+    def _with_losses(self, tried: Sequence[Rehearsed], part: Part, guard: Guard) -> Iterator[Rehearsed]:
+        """Yield the findings of steps that share a transaction, with their losses, now that all of them are done."""
+        lost = guard.losses()
+        for one, step in zip(tried, part.steps, strict=False):
+            losses = tuple(loss for source, loss in lost if source == step.key)
+            undeclared = tuple(loss for loss in losses if not loss.is_declared(step.script.allows | self.allowed))
+            yield attrs.evolve(one, losses=losses, undeclared=undeclared)
+
+    def _round_trip(
+        self, applied: Sequence[Step], rehearsed: Sequence[Rehearsed], states: Sequence[State]
+    ) -> RoundTrip:
+        """Undo the migrations that were applied to the copy and apply them again, as `trip.round_trip`."""
+        latest = states[-1]
+
+        def goes(step: Step) -> tuple[Result, State]:
+            nonlocal latest
+            self.copy.seed()
+            trace = Trace(self.copy)
+            (result,) = run(
+                self.copy,
+                self.files,
+                lambda _ledger: [step],
+                allow_data_loss=step.direction == "apply",
+                allow_broken=self.allow_broken,
+                guard=trace,
+                report=self.tell,
+            )
+            latest = State.of(self.copy, stays=False, since=latest, trace=trace)
+            return result, latest
+
+        with expected.remembering():
+            return there_and_back([step.migration for step in applied], rehearsed, states, goes)
