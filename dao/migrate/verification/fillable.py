@@ -24,7 +24,7 @@ class UnfilledError(Exception):
 class RolledBackError(Exception):
     """A trigger of a table has ended the transaction; the text says with which words."""
 
-    def __init__(self, table: str, reason: str) -> None:
+    def __init__(self, table: Table, reason: str) -> None:
         super().__init__(reason)
         self.table = table
 
@@ -165,8 +165,5 @@ class Store(Protocol):
     def has_rows(self, table: Table) -> bool:
         """Return whether a table has any row."""
 
-    def has_key_among(self, table: str, values: Collection[str]) -> bool:
-        """Return whether any row has in all columns of a unique key one of these values, as texts. By `name`."""
-
-    def same(self, table: str) -> str:
-        """Return the `id` of a table, by its name."""
+    def has_key_among(self, table: Table, values: Collection[str]) -> bool:
+        """Return whether any row has in all columns of a unique key one of these values, as texts."""

@@ -46,11 +46,15 @@ _PARENTS = 50
 
 @attrs.frozen
 class Filled:
-    """How many rows each table got, why those got none that are empty, and which have no room for as many as wanted."""
+    """How many rows each table got, and why those got none that are empty; by their names.
+
+    `full` are those that have no room for as many as wanted, as `Table.id`, by which `tables` has all.
+    """
 
     rows: dict[str, int]
     unfilled: dict[str, str]
     full: set[str] = attrs.Factory(set)
+    tables: Mapping[str, Table] = attrs.Factory(dict)
 
 
 def fill(
@@ -71,19 +75,20 @@ def fill(
     Tables are filled that are among `only` (None: all), but none `without` (both as `Table.id`). `uses` says in which
     form scripts take columns.
     """
-    given_up: dict[str, str] = {}
+    given_up: dict[str, RolledBackError] = {}
     while True:
         try:
             with _savepoint(store):
                 store.defer(until_end=False)
-                tables = store.tables(seed, only, {*map(store.same, given_up)}, uses or {})
-                filling = _Filling(store, tables, Filled({}, dict(given_up)))
+                tables = store.tables(seed, only, given_up, uses or {})
+                unfilled = {error.table.name: str(error) for error in given_up.values()}
+                filling = _Filling(store, tables, Filled({}, unfilled, tables=tables))
                 for group in groups(tables):
                     filling.fill([table for table in group if table.id not in without], rows)
                 return filling.filled
         except RolledBackError as error:
             # a trigger took the other tables' rows with it: once more without that table
-            given_up[error.table] = str(error)
+            given_up[error.table.id] = error
 
 
 def in_the_way(store: Store, filled: Filled, inserts: Collection[str], sql: str) -> frozenset[str]:
@@ -92,10 +97,8 @@ def in_the_way(store: Store, filled: Filled, inserts: Collection[str], sql: str)
     It `inserts` into them; and they have no room for another row, or a unique key whose values stand in its SQL.
     """
     brought = frozenset(map(str, values(sql)))
-    names = {store.same(name): name for name in filled.rows}
-    return frozenset(
-        name for name in names.keys() & set(inserts) if name in filled.full or store.has_key_among(names[name], brought)
-    )
+    there = {id: table for id, table in filled.tables.items() if id in inserts and table.name in filled.rows}
+    return frozenset(id for id, table in there.items() if id in filled.full or store.has_key_among(table, brought))
 
 
 @contextlib.contextmanager
@@ -225,7 +228,7 @@ class _Filling:
         self.store.run("SAVEPOINT fill_row")
         refusal = self.store.insert(table, row)
         if not self.store.is_open():
-            raise RolledBackError(table.name, "" if refusal is None else refusal.reason)
+            raise RolledBackError(table, "" if refusal is None else refusal.reason)
         if refusal is not None:
             self.store.run("ROLLBACK TO fill_row")
         self.store.run("RELEASE fill_row")

@@ -260,19 +260,15 @@ class ServerStore:
         """As `Store`."""
         return bool(fetch(self.connection, f"SELECT 1 FROM {self._sql[table.id]} LIMIT 1"))
 
-    def has_key_among(self, table: str, values: Collection[str]) -> bool:
+    def has_key_among(self, table: Table, values: Collection[str]) -> bool:
         """As `Store`."""
-        for key in self._keys[table]:
+        for key in self._keys[table.id]:
             if key.kind in {"p", "u"} and key.columns:
                 names = ", ".join(f"{quoted(column)}::text" for column in key.columns)
-                for row in fetch(self.connection, f"SELECT {names} FROM {self._sql[table]}"):
+                for row in fetch(self.connection, f"SELECT {names} FROM {self._sql[table.id]}"):
                     if all(value in values for value in row):
                         return True
         return False
-
-    def same(self, table: str) -> str:
-        """As `Store`."""
-        return table
 
 
 def _column(row: Sequence[Any], mentioned: tuple[Value, ...], uses: Mapping[str, Use], *, is_key: bool) -> Column:

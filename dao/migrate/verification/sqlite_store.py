@@ -151,24 +151,20 @@ class SQLiteStore:
         except apsw.SQLError:
             return False
 
-    def has_key_among(self, table: str, values: Collection[str]) -> bool:
+    def has_key_among(self, table: Table, values: Collection[str]) -> bool:
         """As `Store`."""
-        keys = [[column.name for column in catalog.columns(self._connection, table) if column.key]]
+        keys = [catalog.primary_key(catalog.columns(self._connection, table.name))]
         keys += [
             [column.name or "" for column in index.columns]
-            for index in catalog.indexes(self._connection, table)
+            for index in catalog.indexes(self._connection, table.name)
             if index.unique
         ]
         return any(
             all(str(value) in values for value in row)
             for key in keys
             if key and all(key)
-            for row in self._connection.execute(f"SELECT {', '.join(map(quoted, key))} FROM {quoted(table)}")
+            for row in self._connection.execute(f"SELECT {', '.join(map(quoted, key))} FROM {quoted(table.name)}")
         )
-
-    def same(self, table: str) -> str:
-        """As `Store`."""
-        return fold(table)
 
 
 def _insert(table: Table) -> str:
