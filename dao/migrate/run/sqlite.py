@@ -15,7 +15,8 @@ from dao.errors import CommitUnknown, Error, ReadOnlyDatabase
 from dao.migrate.copies import snapshot
 from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Removed, Report, Snapshotted, tell_done
-from dao.migrate.ledger import drift, entries
+from dao.migrate.ledger import entries
+from dao.migrate.ledger.drift.sqlite import is_clean
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import made_by
 from dao.migrate.run.ground import Beginning, Refuse
@@ -77,7 +78,7 @@ class OnSQLite:
             self.tell(Snapshotted(taken))
             self.snapshots = 0
         self.guard = guard or Guard(Holdings(self.connection, None if changed else self.before.schema))
-        return Beginning(ledger, self.before.schema, clean=not changed and drift.is_clean(self.connection, ledger))
+        return Beginning(ledger, self.before.schema, clean=not changed and is_clean(self.connection, ledger))
 
     def run_script(self, step: Step, notice: Callable[[str], object], _refuse: Refuse) -> int:
         """As `Ground`."""

@@ -25,7 +25,7 @@ from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted
 
-__all__ = ["diff", "differences", "is_clean", "record"]
+__all__ = ["diff", "differences", "record"]
 
 
 class _Drift(Protocol):
@@ -36,7 +36,6 @@ class _Drift(Protocol):
     def owners(
         self, connection: Any, found: Sequence[Difference], migrations: Sequence[Migration], state: Ledger, its: Sets, /
     ) -> list[str | None]: ...
-    def is_clean(self, connection: Any, state: Ledger) -> bool: ...
     def record(
         self,
         connection: Any,
@@ -103,11 +102,6 @@ def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None =
     ):
         state = ledger.read(connection)
         return _of_named(connection, _of(connection).compared(connection, files, state), files, state)
-
-
-def is_clean(connection: Connection, state: Ledger) -> bool:
-    """Return whether the schema is known at once to be what its migrations make and nothing else."""
-    return _of(connection).is_clean(connection, state)
 
 
 def record(

@@ -30,7 +30,7 @@ from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import makers, plain
 from dao.migrate.values import Difference, Drifted
 
-__all__ = ["compared", "differences", "is_clean", "of_sets", "owners", "record"]
+__all__ = ["compared", "differences", "of_sets", "owners", "record"]
 
 _IS_THERE = "SELECT to_regclass('_dao_schema') IS NOT NULL"
 _READ = "SELECT _dao_schema.migrations, _dao_schema.expected FROM _dao_schema"
@@ -128,12 +128,6 @@ def of_sets(connection: Any) -> set[tuple[str, str]]:
     return {key for key, one in noted.schema.objects.items() if one.set is not None} if noted else set()
 
 
-def is_clean(connection: Any, state: Ledger) -> bool:
-    """As `dao.migrate.ledger.drift.is_clean`: a note says nothing of what is beside it."""
-    del connection, state
-    return False
-
-
 def record(
     connection: Any,
     _migrations: Sequence[Migration],
@@ -148,7 +142,7 @@ def record(
 
     Without a `schema_before` no script has run: what is noted as applied is said to have made what is there.
     """
-    del clean
+    del clean  # a note says nothing of what is beside it
     state = after or ledger.read(connection)
     live = schema or reader.read(connection)
     noted = _noted(connection)

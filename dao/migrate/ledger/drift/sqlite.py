@@ -121,7 +121,7 @@ def owners(
 
 
 def is_clean(connection: Connection, state: Ledger) -> bool:
-    """As `dao.migrate.ledger.drift.is_clean`."""
+    """Return whether the schema is known at once to be what its migrations make and nothing else."""
     noted = _noted(connection)
     if noted is None:
         return not state.entries and not catalog.definitions(connection, internal=False)
