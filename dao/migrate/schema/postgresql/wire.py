@@ -89,9 +89,9 @@ def _exchange(
             if result is None:
                 if last is not None:
                     answers.append(last)
-                if last is None or not pipelined:
-                    if not pipelined:
-                        return answers
+                if not pipelined:
+                    return answers
+                if last is None:
                     break
                 last = None
             elif result.status == ExecStatus.PIPELINE_SYNC:
