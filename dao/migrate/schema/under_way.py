@@ -47,7 +47,7 @@ class UnderWay:
             MigrationFailed: There is one.
         """
         if self.savepoints:
-            raise self.failed(f"the script leaves the savepoint {self.savepoints[0]} open; release it")
+            raise self.failed(f"the script leaves the savepoint {self.savepoints[0]} open", cure="release it")
 
     def where(self, line: int | None = None) -> str:
         """Return how messages name the script, or a line of it."""
@@ -59,13 +59,19 @@ class UnderWay:
         return self.script.text.count("\n", 0, place) + 1
 
     def failed(
-        self, reason: str, line: int | None = None, statement: str | None = None, details: Sequence[str] = ()
+        self,
+        reason: str,
+        line: int | None = None,
+        statement: str | None = None,
+        details: Sequence[str] = (),
+        *,
+        cure: str = "",
     ) -> MigrationFailed:
         """Return the error for a script that fails; with the statement, its beginning and some details."""
         quoted = statement or ""
         quoted = quoted if len(quoted) <= _LONGEST_QUOTE else quoted[:_LONGEST_QUOTE] + " …"
         return MigrationFailed(
-            f"{self.where(line)}: {reason}",
+            f"{self.where(line)}: {reason}" + f"; {cure}" * bool(cure),
             details=[*quoted.splitlines(), *details],
             migration=self._id,
             path=self.script.path,
