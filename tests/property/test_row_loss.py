@@ -51,13 +51,16 @@ class Origin:
 class Table:
     """A table of the model: its rows, by id whether V holds a value.
 
-    `origin` is the table of before whose place it has, if it has.
+    `origin` is the table of before whose place it has, if it has. `is_whole`: no row was added by name, or deleted.
+    `is_set`: an UPDATE of a script has given V its values.
     """
 
     rows: dict[int, bool]
     origin: Origin | None = None
     has_v: bool = True
     is_virtual: bool = False
+    is_whole: bool = True
+    is_set: bool = False
 
 
 @attrs.define
@@ -89,8 +92,12 @@ class Model:
                 found |= {(False, origin.name, base)} if base else set()
                 continue
             found |= {(False, origin.name, origin.rows)} if origin.rows else set()
+            # REPLACE may have taken every value that a copy brought, and no row
+            table = there[origin.name]
+            keeps = not table.has_v or table.is_set or origin.rows or not table.is_whole or any(table.rows.values())
+            overwritten = origin.base is not None and origin.held and not keeps
             # with all rows, the values went, too
-            if origin.column and origin.rows < base:
+            if (origin.column or overwritten) and origin.rows < base:
                 found.add((True, origin.name, base))
         return found
 
@@ -119,6 +126,7 @@ def insert(draw: st.DrawFn, model: Model, name: str, _step: int) -> None:
         f"{verb} INTO {name} (id, {V}) VALUES ({id}, 'x')" if holds else f"{verb} INTO {name} (id) VALUES ({id})"
     )
     table.rows[id] = holds
+    table.is_whole &= replaced is not None
 
 
 def delete(draw: st.DrawFn, model: Model, name: str, _step: int) -> None:
@@ -126,6 +134,7 @@ def delete(draw: st.DrawFn, model: Model, name: str, _step: int) -> None:
     gone = draw(st.sets(st.sampled_from(sorted(table.rows)))) if table.rows else set()
     model.script.append(f"DELETE FROM {name} WHERE id IN ({listed(gone)})")
     table.rows = {id: holds for id, holds in table.rows.items() if id not in gone}
+    table.is_whole &= not gone
 
 
 def rename(_draw: st.DrawFn, model: Model, name: str, step: int) -> None:
@@ -176,6 +185,7 @@ def retype(draw: st.DrawFn, model: Model, name: str, step: int) -> None:
     pass_on(table, kept=copies)
     if copies:
         model.script.append(f"UPDATE {name} SET w{step} = CAST({V} AS TEXT)")
+        table.is_set = True
     else:
         table.rows = dict.fromkeys(table.rows, False)
     model.script += [f"ALTER TABLE {name} DROP COLUMN {V}", f"ALTER TABLE {name} RENAME COLUMN w{step} TO {V}"]
