@@ -44,6 +44,7 @@ def test_status_before_the_database_exists_is_all_pending(run, path):
                 "applied_at": None,
                 "seconds": None,
                 "set": "three",
+                "moved": None,
             }
             for id in IDS
         ],
