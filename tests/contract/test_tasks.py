@@ -13,7 +13,7 @@ import pytest
 import dao
 from dao import Task, TaskStatus, codec, tasks
 from dao.engine import execute, in_transaction
-from tests.engines import impatient
+from tests.engines import impatient, is_sqlite
 
 pytestmark = pytest.mark.both_engines
 
@@ -349,6 +349,18 @@ def test_set_status_refused_argument_changes_nothing(connection, arguments, erro
     with pytest.raises(error):
         tasks.set_status(connection, id, status, now=now[0] if now else None)
     assert list(tasks.iter_all(connection)) == [task]
+
+
+def test_set_status_that_a_trigger_passes_by_is_no_success(connection):
+    """A row that is there is not returned as if the statement had changed it."""
+    task = stored(connection)
+    if is_sqlite(connection):
+        connection.execute("CREATE TRIGGER keep BEFORE UPDATE ON tasks BEGIN SELECT raise(IGNORE); END")
+    else:
+        connection.execute("CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+        connection.execute("CREATE TRIGGER keep BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION keep()")
+    with pytest.raises(dao.StaleRecord, match="was left as it is: a trigger"):
+        tasks.set_status(connection, task.id, "running")
 
 
 # ---------------------------------------------------------------- delete
