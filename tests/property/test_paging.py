@@ -16,6 +16,7 @@ import dao
 from dao import rows
 from dao.listing import MAX_LIMIT
 from dao.testing import make_task, make_tool_execution, make_workflow
+from tests.strategies import SHARED
 
 pytestmark = pytest.mark.both_engines
 
@@ -150,6 +151,7 @@ def test_find_walk_returns_every_row_once_in_order(fresh, name, data, oldest_fir
 
 
 @every_listing
+@SHARED
 @given(data=st.data(), oldest_first=st.booleans())
 def test_iter_all_and_count_agree_with_a_list(fresh, name, data, oldest_first):
     """`iter_all` yields what sorting and filtering all records in Python gives, and `count` says how many."""
@@ -216,6 +218,7 @@ _URLSAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
 @every_listing
+@SHARED
 @given(data=st.data())
 def test_find_cursor_of_another_query_is_refused(listed, name, data):
     """A cursor works with the filters and the order of its page, and with no others; the limit may change."""
@@ -275,6 +278,7 @@ def test_find_cursor_of_another_table_is_refused(listed):
 
 
 @every_listing
+@SHARED
 @given(data=st.data())
 def test_find_damaged_cursor_is_refused(listed, name, data):
     """One character changed, left out or put in, at any place, and a cursor is one no more."""
