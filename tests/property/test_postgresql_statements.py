@@ -157,4 +157,4 @@ def test_load_script_for_postgresql_is_not_read_as_sqlite(tmp_path):
     write(tmp_path, {"0001_a.sql": text})
     assert len(migrate.load(tmp_path, engine="postgresql")) == 1
     with pytest.raises(MigrationFileError):
-        migrate.load(tmp_path)
+        migrate.load(tmp_path, engine="sqlite")
