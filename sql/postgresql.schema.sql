@@ -211,22 +211,6 @@ BEGIN
 END;
 $function$;
 
-CREATE OR REPLACE FUNCTION dao_note_new_tasks()
- RETURNS trigger
- LANGUAGE plpgsql
-AS $function$
-BEGIN
-    IF NOT EXISTS (SELECT FROM made)
-    OR EXISTS (SELECT FROM configurations WHERE key = 'task_events' AND value = 'false') THEN
-        RETURN NULL;
-    END IF;
-    PERFORM dao_begin_task_events();
-    INSERT INTO task_events (task_id, attempt, to_status, worker, error, at, previous)
-    SELECT id, attempt, status, worker, error, updated_at, '{}' FROM made;
-    RETURN NULL;
-END;
-$function$;
-
 CREATE OR REPLACE FUNCTION dao_note_task_event()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -236,7 +220,10 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM dao_begin_task_events();
-    IF TG_OP = 'UPDATE' THEN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO task_events (task_id, attempt, to_status, worker, error, at, previous)
+        VALUES (new.id, new.attempt, new.status, new.worker, new.error, new.updated_at, '{}');
+    ELSIF TG_OP = 'UPDATE' THEN
         INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
         VALUES (new.id, new.attempt,
                 CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
@@ -692,7 +679,7 @@ CREATE TRIGGER task_dependencies_unchangeable BEFORE UPDATE OF task_id, depends_
 
 CREATE TRIGGER task_events_changed AFTER UPDATE OF id, title, description, task_type, status, config, metadata, workspace_path, error, created_at, started_at, completed_at, priority, run_at, attempt, worker, failures, retries, retry_delay_ms, dedup_key, waiting_for, paused_by ON tasks FOR EACH ROW EXECUTE FUNCTION dao_note_task_event();
 
-CREATE TRIGGER task_events_created AFTER INSERT ON tasks REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION dao_note_new_tasks();
+CREATE TRIGGER task_events_created AFTER INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION dao_note_task_event();
 
 CREATE TRIGGER task_events_deleted AFTER DELETE ON tasks FOR EACH ROW EXECUTE FUNCTION dao_note_task_event();
 

@@ -60,22 +60,6 @@ AS $$
 SELECT coalesce(to_json(value)::text, 'null');
 $$;
 
--- All that a statement makes is noted at once, in half the time for many.
-CREATE FUNCTION dao_note_new_tasks() RETURNS trigger
-LANGUAGE plpgsql
-AS $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM made)
-    OR EXISTS (SELECT FROM configurations WHERE key = 'task_events' AND value = 'false') THEN
-        RETURN NULL;
-    END IF;
-    PERFORM dao_begin_task_events();
-    INSERT INTO task_events (task_id, attempt, to_status, worker, error, at, previous)
-    SELECT id, attempt, status, worker, error, updated_at, '{}' FROM made;
-    RETURN NULL;
-END;
-$$;
-
 CREATE FUNCTION dao_note_task_event() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -84,7 +68,10 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM dao_begin_task_events();
-    IF TG_OP = 'UPDATE' THEN
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO task_events (task_id, attempt, to_status, worker, error, at, previous)
+        VALUES (new.id, new.attempt, new.status, new.worker, new.error, new.updated_at, '{}');
+    ELSIF TG_OP = 'UPDATE' THEN
         INSERT INTO task_events (task_id, attempt, from_status, to_status, worker, error, at, previous)
         VALUES (new.id, new.attempt,
                 CASE WHEN old.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') THEN old.status END,
@@ -160,11 +147,11 @@ BEGIN
 END;
 $$;
 
+-- One by one: noted together at the end of the statement, a task could come after what another trigger changes in it.
 CREATE TRIGGER task_events_created
 AFTER INSERT ON tasks
-REFERENCING NEW TABLE AS made
-FOR EACH STATEMENT
-EXECUTE FUNCTION dao_note_new_tasks();
+FOR EACH ROW
+EXECUTE FUNCTION dao_note_task_event();
 
 CREATE TRIGGER task_events_changed
 AFTER UPDATE OF

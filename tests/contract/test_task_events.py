@@ -13,9 +13,9 @@ import attrs
 import pytest
 
 import dao
-from dao import codec, configurations, task_dependencies, task_events, tasks
+from dao import codec, configurations, task_dependencies, task_events, tasks, workflows
 from dao.engine import fetch
-from dao.testing import make_task
+from dao.testing import make_task, make_workflow
 from tests.concurrency import Worker
 from tests.engines import is_sqlite
 
@@ -253,6 +253,19 @@ def test_find_is_held_up_only_by_who_may_write_an_earlier_event(url, connection)
     stored(connection, id="d")
     ids = [event.task_id for event in task_events.find(connection).items]
     assert ids == (["a", "d"] if url.startswith("sqlite") else ["a", "b", "c", "d"])
+
+
+@server_only
+def test_events_of_a_task_begin_with_its_creation_whatever_else_the_statement_does(connection):
+    """A trigger of another table changes the task that the same statement makes: who follows sees that after it."""
+    workflows.create(connection, make_workflow(id="w", status="paused"))
+    connection.execute(
+        "WITH made AS (INSERT INTO tasks (id, title, task_type) VALUES ('a', 'A', 'x'), ('b', 'B', 'x') RETURNING id) "
+        "INSERT INTO workflow_tasks (workflow_id, task_id, sequence) SELECT 'w', id, 1 FROM made"
+    )
+    for id in "ab":
+        created, held = task_events.list_of(connection, id)
+        assert (created.from_status, held.previous["paused_by"]) == (None, 0)
 
 
 @server_only
