@@ -39,8 +39,9 @@ def called_folders(config: settings.Settings, engine: str) -> str:
 
 def several(config: settings.Settings) -> tuple[str, ...]:
     """Return the names of the sets, if several are named; none of one, before whose ids its name is not shown."""
-    names = tuple(named_sets(config.migrations))
-    return names if len(names) > 1 else ()
+    given = config.migrations
+    # to find the name of a set takes a millisecond, and most commands are about one
+    return tuple(named_sets(given)) if isinstance(given, tuple) and len(given) > 1 else ()
 
 
 def telling(config: settings.Settings) -> Callable[[str], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -39,6 +39,10 @@ class Sets:
         """Return whether a set is named, or not known. Without files nothing is named, and nothing is another's."""
         return name is None or not self.called or name in self.called.values()
 
+    def set_of(self, id: str) -> str | None:
+        """Return the set of a migration of ledger or files."""
+        return self.by_id.get(id) or self.files.get(id)
+
     def told(self, id: str) -> str:
         """Return how people see the id of a migration of files or ledger."""
         return shown(id, self.set_of(id), self.called.values())
@@ -59,21 +63,16 @@ class Sets:
         if its := _begun_by(id, [one for one in ids if not set or set in self._names_of(one)]):
             if len(its) == 1:
                 return its[0]
-            raise MigrationError(f"{name!r} may be any of {self._listed(its)}: give more of the id")
+            raise MigrationError(f"{name!r} may be any of {_listed(its, self.told)}: give more of the id")
         if others := _begun_by(id, ids):
             raise MigrationError(
                 f"no migration {id!r} of the set {set!r} is {kind}; those that are: "
-                f"{self._listed(others, whole=True)}. Give the set that is meant, or the id alone"
+                f"{_listed(others, self._whole)}. Give the set that is meant, or the id alone"
             )
-        raise MigrationError(f"no migration {name!r} is {kind}; those that are: {self._listed(ids)}")
+        raise MigrationError(f"no migration {name!r} is {kind}; those that are: {_listed(ids, self.told)}")
 
-    def _listed(self, ids: Iterable[str], *, whole: bool = False) -> str:
-        told = (f"{set}/{id}" if whole and (set := self.set_of(id)) else self.told(id) for id in ids)
-        return visible(", ".join(told), line=True) or "none"
-
-    def set_of(self, id: str) -> str | None:
-        """Return the set of a migration of ledger or files."""
-        return self.by_id.get(id) or self.files.get(id)
+    def _whole(self, id: str) -> str:
+        return f"{set}/{id}" if (set := self.set_of(id)) else id
 
     def _names_of(self, id: str) -> set[str | None]:
         """Return what the set of a migration is called, in the ledger and by files."""
@@ -90,6 +89,10 @@ def _begun_by(beginning: str, ids: Sequence[str]) -> list[str]:
     if beginning in ids:
         return [beginning]
     return [id for id in ids if beginning and id.startswith(beginning)]
+
+
+def _listed(ids: Iterable[str], told: Callable[[str], str]) -> str:
+    return visible(", ".join(map(told, ids)), line=True) or "none"
 
 
 def of(migrations: Sequence[Migration], ledger: Ledger) -> Sets:
