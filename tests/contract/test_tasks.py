@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -589,9 +590,13 @@ def test_get_reads_deeply_nested_json_at_a_deep_stack(connection, depth):
 
 
 def test_get_json_that_is_nested_too_deep_is_a_typed_error(connection):
-    """SQL may write what SQLite still takes for JSON and no stack of Python's holds."""
+    """SQL may write what SQLite still takes for JSON and the stack of Python 3.11 does not hold; later ones read it."""
     task = Task(title="a", task_type="b")
     tasks.create(connection, task)
-    execute(connection, "UPDATE tasks SET config = $1", ('{"a":' * 999 + "1" + "}" * 999,))
-    with pytest.raises(dao.UnreadableRow, match="config of the row"):
-        assert tasks.get_one(connection, task.id).config
+    text = '{"a":' * 999 + "1" + "}" * 999
+    execute(connection, "UPDATE tasks SET config = $1", (text,))
+    if sys.version_info < (3, 12):
+        with pytest.raises(dao.UnreadableRow, match="config of the row"):
+            assert tasks.get_one(connection, task.id).config
+    else:
+        assert tasks.get_one(connection, task.id).config == json.loads(text)
