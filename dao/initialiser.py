@@ -110,4 +110,7 @@ def __init__(self, *, {", ".join(parameters)}):
     by_attrs(self, {", ".join(f"{field.name}={field.name}" for field in attrs.fields(record))})
 """
     exec(source, scope)  # noqa: S102 - of field names only
-    return functools.wraps(by_attrs)(scope["__init__"])
+    made: Callable[..., None] = functools.wraps(by_attrs)(scope["__init__"])
+    # of Python 3.14 and later `wraps` copies what evaluates them, which attrs' has not
+    made.__annotations__ = by_attrs.__annotations__
+    return made
