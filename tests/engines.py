@@ -18,6 +18,7 @@ import dao
 from dao import codec
 from dao import url as urls
 from dao.engine import fetch, in_transaction
+from tests.concurrency import wait_for
 
 #: The drivers' errors for a row that a constraint refuses.
 CONSTRAINT_ERRORS = (apsw.ConstraintError, psycopg.IntegrityError)
@@ -142,11 +143,13 @@ def wait_for_waiter(connection: Any, waiter: threading.Thread | None = None) -> 
     Or once the `waiter` has ended, which may not have to wait.
     """
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    deadline = time.monotonic() + (0.1 if is_sqlite(connection) else 60)
-    while time.monotonic() < deadline and (is_sqlite(connection) or fetch(connection, waiting) == [(0,)]):
-        if waiter is not None and not waiter.is_alive():
-            return
-        time.sleep(0.01)
+    end = time.monotonic() + 0.1
+    wait_for(
+        lambda: (
+            (waiter is not None and not waiter.is_alive())
+            or (time.monotonic() > end if is_sqlite(connection) else fetch(connection, waiting) != [(0,)])
+        )
+    )
 
 
 @contextlib.contextmanager
