@@ -62,7 +62,7 @@ def shouts(connection, ids):
 
 
 def enqueued(connection, *texts, **fields):
-    made = [make_task(config={"text": text}, **fields) for text in texts]
+    made = [make_task(task_type="shout", config={"text": text}, **fields) for text in texts]
     for task in made:
         tasks.enqueue(connection, task)
     return [task.id for task in made]
