@@ -13,8 +13,9 @@ import attrs
 import pytest
 
 import dao
-from dao import Task, engine, tasks
-from dao.rows import TASKS, Change
+from dao import Task, engine, tasks, workflows
+from dao.rows import TASKS, WORKFLOWS, Change
+from dao.testing import make_workflow
 from tests.unit.test_transaction import Stop, add, other, titles
 
 __all__ = ["other"]  # a fixture
@@ -400,31 +401,31 @@ def test_change_failure_leaves_the_callers_cursors_alone(connection):
     assert titles(connection) == "abc"
 
 
-def test_set_status_row_that_a_trigger_takes_away_is_kept_back(connection):
+def test_change_row_that_a_trigger_takes_away_is_kept_back(connection):
     """A change after which there is no row to return raises NotFound, and is undone with all that its triggers did."""
     connection.execute(
         "CREATE TEMP TABLE gone (id); "
-        "CREATE TEMP TRIGGER archive AFTER UPDATE OF status ON tasks WHEN new.status = 'completed' "
-        "BEGIN INSERT INTO gone VALUES (new.id); DELETE FROM tasks WHERE id = new.id; END"
+        "CREATE TEMP TRIGGER archive AFTER UPDATE OF status ON workflows WHEN new.status = 'archived' "
+        "BEGIN INSERT INTO gone VALUES (new.id); DELETE FROM workflows WHERE id = new.id; END"
     )
-    add(connection, "a", id="1")
+    workflows.create(connection, make_workflow(id="1"))
     with pytest.raises(dao.NotFound):
-        tasks.set_status(connection, "1", "completed")
-    assert titles(connection) == "a"
+        workflows.set_status(connection, "1", "archived")
+    assert workflows.exists(connection, "1")
     assert connection.execute("SELECT * FROM gone").fetchall() == []
 
 
-def test_set_status_row_that_comes_while_it_looks_is_changed(connection, other):
-    """A task that another stores between the change and the look was not passed by: it gets the status."""
+def test_change_row_that_comes_while_it_looks_is_changed(connection, other):
+    """A workflow that another stores between the change and the look was not passed by: it gets the status."""
     added = []
 
     def look(_cursor: object, sql: str, _bindings: object) -> bool:
-        if sql == TASKS.get and not added:
-            added.append(add(other, "a", id="1"))
+        if sql == WORKFLOWS.get and not added:
+            added.append(workflows.create(other, make_workflow(id="1")))
         return True
 
     connection.exec_trace = look
-    assert tasks.set_status(connection, "1", "running").status == "running"
+    assert workflows.set_status(connection, "1", "paused").status == "paused"
     assert added
 
 
