@@ -160,6 +160,7 @@ CURES = {
         "these scripts lose data without saying that they mean to"
     ): "the error names what is lost; declare it in the scripts (`-- allows:`), or allow it for once (--allow-loss)",
     "the script ended the run's transaction": "remove the conflict clause or trigger with ROLLBACK",
+    "the script leaves the savepoint *savepoints* open": "release it",
     "the script left a transaction open, which was rolled back": "end it with COMMIT, in the script",
     "these migrations leave foreign keys broken": "the details name the rows: mend them in the migration",
     "the database is not intact after these migrations": "the details say where: mend the rows in the migration",
@@ -167,7 +168,8 @@ CURES = {
         "the details name it: mend or drop it in the migration, or --allow-broken"
     ),
     (
-        "*id*: replaying this migration in an empty database fails (*why*), so what the migrations make cannot be told"
+        "*id*: replaying this migration in an empty database fails (*reason*), so what the migrations make cannot be "
+        "told"
     ): "mend the script, or what it needs from before the first migration",
     "*what* *table*: the ledger is kept by the runner (dao mark, dao unmark)": "remove the statement",
     "ATTACH, DETACH and VACUUM INTO: a migration changes one database": "do it outside of migrations",
