@@ -10,7 +10,7 @@ import dao
 from dao import configurations, tasks, workflow_tasks
 from dao.engine import execute, fetch, insert_many, transaction
 from dao.migrate.database import table_names
-from dao.migrate.schema.catalog import COPY
+from dao.migrate.schema.names import COPY
 from dao.rows import SESSIONS, TABLES, TASK_DEPENDENCIES
 from dao.testing import make_session, make_task, make_task_dependency, make_tool_execution, make_workflow
 from dao.transfer.as_stored import without_triggers

@@ -8,7 +8,7 @@ from typing import Any
 
 import apsw
 
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 
 #: What an entry of a folder may be: a text, bytes, or something that makes it.
 Entry = str | bytes | Callable[[Path], object]

@@ -6,7 +6,7 @@ from typing import Any
 
 from dao.engine import Connection, fetch
 from dao.migrate import database as databases
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 
 __all__ = ["metadata"]
 

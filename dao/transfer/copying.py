@@ -16,7 +16,7 @@ from dao.engine import Connection, absolute, execute, fetch, insert_many, transa
 from dao.errors import CopyFailed, IntegrityError, OperationalError, UnreadableRow
 from dao.migrate.database import at_one_moment, columns_of, exists, in_line, opened, table_names
 from dao.migrate.ledger import entries, others
-from dao.migrate.schema.catalog import is_internal
+from dao.migrate.schema.names import is_internal
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.rows import TABLES, Table
 from dao.settings import OWN

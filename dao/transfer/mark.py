@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dao.engine import Connection, execute, fetch, transaction
 from dao.migrate import database
-from dao.migrate.schema.catalog import COPY
+from dao.migrate.schema.names import COPY
 from dao.transfer.content import Digest
 
 __all__ = ["begin", "end", "forget", "note", "read"]

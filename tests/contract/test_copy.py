@@ -13,7 +13,7 @@ from dao import configurations, migrate, tasks
 from dao.engine import execute, fetch, transaction
 from dao.errors import CopyFailed, OperationalError, ReadOnlyDatabase, SchemaOutOfDate
 from dao.migrate.database import table_names
-from dao.migrate.schema.catalog import is_internal
+from dao.migrate.schema.names import is_internal
 from dao.rows import TABLES, TASK_EVENTS
 from dao.testing import make_task
 from dao.transfer import Moved

@@ -23,7 +23,7 @@ from dao import migrate
 from dao.errors import LedgerMismatch
 from dao.migrate.copies.snapshot import snapshots, verify
 from dao.migrate.run.verbs import ledger_of
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 from tests.fault.migrators import Migrators
 from tests.folders import ALONE, THREE, dump, ids, query, schema, with_fourth, write
 

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 import dao
 from dao import engine
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 from dao.testing.server import Databases
 
 

@@ -12,6 +12,7 @@ import pytest
 from dao import migrate
 from dao.migrate.schema import catalog
 from dao.migrate.schema.catalog import Column, ForeignKey, IndexedColumn, Table
+from dao.migrate.schema.names import fold, quoted
 
 ROOMS = Path(migrate.__file__).parent
 CATALOG = Path(catalog.__file__)
@@ -153,10 +154,10 @@ def test_rows_are_counted_without_the_ledger(connection):
 @pytest.mark.parametrize("name", ["plain", "of two words", 'with "quotes"', "Ünïcode"])
 def test_quoted_is_an_identifier(connection, name):
     """A quoted name is that name for SQLite, and `fold` lowers the letters of ASCII only, as SQLite does."""
-    connection.execute(f"CREATE TABLE {catalog.quoted(name)} (x)")
+    connection.execute(f"CREATE TABLE {quoted(name)} (x)")
     assert name in catalog.table_names(connection)
-    assert catalog.fold(name.upper()) != name.upper()
-    assert (catalog.fold("É"), catalog.fold("E")) == ("É", "e")
+    assert fold(name.upper()) != name.upper()
+    assert (fold("É"), fold("E")) == ("É", "e")
 
 
 def test_settings_are_read_at_once(connection):

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from dao import migrate
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 from tests.folders import ids
 
 MIGRATIONS = migrate.load()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dao.migrate.schema import model, reader, replay
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 from dao.migrate.schema.tokens import tokens
 from tests.folders import quoted
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dao import migrate
 from dao.errors import Irreversible
-from dao.migrate.schema.catalog import is_internal
+from dao.migrate.schema.names import is_internal
 from tests.folders import dump, write
 from tests.migration.test_drift import FOURTH
 from tests.migration.test_schema_file import OTHERS

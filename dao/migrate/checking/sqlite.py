@@ -10,9 +10,9 @@ from dao.engine import DriverError, sqlite
 from dao.engine.sqlite import Connection
 from dao.migrate.checking.fault import NAMED, CannotTell, Fault
 from dao.migrate.schema import catalog, reader, usable
-from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.check import integrity
 from dao.migrate.schema.model import Object
+from dao.migrate.schema.names import quoted
 from dao.migrate.schema.tokens import normal, tokens
 
 __all__ = ["faults"]

@@ -17,8 +17,8 @@ from dao.migrate.copies.partial import NewFile
 from dao.migrate.copies.rows import contents
 from dao.migrate.events import Copying, Report
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.check import integrity_problems
+from dao.migrate.schema.names import TABLES, quoted
 from dao.migrate.schema.registration import to_register
 
 __all__ = ["PAGES", "compare", "copied", "copy_into", "finish", "size_of"]
@@ -123,6 +123,6 @@ def _state(connection: Connection) -> dict[str, Any]:
     state: dict[str, Any] = {name: connection.pragma(name) for name in ("user_version", "application_id")}
     state["schema"] = frozenset(catalog.definitions(connection))
     state["contents"] = contents(connection)
-    for table in catalog.table_names(connection) & {*catalog.TABLES, "sqlite_sequence"}:
+    for table in catalog.table_names(connection) & {*TABLES, "sqlite_sequence"}:
         state[table] = sorted(repr(row) for row in connection.execute(f"SELECT * FROM {quoted(table)}"))
     return state

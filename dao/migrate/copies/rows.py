@@ -10,7 +10,8 @@ import apsw
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.migrate.schema.catalog import columns, fold, quoted, row_count, tables, typed
+from dao.migrate.schema.catalog import columns, row_count, tables, typed
+from dao.migrate.schema.names import fold, quoted
 from dao.text import counted
 
 __all__ = [

@@ -17,7 +17,7 @@ from dao.engine.postgresql import Connection, fetch
 from dao.errors import Error, MigrationError
 from dao.migrate.advisory_lock import AdvisoryLock
 from dao.migrate.advisory_lock import holder as migrator_of
-from dao.migrate.schema import catalog
+from dao.migrate.schema.names import TABLES
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
@@ -114,7 +114,7 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
         yield
     except psycopg.Error as error:
         meant: Error | None = None
-        if error.sqlstate in _NOT_THERE and any(re.search(rf"\b{table}\b", str(error)) for table in catalog.TABLES):
+        if error.sqlstate in _NOT_THERE and any(re.search(rf"\b{table}\b", str(error)) for table in TABLES):
             meant = MigrationError(
                 f"the ledger of {name or name_of(connection)} does not have the tables that it should ({error}): "
                 "somebody has changed them, or it is of a newer version of this package. Undo that, or take the newer "

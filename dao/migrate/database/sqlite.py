@@ -26,6 +26,7 @@ from dao.migrate.file_lock import FileLock, holder
 from dao.migrate.lock import telling
 from dao.migrate.schema import catalog, registration, session
 from dao.migrate.schema.catalog import table_names
+from dao.migrate.schema.names import TABLES
 
 if TYPE_CHECKING:
     from dao.migrate.events import Report
@@ -154,7 +155,7 @@ def translated(connection: Connection, name: str = "") -> Iterator[None]:
     except DriverError as error:
         meant: Error | None = sqlite.translate(error, connection, name)
         # statements name columns of the ledger with their tables, as SQLite does then if there is no such column
-        if meant is None and any(table in str(error) for table in catalog.TABLES):
+        if meant is None and any(table in str(error) for table in TABLES):
             meant = MigrationError(
                 f"the ledger does not have the tables that it should ({error}): somebody has changed them, or it is of "
                 "a newer version of this package. Undo that, or take the newer version, or restore a snapshot (`dao "

@@ -16,8 +16,7 @@ import attrs
 from dao.engine import Connection
 from dao.errors import MigrationFileError
 from dao.migrate.database import Target, columns_of, exists, fetch, opened, table_names
-from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold, quoted
+from dao.migrate.schema.names import fold, is_ours, quoted
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts import sections
 from dao.migrate.scripts.ids import version
@@ -109,7 +108,7 @@ def found(connection: Connection) -> list[OtherLedger]:
     ledgers = [
         OtherLedger("Rails" if table.name == rails else tool, there[table.name])
         for tool, table in _LEDGERS.items()
-        if table.name in there and not catalog.is_ours(table.name) and _is_of(connection, table)
+        if table.name in there and not is_ours(table.name) and _is_of(connection, table)
     ]
     others = [
         OtherLedger(tool, there[fold(name)]) for tool, names in _TABLES.items() for name in names if fold(name) in there

@@ -15,7 +15,7 @@ from dao.migrate.ledger.comparison import Comparison, compare, other_folder, ref
 from dao.migrate.ledger.drift import differences
 from dao.migrate.ledger.entries import Entry, Ledger, in_utc, read
 from dao.migrate.ledger.sets import Sets
-from dao.migrate.schema.catalog import COPY
+from dao.migrate.schema.names import COPY
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration, is_reversible

@@ -16,7 +16,8 @@ from dao.migrate.ledger import sets
 from dao.migrate.ledger.backend import LedgerBackend, Marked
 from dao.migrate.ledger.entries import Entry, Ledger, read
 from dao.migrate.ledger.tables import ADD_SETS, SET, statements
-from dao.migrate.schema.catalog import OURS, columns
+from dao.migrate.schema.catalog import columns
+from dao.migrate.schema.names import OURS
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.sets import id_of
 

@@ -26,7 +26,7 @@ from dao.migrate.linting.silences import read as read_silences
 from dao.migrate.linting.statements import statement_problems
 from dao.migrate.linting.subject import Judged, Subject, listed
 from dao.migrate.run.parts import parts
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.scripts.ids import sort_key

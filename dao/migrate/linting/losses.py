@@ -14,7 +14,7 @@ from dao.migrate.linting.schema import Schema
 from dao.migrate.linting.subject import Problem, Statement, Subject
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.values import Loss
 
 __all__ = ["loss_problems"]

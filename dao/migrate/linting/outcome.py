@@ -12,7 +12,8 @@ from dao.engine.sqlite import Connection
 from dao.migrate.linting.schema import Schema, Table, alike
 from dao.migrate.linting.subject import REMOVING, Problem, Statement, Subject, listed
 from dao.migrate.linting.trials import string_in, trying, without_quotes
-from dao.migrate.schema.catalog import Definition, ForeignKey, fold, indexes, primary_key, quoted
+from dao.migrate.schema.catalog import Definition, ForeignKey, indexes, primary_key
+from dao.migrate.schema.names import fold, quoted
 from dao.migrate.schema.tokens import body, cut, normal, tokens, written
 from dao.migrate.schema.usable import VAGUE, Unusable, check_keys, compiles, is_elsewhere, judge
 

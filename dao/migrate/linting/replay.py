@@ -19,7 +19,7 @@ from dao.migrate.linting.schema import Schema, read
 from dao.migrate.linting.subject import REMOVING, TEMPORARY, Event, Failure, Statement, Subject
 from dao.migrate.linting.trials import LONG, double_quoted, failure_with_rows, lacks_where, misfits
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.registration import register
 from dao.migrate.schema.script import Running, Watcher
 from dao.migrate.schema.session import apart, in_memory

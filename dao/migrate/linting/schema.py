@@ -1,4 +1,4 @@
-"""The schema as `lint` compares it before and after each statement. All names in it are folded (`catalog.fold`)."""
+"""The schema as `lint` compares it before and after each statement. All names in it are folded (`names.fold`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import attrs
 
 from dao.engine.sqlite import Connection
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import Column, Definition, ForeignKey, fold
+from dao.migrate.schema.catalog import Column, Definition, ForeignKey
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.tokens import tokens
 
 __all__ = ["Schema", "Table", "alike", "read"]

@@ -10,7 +10,7 @@ import attrs
 
 from dao.migrate.linting.schema import Table
 from dao.migrate.linting.subject import TEMPORARY, Problem, Statement, Subject, listed
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.scripts.statements import start_of_statement
 
 __all__ = ["statement_problems"]

@@ -10,7 +10,7 @@ import apsw
 import attrs
 
 from dao.migrate.linting.schema import Schema
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.scripts.migration import Script
 from dao.migrate.values import Step
 

@@ -15,7 +15,8 @@ import apsw
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection
 from dao.migrate.linting.schema import Table
-from dao.migrate.schema.catalog import affinity, quoted
+from dao.migrate.schema.catalog import affinity
+from dao.migrate.schema.names import quoted
 from dao.migrate.schema.usable import compiles
 
 __all__ = [

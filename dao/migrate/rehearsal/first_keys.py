@@ -18,7 +18,7 @@ from dao.migrate.rehearsal.findings import KEYS, Gone
 from dao.migrate.rehearsal.observation import Effect
 from dao.migrate.run.postgresql.holdings import Table, written
 from dao.migrate.run.postgresql.names import emptied_by, names_in
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.scripts.migration import Script
 from dao.migrate.scripts.postgresql import split
 

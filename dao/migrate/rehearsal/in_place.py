@@ -27,8 +27,8 @@ from dao.migrate.rehearsal.trip import round_trip
 from dao.migrate.run.postgresql import holdings
 from dao.migrate.run.postgresql.names import names_in
 from dao.migrate.run.runner import run
-from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.model import Schema
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.postgresql import reader, traces
 from dao.migrate.schema.postgresql.traces import Relation
 from dao.migrate.scripts.directives import Allowance

@@ -14,7 +14,8 @@ from dao.engine.sqlite import Connection
 from dao.migrate.rehearsal.findings import KEYS, Gone
 from dao.migrate.rehearsal.observation import Effect
 from dao.migrate.schema import catalog, session
-from dao.migrate.schema.catalog import fold, quoted, typed
+from dao.migrate.schema.catalog import typed
+from dao.migrate.schema.names import fold, quoted
 
 __all__ = ["Keys", "kept_keys"]
 

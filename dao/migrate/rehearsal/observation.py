@@ -15,8 +15,9 @@ import attrs
 from dao.engine.sqlite import Connection
 from dao.migrate.rehearsal.findings import Rehearsed, RowChange
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold, quoted, row_count
+from dao.migrate.schema.catalog import row_count
 from dao.migrate.schema.model import Schema, differences
+from dao.migrate.schema.names import fold, quoted
 from dao.migrate.schema.reader import read
 from dao.migrate.values import Difference, Loss, Result
 

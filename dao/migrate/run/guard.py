@@ -24,7 +24,7 @@ import attrs
 from dao.engine.sqlite import Connection
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.run.lineage import ANY, TEMPORARY, Known, Origin, Tracked
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.script import Watcher
 from dao.migrate.values import Loss
 

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from dao.engine.sqlite import Connection
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import Definition, fold, quoted
+from dao.migrate.schema.catalog import Definition
+from dao.migrate.schema.names import fold, quoted
 
 __all__ = ["Holdings"]
 

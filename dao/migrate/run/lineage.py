@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 import attrs
 
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.values import Loss
 
 __all__ = ["ANY", "TEMPORARY", "Known", "Origin", "Tracked"]

@@ -1,4 +1,4 @@
-"""The system catalog: all SQL over `sqlite_schema` and table-valued pragmas, and how names are compared and quoted.
+"""The system catalog: all SQL over `sqlite_schema` and table-valued pragmas.
 
 No other module of `dao.migrate` has such SQL. All functions read the main database, unless they say otherwise; a
 temporary object of the same name is another one.
@@ -17,12 +17,10 @@ import apsw
 import attrs
 
 from dao.engine.sqlite import Connection
+from dao.migrate.schema.names import fold, is_internal, is_ours, quoted
 
 __all__ = [
-    "COPY",
-    "OURS",
     "SCHEMA_VERSION",
-    "TABLES",
     "Column",
     "Definition",
     "Definitions",
@@ -36,15 +34,11 @@ __all__ = [
     "definitions",
     "drop_sequence",
     "fingerprint",
-    "fold",
     "foreign_keys",
     "has_virtual_tables",
     "holds_rows",
     "indexes",
-    "is_internal",
-    "is_ours",
     "primary_key",
-    "quoted",
     "row_count",
     "row_counts",
     "rowid_name",
@@ -55,14 +49,8 @@ __all__ = [
     "untyped",
 ]
 
-#: The tables that hold the ledger: yoyo's, and those of ours; and the mark of a copy that has not ended (`dao.copy`).
-OURS = ("_dao_migration", "_dao_history", "_dao_schema")
-COPY = "_dao_copy"
-TABLES = ("_yoyo_migration", "_yoyo_log", "_yoyo_version", "yoyo_lock", *OURS, COPY)
 #: In a query: the number that SQLite counts up whenever the schema changes.
 SCHEMA_VERSION = "(SELECT schema_version FROM pragma_schema_version)"
-_LEDGER = frozenset(TABLES)
-_UPPER = {ord(letter): letter.lower() for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 
 _DEFINITIONS = "SELECT type, name, tbl_name, sql, rootpage, rowid FROM {}.sqlite_schema WHERE rowid > ?"
 _HAS_VIRTUAL_TABLES = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND rootpage = 0)"
@@ -89,28 +77,7 @@ WHERE  name = 'sqlite_sequence'
 """
 
 
-# ---------------------------------------------------------------- names
-
-
-def fold(name: str) -> str:
-    """Return a name as SQLite compares it: letters of ASCII in lower case, and only those."""
-    return name.lower() if name.isascii() else name.translate(_UPPER)
-
-
-def quoted(name: str) -> str:
-    """Return a name as an identifier in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def is_ours(name: str) -> bool:
-    """Return whether a table is one of the ledger's."""
-    return fold(name) in _LEDGER
-
-
-def is_internal(name: str) -> bool:
-    """Return whether something is the ledger's or SQLite's own, by its name."""
-    folded = fold(name)
-    return folded.startswith("sqlite_") or folded in _LEDGER
+# ---------------------------------------------------------------- values
 
 
 def typed(columns: Iterable[str]) -> str:

@@ -23,14 +23,13 @@ from dao.migrate.schema.catalog import (
     Definitions,
     columns,
     definitions,
-    fold,
     foreign_keys,
-    quoted,
     rowid_name,
     table_names,
     typed,
     untyped,
 )
+from dao.migrate.schema.names import fold, quoted
 from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.usable import VAGUE, Unusable, broken_in, check_keys, is_elsewhere, judge
 from dao.text import visible

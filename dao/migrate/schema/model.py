@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import attrs
 
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.values import Difference
 
 __all__ = ["TABLES", "Item", "Object", "Schema", "differences"]

@@ -16,13 +16,13 @@ from dao.migrate.schema.catalog import (
     Index,
     columns,
     definitions,
-    fold,
     foreign_keys,
     indexes,
     primary_key,
     tables,
 )
 from dao.migrate.schema.model import Item, Object, Schema
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.tokens import Clause, Token, body, clauses, cut, double_quoted, normal, tokens, written
 
 __all__ = ["read"]

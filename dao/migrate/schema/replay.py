@@ -11,7 +11,8 @@ import attrs
 
 from dao.engine.sqlite import Connection
 from dao.errors import Error, MigrationError, MigrationFailed
-from dao.migrate.schema.catalog import column_names, definitions, fold
+from dao.migrate.schema.catalog import column_names, definitions
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import in_memory, interruptible
 from dao.migrate.scripts.directives import is_transactional

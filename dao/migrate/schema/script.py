@@ -13,7 +13,8 @@ import apsw
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, Error, ReadOnlyDatabase
-from dao.migrate.schema.catalog import has_virtual_tables, is_ours
+from dao.migrate.schema.catalog import has_virtual_tables
+from dao.migrate.schema.names import is_ours
 from dao.migrate.schema.registration import to_register
 from dao.migrate.schema.session import IGNORED, IGNORED_INSIDE, apart
 from dao.migrate.schema.under_way import Notice, UnderWay, unheard

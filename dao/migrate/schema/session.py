@@ -18,7 +18,8 @@ import apsw
 from dao.engine import sqlite
 from dao.engine.sqlite import Connection, use_defaults
 from dao.errors import MigrationError
-from dao.migrate.schema.catalog import TABLES, Definition, definitions, drop_sequence, quoted, settings
+from dao.migrate.schema.catalog import Definition, definitions, drop_sequence, settings
+from dao.migrate.schema.names import TABLES, quoted
 from dao.migrate.schema.registration import PLAIN, register
 from dao.url import MEMORY, DatabaseURL
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 
-from dao.migrate.schema.catalog import fold, quoted
+from dao.migrate.schema.names import fold, quoted
 
 __all__ = ["Clause", "Token", "body", "clauses", "cut", "double_quoted", "group", "normal", "tokens", "written"]
 

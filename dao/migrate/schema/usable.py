@@ -16,16 +16,8 @@ import apsw
 import attrs
 
 from dao.engine.sqlite import Connection
-from dao.migrate.schema.catalog import (
-    Definition,
-    columns,
-    definitions,
-    fold,
-    foreign_keys,
-    is_internal,
-    quoted,
-    table_names,
-)
+from dao.migrate.schema.catalog import Definition, columns, definitions, foreign_keys, table_names
+from dao.migrate.schema.names import fold, is_internal, quoted
 from dao.migrate.schema.registration import register, to_register
 from dao.text import visible
 

@@ -8,8 +8,8 @@ from typing import Literal
 
 import attrs
 
-from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.model import Schema
+from dao.migrate.schema.names import fold
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 from dao.migrate.verification.fixtures import Fixtures

@@ -11,8 +11,9 @@ import attrs
 
 from dao.engine.sqlite import Connection
 from dao.migrate.copies.rows import Content, RowDifference, RowSource, SQLiteRows, content, row_difference
-from dao.migrate.schema.catalog import Definitions, definitions, fold
+from dao.migrate.schema.catalog import Definitions, definitions
 from dao.migrate.schema.model import Schema, differences
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.reader import read
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Direction, Loss, Step

@@ -21,8 +21,8 @@ from dao.errors import Error, IntegrityError, NotNullViolation, UniqueViolation
 from dao.migrate.run.postgresql.holdings import counters, written
 from dao.migrate.run.postgresql.holdings import tables as tables_of
 from dao.migrate.run.postgresql.names import names_in
-from dao.migrate.schema.catalog import quoted
 from dao.migrate.schema.model import Schema
+from dao.migrate.schema.names import quoted
 from dao.migrate.schema.postgresql.pieces import column_names
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.scripts.postgresql import split

@@ -12,7 +12,7 @@ from dao.engine import sqlite
 from dao.engine.sqlite import Connection
 from dao.errors import CheckViolation, IntegrityError, UniqueViolation
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold, quoted
+from dao.migrate.schema.names import fold, quoted
 from dao.migrate.schema.tokens import normal, tokens
 from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table, UnfilledError
 from dao.migrate.verification.makers import constant, literals, makers

@@ -16,8 +16,8 @@ import apsw
 from dao.engine.sqlite import Connection
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
-from dao.migrate.schema.catalog import fold
 from dao.migrate.schema.model import Object, Schema
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.tokens import normal
 
 __all__ = ["Touched", "Trace", "related"]

@@ -36,7 +36,7 @@ from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.expected import applied as scripts_of
 from dao.migrate.ledger.others import OtherLedger
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.schema.usable import Unusable
 from dao.migrate.scripts.layouts import Layout, layout_and_names

@@ -8,8 +8,9 @@ from dao.engine.sqlite import Connection
 from dao.errors import MigrationError, MigrationFailed
 from dao.migrate.ledger import others, unnoted
 from dao.migrate.schema import model, replay
-from dao.migrate.schema.catalog import definitions, fold, settings
+from dao.migrate.schema.catalog import definitions, settings
 from dao.migrate.schema.dump import definitions_to_make, ended
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.reader import read
 from dao.migrate.schema.replay import replayed
 from dao.migrate.schema.usable import VAGUE, Unusable, check_keys, is_elsewhere, judge

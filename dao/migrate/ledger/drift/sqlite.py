@@ -15,7 +15,7 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted
 

@@ -19,8 +19,7 @@ from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.unnoted import sqlite
-from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import OURS, fold
 from dao.migrate.scripts.migration import Migration
 from dao.text import visible
 
@@ -157,7 +156,7 @@ def _who_makes(table: str, error: MigrationFailed, migrations: Sequence[Migratio
 
 def _is_new(connection: Connection, state: Ledger) -> bool:
     """Return whether nothing was ever noted in a ledger of ours: what was adopted, or undone, is known."""
-    return not state.entries and catalog.OURS[0] not in table_names(connection)
+    return not state.entries and OURS[0] not in table_names(connection)
 
 
 def _applied_elsewhere(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dao.engine import fetch
 from dao.engine.postgresql import Connection
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.schema.catalog import fold, is_ours
+from dao.migrate.schema.names import fold, is_ours
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["COLUMN", "MISSING", "THERE", "is_there", "made", "made_one", "names"]

@@ -10,7 +10,7 @@ from dao.errors import Error
 from dao.migrate.ledger import expected
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import catalog
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.replay import replayed
 from dao.migrate.scripts.migration import Migration
 

@@ -12,7 +12,7 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.run.drop import sqlite
-from dao.migrate.schema.catalog import COPY
+from dao.migrate.schema.names import COPY
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Dropping", "drop_all", "dropping"]

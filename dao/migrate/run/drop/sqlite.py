@@ -12,7 +12,8 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.others import is_replicators
 from dao.migrate.ledger.sets import Sets
-from dao.migrate.schema.catalog import definitions, fold, is_internal, quoted
+from dao.migrate.schema.catalog import definitions
+from dao.migrate.schema.names import fold, is_internal, quoted
 from dao.migrate.schema.replay import makers
 from dao.migrate.scripts.migration import Migration
 from dao.text import visible

@@ -8,7 +8,7 @@ import attrs
 
 from dao.engine import fetch
 from dao.engine.postgresql import Connection
-from dao.migrate.schema.catalog import TABLES, quoted
+from dao.migrate.schema.names import TABLES, quoted
 
 __all__ = ["Table", "catalog_changes", "counters", "holds_values", "row_count", "tables", "written"]
 

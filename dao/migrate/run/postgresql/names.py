@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.schema.catalog import fold
+from dao.migrate.schema.names import fold
 from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import Statement, Token, split, tokens

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from dao.migrate.schema.catalog import is_ours
 from dao.migrate.schema.model import Item, Object, Schema
+from dao.migrate.schema.names import is_ours
 from dao.migrate.schema.postgresql import catalog
 from dao.migrate.schema.postgresql.catalog import Row
 

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 
 from dao.engine.postgresql import Connection, fetch
 from dao.errors import MigrationError
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 from dao.migrate.scripts.migration import Script
 
 __all__ = ["LOCK_TIMEOUT", "Apart", "has_default_timeout", "in_transaction", "of_run"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dao.engine import fetch
-from dao.migrate.schema.catalog import TABLES
+from dao.migrate.schema.names import TABLES
 from dao.migrate.schema.postgresql.pieces import OF_USERS, RELATIONS, qualified
 
 __all__ = ["DRAWN", "MODES", "Relation", "is_stronger", "locks", "relations", "row_versions", "signatures"]
