@@ -128,7 +128,7 @@ def test_apply_to_and_steps_limit_what_runs(path, url, three, arguments, expecte
             "no migration '0009' is in the folder; those that are: 0001_a, 0002_b, 0003_c",
         ),
         ({"to": "000"}, MigrationError, "'000' may be any of 0001_a, 0002_b, 0003_c"),
-        ({"to": ""}, MigrationError, "no migration '' is in the folder"),
+        ({"to": ""}, MigrationError, "'' is no id of a migration: give an id"),
         ({"steps": -1}, ValueError, "steps must be a whole number from 0, got -1"),
         ({"steps": True}, ValueError, "steps must be a whole number from 0, got True"),
     ],

@@ -91,7 +91,7 @@ def test_lint_by_a_database_judges_what_it_has_not_applied_as_it_is(folder, url)
     ("keywords", "error", "message"),
     [
         ({"since": "0009"}, MigrationError, "no migration '0009' is in the folder"),
-        ({"since": ""}, MigrationError, "no migration '' is in the folder"),
+        ({"since": ""}, MigrationError, "'' is no id of a migration: give an id"),
         ({"latest": 0}, ValueError, "latest must be a whole number from 1, got 0"),
         ({"latest": True}, ValueError, "latest must be a whole number from 1, got True"),
         ({"latest": 1, "since": "0001"}, ValueError, "exclude each other"),

@@ -324,6 +324,10 @@ def test_id_behind_a_set_that_does_not_have_it_is_refused(database, app, base, v
             TAKING[verb](database.url, given, [base, app])
     with pytest.raises(MigrationError, match=r"no migration 'app/2099' is .*; those that are: base/2024_first, base/"):
         TAKING[verb](database.url, "app/2099", [base, app])
+    for given in ("", "/", "app/", "/0001", "//0001_notes"):
+        # of `$SET/0001` with no SET the set was passed over, too, and the migration was run
+        with pytest.raises(MigrationError, match=f"^'{given}' is no id of a migration: give .*dao status"):
+            TAKING[verb](database.url, given, [base, app])
     assert database.content() == before
     TAKING[verb](database.url, "app/0001_notes", [base, app])
 

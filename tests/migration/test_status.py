@@ -262,7 +262,7 @@ def test_ledger_without_a_time_of_an_entry_can_be_changed(path, url, three, note
 @pytest.mark.parametrize("verb", ["mark", "unmark"])
 @pytest.mark.parametrize(
     ("id", "message"),
-    [("0009", "no migration '0009' is"), ("000", "may be any of"), ("", "no migration '' is")],
+    [("0009", "no migration '0009' is"), ("000", "may be any of"), ("", "'' is no id of a migration")],
 )
 def test_mark_and_unmark_unknown_id_changes_nothing(path, url, three, verb, id, message):
     """Of several ids all are noted, or none."""

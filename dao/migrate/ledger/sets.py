@@ -60,6 +60,10 @@ class Sets:
             return normal(given)
         name = normal(url.cleaned(given))
         set, id = parted(name)
+        if not id or name.startswith("/"):  # an unset variable in a script, $ID or $SET/ID
+            raise MigrationError(
+                f"{name!r} is no id of a migration: give an id or its beginning, or SET/ID (`dao status` lists them)"
+            )
         if its := _begun_by(id, [one for one in ids if not set or set in self._names_of(one)]):
             if len(its) == 1:
                 return its[0]
@@ -88,7 +92,7 @@ def _begun_by(beginning: str, ids: Sequence[str]) -> list[str]:
     """Return the one id that a beginning is, or those that begin with it."""
     if beginning in ids:
         return [beginning]
-    return [id for id in ids if beginning and id.startswith(beginning)]
+    return [id for id in ids if id.startswith(beginning)]
 
 
 def _listed(ids: Iterable[str], told: Callable[[str], str]) -> str:
