@@ -168,7 +168,7 @@ def test_command_file_that_is_no_database_is_refused_and_kept(run, path, name):
         run(*CALLS[name]),
         str(path),
         "is damaged or no SQLite database",
-        "restore a snapshot (`dao restore`; what was written since is lost) or a backup",
+        "restore a snapshot (`dao restore`; what was written since is lost) or a backup, or name another",
     )
     assert path.read_bytes() == content
 

@@ -543,7 +543,9 @@ def test_take_locked_database_says_by_whom(filled, url):
 
 def test_find_takes_the_newest_or_the_beginning_of_an_id(filled, url):
     """Without an id the newest; a beginning must fit exactly one, and the message lists the choice."""
-    with pytest.raises(MigrationError, match="has no snapshots: `dao snapshot` takes one"):
+    with pytest.raises(
+        MigrationError, match="has no snapshots: `dao snapshot` takes one for the next time; now name the file"
+    ):
         find(url)
     first, second = take_snapshot(url), take_snapshot(url)
     assert find(url) == second

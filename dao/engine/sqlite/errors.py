@@ -101,7 +101,7 @@ def translate(error: BaseException, connection: apsw.Connection, name: str = "")
     if isinstance(error, _CORRUPT) or str(error) in _FOREIGN:
         return errors.DatabaseCorrupt(
             f"{name} is damaged or no SQLite database ({error}): restore a snapshot (`dao restore`; what was written "
-            "since is lost) or a backup"
+            "since is lost) or a backup, or name another file if this is not the one that is meant"
         )
     if isinstance(error, apsw.ReadOnlyError):
         return errors.ReadOnlyDatabase(database_file.why_read_only(connection, _extended(error)))

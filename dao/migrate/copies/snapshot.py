@@ -204,7 +204,12 @@ def find(target: Target, id: str | os.PathLike[str] | None = None) -> Snapshot:
         return _parsed(file) or Snapshot(id=file.name, path=file, taken_at=changed, version="unknown", size=size)
     there = snapshots(target)
     if not there:
-        how = "`dao snapshot` takes one" if exists(target) else "it does not exist either; name another, or a file"
+        how = (
+            "`dao snapshot` takes one for the next time; now name the file of one that is elsewhere, or bring back a "
+            "backup or a replica (`dao restore-replica`)"
+            if exists(target)
+            else "it does not exist either; name another, or a file"
+        )
         raise MigrationError(f"{file_of(target)} has no snapshots: {how}")
     if id is None:
         return there[0]
