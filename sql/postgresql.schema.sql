@@ -8,7 +8,7 @@ CREATE OR REPLACE FUNCTION dao_begin_counting()
  LANGUAGE plpgsql
 AS $function$
 BEGIN
-    PERFORM set_config('dao.counts_predecessors', 'yes', true);
+    PERFORM set_config('dao.counts_predecessors', extract(epoch FROM statement_timestamp())::text, true);
     RETURN NULL;
 END;
 $function$;
@@ -35,7 +35,9 @@ BEGIN
     UPDATE tasks
     SET    updated_at = updated_at
     WHERE  id = new.task_id AND attempt = new.attempt AND status = 'running';
-    IF NOT FOUND THEN
+    IF NOT FOUND AND NOT EXISTS (
+        SELECT FROM tasks WHERE id = new.task_id AND attempt = new.attempt AND status = 'running'
+    ) THEN
         RAISE EXCEPTION '%: the row breaks the constraint %', TG_TABLE_NAME, TG_NAME
         USING ERRCODE = 'check_violation', CONSTRAINT = TG_NAME, TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;
@@ -124,8 +126,11 @@ CREATE OR REPLACE FUNCTION dao_count_successors()
  LANGUAGE plpgsql
 AS $function$
 BEGIN
-    IF current_setting('dao.counts_predecessors', true) = 'yes' THEN
+    IF current_setting('dao.counts_predecessors', true) = extract(epoch FROM statement_timestamp())::text THEN
         PERFORM dao_count_predecessors(ARRAY(SELECT task_id FROM task_dependencies WHERE depends_on = new.id));
+        UPDATE tasks
+        SET    updated_at = updated_at
+        WHERE  id IN (SELECT task_id FROM task_dependencies WHERE depends_on = new.id);
         RETURN NULL;
     END IF;
     PERFORM FROM tasks

@@ -29,7 +29,8 @@ CAN_FAIL = f"failures < {MAX_INTEGER} AND {_CAN_CHANGE}"
 _NEXT = re.compile(r"next_version\((\$\d+)\)")
 _AFTER = PerEngine(
     sqlite=r"max(\1, strftime('%Y-%m-%dT%H:%M:%fZ', updated_at, '+0.001 seconds'))",
-    postgresql=r"greatest(\1, updated_at + interval '1 millisecond')",
+    # after the last millisecond that there is comes none: NULL, as on SQLite
+    postgresql=r"nullif(greatest(\1, updated_at + interval '1 millisecond'), timestamptz '10000-01-01 00:00:00+00')",
 )
 
 

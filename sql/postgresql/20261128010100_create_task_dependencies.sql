@@ -87,13 +87,13 @@ BEGIN
 END;
 $$;
 
--- A transaction that changes dependencies counts anew from then on. One statement may change them and complete tasks,
--- and nobody knows which of both is counted first; to add and take one would count some twice.
+-- A statement that changes dependencies counts anew to its end. It may complete tasks, too, and nobody knows which of
+-- both is counted first; to add and take one would count some twice. All that a program sends at once has one time.
 CREATE FUNCTION dao_begin_counting() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    PERFORM set_config('dao.counts_predecessors', 'yes', true);
+    PERFORM set_config('dao.counts_predecessors', extract(epoch FROM statement_timestamp())::text, true);
     RETURN NULL;
 END;
 $$;
@@ -167,12 +167,17 @@ BEFORE DELETE ON tasks
 FOR EACH ROW
 EXECUTE FUNCTION dao_lock_successors();
 
+-- Those that wait are written though their count stays: whoever removes a dependency of theirs at REPEATABLE READ, and
+-- does not see which tasks are completed, has to repeat that.
 CREATE FUNCTION dao_count_successors() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
 BEGIN
-    IF current_setting('dao.counts_predecessors', true) = 'yes' THEN
+    IF current_setting('dao.counts_predecessors', true) = extract(epoch FROM statement_timestamp())::text THEN
         PERFORM dao_count_predecessors(ARRAY(SELECT task_id FROM task_dependencies WHERE depends_on = new.id));
+        UPDATE tasks
+        SET    updated_at = updated_at
+        WHERE  id IN (SELECT task_id FROM task_dependencies WHERE depends_on = new.id);
         RETURN NULL;
     END IF;
     PERFORM FROM tasks

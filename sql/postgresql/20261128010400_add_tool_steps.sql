@@ -32,7 +32,8 @@ WHEN (new.updated_at <= old.updated_at)
 EXECUTE FUNCTION dao_updated_at();
 
 -- The task is written as it is, so that whoever takes it from the attempt waits, and closes the call then, or is waited
--- for; and who does so at REPEATABLE READ, and does not see the call, has to repeat that.
+-- for; and who does so at REPEATABLE READ, and does not see the call, has to repeat that. A trigger that lets nothing be
+-- written as it is leaves the task locked, and does not refuse the call.
 CREATE FUNCTION dao_check_attempt() RETURNS trigger
 LANGUAGE plpgsql
 AS $$
@@ -40,7 +41,9 @@ BEGIN
     UPDATE tasks
     SET    updated_at = updated_at
     WHERE  id = new.task_id AND attempt = new.attempt AND status = 'running';
-    IF NOT FOUND THEN
+    IF NOT FOUND AND NOT EXISTS (
+        SELECT FROM tasks WHERE id = new.task_id AND attempt = new.attempt AND status = 'running'
+    ) THEN
         RAISE EXCEPTION '%: the row breaks the constraint %', TG_TABLE_NAME, TG_NAME
         USING ERRCODE = 'check_violation', CONSTRAINT = TG_NAME, TABLE = TG_TABLE_NAME, SCHEMA = TG_TABLE_SCHEMA;
     END IF;

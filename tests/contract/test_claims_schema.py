@@ -509,6 +509,21 @@ def test_predecessor_that_is_reopened_at_repeatable_read_does_not_count_a_link_t
     assert_counted(connection)
 
 
+def test_task_whose_count_stays_is_not_counted_by_who_does_not_see_what_is_completed(server_url, connection):
+    """One predecessor is completed and another reopened: who did not see it, and unlinked one, counted none at all."""
+    add(connection, *"abct")
+    link(connection, "t", "a", "b")
+    move(connection, "b", "completed")
+    flip = "UPDATE tasks SET status = CASE id WHEN 'a' THEN 'completed' ELSE 'pending' END WHERE id IN ('a', 'b')"
+    with two(server_url) as (one, other):
+        other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tasks")
+        one.execute(f"WITH linked AS (INSERT INTO task_dependencies (task_id, depends_on) VALUES ('t', 'c')) {flip}")
+        with pytest.raises(dao.DatabaseBusy):
+            execute(other, "DELETE FROM task_dependencies WHERE task_id = 't' AND depends_on = 'a'")
+        other.execute("ROLLBACK")
+    assert_counted(connection)
+
+
 ENDS = {
     "complete": "UPDATE tasks SET status = 'completed' WHERE id IN ('a', 'd')",
     "reopen": "UPDATE tasks SET status = 'pending' WHERE id IN ('a', 'd')",
@@ -644,4 +659,17 @@ def test_call_that_the_end_of_its_attempt_does_not_see_is_not_left_open(server_u
             move(other, "a", "completed")
         other.execute("ROLLBACK")
         move(other, "a", "completed")
+    assert fetch(connection, "SELECT status FROM tool_executions") == [("failed",)]
+
+
+def test_call_is_taken_where_nothing_is_written_as_it_is(server_url, connection):
+    """PostgreSQL's own trigger that keeps a table from being written in vain refused each call of every attempt."""
+    connection.execute(
+        "CREATE TRIGGER z BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    )
+    add(connection, "a", status="running")
+    call(connection, status="running")
+    with refused("tool_executions_attempt_current", "tool_executions"):
+        call(connection, attempt=2)
+    move(connection, "a", "completed")
     assert fetch(connection, "SELECT status FROM tool_executions") == [("failed",)]

@@ -364,6 +364,14 @@ def test_set_status_that_a_trigger_passes_by_is_no_success(connection):
         tasks.set_status(connection, task.id, "running")
 
 
+def test_set_status_after_the_last_version_is_one_error_on_both_engines(connection):
+    """PostgreSQL said that a constraint was broken, and SQLite that a value was missing, as both do for `update`."""
+    task = stored(connection)
+    tasks.set_status(connection, task.id, "running", now=codec.time_from_text("9999-12-31T23:59:59.999Z"))
+    with pytest.raises(dao.NotNullViolation):
+        tasks.set_status(connection, task.id, "completed")
+
+
 # ---------------------------------------------------------------- delete
 
 
