@@ -144,11 +144,13 @@ def set_status(
     completed, failed and cancelled set `completed_at`; pending clears both; each stores `error`, or clears it, and all
     but running end the lease. Repeating a call keeps the times. A finished task becomes pending before it becomes
     anything else; one that was begun and is pending again completes or fails only by running. `expected` is the status,
-    or one of several, from which it is moved; None: any.
+    or one of several, from which it is moved; None: any. `now` is the time of the change, and the version that it
+    makes, or a millisecond after the one before, if that is later. What an AFTER trigger of your own does to the task
+    is not in what is returned.
 
     Raises:
         NotFound: There is no such task.
-        StaleRecord: Its status is not as expected.
+        StaleRecord: Its status is not as expected, or a trigger of your own kept it as it was.
         CheckViolation: No task moves so (`tasks_status_transition`).
         InvalidValue: A status is unknown, or none is expected.
     """

@@ -511,13 +511,13 @@ def test_predecessor_that_is_reopened_at_repeatable_read_does_not_count_a_link_t
 
 def test_task_whose_count_stays_is_not_counted_by_who_does_not_see_what_is_completed(server_url, connection):
     """One predecessor is completed and another reopened: who did not see it, and unlinked one, counted none at all."""
-    add(connection, *"abct")
+    add(connection, *"abcdt")
     link(connection, "t", "a", "b")
     move(connection, "b", "completed")
     flip = "UPDATE tasks SET status = CASE id WHEN 'a' THEN 'completed' ELSE 'pending' END WHERE id IN ('a', 'b')"
     with two(server_url) as (one, other):
         other.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM tasks")
-        one.execute(f"WITH linked AS (INSERT INTO task_dependencies (task_id, depends_on) VALUES ('t', 'c')) {flip}")
+        one.execute(f"WITH linked AS (INSERT INTO task_dependencies (task_id, depends_on) VALUES ('d', 'c')) {flip}")
         with pytest.raises(dao.DatabaseBusy):
             execute(other, "DELETE FROM task_dependencies WHERE task_id = 't' AND depends_on = 'a'")
         other.execute("ROLLBACK")
