@@ -339,7 +339,7 @@ def test_disk_of_the_server_that_is_full_is_disk_full_and_nothing_changed(small)
             one_by_one,
             lambda *_: dao.run_in_transaction(connection, one_by_one, several),
         ):
-            with pytest.raises(dao.DiskFull, match=r"no room left to write .*; nothing was changed. Free some"):
+            with pytest.raises(dao.DiskFull, match=r"no room left to write .*; the write was undone. Free some"):
                 write(connection, several)
             assert tasks.count(connection) == 1
         fetch(connection, "DROP TABLE filler")

@@ -346,7 +346,7 @@ FAILURES: dict[Provoke, tuple[type[dao.Error], int, str]] = {
         "changed by another.* end the transaction, that reads",
     ),
     open_cursor: (dao.ConnectionBusy, apsw.SQLITE_LOCKED, "another statement of this connection .*close its cursor"),
-    no_room: (dao.DiskFull, apsw.SQLITE_FULL, "no room left to write; nothing was changed. Free some space"),
+    no_room: (dao.DiskFull, apsw.SQLITE_FULL, "no room left to write; the write was undone. Free some space"),
     missing_folder: (dao.OperationalError, apsw.SQLITE_CANTOPEN, "unable to open.*check that the file and its folder"),
     query_only: (
         dao.ReadOnlyDatabase,

@@ -82,7 +82,7 @@ def translated(
     if is_outdated(error):
         return errors.DatabaseBusy(f"{name}: the schema has changed meanwhile ({reason}): repeat the transaction")
     if state == "53100":
-        return errors.DiskFull(f"{name}: no room left to write ({reason}); nothing was changed. Free some and repeat")
+        return errors.DiskFull(f"{name}: no room left to write ({reason}); the write was undone. Free some and repeat")
     if state == "25006":
         return errors.ReadOnlyDatabase(
             f"{name}: {reason}: it is a standby, or read-only by its settings: connect to the primary; with several "

@@ -95,7 +95,7 @@ def translate(error: BaseException, connection: apsw.Connection, name: str = "")
             f"{name} is locked by another connection ({error}): try again"
         )
     if _is_full(error, connection):
-        return errors.DiskFull(f"{name}: no room left to write; nothing was changed. Free some space and repeat")
+        return errors.DiskFull(f"{name}: no room left to write; the write was undone. Free some space and repeat")
     if isinstance(error, apsw.CorruptError) and (advice := to_register(str(error), "register it")):
         return errors.OperationalError(f"{name}: {str(error).rpartition(' - ')[2]}; {advice}")  # not malformed
     if isinstance(error, _CORRUPT) or str(error) in _FOREIGN:
