@@ -191,17 +191,22 @@ def test_an_unfinished_migration_is_a_fault(url, folder):
 
 
 def test_damage_to_the_file_is_a_fault(url, path, three):
-    """A page that is overwritten is told as all faults are; what is no database at all is an error of the call."""
-    migrate.apply(
-        url, write(three, {"0004_d.sql": "CREATE TABLE d (x); CREATE INDEX i ON d (x); INSERT INTO d VALUES (1);"})
-    )
+    """A page that is overwritten is told as all faults are; what is no database at all is an error of the call.
+
+    Which page it is was found, and forgotten as the next look, at foreign keys, met the page and could not go on.
+    """
+    parent = "CREATE TABLE p (id INTEGER PRIMARY KEY); INSERT INTO p VALUES (1);"
+    child = "CREATE TABLE d (x INTEGER REFERENCES p (id)); CREATE INDEX i ON d (x); INSERT INTO d VALUES (1);"
+    migrate.apply(url, write(three, {"0004_d.sql": parent + child}))
     query(path, "PRAGMA wal_checkpoint(TRUNCATE)")
-    (page,) = query(path, "SELECT rootpage FROM sqlite_schema WHERE name = 'i'")[0]
+    pages = dict(query(path, "SELECT name, rootpage FROM sqlite_schema WHERE name IN ('i', 'd')"))
     (size,) = query(path, "PRAGMA page_size")[0]
     content = path.read_bytes()
-    path.write_bytes(content[: (page - 1) * size] + b"\xff" * 64 + content[(page - 1) * size + 64 :])
-    faults = migrate.check(url, three).faults
-    assert {one.kind for one in faults} == {"damage"}
+    for page in pages.values():
+        path.write_bytes(content[: (page - 1) * size] + b"\xff" * 64 + content[(page - 1) * size + 64 :])
+        faults = migrate.check(url, three).faults
+        assert {one.kind for one in faults} == {"damage"}
+        assert f"page {page}" in faults[0].text
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(DatabaseCorrupt):
         migrate.check(url, three)

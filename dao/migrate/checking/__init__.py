@@ -49,14 +49,15 @@ def check(target: Target, migrations: Source = None, *, prepare: Prepare | None 
         OperationalError: It cannot be opened, or is no database at all.
     """
     files = migrations_for(target, migrations)
+    faults: list[Fault] = []
     unknown: list[str] = []
     with preparing(prepare), opened(existing(target, "check"), read_only=True) as connection:
         try:
             with translated(connection), at_one_moment(connection):
-                faults = tuple(_faults(connection, files, unknown))
-        except DatabaseCorrupt as error:
-            faults = (Fault(kind="damage", name=None, text=str(error)),)
-    return Soundness(database=name_of(target), faults=faults, unknown=tuple(unknown))
+                faults.extend(_faults(connection, files, unknown))
+        except DatabaseCorrupt as error:  # on the way to more: what it has found before, it keeps
+            faults.append(Fault(kind="damage", name=None, text=str(error)))
+    return Soundness(database=name_of(target), faults=tuple(faults), unknown=tuple(unknown))
 
 
 def _faults(connection: Any, files: Sequence[Migration], unknown: list[str]) -> Iterator[Fault]:

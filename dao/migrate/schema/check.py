@@ -209,6 +209,16 @@ def integrity_problems(connection: Connection) -> frozenset[str]:
     return frozenset(in_rows)
 
 
+def _checked(connection: Connection, what: str) -> list[Any]:
+    rows: list[Any] = []
+    try:
+        rows.extend(connection.execute(f"PRAGMA main.integrity_check({what})"))
+    except apsw.CorruptError:
+        if not rows:  # else it ends in the damage that it has told of
+            raise
+    return rows
+
+
 def integrity(
     connection: Connection,
     *,
@@ -225,14 +235,14 @@ def integrity(
     some = tables
     if some is None:
         try:
-            rows += connection.execute(f"PRAGMA main.integrity_check({most})").fetchall()
+            rows += _checked(connection, str(most))
         except apsw.SQLError:
             # a function or collation is not registered here: what needs none can be checked
             some = {fold(name) for name in table_names(connection)}
     for table in sorted(some or ()):
         if connection.table_exists("main", table):
             try:
-                rows += connection.execute(f"PRAGMA main.integrity_check({quoted(table)})").fetchall()
+                rows += _checked(connection, quoted(table))
             except apsw.SQLError as error:
                 unseen(table, str(error))
     found = [str(problem) for (problem,) in rows if problem != "ok"]
