@@ -161,13 +161,14 @@ def set_status(
     if text != "pending":
         to, move = (_SET_RUNNING, _MOVE_TO_RUNNING) if text == "running" else (_SET_FINISHED, _MOVE_TO_FINISHED)
     parameters: tuple[str | None, ...] = (codec.now_to_text(now), text, error, id)
-    stale = "was left as it is: a trigger of the database passes it by"
-    if expected is not None:
-        allowed = _statuses(expected)
-        stale = f"is not {' or '.join(allowed)}: read it again, then decide"
+    allowed = () if expected is None else _statuses(expected)
+    if allowed:
         parameters += (*allowed, *allowed[:1] * (len(TaskStatus) - len(allowed)))
-    task, is_changed = changed_one(connection, to if expected is None else move, parameters, id)
+    task, is_changed = changed_one(connection, move if allowed else to, parameters, id)
     if not is_changed:
+        stale = f"is not {' or '.join(allowed)}: read it again, then decide"
+        if not allowed or task.status.value in allowed:
+            stale = "was left as it is: a trigger of the database passes it by"
         raise StaleRecord(f"tasks: {id!r} {stale}", table="tasks", key=id)
     return task
 
