@@ -443,6 +443,45 @@ def test_reset_refuses_to_take_what_another_set_made(database, base, tmp_path):
         migrate.reset(database.url, [base, theirs])
 
 
+def test_reset_refuses_an_id_that_the_ledger_has_in_another_set(database, app, base, tmp_path):
+    """On SQLite it dropped their table, rows and all; on a server it forgot that theirs was applied."""
+    migrate.apply(database.url, [base, app])
+    database.fetch("INSERT INTO notes VALUES (1)")
+    before = database.content()
+    web = migrate.load(write(tmp_path / "web", {"0001_notes.sql": "CREATE TABLE pages (id INTEGER);"}), name="web")
+    with pytest.raises(LedgerMismatch, match="0001_notes: it is applied as one of the set app, and is in the set web"):
+        migrate.reset(database.url, web)
+    assert database.content() == before
+
+
+def test_reset_refuses_to_take_a_column_of_another_set(database, base, tmp_path):
+    """It went with our table, values and all, while the ledger had its migration as applied."""
+    theirs = migrate.load(write(tmp_path / "web", {"1_column.sql": "ALTER TABLE things ADD COLUMN theirs INTEGER;"}))
+    migrate.apply(database.url, [base, theirs])
+    database.fetch("INSERT INTO things VALUES (1, 2)")
+    with pytest.raises(MigrationError, match=r"the column theirs was made by a set .* would go with things: name that"):
+        migrate.reset(database.url, base)
+    assert database.fetch("SELECT theirs FROM things") == [(2,)]
+    assert ids(migrate.reset(database.url, [base, theirs])) == ids([*base, *theirs])
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_reset_refuses_to_take_a_partition_or_constraint_of_another_set(database, base, tmp_path):
+    """They went with our table, a partition with all its rows: it is a table of its own, which the server drops too."""
+    ours = {"1_logs.sql": "CREATE TABLE logs (id integer) PARTITION BY RANGE (id);"}
+    partition = "CREATE TABLE logs_1 PARTITION OF logs FOR VALUES FROM (0) TO (9);"
+    logs = migrate.load(write(tmp_path / "logs", ours))
+    web = migrate.load(write(tmp_path / "web", {"2_part.sql": f"-- depends: logs/1_logs\n{partition}"}))
+    constraint = "ALTER TABLE things ADD CONSTRAINT few CHECK (id < 9);"
+    more = migrate.load(write(tmp_path / "more", {"3_few.sql": constraint}))
+    migrate.apply(database.url, [base, logs, web, more])
+    database.fetch("INSERT INTO logs VALUES (1)")
+    for its, torn in ((logs, "table logs_1"), (base, "constraint few")):
+        with pytest.raises(MigrationError, match=rf"the {torn} was made by a set .* would go with"):
+            migrate.reset(database.url, its)
+    assert database.fetch("SELECT * FROM logs_1") == [(1,)]
+
+
 #: What an application makes by a DO block: a table, an index on another set's table, and a function.
 HIDDEN = """DO $do$ BEGIN
     EXECUTE 'CREATE TABLE hid' || 'den (id integer PRIMARY KEY)';

@@ -68,6 +68,10 @@ class Comparison:
             unfinished=its(self.unfinished),
         )
 
+    def only_misplaced(self) -> Comparison:
+        """Return what is to be said of those alone that the ledger has in another set."""
+        return attrs.evolve(self, changed=tuple(self.misplaced), missing=(), out_of_order=(), unfinished=(), alike={})
+
 
 def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:
     """Compare the files with what the ledger says of their sets."""

@@ -19,7 +19,7 @@ from dao.migrate.database import (
     name_of,
     opened,
 )
-from dao.migrate.ledger import entries, sets
+from dao.migrate.ledger import entries
 from dao.migrate.ledger.comparison import compare, refuse
 from dao.migrate.ledger.entries import Ledger, ledger_of
 from dao.migrate.ledger.plan import latest, to_apply, to_roll_back
@@ -28,7 +28,6 @@ from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import SNAPSHOTS, Direction, Drifted, Result, Step
-from dao.text import visible
 
 if TYPE_CHECKING:  # a run that has nothing to do reports nothing
     from dao.migrate.events import Report
@@ -276,9 +275,10 @@ def reset(
     Raises:
         MigrationError: The database holds tables or views that no migrations made, or a migration does not run in a
             transaction; or something of a set that is not named would go with a table. Nothing was changed.
+        LedgerMismatch: The ledger has a migration in another set than the files. Nothing was changed.
         MigrationFailed, CheckFailed, DatabaseBusy: As `apply`; nothing was changed.
     """
-    from dao.migrate.run.drop import drop_all, dropping  # noqa: PLC0415 - as in `_run`
+    from dao.migrate.run.drop import drop_all, dropping, refuse_torn  # noqa: PLC0415 - as in `_run`
     from dao.migrate.run.runner import run  # noqa: PLC0415 - as in `_run`
 
     files = migrations_for(target, migrations)
@@ -288,7 +288,10 @@ def reset(
         gone: list[str] = []
 
         def decide(state: Ledger) -> list[Step]:
-            its = sets.of(files, state)
+            comparison = compare(files, state)
+            its = comparison.sets
+            # rows and tables that are another set's, under an id that both have
+            refuse(comparison.only_misplaced(), state)
             foreign = what.foreign(files, state, its)
             if foreign:
                 raise MigrationError(
@@ -296,11 +299,7 @@ def reset(
                     "for this command to drop. Nothing was changed; drop that first, or the whole database, if that is "
                     "what you want"
                 )
-            for which, table in what.torn:
-                raise MigrationError(
-                    f"{visible(which, line=True)} was made by a set of migrations that is not named, and would go with "
-                    f"{visible(table, line=True)}: name that set, too (--migrations). Nothing was changed"
-                )
+            refuse_torn(what)
             gone[:] = [id for id in dict.fromkeys([*state.ids, *state.unfinished]) if its.is_named(id)]
             stays = tuple(entry for entry in state.entries if entry.id not in gone)
             return to_apply(files, Ledger(entries=stays, database=state.database))

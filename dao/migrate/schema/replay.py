@@ -86,10 +86,12 @@ def not_replayed(id: str, why: Exception | str) -> MigrationError:
     )
 
 
-def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE) -> dict[tuple[str, str], str]:
+def makers(
+    scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE, columns: bool = False
+) -> dict[tuple[str, str], str]:
     """Return the id of the script that made each object, by the object's type and its name, by `fold`.
 
-    One that a later script made anew is the earlier one's.
+    One that a later script made anew is the earlier one's. With `columns` these are among them, named `table.column`.
 
     Raises:
         MigrationError: As `replayed`.
@@ -101,6 +103,8 @@ def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE) -
         nonlocal found
         id = next(ids)
         there = [(item.type, item.key) for item in definitions(connection)]
+        if columns:
+            there += [("column", f"{table}.{column}") for table, column in column_names(connection) if column]
         found = {key: found.get(key, id) for key in there}
 
     with replayed(scripts, patience=patience, after=look):

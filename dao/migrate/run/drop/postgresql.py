@@ -14,9 +14,9 @@ from dao.migrate.database.postgresql import name_of, url_of
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.sets import Sets
-from dao.migrate.schema.model import TABLES, Object
+from dao.migrate.schema.model import Object
 from dao.migrate.schema.postgresql import reader
-from dao.migrate.schema.postgresql.owners import Owners
+from dao.migrate.schema.postgresql.owners import Key, Owners, parts_of
 from dao.migrate.schema.postgresql.replay import replayed
 from dao.migrate.scripts.migration import Migration, from_texts
 from dao.text import visible
@@ -36,13 +36,16 @@ class Dropping:
     connection: Connection
     torn: list[tuple[str, str]] = attrs.Factory(list)
     #: The objects that the migrations of the named sets make, by type and name.
-    made: frozenset[tuple[str, str]] = frozenset()
+    made: frozenset[Key] = frozenset()
+    #: What the others make: their objects, and their columns and constraints.
+    others: frozenset[Key] = frozenset()
+    parts: frozenset[tuple[Key, str | None]] = frozenset()
 
     def foreign(self, migrations: Sequence[Migration], ledger: Ledger, its: Sets) -> list[str]:
         """As `dao.migrate.run.drop.Dropping.foreign`. Other schemas of the database are none of its business."""
         here = [one for one in self._objects() if not _ELSEWHERE.match(one.name)]
         present = [one for one in here if one.type not in _OF_THE_DATABASE]
-        made: frozenset[tuple[str, str]] = frozenset()
+        made: frozenset[Key] = frozenset()
         if ledger.entries:
             scripts = [from_texts(id, text, None, set=its.by_id[id]) for id, text in applied(migrations, ledger)]
             owners = Owners()
@@ -54,20 +57,11 @@ class Dropping:
                     f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
                     "database yourself if that is what you want"
                 ) from error
-            self._tell_apart(owners.of, its)
+            self.others = frozenset(key for key, set in owners.of.items() if not its.has(set))
+            self.parts = frozenset(part for part, set in owners.parts.items() if not its.has(set))
+            self.made = made - self.others
         foreign = [one for one in present if (one.type, one.name) not in made]
         return sorted(visible(f"{one.type} {one.name}", line=True) for one in foreign)
-
-    def _tell_apart(self, of: Mapping[tuple[str, str], str | None], its: Sets) -> None:
-        """Note what of that which migrations make is of the named sets, and what else would go with it."""
-        others = {key for key, set in of.items() if not its.has(set)}
-        tables = {name for type, name in others if type in TABLES}
-        self.made = frozenset(of.keys() - others)
-        self.torn = [
-            (f"the {type} {name}", one.table)
-            for (type, name), one in reader.read(self.connection).objects.items()
-            if (type, name) in others and one.table != name and one.table not in tables
-        ]
 
     def all(self) -> None:
         """As `dao.migrate.run.drop.Dropping.all`."""
@@ -79,6 +73,7 @@ class Dropping:
         # in one statement: their foreign keys may lead in circles
         statements += [f"DROP TABLE IF EXISTS {tables}"] * bool(tables)
         statements += [_drop(one) for one in others]
+        before = reader.read(self.connection).objects
         try:
             for statement in statements:
                 execute(self.connection, statement, ())
@@ -87,6 +82,23 @@ class Dropping:
                 f"{name_of(self.connection)}: something else needs what the migrations made "
                 f"({error.diag.message_detail}). Nothing was changed; drop that first"
             ) from error
+        self._look_for_torn(before)
+
+    def _look_for_torn(self, before: Mapping[Key, Object]) -> None:
+        """Note what of the others has gone with what was dropped: that the server knows best, as of partitions."""
+        after = reader.read(self.connection).objects
+        gone = [(key, one) for key, one in before.items() if key not in after]
+        self.torn = [
+            (f"the {one.type} {one.name}", one.table if one.table != one.name else "the table that it is a part of")
+            for key, one in gone
+            if key in self.others
+        ] + [
+            (f"the {part[1]}", one.name)
+            for key, one in gone
+            if key not in self.others
+            for part in parts_of(key, one)
+            if part in self.parts
+        ]
 
     def _objects(self) -> list[Object]:
         """Return what is there, each after those that it needs, without what goes with its table."""

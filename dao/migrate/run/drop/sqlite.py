@@ -12,7 +12,7 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.others import is_replicators
 from dao.migrate.ledger.sets import Sets
-from dao.migrate.schema.catalog import definitions
+from dao.migrate.schema.catalog import column_names, definitions
 from dao.migrate.schema.names import fold, is_internal, quoted
 from dao.migrate.schema.replay import makers
 from dao.migrate.scripts.migration import Migration
@@ -27,7 +27,7 @@ class Dropping:
 
     connection: Connection
     torn: list[tuple[str, str]] = attrs.Factory(list)
-    #: The objects of sets that are not named, by type and name.
+    #: The objects and columns of sets that are not named, by type and name.
     others: frozenset[tuple[str, str]] = frozenset()
 
     def foreign(self, migrations: Sequence[Migration], ledger: Ledger, its: Sets) -> list[str]:
@@ -36,17 +36,20 @@ class Dropping:
         if not present:
             return []
         try:
-            made = makers(applied(migrations, ledger))
+            made = makers(applied(migrations, ledger), columns=True)
         except MigrationError as error:
             raise MigrationError(
                 f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
                 "database file yourself if that is what you want"
             ) from error
         self.others = frozenset(key for key, id in made.items() if not its.is_named(id))
+        there = [(item.type, item.key, item.name, item.table) for item in definitions(self.connection)]
+        columns = sorted((table, column) for table, column in column_names(self.connection) if column)
+        there += [("column", f"{table}.{column}", column, table) for table, column in columns]
         self.torn = [
-            (f"the {item.type} {item.name}", item.table)
-            for item in definitions(self.connection)
-            if (item.type, item.key) in self.others and self.others.isdisjoint(_of_table(item.table))
+            (f"the {type} {name}", table)
+            for type, key, name, table in there
+            if (type, key) in self.others and self.others.isdisjoint(_of_table(table))
         ]
         return sorted(visible(f"{kind} {name}", line=True) for kind, name in present - made.keys())
 
