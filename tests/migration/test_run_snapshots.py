@@ -224,15 +224,16 @@ def test_apply_snapshot_while_another_writes_holds_what_is_committed(path, url, 
 
 @pytest.mark.parametrize("verb", ["apply", "rollback", "redo", "reset"])
 def test_run_without_room_for_the_snapshot_changes_nothing(path, url, three, monkeypatch, verb):
-    """A full disk stops the run before anything changes, and says how to go on without a snapshot."""
+    """A full disk stops the run before anything changes, which it says once, and how to go on without a snapshot."""
     migrate.apply(url, three)
     query(path, "INSERT INTO a VALUES (1)")
     write(three, {"0004_d.sql": "CREATE TABLE d (id);"})
     before = dump(path)
     with monkeypatch.context() as full:
         full.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=100))
-        with pytest.raises(DiskFull, match=r"nothing was changed.*--no-snapshot, DATABASE_SNAPSHOTS=0"):
+        with pytest.raises(DiskFull, match=r"--no-snapshot, DATABASE_SNAPSHOTS=0\)\nNothing was changed\.$") as refused:
             getattr(migrate, verb)(url, three)
+    assert str(refused.value).lower().count("nothing was changed") == 1
     assert dump(path) == before
     assert taken(path) == []
     assert getattr(migrate, verb)(url, three, snapshots=0)

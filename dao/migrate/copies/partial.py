@@ -216,7 +216,7 @@ def file_errors(what: str) -> Iterator[None]:
         if not isinstance(error, OSError):
             raise
         if error.errno in NO_ROOM:
-            raise DiskFull(f"{what}: no room left; nothing was changed. Free some space and repeat") from raised
+            raise DiskFull(f"{what}: no room left. Free some space and repeat") from raised
         advice = {
             errno.EACCES: "check the permissions of the folder",
             errno.EPERM: "check the permissions of the folder",
@@ -237,6 +237,6 @@ def require_room(path: str, needed: int, what: str, otherwise: str = "") -> None
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFull(
-            f"{what} needs {readable(needed)} in {folder}, and {readable(free)} are free there; nothing was changed. "
+            f"{what} needs {readable(needed)} in {folder}, and {readable(free)} are free there. "
             f"Free some space and repeat{otherwise}"
         )
