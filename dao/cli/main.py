@@ -16,8 +16,12 @@ def main() -> NoReturn:
     # The modules' own objects stay to the end. To look for garbage among them, again and again while they are loaded
     # and once more at the exit, took a fifth of the time of a command that finds nothing to do.
     gc.disable()
+    interrupt = signal.getsignal(signal.SIGINT)
+    if interrupt is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing has begun: nobody wants to see where it was
     from dao.cli.group import INTERRUPTED, run
 
+    signal.signal(signal.SIGINT, interrupt)
     gc.freeze()
     gc.enable()
     ended = []

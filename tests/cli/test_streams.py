@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -368,3 +369,19 @@ def test_command_that_says_what_it_would_do_fails_if_stdout_takes_nothing(call, 
     arguments = [*arguments, "--older-than", "1d", "--database", "sqlite:///source.db"]
     assert call(arguments, stdout="full")[0] == 1
     assert call([*arguments, "--yes"], stdout="full")[0] == 0
+
+
+def test_interruption_while_modules_are_loaded_shows_no_traceback():
+    """Ctrl-C in the first tenth of a second showed where Python was among its imports."""
+    loading = (
+        "import os, signal, sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'dao.cli.commands': os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from dao.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
