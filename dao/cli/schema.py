@@ -101,7 +101,7 @@ def check(config: settings.Settings, output: Output, file: str | None, set: str 
     for row in rows:
         output.line(row)
     problem = "does not exist" if there is None else "is not what the migrations make"
-    output.error(f"{path} {problem}: run `dao schema dump`")
+    output.error(f"{path} {problem}: `dao schema dump` with the same options writes it")
     return UNSAFE
 
 

@@ -141,7 +141,8 @@ def test_schema_check_of_a_stale_file_shows_what_differs(run, file, folder):
     assert outcome.out.splitlines()[:2] == [f"--- {file}", "+++ what the migrations make"]
     assert "+-- The schema that the migrations make, up to and with 0004_d." in outcome.out
     assert "\n+CREATE TABLE d (x);\n" in outcome.out
-    assert outcome.err == f"error: {file} is not what the migrations make: run `dao schema dump`\n"
+    advice = "`dao schema dump` with the same options writes it"
+    assert outcome.err == f"error: {file} is not what the migrations make: {advice}\n"
     assert file.read_text() == FILE
     document = run("schema", "check", "--json").document
     assert (document["exists"], document["ok"]) == (True, False)
@@ -161,7 +162,7 @@ def test_schema_check_without_the_file_fails(run, file):
     """A file that is missing is not current."""
     outcome = run("schema", "check", "--quiet")
     assert (outcome.code, outcome.out) == (5, "")
-    assert outcome.err == f"error: {file} does not exist: run `dao schema dump`\n"
+    assert outcome.err == f"error: {file} does not exist: `dao schema dump` with the same options writes it\n"
     assert run("schema", "check", "--json").document["exists"] is False
     assert run("schema", "check", "--output", "-").code == 2
 
