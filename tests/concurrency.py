@@ -55,11 +55,12 @@ def locked(url: str) -> Iterator[None]:
 # ---------------------------------------------------------------- threads
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     """Wait until something has come about in another thread."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came about"
+        if time.monotonic() > end:
+            raise TimeoutError("it never came about")
         time.sleep(0.0005)
 
 
@@ -103,9 +104,12 @@ def signalled() -> Iterator[Callable[[], None]]:
         raise Signalled
 
     def interrupt() -> None:
-        number = len(arrived)
-        signal.pthread_kill(main, signal.SIGUSR1)
-        wait_for(lambda: len(arrived) > number)  # two that are on their way at once are one
+        number, end = len(arrived), time.monotonic() + PATIENCE
+        while len(arrived) == number and time.monotonic() < end:  # two that are on their way at once are one
+            # one that comes as the thread is about to wait for a lock is noticed only as that wait ends: by another
+            signal.pthread_kill(main, signal.SIGUSR1)
+            with contextlib.suppress(TimeoutError):
+                wait_for(lambda: len(arrived) > number, 2)
 
     before = signal.signal(signal.SIGUSR1, handler)
     main = threading.main_thread().ident

@@ -298,14 +298,19 @@ def test_accept_of_a_removed_file_says_what_else_can_be_done(run, partly, folder
 
 @pytest.mark.parametrize("name", ["mark", "unmark", "accept"])
 @pytest.mark.parametrize(
-    ("ids", "part"),
-    [(["0009"], "no migration"), (["000"], "may be any of"), (["0001", "0009"], "no migration"), ([""], "''")],
+    ("ids", "part", "advice"),
+    [
+        (["0009"], "no migration", "0001_a, 0002_b"),
+        (["000"], "may be any of", "0001_a, 0002_b"),
+        (["0001", "0009"], "no migration", "0001_a, 0002_b"),
+        ([""], "is no id", "`dao status` lists them"),
+    ],
     ids=["unknown", "ambiguous", "one of them unknown", "empty"],
 )
-def test_mark_unmark_accept_bad_id_changes_nothing(run, partly, name, ids, part):
+def test_mark_unmark_accept_bad_id_changes_nothing(run, partly, name, ids, part, advice):
     """An id that names none, or several, is refused with those there are; the others are not done either."""
     before = dump(partly)
-    refused(run(name, *ids), part, repr(ids[-1]), "0001_a, 0002_b")
+    refused(run(name, *ids), part, repr(ids[-1]), advice)
     assert dump(partly) == before
 
 

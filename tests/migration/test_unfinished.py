@@ -467,10 +467,11 @@ def test_resolve_what_is_not_unfinished_is_refused(path, url, three, outcome):
     """Only what was left unfinished can be resolved, and those that were are named."""
     migrate.apply(url, three)
     before = dump(path)
-    for id in ("0001_a", "0009", ""):
-        with pytest.raises(MigrationError, match=f"no migration '{id}' is unfinished; those that are: none"):
+    nothing = "is unfinished; those that are: none"
+    for id, refusal in (("0001_a", nothing), ("0009", nothing), ("", "is no id of a migration")):
+        with pytest.raises(MigrationError, match=f"'{id}' {refusal}"):
             migrate.resolve(url, id, outcome, three)
-        with pytest.raises(MigrationError, match=f"no migration '{id}' is unfinished"):
+        with pytest.raises(MigrationError, match=f"'{id}' {refusal}"):
             migrate.unfinished(url, id, three)
     assert dump(path) == before
 
