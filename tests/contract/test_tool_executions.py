@@ -14,6 +14,7 @@ import pytest
 import dao
 from dao import ToolExecution, ToolStatus, tool_executions
 from tests.engines import CONSTRAINT_ERRORS
+from tests.listings import assert_lists
 
 pytestmark = pytest.mark.both_engines
 
@@ -323,16 +324,7 @@ def test_find_filters_return_matching_calls_in_order(shelf, task, oldest_first):
     """Pages, `iter_all` and `count` agree on what matches; the order is by creation time and then by id."""
     for query, newest_first in QUERIES:
         filters = query | {"task_id": task.id} if query.get("task_id") is True else query
-        expected = newest_first[::-1] if oldest_first else newest_first
-        found, after = "", None
-        while True:
-            page = tool_executions.find(shelf, **filters, oldest_first=oldest_first, limit=2, after=after)
-            found, after = found + errors(page.items), page.next
-            if not page.has_more:
-                break
-        assert found == expected, query
-        assert errors(tool_executions.iter_all(shelf, **filters, oldest_first=oldest_first)) == expected, query
-        assert tool_executions.count(shelf, **filters) == len(expected), query
+        assert_lists(tool_executions, shelf, filters, "error", newest_first, oldest_first=oldest_first)
 
 
 @pytest.mark.parametrize("function", [tool_executions.find, tool_executions.iter_all, tool_executions.count])

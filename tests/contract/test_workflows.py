@@ -11,6 +11,7 @@ import pytest
 
 import dao
 from dao import Workflow, WorkflowStatus, workflows
+from tests.listings import assert_lists
 
 pytestmark = pytest.mark.both_engines
 
@@ -39,10 +40,6 @@ def stored(connection: Any, **fields) -> Workflow:
 
 def at(minutes: int) -> datetime:
     return NOON + timedelta(minutes=minutes)
-
-
-def names(found) -> str:
-    return "".join(workflow.name for workflow in found)
 
 
 # ---------------------------------------------------------------- create, get
@@ -192,16 +189,7 @@ QUERIES = [
 def test_find_filters_return_matching_workflows_in_order(shelf, oldest_first):
     """Pages, `iter_all` and `count` agree on what matches; the order is by creation time and then by id."""
     for filters, newest_first in QUERIES:
-        expected = newest_first[::-1] if oldest_first else newest_first
-        found, after = "", None
-        while True:
-            page = workflows.find(shelf, **filters, oldest_first=oldest_first, limit=2, after=after)
-            found, after = found + names(page.items), page.next
-            if not page.has_more:
-                break
-        assert found == expected, filters
-        assert names(workflows.iter_all(shelf, **filters, oldest_first=oldest_first)) == expected, filters
-        assert workflows.count(shelf, **filters) == len(expected), filters
+        assert_lists(workflows, shelf, filters, "name", newest_first, oldest_first=oldest_first)
 
 
 @pytest.mark.parametrize("function", [workflows.find, workflows.iter_all, workflows.count])
