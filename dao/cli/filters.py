@@ -108,7 +108,7 @@ def named(given: str, what: str) -> str:
     text = url.cleaned(given)
     if not text:
         # an unset variable in a script must not come to mean all
-        raise click.UsageError(f"{what} is empty: give one, or leave it out")
+        raise click.UsageError(f"{what} is empty: give one")
     try:
         codec.check_text(text, what)
     except ValueError as error:
