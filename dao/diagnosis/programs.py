@@ -29,9 +29,9 @@ __all__ = ["Holder", "Program", "findings", "holders", "installed"]
 _BUG = "sqlite.org/wal.html#walresetbug"
 _TIMEOUT = 5
 _CHECK = "other programs"
-# for another Python, in a process of its own; it opens no database
+# for the program `python3` that is on the PATH
 _ASK_PYTHON = """
-import sqlite3, _sqlite3
+import sqlite3, _sqlite3  # in a process of its own, of another Python, to ask for the version: it opens no database
 print(sqlite3.sqlite_version)
 print(_sqlite3.__file__)
 try:
