@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
-from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import DatabaseCorrupt
-from dao.migrate.checking import sqlite
+from dao.migrate.by_engine import by_engine
 from dao.migrate.checking.fault import CannotTell, Fault
 from dao.migrate.database import Target, at_one_moment, existing, migrations_for, name_of, opened, translated
 from dao.migrate.ledger import drift, entries
@@ -20,6 +19,20 @@ from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 
 __all__ = ["Fault", "Soundness", "check"]
+
+
+class _Checking(Protocol):
+    """The module of an engine: what may be wrong with a database, but for its ledger."""
+
+    def faults(self, connection: Any, cannot_tell: CannotTell, /) -> Iterator[Fault]: ...
+
+
+if TYPE_CHECKING:
+    from dao.migrate.checking import postgresql, sqlite
+
+    _MODULES: tuple[_Checking, ...] = (sqlite, postgresql)
+
+_of: Callable[[Any], _Checking] = by_engine(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +79,7 @@ def _faults(connection: Any, files: Sequence[Migration], unknown: list[str]) -> 
         advice = to_register(reason)
         unknown.append(f"cannot tell whether {what}: {reason}" + (f"; {advice}" if advice else ""))
 
-    yield from _of(connection)(connection, cannot_tell)
+    yield from _of(connection).faults(connection, cannot_tell)
     state = entries.read(connection)
     comparison = compare(files, state)
     told = comparison.sets.told
@@ -83,12 +96,3 @@ def _faults(connection: Any, files: Sequence[Migration], unknown: list[str]) -> 
         yield Fault(kind="ledger", name=id, text=text)
     for difference in drift.differences(connection, files, state):
         yield Fault(kind="drift", name=difference.name, text=str(difference))
-
-
-def _of(connection: Any) -> Callable[[Any, CannotTell], Iterator[Fault]]:
-    """Return the function that knows what may be wrong with a database of this engine."""
-    if isinstance(connection, SQLiteConnection):
-        return sqlite.faults
-    from dao.migrate.checking import postgresql  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
-
-    return postgresql.faults

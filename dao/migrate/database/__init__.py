@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from dao import url
-from dao.engine import Connection, is_connection, not_a_connection
+from dao.engine import Connection
 from dao.engine.engines import engine_for
-from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import MigrationError, UnsupportedEngine
+from dao.migrate.by_engine import by_engine, engine_at
 from dao.migrate.database import sqlite
 from dao.migrate.listening import listened
 from dao.migrate.scripts.load import Source, folders, loaded
@@ -85,17 +85,12 @@ class _Database(Protocol):
     def schema_made_by(self, connection: Any, scripts: Sequence[tuple[str, str]]) -> Schema: ...
 
 
-def _of(target: Target) -> _Database:
-    """Return the module of the engine that a target is for."""
-    if isinstance(target, SQLiteConnection) or getattr(target, "is_async", False):
-        if not is_connection(target):
-            raise not_a_connection(target)
-        return sqlite
-    if is_connection(target) or isinstance(url.parse(target), url.ServerURL):  # type: ignore[arg-type] # no connection
-        from dao.migrate.database import postgresql  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+if TYPE_CHECKING:
+    from dao.migrate.database import postgresql
 
-        return postgresql
-    return sqlite
+    _MODULES: tuple[_Database, ...] = (sqlite, postgresql)
+
+_of: Callable[[Any], _Database] = by_engine(__name__)
 
 
 def opened(
@@ -197,7 +192,7 @@ def migrator_of(connection: Connection) -> str | None:
 
 def is_on_server(target: Target) -> bool:
     """Return whether a database is one of a server, and not a file."""
-    return _of(target) is not sqlite
+    return bool(engine_at(target).ON_SERVER)
 
 
 def migrations_for(target: Target, source: Source) -> Sequence[Migration]:
@@ -208,7 +203,7 @@ def migrations_for(target: Target, source: Source) -> Sequence[Migration]:
         MigrationFileError: A file is not what it should be.
         TypeError: It is no source.
     """
-    engine = "postgresql" if is_on_server(target) else "sqlite"
+    engine = engine_at(target).NAME
     for folder in folders(source):
         if engine_of_folder(folder) not in {None, engine}:
             # what the ledger and the files say of each other would be wrong, and so would all advice

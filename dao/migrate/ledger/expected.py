@@ -12,7 +12,7 @@ from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
 from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.schema import catalog, model, replay
+from dao.migrate.schema import model, replay
 from dao.migrate.schema.model import Schema
 from dao.migrate.schema.reader import read
 from dao.migrate.schema.replay import Made, makers, replayed
@@ -20,7 +20,7 @@ from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Step
 from dao.text import visible
 
-__all__ = ["applied", "compare", "expected", "made_by", "makers", "names", "own_drops", "remembering"]
+__all__ = ["applied", "compare", "expected", "made_by", "makers", "names", "remembering"]
 
 
 def applied(migrations: Sequence[Migration], state: Ledger) -> list[tuple[str, str]]:
@@ -113,18 +113,3 @@ def made_by(step: Step, migrations: Sequence[Migration], state: Ledger) -> Made:
         return replay.made_by(scripts[:place], *scripts[place])
     except MigrationError:
         return Made(frozenset(), frozenset())
-
-
-def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
-    """Return what the rollback of a step takes away of what its own migration made, as `tasks.priority`; sorted."""
-    made = made_by(step, migrations, state)
-    try:
-        scripts = applied(migrations, state)[: state.ids.index(step.id) + 1]
-        with replayed([*scripts, (step.id, step.script.text)]) as after:
-            left = catalog.column_names(after)
-    except MigrationError:
-        return ()
-    # a table is listed with the column ""
-    gone = [f"table {table}" for table in made.tables if (table, "") not in left]
-    gone += [f"column {table}.{column}" for table, column in made.columns - left if table not in made.tables]
-    return tuple(sorted(gone))

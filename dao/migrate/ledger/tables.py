@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dao.engine import Connection, sqlite
+from dao.engine import Connection
+from dao.engine.engines import engine_for
 
 __all__ = ["ADD_SETS", "SET", "Statements", "statements"]
 
@@ -158,30 +159,32 @@ _ON_POSTGRESQL = {
     "yoyos": _text("_yoyo_migration.applied_at_utc"),
     "same": "coalesce(_dao_migration.applied_at_utc, 'epoch') = coalesce(_yoyo_migration.applied_at_utc, 'epoch')",
 }
-_SQLITE = Statements(
-    create=_CREATE_ON_SQLITE,
-    read=_READ.format(**_ON_SQLITE, set=_OURS),
-    read_old=_READ.format(**_ON_SQLITE, set=_NONE),
-    read_yoyos=_READ_YOYOS.format(**_ON_SQLITE),
-    write=_WRITE.format(given="$2"),
-    history=_HISTORY.format(at="_dao_history.at_utc", set=_LOGGED),
-    history_old=_HISTORY.format(at="_dao_history.at_utc", set=_NONE),
-    log=_LOG.format(logged="_yoyo_log.created_at_utc"),
-    has_schemas=False,
-)
-_POSTGRESQL = Statements(
-    create=_CREATE_ON_POSTGRESQL,
-    read=_READ.format(**_ON_POSTGRESQL, set=_OURS),
-    read_old=_READ.format(**_ON_POSTGRESQL, set=_NONE),
-    read_yoyos=_READ_YOYOS.format(**_ON_POSTGRESQL),
-    write=_WRITE.format(given="nullif($2, '')::timestamp"),
-    history=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_LOGGED),
-    history_old=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_NONE),
-    log=_LOG.format(logged=_text("_yoyo_log.created_at_utc")),
-    has_schemas=True,
-)
+_STATEMENTS = {
+    "sqlite": Statements(
+        create=_CREATE_ON_SQLITE,
+        read=_READ.format(**_ON_SQLITE, set=_OURS),
+        read_old=_READ.format(**_ON_SQLITE, set=_NONE),
+        read_yoyos=_READ_YOYOS.format(**_ON_SQLITE),
+        write=_WRITE.format(given="$2"),
+        history=_HISTORY.format(at="_dao_history.at_utc", set=_LOGGED),
+        history_old=_HISTORY.format(at="_dao_history.at_utc", set=_NONE),
+        log=_LOG.format(logged="_yoyo_log.created_at_utc"),
+        has_schemas=False,
+    ),
+    "postgresql": Statements(
+        create=_CREATE_ON_POSTGRESQL,
+        read=_READ.format(**_ON_POSTGRESQL, set=_OURS),
+        read_old=_READ.format(**_ON_POSTGRESQL, set=_NONE),
+        read_yoyos=_READ_YOYOS.format(**_ON_POSTGRESQL),
+        write=_WRITE.format(given="nullif($2, '')::timestamp"),
+        history=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_LOGGED),
+        history_old=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_NONE),
+        log=_LOG.format(logged=_text("_yoyo_log.created_at_utc")),
+        has_schemas=True,
+    ),
+}
 
 
 def statements(connection: Connection) -> Statements:
     """Return the statements of the engine that a connection is of."""
-    return _SQLITE if isinstance(connection, sqlite.Connection) else _POSTGRESQL
+    return _STATEMENTS[engine_for(connection).NAME]

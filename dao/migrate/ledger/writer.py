@@ -11,7 +11,7 @@ import attrs
 from dao import _version
 from dao.engine import Connection, sqlite
 from dao.logs import logger
-from dao.migrate.database import execute
+from dao.migrate.database import execute, is_on_server
 from dao.migrate.ledger import sets
 from dao.migrate.ledger.backend import LedgerBackend, Marked
 from dao.migrate.ledger.entries import Entry, Ledger, read
@@ -38,13 +38,11 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 
 def backend_within(connection: Connection) -> LedgerBackend:
     """Return yoyo's backend for a connection; it takes part in the transaction that is open, and never ends it."""
-    if isinstance(connection, sqlite.Connection):
-        from dao.migrate.ledger.yoyo import ApswBackend  # noqa: PLC0415 - one of the two
-
-        return ApswBackend.within(connection)
-    from dao.migrate.ledger.yoyo_postgresql import PsycopgBackend  # noqa: PLC0415 - one of the two
-
-    return PsycopgBackend.within(connection)
+    if is_on_server(connection):
+        from dao.migrate.ledger.yoyo_postgresql import PsycopgBackend as Backend  # noqa: PLC0415 - one of the two
+    else:
+        from dao.migrate.ledger.yoyo import ApswBackend as Backend  # noqa: PLC0415 - one of the two
+    return Backend.within(connection)
 
 
 class Writer:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from dao.engine import Connection, execute, in_transaction
-from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import (
     CheckFailed,
     CommitUnknown,
@@ -24,6 +23,7 @@ from dao.errors import (
     MigrationFailed,
     OperationalError,
 )
+from dao.migrate.by_engine import by_engine
 from dao.migrate.database import exclusive, name_of, translated
 from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done
 from dao.migrate.ledger import drift
@@ -33,7 +33,6 @@ from dao.migrate.run.ground import Beginning, Ground
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.loss import refuse, undeclared
 from dao.migrate.run.parts import Part, parts, refuse_interference, still_due
-from dao.migrate.run.sqlite import OnSQLite
 from dao.migrate.schema.check import Before
 from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.directives import Allowance
@@ -41,6 +40,22 @@ from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Drifted, Loss, Result, Step
 
 __all__ = ["run"]
+
+
+class _Grounds(Protocol):
+    """The module of an engine: a connection set up for a run."""
+
+    def ready(
+        self, connection: Any, tell: Report, /, *, guard: Guard | None, before: Before | None, snapshots: int
+    ) -> contextlib.AbstractContextManager[Ground]: ...
+
+
+if TYPE_CHECKING:
+    from dao.migrate.run import postgresql, sqlite
+
+    _MODULES: tuple[_Grounds, ...] = (sqlite, postgresql)
+
+_of: Callable[[Any], _Grounds] = by_engine("dao.migrate.run")
 
 
 def run(
@@ -85,7 +100,7 @@ def run(
         CommitUnknown: A commit met an I/O error. To repeat the run is safe: it begins with what is stored.
     """
     tell = report or (lambda _event: None)
-    with _ground(connection, tell, guard=guard, before=before, snapshots=snapshots) as ground:
+    with _of(connection).ready(connection, tell, guard=guard, before=before, snapshots=snapshots) as ground:
         this = _Run(
             connection=connection,
             ground=ground,
@@ -111,15 +126,6 @@ def run(
         for part in todo:
             this.commit(part)
     return this.results
-
-
-def _ground(connection: Connection, tell: Report, **given: Any) -> contextlib.AbstractContextManager[Ground]:
-    """Return the ground that a connection is, set up for a run. What is `given` is of SQLite's runs only."""
-    if isinstance(connection, SQLiteConnection):
-        return OnSQLite.ready(connection, tell, **given)
-    from dao.migrate.run.postgresql import OnPostgreSQL  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none
-
-    return OnPostgreSQL.ready(connection, tell)
 
 
 def _refuse_to_part(steps: Sequence[Step], connection: Connection) -> None:

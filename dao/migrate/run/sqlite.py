@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from typing import Self
 
 import apsw
 import attrs
@@ -30,7 +29,7 @@ from dao.migrate.schema.script import run_script
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Snapshot, Step
 
-__all__ = ["OnSQLite"]
+__all__ = ["OnSQLite", "ready"]
 
 
 @attrs.define
@@ -45,25 +44,6 @@ class OnSQLite:
     until_done: contextlib.ExitStack
     guard: Guard = attrs.field(init=False)
     before: Before = attrs.field(init=False)
-
-    @classmethod
-    @contextlib.contextmanager
-    def ready(
-        cls, connection: Connection, tell: Report, *, guard: Guard | None, before: Before | None, snapshots: int
-    ) -> Iterator[Self]:
-        """Set a connection up for a run, and put it back after the block. The parameters are those of `runner.run`.
-
-        Raises:
-            ReadOnlyDatabase: It cannot be written to.
-            DatabaseCorrupt: The file is damaged.
-            MigrationError: The connection has temporary objects or attached databases.
-        """
-        if connection.readonly("main"):
-            raise ReadOnlyDatabase(database_file.why_read_only(connection))
-        # before the lock is taken: it reads the whole file
-        problems = integrity_problems(connection) if before is None else before.problems
-        with session.of_run(connection), contextlib.ExitStack() as until_done:
-            yield cls(connection, tell, problems, (guard, before), snapshots, until_done)
 
     def enforce_foreign_keys(self, *, enforced: bool) -> None:
         """As `Ground`."""
@@ -96,6 +76,25 @@ class OnSQLite:
     def check(self, notice: Callable[[str], object], allowed: Collection[str]) -> Definitions:
         """As `Ground`."""
         return check(self.connection, self.before, notice, allowed).schema
+
+
+@contextlib.contextmanager
+def ready(
+    connection: Connection, tell: Report, *, guard: Guard | None, before: Before | None, snapshots: int
+) -> Iterator[OnSQLite]:
+    """Set a connection up for a run, and put it back after the block. The parameters are those of `runner.run`.
+
+    Raises:
+        ReadOnlyDatabase: It cannot be written to.
+        DatabaseCorrupt: The file is damaged.
+        MigrationError: The connection has temporary objects or attached databases.
+    """
+    if connection.readonly("main"):
+        raise ReadOnlyDatabase(database_file.why_read_only(connection))
+    # before the lock is taken: it reads the whole file
+    problems = integrity_problems(connection) if before is None else before.problems
+    with session.of_run(connection), contextlib.ExitStack() as until_done:
+        yield OnSQLite(connection, tell, problems, (guard, before), snapshots, until_done)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ from dao.migrate.database import (
     existing,
     exists,
     in_line,
-    is_on_server,
     migrations_for,
     name_of,
     opened,
@@ -251,12 +250,10 @@ def plan(
                     unnoted.refuse(connection, [step.migration for step in steps], state)
             return steps
         state = ledger_of(existing(target, "roll back"))
-        if is_on_server(target):
-            from dao.migrate.run.postgresql.names import own_drops  # noqa: PLC0415 - loads psycopg
-        else:
-            from dao.migrate.ledger.expected import own_drops  # noqa: PLC0415 - a run with nothing to do loads no runner
+        from dao.migrate.run.drop import own_drops  # noqa: PLC0415 - as in `_run`
+
         steps = to_roll_back(files, state, **limits)
-        return [attrs.evolve(step, drops=own_drops(step, files, state)) for step in steps]
+        return [attrs.evolve(step, drops=own_drops(target, step, files, state)) for step in steps]
 
 
 def reset(

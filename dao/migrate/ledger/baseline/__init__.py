@@ -8,16 +8,16 @@ database.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from dao.engine import Connection, DriverError
-from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import CommitUnknown, Error, MigrationError, MigrationFileError
+from dao.migrate.by_engine import by_engine
 from dao.migrate.database import (
     Target,
     check_in_place,
@@ -31,7 +31,6 @@ from dao.migrate.database import (
 from dao.migrate.events import Report
 from dao.migrate.ledger import drift, others
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger.baseline import sqlite
 from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.expected import applied as scripts_of
 from dao.migrate.ledger.others import OtherLedger
@@ -73,12 +72,12 @@ class _Baseline(Protocol):
     ) -> tuple[list[Difference], list[Unusable]]: ...
 
 
-def _of(connection: Connection) -> _Baseline:
-    if isinstance(connection, SQLiteConnection):
-        return sqlite
-    from dao.migrate.ledger.baseline import postgresql  # noqa: PLC0415 - it loads psycopg
+if TYPE_CHECKING:
+    from dao.migrate.ledger.baseline import postgresql, sqlite
 
-    return postgresql
+    _MODULES: tuple[_Baseline, ...] = (sqlite, postgresql)
+
+_of: Callable[[Any], _Baseline] = by_engine(__name__)
 
 
 @attrs.frozen(kw_only=True)

@@ -6,18 +6,17 @@ engine; how a note is compared is a matter of the engine's own module.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from dao.engine import Connection
-from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import MigrationError
+from dao.migrate.by_engine import by_engine
 from dao.migrate.database import Target, at_one_moment, existing, migrations_for, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import sets
-from dao.migrate.ledger.drift import sqlite
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.registration import Prepare, preparing
@@ -49,12 +48,12 @@ class _Drift(Protocol):
     ) -> Drifted: ...
 
 
-def _of(connection: Connection) -> _Drift:
-    if isinstance(connection, SQLiteConnection):
-        return sqlite
-    from dao.migrate.ledger.drift import postgresql  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+if TYPE_CHECKING:
+    from dao.migrate.ledger.drift import postgresql, sqlite
 
-    return postgresql
+    _MODULES: tuple[_Drift, ...] = (sqlite, postgresql)
+
+_of: Callable[[Any], _Drift] = by_engine(__name__)
 
 
 def differences(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> list[Difference]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dao.engine import Connection, DriverError
-from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import Error, LedgerMismatch, MigrationFailed
+from dao.migrate.by_engine import by_engine
 from dao.migrate.database import table_names
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import others
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.unnoted import sqlite
 from dao.migrate.schema.names import OURS, fold
 from dao.migrate.scripts.migration import Migration
 from dao.text import visible
@@ -45,12 +44,12 @@ class _Unnoted(Protocol):
     def made_one(self, state: Ledger, type: str, name: str, /) -> bool: ...
 
 
-def _of(connection: Connection) -> _Unnoted:
-    if isinstance(connection, SQLiteConnection):
-        return sqlite
-    from dao.migrate.ledger.unnoted import postgresql  # noqa: PLC0415 - it loads psycopg
+if TYPE_CHECKING:
+    from dao.migrate.ledger.unnoted import postgresql, sqlite
 
-    return postgresql
+    _MODULES: tuple[_Unnoted, ...] = (sqlite, postgresql)
+
+_of: Callable[[Any], _Unnoted] = by_engine(__name__)
 
 
 def refuse(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> None:

@@ -1,23 +1,23 @@
-"""Dropping everything that the migrations made, and nothing else."""
+"""Dropping everything that the migrations made, and nothing else; and what a rollback drops of that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dao.engine import Connection
-from dao.engine.sqlite import Connection as SQLiteConnection
 from dao.errors import MigrationError
-from dao.migrate.database import execute
+from dao.migrate.by_engine import by_engine
+from dao.migrate.database import Target, execute
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.run.drop import sqlite
 from dao.migrate.schema.names import COPY
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Step
 from dao.text import visible
 
-__all__ = ["Dropping", "drop_all", "dropping", "refuse_torn"]
+__all__ = ["Dropping", "drop_all", "dropping", "own_drops", "refuse_torn"]
 
 
 class Dropping(Protocol):
@@ -40,13 +40,29 @@ class Dropping(Protocol):
         """Drop what those of the named sets make, inside the transaction that is open, without the ledger."""
 
 
+class _Drop(Protocol):
+    """The module of an engine."""
+
+    def Dropping(self, connection: Any, /) -> Dropping: ...  # noqa: N802 - a class
+    def own_drops(self, step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]: ...
+
+
+if TYPE_CHECKING:
+    from dao.migrate.run.drop import postgresql, sqlite
+
+    _MODULES: tuple[_Drop, ...] = (sqlite, postgresql)
+
+_of: Callable[[Any], _Drop] = by_engine(__name__)
+
+
+def own_drops(target: Target, step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
+    """Return what the rollback of a step takes away of what its own migration made, as `tasks.priority`; sorted."""
+    return _of(target).own_drops(step, migrations, state)
+
+
 def dropping(connection: Connection) -> Dropping:
     """Return what the engine of a connection knows of dropping."""
-    if isinstance(connection, SQLiteConnection):
-        return sqlite.Dropping(connection)
-    from dao.migrate.run.drop import postgresql  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
-
-    return postgresql.Dropping(connection)
+    return _of(connection).Dropping(connection)
 
 
 def refuse_torn(what: Dropping) -> None:

@@ -14,14 +14,17 @@ from dao.migrate.database.postgresql import name_of, url_of
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.sets import Sets
+from dao.migrate.run.postgresql.names import dropped_by, made_by
 from dao.migrate.schema.model import Object
 from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.postgresql.owners import Key, Owners, parts_of
 from dao.migrate.schema.postgresql.replay import replayed
 from dao.migrate.scripts.migration import Migration, from_texts
+from dao.migrate.scripts.postgresql import split
+from dao.migrate.values import Step
 from dao.text import visible
 
-__all__ = ["Dropping"]
+__all__ = ["Dropping", "own_drops"]
 
 # a name with a schema in front: what is elsewhere may be another program's
 _ELSEWHERE = re.compile(r'(?:"(?:[^"]|"")*"|[^".]+)\.')
@@ -103,6 +106,17 @@ class Dropping:
     def _objects(self) -> list[Object]:
         """Return what is there, each after those that it needs, without what goes with its table."""
         return [one for one in reader.read_in_order(self.connection) if one.table == one.name]
+
+
+def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
+    """As `dao.migrate.run.drop.own_drops`, by the text of the scripts."""
+    made = made_by(step, migrations, state)
+    found: set[str] = set()
+    for statement in split(step.script.text):
+        tables, columns = dropped_by(statement)
+        found |= {f"table {table}" for table in tables & made.tables}
+        found |= {f"column {table}.{column}" for table, column in columns & made.columns}
+    return tuple(sorted(found))
 
 
 def _drop(one: Object) -> str:

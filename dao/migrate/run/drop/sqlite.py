@@ -9,16 +9,17 @@ import attrs
 from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
 from dao.migrate.ledger.entries import Ledger
-from dao.migrate.ledger.expected import applied
+from dao.migrate.ledger.expected import applied, made_by
 from dao.migrate.ledger.others import is_replicators
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.catalog import column_names, definitions
 from dao.migrate.schema.names import fold, is_internal, quoted
-from dao.migrate.schema.replay import makers
+from dao.migrate.schema.replay import makers, replayed
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Step
 from dao.text import visible
 
-__all__ = ["Dropping"]
+__all__ = ["Dropping", "own_drops"]
 
 
 @attrs.define
@@ -62,6 +63,21 @@ class Dropping:
             # a virtual table takes its shadow tables along
             if item.type != "table" or self.connection.table_exists("main", item.name):
                 self.connection.execute(f"DROP {item.type.upper()} {quoted(item.name)}")
+
+
+def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
+    """As `dao.migrate.run.drop.own_drops`."""
+    made = made_by(step, migrations, state)
+    try:
+        scripts = applied(migrations, state)[: state.ids.index(step.id) + 1]
+        with replayed([*scripts, (step.id, step.script.text)]) as after:
+            left = column_names(after)
+    except MigrationError:
+        return ()
+    # a table is listed with the column ""
+    gone = [f"table {table}" for table in made.tables if (table, "") not in left]
+    gone += [f"column {table}.{column}" for table, column in made.columns - left if table not in made.tables]
+    return tuple(sorted(gone))
 
 
 def _of_table(name: str) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import attrs
 
@@ -25,7 +25,7 @@ from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 
-__all__ = ["OnPostgreSQL"]
+__all__ = ["OnPostgreSQL", "ready"]
 
 _SERVER = """
 SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', current_setting('track_counts') = 'on'
@@ -44,25 +44,6 @@ class OnPostgreSQL:
     #: The schema at `begin`.
     before: Schema = attrs.field(factory=lambda: Schema({}))
     owners: Owners = attrs.Factory(Owners)
-
-    @classmethod
-    @contextlib.contextmanager
-    def ready(cls, connection: Connection, tell: Report) -> Iterator[Self]:
-        """Set a connection up for a run, and put it back after the block.
-
-        Raises:
-            ReadOnlyDatabase: It cannot be written to.
-            MigrationError: The connection has temporary tables.
-        """
-        ((is_standby, is_read_only, counts),) = fetch(connection, _SERVER)
-        if is_standby or is_read_only:
-            why = "a standby" if is_standby else "read-only by its settings (default_transaction_read_only)"
-            raise ReadOnlyDatabase(
-                f"{name_of(connection)} is {why}: connect to the primary; with several hosts in the URL, "
-                "target_session_attrs=read-write finds it"
-            )
-        with session.of_run(connection):
-            yield cls(connection, tell, counts=counts)
 
     def enforce_foreign_keys(self, *, enforced: bool) -> None:
         """Do nothing: they always are."""
@@ -113,6 +94,25 @@ class OnPostgreSQL:
                 f"{kind.upper()} {name} VALIDATE CONSTRAINT {constraint}`, in a later migration, holds them against it"
             )
         return schema
+
+
+@contextlib.contextmanager
+def ready(connection: Connection, tell: Report, **_of_sqlite: object) -> Iterator[OnPostgreSQL]:
+    """Set a connection up for a run, and put it back after the block. It takes no snapshot.
+
+    Raises:
+        ReadOnlyDatabase: It cannot be written to.
+        MigrationError: The connection has temporary tables.
+    """
+    ((is_standby, is_read_only, counts),) = fetch(connection, _SERVER)
+    if is_standby or is_read_only:
+        why = "a standby" if is_standby else "read-only by its settings (default_transaction_read_only)"
+        raise ReadOnlyDatabase(
+            f"{name_of(connection)} is {why}: connect to the primary; with several hosts in the URL, "
+            "target_session_attrs=read-write finds it"
+        )
+    with session.of_run(connection):
+        yield OnPostgreSQL(connection, tell, counts=counts)
 
 
 def _not_valid(schema: Schema) -> set[tuple[str, str, str]]:

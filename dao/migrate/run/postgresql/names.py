@@ -12,7 +12,7 @@ from dao.migrate.scripts.postgresql import Statement, Token, split, tokens
 from dao.migrate.scripts.reading import Reading
 from dao.migrate.values import Step
 
-__all__ = ["emptied_by", "filled_by", "made_by", "names_in", "own_drops", "renamed_by"]
+__all__ = ["dropped_by", "emptied_by", "filled_by", "made_by", "names_in", "renamed_by"]
 _ADDS, _DROPS = "add", "drop"
 _NO_COLUMN = frozenset(
     Token("word", word)
@@ -95,18 +95,12 @@ def made_by(step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made
     return Made(frozenset(tables), frozenset(columns))
 
 
-def own_drops(step: Step, migrations: Sequence[Migration], state: Ledger) -> tuple[str, ...]:
-    """Return what the rollback of a step takes away of what its own migration made, as `tasks.priority`; sorted."""
-    made = made_by(step, migrations, state)
-    found: set[str] = set()
-    for statement in split(step.script.text):
-        if statement.first == "drop" and (reading := Reading(statement.tokens)).passes("drop", "table"):
-            reading.passes("if", "exists")
-            found |= {f"table {name}" for name in map(fold, reading.names()) if name in made.tables}
-        elif statement.first == "alter":
-            dropped = ((fold(table), fold(column)) for table, column in _altered(statement, _DROPS))
-            found |= {f"column {table}.{column}" for table, column in dropped if (table, column) in made.columns}
-    return tuple(sorted(found))
+def dropped_by(statement: Statement) -> tuple[set[str], set[tuple[str, str]]]:
+    """Return the tables that a statement drops, and the columns, each with its table; by `fold`."""
+    if statement.first == "drop" and (reading := Reading(statement.tokens)).passes("drop", "table"):
+        reading.passes("if", "exists")
+        return {*map(fold, reading.names())}, set()
+    return set(), {(fold(table), fold(column)) for table, column in _altered(statement, _DROPS)}
 
 
 def _altered(statement: Statement, verb: str) -> Iterator[tuple[str, str]]:
