@@ -18,6 +18,7 @@ from dao.engine import execute, transaction
 from dao.errors import ConnectionLost, DiskFull, OperationalError
 from dao.testing import make_task
 from dao.transfer import Moved
+from tests.concurrency import wait_for
 from tests.copies import empty, fill, held, is_marked, opened
 from tests.databases import migrate as make_tables
 from tests.fault.migrators import Migrators
@@ -54,7 +55,8 @@ def finish(source: str, target: str) -> None:
 def kill_at_random(source: str, target: str, processes: Migrators, rounds: int, seed: int) -> int:
     """Kill copies at random moments until one comes through, so many rounds, and return how many were killed marked.
 
-    There are more rounds as long as none was: where the first copy was slow, all may come through or die before.
+    There are more rounds as long as none was. How long a copy takes is learnt anew with each: where the first was slow,
+    all came through, and where it was fast, all died before they had begun.
     """
     chance, found, done = random.Random(seed), 0, 0
     begun = time.monotonic()
@@ -67,6 +69,7 @@ def kill_at_random(source: str, target: str, processes: Migrators, rounds: int, 
             pid = processes.start("copy", source, target)
             time.sleep(chance.uniform(0, longest))
             came_through = not processes.kill(pid)
+            longest *= 0.7 if came_through else 1.1
             found += is_marked(target)
             assert check(target, source) or not came_through
             if came_through or check(target, source):
@@ -141,7 +144,13 @@ def test_copy_of_a_source_that_is_written_to_is_of_one_moment(make, source, targ
     pairs = [make_task(id="\t", title="0"), make_task(id="\U0010ffff", title="0")]
     with opened(source) as connection:
         tasks.create_many(connection, pairs)
-    stop, written = threading.Event(), []
+    stop, written, moments = threading.Event(), [], []
+
+    def beside(event: Any) -> None:
+        """Have the writer commit twice before the copy goes on: one may be under way already."""
+        moments.append(event)
+        before = len(written)
+        wait_for(lambda: len(written) > before + 1 or not writer.is_alive())
 
     def write() -> None:
         with opened(source) as connection:
@@ -156,14 +165,12 @@ def test_copy_of_a_source_that_is_written_to_is_of_one_moment(make, source, targ
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        while len(written) < 3:
-            time.sleep(0.001)
-        copied = dao.copy(source, target)
-        during = len(written)
+        wait_for(lambda: len(written) > 2)
+        copied = dao.copy(source, target, report=beside)
     finally:
         stop.set()
         writer.join()
-    assert during > 10
+    assert len(moments) > 2
     there = {task.id: task for task in held(target)["tasks"]}
     assert there["\t"].title == there["\U0010ffff"].title
     assert len(there) == copied.tables[0].rows < tasks_of(source)
