@@ -24,14 +24,15 @@ pytestmark = pytest.mark.both_engines
 STEPS = ["step"]
 
 
-def test_torture_of_twenty_seconds_breaks_no_law(url, capfd):
+def test_torture_of_twenty_seconds_breaks_no_law(engine, make, capfd):
     """Every task is completed once, by a living attempt, however many workers are killed or stand still."""
-    report = torture(url, seconds=20)
-    assert report.violations == []
-    assert report.kills > 3
-    assert report.stops > 10
-    assert report.lost_leases > 0
-    assert report.tasks > 10
+    for seconds in (20, 80, 320):  # on a busy machine less happens
+        report = torture(make(engine), seconds=seconds)
+        assert report.violations == []
+        if report.kills > 3 and report.stops > 10 and report.lost_leases > 0 and report.tasks > 10:
+            break
+    else:
+        pytest.fail(f"too little happened: {report}")
 
 
 @pytest.mark.slow
