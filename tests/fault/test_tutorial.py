@@ -37,11 +37,12 @@ def store(connection, task, text):
 work(dao.Pool(sys.argv[1]))
 """
 
-#: A worker that says when it has begun, and takes its time.
+#: A worker that says when it has begun, and does not end its task before it is told to stop.
 SLOW = """
 def store(connection, task, text):
     print(task.id, flush=True)
-    time.sleep(1)
+    while not STOP.is_set():
+        time.sleep(0.01)
     tasks.complete(connection, task)
 
 import time
