@@ -8,6 +8,7 @@ import dao
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError
 from dao.migrate.ledger import drift, entries
+from dao.migrate.ledger.drift import Moment
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.postgresql import reader
 from dao.migrate.scripts.migration import from_texts
@@ -51,7 +52,7 @@ def run(connection, id, script, *, undo=False):
             writer.not_applied(id)
         else:
             writer.applied(from_texts(id, script, None), duration_ms=1)
-        found = drift.record(connection, (), writer.before, schema_before=before, after=writer.after)
+        found = drift.record(connection, (), Moment(writer.before, before), Moment(writer.after))
     return [str(one) for one in found.differences]
 
 
@@ -197,13 +198,13 @@ def test_marked_migrations_made_what_is_there(new_postgresql_url):
         with dao.transaction(connection):
             writer = Writer(connection)
             writer.applied(from_texts("0001_t", FIRST, None), duration_ms=None, operation="mark")
-            assert drift.record(connection, (), writer.before).differences == ()
+            assert drift.record(connection, (), Moment(writer.before)).differences == ()
         connection.execute("DROP INDEX t_x; DROP TABLE other.theirs")
         assert told(connection) == ["index t_x is missing"]
         with dao.transaction(connection):
             writer = Writer(connection)
             writer.not_applied("0001_t", operation="unmark")
-            found = drift.record(connection, (), writer.before)
+            found = drift.record(connection, (), Moment(writer.before))
         assert [str(one) for one in found.differences] == ["index t_x is missing"]
 
 

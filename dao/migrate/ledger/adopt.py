@@ -86,7 +86,7 @@ def adopt(
                 writer.note(migration, entry, operation="adopt", detail=f"from {tool}")
             else:
                 writer.mark(migration, files, operation="adopt", detail=f"from {tool}")
-        drift.record(connection, files, state)
+        drift.record(connection, files, drift.Moment(state))
         return [migration.id for migration in adopted]
 
 

@@ -59,7 +59,7 @@ def mark(
             if migration.id in state.ids:
                 writer.not_applied(migration.id, operation="unmark")
             writer.mark(migration, files, operation="mark")
-        drift.record(connection, files, state)
+        drift.record(connection, files, drift.Moment(state))
     return [migration.id for migration in marked]
 
 
@@ -87,7 +87,7 @@ def unmark(
         unmarked = [writer.sets.find(id, known, kind="applied") for id in ids]
         for id in unmarked:
             writer.not_applied(id, operation="unmark")
-        drift.record(connection, files, writer.before)
+        drift.record(connection, files, drift.Moment(writer.before))
     return unmarked
 
 
@@ -144,7 +144,7 @@ def accept(
             if (entry := state.get(old.get(id, id))) is not None:
                 detail = f"renamed from {old[id]}" if id in old else None
                 writer.note(files[id], entry, operation="accept", detail=detail)
-        drift.record(connection, migrations, state)
+        drift.record(connection, migrations, drift.Moment(state))
     return list(accepted)
 
 
@@ -253,5 +253,5 @@ def resolve(
         else:
             # its rollback did not come to its end: it keeps its place
             writer.note(file, entry, operation="resolve", detail=outcome)
-        drift.record(connection, files, state)
+        drift.record(connection, files, drift.Moment(state))
     return id

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Hashable, Sequence
 from typing import Any, Protocol
 
-import attrs
-
+from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Loss, Step
 
-__all__ = ["Beginning", "Ground", "Refuse"]
+__all__ = ["Ground", "Refuse"]
 
 #: Raises an error for losses, each with the key of the step that has them, unless they may be.
 Refuse = Callable[[Sequence[tuple[Hashable, Loss]]], object]
-
-
-@attrs.frozen
-class Beginning:
-    """The state that the scripts of a transaction are held against: ledger and schema before them."""
-
-    ledger: Ledger
-    #: As `drift.record` takes it.
-    schema: Any
-    #: The schema was what its migrations make and nothing else.
-    clean: bool
 
 
 class Ground(Protocol):
@@ -35,7 +23,7 @@ class Ground(Protocol):
     def enforce_foreign_keys(self, *, enforced: bool) -> None:
         """Say whether foreign keys are enforced in the transactions that begin from now on, where that can be said."""
 
-    def begin(self, ledger: Ledger, *, changed: bool = False) -> Beginning:
+    def begin(self, ledger: Ledger, *, changed: bool = False) -> Moment:
         """Look at what is there before scripts run, in the transaction that is open; `changed`: before the first does.
 
         Takes the snapshot, if there is to be one and none was taken.

@@ -27,9 +27,10 @@ from dao.migrate.by_engine import by_engine
 from dao.migrate.database import exclusive, name_of, translated
 from dao.migrate.events import Committed, Finished, Notice, Report, Started, tell_done
 from dao.migrate.ledger import drift
+from dao.migrate.ledger.drift import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.writer import Writer
-from dao.migrate.run.ground import Beginning, Ground
+from dao.migrate.run.ground import Ground
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.loss import refuse, undeclared
 from dao.migrate.run.parts import Part, parts, refuse_interference, still_due
@@ -218,7 +219,7 @@ class _Run:
         if results:
             lock.results, lock.found = self.settle(steps, results, beginning, lock.writer)
 
-    def run_alone(self, step: Step, beginning: Beginning) -> None:
+    def run_alone(self, step: Step, beginning: Moment) -> None:
         """Run a script outside of a transaction. The ledger knows already that it has begun."""
         try:
             # here, and not only around it all: what is said below goes with an error of ours
@@ -244,7 +245,7 @@ class _Run:
         tell_done(self.tell, Finished(result))
         self.committed([result], found, result.seconds)
 
-    def run_script(self, step: Step, beginning: Beginning) -> Result:
+    def run_script(self, step: Step, beginning: Moment) -> Result:
         notices: list[str] = []
 
         def notice(text: str) -> None:
@@ -273,7 +274,7 @@ class _Run:
         )
 
     def refuse(
-        self, steps: Sequence[Step], lost: Sequence[tuple[Hashable, Loss]], beginning: Beginning
+        self, steps: Sequence[Step], lost: Sequence[tuple[Hashable, Loss]], beginning: Moment
     ) -> dict[Hashable, tuple[Loss, ...]]:
         """Return the losses of each step, by its key, unless they are refused."""
         losses: dict[Hashable, tuple[Loss, ...]] = {
@@ -288,7 +289,7 @@ class _Run:
         return losses
 
     def settle(
-        self, steps: Sequence[Step], results: list[Result], beginning: Beginning, writer: Writer
+        self, steps: Sequence[Step], results: list[Result], beginning: Moment, writer: Writer
     ) -> tuple[list[Result], Drifted]:
         """Note in the ledger what scripts have done, and check it all; return the results with losses and notices.
 
@@ -307,15 +308,8 @@ class _Run:
         results[-1] = attrs.evolve(results[-1], notices=(*results[-1].notices, *notices))
         # a rollback may leave any schema; it is not held against it, but it is said
         undone = any(step.direction == "rollback" for step in steps)
-        found = drift.record(
-            self.connection,
-            self.migrations,
-            beginning.ledger,
-            schema_before=beginning.schema,
-            after=writer.after,
-            schema=schema,
-            clean=beginning.clean and not undone,
-        )
+        now = Moment(writer.after, schema, clean=beginning.clean and not undone)
+        found = drift.record(self.connection, self.migrations, beginning, now)
         return results, found if undone else attrs.evolve(found, unknown=None)
 
 

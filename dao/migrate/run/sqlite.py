@@ -15,10 +15,11 @@ from dao.migrate.copies import snapshot
 from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Removed, Report, Snapshotted, tell_done
 from dao.migrate.ledger import entries
+from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.drift.sqlite import is_clean
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import made_by
-from dao.migrate.run.ground import Beginning, Refuse
+from dao.migrate.run.ground import Refuse
 from dao.migrate.run.guard import Guard
 from dao.migrate.run.holdings import Holdings
 from dao.migrate.schema import session
@@ -49,7 +50,7 @@ class OnSQLite:
         """As `Ground`."""
         self.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, enforced)
 
-    def begin(self, ledger: Ledger, *, changed: bool = False) -> Beginning:
+    def begin(self, ledger: Ledger, *, changed: bool = False) -> Moment:
         """As `Ground`."""
         guard, before = self.given
         self.before = before or Before.of(self.connection, self.problems)
@@ -58,7 +59,7 @@ class OnSQLite:
             self.tell(Snapshotted(taken))
             self.snapshots = 0
         self.guard = guard or Guard(Holdings(self.connection, None if changed else self.before.schema))
-        return Beginning(ledger, self.before.schema, clean=not changed and is_clean(self.connection, ledger))
+        return Moment(ledger, self.before.schema, clean=not changed and is_clean(self.connection, ledger))
 
     def run_script(self, step: Step, notice: Callable[[str], object], _refuse: Refuse) -> int:
         """As `Ground`."""

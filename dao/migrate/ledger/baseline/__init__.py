@@ -288,5 +288,5 @@ def _note(
         )
     if late := compare(files, writer.after).out_of_order:
         raise MigrationError(f"{late[0]} would come before the baseline: give it a number, or name another folder")
-    drift.record(connection, files, writer.before, after=writer.after, clean=not applied)
+    drift.record(connection, files, drift.Moment(writer.before), drift.Moment(writer.after, clean=not applied))
     return unusable

@@ -17,6 +17,7 @@ from dao.migrate.by_engine import by_engine
 from dao.migrate.database import Target, at_one_moment, existing, migrations_for, opened
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger import sets
+from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.registration import Prepare, preparing
@@ -24,7 +25,7 @@ from dao.migrate.scripts.load import Source
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Difference, Drifted
 
-__all__ = ["diff", "differences", "record"]
+__all__ = ["Moment", "diff", "differences", "record"]
 
 
 class _Drift(Protocol):
@@ -35,17 +36,7 @@ class _Drift(Protocol):
     def owners(
         self, connection: Any, found: Sequence[Difference], migrations: Sequence[Migration], state: Ledger, its: Sets, /
     ) -> list[str | None]: ...
-    def record(
-        self,
-        connection: Any,
-        migrations: Sequence[Migration],
-        before: Ledger,
-        *,
-        schema_before: Any,
-        after: Ledger | None,
-        schema: Any,
-        clean: bool,
-    ) -> Drifted: ...
+    def record(self, connection: Any, migrations: Sequence[Migration], before: Moment, now: Moment, /) -> Drifted: ...
 
 
 if TYPE_CHECKING:
@@ -72,8 +63,10 @@ def _of_named(
     connection: Connection, found: list[Difference], migrations: Sequence[Migration], state: Ledger
 ) -> list[Difference]:
     """Return the differences without those of objects that belong to sets which are not named."""
+    if not found:
+        return []
     its = sets.of(migrations, state)
-    if not found or all(map(its.is_named, state.ids)):
+    if all(map(its.is_named, state.ids)):
         return found
     try:
         owners = _of(connection).owners(connection, found, migrations, state, its)
@@ -104,28 +97,16 @@ def diff(target: Target, migrations: Source = None, *, prepare: Prepare | None =
 
 
 def record(
-    connection: Connection,
-    migrations: Sequence[Migration],
-    before: Ledger,
-    *,
-    schema_before: Any = None,
-    after: Ledger | None = None,
-    schema: Any = None,
-    clean: bool = False,
+    connection: Connection, migrations: Sequence[Migration], before: Moment, now: Moment | None = None
 ) -> Drifted:
     """Note the schema as it is, in the open transaction, and return how it differs from what its migrations make.
 
     What belongs to sets that are not named is no difference, as in `differences`.
 
-    `before` is the ledger before the change, `schema_before` the schema, if scripts have run since. `after` and
-    `schema` are those of now, where they are known. A schema is what `schema.catalog.definitions` returns on SQLite,
-    and `schema.postgresql.reader.read` on PostgreSQL. `clean`: the schema is known to be what the migrations make, and
-    nothing else is there.
+    `before` is the moment before the change, with its schema if scripts have run since. Of `now` it is looked up what
+    is not given.
     """
-    found = _of(connection).record(
-        connection, migrations, before, schema_before=schema_before, after=after, schema=schema, clean=clean
-    )
-    if not found.differences:
-        return found
-    state = after or ledger.read(connection)
-    return attrs.evolve(found, differences=tuple(_of_named(connection, list(found.differences), migrations, state)))
+    now = now or Moment(ledger.read(connection))
+    found = _of(connection).record(connection, migrations, before, now)
+    differences = _of_named(connection, list(found.differences), migrations, now.ledger)
+    return attrs.evolve(found, differences=tuple(differences))

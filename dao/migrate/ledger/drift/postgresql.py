@@ -18,7 +18,7 @@ import attrs
 
 from dao.engine import execute, fetch
 from dao.errors import MigrationError
-from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.sets import Sets
@@ -128,34 +128,26 @@ def of_sets(connection: Any) -> set[tuple[str, str]]:
     return {key for key, one in noted.schema.objects.items() if one.set is not None} if noted else set()
 
 
-def record(
-    connection: Any,
-    _migrations: Sequence[Migration],
-    before: Ledger,
-    *,
-    schema_before: Schema | None,
-    after: Ledger | None,
-    schema: Schema | None,
-    clean: bool,
-) -> Drifted:
+def record(connection: Any, _migrations: Sequence[Migration], before: Moment, now: Moment) -> Drifted:
     """As `dao.migrate.ledger.drift.record`.
 
-    Without a `schema_before` no script has run: what is noted as applied is said to have made what is there.
+    Without a schema of before no script has run: what is noted as applied is said to have made what is there. A note
+    says nothing of what is beside it.
     """
-    del clean  # a note says nothing of what is beside it
-    state = after or ledger.read(connection)
-    live = schema or reader.read(connection)
+    state, was = now.ledger, before.ledger
+    live: Schema = now.schema or reader.read(connection)
     noted = _noted(connection)
     known: _Objects = noted.schema.objects if noted else {}
     expected = known
-    if schema_before is not None:
-        if noted and noted.migrations != before.fingerprint:
+    if before.schema is not None:
+        there: _Objects = before.schema.objects
+        if noted and noted.migrations != was.fingerprint:
             # the stock yoyo has changed some of that since
-            expected = {key: schema_before.objects[key] for key in expected if key in schema_before.objects}
-        expected = _changed(expected, schema_before.objects, live.objects)
-    elif set(state.ids) - set(before.ids) or noted is None:
+            expected = {key: there[key] for key in expected if key in there}
+        expected = _changed(expected, there, live.objects)
+    elif set(state.ids) - set(was.ids) or noted is None:
         expected = {key: one for key, one in live.objects.items() if not _ELSEWHERE.match(one.table)}
-    renamed = {was.set: now.set for was in before.entries if (now := state.get(was.id)) and now.set != was.set}
+    renamed = {old.set: new.set for old in was.entries if (new := state.get(old.id)) and new.set != old.set}
 
     def owner(key: tuple[str, str], one: Object) -> str | None:
         set = one.set or (known[key].set if key in known else None)

@@ -11,7 +11,7 @@ import attrs
 from dao.engine import DriverError
 from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
-from dao.migrate.ledger import entries as ledger
+from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema import catalog
@@ -128,26 +128,17 @@ def is_clean(connection: Connection, state: Ledger) -> bool:
     return noted.is_of(state) and noted.expected == _ALONE + noted.now(connection)
 
 
-def record(
-    connection: Connection,
-    migrations: Sequence[Migration],
-    before: Ledger,
-    *,
-    schema_before: catalog.Definitions | None,
-    after: Ledger | None,
-    schema: catalog.Definitions | None,
-    clean: bool,
-) -> Drifted:
+def record(connection: Connection, migrations: Sequence[Migration], before: Moment, now: Moment) -> Drifted:
     """As `dao.migrate.ledger.drift.record`.
 
     Objects that the migrations of `before` made, and those of now do not, are left behind, as are those that scripts
-    have added to `schema_before`.
+    have added to the schema that was there.
     """
-    state = after or ledger.read(connection)
-    live = catalog.fingerprint(catalog.definitions(connection) if schema is None else schema)
+    state = now.ledger
+    live = catalog.fingerprint(catalog.definitions(connection) if now.schema is None else now.schema)
     found = Drifted()
     note: str | None = _ALONE + live
-    if not clean:
+    if not now.clean:
         from dao.migrate.ledger import expected  # noqa: PLC0415 - as above
 
         try:
@@ -156,12 +147,12 @@ def record(
             noted = _noted(connection)
             left = {name: its for name, its in noted.left.items() if name in beside} if noted else {}
             # if they were of several sets, it is not known whose of them it is
-            changed = {entry.set for entry in {*before.entries} ^ {*state.entries}}
+            changed = {entry.set for entry in {*before.ledger.entries} ^ {*state.entries}}
             by = changed.pop() if len(changed) == 1 else None
-            if beside and not set(before.entries) <= set(state.entries):
-                left |= dict.fromkeys(beside & expected.names(migrations, before), by)
-            if schema_before is not None:
-                left |= dict.fromkeys(beside - {fold(item.name) for item in schema_before}, by)
+            if beside and not set(before.ledger.entries) <= set(state.entries):
+                left |= dict.fromkeys(beside & expected.names(migrations, before.ledger), by)
+            if before.schema is not None:
+                left |= dict.fromkeys(beside - {fold(item.name) for item in before.schema}, by)
             found = Drifted(tuple(_told(there, left)))
             note = json.dumps(left, sort_keys=True) if found.differences else (_BESIDE if beside else _ALONE) + live
         except MigrationError as error:

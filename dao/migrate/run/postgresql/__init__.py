@@ -12,9 +12,10 @@ from dao.engine import fetch
 from dao.engine.postgresql import Connection, name_of
 from dao.errors import ReadOnlyDatabase
 from dao.migrate.events import Report
+from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.lock import telling
-from dao.migrate.run.ground import Beginning, Refuse
+from dao.migrate.run.ground import Refuse
 from dao.migrate.run.postgresql.guard import Guard
 from dao.migrate.run.postgresql.names import made_by
 from dao.migrate.schema.model import Schema
@@ -48,13 +49,13 @@ class OnPostgreSQL:
     def enforce_foreign_keys(self, *, enforced: bool) -> None:
         """Do nothing: they always are."""
 
-    def begin(self, ledger: Ledger, *, changed: bool = False) -> Beginning:
+    def begin(self, ledger: Ledger, *, changed: bool = False) -> Moment:
         """As `Ground`. Takes no snapshot."""
         # what goes before the first script is none of a script's losses
         self.guard = None if changed else Guard(self.connection)
         self.before = reader.read(self.connection)
         self.owners = Owners(frozenset(self.before.objects))
-        return Beginning(ledger, self.before, clean=False)
+        return Moment(ledger, self.before)
 
     def run_script(self, step: Step, notice: Callable[[str], object], refuse: Refuse) -> int:
         """As `Ground`."""
