@@ -11,7 +11,14 @@ import pytest
 
 import dao
 from dao import migrate
-from dao.errors import LedgerMismatch, MigrationError, MigrationFileError, SchemaOutOfDate, SchemaTooNew
+from dao.errors import (
+    LedgerMismatch,
+    MigrationError,
+    MigrationFailed,
+    MigrationFileError,
+    SchemaOutOfDate,
+    SchemaTooNew,
+)
 from dao.migrate.scripts.sets import default_name
 from dao.settings import Folder
 from tests.folders import ids, query, write
@@ -480,6 +487,39 @@ def test_reset_refuses_to_take_a_partition_or_constraint_of_another_set(database
         with pytest.raises(MigrationError, match=rf"the {torn} was made by a set .* would go with"):
             migrate.reset(database.url, its)
     assert database.fetch("SELECT * FROM logs_1") == [(1,)]
+
+
+#: Takes tables of another set's apart: one gets another name, one is made anew, and one goes; and makes two of its own.
+RENAMING = """DROP TABLE more;
+CREATE TABLE own (id INTEGER PRIMARY KEY);
+ALTER TABLE things RENAME TO stuff;
+CREATE TABLE things (id INTEGER PRIMARY KEY);
+ALTER TABLE firsts RENAME TO old_firsts;
+CREATE TABLE firsts (id INTEGER);
+DROP TABLE old_firsts;"""
+
+
+def test_what_another_set_renames_stays_whose_it_is(database, base, tmp_path):
+    """It was told by its name, and so became the other's, which `reset` would have dropped, rows and all."""
+    script = RENAMING if database.engine == "sqlite" else f"DO $$ BEGIN {RENAMING} END $$"
+    web = migrate.load(write(tmp_path / "web", {"1_renames.sql": script}))
+    migrate.apply(database.url, base)
+    migrate.apply(database.url, web)
+    server = database.url if database.engine == "postgresql" else None
+    texts = {its: migrate.dump([base, web], set=its, server=server).replace('"', "") for its in ("base", "web")}
+    made = {
+        its: {name for name in ("stuff", "firsts", "things", "own") if f"TABLE {name} (" in texts[its]} for its in texts
+    }
+    assert made == {"base": {"stuff", "firsts"}, "web": {"things", "own"}}
+    for table, owner in (("stuff", base), ("firsts", base), ("things", web), ("own", web)):
+        database.fetch(f"ALTER TABLE {table} ADD COLUMN x INTEGER")
+        assert [its for its in (base, web) if migrate.diff(database.url, its)] == [owner], table
+        database.fetch(f"ALTER TABLE {table} DROP COLUMN x")
+    with pytest.raises(MigrationError, match="the name stuff was made by a set of migrations that is not named"):
+        migrate.reset(database.url, base)
+    with pytest.raises(MigrationFailed, match="more"):
+        migrate.reset(database.url, web)
+    assert ids(migrate.reset(database.url, [base, web])) == ids([*base, *web])
 
 
 #: What an application makes by a DO block: a table, an index on another set's table, and a function.

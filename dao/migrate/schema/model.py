@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import attrs
 
 from dao.migrate.schema.names import fold
 from dao.migrate.values import Difference
 
-__all__ = ["TABLES", "Item", "Object", "Schema", "differences"]
+__all__ = ["TABLES", "Item", "Key", "Object", "Schema", "differences", "earlier"]
 
+#: The type and the name of an object.
+Key = tuple[str, str]
 _KEYS = ("primary key", "unique", "exclusion", "check", "foreign key")
 _FAMILIES = ("option", "column", "not null", *_KEYS, "definition", "comment", "rights")
 #: What has rows, and other things that belong to it.
@@ -42,7 +44,8 @@ class Item:
 class Object:
     """A table, view, index, trigger, function, …. `table` is what it belongs to; itself, if it is none's.
 
-    `set` is the set of the migration that made it, as far as somebody has seen that: it is no part of the structure.
+    `set` is the set of the migration that made it, as far as somebody has seen that, and `id` what tells it from others
+    for as long as it lives, whatever its name: they are no part of the structure.
     """
 
     type: str
@@ -50,6 +53,7 @@ class Object:
     table: str
     items: tuple[Item, ...]
     set: str | None = attrs.field(default=None, eq=False)
+    id: str | None = attrs.field(default=None, eq=False)
 
     @functools.cached_property
     def parents(self) -> frozenset[str]:
@@ -61,12 +65,27 @@ class Object:
 class Schema:
     """The structure of a database: its objects by type and name, as it is compared: on SQLite in lower case."""
 
-    objects: dict[tuple[str, str], Object]
+    objects: dict[Key, Object]
+
+    @functools.cached_property
+    def ids(self) -> dict[Key, str | None]:
+        """The `id` of each object."""
+        return {key: one.id for key, one in self.objects.items()}
 
     @functools.cached_property
     def virtual(self) -> frozenset[str]:
         """The folded names of its virtual tables."""
         return frozenset(name for type, name in self.objects if type == "virtual table")
+
+
+def earlier(before: Mapping[Key, Hashable], now: Mapping[Key, Hashable]) -> dict[Key, Key]:
+    """Return what each object was before, by objects and what tells one from the others for as long as it lives.
+
+    That is the same one, whatever its name was, or one of its name that has gone. Those that are new are left out.
+    """
+    names = {id: key for key, id in before.items()}
+    lives = {key: names[id] for key, id in now.items() if id in names}
+    return lives | {key: key for key in before.keys() & now.keys() - {*lives, *lives.values()}}
 
 
 # ---------------------------------------------------------------- differences

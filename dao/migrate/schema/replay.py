@@ -12,6 +12,7 @@ import attrs
 from dao.engine.sqlite import Connection
 from dao.errors import Error, MigrationError, MigrationFailed
 from dao.migrate.schema.catalog import column_names, definitions
+from dao.migrate.schema.model import Key, earlier
 from dao.migrate.schema.names import fold
 from dao.migrate.schema.script import run_script
 from dao.migrate.schema.session import in_memory, interruptible
@@ -21,6 +22,7 @@ from dao.migrate.scripts.migration import Script
 __all__ = ["Made", "made_by", "makers", "not_replayed", "replayed"]
 
 _PATIENCE = 2.0
+_LATEST = "DROP VIEW IF EXISTS main._dao_latest; CREATE VIEW main._dao_latest AS SELECT 1"
 
 
 @attrs.frozen
@@ -86,26 +88,33 @@ def not_replayed(id: str, why: Exception | str) -> MigrationError:
     )
 
 
-def makers(
-    scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE, columns: bool = False
-) -> dict[tuple[str, str], str]:
+def makers(scripts: Sequence[tuple[str, str]], *, patience: float = _PATIENCE, parts: bool = False) -> dict[Key, str]:
     """Return the id of the script that made each object, by the object's type and its name, by `fold`.
 
-    One that a later script made anew is the earlier one's. With `columns` these are among them, named `table.column`.
+    One that a later script made anew, or gave another name, is the earlier one's. With `parts` those of tables are
+    among them, as `table.part`: each "column", and the "name", which is that of the script that gave it.
 
     Raises:
         MigrationError: As `replayed`.
     """
-    ids = iter([id for id, _ in scripts])
-    found: dict[tuple[str, str], str] = {}
+    left = iter(scripts)
+    before: dict[Key, int] = {}
+    found: dict[Key, str] = {}
 
     def look(connection: Connection) -> None:
-        nonlocal found
-        id = next(ids)
-        there = [(item.type, item.key) for item in definitions(connection)]
-        if columns:
-            there += [("column", f"{table}.{column}") for table, column in column_names(connection) if column]
-        found = {key: found.get(key, id) for key in there}
+        nonlocal before, found
+        id, text = next(left)
+        there = {(item.type, item.key): item.number for item in definitions(connection)}
+        # outside of a transaction VACUUM may have numbered them anew
+        was = earlier(before, there) if is_transactional(text) else {key: key for key in before.keys() & there.keys()}
+        made = {key: found[was[key]] if key in was else id for key in there}
+        for table, column in column_names(connection) if parts else ():
+            kind, part = ("column", column) if column else ("name", table)
+            _, old = was.get(("table", table), ("", ""))
+            made[kind, f"{table}.{part}"] = found.get((kind, f"{old}.{part}"), id)
+        # what the next script makes has higher numbers than this, even if it drops the latest before that
+        connection.execute(_LATEST)
+        found, before = made, there
 
     with replayed(scripts, patience=patience, after=look):
         return found

@@ -22,7 +22,7 @@ from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.sets import Sets
-from dao.migrate.schema.model import TABLES, Item, Object, Schema
+from dao.migrate.schema.model import TABLES, Item, Key, Object, Schema, earlier
 from dao.migrate.schema.model import differences as between
 from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.postgresql.stamp import STAMP
@@ -49,7 +49,7 @@ _ELSEWHERE = re.compile(r'(?:"(?:[^"]|"")*"|[^".]+)\.')
 #: What others than migrations may add to a table at any time: who may read it, a comment, how often it is vacuumed.
 _THEIRS = ("comment", "rights", "WITH")
 
-_Objects = Mapping[tuple[str, str], Object]
+_Objects = Mapping[Key, Object]
 
 
 @attrs.frozen
@@ -122,7 +122,7 @@ def owners(
     return [owner(one) for one in found]
 
 
-def of_sets(connection: Any) -> set[tuple[str, str]]:
+def of_sets(connection: Any) -> set[Key]:
     """Return the type and the name of each object of which it is noted that a migration of some set has made it."""
     noted = _noted(connection)
     return {key for key, one in noted.schema.objects.items() if one.set is not None} if noted else set()
@@ -149,8 +149,11 @@ def record(connection: Any, _migrations: Sequence[Migration], before: Moment, no
         expected = {key: one for key, one in live.objects.items() if not _ELSEWHERE.match(one.table)}
     renamed = {old.set: new.set for old in was.entries if (new := state.get(old.id)) and new.set != old.set}
 
-    def owner(key: tuple[str, str], one: Object) -> str | None:
-        set = one.set or (known[key].set if key in known else None)
+    lives = {} if before.schema is None else earlier(before.schema.ids, live.ids)
+
+    def owner(key: Key, one: Object) -> str | None:
+        noted = known.get(lives.get(key, key))
+        set = one.set or (noted.set if noted else None)
         return renamed.get(set, set)
 
     expected = {key: attrs.evolve(one, set=owner(key, one)) for key, one in expected.items()}

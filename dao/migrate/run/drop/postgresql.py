@@ -15,9 +15,9 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.run.postgresql.names import dropped_by, made_by
-from dao.migrate.schema.model import Object
+from dao.migrate.schema.model import Key, Object
 from dao.migrate.schema.postgresql import reader
-from dao.migrate.schema.postgresql.owners import Key, Owners, parts_of
+from dao.migrate.schema.postgresql.owners import Owners, parts_of
 from dao.migrate.schema.postgresql.replay import replayed
 from dao.migrate.scripts.migration import Migration, from_texts
 from dao.migrate.scripts.postgresql import split
@@ -40,7 +40,7 @@ class Dropping:
     torn: list[tuple[str, str]] = attrs.Factory(list)
     #: The objects that the migrations of the named sets make, by type and name.
     made: frozenset[Key] = frozenset()
-    #: What the others make: their objects, and their columns and constraints.
+    #: What the others make: their objects, and what they have added to other sets'.
     others: frozenset[Key] = frozenset()
     parts: frozenset[tuple[Key, str | None]] = frozenset()
 
@@ -54,7 +54,7 @@ class Dropping:
             owners = Owners()
             try:
                 with replayed(url_of(self.connection), scripts, owners=owners):
-                    made = owners.there
+                    made = frozenset(owners.there.objects)
             except MigrationError as error:
                 raise MigrationError(
                     f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
@@ -96,11 +96,11 @@ class Dropping:
             for key, one in gone
             if key in self.others
         ] + [
-            (f"the {part[1]}", one.name)
+            (f"the {label}", one.name)
             for key, one in gone
             if key not in self.others
-            for part in parts_of(key, one)
-            if part in self.parts
+            for label in parts_of(one)
+            if (key, label) in self.parts
         ]
 
     def _objects(self) -> list[Object]:

@@ -28,7 +28,7 @@ class Dropping:
 
     connection: Connection
     torn: list[tuple[str, str]] = attrs.Factory(list)
-    #: The objects and columns of sets that are not named, by type and name.
+    #: The objects, columns and names of tables of sets that are not named, by type and name.
     others: frozenset[tuple[str, str]] = frozenset()
 
     def foreign(self, migrations: Sequence[Migration], ledger: Ledger, its: Sets) -> list[str]:
@@ -37,7 +37,7 @@ class Dropping:
         if not present:
             return []
         try:
-            made = makers(applied(migrations, ledger), columns=True)
+            made = makers(applied(migrations, ledger), parts=True)
         except MigrationError as error:
             raise MigrationError(
                 f"what the applied migrations made cannot be told from what is somebody else's: {error}. Drop the "
@@ -45,8 +45,9 @@ class Dropping:
             ) from error
         self.others = frozenset(key for key, id in made.items() if not its.is_named(id))
         there = [(item.type, item.key, item.name, item.table) for item in definitions(self.connection)]
-        columns = sorted((table, column) for table, column in column_names(self.connection) if column)
-        there += [("column", f"{table}.{column}", column, table) for table, column in columns]
+        for table, column in sorted(column_names(self.connection)):
+            type, part = ("column", column) if column else ("name", table)
+            there.append((type, f"{table}.{part}", part, table))
         self.torn = [
             (f"the {type} {name}", table)
             for type, key, name, table in there

@@ -54,7 +54,7 @@ class OnPostgreSQL:
         # what goes before the first script is none of a script's losses
         self.guard = None if changed else Guard(self.connection)
         self.before = reader.read(self.connection)
-        self.owners = Owners(frozenset(self.before.objects))
+        self.owners = Owners(self.before)
         return Moment(ledger, self.before)
 
     def run_script(self, step: Step, notice: Callable[[str], object], refuse: Refuse) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dao.migrate.schema.model import Item, Object, Schema
@@ -25,13 +25,17 @@ _GRANTED_ON = {"view": "TABLE", "materialized view": "TABLE", "foreign table": "
 
 def read(connection: Any) -> Schema:
     """Return the structure of a database, without the ledger. One round trip."""
-    return Schema({key: one for key, (one, _) in _read(connection).items()})
+    of: dict[tuple[str, str], list[Row]] = {}
+    for row in catalog.rows(connection):
+        if not any(is_ours(name.rpartition(".")[2]) for name in (row.name, row.table or "")):
+            of.setdefault((row.type, row.name), []).append(row)
+    return Schema({key: _object(rows) for key, rows in of.items()})
 
 
 def read_in_order(connection: Any) -> list[Object]:
     """Return the objects of a database, without the ledger, each after those that it needs, else by type and name."""
-    found = _read(connection)
-    names = {id: key for key, (_, id) in found.items()}
+    found = read(connection).objects
+    names = {one.id: key for key, one in found.items()}
     needs: dict[Any, set[Any]] = {key: set() for key in found}
     for of, on in catalog.dependencies(connection):
         if of in names and on in names:
@@ -44,7 +48,7 @@ def read_in_order(connection: Any) -> list[Object]:
         key = next((key for key in waiting if needs[key] <= done), waiting[0])
         waiting.remove(key)
         done.add(key)
-        ordered.append(found[key][0])
+        ordered.append(found[key])
     return ordered
 
 
@@ -57,19 +61,10 @@ _PLACES = {
 }
 
 
-def _read(connection: Any) -> dict[tuple[str, str], tuple[Object, str]]:
-    """Return the objects by type and name, each with the `id` by which dependencies name it."""
-    of: dict[tuple[str, str], list[Row]] = {}
-    for row in catalog.rows(connection):
-        if not any(is_ours(name.rpartition(".")[2]) for name in (row.name, row.table or "")):
-            of.setdefault((row.type, row.name), []).append(row)
-    return {
-        key: (
-            Object(*key, rows[0].table or rows[0].name, tuple(one for row in rows for one in _items(row, rows[0]))),
-            rows[0].id,
-        )
-        for key, rows in of.items()
-    }
+def _object(rows: Sequence[Row]) -> Object:
+    first = rows[0]
+    items = tuple(one for row in rows for one in _items(row, first))
+    return Object(first.type, first.name, first.table or first.name, items, id=first.id)
 
 
 # ---------------------------------------------------------------- items
