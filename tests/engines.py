@@ -18,7 +18,8 @@ import dao
 from dao import codec
 from dao import url as urls
 from dao.engine import fetch, in_transaction
-from tests.concurrency import wait_for
+from dao.testing.server import BETWEEN_TESTS
+from tests.concurrency import PATIENCE, wait_for
 
 #: The drivers' errors for a row that a constraint refuses.
 CONSTRAINT_ERRORS = (apsw.ConstraintError, psycopg.IntegrityError)
@@ -150,6 +151,30 @@ def wait_for_waiter(connection: Any, waiter: threading.Thread | None = None) -> 
             or (time.monotonic() > end if is_sqlite(connection) else fetch(connection, waiting) != [(0,)])
         )
     )
+
+
+#: The sessions of a test in a database, but the one that asks.
+_OTHERS = f"""
+SELECT count(*) FROM pg_stat_activity
+WHERE  datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+AND    application_name <> '{BETWEEN_TESTS}'
+"""
+
+
+def wait_for_end(connection: Any, pid: int | None = None) -> None:
+    """Return once the server has ended a session, or all others of a test in the database of a connection.
+
+    A client's `close` only asks for that: what the session held, and its row in pg_stat_activity, go when the server
+    gets to it.
+    """
+    which = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1" if pid else _OTHERS
+    wait_for(lambda: fetch(connection, which, (pid,) if pid else ()) == [(0,)])
+
+
+def terminate(url: str, pid: int) -> None:
+    """End a session as an administrator does, and wait until it has ended."""
+    with contextlib.closing(dao.connect(url)) as connection:
+        assert fetch(connection, "SELECT pg_terminate_backend($1, $2)", (pid, PATIENCE * 1000)) == [(True,)]
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import pytest
 
 import dao
 from dao import Task, TaskStatus, engine, tasks
+from tests import engines
 from tests.concurrency import PATIENCE, Worker, wait_for
 from tests.databases import migrate
 from tests.servers import Server
@@ -65,8 +66,7 @@ def stored(url: str) -> list[str]:
 
 def terminate(server: Server, pid: int) -> None:
     """End a backend as an administrator does."""
-    with psycopg.connect(server.url("postgres"), autocommit=True) as other:
-        assert other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
+    engines.terminate(server.url("postgres"), pid)
 
 
 def kill_backend(server: Server, pid: int) -> None:

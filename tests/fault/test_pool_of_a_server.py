@@ -25,7 +25,7 @@ from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, until, 
 
 __all__ = ["loop"]  # a fixture
 from tests.databases import migrate
-from tests.engines import wait_for_waiter
+from tests.engines import terminate, wait_for_end, wait_for_waiter
 from tests.fault.forks import FORKING
 from tests.servers import Server, stopped
 
@@ -36,12 +36,6 @@ def add(connection: Any, title: str = "a") -> None:
 
 def pid_of(connection: Any) -> int:
     return connection.info.backend_pid
-
-
-def terminate(url: str, pid: int) -> None:
-    """End a backend, and wait until it has ended."""
-    with psycopg.connect(url, autocommit=True) as other:
-        assert other.execute("SELECT pg_terminate_backend(%s, 10000)", [pid]).fetchone() == (True,)
 
 
 @pytest.fixture
@@ -72,7 +66,7 @@ def test_acquire_connection_that_idle_session_timeout_ended_is_replaced(postgres
         connection.execute("SET idle_session_timeout = 1")
         ended = pid_of(connection)
     with psycopg.connect(postgresql_url, autocommit=True) as other:
-        wait_for(lambda: not other.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [ended]).fetchone())
+        wait_for_end(other, ended)
     with pool.acquire() as connection:
         add(connection)
     assert pool.stats().recycled == 1

@@ -18,6 +18,7 @@ import pytest
 from dao import migrate
 from dao.errors import CommitUnknown, ConnectionLost, Error, LedgerMismatch
 from dao.migrate.schema.postgresql import session
+from tests.engines import terminate, wait_for_end
 from tests.fault.migrators import Migrators
 from tests.folders import ALONE, ids, write
 from tests.servers import Server
@@ -135,11 +136,9 @@ def attempt(url: str, folder: Path, caught: list[Error]) -> None:
 
 
 def wait_for_the_end(url: str) -> None:
-    """Wait until no session but one's own is at work in a database."""
-    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    """Wait until no session is at work in a database."""
     with contextlib.closing(psycopg.connect(url, autocommit=True)) as connection:
-        while connection.execute(f"{others} AND backend_type = 'client backend'").fetchone() != (0,):
-            time.sleep(0.01)
+        wait_for_end(connection)
 
 
 def test_kill_server_leaves_nothing_half_done(folder):
@@ -179,8 +178,7 @@ def test_connection_that_is_lost_after_a_script_alone_says_what_stays(new_postgr
     def check_and_end(apart: session.Apart) -> str | None:
         found = check_of(apart)
         if not apart._script.transactional:
-            with contextlib.closing(psycopg.connect(new_postgresql_url, autocommit=True)) as other:
-                other.execute("SELECT pg_terminate_backend(%s, 5000)", [apart._connection.info.backend_pid])
+            terminate(new_postgresql_url, apart._connection.info.backend_pid)
         return found
 
     monkeypatch.setattr(session.Apart, "check", check_and_end)

@@ -23,9 +23,9 @@ import dao
 from dao import Task, TaskStatus, engine, tasks
 from dao.testing.server import database_of
 from dao.url import parse
-from tests.concurrency import PATIENCE, Worker, locked, wait_for
+from tests.concurrency import PATIENCE, Worker, locked
 from tests.databases import migrate
-from tests.engines import run_out_of_time
+from tests.engines import run_out_of_time, wait_for_end
 from tests.servers import NOBODY, Server
 
 
@@ -87,7 +87,7 @@ def test_transaction_that_the_server_ends_is_lost_and_replayed(postgresql_url, c
         tasks.create(given, new())
         if len(tries) == 1:
             given.execute(f"SET LOCAL {setting} = 20")
-            wait_for(lambda: not connection.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", tries).fetchone())
+            wait_for_end(connection, tries[0])
         if then == "statement":
             tasks.create(given, new())
 

@@ -13,6 +13,7 @@ import pytest
 
 from dao import migrate
 from dao.errors import DatabaseBusy, MigrationError
+from tests.engines import wait_for_end
 from tests.folders import IDS, ids, write
 
 # what tells how yoyo's tables are made, and what is in them
@@ -115,7 +116,8 @@ def test_lock_of_a_yoyo_process_is_respected_while_it_may_live(url, three):
         ):
             migrate.mark(url, IDS, three)
     # its session has ended, and with it the process; a pool's is none of yoyo's
-    with psycopg.connect(url, application_name="dao"):
+    with psycopg.connect(url, autocommit=True, application_name="dao") as ours:
+        wait_for_end(ours)
         assert migrate.mark(url, IDS, three) == IDS
 
 

@@ -17,8 +17,8 @@ import trio.testing
 
 import dao
 from dao import Task, aio, engine, tasks
-from dao.testing.server import BETWEEN_TESTS
-from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, locked, loop, patient, stored, until, wait_for
+from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, locked, loop, patient, stored, until
+from tests.engines import wait_for_end
 
 __all__ = ["loop"]  # a fixture
 
@@ -122,11 +122,7 @@ def test_connect_cancelled_leaves_no_connection_behind(loop, url, pause):
         assert not [one for one in apsw.connections() if one.filename and one.filename in url]
         return
     with contextlib.closing(dao.connect(url)) as other:
-        others = (
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
-            f"AND application_name <> '{BETWEEN_TESTS}'"
-        )
-        wait_for(lambda: not other.execute(others).fetchall())
+        wait_for_end(other)
 
 
 # ---------------------------------------------------------------- run
