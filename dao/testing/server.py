@@ -14,7 +14,7 @@ from psycopg import sql
 from dao import url as urls
 from dao.engine import connect
 from dao.errors import OperationalError
-from dao.migrate.schema.postgresql.temporary import drop_left_over, new_name
+from dao.migrate.schema.postgresql.temporary import drop_left_over, execute_when_unused, new_name
 
 __all__ = ["BETWEEN_TESTS", "Databases", "Reused", "database_of"]
 
@@ -28,7 +28,7 @@ _LEFT_OVER = 86_400
 #: What the tables of a used database may hold before another takes its place, in bytes.
 _ROOM = 8 * 2**20
 #: How long the sessions of a test may take to end, in seconds.
-_PATIENCE = 5.0
+_PATIENCE = 30.0
 
 # What a test may have changed for good: everything in the catalog that DDL changes gets another `xmin`. Those that a
 # new database has anyhow, with ids below 16384, are thousands, and nobody changes them.
@@ -125,7 +125,8 @@ class Databases:
         name = name or new_name(self.prefix)
         command = sql.SQL(f"CREATE DATABASE {{}} TEMPLATE {{}} STRATEGY {self._strategy}")
         try:
-            self._administration.execute(command.format(sql.Identifier(name), sql.Identifier(template)))
+            # whoever has made the template may have left just now
+            execute_when_unused(self._administration, command.format(sql.Identifier(name), sql.Identifier(template)))
         except psycopg.errors.InsufficientPrivilege as error:
             raise OperationalError(
                 f"tests make databases of their own, and the role of {urls.parse(self.url).name} may not create one: "
@@ -136,7 +137,7 @@ class Databases:
     def drop(self, url: str) -> None:
         """Drop a database, ending all connections to it; nothing happens if there is none."""
         name = sql.Identifier(urls.parse_server(url).parameters["dbname"])
-        self._administration.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+        execute_when_unused(self._administration, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
 
     def drop_all(self) -> None:
         """Drop all that were made here."""

@@ -25,6 +25,8 @@ from dao import Task, codec, configurations, migrate, sessions, tasks, tool_exec
 from dao.testing import Clock, make_task
 from dao.testing.plugin import SERVER
 from dao.testing.server import Databases, Reused, database_of
+from tests.concurrency import Worker
+from tests.servers import Server, stopped
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -105,6 +107,23 @@ def test_database_is_emptied_while_a_test_has_another_sleep(shared, monkeypatch)
             reused.empty()
         with contextlib.closing(dao.connect(reused.url)) as another:
             assert tasks.count(another) == 0
+
+
+@pytest.mark.slow
+def test_database_whose_session_ends_late_is_copied_and_dropped():
+    """The server waits five seconds for those that leave a database, and refused then to copy or to drop it."""
+    with Server() as server, contextlib.closing(Databases(server.url("postgres"))) as databases:
+        url = databases.create()
+        name = dao.url.parse(url).parameters["dbname"]
+        for function, argument in ((databases.create, name), (databases.drop, url)):
+            with contextlib.closing(dao.connect(url)) as leaving:
+                with stopped(leaving):
+                    worker = Worker(function, argument)
+                    if function == databases.create:
+                        leaving.close()
+                    time.sleep(6)
+                worker.end()
+        assert left(databases, [url]) == set()
 
 
 def test_databases_of_another_role_are_made_anew_and_need_the_right(server):

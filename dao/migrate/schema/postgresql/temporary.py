@@ -8,11 +8,15 @@ import time
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from dao.engine import execute, fetch
 from dao.errors import Error
 
-__all__ = ["drop_left_over", "new_name"]
+__all__ = ["drop_left_over", "execute_when_unused", "new_name"]
+
+#: How often a statement is tried that waits for the ends of sessions: each time the server does so for five seconds.
+_TRIES = 6
 
 _THERE = """
 SELECT datname FROM pg_database
@@ -24,6 +28,23 @@ WHERE  starts_with(datname, $1) AND pg_has_role(datdba, 'MEMBER')
 def new_name(prefix: str) -> str:
     """Return a name that no other database has, with the time in it. It needs no quotes if the prefix needs none."""
     return f"{prefix}{int(time.time())}_{secrets.token_hex(4)}"
+
+
+def execute_when_unused(connection: psycopg.Connection[Any], command: sql.Composed) -> None:
+    """Run a statement that wants a database for itself, such as one from which the last session is about to go.
+
+    A closed connection is one that the server has yet to notice, and one that it is told to end goes on for a while. It
+    waits for them, and refuses after five seconds; on a busy machine that was too soon.
+
+    Raises:
+        psycopg.errors.ObjectInUse: Somebody has used it for half a minute.
+        psycopg.Error: The server refuses for another reason.
+    """
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(psycopg.errors.ObjectInUse):
+            connection.execute(command)
+            return
+    connection.execute(command)
 
 
 def drop_left_over(connection: psycopg.Connection[Any], prefix: str, *, seconds: float) -> None:
