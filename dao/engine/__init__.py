@@ -348,8 +348,9 @@ def reset(connection: Connection) -> bool:
 def interrupt(connection: Connection) -> None:
     """Interrupt the statement that is running; nothing happens if none is, or if the connection is closed.
 
-    PostgreSQL: a thread of its own asks the server to cancel it, and this waits for no answer. If the statement goes on
-    for another 10 seconds, the next interruption ends the connection.
+    PostgreSQL: a thread of its own asks the server to cancel it, and this waits for no answer. If the server does not
+    take the request within 10 seconds, the connection is ended; if it does, and the statement goes on for as long, the
+    next interruption ends it.
     """
     engine_for(connection).interrupt(connection)
 

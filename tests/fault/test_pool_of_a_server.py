@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 import dao
 from dao import Task, aio, engine, tasks
@@ -411,6 +414,24 @@ def test_run_cancelled_on_a_server_that_does_not_answer_gives_up(monkeypatch, lo
             assert (pool.stats().recycled, pool.stats().active) == (1, 0)
 
     loop.run(main)
+
+
+def test_interruption_that_the_server_takes_late_hits_no_later_statement(monkeypatch, restartable):
+    """A request for which nobody waited any longer was with the server, and ended what ran as that came to it."""
+    monkeypatch.setattr(interruption, "_CANCEL_TIMEOUT", 0.1)
+    with dao.Pool(restartable.url("postgres"), size=1, timeout=PATIENCE) as pool:
+        with pool.acquire() as connection:
+            worker = Worker(engine.fetch, connection, "SELECT pg_sleep(1)")
+            wait_for(lambda: connection.pgconn.transaction_status == TransactionStatus.ACTIVE)
+            os.kill(restartable.pid, signal.SIGSTOP)  # it takes no request, and its sessions go on
+            try:
+                engine.interrupt(connection)
+                with contextlib.suppress(dao.ConnectionLost):
+                    worker.end()
+            finally:
+                os.kill(restartable.pid, signal.SIGCONT)
+        with pool.acquire() as connection:
+            assert engine.fetch(connection, "SELECT pg_sleep(0.5)") == [("",)]
 
 
 def test_aio_run_in_transaction_replays_on_another_connection(loop, postgresql_url):

@@ -33,7 +33,8 @@ def is_interrupted(connection: Connection) -> bool:
 def interrupt(connection: Connection) -> None:
     """Have the server cancel the statement that is running, without waiting for that.
 
-    If it goes on all the same, and this is called again when the server has had its time, the connection is ended.
+    If the server does not take the request in its time, the connection is ended; and if the statement goes on all the
+    same, and this is called again after that time.
     """
     first = _interrupted.setdefault(connection, time.monotonic())
     told = threading.Event()
@@ -53,6 +54,8 @@ def _cancel(connection: Connection, first: float, told: threading.Event) -> None
             break_off(connection)
         else:
             connection.cancel_safe(timeout=_CANCEL_TIMEOUT)
+    except psycopg.errors.CancellationTimeout:
+        break_off(connection)  # the server has the request, and may yet come to it: it would hit a later statement
     except psycopg.Error as error:
         log.warning("cannot ask the server to cancel a statement: %s", " ".join(str(error).split()))
     finally:
