@@ -95,6 +95,12 @@ class Findings:
             seconds=time.perf_counter() - self._begun,
         )
 
+    def repeat(self, other: Findings) -> None:
+        """Note what another trial of the migration has found."""
+        self.problems += other.problems
+        self.warnings += other.warnings
+        self.losses += other.losses
+
     def trip(self, states: Sequence[State | None], run: Callable[[Step], State | None]) -> tuple[bool, bool]:
         """Go `round_trip.down_and_up`; return whether the migration was undone, and whether it was applied again."""
         if not self.migration.reversible:

@@ -1,83 +1,112 @@
-"""The trial of a migration on rows: generated ones, or the user's own, in the tables that its scripts can touch."""
+"""The trial of a migration on rows: generated ones, or the user's own, in the tables that its scripts can touch.
+
+The law is one for both engines; what it asks of a trial (`_OnRows`), `verifier` and `on_server` each have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import attrs
 
 from dao.errors import Error
-from dao.migrate.copies.working_copy import WorkingCopies
-from dao.migrate.scripts.migration import Migration
-from dao.migrate.values import Step
-from dao.migrate.verification.findings import BROUGHT, advise
+from dao.migrate.verification.fillable import Store
+from dao.migrate.verification.findings import BROUGHT, Findings, Verification, advise
 from dao.migrate.verification.fixtures import Fixtures
-from dao.migrate.verification.generate import fill, in_the_way
-from dao.migrate.verification.sqlite_store import SQLiteStore
-from dao.migrate.verification.touched import Trace, related
-from dao.migrate.verification.trial import Place, Trial, follow
+from dao.migrate.verification.generate import Filled, fill
+from dao.migrate.verification.touched import Touched
 from dao.migrate.verification.uses import Use
 
-__all__ = ["OnRows"]
+__all__ = ["Rows", "tried"]
+
+
+class _OnRows(Protocol):
+    """A trial in a database to which rows are written, after the one on the rows of its scripts `alone`.
+
+    `needed` are the tables that the scripts can touch, as `Table.id`. `writing` lends the database as it is now. Where
+    no rows were written, it is enough to `follow`: the trial alone has shown what the scripts do.
+    """
+
+    @property
+    def trial(self) -> Findings: ...
+    @property
+    def alone(self) -> Findings: ...
+    @property
+    def needed(self) -> Touched: ...
+    @property
+    def is_applied(self) -> bool: ...
+    def writing(self) -> AbstractContextManager[Store]: ...
+    def there_and_back(self) -> object: ...
+    def follow(self) -> object: ...
+    def roll_back(self) -> object: ...
+    def in_the_way(self, store: Store, filled: Filled) -> frozenset[str]: ...
+
+
+class _Lend(Protocol):
+    """Lends a database as it is before the migration, at first and `again`, set up for a trial."""
+
+    def __call__(self, *, again: bool) -> AbstractContextManager[_OnRows]: ...
 
 
 @attrs.frozen
-class OnRows:
-    """The trial of a migration on generated rows, after the one on no rows but those of the scripts (`alone`).
+class Rows:
+    """The rows to write: so many generated ones into each table, but where `fixtures` put theirs.
 
-    `uses` says in which form scripts take columns. The migrations that come `earlier` make the database again.
-    Tables into which `fixtures` put rows get no generated ones.
+    `uses` says in which form scripts take columns.
     """
 
-    copies: WorkingCopies
-    alone: Trial
+    number: int
     uses: Mapping[str, Use]
-    rows: int
-    earlier: Sequence[Migration]
     fixtures: Fixtures | None
 
-    def tried(self, here: Place, without: frozenset[str] = frozenset()) -> Trial:
-        """Fill the tables that it can touch, but some (`without`), and try it; then undo it with rows written since."""
-        trial = Trial(self.copies, self.alone.migration, "generated rows")
-        schemas = [place.state.schema for place in (self.alone.before, self.alone.after) if place]
-        needed = related(self.alone.touched, *schemas)
-        own = self.fixtures.insert(SQLiteStore(here.connection), needed) if self.fixtures else frozenset[str]()
-        filled = fill(SQLiteStore(here.connection), rows=self.rows, only=needed, without=without | own, uses=self.uses)
-        if filled.rows or own:
-            state = here.state.with_rows(here.connection, needed)
-            there = trial.there_and_back(attrs.evolve(here, state=state))
-        else:  # it finds what it found there
-            there = self._as_alone(trial, here)
-        trial.unfilled = filled.unfilled | dict.fromkeys(without, BROUGHT)
-        if there is None:
-            text = trial.up.script.text
-            brought = in_the_way(SQLiteStore(here.connection), filled, self.alone.inserts, text)
-            if brought and not without:
-                again = self.copies.copy()
-                follow(again, *(Step(migration=migration, direction="apply") for migration in self.earlier))
-                other = self.tried(here.at(again), brought)
-                if other.after is not None:
-                    return other
-            if filled.rows:
-                advise(trial, self.fixtures)
-            return trial
-        if trial.migration.reversible and not trial.problems:
-            own |= self.fixtures.insert(SQLiteStore(there.connection), needed) if self.fixtures else frozenset()
-            more = fill(SQLiteStore(there.connection), rows=self.rows, seed=1, only=needed, without=own, uses=self.uses)
-            trial.unfilled |= more.unfilled
-            try:
-                # new tables and columns take with them what is in them
-                trial.run_script(there.connection, there, trial.down, Trace(there.connection), is_end=True)
-            except Error as error:
-                trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
-        return trial
+    def write(self, store: Store, needed: Touched, without: frozenset[str], seed: int) -> tuple[frozenset[str], Filled]:
+        """Write rows into tables that are needed, but no generated ones into some (`without`).
 
-    def _as_alone(self, trial: Trial, here: Place) -> Place | None:
-        alone = self.alone
-        trial.problems += alone.problems
-        trial.warnings += alone.warnings
-        trial.losses += alone.losses
-        trial.before = here
-        follow(here.connection, trial.up)
-        trial.after = alone.after and alone.after.at(here.connection)
-        return trial.after
+        Return which tables got rows of `fixtures`, and how many generated ones each got.
+        """
+        own = self.fixtures.insert(store, needed) if self.fixtures else frozenset[str]()
+        without |= own
+        return own, fill(store, rows=self.number, seed=seed, only=needed, without=without, uses=self.uses)
+
+
+def tried(lend: _Lend, rows: Rows) -> Verification:
+    """Try a migration on rows; if those may have the place of rows that it brings, once more without these."""
+    with lend(again=False) as first:
+        brought = _try(first, rows)
+    if brought:
+        with lend(again=True) as other:
+            _try(other, rows, without=brought)
+        if other.is_applied:
+            return other.trial.end()
+    return first.trial.end()
+
+
+def _try(on_rows: _OnRows, rows: Rows, without: frozenset[str] = frozenset()) -> frozenset[str]:
+    """Fill the tables that it can touch, but some (`without`), and try it; then undo it with rows written since.
+
+    Return the tables whose generated rows may be in the way of its own, if it could not be applied.
+    """
+    trial, needed = on_rows.trial, on_rows.needed
+    with on_rows.writing() as store:
+        own, filled = rows.write(store, needed, without, seed=0)
+    trial.unfilled = filled.unfilled | dict.fromkeys(without, BROUGHT)
+    if filled.rows or own:
+        on_rows.there_and_back()
+    else:
+        trial.repeat(on_rows.alone)
+        on_rows.follow()
+    if not on_rows.is_applied:
+        if filled.rows:
+            advise(trial, rows.fixtures)
+        return on_rows.in_the_way(store, filled)
+    if trial.migration.reversible and not trial.problems:
+        with on_rows.writing() as store:
+            _, more = rows.write(store, needed, own, seed=1)
+        trial.unfilled |= more.unfilled
+        try:
+            on_rows.roll_back()  # new tables and columns take with them what is in them
+        except Error as error:
+            trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
+    return frozenset()

@@ -8,7 +8,8 @@ after it. One that runs in no transaction is tried on generated rows in another 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 
@@ -25,14 +26,17 @@ from dao.migrate.schema.postgresql.session import of_run, settle
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import split
 from dao.migrate.values import Loss, Step
-from dao.migrate.verification.findings import BROUGHT, Findings, Stage, Verification, advise, not_reached
+from dao.migrate.verification.fillable import Store
+from dao.migrate.verification.findings import Findings, Stage, Verification, not_reached
 from dao.migrate.verification.fixtures import Fixtures
-from dao.migrate.verification.generate import Filled, fill, in_the_way
+from dao.migrate.verification.generate import Filled, in_the_way
 from dao.migrate.verification.mentioned import mentioned
 from dao.migrate.verification.observer import Observer
+from dao.migrate.verification.on_rows import Rows, tried
 from dao.migrate.verification.round_trip import State
 from dao.migrate.verification.server_store import ServerStore, without_brackets
-from dao.migrate.verification.uses import Use, uses
+from dao.migrate.verification.touched import Touched
+from dao.migrate.verification.uses import uses
 
 __all__ = ["Wanted", "verify"]
 
@@ -57,6 +61,7 @@ def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wante
     """
     found: list[Verification] = []
     forms = uses(without_brackets(script.text) for one in migrations for script in (one.up, one.down) if script)
+    rows = Rows(wanted.rows, forms, wanted.fixtures)
     with scratch(server) as connection, of_run(connection), contextlib.ExitStack() as shared:
         for place, migration in enumerate(migrations):
             tell(Verifying(migration.id, "empty", place + 1, len(migrations), migration.set))
@@ -69,8 +74,7 @@ def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wante
                 is_applied = trial.apply()
                 found += [] if is_applied else [trial.end()]
             else:
-                on_rows = _OnRows(server, trial, migrations[:place], forms, wanted)
-                is_applied, ends = on_rows.all_tried()
+                is_applied, ends = _Tries(server, trial, migrations[:place], rows).all_tried()
                 found += ends
             if not is_applied:
                 found += not_reached(migrations[place + 1 :], wanted.chosen, migration, "empty")
@@ -142,17 +146,58 @@ class _Trial(Findings):
 
 @attrs.frozen
 class _OnRows:
-    """The trial of a migration on generated rows, after the one on no rows but those of the scripts (`alone`).
+    """A trial in a database to which rows are written, as `on_rows` asks it."""
 
-    `earlier` migrations make the database again where it cannot be undone. Tables into which fixtures put rows get no
-    generated ones.
+    trial: _Trial
+    alone: _Trial
+
+    @functools.cached_property
+    def needed(self) -> Touched:
+        alone = self.alone
+        texts = [script.text for script in (alone.migration.up, alone.migration.down) if script]
+        return mentioned(self.trial.connection, texts, *(one.schema for one in (alone.before, alone.after) if one))
+
+    @property
+    def is_applied(self) -> bool:
+        return self.trial.after is not None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[ServerStore]:
+        now = self.trial.after or self.alone.before
+        assert now is not None  # noqa: S101 - it was tried
+        store = ServerStore(self.trial.connection, now.schema)
+        with transaction(store.connection):
+            yield store
+            settle(store.connection)
+
+    def there_and_back(self) -> None:
+        self.trial.there_and_back()
+
+    def follow(self) -> None:
+        self.trial.after = self.alone.after
+        self.trial.apply()
+
+    def roll_back(self) -> None:
+        self.trial.roll_back()
+
+    def in_the_way(self, store: Store, filled: Filled) -> frozenset[str]:
+        text = self.alone.migration.up.text
+        filled_by_it = {filled_by(statement) for statement in split(text)}
+        inserts = {name for name in filled.rows if name.rpartition(".")[2] in filled_by_it}
+        return in_the_way(store, filled, inserts, without_brackets(text))
+
+
+@attrs.frozen
+class _Tries:
+    """The trials of a migration: on no rows but those of the scripts (`alone`), and then on others.
+
+    `earlier` migrations make the database again where it cannot be undone.
     """
 
     server: url.ServerURL
     alone: _Trial
     earlier: Sequence[Migration]
-    uses: Mapping[str, Use]
-    wanted: Wanted
+    rows: Rows
 
     def all_tried(self) -> tuple[bool, list[Verification]]:
         """Try it without rows and with them; return whether it is applied then, for those after it, and the results."""
@@ -160,82 +205,25 @@ class _OnRows:
         if not in_transaction(alone.connection):
             is_applied = alone.there_and_back()
             end = alone.end()
-            return is_applied, [end] if alone.after is None else [end, self._on_rows().end()]
+            return is_applied, [end] if alone.after is None else [end, tried(self._lent, self.rows)]
         with contextlib.suppress(_Undone), transaction(alone.connection):
             alone.there_and_back()
             raise _Undone
         end = alone.end()
         if alone.after is None:
             return False, [end]
-        on_rows = self._on_rows().end()
+        on_rows = tried(self._lent, self.rows)
         is_applied = alone.apply()
         return is_applied, [end if is_applied else alone.end(), on_rows]
 
-    def _on_rows(self) -> _Trial:
-        """Try it on rows; if those may have the place of rows that it brings, without these."""
-        with self._place() as connection:
-            trial, brought = self._tried(connection, frozenset())
-        if brought:
-            with self._place() as connection:
-                other, _ = self._tried(connection, brought)
-            if other.after is not None:
-                return other
-        return trial
-
     @contextlib.contextmanager
-    def _place(self) -> Iterator[Connection]:
+    def _lent(self, *, again: bool) -> Iterator[_OnRows]:  # noqa: ARG002 - each time in the same way
         """Lend a database in which the earlier migrations are applied, of which nothing is left afterwards."""
-        if in_transaction(self.alone.connection):
-            with contextlib.suppress(_Undone), transaction(self.alone.connection):
-                yield self.alone.connection
+        alone = self.alone
+        if in_transaction(alone.connection):
+            with contextlib.suppress(_Undone), transaction(alone.connection):
+                yield _OnRows(_Trial(alone.connection, alone.migration, "generated rows"), alone)
                 raise _Undone
             return
         with replayed(self.server, self.earlier) as connection, of_run(connection):
-            yield connection
-
-    def _tried(self, connection: Connection, without: frozenset[str]) -> tuple[_Trial, frozenset[str]]:
-        """Fill the tables that it can touch, but some (`without`), and try it; then undo it with rows written since.
-
-        Return the tables, too, whose generated rows may be in the way of its own.
-        """
-        alone = self.alone
-        assert alone.before is not None  # noqa: S101 - it was tried
-        trial = _Trial(connection, alone.migration, "generated rows")
-        texts = [script.text for script in (alone.migration.up, alone.migration.down) if script]
-        needed = mentioned(connection, texts, *(state.schema for state in (alone.before, alone.after) if state))
-        store = ServerStore(connection, alone.before.schema)
-        own, filled = self._fill(store, needed, without, seed=0)
-        trial.unfilled = filled.unfilled | dict.fromkeys(without, BROUGHT)
-        if filled.rows or own:
-            trial.there_and_back()
-        else:  # it finds what it found there
-            trial.problems, trial.warnings, trial.losses = [*alone.problems], [*alone.warnings], [*alone.losses]
-            trial.after = alone.after
-            trial.apply()
-        if trial.after is None:
-            if filled.rows:
-                advise(trial, self.wanted.fixtures)
-            text = without_brackets(alone.migration.up.text)
-            filled_by_it = {filled_by(statement) for statement in split(alone.migration.up.text)}
-            inserts = {name for name in filled.rows if name.rpartition(".")[2] in filled_by_it}
-            return trial, in_the_way(store, filled, inserts, text) if not without else frozenset()
-        if trial.migration.reversible and not trial.problems:
-            store = ServerStore(connection, trial.after.schema)
-            _, more = self._fill(store, needed, own, seed=1)
-            trial.unfilled |= more.unfilled
-            try:
-                trial.roll_back()  # new tables and columns take with them what is in them
-            except Error as error:
-                trial.warnings.append(f"the rollback refuses rows that were written since: {error}")
-        return trial, frozenset()
-
-    def _fill(
-        self, store: ServerStore, needed: frozenset[str] | None, without: frozenset[str], *, seed: int
-    ) -> tuple[frozenset[str], Filled]:
-        """Put rows into tables that are needed; return which got some of one's own, and how many generated ones."""
-        fixtures = self.wanted.fixtures
-        with transaction(store.connection):
-            own = fixtures.insert(store, needed) if fixtures else frozenset[str]()
-            filled = fill(store, rows=self.wanted.rows, seed=seed, only=needed, without=without | own, uses=self.uses)
-            settle(store.connection)
-        return own, filled
+            yield _OnRows(_Trial(connection, alone.migration, "generated rows"), alone)

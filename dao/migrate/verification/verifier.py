@@ -6,6 +6,8 @@ generated rows, and those that these refer to, and only those are compared and c
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -26,10 +28,15 @@ from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.values import Step
+from dao.migrate.verification.fillable import Store
 from dao.migrate.verification.findings import Stage, Verification, not_reached
 from dao.migrate.verification.fixtures import Fixtures
-from dao.migrate.verification.on_rows import OnRows
-from dao.migrate.verification.trial import Place, Trial
+from dao.migrate.verification.generate import Filled, in_the_way
+from dao.migrate.verification.on_rows import Rows, tried
+from dao.migrate.verification.sqlite_store import SQLiteStore
+from dao.migrate.verification.touched import Touched, Trace, related
+from dao.migrate.verification.trial import Place, Trial, follow
 from dao.migrate.verification.uses import uses
 
 __all__ = ["verify"]
@@ -166,10 +173,19 @@ class _Stage:
                 yield from not_reached(migrations[place + 1 :], self.chosen, migration, self.name)
                 return
             if other is not None:
-                on_rows = OnRows(self.copies, trial, forms, self.rows, migrations[:place], self.fixtures)
-                yield on_rows.tried(here.at(other)).end()
+                lend = functools.partial(self._lent, trial, here.at(other), migrations[:place])
+                yield tried(lend, Rows(self.rows, forms, self.fixtures))
             self.copies.keep(there.connection, besides)
             here = there
+
+    @contextlib.contextmanager
+    def _lent(self, alone: Trial, here: Place, earlier: Sequence[Migration], *, again: bool) -> Iterator[_OnRows]:
+        """Lend a database for a trial on rows; the `earlier` migrations make it `again`."""
+        if again:
+            copy = self.copies.copy()
+            follow(copy, *(Step(migration=migration, direction="apply") for migration in earlier))
+            here = here.at(copy)
+        yield _OnRows(Trial(self.copies, alone.migration, "generated rows"), alone, here)
 
     def backwards(self, here: Place, migrations: Sequence[Migration]) -> Iterator[Verification]:
         """Try migrations from the last to the first, as far as they can be undone, or are chosen."""
@@ -186,3 +202,41 @@ class _Stage:
                 return
             self.copies.keep(before.connection)
             here = before
+
+
+@attrs.frozen
+class _OnRows:
+    """A trial in a copy to which rows are written, `here`, as `on_rows` asks it."""
+
+    trial: Trial
+    alone: Trial
+    here: Place
+
+    @functools.cached_property
+    def needed(self) -> Touched:
+        return related(self.alone.touched, *(one.state.schema for one in (self.alone.before, self.alone.after) if one))
+
+    @property
+    def is_applied(self) -> bool:
+        return self.trial.after is not None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[SQLiteStore]:
+        yield SQLiteStore(self.here.connection)
+
+    def there_and_back(self) -> None:
+        state = self.here.state.with_rows(self.here.connection, self.needed)
+        self.trial.there_and_back(attrs.evolve(self.here, state=state))
+
+    def follow(self) -> None:
+        self.trial.before = self.here
+        follow(self.here.connection, self.trial.up)
+        self.trial.after = self.alone.after and self.alone.after.at(self.here.connection)
+
+    def roll_back(self) -> None:
+        there = self.trial.after
+        assert there is not None  # noqa: S101 - it is applied
+        self.trial.run_script(there.connection, there, self.trial.down, Trace(there.connection), is_end=True)
+
+    def in_the_way(self, store: Store, filled: Filled) -> frozenset[str]:
+        return in_the_way(store, filled, self.alone.inserts, self.trial.up.script.text)
