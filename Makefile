@@ -116,12 +116,6 @@ check-migrations: $(TOOLS) ## prove that every migration can be applied, undone 
 	@bin/check-migrations --migrations sql/sqlite
 	@$(WITH_SERVER) bin/check-migrations --migrations sql/postgresql
 
-.PHONY: wheel
-wheel: $(MAN) ## build the wheel, install it into a new environment and use it there
-	@rm -rf dist build/lib build/bdist.*
-	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
-	@PYTHON=$(BIN)/python bin/check-wheel dist/*.whl
-
 # made anew each time: of a page that has not changed, a second build would keep quiet about what is wrong
 SITE   := $(VENV)/.installed-docs
 SPHINX := $(BIN)/python -m sphinx --quiet --fail-on-warning --conf-dir docs/site --doctree-dir build/doctrees
@@ -138,6 +132,12 @@ docs: $(SITE) ## make the site, build/site/index.html, whose links and names are
 MAN := build/man/dao.1
 $(MAN): $(SITE) $(wildcard dao/cli/*.py) docs/reference/commands.md
 	@$(SPHINX) -b man docs build/man
+
+.PHONY: wheel
+wheel: $(MAN) ## build the wheel, install it into a new environment and use it there
+	@rm -rf dist build/lib build/bdist.*
+	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
+	@PYTHON=$(BIN)/python bin/check-wheel dist/*.whl
 
 .PHONY: check
 check: lint check-migrations test docs wheel ## all of these: what CI runs

@@ -99,6 +99,12 @@ def test_setup_makes_an_environment_once(checkout, path, python):
     assert "set-up" not in make(checkout, path, "-n", "setup").stdout
 
 
+def test_prerequisites_name_what_is_defined_above_them(checkout, path):
+    """`make` takes a variable that it has not read yet for nothing: `make wheel` alone made no man page, and failed."""
+    read = make(checkout, path, "--warn-undefined-variables", "help", PYTHON="")
+    assert (read.returncode, read.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("version", "how"), [((3, 9), "by default"), ((3, 15), "by name")], ids=str)
 def test_setup_with_a_python_that_will_not_do_says_what_is_needed(checkout, path, python, version, how):
     """Python 3.9 flooded the screen, and left an environment that a newer one then kept."""
