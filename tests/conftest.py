@@ -24,6 +24,7 @@ from dao.testing.server import Databases, Reused
 from tests import servers
 from tests.databases import Run
 from tests.folders import THREE, write
+from tests.samples import left_to_slow_runs
 
 pytest_plugins = ["dao.testing.plugin", "pytester"]
 
@@ -37,8 +38,8 @@ pytest.register_assert_rewrite(
 
 # how long an example takes says how busy the machine is
 settings.register_profile("timeless", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("dev", settings.get_profile("timeless"), max_examples=20)
-settings.register_profile("ci", settings.get_profile("timeless"), max_examples=25, derandomize=True)
+settings.register_profile("dev", settings.get_profile("timeless"), max_examples=10)
+settings.register_profile("ci", settings.get_profile("timeless"), max_examples=10, derandomize=True)
 settings.register_profile("nightly", settings.get_profile("timeless"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
 
@@ -106,9 +107,12 @@ def pytest_collection(session: pytest.Session) -> None:
             importlib.import_module(".".join(path.relative_to(Path(__file__).parents[1]).with_suffix("").parts))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with those that wait the most, for processes that are killed: none of them is left over at the end."""
     items.sort(key=lambda item: item.path.parent.name != "fault")
+    for item in left_to_slow_runs(items):
+        item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:
