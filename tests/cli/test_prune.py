@@ -14,7 +14,7 @@ from dao.testing import make_task, make_tool_execution
 from tests.cli.calls import misused, refused
 from tests.engines import begin_writing, impatient
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 DAY = timedelta(days=1)
 TABLES = ("tasks", "tool_executions", "sessions", "task_events")

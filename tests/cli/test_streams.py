@@ -266,6 +266,7 @@ def evil(partly):
     return partly
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "JSON"])
 @pytest.mark.parametrize("name", CALLS)
 def test_command_shows_control_characters_as_escapes(run, evil, existing, name, as_json):

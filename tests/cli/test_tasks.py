@@ -17,7 +17,7 @@ from dao.testing import make_task, make_tool_execution, make_workflow
 from tests.cli.calls import misused, refused
 from tests.engines import impatient
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 #: The last migration before claims.

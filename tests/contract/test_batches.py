@@ -15,7 +15,7 @@ from dao import configurations, sessions, tool_executions
 from dao.engine import fetch
 from tests.engines import begin_writing, counted_commits, impatient
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROWS = 7

@@ -24,7 +24,7 @@ from tests.queued import DAY, MINUTE, MS, NOON, SECOND, begin, claim, claim_one,
 
 __all__ = ["loop"]  # a fixture
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 # ---------------------------------------------------------------- claim
 

@@ -17,7 +17,7 @@ import dao
 from dao import configurations
 from dao.engine import fetch
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose
 

@@ -15,7 +15,7 @@ from dao.testing import make_task
 from tests.contract.test_embedding import fill
 from tests.plans import MODULES
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
 

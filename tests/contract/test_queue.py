@@ -19,7 +19,7 @@ from tests.concurrency import Worker
 from tests.engines import is_sqlite, wait_for_waiter
 from tests.queued import DAY, MINUTE, NOON, SECOND, begin, claim, claim_one, put, titles
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 # ---------------------------------------------------------------- enqueue
 

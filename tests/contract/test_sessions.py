@@ -15,7 +15,7 @@ from dao import Session, sessions
 from dao.engine import execute, fetch
 from tests.engines import scramble, wait_for_waiter
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose

@@ -13,7 +13,7 @@ from dao import TaskStatus, ToolStatus, tasks, tool_executions
 from dao.engine import fetch
 from dao.testing import make_task
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -19,7 +19,7 @@ from dao.testing import make_task, make_workflow
 from tests.concurrency import Worker
 from tests.engines import is_sqlite
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 server_only = pytest.mark.parametrize("engine", ["postgresql"])
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -16,7 +16,7 @@ from dao import ToolExecution, ToolStatus, tool_executions
 from tests.engines import CONSTRAINT_ERRORS
 from tests.listings import assert_lists
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 NAIVE = datetime(2025, 1, 1)  # noqa: DTZ001 - it is naive on purpose

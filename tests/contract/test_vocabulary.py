@@ -26,7 +26,7 @@ from dao import (
 from dao.testing import make_session, make_task, make_tool_execution, make_workflow
 from tests.plans import MODULES
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 every_module = pytest.mark.parametrize("module", MODULES.values(), ids=lambda module: module.__name__)

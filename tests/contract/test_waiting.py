@@ -22,7 +22,7 @@ from tests.engines import is_sqlite
 
 __all__ = ["loop"]  # a fixture
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 server_only = pytest.mark.parametrize("engine", ["postgresql"])
 
 #: Longer than any test takes: who waits for so long was not woken.

@@ -14,7 +14,7 @@ from dao import Task, Workflow, workflow_tasks
 from dao.engine import execute
 from tests.engines import CONSTRAINT_ERRORS, scramble
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 W, V, U = "workflow", "another workflow", "yet another workflow"
 # not in the order of their ids, nor against it

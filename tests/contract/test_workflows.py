@@ -13,7 +13,7 @@ import dao
 from dao import Workflow, WorkflowStatus, workflows
 from tests.listings import assert_lists
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)

@@ -246,12 +246,14 @@ def assert_holds_the_old(snapshot: Snapshot, stored: int) -> None:
     assert query(snapshot.path, "SELECT count(*) FROM tool_executions") == [(300,)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("number", [2, 4, 8])
 def test_migrate_at_once_on_a_new_file_applies_once(tmp_path, folder, migrators, number):
     """Of runs that begin together on a file that does not exist, one applies, and all succeed."""
     on_new_files(2, number, tmp_path, folder, migrators)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("number", [2, 4, 8])
 def test_migrate_at_once_on_a_file_with_rows_applies_once(tmp_path, folder, migrators, number):
     """Of runs that begin together, one takes a snapshot and applies; programs see either schema and lose nothing."""

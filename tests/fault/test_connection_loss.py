@@ -177,6 +177,7 @@ PHASES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("phase", PHASES)
 def test_connection_lost_before_the_commit_stores_nothing(server, url, phase, way):
@@ -385,11 +386,11 @@ def test_server_that_is_restarted_under_load_keeps_what_was_acknowledged(server,
         workers = [Worker(work, name) for name in range(4)]
         for _ in range(2):
             before = len(acknowledged)
-            wait_for(lambda before=before: len(acknowledged) > before + 200)
+            wait_for(lambda before=before: len(acknowledged) > before + 60)
             way(server)
             server.start()
         before = len(acknowledged)
-        wait_for(lambda: len(acknowledged) > before + 200)
+        wait_for(lambda: len(acknowledged) > before + 60)
         end.set()
         for worker in workers:
             worker.end()

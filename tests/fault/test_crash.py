@@ -402,6 +402,7 @@ def wait_for_script(process: subprocess.Popen[str], _path: Path) -> None:
         assert process.poll() is None
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("wait_for", [wait_for_snapshot, wait_for_script])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_migrate_interrupted_changes_nothing(tmp_path, number, code, wait_for):

@@ -187,7 +187,7 @@ def test_connection_that_is_lost_after_a_script_alone_says_what_stays(new_postgr
     assert list(caught.value.committed or ()) == _ids()[:3]
 
 
-@pytest.mark.parametrize("number", [2, 8])
+@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_migrators_at_once_apply_once(server, migrators, folder, number):
     """Of runs that begin together one applies, the others wait for it, and all succeed; also beside CONCURRENTLY."""
     for _ in range(2):

@@ -38,6 +38,7 @@ def redo(url):
     migrate.apply(url)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("work", [fill, restore, restore_own, redo])
 def test_work_without_checkpoints_leaves_the_wal_to_others(tmp_path, work):
     """Nothing that has the URL writes to the file itself, not even a restore at its end."""

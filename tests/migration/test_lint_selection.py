@@ -60,6 +60,7 @@ def test_lint_judges_those_that_are_asked_for(folder, keywords, count, words):
     assert (result.total, result.selection, result.failed) == (4, words, ())
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("case", [*WRONG, *RIGHT])
 def test_lint_of_the_latest_finds_what_lint_of_all_finds_of_it(tmp_path, case):
     """To look at nothing before the script that is judged changes no finding about it, whatever the rule."""

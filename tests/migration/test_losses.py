@@ -179,6 +179,7 @@ HARMLESS = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("scripts", HARMLESS.values(), ids=HARMLESS)
 def test_scripts_that_keep_everything_to_the_end_lose_nothing(verdicts, scripts):
     """Nothing that is there at the end of a run is lost.
@@ -248,6 +249,7 @@ LOSSES = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("scripts", "losses"), LOSSES.values(), ids=LOSSES)
 def test_losses_at_the_end_of_a_run_are_told_alike_and_allowed_alike(verdicts, scripts, losses):
     """What is lost is the same for lint, rehearse and migrate, by script, table and column; so is what declares it."""
@@ -302,6 +304,7 @@ FEWER = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("scripts", "by", "rows"), FEWER.values(), ids=FEWER)
 def test_rows_that_a_column_named_replaced_by_hid_are_told(path, url, verdicts, scripts, by, rows):
     """Rows are missed although others came in and the word "replace" is in the schema or the script, which hid them."""

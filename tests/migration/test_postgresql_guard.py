@@ -119,6 +119,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_run_that_loses_data_is_refused(url, folder, name):
     """What no DELETE or TRUNCATE names is a loss, whoever takes it: the catalog and the server's counters tell."""
@@ -168,6 +169,7 @@ KEPT = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", KEPT)
 def test_run_that_keeps_the_data_goes_through(url, folder, name):
     """What is deleted by name is meant; what is there again, or only moved, is no loss."""

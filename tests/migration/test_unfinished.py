@@ -238,6 +238,7 @@ def test_apply_while_one_is_outside_of_a_transaction_says_who(path, url, tmp_pat
         assert f"{who} is applying 0002_x, outside of a transaction: wait until it has ended" in fault.text
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("alive", [True, False], ids=["its id is a living process", "its id is nobody's"])
 @pytest.mark.parametrize("outcome", ["applied", "rolled back"])
 def test_apply_killed_outside_of_a_transaction_leaves_it_unfinished(path, url, tmp_path, alive, outcome):

@@ -95,6 +95,7 @@ def test_script_says_what_it_does_and_is_one_command(script):
     assert rest == [f'exec "$(dirname -- "$(readlink -f -- "$0")")/dao" {SCRIPTS[script]} "$@"']
 
 
+@pytest.mark.sample(4)
 @every_script
 def test_script_help_is_that_of_its_command(deployed, elsewhere, script):
     """Without a checkout, with only an installed `dao` on PATH, a script prints its command's help."""

@@ -128,6 +128,7 @@ else:
 """
 
 
+@pytest.mark.sample(2, engine="postgresql")
 @pytest.mark.parametrize("library", ["asyncio", "trio"])
 def test_process_that_leaves_connections_open_ends_with_a_warning(url, tmp_path, library):
     """A process ends by itself, whatever is open then, and is told of what was not closed: it used to hang for ever."""

@@ -425,6 +425,7 @@ CODES = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", CODES)
 def test_translate_every_result_code_has_its_kind(connection, name):
     """Every code that SQLite has, extended ones included, is an error of the kind above or surfaces as it is."""

@@ -127,6 +127,7 @@ def begin(connection: Any) -> None:
     connection.execute("BEGIN")
 
 
+@pytest.mark.sample(3, engine="postgresql")
 @pytest.mark.parametrize(
     ("prepare", "error", "message"),
     [
@@ -150,6 +151,7 @@ def test_prepare_that_fails_lends_nothing(make_pool, prepare, error, message):
     assert (made.stats().active, made.stats().idle) == (0, 0)
 
 
+@pytest.mark.sample(2, engine="postgresql")
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -362,6 +364,7 @@ def test_release_block_of_a_transaction_that_did_not_end_is_forgotten(make_pool)
         made.on(connection, write)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("error", "kept"),
     [

@@ -20,11 +20,9 @@ from dao import aio, migrate, tasks
 from tests.concurrency import loop, stored
 from tests.unit.test_pool import add
 
-pytestmark = pytest.mark.both_engines
-
 __all__ = ["loop"]  # a fixture
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 
 async def coroutine(connection: Any) -> None:

@@ -23,7 +23,7 @@ from dao.testing import (
 from tests.conftest import ENGINES
 from tests.engines import ignore_checks
 
-pytestmark = pytest.mark.both_engines
+pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]
 
 KEYS = {
     "tasks": "t",
