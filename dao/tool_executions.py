@@ -16,7 +16,7 @@ from dao.errors import CheckViolation, NotFound, StaleRecord
 from dao.listing import Listing, Page
 from dao.records import Task, TaskStatus, ToolExecution, ToolStatus
 from dao.rows import TOOL_EXECUTIONS
-from dao.tasks.holders import check_claimed, lease_lost
+from dao.tasks.leases import check_claimed, lease_lost
 from dao.tool_statistics import ToolStatistics, statistics
 
 __all__ = [

@@ -12,7 +12,7 @@ from dao.diagnosis.finding import Finding, Look, cannot_tell, error, note, ok, w
 from dao.engine import Connection, DriverError, fetch
 from dao.errors import Error
 from dao.migrate import processes
-from dao.migrate.copies.partial import leftovers
+from dao.migrate.copies.new_files import leftovers
 from dao.migrate.copies.snapshot import snapshots
 from dao.settings import Settings
 from dao.text import brief, counted, manual, readable

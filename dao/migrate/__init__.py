@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from dao.migrate.ledger.marks import resolve as resolve
     from dao.migrate.ledger.marks import unfinished as unfinished
     from dao.migrate.ledger.marks import unmark as unmark
-    from dao.migrate.ledger.others import OtherLedger as OtherLedger
-    from dao.migrate.ledger.others import other_ledgers as other_ledgers
+    from dao.migrate.ledger.other_tools import OtherLedger as OtherLedger
+    from dao.migrate.ledger.other_tools import other_ledgers as other_ledgers
     from dao.migrate.ledger.status import MigrationStatus as MigrationStatus
     from dao.migrate.ledger.status import State as State
     from dao.migrate.ledger.status import Status as Status
@@ -104,7 +104,7 @@ else:
             "ledger.drift": "diff",
             "ledger.history": "Deed history",
             "ledger.marks": "Unfinished accept mark resolve unfinished unmark",
-            "ledger.others": "OtherLedger other_ledgers",
+            "ledger.other_tools": "OtherLedger other_ledgers",
             "ledger.status": "MigrationStatus State Status assert_current status",
             "linting": "Finding LintResult lint",
             "rehearsal": "Rehearsal rehearse",

@@ -22,7 +22,7 @@ import attrs
 
 from dao import url
 from dao.errors import InvalidURL, ReplicationError
-from dao.migrate.copies.partial import file_errors
+from dao.migrate.copies.new_files import file_errors
 
 __all__ = ["Litestream", "Metrics", "Replica", "Uploaded", "parse_replica", "program", "said"]
 

@@ -25,7 +25,7 @@ import attrs
 from dao import url
 from dao.engine import connect, sqlite
 from dao.errors import DatabaseBusy, InvalidURL, ReplicationError
-from dao.migrate.copies.partial import file_errors
+from dao.migrate.copies.new_files import file_errors
 from dao.migrate.database import path_of
 from dao.replication.litestream import Litestream, Metrics, parse_replica, said
 from dao.text import manual

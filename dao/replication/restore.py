@@ -14,7 +14,7 @@ import attrs
 
 from dao import migrate, url
 from dao.errors import CheckFailed, DatabaseBusy, ReplicationError
-from dao.migrate.copies.partial import file_errors
+from dao.migrate.copies.new_files import file_errors
 from dao.migrate.database import path_of
 from dao.migrate.scripts.load import Source
 from dao.replication.litestream import Litestream, parse_replica

@@ -23,7 +23,7 @@ from dao.errors import InvalidValue, UnreadableRow
 from dao.listing import check_limit
 from dao.records import LONGEST_RETRY_DELAY_MS, Task
 from dao.rows import TASKS
-from dao.tasks.holders import check_claimed, lease_lost
+from dao.tasks.leases import check_claimed, lease_lost
 from dao.tasks.statements import CAN_BEGIN, CAN_FAIL, READY, changed, locking, returning
 
 __all__ = ["claim", "complete", "fail", "release", "renew", "rescue"]

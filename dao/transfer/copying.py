@@ -15,7 +15,7 @@ from dao import url
 from dao.engine import Connection, absolute, execute, fetch, insert_many, transaction
 from dao.errors import CopyFailed, IntegrityError, OperationalError, UnreadableRow
 from dao.migrate.database import at_one_moment, columns_of, exists, in_line, opened, table_names
-from dao.migrate.ledger import entries, others
+from dao.migrate.ledger import entries, other_tools
 from dao.migrate.schema.names import is_internal
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.rows import TABLES, Table
@@ -89,7 +89,7 @@ def copy(
             if isinstance(writing, url.DatabaseURL) and writing.foreign_keys is not False:
                 execute(writer, "PRAGMA foreign_keys = ON")  # a migrator has them off
             tables = run.all()
-        ledgers = {other.table for other in others.found(reader)}  # and of a replicator: none of the rows is data
+        ledgers = {other.table for other in other_tools.found(reader)}  # and of a replicator: none of the rows is data
         beside = {name for name in table_names(reader) if not is_internal(name)} - run.totals.keys() - ledgers
     return Copied(
         source=reading.name,

@@ -27,7 +27,7 @@ import pytest
 import dao
 from dao import migrate
 from dao.errors import DatabaseBusy, DatabaseCorrupt, DiskFull, MigrationError, OperationalError
-from dao.migrate.copies import copying, descriptors, partial
+from dao.migrate.copies import copying, descriptors, new_files
 from dao.migrate.copies.snapshot import find, prune, snapshots, take_snapshot, verify
 from dao.migrate.values import Snapshot
 from tests.folders import dump, query, with_fourth
@@ -259,7 +259,7 @@ def test_take_several_in_one_millisecond_have_different_ids_in_order(filled, url
 def test_new_file_never_has_the_id_of_a_snapshot_that_was_taken_at_the_same_moment(filled, url):
     """Another process may finish its snapshot between the look at those there are and the choice of an id."""
     first = take_snapshot(url)
-    with partial.new_file(str(filled), now=first.taken_at) as new:
+    with new_files.new_file(str(filled), now=first.taken_at) as new:
         assert new.id > first.id
 
 
@@ -355,7 +355,7 @@ def interrupted_at(moment: int) -> Callable[..., Any]:
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
         code = frame.f_code
-        if code.co_filename != partial.__file__ or code.co_name != "new_file":
+        if code.co_filename != new_files.__file__ or code.co_name != "new_file":
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and dis.opname[code.co_code[frame.f_lasti]] != "NOT_TAKEN" and next(left) == 0:
@@ -478,7 +478,7 @@ def test_take_folder_that_refuses_says_what_to_do(filled, url, monkeypatch, numb
         raise OSError(number, os.strerror(number))
 
     connection = dao.connect(url)
-    monkeypatch.setattr(partial.os, "open", refuse)
+    monkeypatch.setattr(new_files.os, "open", refuse)
     with pytest.raises(kind, match=f"cannot write beside {re.escape(str(filled))}"):
         take_snapshot(connection)
     monkeypatch.undo()

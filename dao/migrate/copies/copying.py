@@ -13,7 +13,7 @@ import apsw
 from dao.engine.sqlite import Connection, database_file
 from dao.errors import DatabaseCorrupt, MigrationError
 from dao.migrate.copies.descriptors import write_all
-from dao.migrate.copies.partial import NewFile
+from dao.migrate.copies.new_files import NewFile
 from dao.migrate.copies.rows import contents
 from dao.migrate.events import Copying, Report
 from dao.migrate.schema import catalog

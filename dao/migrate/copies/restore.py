@@ -22,7 +22,7 @@ from dao.engine.sqlite.database_file import not_opened
 from dao.errors import DatabaseCorrupt, InvalidValue, MigrationError, OperationalError, ReadOnlyDatabase
 from dao.migrate.copies.copying import PAGES, copied, finish, size_of
 from dao.migrate.copies.descriptors import chunks, raw_file, write_all
-from dao.migrate.copies.partial import NewFile, new_file, require_room
+from dao.migrate.copies.new_files import NewFile, new_file, require_room
 from dao.migrate.copies.snapshot import checked, file_of, find, prune, save
 from dao.migrate.database import Target, name_of, translated
 from dao.migrate.database.sqlite import lock_of, reopened

@@ -27,7 +27,7 @@ from dao.errors import CommitUnknown, DatabaseCorrupt, InvalidValue, MigrationEr
 from dao.logs import logger
 from dao.migrate.copies.copying import compare, copied, size_of
 from dao.migrate.copies.descriptors import Held, checksum, raw_file
-from dao.migrate.copies.partial import ID, file_errors, moment_of, new_file, require_room
+from dao.migrate.copies.new_files import ID, file_errors, moment_of, new_file, require_room
 from dao.migrate.database import Target, at_one_moment, existing, exists, name_of, path_of
 from dao.migrate.database.sqlite import reopened
 from dao.migrate.events import Removed, Report, tell_done

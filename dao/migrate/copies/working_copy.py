@@ -22,7 +22,7 @@ from dao.engine import sqlite
 from dao.engine.sqlite import Connection, database_file
 from dao.migrate.copies.copying import copy_into, size_of
 from dao.migrate.copies.descriptors import Held
-from dao.migrate.copies.partial import new_file, require_room
+from dao.migrate.copies.new_files import new_file, require_room
 from dao.migrate.events import Report
 from dao.migrate.schema.session import prepare
 

@@ -8,10 +8,10 @@ from dao.engine import Connection
 from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.database import Target, alone, columns_of, existing, migrations_for, name_of
 from dao.migrate.events import Report
-from dao.migrate.ledger import drift, others
+from dao.migrate.ledger import drift, other_tools
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.comparison import compare, refuse
-from dao.migrate.ledger.others import Applied
+from dao.migrate.ledger.other_tools import Applied
 from dao.migrate.ledger.plan import up_to
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.registration import Prepare, preparing
@@ -96,7 +96,7 @@ def _applied(connection: Connection, tool: str) -> Applied:
     Raises:
         MigrationError: There is none, it is another tool's, or a migration did not come to its end.
     """
-    applied = others.applied_by(connection, tool)
+    applied = other_tools.applied_by(connection, tool)
     if applied is None:
         raise MigrationError(_no_ledger(connection, tool))
     if applied.unfinished:
@@ -110,7 +110,7 @@ def _applied(connection: Connection, tool: str) -> Applied:
 
 def _no_ledger(connection: Connection, tool: str) -> str:
     """Return the message for a database that does not have a tool's ledger as that makes it."""
-    table, other = others.expected_of(tool)
+    table, other = other_tools.expected_of(tool)
     columns = sorted(columns_of(connection, table))
     if columns:
         hint = f"; is it that of {other}?" if other else ""
@@ -118,7 +118,7 @@ def _no_ledger(connection: Connection, tool: str) -> str:
             f"the table {table} of {name_of(connection)} is not as {tool} makes it: its columns are "
             f"{', '.join(columns)}{hint}"
         )
-    there = [one for one in others.found(connection) if one.is_adoptable]
+    there = [one for one in other_tools.found(connection) if one.is_adoptable]
     hint = (
         f"its table {there[0].table} is as {there[0].tool} makes it: `{there[0].command}`"
         if there
@@ -155,7 +155,7 @@ def _matching(files: Sequence[Migration], applied: Applied, tool: str) -> set[st
     edited = [
         by_version[its]
         for its, checksum in applied.checksums.items()
-        if not others.is_same(by_version[its], checksum, tool)
+        if not other_tools.is_same(by_version[its], checksum, tool)
     ]
     if edited:
         raise LedgerMismatch(

@@ -10,7 +10,7 @@ import attrs
 
 from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
-from dao.migrate.ledger import others
+from dao.migrate.ledger import other_tools
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema import model, replay
 from dao.migrate.schema.model import Schema
@@ -92,7 +92,7 @@ def compare(connection: Connection, migrations: Sequence[Migration], state: Ledg
     Raises:
         MigrationError: As `expected`.
     """
-    return others.without(model.differences(expected(migrations, state), read(connection)), others.found(connection))
+    return other_tools.without(connection, model.differences(expected(migrations, state), read(connection)))
 
 
 def names(migrations: Sequence[Migration], state: Ledger) -> frozenset[str]:

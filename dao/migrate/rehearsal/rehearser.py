@@ -12,7 +12,7 @@ import attrs
 from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
 from dao.migrate.copies.copying import size_of
-from dao.migrate.copies.partial import remove_leftovers
+from dao.migrate.copies.new_files import remove_leftovers
 from dao.migrate.copies.working_copy import WorkingCopies, WorkingCopy, default_limit
 from dao.migrate.database import (
     Target,
@@ -105,13 +105,13 @@ def rehearse(
             report(event)
 
     if is_on_server(target):
-        from dao.migrate.rehearsal import in_place  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
+        from dao.migrate.rehearsal import on_server  # noqa: PLC0415 - psycopg takes 100 ms, and SQLite needs none of it
 
         if memory_limit is not None:
             raise MigrationError(
                 f"{name_of(target)} is on a server, where a rehearsal makes no copy: leave --memory-limit out"
             )
-        return in_place.rehearse(
+        return on_server.rehearse(
             target, files, decide, allowed, allow_broken, tell, lock_timeout=lock_timeout, with_round_trip=round_trip
         )
     if lock_timeout is not None:

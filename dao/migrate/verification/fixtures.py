@@ -15,7 +15,7 @@ import attrs
 from dao.migrate.scripts.files import refuse, refuse_broken_off, text_of
 from dao.migrate.scripts.postgresql import split
 from dao.migrate.scripts.statements import end_of_statement, start_of_statement
-from dao.migrate.verification.fillable import Store
+from dao.migrate.verification.store import Store
 from dao.migrate.verification.touched import Touched
 
 __all__ = ["Fixtures"]

@@ -13,7 +13,8 @@ from typing import Any
 
 import attrs
 
-from dao.migrate.verification.fillable import (
+from dao.migrate.verification.makers import values
+from dao.migrate.verification.store import (
     Column,
     Reference,
     Refusal,
@@ -24,7 +25,6 @@ from dao.migrate.verification.fillable import (
     UnfilledError,
     groups,
 )
-from dao.migrate.verification.makers import values
 from dao.migrate.verification.uses import Use
 
 __all__ = ["Filled", "fill", "in_the_way"]

@@ -12,10 +12,10 @@ from typing import Protocol
 import attrs
 
 from dao.errors import Error
-from dao.migrate.verification.fillable import Store
 from dao.migrate.verification.findings import BROUGHT, Findings, Verification, advise
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import Filled, fill
+from dao.migrate.verification.store import Store
 from dao.migrate.verification.touched import Touched
 from dao.migrate.verification.uses import Use
 

@@ -26,7 +26,6 @@ from dao.migrate.schema.postgresql.session import of_run, settle
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import split
 from dao.migrate.values import Loss, Step
-from dao.migrate.verification.fillable import Store
 from dao.migrate.verification.findings import Findings, Stage, Verification, not_reached
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import Filled, in_the_way
@@ -35,6 +34,7 @@ from dao.migrate.verification.observer import Observer
 from dao.migrate.verification.on_rows import Rows, tried
 from dao.migrate.verification.round_trip import State
 from dao.migrate.verification.server_store import ServerStore, without_brackets
+from dao.migrate.verification.store import Store
 from dao.migrate.verification.touched import Touched
 from dao.migrate.verification.uses import uses
 

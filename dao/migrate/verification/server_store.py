@@ -26,8 +26,8 @@ from dao.migrate.schema.names import quoted
 from dao.migrate.schema.postgresql.pieces import column_names
 from dao.migrate.schema.tokens import tokens
 from dao.migrate.scripts.postgresql import split
-from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table
 from dao.migrate.verification.makers import Maker, Value, constant, literals, makers
+from dao.migrate.verification.store import Column, Reference, Refusal, Row, Table
 from dao.migrate.verification.uses import Use
 
 __all__ = ["ServerStore", "without_brackets"]

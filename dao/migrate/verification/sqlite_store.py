@@ -14,8 +14,8 @@ from dao.errors import CheckViolation, IntegrityError, UniqueViolation
 from dao.migrate.schema import catalog
 from dao.migrate.schema.names import fold, quoted
 from dao.migrate.schema.tokens import normal, tokens
-from dao.migrate.verification.fillable import Column, Reference, Refusal, Row, Table, UnfilledError
 from dao.migrate.verification.makers import constant, literals, makers
+from dao.migrate.verification.store import Column, Reference, Refusal, Row, Table, UnfilledError
 from dao.migrate.verification.uses import Use
 
 __all__ = ["SQLiteStore"]

@@ -29,12 +29,12 @@ from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
-from dao.migrate.verification.fillable import Store
 from dao.migrate.verification.findings import Stage, Verification, not_reached
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import Filled, in_the_way
 from dao.migrate.verification.on_rows import Rows, tried
 from dao.migrate.verification.sqlite_store import SQLiteStore
+from dao.migrate.verification.store import Store
 from dao.migrate.verification.touched import Touched, Trace, related
 from dao.migrate.verification.trial import Place, Trial, follow
 from dao.migrate.verification.uses import uses

@@ -29,11 +29,11 @@ from dao.migrate.database import (
     translated,
 )
 from dao.migrate.events import Report
-from dao.migrate.ledger import drift, others
+from dao.migrate.ledger import drift, other_tools
 from dao.migrate.ledger import entries as ledger
 from dao.migrate.ledger.comparison import compare
 from dao.migrate.ledger.expected import applied as scripts_of
-from dao.migrate.ledger.others import OtherLedger
+from dao.migrate.ledger.other_tools import OtherLedger
 from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.names import fold
 from dao.migrate.schema.registration import Prepare, preparing
@@ -140,7 +140,7 @@ def baseline(
         try:
             with exclusive(connection):
                 applied = _applied(connection, given)
-                left_out = others.found(connection)
+                left_out = other_tools.found(connection)
                 layout, id = first(name, path, now=now)
                 texts = _texts(connection, given, layout, id, left_out, applied)
                 paths = create(path, texts)
@@ -180,8 +180,8 @@ def _applied(connection: Connection, folder: Folder) -> list[tuple[str, str]]:
             f"{state.database} has a ledger already, with {visible(which, line=True)}, and a baseline is where one "
             "begins. Write what else is there as a migration (`dao new`), and note that with `dao mark`"
         )
-    for other in others.found(connection):
-        applied = others.applied_by(connection, other.tool) if other.tells else None
+    for other in other_tools.found(connection):
+        applied = other_tools.applied_by(connection, other.tool) if other.tells else None
         if applied is not None and not applied.is_nothing:
             raise MigrationError(
                 f"{other.tool} has migrated {state.database}, as its table {other.table} says: take that over with "

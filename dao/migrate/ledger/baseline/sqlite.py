@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from dao.engine.sqlite import Connection
 from dao.errors import MigrationError, MigrationFailed
-from dao.migrate.ledger import others, unnoted
+from dao.migrate.ledger import other_tools, unnoted
 from dao.migrate.schema import model, replay
 from dao.migrate.schema.catalog import definitions, settings
 from dao.migrate.schema.dump import definitions_to_make, ended
@@ -66,7 +66,7 @@ def remade(
         MigrationError: The script fails in a database with nothing else.
     """
     with replayed([*applied, (own.id, own.up.text)]) as memory:
-        differing = others.without(model.differences(read(memory), read(connection)), others.found(connection))
+        differing = other_tools.without(connection, model.differences(read(memory), read(connection)))
         made = frozenset(definitions(memory))
         found = [*judge(memory, made, {fold(item.table) for item in made}), *check_keys(memory)[1]]
     return differing, sorted(one for one in found if one.reason != VAGUE and not is_elsewhere(one.reason))

@@ -16,7 +16,7 @@ from dao.errors import Error, LedgerMismatch, MigrationFailed
 from dao.migrate.by_engine import by_engine
 from dao.migrate.database import table_names
 from dao.migrate.ledger import entries as ledger
-from dao.migrate.ledger import others
+from dao.migrate.ledger import other_tools
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.schema.names import OURS, fold
 from dao.migrate.scripts.migration import Migration
@@ -123,7 +123,7 @@ def there_already(error: MigrationFailed, connection: Connection) -> tuple[str, 
 
 def names_of(connection: Connection) -> set[str]:
     """Return the names of the tables and views of a database, by `fold`, without the ledger of any tool."""
-    return _of(connection).names(connection) - {fold(other.table) for other in others.found(connection)}
+    return _of(connection).names(connection) - {fold(other.table) for other in other_tools.found(connection)}
 
 
 # ---------------------------------------------------------------- who may have made it
@@ -160,8 +160,8 @@ def _is_new(connection: Connection, state: Ledger) -> bool:
 
 def _applied_elsewhere(connection: Connection, migrations: Sequence[Migration], state: Ledger) -> str | None:
     """Return which of the migrations another tool has applied, and what takes that over; None if it is not certain."""
-    for other in others.found(connection):
-        if other.is_adoptable and (applied := others.claimed(connection, other.tool, migrations)):
+    for other in other_tools.found(connection):
+        if other.is_adoptable and (applied := other_tools.claimed(connection, other.tool, migrations)):
             which = applied[0].id
             which += f" to {applied[-1].id} ({len(applied)} of the migrations)" if len(applied) > 1 else ""
             which = visible(which, line=True)
@@ -174,7 +174,7 @@ def _applied_elsewhere(connection: Connection, migrations: Sequence[Migration], 
 
 def _by_whom(connection: Connection, id: str | None, state: Ledger) -> str:
     """Return what to do, by what a database says of who has made it."""
-    for other in others.found(connection):
+    for other in other_tools.found(connection):
         if other.is_adoptable and not state.entries:
             otherwise = (
                 "; where they are not in SQL, `dao baseline` notes the schema that is there as the first migration"

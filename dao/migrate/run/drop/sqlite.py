@@ -10,7 +10,7 @@ from dao.engine.sqlite import Connection
 from dao.errors import MigrationError
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied, made_by
-from dao.migrate.ledger.others import is_replicators
+from dao.migrate.ledger.other_tools import is_replicators
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.schema.catalog import column_names, definitions
 from dao.migrate.schema.names import fold, is_internal, quoted

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -127,9 +127,9 @@ def other_ledgers(target: Target, *, prepare: Prepare | None = None) -> list[Oth
         return found(connection)
 
 
-def without(differences: Iterable[Difference], ledgers: Collection[OtherLedger]) -> list[Difference]:
+def without(connection: Connection, differences: Iterable[Difference]) -> list[Difference]:
     """Return the differences of a schema without unexpected tables of other tools: those are nobody's drift."""
-    names = {fold(ledger.table) for ledger in ledgers}
+    names = {fold(ledger.table) for ledger in found(connection)}
     return [
         one
         for one in differences

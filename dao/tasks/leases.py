@@ -1,4 +1,4 @@
-"""Attempts and their tasks: the record of a claim, and the error for an attempt that has lost its task."""
+"""Leases of tasks: who claims is a task, and the error for an attempt that holds its task no longer."""
 
 from __future__ import annotations
 
