@@ -15,10 +15,10 @@ class Error(Exception):
     """Base of all errors of this package: `except dao.Error` catches all that this package raises on purpose.
 
     Its text is the message, then, on lines of their own, the `.details` (texts or objects), the `.committed` (ids of
-    the migrations that are committed and stay, `()` if nothing was changed, None where that is not the question) and
-    the `.advice`. Control characters of names are escapes there, since logs and terminals would obey them; attributes
-    have the names as they are. Pickled or copied, it keeps message and attributes; its cause, often the driver's,
-    stays behind.
+    the migrations that are committed and stay, `SET/ID` where several sets are named, `()` if nothing was changed, None
+    where that is not the question) and the `.advice`. Control characters of names are escapes there, since logs and
+    terminals would obey them; attributes have the names as they are. Pickled or copied, it keeps message and
+    attributes; its cause, often the driver's, stays behind.
     """
 
     __module__ = "dao.errors"  # where it is imported from

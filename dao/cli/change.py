@@ -140,10 +140,9 @@ def _print(output: Output, database: str, results: Sequence[migrate.Result], not
     for result in results:
         done = "applied" if result.direction == "apply" else "rolled back"
         took = milliseconds(result.seconds)
-        name = output.named(result.id, result.set)
-        output.line(f"{done} {name} ({counted(result.statements, 'statement')}, {took})", style="green")
+        output.line(f"{done} {result.name} ({counted(result.statements, 'statement')}, {took})", style="green")
         for loss in () if output.as_json else result.losses:
-            output.note(f"{name} lost {loss}")
+            output.note(f"{result.name} lost {loss}")
     total = milliseconds(sum(result.seconds for result in results))
     output.line(f"{database}: " + (f"{counted(len(results), 'migration')} in {total}" if results else nothing))
     drifted = output.drifted
@@ -157,6 +156,9 @@ def _print(output: Output, database: str, results: Sequence[migrate.Result], not
             "created": output.created,
             "snapshot": output.snapshot,
             "drift": None if drifted is not None and drifted.unknown else drift,
-            "results": [attrs.asdict(result) | {"seconds": round(result.seconds, 6)} for result in results],
+            "results": [
+                attrs.asdict(result, filter=attrs.filters.exclude("name")) | {"seconds": round(result.seconds, 6)}
+                for result in results
+            ],
         }
     )

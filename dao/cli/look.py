@@ -167,7 +167,7 @@ def plan(
         how += ", alone and with foreign keys enforced" if step.script.foreign_keys else ""
         verb = "apply" if step.direction == "apply" else "roll back"
         source = f"from {step.script.path or 'the ledger'}" if step.script.text else "it has nothing to undo"
-        output.line(f"{verb} {output.named(step.id, step.migration.set)} ({source}{how})")
+        output.line(f"{verb} {step.name} ({source}{how})")
         if step.drops:
             output.line(f"  drops what it made, with what that holds: {', '.join(step.drops)}")
     if not planned:

@@ -166,11 +166,6 @@ class Output:
             if self.snapshot and not self.as_json:
                 self.note(f"snapshot of what was there before: {self.snapshot}")
 
-    def doing(self, step: migrate.Step) -> str:
-        """Return what a run is at."""
-        verb = "applying" if step.direction == "apply" else "rolling back"
-        return f"{verb} {self.named(step.id, step.migration.set)}"
-
     def named(self, id: str, set: str | None) -> str:
         """Return the id of a migration as it is shown: behind its set, where several are named."""
         return shown(id, set, self.sets)
@@ -222,15 +217,13 @@ class Output:
     def report(self, event: migrate.Event) -> None:
         """Show what a run reports while it runs."""
         match event:
-            case migrate.Started(step):
+            case migrate.Started():
                 if self._status is not None:
-                    self._status.update(_plain(self.doing(step)))
-            case migrate.Verifying(id, _, number, total, of):
+                    self._status.update(_plain(str(event)))
+            case migrate.Verifying(number=number, total=total, name=name):
                 if self._status is not None:
-                    self._status.update(_plain(f"verifying {self.named(id, of)} ({number} of {total})"))
-            case migrate.Notice(step, text):
-                self.note(f"{self.named(step.id, step.migration.set)}: {text}")
-            case migrate.Waiting():
+                    self._status.update(_plain(f"verifying {name} ({number} of {total})"))
+            case migrate.Notice() | migrate.Waiting():
                 self.note(str(event))
             case migrate.Snapshotted(snapshot):
                 self.snapshot = str(snapshot.path)

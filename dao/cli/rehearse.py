@@ -215,14 +215,14 @@ def _progress(output: Output, server: str | None) -> Iterator[Callable[[migrate.
                     update(completed=done, total=total)
                 case migrate.Notice():
                     pass  # it is among the results
-                case migrate.Started(step):
+                case migrate.Started():
                     if not told:
                         told = True
                         output.warning(
                             f"runs in {server} itself, in a transaction that is rolled back: until then it keeps the "
                             "locks that the scripts take"
                         )
-                    update(output.doing(step), total=None)  # how long a script will take, nobody knows
+                    update(str(event), total=None)  # how long a script will take, nobody knows
                 case _:
                     output.report(event)
 

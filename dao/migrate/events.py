@@ -36,7 +36,7 @@ class Started:
     step: Step
 
     def __str__(self) -> str:
-        return f"{'applying' if self.step.direction == 'apply' else 'rolling back'} {self.step.id}"
+        return f"{'applying' if self.step.direction == 'apply' else 'rolling back'} {self.step.name}"
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class Notice:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.step.id}: {self.text}"
+        return f"{self.step.name}: {self.text}"
 
 
 @attrs.frozen
@@ -59,15 +59,16 @@ class Finished:
     def __str__(self) -> str:
         done = "applied" if self.result.direction == "apply" else "rolled back"
         statements = counted(self.result.statements, "statement")
-        return f"{done} {self.result.id}: {statements} in {milliseconds(self.result.seconds)}; not committed yet"
+        return f"{done} {self.result.name}: {statements} in {milliseconds(self.result.seconds)}; not committed yet"
 
 
 @attrs.frozen
 class Committed:
     """A transaction of the run is committed and stays, with the migrations of these `ids`, in order.
 
-    It had the write lock for so many `seconds`, in which no other connection could write. A script that does not run
-    in a transaction is committed as it goes; then the `seconds` are those that it took.
+    They are as the `name` of a `Step`. It had the write lock for so many `seconds`, in which no other connection could
+    write. A script that does not run in a transaction is committed as it goes; then the `seconds` are those that it
+    took.
     """
 
     ids: tuple[str, ...]
@@ -142,16 +143,20 @@ class Copying:
 
 @attrs.frozen
 class Verifying:
-    """The turn of a migration has come, on a stage ("empty", with generated rows, or "copy"): so many of a total."""
+    """The turn of a migration has come, on a stage ("empty", with generated rows, or "copy"): so many of a total.
+
+    `name` is as that of a `Step`.
+    """
 
     id: str
     stage: str
     number: int
     total: int
     set: str | None = None
+    name: str = attrs.field(default=attrs.Factory(lambda self: self.id, takes_self=True), repr=False)
 
     def __str__(self) -> str:
-        return f"verifying {self.id}, {self.stage} ({self.number} of {self.total})"
+        return f"verifying {self.name}, {self.stage} ({self.number} of {self.total})"
 
 
 _Files = Created | Discarded | Snapshotted | Removed | Copying

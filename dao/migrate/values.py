@@ -32,7 +32,7 @@ __all__ = [
 class Result:
     """A migration that was applied or rolled back: how many statements, in how many seconds, and what it lost.
 
-    `set` is that of the migration, None if it is not known.
+    `set` is that of the migration, None if it is not known. `name` is as that of its `Step`.
     """
 
     id: str
@@ -42,6 +42,7 @@ class Result:
     notices: tuple[str, ...] = ()
     losses: tuple[Loss, ...] = ()
     set: str | None = None
+    name: str = attrs.field(default=attrs.Factory(lambda self: self.id, takes_self=True), repr=False)
 
 
 Direction = Literal["apply", "rollback"]
@@ -52,11 +53,13 @@ class Step:
     """A migration to apply or to roll back.
 
     `drops`, in a plan of a rollback, is what the migration made and its rollback takes away, as `tasks.priority`.
+    `name` is the id as people see it, behind its set where several are in play.
     """
 
     migration: Migration
     direction: Direction
     drops: tuple[str, ...] = ()
+    name: str = attrs.field(default=attrs.Factory(lambda self: self.id, takes_self=True), repr=False)
 
     @property
     def id(self) -> str:

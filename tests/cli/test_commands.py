@@ -452,7 +452,7 @@ def test_resolve_with_an_outcome_notes_it(run, half, option, outcome):
 def test_resolve_as_json_names_the_outcome(run, half):
     """As JSON it is one document, with --quiet nothing."""
     assert run("migrate", "resolve", "0003", "--applied", "--json").document["outcome"] == "applied"
-    refused(run("migrate", "resolve", "0003", "--applied"), "no migration '0003' is unfinished; those that are: none")
+    refused(run("migrate", "resolve", "0003", "--applied"), "no migration '0003' is unfinished, and no other is")
 
 
 def test_resolve_quiet_prints_nothing(run, half):
@@ -463,7 +463,7 @@ def test_resolve_quiet_prints_nothing(run, half):
 
 def test_resolve_what_is_not_unfinished_is_refused(run, partly):
     """An applied migration, an unknown one and a missing id are refused."""
-    refused(run("migrate", "resolve", "0001"), "no migration '0001' is unfinished; those that are: none")
+    refused(run("migrate", "resolve", "0001"), "no migration '0001' is unfinished, and no other is")
     refused(run("migrate", "resolve", "0009", "--applied"), "'0009'")
     misused(run("migrate", "resolve"), "Missing argument")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import subprocess
 import sys
 
@@ -45,6 +46,32 @@ def test_events_of_a_run_are_logged_in_order(url, folder, caplog, reports):
     assert levels[migrate.Committed] == levels[migrate.Created] == "INFO"
     assert levels[migrate.Notice] == "WARNING"
     assert levels[migrate.Started] == levels[migrate.Finished] == "DEBUG"
+
+
+def test_log_and_errors_show_the_set_of_each_migration_where_there_are_several(url, folder, tmp_path, caplog):
+    """They had the ids alone, unlike all that the commands print."""
+    texts = {"1_x.sql": "CREATE TABLE x (id INTEGER);", "1_x.rollback.sql": "DROP TABLE x;"}
+    app = migrate.load(write(tmp_path / "app_sql", texts), name="app")
+    with caplog.at_level(logging.DEBUG, "dao"):
+        migrate.verify([migrate.load(folder), app], set="app", rows=0)
+        write(app.folder, {"2_bad.sql": "-- transactional: false\nnonsense;"})
+        with pytest.raises(dao.errors.MigrationFailed) as raised:
+            migrate.apply(url, [migrate.load(folder), migrate.load(app.folder, name="app")], each=True)
+    assert raised.value.committed == (
+        *(f"migrations/{id}" for id in ("0001_a", "0002_b", "0003_c", "0004_nothing")),
+        "app/1_x",
+    )
+    assert "`dao migrate resolve app/2_bad` shows" in str(raised.value)
+    texts = "\n".join(record.getMessage() for record in caplog.records)
+    for text in (
+        "verifying app/1_x,",
+        "applying app/1_x\n",
+        "applied app/1_x:",
+        "committed app/1_x,",
+        " migrations/0004_nothing: holds",
+    ):
+        assert text in texts
+    assert set(re.findall(r"(?:^| )([a-z_]*/?)(?:\d_x|000\d_[a-z]+)", texts)) == {"app/", "migrations/"}
 
 
 def test_schema_that_somebody_changed_is_logged_where_nothing_is_pending(url, folder, caplog):

@@ -339,6 +339,23 @@ def test_id_behind_a_set_that_does_not_have_it_is_refused(database, app, base, v
     TAKING[verb](database.url, "app/0001_notes", [base, app])
 
 
+def test_id_that_is_applied_in_another_set_is_refused_behind_this_one(database, app, base, tmp_path):
+    """`dao unmark web/ID` forgot what app had applied, for web had a file of that id; `dao mark` had nothing to do."""
+    migrate.apply(database.url, [base[:2], app[:1]])
+    web = migrate.load(write(tmp_path / "web", {"0001_notes.sql": "CREATE TABLE pages (id INTEGER);"}), name="web")
+    before = database.content()
+    theirs = "^no migration '0001' of the set 'web' is applied; those that are: app/0001_notes. Give"
+    ours = "app/0001_notes: it is applied as one of the set app, and is in the set web here"
+    for verb, given, message in (
+        *((verb, "web/0001", theirs) for verb in ("unmark", "rollback", "accept")),
+        *(("mark", given, ours) for given in ("web/0001", "0001_notes")),
+    ):
+        with pytest.raises(MigrationError, match=message):
+            TAKING[verb](database.url, given, web)
+    assert database.content() == before
+    assert migrate.unmark(database.url, ["app/0001"], web) == ["0001_notes"]
+
+
 def test_set_before_the_beginning_of_an_id_tells_it_apart(database, app, tmp_path):
     """The beginning may be that of ids of several sets, or a whole id of another one."""
     web = migrate.load(write(tmp_path / "web", {"0001.sql": "SELECT 1;", "0002_pages.sql": "SELECT 1;"}))

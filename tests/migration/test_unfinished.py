@@ -468,7 +468,7 @@ def test_resolve_what_is_not_unfinished_is_refused(path, url, three, outcome):
     """Only what was left unfinished can be resolved, and those that were are named."""
     migrate.apply(url, three)
     before = dump(path)
-    nothing = "is unfinished; those that are: none"
+    nothing = "is unfinished, and no other is"
     for id, refusal in (("0001_a", nothing), ("0009", nothing), ("", "is no id of a migration")):
         with pytest.raises(MigrationError, match=f"'{id}' {refusal}"):
             migrate.resolve(url, id, outcome, three)

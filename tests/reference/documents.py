@@ -61,6 +61,7 @@ _Snapshot = Shape(
     },
 )
 _Status = Shape(migrate.MigrationStatus, ("duration_ms",), {"seconds": float | None})
+_Result = Shape(migrate.Result, ("name",))
 _Deed = Shape(migrate.Deed, ("duration_ms",), {"seconds": float | None})
 _Rehearsed = Shape(typing.get_args(typing.get_type_hints(migrate.Rehearsal)["migrations"])[0], (), _Verdict)
 _RoundTrip = Shape(typing.get_args(typing.get_type_hints(migrate.Rehearsal)["round_trip"])[0], (), _Verdict)
@@ -78,7 +79,7 @@ _RUN: dict[str, Part] = {
     "created": (bool, "whether there was no database before"),
     "snapshot": (str | None, "the path of the snapshot that was taken before"),
     "drift": (_Strings | None, "as of `status`; null if it was not checked, after a rollback"),
-    "results": (tuple[migrate.Result, ...], "the scripts that ran, in order"),
+    "results": (tuple[_Result, ...], "the scripts that ran, in order"),
 }
 _STATUS: dict[str, Part] = {
     "database": _DATABASE,

@@ -152,7 +152,7 @@ CURES = {
     "alembic_version in *name of* is empty: alembic has applied nothing": "apply with `dao migrate`",
     "*name of* has no table *table*, so *tool* has applied nothing to it: *hint*": "name the right tool or database",
     "the table *table* of *name of* is not as *tool* makes it: its columns are *columns**hint*": "name the right tool",
-    "no migration *name* is *kind*; those that are: *listed*": "give one of those ids",
+    "no migration *name* is *kind**others*": "give one of those ids",
     "the migrations and *database* do not agree; nothing was changed": "the details say it, for each migration",
     "*names* loses data without saying that it means to": "the error names what is lost; declare it in the script "
     "(`-- allows:`), or allow it for once (--allow-loss)",

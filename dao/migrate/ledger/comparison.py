@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -68,9 +68,10 @@ class Comparison:
             unfinished=its(self.unfinished),
         )
 
-    def only_misplaced(self) -> Comparison:
-        """Return what is to be said of those alone that the ledger has in another set."""
-        return attrs.evolve(self, changed=tuple(self.misplaced), missing=(), out_of_order=(), unfinished=(), alike={})
+    def only_misplaced(self, among: Collection[str] | None = None) -> Comparison:
+        """Return what is to be said of those alone that the ledger has in another set, all or some."""
+        its = tuple(id for id in self.misplaced if among is None or id in among)
+        return attrs.evolve(self, changed=its, missing=(), out_of_order=(), unfinished=(), alike={})
 
 
 def compare(migrations: Sequence[Migration], ledger: Ledger) -> Comparison:

@@ -42,6 +42,7 @@ def mark(
 
     Raises:
         MigrationError: There is no such migration, or the database does not exist.
+        LedgerMismatch: The ledger has one in another set.
         DatabaseBusy: Another migrator or connection kept its lock.
     """
     files = migrations_for(target, migrations)
@@ -49,8 +50,11 @@ def mark(
     # before an id is wrong: what is known may be of another database
     with preparing(prepare), alone(existing(target, "mark in it"), lock_timeout, report) as connection:
         state = ledger.read(connection)
-        its = sets.of(files, state)
-        wanted = {its.find(id, known) for id in ids} - (set(state.ids) - set(state.unfinished))
+        comparison = compare(files, state)
+        wanted = {comparison.sets.find(id, known) for id in ids}
+        if elsewhere := wanted & comparison.misplaced.keys():
+            refuse(comparison.only_misplaced(elsewhere), state)
+        wanted -= set(state.ids) - set(state.unfinished)
         marked = [migration for migration in files if migration.id in wanted]
         if not marked:
             return []

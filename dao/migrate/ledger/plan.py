@@ -52,7 +52,8 @@ def to_apply(
         wanted &= up_to(to, migrations, comparison.sets)
     pending = [migration for migration in migrations if migration.id in wanted][: _number(steps)]
     _refuse_needs(pending, {*ledger.ids, *(migration.id for migration in migrations)}, ledger, comparison.sets)
-    return [Step(migration=_in(comparison.sets.called[one.set], one), direction="apply") for one in pending]
+    its = comparison.sets
+    return [Step(migration=_in(its.called[one.set], one), direction="apply", name=its.told(one.id)) for one in pending]
 
 
 def _in(set: str | None, migration: Migration) -> Migration:
@@ -189,7 +190,7 @@ def _undoing(entry: Entry, file: Migration | None, its: Sets, *, redoing: bool) 
             f"to be undone, a rollback script of `SELECT 1;` says so, once `dao accept {entry.id}` has noted it",
             migration=entry.id,
         )
-    return Step(migration=migration, direction="rollback")
+    return Step(migration=migration, direction="rollback", name=its.told(entry.id))
 
 
 def _number(steps: int | None) -> int | None:

@@ -64,24 +64,26 @@ class Sets:
             raise MigrationError(
                 f"{name!r} is no id of a migration: give an id or its beginning, or SET/ID (`dao status` lists them)"
             )
-        if its := _begun_by(id, [one for one in ids if not set or set in self._names_of(one)]):
+        folder = kind == "in the folder"
+        if its := _begun_by(id, [one for one in ids if not set or set in self._names_of(one, by_files=folder)]):
             if len(its) == 1:
                 return its[0]
             raise MigrationError(f"{name!r} may be any of {_listed(its, self.told)}: give more of the id")
-        if others := _begun_by(id, ids):
+        if elsewhere := _begun_by(id, ids):
             raise MigrationError(
                 f"no migration {id!r} of the set {set!r} is {kind}; those that are: "
-                f"{_listed(others, self._whole)}. Give the set that is meant, or the id alone"
+                f"{_listed(elsewhere, self._whole)}. Give the set that is meant, or the id alone"
             )
-        raise MigrationError(f"no migration {name!r} is {kind}; those that are: {_listed(ids, self.told)}")
+        others = f"; those that are: {_listed(ids, self.told)}" if ids else ", and no other is"
+        raise MigrationError(f"no migration {name!r} is {kind}{others}")
 
     def _whole(self, id: str) -> str:
         return f"{set}/{id}" if (set := self.set_of(id)) else id
 
-    def _names_of(self, id: str) -> set[str | None]:
-        """Return what the set of a migration is called, in the ledger and by files."""
-        its = {self.by_id.get(id), self.files.get(id)} - {None}
-        return its | {name for name, called in self.called.items() if called in its}
+    def _names_of(self, id: str, *, by_files: bool) -> set[str | None]:
+        """Return what the set is called that has a migration, `by_files` or by the ledger: there, and by its folder."""
+        its = (self.files.get(id) if by_files else None) or self.set_of(id)
+        return {its, *(name for name, called in self.called.items() if called == its)}
 
     def is_misplaced(self, id: str) -> bool:
         """Return whether the ledger has a migration in another set than the files."""
@@ -96,7 +98,7 @@ def _begun_by(beginning: str, ids: Sequence[str]) -> list[str]:
 
 
 def _listed(ids: Iterable[str], told: Callable[[str], str]) -> str:
-    return visible(", ".join(map(told, ids)), line=True) or "none"
+    return visible(", ".join(map(told, ids)), line=True)
 
 
 def of(migrations: Sequence[Migration], ledger: Ledger) -> Sets:

@@ -28,7 +28,7 @@ def refuse(found: Iterable[tuple[Step, Sequence[Loss]]]) -> None:
     Raises:
         CheckFailed: There is any; `.violations` are the losses.
     """
-    lossy = [(step.script.path, str(step.script.path or step.id), losses) for step, losses in found if losses]
+    lossy = [(step.script.path, str(step.script.path or step.name), losses) for step, losses in found if losses]
     if not lossy:
         return
     names = ", ".join(name for _, name, _ in lossy)

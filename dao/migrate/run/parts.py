@@ -9,6 +9,7 @@ import attrs
 
 from dao.errors import LedgerMismatch
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.sets import Sets
 from dao.migrate.values import Result, Step
 
 __all__ = ["Part", "parts", "refuse_interference", "still_due"]
@@ -56,7 +57,7 @@ def still_due(steps: Sequence[Step], ledger: Ledger) -> list[Step]:
     return due
 
 
-def refuse_interference(found: Ledger, results: Sequence[Result], now: Ledger) -> None:
+def refuse_interference(found: Ledger, results: Sequence[Result], now: Ledger, its: Sets) -> None:
     """Refuse to go on over a hole that somebody has made between two transactions of this run, past its lock.
 
     `found` is the ledger when it was decided what is due, without that; `results` are those of this run by now.
@@ -69,6 +70,6 @@ def refuse_interference(found: Ledger, results: Sequence[Result], now: Ledger) -
     done |= dict.fromkeys(now.unfinished.keys() - found.unfinished.keys(), "begun, and not ended,")
     for id, what in done.items():
         raise LedgerMismatch(
-            f"another run has {what} {id} while this one was under way, between two of its transactions: look at "
-            "`dao status`, then repeat"
+            f"another run has {what} {its.told(id)} while this one was under way, between two of its transactions: "
+            "look at `dao status`, then repeat"
         )

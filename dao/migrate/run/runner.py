@@ -131,7 +131,7 @@ def run(
 
 def _refuse_to_part(steps: Sequence[Step], connection: Connection) -> None:
     """Refuse scripts that need a transaction of their own where all of them must share one."""
-    if alone := [step.id for step in steps if step.script.foreign_keys or not step.script.transactional]:
+    if alone := [step.name for step in steps if step.script.foreign_keys or not step.script.transactional]:
         raise MigrationError(
             f"these do not run in the transaction of the others ({', '.join(alone)}), so a failure could come after "
             "everything was dropped. Nothing was changed; migrate a new database instead, or delete "
@@ -183,7 +183,7 @@ class _Run:
 
     def committed(self, results: Sequence[Result], found: Drifted, seconds: float) -> None:
         self.results += results
-        tell_done(self.tell, Committed(tuple(result.id for result in results), seconds))
+        tell_done(self.tell, Committed(tuple(result.name for result in results), seconds))
         if found != self.drifted:
             self.drifted = found
             tell_done(self.tell, found)
@@ -191,7 +191,7 @@ class _Run:
     def commit(self, part: Part) -> None:
         """Run a part as far as nobody else has done so since the run began."""
         with self.locked(foreign_keys=part.foreign_keys) as lock:
-            refuse_interference(self.found, self.results, lock.ledger)
+            refuse_interference(self.found, self.results, lock.ledger, lock.writer.sets)
             steps = still_due(part.steps, lock.ledger)
             if not steps:
                 return
@@ -234,10 +234,10 @@ class _Run:
                 with contextlib.suppress(ConnectionLost):  # the server rolls back
                     execute(self.connection, "ROLLBACK")
             if isinstance(error, Error):
-                error.committed = tuple(one.id for one in self.results) or None
+                error.committed = tuple(one.name for one in self.results) or None
                 advice = (
-                    f"{step.id} does not run in a transaction: what it did before this stays done. Look at the "
-                    f"database, finish or undo it by hand; `dao migrate resolve {step.id}` shows what differs, and "
+                    f"{step.name} does not run in a transaction: what it did before this stays done. Look at the "
+                    f"database, finish or undo it by hand; `dao migrate resolve {step.name}` shows what differs, and "
                     "with --applied or --rolled-back notes which it is"
                 )
                 error.advice = f"{error.advice}\n{advice}" if error.advice else advice
@@ -258,7 +258,7 @@ class _Run:
         try:
             statements = self.ground.run_script(step, notice, lambda lost: self.refuse([step], lost, beginning))
         except OperationalError as error:
-            where = str(step.script.path or step.id)
+            where = str(step.script.path or step.name)
             if not error.args[0].startswith(where):  # it is not the script's fault, but that is where it was
                 error.args = (f"{where}: {error.args[0]}",)
             raise
@@ -271,6 +271,7 @@ class _Run:
             seconds=time.perf_counter() - begun,
             notices=tuple(notices),
             set=step.migration.set,
+            name=step.name,
         )
 
     def refuse(
@@ -315,7 +316,7 @@ class _Run:
 
 def _failed(step: Step, reason: str) -> MigrationFailed:
     path = step.script.path
-    return MigrationFailed(f"{path or step.id}: {reason}", migration=step.id, path=path, reason=reason)
+    return MigrationFailed(f"{path or step.name}: {reason}", migration=step.id, path=path, reason=reason)
 
 
 def _record(writer: Writer, step: Step, result: Result) -> None:
@@ -335,11 +336,11 @@ def _saying_what_stays(results: Sequence[Result]) -> Iterator[None]:
         if results or (
             isinstance(error, MigrationFailed | CheckFailed | OperationalError) and not isinstance(error, CommitUnknown)
         ):
-            error.committed = tuple(result.id for result in results)
+            error.committed = tuple(result.name for result in results)
         if isinstance(error, CommitUnknown):
             error.advice = "`dao status` shows what is there. To repeat the run is safe: it begins with that."
         raise
     except BaseException as error:
         if results:
-            error.add_note(f"These stay committed: {', '.join(result.id for result in results)}.")
+            error.add_note(f"These stay committed: {', '.join(result.name for result in results)}.")
         raise

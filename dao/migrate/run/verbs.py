@@ -205,8 +205,9 @@ def redo(
         missing = again - {migration.id for migration in files}
         if missing:
             refuse(attrs.evolve(comparison, missing=tuple(sorted(missing)), changed=()), state)
-        forth = [attrs.evolve(one, set=comparison.sets.by_id[one.id]) for one in files if one.id in again]
-        return [*back, *(Step(migration=migration, direction="apply") for migration in forth)]
+        its = comparison.sets
+        forth = [attrs.evolve(one, set=its.by_id[one.id]) for one in files if one.id in again]
+        return [*back, *(Step(migration=one, direction="apply", name=its.told(one.id)) for one in forth)]
 
     return _run(
         existing(target, "redo"),

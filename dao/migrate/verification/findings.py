@@ -15,7 +15,7 @@ from dao.migrate.values import Loss, Step
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
 
-__all__ = ["BROUGHT", "Findings", "Stage", "Verification", "advise", "not_reached"]
+__all__ = ["BROUGHT", "Findings", "Stage", "Turn", "Verification", "advise", "not_reached"]
 
 #: Why a table holds no generated rows when the script runs.
 BROUGHT = "its constraints leave room for the rows that the script brings, but not for others beside them"
@@ -26,6 +26,8 @@ _ADVICE = (
 
 #: Where a migration was tried: on an empty database, on one whose tables hold generated rows, on a copy of a real one.
 Stage = Literal["empty", "generated rows", "copy"]
+#: Is told whose turn has come, on which stage: so many of a total.
+Turn = Callable[[Migration, Stage, int, int], object]
 
 
 @attrs.frozen(kw_only=True)

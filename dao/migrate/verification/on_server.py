@@ -17,7 +17,6 @@ from dao import url
 from dao.engine import in_transaction, transaction
 from dao.engine.postgresql import Connection
 from dao.errors import Error
-from dao.migrate.events import Report, Verifying
 from dao.migrate.run.postgresql.guard import Guard
 from dao.migrate.run.postgresql.names import filled_by
 from dao.migrate.schema.postgresql.replay import replayed, scratch
@@ -26,7 +25,7 @@ from dao.migrate.schema.postgresql.session import of_run, settle
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import split
 from dao.migrate.values import Loss, Step
-from dao.migrate.verification.findings import Findings, Stage, Verification, not_reached
+from dao.migrate.verification.findings import Findings, Stage, Turn, Verification, not_reached
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import Filled, in_the_way
 from dao.migrate.verification.mentioned import mentioned
@@ -50,7 +49,7 @@ class Wanted:
     fixtures: Fixtures | None
 
 
-def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wanted, tell: Report) -> list[Verification]:
+def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wanted, tell: Turn) -> list[Verification]:
     """Try migrations in a database of their own on a server, and return the results in order.
 
     Those that are not chosen are just applied.
@@ -64,7 +63,7 @@ def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wante
     rows = Rows(wanted.rows, forms, wanted.fixtures)
     with scratch(server) as connection, of_run(connection), contextlib.ExitStack() as shared:
         for place, migration in enumerate(migrations):
-            tell(Verifying(migration.id, "empty", place + 1, len(migrations), migration.set))
+            tell(migration, "empty", place + 1, len(migrations))
             if not migration.up.transactional:
                 shared.close()  # commits
             elif not in_transaction(connection):

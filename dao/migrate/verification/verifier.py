@@ -28,8 +28,9 @@ from dao.migrate.listening import listened
 from dao.migrate.schema.registration import Prepare, preparing
 from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.sets import names, shown
 from dao.migrate.values import Step
-from dao.migrate.verification.findings import Stage, Verification, not_reached
+from dao.migrate.verification.findings import Stage, Turn, Verification, not_reached
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import Filled, in_the_way
 from dao.migrate.verification.on_rows import Rows, tried
@@ -83,7 +84,13 @@ def verify(
         DatabaseCorrupt, DatabaseBusy, DiskFull: As it says.
         InvalidValue: `latest` is below 1, or both that and `since` are given.
     """
-    tell = listened(report, "dao.migrate.verification", "verify") or (lambda _event: None)
+    report = listened(report, "dao.migrate.verification", "verify")
+
+    def tell(migration: Migration, stage: Stage, number: int, total: int) -> None:
+        if report is not None:
+            name = shown(migration.id, migration.set, names(files))
+            report(Verifying(migration.id, stage, number, total, migration.set, name))
+
     if server is not None:
         if database is not None:
             raise MigrationError(
@@ -141,7 +148,7 @@ class _Stage:
     copies: WorkingCopies
     name: Stage
     chosen: frozenset[str]
-    tell: Report
+    tell: Turn
     rows: int = 0
     fixtures: Fixtures | None = None
 
@@ -156,7 +163,7 @@ class _Stage:
         forms = uses(script.text for script in scripts) if self.rows else {}
         is_stale = False
         for place, migration in enumerate(migrations):
-            self.tell(Verifying(migration.id, self.name, place + 1, len(migrations), migration.set))
+            self.tell(migration, self.name, place + 1, len(migrations))
             trial = Trial(self.copies, migration, self.name)
             if migration.id not in self.chosen:
                 is_stale = trial.pass_over(here.connection)
@@ -192,7 +199,7 @@ class _Stage:
         last = max((place for place, one in enumerate(migrations) if one.id in self.chosen), default=-1)
         wanted = migrations[: last + 1]
         for place, migration in enumerate(wanted):
-            self.tell(Verifying(migration.id, "copy", place + 1, len(wanted), migration.set))
+            self.tell(migration, "copy", place + 1, len(wanted))
             trial = Trial(self.copies, migration, self.name)
             before = trial.back_and_there(here)
             yield trial.end()
