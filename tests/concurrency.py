@@ -28,6 +28,9 @@ INTERRUPTED = "interrupted|canceling statement"
 #: Seconds until a test gives up on another thread, task or process: far more than the slowest machine takes.
 PATIENCE = 120
 
+#: `dao.run_in_transaction` for as long: a server that was killed may take longer to come back than that waits for.
+run_patiently = dao.replaying(deadline=PATIENCE)
+
 CANCELLED = "cancelled"
 Function = Callable[[], Awaitable[Any]]
 

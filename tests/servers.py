@@ -31,7 +31,7 @@ import psycopg
 VARIABLE = "DAO_TEST_POSTGRESQL_URL"
 ADVICE = f"name a server to use instead, of a role that may create databases: {VARIABLE}=postgresql://…"
 #: How long a server may take to start, in seconds.
-PATIENCE = 60
+PATIENCE = 120
 #: The room that a server in memory needs, or the files of all tests, in bytes.
 ROOM = 2**30
 #: Who runs the server when the tests are run by root, as whom PostgreSQL refuses to run.

@@ -23,7 +23,7 @@ import pytest
 import dao
 from dao import Task, TaskStatus, engine, tasks
 from tests import engines
-from tests.concurrency import PATIENCE, Worker, wait_for
+from tests.concurrency import PATIENCE, Worker, run_patiently, wait_for
 from tests.databases import migrate
 from tests.servers import Server
 
@@ -192,7 +192,7 @@ def test_connection_lost_before_the_commit_stores_nothing(server, url, phase, wa
         phase(connection, nothing if len(tries) > 1 else lambda: way(server, tries[0]))
 
     with dao.Pool(url, size=1, timeout=PATIENCE) as pool:
-        dao.run_in_transaction(pool, once)
+        run_patiently(pool, once)
         assert (pool.stats().active, pool.stats().idle) == (0, 1)
     assert len(tries) > 1
     assert len(stored(url)) == PHASES[phase]
@@ -375,7 +375,7 @@ def test_server_that_is_restarted_under_load_keeps_what_was_acknowledged(server,
             title = f"{name} {number}"
             write = tasks.create if number % 2 else lambda connection, task: tasks.create_many(connection, [task])
             try:
-                dao.run_in_transaction(pool, write, new(title))
+                run_patiently(pool, write, new(title))
                 acknowledged.append(title)
             except dao.CommitUnknown:
                 unknown.append(title)

@@ -24,7 +24,7 @@ from psycopg.pq import TransactionStatus
 import dao
 from dao import Task, aio, engine, tasks
 from dao.engine.postgresql import interruption, loss
-from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, until, wait_for
+from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, run_patiently, until, wait_for
 
 __all__ = ["loop"]  # a fixture
 from tests.databases import migrate
@@ -242,7 +242,7 @@ def test_acquire_while_the_server_is_down_waits_for_it(restartable):
             add(one)
             add(other)
         restartable.stop()
-        worker = Worker(dao.run_in_transaction, pool, tasks.count)
+        worker = Worker(run_patiently, pool, tasks.count)
         time.sleep(0.2)
         assert worker.is_alive()
         restartable.start()

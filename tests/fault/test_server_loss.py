@@ -21,7 +21,7 @@ import pytest
 import dao
 from dao import Task, configurations, tasks
 from dao.engine import fetch
-from tests.concurrency import stored, wait_for
+from tests.concurrency import PATIENCE, run_patiently, stored, wait_for
 from tests.databases import migrate
 from tests.engines import run_out_of_time
 from tests.proxy import Proxy
@@ -188,7 +188,7 @@ class Load:
     BATCH = 20
 
     def __init__(self, url: str) -> None:
-        self.pool = dao.Pool(url, size=4, timeout=60)
+        self.pool = dao.Pool(url, size=4, timeout=PATIENCE)
         self.told: dict[str, str] = {}
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work, args=(name,)) for name in "abcd"]
@@ -210,7 +210,7 @@ class Load:
             number += 1
             batch = f"{name}{number}"
             try:
-                dao.run_in_transaction(self.pool, self._store, batch)
+                run_patiently(self.pool, self._store, batch)
                 self.told[batch] = "stored"
             except dao.CommitUnknown:
                 self.told[batch] = "unknown"
