@@ -12,7 +12,7 @@ import dao
 from dao import configurations, engine, task_events, tasks
 from dao.engine import fetch, keys
 from dao.testing import make_task
-from tests.contract.test_embedding import fill
+from tests.every_function import fill
 from tests.plans import MODULES
 
 pytestmark = [pytest.mark.both_engines, pytest.mark.sample(3, engine="postgresql")]

@@ -21,7 +21,7 @@ from dao import Observed, aio, configurations, engine, sessions, tasks, workflow
 from dao.rows import TASKS
 from dao.tasks import get as bound_before
 from dao.testing import make_task
-from tests.contract.test_embedding import READERS, WRITERS, filled, filled_template
+from tests.every_function import READERS, WRITERS, filled, filled_template
 from tests.plans import MODULES
 
 __all__ = ["filled", "filled_template"]  # fixtures

@@ -15,7 +15,7 @@ import pytest
 import dao
 from dao import rows, task_events, tasks, testing
 from dao.engine import fetch
-from tests.contract.test_embedding import CALL, HELD, TASK, fill
+from tests.every_function import CALL, HELD, TASK, fill
 from tests.plans import MODULES
 
 NAIVE, NOON = datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=UTC)  # noqa: DTZ001 - what is wrong about it

@@ -1,18 +1,11 @@
-"""Taking over another tool's ledger: what it applied is marked, its own table stays, and what does not fit is refused.
-
-The tables are as the tools make them: sqlx-cli 0.8.6, dbmate 2.37.0, alembic 1.x and yoyo 9.0.0 made databases from
-which they were copied; those of goose, golang-migrate, diesel and Flyway are from the tools' sources.
-"""
+"""Taking over another tool's ledger: what it applied is marked, its table stays, and what does not fit is refused."""
 
 from __future__ import annotations
 
-import hashlib
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import apsw
 import pytest
 
 from dao import migrate
@@ -20,169 +13,22 @@ from dao.errors import LedgerMismatch, MigrationError, MigrationFileError
 from dao.migrate.ledger.adopt import adopt
 from dao.migrate.scripts.ids import TOOLS, version
 from tests.folders import dump, ids, query, tables
-from tests.migration.test_layouts import (
+from tests.other_tools import (
+    LAYOUT_OF,
     LAYOUTS,
+    TABLES,
+    WRITTEN,
     dbmate,
-    diesel,
+    execute,
     flyway,
     folder_of,
     goose,
     in_layout,
+    made_by,
+    row,
     sql_migrate,
     sqlx,
-    yoyo,
 )
-
-LAYOUT = {
-    "sqlx": sqlx,
-    "dbmate": dbmate,
-    "goose": goose,
-    "golang-migrate": sqlx,
-    "diesel": diesel,
-    "flyway": flyway,
-    "alembic": yoyo,
-    "yoyo": yoyo,
-}
-WRITTEN = [
-    (number, name, f"CREATE TABLE {name} (id);\r\n-- é", f"DROP TABLE {name};") for number, name in enumerate("abcd", 1)
-]
-
-#: What each tool makes: the name of its table, and how.
-TABLES = {
-    "sqlx": (
-        "_sqlx_migrations",
-        """CREATE TABLE _sqlx_migrations (
-    version BIGINT PRIMARY KEY,
-    description TEXT NOT NULL,
-    installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
-    success BOOLEAN NOT NULL,
-    checksum BLOB NOT NULL,
-    execution_time BIGINT NOT NULL
-)""",
-    ),
-    "dbmate": ("schema_migrations", 'CREATE TABLE "schema_migrations" (version varchar(128) primary key)'),
-    "goose": (
-        "goose_db_version",
-        """CREATE TABLE goose_db_version (
-		id INTEGER PRIMARY KEY AUTOINCREMENT,
-		version_id INTEGER NOT NULL,
-		is_applied INTEGER NOT NULL,
-		tstamp TIMESTAMP DEFAULT (datetime('now'))
-	)""",
-    ),
-    "golang-migrate": (
-        "schema_migrations",
-        """CREATE TABLE schema_migrations (version uint64,dirty bool);
-  CREATE UNIQUE INDEX version_unique ON schema_migrations (version)""",
-    ),
-    "diesel": (
-        "__diesel_schema_migrations",
-        """CREATE TABLE __diesel_schema_migrations (
-       version VARCHAR(50) PRIMARY KEY NOT NULL,
-       run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
-)""",
-    ),
-    "flyway": (
-        "flyway_schema_history",
-        """CREATE TABLE "flyway_schema_history" (
-    "installed_rank" INT NOT NULL PRIMARY KEY,
-    "version" VARCHAR(50),
-    "description" VARCHAR(200) NOT NULL,
-    "type" VARCHAR(20) NOT NULL,
-    "script" VARCHAR(1000) NOT NULL,
-    "checksum" INT,
-    "installed_by" VARCHAR(100) NOT NULL,
-    "installed_on" TEXT NOT NULL DEFAULT (strftime('%Y-%m-%d %H:%M:%f','now')),
-    "execution_time" INT NOT NULL,
-    "success" BOOLEAN NOT NULL
-);
-CREATE INDEX "flyway_schema_history_s_idx" ON "flyway_schema_history" ("success")""",
-    ),
-    "alembic": (
-        "alembic_version",
-        """CREATE TABLE alembic_version (
-	version_num VARCHAR(32) NOT NULL,
-	CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
-)""",
-    ),
-    "yoyo": (
-        "_yoyo_migration",
-        """\
-CREATE TABLE "yoyo_lock" ("locked" INT DEFAULT 1, "ctime" TIMESTAMP,"pid" INT NOT NULL,PRIMARY KEY ("locked"));
-CREATE TABLE "_yoyo_log" (
-            "id" VARCHAR(36),
-            "migration_hash" VARCHAR(64),
-            "migration_id" VARCHAR(255),
-            "operation" VARCHAR(10),
-            "username" VARCHAR(255),
-            "hostname" VARCHAR(255),
-            "comment" VARCHAR(255),
-            "created_at_utc" TIMESTAMP,
-            PRIMARY KEY ("id")
-        );
-CREATE TABLE "_yoyo_version" (
-            "version" INT NOT NULL PRIMARY KEY,
-            "installed_at_utc" TIMESTAMP
-        );
-INSERT INTO _yoyo_version VALUES (2, '2025-01-15 12:00:00.000000');
-CREATE TABLE "_yoyo_migration" (
-            "migration_hash" VARCHAR(64),
-            "migration_id" VARCHAR(255),
-            "applied_at_utc" TIMESTAMP,
-            PRIMARY KEY ("migration_hash")
-        )""",
-    ),
-}
-
-
-def row(tool: str, path: Path, id: str, number: int) -> tuple[str, list[Any]]:
-    """Return the row that a tool writes for a migration, and the columns that it names."""
-    its: Any = version(id, tool)
-    match tool:
-        case "sqlx":
-            digest = hashlib.sha384(path.read_bytes()).digest()
-            return "version, description, success, checksum, execution_time", [int(its), id, 1, digest, 5]
-        case "goose":
-            return "version_id, is_applied", [int(its), 1]
-        case "golang-migrate":
-            return "version, dirty", [int(its), 0]
-        case "flyway":
-            sum_ = zlib.crc32(b"".join(path.read_bytes().splitlines()))
-            signed = sum_ - (1 << 32) if sum_ >= 1 << 31 else sum_
-            values = [number, its, id, "SQL", path.name, signed, "me", 5, 1]
-            return (
-                "installed_rank, version, description, type, script, checksum, installed_by, execution_time, success",
-                values,
-            )
-        case "alembic":
-            return "version_num", ["481d9efb4ae9"]
-        case "yoyo":
-            hash_ = hashlib.sha256(id.encode()).hexdigest()
-            return "migration_hash, migration_id, applied_at_utc", [hash_, id, f"2025-01-15T12:00:0{number}.000000"]
-        case _:
-            return "version", [its]
-
-
-def execute(path: Path, sql: str, *values: Any) -> None:
-    connection = apsw.Connection(str(path))
-    connection.execute(sql, values or None).fetchall()
-    connection.close()
-
-
-def made_by(path: Path, tool: str, folder: Path, applied: Sequence[int]) -> list[str]:
-    """Make the database as a tool leaves it after these of the folder's migrations, and return their ids."""
-    table, sql = TABLES[tool]
-    execute(path, sql)
-    if tool == "goose":
-        execute(path, f"INSERT INTO {table} (version_id, is_applied) VALUES (0, 1)")
-    migrations = [migrate.load(folder)[place] for place in applied]
-    for number, migration in enumerate(migrations, 1):
-        execute(path, migration.up.text)
-        if tool in {"golang-migrate", "alembic"}:
-            execute(path, f"DELETE FROM {table}")
-        columns, values = row(tool, migration.path, migration.id, number)
-        execute(path, f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(values))})", *values)
-    return ids(migrations)
 
 
 def theirs(path: Path, tool: str) -> list[Any]:
@@ -201,7 +47,7 @@ def tool(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, tool: str) -> Path:
     """A folder of four migrations in the tool's layout."""
-    return in_layout(tmp_path / "sql", LAYOUT[tool], WRITTEN)
+    return in_layout(tmp_path / "sql", LAYOUT_OF[tool], WRITTEN)
 
 
 def to(tool: str, id: str) -> str | None:
@@ -373,7 +219,9 @@ def test_adopt_flyway_history_is_read_in_its_order(path, url, tmp_path, rows, ex
 @pytest.mark.parametrize("tool", ["sqlx", "flyway"], indirect=True)
 def test_adopt_checksum_of_a_saved_file_is_the_tools(path, url, tmp_path, tool):
     """Line ends, a byte order mark and letters beyond ASCII count in a checksum as they count for the tool."""
-    folder = in_layout(tmp_path / "sql", LAYOUT[tool], [(1, "a", "-- é\nCREATE TABLE a (id);\n\n", "")], windows=True)
+    folder = in_layout(
+        tmp_path / "sql", LAYOUT_OF[tool], [(1, "a", "-- é\nCREATE TABLE a (id);\n\n", "")], windows=True
+    )
     table, sql = TABLES[tool]
     execute(path, sql)
     up = next(path for path in folder.iterdir() if path.name[0] in "1V" and "down" not in path.name)
@@ -601,5 +449,5 @@ def test_adopt_version_that_is_none_is_refused(path, tool, folder, sql):
 
 def test_layouts_cover_all_tools():
     """Every tool has a layout here, and every layout a tool, but that of sql-migrate, whose ledger is not known."""
-    assert tuple(LAYOUT) == TOOLS == tuple(TABLES)
-    assert set(LAYOUT.values()) == set(LAYOUTS) - {sql_migrate}
+    assert tuple(LAYOUT_OF) == TOOLS == tuple(TABLES)
+    assert set(LAYOUT_OF.values()) == set(LAYOUTS) - {sql_migrate}

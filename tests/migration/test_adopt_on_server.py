@@ -14,8 +14,7 @@ from dao import migrate
 from dao.errors import MigrationError
 from dao.migrate.scripts.ids import TOOLS
 from tests.folders import ids, write
-from tests.migration.test_adopt import LAYOUT, WRITTEN, row
-from tests.migration.test_layouts import in_layout
+from tests.other_tools import LAYOUT_OF, WRITTEN, in_layout, row
 
 #: What each tool makes: the name of its table, and its columns.
 TABLES = {
@@ -62,7 +61,7 @@ def tool(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def folder(tmp_path: Path, tool: str) -> Path:
     """A folder of four migrations in the tool's layout."""
-    return in_layout(tmp_path / "sql", LAYOUT[tool], WRITTEN)
+    return in_layout(tmp_path / "sql", LAYOUT_OF[tool], WRITTEN)
 
 
 def theirs(url: str, tool: str) -> list[tuple[object, ...]]:

@@ -20,9 +20,7 @@ from dao.migrate.ledger.baseline import baseline
 from dao.migrate.scripts.new import create
 from dao.migrate.scripts.sets import default_name
 from tests.folders import dump, ids, query, tables, write
-from tests.migration.test_adopt import LAYOUT, TABLES, WRITTEN, execute, made_by
-from tests.migration.test_layouts import LAYOUTS, flyway, in_layout
-from tests.migration.test_unnoted import CERTAIN
+from tests.other_tools import CERTAIN, LAYOUT_OF, LAYOUTS, TABLES, WRITTEN, execute, flyway, in_layout, made_by
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -215,7 +213,7 @@ def test_baseline_where_there_is_a_ledger_is_refused(path, url, three, folder):
 @pytest.mark.parametrize("tool", CERTAIN)
 def test_baseline_where_another_tools_ledger_is_refused(path, folder, tmp_path, tool):
     """What can be adopted keeps its history; who wants to begin anew drops the tool's table."""
-    made_by(path, tool, in_layout(tmp_path / "theirs", LAYOUT[tool], WRITTEN), [0, 1])
+    made_by(path, tool, in_layout(tmp_path / "theirs", LAYOUT_OF[tool], WRITTEN), [0, 1])
     table, _ = TABLES[tool]
     refused(
         path,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import apsw
 import pytest
@@ -17,65 +15,25 @@ from dao.migrate.scripts.ids import sort_key, version
 from dao.migrate.scripts.migration import from_texts
 from dao.migrate.scripts.statements import has_statement, start_of_statement
 from tests.folders import ids, query, schema, tables, write
+from tests.other_tools import (
+    LAYOUTS,
+    Layout,
+    Written,
+    dbmate,
+    diesel,
+    flyway,
+    folder_of,
+    goose,
+    in_layout,
+    sql_migrate,
+    sqlx,
+    yoyo,
+)
 
-#: A migration as every layout can hold it: its number, name and two scripts.
-Written = tuple[int, str, str, str]
 NOON = datetime(2025, 1, 15, 12, tzinfo=UTC)
 
 
-def folder_of(folder: Path, files: Mapping[str, str | bytes]) -> Path:
-    """Write files, in folders in the folder if their names say so, and return the folder."""
-    folder.mkdir(exist_ok=True)
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return folder
-
-
-def yoyo(number: int, name: str, up: str, down: str) -> dict[str, str]:
-    return {f"{number:04}_{name}.sql": up, f"{number:04}_{name}.rollback.sql": down}
-
-
-def sqlx(number: int, name: str, up: str, down: str) -> dict[str, str]:
-    return {f"{number}_{name}.up.sql": up, f"{number}_{name}.down.sql": down}
-
-
-def dbmate(number: int, name: str, up: str, down: str) -> dict[str, str]:
-    return {f"{number:04}_{name}.sql": f"-- migrate:up\n{up}\n\n-- migrate:down\n{down}"}
-
-
-def goose(number: int, name: str, up: str, down: str) -> dict[str, str]:
-    begin, end = "-- +goose StatementBegin", "-- +goose StatementEnd"
-    return {
-        f"{number:05}_{name}.sql": f"-- +goose Up\n{begin}\n{up}\n{end}\n\n-- +goose Down\n{begin}\n{down}\n{end}\n"
-    }
-
-
-def sql_migrate(number: int, name: str, up: str, down: str) -> dict[str, str]:
-    return {name: text.replace("+goose", "+migrate") for name, text in goose(number, name, up, down).items()}
-
-
-def diesel(number: int, name: str, up: str, down: str) -> dict[str, str]:
-    folder = f"2025-01-{number:02}-120000_{name}"
-    return {f"{folder}/up.sql": up, f"{folder}/down.sql": down}
-
-
-def flyway(number: int, name: str, up: str, down: str) -> dict[str, str]:
-    return {f"V{number}__{name}.sql": up, f"U{number}__{name}.sql": down}
-
-
-Layout = Callable[[int, str, str, str], dict[str, str]]
-LAYOUTS: list[Layout] = [yoyo, sqlx, dbmate, goose, sql_migrate, diesel, flyway]
 layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
-
-
-def in_layout(folder: Path, layout: Layout, migrations: Sequence[Written], *, windows: bool = False) -> Path:
-    """Write migrations into a folder in a layout; with `windows` as an editor there saves them."""
-    files = {name: text for written in migrations for name, text in layout(*written).items()}
-    if windows:
-        return folder_of(folder, {n: b"\xef\xbb\xbf" + t.replace("\n", "\r\n").encode() for n, t in files.items()})
-    return folder_of(folder, files)
 
 
 #: What other people's scripts hold, and what a splitter or a careless runner gets wrong.

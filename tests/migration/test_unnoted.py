@@ -9,19 +9,14 @@ import pytest
 
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
-from dao.migrate.scripts.ids import TOOLS
 from tests.folders import THREE, dump, ids, query, write
-from tests.migration.test_adopt import LAYOUT, TABLES, WRITTEN, execute, made_by
-from tests.migration.test_layouts import in_layout
-
-#: The tools whose ledger tells for certain which files it means.
-CERTAIN = [tool for tool in TOOLS if tool not in {"alembic", "yoyo"}]
+from tests.other_tools import CERTAIN, LAYOUT_OF, TABLES, WRITTEN, execute, in_layout, made_by
 
 
 @pytest.fixture
 def folder(tmp_path, tool):
     """A folder of four migrations in the tool's layout."""
-    return in_layout(tmp_path / "sql", LAYOUT[tool], WRITTEN)
+    return in_layout(tmp_path / "sql", LAYOUT_OF[tool], WRITTEN)
 
 
 # ---------------------------------------------------------------- another tool has applied them
@@ -82,7 +77,7 @@ def test_run_beside_another_tools_tables_is_none_of_its_business(path, url, thre
 
 def test_apply_after_a_run_of_the_tools_is_explained(path, url, tmp_path):
     """A migration that the tool applied after the adoption fails here; the message leads to the tool's ledger again."""
-    folder = in_layout(tmp_path / "sql", LAYOUT["dbmate"], WRITTEN)
+    folder = in_layout(tmp_path / "sql", LAYOUT_OF["dbmate"], WRITTEN)
     made_by(path, "dbmate", folder, [0])
     migrate.adopt(url, "dbmate", folder)
     query(path, "CREATE TABLE b (id)")
