@@ -22,7 +22,7 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 import dao
-from dao import Task, aio, engine, tasks
+from dao import aio, engine, tasks
 from dao.engine.postgresql import interruption, loss
 from tests.concurrency import CANCELLED, PATIENCE, Worker, locked, loop, run_patiently, until, wait_for
 
@@ -31,10 +31,7 @@ from tests.databases import migrate
 from tests.engines import terminate, wait_for_end, wait_for_waiter
 from tests.fault.forks import FORKING
 from tests.servers import Server, stopped
-
-
-def add(connection: Any, title: str = "a") -> None:
-    tasks.create(connection, Task(title=title, task_type="agent"))
+from tests.transactions import add
 
 
 def pid_of(connection: Any) -> int:

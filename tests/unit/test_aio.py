@@ -19,14 +19,11 @@ import dao
 from dao import Task, aio, engine, tasks
 from tests.concurrency import CANCELLED, ENDLESS, PATIENCE, Asyncio, locked, loop, patient, stored, until
 from tests.engines import wait_for_end
+from tests.transactions import add
 
 __all__ = ["loop"]  # a fixture
 
 pytestmark = pytest.mark.both_engines
-
-
-def add(connection: apsw.Connection, title: str = "a") -> None:
-    tasks.create(connection, Task(title=title, task_type="agent"))
 
 
 def add_and_run(connection: apsw.Connection, begun: threading.Event, sql: str) -> None:

@@ -15,7 +15,7 @@ import dao
 from dao import aio
 from dao.url import parse
 from tests.concurrency import PATIENCE, Asyncio, Trio, in_child, loop, stored
-from tests.unit.test_pool import add
+from tests.transactions import add
 
 __all__ = ["loop"]  # a fixture
 

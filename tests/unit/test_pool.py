@@ -36,6 +36,7 @@ from tests.concurrency import (
     stored,
     wait_for,
 )
+from tests.transactions import add
 
 __all__ = ["signalled"]  # a fixture
 
@@ -50,10 +51,6 @@ def make_pool(request: pytest.FixtureRequest, url: str) -> Iterator[Callable[...
 
 
 threads_only = pytest.mark.parametrize("make_pool", ["threads"], indirect=True)
-
-
-def add(connection: apsw.Connection, title: str = "a") -> None:
-    tasks.create(connection, Task(title=title, task_type="agent"))
 
 
 def add_three_and_read_one(connection: apsw.Connection) -> apsw.Cursor:

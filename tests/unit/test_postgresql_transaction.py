@@ -18,7 +18,7 @@ import pytest
 import dao
 from dao import engine, tasks
 from dao.rows import TASKS
-from tests.unit.test_transaction import Stop, add, titles
+from tests.transactions import Stop, add, titles
 
 
 @pytest.fixture

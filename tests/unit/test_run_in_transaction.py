@@ -18,7 +18,7 @@ import pytest
 import dao
 from dao import aio, migrate, tasks
 from tests.concurrency import loop, stored
-from tests.unit.test_pool import add
+from tests.transactions import add
 
 __all__ = ["loop"]  # a fixture
 

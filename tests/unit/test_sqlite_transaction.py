@@ -16,7 +16,7 @@ import dao
 from dao import Task, engine, tasks, workflows
 from dao.rows import TASKS, WORKFLOWS, Change
 from dao.testing import make_workflow
-from tests.unit.test_transaction import Stop, add, other, titles
+from tests.transactions import Stop, add, other, titles
 
 __all__ = ["other"]  # a fixture
 

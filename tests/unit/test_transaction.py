@@ -17,30 +17,13 @@ from typing import Any
 import pytest
 
 import dao
-from dao import Task, engine, tasks
+from dao import engine
 from tests import engines
+from tests.transactions import Stop, add, other, titles
+
+__all__ = ["other"]  # a fixture
 
 pytestmark = pytest.mark.both_engines
-
-
-class Stop(Exception):
-    """Leaves a block."""
-
-
-def add(connection: Any, title: str, **fields) -> None:
-    tasks.create(connection, Task(title=title, task_type="agent", **fields))
-
-
-def titles(connection: Any) -> str:
-    return "".join(sorted(task.title for task in tasks.iter_all(connection)))
-
-
-@pytest.fixture
-def other(url: str) -> Iterator[Any]:
-    """Another connection to the same database, which does not wait for locks."""
-    connection = engines.impatient(url)
-    yield connection
-    connection.close()
 
 
 # ---------------------------------------------------------------- one transaction
