@@ -35,6 +35,7 @@ def beside(path):
     return sorted(entry.name for entry in path.parent.glob("*.db-*"))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 @pytest.mark.parametrize("name", IDLE)
 def test_command_with_nothing_to_do_leaves_every_byte(run, path, name, mode):

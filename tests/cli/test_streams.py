@@ -163,6 +163,7 @@ def test_command_that_is_interrupted_exits_with_130_if_nothing_can_be_printed(ca
     assert call(["status"], stderr=kind)[0] == 130
 
 
+@pytest.mark.sample(3)
 @needs_full
 @pytest.mark.parametrize(
     ("name", "kind"), [*((name, "full") for name in CALLS), ("migrate", "gone"), ("status", "gone")]

@@ -153,6 +153,7 @@ def test_readers_on_a_strangers_connection_find_and_write_nothing(strangers, fil
     assert filled.dump() == before
 
 
+@pytest.mark.sample(4)
 @every_stranger
 @every_writer
 def test_writer_on_a_strangers_connection_commits(strangers, filled, write):

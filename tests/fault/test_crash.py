@@ -326,6 +326,7 @@ def survive(
     return phases
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", [name for name in JOBS if "parts" not in name])
 def test_kill_9_at_any_moment_leaves_the_old_database_or_the_new(tmp_path, worlds, migrators, name):
     """After a kill, ledger and schema agree, and the next run finishes.

@@ -106,6 +106,7 @@ def _ids() -> list[str]:
     return [name.removesuffix(".sql") for name in FOLDER if "rollback" not in name]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [[], ["each"]], ids=["together", "each"])
 def test_kill_migrator_leaves_nothing_half_done(server, migrators, folder, options, number):

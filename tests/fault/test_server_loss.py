@@ -101,6 +101,7 @@ LOSSES = [(*phase, side) for phase in PHASES for side in ("before", "after")]
 LOSSES.remove((many, "another", dao.ConnectionLost, False, "after"))  # before the end of a COPY nothing is answered
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("do", "said", "error", "is_commit", "side"),
     LOSSES,

@@ -95,6 +95,7 @@ def made_by(url: str, tool: str, folder: Path, number: int) -> list[str]:
     return ids(migrations)
 
 
+@pytest.mark.sample(2)
 def test_adopt_marks_what_the_tool_applied_and_leaves_its_table(new_postgresql_url, tool, folder):
     """What the tool applied is applied, the rest pending; its table is recognised, left as it was, and no drift."""
     url = new_postgresql_url

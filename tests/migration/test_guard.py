@@ -248,6 +248,7 @@ def without_schema_note(content):
     return {name: rows for name, rows in content.items() if name != "_dao_schema"}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("script", "losses"), LOSSES.values(), ids=LOSSES)
 def test_apply_declared_loss_is_applied_and_noted(url, folder, script, losses):
     """With the lines that the refusal names, the script is applied, and the history says what was lost."""

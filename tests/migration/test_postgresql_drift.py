@@ -90,6 +90,7 @@ BY_HAND = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("change", "message"), BY_HAND.values(), ids=BY_HAND)
 def test_change_by_hand_is_told_until_it_is_undone(database, change, message):
     """It is named, and stays drift however many migrations run after it."""
@@ -128,6 +129,7 @@ BESIDE = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("change", BESIDE.values(), ids=BESIDE)
 def test_what_others_keep_beside_the_migrations_is_no_drift(database, change):
     """Other programs' objects, rights that an administrator gives, and tuning refuse no program its start."""

@@ -101,6 +101,7 @@ LOSES = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("script", "expected"), LOSES.values(), ids=LOSES)
 def test_rehearse_names_the_rows_that_go_by_their_keys(url, folder, look, script, expected):
     """As on SQLite: it only counted them. Rows that a function takes are counted, and so are those of another key."""

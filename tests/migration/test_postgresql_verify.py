@@ -99,6 +99,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("files", "expected"), BROKEN.values(), ids=BROKEN)
 def test_pair_that_does_not_undo_says_in_what(verify, files, expected):
     """And those after it are tried all the same, on what it makes."""

@@ -96,6 +96,7 @@ def refusal(call, *arguments, **options):
 # ---------------------------------------------------------------- with it, and without
 
 
+@pytest.mark.sample(2)
 @every_need
 def test_every_verb_with_prepare_works_on_a_schema_that_needs_it(folder, path, url):
     """With `prepare`, a program's registrations are there for runs, replays, copies and snapshots.
@@ -129,6 +130,7 @@ def test_every_verb_with_prepare_works_on_a_schema_that_needs_it(folder, path, u
     assert migrate.status(url, folder, prepare=ours).drift == ()
 
 
+@pytest.mark.sample(2)
 @every_need
 def test_every_verb_without_prepare_fails_with_an_error_that_names_it_or_succeeds(folder, url, need):
     """A missing registration is an error of ours that names the option that helps.

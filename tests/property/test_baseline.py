@@ -97,6 +97,7 @@ def test_baseline_of_any_schema_makes_it_again(statements, layout):
         goes_on(path, layout)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "script", [OWN, OTHERS, FOURTH.replace("REFERENCES a", "REFERENCES t")], ids=["own", "others", "drift"]

@@ -306,6 +306,7 @@ def candidates_of(record, column):
 # ---------------------------------------------------------------- the law
 
 
+@pytest.mark.sample(3)
 @every_column
 @strategies.SHARED
 @given(data=st.data())
@@ -386,6 +387,7 @@ def test_integer_past_the_largest_is_refused_by_both(lenient, table, column):
         attrs.evolve(record, **{column: MAX_INTEGER + 1})
 
 
+@pytest.mark.sample(4)
 @every_column
 def test_text_that_is_not_unicode_is_refused_by_both(lenient, table, column):
     """Half of a surrogate pair has no UTF-8 form: no column takes it."""

@@ -211,6 +211,7 @@ def test_text_of_no_index_has_any_length(both, engine):
 # ---------------------------------------------------------------- NUL and surrogates
 
 
+@pytest.mark.sample(4)
 @every_column
 def test_text_with_nul_is_refused_by_the_record_and_by_postgresql(both, table, column):
     """SQLite stored a NUL, PostgreSQL has no such character in a text: the record refuses it for both."""

@@ -54,6 +54,7 @@ def test_json_of_any_style_is_accepted_by_both_or_neither(both, text):
     assert found["sqlite"] in ([(text,)], "configurations_value_json")
 
 
+@pytest.mark.sample(3)
 @every_column
 @strategies.SHARED
 @given(data=st.data())

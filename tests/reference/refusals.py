@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,6 +215,7 @@ class Refusal:
         return found[1] if found else CURES.get(self.message)
 
 
+@functools.cache
 def refusals() -> list[Refusal]:
     """Return all that are found, by room and then in the order of the source."""
     found: dict[Refusal, None] = {}

@@ -83,6 +83,7 @@ def called(function: Callable[..., Any], **instead: object) -> object:
     return list(result) if isinstance(result, Iterator) else result
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("function", public(*MODULES.values(), taking={"connection"}))
 def test_function_of_a_table_without_a_connection_is_refused(url, database, function):
     """A URL, a pool or anything else in the place of the connection was an AttributeError deep inside."""
@@ -113,6 +114,7 @@ def test_function_of_a_table_with_another_record_is_refused(connection, function
 # ---------------------------------------------------------------- migrations
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("function", public(migrate, taking={"target"}))
 @pytest.mark.parametrize("given", [5, b"sqlite://", Path("a.db"), ["a.db"]], ids=lambda value: type(value).__name__)
 def test_function_of_migrations_with_another_target_is_refused(function, given):
@@ -121,6 +123,7 @@ def test_function_of_migrations_with_another_target_is_refused(function, given):
         called(function, target=given)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("function", public(migrate, taking={"migrations"}))
 @pytest.mark.parametrize("given", [5, ["a.sql"], {"a": "b"}], ids=lambda value: type(value).__name__)
 def test_function_of_migrations_with_other_migrations_is_refused(tmp_path, function, given):

@@ -107,6 +107,7 @@ def filled(kind: type[dao.Error]) -> st.SearchStrategy[dao.Error]:
     return st.builds(made, st.text(), st.fixed_dictionaries(dict.fromkeys(keywords, values)))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
 @strategies.SHARED
 @given(data=st.data())

@@ -110,6 +110,7 @@ def test_load_argument_goes_before_the_environment(name, monkeypatch):
 AROUND = ["{}\r", "{}\r\n", " {}\t", '"{}"', "'{}'\r", "\ufeff{}", '\ufeff"{} "\n', "{}\xa0"]
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("around", AROUND, ids=ascii)
 @every_variable
 def test_load_value_from_windows_is_the_value(name, around):
@@ -235,6 +236,7 @@ def test_load_empty_variable_does_not_hide_dotenv(name):
     assert READ[name](settings.load(environ={name: ""})) == VALUES[name][0]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("line", ["{}=", "{}", "#{}=x", "export {}="])
 @every_variable
 def test_load_dotenv_without_a_value_counts_as_none(name, line):
