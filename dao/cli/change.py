@@ -26,7 +26,8 @@ __all__ = ["init", "migrate_", "redo", "reset", "rollback"]
 @examples("dao migrate", "dao migrate --to 20261202090000", "dao migrate --allow-loss notes.draft --each")
 @options("to")
 @steps_option("Apply the next N only.")
-@options("each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot", "lock_timeout")
+@options("set", "each", "allow_out_of_order", "allow_loss", "allow_broken", "allow_data_loss", "no_snapshot")
+@options("lock_timeout")
 @click.pass_context
 def migrate_(context: click.Context, /, config: settings.Settings, output: Output, **given: Any) -> None:
     """Apply the pending migrations, all or none. Creates the database if need be."""

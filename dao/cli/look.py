@@ -145,22 +145,17 @@ def plan(
     """
     if undo:
         only_one_of(steps=steps, to=to, all=everything)
-    elif set is not None:
-        raise click.UsageError(
-            "--set goes with --rollback: leave it out; migrate applies the sets that --migrations names"
-        )
     elif everything:
         raise click.UsageError("--all goes with --rollback: migrate applies all anyway")
     database = config.url.name
-    of: dict[str, Any] = {"set": set} if undo else {}
     planned = migrate.plan(
         config.url,
         config.migrations,
         direction="rollback" if undo else "apply",
         to=to,
         steps=1 if undo and steps is None and not everything else steps,
+        set=set,
         allow_out_of_order=allow_out_of_order,
-        **of,
     )
     for step in planned:
         how = "" if step.script.transactional else ", alone and outside of a transaction"

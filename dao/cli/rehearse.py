@@ -39,7 +39,7 @@ _MEGABYTE = 1024 * 1024
     metavar="S",
     help="PostgreSQL: wait so many seconds for a lock, or for another migration run. [default: 1]",
 )
-@options("allow_out_of_order", "allow_loss", "allow_broken")
+@options("set", "allow_out_of_order", "allow_loss", "allow_broken")
 def rehearse(config: settings.Settings, output: Output, memory_limit: int | None, **given: Any) -> int:
     """Try the pending migrations on a copy.
 

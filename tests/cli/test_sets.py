@@ -109,8 +109,8 @@ def test_id_behind_a_set_is_taken_by_every_command(run, app, monkeypatch):
     assert run("rollback", "--to", "three/0002_b").out.startswith("rolled back three/0003_c (")
 
 
-def test_rollback_undoes_the_latest_of_a_set(run, app, monkeypatch):
-    """`--set` picks it, whatever was applied since; what others depend on is refused with the reason."""
+def test_set_picks_what_is_rolled_back_and_applied(run, app, monkeypatch):
+    """Whatever was applied since, or is pending; what others depend on, or it on others, is refused with the reason."""
     monkeypatch.setenv("DATABASE_MIGRATIONS", "three:app=app_sql")
     run("migrate")
     refused = run("rollback", "--set", "three")
@@ -119,7 +119,14 @@ def test_rollback_undoes_the_latest_of_a_set(run, app, monkeypatch):
     assert (step["id"], step["set"]) == ("20261201_notes", "app")
     assert run("redo", "--set", "app").code == run("rollback", "--set", "app").code == 0
     assert run("rollback", "--set", "three").code == 0
-    assert run("plan", "--set", "app").code == 2
+    for command in ("plan", "migrate", "rehearse"):
+        refused = run(command, "--set", "app")
+        assert (refused.code, "apply that first, or all of them, without --set" in refused.err) == (1, True)
+    assert run("migrate", "--set", "three").out.startswith("applied three/0003_c (")
+    assert run("rehearse", "--set", "app").code == 0
+    (result,) = run("migrate", "--set", "app", "--json").document["results"]
+    assert (result["id"], result["set"]) == ("20261201_notes", "app")
+    assert "give one of those that are (three, app)" in run("migrate", "--set", "nope").err
 
 
 def test_command_that_writes_wants_to_know_for_which_set(run, app, monkeypatch, workplace):

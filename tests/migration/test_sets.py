@@ -168,6 +168,29 @@ def test_migration_waits_for_the_set_that_it_depends_on(database, app, base):
     assert len(migrate.apply(database.url, app)) == len(app)
 
 
+def test_one_of_several_sets_is_applied_if_it_is_named(database, app, base):
+    """`set` picks it as in a rollback, whatever files of others say; what it depends on has to be applied before."""
+    sets = [base, app]
+    for verb in (migrate.apply, migrate.plan, migrate.rehearse):
+        with pytest.raises(
+            LedgerMismatch, match=r"0001_notes: it depends on base/2025_things, .* not of this set"
+        ) as raised:
+            verb(database.url, sets, set="app")
+        assert (raised.value.lacking, database.tables()) == (("0001_notes",), [])
+    with pytest.raises(
+        MigrationError, match="'base/2025' is in the folder; those that are: app/0001_notes, app/0002_t"
+    ):
+        migrate.plan(database.url, sets, set="app", to="base/2025")
+    assert ids(migrate.apply(database.url, sets, set="base", to="base/2025")) == ["2024_first", "2025_things"]
+    write(base.folder, {"2024_first.sql": "CREATE TABLE edited (id INTEGER);", "2024_newer.sql": "SELECT 1;"})
+    sets = [migrate.load(base.folder), app]
+    assert ids(migrate.plan(database.url, sets, set="app", steps=1)) == ["0001_notes"]
+    assert ids(migrate.rehearse(database.url, sets, set="app").migrations) == ids(app)
+    assert ids(migrate.apply(database.url, sets, set="app")) == ids(app)
+    with pytest.raises(MigrationError, match=r"'web' is named here: give one of those that are \(base, app\)"):
+        migrate.apply(database.url, sets, set="web")
+
+
 def test_rollback_of_what_another_set_depends_on_is_refused(database, app, base):
     """The ledger has the texts of all, so that it is known whether the other set is named or not."""
     migrate.apply(database.url, [base, app])

@@ -12,6 +12,7 @@ from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.scripts.ids import sort_key
 from dao.migrate.scripts.migration import Migration
+from dao.migrate.scripts.sets import check_named
 from dao.migrate.scripts.statements import has_statement
 
 __all__ = ["Comparison", "compare", "other_folder", "refuse", "refuse_running"]
@@ -51,9 +52,14 @@ class Comparison:
         return found
 
     def of_set(self, name: str | None) -> Comparison:
-        """Return what is to be said of one set alone; of all, if that is None."""
+        """Return what is to be said of one set alone; of all, if that is None.
+
+        Raises:
+            MigrationError: No set that is named has this name.
+        """
         if name is None:
             return self
+        check_named(name, [*self.sets.called.values(), *self.sets.called])
         wanted = self.sets.called.get(name, name)
 
         def its(ids: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -13,11 +13,15 @@ from dao.migrate.ledger.entries import Entry, Ledger
 from dao.migrate.ledger.sets import Sets
 from dao.migrate.scripts.directives import read as read_directives
 from dao.migrate.scripts.migration import Migration, Script, from_texts
-from dao.migrate.scripts.sets import check_named, id_of, parted
+from dao.migrate.scripts.sets import id_of, parted
 from dao.migrate.scripts.statements import has_statement
 from dao.migrate.values import Step
 
 __all__ = ["latest", "needed_by", "to_apply", "to_roll_back", "up_to"]
+
+
+_NOT_NAMED = "the set {} is not named: name that set, too (--migrations, DATABASE_MIGRATIONS), or apply it first"
+_LEFT_OUT = "not of this set: apply that first, or all of them, without --set"
 
 
 def up_to(id: str, migrations: Sequence[Migration], its: Sets) -> set[str]:
@@ -34,25 +38,28 @@ def to_apply(
     migrations: Sequence[Migration],
     ledger: Ledger,
     *,
+    set: str | None = None,
     to: str | None = None,
     steps: int | None = None,
     allow_out_of_order: bool = False,
 ) -> list[Step]:
     """Return the scripts to run so that the pending migrations are applied: all, up to and with `to`, or so many.
 
+    They are of all sets, or of one of these (`set`), whose files alone count then.
+
     Raises:
-        LedgerMismatch: The ledger and the files do not agree.
-        MigrationError: `to` is no migration.
+        LedgerMismatch: The ledger and the files do not agree, or one of them depends on what is not applied.
+        MigrationError: `to` is no migration, or no set has this name.
         InvalidValue: `steps` is negative.
     """
-    comparison = compare(migrations, ledger)
+    comparison = compare(migrations, ledger).of_set(set)
     refuse(comparison, ledger, allow_out_of_order=allow_out_of_order)
-    wanted = set(comparison.pending)
-    if to is not None:
-        wanted &= up_to(to, migrations, comparison.sets)
-    pending = [migration for migration in migrations if migration.id in wanted][: _number(steps)]
-    _refuse_needs(pending, {*ledger.ids, *(migration.id for migration in migrations)}, ledger, comparison.sets)
     its = comparison.sets
+    wanted = {*comparison.pending}
+    if to is not None:
+        wanted &= up_to(to, [one for one in migrations if set in {None, one.set, its.called[one.set]}], its)
+    pending = [migration for migration in migrations if migration.id in wanted][: _number(steps)]
+    _refuse_needs(pending, ledger, its)
     return [Step(migration=_in(its.called[one.set], one), direction="apply", name=its.told(one.id)) for one in pending]
 
 
@@ -61,15 +68,16 @@ def _in(set: str | None, migration: Migration) -> Migration:
     return migration if migration.set == set else attrs.evolve(migration, set=set)
 
 
-def _refuse_needs(pending: Sequence[Migration], known: Collection[str], ledger: Ledger, its: Sets) -> None:
-    """Refuse migrations that depend on one of a set that is not named, unless it is applied.
+def _refuse_needs(pending: Sequence[Migration], ledger: Ledger, its: Sets) -> None:
+    """Refuse migrations that depend on one that is neither applied nor among them: it is of another set.
 
     Raises:
         LedgerMismatch: They do.
     """
+    known = {*ledger.ids, *(migration.id for migration in pending)}
     lacking = {
-        f"{its.told(migration.id)}: it depends on {name}, which is not applied, and the set {parted(name)[0]} is not "
-        "named: name that set, too (--migrations, DATABASE_MIGRATIONS), or apply it first": migration.id
+        f"{its.told(migration.id)}: it depends on {name}, which is not applied, and "
+        + (_LEFT_OUT if id_of(name) in its.files else _NOT_NAMED).format(parted(name)[0]): migration.id
         for migration in pending
         for name in migration.depends
         if id_of(name) not in known
@@ -127,13 +135,8 @@ def to_roll_back(
 
 
 def latest(comparison: Comparison, ledger: Ledger, set: str | None = None) -> tuple[Entry, ...]:
-    """Return what is applied of the sets that have files here, or of one of them, the latest first.
-
-    Raises:
-        MigrationError: None of them has this name.
-    """
+    """Return what is applied of the sets that have files here, or of one of them, the latest first."""
     its = comparison.sets
-    check_named(set, [*its.called.values(), *its.called])
     wanted = its.called.get(set, set)
     entries = [entry for entry in ledger.entries if its.is_named(entry.id)]
     return tuple(entry for entry in reversed(entries) if set is None or its.by_id[entry.id] == wanted)

@@ -54,6 +54,7 @@ def rehearse(
     target: Target,
     migrations: Source = None,
     *,
+    set: str | None = None,
     to: str | None = None,
     steps: int | None = None,
     allow_out_of_order: bool = False,
@@ -65,7 +66,7 @@ def rehearse(
     prepare: Prepare | None = None,
     report: Report | None = None,
 ) -> Rehearsal:
-    """Run the pending migrations on a copy of the database, and return what each did there.
+    """Run the pending migrations on a copy of the database, those that `apply` would, and return what each did there.
 
     The database is only read, in one read transaction, and others may write meanwhile; if it does not exist, an empty
     one takes its place. The copy is in memory. One of more than `memory_limit` bytes (1 GiB, or a quarter of the
@@ -98,7 +99,7 @@ def rehearse(
     allowed = Allowance.of(allow_loss)
 
     def decide(state: Ledger) -> list[Step]:
-        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+        return to_apply(files, state, set=set, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
     def tell(event: Event) -> None:
         if report is not None and not isinstance(event, Committed):  # nothing is

@@ -37,7 +37,7 @@ _LOGGER = "dao.migrate.run"
 
 
 class Limits(TypedDict, total=False):
-    """Keywords of `plan`: those that say how far `apply` or `rollback` go; `set` is for the second."""
+    """Keywords of `plan`: those that say how far `apply` or `rollback` go."""
 
     to: str | None
     steps: int | None
@@ -49,6 +49,7 @@ def apply(
     target: Target,
     migrations: Source = None,
     *,
+    set: str | None = None,
     to: str | None = None,
     steps: int | None = None,
     each: bool = False,
@@ -64,7 +65,7 @@ def apply(
     """Apply the pending migrations, all or none: all there are, up to and with `to`, or the next `steps`.
 
     Migrations of several sets are applied in one order: set by set, and each migration after those that it depends on.
-    Those of sets that are not named here are none of its business.
+    Those of sets that are not named here are none of its business; nor, with `set`, those of other sets than that.
 
     Writes, in one transaction; with `each`, in one for every migration. A database that does not exist is created.
     Foreign keys are not enforced meanwhile; broken ones, and a damaged file, are found at the end and undo
@@ -89,7 +90,7 @@ def apply(
     Raises:
         MigrationFileError: A file is not what it should be.
         LedgerMismatch: Applied files have changed or gone, or a pending one comes before an applied one of its set, or
-            depends on one of a set that is neither named nor applied; or another tool has applied the files to this
+            depends on one of another set that is not applied, nor to be; or another tool has applied the files to this
             database, and was not adopted.
         MigrationFailed: A script failed; it says where.
         CheckFailed: A foreign key was broken, data would get lost, something would not work, or the file is damaged.
@@ -102,7 +103,7 @@ def apply(
     files = migrations_for(target, migrations)
 
     def decide(state: Ledger) -> list[Step]:
-        return to_apply(files, state, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
+        return to_apply(files, state, set=set, to=to, steps=steps, allow_out_of_order=allow_out_of_order)
 
     # what is refused creates no database, nor does what has nothing to do
     if not exists(target) and not decide(Ledger()):
@@ -233,8 +234,7 @@ def plan(
 ) -> list[Step]:
     """Return the steps that `apply` or `rollback` would run with these arguments, in order. Reads only.
 
-    `limits` are `to`, `steps` and `allow_out_of_order`, with the defaults that they have there; for a rollback `set`,
-    too.
+    `limits` are `set`, `to`, `steps` and `allow_out_of_order`, with the defaults that they have there.
 
     Raises:
         MigrationFileError, LedgerMismatch, Irreversible, MigrationError: As `apply` and `rollback`.
@@ -243,7 +243,7 @@ def plan(
     with preparing(prepare):
         if direction == "apply":
             state = ledger_of(target)
-            steps = to_apply(files, state, **limits)  # type: ignore[misc] # a set is refused there, as any other word
+            steps = to_apply(files, state, **limits)
             if steps and not state.entries and exists(target):
                 from dao.migrate.ledger import unnoted  # noqa: PLC0415 - for the first run only
 
