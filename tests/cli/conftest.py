@@ -18,11 +18,10 @@ import dao
 from dao import logs, migrate, settings
 from dao.cli.main import main
 from tests.cli.calls import Outcome, documented
+from tests.concurrency import PATIENCE
 from tests.folders import THREE, query, write
 
 VARIABLES = (*settings.VARIABLES, "NO_COLOR")
-#: How long a test waits for a process that should long be done.
-PATIENCE = 60
 
 
 Run = Callable[..., Outcome]

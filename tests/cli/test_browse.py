@@ -32,11 +32,11 @@ import dao
 from dao import codec, migrate, sessions, task_dependencies, tasks, tool_executions, workflow_tasks, workflows
 from dao.testing import make_task, make_workflow
 from tests.cli.calls import misused, refused
+from tests.concurrency import PATIENCE
 
 pytest.importorskip("datasette")
 
 CHROMIUM = shutil.which("chromium")
-PATIENCE = 60
 QUERIES = ["stuck", "story", "failures", "throughput", "slow_tools", "stale_sessions"]
 TABLES = ["tasks", "workflows", "workflow_tasks", "tool_executions", "task_events", "task_dependencies", "sessions"]
 #: What a page has to show as it is, and not as HTML.

@@ -16,6 +16,7 @@ import dao
 from dao import migrate, tasks
 from dao.cli.main import main
 from dao.testing import make_task
+from tests.concurrency import PATIENCE
 from tests.folders import write
 
 ID = "019a2b3c-4d5e-7f60-8a9b-0c1d2e3f4a5b"
@@ -174,7 +175,7 @@ def test_completion_in_bash(workplace, partly):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert (done.stdout.split(), done.stderr) == (["0001_a", "0002_b"], "")
 
@@ -192,7 +193,7 @@ def test_completion_in_fish_is_whole(workplace, path, partly, monkeypatch, capfd
     if fish := shutil.which("fish"):
         monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
         command = [fish, "--no-config", "-c", f"{script}; complete -C 'dao restore 2'"]
-        done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=True, timeout=PATIENCE)
         assert re.fullmatch(rf"{id}\t.* UTC, before-import\n", done.stdout)
 
 

@@ -13,7 +13,7 @@ import pytest
 import dao
 from dao import migrate
 from tests.cli.calls import KINDS, edited, plain, refused, removed, slipped_in
-from tests.cli.conftest import PATIENCE
+from tests.concurrency import PATIENCE
 from tests.folders import ALONE, IDS, dump, query, tables, write
 
 # ---------------------------------------------------------------- status, plan

@@ -12,6 +12,7 @@ import apsw
 import pytest
 
 from tests.cli.calls import CALLS, COMMANDS, misused, refused
+from tests.concurrency import PATIENCE
 from tests.folders import query, write
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "functions-and-extensions.md"
@@ -134,7 +135,7 @@ def test_prepare_finds_the_module_in_the_working_directory_of_the_command(workpl
         env={"PATH": os.environ["PATH"], "DATABASE_MIGRATIONS": str(folder)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -249,7 +250,7 @@ def test_document_shows_how_functions_collations_and_extensions_are_registered(
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(workplace)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,6 +16,7 @@ import pytest
 import dao
 from dao.engine import fetch
 from tests.cli.calls import misused, refused
+from tests.concurrency import PATIENCE
 
 INSERT = "INSERT INTO sessions (id, client_id) VALUES ('s', 'c')"
 
@@ -27,7 +28,7 @@ def shell(url, *arguments, **environ):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env={**os.environ, **environ},
         check=False,
     )

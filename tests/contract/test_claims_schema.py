@@ -18,7 +18,7 @@ from dao.engine import execute, fetch
 from dao.testing import make_tool_execution, make_workflow, make_workflow_task
 from tests import strategies
 from tests.claims import FINISHED, STATUSES, add, assert_counted, events, link, move, paused, waiting
-from tests.concurrency import Worker
+from tests.concurrency import PATIENCE, Worker
 from tests.engines import is_sqlite, wait_for_waiter
 
 pytestmark = pytest.mark.both_engines
@@ -447,7 +447,7 @@ def beside(connection, first, second):
         first()
         worker = Worker(second)
         wait_for_waiter(connection)
-    worker.join(60)
+    worker.join(PATIENCE)
     assert not worker.is_alive()
     return worker
 
@@ -463,7 +463,7 @@ def test_two_predecessors_that_end_at_once_are_both_counted(server_url, connecti
             for status in ("completed", "pending"):
                 workers = [Worker(move, one, "a", status), Worker(move, other, "b", status)]
                 for worker in workers:
-                    worker.join(60)
+                    worker.join(PATIENCE)
                     assert worker.error is None
                 assert {waiting(connection)[id] for id in ids} == {0 if status == "completed" else 2}
 

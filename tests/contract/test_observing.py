@@ -21,6 +21,7 @@ from dao import Observed, aio, configurations, engine, sessions, tasks, workflow
 from dao.rows import TASKS
 from dao.tasks import get as bound_before
 from dao.testing import make_task
+from tests.concurrency import PATIENCE
 from tests.every_function import READERS, WRITERS, filled, filled_template
 from tests.plans import MODULES
 
@@ -268,7 +269,7 @@ thread.start()
 for _ in range(5):
     child = os.fork()
     if child == 0:
-        signal.alarm(50)
+        signal.alarm(100)
         dao.observe(print).end()
         os._exit(0)
     print(os.waitpid(child, 0)[1])
@@ -280,7 +281,7 @@ thread.join()
 @pytest.mark.sqlite_only
 def test_a_fork_while_another_thread_begins_to_observe_leaves_a_child_that_can():
     """The child had the lock of a thread that it does not have, and waited for it without an end."""
-    done = subprocess.run([sys.executable, "-c", _FORKS], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", _FORKS], capture_output=True, text=True, timeout=PATIENCE, check=True)
     assert done.stdout.split() == ["0"] * 5
 
 

@@ -24,6 +24,7 @@ from dao.errors import LedgerMismatch
 from dao.migrate.copies.snapshot import snapshots, verify
 from dao.migrate.run.verbs import ledger_of
 from dao.migrate.schema.names import TABLES
+from tests.concurrency import PATIENCE
 from tests.fault.migrators import Migrators
 from tests.folders import ALONE, THREE, dump, ids, query, schema, with_fourth, write
 
@@ -426,7 +427,7 @@ def test_migrate_interrupted_changes_nothing(tmp_path, number, code, wait_for):
         wait_for(process, path)
         # a terminal sends Ctrl-C to whatever the command has started, too
         (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     expected = "error: interrupted; what was not committed was rolled back, `dao status` shows what stands\n"
     assert errors.endswith(expected)

@@ -14,11 +14,10 @@ import pytest
 
 import dao
 from dao import Task, migrate, tasks
+from tests.concurrency import PATIENCE
 from tests.servers import Server, Standby
 
 THREADS = 4
-#: How long the service may be gone, in seconds: far above what was measured, for a machine that is busy.
-PATIENCE = 60
 
 
 @pytest.fixture

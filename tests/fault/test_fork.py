@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dao
+from tests.concurrency import PATIENCE
 from tests.fault.forks import FORKING
 from tests.folders import query
 
@@ -34,7 +35,7 @@ REFUSED = "OperationalError, way out"
 def run(path: Path, code: str) -> list[str]:
     """Run a program after the prelude, and return the lines that it printed."""
     done = subprocess.run(
-        [sys.executable, "-c", PRELUDE + code, str(path)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PRELUDE + code, str(path)], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
@@ -249,7 +250,9 @@ if __name__ == "__main__":
 """
     file = tmp_path / "program.py"
     file.write_text(PRELUDE + program)
-    done = subprocess.run([sys.executable, file, database], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, file, database], capture_output=True, text=True, timeout=PATIENCE, check=True
+    )
     assert done.stdout.splitlines() == [f"fork: {REFUSED}", "spawn: done", "forkserver: done", f"process: {REFUSED}"]
     assert count(database) == 3
 
@@ -278,7 +281,7 @@ def test_fork_while_a_thread_uses_a_connection_refuses_the_others(database):
 import threading
 def hold():
     begun.set()
-    return not ended.wait(30)
+    return not ended.wait(120)
 begun, ended = threading.Event(), threading.Event()
 first, used, last = (dao.connect(url) for _ in range(3))
 used.create_scalar_function("hold", hold)

@@ -303,7 +303,7 @@ url = sys.argv[1]
 def run(url: str, code: str) -> list[str]:
     """Run a program after the prelude, and return the lines that it printed."""
     command = [sys.executable, "-c", PRELUDE + code, url]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.splitlines()
 

@@ -18,6 +18,7 @@ import pytest
 from dao import migrate
 from dao.errors import CommitUnknown, ConnectionLost, Error, LedgerMismatch
 from dao.migrate.schema.postgresql import session
+from tests.concurrency import PATIENCE
 from tests.engines import terminate, wait_for_end
 from tests.fault.migrators import Migrators
 from tests.folders import ALONE, ids, write
@@ -225,7 +226,7 @@ def sleeping(new_postgresql_url: str, tmp_path: Path) -> Iterator[subprocess.Pop
 def test_interrupted_in_a_statement_cancels_it(new_postgresql_url, sleeping, number, code):
     """Ctrl-C and SIGTERM end the statement on the server, and the command says what stands, and nothing else."""
     sleeping.send_signal(number)
-    output, _ = sleeping.communicate(timeout=60)
+    output, _ = sleeping.communicate(timeout=PATIENCE)
     assert (sleeping.returncode, output.strip()) == (
         code,
         "error: interrupted; what was not committed was rolled back, `dao status` shows what stands",

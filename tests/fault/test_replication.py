@@ -26,7 +26,7 @@ from dao import Task, migrate, tasks
 from dao.errors import CheckFailed, DatabaseBusy, ReplicationError
 from dao.replication import replicate, replicator, restore
 from dao.replication.litestream import Litestream, Metrics, program
-from tests.concurrency import wait_for
+from tests.concurrency import PATIENCE, wait_for
 from tests.fault import writers
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Replicator:
 
     def end(self) -> tuple[int, str]:
         """Wait for its end and return its exit code, and what else it printed."""
-        printed = self.process.communicate(timeout=60)[0]
+        printed = self.process.communicate(timeout=PATIENCE)[0]
         return self.process.returncode, printed
 
 

@@ -17,7 +17,7 @@ from dao import configurations, tasks, tool_executions
 from dao.engine import execute, fetch
 from dao.testing import laws, make_task
 from dao.testing.torture import torture
-from tests.concurrency import wait_for
+from tests.concurrency import PATIENCE, wait_for
 
 pytestmark = pytest.mark.both_engines
 
@@ -93,7 +93,7 @@ def test_torture_that_is_interrupted_says_so_and_leaves_no_process(url, connecti
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, start_new_session=True) as process:
         wait_for(at_work)
         os.killpg(process.pid, signal.SIGINT)
-        _, errors = process.communicate(timeout=60)  # which ends when nobody has the pipes any more
+        _, errors = process.communicate(timeout=PATIENCE)  # which ends when nobody has the pipes any more
     assert (process.returncode, errors) == (130, "interrupted: no law was checked\n")
 
 

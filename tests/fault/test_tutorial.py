@@ -17,6 +17,7 @@ import dao
 from dao import configurations, tasks
 from dao.engine import fetch
 from dao.testing import make_task
+from tests.concurrency import PATIENCE
 
 pytestmark = pytest.mark.both_engines
 
@@ -91,7 +92,7 @@ def test_async_worker_does_the_same(page, url, connection):
 def test_task_of_a_worker_that_was_killed_is_done_by_the_next(page, url, connection):
     """A kill -9 comes after a step and before the end: the step is not done again, and the effect is stored once."""
     (id,) = enqueued(connection, "a", retries=1)
-    killed = subprocess.run([sys.executable, "-c", CODE + DIES, url], check=False, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", CODE + DIES, url], check=False, timeout=PATIENCE)
     assert killed.returncode == -9
     assert tasks.get_one(connection, id).status == "running"
     time.sleep(0.35)
@@ -108,7 +109,7 @@ def test_worker_that_waits_is_woken_by_a_new_task(page, url, connection):
     worker = subprocess.Popen([sys.executable, "-c", f"{CODE}\nwork(dao.Pool(sys.argv[1]))", url])
     try:
         (id,) = enqueued(connection, "a")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while tasks.get_one(connection, id).status != "completed" and time.monotonic() < deadline:
             time.sleep(0.02)
         assert shouts(connection, [id]) == ["A"]
@@ -183,7 +184,7 @@ def test_heartbeat_tells_the_work_that_its_task_was_cancelled(page, url, connect
 
     def waits(pool, task, lost):
         tasks.cancel(connection, id)
-        heard.append(lost.wait(60))
+        heard.append(lost.wait(PATIENCE))
 
     page["perform"] = waits
     with dao.Pool(url) as pool:
@@ -224,7 +225,7 @@ def test_worker_that_is_stopped_ends_its_task_and_goes(url, connection, number):
     ) as worker:
         begun = worker.stdout.readline().strip()
         worker.send_signal(number)
-        assert worker.communicate(timeout=60) == ("", "")
+        assert worker.communicate(timeout=PATIENCE) == ("", "")
     assert worker.returncode == 0
     assert begun in ids
     assert sorted(tasks.get_one(connection, id).status for id in ids) == ["completed", "pending"]

@@ -28,6 +28,7 @@ from dao.migrate.rehearsal import Gone, Rehearsal, Rehearsed, RowChange, rehears
 from dao.migrate.rehearsal.observation import Inventory, inventory
 from dao.migrate.rehearsal.trial import longest_hold
 from dao.migrate.schema import replay
+from tests.concurrency import PATIENCE
 from tests.folders import ALONE, IDS, ids, query, write
 
 #: Parents with children that go with them, and something of everything that a rebuild can lose.
@@ -530,7 +531,7 @@ def _ticks(path: Path) -> int:
 
 
 def _wait(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.001)

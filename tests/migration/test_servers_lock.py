@@ -12,6 +12,7 @@ import pytest
 from dao import migrate
 from dao.errors import ConnectionLost, DatabaseBusy, MigrationError, MigrationFailed
 from dao.migrate import database
+from tests.concurrency import PATIENCE
 from tests.folders import ALONE, IDS, write
 
 
@@ -73,9 +74,9 @@ def test_lock_is_free_when_its_holder_is_killed(new_postgresql_url):
     with psycopg.connect(url, autocommit=True) as admin, database.in_line(url, locked=True) as (_lock, theirs):
         waiter = threading.Thread(target=take, args=(url, None, lambda _event: waiting.set()))
         waiter.start()
-        assert waiting.wait(60)
+        assert waiting.wait(PATIENCE)
         admin.execute("SELECT pg_terminate_backend(%s)", (theirs.info.backend_pid,))
-        waiter.join(60)
+        waiter.join(PATIENCE)
         assert not waiter.is_alive()
 
 

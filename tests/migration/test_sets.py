@@ -21,6 +21,7 @@ from dao.errors import (
 )
 from dao.migrate.scripts.sets import default_name
 from dao.settings import Folder
+from tests.concurrency import PATIENCE
 from tests.folders import ids, query, write
 
 APP = {
@@ -727,7 +728,9 @@ def test_git_is_asked_of_each_folder(tmp_path):
     app = write(write(repository, {}) / "app_sql", APP)
     for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run(
-            ["git", "-C", repository, "-c", "user.name=n", "-c", "user.email=e@e", *command], check=True, timeout=60
+            ["git", "-C", repository, "-c", "user.name=n", "-c", "user.email=e@e", *command],
+            check=True,
+            timeout=PATIENCE,
         )
     write(app, {"0003_new.sql": "CREATE TABLE new (id INTEGER PRIMARY KEY);"})
     sets = [migrate.load(write(tmp_path / "base", BASE)), migrate.load(app, name="app")]
@@ -761,7 +764,9 @@ def yoyo(database, verb: str, folder, *arguments: str) -> str:
     path = database.url.removeprefix("sqlite:///")
     scheme = f"sqlite:///{path}" if database.engine == "sqlite" else database.url.replace("://", "+psycopg://", 1)
     command = [str(Path(sys.executable).with_name("yoyo")), verb, "--batch", "--no-config-file", "--database", scheme]
-    done = subprocess.run([*command, *arguments, str(folder)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [*command, *arguments, str(folder)], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -22,6 +22,7 @@ from dao.errors import (
     MigrationFailed,
     SchemaOutOfDate,
 )
+from tests.concurrency import PATIENCE
 from tests.folders import ALONE, IDS, dump, ids, query, tables, with_fourth, write
 
 # ---------------------------------------------------------------- alone
@@ -281,7 +282,7 @@ def test_apply_killed_on_another_host_is_named_with_it(path, url, tmp_path):
 
 def wait_until(condition) -> None:
     """Wait until a condition holds; a minute is for ever."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.005)

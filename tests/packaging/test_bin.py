@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.concurrency import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / "bin"
 # what each script runs
@@ -50,7 +52,7 @@ def call(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
     )
 

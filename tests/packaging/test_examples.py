@@ -20,11 +20,10 @@ import pytest
 import dao
 from dao.testing import make_task, make_tool_execution
 from dao.testing.plugin import SERVER
+from tests.concurrency import PATIENCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SERVICE = EXAMPLES / "service"
-#: How long something may take that takes a second, in seconds.
-PATIENCE = 60
 
 
 def environment(**more: str) -> dict[str, str]:

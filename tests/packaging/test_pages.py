@@ -23,6 +23,7 @@ import dao
 from dao import migrate
 from dao.cli.group import run
 from dao.testing import make_task
+from tests.concurrency import PATIENCE
 from tests.packaging.test_bin import SCRIPTS
 from tests.packaging.test_readme import README, ROOT, Block, blocks, shown
 
@@ -83,7 +84,7 @@ class Reader:
         """Run a line of a shell, which has to succeed."""
         command, *arguments = shlex.split(line)
         if command == "python":
-            subprocess.run([sys.executable, "-W", "error", *arguments], check=True, timeout=60)
+            subprocess.run([sys.executable, "-W", "error", *arguments], check=True, timeout=PATIENCE)
             return
         if command.startswith("bin/"):
             command, arguments = "dao", [SCRIPTS[command.removeprefix("bin/")], *arguments]

@@ -22,6 +22,7 @@ import dao
 from dao import migrate, settings
 from dao.migrate import default_folder
 from tests.cli.calls import COMMANDS
+from tests.concurrency import PATIENCE
 from tests.packaging.test_bin import SCRIPTS, phony
 from tests.plans import MODULES
 
@@ -106,7 +107,7 @@ def ran(tmp_path_factory):
         env=environ,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     return folder, done
@@ -118,7 +119,7 @@ def test_readme_python_runs_on_a_server(new_postgresql_url, tmp_path):
     assert script.count('"sqlite:///orchestrator.db"') > 1
     script = script.replace('"sqlite:///orchestrator.db"', repr(new_postgresql_url))
     command = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert not os.listdir(tmp_path)
     with dao.connect(new_postgresql_url) as connection:
@@ -168,7 +169,7 @@ def test_observer_of_the_guide_is_told_of_the_call(tmp_path):
         block.text for block in blocks(ROOT / "docs" / "how-to" / "observe.md") if block.language == "python"
     )
     command = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "tasks.claim: " in done.stdout
 

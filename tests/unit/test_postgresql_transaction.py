@@ -18,6 +18,7 @@ import pytest
 import dao
 from dao import engine, tasks
 from dao.rows import TASKS
+from tests.concurrency import PATIENCE
 from tests.transactions import Stop, add, titles
 
 
@@ -214,7 +215,7 @@ def test_run_in_transaction_deadlock_is_replayed(postgresql_url, connection):
     for id in "12":
         add(connection, id, id=id, metadata=0)
     attempts: list[str] = []
-    barrier = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=PATIENCE)
 
     def cross(own: Any, first: str, second: str) -> None:
         attempts.append(first)
@@ -235,7 +236,7 @@ def test_deadlock_of_a_block_is_database_busy(postgresql_url, connection):
     """Whoever replays by hand finds the same error as on SQLite, with the advice."""
     for id in "12":
         add(connection, id, id=id)
-    barrier = threading.Barrier(2, timeout=30)
+    barrier = threading.Barrier(2, timeout=PATIENCE)
 
     def cross(own: Any, first: str, second: str) -> None:
         with dao.transaction(own):

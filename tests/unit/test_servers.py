@@ -15,11 +15,11 @@ import psycopg
 import pytest
 
 from tests import servers
+from tests.concurrency import PATIENCE
 from tests.databases import Run
 from tests.servers import VARIABLE, Server, Unavailable, stopped
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60
 
 _USER = """
 import sys, time
