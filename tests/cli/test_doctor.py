@@ -16,6 +16,7 @@ from dao.diagnosis import examine, place, postgresql, sqlite
 from dao.engine import execute
 from dao.engine.sqlite.library import has_wal_reset_bug
 from dao.testing import make_task
+from tests.concurrency import PATIENCE
 from tests.folders import query
 
 LAST = "20261128010500_create_task_views"
@@ -30,6 +31,12 @@ def found(url, check, *, environ=os.environ):
         assert (one.means is None) == (one.severity == "ok"), one
         assert one.advice or one.severity in {"ok", "note"}, one
     return [(one.severity, one.found) for one in several if one.severity != "ok"]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """The search for damage comes to its end, however busy the machine is."""
+    monkeypatch.setattr(sqlite, "_PATIENCE", PATIENCE)
 
 
 @pytest.fixture

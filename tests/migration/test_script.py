@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 
 import apsw
 import pytest
 
 from dao import migrate
 from dao.errors import DatabaseCorrupt, MigrationFailed
+from dao.migrate.schema.replay import replayed
 from dao.migrate.schema.script import Running, Watcher, run_script
 from dao.migrate.schema.session import in_memory
 from dao.migrate.scripts.migration import Script
@@ -414,6 +417,14 @@ def test_running_script_goes_on_after_a_failure(memory):
         (3, "SELEC 2;", "SELEC 2;"),
     ]
     assert memory.execute("SELECT x FROM t").fetchall() == [(1,), (3,)]
+
+
+def test_script_in_memory_does_not_take_longer_on_a_machine_that_stands_still(monkeypatch):
+    """A rollback was refused, as nobody could tell what its migration makes: the machine had paused in the replay."""
+    monkeypatch.setattr(time, "monotonic", itertools.count(0, 1000).__next__)
+    script = "WITH RECURSIVE n (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 30000) SELECT max(x) FROM n;"
+    with replayed([("1_count", script), ("2_count", script)], patience=60, after=lambda _: None) as connection:
+        assert connection.execute("SELECT 1").get == 1
 
 
 def test_script_in_memory_has_sqlites_defaults_and_is_interrupted():

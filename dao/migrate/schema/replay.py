@@ -47,20 +47,21 @@ def replayed(
 ) -> Iterator[Connection]:
     """Open an empty database in memory, run scripts (ids and texts) in it as in a run, and close it after the block.
 
-    Foreign keys are off. All scripts together have `patience` seconds: a script may count to a billion, and others wait
-    for the write lock meanwhile. `after` may look at the database after each; that takes none of their time.
+    Foreign keys are off. All scripts together have `patience` seconds of the processor: a script may count to a
+    billion, and others wait for the write lock meanwhile. `after` may look at the database after each; that takes none
+    of their time.
 
     Raises:
         MigrationError: A script fails in an empty database, or takes too long.
     """
     with contextlib.closing(in_memory(patience=patience)) as connection:
-        end = time.monotonic() + patience
+        end = time.thread_time() + patience
         for id, text in scripts:
             _replay(connection, id, text)
             if after is not None:
-                begun = time.monotonic()
+                begun = time.thread_time()
                 after(connection)
-                now = time.monotonic()
+                now = time.thread_time()
                 end += now - begun
                 interruptible(connection, end - now)
         yield connection

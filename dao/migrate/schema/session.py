@@ -84,7 +84,7 @@ _NO_CHANGES = f"DELETE FROM main.{quoted(TABLES[0])} WHERE 0"
 
 
 def in_memory(*, patience: float = math.inf) -> Connection:
-    """Open an empty database in memory for scripts, which are interrupted when that many seconds have passed."""
+    """Open an empty database in memory for scripts, which are interrupted when they have worked for that long."""
     connection = sqlite.open_connection(DatabaseURL(path=MEMORY))
     try:
         prepare(connection, patience)
@@ -107,10 +107,13 @@ def prepare(connection: Connection, patience: float = math.inf) -> None:
 
 
 def interruptible(connection: Connection, patience: float = math.inf) -> None:
-    """Let Ctrl-C be noticed in the middle of a long statement, and interrupt one after so many seconds from now."""
-    end = time.monotonic() + patience
+    """Let Ctrl-C be noticed in the middle of a long statement, and interrupt one that works for so many seconds.
+
+    They are seconds of the processor, for this thread: a script does not take too long because the machine is busy.
+    """
+    end = time.thread_time() + patience
     # SQLite calls it back, and Python sees to its signals meanwhile
-    connection.set_progress_handler(lambda: time.monotonic() > end, _OFTEN)
+    connection.set_progress_handler(lambda: time.thread_time() > end, _OFTEN)
 
 
 # ---------------------------------------------------------------- somebody else's, or ours
