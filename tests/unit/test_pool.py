@@ -1090,22 +1090,24 @@ os._exit(0)
 def test_pool_many_threads_no_connection_is_lost_or_lent_twice(make_pool):
     """Whatever happens in the blocks, a connection has one user at a time, and in the end all places are free."""
     made = make_pool(size=4, timeout=PATIENCE)
-    lock = threading.Lock()
+    lock, together = threading.Lock(), threading.Barrier(4)
     using: set[apsw.Connection] = set()
     most = acquired = timeouts = written = 0
 
     def use(seed: int) -> None:
         nonlocal most, acquired, timeouts, written
         rng = random.Random(seed)
-        for _ in range(40):
+        for turn in range(40):
             chance = rng.random()
             try:
-                with made.acquire(timeout=rng.choice([0.001, None, None])) as connection:
+                with made.acquire(timeout=rng.choice([0.001, None, None]) if turn else None) as connection:
                     with lock:
                         assert connection not in using
                         using.add(connection)
                         most, acquired = max(most, len(using)), acquired + 1
                     try:
+                        if turn == 0:  # all places are lent at once, however slowly the server opens connections
+                            together.wait(PATIENCE)
                         if chance < 0.3:
                             add(connection)
                             with lock:
