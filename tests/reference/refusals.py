@@ -137,7 +137,7 @@ CURES = {
         "depends on *id*, which is not in this folder; one of another set is written SET/*id*"
     ): "correct the id, or restore the file",
     "*migration*: the dependencies go round in a circle: *text*": "remove one of the `-- depends:` lines",
-    "*database* lacks what the migrations depend on; nothing was changed": "name the set that each line names, too",
+    "*database* lacks what the migrations depend on; nothing was changed": "do what each line says",
     (
         "applied migrations of *database* depend on what was to be undone; nothing was changed"
     ): "roll back first what each line names",

@@ -20,10 +20,6 @@ from dao.migrate.values import Step
 __all__ = ["latest", "needed_by", "to_apply", "to_roll_back", "up_to"]
 
 
-_NOT_NAMED = "the set {} is not named: name that set, too (--migrations, DATABASE_MIGRATIONS), or apply it first"
-_LEFT_OUT = "not of this set: apply that first, or all of them, without --set"
-
-
 def up_to(id: str, migrations: Sequence[Migration], its: Sets) -> set[str]:
     """Return the ids of the migrations up to and with the one that is meant.
 
@@ -75,9 +71,17 @@ def _refuse_needs(pending: Sequence[Migration], ledger: Ledger, its: Sets) -> No
         LedgerMismatch: They do.
     """
     known = {*ledger.ids, *(migration.id for migration in pending)}
+
+    def mend(name: str) -> str:
+        if id_of(name) in its.files:
+            return "not of this set: apply that first, or all of them, without --set"
+        return (
+            f"the set {parted(name)[0]} is not named: name that set, too (--migrations, DATABASE_MIGRATIONS), or apply "
+            "it first"
+        )
+
     lacking = {
-        f"{its.told(migration.id)}: it depends on {name}, which is not applied, and "
-        + (_LEFT_OUT if id_of(name) in its.files else _NOT_NAMED).format(parted(name)[0]): migration.id
+        f"{its.told(migration.id)}: it depends on {name}, which is not applied, and {mend(name)}": migration.id
         for migration in pending
         for name in migration.depends
         if id_of(name) not in known
