@@ -55,13 +55,17 @@ def test_log_and_errors_show_the_set_of_each_migration_where_there_are_several(u
     with caplog.at_level(logging.DEBUG, "dao"):
         migrate.verify([migrate.load(folder), app], set="app", rows=0)
         write(app.folder, {"2_bad.sql": "-- transactional: false\nnonsense;"})
+        sets = [migrate.load(folder), migrate.load(app.folder, name="app")]
         with pytest.raises(dao.errors.MigrationFailed) as raised:
-            migrate.apply(url, [migrate.load(folder), migrate.load(app.folder, name="app")], each=True)
+            migrate.apply(url, sets, each=True)
     assert raised.value.committed == (
         *(f"migrations/{id}" for id in ("0001_a", "0002_b", "0003_c", "0004_nothing")),
         "app/1_x",
     )
     assert "`dao migrate resolve app/2_bad` shows" in str(raised.value)
+    assert "`dao migrate resolve app/2_bad` shows" in migrate.status(url, sets).advice
+    with pytest.raises(dao.errors.LedgerMismatch, match="`dao migrate resolve app/2_bad` shows"):
+        migrate.apply(url, sets)
     texts = "\n".join(record.getMessage() for record in caplog.records)
     for text in (
         "verifying app/1_x,",

@@ -673,8 +673,11 @@ def test_status_and_check_say_which_set_a_migration_is_applied_in(database, app,
 # ---------------------------------------------------------------- tried before
 
 
-def test_trials_apply_the_other_set_first(tmp_path):
-    """Lint and verify judge one set on top of the other, and refuse one whose ground is not named."""
+def test_trials_apply_the_other_set_first(tmp_path, postgresql_url):
+    """Lint and verify judge one set on top of the other, and refuse one whose ground is not named.
+
+    Verify failed for what comes after it, too.
+    """
     base = migrate.load(write(tmp_path / "base", BASE))
     app = migrate.load(
         write(
@@ -689,7 +692,10 @@ def test_trials_apply_the_other_set_first(tmp_path):
     )
     judged = migrate.lint([app, base], set="app")
     assert (judged.judged, judged.total, judged.selection, judged.findings) == (("1_notes",), 4, "of app", ())
-    assert {(one.id, one.ok) for one in migrate.verify([app, base], set="app")} == {("1_notes", True)}
+    web = migrate.load(write(tmp_path / "web", {"1_fails.sql": "nonsense;"}))
+    for server in (None, postgresql_url):
+        found = migrate.verify([app, base, web], set="app", server=server)
+        assert {(one.id, one.ok) for one in found} == {("1_notes", True)}
     for trial in (migrate.lint, migrate.verify):
         with pytest.raises(MigrationError, match=r"1_notes depends on base/2025_things, and the set base is not named"):
             trial(app)

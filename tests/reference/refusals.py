@@ -304,7 +304,9 @@ def _shown(part: ast.expr) -> str:
         for node in ast.walk(part.value)
         if isinstance(node, ast.Name | ast.Attribute)
     ]
-    known = [name for name in names if name not in {"os", "path", "join", "map", "str", "self", "error", "visible"}]
+    known = [
+        name for name in names if name not in {"os", "path", "join", "map", "str", "self", "error", "visible", "told"}
+    ]
     return f"*{(known or names or ['…'])[0].strip('_').replace('_', ' ').lower()}*"
 
 

@@ -84,13 +84,13 @@ def _faults(connection: Any, files: Sequence[Migration], unknown: list[str]) -> 
     comparison = compare(files, state)
     told = comparison.sets.told
     for id in comparison.unfinished:
-        ended = f"a run ended in the middle of {told(id)}: `dao migrate resolve {id}`"
+        ended = f"a run ended in the middle of {told(id)}: `dao migrate resolve {told(id)}`"
         text = f"{state.doing}: wait until it has ended, and check again" if state.running is not None else ended
         yield Fault(kind="ledger", name=id, text=text)
     if lacking := half_copied(connection):
         yield Fault(kind="ledger", name=None, text=lacking)
     for id in comparison.changed:
-        text = f"the file of {told(id)} has changed since it was applied: `dao accept {id}`"
+        text = f"the file of {told(id)} has changed since it was applied: `dao accept {told(id)}`"
         if id in comparison.misplaced:
             text = f"{told(id)} is in the set {comparison.sets.files[id]} here: `dao status`"
         yield Fault(kind="ledger", name=id, text=text)

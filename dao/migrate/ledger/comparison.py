@@ -191,7 +191,7 @@ def refuse(comparison: Comparison, ledger: Ledger, *, allow_out_of_order: bool =
     empty = {entry.id for entry in ledger.entries if entry.text is not None and not has_statement(entry.text)}
     told = comparison.sets.told
     problems = [
-        *(f"{told(id)}: {_unfinished(id, ledger)}" for id in comparison.unfinished),
+        *(f"{told(id)}: {_unfinished(id, told(id), ledger)}" for id in comparison.unfinished),
         *(f"{told(id)}: {_edited(id, comparison, is_empty=id in empty)}" for id in comparison.changed),
         *(
             f"{told(id)}: {_gone(id, comparison, _RENAMED, _MISSING)}{_OF_ANOTHER * (id in unknown)}"
@@ -222,22 +222,23 @@ def refuse_running(ledger: Ledger) -> None:
         raise DatabaseBusy(f"{ledger.database}: {ledger.doing}: wait until it has ended")
 
 
-def _unfinished(id: str, ledger: Ledger) -> str:
+def _unfinished(id: str, name: str, ledger: Ledger) -> str:
     by = f" (it was {ledger.begun_by[id]})" if id in ledger.begun_by else ""
-    return _UNFINISHED.format(id=id, doing=ledger.unfinished[id], by=by)
+    return _UNFINISHED.format(id=name, doing=ledger.unfinished[id], by=by)
 
 
 def _edited(id: str, comparison: Comparison, *, is_empty: bool) -> str:
     if noted := comparison.misplaced.get(id):
-        return _MISPLACED.format(id=id, noted=noted, set=comparison.sets.files[id])
+        return _MISPLACED.format(id=comparison.sets.told(id), noted=noted, set=comparison.sets.files[id])
     return _gone(id, comparison, _MOVED, _WRITTEN if is_empty else _CHANGED)
 
 
 def _gone(id: str, comparison: Comparison, renamed: str, otherwise: str) -> str:
+    told = comparison.sets.told
     if id in comparison.others:
         return _OTHERS.format(set=comparison.sets.by_id[id])
     if id in comparison.renamed:
-        return renamed.format(new=comparison.renamed[id])
+        return renamed.format(new=told(comparison.renamed[id]))
     if id in comparison.alike and id in comparison.missing:
-        return _ALIKE.format(id=id, new=", ".join(comparison.alike[id]))
-    return otherwise.format(id=id)
+        return _ALIKE.format(id=told(id), new=", ".join(map(told, comparison.alike[id])))
+    return otherwise.format(id=told(id))

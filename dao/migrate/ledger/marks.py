@@ -139,8 +139,10 @@ def accept(
             if id not in files:
                 refuse(attrs.evolve(comparison, changed=(), missing=(id,), out_of_order=(), unfinished=()), state)
             if old.get(id, id) in state.unfinished:
+                told = comparison.sets.told
                 raise LedgerMismatch(
-                    f"{id}: it was left unfinished; first say how it ended, with `dao migrate resolve {id}`",
+                    f"{told(id)}: it was left unfinished; first say how it ended, with `dao migrate resolve "
+                    f"{told(id)}`",
                     unfinished=[id],
                 )
         writer.rename({old[id]: id for id in accepted if id in old})
@@ -248,8 +250,8 @@ def resolve(
             writer.not_applied(id, operation="resolve", detail=outcome)
         elif file is None:
             raise LedgerMismatch(
-                f"{id}: its file has gone, so there is no text to note; restore it, or say --rolled-back if it was "
-                "undone",
+                f"{writer.sets.told(id)}: its file has gone, so there is no text to note; restore it, or say "
+                "--rolled-back if it was undone",
                 missing=[id],
             )
         elif entry is None:

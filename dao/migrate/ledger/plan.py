@@ -20,14 +20,14 @@ from dao.migrate.values import Step
 __all__ = ["latest", "needed_by", "to_apply", "to_roll_back", "up_to"]
 
 
-def up_to(id: str, migrations: Sequence[Migration], its: Sets) -> set[str]:
+def up_to(id: str, migrations: Sequence[Migration], its: Sets, *, kind: str = "in the folder") -> set[str]:
     """Return the ids of the migrations up to and with the one that is meant.
 
     Raises:
-        MigrationError: As `Sets.find`.
+        MigrationError: As `Sets.find`, which takes `kind`, too.
     """
     ids = [migration.id for migration in migrations]
-    return set(ids[: ids.index(its.find(id, ids)) + 1])
+    return set(ids[: ids.index(its.find(id, ids, kind=kind)) + 1])
 
 
 def to_apply(
@@ -53,7 +53,8 @@ def to_apply(
     its = comparison.sets
     wanted = {*comparison.pending}
     if to is not None:
-        wanted &= up_to(to, [one for one in migrations if set in {None, one.set, its.called[one.set]}], its)
+        files = [one for one in migrations if set in {None, one.set, its.called[one.set]}]
+        wanted &= up_to(to, files, its, kind="in the folder" if set is None else f"in the folder of {set}")
     pending = [migration for migration in migrations if migration.id in wanted][: _number(steps)]
     _refuse_needs(pending, ledger, its)
     return [Step(migration=_in(its.called[one.set], one), direction="apply", name=its.told(one.id)) for one in pending]
@@ -194,7 +195,8 @@ def _undoing(entry: Entry, file: Migration | None, its: Sets, *, redoing: bool) 
         raise Irreversible(
             f"{its.told(entry.id)} cannot be rolled back: {where}. Nothing was changed; write a new migration that "
             "undoes it, or restore a snapshot or backup (what was written since is lost). If it left nothing that has "
-            f"to be undone, a rollback script of `SELECT 1;` says so, once `dao accept {entry.id}` has noted it",
+            f"to be undone, a rollback script of `SELECT 1;` says so, once `dao accept {its.told(entry.id)}` has noted "
+            "it",
             migration=entry.id,
         )
     return Step(migration=migration, direction="rollback", name=its.told(entry.id))

@@ -50,7 +50,8 @@ class Sets:
     def find(self, given: str, known: Iterable[str], *, kind: str = "in the folder") -> str:
         """Return the migration id that somebody means: the whole of it or its beginning, perhaps behind its set.
 
-        `kind` says in a message what those are that are known: they are all "in the folder", or all "applied".
+        `kind` says in a message what those are that are known: they are all "in the folder" (perhaps "of" a set), or
+        all "applied".
 
         Raises:
             MigrationError: None is meant, or it may be several.
@@ -64,7 +65,7 @@ class Sets:
             raise MigrationError(
                 f"{name!r} is no id of a migration: give an id or its beginning, or SET/ID (`dao status` lists them)"
             )
-        folder = kind == "in the folder"
+        folder = kind.startswith("in the folder")
         if its := _begun_by(id, [one for one in ids if not set or set in self._names_of(one, by_files=folder)]):
             if len(its) == 1:
                 return its[0]

@@ -192,10 +192,10 @@ def _half_run(name: str, comparison: Comparison, state: Ledger) -> str:
     """Return what to do about migrations that are unfinished in a database of that name."""
     if state.running is not None:
         return f"{name}: {state.doing}: wait until it has ended"
-    names = ", ".join(map(comparison.sets.told, comparison.unfinished))
+    ids = [*map(comparison.sets.told, comparison.unfinished)]
     return (
-        f"{name}: a run ended in the middle of {names}, outside of a transaction: `dao "
-        f"migrate resolve {comparison.unfinished[0]}` shows how the schema differs from both ends; finish or undo it "
+        f"{name}: a run ended in the middle of {', '.join(ids)}, outside of a transaction: `dao "
+        f"migrate resolve {ids[0]}` shows how the schema differs from both ends; finish or undo it "
         "by hand, then say which with --applied or --rolled-back"
     )
 

@@ -15,7 +15,7 @@ from dao.migrate.values import Loss, Step
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.round_trip import Differences, Law, State, TripFailure, down_and_up
 
-__all__ = ["BROUGHT", "Findings", "Stage", "Turn", "Verification", "advise", "not_reached"]
+__all__ = ["BROUGHT", "Findings", "Stage", "Turn", "Verification", "advise", "not_reached", "up_to_last"]
 
 #: Why a table holds no generated rows when the script runs.
 BROUGHT = "its constraints leave room for the rows that the script brings, but not for others beside them"
@@ -56,6 +56,11 @@ class Verification:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.problems
+
+
+def up_to_last(migrations: Sequence[Migration], chosen: Collection[str]) -> Sequence[Migration]:
+    """Return the migrations up to the last that is chosen: nothing is to be found after it."""
+    return migrations[: max((place for place, one in enumerate(migrations, 1) if one.id in chosen), default=0)]
 
 
 def not_reached(

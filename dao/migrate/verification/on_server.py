@@ -25,7 +25,7 @@ from dao.migrate.schema.postgresql.session import of_run, settle
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.postgresql import split
 from dao.migrate.values import Loss, Step
-from dao.migrate.verification.findings import Findings, Stage, Turn, Verification, not_reached
+from dao.migrate.verification.findings import Findings, Stage, Turn, Verification, not_reached, up_to_last
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import Filled, in_the_way
 from dao.migrate.verification.mentioned import mentioned
@@ -59,6 +59,7 @@ def verify(server: url.ServerURL, migrations: Sequence[Migration], wanted: Wante
         OperationalError: The server cannot be reached.
     """
     found: list[Verification] = []
+    migrations = up_to_last(migrations, wanted.chosen)
     forms = uses(without_brackets(script.text) for one in migrations for script in (one.up, one.down) if script)
     rows = Rows(wanted.rows, forms, wanted.fixtures)
     with scratch(server) as connection, of_run(connection), contextlib.ExitStack() as shared:

@@ -30,7 +30,7 @@ from dao.migrate.scripts.load import Source, loaded
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.scripts.sets import names, shown
 from dao.migrate.values import Step
-from dao.migrate.verification.findings import Stage, Turn, Verification, not_reached
+from dao.migrate.verification.findings import Stage, Turn, Verification, not_reached, up_to_last
 from dao.migrate.verification.fixtures import Fixtures
 from dao.migrate.verification.generate import Filled, in_the_way
 from dao.migrate.verification.on_rows import Rows, tried
@@ -159,6 +159,7 @@ class _Stage:
 
         Those are generated from an empty database on only. The copy `besides` stays open.
         """
+        migrations = up_to_last(migrations, self.chosen)
         scripts = [script for migration in migrations for script in (migration.up, migration.down) if script]
         forms = uses(script.text for script in scripts) if self.rows else {}
         is_stale = False
@@ -196,8 +197,7 @@ class _Stage:
 
     def backwards(self, here: Place, migrations: Sequence[Migration]) -> Iterator[Verification]:
         """Try migrations from the last to the first, as far as they can be undone, or are chosen."""
-        last = max((place for place, one in enumerate(migrations) if one.id in self.chosen), default=-1)
-        wanted = migrations[: last + 1]
+        wanted = up_to_last(migrations, self.chosen)
         for place, migration in enumerate(wanted):
             self.tell(migration, "copy", place + 1, len(wanted))
             trial = Trial(self.copies, migration, self.name)
