@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import apsw
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from dao import migrate
 from dao._version import __version__
 from dao.errors import MigrationFailed
+from dao.migrate.ledger import backend, writer
 from tests.folders import ALONE, IDS, dump, ids, query, with_fourth, write
 
 
@@ -88,6 +90,28 @@ def test_history_has_every_operation_once_in_order(path, url, three):
         ("apply", second),
         ("apply", third),
         ("restore", None),
+    ]
+
+
+def test_order_of_the_ledger_survives_a_clock_that_is_set_back(database, three, monkeypatch):
+    """Each migration seems an hour older than the one before: the latest is undone first, and deeds stay in order."""
+    hours = iter(range(99, 0, -1))
+
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=next(hours))
+
+    for module in (writer, backend):
+        monkeypatch.setattr(module, "datetime", SetBack)
+    first, second, third = IDS
+    migrate.apply(database.url, three)
+    assert ids(migrate.rollback(database.url, three)) == [third]
+    migrate.redo(database.url, three)
+    assert ids(migrate.rollback(database.url, three, steps=2)) == [second, first]
+    assert deeds(database.url) == [
+        *[("apply", id) for id in IDS],
+        *[("rollback", third), ("rollback", second), ("apply", second), ("rollback", second), ("rollback", first)],
     ]
 
 
