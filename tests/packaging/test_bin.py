@@ -200,8 +200,9 @@ def test_script_with_the_package_but_no_command_runs_the_module(deployed, elsewh
 @pytest.fixture
 def checkout(deployed):
     """A copy of what `make` reads: the Makefile, the project's files, the scripts; no environment."""
-    for name in ("Makefile", "setup.cfg", "pyproject.toml"):
-        shutil.copy(ROOT / name, deployed.parent)
+    (deployed.parent / "docs" / "reference").mkdir(parents=True)
+    for name in ("Makefile", "setup.cfg", "pyproject.toml", "docs/reference/commands.md"):
+        shutil.copy(ROOT / name, deployed.parent / name)
     return deployed.parent
 
 
