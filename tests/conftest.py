@@ -58,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # how wide the terminal is of whoever runs the tests, and which colours it has, is not what they look at
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
         os.environ.pop(name, None)
+    # with it a process that forgets to flush what another waits for passes here, and hangs elsewhere
+    os.environ.pop("PYTHONUNBUFFERED", None)
     # hundreds of tests start Python: each would compile the whole package anew
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False

@@ -228,7 +228,8 @@ def test_command_that_only_looks_is_not_held_up_by_a_lock(run, lock, name, code)
 def test_migrate_locked_by_another_process_names_it_while_it_waits(run, partly):
     """A note says for whom it waits, and the error who it was: the process by its name, without its arguments."""
     script = (
-        "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(); sys.stdin.read()"
+        "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); "
+        "sys.stdin.read()"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(partly)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -347,7 +347,8 @@ def test_progress_at_a_terminal_shows_markup_and_escapes_as_text(terminal, folde
 def test_holder_of_a_lock_is_named_without_its_arguments(run, partly):
     """Another process is named by its id and name: its command line, with what may be a password, was printed."""
     script = (
-        "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(); sys.stdin.read()"
+        "import sys, apsw; c = apsw.Connection(sys.argv[1]); c.execute('BEGIN IMMEDIATE'); print(flush=True); "
+        "sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(partly), "--password=hunter2"],
