@@ -21,8 +21,8 @@ from dao.transfer import Moved
 from tests.concurrency import wait_for
 from tests.copies import empty, fill, held, is_marked, opened
 from tests.databases import migrate as make_tables
+from tests.fault.full_disk import FullDisk, Room
 from tests.fault.migrators import Migrators
-from tests.fault.test_disk_full import FullDisk, Room
 from tests.servers import Server
 
 #: So many tasks take a while to copy; fewer take seven pages.

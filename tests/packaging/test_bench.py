@@ -8,7 +8,6 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 
 import attrs
 import pytest
@@ -21,8 +20,8 @@ from bench.contenders.dao import Dao
 from bench.harness import Subject, Times, Turn
 from bench.run import Run, Size
 from bench.server import Running
+from tests.packaging.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 #: What the development environment has of what is measured beside the project.
 INSTALLED = ("dao", "apsw", "apsw records", "sqlite3", "dao (async)", "psycopg", "dao (PostgreSQL)")
 MODULES = sorted((ROOT / "bench").rglob("*.py"))

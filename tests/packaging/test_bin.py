@@ -7,61 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.concurrency import PATIENCE
+from tests.packaging.checkout import ROOT, SCRIPTS, SYSTEM, call, executable, phony
 
-ROOT = Path(__file__).parents[2]
 BIN = ROOT / "bin"
-# what each script runs
-SCRIPTS = {
-    "check-migrations": "verify",
-    "health": "health",
-    "init-db": "init",
-    "migrate": "migrate",
-    "new-migration": "new",
-    "plan": "plan",
-    "prune": "prune",
-    "rehearse": "rehearse",
-    "replicate": "replicate",
-    "reset-db": "reset",
-    "restore": "restore",
-    "restore-replica": "restore-replica",
-    "rollback": "rollback",
-    "snapshot": "snapshot",
-    "status": "status",
-    "wait-for-db": "wait",
-}
 # stands in for the command line: prints what it was given, and where, and exits with a code of its own
 STUB = '#!/bin/sh\necho "in $PWD"\nfor argument in "$@"; do echo "<$argument>"; done\nexit 37\n'
-SYSTEM = "/usr/bin:/bin"
 every_script = pytest.mark.parametrize("script", list(SCRIPTS))
-
-
-def call(
-    *command: object, cwd: Path, path: str = SYSTEM, environ: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run a command with nothing but a PATH in its environment."""
-    return subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={"PATH": path, **(environ or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-def executable(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
 
 
 @pytest.fixture
@@ -208,11 +163,6 @@ def checkout(deployed):
 
 def make(checkout: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return call("make", *arguments, cwd=checkout, path=os.environ["PATH"])
-
-
-def phony() -> list[str]:
-    """Return the targets, in the order of the Makefile."""
-    return re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def set_up(checkout: Path, *stamps: str) -> None:

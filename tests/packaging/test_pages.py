@@ -24,8 +24,7 @@ from dao import migrate
 from dao.cli.group import run
 from dao.testing import make_task
 from tests.concurrency import PATIENCE
-from tests.packaging.test_bin import SCRIPTS
-from tests.packaging.test_readme import README, ROOT, Block, blocks, shown
+from tests.packaging.checkout import README, ROOT, SCRIPTS, Block, blocks, shown
 
 TUTORIAL = sorted((ROOT / "docs" / "tutorial").glob("*.md"))
 PAGES = [README, ROOT / "docs" / "index.md", *TUTORIAL, *sorted((ROOT / "docs" / "how-to").glob("*.md"))]

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import apsw
 import click
@@ -23,11 +22,9 @@ from dao import migrate, settings
 from dao.migrate import default_folder
 from tests.cli.calls import COMMANDS
 from tests.concurrency import PATIENCE
-from tests.packaging.test_bin import SCRIPTS, phony
+from tests.packaging.checkout import README, ROOT, SCRIPTS, Block, blocks, phony, shown
 from tests.plans import MODULES
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
 DOCUMENTS = [
     *(path for folder in (".", "sql", "bench") for path in sorted((ROOT / folder).glob("*.md"))),
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -39,32 +36,11 @@ def in_documents(faults: Callable[[Path], list[str]]) -> dict[str, list[str]]:
     return {str(path.relative_to(ROOT)): found for path in DOCUMENTS if (found := faults(path))}
 
 
-class Block(NamedTuple):
-    """A fenced block: its language, its text, and the line on which that begins."""
-
-    language: str
-    text: str
-    line: int
-
-
-@functools.cache
-def blocks(path: Path) -> list[Block]:
-    text = path.read_text()
-    found = re.finditer(r"^```([\w{}-]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(match[1], match[2], text.count("\n", 0, match.start(2)) + 1) for match in found]
-
-
 @functools.cache
 def spans(path: Path) -> list[str]:
     """Return the texts between backticks, outside of fenced blocks."""
     prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
-
-
-def shown(block: Block) -> list[str]:
-    """Return the lines of a block for a shell, without comments."""
-    lines = [] if block.language == "python" else block.text.splitlines()
-    return [re.sub(r"^\$ |\s+#.*$", "", line).strip() for line in lines]
 
 
 @functools.cache

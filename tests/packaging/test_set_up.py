@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.concurrency import PATIENCE
-from tests.packaging.test_bin import ROOT, call, executable
+from tests.packaging.checkout import ROOT, call, executable
 
 # Stands in for a Python, and for that of an environment which it makes: it says which one it is, and notes what pip is
 # to install. A file `fail` or `wait` beside the checkout's `.venv` has pip do that.

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.packaging.test_readme import ROOT
+from tests.packaging.checkout import ROOT
 from tests.site import faults, missing
 
 
