@@ -14,7 +14,7 @@ from psycopg import sql
 from dao import url as urls
 from dao.engine import connect
 from dao.errors import OperationalError
-from dao.migrate.schema.postgresql.temporary import drop_left_over, execute_when_unused, new_name
+from dao.migrate.schema.postgresql.temporary import drop, drop_left_over, new_name, when_unused
 
 __all__ = ["BETWEEN_TESTS", "Databases", "Reused", "database_of"]
 
@@ -123,10 +123,11 @@ class Databases:
             psycopg.Error: The server refuses for another reason.
         """
         name = name or new_name(self.prefix)
-        command = sql.SQL(f"CREATE DATABASE {{}} TEMPLATE {{}} STRATEGY {self._strategy}")
+        names = (sql.Identifier(name), sql.Identifier(template))
+        command = sql.SQL(f"CREATE DATABASE {{}} TEMPLATE {{}} STRATEGY {self._strategy}").format(*names)
         try:
             # whoever has made the template may have left just now
-            execute_when_unused(self._administration, command.format(sql.Identifier(name), sql.Identifier(template)))
+            when_unused(lambda: self._administration.execute(command))
         except psycopg.errors.InsufficientPrivilege as error:
             raise OperationalError(
                 f"tests make databases of their own, and the role of {urls.parse(self.url).name} may not create one: "
@@ -136,8 +137,7 @@ class Databases:
 
     def drop(self, url: str) -> None:
         """Drop a database, ending all connections to it; nothing happens if there is none."""
-        name = sql.Identifier(urls.parse_server(url).parameters["dbname"])
-        execute_when_unused(self._administration, sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+        drop(self._administration, urls.parse_server(url).parameters["dbname"])
 
     def drop_all(self) -> None:
         """Drop all that were made here."""

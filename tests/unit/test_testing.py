@@ -25,7 +25,7 @@ from dao import Task, codec, configurations, migrate, sessions, tasks, tool_exec
 from dao.testing import Clock, make_task
 from dao.testing.plugin import SERVER
 from dao.testing.server import Databases, Reused, database_of
-from tests.concurrency import Worker
+from tests.concurrency import Worker, wait_for
 from tests.servers import Server, stopped
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -124,6 +124,25 @@ def test_database_whose_session_ends_late_is_copied_and_dropped():
                     time.sleep(6)
                 worker.end()
         assert left(databases, [url]) == set()
+
+
+@pytest.mark.slow
+def test_database_in_which_autovacuum_is_at_work_is_dropped_by_a_role_that_may_not_end_it():
+    """To end a process of the server's own with FORCE takes a superuser; so a database stayed, or a test failed."""
+    eager = {"autovacuum_naptime": "1s", "autovacuum_vacuum_insert_threshold": "0"}
+    with Server(**eager, autovacuum_vacuum_cost_delay="100ms", autovacuum_vacuum_cost_limit="1") as server:
+        url = server.url("postgres")
+        with contextlib.closing(dao.connect(url)) as connection:
+            connection.execute("CREATE ROLE owner LOGIN CREATEDB")
+            with contextlib.closing(Databases(url.replace("postgres@", "owner@"))) as databases:
+                made = databases.create()
+                name = dao.url.parse(made).parameters["dbname"]
+                with contextlib.closing(dao.connect(made)) as session:  # of the role itself: it is ended, too
+                    session.execute("CREATE TABLE t AS SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
+                    at_work = "SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = %s"
+                    wait_for(lambda: connection.execute(at_work, [name]).fetchone() is not None)
+                    databases.drop(made)
+                assert left(databases, [made]) == set()
 
 
 def test_databases_of_another_role_are_made_anew_and_need_the_right(server):

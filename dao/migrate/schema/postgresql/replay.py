@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 import psycopg
-from psycopg import sql
 
 from dao import url
 from dao.engine import connect, execute, transaction
@@ -21,7 +20,7 @@ from dao.migrate.schema.postgresql import reader
 from dao.migrate.schema.postgresql.owners import Owners
 from dao.migrate.schema.postgresql.script import run_script
 from dao.migrate.schema.postgresql.session import of_run
-from dao.migrate.schema.postgresql.temporary import drop_left_over, execute_when_unused, new_name
+from dao.migrate.schema.postgresql.temporary import drop, drop_left_over, new_name
 from dao.migrate.schema.replay import not_replayed
 from dao.migrate.scripts.migration import Migration
 
@@ -61,8 +60,7 @@ def scratch(server: url.ServerURL) -> Iterator[Connection]:
                 yield lent
         finally:
             with contextlib.suppress(psycopg.Error, Error):
-                drop = sql.SQL("DROP DATABASE {} WITH (FORCE)")
-                execute_when_unused(connection, drop.format(sql.Identifier(name)))
+                drop(connection, name)
 
 
 @contextlib.contextmanager
