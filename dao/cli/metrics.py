@@ -32,11 +32,11 @@ _SIZE = PerEngine(
     "SELECT pg_database_size(current_database())",
 )
 _FREE = "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
-# the state of other roles' sessions is not for everybody to see
+# state and kind of other roles' sessions are not for everybody to see
 _CONNECTIONS = """
 SELECT   coalesce(state, 'unknown'), count(*)
 FROM     pg_stat_activity
-WHERE    datname = current_database()
+WHERE    datname = current_database() AND coalesce(backend_type, 'client backend') = 'client backend'
 GROUP BY 1
 ORDER BY 1
 """

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from datetime import timedelta
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import dao
 from dao import migrate, sessions, tasks
+from dao.engine import fetch, interrupt
 from dao.testing import make_task
 from tests.cli.calls import misused, refused
+from tests.concurrency import Worker, wait_for
 from tests.engines import is_sqlite
 
 MINUTE = timedelta(minutes=1)
@@ -83,6 +87,21 @@ def test_metrics_are_what_the_functions_say(run, named, busy, connection, url):
     document = run("metrics", "--json").document
     samples = [(one["name"], sample["labels"]) for one in document["metrics"] for sample in one["samples"]]
     assert {(name, frozenset(labels.items())) for name, labels in samples} == found.keys()
+
+
+@pytest.mark.parametrize("engine", ["postgresql"])
+def test_metrics_count_connections_and_no_other_process_of_the_server(run, named, connection):
+    """A process that works for a query was a connection, too; so was autovacuum, of a state that nobody knows."""
+    working = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'parallel worker'"
+    with contextlib.closing(dao.connect(os.environ["DATABASE_URL"])) as other:
+        other.execute("SET debug_parallel_query = on")
+        worker = Worker(other.execute, "SELECT pg_sleep(600)")
+        wait_for(lambda: fetch(connection, working) != [])
+        found = parsed(run("metrics").out)
+        assert found["dao_connections", frozenset({("state", "active")})] == 2  # this one, and that of the command
+        interrupt(other)
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            worker.end()
 
 
 def test_metrics_output_replaces_the_file_as_a_whole(run, named, busy, tmp_path):
