@@ -193,7 +193,8 @@ def test_error_of_a_full_disk_is_disk_full(connection):
 @needs_mount
 def test_disk_of_the_server_that_is_full_is_disk_full_until_there_is_room(small):
     """A tablespace without room: writes are told so and undone, reads go on, and with room so do writes."""
-    with Server() as server:
+    # it takes the file away that the next connection writes anew, and that one is refused where there is no room
+    with Server(autovacuum="off") as server:
         shutil.chown(small, NOBODY)
         with psycopg.connect(server.url("postgres"), autocommit=True) as administration:
             administration.execute(f"CREATE TABLESPACE small LOCATION '{small}'")
