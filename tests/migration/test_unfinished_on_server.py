@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from dao import migrate
-from dao.errors import LedgerMismatch, MigrationFailed
+from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
 from tests.folders import ALONE, IDS, ids, write
 
 
@@ -29,6 +29,11 @@ def test_unfinished_migration_is_told_and_keeps_the_next_run_from_beginning(url,
     assert migrate.status(url, three).ids("unfinished") == ["0003_c"]
     with pytest.raises(LedgerMismatch, match=r"0003_c: applying it did not come to its end .*migrate resolve 0003_c"):
         migrate.apply(url, three)
+    other = migrate.load(write(three.parent / "other", {"1_x.sql": "SELECT 1;"}))
+    with pytest.raises(
+        MigrationError, match=r": three/0003_c is unfinished, .* `dao migrate resolve three/0003_c` ends"
+    ):
+        migrate.diff(url, [migrate.load(three, name="three"), other])
 
 
 def test_unfinished_shows_how_the_schema_differs_from_both_ends(url, three, half):

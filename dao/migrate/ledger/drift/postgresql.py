@@ -22,6 +22,7 @@ from dao.migrate.ledger.drift.moment import Moment
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.expected import applied
 from dao.migrate.ledger.sets import Sets
+from dao.migrate.ledger.sets import of as sets_of
 from dao.migrate.schema.model import TABLES, Item, Key, Object, Schema, earlier
 from dao.migrate.schema.model import differences as between
 from dao.migrate.schema.postgresql import reader
@@ -87,9 +88,10 @@ def compared(connection: Any, migrations: Sequence[Migration], state: Ledger) ->
     """
     noted = _noted(connection)
     if state.unfinished:
+        id = sets_of(migrations, state).told(next(iter(state.unfinished)))
         raise MigrationError(
-            f"{state.database}: {next(iter(state.unfinished))} is unfinished, and in the middle of a "
-            "script nobody knows what the schema should be: `dao migrate resolve` ends it"
+            f"{state.database}: {id} is unfinished, and in the middle of a script nobody knows what the schema should "
+            f"be: `dao migrate resolve {id}` ends it"
         )
     if state.entries and (noted is None or noted.migrations != state.fingerprint):
         raise MigrationError(
