@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -289,12 +288,14 @@ def test_server_that_ends_an_idle_transaction_is_a_lost_connection(postgresql_ur
         if connection.info.server_version < 170000 and timeout == "transaction_timeout":
             pytest.skip("it came with PostgreSQL 17")
         connection.execute(f"SET {timeout} = 20")
+        there = "SELECT 1 FROM pg_stat_activity WHERE pid = $1", (connection.info.backend_pid,)
         with (
+            contextlib.closing(dao.connect(postgresql_url)) as other,
             pytest.raises(dao.ConnectionLost, match="nothing of the transaction is stored"),
             dao.transaction(connection),
         ):
             tasks.create(connection, task())
-            time.sleep(0.2)
+            wait_for(lambda: not fetch(other, *there))
             tasks.count(connection)
     assert stored(postgresql_url) == 0
 
