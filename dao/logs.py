@@ -16,17 +16,21 @@ __all__ = ["handle_by", "is_loaded", "logger"]
 
 _make: Callable[[], Handler] | None = None
 _made: Handler | None = None
+_known: dict[str, Logger] = {}
 
 
 def logger(name: str) -> Logger:
-    """Return a logger of ours."""
+    """Return a logger of ours, for which `logging` is asked once: an interruption may leave its lock taken for ever."""
+    global _made  # noqa: PLW0603 - logging is the process's, too
+    if _made is not None and name in _known:
+        return _known[name]
     import logging  # noqa: PLC0415 - see above
 
-    global _made  # noqa: PLW0603 - logging is the process's, too
     if _made is None:
         _made = logging.NullHandler() if _make is None else _make()
         logging.getLogger("dao").addHandler(_made)
-    return logging.getLogger(name)
+    _known[name] = logging.getLogger(name)
+    return _known[name]
 
 
 def is_loaded() -> bool:
