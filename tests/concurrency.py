@@ -98,7 +98,7 @@ class Signalled(BaseException):
 
 
 @pytest.fixture
-def signalled() -> Iterator[Callable[[], None]]:
+def signalled(uncollected: None) -> Iterator[Callable[[], None]]:
     """Return a function that interrupts the main thread, and returns once it is interrupted."""
     arrived: list[int] = []
 

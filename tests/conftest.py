@@ -141,6 +141,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         run.end()
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Keep the garbage collector away from a test that interrupts threads: Hypothesis has it call back.
+
+    What is raised in such a call reaches nobody, so that the test waited for ever, or failed for the warning.
+    """
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 # ---------------------------------------------------------------- SQLite
 
 

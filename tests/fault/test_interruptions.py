@@ -22,7 +22,7 @@ import apsw
 import pytest
 
 import dao
-from dao import engine
+from dao import engine, logs
 from tests.concurrency import PATIENCE, wait_for
 from tests.folders import query
 
@@ -69,7 +69,7 @@ class Interrupted(threading.Thread):
 
 
 @pytest.fixture(autouse=True)
-def hurry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def hurry(monkeypatch: pytest.MonkeyPatch, uncollected: None) -> Iterator[None]:
     """Let threads take turns more often, so that interruptions come in more places, and log nothing.
 
     The standard library's handlers lose their lock if an interruption comes as they take it.
@@ -87,6 +87,15 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "notes.db"
     query(path, "CREATE TABLE notes (text TEXT NOT NULL UNIQUE)")
     return path
+
+
+def test_logger_is_asked_for_once(monkeypatch):
+    """An interruption in `getLogger` left the lock of `logging` taken: whoever logged next waited for ever."""
+    logs.logger("dao.pool")
+    with monkeypatch.context() as patched:
+        patched.setattr(logging, "getLogger", None)
+        again = logs.logger("dao.pool")
+    assert again.name == "dao.pool"
 
 
 def interrupt(threads: list[Interrupted], times: int) -> None:
@@ -221,7 +230,7 @@ def test_ctrl_c_at_any_moment_loses_nothing(monkeypatch, path, way, times):
         moments = random.Random(times)
         for _ in range(times):
             time.sleep(moments.choice([0, 0.0001, 0.0005, 0.001]))
-            pending.wait()
+            assert pending.wait(PATIENCE)
             pending.clear()
             signal.pthread_kill(main, signal.SIGUSR1)
         signal.pthread_kill(main, signal.SIGUSR2)

@@ -14,6 +14,7 @@ class Stop(Exception):
     """What the handler of a signal raises."""
 
 
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("kind", [locks.Lock, locks.RLock])
 def test_lock_interrupted_as_it_is_got_is_free_again(monkeypatch, kind):
     """A signal that comes right after a lock was let go finds it taken by the next one, whose block never ran.
