@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dao
+from dao.settings import VARIABLES
 from dao.testing.server import Databases, Reused
 from tests import servers
 from tests.databases import Run
@@ -57,6 +58,8 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # how wide the terminal is of whoever runs the tests, and which colours it has, is not what they look at
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE"):
+        os.environ.pop(name, None)
+    for name in VARIABLES:  # nor is their database, whose URL is at hand
         os.environ.pop(name, None)
     # with it a process that forgets to flush what another waits for passes here, and hangs elsewhere
     os.environ.pop("PYTHONUNBUFFERED", None)

@@ -15,14 +15,11 @@ from pathlib import Path
 import pytest
 
 import dao
-from dao import logs, migrate, settings
+from dao import logs, migrate
 from dao.cli.main import main
 from tests.cli.calls import Outcome, documented
 from tests.concurrency import PATIENCE
 from tests.folders import THREE, query, write
-
-VARIABLES = (*settings.VARIABLES, "NO_COLOR")
-
 
 Run = Callable[..., Outcome]
 
@@ -43,8 +40,6 @@ def path(tmp_path: Path) -> Path:
 def workplace(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory: the default database is to be there, and the three migrations are those in use."""
     monkeypatch.chdir(tmp_path)
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DATABASE_MIGRATIONS", folder.name)
     return tmp_path
 
