@@ -16,8 +16,11 @@ from tests.concurrency import PATIENCE
 from tests.packaging.checkout import ROOT, call, executable
 
 # Stands in for a Python, and for that of an environment which it makes: it says which one it is, and notes what pip is
-# to install. A file `fail` or `wait` beside the checkout's `.venv` has pip do that.
-_PYTHON = """#!{real} -IS
+# to install. A file `fail` or `wait` beside the checkout's `.venv` has pip do that. A shell starts it: the path of the
+# real one may have a space in it, which `#!` does not take.
+_PYTHON = """#!/bin/sh
+'''exec' "{real}" -IS "$0" "$@"
+' '''
 import os, pathlib, shutil, sys, time
 
 sys.version_info, sys.version, sys.base_prefix, sys._base_executable = {version}, "{version} (stub)", "{base}", "{base}"
