@@ -137,6 +137,7 @@ def test_version_is_that_of_the_package(run):
     assert run("--version").out == f"dao {_version.__version__}\n"
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", list(CALLS))
 def test_command_quiet_prints_nothing_but_warnings(run, partly, existing, name):
     """With --quiet a command that succeeds prints nothing, unless somebody has to look at what it did."""

@@ -111,6 +111,7 @@ def applied(database: Path) -> list[str]:
 # ---------------------------------------------------------------- nothing can be printed
 
 
+@pytest.mark.sample(2)
 @needs_full
 @pytest.mark.parametrize(
     ("name", "kind"),

@@ -33,6 +33,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "live" / "new.db"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("verb", [migrate.apply, migrate.rollback, migrate.redo])
 def test_apply_database_that_may_not_grow_is_disk_full_and_nothing_changed(path, tmp_path, verb):
     """On whichever page the room ends, in a script, the ledger or a check: `DiskFull`, and everything is as before."""

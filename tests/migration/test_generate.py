@@ -131,6 +131,7 @@ SCHEMAS = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("schema", list(SCHEMAS))
 def test_fill_gives_rows_that_satisfy_the_constraints(memory, schema):
     """Every table gets its rows, whatever the constraints are, and SQLite finds no fault with them."""

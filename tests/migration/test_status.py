@@ -139,6 +139,7 @@ def test_status_malformed_folder_is_refused_before_the_database_is_opened(path, 
 # ---------------------------------------------------------------- plan
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("applied", [0, 1, 3])
 @pytest.mark.parametrize(
     "arguments",

@@ -118,6 +118,7 @@ def expected_of(records, filters, *, oldest_first):
 # ---------------------------------------------------------------- walks
 
 
+@pytest.mark.sample(3, engine="postgresql")
 @every_listing
 @given(data=st.data(), oldest_first=st.booleans(), limits=st.lists(st.integers(1, 4), min_size=1, max_size=4))
 def test_find_walk_returns_every_row_once_in_order(fresh, name, data, oldest_first, limits):
@@ -150,6 +151,7 @@ def test_find_walk_returns_every_row_once_in_order(fresh, name, data, oldest_fir
     assert all(record in records for record in walked)
 
 
+@pytest.mark.sample(3, engine="postgresql")
 @every_listing
 @SHARED
 @given(data=st.data(), oldest_first=st.booleans())

@@ -65,6 +65,7 @@ def test_value_of_any_column_is_accepted_by_postgresql_as_by_the_record(both, ta
     assert_postgresql_agrees(both["postgresql"], table, record, column, data.draw(values))
 
 
+@pytest.mark.sample(3)
 @every_column
 def test_value_at_the_edge_is_accepted_by_postgresql_as_by_the_record(both, table, column):
     """The same for NULL and for every text at the edge of what the column takes."""

@@ -80,6 +80,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.sample(2, engine="postgresql")
 @every_table
 @given(recursive_triggers=st.booleans(), started=some_time, steps=steps)
 def test_update_any_sequence_moves_updated_at_on(fresh, table, recursive_triggers, started, steps):
@@ -121,6 +122,7 @@ def test_update_any_sequence_moves_updated_at_on(fresh, table, recursive_trigger
                     assert new.updated_at >= max(old.updated_at + MILLISECOND, clock)
 
 
+@pytest.mark.sample(3, engine="postgresql")
 @every_table
 @strategies.SHARED
 @given(started=some_time, given_time=some_time)
