@@ -119,7 +119,6 @@ LOSSES = {
 }
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_run_that_loses_data_is_refused(url, folder, name):
     """What no DELETE or TRUNCATE names is a loss, whoever takes it: the catalog and the server's counters tell."""

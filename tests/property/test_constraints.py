@@ -316,7 +316,6 @@ def test_record_accepts_a_value_exactly_when_the_database_does(lenient, table, c
     assert_law(lenient, table, record, column, data.draw(CANDIDATES[candidates_of(record, column)]))
 
 
-@pytest.mark.sample(3)
 @every_column
 def test_record_accepts_an_edge_exactly_when_the_database_does(lenient, table, column):
     """The same for NULL, for bytes, and for every text at the edge of what the column takes."""
