@@ -19,9 +19,11 @@ def left_to_slow_runs(items: Iterable[Any]) -> Iterator[Any]:
         if sample is None or case is None:
             continue
         engine, number = case.params.get("engine"), 0
-        for mark in item.iter_markers("parametrize"):
-            names = mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]
+        given = [mark.args[0] for mark in item.iter_markers("parametrize")]
+        lists = [[name.strip() for name in (one.split(",") if isinstance(one, str) else one)] for one in given]
+        of_fixtures = sorted({*case.params}.difference(["engine"], *lists))
+        for names in (*lists, *([name] for name in of_fixtures)):
             values = met[item.nodeid.partition("[")[0], engine, *names]
-            number += values.setdefault(tuple(id(case.params[name.strip()]) for name in names), len(values))
+            number += values.setdefault(tuple(id(case.params[name]) for name in names), len(values))
         if number % sample.args[0] and sample.kwargs.get("engine", engine) == engine:
             yield item

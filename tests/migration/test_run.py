@@ -238,7 +238,7 @@ LOSSES = {
 }
 
 
-@pytest.mark.sample(2, engine="postgresql")
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", LOSSES)
 def test_run_that_loses_data_is_refused_until_it_is_declared(database, family, name):
     """Rows that no DELETE names, tables with rows, columns with values: refused, declared in the script, or allowed."""
@@ -283,7 +283,7 @@ KEPT = {
 }
 
 
-@pytest.mark.sample(2, engine="postgresql")
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", KEPT)
 def test_run_that_keeps_the_data_goes_through(database, family, name):
     """What a script deletes by name is meant, and a table that is rebuilt with its rows has lost none."""

@@ -7,6 +7,8 @@ import pytest
 
 from dao import migrate
 from dao.errors import LedgerMismatch, MigrationError, MigrationFailed
+from dao.migrate.schema.postgresql import replay
+from dao.migrate.schema.postgresql.temporary import new_name
 from tests.folders import ALONE, IDS, ids, write
 
 
@@ -36,15 +38,21 @@ def test_unfinished_migration_is_told_and_keeps_the_next_run_from_beginning(url,
         migrate.diff(url, [migrate.load(three, name="three"), other])
 
 
-def test_unfinished_shows_how_the_schema_differs_from_both_ends(url, three, half):
-    """The scripts are tried in a database of their own on the same server, once as far as they can run there."""
+def test_unfinished_shows_how_the_schema_differs_from_both_ends(url, three, half, monkeypatch):
+    """The scripts are tried in a database of their own on the same server, once as far as they can run there.
+
+    Other tests have such databases on it, too: that of a neighbour was taken for one that is left.
+    """
+    made: list[str] = []
+    monkeypatch.setattr(replay, "new_name", lambda prefix: made.append(new_name(prefix)) or made[-1])
     write(three, {"0003_c.sql": f"{ALONE}CREATE TABLE c (id integer PRIMARY KEY);\nCREATE TABLE d (id integer);"})
     found = migrate.unfinished(url, "0003", three)
     assert (found.id, found.doing) == ("0003_c", "applying")
     assert [str(one) for one in found.from_applied or ()] == ["table d is missing"]
     assert [str(one) for one in found.from_rolled_back or ()] == ["table c is unexpected"]
     with psycopg.connect(url) as connection:
-        left = connection.execute("SELECT datname FROM pg_database WHERE datname LIKE 'dao\\_scratch\\_%'").fetchall()
+        left = connection.execute("SELECT datname FROM pg_database WHERE datname = ANY(%s)", [made]).fetchall()
+    assert made
     assert left == []
 
 

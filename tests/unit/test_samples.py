@@ -24,6 +24,14 @@ def test_one_engine(engine, number):
 @pytest.mark.sample(2)
 def test_single():
     pass
+
+@pytest.fixture(params=["goose", "dbmate", "sqlx"])
+def tool(request):
+    return request.param
+
+@pytest.mark.sample(2)
+def test_fixture(tool):
+    pass
 """
 
 
@@ -41,4 +49,6 @@ def test_sample_is_one_case_in_n_and_each_value_of_a_product(pytester: pytest.Py
         "test_one_engine[1002-postgresql]",
         "test_one_engine[1003-sqlite]",
         "test_single",
+        "test_fixture[goose]",
+        "test_fixture[sqlx]",
     ]
