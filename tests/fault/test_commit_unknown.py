@@ -190,6 +190,7 @@ CASES = [
 QUICK = [("wal", "full", True), ("delete", "full", True)]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("journal", "synchronous", "for_ever", "way"),
     [

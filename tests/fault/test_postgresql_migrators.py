@@ -147,7 +147,7 @@ def test_kill_server_leaves_nothing_half_done(folder):
     """The server is killed in the middle of runs: what was committed is there, and what is not known is told so."""
     rounds, longest = random.Random(7), 0.0
     with Server(fsync="on", full_page_writes="on") as server:
-        for number in range(6):
+        for number in range(4):
             name = f"killed_{number}"
             with contextlib.closing(psycopg.connect(server.url("postgres"), autocommit=True)) as connection:
                 connection.execute(f"CREATE DATABASE {name}")

@@ -99,6 +99,7 @@ def test_dao_and_yoyo_take_turns(path, url, three):
     assert tables(path) == []
 
 
+@pytest.mark.sample(2)
 @both_backends
 def test_yoyo_says_what_it_does(path, three, scheme):
     """With `-vv` the command names each migration that it applies and marks.

@@ -105,6 +105,7 @@ def test_apply_with_nothing_to_do_loads_no_yoyo(tmp_path):
     assert loaded_by(script, url, cwd=tmp_path) == []
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("command", ["status", "plan", "history", "health", "migrate", "snapshot", "snapshots"])
 def test_command_line_in_a_pipe_loads_no_rich_and_no_yoyo(tmp_path, command):
     """A command that applies nothing, run by a machine, loads click and nothing that it does not use."""
