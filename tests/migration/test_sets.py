@@ -179,7 +179,7 @@ def test_one_of_several_sets_is_applied_if_it_is_named(database, app, base):
             verb(database.url, sets, set="app")
         assert (raised.value.lacking, database.tables()) == (("0001_notes",), [])
     with pytest.raises(
-        MigrationError, match="'base/2025' is in the folder; those that are: app/0001_notes, app/0002_t"
+        MigrationError, match="'base/2025' is in the folder of app; those that are: app/0001_notes, app/0002_t"
     ):
         migrate.plan(database.url, sets, set="app", to="base/2025")
     assert ids(migrate.apply(database.url, sets, set="base", to="base/2025")) == ["2024_first", "2025_things"]
