@@ -78,6 +78,10 @@ def run() -> int:
         output.error(_INTERRUPTED.format("dao status") if interrupted else str(error))
         described: dict[str, object] = {"type": type(error).__name__, "message": str(error), **_committed(error)}
         _report(output, error.to_dict() if isinstance(error, Error) else described)
+        try:
+            sys.stdout.flush()
+        except OSError:  # what click itself has printed, such as help
+            silence(sys.stdout)
         code = INTERRUPTED if interrupted else 1
     except Exception:  # noqa: BLE001 - a bug of ours: Python's own way to show it would obey the names in it
         import traceback
