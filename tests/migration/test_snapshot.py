@@ -379,6 +379,7 @@ def test_take_interrupted_at_any_moment_leaves_no_file_in_the_making(filled, url
         raise LookupError
 
     monkeypatch.setattr("dao.migrate.copies.snapshot.copied", copied)
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 tells of steps what is set after the first frame that asks
     for moment in itertools.count():
         sys.settrace(interrupted_at(moment))
         try:
