@@ -328,9 +328,10 @@ def of_root() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="dao-"))
     folder.chmod(0o777)
     path = folder / "new.db"
+    umask = os.umask(0o022)  # others may read it, also where root's shell would not let them
     migrate.apply(f"sqlite:///{path}", write(folder / "sql", THREE))
     take_snapshot(f"sqlite:///{path}")
-    path.chmod(0o644)
+    os.umask(umask)
     yield path
     shutil.rmtree(folder)
 
