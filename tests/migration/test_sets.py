@@ -192,6 +192,29 @@ def test_one_of_several_sets_is_applied_if_it_is_named(database, app, base):
         migrate.apply(database.url, sets, set="web")
 
 
+def test_one_set_is_not_applied_past_an_id_that_the_ledger_has_in_another(database, app, base, tmp_path):
+    """With `set` its own first migration counted as applied, since one of another set has the id."""
+    migrate.apply(database.url, [base[:2], app[:1]])
+    files = {"0001_notes.sql": "CREATE TABLE pages (id INTEGER);", "0002_more.sql": "ALTER TABLE pages ADD n INTEGER;"}
+    web = migrate.load(write(tmp_path / "web", files), name="web")
+    for verb in (migrate.plan, migrate.apply, migrate.rehearse):
+        with pytest.raises(LedgerMismatch, match="as one of the set app, and is in the set web here"):
+            verb(database.url, [base, web], set="web")
+
+
+def test_what_depends_on_an_unfinished_migration_of_another_set_is_refused(database, base, app):
+    """It is half undone, and counted as applied where its set is not named, or `set` leaves it out."""
+    text = "-- transactional: false\nCREATE TABLE things (id INTEGER PRIMARY KEY);"
+    write(base.folder, {"2025_things.sql": text, "2025_things.rollback.sql": "DROP TABLE things; SELECT nothing;"})
+    sets = [migrate.load(base.folder), app]
+    migrate.apply(database.url, sets, set="base", to="2025")
+    with pytest.raises(MigrationFailed):
+        migrate.rollback(database.url, sets, set="base")
+    for given, set in ((sets, "app"), (app, None)):
+        with pytest.raises(LedgerMismatch, match=r"0001_notes: .* resolve base/2025_things` says how it ended"):
+            migrate.apply(database.url, given, set=set)
+
+
 def test_rollback_of_what_another_set_depends_on_is_refused(database, app, base):
     """The ledger has the texts of all, so that it is known whether the other set is named or not."""
     migrate.apply(database.url, [base, app])

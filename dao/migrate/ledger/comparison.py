@@ -63,7 +63,8 @@ class Comparison:
         wanted = self.sets.called.get(name, name)
 
         def its(ids: Iterable[str]) -> tuple[str, ...]:
-            return tuple(id for id in ids if self.sets.set_of(id) == wanted)
+            # one that the ledger has in another set is a matter of both
+            return tuple(id for id in ids if wanted in {self.sets.set_of(id), self.sets.files.get(id)})
 
         return attrs.evolve(
             self,

@@ -66,23 +66,25 @@ def _in(set: str | None, migration: Migration) -> Migration:
 
 
 def _refuse_needs(pending: Sequence[Migration], ledger: Ledger, its: Sets) -> None:
-    """Refuse migrations that depend on one that is neither applied nor among them: it is of another set.
+    """Refuse migrations that depend on one that is neither applied, to its end, nor among them: it is of another set.
 
     Raises:
         LedgerMismatch: They do.
     """
-    known = {*ledger.ids, *(migration.id for migration in pending)}
+    known = {*ledger.ids, *(migration.id for migration in pending)} - ledger.unfinished.keys()
 
-    def mend(name: str) -> str:
+    def why(name: str) -> str:
+        if id_of(name) in ledger.unfinished:
+            return f"a run ended in the middle of that: `dao migrate resolve {name}` says how it ended"
         if id_of(name) in its.files:
-            return "not of this set: apply that first, or all of them, without --set"
+            return "which is not applied, and not of this set: apply that first, or all of them, without --set"
         return (
-            f"the set {parted(name)[0]} is not named: name that set, too (--migrations, DATABASE_MIGRATIONS), or apply "
-            "it first"
+            f"which is not applied, and the set {parted(name)[0]} is not named: name that set, too (--migrations, "
+            "DATABASE_MIGRATIONS), or apply it first"
         )
 
     lacking = {
-        f"{its.told(migration.id)}: it depends on {name}, which is not applied, and {mend(name)}": migration.id
+        f"{its.told(migration.id)}: it depends on {name}, {why(name)}": migration.id
         for migration in pending
         for name in migration.depends
         if id_of(name) not in known
