@@ -106,7 +106,9 @@ def test_apply_with_nothing_to_do_loads_no_yoyo(tmp_path):
 
 
 @pytest.mark.sample(2)
-@pytest.mark.parametrize("command", ["status", "plan", "history", "health", "migrate", "snapshot", "snapshots"])
+@pytest.mark.parametrize(
+    "command", ["status", "plan", "plan --rollback", "history", "health", "migrate", "snapshot", "snapshots"]
+)
 def test_command_line_in_a_pipe_loads_no_rich_and_no_yoyo(tmp_path, command):
     """A command that applies nothing, run by a machine, loads click and nothing that it does not use."""
     migrate.apply(f"sqlite:///{tmp_path}/orchestrator.db")
@@ -114,7 +116,7 @@ def test_command_line_in_a_pipe_loads_no_rich_and_no_yoyo(tmp_path, command):
 import sys
 from dao.cli.main import main
 
-sys.argv[1:] = ["{command}"]
+sys.argv[1:] = "{command}".split()
 try:
     main()
 except SystemExit as end:

@@ -11,7 +11,6 @@ from dao.migrate.by_engine import by_engine
 from dao.migrate.database import Target, execute
 from dao.migrate.ledger.entries import Ledger
 from dao.migrate.ledger.sets import Sets
-from dao.migrate.ledger.writer import Writer
 from dao.migrate.schema.names import COPY
 from dao.migrate.scripts.migration import Migration
 from dao.migrate.values import Step
@@ -87,6 +86,8 @@ def drop_all(connection: Connection, what: Dropping, ids: Iterable[str]) -> None
     Raises:
         MigrationError: As `refuse_torn`.
     """
+    from dao.migrate.ledger.writer import Writer  # noqa: PLC0415 - it loads yoyo, which a plan does without
+
     what.all()
     refuse_torn(what)
     execute(connection, f"DROP TABLE IF EXISTS {COPY}")  # what was copied has gone
