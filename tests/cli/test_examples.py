@@ -99,7 +99,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, template: Path) -> Path:
     return folder
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "example", [one for one in EXAMPLES if not any(is_elsewhere(one, pattern) for pattern in ELSEWHERE)]
 )

@@ -367,7 +367,6 @@ def test_wait_in_vain_says_how_long_and_why(run):
     refused(run("wait", "--timeout", "0.3"), "not ready after 0.3 s: ", "does not exist")
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "command",
     [

@@ -73,7 +73,6 @@ def below(command):
     return [*command.params, *(one for other in getattr(command, "commands", {}).values() for one in below(other))]
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", [name for name in CALLS if name not in WITHOUT])
 def test_prepare_each_command_calls_it(run, partly, existing, app, name):
     """Each calls the function that is named, with the database or with what it replays in memory."""

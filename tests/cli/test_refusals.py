@@ -27,7 +27,6 @@ def lock(partly):
 # ---------------------------------------------------------------- wrong usage
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
@@ -153,7 +152,6 @@ def test_command_without_a_folder_uses_the_migrations_of_the_package(run, monkey
 # ---------------------------------------------------------------- what can be wrong with the database
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", OPENERS)
 def test_command_folder_as_database_is_refused(run, path, name):
     """A folder where the database should be is named as such."""
@@ -161,7 +159,6 @@ def test_command_folder_as_database_is_refused(run, path, name):
     refused(run(*CALLS[name]), str(path), "it is a folder, not a database file")
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", OPENERS)
 def test_command_file_that_is_no_database_is_refused_and_kept(run, path, name):
     """Another file under that name is not touched."""

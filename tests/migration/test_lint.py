@@ -681,7 +681,6 @@ RIGHT = {
 }
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("case", list(RIGHT))
 def test_lint_what_only_looks_like_it_is_let_be(tmp_path, case):
     """No rule has a finding about its counter-example, which SQLite runs."""

@@ -83,15 +83,15 @@ def called(function: Callable[..., Any], **instead: object) -> object:
     return list(result) if isinstance(result, Iterator) else result
 
 
-@pytest.mark.sample(4)
-@pytest.mark.parametrize("function", public(*MODULES.values(), taking={"connection"}))
-def test_function_of_a_table_without_a_connection_is_refused(url, database, function):
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_function_of_a_table_without_a_connection_is_refused(url, database, module):
     """A URL, a pool or anything else in the place of the connection was an AttributeError deep inside."""
     before = database.read_bytes()
     pool = dao.Pool(url)
-    for given in (url, dao.url.parse(url), Path(database), None, 5, pool, aio.Pool(url)):
-        with pytest.raises(TypeError, match=f"^expected a connection, got {type(given).__name__}: (take|open) one"):
-            called(function, connection=given, **({"status": "draft"} if function is workflows.set_status else {}))
+    for (function,) in (param.values for param in public(module, taking={"connection"})):
+        for given in (url, dao.url.parse(url), Path(database), None, 5, pool, aio.Pool(url)):
+            with pytest.raises(TypeError, match=f"^expected a connection, got {type(given).__name__}: (take|open) one"):
+                called(function, connection=given, **({"status": "draft"} if function is workflows.set_status else {}))
     assert database.read_bytes() == before
 
 
@@ -114,24 +114,22 @@ def test_function_of_a_table_with_another_record_is_refused(connection, function
 # ---------------------------------------------------------------- migrations
 
 
-@pytest.mark.sample(4)
 @pytest.mark.parametrize("function", public(migrate, taking={"target"}))
-@pytest.mark.parametrize("given", [5, b"sqlite://", Path("a.db"), ["a.db"]], ids=lambda value: type(value).__name__)
-def test_function_of_migrations_with_another_target_is_refused(function, given):
+def test_function_of_migrations_with_another_target_is_refused(function):
     """Whoever takes a URL or a connection says so when given anything else."""
-    with pytest.raises(TypeError, match=r"a database URL is text, such as 'sqlite:///orchestrator.db', got"):
-        called(function, target=given)
+    for given in (5, b"sqlite://", Path("a.db"), ["a.db"]):
+        with pytest.raises(TypeError, match=r"a database URL is text, such as 'sqlite:///orchestrator.db', got"):
+            called(function, target=given)
 
 
-@pytest.mark.sample(4)
 @pytest.mark.parametrize("function", public(migrate, taking={"migrations"}))
-@pytest.mark.parametrize("given", [5, ["a.sql"], {"a": "b"}], ids=lambda value: type(value).__name__)
-def test_function_of_migrations_with_other_migrations_is_refused(tmp_path, function, given):
+def test_function_of_migrations_with_other_migrations_is_refused(tmp_path, function):
     """Whoever takes migrations takes a folder or those that were loaded, and says so when given anything else."""
     migrate.apply(f"sqlite:///{tmp_path}/a.db", steps=1)
     target = {"target": f"sqlite:///{tmp_path}/a.db"} if "target" in inspect.signature(function).parameters else {}
-    with pytest.raises(TypeError, match="migrations are a folder, or what `load` returned, got"):
-        called(function, **target, migrations=given)
+    for given in (5, ["a.sql"], {"a": "b"}):
+        with pytest.raises(TypeError, match="migrations are a folder, or what `load` returned, got"):
+            called(function, **target, migrations=given)
 
 
 def test_assert_current_takes_a_url_as_all_the_others_do(tmp_path):
