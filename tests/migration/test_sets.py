@@ -202,6 +202,16 @@ def test_one_set_is_not_applied_past_an_id_that_the_ledger_has_in_another(databa
             verb(database.url, [base, web], set="web")
 
 
+def test_one_set_does_not_apply_anew_what_came_from_another(database, base, tmp_path):
+    """A file that was moved to it, and got another name there, was run once more with `set`."""
+    migrate.apply(database.url, base[:2])
+    web = write(tmp_path / "web", {})
+    for end in (".sql", ".rollback.sql"):
+        (base.folder / f"2025_things{end}").rename(web / f"0001_things{end}")
+    with pytest.raises(LedgerMismatch, match="2025_things: it is applied, and its file is named web/0001_things now"):
+        migrate.apply(database.url, [migrate.load(base.folder)[:1], migrate.load(web)], set="web")
+
+
 def test_what_depends_on_an_unfinished_migration_of_another_set_is_refused(database, base, app):
     """It is half undone, and counted as applied where its set is not named, or `set` leaves it out."""
     text = "-- transactional: false\nCREATE TABLE things (id INTEGER PRIMARY KEY);"

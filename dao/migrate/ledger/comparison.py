@@ -62,9 +62,13 @@ class Comparison:
         check_named(name, [*self.sets.called.values(), *self.sets.called])
         wanted = self.sets.called.get(name, name)
 
+        def concerns(id: str) -> bool:
+            # a file that is in another set now, perhaps under another name, is a matter of both
+            now = (self.sets.files.get(one) for one in (id, *self.alike.get(id, ())))
+            return wanted in {self.sets.set_of(id), *now}
+
         def its(ids: Iterable[str]) -> tuple[str, ...]:
-            # one that the ledger has in another set is a matter of both
-            return tuple(id for id in ids if wanted in {self.sets.set_of(id), self.sets.files.get(id)})
+            return tuple(filter(concerns, ids))
 
         return attrs.evolve(
             self,
