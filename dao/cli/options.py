@@ -253,6 +253,12 @@ def _loss(_context: click.Context, _parameter: click.Parameter, names: tuple[str
     return names
 
 
+def _one_set(_context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+    if len({*given}) > 1:  # as --migrations can be; click would take the last of them without a word
+        raise click.UsageError(f"--set is given for several ({', '.join(given)}): name one set, or leave --set out")
+    return given[-1] if given else None
+
+
 class Amount(click.FloatRange):
     """A number in a range. click takes nan for one, which is neither above nor below any limit."""
 
@@ -275,6 +281,8 @@ _OPTIONS = {
     "set": click.option(
         "--set",
         metavar="NAME",
+        multiple=True,
+        callback=_one_set,
         shell_complete=completion.sets,
         help="Only of this set, where several are named by --migrations.",
     ),
@@ -379,11 +387,7 @@ def duration_option(name: str, text: str, *, required: bool = False) -> Callable
 def timeout_option(seconds: float) -> Callable[[F], F]:
     """Add `--timeout`, with a default in seconds."""
     return click.option(
-        "--timeout",
-        type=Amount(min=0),
-        default=seconds,
-        metavar="S",
-        help=f"Seconds. [default: {seconds:g}]",
+        "--timeout", type=Amount(min=0), default=seconds, metavar="S", help=f"Seconds. [default: {seconds:g}]"
     )
 
 

@@ -129,6 +129,14 @@ def test_set_picks_what_is_rolled_back_and_applied(run, app, monkeypatch):
     assert "give one of those that are (three, app)" in run("migrate", "--set", "nope").err
 
 
+def test_one_set_alone_can_be_picked(run, app):
+    """Of two the last was taken without a word: `migrate --set app --set three` said that nothing was to be done."""
+    for command in (["migrate"], ["plan"], ["rehearse"], ["rollback"], ["new", "x"]):
+        refused = run(*command, *BOTH, "--set", "app", "--set", "three")
+        assert (refused.code, "several (app, three): name one set, or leave --set out" in refused.err) == (2, True)
+    assert run("migrate", *BOTH, "--set", "three", "--set", "three").code == 0
+
+
 def test_command_that_writes_wants_to_know_for_which_set(run, app, monkeypatch, workplace):
     """A new migration or a schema file is of one set; with several and without `--set` it is refused."""
     monkeypatch.setenv("DATABASE_MIGRATIONS", "three:app=app_sql")

@@ -93,6 +93,17 @@ def test_load_misnamed_rollback_is_refused_with_its_migration(tmp_path, names, r
         assert reason in line
 
 
+def test_load_for_a_server_misnamed_file_is_refused_in_words_that_hold_there(tmp_path):
+    """The refusal said that SQLite runs it, and advised to keep SQLite's, whatever the engine was."""
+    folder = write(tmp_path / "sql", dict.fromkeys(["1_a.sql", "1_a.sqlite.sql", "2_b.sql", "2_b.mysql.sql"], UP))
+    with pytest.raises(MigrationFileError) as caught:
+        migrate.load(folder, engine="postgresql")
+    special, other = sorted(str(caught.value).split("\n"))
+    advice = "keep each engine's files in a folder of their own, and leave the engine out of their names"
+    assert special.endswith(f"1_a.sqlite.sql: by its name it is 1_a for SQLite, and both would be run; {advice}")
+    assert other.endswith(f"2_b.mysql.sql: by its name it is for mysql alone; {advice}")
+
+
 @pytest.mark.parametrize(
     "names",
     [

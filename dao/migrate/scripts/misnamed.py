@@ -35,7 +35,7 @@ _MORE = _UP | _OTHERS | _COPIES | frozenset("sqlite sql v".split())
 # without any of these a folder need not be looked at
 _TOLD = _DOWN | _PERHAPS_DOWN | _OTHERS | {"roll"}
 
-_APART = "keep each engine's files in a folder of their own"
+_APART = "keep each engine's files in a folder of their own, and leave the engine out of their names"
 
 Words = tuple[str, ...]
 
@@ -56,9 +56,9 @@ def misnamed(stems: Collection[str], rollbacks: Mapping[str, str]) -> Iterator[t
         undone = dict.fromkeys(folder.ends_so, "") | undone
     for name in names:
         if engine := folder.other_engine(name):
-            reason = f"by its name it is for {engine}, and this runs SQLite; {_APART}"
+            reason = f"by its name it is for {engine} alone; {_APART}"
         elif general := folder.made_special(name):
-            reason = f"by its name it is {general} for SQLite, and both would be run; keep the one that is for SQLite"
+            reason = f"by its name it is {general} for SQLite, and both would be run; {_APART}"
         elif name in undone:
             match = undone[name] or nearest(name, folder.numbers[_number(folder.words[name])])
             reason = f"by its name it undoes a migration, and it would be run as one; {_advice(match, rollbacks)}"
