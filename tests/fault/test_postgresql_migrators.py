@@ -107,8 +107,7 @@ def _ids() -> list[str]:
     return [name.removesuffix(".sql") for name in FOLDER if "rollback" not in name]
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("number", [4, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [3, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [[], ["each"]], ids=["together", "each"])
 def test_kill_migrator_leaves_nothing_half_done(server, migrators, folder, options, number):
     """Killed at any moment, a migrator leaves the transactions that it had committed, and no lock."""
