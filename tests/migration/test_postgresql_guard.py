@@ -168,7 +168,6 @@ KEPT = {
 }
 
 
-@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", KEPT)
 def test_run_that_keeps_the_data_goes_through(url, folder, name):
     """What is deleted by name is meant; what is there again, or only moved, is no loss."""
