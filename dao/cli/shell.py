@@ -160,7 +160,9 @@ def _for_server(path: str, name: str, database: url.ServerURL, sql: Sequence[str
     if name == "pgcli" and sql:
         raise UnsupportedEngine("pgcli is for a person at a terminal: leave the SQL out, or use --program psql")
     statements = [word for one in sql for word in ("--command", one)]
-    return _Plan((path, *statements, *([rest] if rest else [])), variables)
+    # without it psql goes on behind a statement that failed, and ends as if none had
+    strict = ["--set=ON_ERROR_STOP=1"] if name == "psql" else []
+    return _Plan((path, *strict, *statements, *([rest] if rest else [])), variables)
 
 
 def _own(config: settings.Settings, sql: Sequence[str], *, write: bool) -> int:

@@ -21,11 +21,11 @@ from tests.concurrency import PATIENCE
 INSERT = "INSERT INTO sessions (id, client_id) VALUES ('s', 'c')"
 
 
-def shell(url, *arguments, **environ):
+def shell(url, *arguments, script="", **environ):
     """Run `dao shell` in a process of its own, which becomes the client."""
     return subprocess.run(
         [sys.executable, "-m", "dao", "shell", "--database", str(url), *arguments],
-        stdin=subprocess.DEVNULL,
+        input=script,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -90,6 +90,17 @@ def test_psql_reads_and_writes_only_if_it_may(migrated_postgresql_url):
         assert fetch(connection, "SELECT id FROM sessions") == [("s",)]
 
 
+@pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed here")
+def test_psql_ends_with_the_statement_that_fails(migrated_postgresql_url):
+    """It ran what came behind, and the exit code was 0: of a script always, of SQL if the last of it succeeded."""
+    call = [migrated_postgresql_url, "--write", "--program", "psql"]
+    for done in (shell(*call, ORPHAN, INSERT), shell(*call, script=f"{ORPHAN};\n{INSERT};\n")):
+        assert done.returncode
+        assert "foreign key" in done.stderr
+    with contextlib.closing(dao.connect(migrated_postgresql_url)) as connection:
+        assert fetch(connection, "SELECT id FROM sessions") == []
+
+
 def test_shell_takes_a_script_from_standard_input(run, database, monkeypatch):
     """What is piped in is run by the client."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("SELECT 20 + 1;\nSELECT 20 + 2;\n"))
@@ -115,7 +126,7 @@ def test_password_is_in_the_environment_and_not_on_the_command_line(run, client)
     url = "postgresql://me:s3cret@db.internal:5433/app?keepalives=0&sslmode=require"
     done = shell(url, "--program", "psql", "SELECT 1", **client("psql"))
     arguments, variables = done.stdout.split("PG", 1)
-    assert arguments.split("\n") == ["--command", "SELECT 1", "keepalives=0", ""]
+    assert arguments.split("\n") == ["--set=ON_ERROR_STOP=1", "--command", "SELECT 1", "keepalives=0", ""]
     told = dict(line.split("=", 1) for line in f"PG{variables}".splitlines())
     assert (
         told.items()
