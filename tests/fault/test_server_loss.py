@@ -96,7 +96,8 @@ PHASES: list[tuple[Callable[[Any], None], str, type[dao.Error], bool]] = [
 ]
 
 
-LOSSES = [(*phase, side) for phase in PHASES for side in ("before", "after")]
+# in this order a sample of one in two has each phase, and each side
+LOSSES = [(*phase, side) for side in ("before", "after") for phase in PHASES]
 LOSSES.remove((many, "another", dao.ConnectionLost, False, "after"))  # before the end of a COPY nothing is answered
 
 
