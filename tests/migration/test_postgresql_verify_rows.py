@@ -66,6 +66,24 @@ def test_rollback_that_loses_rows_is_found_as_on_sqlite(server, tmp_path, engine
     assert [line for line in lines if line in expected] == expected
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
+def test_rollback_tells_what_it_takes_of_rows_written_since_as_on_sqlite(server, tmp_path, engine):
+    """On PostgreSQL new tables stayed empty, and what the rollback took of the others' new columns was not told."""
+    files = {
+        "2_b.sql": "CREATE TABLE b (id integer PRIMARY KEY REFERENCES a (id)); ALTER TABLE a ADD COLUMN u text;",
+        "2_b.rollback.sql": "DROP TABLE b; ALTER TABLE a DROP COLUMN u;",
+    }
+    folder = write(tmp_path / "sql", MADE | files)
+    found = migrate.verify(folder, server=server.url if engine == "postgresql" else None)
+    assert {one.id: sorted(one.losses) for one in found if one.stage == "generated rows"} == {
+        "1_a": ["rollback: a: the table is dropped with 3 rows"],
+        "2_b": [
+            "rollback: a.u: the column is dropped with its values, of 6 rows",
+            "rollback: b: the table is dropped with 3 rows",
+        ],
+    }
+
+
 def test_rows_that_differ_are_shown_by_their_keys(verify):
     """The key of a row, and the values that changed; numbers without quotes."""
     made = {"1_a.sql": 'CREATE TABLE a ("The Id" integer PRIMARY KEY, n integer DEFAULT 7, t text, u text);'}

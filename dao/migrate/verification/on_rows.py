@@ -25,8 +25,9 @@ __all__ = ["Rows", "tried"]
 class _OnRows(Protocol):
     """A trial in a database to which rows are written, after the one on the rows of its scripts `alone`.
 
-    `needed` are the tables that the scripts can touch, as `Table.id`. `writing` lends the database as it is now. Where
-    no rows were written, it is enough to `follow`: the trial alone has shown what the scripts do.
+    `needed` are the tables that the scripts can touch, as `Table.id`, of those that are there now. `writing` lends the
+    database as it is now. Where no rows were written, it is enough to `follow`: the trial alone has shown what the
+    scripts do.
     """
 
     @property
@@ -88,9 +89,9 @@ def _try(on_rows: _OnRows, rows: Rows, without: frozenset[str] = frozenset()) ->
 
     Return the tables whose generated rows may be in the way of its own, if it could not be applied.
     """
-    trial, needed = on_rows.trial, on_rows.needed
+    trial = on_rows.trial
     with on_rows.writing() as store:
-        own, filled = rows.write(store, needed, without, seed=0)
+        own, filled = rows.write(store, on_rows.needed, without, seed=0)
     trial.unfilled = filled.unfilled | dict.fromkeys(without, BROUGHT)
     if filled.rows or own:
         on_rows.there_and_back()
@@ -103,7 +104,7 @@ def _try(on_rows: _OnRows, rows: Rows, without: frozenset[str] = frozenset()) ->
         return on_rows.in_the_way(store, filled)
     if trial.migration.reversible and not trial.problems:
         with on_rows.writing() as store:
-            _, more = rows.write(store, needed, own, seed=1)
+            _, more = rows.write(store, on_rows.needed, own, seed=1)
         trial.unfilled |= more.unfilled
         try:
             on_rows.roll_back()  # new tables and columns take with them what is in them

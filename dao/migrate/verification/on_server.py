@@ -8,7 +8,6 @@ after it. One that runs in no transaction is tried on generated rows in another 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Collection, Iterator, Sequence
 
 import attrs
@@ -114,13 +113,13 @@ class _Trial(Findings):
         undone, again = self.trip([self.before, self.after], run)
         return undone == again
 
-    def roll_back(self) -> None:
-        """Undo it, with rows that were written since.
+    def roll_back(self, before: State) -> None:
+        """Undo it, with rows that were written since; the database was as `before` without it.
 
         Raises:
             Error: The rollback refuses them.
         """
-        self._run_script(self.down)
+        self.note_losses(self.down, self._run_script(self.down), before.schema)
 
     def _run(self, step: Step, failure: str) -> State | None:
         """Run a script; return the database after it, None if it fails."""
@@ -151,7 +150,7 @@ class _OnRows:
     trial: _Trial
     alone: _Trial
 
-    @functools.cached_property
+    @property
     def needed(self) -> Touched:
         alone = self.alone
         texts = [script.text for script in (alone.migration.up, alone.migration.down) if script]
@@ -178,7 +177,9 @@ class _OnRows:
         self.trial.apply()
 
     def roll_back(self) -> None:
-        self.trial.roll_back()
+        before = self.alone.before
+        assert before is not None  # noqa: S101 - it was tried
+        self.trial.roll_back(before)
 
     def in_the_way(self, store: Store, filled: Filled) -> frozenset[str]:
         text = self.alone.migration.up.text
