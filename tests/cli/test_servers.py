@@ -178,7 +178,6 @@ def test_url_of_dotenv_is_used(run, there, workplace, monkeypatch):
     assert run("status", "--json").document["database"].startswith("postgresql://")
 
 
-@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", list(CALLS))
 def test_no_command_tells_the_password(run, server, there, monkeypatch, name):
     """Nothing that a command prints has the password in it, whatever is wrong."""
