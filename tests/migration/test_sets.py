@@ -213,16 +213,19 @@ def test_one_set_does_not_apply_anew_what_came_from_another(database, base, tmp_
 
 
 def test_what_depends_on_an_unfinished_migration_of_another_set_is_refused(database, base, app):
-    """It is half undone, and counted as applied where its set is not named, or `set` leaves it out."""
+    """It is half undone, and counted as applied where its set is not named, or `set` or a reset leaves it out."""
     text = "-- transactional: false\nCREATE TABLE things (id INTEGER PRIMARY KEY);"
     write(base.folder, {"2025_things.sql": text, "2025_things.rollback.sql": "DROP TABLE things; SELECT nothing;"})
     sets = [migrate.load(base.folder), app]
     migrate.apply(database.url, sets, set="base", to="2025")
     with pytest.raises(MigrationFailed):
         migrate.rollback(database.url, sets, set="base")
+    refused = r"0001_notes: .* resolve base/2025_things` says how it ended"
     for given, set in ((sets, "app"), (app, None)):
-        with pytest.raises(LedgerMismatch, match=r"0001_notes: .* resolve base/2025_things` says how it ended"):
+        with pytest.raises(LedgerMismatch, match=refused):
             migrate.apply(database.url, given, set=set)
+    with pytest.raises(LedgerMismatch, match=refused):
+        migrate.reset(database.url, app)
 
 
 def test_rollback_of_what_another_set_depends_on_is_refused(database, app, base):

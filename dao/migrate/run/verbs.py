@@ -300,7 +300,8 @@ def reset(
             refuse_torn(what)
             gone[:] = [id for id in dict.fromkeys([*state.ids, *state.unfinished]) if its.is_named(id)]
             stays = tuple(entry for entry in state.entries if entry.id not in gone)
-            return to_apply(files, Ledger(entries=stays, database=state.database))
+            unfinished = {id: doing for id, doing in state.unfinished.items() if id not in gone}
+            return to_apply(files, Ledger(entries=stays, unfinished=unfinished, database=state.database))
 
         lock.take()
         check_in_place(connection)
