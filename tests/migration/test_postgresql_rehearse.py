@@ -10,7 +10,7 @@ import pytest
 
 import dao
 from dao import migrate
-from dao.errors import DatabaseBusy, LedgerMismatch, MigrationError
+from dao.errors import CheckFailed, DatabaseBusy, LedgerMismatch, MigrationError
 from dao.migrate.rehearsal import Gone, RowChange
 from dao.migrate.schema.postgresql import reader
 from tests.concurrency import Worker, wait_for
@@ -241,6 +241,26 @@ def test_rehearse_does_not_try_what_it_could_not_undo(url, folder, look, script,
     assert out.why.startswith(why)
     assert inside.rows == (RowChange("n", None, 0),)
     assert bad.notices == ("2_out comes before it, and was not tried",)
+
+
+def test_rehearse_refuses_what_a_run_refuses_after_a_commit_in_its_middle(url, folder):
+    """What was made before a script that was not tried is committed by then: the loss of it was called none."""
+    write(
+        folder,
+        {
+            "2_made.sql": "CREATE TABLE n (id integer, t text); INSERT INTO n VALUES (1, 'x');",
+            "3_out.sql": f"{ALONE}VACUUM parents;",
+            "4_more.sql": "CREATE TABLE m (id integer);",
+            "5_drop.sql": "ALTER TABLE n DROP COLUMN t; DROP TABLE m;",
+        },
+    )
+    found = migrate.rehearse(url, folder)
+    assert [(one.id, [str(loss) for loss in one.undeclared]) for one in found.migrations if one.undeclared] == [
+        ("5_drop", ["n.t: the column is dropped with its values, of 1 row"])
+    ]
+    assert not any(one.lasting for one in found.migrations)
+    with pytest.raises(CheckFailed, match="loses data without saying that it means to"):
+        migrate.apply(url, folder)
 
 
 def test_rehearse_that_only_has_what_it_cannot_undo_runs_nothing(url, folder):

@@ -160,6 +160,17 @@ class _Trial:
         return failure, {result.id: result for result in results}
 
     def _run_once(self, steps: Sequence[Step], report: Report) -> list[Result]:
+        """Run steps, and by themselves those that a run commits together: what it has committed can be lost."""
+        commits = itertools.accumulate(not step.script.transactional for step in self.todo)
+        batch = {step.id: number for step, number in zip(self.todo, commits, strict=True)}
+        results: list[Result] = []
+        for _, together in itertools.groupby(steps, key=lambda step: batch[step.id]):
+            results += self._run_together(list(together), report)
+            # what the ledger took is no script's
+            self._strongest.update(traces.locks(self.connection))
+        return results
+
+    def _run_together(self, steps: Sequence[Step], report: Report) -> list[Result]:
         return run(
             self.connection,
             self.files,
