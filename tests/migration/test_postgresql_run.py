@@ -13,7 +13,15 @@ import pytest
 
 import dao
 from dao import migrate
-from dao.errors import ConnectionLost, DatabaseBusy, MigrationError, MigrationFailed, OperationalError, ReadOnlyDatabase
+from dao.errors import (
+    CheckFailed,
+    ConnectionLost,
+    DatabaseBusy,
+    MigrationError,
+    MigrationFailed,
+    OperationalError,
+    ReadOnlyDatabase,
+)
 from tests.folders import ALONE, IDS, ids, with_fourth, write
 
 
@@ -294,3 +302,19 @@ def test_migration_that_was_done_by_hand_says_so(url, three, script):
         connection.execute(script)
     with pytest.raises(MigrationFailed, match="`dao mark 0004_d` notes it as applied"):
         migrate.apply(url, three)
+
+
+def test_rollback_drop_of_a_table_that_its_migration_rebuilt_is_refused(url, tmp_path):
+    """The table counted as made by that migration, and went with the rows that were there before."""
+    folder = write(
+        tmp_path / "sql",
+        {
+            "1_t.sql": "CREATE TABLE t (id int); INSERT INTO t VALUES (1);",
+            "2_r.sql": "CREATE TABLE n AS SELECT * FROM t; DROP TABLE t; ALTER TABLE n RENAME TO t; CREATE TABLE u ();",
+            "2_r.rollback.sql": "DROP TABLE t; CREATE TABLE t (id int); DROP TABLE u;",
+        },
+    )
+    migrate.apply(url, folder)
+    with pytest.raises(CheckFailed, match="t: 1 row that no DELETE of the script names"):
+        migrate.rollback(url, folder)
+    assert read(url, "SELECT * FROM t") == [(1,)]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 
+from dao.errors import MigrationError
 from dao.migrate.ledger.entries import Ledger
+from dao.migrate.ledger.expected import applied
 from dao.migrate.schema.names import fold
 from dao.migrate.schema.replay import Made
 from dao.migrate.scripts.migration import Migration
-from dao.migrate.scripts.postgresql import Statement, Token, split, tokens
+from dao.migrate.scripts.postgresql import Statement, Token, makers, split, tokens
 from dao.migrate.scripts.reading import Reading
 from dao.migrate.values import Step
 
@@ -92,7 +95,16 @@ def made_by(step: Step, migrations: Sequence[Migration], ledger: Ledger) -> Made
             columns |= {(fold(table), fold(column)) for table, column in _altered(statement, _ADDS)}
             if renamed := renamed_by(statement):
                 tables |= {fold(renamed[1])} if fold(renamed[0]) in tables else set()
-    return Made(frozenset(tables), frozenset(columns))
+    return Made(frozenset(tables - _earlier(step, migrations, ledger)), frozenset(columns))
+
+
+def _earlier(step: Step, migrations: Sequence[Migration], ledger: Ledger) -> set[str]:
+    """Return the names of what migrations made before that of a step: what it rebuilds, or makes anew, is theirs."""
+    try:
+        scripts = applied(migrations, ledger)
+    except MigrationError:
+        return set()
+    return {*map(fold, makers(itertools.takewhile(lambda script: script[0] != step.id, scripts)))}
 
 
 def dropped_by(statement: Statement) -> tuple[set[str], set[tuple[str, str]]]:
