@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import threading
 import weakref
@@ -27,15 +26,25 @@ async def open_connection(url: DatabaseURL) -> apsw.AsyncConnection:
     """Open a database, with a thread of its own, for the loop that is running; it is yet to be set up."""
     arguments = sqlite.connection_arguments(url)
     kind = _Asyncio if is_asyncio(running()) else _Trio
-    controller: Any = functools.partial(kind, arguments[0])  # the stub is wrong
+    workers: list[_Worker] = []
+
+    def work() -> _Worker:
+        workers.append(kind(arguments[0]))
+        return workers[0]
+
+    controller: Any = work  # the stub is wrong
     before = apsw.async_controller.set(controller)
     try:
         return await apsw.Connection.as_async(*arguments, statementcachesize=sqlite.STATEMENT_CACHE)
-    except RuntimeError as error:
-        raise OperationalError(
-            f"cannot open {arguments[0]}: {error}: this process has too many threads, no memory for another, or is "
-            "ending"
-        ) from error
+    except BaseException as error:
+        for worker in workers:  # cancelled before the thread has begun to open it, there is no connection to end it
+            worker.close()
+        if isinstance(error, RuntimeError):
+            raise OperationalError(
+                f"cannot open {arguments[0]}: {error}: this process has too many threads, no memory for another, or "
+                "is ending"
+            ) from error
+        raise
     finally:
         apsw.async_controller.reset(before)
 
@@ -52,6 +61,7 @@ class _Worker(_Controller):
     def __init__(self, path: str) -> None:
         self.path = path
         self._home = running()
+        self._is_closed = False
         # starts a thread that would keep the process alive until somebody closes the connection: it finds nothing to do
         super().__init__()
         self._thread = threading.Thread(target=self._serve, name=f"dao: {self.path}", daemon=True)
@@ -70,6 +80,8 @@ class _Worker(_Controller):
         super().configure(db)
         self._connection = weakref.ref(db)
         OPEN.add(self)
+        if self._is_closed:  # nobody waits for it any more
+            OPEN.discard(self)
 
     def send(self, call: Callable[[], Any]) -> Any:
         """Send a call to the thread; its result comes to the loop in which the connection was opened only."""
@@ -78,7 +90,8 @@ class _Worker(_Controller):
         return super().send(call)
 
     def close(self) -> None:
-        """End the thread: the connection was closed, or no reference to it is left."""
+        """End the thread: the connection was closed, no reference to it is left, or nobody waits until it is open."""
+        self._is_closed = True
         if self in OPEN:
             OPEN.discard(self)
             if self._connection() is None:

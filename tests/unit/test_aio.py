@@ -584,10 +584,35 @@ def test_pool_run_that_is_closed_while_opening_leaves_no_connection_behind(url, 
             assert (pool.stats().active, pool.stats().idle) == (0, 1)
 
     Asyncio().run(main)
+    assert_threads_end()
+
+
+def assert_threads_end() -> None:
+    """Wait until no thread of a connection is left."""
     for thread in threading.enumerate():
         if thread.name.startswith("dao: "):
             thread.join(PATIENCE)
             assert not thread.is_alive()
+
+
+def test_opening_that_ends_with_its_loop_before_its_thread_began_ends_the_thread(monkeypatch, url):
+    """The call that opens the connection was cancelled, and the thread waited for others, for ever."""
+    begin, run = threading.Event(), threading.Thread.run
+
+    def late(thread: threading.Thread) -> None:
+        if thread.name.startswith("dao: "):
+            assert begin.wait(PATIENCE)
+        run(thread)
+
+    async def main() -> None:
+        coroutine = aio.connect(url)
+        coroutine.send(None)
+        coroutine.close()
+
+    monkeypatch.setattr(threading.Thread, "run", late)
+    Asyncio().run(main)
+    begin.set()
+    assert_threads_end()
 
 
 # ---------------------------------------------------------------- the pool: health and shutdown
