@@ -124,6 +124,17 @@ def test_connection_lost_in_each_phase_tells_what_is_stored(proxy, postgresql_ur
             read(connection)
 
 
+def test_connection_lost_where_its_owner_commits_stores_nothing(proxy, postgresql_url):
+    """A statement of a connection that is not in autocommit mode commits nothing, and is safe to repeat."""
+    with contextlib.closing(dao.connect(proxy.url)) as connection:
+        connection.autocommit = False
+        proxy.lose("after", "INSERT INTO tasks")
+        with pytest.raises(dao.ConnectionLost, match="nothing of the transaction is stored"):
+            alone(connection)
+        assert proxy.lost == 1
+    assert stored(postgresql_url) == 1
+
+
 @pytest.mark.parametrize("side", ["before", "after"])
 def test_connection_lost_in_the_rollback_raises_what_made_it_roll_back(proxy, postgresql_url, side):
     """The server undoes the transaction of a connection that is lost: there is nothing more to say."""
