@@ -157,9 +157,6 @@ def _print(output: Output, database: str, results: Sequence[migrate.Result], not
             "created": output.created,
             "snapshot": output.snapshot,
             "drift": None if drifted is not None and drifted.unknown else drift,
-            "results": [
-                attrs.asdict(result, filter=attrs.filters.exclude("name")) | {"seconds": round(result.seconds, 6)}
-                for result in results
-            ],
+            "results": [attrs.asdict(result, filter=attrs.filters.exclude("name")) for result in results],
         }
     )

@@ -86,6 +86,6 @@ def copy(
             **attrs.asdict(copied),
             "dry_run": dry_run,
             "rows": copied.rows,
-            "seconds": round(copied.seconds, 6),
+            "seconds": copied.seconds,
         }
     )

@@ -232,7 +232,7 @@ def health(config: settings.Settings, output: Output, timeout: float, at_least: 
     output.json(
         {
             "database": config.url.name,
-            "seconds": round(answer.seconds, 6),
+            "seconds": answer.seconds,
             "locked": answer.locked,
             "error": error,
         },

@@ -101,7 +101,7 @@ class Output:
     def json(self, document: Mapping[str, object], *, ok: bool = True) -> None:
         """Print the document, if JSON is wanted; its `ok` says whether all is as it should be."""
         if self.as_json:
-            whole = {"ok": ok, **document}
+            whole = _rounded({"ok": ok, **document})
             try:
                 text = json.dumps(whole, indent=2, default=str, allow_nan=False)
             except ValueError:  # JSON has no infinity
@@ -272,6 +272,16 @@ def is_terminal(stream: IO[str]) -> bool:
 
 
 # ---------------------------------------------------------------- words
+
+
+def _rounded(value: Any) -> Any:
+    """Return a part of a document with its durations to the microsecond: the rest of their digits says nothing."""
+    if isinstance(value, Mapping):
+        return {
+            key: round(one, 6) if isinstance(one, float) and key.endswith("seconds") else _rounded(one)
+            for key, one in value.items()
+        }
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(text: str) -> str:

@@ -67,7 +67,7 @@ def snapshot(config: settings.Settings, output: Output, label: str | None, keep:
             "database": config.url.name,
             "snapshot": _described(taken),
             "removed": [_described(one) for one in removed],
-            "seconds": round(seconds, 6),
+            "seconds": seconds,
         }
     )
 

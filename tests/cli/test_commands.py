@@ -161,9 +161,10 @@ def test_rollback_quiet_warns_of_a_wrong_schema(run, partly, folder):
 
 @pytest.mark.parametrize("name", list(CALLS))
 def test_command_json_is_one_document_with_these_keys(run, partly, existing, name):
-    """With --json a command prints one document, whose keys are part of its interface."""
+    """With --json a command prints one document, whose keys are part of its interface; durations to the microsecond."""
     prepare(run, name)
     outcome = run(*CALLS[name], "--json")
+    assert re.findall(r'seconds": .*\.\d{7,}', outcome.out) == []
     assert (outcome.code, outcome.err) == (0, "")
     assert set(outcome.document) == {"ok", *KEYS[name]}
     assert run(*CALLS[name], "--json", "--quiet", "--help").code == 0
