@@ -6,6 +6,7 @@ yoyo's tables, too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dao.engine import Connection
@@ -150,36 +151,45 @@ def _text(column: str) -> str:
 
 _OURS, _NONE = f"_dao_migration.{SET}", "NULL"
 _LOGGED = f"_dao_history.{SET}"
-# yoyo 5 left some times out
-_ON_SQLITE = {
-    "yoyos": "_yoyo_migration.applied_at_utc",
-    "same": "_dao_migration.applied_at_utc = coalesce(_yoyo_migration.applied_at_utc, '')",
-}
-_ON_POSTGRESQL = {
-    "yoyos": _text("_yoyo_migration.applied_at_utc"),
-    "same": "coalesce(_dao_migration.applied_at_utc, 'epoch') = coalesce(_yoyo_migration.applied_at_utc, 'epoch')",
-}
+
+
+def _of_engine(create: str, *, at: Callable[[str], str], same: str, given: str, has_schemas: bool) -> Statements:
+    """Return an engine's statements.
+
+    Args:
+        create: The script that makes our tables.
+        at: How a column with a time is read as text.
+        same: The condition that a time of ours and of yoyo's are the same. yoyo 5 left some out.
+        given: The second parameter, as a time.
+        has_schemas: As `Statements` has it.
+    """
+    terms = {"yoyos": at("_yoyo_migration.applied_at_utc"), "same": same}
+    return Statements(
+        create=create,
+        read=_READ.format(**terms, set=_OURS),
+        read_old=_READ.format(**terms, set=_NONE),
+        read_yoyos=_READ_YOYOS.format(**terms),
+        write=_WRITE.format(given=given),
+        history=_HISTORY.format(at=at("_dao_history.at_utc"), set=_LOGGED),
+        history_old=_HISTORY.format(at=at("_dao_history.at_utc"), set=_NONE),
+        log=_LOG.format(logged=at("_yoyo_log.created_at_utc")),
+        has_schemas=has_schemas,
+    )
+
+
 _STATEMENTS = {
-    "sqlite": Statements(
-        create=_CREATE_ON_SQLITE,
-        read=_READ.format(**_ON_SQLITE, set=_OURS),
-        read_old=_READ.format(**_ON_SQLITE, set=_NONE),
-        read_yoyos=_READ_YOYOS.format(**_ON_SQLITE),
-        write=_WRITE.format(given="$2"),
-        history=_HISTORY.format(at="_dao_history.at_utc", set=_LOGGED),
-        history_old=_HISTORY.format(at="_dao_history.at_utc", set=_NONE),
-        log=_LOG.format(logged="_yoyo_log.created_at_utc"),
+    "sqlite": _of_engine(
+        _CREATE_ON_SQLITE,
+        at=str,
+        same="_dao_migration.applied_at_utc = coalesce(_yoyo_migration.applied_at_utc, '')",
+        given="$2",
         has_schemas=False,
     ),
-    "postgresql": Statements(
-        create=_CREATE_ON_POSTGRESQL,
-        read=_READ.format(**_ON_POSTGRESQL, set=_OURS),
-        read_old=_READ.format(**_ON_POSTGRESQL, set=_NONE),
-        read_yoyos=_READ_YOYOS.format(**_ON_POSTGRESQL),
-        write=_WRITE.format(given="nullif($2, '')::timestamp"),
-        history=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_LOGGED),
-        history_old=_HISTORY.format(at=_text("_dao_history.at_utc"), set=_NONE),
-        log=_LOG.format(logged=_text("_yoyo_log.created_at_utc")),
+    "postgresql": _of_engine(
+        _CREATE_ON_POSTGRESQL,
+        at=_text,
+        same="coalesce(_dao_migration.applied_at_utc, 'epoch') = coalesce(_yoyo_migration.applied_at_utc, 'epoch')",
+        given="nullif($2, '')::timestamp",
         has_schemas=True,
     ),
 }
